@@ -1,0 +1,150 @@
+//! Points in time, and a clock that tests can move.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A point in time: milliseconds since the Unix epoch, as the stored forms write it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The point that lies `millis` milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The point `span` later, or the latest there is.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+
+    /// The point `span` earlier, or the earliest there is.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+
+    /// How long it is from here until `later`; zero when that has passed.
+    pub fn until(self, later: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Where the crate reads the time of day.
+///
+/// Tokens are shared between processes, so their lifetimes are points of wall-clock time. Tests
+/// replace the clock by one that they move themselves:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{Clock, Timestamp};
+///
+/// let clock = Clock::manual(Timestamp::from_millis(1_000));
+/// clock.advance(Duration::from_secs(2));
+/// assert_eq!(clock.now(), Timestamp::from_millis(3_000));
+/// ```
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System,
+    /// The system's time plus so many milliseconds.
+    Shifted(Arc<AtomicI64>),
+    /// Stands still unless moved.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The operating system's clock.
+    pub const fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// The operating system's clock, moved by [`advance`](Self::advance) only: it runs on by itself.
+    pub fn shifted() -> Self {
+        Self(Source::Shifted(Arc::new(AtomicI64::new(0))))
+    }
+
+    /// A clock that stands at `now` until it is moved.
+    pub fn manual(now: Timestamp) -> Self {
+        Self(Source::Manual(Arc::new(AtomicI64::new(now.0))))
+    }
+
+    /// The time now.
+    #[inline]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => system_now(),
+            Source::Shifted(offset) => Timestamp(
+                system_now()
+                    .0
+                    .saturating_add(offset.load(Ordering::Relaxed)),
+            ),
+            Source::Manual(now) => Timestamp(now.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Moves a clock of tests, and all its clones, ahead. The system's clock does not move.
+    pub fn advance(&self, span: Duration) {
+        self.shift_millis(millis(span));
+    }
+
+    /// Moves a clock of tests, and all its clones, back. The system's clock does not move.
+    pub fn rewind(&self, span: Duration) {
+        self.shift_millis(-millis(span));
+    }
+
+    fn shift_millis(&self, by: i64) {
+        match &self.0 {
+            Source::System => {}
+            Source::Shifted(value) | Source::Manual(value) => {
+                value.fetch_add(by, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn system_now() -> Timestamp {
+    // A clock set before 1970 reads as 1970: every token is then long fresh and the first call to
+    // WeChat tells, which beats a panic in a request.
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(millis(since))
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            Source::System => "system",
+            Source::Shifted(_) => "shifted",
+            Source::Manual(_) => "manual",
+        };
+        write!(f, "Clock({name}, {:?})", self.now())
+    }
+}

@@ -1,0 +1,196 @@
+//! The published layout's values: `ACCESS_TOKEN#MS` and `REFRESH_TOKEN#MS`.
+//!
+//! A Spring Boot service reads the same values: it splits on `#` and looks at the first two parts,
+//! the second as a long. What we add comes behind them, where it does not look.
+
+use std::time::Duration;
+
+use super::stored_text::{
+    Unreadable, Unstorable, read_details, storable, text, time, write_details,
+};
+use super::{AccessToken, Details, Lifetime, Refresh, RefreshToken, Token};
+
+/// `TOKEN#MS`, with the true expiry as a third part where a short lifetime clamped the margin.
+pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, Unstorable> {
+    let renew_at = token.lifetime.renew_at();
+    let mut out = format!(
+        "{}#{}",
+        storable(token.secret.expose())?,
+        renew_at.as_millis()
+    );
+    if renew_at.after(margin) != token.lifetime.expires_at() {
+        out.push_str(&format!("#{}", token.lifetime.expires_at().as_millis()));
+    }
+    Ok(out)
+}
+
+/// Reads `TOKEN#MS` and its tolerated third part.
+pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<Token, Unreadable> {
+    let (secret, renew_at, mut rest) = first_two(text(value)?)?;
+    let expires_at = rest.next().and_then(|part| time(part).ok());
+    Ok(Token {
+        secret: AccessToken::from(secret),
+        lifetime: Lifetime::stored(renew_at, expires_at, margin),
+    })
+}
+
+/// `REFRESH_TOKEN#MS`, followed by what else is known of the user.
+pub(crate) fn write_refresh(
+    refresh: &Refresh,
+    details: &Details,
+    user_id: &str,
+) -> Result<String, Unstorable> {
+    let secret = storable(refresh.secret.expose())?;
+    let mut out = format!("{secret}#{}", refresh.due.as_millis());
+    write_details(&mut out, details, user_id);
+    Ok(out)
+}
+
+/// Reads `REFRESH_TOKEN#MS` and the details behind it.
+pub(crate) fn read_refresh(value: &[u8], user_id: &str) -> Result<(Refresh, Details), Unreadable> {
+    let (secret, due, rest) = first_two(text(value)?)?;
+    let details = read_details(rest, user_id);
+    Ok((
+        Refresh {
+            secret: RefreshToken::from(secret),
+            due,
+        },
+        details,
+    ))
+}
+
+fn first_two(
+    value: &str,
+) -> Result<(&str, crate::clock::Timestamp, std::str::Split<'_, char>), Unreadable> {
+    let mut parts = value.split('#');
+    let secret = parts.next().unwrap_or_default();
+    let at = parts.next().ok_or(Unreadable::NoTime)?;
+    if secret.is_empty() {
+        return Err(Unreadable::EmptyToken);
+    }
+    Ok((secret, time(at)?, parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use proptest::prelude::*;
+
+    const MARGIN: Duration = Duration::from_secs(900);
+
+    fn token(secret: &str, expires_in: i64) -> Token {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        Token {
+            secret: AccessToken::from(secret),
+            lifetime: Lifetime::granted(now, Some(expires_in), MARGIN),
+        }
+    }
+
+    /// What the published service does with a value: `value.split("#")`, which drops empty
+    /// strings at the end, then the first part, and the second by `Long.parseLong`.
+    fn java_reads(value: &str) -> Option<(String, i64)> {
+        let mut parts: Vec<&str> = value.split('#').collect();
+        while parts.last().is_some_and(|part| part.is_empty()) {
+            parts.pop();
+        }
+        Some((parts.first()?.to_string(), parts.get(1)?.parse().ok()?))
+    }
+
+    #[test]
+    fn the_usual_token_has_two_parts_and_a_short_one_three() {
+        assert_eq!(
+            write_token(&token("tok", 7_200), MARGIN).unwrap(),
+            "tok#1700006300000"
+        );
+        assert_eq!(
+            write_token(&token("tok", 600), MARGIN).unwrap(),
+            "tok#1700000300000#1700000600000"
+        );
+    }
+
+    #[test]
+    fn garbage_is_a_miss() {
+        for garbage in [
+            &b"abc"[..],
+            b"tok#",
+            b"#123",
+            b"tok#12x",
+            b"",
+            b"#",
+            b"##",
+            b"\xff#1",
+            b"tok# 12",
+        ] {
+            assert!(read_token(garbage, MARGIN).is_err(), "{garbage:?}");
+            assert!(read_refresh(garbage, "u").is_err(), "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn extra_parts_are_tolerated() {
+        let read = read_token(b"tok#1000#what#ever", MARGIN).unwrap();
+        assert_eq!(read.lifetime.expires_at().as_millis(), 901_000);
+        let read = read_token(b"tok#1000#2000#x", MARGIN).unwrap();
+        assert_eq!(read.lifetime.expires_at().as_millis(), 2_000);
+        let (refresh, details) = read_refresh(b"ref#5#junk#scope=snsapi_base#x=y", "u").unwrap();
+        assert_eq!(
+            (refresh.secret.expose(), refresh.due.as_millis()),
+            ("ref", 5)
+        );
+        assert_eq!(details.scope.as_deref(), Some("snsapi_base"));
+        assert_eq!(details.openid, None);
+    }
+
+    #[test]
+    fn what_the_separator_would_break_is_refused() {
+        assert!(write_token(&token("a#b", 7_200), MARGIN).is_err());
+        assert!(write_token(&token("", 7_200), MARGIN).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_reads_back_and_java_agrees(
+            secret in "[^#]{1,200}", at in 0i64..4_000_000_000_000, expires_in: i64, margin in 0u64..10_000,
+        ) {
+            let margin = Duration::from_secs(margin);
+            let lifetime = Lifetime::granted(Timestamp::from_millis(at), Some(expires_in), margin);
+            let token = Token { secret: AccessToken::from(secret.as_str()), lifetime };
+            let written = write_token(&token, margin).unwrap();
+            prop_assert_eq!(&read_token(written.as_bytes(), margin).unwrap(), &token);
+            prop_assert_eq!(java_reads(&written), Some((secret, lifetime.renew_at().as_millis())));
+        }
+
+        #[test]
+        fn every_refresh_reads_back_and_java_agrees(
+            secret in "[^#]{1,200}", due: i64,
+            openid in proptest::option::of(".{1,40}"),
+            scope in proptest::option::of(".{1,40}"),
+            unionid in proptest::option::of(".{1,40}"),
+            user_id in ".{1,40}",
+        ) {
+            let refresh = Refresh { secret: RefreshToken::from(secret.as_str()), due: Timestamp::from_millis(due) };
+            let boxed = |text: Option<String>| text.map(String::into_boxed_str);
+            let details = Details { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid) };
+            let written = write_refresh(&refresh, &details, &user_id).unwrap();
+            prop_assert_eq!(read_refresh(written.as_bytes(), &user_id).unwrap(), (refresh, details));
+            prop_assert_eq!(java_reads(&written), Some((secret, due)));
+        }
+
+        #[test]
+        fn every_byte_string_is_a_value_or_a_miss(bytes: Vec<u8>, margin in 0u64..10_000) {
+            let _ = read_token(&bytes, Duration::from_secs(margin));
+            let _ = read_refresh(&bytes, "user");
+        }
+
+        #[test]
+        fn hash_shaped_strings_too(text in "[a-z#=%0-9+-]{0,40}") {
+            if let Ok(read) = read_token(text.as_bytes(), MARGIN) {
+                prop_assert_eq!(
+                    java_reads(&text),
+                    Some((read.secret.expose().to_string(), read.lifetime.renew_at().as_millis()))
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Names that are not secret: the account's and the user's.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest user id that is accepted, in bytes.
+const MAX_USER_ID_BYTES: usize = 256;
+
+/// Why a text is no identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidIdentifier {
+    /// The text is empty.
+    #[error("the identifier is empty")]
+    Empty,
+    /// The text is longer than 256 bytes.
+    #[error("the identifier is longer than 256 bytes")]
+    TooLong,
+    /// The text holds a control character.
+    #[error("the identifier holds a control character")]
+    ControlCharacter,
+    /// An app id holds something other than visible ASCII letters, digits, `-` and `_`.
+    #[error("an app id has only ASCII letters, digits, '-' and '_'")]
+    NotAnAppId,
+}
+
+/// The AppID of an account (公众号), `wx` and 16 hexadecimal digits in real life.
+///
+/// ```
+/// use tower_wechat::AppId;
+///
+/// assert_eq!(AppId::new("wx0123456789abcdef").unwrap().as_str(), "wx0123456789abcdef");
+/// assert!(AppId::new("wx 1").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AppId(Arc<str>);
+
+impl AppId {
+    /// Checks and wraps an app id.
+    ///
+    /// # Errors
+    /// The text is empty, longer than 256 bytes, or has characters that no AppID has.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
+        if text.is_empty() {
+            return Err(InvalidIdentifier::Empty);
+        }
+        if text.len() > MAX_USER_ID_BYTES {
+            return Err(InvalidIdentifier::TooLong);
+        }
+        if !text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        {
+            return Err(InvalidIdentifier::NotAnAppId);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What names a user in the store: the openid, or whatever id the application uses.
+///
+/// 1 to 256 bytes of UTF-8 without control characters, taken as they are.
+///
+/// ```
+/// use tower_wechat::UserId;
+///
+/// assert_eq!(UserId::new("张三 #1").unwrap().as_str(), "张三 #1");
+/// assert!(UserId::new("").is_err());
+/// assert!(UserId::new("a\nb").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Box<str>);
+
+impl UserId {
+    /// Checks and wraps a user id.
+    ///
+    /// # Errors
+    /// The text is empty, longer than 256 bytes, or holds a control character.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+        let text = text.into();
+        Self::check(&text)?;
+        Ok(Self(text.into_boxed_str()))
+    }
+
+    /// Tells whether a text may name a user, without wrapping it.
+    ///
+    /// # Errors
+    /// As [`UserId::new`].
+    pub fn check(text: &str) -> Result<(), InvalidIdentifier> {
+        if text.is_empty() {
+            return Err(InvalidIdentifier::Empty);
+        }
+        if text.len() > MAX_USER_ID_BYTES {
+            return Err(InvalidIdentifier::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidIdentifier::ControlCharacter);
+        }
+        Ok(())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! shown_as_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({:?})"), self.as_str())
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidIdentifier;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::new(text)
+            }
+        }
+    )*};
+}
+
+shown_as_text!(AppId, UserId);

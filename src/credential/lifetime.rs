@@ -1,0 +1,178 @@
+//! How long a credential lives, and when it is due for renewal.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How long a token is taken to live when WeChat does not say, or says zero or less.
+pub(crate) const UNSAID_LIFETIME: Duration = Duration::from_secs(60);
+
+/// What WeChat's tokens live in truth; stands in for a nonsensical `expires_in`.
+pub(crate) const USUAL_LIFETIME: Duration = Duration::from_secs(7_200);
+
+/// An `expires_in` above this is nonsense.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Renewals of tokens obtained together are spread over this part of their margin (R4).
+const JITTER_PART_OF_MARGIN: u32 = 5;
+
+/// Where a credential stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// Before its renewal point.
+    Fresh,
+    /// Between the renewal point and the true expiry: usable, and due for renewal.
+    Stale,
+    /// Past its true expiry.
+    Expired,
+}
+
+impl Freshness {
+    /// `fresh`, `stale` or `expired`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// The two points of a credential's life: when it is due for renewal, and when it dies.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{Freshness, Lifetime, Timestamp};
+///
+/// let now = Timestamp::from_millis(0);
+/// let margin = Duration::from_secs(900);
+/// let life = Lifetime::granted(now, Some(7_200), margin);
+/// assert_eq!(life.renew_at().as_millis(), 6_300_000);
+/// assert_eq!(life.expires_at().as_millis(), 7_200_000);
+/// assert_eq!(life.freshness(now), Freshness::Fresh);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    renew_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl Lifetime {
+    /// The life of a credential that WeChat granted at `now` for `expires_in` seconds.
+    ///
+    /// A lifetime that is not longer than the margin would never be fresh: its margin is half the
+    /// lifetime. A missing, zero or negative `expires_in` makes a token that is due at once and
+    /// lives 60 s; one above 30 days is read as 7,200 s.
+    pub fn granted(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
+        let Some(seconds) = expires_in
+            .and_then(|s| u64::try_from(s).ok())
+            .filter(|s| *s > 0)
+        else {
+            return Self {
+                renew_at: now,
+                expires_at: now.after(UNSAID_LIFETIME),
+            };
+        };
+        let life = match Duration::from_secs(seconds) {
+            life if life > LONGEST_LIFETIME => USUAL_LIFETIME,
+            life => life,
+        };
+        let margin = if life <= margin { life / 2 } else { margin };
+        Self {
+            renew_at: now.after(life - margin),
+            expires_at: now.after(life),
+        }
+    }
+
+    /// The life that a stored value tells: its renewal point, and its true expiry where that is
+    /// not the renewal point plus the margin.
+    pub fn stored(renew_at: Timestamp, expires_at: Option<Timestamp>, margin: Duration) -> Self {
+        let expires_at = expires_at
+            .filter(|at| *at >= renew_at)
+            .unwrap_or_else(|| renew_at.after(margin));
+        Self {
+            renew_at,
+            expires_at,
+        }
+    }
+
+    /// When the credential is due for renewal: its margin before the true expiry.
+    pub fn renew_at(&self) -> Timestamp {
+        self.renew_at
+    }
+
+    /// When WeChat stops accepting the credential.
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// Where the credential stands at `now`.
+    pub fn freshness(&self, now: Timestamp) -> Freshness {
+        if now < self.renew_at {
+            Freshness::Fresh
+        } else if now < self.expires_at {
+            Freshness::Stale
+        } else {
+            Freshness::Expired
+        }
+    }
+
+    /// R4, early and jittered: when the renewal of this credential may start. `seed` spreads
+    /// credentials that were obtained together; all processes that know the same seed agree.
+    pub(crate) fn renewal_starts_at(&self, seed: u64) -> Timestamp {
+        let window = self.renew_at.until(self.expires_at) / JITTER_PART_OF_MARGIN;
+        let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        if window == 0 {
+            return self.renew_at;
+        }
+        self.renew_at.before(Duration::from_millis(seed % window))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MARGIN: Duration = Duration::from_secs(900);
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn points(expires_in: Option<i64>) -> (i64, i64) {
+        let life = Lifetime::granted(NOW, expires_in, MARGIN);
+        let start = NOW.as_millis();
+        (
+            life.renew_at().as_millis() - start,
+            life.expires_at().as_millis() - start,
+        )
+    }
+
+    #[test]
+    fn lifetimes_are_as_settled() {
+        assert_eq!(points(Some(7_200)), (6_300_000, 7_200_000));
+        assert_eq!(points(Some(901)), (1_000, 901_000));
+        assert_eq!(points(Some(900)), (450_000, 900_000));
+        assert_eq!(points(Some(600)), (300_000, 600_000));
+        assert_eq!(points(None), (0, 60_000));
+        assert_eq!(points(Some(0)), (0, 60_000));
+        assert_eq!(points(Some(-5)), (0, 60_000));
+        assert_eq!(points(Some(2_592_000)), (2_591_100_000, 2_592_000_000));
+        assert_eq!(points(Some(2_592_001)), (6_300_000, 7_200_000));
+        assert_eq!(points(Some(i64::MAX)), (6_300_000, 7_200_000));
+    }
+
+    proptest! {
+        #[test]
+        fn every_grant_with_a_life_is_fresh_at_first(seconds in 1i64.., margin in 0u64..100_000) {
+            let life = Lifetime::granted(NOW, Some(seconds), Duration::from_secs(margin));
+            prop_assert_eq!(life.freshness(NOW), Freshness::Fresh);
+            prop_assert!(life.renew_at() <= life.expires_at());
+        }
+
+        #[test]
+        fn renewal_starts_early_by_a_fifth_of_the_margin_at_most(seed: u64, seconds in 1i64..100_000) {
+            let life = Lifetime::granted(NOW, Some(seconds), MARGIN);
+            let early = life.renewal_starts_at(seed).until(life.renew_at());
+            prop_assert!(early <= life.renew_at().until(life.expires_at()) / 5);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Credentials as values: their secrets, their lives and the forms in which they are stored.
+//!
+//! Nothing here does I/O. A user's pair, the account's token and the `jsapi_ticket` are all a
+//! [`Record`]: a token with a lifetime, and what is needed to get the next one.
+
+pub(crate) mod hash_form;
+mod identifier;
+mod lifetime;
+pub(crate) mod record_form;
+mod secret;
+mod stored_text;
+
+pub use identifier::{AppId, InvalidIdentifier, UserId};
+pub use lifetime::{Freshness, Lifetime};
+pub use secret::{AccessToken, AppSecret, RefreshToken};
+pub(crate) use stored_text::Unreadable;
+
+use crate::clock::Timestamp;
+
+/// A token and its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The secret itself.
+    pub secret: AccessToken,
+    /// When it is due for renewal and when it dies.
+    pub lifetime: Lifetime,
+}
+
+/// A refresh token and the point at which it should be dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refresh {
+    /// The secret itself.
+    pub secret: RefreshToken,
+    /// 30 days after the login less the margin, as the published layout writes it. A hint: WeChat
+    /// decides, and a refresh token past this point is still tried.
+    pub due: Timestamp,
+}
+
+/// What WeChat told about the user of a pair, besides the tokens.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The user's openid, where it is known: a pair that another service wrote may lack it.
+    pub openid: Option<Box<str>>,
+    /// The granted scope, comma-separated, where it is known.
+    pub scope: Option<Box<str>>,
+    /// The unionid, for accounts bound to an Open Platform account.
+    pub unionid: Option<Box<str>>,
+}
+
+impl std::fmt::Debug for Details {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Details")
+            .field("openid", &self.openid)
+            .field("scope", &self.scope)
+            .field("unionid", &self.unionid)
+            .finish()
+    }
+}
+
+/// All that the store keeps of one credential. Either half may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The token that is handed out.
+    pub token: Option<Token>,
+    /// What the next token is made from. The account's own credentials have none.
+    pub refresh: Option<Refresh>,
+    /// What else is known.
+    pub details: Details,
+}
+
+impl Record {
+    /// Whether nothing is stored at all.
+    pub fn is_empty(&self) -> bool {
+        self.token.is_none() && self.refresh.is_none()
+    }
+}

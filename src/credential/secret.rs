@@ -1,0 +1,131 @@
+//! Strings that must not be seen: they hide from `Debug` and wipe their memory.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
+macro_rules! secret {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        ///
+        /// Its text shows only through `expose`; `Debug` prints a placeholder, comparison takes
+        /// the same time wherever two texts differ, and the memory is wiped on drop.
+        #[derive(Clone)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Wraps the text of a secret.
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into().into_boxed_str())
+            }
+
+            /// The text itself. Keep it out of logs, errors and metrics.
+            pub fn expose(&self) -> &str {
+                &self.0
+            }
+
+            /// The first 16 hexadecimal digits of the text's SHA-256: enough to tell two secrets
+            /// apart in a log or a support case, useless for anything else.
+            pub fn fingerprint(&self) -> String {
+                fingerprint(&self.0)
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(***)"))
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                self.0.zeroize();
+            }
+        }
+    };
+}
+
+secret! {
+    /// An access token: the user's, the account's, or (in the same role) a `jsapi_ticket`.
+    ///
+    /// ```
+    /// use tower_wechat::AccessToken;
+    ///
+    /// let token = AccessToken::from("83_secret");
+    /// assert_eq!(format!("{token:?}"), "AccessToken(***)");
+    /// assert_eq!(token.expose(), "83_secret");
+    /// ```
+    AccessToken
+}
+
+secret! {
+    /// A refresh token, from which WeChat makes new access tokens of the same user.
+    ///
+    /// ```
+    /// use tower_wechat::RefreshToken;
+    ///
+    /// assert_eq!(format!("{:?}", RefreshToken::from("83_secret")), "RefreshToken(***)");
+    /// ```
+    RefreshToken
+}
+
+secret! {
+    /// The AppSecret of an account.
+    ///
+    /// ```
+    /// use tower_wechat::AppSecret;
+    ///
+    /// assert_eq!(format!("{:?}", AppSecret::from("0123")), "AppSecret(***)");
+    /// ```
+    AppSecret
+}
+
+fn fingerprint(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_the_text() {
+        let shown = format!(
+            "{:?} {:#?}",
+            AccessToken::from("tok-1"),
+            AppSecret::from("sec-1")
+        );
+        assert!(!shown.contains("tok") && !shown.contains("sec-"), "{shown}");
+    }
+
+    #[test]
+    fn the_fingerprint_is_the_start_of_sha256() {
+        assert_eq!(AccessToken::from("abc").fingerprint(), "ba7816bf8f01cfea");
+    }
+}

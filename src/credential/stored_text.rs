@@ -1,0 +1,95 @@
+//! What both stored forms share: parts between `#`, numbers, and named extras.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+use super::Details;
+use crate::clock::Timestamp;
+
+/// Why a stored value is a miss. Says nothing of the value itself, which may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error("it is not UTF-8")]
+    NotText,
+    #[error("it has no '#' between a token and its time")]
+    NoTime,
+    #[error("its token is empty")]
+    EmptyToken,
+    #[error("its time is not a whole number of milliseconds")]
+    BadTime,
+    #[error("it is of a form that this version does not know")]
+    UnknownForm,
+}
+
+/// Why a secret cannot be written: the published form has no way to escape its separator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a token that is empty or holds '#' cannot be stored")]
+pub(crate) struct Unstorable;
+
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
+    std::str::from_utf8(bytes).map_err(|_| Unreadable::NotText)
+}
+
+/// A number of milliseconds as Java's `Long.parseLong` reads it, ASCII digits only.
+pub(super) fn time(text: &str) -> Result<Timestamp, Unreadable> {
+    text.parse()
+        .map(Timestamp::from_millis)
+        .map_err(|_| Unreadable::BadTime)
+}
+
+pub(super) fn storable(secret: &str) -> Result<&str, Unstorable> {
+    if secret.is_empty() || secret.contains('#') {
+        Err(Unstorable)
+    } else {
+        Ok(secret)
+    }
+}
+
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
+
+/// Appends the details as `#name=value` parts. An openid that is the user id itself is written
+/// as an empty value: at millions of users its second copy would cost more than the rest.
+pub(super) fn write_details(out: &mut String, details: &Details, user_id: &str) {
+    let openid = details.openid.as_deref().map(|openid| match openid {
+        same if same == user_id => "",
+        other => other,
+    });
+    let parts = [
+        ("scope", details.scope.as_deref()),
+        ("unionid", details.unionid.as_deref()),
+    ];
+    for (name, value) in parts.into_iter().filter_map(|(n, v)| Some((n, v?))) {
+        if !value.is_empty() {
+            push_part(out, name, value);
+        }
+    }
+    if let Some(openid) = openid {
+        push_part(out, "openid", openid);
+    }
+}
+
+fn push_part(out: &mut String, name: &str, value: &str) {
+    out.push('#');
+    out.push_str(name);
+    out.push('=');
+    out.extend(utf8_percent_encode(value, ESCAPED));
+}
+
+/// Reads the named parts that it knows and passes over all others.
+pub(super) fn read_details<'a>(parts: impl Iterator<Item = &'a str>, user_id: &str) -> Details {
+    let mut details = Details::default();
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        let value: Cow<'_, str> = percent_decode_str(value).decode_utf8_lossy();
+        let known = Some(value.as_ref())
+            .filter(|value| !value.is_empty())
+            .map(Box::from);
+        match name {
+            "openid" => details.openid = known.or_else(|| Some(user_id.into())),
+            "scope" => details.scope = known,
+            "unionid" => details.unionid = known,
+            _ => {}
+        }
+    }
+    details
+}

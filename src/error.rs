@@ -1,0 +1,182 @@
+//! The crate's one error type.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What went wrong, sorted by what can be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// There is no usable token and none can be had without the user: send them to log in.
+    LoginRequired,
+    /// The store does not answer, or holds something of another type under a configured name.
+    StoreUnavailable,
+    /// WeChat does not answer, answers nonsense, or asks for patience.
+    WechatUnavailable,
+    /// WeChat refuses us, not the user: a wrong secret, an IP outside the whitelist, a spent
+    /// quota. Only the operator can mend it.
+    WechatConfig,
+    /// WeChat refuses the token of this call (40001, 40014, 42001): report it, then try once more.
+    TokenRefused,
+    /// WeChat refuses this call for a reason of its own; see [`Error::errcode`].
+    WechatRefused,
+    /// Something in the request cannot be right, such as a user id with a control character.
+    BadRequest,
+    /// The program is set up wrongly; nothing will work until that is changed.
+    Configuration,
+}
+
+impl ErrorKind {
+    /// The code of this kind in JSON answers and logs: `login_required`, `store_unavailable`, …
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::LoginRequired => "login_required",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::WechatUnavailable => "wechat_unavailable",
+            Self::WechatConfig => "wechat_config",
+            Self::TokenRefused => "token_refused",
+            Self::WechatRefused => "wechat_refused",
+            Self::BadRequest => "bad_request",
+            Self::Configuration => "configuration",
+        }
+    }
+}
+
+/// What went wrong, to which thing, and what to do.
+///
+/// Cheap to clone: everybody who waited for one renewal gets the same error. Its text and its
+/// `Debug` output never hold a secret.
+///
+/// ```
+/// use tower_wechat::{AppId, ErrorKind, WechatClient};
+///
+/// let error = WechatClient::new("wx 1", "secret").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Configuration);
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    errcode: Option<i64>,
+    rid: Option<Box<str>>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            errcode: None,
+            rid: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    /// Adds to an error that nobody shares yet.
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
+    }
+
+    pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.with(|inner| inner.source = Some(Box::new(source)))
+    }
+
+    pub(crate) fn with_errcode(self, errcode: i64, rid: Option<&str>) -> Self {
+        self.with(|inner| {
+            inner.errcode = Some(errcode);
+            inner.rid = rid.map(Box::from);
+        })
+    }
+
+    pub(crate) fn with_retry_after(self, wait: Duration) -> Self {
+        self.with(|inner| inner.retry_after = Some(wait))
+    }
+
+    /// The same error with another wait; the original stays with those who share it.
+    pub(crate) fn retrying_after(&self, wait: Duration) -> Self {
+        Self(Arc::new(Inner {
+            kind: self.kind(),
+            message: self.0.message.clone(),
+            errcode: self.0.errcode,
+            rid: self.0.rid.clone(),
+            retry_after: Some(wait),
+            source: None,
+        }))
+    }
+
+    /// What went wrong, sorted by what can be done about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The errcode that WeChat answered with, where it did.
+    pub fn errcode(&self) -> Option<i64> {
+        self.0.errcode
+    }
+
+    /// WeChat's name for the failed request (`rid`), which its support asks for.
+    pub fn rid(&self) -> Option<&str> {
+        self.0.rid.as_deref()
+    }
+
+    /// When it makes sense to try again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.0.kind)
+            .field("message", &self.0.message);
+        if let Some(errcode) = self.0.errcode {
+            out.field("errcode", &errcode);
+        }
+        if let Some(rid) = &self.0.rid {
+            out.field("rid", rid);
+        }
+        if let Some(wait) = self.0.retry_after {
+            out.field("retry_after", &wait);
+        }
+        if let Some(source) = &self.0.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<crate::credential::InvalidIdentifier> for Error {
+    fn from(invalid: crate::credential::InvalidIdentifier) -> Self {
+        Self::new(
+            ErrorKind::BadRequest,
+            format!("the user id cannot be right: {invalid}"),
+        )
+    }
+}
