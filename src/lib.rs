@@ -4,6 +4,7 @@
 mod clock;
 mod credential;
 mod error;
+mod store;
 
 pub use clock::{Clock, Timestamp};
 pub use credential::{
@@ -11,3 +12,7 @@ pub use credential::{
     Refresh, RefreshToken, Token, UserId,
 };
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use store::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+pub use store::{MemoryStore, Store};

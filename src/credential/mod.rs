@@ -13,7 +13,7 @@ mod stored_text;
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
 pub use secret::{AccessToken, AppSecret, RefreshToken};
-pub(crate) use stored_text::Unreadable;
+pub(crate) use stored_text::{Unreadable, Unstorable};
 
 use crate::clock::Timestamp;
 

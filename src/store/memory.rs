@@ -1,0 +1,239 @@
+//! A store in the memory of one process.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{BoxFuture, Claim, Commit, LeaseOwner, Name, Slot, Store, Stored, Witness};
+use crate::clock::{Clock, Timestamp};
+use crate::credential::Record;
+use crate::error::Error;
+
+/// Records whose refresh token should be dead are dropped when the map has doubled since the last
+/// look, so that looking costs nothing per insertion.
+const FIRST_SWEEP_AT: usize = 1_024;
+
+/// A refresh token that is this far past its point is given up; WeChat decides before.
+const GRACE: Duration = Duration::from_secs(24 * 3_600);
+
+/// Keeps credentials in the memory of this process: for development, tests, and services that run
+/// as one process and may ask their users to log in again after a restart.
+///
+/// Clones share the same memory. It keeps every promise that [`RedisStore`](crate::RedisStore)
+/// keeps, within one process.
+///
+/// ```
+/// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+/// let users = UserTokens::new(wechat, MemoryStore::new());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shelves>>,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Shelves {
+    cells: HashMap<Name, Cell>,
+    leases: HashMap<Name, Lease>,
+    /// Numbers every write, so that a witness never matches a later value (no ABA).
+    writes: u64,
+    sweep_at: usize,
+}
+
+struct Cell {
+    record: Record,
+    write: u64,
+}
+
+struct Lease {
+    owner: LeaseOwner,
+    until: Timestamp,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store whose leases run out by `clock`.
+    #[must_use]
+    pub fn with_clock(clock: Clock) -> Self {
+        Self {
+            shared: Arc::default(),
+            clock,
+        }
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        // A panic while the lock was held cannot leave a half-written record: every step below
+        // replaces whole values.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelves {
+    fn stored(&self, slot: &Slot) -> Stored {
+        match self.cells.get(&slot.name) {
+            Some(cell) => Stored {
+                record: cell.record.clone(),
+                witness: witness(Some(cell.write)),
+            },
+            None => Stored {
+                record: Record::default(),
+                witness: witness(None),
+            },
+        }
+    }
+
+    fn holds(&self, slot: &Slot, expected: &Witness) -> bool {
+        witness(self.cells.get(&slot.name).map(|cell| cell.write)) == *expected
+    }
+
+    fn write(&mut self, slot: &Slot, record: &Record, now: Timestamp) {
+        self.writes += 1;
+        if record.is_empty() {
+            self.cells.remove(&slot.name);
+            return;
+        }
+        let cell = Cell {
+            record: record.clone(),
+            write: self.writes,
+        };
+        self.cells.insert(slot.name.clone(), cell);
+        if self.cells.len() >= self.sweep_at.max(FIRST_SWEEP_AT) {
+            self.cells.retain(|_, cell| dies_at(&cell.record) > now);
+            self.leases.retain(|_, lease| lease.until > now);
+            self.sweep_at = self.cells.len() * 2;
+        }
+    }
+
+    fn release(&mut self, slot: &Slot, owner: &LeaseOwner) {
+        if let Entry::Occupied(lease) = self.leases.entry(slot.name.clone())
+            && lease.get().owner == *owner
+        {
+            lease.remove();
+        }
+    }
+}
+
+fn witness(write: Option<u64>) -> Witness {
+    Witness(vec![
+        write.map(|write| Zeroizing::new(write.to_be_bytes().to_vec())),
+    ])
+}
+
+fn dies_at(record: &Record) -> Timestamp {
+    let token = record
+        .token
+        .as_ref()
+        .map(|token| token.lifetime.expires_at());
+    let refresh = record
+        .refresh
+        .as_ref()
+        .map(|refresh| refresh.due.after(GRACE));
+    token.max(refresh).unwrap_or(Timestamp::from_millis(0))
+}
+
+impl Store for MemoryStore {
+    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
+        Box::pin(async move { Ok(self.shelves().stored(slot)) })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.shelves();
+            if !shelves.holds(slot, expected) {
+                return Ok(Claim::Changed(shelves.stored(slot)));
+            }
+            if shelves
+                .leases
+                .get(&slot.name)
+                .is_some_and(|lease| lease.until > now)
+            {
+                return Ok(Claim::Held);
+            }
+            let lease = Lease {
+                owner: owner.clone(),
+                until: now.after(ttl),
+            };
+            shelves.leases.insert(slot.name.clone(), lease);
+            Ok(Claim::Granted)
+        })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        record: &'a Record,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.shelves();
+            if !shelves.holds(slot, expected) {
+                shelves.release(slot, owner);
+                return Ok(Commit::Changed(shelves.stored(slot)));
+            }
+            let lease = shelves
+                .leases
+                .get(&slot.name)
+                .filter(|lease| lease.until > now);
+            if lease.is_some_and(|lease| lease.owner != *owner) {
+                return Ok(Commit::LeaseLost);
+            }
+            shelves.write(slot, record, now);
+            shelves.release(slot, owner);
+            Ok(Commit::Done)
+        })
+    }
+
+    fn release<'a>(
+        &'a self,
+        slot: &'a Slot,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.shelves().release(slot, owner);
+            Ok(())
+        })
+    }
+
+    fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            self.shelves().write(slot, record, now);
+            Ok(())
+        })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = self.shelves().cells.len();
+        f.debug_struct("MemoryStore")
+            .field("records", &records)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! Where credentials are kept: Redis, shared by all processes, or the memory of one.
+//!
+//! A store keeps the promises that need atomic steps: one lease holder per credential (R1), commits
+//! that compare before they set (R2), and reads of a whole record at once.
+
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+use crate::credential::{AppId, Record};
+use crate::error::Error;
+
+/// A future on the heap: stores are asked only where a round trip makes that cost vanish.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Which of the credentials that one engine keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A user's pair.
+    User,
+    /// The account's interface access_token.
+    AccountToken,
+    /// The account's jsapi_ticket.
+    JsapiTicket,
+}
+
+impl Kind {
+    /// The name of the kind in keys, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::AccountToken => "access_token",
+            Self::JsapiTicket => "jsapi_ticket",
+        }
+    }
+}
+
+/// What names a credential: everything that changes what it is (R1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Name {
+    /// The account.
+    pub app: AppId,
+    /// The kind of credential.
+    pub kind: Kind,
+    /// The user id; empty for the account's own credentials.
+    pub id: Box<str>,
+}
+
+/// The place of one credential in a store.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Whose and what it is.
+    pub name: Name,
+    /// The margin that stored times are written with: true expiry less renewal point.
+    pub margin: Duration,
+}
+
+/// What lay in a slot when it was read: the proof that a commit compares against (R2).
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Witness(Vec<Option<Zeroizing<Vec<u8>>>>);
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness(***)")
+    }
+}
+
+/// A record together with the proof of what it was read from.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// What could be read; unreadable halves are missing.
+    pub record: Record,
+    /// Exactly what lay there.
+    pub witness: Witness,
+}
+
+/// Who holds a lease: a name that no other renewal in the world has.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LeaseOwner(Box<str>);
+
+impl LeaseOwner {
+    /// A name that nobody else has.
+    pub fn unique() -> Self {
+        let mut bytes = [0; 16];
+        if getrandom::fill(&mut bytes).is_err() {
+            // Without the system's randomness a name is still unlike any other of this process.
+            bytes = fastrand::u128(..).to_be_bytes();
+        }
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
+    }
+
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LeaseOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeaseOwner({})", self.0)
+    }
+}
+
+/// The answer to a request for a lease.
+#[derive(Debug)]
+pub enum Claim {
+    /// The lease is ours, and the slot still holds what was expected.
+    Granted,
+    /// Somebody else is renewing; the slot still holds what was expected.
+    Held,
+    /// The slot holds something else by now; no lease was taken.
+    Changed(Stored),
+}
+
+/// The answer to a commit.
+#[derive(Debug)]
+pub enum Commit {
+    /// Written, and the lease given back.
+    Done,
+    /// Not written: the slot holds something newer. The lease was given back.
+    Changed(Stored),
+    /// Not written: our lease ran out and somebody else is renewing by now.
+    LeaseLost,
+}
+
+mod sealed {
+    #[allow(unnameable_types)]
+    pub trait Sealed {}
+    impl Sealed for super::MemoryStore {}
+    #[cfg(feature = "redis")]
+    impl Sealed for super::RedisStore {}
+}
+
+/// Where credentials are kept: [`RedisStore`](crate::RedisStore) or [`MemoryStore`].
+///
+/// Every method answers within a bounded time. The trait is sealed: its promises are the engine's.
+pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
+    /// Reads a whole record in one round trip.
+    #[doc(hidden)]
+    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>>;
+
+    /// Takes the lease of a slot for `ttl`, if the slot still holds `expected` and nobody else has
+    /// it. The comparison and the taking are one atomic step: what was read before the lease is
+    /// thereby read again under it (R1).
+    #[doc(hidden)]
+    fn claim<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>>;
+
+    /// Replaces `expected` by `record` (an empty one deletes) and gives the lease back, in one
+    /// atomic step; nothing is written where the slot holds anything else (R2).
+    #[doc(hidden)]
+    fn commit<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        record: &'a Record,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>>;
+
+    /// Gives a lease back without writing. A lease that is somebody else's stays theirs.
+    #[doc(hidden)]
+    fn release<'a>(
+        &'a self,
+        slot: &'a Slot,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Writes a record whatever lies there: a login beats everything before it (R2). An empty
+    /// record deletes.
+    #[doc(hidden)]
+    fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Whether the store answers.
+    #[doc(hidden)]
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>>;
+}

@@ -1,0 +1,203 @@
+//! Setting a Redis store up, and what can be wrong at start-up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
+};
+
+use super::guard::{Guard, describe};
+use super::{Inner, Layout, RedisNames, RedisStore};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+
+/// How long a command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the start-up waits for the first connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection that Redis no longer acknowledges is given up after this long, so that a host
+/// that vanished without a word does not hold the store for the kernel's quarter of an hour.
+const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Settings of a [`RedisStore`], made by [`RedisStore::builder`].
+///
+/// ```no_run
+/// use tower_wechat::{Layout, RedisStore};
+///
+/// # async fn run() -> Result<(), tower_wechat::Error> {
+/// let store = RedisStore::builder("redis://127.0.0.1/").layout(Layout::Keys).connect().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct RedisStoreBuilder {
+    url: zeroize::Zeroizing<String>,
+    layout: Layout,
+    names: RedisNames,
+    timeout: Duration,
+    clock: Clock,
+}
+
+impl RedisStoreBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned().into(),
+            layout: Layout::default(),
+            names: RedisNames::default(),
+            timeout: COMMAND_TIMEOUT,
+            clock: Clock::system(),
+        }
+    }
+
+    /// How user tokens lie in Redis. Default: [`Layout::Hashes`].
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// The names under which credentials lie. Default: the published ones.
+    pub fn names(mut self, names: RedisNames) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// How long a command may take before the store counts as away. Default: 1 second.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The clock by which keys of the key layout expire. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Connects, and asks Redis for a sign of life.
+    ///
+    /// # Errors
+    /// As [`RedisStore::connect`].
+    pub async fn connect(self) -> Result<RedisStore, Error> {
+        let info = self.connection_info()?;
+        let address = shown(info.addr());
+        let connecting = async {
+            match self.open(info.clone(), ProtocolVersion::RESP3).await {
+                Err(error) if error.kind() == redis::ErrorKind::RESP3NotSupported => {
+                    tracing::info!(address, "Redis is older than 6; RESP2 is spoken with it");
+                    self.open(info, ProtocolVersion::RESP2).await
+                }
+                other => other,
+            }
+        };
+        let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(start_up_error(&address, &error)),
+            Err(_) => {
+                let message = format!(
+                    "Redis at {address} did not answer within {CONNECT_TIMEOUT:?}; \
+                     check the address, and that rediss:// is used where Redis speaks TLS"
+                );
+                return Err(Error::new(ErrorKind::StoreUnavailable, message));
+            }
+        };
+        Ok(RedisStore(Arc::new(Inner {
+            connection,
+            layout: self.layout,
+            names: self.names,
+            timeout: self.timeout,
+            guard: Guard::new(),
+            clock: self.clock,
+            address,
+        })))
+    }
+
+    fn connection_info(&self) -> Result<ConnectionInfo, Error> {
+        let scheme = self.url.split("://").next().unwrap_or_default();
+        if matches!(scheme, "redis+sentinel" | "redis+cluster") {
+            return Err(misconfigured(format!(
+                "this version does not support {scheme}:// yet; use redis:// or rediss://"
+            )));
+        }
+        // The library's own message is not shown: it could quote the URL, password and all.
+        let info = self.url.as_str().into_connection_info().map_err(|_| {
+            misconfigured(
+                "the Redis URL cannot be read; it looks like \
+                 redis://user:password@host:6379/0 (rediss:// for TLS), special characters of \
+                 the password percent-encoded"
+                    .into(),
+            )
+        })?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            // rustls needs a provider of cryptography; what the application installed stays.
+            if rustls::crypto::CryptoProvider::get_default().is_none() {
+                let _ = rustls::crypto::ring::default_provider().install_default();
+            }
+        }
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(10))
+            .with_interval(Duration::from_secs(2));
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(DEAD_PEER_TIMEOUT);
+        Ok(info.set_tcp_settings(tcp))
+    }
+
+    async fn open(
+        &self,
+        info: ConnectionInfo,
+        protocol: ProtocolVersion,
+    ) -> Result<ConnectionManager, RedisError> {
+        // RESP3 lets the manager hear a disconnect at once: under RESP2 the next command fails.
+        let settings = info.redis_settings().clone().set_protocol(protocol);
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout))
+            // Few and short tries: after them the next command starts over, so that Redis is
+            // found again within seconds of its return.
+            .set_number_of_retries(2)
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_millis(300));
+        let mut connection = ConnectionManager::new_with_config(client, config).await?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok(connection)
+    }
+}
+
+/// An address as it may be shown: no user, no password.
+fn shown(address: &ConnectionAddr) -> String {
+    address.to_string()
+}
+
+fn misconfigured(message: String) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+fn start_up_error(address: &str, error: &RedisError) -> Error {
+    let said = describe(error);
+    let code = error.code().unwrap_or_default();
+    if error.kind() == redis::ErrorKind::AuthenticationFailed
+        || matches!(code, "WRONGPASS" | "NOAUTH")
+        || said.contains("WRONGPASS")
+        || said.contains("NOAUTH")
+    {
+        return misconfigured(format!(
+            "Redis at {address} refuses the user or password of the URL \
+             (redis://user:password@host/): {said}"
+        ));
+    }
+    if error.is_io_error() || error.is_timeout() {
+        let message = format!(
+            "Redis at {address} cannot be reached ({said}); is it running, and is the URL right?"
+        );
+        return Error::new(ErrorKind::StoreUnavailable, message);
+    }
+    misconfigured(format!("Redis at {address} does not accept us: {said}"))
+}

@@ -1,0 +1,160 @@
+//! What happens around each command when Redis is away: quick refusals instead of queues, one
+//! loud line when it goes and one when it is back, errors that say what to do.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
+
+use crate::error::{Error, ErrorKind};
+
+/// After a failed command the next ones fail at once for this long. A frozen Redis would
+/// otherwise add its whole timeout to every request.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// How often a refusal that goes on is told again.
+const BETWEEN_REFUSAL_LINES: Duration = Duration::from_secs(10);
+
+/// What a client is told to wait before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Guard {
+    started: Instant,
+    /// Milliseconds after `started` until which commands are refused; 0 when Redis answers.
+    paused_until: AtomicU64,
+    down: AtomicBool,
+    wrong_type_told: AtomicBool,
+    refusal_told_until: AtomicU64,
+}
+
+impl Guard {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            paused_until: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+            wrong_type_told: AtomicBool::new(false),
+            refusal_told_until: AtomicU64::new(0),
+        }
+    }
+
+    fn elapsed(&self) -> u64 {
+        millis(self.started.elapsed())
+    }
+
+    pub(super) fn admit(&self, address: &str) -> Result<(), Error> {
+        match self.paused_until.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            until if until <= self.elapsed() => Ok(()),
+            _ => Err(unavailable(format!(
+                "Redis at {address} failed a moment ago and is not asked again yet"
+            ))),
+        }
+    }
+
+    pub(super) fn succeeded(&self, address: &str) {
+        // A plain load on the way that every command takes; the store is for recoveries.
+        if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
+            self.paused_until.store(0, Ordering::Relaxed);
+            tracing::info!(address, "Redis answers again");
+        }
+    }
+
+    pub(super) fn timed_out(&self, address: &str, after: Duration) -> Error {
+        self.pause(address, &format!("no answer within {after:?}"));
+        unavailable(format!(
+            "Redis at {address} did not answer within {after:?}"
+        ))
+    }
+
+    pub(super) fn failed(&self, address: &str, error: &RedisError) -> Error {
+        let said = describe(error);
+        match error.kind() {
+            _ if said.starts_with("WRONGTYPE") => self.wrong_type(address),
+            RedisKind::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown,
+            ) => {
+                self.pause(address, &said);
+                unavailable(format!("Redis at {address} is not ready: {said}"))
+            }
+            // Redis is there and says no (READONLY, NOPERM, OOM, …). Other commands may do, so
+            // nothing is paused for it.
+            RedisKind::Server(_) | RedisKind::Extension => {
+                self.tell_refusal(address, &said);
+                unavailable(format!("Redis at {address} refused a command: {said}"))
+            }
+            _ => {
+                self.pause(address, &said);
+                unavailable(format!("Redis at {address} cannot be reached: {said}"))
+            }
+        }
+    }
+
+    /// One line for a refusal that comes with every request, every few seconds.
+    fn tell_refusal(&self, address: &str, said: &str) {
+        let (now, due) = (
+            self.elapsed(),
+            self.refusal_told_until.load(Ordering::Relaxed),
+        );
+        let next = now.saturating_add(millis(BETWEEN_REFUSAL_LINES)).max(1);
+        let told = |due| {
+            self.refusal_told_until.compare_exchange(
+                due,
+                next,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+        };
+        if due <= now && told(due).is_ok() {
+            tracing::error!(address, "Redis refused a command: {said}");
+        }
+    }
+
+    fn wrong_type(&self, address: &str) -> Error {
+        let sentence = format!(
+            "a configured name in Redis at {address} holds a value of another type; \
+             choose other names for the hashes or remove that key"
+        );
+        if !self.wrong_type_told.swap(true, Ordering::Relaxed) {
+            tracing::error!(address, "{sentence}");
+        }
+        unavailable(sentence)
+    }
+
+    fn pause(&self, address: &str, why: &str) {
+        let until = self
+            .elapsed()
+            .saturating_add(millis(PAUSE_AFTER_FAILURE))
+            .max(1);
+        self.paused_until.store(until, Ordering::Relaxed);
+        if !self.down.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                address,
+                "Redis is away: {why}; cached users are served meanwhile"
+            );
+        }
+    }
+}
+
+fn unavailable(message: String) -> Error {
+    Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(RETRY_AFTER)
+}
+
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What Redis or the connection to it says, without what could hold a secret: Redis quotes the
+/// arguments of a command that it does not know.
+pub(super) fn describe(error: &RedisError) -> String {
+    let text = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) if detail.starts_with(code) => detail.to_owned(),
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    };
+    let text = text.split(", with args").next().unwrap_or_default();
+    text.chars().filter(|c| !c.is_control()).take(160).collect()
+}

@@ -1,0 +1,275 @@
+//! Redis as the store that all processes share.
+
+mod codec;
+mod connect;
+mod guard;
+mod names;
+mod scripts;
+mod sweep;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
+
+use self::codec::{New, Value, decode, encode};
+pub use self::connect::RedisStoreBuilder;
+use self::guard::{Guard, millis};
+use self::names::Place;
+pub use self::names::{Layout, RedisNames};
+pub use self::sweep::Swept;
+use super::{BoxFuture, Claim, Commit, LeaseOwner, Slot, Store, Stored, Witness};
+use crate::clock::Clock;
+use crate::credential::Record;
+use crate::error::Error;
+
+/// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
+/// layout, share them.
+///
+/// One multiplexed connection serves all tasks; it comes back by itself when Redis does. Clones
+/// share it. Every command is answered or given up within a second (configurable).
+///
+/// ```no_run
+/// use tower_wechat::{Layout, RedisStore};
+///
+/// # async fn run() -> Result<(), tower_wechat::Error> {
+/// // The published layout, at the usual place:
+/// let store = RedisStore::connect("redis://127.0.0.1/").await?;
+/// // Or with TLS, an ACL user, database 2, and one key for each user:
+/// let store = RedisStore::builder("rediss://app:password@redis.example.com:6380/2")
+///     .layout(Layout::Keys)
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    connection: ConnectionManager,
+    layout: Layout,
+    names: RedisNames,
+    timeout: Duration,
+    guard: Guard,
+    clock: Clock,
+    /// The server's address as it may be shown: no user, no password.
+    address: String,
+}
+
+impl RedisStore {
+    /// Connects to `redis://[user[:password]@]host[:port][/db]`, or `rediss://…` with TLS, in the
+    /// published layout under its usual names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a URL that cannot be right, a wrong password or a missing
+    /// TLS set-up; [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) when nothing answers there within 3 seconds.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::builder(url).connect().await
+    }
+
+    /// Sets up a store that differs from the published layout's defaults.
+    pub fn builder(url: &str) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(url)
+    }
+
+    fn place(&self, slot: &Slot) -> Place {
+        self.0.names.place(self.0.layout, &slot.name)
+    }
+
+    /// Runs one exchange with Redis within the store's time, unless Redis has just failed.
+    async fn run<T>(
+        &self,
+        exchange: impl Future<Output = RedisResult<T>> + Send,
+    ) -> Result<T, Error> {
+        let inner = &*self.0;
+        inner.guard.admit(&inner.address)?;
+        match tokio::time::timeout(inner.timeout, exchange).await {
+            Ok(Ok(value)) => {
+                inner.guard.succeeded(&inner.address);
+                Ok(value)
+            }
+            Ok(Err(error)) => Err(inner.guard.failed(&inner.address, &error)),
+            Err(_) => Err(inner.guard.timed_out(&inner.address, inner.timeout)),
+        }
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        let mut connection = self.0.connection.clone();
+        self.run(command.query_async(&mut connection)).await
+    }
+
+    async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Error> {
+        let mut connection = self.0.connection.clone();
+        self.run(pipeline.query_async(&mut connection)).await
+    }
+
+    async fn script(&self, invocation: &ScriptInvocation<'_>) -> Result<Answer, Error> {
+        let mut connection = self.0.connection.clone();
+        self.run(invocation.invoke_async(&mut connection)).await
+    }
+
+    async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
+        let place = self.place(slot);
+        let mut reads = redis::pipe();
+        for cell in &place.cells {
+            match &cell.field {
+                Some(field) => reads.hget(&cell.key, &**field),
+                None => reads.get(&cell.key),
+            };
+        }
+        let values: Vec<Value> = self.pipeline(&reads).await?;
+        Ok(decode(&place, slot, values))
+    }
+
+    async fn take_lease(
+        &self,
+        slot: &Slot,
+        expected: &Witness,
+        owner: &LeaseOwner,
+        ttl: Duration,
+    ) -> Result<Claim, Error> {
+        let place = self.place(slot);
+        let mut call = scripts::CLAIM.key(&place.lease);
+        call.arg(owner.as_str()).arg(millis(ttl));
+        for (cell, expected) in place.cells.iter().zip(&expected.0) {
+            call.key(&cell.key)
+                .arg(cell.field.as_deref().unwrap_or(""))
+                .arg(flagged(expected).as_slice());
+        }
+        Ok(match self.script(&call).await? {
+            Answer(1, _) => Claim::Granted,
+            Answer(0, _) => Claim::Held,
+            Answer(_, values) => Claim::Changed(decode(&place, slot, values)),
+        })
+    }
+
+    async fn write_if_unchanged(
+        &self,
+        slot: &Slot,
+        expected: &Witness,
+        record: &Record,
+        owner: &LeaseOwner,
+    ) -> Result<Commit, Error> {
+        let place = self.place(slot);
+        let news = encode(&place, slot, record, self.0.clock.now())?;
+        let mut call = scripts::COMMIT.key(&place.lease);
+        call.arg(owner.as_str());
+        for ((cell, expected), new) in place.cells.iter().zip(&expected.0).zip(&news) {
+            let value = new.value.as_ref().map(|text| text.as_bytes());
+            call.key(&cell.key)
+                .arg(cell.field.as_deref().unwrap_or(""))
+                .arg(flagged(expected).as_slice())
+                .arg(flagged(&value).as_slice())
+                .arg(millis(new.ttl));
+        }
+        Ok(match self.script(&call).await? {
+            Answer(1, _) => Commit::Done,
+            Answer(0, _) => Commit::LeaseLost,
+            Answer(_, values) => Commit::Changed(decode(&place, slot, values)),
+        })
+    }
+
+    async fn overwrite(&self, slot: &Slot, record: &Record) -> Result<(), Error> {
+        let place = self.place(slot);
+        let news = encode(&place, slot, record, self.0.clock.now())?;
+        let mut writes = redis::pipe();
+        writes.atomic();
+        for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
+            match (&cell.field, value) {
+                (Some(field), Some(value)) => writes.hset(&cell.key, &**field, value.as_str()),
+                (Some(field), None) => writes.hdel(&cell.key, &**field),
+                (None, Some(value)) if ttl.is_zero() => writes.set(&cell.key, value.as_str()),
+                (None, Some(value)) => writes.pset_ex(&cell.key, value.as_str(), millis(*ttl)),
+                (None, None) => writes.del(&cell.key),
+            };
+            writes.ignore();
+        }
+        self.pipeline(&writes).await
+    }
+}
+
+/// A script's answer: a number, and the values of the cells where they were not as expected.
+struct Answer(i64, Vec<Value>);
+
+impl FromRedisValue for Answer {
+    fn from_redis_value(value: redis::Value) -> Result<Self, redis::ParsingError> {
+        let mut parts = Vec::<redis::Value>::from_redis_value(value)?.into_iter();
+        let number = parts.next().map_or(Ok(-1), i64::from_redis_value)?;
+        let values = parts.next().map_or(Ok(Vec::new()), Vec::from_redis_value)?;
+        Ok(Self(number, values))
+    }
+}
+
+/// How the scripts take a value that may be missing.
+fn flagged(value: &Option<impl AsRef<[u8]>>) -> zeroize::Zeroizing<Vec<u8>> {
+    zeroize::Zeroizing::new(match value {
+        Some(bytes) => [b"=", bytes.as_ref()].concat(),
+        None => b"-".to_vec(),
+    })
+}
+
+impl Store for RedisStore {
+    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
+        Box::pin(self.read(slot))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(self.take_lease(slot, expected, owner, ttl))
+    }
+
+    fn commit<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        record: &'a Record,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(self.write_if_unchanged(slot, expected, record, owner))
+    }
+
+    fn release<'a>(
+        &'a self,
+        slot: &'a Slot,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let place = self.place(slot);
+            let mut call = scripts::RELEASE.key(&place.lease);
+            call.arg(owner.as_str());
+            let mut connection = self.0.connection.clone();
+            self.run(call.invoke_async::<i64>(&mut connection))
+                .await
+                .map(|_| ())
+        })
+    }
+
+    fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.overwrite(slot, record))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.command::<String>(&redis::cmd("PING"))
+                .await
+                .map(|_| ())
+        })
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("address", &self.0.address)
+            .field("layout", &self.0.layout)
+            .field("names", &self.0.names)
+            .finish_non_exhaustive()
+    }
+}

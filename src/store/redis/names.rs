@@ -1,0 +1,276 @@
+//! How records are laid out in Redis, and the names under which they lie.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::store::{Kind, Name};
+
+/// How user tokens lie in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Layout {
+    /// The published Spring Boot layout: two hashes with a field for each user. An existing Java
+    /// service and this crate share it.
+    #[default]
+    Hashes,
+    /// One key for each user, with a TTL: for large or clustered deployments.
+    Keys,
+}
+
+/// The names under which credentials lie in Redis.
+///
+/// The published service's configuration block deserializes into this unchanged; what a block does
+/// not name keeps its default. `{appid}` in a name stands for the account's AppID, so that several
+/// accounts can share one Redis.
+///
+/// ```
+/// use tower_wechat::RedisNames;
+///
+/// // What the Spring Boot service has in its application.yml, as JSON:
+/// let names: RedisNames = serde_json::from_str(
+///     r#"{
+///         "redisWxUserAccessToken": "user.wxUserAccessToken",
+///         "redisWxUserRefreshToken": "user.wxUserRefreshToken",
+///         "redisWxAccessToken": "sys.wxAccessToken",
+///         "redisWxRefreshToken": "sys.wxRefreshToken"
+///     }"#,
+/// )?;
+/// assert_eq!(names, RedisNames::default());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RedisNames {
+    /// The hash of `ACCESS_TOKEN#MS` by user id. Default: `user.wxUserAccessToken`.
+    #[serde(rename = "redisWxUserAccessToken")]
+    pub user_access_token: String,
+    /// The hash of `REFRESH_TOKEN#MS` by user id. Default: `user.wxUserRefreshToken`.
+    #[serde(rename = "redisWxUserRefreshToken")]
+    pub user_refresh_token: String,
+    /// The string of the account's `TOKEN#MS`. Default: `sys.wxAccessToken`.
+    #[serde(rename = "redisWxAccessToken")]
+    pub account_token: String,
+    /// The string of the account's refresh token, where it has one. Default: `sys.wxRefreshToken`.
+    #[serde(rename = "redisWxRefreshToken")]
+    pub account_refresh_token: String,
+    /// The string of the `jsapi_ticket`, `TICKET#MS`. Default: `sys.wxJsapiTicket`.
+    #[serde(rename = "redisWxJsapiTicket")]
+    pub jsapi_ticket: String,
+    /// What the keys of this crate's own start with. Default: `wechat:`.
+    #[serde(rename = "redisWxPrefix")]
+    pub prefix: String,
+}
+
+impl Default for RedisNames {
+    fn default() -> Self {
+        Self {
+            user_access_token: "user.wxUserAccessToken".into(),
+            user_refresh_token: "user.wxUserRefreshToken".into(),
+            account_token: "sys.wxAccessToken".into(),
+            account_refresh_token: "sys.wxRefreshToken".into(),
+            jsapi_ticket: "sys.wxJsapiTicket".into(),
+            prefix: "wechat:".into(),
+        }
+    }
+}
+
+/// One place in Redis: a string key, or a field of a hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cell {
+    pub(super) key: String,
+    /// The field, where the key holds a hash.
+    pub(super) field: Option<Box<str>>,
+}
+
+/// How the cells of a slot are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A hash field for the token and one for the refresh token.
+    UserPair,
+    /// A whole record in one string.
+    Record,
+    /// `TOKEN#MS` in one string.
+    Token,
+}
+
+/// Where the cells of one credential lie, and its lease.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) form: Form,
+    pub(super) cells: Vec<Cell>,
+    pub(super) lease: String,
+    /// Whether the cells are ours to expire. The published layout's never do.
+    pub(super) expires: bool,
+}
+
+impl RedisNames {
+    /// A name as it stands in Redis: `{appid}` replaced.
+    pub(super) fn of(name: &str, app: &str) -> String {
+        name.replace("{appid}", app)
+    }
+
+    pub(super) fn place(&self, layout: Layout, name: &Name) -> Place {
+        let app = name.app.as_str();
+        let prefix = &self.prefix;
+        match (name.kind, layout) {
+            (Kind::User, Layout::Hashes) => {
+                let field = |hash: &str| Cell {
+                    key: Self::of(hash, app),
+                    field: Some(name.id.clone()),
+                };
+                let cells = vec![
+                    field(&self.user_access_token),
+                    field(&self.user_refresh_token),
+                ];
+                // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
+                let tag = hash_tag(&cells[0].key).map(|tag| format!("{{{tag}}}:"));
+                let tag = tag.unwrap_or_default();
+                let lease = format!("{prefix}{app}:lease:{tag}user:{}", name.id);
+                Place {
+                    form: Form::UserPair,
+                    cells,
+                    lease,
+                    expires: false,
+                }
+            }
+            (Kind::User, Layout::Keys) => {
+                let key = format!("{prefix}{app}:user:{}", brace_free(&name.id));
+                Self::string(Form::Record, key, true, prefix, app)
+            }
+            (kind, Layout::Hashes) => {
+                let key = match kind {
+                    Kind::JsapiTicket => Self::of(&self.jsapi_ticket, app),
+                    _ => Self::of(&self.account_token, app),
+                };
+                Self::string(Form::Token, key, false, prefix, app)
+            }
+            (kind, Layout::Keys) => {
+                let key = format!("{prefix}{app}:account:{}", kind.as_str());
+                Self::string(Form::Token, key, true, prefix, app)
+            }
+        }
+    }
+
+    /// A string key without a hash tag is hashed as a whole; a lease whose tag is that whole key
+    /// lies in the same slot of a Cluster, and users spread over slots.
+    fn string(form: Form, key: String, expires: bool, prefix: &str, app: &str) -> Place {
+        let tag = hash_tag(&key).unwrap_or(&key);
+        let lease = format!("{prefix}{app}:lease:{{{tag}}}");
+        Place {
+            form,
+            cells: vec![Cell { key, field: None }],
+            lease,
+            expires,
+        }
+    }
+}
+
+/// The part of a key that Redis Cluster hashes, where it is not the whole key: what stands between
+/// the first `{` and the next `}`, unless that is empty.
+pub(super) fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+/// A user id with its braces (and the escape's own sign) percent-encoded, so that no user id makes
+/// a hash tag of its own. Ids that WeChat gives have none of them and stay as they are.
+fn brace_free(id: &str) -> Cow<'_, str> {
+    if !id.contains(['{', '}', '%']) {
+        return id.into();
+    }
+    let mut out = String::with_capacity(id.len() + 8);
+    for letter in id.chars() {
+        match letter {
+            '{' => out.push_str("%7B"),
+            '}' => out.push_str("%7D"),
+            '%' => out.push_str("%25"),
+            other => out.push(other),
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::AppId;
+    use proptest::prelude::*;
+
+    fn user(id: &str) -> Name {
+        Name {
+            app: AppId::new("wx1").unwrap(),
+            kind: Kind::User,
+            id: id.into(),
+        }
+    }
+
+    fn hashed(key: &str) -> &str {
+        hash_tag(key).unwrap_or(key)
+    }
+
+    #[test]
+    fn the_published_names_are_the_default() {
+        let place = RedisNames::default().place(Layout::Hashes, &user("a:b#{c}"));
+        let cell = |key: &str| Cell {
+            key: key.into(),
+            field: Some("a:b#{c}".into()),
+        };
+        assert_eq!(
+            place.cells,
+            [
+                cell("user.wxUserAccessToken"),
+                cell("user.wxUserRefreshToken")
+            ]
+        );
+        assert_eq!(place.lease, "wechat:wx1:lease:user:a:b#{c}");
+    }
+
+    #[test]
+    fn names_may_hold_the_appid_and_a_hash_tag() {
+        let names = RedisNames {
+            user_access_token: "{wechat}.access.{appid}".into(),
+            user_refresh_token: "{wechat}.refresh.{appid}".into(),
+            ..RedisNames::default()
+        };
+        let place = names.place(Layout::Hashes, &user("{x}"));
+        assert_eq!(place.cells[0].key, "{wechat}.access.wx1");
+        assert_eq!(hashed(&place.lease), "wechat");
+    }
+
+    #[test]
+    fn the_key_layout_has_a_key_for_each_user() {
+        let place = RedisNames::default().place(Layout::Keys, &user("oABC"));
+        assert_eq!(
+            place.cells,
+            [Cell {
+                key: "wechat:wx1:user:oABC".into(),
+                field: None
+            }]
+        );
+        assert_eq!(place.lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_and_its_lease_share_a_slot_and_users_do_not(a in ".{1,30}", b in ".{1,30}") {
+            let names = RedisNames::default();
+            let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
+            let key = &place.cells[0].key;
+            prop_assert_eq!(hashed(key), hashed(&place.lease));
+            prop_assert_eq!(key == &other.cells[0].key, a == b);
+            prop_assert_eq!(hashed(key), key);
+        }
+
+        #[test]
+        fn braces_do_not_confuse(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
+            let names = RedisNames::default();
+            let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
+            prop_assert_eq!(hashed(&place.cells[0].key), hashed(&place.lease));
+            prop_assert_eq!(place.cells[0].key == other.cells[0].key, a == b);
+        }
+    }
+}

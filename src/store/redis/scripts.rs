@@ -1,0 +1,104 @@
+//! The atomic steps, as Lua.
+//!
+//! All three know a slot as a list of cells, each a string key or a field of a hash, so that both
+//! layouts run the same code. `KEYS[1]` is the lease; the cells follow. `ARGV[1]` names the owner.
+//! A cell's arguments start with its field (empty for a string key) and what is expected in it:
+//! `-` for nothing, `=` and the bytes for a value.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// Defines `read(key, field)` and `check(start, step)`, which returns whether every cell holds
+/// what is expected, and the values of all cells.
+const CELLS: &str = r"
+local function read(key, field)
+  if field == '' then return redis.call('GET', key) end
+  return redis.call('HGET', key, field)
+end
+local function check(start, step)
+  local same, values = true, {}
+  for cell = 2, #KEYS do
+    local at = start + (cell - 2) * step
+    local value = read(KEYS[cell], ARGV[at])
+    if (value and ('=' .. value) or '-') ~= ARGV[at + 1] then same = false end
+    values[cell - 1] = value
+  end
+  return same, values
+end
+local function release()
+  if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+end
+";
+
+/// R1: takes the lease where the cells hold what is expected.
+/// `ARGV`: owner, lease in milliseconds, then field and expected value of each cell.
+/// Answers 1 (granted), 0 (somebody else has it), or 2 and the values (changed).
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{CELLS}{}",
+        r"
+local same, values = check(3, 2)
+if not same then return {2, values} end
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return {1} end
+return {0}
+"
+    ))
+});
+
+/// R2: writes the cells where they hold what is expected, and gives the lease back.
+/// `ARGV`: owner, then field, expected value, new value (`-` deletes) and the time to live in
+/// milliseconds (0: for ever) of each cell.
+/// Answers 1 (written), 0 (the lease is somebody else's), or 2 and the values (changed).
+pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{CELLS}{}",
+        r"
+local same, values = check(2, 4)
+if not same then
+  release()
+  return {2, values}
+end
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return {0} end
+for cell = 2, #KEYS do
+  local at = 2 + (cell - 2) * 4
+  local field, new, ttl = ARGV[at], ARGV[at + 2], ARGV[at + 3]
+  if new == '-' then
+    if field == '' then redis.call('DEL', KEYS[cell]) else redis.call('HDEL', KEYS[cell], field) end
+  elseif field ~= '' then
+    redis.call('HSET', KEYS[cell], field, string.sub(new, 2))
+  elseif ttl == '0' then
+    redis.call('SET', KEYS[cell], string.sub(new, 2))
+  else
+    redis.call('SET', KEYS[cell], string.sub(new, 2), 'PX', ttl)
+  end
+end
+if holder then redis.call('DEL', KEYS[1]) end
+return {1}
+"
+    ))
+});
+
+/// Gives a lease back, if it is still ours.
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
+    )
+});
+
+/// Deletes the fields of a hash that still hold what the sweep judged dead.
+/// `ARGV`: field and value of each candidate. Answers how many were deleted.
+pub(super) static SWEEP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local deleted = 0
+for at = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then
+    deleted = deleted + redis.call('HDEL', KEYS[1], ARGV[at])
+  end
+end
+return deleted
+",
+    )
+});

@@ -1,0 +1,121 @@
+//! Removing the dead from the published layout, whose fields never expire by themselves.
+
+use std::time::Duration;
+
+use redis::AsyncCommands;
+
+use super::names::RedisNames;
+use super::{Layout, RedisStore, scripts};
+use crate::credential::{AppId, hash_form};
+use crate::error::Error;
+
+/// How many fields one step looks at: a few hundred microseconds of Redis's time.
+const STEP: usize = 500;
+
+/// A refresh token is swept this long after the point at which it should be dead: until then
+/// WeChat is still asked.
+const GRACE: Duration = Duration::from_secs(24 * 3_600);
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Swept {
+    /// How many fields were looked at.
+    pub seen: u64,
+    /// How many were removed.
+    pub removed: u64,
+}
+
+impl RedisStore {
+    /// Removes from the hashes of the published layout the users whose refresh token has been
+    /// dead for a day, and the access tokens that nothing can renew any more.
+    ///
+    /// It goes through the hashes in steps of about 500 fields and rests `pause` between them, so
+    /// that a large hash is swept without anybody noticing; a field that changes meanwhile stays.
+    /// Values that cannot be read stay too: they may be somebody's. In the key layout Redis
+    /// expires records by itself, and there is nothing to do.
+    ///
+    /// # Errors
+    /// The store does not answer; what was removed until then stays removed.
+    ///
+    /// ```no_run
+    /// # async fn run(store: tower_wechat::RedisStore) -> Result<(), tower_wechat::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let app = tower_wechat::AppId::new("wx0123456789abcdef")?;
+    /// let swept = store.sweep(&app, Duration::from_millis(20)).await?;
+    /// println!("{} of {} fields were dead", swept.removed, swept.seen);
+    /// # Ok(()) }
+    /// ```
+    pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        if self.0.layout != Layout::Hashes {
+            return Ok(swept);
+        }
+        let names = &self.0.names;
+        let refresh_hash = RedisNames::of(&names.user_refresh_token, app.as_str());
+        let access_hash = RedisNames::of(&names.user_access_token, app.as_str());
+        self.sweep_hash(&refresh_hash, None, pause, &mut swept)
+            .await?;
+        self.sweep_hash(&access_hash, Some(&refresh_hash), pause, &mut swept)
+            .await?;
+        tracing::info!(%app, seen = swept.seen, removed = swept.removed, "swept the hashes");
+        Ok(swept)
+    }
+
+    /// Goes through one hash. Access tokens (those with a `refresh_hash` beside them) are dead
+    /// when they are expired and no refresh token is there; refresh tokens by their time alone.
+    async fn sweep_hash(
+        &self,
+        hash: &str,
+        refresh_hash: Option<&str>,
+        pause: Duration,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(hash).arg(cursor).arg("COUNT").arg(STEP);
+            let (next, fields): (u64, Vec<(Vec<u8>, Vec<u8>)>) = self.command(&scan).await?;
+            swept.seen += fields.len() as u64;
+            let mut dead: Vec<_> = fields
+                .into_iter()
+                .filter(|(_, value)| self.is_dead(value, refresh_hash))
+                .collect();
+            if let Some(refresh_hash) = refresh_hash
+                && !dead.is_empty()
+            {
+                let ids: Vec<&[u8]> = dead.iter().map(|(id, _)| id.as_slice()).collect();
+                let mut connection = self.0.connection.clone();
+                let refreshes: Vec<Option<Vec<u8>>> =
+                    self.run(connection.hmget(refresh_hash, ids)).await?;
+                let mut alone = refreshes.iter().map(Option::is_none);
+                dead.retain(|_| alone.next().unwrap_or(false));
+            }
+            if !dead.is_empty() {
+                let mut call = scripts::SWEEP.key(hash);
+                for (id, value) in &dead {
+                    call.arg(id).arg(value);
+                }
+                let mut connection = self.0.connection.clone();
+                swept.removed += self.run(call.invoke_async::<u64>(&mut connection)).await?;
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn is_dead(&self, value: &[u8], refresh_hash: Option<&str>) -> bool {
+        let now = self.0.clock.now();
+        if refresh_hash.is_some() {
+            // The margin is unknown here; the longest there is errs on the side of life.
+            let token = hash_form::read_token(value, GRACE);
+            return token.is_ok_and(|token| token.lifetime.expires_at() < now);
+        }
+        let refresh = hash_form::read_refresh(value, "");
+        refresh.is_ok_and(|(refresh, _)| refresh.due.after(GRACE) < now)
+    }
+}
