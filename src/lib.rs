@@ -4,6 +4,7 @@
 mod clock;
 mod credential;
 mod error;
+mod keeper;
 mod store;
 
 pub use clock::{Clock, Timestamp};

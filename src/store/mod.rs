@@ -84,7 +84,9 @@ pub struct Stored {
     pub witness: Witness,
 }
 
-/// Who holds a lease: a name that no other renewal in the world has.
+/// Who holds a lease: a name that no other engine in the world has. One engine renews a credential
+/// once at a time, so it may take a lease again that it already has: its claim may have run
+/// although the answer was lost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LeaseOwner(Box<str>);
 

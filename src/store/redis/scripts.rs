@@ -33,15 +33,18 @@ end
 
 /// R1: takes the lease where the cells hold what is expected.
 /// `ARGV`: owner, lease in milliseconds, then field and expected value of each cell.
-/// Answers 1 (granted), 0 (somebody else has it), or 2 and the values (changed).
+/// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0 (somebody
+/// else has it), or 2 and the values (changed).
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         "{CELLS}{}",
         r"
 local same, values = check(3, 2)
 if not same then return {2, values} end
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return {1} end
-return {0}
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return {0} end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {1}
 "
     ))
 });

@@ -1,0 +1,293 @@
+//! The one engine: get a credential, or renew it.
+//!
+//! A user's token, the account's token and the `jsapi_ticket` are the same problem: a credential
+//! with a lifetime, kept in a shared store, renewed by exactly one of many processes. This engine
+//! solves it once. It knows a [`Store`](crate::store::Store) that keeps credentials and a
+//! [`Source`] that new ones come from, and nothing of HTTP.
+//!
+//! Where each promise is kept:
+//!
+//! | promise | where |
+//! |---|---|
+//! | R1 one renewal | [`flight`]: one flight for each credential in a process; [`renewal`]: a lease among processes, with the re-read inside |
+//! | R2 the newest wins | [`renewal`]: commits compare; [`cache`]: fenced inserts |
+//! | R3 nothing is lost | [`flight`]: flights are tasks of their own; [`renewal`]: commits are retried; [`Keeper::shutdown`] waits |
+//! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
+//! | R5 failures are sorted | [`Failure`], [`trouble`] |
+//! | R6 reports are compared | [`Keeper::report_refused`] |
+//! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then |
+//! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
+
+mod cache;
+mod flight;
+mod renewal;
+mod trouble;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use self::cache::Cache;
+pub(crate) use self::cache::Held;
+use self::flight::{Flights, Need};
+use self::trouble::Troubles;
+use crate::clock::Clock;
+use crate::credential::{AccessToken, AppId, Record};
+use crate::error::{Error, ErrorKind};
+use crate::store::{BoxFuture, Kind, LeaseOwner, Name, Slot, Store};
+
+/// Where new credentials come from.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// Whether a new credential can be had from what is stored, without the user.
+    fn can_renew(&self, record: &Record) -> bool;
+
+    /// Asks for a new credential, once. Called under the lease, with what is stored.
+    fn renew<'a>(
+        &'a self,
+        record: &'a Record,
+        refused: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, Failure>>;
+}
+
+/// R5: why no new credential came, sorted by what is to be done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What the renewal started from is dead: delete exactly that, and let the user log in.
+    Dead(Error),
+    /// It may work in a moment: try again with back-off, keep what is stored.
+    Transient(Error),
+    /// It is the operator's: no renewal of this account for a while, and one loud line.
+    Operator(Error),
+}
+
+/// The engine's times and sizes.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The margin that renewal points keep from the true expiry.
+    pub(crate) margin: Duration,
+    /// The longest that an entry of the cache is believed without asking the store.
+    pub(crate) cache_ttl: Duration,
+    /// How many credentials the cache holds.
+    pub(crate) cache_capacity: usize,
+    /// How long a caller waits for a credential that has to be renewed.
+    pub(crate) wait: Duration,
+    /// How long the right to renew is held; outlives `renewal`.
+    pub(crate) lease: Duration,
+    /// How long a renewal with all its tries may take.
+    pub(crate) renewal: Duration,
+}
+
+/// The engine for one kind of credential of one account. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Keeper(Arc<Inner>);
+
+struct Inner {
+    app: AppId,
+    kind: Kind,
+    settings: Settings,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    /// What this engine's leases are held under.
+    owner: LeaseOwner,
+    source: Box<dyn Source>,
+    cache: Cache,
+    flights: Flights,
+    troubles: Troubles,
+    /// Bounds the renewals of this process that run at once.
+    turns: Semaphore,
+    tasks: TaskTracker,
+}
+
+/// How many renewals of one process may run at once.
+const RENEWALS_AT_ONCE: usize = 512;
+
+/// A caller's request is joined to at most this many flights: the one under way when it came, and
+/// one of its own.
+const FLIGHTS_PER_CALL: usize = 3;
+
+impl Keeper {
+    pub(crate) fn new(
+        app: AppId,
+        kind: Kind,
+        settings: Settings,
+        clock: Clock,
+        store: Arc<dyn Store>,
+        source: impl Source,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            app,
+            kind,
+            cache: Cache::new(settings.cache_capacity),
+            settings,
+            clock,
+            store,
+            owner: LeaseOwner::unique(),
+            source: Box::new(source),
+            flights: Flights::default(),
+            troubles: Troubles::default(),
+            turns: Semaphore::new(RENEWALS_AT_ONCE),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    pub(crate) fn app(&self) -> &AppId {
+        &self.0.app
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// The credential, if this process holds one that needs no thought. Never waits.
+    #[inline]
+    pub(crate) fn cached(&self, id: &str) -> Option<Held> {
+        self.0.cache.fresh(id, self.0.clock.now())
+    }
+
+    /// The credential: from the cache, else from the store, renewed if it must be.
+    pub(crate) async fn get(&self, id: &str) -> Result<Held, Error> {
+        let now = self.0.clock.now();
+        if let Some(held) = self.0.cache.fresh(id, now) {
+            return Ok(held);
+        }
+        if self.0.cache.is_absent(id, now) {
+            return Err(self.0.login_required());
+        }
+        self.within_wait(self.fly(id, &Need::Usable)).await
+    }
+
+    /// R6: somebody's call was refused with this token. Renews it only if it is still the current
+    /// one, and answers with the current one.
+    pub(crate) async fn report_refused(
+        &self,
+        id: &str,
+        refused: &AccessToken,
+    ) -> Result<Held, Error> {
+        if let Some(held) = self.0.cache.fresh(id, self.0.clock.now())
+            && held.secret() != refused
+        {
+            return Ok(held);
+        }
+        self.0.cache.evict(id, refused);
+        self.within_wait(self.fly(id, &Need::OtherThan(refused.clone())))
+            .await
+    }
+
+    /// R2: stores a record whatever lies there, and serves it from now on: a login beats every
+    /// renewal that began before it.
+    pub(crate) async fn put(&self, id: &str, record: Record) -> Result<Held, Error> {
+        let inner = &self.0;
+        let slot = inner.slot(id);
+        let Some(held) = inner.hold(id, &record) else {
+            let message = "a login without an access token cannot be stored";
+            return Err(Error::new(ErrorKind::BadRequest, message));
+        };
+        // What this process remembers is wrong from the moment the store may have changed.
+        inner.cache.forget(id);
+        inner.store.put(&slot, &record).await?;
+        inner.troubles.clear(id);
+        inner.cache.put(held.clone());
+        Ok(held)
+    }
+
+    /// Deletes the credential, here and in the store. A renewal that is under way cannot bring it
+    /// back: its commit compares with what is gone.
+    pub(crate) async fn forget(&self, id: &str) -> Result<(), Error> {
+        let inner = &self.0;
+        inner.cache.forget(id);
+        let outcome = inner.store.put(&inner.slot(id), &Record::default()).await;
+        inner.cache.forget(id);
+        outcome
+    }
+
+    /// R3: waits for the flights that are under way, for at most `patience`. Answers whether all
+    /// of them have ended.
+    pub(crate) async fn shutdown(&self, patience: Duration) -> bool {
+        self.0.tasks.close();
+        tokio::time::timeout(patience, self.0.tasks.wait())
+            .await
+            .is_ok()
+    }
+
+    /// How many credentials the cache holds.
+    pub(crate) fn cached_count(&self) -> usize {
+        self.0.cache.len()
+    }
+
+    async fn fly(&self, id: &str, need: &Need) -> Result<Held, Error> {
+        let mut outcome = Err(self.0.overdue());
+        for _ in 0..FLIGHTS_PER_CALL {
+            let flight = self.0.flights.join(&self.0, id, need);
+            outcome = flight.landed(need).await;
+            match &outcome {
+                // A flight that began for others may have landed with the very token that this
+                // caller was refused: one of its own will compare.
+                Ok(held) if !need.is_met_by(held.secret()) && !flight.was_for(need) => {}
+                _ => break,
+            }
+        }
+        outcome
+    }
+
+    async fn within_wait<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let wait = self.0.settings.wait;
+        tokio::time::timeout(wait, work)
+            .await
+            .unwrap_or_else(|_| Err(self.0.overdue()))
+    }
+}
+
+impl Inner {
+    fn slot(&self, id: &str) -> Slot {
+        let name = Name {
+            app: self.app.clone(),
+            kind: self.kind,
+            id: id.into(),
+        };
+        Slot {
+            name,
+            margin: self.settings.margin,
+        }
+    }
+
+    fn login_required(&self) -> Error {
+        Error::new(
+            ErrorKind::LoginRequired,
+            "there is no usable token, and none can be had without the user: send them to log in",
+        )
+    }
+
+    fn overdue(&self) -> Error {
+        let wait = self.settings.wait;
+        Error::new(
+            ErrorKind::WechatUnavailable,
+            format!("no usable token came within {wait:?}; its renewal goes on"),
+        )
+        .with_retry_after(Duration::from_secs(1))
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("app", &self.0.app)
+            .field("kind", &self.0.kind)
+            .field("settings", &self.0.settings)
+            .field("cached", &self.0.cache.len())
+            .finish_non_exhaustive()
+    }
+}

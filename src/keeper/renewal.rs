@@ -1,0 +1,372 @@
+//! What a flight does: reads the store, and renews under a lease what must be renewed.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::cache::{Credential, Fence};
+use super::flight::{Need, Stage};
+use super::trouble::back_off;
+use super::{Failure, Held, Inner};
+use crate::clock::Timestamp;
+use crate::credential::{Freshness, Record};
+use crate::error::{Error, ErrorKind};
+use crate::store::{Claim, Commit, Slot, Stored};
+
+/// How long a token that is due for renewal is served from the cache before the store is asked
+/// again whether somebody has renewed it.
+const STALE_RECHECK: Duration = Duration::from_secs(1);
+
+/// How long a caller waits for a slow store while this process still holds a token that is alive.
+const SLOW_STORE: Duration = Duration::from_millis(100);
+
+/// R7: how long a follower rests between two requests for the lease, at first and at most.
+const FIRST_REST: Duration = Duration::from_millis(20);
+const LONGEST_REST: Duration = Duration::from_millis(250);
+
+/// R3: how long a pair that WeChat has granted is offered to a store that does not answer.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// When WeChat grants what is due at once, or hands back what it refused, it is not asked again
+/// for this long.
+const NOTHING_NEW: Duration = Duration::from_secs(15);
+
+/// The whole course of a flight.
+pub(super) async fn fly(
+    inner: &Inner,
+    id: &str,
+    need: &Need,
+    stage: &watch::Sender<Stage>,
+) -> Result<Held, Error> {
+    let course = Course {
+        inner,
+        id,
+        slot: inner.slot(id),
+        fence: inner.cache.fence(id),
+        need,
+        stage,
+    };
+    let stored = course.load().await?;
+    match stored {
+        Loaded::FromStore(stored) => course.run(stored).await,
+        Loaded::StoreAway(held) => Ok(held),
+    }
+}
+
+struct Course<'a> {
+    inner: &'a Inner,
+    id: &'a str,
+    slot: Slot,
+    fence: Fence,
+    need: &'a Need,
+    stage: &'a watch::Sender<Stage>,
+}
+
+enum Loaded {
+    FromStore(Stored),
+    /// The store does not answer, but this is still alive.
+    StoreAway(Held),
+}
+
+/// What the store's state asks for.
+enum Next {
+    Land(Result<Held, Error>),
+    /// Renew; meanwhile this can be used.
+    Renew(Option<Held>),
+}
+
+impl Course<'_> {
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    fn serve(&self, held: &Held) {
+        self.stage.send_replace(Stage::Serving(held.clone()));
+    }
+
+    /// Reads the store. While it is slow or away, a token that has outlived its time in the cache
+    /// but not its own is served (R4).
+    async fn load(&self) -> Result<Loaded, Error> {
+        let leftover = self.inner.cache.leftover(self.id, self.now());
+        let leftover = leftover.filter(|held| self.need.is_met_by(held.secret()));
+        let mut load = self.inner.store.load(&self.slot);
+        let loaded = match &leftover {
+            None => load.await,
+            Some(held) => match tokio::time::timeout(SLOW_STORE, &mut load).await {
+                Ok(loaded) => loaded,
+                Err(_) => {
+                    self.serve(held);
+                    load.await
+                }
+            },
+        };
+        match (loaded, leftover) {
+            (Ok(stored), _) => Ok(Loaded::FromStore(stored)),
+            (Err(error), Some(held)) => {
+                tracing::debug!(app = %self.inner.app, %error, "served a token although the store is away");
+                Ok(Loaded::StoreAway(held))
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// From what is stored to a usable token.
+    async fn run(&self, mut stored: Stored) -> Result<Held, Error> {
+        let settings = &self.inner.settings;
+        let give_up = Instant::now() + settings.lease + settings.renewal + STALE_RECHECK;
+        let mut rest = FIRST_REST;
+        loop {
+            let usable = match self.judge(&stored.record) {
+                Next::Land(outcome) => return outcome,
+                Next::Renew(usable) => usable,
+            };
+            let Ok(Ok(turn)) = tokio::time::timeout_at(give_up, self.inner.turns.acquire()).await
+            else {
+                return usable.ok_or_else(|| self.inner.overdue());
+            };
+            let claim = self.inner.store.claim(
+                &self.slot,
+                &stored.witness,
+                &self.inner.owner,
+                settings.lease,
+            );
+            match claim.await {
+                Ok(Claim::Granted) => match self.renew(&stored, usable).await {
+                    After::Landed(outcome) => return outcome,
+                    After::Changed(newer) => stored = newer,
+                },
+                Ok(Claim::Changed(newer)) => stored = newer,
+                // Somebody else renews it. Who has something to serve need not watch.
+                Ok(Claim::Held) => match usable {
+                    Some(held) => return Ok(held),
+                    None => {
+                        drop(turn);
+                        tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+                        rest = (rest * 2).min(LONGEST_REST);
+                    }
+                },
+                Err(error) => return usable.ok_or(error),
+            }
+            if Instant::now() >= give_up {
+                return Err(self.inner.overdue());
+            }
+        }
+    }
+
+    /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
+    fn judge(&self, record: &Record) -> Next {
+        let now = self.now();
+        let usable = self
+            .inner
+            .hold(self.id, record)
+            .filter(|held| held.lifetime().freshness(now) != Freshness::Expired)
+            .filter(|held| self.need.is_met_by(held.secret()));
+        if let Some(held) = &usable {
+            self.inner.cache.remember(held.clone(), &self.fence);
+            if !is_due(held, now) {
+                return Next::Land(Ok(held.clone()));
+            }
+        }
+        if !self.inner.source.can_renew(record) {
+            return Next::Land(usable.ok_or_else(|| {
+                if self.need.refused().is_none() {
+                    self.inner.cache.remember_absent(self.id, now, &self.fence);
+                }
+                self.inner.login_required()
+            }));
+        }
+        if let Some(trouble) = self.inner.troubles.active(self.id, now) {
+            return Next::Land(usable.ok_or(trouble));
+        }
+        if let Some(held) = &usable {
+            self.serve(held);
+        }
+        Next::Renew(usable)
+    }
+
+    /// Asks for a new credential, under the lease, and commits what comes.
+    async fn renew(&self, stored: &Stored, usable: Option<Held>) -> After {
+        let started = Instant::now();
+        let outcome = self.ask(&stored.record).await;
+        let (app, kind) = (&self.inner.app, self.inner.kind.as_str());
+        let millis = started.elapsed().as_millis() as u64;
+        match outcome {
+            Ok(record) => {
+                tracing::debug!(%app, kind, user = ?self.id, millis, "renewed");
+                self.granted();
+                self.commit(stored, &record).await
+            }
+            Err(Failure::Dead(error)) => {
+                tracing::info!(%app, kind, user = ?self.id, millis, %error, "the refresh token is dead");
+                self.delete(stored, error).await
+            }
+            Err(Failure::Transient(error)) => {
+                tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
+                self.release().await;
+                After::Landed(usable.ok_or(error))
+            }
+            Err(Failure::Operator(error)) => {
+                if self.inner.troubles.cool_down(&error, self.now()) {
+                    tracing::error!(%app, kind, %error, "WeChat refuses this account; the operator must act");
+                }
+                self.release().await;
+                After::Landed(usable.ok_or(error))
+            }
+        }
+    }
+
+    /// Tries until WeChat answers, within the time of a renewal.
+    async fn ask(&self, record: &Record) -> Result<Record, Failure> {
+        let give_up = Instant::now() + self.inner.settings.renewal;
+        let mut failures = self.inner.troubles.failures(self.id);
+        loop {
+            let ask = self.inner.source.renew(record, self.need.refused());
+            let error = match tokio::time::timeout_at(give_up, ask).await {
+                Ok(Err(Failure::Transient(error))) => error,
+                Ok(outcome) => return outcome,
+                Err(_) => self.inner.overdue(),
+            };
+            failures = failures.saturating_add(1);
+            let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
+            if Instant::now() + wait >= give_up {
+                self.inner
+                    .troubles
+                    .failed(self.id, failures, &error, self.now());
+                return Err(Failure::Transient(error));
+            }
+            tracing::debug!(app = %self.inner.app, user = ?self.id, %error, ?wait, "trying once more");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn granted(&self) {
+        if self.inner.troubles.granted() {
+            tracing::info!(app = %self.inner.app, "WeChat accepts this account again");
+        }
+    }
+
+    /// R2 and R3: writes the new credential against what it was made from, and does not let go of
+    /// it until the store has it or has something newer.
+    async fn commit(&self, stored: &Stored, record: &Record) -> After {
+        let inner = self.inner;
+        let Some(held) = inner.hold(self.id, record) else {
+            let message = "WeChat's answer held no token";
+            self.release().await;
+            return After::Landed(Err(Error::new(ErrorKind::WechatUnavailable, message)));
+        };
+        let give_up = Instant::now() + COMMIT_PATIENCE;
+        let mut rest = FIRST_REST;
+        loop {
+            let commit = inner
+                .store
+                .commit(&self.slot, &stored.witness, record, &self.inner.owner)
+                .await;
+            match commit {
+                Ok(Commit::Done) => {
+                    inner.cache.put(held.clone());
+                    self.note_if_nothing_new(&held);
+                    return After::Landed(Ok(held));
+                }
+                Ok(Commit::Changed(newer)) => {
+                    tracing::debug!(app = %inner.app, user = ?self.id, "something newer is stored; it stays");
+                    inner.cache.forget(self.id);
+                    return After::Changed(newer);
+                }
+                // Whoever holds the lease by now either commits something newer or dies.
+                Ok(Commit::LeaseLost) => {}
+                Err(error) => {
+                    tracing::warn!(app = %inner.app, user = ?self.id, %error, "the new token is not stored yet");
+                    inner.cache.put(held.clone());
+                    self.serve(&held);
+                }
+            }
+            if Instant::now() >= give_up {
+                tracing::error!(
+                    app = %inner.app, user = ?self.id,
+                    "a renewed token could not be stored within {COMMIT_PATIENCE:?}; \
+                     the user may have to log in again"
+                );
+                return After::Landed(Ok(held));
+            }
+            tokio::time::sleep(rest).await;
+            rest = (rest * 2).min(LONGEST_REST);
+        }
+    }
+
+    /// When what came is due at once, or is what was refused, asking again soon is in vain.
+    fn note_if_nothing_new(&self, held: &Held) {
+        let now = self.now();
+        self.inner.troubles.clear(self.id);
+        if is_due(held, now) || !self.need.is_met_by(held.secret()) {
+            let message = "WeChat hands out the same token again, or one that is due at once";
+            let why = Error::new(ErrorKind::WechatUnavailable, message);
+            self.inner.troubles.pause(self.id, NOTHING_NEW, why, now);
+        }
+    }
+
+    /// R5: deletes exactly the pair that is dead. If another is stored by now, that one counts.
+    async fn delete(&self, stored: &Stored, error: Error) -> After {
+        let inner = self.inner;
+        let nothing = Record::default();
+        match inner
+            .store
+            .commit(&self.slot, &stored.witness, &nothing, &inner.owner)
+            .await
+        {
+            Ok(Commit::Done) => {
+                inner.cache.forget(self.id);
+                let fence = inner.cache.fence(self.id);
+                inner.cache.remember_absent(self.id, self.now(), &fence);
+                After::Landed(Err(error))
+            }
+            Ok(Commit::Changed(newer)) => After::Changed(newer),
+            // Whoever holds the lease will find the same and delete it.
+            Ok(Commit::LeaseLost) => After::Landed(Err(error)),
+            Err(store) => {
+                tracing::warn!(app = %inner.app, user = ?self.id, error = %store, "a dead pair could not be deleted");
+                After::Landed(Err(error))
+            }
+        }
+    }
+
+    async fn release(&self) {
+        if let Err(error) = self
+            .inner
+            .store
+            .release(&self.slot, &self.inner.owner)
+            .await
+        {
+            tracing::debug!(app = %self.inner.app, %error, "a lease is left to run out");
+        }
+    }
+}
+
+enum After {
+    Landed(Result<Held, Error>),
+    /// The store holds something else by now; it has to be judged anew.
+    Changed(Stored),
+}
+
+/// R4: whether the renewal of a credential may start, early and jittered.
+fn is_due(held: &Credential, now: Timestamp) -> bool {
+    now >= held.lifetime().renewal_starts_at(held.secret().seed())
+}
+
+impl Inner {
+    /// Makes of a record what requests are served with.
+    pub(super) fn hold(&self, id: &str, record: &Record) -> Option<Held> {
+        let token = record.token.as_ref()?;
+        let now = self.clock.now();
+        let due = token.lifetime.renewal_starts_at(token.secret.seed());
+        let until = if now < due {
+            due.min(now.after(self.settings.cache_ttl))
+        } else {
+            now.after(STALE_RECHECK.min(self.settings.cache_ttl))
+                .min(token.lifetime.expires_at())
+        };
+        let (secret, details) = (token.secret.clone(), record.details.clone());
+        let held = Credential::new(id, secret, token.lifetime, details, now..until);
+        Some(Held::new(held))
+    }
+}
