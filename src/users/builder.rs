@@ -1,0 +1,112 @@
+//! The times and sizes of [`UserTokens`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::UserTokens;
+use super::source::UserSource;
+use crate::clock::Clock;
+use crate::keeper::{Keeper, Settings};
+use crate::store::{Kind, Store};
+use crate::wechat::WechatClient;
+
+/// What the published layout's service subtracts from a user token's life.
+const MARGIN: Duration = Duration::from_secs(15 * 60);
+
+const CACHE_TTL: Duration = Duration::from_secs(60);
+const CACHE_CAPACITY: usize = 1_000_000;
+const WAIT: Duration = Duration::from_secs(5);
+const LEASE: Duration = Duration::from_secs(10);
+const RENEWAL: Duration = Duration::from_secs(8);
+
+/// Settings of [`UserTokens`], made by [`UserTokens::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+/// let users = UserTokens::builder(wechat, MemoryStore::new())
+///     .cache_ttl(Duration::from_secs(30))
+///     .build();
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct UserTokensBuilder {
+    wechat: WechatClient,
+    store: Arc<dyn Store>,
+    settings: Settings,
+    clock: Clock,
+}
+
+impl UserTokensBuilder {
+    pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
+        let settings = Settings {
+            margin: MARGIN,
+            cache_ttl: CACHE_TTL,
+            cache_capacity: CACHE_CAPACITY,
+            wait: WAIT,
+            lease: LEASE,
+            renewal: RENEWAL,
+        };
+        Self { wechat, store, settings, clock: Clock::system() }
+    }
+
+    /// How long before its true expiry a token is due for renewal. Services that share a Redis
+    /// must agree on it. Default: 15 minutes.
+    pub fn renew_margin(mut self, margin: Duration) -> Self {
+        self.settings.margin = margin;
+        self
+    }
+
+    /// The longest that this process believes a token without asking the store; what another
+    /// process deletes or replaces is noticed within that time. Zero asks the store at every
+    /// request. Default: 60 seconds.
+    pub fn cache_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.cache_ttl = ttl;
+        self
+    }
+
+    /// How many users' tokens this process holds in memory at most; the least used leave first.
+    /// Default: one million.
+    pub fn cache_capacity(mut self, users: usize) -> Self {
+        self.settings.cache_capacity = users;
+        self
+    }
+
+    /// How long a caller waits for a token that has to be renewed first. Default: 5 seconds.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.settings.wait = wait;
+        self
+    }
+
+    /// How long the right to renew a token is held, and so how long a process that dies while it
+    /// renews keeps the others waiting. A whole renewal takes four fifths of it at most, so that
+    /// a lease outlives the calls that it covers (R7). Default: 10 seconds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self.settings.renewal = lease * 4 / 5;
+        self
+    }
+
+    /// The clock that lifetimes are measured by. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The tokens, ready for use.
+    pub fn build(self) -> UserTokens {
+        let app = self.wechat.app_id().clone();
+        let source = UserSource {
+            wechat: self.wechat.clone(),
+            clock: self.clock.clone(),
+            margin: self.settings.margin,
+        };
+        let keeper =
+            Keeper::new(app, Kind::User, self.settings, self.clock, self.store, source);
+        UserTokens { keeper, wechat: self.wechat }
+    }
+}

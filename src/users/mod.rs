@@ -1,0 +1,192 @@
+//! Users' tokens: the first face of the engine.
+
+mod builder;
+mod source;
+mod token;
+
+use std::time::Duration;
+
+pub use self::builder::UserTokensBuilder;
+pub use self::token::{TokenRefusal, UserToken};
+use crate::clock::Clock;
+use crate::credential::{AccessToken, AppId, UserId};
+use crate::error::{Error, ErrorKind};
+use crate::keeper::Keeper;
+use crate::store::Store;
+use crate::wechat::{UserGrant, WechatClient};
+
+/// The access tokens of an account's users: kept in a store that all processes share, renewed in
+/// time and by one process only, held in memory in between.
+///
+/// Clones are cheap and share everything.
+///
+/// ```
+/// use tower_wechat::{MemoryStore, UserGrant, UserId, UserTokens, WechatClient};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_wechat::Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+/// let users = UserTokens::new(wechat, MemoryStore::new());
+///
+/// // After a login:
+/// let user = UserId::new("oUser")?;
+/// users.put(&user, &UserGrant::new("83_token").expires_in(7_200)).await?;
+/// // Whenever the token is needed:
+/// assert_eq!(users.get(&user).await?.access_token().expose(), "83_token");
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct UserTokens {
+    keeper: Keeper,
+    wechat: WechatClient,
+}
+
+impl UserTokens {
+    /// The tokens of the client's account, kept in `store`, with the usual times.
+    pub fn new(wechat: WechatClient, store: impl Store) -> Self {
+        Self::builder(wechat, store).build()
+    }
+
+    /// The same with other times and sizes.
+    pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
+        UserTokensBuilder::new(wechat, std::sync::Arc::new(store))
+    }
+
+    /// The account whose users these are.
+    pub fn app_id(&self) -> &AppId {
+        self.keeper.app()
+    }
+
+    /// The client that new tokens come from.
+    pub fn wechat(&self) -> &WechatClient {
+        &self.wechat
+    }
+
+    /// A usable token of the user: from memory, else from the store, renewed if it must be.
+    ///
+    /// A token that is due for renewal but not expired is handed out at once and renewed in the
+    /// background (R4). The renewal goes on when the caller stops waiting (R3).
+    ///
+    /// # Errors
+    /// - [`ErrorKind::LoginRequired`]: the user has none, and none can be had without them.
+    /// - [`ErrorKind::StoreUnavailable`], [`ErrorKind::WechatUnavailable`],
+    ///   [`ErrorKind::WechatConfig`]: none is at hand, and the store or WeChat fails. At the
+    ///   latest after the time set by [`UserTokensBuilder::wait`] (5 seconds).
+    pub async fn get(&self, user: &UserId) -> Result<UserToken, Error> {
+        self.get_by_str(user.as_str()).await
+    }
+
+    pub(crate) async fn get_by_str(&self, user: &str) -> Result<UserToken, Error> {
+        self.keeper.get(user).await.map(UserToken::new)
+    }
+
+    /// The user's token, if this process holds one that needs no thought. Never waits.
+    #[inline]
+    pub fn cached(&self, user: &str) -> Option<UserToken> {
+        self.keeper.cached(user).map(UserToken::new)
+    }
+
+    /// Stores what WeChat granted at a login, whatever was there before: a login beats every
+    /// renewal that began before it (R2).
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreUnavailable`] when the store does not take it, and
+    /// [`ErrorKind::BadRequest`] for a snapshot user, who is virtual and must not be kept.
+    pub async fn put(&self, user: &UserId, grant: &UserGrant) -> Result<UserToken, Error> {
+        if grant.snapshot {
+            let message = "a snapshot user is virtual and is not kept in the store";
+            return Err(Error::new(ErrorKind::BadRequest, message));
+        }
+        let settings = self.keeper.settings();
+        let record = source::logged_in(grant, self.clock().now(), settings.margin);
+        self.keeper.put(user.as_str(), record).await.map(UserToken::new)
+    }
+
+    /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
+    /// answers with the current token.
+    ///
+    /// The token is renewed only if `refused` is still the current one: a thousand reports of one
+    /// token cause one renewal (R6).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn report_refused(
+        &self,
+        user: &UserId,
+        refused: &AccessToken,
+    ) -> Result<UserToken, Error> {
+        self.keeper.report_refused(user.as_str(), refused).await.map(UserToken::new)
+    }
+
+    /// Runs a call with the user's token. If WeChat refuses the token, it is reported, and the
+    /// call runs once more with its successor; never a third time (R6).
+    ///
+    /// # Errors
+    /// Those of [`get`](Self::get), turned into the call's error type, and the call's own.
+    ///
+    /// ```
+    /// use tower_wechat::{Error, Language, UserId, UserInfo, UserTokens};
+    ///
+    /// async fn nickname(users: &UserTokens, user: &UserId) -> Result<String, Error> {
+    ///     let info: UserInfo = users
+    ///         .with_token(user, async |token| {
+    ///             let openid = token.openid().unwrap_or(token.user_id());
+    ///             users.wechat().user_info(token.access_token(), openid, Language::ZhCn).await
+    ///         })
+    ///         .await?;
+    ///     Ok(info.nickname)
+    /// }
+    /// ```
+    pub async fn with_token<T, E>(
+        &self,
+        user: &UserId,
+        call: impl AsyncFn(UserToken) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: TokenRefusal + From<Error>,
+    {
+        let token = self.get(user).await?;
+        let refused = match call(token.clone()).await {
+            Err(error) if error.is_token_refused() => error,
+            outcome => return outcome,
+        };
+        let successor = self.report_refused(user, token.access_token()).await?;
+        if successor.access_token() == token.access_token() {
+            return Err(refused);
+        }
+        call(successor).await
+    }
+
+    /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
+    /// back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
+    pub async fn forget(&self, user: &UserId) -> Result<(), Error> {
+        self.keeper.forget(user.as_str()).await
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreUnavailable`] when it does not.
+    pub async fn health(&self) -> Result<(), Error> {
+        self.keeper.store().ping().await
+    }
+
+    /// How many users' tokens this process holds in memory.
+    pub fn cached_users(&self) -> usize {
+        self.keeper.cached_count()
+    }
+
+    /// Waits for the renewals that are under way, for at most `patience`, so that what WeChat has
+    /// granted reaches the store before the process ends (R3). Call it after the server has
+    /// stopped taking requests. Answers whether all of them have ended.
+    pub async fn shutdown(&self, patience: Duration) -> bool {
+        self.keeper.shutdown(patience).await
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.keeper.clock()
+    }
+}

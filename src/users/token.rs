@@ -1,0 +1,91 @@
+//! A user's token as callers see it.
+
+use std::fmt;
+
+use crate::credential::{AccessToken, Lifetime};
+use crate::error::{Error, ErrorKind};
+use crate::keeper::Held;
+
+/// A user's access token of this moment, and what is known of the user. Cheap to clone.
+///
+/// ```
+/// # use tower_wechat::{Error, UserId, UserTokens};
+/// # async fn shown(users: &UserTokens, user: &UserId) -> Result<(), Error> {
+/// let token = users.get(user).await?;
+/// println!("{} until {:?}", token.user_id(), token.lifetime().expires_at());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct UserToken(Held);
+
+impl UserToken {
+    #[inline]
+    pub(crate) fn new(held: Held) -> Self {
+        Self(held)
+    }
+
+    /// The id under which the user is known to the application.
+    pub fn user_id(&self) -> &str {
+        self.0.id()
+    }
+
+    /// The secret that calls to WeChat carry.
+    pub fn access_token(&self) -> &AccessToken {
+        self.0.secret()
+    }
+
+    /// When the token is due for renewal and when it dies.
+    pub fn lifetime(&self) -> Lifetime {
+        self.0.lifetime()
+    }
+
+    /// The user's openid, where the stored pair tells it.
+    pub fn openid(&self) -> Option<&str> {
+        self.0.details().openid.as_deref()
+    }
+
+    /// What the user granted, comma-separated, where the stored pair tells it.
+    pub fn scope(&self) -> Option<&str> {
+        self.0.details().scope.as_deref()
+    }
+
+    /// The user's unionid, where there is one and the stored pair tells it.
+    pub fn unionid(&self) -> Option<&str> {
+        self.0.details().unionid.as_deref()
+    }
+}
+
+impl fmt::Debug for UserToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserToken")
+            .field("user_id", &self.user_id())
+            .field("lifetime", &self.lifetime())
+            .field("scope", &self.scope())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
+///
+/// ```
+/// use tower_wechat::{Error, TokenRefusal};
+///
+/// #[derive(Debug)]
+/// enum MyError { Wechat(Error), Other }
+///
+/// impl TokenRefusal for MyError {
+///     fn is_token_refused(&self) -> bool {
+///         matches!(self, MyError::Wechat(error) if error.is_token_refused())
+///     }
+/// }
+/// ```
+pub trait TokenRefusal {
+    /// Whether a new token may help.
+    fn is_token_refused(&self) -> bool;
+}
+
+impl TokenRefusal for Error {
+    fn is_token_refused(&self) -> bool {
+        self.kind() == ErrorKind::TokenRefused
+    }
+}
