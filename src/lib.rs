@@ -4,6 +4,8 @@
 mod clock;
 mod credential;
 mod error;
+mod reaction;
+mod wechat;
 
 pub use clock::{Clock, Timestamp};
 pub use credential::{
@@ -11,3 +13,7 @@ pub use credential::{
     Refresh, RefreshToken, Token, UserId,
 };
 pub use error::{Error, ErrorKind};
+pub use reaction::Reaction;
+pub use wechat::{
+    AccountGrant, Language, TicketGrant, UserGrant, UserInfo, WechatClient, WechatClientBuilder,
+};
