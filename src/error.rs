@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::reaction::Reaction;
+
 /// What went wrong, sorted by what can be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -65,6 +67,7 @@ struct Inner {
     errcode: Option<i64>,
     rid: Option<Box<str>>,
     retry_after: Option<Duration>,
+    reaction: Option<Reaction>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -76,6 +79,7 @@ impl Error {
             errcode: None,
             rid: None,
             retry_after: None,
+            reaction: None,
             source: None,
         }))
     }
@@ -103,6 +107,10 @@ impl Error {
         self.with(|inner| inner.retry_after = Some(wait))
     }
 
+    pub(crate) fn with_reaction(self, reaction: Reaction) -> Self {
+        self.with(|inner| inner.reaction = Some(reaction))
+    }
+
     /// The same error with another wait; the original stays with those who share it.
     pub(crate) fn retrying_after(&self, wait: Duration) -> Self {
         Self(Arc::new(Inner {
@@ -111,6 +119,7 @@ impl Error {
             errcode: self.0.errcode,
             rid: self.0.rid.clone(),
             retry_after: Some(wait),
+            reaction: self.0.reaction,
             source: None,
         }))
     }
@@ -128,6 +137,11 @@ impl Error {
     /// WeChat's name for the failed request (`rid`), which its support asks for.
     pub fn rid(&self) -> Option<&str> {
         self.0.rid.as_deref()
+    }
+
+    /// What helps against it, where the error comes from a call of WeChat's API.
+    pub fn reaction(&self) -> Option<Reaction> {
+        self.0.reaction
     }
 
     /// When it makes sense to try again, where that is known.
@@ -152,6 +166,9 @@ impl fmt::Debug for Error {
         }
         if let Some(rid) = &self.0.rid {
             out.field("rid", rid);
+        }
+        if let Some(reaction) = self.0.reaction {
+            out.field("reaction", &reaction);
         }
         if let Some(wait) = self.0.retry_after {
             out.field("retry_after", &wait);

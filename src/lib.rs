@@ -5,15 +5,22 @@ mod clock;
 mod credential;
 mod error;
 mod keeper;
+mod reaction;
 mod store;
+mod users;
+mod wechat;
 
 pub use clock::{Clock, Timestamp};
 pub use credential::{
-    AccessToken, AppId, AppSecret, Details, Freshness, InvalidIdentifier, Lifetime, Record,
-    Refresh, RefreshToken, Token, UserId,
+    AccessToken, AppId, AppSecret, Freshness, InvalidIdentifier, Lifetime, RefreshToken, UserId,
 };
 pub use error::{Error, ErrorKind};
+pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 pub use store::{MemoryStore, Store};
+pub use users::{TokenRefusal, UserToken, UserTokens, UserTokensBuilder};
+pub use wechat::{
+    AccountGrant, Language, TicketGrant, UserGrant, UserInfo, WechatClient, WechatClientBuilder,
+};

@@ -21,7 +21,7 @@ use crate::credential::{AppId, Record};
 use crate::error::Error;
 
 /// A future on the heap: stores are asked only where a round trip makes that cost vanish.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Which of the credentials that one engine keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -51,7 +51,12 @@ impl UserTokensBuilder {
             lease: LEASE,
             renewal: RENEWAL,
         };
-        Self { wechat, store, settings, clock: Clock::system() }
+        Self {
+            wechat,
+            store,
+            settings,
+            clock: Clock::system(),
+        }
     }
 
     /// How long before its true expiry a token is due for renewal. Services that share a Redis
@@ -105,8 +110,17 @@ impl UserTokensBuilder {
             clock: self.clock.clone(),
             margin: self.settings.margin,
         };
-        let keeper =
-            Keeper::new(app, Kind::User, self.settings, self.clock, self.store, source);
-        UserTokens { keeper, wechat: self.wechat }
+        let keeper = Keeper::new(
+            app,
+            Kind::User,
+            self.settings,
+            self.clock,
+            self.store,
+            source,
+        );
+        UserTokens {
+            keeper,
+            wechat: self.wechat,
+        }
     }
 }

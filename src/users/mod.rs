@@ -99,7 +99,10 @@ impl UserTokens {
         }
         let settings = self.keeper.settings();
         let record = source::logged_in(grant, self.clock().now(), settings.margin);
-        self.keeper.put(user.as_str(), record).await.map(UserToken::new)
+        self.keeper
+            .put(user.as_str(), record)
+            .await
+            .map(UserToken::new)
     }
 
     /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
@@ -115,7 +118,10 @@ impl UserTokens {
         user: &UserId,
         refused: &AccessToken,
     ) -> Result<UserToken, Error> {
-        self.keeper.report_refused(user.as_str(), refused).await.map(UserToken::new)
+        self.keeper
+            .report_refused(user.as_str(), refused)
+            .await
+            .map(UserToken::new)
     }
 
     /// Runs a call with the user's token. If WeChat refuses the token, it is reported, and the

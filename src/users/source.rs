@@ -36,7 +36,11 @@ impl Source for UserSource {
                 let message = "there is no refresh token to renew with";
                 return Err(Failure::Dead(Error::new(ErrorKind::LoginRequired, message)));
             };
-            let grant = self.wechat.refresh_user_token(&refresh.secret).await.map_err(sorted)?;
+            let grant = self
+                .wechat
+                .refresh_user_token(&refresh.secret)
+                .await
+                .map_err(sorted)?;
             renewed(record, refresh, &grant, self.clock.now(), self.margin)
                 .map_err(Failure::Transient)
         })
@@ -50,7 +54,10 @@ fn sorted(error: Error) -> Failure {
         ErrorKind::WechatConfig => Failure::Operator(error),
         ErrorKind::WechatUnavailable => Failure::Transient(error),
         _ => {
-            let wait = error.retry_after().unwrap_or_default().max(UNKNOWN_ERRCODE_PAUSE);
+            let wait = error
+                .retry_after()
+                .unwrap_or_default()
+                .max(UNKNOWN_ERRCODE_PAUSE);
             Failure::Transient(error.retrying_after(wait))
         }
     }
@@ -60,10 +67,10 @@ fn sorted(error: Error) -> Failure {
 pub(super) fn logged_in(grant: &UserGrant, now: Timestamp, margin: Duration) -> Record {
     Record {
         token: Some(token(grant, now, margin)),
-        refresh: grant
-            .refresh_token
-            .clone()
-            .map(|secret| Refresh { secret, due: now.after(REFRESH_TOKEN_LIFE).before(margin) }),
+        refresh: grant.refresh_token.clone().map(|secret| Refresh {
+            secret,
+            due: now.after(REFRESH_TOKEN_LIFE).before(margin),
+        }),
         details: Details {
             openid: grant.openid.as_deref().map(Box::from),
             scope: grant.scope.as_deref().map(Box::from),
@@ -85,7 +92,8 @@ fn renewed(
     if let (Some(ours), Some(theirs)) = (known.openid.as_deref(), grant.openid.as_deref())
         && ours != theirs
     {
-        let message = "WeChat answered a refresh with the tokens of another user; they are not kept";
+        let message =
+            "WeChat answered a refresh with the tokens of another user; they are not kept";
         return Err(Error::new(ErrorKind::WechatUnavailable, message)
             .with_retry_after(UNKNOWN_ERRCODE_PAUSE));
     }
@@ -124,7 +132,11 @@ mod tests {
 
     fn login() -> Record {
         let grant = UserGrant::new("a0").expires_in(7_200).refresh_token("r0");
-        logged_in(&grant.openid("oA").scope("snsapi_userinfo").unionid("uA"), at(0), MARGIN)
+        logged_in(
+            &grant.openid("oA").scope("snsapi_userinfo").unionid("uA"),
+            at(0),
+            MARGIN,
+        )
     }
 
     fn refresh(grant: &UserGrant) -> Result<Record, Error> {
@@ -153,8 +165,14 @@ mod tests {
     fn the_same_refresh_token_keeps_its_point_and_a_new_one_starts_anew() {
         let same = refresh(&UserGrant::new("a1").refresh_token("r0")).unwrap();
         assert_eq!(same.refresh, login().refresh);
-        let new = refresh(&UserGrant::new("a1").refresh_token("r1")).unwrap().refresh.unwrap();
-        assert_eq!((new.secret.expose(), new.due), ("r1", at(6_400 + 30 * 86_400 - 900)));
+        let new = refresh(&UserGrant::new("a1").refresh_token("r1"))
+            .unwrap()
+            .refresh
+            .unwrap();
+        assert_eq!(
+            (new.secret.expose(), new.due),
+            ("r1", at(6_400 + 30 * 86_400 - 900))
+        );
     }
 
     #[test]

@@ -1,0 +1,423 @@
+//! The calls of WeChat's API.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::builder::WechatClientBuilder;
+use super::errcode::Endpoint;
+use super::grant::{AccountGrant, TicketGrant, UserGrant};
+use super::redaction::Secrets;
+use super::reply::Object;
+use super::transport::{Call, Transport};
+use super::user_info::{Language, UserInfo};
+use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
+use crate::error::{Error, ErrorKind};
+use crate::reaction::Reaction;
+
+/// The longest code that is sent on. WeCom documents 512 bytes, the Official Account nothing.
+const MAX_CODE_BYTES: usize = 2_048;
+
+/// How much of serde's words on an unexpected reply an error shows, in characters.
+const MAX_MISMATCH_CHARS: usize = 120;
+
+/// The HTTP client of WeChat's API, for one account (公众号).
+///
+/// A clone is one more handle on the same connections. Each call asks each host once, in order,
+/// and ends within the total timeout; it neither waits nor tries again by itself.
+///
+/// # Errors
+/// All calls fail alike. [`Error::kind`] and [`Error::reaction`] say what helps,
+/// [`Error::errcode`] and [`Error::rid`] what WeChat said:
+///
+/// - [`ErrorKind::WechatUnavailable`]: no answer, an answer that makes no sense, or "busy".
+/// - [`ErrorKind::TokenRefused`]: the access token of this call is not accepted.
+/// - [`ErrorKind::LoginRequired`]: the code, the refresh token or the scope does not do.
+/// - [`ErrorKind::WechatConfig`]: only the operator can help.
+/// - [`ErrorKind::WechatRefused`]: any other errcode.
+///
+/// No error's text, `Debug` output or source holds a secret, a code or a token.
+///
+/// ```no_run
+/// use tower_wechat::{Language, WechatClient};
+///
+/// # async fn run(code: &str) -> Result<(), tower_wechat::Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "the AppSecret")?;
+/// let grant = wechat.exchange_code(code).await?;
+/// if let Some(openid) = &grant.openid {
+///     let user = wechat.user_info(&grant.access_token, openid, Language::ZhCn).await?;
+///     println!("hello {}", user.nickname);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct WechatClient {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) transport: Transport,
+    pub(super) secret: AppSecret,
+    pub(super) open_url: Box<str>,
+}
+
+impl WechatClient {
+    /// A client of `https://api.weixin.qq.com` for the account with this AppID and AppSecret.
+    ///
+    /// # Errors
+    /// As [`WechatClientBuilder::build`].
+    pub fn new(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> Result<Self, Error> {
+        Self::builder(app_id, secret).build()
+    }
+
+    /// A client with other hosts or timeouts.
+    pub fn builder(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> WechatClientBuilder {
+        WechatClientBuilder::new(app_id.as_ref(), secret.into())
+    }
+
+    /// The account's AppID.
+    pub fn app_id(&self) -> &AppId {
+        &self.inner.transport.app_id
+    }
+
+    /// The base URL of the authorize pages, without a slash at its end.
+    pub fn open_url(&self) -> &str {
+        &self.inner.open_url
+    }
+
+    /// Exchanges the code of a login for the user's tokens (`sns/oauth2/access_token`).
+    ///
+    /// A code works once, within five minutes. So this call moves on to another host only if the
+    /// first could not be reached at all; where the answer was lost the error's kind is
+    /// [`ErrorKind::WechatUnavailable`] and its reaction [`Reaction::Login`].
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`]; an empty code is [`ErrorKind::LoginRequired`] and an absurdly
+    /// long one [`ErrorKind::BadRequest`], without asking WeChat.
+    pub async fn exchange_code(&self, code: &str) -> Result<UserGrant, Error> {
+        const PATH: &str = "sns/oauth2/access_token";
+        if code.is_empty() {
+            let text = format!("{PATH}: there is no code to exchange");
+            return Err(Error::new(ErrorKind::LoginRequired, text).with_reaction(Reaction::Login));
+        }
+        if code.len() > MAX_CODE_BYTES {
+            let text = format!("{PATH}: the code is longer than {MAX_CODE_BYTES} bytes");
+            return Err(Error::new(ErrorKind::BadRequest, text));
+        }
+        let secret = self.inner.secret.expose();
+        let call = Call {
+            endpoint: Endpoint::CodeExchange,
+            path: PATH,
+            query: vec![
+                ("appid", self.app_id().as_str()),
+                ("secret", secret),
+                ("code", code),
+                ("grant_type", "authorization_code"),
+            ],
+            body: None,
+            repeatable: false,
+            secrets: Secrets::new([secret, code]),
+        };
+        self.inner.transport.call(&call, UserGrant::exchanged).await
+    }
+
+    /// Makes a new access token from a refresh token (`sns/oauth2/refresh_token`).
+    ///
+    /// While the access token lives, WeChat answers with the same one and a new expiry; after
+    /// that, with a new one. The reply may lack everything but the access token.
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`]; a refresh token that is dead (40030, 42002, 42007, 41003) or
+    /// empty is [`ErrorKind::LoginRequired`].
+    pub async fn refresh_user_token(&self, token: &RefreshToken) -> Result<UserGrant, Error> {
+        const PATH: &str = "sns/oauth2/refresh_token";
+        let token = token.expose();
+        if token.is_empty() {
+            let text = format!("{PATH}: there is no refresh token");
+            return Err(Error::new(ErrorKind::LoginRequired, text).with_reaction(Reaction::Login));
+        }
+        let call = Call {
+            endpoint: Endpoint::UserRefresh,
+            path: PATH,
+            query: vec![
+                ("appid", self.app_id().as_str()),
+                ("grant_type", "refresh_token"),
+                ("refresh_token", token),
+            ],
+            body: None,
+            repeatable: true,
+            secrets: Secrets::new([token]),
+        };
+        self.inner.transport.call(&call, UserGrant::refreshed).await
+    }
+
+    /// The user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`]; a token of the scope `snsapi_base` (48001) and an openid that
+    /// is not the token's (40003) are [`ErrorKind::LoginRequired`]; a profile of another openid
+    /// than the one asked for is [`ErrorKind::WechatUnavailable`].
+    pub async fn user_info(
+        &self,
+        token: &AccessToken,
+        openid: &str,
+        language: Language,
+    ) -> Result<UserInfo, Error> {
+        let mut call = with_token(Endpoint::UserCall, "sns/userinfo", token);
+        call.query.push(("openid", openid));
+        call.query.push(("lang", language.as_str()));
+        let read = |fields: &Object| UserInfo::of(openid, fields);
+        self.inner.transport.call(&call, read).await
+    }
+
+    /// Asks WeChat whether a user's access token is alive (`sns/auth`).
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`]: the token is refused, or the openid is not its own.
+    pub async fn check_user_token(&self, token: &AccessToken, openid: &str) -> Result<(), Error> {
+        let mut call = with_token(Endpoint::UserCall, "sns/auth", token);
+        call.query.push(("openid", openid));
+        self.inner.transport.call(&call, |_| Ok(())).await
+    }
+
+    /// A new access token of the account (`cgi-bin/token`).
+    ///
+    /// Each call makes a new token and leaves the one before five more minutes; the daily quota is
+    /// some 2,000 calls. [`stable_account_token`](Self::stable_account_token) has neither trait.
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`].
+    pub async fn account_token(&self) -> Result<AccountGrant, Error> {
+        let secret = self.inner.secret.expose();
+        let call = Call {
+            endpoint: Endpoint::AccountToken,
+            path: "cgi-bin/token",
+            query: vec![
+                ("grant_type", "client_credential"),
+                ("appid", self.app_id().as_str()),
+                ("secret", secret),
+            ],
+            body: None,
+            repeatable: true,
+            secrets: Secrets::new([secret]),
+        };
+        self.inner
+            .transport
+            .call(&call, AccountGrant::granted)
+            .await
+    }
+
+    /// The access token of the account (`cgi-bin/stable_token`).
+    ///
+    /// Without `force` WeChat repeats its current token until that has five minutes left. With
+    /// `force` it kills that token at once: at most 20 times a day, at least 30 s apart, and never
+    /// a second time by itself when an answer is lost.
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`].
+    pub async fn stable_account_token(&self, force: bool) -> Result<AccountGrant, Error> {
+        let secret = self.inner.secret.expose();
+        let body = json!({
+            "grant_type": "client_credential",
+            "appid": self.app_id().as_str(),
+            "secret": secret,
+            "force_refresh": force,
+        });
+        let call = Call {
+            endpoint: Endpoint::AccountToken,
+            path: "cgi-bin/stable_token",
+            query: Vec::new(),
+            body: Some(body.to_string().into_bytes()),
+            repeatable: !force,
+            secrets: Secrets::new([secret]),
+        };
+        self.inner
+            .transport
+            .call(&call, AccountGrant::granted)
+            .await
+    }
+
+    /// The `jsapi_ticket` (`cgi-bin/ticket/getticket`), for an access token of the account.
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`].
+    pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<TicketGrant, Error> {
+        let mut call = with_token(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
+        call.query.push(("type", "jsapi"));
+        self.inner.transport.call(&call, TicketGrant::granted).await
+    }
+
+    /// Calls any API that takes `access_token=` by GET, and reads its reply as `T`.
+    ///
+    /// `path` is that of WeChat's documentation, such as `cgi-bin/user/info`; paths under `sns/`
+    /// take the user's token, all others the account's, and errcodes are read accordingly.
+    ///
+    /// ```no_run
+    /// # async fn run(wechat: &tower_wechat::WechatClient, token: &tower_wechat::AccessToken)
+    /// # -> Result<(), tower_wechat::Error> {
+    /// #[derive(serde::Deserialize)]
+    /// struct Follower {
+    ///     subscribe: u8,
+    /// }
+    ///
+    /// let query = [("openid", "oUser"), ("lang", "zh_CN")];
+    /// let follower: Follower = wechat.get_json("cgi-bin/user/info", token, &query).await?;
+    /// # let _ = follower.subscribe;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`]; a reply that is no `T` is [`ErrorKind::WechatUnavailable`],
+    /// and a path with other characters than letters, digits, `/`, `.`, `_` and `-` is
+    /// [`ErrorKind::BadRequest`].
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &AccessToken,
+        query: &[(&str, &str)],
+    ) -> Result<T, Error> {
+        let path = checked_path(path)?;
+        let mut call = with_token(family(path), path, token);
+        call.query.extend_from_slice(query);
+        self.ask_for(&call).await
+    }
+
+    /// Calls any API that takes `access_token=` by POST with a JSON body, and reads its reply as
+    /// `T`; `serde_json::Value` where the reply does not matter.
+    ///
+    /// Such a call may do something, so it moves on to another host only if the first could not
+    /// be reached at all; where the answer was lost the error's reaction is
+    /// [`Reaction::PassThrough`].
+    ///
+    /// # Errors
+    /// As [`get_json`](Self::get_json); a body that cannot be written as JSON is
+    /// [`ErrorKind::BadRequest`].
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &AccessToken,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, Error> {
+        let path = checked_path(path)?;
+        let body = serde_json::to_vec(body).map_err(|_| {
+            let text = format!("{path}: the body cannot be written as JSON");
+            Error::new(ErrorKind::BadRequest, text)
+        })?;
+        let mut call = with_token(family(path), path, token);
+        call.body = Some(body);
+        call.repeatable = false;
+        self.ask_for(&call).await
+    }
+
+    async fn ask_for<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Error> {
+        let fields = self
+            .inner
+            .transport
+            .call(call, |fields| Ok(fields.clone()))
+            .await?;
+        serde_json::from_value(Value::Object(fields)).map_err(|mismatch| {
+            let why = without_quoted(&mismatch.to_string());
+            let why = call.secrets.clean(&why, MAX_MISMATCH_CHARS);
+            let text = format!(
+                "{}: the reply is not of the expected form: {why}",
+                call.path
+            );
+            Error::new(ErrorKind::WechatUnavailable, text).with_reaction(Reaction::PassThrough)
+        })
+    }
+}
+
+impl fmt::Debug for WechatClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WechatClient")
+            .field("app_id", self.app_id())
+            .field("open_url", &self.open_url())
+            .finish_non_exhaustive()
+    }
+}
+
+fn with_token<'a>(endpoint: Endpoint, path: &'a str, token: &'a AccessToken) -> Call<'a> {
+    Call {
+        endpoint,
+        path,
+        query: vec![("access_token", token.expose())],
+        body: None,
+        repeatable: true,
+        secrets: Secrets::new([token.expose()]),
+    }
+}
+
+fn family(path: &str) -> Endpoint {
+    if path.starts_with("sns/") {
+        Endpoint::UserCall
+    } else {
+        Endpoint::AccountCall
+    }
+}
+
+/// A path that stays a path in a URL and in a log.
+fn checked_path(path: &str) -> Result<&str, Error> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-');
+    if path.is_empty() || !path.bytes().all(plain) || path.split('/').any(|part| part == "..") {
+        return Err(Error::new(
+            ErrorKind::BadRequest,
+            "the path of an API has letters, digits, '/', '.', '_' and '-' only, such as \
+             cgi-bin/user/info",
+        ));
+    }
+    Ok(path)
+}
+
+/// serde quotes what it found and did not expect, which may be a secret.
+fn without_quoted(text: &str) -> String {
+    let mut parts = text.split('"');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    if parts.next().is_some() {
+        out.push_str("***");
+        out.push_str(parts.next_back().unwrap_or_default());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_path() {
+        assert_eq!(
+            checked_path("/cgi-bin/user/info").unwrap(),
+            "cgi-bin/user/info"
+        );
+        for path in [
+            "",
+            "/",
+            "a?b",
+            "a#b",
+            "../a",
+            "a/../b",
+            "http://x/",
+            "a b",
+            "a%2e",
+        ] {
+            assert!(checked_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_mismatch_is_told_without_what_was_found() {
+        let found = r#"invalid type: string "s3"cret", expected u8"#;
+        assert_eq!(
+            without_quoted(found),
+            "invalid type: string ***, expected u8"
+        );
+        assert_eq!(without_quoted("missing field `a`"), "missing field `a`");
+    }
+}

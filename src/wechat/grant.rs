@@ -1,0 +1,288 @@
+//! What WeChat grants: the user's pair, the account's token, the ticket.
+
+use super::reply::{self, BadReply, Object};
+use crate::credential::{AccessToken, RefreshToken};
+
+/// What WeChat answers to a code exchange or to a refresh.
+///
+/// Fields as in WeChat's documentation of `sns/oauth2/access_token` and `sns/oauth2/refresh_token`
+/// (网页授权). What a reply may lack is optional here.
+///
+/// ```
+/// use tower_wechat::UserGrant;
+///
+/// let grant = UserGrant::new("83_token").expires_in(7_200).openid("oUser").scope("snsapi_base");
+/// assert_eq!(grant.openid.as_deref(), Some("oUser"));
+/// assert!(grant.refresh_token.is_none());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UserGrant {
+    /// The user's access token. WeChat's live for two hours.
+    pub access_token: AccessToken,
+    /// How long the access token lives, in seconds, exactly as the reply says it: zero, negative
+    /// or absurd. `None` where the reply does not say.
+    pub expires_in: Option<i64>,
+    /// What the next access token is made from; lives for 30 days. `None` where the reply has
+    /// none or an empty one: then an earlier refresh token stays in force.
+    pub refresh_token: Option<RefreshToken>,
+    /// Whom the tokens belong to. Always there after a code exchange.
+    pub openid: Option<String>,
+    /// What the user granted: `snsapi_base`, `snsapi_userinfo`, comma-separated.
+    pub scope: Option<String>,
+    /// The user's id across all apps of one Open Platform account, where there is one.
+    pub unionid: Option<String>,
+    /// Whether this is the virtual user of a snapshot page (快照页, `is_snapshotuser: 1`), whose
+    /// openid means nothing elsewhere and is not to be kept.
+    pub snapshot: bool,
+}
+
+impl UserGrant {
+    /// A grant of which only the access token is known.
+    pub fn new(access_token: impl Into<AccessToken>) -> Self {
+        Self {
+            access_token: access_token.into(),
+            expires_in: None,
+            refresh_token: None,
+            openid: None,
+            scope: None,
+            unionid: None,
+            snapshot: false,
+        }
+    }
+
+    /// Sets how long the access token lives, in seconds.
+    #[must_use]
+    pub fn expires_in(mut self, seconds: i64) -> Self {
+        self.expires_in = Some(seconds);
+        self
+    }
+
+    /// Sets the refresh token.
+    #[must_use]
+    pub fn refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
+        self.refresh_token = Some(token.into());
+        self
+    }
+
+    /// Sets whom the tokens belong to.
+    #[must_use]
+    pub fn openid(mut self, openid: impl Into<String>) -> Self {
+        self.openid = Some(openid.into());
+        self
+    }
+
+    /// Sets what the user granted.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Sets the unionid.
+    #[must_use]
+    pub fn unionid(mut self, unionid: impl Into<String>) -> Self {
+        self.unionid = Some(unionid.into());
+        self
+    }
+
+    /// Sets whether this is the virtual user of a snapshot page.
+    #[must_use]
+    pub fn snapshot(mut self, snapshot: bool) -> Self {
+        self.snapshot = snapshot;
+        self
+    }
+
+    /// The reply to a refresh, which may leave out whom it is for.
+    pub(super) fn refreshed(fields: &Object) -> Result<Self, BadReply> {
+        let owned = |name| reply::text(fields, name).map(str::to_owned);
+        Ok(Self {
+            access_token: reply::token(fields, "access_token")?,
+            expires_in: expires_in(fields),
+            refresh_token: reply::refresh_token(fields)?,
+            openid: reply::openid(fields).map(str::to_owned),
+            scope: owned("scope"),
+            unionid: owned("unionid"),
+            snapshot: is_set(fields, "is_snapshotuser"),
+        })
+    }
+
+    /// The reply to a code exchange, which is worth nothing without whom it is for.
+    pub(super) fn exchanged(fields: &Object) -> Result<Self, BadReply> {
+        let grant = Self::refreshed(fields)?;
+        match grant.openid {
+            Some(_) => Ok(grant),
+            None => Err(BadReply::Missing("openid")),
+        }
+    }
+}
+
+/// What `cgi-bin/token` and `cgi-bin/stable_token` answer: the account's interface access token.
+///
+/// ```
+/// let grant = tower_wechat::AccountGrant::new("83_token", Some(7_200));
+/// assert_eq!(grant.access_token.expose(), "83_token");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccountGrant {
+    /// The account's access token.
+    pub access_token: AccessToken,
+    /// How long it lives from now on, in seconds, exactly as the reply says it. `stable_token`
+    /// repeats a token with the time that it has left.
+    pub expires_in: Option<i64>,
+}
+
+impl AccountGrant {
+    /// A grant, for sources of tokens other than WeChat.
+    pub fn new(access_token: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
+        Self {
+            access_token: access_token.into(),
+            expires_in,
+        }
+    }
+
+    pub(super) fn granted(fields: &Object) -> Result<Self, BadReply> {
+        Ok(Self {
+            access_token: reply::token(fields, "access_token")?,
+            expires_in: expires_in(fields),
+        })
+    }
+}
+
+/// What `cgi-bin/ticket/getticket` answers: the `jsapi_ticket` that signs pages for the JS-SDK.
+///
+/// ```
+/// let grant = tower_wechat::TicketGrant::new("sM4AOVdWfPE4", Some(7_200));
+/// assert_eq!(grant.expires_in, Some(7_200));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TicketGrant {
+    /// The ticket.
+    pub ticket: AccessToken,
+    /// How long it lives, in seconds, exactly as the reply says it. WeChat is known to say 7,200
+    /// of a ticket that it has handed out before, so the real time left may be shorter.
+    pub expires_in: Option<i64>,
+}
+
+impl TicketGrant {
+    /// A grant, for sources of tickets other than WeChat.
+    pub fn new(ticket: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
+        Self {
+            ticket: ticket.into(),
+            expires_in,
+        }
+    }
+
+    pub(super) fn granted(fields: &Object) -> Result<Self, BadReply> {
+        Ok(Self {
+            ticket: reply::token(fields, "ticket")?,
+            expires_in: expires_in(fields),
+        })
+    }
+}
+
+fn expires_in(fields: &Object) -> Option<i64> {
+    fields.get("expires_in").and_then(reply::integer)
+}
+
+fn is_set(fields: &Object, name: &str) -> bool {
+    fields.get(name).is_some_and(|value| {
+        value.as_bool().unwrap_or(false) || reply::integer(value).is_some_and(|flag| flag != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn fields(value: Value) -> Object {
+        match value {
+            Value::Object(fields) => fields,
+            other => panic!("{other} is no object"),
+        }
+    }
+
+    #[test]
+    fn a_whole_reply_is_read() {
+        let reply = fields(json!({
+            "access_token": "a", "expires_in": 7200, "refresh_token": "r", "openid": "o",
+            "scope": "snsapi_userinfo", "unionid": "u", "is_snapshotuser": 1, "new_field": {},
+        }));
+        let expected = UserGrant::new("a")
+            .expires_in(7_200)
+            .refresh_token("r")
+            .openid("o")
+            .scope("snsapi_userinfo")
+            .unionid("u")
+            .snapshot(true);
+        assert_eq!(UserGrant::exchanged(&reply).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_may_be_missing_may_be_missing() {
+        let reply = fields(json!({ "access_token": "a", "refresh_token": "", "scope": "" }));
+        assert_eq!(UserGrant::refreshed(&reply).unwrap(), UserGrant::new("a"));
+        assert_eq!(
+            UserGrant::exchanged(&reply),
+            Err(BadReply::Missing("openid"))
+        );
+    }
+
+    #[test]
+    fn an_openid_that_names_nobody_is_none() {
+        for openid in [json!(""), json!("a\nb"), json!(7), json!("o".repeat(257))] {
+            let reply = fields(json!({ "access_token": "a", "openid": openid }));
+            assert_eq!(UserGrant::refreshed(&reply).unwrap().openid, None);
+        }
+    }
+
+    #[test]
+    fn a_lifetime_is_kept_as_it_is_said() {
+        for (said, kept) in [
+            (json!("7200"), Some(7_200)),
+            (json!(0), Some(0)),
+            (json!(-1), Some(-1)),
+            (json!(600), Some(600)),
+            (json!(1e30), Some(i64::MAX)),
+            (json!("soon"), None),
+        ] {
+            let reply = fields(json!({ "access_token": "a", "ticket": "t", "expires_in": said }));
+            assert_eq!(AccountGrant::granted(&reply).unwrap().expires_in, kept);
+            assert_eq!(TicketGrant::granted(&reply).unwrap().expires_in, kept);
+            assert_eq!(UserGrant::refreshed(&reply).unwrap().expires_in, kept);
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            Just(json!([1, "a"])),
+            Just(json!({ "a": 1 })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_granted_can_be_stored(
+            access in any_json(), refresh in any_json(), openid in any_json(), life in any_json(),
+        ) {
+            let reply = fields(json!({
+                "access_token": access, "refresh_token": refresh, "openid": openid,
+                "expires_in": life, "scope": life, "is_snapshotuser": life,
+            }));
+            if let Ok(grant) = UserGrant::exchanged(&reply) {
+                prop_assert!(!grant.access_token.expose().is_empty());
+                prop_assert!(!grant.access_token.expose().contains('#'));
+                prop_assert!(grant.refresh_token.is_none_or(|token| !token.expose().is_empty()));
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The HTTP client of WeChat's API.
+//!
+//! One call is one question to WeChat: back-off, leases and stores are the business of others.
+//! What comes back is read with patience, since WeChat's replies are not always the JSON that the
+//! documentation promises, and what goes wrong is told without a secret: they ride in the query
+//! strings of this API.
+
+mod builder;
+mod client;
+mod errcode;
+mod grant;
+mod redaction;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod user_info;
+
+pub use builder::WechatClientBuilder;
+pub use client::WechatClient;
+pub use grant::{AccountGrant, TicketGrant, UserGrant};
+pub use user_info::{Language, UserInfo};

@@ -1,0 +1,185 @@
+//! Keeping secrets out of texts that people read.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What stands where something was cut out.
+const CUT: &str = "***";
+
+/// A run of this many letters, digits, `_` and `-` is taken for a token: WeChat's are longer,
+/// words are shorter.
+const TOKEN_LIKE_CHARS: usize = 20;
+
+/// Everything but the unreserved characters of RFC 3986.
+pub(super) const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// The secrets that went into one call, to be cut out of all that comes back from it.
+#[derive(Clone, Default)]
+pub(super) struct Secrets<'a>(Vec<Cow<'a, str>>);
+
+impl<'a> Secrets<'a> {
+    pub(super) fn new(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all: Vec<Cow<'a, str>> = Vec::new();
+        for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
+            let encoded: Cow<'a, str> = utf8_percent_encode(secret, QUERY_VALUE).into();
+            if encoded != secret {
+                all.push(encoded);
+            }
+            all.push(Cow::Borrowed(secret));
+        }
+        // The longest first: where one secret begins another, cutting the shorter one would leave
+        // the rest of the longer.
+        all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self(all)
+    }
+
+    /// One line of at most `max_chars` characters without control characters, without the secrets
+    /// of this call and without anything that looks like a token.
+    pub(super) fn clean(&self, text: &str, max_chars: usize) -> String {
+        // Cut before shortening: the first half of a token must not survive as a short word.
+        let text = self.0.iter().fold(text.to_owned(), |text, secret| {
+            text.replace(secret.as_ref(), CUT)
+        });
+        shorten(&cut_token_like(&cut_named(&one_line(&text))), max_chars)
+    }
+}
+
+/// Strips control characters, and the invisible ones that turn the direction of text in a
+/// terminal; white space becomes single spaces.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_whitespace() || c.is_control() => {
+                if !out.is_empty() && !out.ends_with(' ') {
+                    out.push(' ');
+                }
+            }
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {}
+            '\u{feff}' => {}
+            c => out.push(c),
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// Cuts the values of names that end in `token`, `ticket` or `secret`, however short, in JSON and
+/// in query strings.
+fn cut_named(text: &str) -> String {
+    // Same length as the text: only ASCII letters change.
+    let lower = text.to_ascii_lowercase();
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    while let Some(name_end) = ["token", "ticket", "secret"]
+        .iter()
+        .filter_map(|name| Some(done + lower[done..].find(name)? + name.len()))
+        .min()
+    {
+        let rest = &text[name_end..];
+        let sign = rest
+            .find(|c: char| !matches!(c, '"' | '\'' | '\\' | ' ' | ':' | '='))
+            .unwrap_or(rest.len());
+        out.push_str(&text[done..name_end + sign]);
+        done = name_end + sign;
+        if rest[..sign].contains([':', '=']) {
+            let rest = &rest[sign..];
+            let value = rest
+                .find(['"', '\'', '&', ',', '}', '<', ' '])
+                .unwrap_or(rest.len());
+            if value > 0 {
+                out.push_str(CUT);
+            }
+            done += value;
+        }
+    }
+    out.push_str(&text[done..]);
+    out
+}
+
+fn cut_token_like(text: &str) -> String {
+    let of_a_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let run = rest.find(|c| !of_a_token(c)).unwrap_or(rest.len());
+        out.push_str(if run >= TOKEN_LIKE_CHARS {
+            CUT
+        } else {
+            &rest[..run]
+        });
+        rest = &rest[run..];
+        let gap = rest.find(of_a_token).unwrap_or(rest.len());
+        out.push_str(&rest[..gap]);
+        rest = &rest[gap..];
+    }
+    out
+}
+
+fn shorten(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        None => text.to_owned(),
+        Some(_) => {
+            let mut out: String = text.chars().take(max_chars.saturating_sub(1)).collect();
+            out.push('…');
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cleaned(text: &str) -> String {
+        Secrets::default().clean(text, 80)
+    }
+
+    #[test]
+    fn what_people_need_stays() {
+        let text = "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist";
+        assert_eq!(cleaned(text), text);
+        assert_eq!(cleaned("access_token expired"), "access_token expired");
+        assert_eq!(cleaned("a\r\n\tb\u{7}\u{202e}c"), "a b c");
+        assert_eq!(cleaned("张三"), "张三");
+    }
+
+    #[test]
+    fn what_looks_like_a_token_goes() {
+        assert_eq!(cleaned("say 83_AbCdEfGhIjKlMnOpQrSt!"), "say ***!");
+        assert_eq!(
+            cleaned(r#"{"access_token":"t","refresh_token": "r","openid":"o"#),
+            r#"{"access_token":"***","refresh_token": "***","openid":"o"#
+        );
+        assert_eq!(
+            cleaned("/x?appid=wx&secret=s&code=1"),
+            "/x?appid=wx&secret=***&code=1"
+        );
+        assert_eq!(cleaned(r#"{"access_token":"#), r#"{"access_token":"#);
+    }
+
+    #[test]
+    fn a_secret_that_begins_another_leaves_nothing() {
+        let secrets = Secrets::new(["abc", "abcdef", "a/b"]);
+        assert_eq!(secrets.clean("abcdef abc a/b a%2Fb", 80), "*** *** *** ***");
+    }
+
+    proptest! {
+        #[test]
+        fn one_short_line_without_the_secret(
+            before in any::<String>(), secret in "[A-Za-z0-9_+/=-]{4,60}", after in any::<String>(),
+        ) {
+            let text = format!("{before}{secret}{after}");
+            let shown = Secrets::new([secret.as_str()]).clean(&text, 80);
+            prop_assert!(!shown.contains(&secret));
+            prop_assert!(shown.chars().count() <= 80);
+            prop_assert!(!shown.chars().any(char::is_control));
+        }
+    }
+}

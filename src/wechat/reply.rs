@@ -1,0 +1,343 @@
+//! Reading WeChat's replies with patience.
+//!
+//! Pure functions from bytes to values. WeChat sends JSON under any Content-Type, with raw control
+//! characters and broken UTF-8 inside nicknames; numbers may come as strings; gateways on the way
+//! answer with HTML or nothing. What cannot be read is [`BadReply`], never a panic.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::credential::{AccessToken, RefreshToken, UserId};
+
+/// A reply's JSON object.
+pub(super) type Object = Map<String, Value>;
+
+/// The longest token that is believed. WeChat asks for room for 512 characters.
+const MAX_TOKEN_BYTES: usize = 2_048;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Why a reply is of no use. Says nothing of its content, which may be secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadReply {
+    #[error("an empty body")]
+    Empty,
+    #[error("something other than JSON")]
+    NotJson,
+    #[error("JSON that is not an object")]
+    NotAnObject,
+    #[error("an errcode that is not a number")]
+    BadErrcode,
+    #[error("more than 1 MiB")]
+    TooLarge,
+    #[error("neither success nor an errcode")]
+    NoErrcode,
+    #[error("no {0}")]
+    Missing(&'static str),
+    #[error("a {0} that cannot be one")]
+    BadToken(&'static str),
+    #[error("an answer for another openid")]
+    OtherOpenid,
+}
+
+/// What a reply says: its errcode, 0 or absent being success, and all its fields.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) errcode: i64,
+    pub(super) fields: Object,
+}
+
+impl Reply {
+    pub(super) fn errmsg(&self) -> &str {
+        self.fields
+            .get("errmsg")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+}
+
+/// Reads a reply's body.
+pub(super) fn read(body: &[u8]) -> Result<Reply, BadReply> {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
+    if text.is_empty() {
+        return Err(BadReply::Empty);
+    }
+    let value: Value = serde_json::from_str(&repaired(text)).map_err(|_| BadReply::NotJson)?;
+    let Value::Object(fields) = value else {
+        return Err(BadReply::NotAnObject);
+    };
+    let errcode = match fields.get("errcode") {
+        None | Some(Value::Null) => 0,
+        Some(value) => integer(value).ok_or(BadReply::BadErrcode)?,
+    };
+    Ok(Reply { errcode, fields })
+}
+
+/// Escapes what JSON forbids inside strings and WeChat sends all the same: raw control characters
+/// U+0000–U+001F; and replaces half of a surrogate pair (`\ud83d` alone, of an emoji that was cut)
+/// by U+FFFD. Everything else stays as it is.
+fn repaired(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| byte < 0x20 || byte == b'\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut in_string = false;
+    let mut rest = text;
+    // All that is looked for is ASCII, so every cut falls between characters.
+    while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c < '\u{20}') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let taken = match rest.as_bytes()[0] {
+            b'"' => {
+                in_string = !in_string;
+                out.push('"');
+                1
+            }
+            b'\\' if in_string => push_escape(&mut out, rest),
+            control @ 0..0x20 if in_string => {
+                out.push_str(&format!("\\u{control:04x}"));
+                1
+            }
+            other => {
+                out.push(char::from(other));
+                1
+            }
+        };
+        rest = &rest[taken..];
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Copies the escape sequence that `rest` begins with, and returns its length.
+fn push_escape(out: &mut String, rest: &str) -> usize {
+    match (utf16_unit(rest), utf16_unit(rest.get(6..).unwrap_or(""))) {
+        (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => {
+            out.push_str(&rest[..12]);
+            12
+        }
+        (Some(0xd800..=0xdfff), _) => {
+            out.push_str("\\ufffd");
+            6
+        }
+        _ => {
+            // The backslash and what it escapes, unless that needs an escape of its own.
+            match rest[1..].chars().next() {
+                Some(c) if c >= '\u{20}' => {
+                    out.push('\\');
+                    out.push(c);
+                    1 + c.len_utf8()
+                }
+                _ => {
+                    out.push_str("\\\\");
+                    1
+                }
+            }
+        }
+    }
+}
+
+/// The UTF-16 unit of a `\uXXXX` at the start of a text.
+fn utf16_unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// A whole number that came as a number, with or without a fraction, or as a string of one.
+/// What is too large for its type is the largest there is.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+        Value::String(text) => {
+            let text = text.trim();
+            text.parse().ok().or_else(|| whole(text.parse().ok()?))
+        }
+        _ => None,
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // saturates, and NaN is excluded
+fn whole(number: f64) -> Option<i64> {
+    number.is_finite().then_some(number as i64)
+}
+
+/// A text that is there and not empty.
+pub(super) fn text<'a>(fields: &'a Object, name: &str) -> Option<&'a str> {
+    fields
+        .get(name)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+}
+
+/// An openid that may name a user.
+pub(super) fn openid(fields: &Object) -> Option<&str> {
+    text(fields, "openid").filter(|openid| UserId::check(openid).is_ok())
+}
+
+/// The access token, or the ticket, of a reply that must have one.
+pub(super) fn token(fields: &Object, name: &'static str) -> Result<AccessToken, BadReply> {
+    checked(fields, name)?
+        .map(AccessToken::from)
+        .ok_or(BadReply::Missing(name))
+}
+
+/// The refresh token of a reply; an empty one is none.
+pub(super) fn refresh_token(fields: &Object) -> Result<Option<RefreshToken>, BadReply> {
+    Ok(checked(fields, "refresh_token")?.map(RefreshToken::from))
+}
+
+/// A token must survive the stored form, which is cut at `#`, and a query string.
+fn checked<'a>(fields: &'a Object, name: &'static str) -> Result<Option<&'a str>, BadReply> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(token)) if token.is_empty() => Ok(None),
+        Some(Value::String(token))
+            if token.len() <= MAX_TOKEN_BYTES
+                && token
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && byte != b'#') =>
+        {
+            Ok(Some(token))
+        }
+        Some(_) => Err(BadReply::BadToken(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn fields(body: &[u8]) -> Object {
+        read(body).unwrap().fields
+    }
+
+    #[test]
+    fn odd_bytes_are_read() {
+        let nickname = |body: &[u8]| fields(body)["nickname"].as_str().unwrap().to_owned();
+        assert_eq!(nickname(b"\xef\xbb\xbf {\"nickname\":\"a\"}\n"), "a");
+        assert_eq!(
+            nickname(b"{\"nickname\":\"a\x07\x00\nb\"}"),
+            "a\u{7}\u{0}\nb"
+        );
+        assert_eq!(
+            nickname(b"{\"nickname\":\"a\xff\xe5\xbcb\"}"),
+            "a\u{fffd}\u{fffd}b"
+        );
+        assert_eq!(nickname(br#"{"nickname":"a\n\/\"\\"}"#), "a\n/\"\\");
+        assert_eq!(nickname(br#"{"nickname":"\ud83d\ude00"}"#), "😀");
+        assert_eq!(
+            nickname(br#"{"nickname":"\ud83d\u0041\ude00"}"#),
+            "\u{fffd}A\u{fffd}"
+        );
+        assert_eq!(nickname(br#"{"nickname":"\\ud83d"}"#), "\\ud83d");
+        assert_eq!(nickname(b"{\n\t\"nickname\":\r\n\"a\"}"), "a");
+        assert_eq!(nickname(b"{\"nickname\":\"a\\\nb\"}"), "a\\\nb");
+    }
+
+    #[test]
+    fn what_is_no_reply_is_said_so() {
+        let bad = |body: &[u8]| read(body).unwrap_err();
+        assert_eq!(bad(b""), BadReply::Empty);
+        assert_eq!(bad(b"\xef\xbb\xbf \r\n"), BadReply::Empty);
+        assert_eq!(bad(b"<html>502</html>"), BadReply::NotJson);
+        assert_eq!(bad(br#"{"access_token":"a"#), BadReply::NotJson);
+        assert_eq!(bad(br#"{"a":"\"#), BadReply::NotJson);
+        assert_eq!(bad(b"[1]"), BadReply::NotAnObject);
+        assert_eq!(bad(b"\"ok\""), BadReply::NotAnObject);
+        assert_eq!(bad(br#"{"errcode":"no"}"#), BadReply::BadErrcode);
+        assert_eq!(bad("[".repeat(100_000).as_bytes()), BadReply::NotJson);
+    }
+
+    #[test]
+    fn errcodes_come_in_many_forms() {
+        let errcode = |body: &str| read(body.as_bytes()).unwrap().errcode;
+        assert_eq!(errcode("{}"), 0);
+        assert_eq!(errcode(r#"{"errcode":0,"errmsg":"ok"}"#), 0);
+        assert_eq!(errcode(r#"{"errcode":null}"#), 0);
+        assert_eq!(errcode(r#"{"errcode":"40001"}"#), 40001);
+        assert_eq!(errcode(r#"{"errcode":-1}"#), -1);
+        assert_eq!(errcode(r#"{"errcode":42001.0}"#), 42001);
+    }
+
+    #[test]
+    fn numbers_come_in_many_forms() {
+        for (value, number) in [
+            (json!(7200), Some(7_200)),
+            (json!("7200"), Some(7_200)),
+            (json!(" 7200 "), Some(7_200)),
+            (json!(7200.9), Some(7_200)),
+            (json!("7.2e3"), Some(7_200)),
+            (json!(0), Some(0)),
+            (json!(-5), Some(-5)),
+            (json!(u64::MAX), Some(i64::MAX)),
+            (json!("99999999999999999999"), Some(i64::MAX)),
+            (json!("NaN"), None),
+            (json!("inf"), None),
+            (json!(""), None),
+            (json!(null), None),
+            (json!([7200]), None),
+        ] {
+            assert_eq!(integer(&value), number, "{value}");
+        }
+    }
+
+    #[test]
+    fn only_a_token_is_a_token() {
+        let of = |value: Value| {
+            let Value::Object(fields) = json!({ "access_token": value }) else {
+                unreachable!()
+            };
+            token(&fields, "access_token").map(|token| token.expose().to_owned())
+        };
+        assert_eq!(of(json!("83_a-B.~+/=")).unwrap(), "83_a-B.~+/=");
+        assert_eq!(of(json!("a".repeat(2_048))).unwrap().len(), 2_048);
+        for bad in [
+            json!("a#b"),
+            json!("a b"),
+            json!("é"),
+            json!("\n"),
+            json!(1),
+            json!("a".repeat(2_049)),
+        ] {
+            assert_eq!(
+                of(bad.clone()),
+                Err(BadReply::BadToken("access_token")),
+                "{bad}"
+            );
+        }
+        for none in [json!(null), json!("")] {
+            assert_eq!(of(none), Err(BadReply::Missing("access_token")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_string_is_a_reply_or_none(bytes: Vec<u8>) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn reply_shaped_bytes_too(text in r#"[{]"(a|\\|"|\\u|d83d|[\x00-\x1f]|é|:|,|1|[}]){0,40}"#) {
+            let _ = read(text.as_bytes());
+        }
+
+        #[test]
+        fn correct_json_is_not_changed(nickname: String, number: i64) {
+            let value = json!({ "nickname": nickname, "n": number, "nested": { "a\"\\": [nickname] } });
+            let Value::Object(expected) = &value else { unreachable!() };
+            prop_assert_eq!(&fields(value.to_string().as_bytes()), expected);
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            prop_assert_eq!(&fields(pretty.as_bytes()), expected);
+        }
+
+        #[test]
+        fn raw_control_characters_are_kept(nickname in "[a-z\\x00-\\x1f]{0,40}") {
+            let body = format!("{{\"nickname\":\"{nickname}\"}}");
+            prop_assert_eq!(&fields(body.as_bytes())["nickname"], &json!(nickname));
+        }
+    }
+}

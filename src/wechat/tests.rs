@@ -1,0 +1,514 @@
+//! The client against a server that answers whatever a test wants, over real connections.
+
+use std::error::Error as _;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::{AccessToken, Error, ErrorKind, Reaction, RefreshToken};
+
+const SECRET: &str = "s3cret-of-the-account";
+const CODE: &str = "c0de";
+const TOKEN: &str = "t0ken";
+const REFRESH: &str = "r3fresh";
+
+/// What the server does with a request.
+#[derive(Clone)]
+enum Answer {
+    Body(u16, Vec<u8>),
+    /// Reads the request, then closes the connection.
+    Close,
+    /// Reads the request, then says nothing.
+    Silence,
+    /// Begins a reply and does not end it.
+    Half,
+    /// Sends a body without a declared length and without an end.
+    Endless,
+    /// Redirects to itself.
+    Redirect,
+}
+
+struct Server {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    async fn answering(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, answer.clone(), Arc::clone(&seen)));
+            }
+        });
+        Self { url, requests }
+    }
+
+    async fn json(value: Value) -> Self {
+        Self::bytes(200, value.to_string()).await
+    }
+
+    async fn bytes(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self::answering(Answer::Body(status, body.into())).await
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    fn client(&self) -> WechatClient {
+        client(&[&self.url])
+    }
+}
+
+async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    let whole = |request: &[u8]| {
+        let text = String::from_utf8_lossy(request).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head
+            .to_ascii_lowercase()
+            .split_once("content-length: ")
+            .and_then(|(_, rest)| rest.lines().next()?.trim().parse().ok())
+            .unwrap_or(0);
+        (body.len() >= length).then_some(text)
+    };
+    let text = loop {
+        match stream.read(&mut chunk).await {
+            Ok(read) if read > 0 => request.extend_from_slice(&chunk[..read]),
+            _ => return,
+        }
+        if let Some(text) = whole(&request) {
+            break text;
+        }
+    };
+    seen.lock().unwrap().push(text);
+    let head = |status: u16, more: &str| {
+        format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: text/html; charset=gbk\r\nConnection: close\r\n{more}\r\n"
+        )
+    };
+    match answer {
+        Answer::Body(status, body) => {
+            let head = head(status, &format!("Content-Length: {}\r\n", body.len()));
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&body).await;
+        }
+        Answer::Close => {}
+        Answer::Silence => tokio::time::sleep(Duration::from_secs(30)).await,
+        Answer::Half => {
+            let head = head(200, "Content-Length: 100\r\n");
+            let begun = format!("{head}{{\"access_token\":\"{TOKEN}");
+            let _ = stream.write_all(begun.as_bytes()).await;
+        }
+        Answer::Endless => {
+            let _ = stream.write_all(head(200, "").as_bytes()).await;
+            while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
+        }
+        Answer::Redirect => {
+            let head = head(302, "Location: /elsewhere\r\nContent-Length: 0\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+        }
+    }
+}
+
+fn client(urls: &[&str]) -> WechatClient {
+    WechatClient::builder("wx1", SECRET)
+        .api_url(urls[0])
+        .fallback_api_urls(urls[1..].iter().copied())
+        .connect_timeout(Duration::from_millis(500))
+        .timeout(Duration::from_millis(400))
+        .build()
+        .unwrap()
+}
+
+/// A URL at which nobody listens.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+fn refresh() -> RefreshToken {
+    RefreshToken::from(REFRESH)
+}
+
+fn token() -> AccessToken {
+    AccessToken::from(TOKEN)
+}
+
+fn all_text(error: &Error) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(" {cause} {cause:?}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[track_caller]
+fn assert_unavailable(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
+    for secret in [SECRET, CODE, TOKEN, REFRESH] {
+        assert!(!all_text(error).contains(secret), "{}", all_text(error));
+    }
+}
+
+#[tokio::test]
+async fn each_call_asks_as_documented() {
+    let server = Server::json(json!({
+        "errcode": 0, "access_token": "a", "ticket": "t", "openid": "o/1", "expires_in": 7200,
+    }))
+    .await;
+    let client = server.client();
+    client.exchange_code("c/1").await.unwrap();
+    client.refresh_user_token(&refresh()).await.unwrap();
+    client
+        .user_info(&token(), "o/1", Language::En)
+        .await
+        .unwrap();
+    client.check_user_token(&token(), "o/1").await.unwrap();
+    client.account_token().await.unwrap();
+    client.stable_account_token(true).await.unwrap();
+    client.jsapi_ticket(&token()).await.unwrap();
+    let _: Value = client
+        .get_json("/cgi-bin/x", &token(), &[("a", "张")])
+        .await
+        .unwrap();
+    let _: Value = client
+        .post_json("cgi-bin/y", &token(), &json!({"b": "张"}))
+        .await
+        .unwrap();
+    let requests = server.requests();
+    let lines: Vec<&str> = requests
+        .iter()
+        .filter_map(|request| request.lines().next())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "GET /sns/oauth2/access_token?appid=wx1&secret=s3cret-of-the-account&code=c%2F1\
+             &grant_type=authorization_code HTTP/1.1",
+            "GET /sns/oauth2/refresh_token?appid=wx1&grant_type=refresh_token\
+             &refresh_token=r3fresh HTTP/1.1",
+            "GET /sns/userinfo?access_token=t0ken&openid=o%2F1&lang=en HTTP/1.1",
+            "GET /sns/auth?access_token=t0ken&openid=o%2F1 HTTP/1.1",
+            "GET /cgi-bin/token?grant_type=client_credential&appid=wx1\
+             &secret=s3cret-of-the-account HTTP/1.1",
+            "POST /cgi-bin/stable_token HTTP/1.1",
+            "GET /cgi-bin/ticket/getticket?access_token=t0ken&type=jsapi HTTP/1.1",
+            "GET /cgi-bin/x?access_token=t0ken&a=%E5%BC%A0 HTTP/1.1",
+            "POST /cgi-bin/y?access_token=t0ken HTTP/1.1",
+        ]
+    );
+    let body: Value = serde_json::from_str(requests[5].split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(
+        body,
+        json!({
+            "grant_type": "client_credential", "appid": "wx1", "secret": SECRET,
+            "force_refresh": true,
+        })
+    );
+    assert!(
+        requests[8].ends_with(r#"{"b":"张"}"#),
+        "WeChat shows \\u escapes as they are"
+    );
+}
+
+#[tokio::test]
+async fn odd_grants_are_sane_or_refused() {
+    for (expires_in, kept) in [
+        (json!(null), None),
+        (json!("7200"), Some(7_200)),
+        (json!(0), Some(0)),
+        (json!(-1), Some(-1)),
+        (json!(600), Some(600)),
+        (json!(u64::MAX), Some(i64::MAX)),
+    ] {
+        let server = Server::json(json!({ "access_token": "a", "expires_in": expires_in })).await;
+        let grant = server
+            .client()
+            .refresh_user_token(&refresh())
+            .await
+            .unwrap();
+        assert_eq!(grant.expires_in, kept);
+        assert_eq!(grant.refresh_token, None);
+    }
+    let server = Server::json(json!({ "access_token": "a", "refresh_token": "" })).await;
+    let grant = server
+        .client()
+        .refresh_user_token(&refresh())
+        .await
+        .unwrap();
+    assert_eq!(grant, UserGrant::new("a"));
+    let error = server.client().exchange_code(CODE).await.unwrap_err();
+    assert_unavailable(&error);
+    assert!(error.to_string().contains("no openid"), "{error}");
+}
+
+#[tokio::test]
+async fn odd_bytes_are_read() {
+    let body = b"\xef\xbb\xbf{\"openid\":\"o\",\"nickname\":\"a\x07\x14\n\xff\"}".to_vec();
+    let server = Server::bytes(200, body).await;
+    let user = server
+        .client()
+        .user_info(&token(), "o", Language::ZhCn)
+        .await
+        .unwrap();
+    assert_eq!(user.nickname, "a\u{7}\u{14}\n\u{fffd}");
+}
+
+#[tokio::test]
+async fn what_is_no_reply_is_a_passing_trouble_told_without_secrets() {
+    let echo = format!(
+        "<html>\x1b[31m/x?secret={SECRET}&code={CODE}&t={TOKEN} {REFRESH} \
+         83_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA</html>"
+    );
+    let partial = format!(r#"{{"access_token":"{TOKEN}","refresh_token":"{REFRESH}"#);
+    let odd_token = json!({ "access_token": "sharp#tok", "openid": "o" }).to_string();
+    for (status, body) in [
+        (200, Vec::new()),
+        (502, Vec::new()),
+        (200, echo.clone().into_bytes()),
+        (502, echo.into_bytes()),
+        (200, partial.into_bytes()),
+        (200, b"[]".to_vec()),
+        (200, b"{}".to_vec()),
+        (502, br#"{"error":"bad gateway"}"#.to_vec()),
+        (200, odd_token.into_bytes()),
+        (200, vec![b'x'; 10 * 1024 * 1024]),
+    ] {
+        let server = Server::bytes(status, body).await;
+        let client = server.client();
+        for error in [
+            client.exchange_code(CODE).await.unwrap_err(),
+            client.refresh_user_token(&refresh()).await.unwrap_err(),
+            client.account_token().await.unwrap_err(),
+            client.stable_account_token(false).await.unwrap_err(),
+            client.jsapi_ticket(&token()).await.unwrap_err(),
+        ] {
+            // What a reply echoes of other calls' secrets is nothing that this call can know.
+            let text = all_text(&error);
+            assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{text}");
+            assert!(text.contains(&format!("HTTP {status}")), "{text}");
+            assert!(
+                !text.contains("AAAA") && !text.contains("sharp#tok"),
+                "{text}"
+            );
+            assert!(
+                !text.contains(SECRET) && !error.to_string().contains('\x1b'),
+                "{text}"
+            );
+        }
+        let error = client.exchange_code(CODE).await.unwrap_err();
+        assert!(!all_text(&error).contains(CODE), "{error}");
+        let error = client.refresh_user_token(&refresh()).await.unwrap_err();
+        assert!(!all_text(&error).contains(REFRESH), "{error}");
+        let error = client.jsapi_ticket(&token()).await.unwrap_err();
+        assert!(!all_text(&error).contains(TOKEN), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_errcode_counts_whatever_the_status() {
+    let server = Server::bytes(
+        500,
+        format!(r#"{{"errcode":"40001","errmsg":"bad {TOKEN}, rid: 6114eeb9-0032c16a-61fbf7ce"}}"#),
+    )
+    .await;
+    let error = server.client().jsapi_ticket(&token()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TokenRefused);
+    assert_eq!(error.reaction(), Some(Reaction::Renew));
+    assert_eq!(error.rid(), Some("6114eeb9-0032c16a-61fbf7ce"));
+    assert!(!all_text(&error).contains(TOKEN), "{error}");
+    let error = server.client().account_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WechatConfig);
+}
+
+#[tokio::test]
+async fn an_answer_is_no_reason_to_ask_elsewhere() {
+    let busy = Server::json(json!({ "errcode": -1, "errmsg": "system error" })).await;
+    let other = Server::json(json!({ "access_token": "a" })).await;
+    let client = client(&[&busy.url, &other.url]);
+    let error = client.refresh_user_token(&refresh()).await.unwrap_err();
+    assert_eq!(error.reaction(), Some(Reaction::Retry));
+    assert_unavailable(&error);
+    assert_eq!(other.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn where_a_host_is_no_help_the_next_is_asked() {
+    let good = Server::json(json!({ "access_token": "a", "openid": "o" })).await;
+    let nobody = nobody().await;
+    let client_of = |url: &str| client(&[url, &good.url]);
+    client_of(&nobody)
+        .refresh_user_token(&refresh())
+        .await
+        .unwrap();
+    client_of(&nobody).exchange_code(CODE).await.unwrap();
+    let sent = client_of(&nobody)
+        .post_json::<Value>("a", &token(), &json!({}))
+        .await;
+    sent.unwrap();
+    assert_eq!(good.requests().len(), 3);
+    for answer in [
+        Answer::Body(503, b"<html>".to_vec()),
+        Answer::Body(200, Vec::new()),
+        Answer::Close,
+        Answer::Silence,
+        Answer::Half,
+        Answer::Redirect,
+    ] {
+        let bad = Server::answering(answer).await;
+        let before = good.requests().len();
+        client_of(&bad.url)
+            .refresh_user_token(&refresh())
+            .await
+            .unwrap();
+        assert_eq!(bad.requests().len(), 1);
+        assert_eq!(good.requests().len(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn what_must_not_happen_twice_is_not_asked_twice() {
+    let good = Server::json(json!({ "access_token": "a", "openid": "o" })).await;
+    for answer in [
+        Answer::Body(502, b"<html>".to_vec()),
+        Answer::Close,
+        Answer::Silence,
+        Answer::Half,
+    ] {
+        let bad = Server::answering(answer).await;
+        let client = client(&[&bad.url, &good.url]);
+        let error = client.exchange_code(CODE).await.unwrap_err();
+        assert_unavailable(&error);
+        assert_eq!(error.reaction(), Some(Reaction::Login));
+        let error = client
+            .post_json::<Value>("a", &token(), &json!({}))
+            .await
+            .unwrap_err();
+        assert_unavailable(&error);
+        assert_eq!(error.reaction(), Some(Reaction::PassThrough));
+        let error = client.stable_account_token(true).await.unwrap_err();
+        assert_unavailable(&error);
+        assert_eq!(bad.requests().len(), 3);
+    }
+    assert_eq!(good.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn every_wait_ends() {
+    let silent = Server::answering(Answer::Silence).await;
+    let endless = Server::answering(Answer::Endless).await;
+    let started = Instant::now();
+    let error = silent.client().account_token().await.unwrap_err();
+    assert_unavailable(&error);
+    assert!(
+        error.to_string().contains("did not answer within 400"),
+        "{error}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(2));
+    let error = endless.client().account_token().await.unwrap_err();
+    assert!(error.to_string().contains("more than 1 MiB"), "{error}");
+
+    let started = Instant::now();
+    let client = WechatClient::builder("wx1", SECRET)
+        .api_url(&silent.url)
+        .fallback_api_urls([&silent.url, &silent.url, &silent.url])
+        .timeout(Duration::from_millis(300))
+        .total_timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    let error = client.account_token().await.unwrap_err();
+    assert_eq!(
+        error.to_string().matches("did not answer").count(),
+        2,
+        "{error}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn an_unreachable_host_is_named_and_nothing_secret_is() {
+    let client = client(&[&nobody().await, "http://nowhere.invalid"]);
+    for error in [
+        client.exchange_code(CODE).await.unwrap_err(),
+        client.refresh_user_token(&refresh()).await.unwrap_err(),
+        client
+            .user_info(&token(), "o", Language::ZhCn)
+            .await
+            .unwrap_err(),
+        client.stable_account_token(true).await.unwrap_err(),
+    ] {
+        assert_unavailable(&error);
+        assert_eq!(error.reaction(), Some(Reaction::Retry), "{error}");
+        assert!(error.to_string().contains("127.0.0.1:"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("nowhere.invalid cannot be reached"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_not_asked() {
+    let server = Server::json(json!({})).await;
+    let client = server.client();
+    let no_code = client.exchange_code("").await.unwrap_err();
+    assert_eq!(no_code.kind(), ErrorKind::LoginRequired);
+    let long_code = client
+        .exchange_code(&"c".repeat(100_000))
+        .await
+        .unwrap_err();
+    assert_eq!(long_code.kind(), ErrorKind::BadRequest);
+    let no_token = client
+        .refresh_user_token(&RefreshToken::from(""))
+        .await
+        .unwrap_err();
+    assert_eq!(no_token.kind(), ErrorKind::LoginRequired);
+    let bad_path = client
+        .get_json::<Value>("a?b=c", &token(), &[])
+        .await
+        .unwrap_err();
+    assert_eq!(bad_path.kind(), ErrorKind::BadRequest);
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_reply_of_another_form_is_told_without_its_content() {
+    let server = Server::json(json!({ "count": "sh0rt" })).await;
+    #[derive(Debug, serde::Deserialize)]
+    struct Counted {
+        #[allow(dead_code)]
+        count: u32,
+    }
+    let result = server
+        .client()
+        .get_json::<Counted>("cgi-bin/x", &token(), &[])
+        .await;
+    let error = result.unwrap_err();
+    assert_unavailable(&error);
+    assert!(!all_text(&error).contains("sh0rt"), "{error}");
+    assert!(error.to_string().contains("expected u32"), "{error}");
+}
+
+#[tokio::test]
+async fn a_profile_of_somebody_else_is_not_believed() {
+    let server = Server::json(json!({ "openid": "other", "nickname": "x" })).await;
+    let result = server
+        .client()
+        .user_info(&token(), "o", Language::ZhCn)
+        .await;
+    assert_unavailable(&result.unwrap_err());
+}

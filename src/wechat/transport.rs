@@ -1,0 +1,265 @@
+//! One question to WeChat: hosts in order, bounded time, bounded size, no secret in what is told.
+
+use std::time::Duration;
+
+use percent_encoding::utf8_percent_encode;
+use reqwest::{StatusCode, Url, header};
+use tokio::time::Instant;
+
+use super::builder::root_cause;
+use super::errcode::{self, Endpoint, Refused};
+use super::redaction::{QUERY_VALUE, Secrets};
+use super::reply::{self, BadReply, Object};
+use crate::clock::Clock;
+use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::reaction::Reaction;
+
+/// The largest reply that is read.
+const MAX_REPLY_BYTES: usize = 1024 * 1024;
+
+/// How much of an answer that makes no sense an error shows, in characters.
+const MAX_SNIPPET_CHARS: usize = 80;
+
+/// How much of the system's words on a broken connection an error shows, in characters.
+const MAX_CAUSE_CHARS: usize = 120;
+
+/// A base URL of the API.
+pub(super) struct Host {
+    /// Ends without a slash.
+    base: String,
+    /// `host:port`, for people.
+    name: String,
+    https: bool,
+}
+
+impl Host {
+    pub(super) fn new(url: Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        let name = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Self {
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            name,
+            https: url.scheme() == "https",
+        }
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.https
+    }
+}
+
+/// What a call asks.
+pub(super) struct Call<'a> {
+    pub(super) endpoint: Endpoint,
+    /// Without a slash before it.
+    pub(super) path: &'a str,
+    pub(super) query: Vec<(&'a str, &'a str)>,
+    /// A JSON body makes it a POST.
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) repeatable: bool,
+    /// What must not show in an error.
+    pub(super) secrets: Secrets<'a>,
+}
+
+/// How one try at one host failed.
+enum Failure {
+    /// WeChat answered, with an errcode. That is the call's result.
+    Answer(Error),
+    /// The request did not leave: another host may be asked, whatever the call.
+    NotSent(String),
+    /// The request may have been carried out.
+    Unclear(String),
+}
+
+pub(super) struct Transport {
+    pub(super) http: reqwest::Client,
+    pub(super) hosts: Vec<Host>,
+    pub(super) app_id: AppId,
+    pub(super) timeout: Duration,
+    pub(super) total_timeout: Duration,
+    pub(super) clock: Clock,
+}
+
+impl Transport {
+    /// Asks one host after the other, each once, until one gives an answer that `read` takes.
+    pub(super) async fn call<T>(
+        &self,
+        call: &Call<'_>,
+        read: impl Fn(&Object) -> Result<T, BadReply>,
+    ) -> Result<T, Error> {
+        let deadline = Instant::now() + self.total_timeout;
+        let mut told = Vec::new();
+        let mut unclear = false;
+        for host in &self.hosts {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            match self.ask(host, call, left.min(self.timeout), &read).await {
+                Ok(value) => return Ok(value),
+                Err(Failure::Answer(error)) => return Err(error),
+                Err(Failure::NotSent(what)) => told.push(format!("{} {what}", host.name)),
+                Err(Failure::Unclear(what)) => {
+                    told.push(format!("{} {what}", host.name));
+                    unclear = true;
+                    if !call.repeatable {
+                        break;
+                    }
+                }
+            }
+        }
+        let reaction = match call.endpoint {
+            _ if call.repeatable || !unclear => Reaction::Retry,
+            // The code may be spent; asking again with it would be told so at best.
+            Endpoint::CodeExchange => Reaction::Login,
+            Endpoint::AccountToken | Endpoint::UserRefresh => Reaction::Retry,
+            Endpoint::UserCall | Endpoint::AccountCall => Reaction::PassThrough,
+        };
+        let text = format!("{}: {}", call.path, told.join("; "));
+        Err(Error::new(ErrorKind::WechatUnavailable, text).with_reaction(reaction))
+    }
+
+    async fn ask<T>(
+        &self,
+        host: &Host,
+        call: &Call<'_>,
+        limit: Duration,
+        read: &impl Fn(&Object) -> Result<T, BadReply>,
+    ) -> Result<T, Failure> {
+        let started = Instant::now();
+        let answer = match tokio::time::timeout(limit, self.exchange(host, call)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::Unclear(format!(
+                "did not answer within {limit:.1?}"
+            ))),
+        };
+        let (status, result, errcode) = match answer {
+            Err(failure) => (None, Err(failure), None),
+            Ok(answer) => {
+                let status = answer.status.as_u16();
+                let (result, errcode) = self.judge(&answer, call, read);
+                (Some(status), result, errcode)
+            }
+        };
+        // The path and never the query: that is where the secrets are.
+        tracing::debug!(
+            endpoint = call.path,
+            host = host.name,
+            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            status,
+            errcode,
+            "asked WeChat"
+        );
+        result
+    }
+
+    /// Sends the request and reads the reply, however long that takes.
+    async fn exchange(&self, host: &Host, call: &Call<'_>) -> Result<Answer, Failure> {
+        let url = url(host, call);
+        let request = match &call.body {
+            None => self.http.get(url),
+            Some(body) => self
+                .http
+                .post(url)
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.clone()),
+        };
+        // The error's URL is not looked at: only its innermost cause is told.
+        let cause =
+            |error: &reqwest::Error| call.secrets.clean(&root_cause(error), MAX_CAUSE_CHARS);
+        let mut response = request.send().await.map_err(|error| {
+            let error = error.without_url();
+            if error.is_connect() || error.is_builder() {
+                Failure::NotSent(format!("cannot be reached ({})", cause(&error)))
+            } else {
+                Failure::Unclear(format!("broke off ({})", cause(&error)))
+            }
+        })?;
+        let status = response.status();
+        let told = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        let mut body = Vec::with_capacity(told.min(8 * 1024));
+        let mut too_large = told > MAX_REPLY_BYTES;
+        while !too_large {
+            let chunk = response.chunk().await.map_err(|error| {
+                let error = error.without_url();
+                Failure::Unclear(format!("broke off in its reply ({})", cause(&error)))
+            })?;
+            let Some(chunk) = chunk else { break };
+            too_large = body.len() + chunk.len() > MAX_REPLY_BYTES;
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status,
+            body,
+            too_large,
+        })
+    }
+
+    /// What an answer is worth, and its errcode where it has one.
+    fn judge<T>(
+        &self,
+        answer: &Answer,
+        call: &Call<'_>,
+        read: &impl Fn(&Object) -> Result<T, BadReply>,
+    ) -> (Result<T, Failure>, Option<i64>) {
+        let bad = |why| Failure::Unclear(answer.described(why, &call.secrets));
+        if answer.too_large {
+            return (Err(bad(BadReply::TooLarge)), None);
+        }
+        let reply = match reply::read(&answer.body) {
+            Ok(reply) => reply,
+            Err(why) => return (Err(bad(why)), None),
+        };
+        let errcode = Some(reply.errcode);
+        if reply.errcode != 0 {
+            let refused = Refused {
+                endpoint: call.endpoint,
+                path: call.path,
+                app_id: &self.app_id,
+                secrets: &call.secrets,
+                now: self.clock.now(),
+            };
+            let error = errcode::error(reply.errcode, reply.errmsg(), &refused);
+            return (Err(Failure::Answer(error)), errcode);
+        }
+        // A gateway's own JSON, such as {"error": "bad gateway"}, has no errcode either.
+        if !answer.status.is_success() {
+            return (Err(bad(BadReply::NoErrcode)), errcode);
+        }
+        (read(&reply.fields).map_err(bad), errcode)
+    }
+}
+
+/// A reply as it came.
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+    too_large: bool,
+}
+
+impl Answer {
+    fn described(&self, why: BadReply, secrets: &Secrets<'_>) -> String {
+        let status = self.status.as_u16();
+        let snippet = secrets.clean(&String::from_utf8_lossy(&self.body), MAX_SNIPPET_CHARS);
+        if snippet.is_empty() {
+            format!("answered HTTP {status} with {why}")
+        } else {
+            format!("answered HTTP {status} with {why}: {snippet}")
+        }
+    }
+}
+
+fn url(host: &Host, call: &Call<'_>) -> String {
+    let mut url = format!("{}/{}", host.base, call.path);
+    for (place, (name, value)) in call.query.iter().enumerate() {
+        url.push(if place == 0 { '?' } else { '&' });
+        url.extend(utf8_percent_encode(name, QUERY_VALUE));
+        url.push('=');
+        url.extend(utf8_percent_encode(value, QUERY_VALUE));
+    }
+    url
+}

@@ -1,0 +1,128 @@
+//! A user's profile.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::reply::{self, BadReply, Object};
+
+/// The language in which WeChat writes the names of places in a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Language {
+    /// Simplified Chinese, `zh_CN`.
+    #[default]
+    ZhCn,
+    /// Traditional Chinese, `zh_TW`.
+    ZhTw,
+    /// English, `en`.
+    En,
+}
+
+impl Language {
+    /// The value of the parameter `lang`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ZhCn => "zh_CN",
+            Self::ZhTw => "zh_TW",
+            Self::En => "en",
+        }
+    }
+}
+
+/// What `sns/userinfo` says of a user.
+///
+/// Serializes under WeChat's own field names. Everything but the openid may be empty: since
+/// October 2021 WeChat no longer tells sex and region, and a snapshot user's profile is made up.
+///
+/// ```
+/// fn greeting(user: &tower_wechat::UserInfo) -> String {
+///     format!("hello {}", user.nickname)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct UserInfo {
+    /// The user's id under this account.
+    pub openid: String,
+    /// The name that the user goes by. May hold any character, control characters included.
+    pub nickname: String,
+    /// 1 male, 2 female, 0 unknown.
+    pub sex: u8,
+    /// Empty since October 2021.
+    pub province: String,
+    /// Empty since October 2021.
+    pub city: String,
+    /// Empty since October 2021.
+    pub country: String,
+    /// URL of the avatar, whose last path segment is its size: 0 (640 px), 46, 64, 96 or 132.
+    /// Empty where there is none; dies when the user changes the avatar.
+    pub headimgurl: String,
+    /// Privileges such as `chinaunicom`.
+    pub privilege: Vec<String>,
+    /// The user's id across all apps of one Open Platform account, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unionid: Option<String>,
+}
+
+impl UserInfo {
+    /// The profile in a reply that was asked about `openid`.
+    pub(super) fn of(openid: &str, fields: &Object) -> Result<Self, BadReply> {
+        let told = reply::openid(fields).ok_or(BadReply::Missing("openid"))?;
+        if told != openid {
+            return Err(BadReply::OtherOpenid);
+        }
+        let text = |name| reply::text(fields, name).unwrap_or_default().to_owned();
+        let sex = fields.get("sex").and_then(reply::integer).unwrap_or(0);
+        let privilege = fields.get("privilege").and_then(Value::as_array);
+        Ok(Self {
+            openid: told.to_owned(),
+            nickname: text("nickname"),
+            sex: u8::try_from(sex).unwrap_or(0),
+            province: text("province"),
+            city: text("city"),
+            country: text("country"),
+            headimgurl: text("headimgurl"),
+            privilege: privilege
+                .into_iter()
+                .flatten()
+                .filter_map(|one| one.as_str().map(str::to_owned))
+                .collect(),
+            unionid: reply::text(fields, "unionid").map(str::to_owned),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: &Value) -> Result<UserInfo, BadReply> {
+        UserInfo::of("o", value.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_profile_is_read_and_written_under_wechats_names() {
+        let reply = json!({
+            "openid": "o", "nickname": "张三", "sex": "2", "province": "", "city": "",
+            "country": "", "headimgurl": "https://x/0", "privilege": ["a", 1], "unionid": "u",
+            "language": "zh_CN",
+        });
+        let written = serde_json::to_value(read(&reply).unwrap()).unwrap();
+        assert_eq!(
+            written,
+            json!({
+                "openid": "o", "nickname": "张三", "sex": 2, "province": "", "city": "",
+                "country": "", "headimgurl": "https://x/0", "privilege": ["a"], "unionid": "u",
+            })
+        );
+    }
+
+    #[test]
+    fn only_the_openid_must_be_there_and_be_the_right_one() {
+        let sparse = read(&json!({ "openid": "o", "sex": null, "privilege": "" })).unwrap();
+        assert_eq!((sparse.sex, sparse.nickname.as_str()), (0, ""));
+        assert_eq!(read(&json!({})), Err(BadReply::Missing("openid")));
+        assert_eq!(read(&json!({ "openid": "p" })), Err(BadReply::OtherOpenid));
+    }
+}
