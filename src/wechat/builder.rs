@@ -37,7 +37,7 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(15);
 /// use std::time::Duration;
 /// use tower_wechat::WechatClient;
 ///
-/// let client = WechatClient::builder("wx0123456789abcdef", "the AppSecret")
+/// let client = WechatClient::builder("wx0123456789abcdef", "the-AppSecret")
 ///     .api_url("http://127.0.0.1:9000")
 ///     .open_url("http://127.0.0.1:9000")
 ///     .timeout(Duration::from_secs(1))
@@ -139,9 +139,9 @@ impl WechatClientBuilder {
             .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
         check_secret(&self.secret)?;
         let open_url = base_url("open_url", &self.open_url)?;
-        let mut hosts = vec![Host::new(base_url("api_url", &self.api_url)?)];
+        let mut hosts = vec![Host::new(&base_url("api_url", &self.api_url)?)];
         for url in &self.fallback_api_urls {
-            hosts.push(Host::new(base_url("fallback_api_urls", url)?));
+            hosts.push(Host::new(&base_url("fallback_api_urls", url)?));
         }
         for (name, timeout) in [
             ("connect_timeout", self.connect_timeout),
