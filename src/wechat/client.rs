@@ -238,6 +238,15 @@ impl WechatClient {
 
     /// The `jsapi_ticket` (`cgi-bin/ticket/getticket`), for an access token of the account.
     ///
+    /// ```no_run
+    /// # async fn run(wechat: &tower_wechat::WechatClient) -> Result<(), tower_wechat::Error> {
+    /// let account = wechat.stable_account_token(false).await?;
+    /// let ticket = wechat.jsapi_ticket(&account.access_token).await?.ticket;
+    /// # drop(ticket);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As said on [`WechatClient`].
     pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<TicketGrant, Error> {
