@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::{Router, http::HeaderMap, routing::get};
-use tower_wechat::simulator::{SimulatedUser, Simulator};
+use tower_wechat::simulator::SimulatedUser;
 
 use super::browser::{Reply, Rig};
 
@@ -19,8 +19,9 @@ fn link(rig: &Rig, scope: &str, rest: &str) -> String {
 
 impl Rig {
     async fn asking() -> Self {
-        let builder = Simulator::builder().settings(|settings| settings.auto_approve = false);
-        Self::with(builder.start().await.unwrap())
+        let rig = Self::start().await;
+        rig.sim.settings(|settings| settings.auto_approve = false);
+        rig
     }
 }
 

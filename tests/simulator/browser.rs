@@ -1,5 +1,8 @@
 //! A client that shows what is on the wire: no redirects followed, nothing interpreted.
 
+// Outside of a `#[test]`, clippy does not see that a panic here is a test's way to fail.
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use reqwest::{Client, Method, Response, redirect::Policy};
