@@ -4,8 +4,15 @@
 mod clock;
 mod credential;
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
+mod identity;
 mod keeper;
+mod layer;
 mod reaction;
+#[cfg(feature = "simulator")]
+#[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
+pub mod simulator;
 mod store;
 mod users;
 mod wechat;
@@ -15,6 +22,17 @@ pub use credential::{
     AccessToken, AppId, AppSecret, Freshness, InvalidIdentifier, Lifetime, RefreshToken, UserId,
 };
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use extract::MissingUser;
+pub use identity::{
+    CookieKeys, ExtensionIdentity, Identified, Identify, Identity, NoIdentity, RequestHead,
+    SessionCookie, TrustedHeader,
+};
+pub use layer::{
+    JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatLayer, WechatService,
+    WechatUser,
+};
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

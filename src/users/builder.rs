@@ -118,9 +118,9 @@ impl UserTokensBuilder {
             self.store,
             source,
         );
-        UserTokens {
+        UserTokens(Arc::new(Inner {
             keeper,
             wechat: self.wechat,
-        }
+        }))
     }
 }

@@ -104,7 +104,8 @@ impl UserTokens {
         }
         let settings = self.0.keeper.settings();
         let record = source::logged_in(grant, self.clock().now(), settings.margin);
-        self.0.keeper
+        self.0
+            .keeper
             .put(user.as_str(), record)
             .await
             .map(UserToken::new)
@@ -123,7 +124,8 @@ impl UserTokens {
         user: &UserId,
         refused: &AccessToken,
     ) -> Result<UserToken, Error> {
-        self.0.keeper
+        self.0
+            .keeper
             .report_refused(user.as_str(), refused)
             .await
             .map(UserToken::new)
