@@ -7,6 +7,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::error::Error;
 use crate::identity::RequestHead;
 use crate::layer::{JsonRejection, PassedWithoutUser, Reject, Rejection, WechatUser};
 
@@ -60,5 +61,19 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
         _state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
         Ok(parts.extensions.get::<WechatUser>().cloned())
+    }
+}
+
+/// Handlers may return the crate's errors: they are answered as the layer answers its own.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (method, uri, headers, extensions) = Default::default();
+        let head = RequestHead {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            extensions: &extensions,
+        };
+        JsonRejection::new().reject(&Rejection::from_error(&self), &head)
     }
 }

@@ -75,7 +75,7 @@ impl Rejection {
         }
     }
 
-    pub(super) fn from_error(error: &Error) -> Self {
+    pub(crate) fn from_error(error: &Error) -> Self {
         if error.kind() != ErrorKind::LoginRequired {
             tracing::warn!(code = error.kind().code(), %error, "a request found no usable token");
         }

@@ -140,11 +140,10 @@ impl WechatUser {
     ///
     /// # Errors
     /// As [`UserTokens::with_token`].
-    pub async fn with_token<T, E>(
-        &self,
-        call: impl AsyncFn(UserToken) -> Result<T, E>,
-    ) -> Result<T, E>
+    pub async fn with_token<T, E, F, Fut>(&self, call: F) -> Result<T, E>
     where
+        F: FnMut(UserToken) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: TokenRefusal + From<Error>,
     {
         self.users.with_token(&self.user_id()?, call).await
