@@ -2,14 +2,21 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod demo_process;
+pub mod http_client;
 pub mod redis_server;
+pub mod scene;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 /// A port that nobody listens on at the moment.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Waits until something holds, and fails with `what` when it does not in time.
