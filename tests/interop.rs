@@ -1,8 +1,6 @@
 //! A service in another language on the same Redis: it does what the published Spring Boot service
 //! does with the two hashes, and neither it nor the demo notices a difference.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 #[path = "interop/neighbours.rs"]
 mod neighbours;
 mod support;

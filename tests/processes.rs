@@ -1,8 +1,6 @@
 //! The demo as real processes: several of them on one real Redis, killed, stopped, cut off, set up
 //! wrongly, and asked what its contract says.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 #[path = "processes/contract.rs"]
 mod contract;
 #[path = "processes/crowds.rs"]
