@@ -213,3 +213,38 @@ async fn routes_that_need_no_user() {
     demo.me("oUser").await.has_token(&pair.access_token);
     assert_eq!(demo.get("/nothing-here", "oUser").await.status, 404);
 }
+
+/// What an operator counts: requests by outcome, renewals by result; never who it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_without_names() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Expired).await;
+    for _ in 0..3 {
+        assert_eq!(demo.me("oUser").await.status, 200);
+    }
+    demo.me("oStranger")
+        .await
+        .is_rejected(401, "login_required");
+    demo.me("tab\tinside").await.is_rejected(400, "bad_request");
+
+    let page = demo.ask(Asked::get("/metrics")).await.text;
+    for line in [
+        "wechat_requests_total{outcome=\"store\"} 1",
+        "wechat_requests_total{outcome=\"cache\"} 2",
+        "wechat_requests_total{outcome=\"login\"} 1",
+        "wechat_requests_total{outcome=\"rejected\"} 1",
+        "wechat_renewals_total{kind=\"user\",result=\"renewed\"} 1",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line}: {page}");
+    }
+    let current = scene.wechat.current_pair("oUser").unwrap();
+    for hidden in [
+        "oUser",
+        "oStranger",
+        &pair.refresh_token,
+        &current.access_token,
+    ] {
+        assert!(!page.contains(hidden), "{hidden}: {page}");
+    }
+}
