@@ -6,6 +6,9 @@ mod credential;
 mod error;
 mod keeper;
 mod reaction;
+#[cfg(feature = "simulator")]
+#[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
+pub mod simulator;
 mod store;
 mod users;
 mod wechat;

@@ -1,0 +1,83 @@
+//! WeChat, simulated, on a port of its own.
+//!
+//! ```text
+//! LISTEN=127.0.0.1:8000 WECHAT_APPID=wx... WECHAT_SECRET=... \
+//!     cargo run --features simulator --example simulator
+//! ```
+//!
+//! The first line on stdout is `listening on http://ADDR`. How to steer it is in the
+//! documentation of `tower_wechat::simulator`.
+
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use tower_wechat::simulator::Simulator;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("{sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let listen = variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:8000".to_owned());
+    let mut builder = Simulator::builder().listen(&listen);
+    match (variable("WECHAT_APPID")?, variable("WECHAT_SECRET")?) {
+        (Some(app_id), Some(secret)) => builder = builder.app(app_id, secret),
+        (None, None) => {}
+        _ => return Err("Set WECHAT_APPID and WECHAT_SECRET both, or neither.".to_owned()),
+    }
+    let stop = stop_signal().map_err(|error| format!("Cannot wait for signals: {error}."))?;
+    let sim = builder
+        .start()
+        .await
+        .map_err(|error| format!("Cannot listen on LISTEN={listen}: {error}."))?;
+
+    let mut stdout = io::stdout();
+    // Nobody may be reading; the simulator is of use all the same.
+    let _ = writeln!(stdout, "listening on {}", sim.url());
+    let _ = writeln!(stdout, "appid {} secret {}", sim.app_id(), sim.app_secret());
+    let _ = stdout.flush();
+
+    stop.await;
+    sim.stop().await;
+    Ok(())
+}
+
+/// An environment variable; an empty one counts as unset.
+fn variable(name: &str) -> Result<Option<String>, String> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8.")),
+    }
+}
+
+/// Resolves on SIGTERM or ctrl-c. The handlers are in place when this returns.
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

@@ -1,0 +1,90 @@
+//! How a simulator is set up and started.
+
+use std::{io, sync::Arc};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Simulator, http,
+    settings::Settings,
+    world::{Shared, World},
+};
+
+/// Options of a [`Simulator`]; made by [`Simulator::builder`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use tower_wechat::simulator::Simulator;
+///
+/// let sim = Simulator::builder()
+///     .app("wx5a6b7c8d9e0f1a2b", "a secret")
+///     .settings(|settings| settings.auto_approve = false)
+///     .start()
+///     .await?;
+/// assert_eq!(sim.app_id(), "wx5a6b7c8d9e0f1a2b");
+/// # sim.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    app_id: String,
+    app_secret: String,
+    listen: String,
+    settings: Settings,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            app_id: "wx0123456789abcdef".to_owned(),
+            app_secret: "0123456789abcdef0123456789abcdef".to_owned(),
+            listen: "127.0.0.1:0".to_owned(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// The appid and the secret of the account. Default: a pair of WeChat's form.
+    pub fn app(mut self, app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
+        self.app_id = app_id.into();
+        self.app_secret = app_secret.into();
+        self
+    }
+
+    /// The address to listen on, `HOST:PORT`. Default: `127.0.0.1:0`, which takes a free port.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// Changes the settings it starts with.
+    pub fn settings<R>(mut self, change: impl FnOnce(&mut Settings) -> R) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Starts the server in the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, or cannot be listened on.
+    pub async fn start(self) -> io::Result<Simulator> {
+        let listener = TcpListener::bind(&self.listen).await?;
+        let address = listener.local_addr()?;
+        let world = World::new(self.app_id.clone(), self.app_secret.clone(), self.settings);
+        let shared = Arc::new(Shared::new(world));
+        let finish = CancellationToken::new();
+        let server = http::serve(listener, &shared, finish.clone());
+        Ok(Simulator {
+            url: format!("http://{address}"),
+            app_id: self.app_id,
+            app_secret: self.app_secret,
+            shared,
+            finish,
+            server: Some(server),
+        })
+    }
+}

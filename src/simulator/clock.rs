@@ -1,0 +1,62 @@
+//! The simulator's time: the system's, plus an offset that only grows.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A century. More than any test needs, and far from where time arithmetic overflows.
+pub(super) const FURTHEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Seconds that Beijing, where WeChat's days begin, is ahead of UTC.
+const BEIJING_OFFSET_SECS: u64 = 8 * 3600;
+
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    offset: Duration,
+}
+
+impl Clock {
+    /// Time since the Unix epoch, as the simulator sees it.
+    pub(super) fn now(&self) -> Duration {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            + self.offset
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.offset = self.offset.saturating_add(by).min(FURTHEST);
+    }
+
+    pub(super) fn offset(&self) -> Duration {
+        self.offset
+    }
+}
+
+/// The number of the day in Beijing. Daily quotas are assumed to be given back at its start.
+pub(super) fn beijing_day(now: Duration) -> u64 {
+    (now.as_secs() + BEIJING_OFFSET_SECS) / (24 * 3600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_in_beijing() {
+        // 2024-01-01 16:00:00 UTC is 2024-01-02 00:00:00 in Beijing.
+        let midnight = Duration::from_secs(1_704_124_800);
+        assert_eq!(
+            beijing_day(midnight),
+            beijing_day(midnight - Duration::from_secs(1)) + 1
+        );
+    }
+
+    #[test]
+    fn time_moves_forward_and_never_overflows() {
+        let mut clock = Clock::default();
+        let before = clock.now();
+        clock.advance(Duration::from_secs(60));
+        assert!(clock.now() >= before + Duration::from_secs(60));
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.offset(), FURTHEST);
+    }
+}

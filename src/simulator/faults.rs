@@ -1,0 +1,243 @@
+//! Troubles on order: what a call meets instead of, or before, its answer.
+
+use std::{fmt, time::Duration};
+
+/// A trouble that calls of one path meet.
+///
+/// Without an effect it does nothing. A delay comes first and goes with every other effect. If
+/// several effects are set, the first of these counts: reset, hang, lost reply, body, errcode,
+/// status.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// use tower_wechat::simulator::{Fault, Simulator};
+///
+/// let sim = Simulator::start().await?;
+/// // The next two refreshes take a second and then find WeChat busy.
+/// let busy = Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_secs(1)).errcode(-1);
+/// sim.inject(busy.times(2));
+/// # sim.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[must_use = "a fault does nothing until it is injected"]
+pub struct Fault {
+    pub(super) path: String,
+    pub(super) delay: Duration,
+    pub(super) effect: Effects,
+    pub(super) times: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    pub(super) reset: bool,
+    pub(super) hang: bool,
+    pub(super) lose_reply: bool,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) errcode: Option<i64>,
+    pub(super) status: Option<u16>,
+}
+
+/// What happens to one call, after the delay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// The answer that it would have had.
+    Nothing,
+    /// The call does its work and the connection breaks before the reply.
+    LoseReply,
+    /// The connection breaks at once.
+    Reset,
+    /// No answer until the simulator stops.
+    Hang,
+    /// WeChat's error.
+    Errcode { errcode: i64, status: u16 },
+    /// These bytes.
+    Body { body: Vec<u8>, status: u16 },
+}
+
+impl Fault {
+    /// A fault that hits calls of exactly this path, without the query, or of every path for
+    /// `"*"`.
+    pub fn on(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            delay: Duration::ZERO,
+            effect: Effects::default(),
+            times: None,
+        }
+    }
+
+    /// Waits before anything else happens. Alone: the call is then answered as ever.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Answers with this errcode and WeChat's text for it.
+    pub fn errcode(mut self, errcode: i64) -> Self {
+        self.effect.errcode = Some(errcode);
+        self
+    }
+
+    /// Answers with this HTTP status: alone with an empty body, or else with the errcode or body
+    /// that was asked for. A number that is no final status (200 to 599) becomes 500.
+    pub fn status(mut self, status: u16) -> Self {
+        self.effect.status = Some(if (200..600).contains(&status) {
+            status
+        } else {
+            500
+        });
+        self
+    }
+
+    /// Answers with this text as the body.
+    pub fn body(self, body: impl Into<String>) -> Self {
+        self.body_bytes(body.into().into_bytes())
+    }
+
+    /// Answers with these bytes as the body, be they text or not.
+    pub fn body_bytes(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.effect.body = Some(body.into());
+        self
+    }
+
+    /// Resets the TCP connection before the first byte of an answer; the call does nothing.
+    pub fn reset(mut self) -> Self {
+        self.effect.reset = true;
+        self
+    }
+
+    /// Lets the call do its work, and resets the TCP connection before the first byte of the
+    /// answer: the caller cannot know what became of it.
+    pub fn lose_reply(mut self) -> Self {
+        self.effect.lose_reply = true;
+        self
+    }
+
+    /// Never answers; the call does nothing. The connection ends when the simulator stops.
+    pub fn hang(mut self) -> Self {
+        self.effect.hang = true;
+        self
+    }
+
+    /// How many calls it hits. Default: all, until [`Simulator::clear_faults`].
+    ///
+    /// [`Simulator::clear_faults`]: super::Simulator::clear_faults
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn effect(&self) -> Effect {
+        let Effects {
+            reset,
+            hang,
+            lose_reply,
+            body,
+            errcode,
+            status,
+        } = self.effect.clone();
+        match (body, errcode) {
+            _ if reset => Effect::Reset,
+            _ if hang => Effect::Hang,
+            _ if lose_reply => Effect::LoseReply,
+            (Some(body), _) => Effect::Body {
+                body,
+                status: status.unwrap_or(200),
+            },
+            (None, Some(errcode)) => Effect::Errcode {
+                errcode,
+                status: status.unwrap_or(200),
+            },
+            (None, None) => status.map_or(Effect::Nothing, |status| Effect::Body {
+                body: Vec::new(),
+                status,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fault")
+            .field("path", &self.path)
+            .field("delay", &self.delay)
+            .field("effect", &self.effect())
+            .field("times", &self.times)
+            .finish()
+    }
+}
+
+/// The faults that are set up.
+#[derive(Debug, Default)]
+pub(super) struct FaultBook {
+    faults: Vec<Fault>,
+}
+
+impl FaultBook {
+    pub(super) fn add(&mut self, fault: Fault) {
+        if fault.times != Some(0) {
+            self.faults.push(fault);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.faults.clear();
+    }
+
+    pub(super) fn all(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// What a call of this path meets. Counted faults come first, in the order they were added;
+    /// of the others the newest counts, so that a new one takes the place of the old.
+    pub(super) fn hit(&mut self, path: &str) -> Option<(Duration, Effect)> {
+        let meets = |fault: &Fault| fault.path == path || fault.path == "*";
+        let counted = self
+            .faults
+            .iter()
+            .position(|fault| meets(fault) && fault.times.is_some());
+        let place = counted.or_else(|| self.faults.iter().rposition(meets))?;
+        let fault = self.faults.get_mut(place)?;
+        let met = (fault.delay, fault.effect());
+        if let Some(times) = &mut fault.times {
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                drop(self.faults.remove(place));
+            }
+        }
+        Some(met)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errcode(book: &mut FaultBook, path: &str) -> Option<i64> {
+        match book.hit(path)?.1 {
+            Effect::Errcode { errcode, .. } => Some(errcode),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn counted_faults_queue_before_the_newest_of_the_others() {
+        let mut book = FaultBook::default();
+        for fault in [
+            Fault::on("/a").errcode(1),
+            Fault::on("/a").errcode(2).times(1),
+            Fault::on("/a").errcode(3).times(2),
+            Fault::on("/a").errcode(4),
+            Fault::on("/b").errcode(5),
+        ] {
+            book.add(fault);
+        }
+        let hits: Vec<_> = (0..5).map(|_| errcode(&mut book, "/a")).collect();
+        assert_eq!(hits, [Some(2), Some(3), Some(3), Some(4), Some(4)]);
+        assert_eq!(errcode(&mut book, "/c"), None);
+    }
+}

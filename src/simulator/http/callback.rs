@@ -1,0 +1,50 @@
+//! The stranger who fetches the callback: WeChat's servers were seen to open the URLs that their
+//! users open, from other addresses and without cookies.
+
+use std::time::Duration;
+
+use axum::http::Uri;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// How long the user's own request waits for the stranger's at most.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How much of the answer is read, in bytes.
+const READ_AT_MOST: u64 = 64 * 1024;
+
+/// Fetches an `http://` URL and forgets the answer. Others are not fetched.
+pub(super) async fn fetch_without_cookies(url: &str) {
+    // That nobody answers, or too slowly, is the stranger's trouble and not the user's.
+    let _ = tokio::time::timeout(PATIENCE, fetch(url)).await;
+}
+
+async fn fetch(url: &str) -> Option<()> {
+    let url = url.split('#').next()?;
+    let uri: Uri = url.parse().ok()?;
+    if uri.scheme_str() != Some("http") {
+        return None;
+    }
+    let authority = uri.authority()?;
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    let target = uri.path_and_query()?;
+    let mut stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80)))
+        .await
+        .ok()?;
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: Mozilla/5.0\r\nAccept: \
+         text/html\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    stream
+        .take(READ_AT_MOST)
+        .read_to_end(&mut answer)
+        .await
+        .ok()?;
+    Some(())
+}

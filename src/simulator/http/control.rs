@@ -1,0 +1,316 @@
+//! `/_sim`: how a test steers the simulator from outside.
+
+use std::{fmt::Display, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::{Sim, sns::TokenReply};
+use crate::simulator::{
+    clock::FURTHEST, faults::Fault, settings::Change, users::SimulatedUser, world::Shared,
+};
+
+pub(super) fn routes() -> Router<std::sync::Arc<Shared>> {
+    Router::new()
+        .route("/_sim/calls", get(calls).delete(reset_calls))
+        .route(
+            "/_sim/faults",
+            get(faults).post(add_fault).delete(clear_faults),
+        )
+        .route("/_sim/clock", get(clock).post(advance))
+        .route("/_sim/settings", get(settings).post(change_settings))
+        .route("/_sim/users", get(users).post(add_user))
+        .route("/_sim/sign_in", post(sign_in))
+        .route("/_sim/password_change", post(change_password))
+        .route("/_sim/{*path}", axum::routing::any(no_such_route))
+}
+
+/// 400 with a sentence.
+#[derive(Debug)]
+struct BadRequest(String);
+
+impl<T: Display> From<T> for BadRequest {
+    fn from(reason: T) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+impl IntoResponse for BadRequest {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "error": self.0 }));
+        (StatusCode::BAD_REQUEST, body).into_response()
+    }
+}
+
+/// The body as JSON, whatever its content type says: `curl -d` calls it a form.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadRequest> {
+    serde_json::from_slice(body)
+        .map_err(|error| BadRequest(format!("the body is not what this route takes: {error}")))
+}
+
+async fn no_such_route() -> Response {
+    let routes = "there is no such control route, or not with this method; there are calls, \
+                  faults, clock, settings, users, sign_in and password_change";
+    (StatusCode::NOT_FOUND, Json(json!({ "error": routes }))).into_response()
+}
+
+async fn calls(State(shared): Sim) -> Response {
+    Json(&shared.world().calls).into_response()
+}
+
+async fn reset_calls(State(shared): Sim) -> StatusCode {
+    shared.world().calls.clear();
+    StatusCode::NO_CONTENT
+}
+
+/// A fault as JSON, both ways.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultForm {
+    path: String,
+    #[serde(default)]
+    delay_ms: Option<u64>,
+    #[serde(default)]
+    errcode: Option<i64>,
+    #[serde(default)]
+    status: Option<u16>,
+    #[serde(default)]
+    body: Option<String>,
+    /// For bodies that are not text.
+    #[serde(default)]
+    body_base64: Option<String>,
+    #[serde(default)]
+    reset: bool,
+    #[serde(default)]
+    hang: bool,
+    #[serde(default)]
+    lose_reply: bool,
+    #[serde(default)]
+    times: Option<u64>,
+}
+
+impl FaultForm {
+    fn of(fault: &Fault) -> Self {
+        let effect = &fault.effect;
+        let text = effect
+            .body
+            .as_ref()
+            .map(|body| String::from_utf8(body.clone()));
+        let (body, body_base64) = match text {
+            None => (None, None),
+            Some(Ok(text)) => (Some(text), None),
+            Some(Err(bytes)) => (None, Some(BASE64.encode(bytes.as_bytes()))),
+        };
+        Self {
+            path: fault.path.clone(),
+            delay_ms: (!fault.delay.is_zero())
+                .then(|| u64::try_from(fault.delay.as_millis()).unwrap_or(u64::MAX)),
+            errcode: effect.errcode,
+            status: effect.status,
+            body,
+            body_base64,
+            reset: effect.reset,
+            hang: effect.hang,
+            lose_reply: effect.lose_reply,
+            times: fault.times,
+        }
+    }
+
+    /// Refuses what cannot be meant: a fault that hits nothing, does nothing, or several things
+    /// of which only one can happen.
+    fn fault(self) -> Result<Fault, BadRequest> {
+        let answers = self.errcode.is_some() || self.status.is_some();
+        let bodies = [
+            self.body.is_some(),
+            self.body_base64.is_some(),
+            self.errcode.is_some(),
+        ];
+        let breaks = [self.reset, self.hang, self.lose_reply];
+        let number_of = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
+        let (bodies, breaks) = (number_of(&bodies), number_of(&breaks));
+        if self.path != "*" && (!self.path.starts_with('/') || self.path.contains('?')) {
+            return Err("`path` must be a path without a query, or \"*\" for all".into());
+        }
+        if self.path.starts_with(super::CONTROL) {
+            return Err("control routes have no faults".into());
+        }
+        if self.delay_ms.is_none() && !answers && bodies + breaks == 0 {
+            return Err(
+                "the fault does nothing: give `delay_ms`, `errcode`, `status`, `body`, \
+                        `reset`, `hang` or `lose_reply`"
+                    .into(),
+            );
+        }
+        if bodies > 1 || breaks > 1 || (breaks == 1 && (answers || bodies > 0)) {
+            return Err(
+                "only one of `errcode`, `body`, `body_base64`, `reset`, `hang` and \
+                        `lose_reply` can happen, and `status` goes with the first three"
+                    .into(),
+            );
+        }
+        if self
+            .status
+            .is_some_and(|status| !(200..600).contains(&status))
+        {
+            return Err("`status` must be from 200 to 599".into());
+        }
+        if self.times == Some(0) {
+            return Err("`times` must be at least 1; leave it out for all calls".into());
+        }
+        let mut fault = Fault::on(self.path);
+        fault.delay = Duration::from_millis(self.delay_ms.unwrap_or(0));
+        if fault.delay > Duration::from_secs(24 * 3600) {
+            return Err("`delay_ms` is longer than a day".into());
+        }
+        fault.times = self.times;
+        fault.effect.reset = self.reset;
+        fault.effect.hang = self.hang;
+        fault.effect.lose_reply = self.lose_reply;
+        fault.effect.errcode = self.errcode;
+        fault.effect.status = self.status;
+        fault.effect.body = match (self.body, self.body_base64) {
+            (Some(text), _) => Some(text.into_bytes()),
+            (None, Some(coded)) => Some(
+                BASE64
+                    .decode(coded)
+                    .map_err(|error| BadRequest(format!("`body_base64` is no Base64: {error}")))?,
+            ),
+            (None, None) => None,
+        };
+        Ok(fault)
+    }
+}
+
+async fn faults(State(shared): Sim) -> Response {
+    let faults: Vec<_> = shared
+        .world()
+        .faults
+        .all()
+        .iter()
+        .map(FaultForm::of)
+        .collect();
+    Json(faults).into_response()
+}
+
+async fn add_fault(State(shared): Sim, body: Bytes) -> Result<Response, BadRequest> {
+    let fault = read::<FaultForm>(&body)?.fault()?;
+    let shown = FaultForm::of(&fault);
+    shared.world().faults.add(fault);
+    Ok(Json(shown).into_response())
+}
+
+async fn clear_faults(State(shared): Sim) -> StatusCode {
+    shared.world().faults.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn clock(State(shared): Sim) -> Response {
+    let world = shared.world();
+    let (now, offset) = (world.now().as_secs(), world.clock.offset().as_secs());
+    Json(json!({ "now_secs": now, "advanced_secs": offset })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    advance_secs: u64,
+}
+
+async fn advance(shared: Sim, body: Bytes) -> Result<Response, BadRequest> {
+    let by = Duration::from_secs(read::<Advance>(&body)?.advance_secs);
+    if by > FURTHEST {
+        return Err("`advance_secs` is longer than a hundred years".into());
+    }
+    shared.world().clock.advance(by);
+    Ok(clock(shared).await)
+}
+
+async fn settings(State(shared): Sim) -> Response {
+    Json(shared.world().settings.shown()).into_response()
+}
+
+async fn change_settings(shared: Sim, body: Bytes) -> Result<Response, BadRequest> {
+    let change: Change = read(&body)?;
+    change.apply(&mut shared.world().settings)?;
+    Ok(settings(shared).await)
+}
+
+async fn users(State(shared): Sim) -> Response {
+    Json(shared.world().users.all()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserForm {
+    openid: Option<String>,
+    nickname: Option<String>,
+    unionid: Option<String>,
+    snapshot: Option<bool>,
+    subscribed: Option<bool>,
+}
+
+async fn add_user(State(shared): Sim, body: Bytes) -> Result<Response, BadRequest> {
+    let form: UserForm = read(&body)?;
+    let mut user = form
+        .openid
+        .map_or_else(SimulatedUser::random, SimulatedUser::new);
+    check_openid(user.openid())?;
+    if let Some(nickname) = form.nickname {
+        user = user.nickname(nickname);
+    }
+    if let Some(unionid) = form.unionid {
+        user = user.unionid(unionid);
+    }
+    let user = user
+        .snapshot(form.snapshot.unwrap_or(false))
+        .subscribed(form.subscribed.unwrap_or(true));
+    let mut world = shared.world();
+    world.users.choose(user.openid());
+    world.users.put(user.clone());
+    Ok(Json(user).into_response())
+}
+
+fn check_openid(openid: &str) -> Result<(), BadRequest> {
+    if openid.is_empty() {
+        Err("`openid` is empty".into())
+    } else {
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignIn {
+    openid: String,
+    scope: Option<String>,
+}
+
+async fn sign_in(State(shared): Sim, body: Bytes) -> Result<Response, BadRequest> {
+    let SignIn { openid, scope } = read(&body)?;
+    check_openid(&openid)?;
+    let mut world = shared.world();
+    let now = world.now();
+    let pair = world.sign_in(&openid, scope.as_deref().unwrap_or("snsapi_userinfo"));
+    Ok(Json(TokenReply::of_exchange(pair, &world, now)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordChange {
+    openid: String,
+}
+
+async fn change_password(State(shared): Sim, body: Bytes) -> Result<StatusCode, BadRequest> {
+    let PasswordChange { openid } = read(&body)?;
+    shared.world().user_tokens.change_password(&openid);
+    Ok(StatusCode::NO_CONTENT)
+}

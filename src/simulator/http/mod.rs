@@ -1,0 +1,138 @@
+//! The HTTP face: routes, and the gate that every call passes.
+
+mod authorize;
+mod callback;
+mod cgi_bin;
+mod consent;
+mod control;
+mod listener;
+mod params;
+mod reply;
+mod sns;
+
+use std::{future::IntoFuture, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use self::listener::{Listener, Peer};
+use super::{faults::Effect, refusal::Refusal, world::Shared};
+
+type Sim = State<Arc<Shared>>;
+
+/// Where the control routes live. They are not calls of WeChat: not counted, never faulty.
+const CONTROL: &str = "/_sim/";
+
+/// Serves until `finish` is cancelled and the calls in progress are done, or until the shared
+/// `stopped` is cancelled.
+pub(super) fn serve(
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    finish: CancellationToken,
+) -> JoinHandle<()> {
+    let listener = Listener::new(listener, shared.stopped.clone());
+    let service = router(Arc::clone(shared)).into_make_service_with_connect_info::<Peer>();
+    let server = axum::serve(listener, service)
+        .with_graceful_shutdown(async move { finish.cancelled().await });
+    tokio::spawn(async move {
+        // It has no error: the listener waits and tries again when it cannot accept.
+        let _ = server.into_future().await;
+    })
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/connect/oauth2/authorize", any(authorize::in_wechat))
+        .route("/connect/qrconnect", any(authorize::qr_code))
+        .route("/sns/oauth2/access_token", any(sns::access_token))
+        .route("/sns/oauth2/refresh_token", any(sns::refresh_token))
+        .route("/sns/userinfo", any(sns::userinfo))
+        .route("/sns/auth", any(sns::auth))
+        .route("/cgi-bin/token", any(cgi_bin::token))
+        .route("/cgi-bin/stable_token", any(cgi_bin::stable_token))
+        .route("/cgi-bin/ticket/getticket", any(cgi_bin::getticket))
+        .route("/cgi-bin/user/info", any(cgi_bin::user_info))
+        .route(
+            "/cgi-bin/message/template/send",
+            any(cgi_bin::template_send),
+        )
+        .route(
+            "/cgi-bin/get_api_domain_ip",
+            any(cgi_bin::get_api_domain_ip),
+        )
+        .route("/cgi-bin/clear_quota", any(cgi_bin::clear_quota))
+        .route("/cgi-bin/clear_quota/v2", any(cgi_bin::clear_quota_v2))
+        .merge(control::routes())
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), gate))
+        .with_state(shared)
+}
+
+/// Counts the call and lets it meet its fault, if one waits for it.
+async fn gate(
+    State(shared): Sim,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    if path.starts_with(CONTROL) {
+        return next.run(request).await;
+    }
+    let fault = {
+        let mut world = shared.world();
+        world.count(&path);
+        world.faults.hit(&path)
+    };
+    let Some((delay, effect)) = fault else {
+        return next.run(request).await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = shared.stopped.cancelled() => return peer.reset(),
+    }
+    match effect {
+        Effect::Nothing => next.run(request).await,
+        Effect::LoseReply => {
+            next.run(request).await;
+            peer.reset()
+        }
+        Effect::Reset => peer.reset(),
+        Effect::Hang => {
+            shared.stopped.cancelled().await;
+            peer.reset()
+        }
+        Effect::Errcode { errcode, status } => {
+            let answer = reply::refuse(&path, &Refusal::new(errcode), shared.world().now());
+            with_status(answer, status)
+        }
+        Effect::Body { body, status } => {
+            let content_type = reply::content_type(&path);
+            with_status(([content_type], body).into_response(), status)
+        }
+    }
+}
+
+fn with_status(mut response: Response, status: u16) -> Response {
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+/// WeChat answers 40066 where an API's path is misspelt.
+async fn unknown(State(shared): Sim, request: Request) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/cgi-bin/") || path.starts_with("/sns/") {
+        reply::refuse(path, &Refusal::new(40066), shared.world().now())
+    } else {
+        (StatusCode::NOT_FOUND, "the simulator has nothing here\n").into_response()
+    }
+}

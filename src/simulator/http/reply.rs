@@ -1,0 +1,95 @@
+//! Replies as WeChat writes them: HTTP 200 for errors too, and peculiar content types.
+
+use std::{io, time::Duration};
+
+use axum::{
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
+
+use crate::simulator::refusal::Refusal;
+
+/// WeChat's content type for JSON: `text/plain` on `/sns`, and elsewhere one with `encoding`
+/// where the standard has `charset`, as reported against several SDKs.
+pub(super) fn content_type(path: &str) -> (HeaderName, &'static str) {
+    let value = if path.starts_with("/sns/") {
+        "text/plain"
+    } else {
+        "application/json; encoding=utf-8"
+    };
+    (header::CONTENT_TYPE, value)
+}
+
+#[derive(Serialize)]
+struct Errcode {
+    errcode: i64,
+    errmsg: String,
+}
+
+/// WeChat's error, with HTTP 200.
+pub(super) fn refuse(path: &str, refusal: &Refusal, now: Duration) -> Response {
+    let body = Errcode {
+        errcode: refusal.errcode,
+        errmsg: refusal.errmsg(now),
+    };
+    json(path, &body)
+}
+
+/// What a call answers: its reply, or WeChat's error.
+pub(super) fn answer<T: Serialize>(
+    path: &str,
+    result: Result<T, Refusal>,
+    now: Duration,
+) -> Response {
+    match result {
+        Ok(reply) => json(path, &reply),
+        Err(refusal) => refuse(path, &refusal, now),
+    }
+}
+
+fn json<T: Serialize>(path: &str, reply: &T) -> Response {
+    let mut body = Vec::new();
+    match reply.serialize(&mut Serializer::with_formatter(&mut body, WeChatFormatter)) {
+        Ok(()) => ([content_type(path)], body).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// JSON with WeChat's habits: `/` is escaped, and control characters are not (SDKs saw raw bytes
+/// such as 0x07 and 0x14 in nicknames).
+struct WeChatFormatter;
+
+impl Formatter for WeChatFormatter {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
+    where
+        W: ?Sized + io::Write,
+    {
+        writer.write_all(fragment.replace('/', "\\/").as_bytes())
+    }
+
+    fn write_char_escape<W>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()>
+    where
+        W: ?Sized + io::Write,
+    {
+        match escape {
+            CharEscape::AsciiControl(byte) => writer.write_all(&[byte]),
+            other => CompactFormatter.write_char_escape(writer, other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_are_escaped_and_control_characters_are_not() {
+        let mut body = Vec::new();
+        "a/b\u{7}\"c"
+            .serialize(&mut Serializer::with_formatter(&mut body, WeChatFormatter))
+            .unwrap();
+        assert_eq!(body, b"\"a\\/b\x07\\\"c\"");
+    }
+}

@@ -1,0 +1,44 @@
+//! Strings that look like WeChat's. They need to be unique, not secret: nothing real is behind
+//! them.
+
+use std::time::Duration;
+
+const WORD: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+const ALPHANUMERIC: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+fn pick(alphabet: &[u8], length: usize) -> String {
+    (0..length)
+        .map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())]))
+        .collect()
+}
+
+/// An access token, a refresh token: a decimal prefix, an underscore, many characters.
+pub(super) fn token() -> String {
+    format!("83_{}", pick(WORD, 100))
+}
+
+/// A `jsapi_ticket`, which has no prefix.
+pub(super) fn ticket() -> String {
+    pick(WORD, 86)
+}
+
+/// A code of the authorize page: 32 characters that begin with a digit.
+pub(super) fn code() -> String {
+    format!("0{}", pick(ALPHANUMERIC, 31))
+}
+
+/// An openid or unionid: `o` and 27 more characters.
+pub(super) fn openid() -> String {
+    format!("o{}", pick(WORD, 27))
+}
+
+/// The id of a request at the end of an errmsg: `6114eeb9-0032c16a-61fbf7ce`. Its first part is
+/// the time in seconds.
+pub(super) fn rid(now: Duration) -> String {
+    format!(
+        "{:08x}-{:08x}-{:08x}",
+        now.as_secs() & 0xffff_ffff,
+        fastrand::u32(..),
+        fastrand::u32(..)
+    )
+}

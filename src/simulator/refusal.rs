@@ -1,0 +1,128 @@
+//! WeChat's errors: a number, its real text, and the id of the request.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::random;
+
+/// A call that WeChat refuses. It becomes HTTP 200 with `{"errcode": …, "errmsg": …}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) errcode: i64,
+    text: Option<String>,
+}
+
+impl Refusal {
+    pub(super) const fn new(errcode: i64) -> Self {
+        Self {
+            errcode,
+            text: None,
+        }
+    }
+
+    /// 40164, in the form seen on the wire since 2021: an IPv4 address is told twice, the second
+    /// time mapped into IPv6.
+    pub(super) fn ip_not_listed(ip: IpAddr) -> Self {
+        let mapped = match ip {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let text = format!("invalid ip {ip} ipv6 {mapped}, not in whitelist");
+        Self {
+            errcode: 40164,
+            text: Some(text),
+        }
+    }
+
+    /// The errmsg with ` rid: …` at its end, as every refusal has it. Success has none.
+    pub(super) fn errmsg(&self, now: Duration) -> String {
+        let text = self
+            .text
+            .as_deref()
+            .unwrap_or_else(|| text_of(self.errcode));
+        if self.errcode == 0 {
+            text.to_owned()
+        } else {
+            format!("{text} rid: {}", random::rid(now))
+        }
+    }
+}
+
+/// The text that WeChat sends with an errcode, from its global list of error codes and, where
+/// replies on the wire say it differently, from those.
+fn text_of(errcode: i64) -> &'static str {
+    match errcode {
+        -1000 | -1 => "system error",
+        0 => "ok",
+        40001 => {
+            "invalid credential, access_token is invalid or not latest, could get access_token by \
+             getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
+        }
+        40002 => "invalid grant_type",
+        40003 => "invalid openid",
+        40013 => "invalid appid",
+        40014 => "invalid access_token",
+        40029 => "invalid code",
+        40030 => "invalid refresh_token",
+        40037 => "invalid template_id",
+        40066 => "invalid url",
+        40097 => "invalid args",
+        40125 => "invalid appsecret",
+        40163 => "code been used",
+        40164 => "invalid ip, not in whitelist",
+        40226 => "high risk user, code blocked",
+        40243 => "appsecret is frozen",
+        41001 => "access_token missing",
+        41002 => "appid missing",
+        41003 => "refresh_token missing",
+        41004 => "appsecret missing",
+        41008 => "missing code",
+        41009 => "missing openid",
+        42001 => "access_token expired",
+        42002 => "refresh_token expired",
+        42003 => "code expired",
+        42007 => "access_token and refresh_token exception",
+        43001 => "require GET method",
+        43002 => "require POST method",
+        43003 => "require https",
+        43004 => "require subscribe",
+        44002 => "empty post data",
+        45009 => "reach max api daily quota limit",
+        45011 => "api minute-quota reach limit, must slower, retry next minute",
+        47001 => "data format error",
+        48001 => "api unauthorized",
+        48004 => "api forbidden for irregularities, view detail on mp.weixin.qq.com",
+        48006 => "forbid to clear quota because of reaching the limit",
+        50001 => "user unauthorized",
+        50002 => "user limited",
+        50004 => "token api forbidden",
+        50007 => "account is frozen",
+        61004 => "access clientip is not registered",
+        89503 => "this ip is waiting for the confirmation of the administrator",
+        89506 => "this ip was refused twice by the administrator, not allowed within 24 hours",
+        89507 => "this ip was refused by the administrator, not allowed within 1 hour",
+        _ => "simulated error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_is_told_twice() {
+        let errmsg = Refusal::ip_not_listed([1, 2, 3, 4].into()).errmsg(Duration::ZERO);
+        assert!(
+            errmsg.starts_with("invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist rid: "),
+            "{errmsg}"
+        );
+    }
+
+    #[test]
+    fn a_rid_has_three_groups_of_eight() {
+        let errmsg = Refusal::new(40029).errmsg(Duration::from_secs(0x6114_eeb9));
+        let rid = errmsg.strip_prefix("invalid code rid: ").unwrap();
+        assert!(rid.starts_with("6114eeb9-"));
+        assert_eq!(rid.len(), 26);
+        assert!(rid.split('-').all(|group| group.len() == 8));
+    }
+}

@@ -1,0 +1,160 @@
+//! The people who use the simulated account.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::random;
+
+/// Somebody who can sign in.
+///
+/// ```
+/// use tower_wechat::simulator::SimulatedUser;
+///
+/// let user = SimulatedUser::new("oAlice0000000000000000000000")
+///     .nickname("Alice")
+///     .unionid("uAlice0000000000000000000000");
+/// assert_eq!(user.openid(), "oAlice0000000000000000000000");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SimulatedUser {
+    openid: String,
+    nickname: String,
+    unionid: Option<String>,
+    snapshot: bool,
+    subscribed: bool,
+}
+
+impl SimulatedUser {
+    /// A user with this openid, who follows the account and has no unionid.
+    ///
+    /// WeChat issues one openid per account and user, whether or not the user follows the
+    /// account (documentation of `sns/oauth2/access_token`).
+    pub fn new(openid: impl Into<String>) -> Self {
+        Self {
+            openid: openid.into(),
+            nickname: "微信用户".to_owned(),
+            unionid: None,
+            snapshot: false,
+            subscribed: true,
+        }
+    }
+
+    /// A user with an openid of WeChat's form: `o` and 27 more characters.
+    pub fn random() -> Self {
+        Self::new(random::openid())
+    }
+
+    /// The name that `sns/userinfo` tells. Control characters in it reach the wire as they are,
+    /// without the escaping that JSON demands, as SDKs saw it in WeChat's replies.
+    #[must_use]
+    pub fn nickname(mut self, nickname: impl Into<String>) -> Self {
+        self.nickname = nickname.into();
+        self
+    }
+
+    /// The id that is the same across the applications of one owner. WeChat tells it only under
+    /// `snsapi_userinfo` (documentation of `sns/oauth2/access_token`).
+    #[must_use]
+    pub fn unionid(mut self, unionid: impl Into<String>) -> Self {
+        self.unionid = Some(unionid.into());
+        self
+    }
+
+    /// Makes them a virtual user of WeChat's snapshot mode (快照页): a code exchange says
+    /// `is_snapshotuser: 1`. Default: no.
+    #[must_use]
+    pub fn snapshot(mut self, snapshot: bool) -> Self {
+        self.snapshot = snapshot;
+        self
+    }
+
+    /// Whether they follow the account. Template messages to others are refused with 43004.
+    /// Default: yes.
+    #[must_use]
+    pub fn subscribed(mut self, subscribed: bool) -> Self {
+        self.subscribed = subscribed;
+        self
+    }
+
+    /// Their openid.
+    pub fn openid(&self) -> &str {
+        &self.openid
+    }
+
+    /// Their name.
+    pub fn name(&self) -> &str {
+        &self.nickname
+    }
+
+    pub(super) fn union(&self) -> Option<&str> {
+        self.unionid.as_deref()
+    }
+
+    pub(super) fn is_snapshot(&self) -> bool {
+        self.snapshot
+    }
+
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+}
+
+/// Everybody, in the order they came, and who answers the authorize page next.
+#[derive(Debug)]
+pub(super) struct Users {
+    all: Vec<SimulatedUser>,
+    places: HashMap<String, usize>,
+    next: String,
+}
+
+impl Users {
+    pub(super) fn new(first: SimulatedUser) -> Self {
+        let next = first.openid.clone();
+        let mut users = Self {
+            all: Vec::new(),
+            places: HashMap::new(),
+            next,
+        };
+        users.put(first);
+        users
+    }
+
+    pub(super) fn get(&self, openid: &str) -> Option<&SimulatedUser> {
+        self.places
+            .get(openid)
+            .and_then(|&place| self.all.get(place))
+    }
+
+    pub(super) fn all(&self) -> &[SimulatedUser] {
+        &self.all
+    }
+
+    /// The openid of the one who answers the authorize page next.
+    pub(super) fn next(&self) -> &str {
+        &self.next
+    }
+
+    pub(super) fn choose(&mut self, openid: &str) {
+        openid.clone_into(&mut self.next);
+    }
+
+    /// Adds a user, or replaces the one with this openid.
+    pub(super) fn put(&mut self, user: SimulatedUser) {
+        let known = self.places.get(&user.openid).copied();
+        match known.and_then(|place| self.all.get_mut(place)) {
+            Some(known) => *known = user,
+            None => {
+                self.places.insert(user.openid.clone(), self.all.len());
+                self.all.push(user);
+            }
+        }
+    }
+
+    /// Adds a user unless somebody has this openid.
+    pub(super) fn ensure(&mut self, openid: &str) {
+        if self.get(openid).is_none() {
+            self.put(SimulatedUser::new(openid));
+        }
+    }
+}

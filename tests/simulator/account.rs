@@ -1,0 +1,358 @@
+//! `/cgi-bin`: the account's tokens and ticket, and calls that use them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::browser::{Reply, Rig};
+
+const STABLE: &str = "/cgi-bin/stable_token";
+const NOT_LATEST: &str = "invalid credential, access_token is invalid or not latest, could get \
+                          access_token by getStableAccessToken, more details at \
+                          https://mmbizurl.cn/s/JtxxFh33r";
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+impl Rig {
+    async fn token(&self) -> Reply {
+        let (id, secret) = (self.sim.app_id(), self.sim.app_secret());
+        self.get(&format!(
+            "/cgi-bin/token?grant_type=client_credential&appid={id}&secret={secret}"
+        ))
+        .await
+    }
+
+    fn stable_body(&self) -> Value {
+        json!({
+            "grant_type": "client_credential",
+            "appid": self.sim.app_id(),
+            "secret": self.sim.app_secret(),
+        })
+    }
+
+    async fn stable(&self) -> Reply {
+        self.post(STABLE, &self.stable_body().to_string()).await
+    }
+
+    async fn forced(&self) -> Reply {
+        let mut body = self.stable_body();
+        body["force_refresh"] = json!(true);
+        self.post(STABLE, &body.to_string()).await
+    }
+
+    /// A call that only looks at the token.
+    async fn using(&self, token: &str) -> Reply {
+        self.get(&format!("/cgi-bin/get_api_domain_ip?access_token={token}"))
+            .await
+    }
+
+    async fn works(&self, token: &str) -> bool {
+        let works = self.using(token).await.json().get("ip_list").is_some();
+        assert_eq!(works, self.sim.is_account_token_alive(token));
+        works
+    }
+}
+
+#[tokio::test]
+async fn a_new_token_each_call_and_the_old_one_lives_five_minutes_more() {
+    let rig = Rig::start().await;
+    let reply = rig.token().await;
+    assert_eq!(reply.content_type, "application/json; encoding=utf-8");
+    assert_eq!(reply.json()["expires_in"], 7200);
+    assert_eq!(reply.json().get("errcode"), None);
+    let old = reply.field("access_token");
+    let new = rig.token().await.field("access_token");
+    assert_ne!(old, new);
+    assert_eq!(rig.sim.account_token(), Some(new.clone()));
+    rig.sim.advance(secs(240));
+    assert!(rig.works(&old).await && rig.works(&new).await);
+    rig.sim.advance(secs(60));
+    rig.using(&old).await.refused(40001, NOT_LATEST);
+    assert!(rig.works(&new).await);
+    rig.sim.advance(secs(6900));
+    rig.using(&new).await.refused(42001, "access_token expired");
+}
+
+#[tokio::test]
+async fn the_daily_quota_of_token_ends_and_comes_back() {
+    let rig = Rig::start().await;
+    rig.sim.settings(|settings| settings.token_daily_quota = 2);
+    let token = rig.token().await.field("access_token");
+    rig.token().await.field("access_token");
+    rig.token()
+        .await
+        .refused(45009, "reach max api daily quota limit");
+    let clear = format!("/cgi-bin/clear_quota?access_token={token}");
+    let body = json!({ "appid": rig.sim.app_id() }).to_string();
+    assert_eq!(
+        rig.post(&clear, &body).await.text,
+        r#"{"errcode":0,"errmsg":"ok"}"#
+    );
+    rig.token().await.field("access_token");
+    rig.token().await.field("access_token");
+    rig.token()
+        .await
+        .refused(45009, "reach max api daily quota limit");
+    rig.sim.advance(secs(24 * 3600));
+    rig.token().await.field("access_token");
+}
+
+#[tokio::test]
+async fn quotas_are_cleared_ten_times_a_month() {
+    let rig = Rig::start().await;
+    let (id, secret) = (rig.sim.app_id().to_owned(), rig.sim.app_secret().to_owned());
+    let v2 = format!("/cgi-bin/clear_quota/v2?appid={id}&appsecret={secret}");
+    for _ in 0..9 {
+        assert_eq!(rig.post(&v2, "").await.json()["errcode"], 0);
+    }
+    let in_body = json!({ "appid": id, "appsecret": secret }).to_string();
+    assert_eq!(
+        rig.post("/cgi-bin/clear_quota/v2", &in_body).await.json()["errcode"],
+        0
+    );
+    let text = "forbid to clear quota because of reaching the limit";
+    rig.post(&v2, "").await.refused(48006, text);
+    rig.post(
+        &format!("/cgi-bin/clear_quota/v2?appid={id}&appsecret=x"),
+        "",
+    )
+    .await
+    .refused(40125, "invalid appsecret");
+    let token = rig.stable().await.field("access_token");
+    let v1 = format!("/cgi-bin/clear_quota?access_token={token}");
+    rig.post(&v1, &json!({ "appid": id }).to_string())
+        .await
+        .refused(48006, text);
+    rig.post(&v1, r#"{"appid":"wx0"}"#)
+        .await
+        .refused(40013, "invalid appid");
+    rig.post(&v1, "").await.refused(44002, "empty post data");
+    rig.get(&v1).await.refused(43002, "require POST method");
+}
+
+#[tokio::test]
+async fn the_stable_token_is_repeated_with_the_time_that_is_left() {
+    let rig = Rig::start().await;
+    let first = rig.stable().await;
+    assert_eq!(first.json()["expires_in"], 7200);
+    rig.sim.advance(secs(6800));
+    let again = rig.stable().await;
+    assert_eq!(again.field("access_token"), first.field("access_token"));
+    let left = again.json()["expires_in"].as_u64().unwrap();
+    assert!((390..=400).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn the_last_five_minutes_bring_a_new_stable_token_and_both_work() {
+    let rig = Rig::start().await;
+    let old = rig.stable().await.field("access_token");
+    rig.sim.advance(secs(6900));
+    let reply = rig.stable().await;
+    let new = reply.field("access_token");
+    assert_ne!(new, old);
+    assert_eq!(reply.json()["expires_in"], 7200);
+    assert!(rig.works(&old).await && rig.works(&new).await);
+    rig.sim.advance(secs(300));
+    rig.using(&old).await.refused(42001, "access_token expired");
+    assert!(rig.works(&new).await);
+}
+
+#[tokio::test]
+async fn a_short_lived_stable_token_is_stable_for_half_its_life() {
+    let rig = Rig::start().await;
+    rig.sim
+        .settings(|settings| settings.account_token_lifetime = secs(60));
+    let old = rig.stable().await.field("access_token");
+    rig.sim.advance(secs(20));
+    assert_eq!(rig.stable().await.field("access_token"), old);
+    rig.sim.advance(secs(10));
+    assert_ne!(rig.stable().await.field("access_token"), old);
+}
+
+#[tokio::test]
+async fn force_kills_the_old_token_at_once_but_not_within_thirty_seconds() {
+    let rig = Rig::start().await;
+    let leaked = rig.stable().await.field("access_token");
+    let new = rig.forced().await.field("access_token");
+    assert_ne!(new, leaked);
+    rig.using(&leaked).await.refused(40001, NOT_LATEST);
+    rig.sim.advance(secs(20));
+    assert_eq!(rig.forced().await.field("access_token"), new);
+    rig.sim.advance(secs(10));
+    assert_ne!(rig.forced().await.field("access_token"), new);
+    rig.using(&new).await.refused(40001, NOT_LATEST);
+}
+
+#[tokio::test]
+async fn force_works_twenty_times_a_day() {
+    let rig = Rig::start().await;
+    // Start just after midnight in Beijing, so that all of it falls into one day.
+    let now = rig
+        .sim
+        .now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    rig.sim
+        .advance(secs(24 * 3600 - (now + 8 * 3600) % (24 * 3600)));
+    for _ in 0..20 {
+        rig.forced().await.field("access_token");
+        rig.sim.advance(secs(31));
+    }
+    rig.forced()
+        .await
+        .refused(45009, "reach max api daily quota limit");
+    rig.stable().await.field("access_token");
+}
+
+#[tokio::test]
+async fn the_two_kinds_of_token_know_nothing_of_each_other() {
+    let rig = Rig::start().await;
+    let stable = rig.stable().await.field("access_token");
+    let classic = rig.token().await.field("access_token");
+    rig.token().await;
+    rig.forced().await;
+    rig.sim.advance(secs(200));
+    assert!(rig.works(&classic).await);
+    assert!(!rig.works(&stable).await);
+    let stable = rig.stable().await.field("access_token");
+    rig.token().await;
+    rig.sim.advance(secs(1000));
+    assert!(rig.works(&stable).await);
+}
+
+#[tokio::test]
+async fn the_stable_token_is_fussy_about_its_request() {
+    let rig = Rig::start().await;
+    rig.get(STABLE).await.refused(43002, "require POST method");
+    rig.post(STABLE, "").await.refused(44002, "empty post data");
+    rig.post(STABLE, "appid=x")
+        .await
+        .refused(47001, "data format error");
+    for (field, value, errcode, text) in [
+        ("grant_type", "", 40002, "invalid grant_type"),
+        ("appid", "", 41002, "appid missing"),
+        ("appid", "wx0", 40013, "invalid appid"),
+        ("secret", "", 41004, "appsecret missing"),
+        ("secret", "x", 40125, "invalid appsecret"),
+    ] {
+        let mut body = rig.stable_body();
+        body[field] = json!(value);
+        rig.post(STABLE, &body.to_string())
+            .await
+            .refused(errcode, text);
+    }
+    rig.sim
+        .settings(|settings| settings.stable_token_daily_quota = 0);
+    rig.stable()
+        .await
+        .refused(45009, "reach max api daily quota limit");
+}
+
+#[tokio::test]
+async fn callers_and_accounts_can_be_shut_out() {
+    let rig = Rig::start().await;
+    rig.sim
+        .settings(|settings| settings.ip_whitelist = Some(vec![[10, 0, 0, 1].into()]));
+    let text = "invalid ip 127.0.0.1 ipv6 ::ffff:127.0.0.1, not in whitelist";
+    rig.token().await.refused(40164, text);
+    rig.stable().await.refused(40164, text);
+    rig.sim
+        .settings(|settings| settings.ip_whitelist = Some(vec![[127, 0, 0, 1].into()]));
+    rig.token().await.field("access_token");
+    rig.sim.settings(|settings| settings.account_frozen = true);
+    rig.token().await.refused(50007, "account is frozen");
+    rig.stable().await.refused(50007, "account is frozen");
+    rig.sim.settings(|settings| settings.secret_frozen = true);
+    rig.stable().await.refused(40243, "appsecret is frozen");
+}
+
+#[tokio::test]
+async fn the_ticket_is_repeated_and_always_says_its_full_life() {
+    let rig = Rig::start().await;
+    let path = |token: &str, kind: &str| {
+        format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}")
+    };
+    let token = rig.stable().await.field("access_token");
+    let first = rig.get(&path(&token, "jsapi")).await;
+    let json = first.json();
+    assert_eq!(
+        (&json["errcode"], &json["errmsg"]),
+        (&json!(0), &json!("ok"))
+    );
+    assert_eq!(json["expires_in"], 7200);
+    assert_ne!(
+        rig.get(&path(&token, "wx_card")).await.field("ticket"),
+        first.field("ticket")
+    );
+    rig.get(&path(&token, "x"))
+        .await
+        .refused(40097, "invalid args");
+    rig.get(&path("", "jsapi"))
+        .await
+        .refused(41001, "access_token missing");
+
+    rig.sim.advance(secs(7000));
+    let token = rig.stable().await.field("access_token");
+    let again = rig.get(&path(&token, "jsapi")).await;
+    assert_eq!(again.field("ticket"), first.field("ticket"));
+    assert_eq!(again.json()["expires_in"], 7200);
+    rig.sim.advance(secs(200));
+    assert_ne!(
+        rig.get(&path(&token, "jsapi")).await.field("ticket"),
+        first.field("ticket")
+    );
+}
+
+#[tokio::test]
+async fn calls_that_use_the_token() {
+    let rig = Rig::start().await;
+    let token = rig.stable().await.field("access_token");
+    rig.sim.sign_in("oAlice", "snsapi_base");
+    let stranger = tower_wechat::simulator::SimulatedUser::new("oBob").subscribed(false);
+    rig.sim.add_user(stranger);
+    let info = |openid: &str| format!("/cgi-bin/user/info?access_token={token}&openid={openid}");
+    assert_eq!(rig.get(&info("oAlice")).await.json()["subscribe"], 1);
+    assert_eq!(
+        rig.get(&info("oBob")).await.text,
+        r#"{"subscribe":0,"openid":"oBob"}"#
+    );
+    rig.get(&info("oNobody"))
+        .await
+        .refused(40003, "invalid openid");
+
+    let send = format!("/cgi-bin/message/template/send?access_token={token}");
+    let message = |to: &str| json!({ "touser": to, "template_id": "T", "data": {} }).to_string();
+    let sent = rig.post(&send, &message("oAlice")).await.json();
+    assert_eq!(sent["errcode"], 0);
+    assert!(sent["msgid"].is_u64());
+    rig.post(&send, &message("oBob"))
+        .await
+        .refused(43004, "require subscribe");
+    rig.get(&send).await.refused(43002, "require POST method");
+    rig.using("83_unknown")
+        .await
+        .refused(40014, "invalid access_token");
+}
+
+#[tokio::test]
+async fn tokens_of_the_other_kind_are_refused() {
+    let rig = Rig::start().await;
+    let of_account = rig.stable().await.field("access_token");
+    let of_user = rig.sim.sign_in("oAlice", "snsapi_userinfo").access_token;
+    rig.using(&of_user).await.refused(40001, NOT_LATEST);
+    rig.userinfo(&of_account, "oAlice")
+        .await
+        .refused(40001, NOT_LATEST);
+}
+
+#[tokio::test]
+async fn a_misspelt_path_is_an_invalid_url() {
+    let rig = Rig::start().await;
+    rig.get("/cgi-bin/nothing")
+        .await
+        .refused(40066, "invalid url");
+    assert_eq!(rig.get("/elsewhere").await.status, 404);
+}

@@ -1,0 +1,150 @@
+//! A client that shows what is on the wire: no redirects followed, nothing interpreted.
+
+// Outside of a `#[test]`, clippy does not see that a panic here is a test's way to fail.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, Response, redirect::Policy};
+use serde_json::Value;
+use tower_wechat::simulator::Simulator;
+
+/// A simulator and somebody who calls it.
+pub(crate) struct Rig {
+    pub(crate) sim: Simulator,
+    pub(crate) client: Client,
+}
+
+/// One reply, read to its end.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) location: Option<String>,
+    pub(crate) text: String,
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::with(Simulator::start().await.unwrap())
+    }
+
+    pub(crate) fn with(sim: Simulator) -> Self {
+        // Without a provider no client can be built, not even one for plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .timeout(Duration::from_secs(10))
+            .build()
+            .unwrap();
+        Self { sim, client }
+    }
+
+    pub(crate) async fn try_send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<&str>,
+    ) -> reqwest::Result<Reply> {
+        let url = format!("{}{path_and_query}", self.sim.url());
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.body(body.to_owned());
+        }
+        Reply::read(request.send().await?).await
+    }
+
+    pub(crate) async fn get(&self, path_and_query: &str) -> Reply {
+        self.try_send(Method::GET, path_and_query, None)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn post(&self, path_and_query: &str, body: &str) -> Reply {
+        self.try_send(Method::POST, path_and_query, Some(body))
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.try_send(Method::DELETE, path, None).await.unwrap()
+    }
+
+    /// `sns/oauth2/access_token` with the right appid and secret.
+    pub(crate) async fn exchange(&self, code: &str) -> Reply {
+        let (id, secret) = (self.sim.app_id(), self.sim.app_secret());
+        self.get(&format!(
+            "/sns/oauth2/access_token?appid={id}&secret={secret}&code={code}&grant_type=authorization_code"
+        ))
+        .await
+    }
+
+    pub(crate) async fn refresh(&self, refresh_token: &str) -> Reply {
+        let id = self.sim.app_id();
+        self.get(&format!(
+            "/sns/oauth2/refresh_token?appid={id}&grant_type=refresh_token&refresh_token={refresh_token}"
+        ))
+        .await
+    }
+
+    pub(crate) async fn userinfo(&self, access_token: &str, openid: &str) -> Reply {
+        self.get(&format!(
+            "/sns/userinfo?access_token={access_token}&openid={openid}"
+        ))
+        .await
+    }
+}
+
+impl Reply {
+    async fn read(response: Response) -> reqwest::Result<Self> {
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        Ok(Self {
+            status: response.status().as_u16(),
+            content_type: header("content-type").unwrap_or_default(),
+            location: header("location"),
+            text: response.text().await?,
+        })
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// A field of the JSON, which must be a string.
+    pub(crate) fn field(&self, name: &str) -> String {
+        let json = self.json();
+        json[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no `{name}` in {json}"))
+            .to_owned()
+    }
+
+    /// That this is WeChat's error: HTTP 200, the number, and a text that ends in a rid.
+    #[track_caller]
+    pub(crate) fn refused(&self, errcode: i64, text: &str) {
+        let json = self.json();
+        assert_eq!(self.status, 200, "{json}");
+        assert_eq!(json["errcode"], errcode, "{json}");
+        let errmsg = json["errmsg"].as_str().unwrap();
+        let (before, rid) = errmsg.split_once(" rid: ").unwrap();
+        assert_eq!(before, text);
+        assert_eq!(rid.len(), 26);
+    }
+
+    /// The query of the `Location`, decoded.
+    pub(crate) fn callback(&self, name: &str) -> Option<String> {
+        let location = self
+            .location
+            .as_deref()
+            .unwrap_or_else(|| panic!("{}", self.text));
+        let url = reqwest::Url::parse(location).unwrap();
+        url.query_pairs()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.into_owned())
+    }
+}
