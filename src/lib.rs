@@ -4,6 +4,7 @@
 mod clock;
 mod credential;
 mod error;
+pub mod jssdk;
 mod keeper;
 mod reaction;
 #[cfg(feature = "simulator")]
