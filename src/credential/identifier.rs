@@ -19,6 +19,12 @@ pub enum InvalidIdentifier {
     /// The text holds a control character.
     #[error("the identifier holds a control character")]
     ControlCharacter,
+    /// The text is not UTF-8.
+    #[error("the identifier is not UTF-8")]
+    NotText,
+    /// There is more than one.
+    #[error("there is more than one identifier")]
+    Ambiguous,
     /// An app id holds something other than visible ASCII letters, digits, `-` and `_`.
     #[error("an app id has only ASCII letters, digits, '-' and '_'")]
     NotAnAppId,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UserTokens;
 use super::source::UserSource;
+use super::{Inner, UserTokens};
 use crate::clock::Clock;
 use crate::keeper::{Keeper, Settings};
 use crate::store::{Kind, Store};

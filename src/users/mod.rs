@@ -4,6 +4,8 @@ mod builder;
 mod source;
 mod token;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::UserTokensBuilder;
@@ -35,8 +37,11 @@ use crate::wechat::{UserGrant, WechatClient};
 /// assert_eq!(users.get(&user).await?.access_token().expose(), "83_token");
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
-pub struct UserTokens {
+#[derive(Clone)]
+pub struct UserTokens(Arc<Inner>);
+
+/// Behind one `Arc`: every request that is let through clones it once.
+struct Inner {
     keeper: Keeper,
     wechat: WechatClient,
 }
@@ -49,17 +54,17 @@ impl UserTokens {
 
     /// The same with other times and sizes.
     pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
-        UserTokensBuilder::new(wechat, std::sync::Arc::new(store))
+        UserTokensBuilder::new(wechat, Arc::new(store))
     }
 
     /// The account whose users these are.
     pub fn app_id(&self) -> &AppId {
-        self.keeper.app()
+        self.0.keeper.app()
     }
 
     /// The client that new tokens come from.
     pub fn wechat(&self) -> &WechatClient {
-        &self.wechat
+        &self.0.wechat
     }
 
     /// A usable token of the user: from memory, else from the store, renewed if it must be.
@@ -77,13 +82,13 @@ impl UserTokens {
     }
 
     pub(crate) async fn get_by_str(&self, user: &str) -> Result<UserToken, Error> {
-        self.keeper.get(user).await.map(UserToken::new)
+        self.0.keeper.get(user).await.map(UserToken::new)
     }
 
     /// The user's token, if this process holds one that needs no thought. Never waits.
     #[inline]
     pub fn cached(&self, user: &str) -> Option<UserToken> {
-        self.keeper.cached(user).map(UserToken::new)
+        self.0.keeper.cached(user).map(UserToken::new)
     }
 
     /// Stores what WeChat granted at a login, whatever was there before: a login beats every
@@ -97,9 +102,9 @@ impl UserTokens {
             let message = "a snapshot user is virtual and is not kept in the store";
             return Err(Error::new(ErrorKind::BadRequest, message));
         }
-        let settings = self.keeper.settings();
+        let settings = self.0.keeper.settings();
         let record = source::logged_in(grant, self.clock().now(), settings.margin);
-        self.keeper
+        self.0.keeper
             .put(user.as_str(), record)
             .await
             .map(UserToken::new)
@@ -118,7 +123,7 @@ impl UserTokens {
         user: &UserId,
         refused: &AccessToken,
     ) -> Result<UserToken, Error> {
-        self.keeper
+        self.0.keeper
             .report_refused(user.as_str(), refused)
             .await
             .map(UserToken::new)
@@ -169,7 +174,7 @@ impl UserTokens {
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
     pub async fn forget(&self, user: &UserId) -> Result<(), Error> {
-        self.keeper.forget(user.as_str()).await
+        self.0.keeper.forget(user.as_str()).await
     }
 
     /// Whether the store answers.
@@ -177,22 +182,28 @@ impl UserTokens {
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when it does not.
     pub async fn health(&self) -> Result<(), Error> {
-        self.keeper.store().ping().await
+        self.0.keeper.store().ping().await
     }
 
     /// How many users' tokens this process holds in memory.
     pub fn cached_users(&self) -> usize {
-        self.keeper.cached_count()
+        self.0.keeper.cached_count()
     }
 
     /// Waits for the renewals that are under way, for at most `patience`, so that what WeChat has
     /// granted reaches the store before the process ends (R3). Call it after the server has
     /// stopped taking requests. Answers whether all of them have ended.
     pub async fn shutdown(&self, patience: Duration) -> bool {
-        self.keeper.shutdown(patience).await
+        self.0.keeper.shutdown(patience).await
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        self.keeper.clock()
+        self.0.keeper.clock()
+    }
+}
+
+impl fmt::Debug for UserTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UserTokens").field(&self.0.keeper).finish()
     }
 }

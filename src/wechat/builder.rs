@@ -1,5 +1,6 @@
 //! Setting up the client, and saying what is wrong with a set-up.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(15);
 /// use std::time::Duration;
 /// use tower_wechat::WechatClient;
 ///
-/// let client = WechatClient::builder("wx0123456789abcdef", "the AppSecret")
+/// let client = WechatClient::builder("wx0123456789abcdef", "the-AppSecret")
 ///     .api_url("http://127.0.0.1:9000")
 ///     .open_url("http://127.0.0.1:9000")
 ///     .timeout(Duration::from_secs(1))
@@ -45,7 +46,7 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(15);
 /// assert_eq!(client.app_id().as_str(), "wx0123456789abcdef");
 /// # Ok::<(), tower_wechat::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "nothing happens before `build`"]
 pub struct WechatClientBuilder {
     app_id: String,
@@ -139,9 +140,9 @@ impl WechatClientBuilder {
             .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
         check_secret(&self.secret)?;
         let open_url = base_url("open_url", &self.open_url)?;
-        let mut hosts = vec![Host::new(base_url("api_url", &self.api_url)?)];
+        let mut hosts = vec![Host::new(&base_url("api_url", &self.api_url)?)];
         for url in &self.fallback_api_urls {
-            hosts.push(Host::new(base_url("fallback_api_urls", url)?));
+            hosts.push(Host::new(&base_url("fallback_api_urls", url)?));
         }
         for (name, timeout) in [
             ("connect_timeout", self.connect_timeout),
@@ -163,6 +164,15 @@ impl WechatClientBuilder {
         };
         let open_url = open_url.as_str().trim_end_matches('/').into();
         Ok(WechatClient::of(transport, self.secret, open_url))
+    }
+}
+
+impl fmt::Debug for WechatClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URLs: nobody has yet refused those with a password.
+        f.debug_struct("WechatClientBuilder")
+            .field("app_id", &self.app_id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -211,10 +211,10 @@ pub(super) fn error(errcode: i64, errmsg: &str, refused: &Refused<'_>) -> Error 
     if let Some(rid) = rid {
         text.push_str(&format!(", rid {rid}"));
     }
-    if kind == ErrorKind::WechatConfig {
-        if let Some(advice) = advice(errcode, errmsg, refused.app_id) {
-            text.push_str(&format!(": {advice}"));
-        }
+    if kind == ErrorKind::WechatConfig
+        && let Some(advice) = advice(errcode, errmsg, refused.app_id)
+    {
+        text.push_str(&format!(": {advice}"));
     }
     let error = Error::new(kind, text)
         .with_errcode(errcode, rid)

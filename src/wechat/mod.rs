@@ -5,6 +5,7 @@
 //! documentation promises, and what goes wrong is told without a secret: they ride in the query
 //! strings of this API.
 
+mod any_api;
 mod builder;
 mod client;
 mod errcode;

@@ -1,6 +1,7 @@
 //! Keeping secrets out of texts that people read.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -74,32 +75,44 @@ fn one_line(text: &str) -> String {
 fn cut_named(text: &str) -> String {
     // Same length as the text: only ASCII letters change.
     let lower = text.to_ascii_lowercase();
+    let mut name_ends: Vec<usize> = ["token", "ticket", "secret"]
+        .iter()
+        .flat_map(|name| lower.match_indices(name).map(|(at, name)| at + name.len()))
+        .collect();
+    name_ends.sort_unstable();
     let mut out = String::with_capacity(text.len());
     let mut done = 0;
-    while let Some(name_end) = ["token", "ticket", "secret"]
-        .iter()
-        .filter_map(|name| Some(done + lower[done..].find(name)? + name.len()))
-        .min()
-    {
-        let rest = &text[name_end..];
-        let sign = rest
-            .find(|c: char| !matches!(c, '"' | '\'' | '\\' | ' ' | ':' | '='))
-            .unwrap_or(rest.len());
-        out.push_str(&text[done..name_end + sign]);
-        done = name_end + sign;
-        if rest[..sign].contains([':', '=']) {
-            let rest = &rest[sign..];
-            let value = rest
-                .find(['"', '\'', '&', ',', '}', '<', ' '])
-                .unwrap_or(rest.len());
-            if value > 0 {
-                out.push_str(CUT);
-            }
-            done += value;
+    for name_end in name_ends {
+        if name_end < done {
+            // Inside a value that is cut.
+            continue;
         }
+        let value = value_after(&text[name_end..]).unwrap_or_default();
+        out.push_str(&text[done..name_end + value.start]);
+        if !value.is_empty() {
+            out.push_str(CUT);
+        }
+        done = name_end + value.end;
     }
     out.push_str(&text[done..]);
     out
+}
+
+/// Where the value lies in what follows a name: `":"value"`, `=value&`, `: value`.
+fn value_after(rest: &str) -> Option<Range<usize>> {
+    let sign = rest.find(|c: char| !matches!(c, '"' | '\'' | '\\' | ' '))?;
+    if !rest[sign..].starts_with([':', '=']) {
+        return None;
+    }
+    let space = rest[sign + 1..].find(|c: char| !matches!(c, ' ' | '\\'))?;
+    let at = sign + 1 + space;
+    let (start, end) = match rest[at..].chars().next()? {
+        // Up to the closing quote, whatever is between: a token that is refused for a blank in
+        // its middle is still a token.
+        quote @ ('"' | '\'') => (at + 1, rest[at + 1..].find(quote)),
+        _ => (at, rest[at..].find(['"', '\'', '&', ',', '}', '<', ' '])),
+    };
+    Some(start..end.map_or(rest.len(), |end| start + end))
 }
 
 fn cut_token_like(text: &str) -> String {
@@ -162,6 +175,14 @@ mod tests {
             "/x?appid=wx&secret=***&code=1"
         );
         assert_eq!(cleaned(r#"{"access_token":"#), r#"{"access_token":"#);
+        assert_eq!(
+            cleaned(r#"{"ticket":"a, b","refresh_token":"","access_token":nul"#),
+            r#"{"ticket":"***","refresh_token":"","access_token":***"#
+        );
+        assert_eq!(
+            cleaned(r#"\"access_token\": \"a b\""#),
+            r#"\"access_token\": \"***""#
+        );
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(url: Url) -> Self {
+    pub(super) fn new(url: &Url) -> Self {
         let host = url.host_str().unwrap_or_default();
         let name = match url.port() {
             Some(port) => format!("{host}:{port}"),

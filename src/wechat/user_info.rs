@@ -6,6 +6,12 @@ use serde_json::Value;
 use super::reply::{self, BadReply, Object};
 
 /// The language in which WeChat writes the names of places in a profile.
+///
+/// ```
+/// use tower_wechat::Language;
+///
+/// assert_eq!(Language::default().as_str(), "zh_CN");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Language {

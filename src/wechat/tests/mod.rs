@@ -1,124 +1,23 @@
 //! The client against a server that answers whatever a test wants, over real connections.
 
 use std::error::Error as _;
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
+use self::server::{Answer, Server};
 use super::*;
 use crate::{AccessToken, Error, ErrorKind, Reaction, RefreshToken};
+
+mod server;
 
 const SECRET: &str = "s3cret-of-the-account";
 const CODE: &str = "c0de";
 const TOKEN: &str = "t0ken";
 const REFRESH: &str = "r3fresh";
-
-/// What the server does with a request.
-#[derive(Clone)]
-enum Answer {
-    Body(u16, Vec<u8>),
-    /// Reads the request, then closes the connection.
-    Close,
-    /// Reads the request, then says nothing.
-    Silence,
-    /// Begins a reply and does not end it.
-    Half,
-    /// Sends a body without a declared length and without an end.
-    Endless,
-    /// Redirects to itself.
-    Redirect,
-}
-
-struct Server {
-    url: String,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    async fn answering(answer: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, answer.clone(), Arc::clone(&seen)));
-            }
-        });
-        Self { url, requests }
-    }
-
-    async fn json(value: Value) -> Self {
-        Self::bytes(200, value.to_string()).await
-    }
-
-    async fn bytes(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self::answering(Answer::Body(status, body.into())).await
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
-    }
-
-    fn client(&self) -> WechatClient {
-        client(&[&self.url])
-    }
-}
-
-async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    let whole = |request: &[u8]| {
-        let text = String::from_utf8_lossy(request).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        let length = head
-            .to_ascii_lowercase()
-            .split_once("content-length: ")
-            .and_then(|(_, rest)| rest.lines().next()?.trim().parse().ok())
-            .unwrap_or(0);
-        (body.len() >= length).then_some(text)
-    };
-    let text = loop {
-        match stream.read(&mut chunk).await {
-            Ok(read) if read > 0 => request.extend_from_slice(&chunk[..read]),
-            _ => return,
-        }
-        if let Some(text) = whole(&request) {
-            break text;
-        }
-    };
-    seen.lock().unwrap().push(text);
-    let head = |status: u16, more: &str| {
-        format!(
-            "HTTP/1.1 {status} X\r\nContent-Type: text/html; charset=gbk\r\nConnection: close\r\n{more}\r\n"
-        )
-    };
-    match answer {
-        Answer::Body(status, body) => {
-            let head = head(status, &format!("Content-Length: {}\r\n", body.len()));
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&body).await;
-        }
-        Answer::Close => {}
-        Answer::Silence => tokio::time::sleep(Duration::from_secs(30)).await,
-        Answer::Half => {
-            let head = head(200, "Content-Length: 100\r\n");
-            let begun = format!("{head}{{\"access_token\":\"{TOKEN}");
-            let _ = stream.write_all(begun.as_bytes()).await;
-        }
-        Answer::Endless => {
-            let _ = stream.write_all(head(200, "").as_bytes()).await;
-            while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
-        }
-        Answer::Redirect => {
-            let head = head(302, "Location: /elsewhere\r\nContent-Length: 0\r\n");
-            let _ = stream.write_all(head.as_bytes()).await;
-        }
-    }
-}
 
 fn client(urls: &[&str]) -> WechatClient {
     WechatClient::builder("wx1", SECRET)
@@ -511,4 +410,65 @@ async fn a_profile_of_somebody_else_is_not_believed() {
         .user_info(&token(), "o", Language::ZhCn)
         .await;
     assert_unavailable(&result.unwrap_err());
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_hangs_has_sent_no_code() {
+    let silent = Server::answering(Answer::Silence).await;
+    let good = Server::json(json!({ "access_token": "a", "openid": "o" })).await;
+    let client = WechatClient::builder("wx1", SECRET)
+        .api_url(silent.url.replace("http:", "https:"))
+        .fallback_api_urls([&good.url])
+        .connect_timeout(Duration::from_millis(200))
+        .build();
+    // A machine without CA certificates cannot speak TLS at all, and says so.
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return assert!(error.to_string().contains("ca-certificates"), "{error}"),
+    };
+    client.exchange_code(CODE).await.unwrap();
+    assert_eq!(good.requests().len(), 1);
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_logged_without_its_query() {
+    let log = Log::default();
+    let sink = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || sink.clone())
+        .finish();
+    // Of this thread, on which the test's runtime runs all its tasks.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::json(json!({ "errcode": 40029, "errmsg": "invalid code" })).await;
+    client(&[&nobody().await, &server.url])
+        .exchange_code(CODE)
+        .await
+        .unwrap_err();
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        log.contains("endpoint=\"sns/oauth2/access_token\""),
+        "{log}"
+    );
+    assert!(
+        log.contains("errcode=40029") && log.contains("duration_ms="),
+        "{log}"
+    );
+    assert!(!log.contains(SECRET) && !log.contains(CODE), "{log}");
 }

@@ -1,0 +1,76 @@
+//! What another layer has found out already.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Identify, Identity, RequestHead};
+use crate::credential::UserId;
+
+/// Takes the user from a request extension that another layer has set: the session of
+/// tower-sessions, the user of axum-login, or a type of the application's own.
+///
+/// That layer has to be outside of this one. In axum that means that its `.layer(...)` comes
+/// *after* this one's; a missing extension is told once, loudly.
+///
+/// ```
+/// use tower_wechat::{
+///     ExtensionIdentity, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer,
+/// };
+///
+/// #[derive(Clone)]
+/// struct SignedIn { wechat_id: Option<String> }
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// let identity = ExtensionIdentity::new(|user: &SignedIn| {
+///     UserId::new(user.wechat_id.clone()?).ok()
+/// });
+/// let layer = WechatLayer::new(users).identity(identity);
+/// # Ok(()) }
+/// ```
+pub struct ExtensionIdentity<T, F> {
+    read: F,
+    missing_told: AtomicBool,
+    extension: PhantomData<fn(&T)>,
+}
+
+impl<T, F> ExtensionIdentity<T, F>
+where
+    F: Fn(&T) -> Option<UserId>,
+    T: Send + Sync + 'static,
+{
+    /// Reads the user from the extension of type `T`.
+    pub fn new(read: F) -> Self {
+        Self { read, missing_told: AtomicBool::new(false), extension: PhantomData }
+    }
+}
+
+impl<T, F> Identify for ExtensionIdentity<T, F>
+where
+    F: Fn(&T) -> Option<UserId>,
+    T: Send + Sync + 'static,
+{
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        let Some(extension) = head.extensions.get::<T>() else {
+            if !self.missing_told.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    extension = std::any::type_name::<T>(),
+                    "a request came without the extension that names its user; \
+                     put the layer that sets it outside of WechatLayer"
+                );
+            }
+            return Identity::Nobody;
+        };
+        match (self.read)(extension) {
+            Some(user) => Identity::user(user.as_str().to_owned()),
+            None => Identity::Nobody,
+        }
+    }
+}
+
+impl<T, F> fmt::Debug for ExtensionIdentity<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExtensionIdentity<{}>", std::any::type_name::<T>())
+    }
+}

@@ -1,0 +1,131 @@
+//! Who is asking: reading the user of a request from what the request carries.
+//!
+//! | identity | for whom |
+//! |---|---|
+//! | [`SessionCookie`] | services that sign their users in with WeChat |
+//! | [`TrustedHeader`] | services behind a gateway that signs users in and names them in a header |
+//! | [`ExtensionIdentity`] | services that have tower-sessions, axum-login or their like |
+//! | a closure | everybody else |
+
+mod cookies;
+mod extension;
+mod header;
+mod session;
+
+use std::borrow::Cow;
+
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
+
+pub use self::extension::ExtensionIdentity;
+pub use self::header::TrustedHeader;
+pub use self::session::{CookieKeys, SessionCookie};
+use crate::credential::{InvalidIdentifier, UserId};
+
+/// The head of a request: all but its body.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// What is asked for.
+    pub uri: &'a Uri,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// What layers outside of this one have left.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The head of a request.
+    #[inline]
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+/// What a request tells of its user.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Identity<'a> {
+    /// It names nobody.
+    Nobody,
+    /// It names a user.
+    User(Identified<'a>),
+    /// It names something that cannot be a user: the answer is 400.
+    Invalid(InvalidIdentifier),
+}
+
+/// A user whom a request names.
+#[derive(Debug, Clone)]
+pub struct Identified<'a> {
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) set_cookie: Option<HeaderValue>,
+}
+
+impl<'a> Identity<'a> {
+    /// The user of this id; [`Identity::Invalid`] if no user can have it.
+    ///
+    /// ```
+    /// use tower_wechat::Identity;
+    ///
+    /// assert!(matches!(Identity::user("oUser"), Identity::User(_)));
+    /// assert!(matches!(Identity::user(""), Identity::Invalid(_)));
+    /// ```
+    pub fn user(id: impl Into<Cow<'a, str>>) -> Self {
+        let id = id.into();
+        match UserId::check(&id) {
+            Ok(()) => Self::User(Identified { id, set_cookie: None }),
+            Err(invalid) => Self::Invalid(invalid),
+        }
+    }
+}
+
+/// Tells who is asking.
+///
+/// Closures that take a [`RequestHead`] and return an `Option<UserId>` are identities too:
+///
+/// ```
+/// use tower_wechat::{MemoryStore, RequestHead, UserId, UserTokens, WechatClient, WechatLayer};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// let layer = WechatLayer::new(users).identity(|head: &RequestHead<'_>| {
+///     let path = head.uri.path().strip_prefix("/users/")?;
+///     UserId::new(path).ok()
+/// });
+/// # Ok(()) }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "this layer does not know how to tell who is asking",
+    label = "`{Self}` identifies nobody",
+    note = "give the layer an identity: `WechatLayer::new(users).identity(SessionCookie::new(..))`, `.identity(TrustedHeader::new(..))` or a closure"
+)]
+pub trait Identify {
+    /// Reads the user of a request. Runs for every request: it must not block.
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a>;
+}
+
+impl<F> Identify for F
+where
+    F: Fn(&RequestHead<'_>) -> Option<UserId>,
+{
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        match self(head) {
+            Some(user) => {
+                let id = Cow::Owned(user.as_str().to_owned());
+                Identity::User(Identified { id, set_cookie: None })
+            }
+            None => Identity::Nobody,
+        }
+    }
+}
+
+/// Nobody has told the layer yet how to tell who is asking.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct NoIdentity;

@@ -1,0 +1,418 @@
+//! The session cookie: it names a user, proves that we said so, and holds nothing secret.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{Identified, Identify, Identity, RequestHead, cookies};
+use crate::clock::{Clock, Timestamp};
+use crate::credential::{AppId, UserId};
+use crate::error::{Error, ErrorKind};
+
+/// The fewest bytes of a key.
+const KEY_BYTES: usize = 64;
+
+/// How long a session lasts since it was last issued.
+const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// A session that claims to be issued later than this from now was not issued by a sane clock.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
+
+/// What the id of a user may keep in a cookie as it is. Openids have nothing else.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+
+type HmacSha256 = Hmac<Sha256>;
+
+/// The keys of session cookies: the first signs, all verify.
+///
+/// To change the key without logging anybody out, put the new one first and remove the old one
+/// when its sessions have been issued anew or have ended.
+#[derive(Clone)]
+pub struct CookieKeys(Vec<Zeroizing<Vec<u8>>>);
+
+impl CookieKeys {
+    /// Reads keys of at least 64 bytes each, base64-encoded and separated by commas.
+    ///
+    /// `openssl rand -base64 64 | tr -d '\n'` makes one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: a key is not base64 or too short, or there is none.
+    ///
+    /// ```
+    /// use tower_wechat::CookieKeys;
+    ///
+    /// let error = CookieKeys::from_base64("c2hvcnQ=").unwrap_err();
+    /// assert_eq!(error.to_string(), "cookie key 1 has 5 bytes; it needs at least 64");
+    /// ```
+    pub fn from_base64(text: &str) -> Result<Self, Error> {
+        let keys = text.split(',').map(str::trim).enumerate();
+        let keys = keys.map(|(at, key)| {
+            let key = STANDARD.decode(key).map(Zeroizing::new).map_err(|_| {
+                misconfigured(format!("cookie key {} is not base64 (of 64 random bytes)", at + 1))
+            })?;
+            if key.len() < KEY_BYTES {
+                return Err(misconfigured(format!(
+                    "cookie key {} has {} bytes; it needs at least {KEY_BYTES}",
+                    at + 1,
+                    key.len()
+                )));
+            }
+            Ok(key)
+        });
+        Ok(Self(keys.collect::<Result<_, _>>()?))
+    }
+
+    /// A key that nobody else has, for development: sessions end when the process does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: the system has no randomness to give.
+    pub fn random() -> Result<Self, Error> {
+        let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
+        getrandom::fill(&mut key)
+            .map_err(|_| misconfigured("the system gives no random bytes for a key".into()))?;
+        Ok(Self(vec![key]))
+    }
+
+    /// The keys, made fit for one purpose: what one of them authenticates means nothing to another.
+    pub(crate) fn for_purpose(&self, purpose: &[&str]) -> Vec<KeyedMac> {
+        self.0.iter().map(|key| KeyedMac::new(key, purpose)).collect()
+    }
+}
+
+impl fmt::Debug for CookieKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CookieKeys({} keys)", self.0.len())
+    }
+}
+
+/// HMAC-SHA256 that has taken its key and its purpose in already: what is left to do for each
+/// message is two blocks.
+#[derive(Clone)]
+pub(crate) struct KeyedMac(HmacSha256);
+
+impl KeyedMac {
+    fn new(key: &[u8], purpose: &[&str]) -> Self {
+        let mut mac = <HmacSha256 as Mac>::new_from_slice(key)
+            .unwrap_or_else(|_| <HmacSha256 as Mac>::new(&Default::default()));
+        for part in purpose {
+            // The length first, so that no two lists of parts run into the same bytes.
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        Self(mac)
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(message);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn verifies(&self, message: &[u8], tag: &[u8]) -> bool {
+        let mut mac = self.0.clone();
+        mac.update(message);
+        mac.verify_slice(tag).is_ok()
+    }
+}
+
+/// Names the user of a browser in a signed cookie.
+///
+/// The value is `USER.ISSUED.TAG`: the user id, when it was issued (seconds, base 36), and an
+/// HMAC-SHA256 of both together with the cookie's name and the AppID, so that no other value under
+/// the same key passes for it. It holds nothing secret, but whoever has it is the user: treat it
+/// like a token in logs.
+///
+/// The cookie is `HttpOnly`, `SameSite=Lax` and (unless told otherwise) `Secure`. A session lasts
+/// 30 days; the cookie is issued anew when half of them have passed.
+///
+/// ```
+/// use tower_wechat::{AppId, CookieKeys, SessionCookie, UserId};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let session = SessionCookie::new(&AppId::new("wx0123456789abcdef")?, &CookieKeys::random()?);
+/// // After the application has found out who the user is:
+/// let set_cookie = session.issue(&UserId::new("oUser")?);
+/// assert!(set_cookie.to_str().unwrap().starts_with("wechat_session=oUser."));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SessionCookie(Arc<Settings>);
+
+#[derive(Clone)]
+struct Settings {
+    app: AppId,
+    keys: CookieKeys,
+    name: String,
+    secure: bool,
+    lifetime: Duration,
+    clock: Clock,
+    macs: Vec<KeyedMac>,
+}
+
+impl SessionCookie {
+    /// Sessions of this account's users, under the name `wechat_session`.
+    pub fn new(app: &AppId, keys: &CookieKeys) -> Self {
+        Self(Arc::new(Settings {
+            app: app.clone(),
+            keys: keys.clone(),
+            name: String::new(),
+            secure: true,
+            lifetime: SESSION_LIFETIME,
+            clock: Clock::system(),
+            macs: Vec::new(),
+        }))
+        .renamed("wechat_session".to_owned())
+    }
+
+    /// Gives the cookie another name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: cookies cannot have that name.
+    pub fn name(self, name: &str) -> Result<Self, Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            return Err(misconfigured(format!(
+                "{name:?} is no name of a cookie; use letters, digits, '-', '_' and '.'"
+            )));
+        }
+        Ok(self.renamed(name.to_owned()))
+    }
+
+    fn renamed(self, name: String) -> Self {
+        self.with(|settings| {
+            let purpose = ["tower-wechat session 1", settings.app.as_str(), &name];
+            settings.macs = settings.keys.for_purpose(&purpose);
+            settings.name = name;
+        })
+    }
+
+    /// Whether browsers send the cookie over https only. Default: yes. Say no for development over
+    /// plain http.
+    #[must_use]
+    pub fn secure(self, secure: bool) -> Self {
+        self.with(|settings| settings.secure = secure)
+    }
+
+    /// How long a session lasts since it was last issued. Default: 30 days.
+    #[must_use]
+    pub fn lifetime(self, lifetime: Duration) -> Self {
+        self.with(|settings| settings.lifetime = lifetime)
+    }
+
+    /// The clock that sessions end by. Default: the system's.
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        self.with(|settings| settings.clock = clock)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// The value of a `Set-Cookie` header that signs `user` in.
+    pub fn issue(&self, user: &UserId) -> HeaderValue {
+        self.issue_str(user.as_str())
+    }
+
+    fn issue_str(&self, user: &str) -> HeaderValue {
+        let issued = self.0.clock.now().as_millis().max(0) as u64 / 1_000;
+        let message = format!("{}.{}", utf8_percent_encode(user, ENCODED), base36(issued));
+        let tag = self.0.macs.first().map(|mac| mac.sign(message.as_bytes())).unwrap_or_default();
+        let value = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
+        self.set_cookie(&value, self.0.lifetime)
+    }
+
+    /// The value of a `Set-Cookie` header that signs whoever it is out.
+    pub fn clear(&self) -> HeaderValue {
+        self.set_cookie("", Duration::ZERO)
+    }
+
+    fn set_cookie(&self, value: &str, lifetime: Duration) -> HeaderValue {
+        let Settings { name, secure, .. } = &*self.0;
+        let secure = if *secure { "; Secure" } else { "" };
+        let age = lifetime.as_secs();
+        let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
+        // Every part is ASCII without control characters.
+        let mut header =
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        header.set_sensitive(true);
+        header
+    }
+
+    /// The user of a cookie's value, and when it was issued; `None` unless we made it and it has
+    /// not ended.
+    fn read<'a>(&self, value: &'a str, now: Timestamp) -> Option<(Cow<'a, str>, Timestamp)> {
+        let (message, tag) = value.rsplit_once('.')?;
+        let mut bytes = [0; 32];
+        if URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes) != Ok(bytes.len()) {
+            return None;
+        }
+        if !self.0.macs.iter().any(|mac| mac.verifies(message.as_bytes(), &bytes)) {
+            return None;
+        }
+        let (id, issued) = message.split_once('.')?;
+        let issued = i64::from_str_radix(issued, 36).ok()?.checked_mul(1_000)?;
+        let issued = Timestamp::from_millis(issued);
+        if now >= issued.after(self.0.lifetime) || now < issued.before(CLOCK_DIFFERENCE) {
+            return None;
+        }
+        Some((percent_decode_str(id).decode_utf8().ok()?, issued))
+    }
+}
+
+impl Identify for SessionCookie {
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        let now = self.0.clock.now();
+        let mut cookies = cookies::named(head.headers, &self.0.name);
+        let Some((id, issued)) = cookies.find_map(|value| self.read(value, now)) else {
+            return Identity::Nobody;
+        };
+        let half_over = now >= issued.after(self.0.lifetime / 2);
+        let set_cookie = half_over.then(|| self.issue_str(&id));
+        Identity::User(Identified { id, set_cookie })
+    }
+}
+
+impl fmt::Debug for SessionCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCookie")
+            .field("name", &self.0.name)
+            .field("secure", &self.0.secure)
+            .field("lifetime", &self.0.lifetime)
+            .field("keys", &self.0.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+fn misconfigured(message: String) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+fn base36(mut number: u64) -> String {
+    let mut digits = Vec::with_capacity(8);
+    loop {
+        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
+        number /= 36;
+        if number == 0 {
+            return digits.iter().rev().collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use http::header::COOKIE;
+    use proptest::prelude::*;
+
+    fn keys(fill: u8) -> String {
+        STANDARD.encode([fill; 64])
+    }
+
+    fn session(keys: &str) -> (SessionCookie, Clock) {
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let app = AppId::new("wx1").unwrap();
+        let keys = CookieKeys::from_base64(keys).unwrap();
+        (SessionCookie::new(&app, &keys).clock(clock.clone()), clock)
+    }
+
+    fn value(header: &HeaderValue) -> String {
+        let text = header.to_str().unwrap().split(';').next().unwrap();
+        text.split_once('=').unwrap().1.to_owned()
+    }
+
+    fn who(session: &SessionCookie, value: &str) -> Option<(String, bool)> {
+        let mut headers = HeaderMap::new();
+        let cookie = format!("{}={value}", session.0.name);
+        headers.insert(COOKIE, HeaderValue::try_from(cookie).unwrap());
+        let (method, uri, extensions) = Default::default();
+        let head = RequestHead { method: &method, uri: &uri, headers: &headers, extensions: &extensions };
+        match session.identify(&head) {
+            Identity::User(user) => Some((user.id.into_owned(), user.set_cookie.is_some())),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn another_key_app_or_name_does_not_pass() {
+        let (ours, _) = session(&keys(1));
+        let cookie = value(&ours.issue(&UserId::new("oUser").unwrap()));
+        assert_eq!(who(&ours, &cookie), Some(("oUser".to_owned(), false)));
+        assert_eq!(who(&session(&keys(2)).0, &cookie), None);
+        assert_eq!(who(&ours.clone().name("other").unwrap(), &cookie), None);
+        let (other_app, _) = session(&keys(1));
+        let other_app = other_app.with(|settings| settings.app = AppId::new("wx2").unwrap());
+        assert_eq!(who(&other_app.renamed("wechat_session".into()), &cookie), None);
+    }
+
+    #[test]
+    fn keys_rotate() {
+        let (old, _) = session(&keys(1));
+        let (new, _) = session(&format!("{},{}", keys(2), keys(1)));
+        let cookie = value(&old.issue(&UserId::new("oUser").unwrap()));
+        assert!(who(&new, &cookie).is_some());
+        let cookie = value(&new.issue(&UserId::new("oUser").unwrap()));
+        assert!(who(&session(&keys(2)).0, &cookie).is_some());
+        assert!(who(&old, &cookie).is_none());
+    }
+
+    #[test]
+    fn a_session_slides_past_its_half_and_ends() {
+        let (session, clock) = session(&keys(1));
+        let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
+        clock.advance(SESSION_LIFETIME / 2 - Duration::from_secs(1));
+        assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), false)));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), true)));
+        clock.advance(SESSION_LIFETIME / 2);
+        assert_eq!(who(&session, &cookie), None);
+    }
+
+    #[test]
+    fn a_cookie_from_the_future_does_not_pass() {
+        let (session, clock) = session(&keys(1));
+        let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
+        clock.rewind(Duration::from_secs(60));
+        assert!(who(&session, &cookie).is_some());
+        clock.rewind(CLOCK_DIFFERENCE);
+        assert!(who(&session, &cookie).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn every_user_reads_back(id in "\\PC{1,60}") {
+            let (session, _) = session(&keys(1));
+            let user = UserId::new(id.as_str()).unwrap();
+            let cookie = session.issue(&user);
+            prop_assert!(cookie.to_str().unwrap().contains("HttpOnly; SameSite=Lax; Secure"));
+            prop_assert_eq!(who(&session, &value(&cookie)), Some((id, false)));
+        }
+
+        #[test]
+        fn no_changed_cookie_passes(at in 0usize..100, with in "[A-Za-z0-9._-]") {
+            let (session, _) = session(&keys(1));
+            let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
+            let at = at % cookie.len();
+            let changed = format!("{}{with}{}", &cookie[..at], &cookie[at + 1..]);
+            prop_assert!(changed == cookie || who(&session, &changed).is_none());
+            prop_assert!(who(&session, &cookie[..at]).is_none());
+        }
+
+        #[test]
+        fn no_other_text_passes(text in "[ -~&&[^;,]]{0,200}") {
+            prop_assert!(who(&session(&keys(1)).0, &text).is_none());
+        }
+    }
+}

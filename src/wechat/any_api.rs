@@ -1,0 +1,167 @@
+//! Calls of any API that takes an access token.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::client::{WechatClient, with_token};
+use super::errcode::Endpoint;
+use super::transport::Call;
+use crate::credential::AccessToken;
+use crate::error::{Error, ErrorKind};
+use crate::reaction::Reaction;
+
+/// How much of serde's words on an unexpected reply an error shows, in characters.
+const MAX_MISMATCH_CHARS: usize = 120;
+
+impl WechatClient {
+    /// Calls any API that takes `access_token=` by GET, and reads its reply as `T`.
+    ///
+    /// `path` is that of WeChat's documentation, such as `cgi-bin/user/info`; paths under `sns/`
+    /// take the user's token, all others the account's, and errcodes are read accordingly.
+    ///
+    /// ```no_run
+    /// # async fn run(wechat: &tower_wechat::WechatClient, token: &tower_wechat::AccessToken)
+    /// # -> Result<(), tower_wechat::Error> {
+    /// #[derive(serde::Deserialize)]
+    /// struct Follower {
+    ///     subscribe: u8,
+    /// }
+    ///
+    /// let query = [("openid", "oUser"), ("lang", "zh_CN")];
+    /// let follower: Follower = wechat.get_json("cgi-bin/user/info", token, &query).await?;
+    /// # let _ = follower.subscribe;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As said on [`WechatClient`]; a reply that is no `T` is [`ErrorKind::WechatUnavailable`],
+    /// and a path with other characters than letters, digits, `/`, `.`, `_` and `-` is
+    /// [`ErrorKind::BadRequest`].
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &AccessToken,
+        query: &[(&str, &str)],
+    ) -> Result<T, Error> {
+        let path = checked_path(path)?;
+        let mut call = with_token(family(path), path, token);
+        call.query.extend_from_slice(query);
+        self.ask_for(&call).await
+    }
+
+    /// Calls any API that takes `access_token=` by POST with a JSON body, and reads its reply as
+    /// `T`; `serde_json::Value` where the reply does not matter.
+    ///
+    /// Such a call may do something, so it moves on to another host only if the first could not
+    /// be reached at all; where the answer was lost the error's reaction is
+    /// [`Reaction::PassThrough`].
+    ///
+    /// # Errors
+    /// As [`get_json`](Self::get_json); a body that cannot be written as JSON is
+    /// [`ErrorKind::BadRequest`].
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &AccessToken,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, Error> {
+        let path = checked_path(path)?;
+        let body = serde_json::to_vec(body).map_err(|_| {
+            let text = format!("{path}: the body cannot be written as JSON");
+            Error::new(ErrorKind::BadRequest, text)
+        })?;
+        let mut call = with_token(family(path), path, token);
+        call.body = Some(body);
+        call.repeatable = false;
+        self.ask_for(&call).await
+    }
+
+    async fn ask_for<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Error> {
+        let fields = self
+            .inner
+            .transport
+            .call(call, |fields| Ok(fields.clone()))
+            .await?;
+        serde_json::from_value(Value::Object(fields)).map_err(|mismatch| {
+            let why = without_quoted(&mismatch.to_string());
+            let why = call.secrets.clean(&why, MAX_MISMATCH_CHARS);
+            let text = format!(
+                "{}: the reply is not of the expected form: {why}",
+                call.path
+            );
+            Error::new(ErrorKind::WechatUnavailable, text).with_reaction(Reaction::PassThrough)
+        })
+    }
+}
+
+fn family(path: &str) -> Endpoint {
+    if path.starts_with("sns/") {
+        Endpoint::UserCall
+    } else {
+        Endpoint::AccountCall
+    }
+}
+
+/// A path that stays a path in a URL and in a log.
+fn checked_path(path: &str) -> Result<&str, Error> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-');
+    if path.is_empty() || !path.bytes().all(plain) || path.split('/').any(|part| part == "..") {
+        return Err(Error::new(
+            ErrorKind::BadRequest,
+            "the path of an API has letters, digits, '/', '.', '_' and '-' only, such as \
+             cgi-bin/user/info",
+        ));
+    }
+    Ok(path)
+}
+
+/// serde quotes what it found and did not expect, which may be a secret.
+fn without_quoted(text: &str) -> String {
+    let mut parts = text.split('"');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    if parts.next().is_some() {
+        out.push_str("***");
+        out.push_str(parts.next_back().unwrap_or_default());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_path() {
+        assert_eq!(
+            checked_path("/cgi-bin/user/info").unwrap(),
+            "cgi-bin/user/info"
+        );
+        for path in [
+            "",
+            "/",
+            "a?b",
+            "a#b",
+            "../a",
+            "a/../b",
+            "http://x/",
+            "a b",
+            "a%2e",
+        ] {
+            assert!(checked_path(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_mismatch_is_told_without_what_was_found() {
+        let found = r#"invalid type: string "s3"cret", expected u8"#;
+        assert_eq!(
+            without_quoted(found),
+            "invalid type: string ***, expected u8"
+        );
+        assert_eq!(without_quoted("missing field `a`"), "missing field `a`");
+    }
+}

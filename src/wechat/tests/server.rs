@@ -1,0 +1,114 @@
+//! A server that answers whatever a test wants, down to the bytes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{TOKEN, WechatClient, client};
+
+/// What the server does with a request.
+#[derive(Clone)]
+pub(super) enum Answer {
+    Body(u16, Vec<u8>),
+    /// Reads the request, then closes the connection.
+    Close,
+    /// Reads the request, then says nothing.
+    Silence,
+    /// Begins a reply and does not end it.
+    Half,
+    /// Sends a body without a declared length and without an end.
+    Endless,
+    /// Redirects to itself.
+    Redirect,
+}
+
+pub(super) struct Server {
+    pub(super) url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    pub(super) async fn answering(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, answer.clone(), Arc::clone(&seen)));
+            }
+        });
+        Self { url, requests }
+    }
+
+    pub(super) async fn json(value: Value) -> Self {
+        Self::bytes(200, value.to_string()).await
+    }
+
+    pub(super) async fn bytes(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self::answering(Answer::Body(status, body.into())).await
+    }
+
+    pub(super) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    pub(super) fn client(&self) -> WechatClient {
+        client(&[&self.url])
+    }
+}
+
+async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    let whole = |request: &[u8]| {
+        let text = String::from_utf8_lossy(request).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head
+            .to_ascii_lowercase()
+            .split_once("content-length: ")
+            .and_then(|(_, rest)| rest.lines().next()?.trim().parse().ok())
+            .unwrap_or(0);
+        (body.len() >= length).then_some(text)
+    };
+    let text = loop {
+        match stream.read(&mut chunk).await {
+            Ok(read) if read > 0 => request.extend_from_slice(&chunk[..read]),
+            _ => return,
+        }
+        if let Some(text) = whole(&request) {
+            break text;
+        }
+    };
+    seen.lock().unwrap().push(text);
+    let head = |status: u16, more: &str| {
+        format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: text/html; charset=gbk\r\nConnection: close\r\n{more}\r\n"
+        )
+    };
+    match answer {
+        Answer::Body(status, body) => {
+            let head = head(status, &format!("Content-Length: {}\r\n", body.len()));
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&body).await;
+        }
+        Answer::Close => {}
+        Answer::Silence => tokio::time::sleep(Duration::from_secs(30)).await,
+        Answer::Half => {
+            let head = head(200, "Content-Length: 100\r\n");
+            let begun = format!("{head}{{\"access_token\":\"{TOKEN}");
+            let _ = stream.write_all(begun.as_bytes()).await;
+        }
+        Answer::Endless => {
+            let _ = stream.write_all(head(200, "").as_bytes()).await;
+            while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
+        }
+        Answer::Redirect => {
+            let head = head(302, "Location: /elsewhere\r\nContent-Length: 0\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+        }
+    }
+}
