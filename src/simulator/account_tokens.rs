@@ -60,7 +60,10 @@ impl AccountTokens {
         self.classic_calls
             .take_of_day(settings.token_daily_quota, now)?;
         if let Some(old) = self.classic.take() {
-            self.supersede(&old.value, now + settings.account_token_overlap);
+            self.supersede(
+                &old.value,
+                now.saturating_add(settings.account_token_overlap),
+            );
         }
         let new = self.issue(settings, now);
         self.classic = Some(new.clone());
@@ -91,7 +94,7 @@ impl AccountTokens {
             .account_token_overlap
             .min(settings.account_token_lifetime / 2);
         let current = match self.stable.take() {
-            Some(current) if now + last_minutes < current.expires_at => current,
+            Some(current) if now.saturating_add(last_minutes) < current.expires_at => current,
             // The old one is not touched: both work until it runs out by itself.
             _ => self.issue(settings, now),
         };
@@ -100,7 +103,7 @@ impl AccountTokens {
     }
 
     fn issue(&mut self, settings: &Settings, now: Duration) -> Current {
-        let expires_at = now + settings.account_token_lifetime;
+        let expires_at = now.saturating_add(settings.account_token_lifetime);
         let value = random::token();
         self.issued.insert(
             value.clone(),
@@ -156,7 +159,7 @@ impl AccountTokens {
             Some(ticket) if now < ticket.expires_at => ticket.value.clone(),
             _ => {
                 let value = random::ticket();
-                let expires_at = now + settings.ticket_lifetime;
+                let expires_at = now.saturating_add(settings.ticket_lifetime);
                 self.tickets.insert(
                     kind.to_owned(),
                     Current {

@@ -64,14 +64,14 @@ impl UserTokens {
     pub(super) fn mint_code(&mut self, grant: Grant, life: Duration, now: Duration) -> String {
         if self.codes.len() >= 1024 && self.codes.len().is_power_of_two() {
             self.codes
-                .retain(|_, code| now < code.dies_at + CODE_MEMORY);
+                .retain(|_, code| now < code.dies_at.saturating_add(CODE_MEMORY));
         }
         let code = random::code();
         self.codes.insert(
             code.clone(),
             Code {
                 grant,
-                dies_at: now + life,
+                dies_at: now.saturating_add(life),
                 used: false,
             },
         );
@@ -102,9 +102,9 @@ impl UserTokens {
         self.kill_pair(&grant.openid, Fate::Superseded);
         let pair = Pair {
             access_token: random::token(),
-            access_expires_at: now + settings.user_token_lifetime,
+            access_expires_at: now.saturating_add(settings.user_token_lifetime),
             refresh_token: random::token(),
-            refresh_expires_at: now + settings.refresh_token_lifetime,
+            refresh_expires_at: now.saturating_add(settings.refresh_token_lifetime),
             grant,
         };
         self.issue(&pair);
@@ -165,7 +165,7 @@ impl UserTokens {
             set_fate(&mut self.access_tokens, &pair.access_token, Fate::Expired);
             pair.access_token = random::token();
         }
-        pair.access_expires_at = now + settings.user_token_lifetime;
+        pair.access_expires_at = now.saturating_add(settings.user_token_lifetime);
         if settings.rotate_refresh_token {
             set_fate(
                 &mut self.refresh_tokens,
@@ -173,7 +173,7 @@ impl UserTokens {
                 Fate::Superseded,
             );
             pair.refresh_token = random::token();
-            pair.refresh_expires_at = now + settings.refresh_token_lifetime;
+            pair.refresh_expires_at = now.saturating_add(settings.refresh_token_lifetime);
         }
         self.issue(&pair);
         Ok(pair)

@@ -131,7 +131,7 @@ impl World {
         let grant = self.grant(openid, scope, snapshot);
         let life = self.settings.code_lifetime;
         let life = if scope == "snsapi_login" {
-            life * 2
+            life.saturating_mul(2)
         } else {
             life
         };

@@ -218,6 +218,21 @@ async fn a_refresh_token_lives_thirty_days_and_refreshing_does_not_extend_it() {
 }
 
 #[tokio::test]
+async fn a_life_without_end_breaks_nothing() {
+    let rig = Rig::start().await;
+    rig.sim.settings(|settings| {
+        settings.code_lifetime = Duration::MAX;
+        settings.user_token_lifetime = Duration::MAX;
+        settings.refresh_token_lifetime = Duration::MAX;
+    });
+    let pair = rig.exchange(&rig.sim.authorize("oAlice", USERINFO)).await;
+    rig.sim.advance(Duration::MAX);
+    rig.refresh(&pair.field("refresh_token"))
+        .await
+        .field("access_token");
+}
+
+#[tokio::test]
 async fn a_rotated_refresh_token_is_dead() {
     let rig = Rig::start().await;
     rig.sim

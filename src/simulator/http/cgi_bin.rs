@@ -265,7 +265,8 @@ struct IpList {
     ip_list: [&'static str; 2],
 }
 
-/// `GET /cgi-bin/get_api_domain_ip?access_token=`, with addresses reserved for documentation.
+/// `GET /cgi-bin/get_api_domain_ip?access_token=` and `getcallbackip`, which have the same form,
+/// with addresses reserved for documentation.
 pub(super) async fn get_api_domain_ip(shared: Sim, method: Method, uri: Uri) -> Response {
     run(&shared, (Verb::Get, &method), &uri, |world, params, _| {
         world.check_account_token(params.get("access_token"))?;

@@ -10,7 +10,7 @@ use crate::simulator::world::World;
 
 const STYLE: &str = "\
     *{box-sizing:border-box}\
-    body{margin:0;min-height:100vh;display:flex;flex-direction:column;background:#ededed;\
+    body{margin:0;min-height:100vh;padding:16px;display:flex;flex-direction:column;background:#ededed;\
     color:#191919;font:17px/1.5 -apple-system,'PingFang SC','Noto Sans CJK SC',sans-serif}\
     main{width:100%;max-width:420px;margin:auto;padding:32px 24px;background:#fff;\
     border-radius:12px}\
@@ -20,7 +20,7 @@ const STYLE: &str = "\
     select{width:100%;margin-top:6px;padding:12px;font:inherit;border:1px solid #ddd;\
     border-radius:8px;background:#fff}\
     button{display:block;width:100%;margin-top:12px;padding:12px;border:0;border-radius:8px;\
-    font:600 17px/1.4 inherit;font-family:inherit}\
+    font:inherit;font-weight:600}\
     #allow{background:#07c160;color:#fff}#deny{background:#f2f2f2;color:#06ae56}";
 
 fn page(title: &str, content: &str) -> Response {

@@ -68,6 +68,7 @@ fn router(shared: Arc<Shared>) -> Router {
             "/cgi-bin/get_api_domain_ip",
             any(cgi_bin::get_api_domain_ip),
         )
+        .route("/cgi-bin/getcallbackip", any(cgi_bin::get_api_domain_ip))
         .route("/cgi-bin/clear_quota", any(cgi_bin::clear_quota))
         .route("/cgi-bin/clear_quota/v2", any(cgi_bin::clear_quota_v2))
         .merge(control::routes())
