@@ -18,13 +18,13 @@ pub use clock::{Clock, Timestamp};
 pub use credential::{
     AccessToken, AppId, AppSecret, Freshness, InvalidIdentifier, Lifetime, RefreshToken, UserId,
 };
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, TokenRefusal};
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 pub use store::{MemoryStore, Store};
-pub use users::{TokenRefusal, UserToken, UserTokens, UserTokensBuilder};
+pub use users::{UserToken, UserTokens, UserTokensBuilder};
 pub use wechat::{
     AccountGrant, Language, TicketGrant, UserGrant, UserInfo, WechatClient, WechatClientBuilder,
 };

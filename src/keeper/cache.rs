@@ -69,6 +69,11 @@ impl Credential {
         &self.details
     }
 
+    /// Until when this process believes the entry without asking the store.
+    pub(super) fn believed_until(&self) -> Timestamp {
+        self.until
+    }
+
     #[inline]
     fn is_believed(&self, now: Timestamp) -> bool {
         self.since <= now && now < self.until

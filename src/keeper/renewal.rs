@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::cache::{Credential, Fence};
 use super::flight::{Need, Stage};
 use super::trouble::back_off;
-use super::{Failure, Held, Inner};
+use super::{Failure, Held, Inner, Spread};
 use crate::clock::Timestamp;
-use crate::credential::{Freshness, Record};
+use crate::credential::{AccessToken, Freshness, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Claim, Commit, Slot, Stored};
 
@@ -164,7 +164,7 @@ impl Course<'_> {
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = &usable {
             self.inner.cache.remember(held.clone(), &self.fence);
-            if !is_due(held, now) {
+            if !self.inner.is_due(held, now) {
                 return Next::Land(Ok(held.clone()));
             }
         }
@@ -173,7 +173,7 @@ impl Course<'_> {
                 if self.need.refused().is_none() {
                     self.inner.cache.remember_absent(self.id, now, &self.fence);
                 }
-                self.inner.login_required()
+                self.inner.source.exhausted()
             }));
         }
         if let Some(trouble) = self.inner.troubles.active(self.id, now) {
@@ -298,7 +298,7 @@ impl Course<'_> {
     fn note_if_nothing_new(&self, held: &Held) {
         let now = self.now();
         self.inner.troubles.clear(self.id);
-        if is_due(held, now) || !self.need.is_met_by(held.secret()) {
+        if self.inner.is_due(held, now) || !self.need.is_met_by(held.secret()) {
             let message = "WeChat hands out the same token again, or one that is due at once";
             let why = Error::new(ErrorKind::WechatUnavailable, message);
             self.inner.troubles.pause(self.id, NOTHING_NEW, why, now);
@@ -348,17 +348,28 @@ enum After {
     Changed(Stored),
 }
 
-/// R4: whether the renewal of a credential may start, early and jittered.
-fn is_due(held: &Credential, now: Timestamp) -> bool {
-    now >= held.lifetime().renewal_starts_at(held.secret().seed())
-}
-
 impl Inner {
+    /// R4: whether the renewal of a credential may start.
+    fn is_due(&self, held: &Credential, now: Timestamp) -> bool {
+        now >= self.renewal_starts_at(held.secret(), held.lifetime())
+    }
+
+    fn renewal_starts_at(&self, secret: &AccessToken, lifetime: Lifetime) -> Timestamp {
+        let early = lifetime.renewal_starts_at(secret.seed());
+        match self.settings.spread {
+            Spread::Before => early,
+            Spread::After => {
+                let point = lifetime.renew_at();
+                point.after(early.until(point))
+            }
+        }
+    }
+
     /// Makes of a record what requests are served with.
     pub(super) fn hold(&self, id: &str, record: &Record) -> Option<Held> {
         let token = record.token.as_ref()?;
         let now = self.clock.now();
-        let due = token.lifetime.renewal_starts_at(token.secret.seed());
+        let due = self.renewal_starts_at(&token.secret, token.lifetime);
         let until = if now < due {
             due.min(now.after(self.settings.cache_ttl))
         } else {
