@@ -1,6 +1,7 @@
 //! The WeChat user of a request, and a fresh access_token, in every handler.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod accounts;
 mod clock;
 mod credential;
 mod error;
@@ -11,19 +12,23 @@ mod reaction;
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
 pub mod simulator;
 mod store;
+mod tickets;
 mod users;
 mod wechat;
 
+pub use accounts::{AccountToken, AccountTokens, AccountTokensBuilder, TokenMode};
 pub use clock::{Clock, Timestamp};
 pub use credential::{
     AccessToken, AppId, AppSecret, Freshness, InvalidIdentifier, Lifetime, RefreshToken, UserId,
 };
 pub use error::{Error, ErrorKind, TokenRefusal};
+pub use jssdk::JsConfig;
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 pub use store::{MemoryStore, Store};
+pub use tickets::{JsapiTicket, Tickets};
 pub use users::{UserToken, UserTokens, UserTokensBuilder};
 pub use wechat::{
     AccountGrant, Language, TicketGrant, UserGrant, UserInfo, WechatClient, WechatClientBuilder,

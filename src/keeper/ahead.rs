@@ -4,6 +4,7 @@
 //! credentials are few and always needed: a process that has been idle for an hour must answer its
 //! next request as fast as a busy one.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -17,35 +18,65 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The store is asked again when the cache believes an entry for less than this.
 const REFRESH_BEFORE: Duration = Duration::from_secs(3);
 
-/// The task, which ends when this is dropped. A renewal that it began is a flight of its own and
-/// goes on (R3).
-#[derive(Debug)]
-pub(crate) struct Ahead(AbortHandle);
+/// The task and who ends it: dropping this does. A renewal that the task began is a flight of its
+/// own and goes on (R3).
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    NotStarted,
+    Running(AbortHandle),
+    Stopped,
+}
+
+impl Ahead {
+    /// Starts the task, unless it runs or was stopped, or there is no runtime to run it.
+    pub(crate) fn start(&self, keeper: &Keeper, id: &'static str) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = match &*state {
+            State::NotStarted => true,
+            // The runtime that ran it may be gone.
+            State::Running(task) => task.is_finished(),
+            State::Stopped => false,
+        };
+        if idle {
+            let task = runtime.spawn(look_ahead(keeper.clone(), id));
+            *state = State::Running(task.abort_handle());
+        }
+    }
+
+    /// Ends the task for good.
+    pub(crate) fn stop(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Running(task) = std::mem::replace(&mut *state, State::Stopped) {
+            task.abort();
+        }
+    }
+}
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop();
+    }
+}
+
+async fn look_ahead(keeper: Keeper, id: &'static str) {
+    loop {
+        if keeper.lapses_soon(id) {
+            // What went wrong is told where it happens; the next look tries again, as far as
+            // back-off and cool-down let it.
+            let _ = keeper.look(id).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 impl Keeper {
-    /// Starts the task on the current runtime; none, where there is no runtime.
-    pub(crate) fn keep_ahead(&self, id: &'static str) -> Option<Ahead> {
-        let runtime = Handle::try_current().ok()?;
-        let keeper = self.clone();
-        let task = runtime.spawn(async move {
-            loop {
-                if keeper.lapses_soon(id) {
-                    // What went wrong is told where it happens; the next look tries again, as far
-                    // as back-off and cool-down let it.
-                    let _ = keeper.look(id).await;
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        });
-        Some(Ahead(task.abort_handle()))
-    }
-
     fn lapses_soon(&self, id: &str) -> bool {
         let now = self.clock().now();
         self.cached(id)

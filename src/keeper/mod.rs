@@ -75,13 +75,16 @@ pub(crate) enum Failure {
     Operator(Error),
 }
 
-/// R4: to which side of the renewal point renewals are spread.
+/// R4: when the renewal of a credential starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spread {
-    /// Ahead of it: for credentials of which many are obtained together.
-    Before,
-    /// Behind it: for a credential that its issuer repeats until that point.
-    After,
+pub(crate) enum Start {
+    /// Early and jittered, so that a crowd obtained together is not renewed together.
+    Jittered,
+    /// At the renewal point.
+    AtPoint,
+    /// Just behind it: for a credential that its issuer repeats until that very point, by a clock
+    /// that is not ours.
+    JustBehind,
 }
 
 /// The engine's times and sizes.
@@ -89,7 +92,7 @@ pub(crate) enum Spread {
 pub(crate) struct Settings {
     /// The margin that renewal points keep from the true expiry.
     pub(crate) margin: Duration,
-    pub(crate) spread: Spread,
+    pub(crate) start: Start,
     /// The longest that an entry of the cache is believed without asking the store.
     pub(crate) cache_ttl: Duration,
     /// How many credentials the cache holds.

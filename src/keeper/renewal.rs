@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::cache::{Credential, Fence};
 use super::flight::{Need, Stage};
 use super::trouble::back_off;
-use super::{Failure, Held, Inner, Spread};
+use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Freshness, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
@@ -27,6 +27,9 @@ const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// R3: how long a pair that WeChat has granted is offered to a store that does not answer.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The part of the margin that "just behind the renewal point" is: ten seconds of five minutes.
+const JUST_BEHIND: u32 = 30;
 
 /// When WeChat grants what is due at once, or hands back what it refused, it is not asked again
 /// for this long.
@@ -355,13 +358,11 @@ impl Inner {
     }
 
     fn renewal_starts_at(&self, secret: &AccessToken, lifetime: Lifetime) -> Timestamp {
-        let early = lifetime.renewal_starts_at(secret.seed());
-        match self.settings.spread {
-            Spread::Before => early,
-            Spread::After => {
-                let point = lifetime.renew_at();
-                point.after(early.until(point))
-            }
+        let point = lifetime.renew_at();
+        match self.settings.start {
+            Start::Jittered => lifetime.renewal_starts_at(secret.seed()),
+            Start::AtPoint => point,
+            Start::JustBehind => point.after(point.until(lifetime.expires_at()) / JUST_BEHIND),
         }
     }
 

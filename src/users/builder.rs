@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
-use crate::keeper::{Keeper, Settings, Spread};
+use crate::keeper::{Keeper, Settings, Start};
 use crate::store::{Kind, Store};
 use crate::wechat::WechatClient;
 
@@ -45,7 +45,7 @@ impl UserTokensBuilder {
     pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
         let settings = Settings {
             margin: MARGIN,
-            spread: Spread::Before,
+            start: Start::Jittered,
             cache_ttl: CACHE_TTL,
             cache_capacity: CACHE_CAPACITY,
             wait: WAIT,

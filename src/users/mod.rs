@@ -150,15 +150,16 @@ impl UserTokens {
     ///     Ok(info.nickname)
     /// }
     /// ```
-    pub async fn with_token<T, E>(
+    pub async fn with_token<T, E, F>(
         &self,
         user: &UserId,
-        call: impl AsyncFn(UserToken) -> Result<T, E>,
+        call: impl Fn(UserToken) -> F,
     ) -> Result<T, E>
     where
+        F: Future<Output = Result<T, E>>,
         E: TokenRefusal + From<Error>,
     {
-        let call = async |held| call(UserToken::new(held)).await;
+        let call = |held| call(UserToken::new(held));
         self.0.keeper.with_credential(user.as_str(), call).await
     }
 
