@@ -1,7 +1,6 @@
 //! The crate's one error type.
 
 use std::borrow::Cow;
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +67,6 @@ struct Inner {
     rid: Option<Box<str>>,
     retry_after: Option<Duration>,
     reaction: Option<Reaction>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -80,7 +78,6 @@ impl Error {
             rid: None,
             retry_after: None,
             reaction: None,
-            source: None,
         }))
     }
 
@@ -90,10 +87,6 @@ impl Error {
             change(inner);
         }
         self
-    }
-
-    pub(crate) fn with_source(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.with(|inner| inner.source = Some(Box::new(source)))
     }
 
     pub(crate) fn with_errcode(self, errcode: i64, rid: Option<&str>) -> Self {
@@ -120,7 +113,6 @@ impl Error {
             rid: self.0.rid.clone(),
             retry_after: Some(wait),
             reaction: self.0.reaction,
-            source: None,
         }))
     }
 
@@ -173,21 +165,11 @@ impl fmt::Debug for Error {
         if let Some(wait) = self.0.retry_after {
             out.field("retry_after", &wait);
         }
-        if let Some(source) = &self.0.source {
-            out.field("source", source);
-        }
         out.finish()
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
-    }
-}
+impl std::error::Error for Error {}
 
 impl From<crate::credential::InvalidIdentifier> for Error {
     fn from(invalid: crate::credential::InvalidIdentifier) -> Self {

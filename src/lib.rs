@@ -5,8 +5,12 @@ mod accounts;
 mod clock;
 mod credential;
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
+mod identity;
 pub mod jssdk;
 mod keeper;
+mod layer;
 mod reaction;
 #[cfg(feature = "simulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
@@ -22,7 +26,18 @@ pub use credential::{
     AccessToken, AppId, AppSecret, Freshness, InvalidIdentifier, Lifetime, RefreshToken, UserId,
 };
 pub use error::{Error, ErrorKind, TokenRefusal};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use extract::MissingUser;
+pub use identity::{
+    CookieKeys, ExtensionIdentity, Identified, Identify, Identity, NoIdentity, RequestHead,
+    SessionCookie, TrustedHeader,
+};
 pub use jssdk::JsConfig;
+pub use layer::{
+    JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatLayer, WechatService,
+    WechatUser,
+};
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

@@ -163,9 +163,10 @@ impl AccountTokens {
     ///
     /// # Errors
     /// Those of [`get`](Self::get), turned into the call's error type, and the call's own.
-    pub async fn with_token<T, E, F>(&self, call: impl Fn(AccountToken) -> F) -> Result<T, E>
+    pub async fn with_token<T, E, F, Fut>(&self, mut call: F) -> Result<T, E>
     where
-        F: Future<Output = Result<T, E>>,
+        F: FnMut(AccountToken) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: TokenRefusal + From<Error>,
     {
         self.0.ahead.start(&self.0.keeper, ACCOUNT);

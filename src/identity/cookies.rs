@@ -32,7 +32,10 @@ mod tests {
     #[test]
     fn finds_the_named_cookie_only() {
         let mut headers = HeaderMap::new();
-        headers.append(COOKIE, HeaderValue::from_static("a=1; session=x.y; session_id=2"));
+        headers.append(
+            COOKIE,
+            HeaderValue::from_static("a=1; session=x.y; session_id=2"),
+        );
         headers.append(COOKIE, HeaderValue::from_static("b=;session=z"));
         headers.append(COOKIE, HeaderValue::from_bytes(b"session=\xff").unwrap());
         assert_eq!(named(&headers, "session").collect::<Vec<_>>(), ["x.y", "z"]);

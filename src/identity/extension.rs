@@ -42,7 +42,11 @@ where
 {
     /// Reads the user from the extension of type `T`.
     pub fn new(read: F) -> Self {
-        Self { read, missing_told: AtomicBool::new(false), extension: PhantomData }
+        Self {
+            read,
+            missing_told: AtomicBool::new(false),
+            extension: PhantomData,
+        }
     }
 }
 

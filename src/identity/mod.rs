@@ -46,6 +46,23 @@ impl<'a> RequestHead<'a> {
             extensions: request.extensions(),
         }
     }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn of_parts(parts: &'a http::request::Parts) -> Self {
+        let http::request::Parts {
+            method,
+            uri,
+            headers,
+            extensions,
+            ..
+        } = parts;
+        Self {
+            method,
+            uri,
+            headers,
+            extensions,
+        }
+    }
 }
 
 /// What a request tells of its user.
@@ -79,7 +96,10 @@ impl<'a> Identity<'a> {
     pub fn user(id: impl Into<Cow<'a, str>>) -> Self {
         let id = id.into();
         match UserId::check(&id) {
-            Ok(()) => Self::User(Identified { id, set_cookie: None }),
+            Ok(()) => Self::User(Identified {
+                id,
+                set_cookie: None,
+            }),
             Err(invalid) => Self::Invalid(invalid),
         }
     }
@@ -118,7 +138,10 @@ where
         match self(head) {
             Some(user) => {
                 let id = Cow::Owned(user.as_str().to_owned());
-                Identity::User(Identified { id, set_cookie: None })
+                Identity::User(Identified {
+                    id,
+                    set_cookie: None,
+                })
             }
             None => Identity::Nobody,
         }

@@ -57,7 +57,10 @@ impl CookieKeys {
         let keys = text.split(',').map(str::trim).enumerate();
         let keys = keys.map(|(at, key)| {
             let key = STANDARD.decode(key).map(Zeroizing::new).map_err(|_| {
-                misconfigured(format!("cookie key {} is not base64 (of 64 random bytes)", at + 1))
+                misconfigured(format!(
+                    "cookie key {} is not base64 (of 64 random bytes)",
+                    at + 1
+                ))
             })?;
             if key.len() < KEY_BYTES {
                 return Err(misconfigured(format!(
@@ -84,7 +87,10 @@ impl CookieKeys {
 
     /// The keys, made fit for one purpose: what one of them authenticates means nothing to another.
     pub(crate) fn for_purpose(&self, purpose: &[&str]) -> Vec<KeyedMac> {
-        self.0.iter().map(|key| KeyedMac::new(key, purpose)).collect()
+        self.0
+            .iter()
+            .map(|key| KeyedMac::new(key, purpose))
+            .collect()
     }
 }
 
@@ -228,7 +234,12 @@ impl SessionCookie {
     fn issue_str(&self, user: &str) -> HeaderValue {
         let issued = self.0.clock.now().as_millis().max(0) as u64 / 1_000;
         let message = format!("{}.{}", utf8_percent_encode(user, ENCODED), base36(issued));
-        let tag = self.0.macs.first().map(|mac| mac.sign(message.as_bytes())).unwrap_or_default();
+        let tag = self
+            .0
+            .macs
+            .first()
+            .map(|mac| mac.sign(message.as_bytes()))
+            .unwrap_or_default();
         let value = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
         self.set_cookie(&value, self.0.lifetime)
     }
@@ -258,7 +269,12 @@ impl SessionCookie {
         if URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes) != Ok(bytes.len()) {
             return None;
         }
-        if !self.0.macs.iter().any(|mac| mac.verifies(message.as_bytes(), &bytes)) {
+        if !self
+            .0
+            .macs
+            .iter()
+            .any(|mac| mac.verifies(message.as_bytes(), &bytes))
+        {
             return None;
         }
         let (id, issued) = message.split_once('.')?;
@@ -338,7 +354,12 @@ mod tests {
         let cookie = format!("{}={value}", session.0.name);
         headers.insert(COOKIE, HeaderValue::try_from(cookie).unwrap());
         let (method, uri, extensions) = Default::default();
-        let head = RequestHead { method: &method, uri: &uri, headers: &headers, extensions: &extensions };
+        let head = RequestHead {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            extensions: &extensions,
+        };
         match session.identify(&head) {
             Identity::User(user) => Some((user.id.into_owned(), user.set_cookie.is_some())),
             _ => None,
@@ -354,7 +375,10 @@ mod tests {
         assert_eq!(who(&ours.clone().name("other").unwrap(), &cookie), None);
         let (other_app, _) = session(&keys(1));
         let other_app = other_app.with(|settings| settings.app = AppId::new("wx2").unwrap());
-        assert_eq!(who(&other_app.renamed("wechat_session".into()), &cookie), None);
+        assert_eq!(
+            who(&other_app.renamed("wechat_session".into()), &cookie),
+            None
+        );
     }
 
     #[test]

@@ -7,13 +7,10 @@ impl Keeper {
     /// Runs a call. If WeChat refuses the credential, that is reported, and the call runs once
     /// more with the successor; never a third time. Where there is no successor yet, the refusal
     /// stands.
-    pub(crate) async fn with_credential<T, E, F>(
-        &self,
-        id: &str,
-        call: impl Fn(Held) -> F,
-    ) -> Result<T, E>
+    pub(crate) async fn with_credential<T, E, F, Fut>(&self, id: &str, mut call: F) -> Result<T, E>
     where
-        F: Future<Output = Result<T, E>>,
+        F: FnMut(Held) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: TokenRefusal + From<Error>,
     {
         let held = self.get(id).await?;

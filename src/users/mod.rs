@@ -142,7 +142,7 @@ impl UserTokens {
     ///
     /// async fn nickname(users: &UserTokens, user: &UserId) -> Result<String, Error> {
     ///     let info: UserInfo = users
-    ///         .with_token(user, async |token| {
+    ///         .with_token(user, |token| async move {
     ///             let openid = token.openid().unwrap_or(token.user_id());
     ///             users.wechat().user_info(token.access_token(), openid, Language::ZhCn).await
     ///         })
@@ -150,13 +150,10 @@ impl UserTokens {
     ///     Ok(info.nickname)
     /// }
     /// ```
-    pub async fn with_token<T, E, F>(
-        &self,
-        user: &UserId,
-        call: impl Fn(UserToken) -> F,
-    ) -> Result<T, E>
+    pub async fn with_token<T, E, F, Fut>(&self, user: &UserId, mut call: F) -> Result<T, E>
     where
-        F: Future<Output = Result<T, E>>,
+        F: FnMut(UserToken) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
         E: TokenRefusal + From<Error>,
     {
         let call = |held| call(UserToken::new(held));

@@ -16,6 +16,9 @@ const STEP: usize = 500;
 /// WeChat is still asked.
 const GRACE: Duration = Duration::from_secs(24 * 3_600);
 
+/// A user id and what a hash holds for it.
+type Field = (Vec<u8>, Vec<u8>);
+
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -76,7 +79,7 @@ impl RedisStore {
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(hash).arg(cursor).arg("COUNT").arg(STEP);
-            let (next, fields): (u64, Vec<(Vec<u8>, Vec<u8>)>) = self.command(&scan).await?;
+            let (next, fields): (u64, Vec<Field>) = self.command(&scan).await?;
             swept.seen += fields.len() as u64;
             let mut dead: Vec<_> = fields
                 .into_iter()

@@ -1,0 +1,84 @@
+//! The demo: everything of the crate in one service.
+//!
+//! `cargo run --example demo` needs nothing: it keeps tokens in memory and starts a simulator of
+//! WeChat. With variables it becomes the real thing; `settings.rs` lists them.
+
+// The modules of a program have no outside.
+#![allow(unreachable_pub)]
+
+mod api;
+mod settings;
+
+use std::future::IntoFuture;
+use std::io::Write;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tower_wechat::WechatLayer;
+
+use settings::Settings;
+
+/// How long requests and renewals that run at the end are waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::main]
+async fn main() {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    if let Err(error) = run().await {
+        eprintln!("demo: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let settings = Settings::from_env()?;
+    let listener = TcpListener::bind(&settings.listen)
+        .await
+        .map_err(|error| format!("cannot listen on LISTEN={}: {error}", settings.listen))?;
+    let address = listener.local_addr()?;
+    let parts = settings.connect().await?;
+
+    let layer = WechatLayer::new(parts.users.clone()).identity(parts.identity);
+    let with_user = Router::new()
+        .route("/", get(api::page))
+        .route("/api/me", get(api::me))
+        .route("/api/userinfo", get(api::userinfo))
+        .route("/logout", post(api::logout))
+        .layer(layer);
+    let app = Router::new()
+        .route("/healthz", get(api::health))
+        .route("/metrics", get(async move || metrics.render()))
+        .merge(with_user)
+        .with_state(api::State {
+            users: parts.users.clone(),
+            session: parts.session,
+        });
+
+    // Tests and scripts wait for this line.
+    println!("listening on http://{address}");
+    std::io::stdout().flush()?;
+
+    let (stop, stopping) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        let _ = stopping.await;
+    });
+    let server = tokio::spawn(server.into_future());
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    let _ = stop.send(());
+    let _ = tokio::time::timeout(PATIENCE, server).await;
+    parts.users.shutdown(PATIENCE).await;
+    Ok(())
+}

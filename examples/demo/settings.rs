@@ -1,0 +1,189 @@
+//! The demo's variables, and what is made of them.
+//!
+//! | variable | meaning (default) |
+//! |---|---|
+//! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
+//! | `REDIS_URL` | unset: in-process store; `redis://`, `rediss://` |
+//! | `REDIS_LAYOUT` | `hashes` (default) or `keys` |
+//! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the simulator is started |
+//! | `WECHAT_API_URL`, `WECHAT_OPEN_URL` | base URLs of WeChat |
+//! | `COOKIE_KEY` | base64, at least 64 bytes, several with commas; unset: random |
+//! | `TRUSTED_USER_HEADER` | name of a header that names the user |
+//! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
+
+use std::env;
+use std::time::Duration;
+
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    CookieKeys, Identify, Identity, Layout, MemoryStore, RedisStore, RequestHead, SessionCookie,
+    TrustedHeader, UserTokens, UserTokensBuilder, WechatClient,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+pub struct Settings {
+    pub listen: String,
+    redis_url: Option<String>,
+    layout: Layout,
+    account: Option<(String, String)>,
+    api_url: Option<String>,
+    open_url: Option<String>,
+    public_url: Option<String>,
+    cookie_key: Option<String>,
+    trusted_header: Option<String>,
+    margin: Duration,
+    cache_ttl: Duration,
+}
+
+/// What the demo runs with.
+pub struct Parts {
+    pub users: UserTokens,
+    pub session: SessionCookie,
+    pub identity: DemoIdentity,
+    /// Ends with the demo.
+    pub _simulator: Option<Simulator>,
+}
+
+/// Who is asking: as the gateway says, or as the cookie says.
+#[derive(Clone)]
+pub enum DemoIdentity {
+    Header(TrustedHeader),
+    Cookie(SessionCookie),
+}
+
+impl Identify for DemoIdentity {
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        match self {
+            Self::Header(header) => header.identify(head),
+            Self::Cookie(cookie) => cookie.identify(head),
+        }
+    }
+}
+
+/// A variable that is set to something.
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
+    let Some(value) = set(name) else {
+        return Ok(Duration::from_secs(default));
+    };
+    match value.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => Err(format!("{name}={value} is not a whole number of seconds").into()),
+    }
+}
+
+impl Settings {
+    pub fn from_env() -> Result<Self, Failure> {
+        let layout = match set("REDIS_LAYOUT").as_deref() {
+            None | Some("hashes") => Layout::Hashes,
+            Some("keys") => Layout::Keys,
+            Some(other) => {
+                return Err(format!("REDIS_LAYOUT={other} is neither hashes nor keys").into());
+            }
+        };
+        let account = match (set("WECHAT_APPID"), set("WECHAT_SECRET")) {
+            (Some(app_id), Some(secret)) => Some((app_id, secret)),
+            (None, None) => None,
+            _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
+        };
+        Ok(Self {
+            listen: set("LISTEN").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
+            redis_url: set("REDIS_URL"),
+            layout,
+            account,
+            api_url: set("WECHAT_API_URL"),
+            open_url: set("WECHAT_OPEN_URL"),
+            public_url: set("PUBLIC_URL"),
+            cookie_key: set("COOKIE_KEY"),
+            trusted_header: set("TRUSTED_USER_HEADER"),
+            margin: seconds("RENEW_MARGIN_SECS", 900)?,
+            cache_ttl: seconds("CACHE_TTL_SECS", 60)?,
+        })
+    }
+
+    pub async fn connect(&self) -> Result<Parts, Failure> {
+        let (wechat, simulator) = self.wechat().await?;
+        let app = wechat.app_id().clone();
+        let users = match &self.redis_url {
+            None => self.timed(UserTokens::builder(wechat, MemoryStore::new())),
+            Some(url) => {
+                let store = RedisStore::builder(url)
+                    .layout(self.layout)
+                    .connect()
+                    .await?;
+                self.timed(UserTokens::builder(wechat, store))
+            }
+        };
+        let keys = match &self.cookie_key {
+            Some(keys) => {
+                CookieKeys::from_base64(keys).map_err(|error| format!("COOKIE_KEY: {error}"))?
+            }
+            None => {
+                tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
+                CookieKeys::random()?
+            }
+        };
+        let https = self
+            .public_url
+            .as_ref()
+            .is_some_and(|url| url.starts_with("https://"));
+        let session = SessionCookie::new(&app, &keys).secure(https);
+        let identity = match &self.trusted_header {
+            Some(name) => DemoIdentity::Header(
+                TrustedHeader::new(name)
+                    .map_err(|error| format!("TRUSTED_USER_HEADER: {error}"))?,
+            ),
+            None => DemoIdentity::Cookie(session.clone()),
+        };
+        Ok(Parts {
+            users,
+            session,
+            identity,
+            _simulator: simulator,
+        })
+    }
+
+    fn timed(&self, builder: UserTokensBuilder) -> UserTokens {
+        builder
+            .renew_margin(self.margin)
+            .cache_ttl(self.cache_ttl)
+            .build()
+    }
+
+    /// The client of WeChat, and the simulator behind it where no account is configured.
+    async fn wechat(&self) -> Result<(WechatClient, Option<Simulator>), Failure> {
+        let simulator = match self.account {
+            Some(_) => None,
+            None => Some(Simulator::start().await?),
+        };
+        let (app_id, secret) = match (&self.account, &simulator) {
+            (Some((app_id, secret)), _) => (app_id.as_str(), secret.as_str()),
+            (None, Some(simulator)) => (simulator.app_id(), simulator.app_secret()),
+            (None, None) => return Err("there is no account".into()),
+        };
+        let of_simulator = || {
+            simulator
+                .as_ref()
+                .map(|simulator| simulator.url().to_owned())
+        };
+        let mut builder = WechatClient::builder(app_id, secret);
+        if let Some(url) = self.api_url.clone().or_else(of_simulator) {
+            builder = builder.api_url(url);
+        }
+        if let Some(url) = self.open_url.clone().or_else(of_simulator) {
+            builder = builder.open_url(url);
+        }
+        let wechat = builder.build()?;
+        if let Some(simulator) = &simulator {
+            tracing::info!(
+                url = simulator.url(),
+                "WECHAT_APPID is not set: a simulator is WeChat"
+            );
+        }
+        Ok((wechat, simulator))
+    }
+}

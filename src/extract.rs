@@ -1,0 +1,79 @@
+//! axum extractors: the user as an argument of a handler.
+
+use std::convert::Infallible;
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::error::Error;
+use crate::identity::RequestHead;
+use crate::layer::{JsonRejection, PassedWithoutUser, Reject, Rejection, WechatUser};
+
+/// Why a handler that takes a [`WechatUser`] was not called.
+#[derive(Debug)]
+pub struct MissingUser(Missing);
+
+#[derive(Debug)]
+enum Missing {
+    /// The layer let the request pass without a user.
+    User(Response),
+    /// The request never met the layer.
+    Layer,
+}
+
+impl IntoResponse for MissingUser {
+    fn into_response(self) -> Response {
+        match self.0 {
+            Missing::User(answer) => answer,
+            Missing::Layer => {
+                tracing::error!(
+                    "a handler takes a WechatUser, but no WechatLayer lies around its route"
+                );
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for WechatUser {
+    type Rejection = MissingUser;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        if let Some(user) = parts.extensions.get::<WechatUser>() {
+            return Ok(user.clone());
+        }
+        if parts.extensions.get::<PassedWithoutUser>().is_none() {
+            return Err(MissingUser(Missing::Layer));
+        }
+        let head = RequestHead::of_parts(parts);
+        let answer = JsonRejection::new().reject(&Rejection::nobody(), &head);
+        Err(MissingUser(Missing::User(answer)))
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get::<WechatUser>().cloned())
+    }
+}
+
+/// Handlers may return the crate's errors: they are answered as the layer answers its own.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (method, uri, headers, extensions) = Default::default();
+        let head = RequestHead {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            extensions: &extensions,
+        };
+        JsonRejection::new().reject(&Rejection::from_error(&self), &head)
+    }
+}

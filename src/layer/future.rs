@@ -1,0 +1,181 @@
+//! The response to come.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::SET_COOKIE;
+use http::{HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::rejection::{Reject, Rejection};
+use super::user::PassedWithoutUser;
+use super::{Policy, Shared, WechatUser};
+use crate::error::{Error, ErrorKind};
+use crate::identity::RequestHead;
+use crate::store::BoxFuture;
+use crate::users::UserToken;
+
+pin_project! {
+    /// The future of [`WechatService`](crate::WechatService).
+    ///
+    /// Where the user's token is in memory it is the inner service's own future, and a cookie to
+    /// set; only a request that has to wait for its token keeps the rest.
+    pub struct ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        #[pin]
+        state: State<S::Future, S, I, R, ReqBody, S::Response>,
+        set_cookie: Option<HeaderValue>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, S, I, R, ReqBody, Answer> {
+        /// The inner service is at work.
+        Calling { #[pin] call: F },
+        /// The user's token is on its way.
+        Resolving {
+            token: BoxFuture<'static, Result<UserToken, Error>>,
+            // Taken when the token is there.
+            waiting: Option<Waiting<S, I, R, ReqBody>>,
+        },
+        /// The layer has answered itself.
+        Answered { answer: Option<Answer> },
+    }
+}
+
+/// What waits for a token.
+struct Waiting<S, I, R, ReqBody> {
+    inner: S,
+    request: Request<ReqBody>,
+    shared: Arc<Shared<I, R>>,
+}
+
+impl<S, I, R, ReqBody> ResponseFuture<S, I, R, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    #[inline]
+    pub(super) fn calling(call: S::Future, set_cookie: Option<HeaderValue>) -> Self {
+        Self {
+            state: State::Calling { call },
+            set_cookie,
+        }
+    }
+
+    pub(super) fn resolving(
+        token: BoxFuture<'static, Result<UserToken, Error>>,
+        inner: S,
+        request: Request<ReqBody>,
+        shared: Arc<Shared<I, R>>,
+        set_cookie: Option<HeaderValue>,
+    ) -> Self {
+        let waiting = Some(Waiting {
+            inner,
+            request,
+            shared,
+        });
+        Self {
+            state: State::Resolving { token, waiting },
+            set_cookie,
+        }
+    }
+
+    pub(super) fn answered(answer: S::Response) -> Self {
+        Self {
+            state: State::Answered {
+                answer: Some(answer),
+            },
+            set_cookie: None,
+        }
+    }
+}
+
+impl<S, I, R, ReqBody, ResBody> Future for ResponseFuture<S, I, R, ReqBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    R: Reject<ResBody>,
+{
+    type Output = Result<Response<ResBody>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProjection::Calling { call } => {
+                    let mut response = ready!(call.poll(cx))?;
+                    if let Some(cookie) = this.set_cookie.take() {
+                        response.headers_mut().append(SET_COOKIE, cookie);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+                StateProjection::Resolving { token, waiting } => {
+                    let token = ready!(token.as_mut().poll(cx));
+                    match waiting.take() {
+                        Some(waiting) => waiting.proceed(token),
+                        None => return Poll::Pending,
+                    }
+                }
+                // A future that is polled after it has answered has nothing more to say.
+                StateProjection::Answered { answer } => {
+                    return answer
+                        .take()
+                        .map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)));
+                }
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+impl<S, I, R, ReqBody, ResBody> Waiting<S, I, R, ReqBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    R: Reject<ResBody>,
+{
+    /// Calls the inner service, or answers in its place.
+    fn proceed(
+        self,
+        token: Result<UserToken, Error>,
+    ) -> State<S::Future, S, I, R, ReqBody, Response<ResBody>> {
+        let Self {
+            mut inner,
+            mut request,
+            shared,
+        } = self;
+        match token {
+            Ok(token) => WechatUser::enter(&mut request, token, &shared.users),
+            Err(error)
+                if error.kind() == ErrorKind::LoginRequired
+                    && shared.policy == Policy::Optional =>
+            {
+                request.extensions_mut().insert(PassedWithoutUser);
+            }
+            Err(error) => {
+                let rejection = Rejection::from_error(&error);
+                let answer = shared.reject.reject(&rejection, &RequestHead::of(&request));
+                return State::Answered {
+                    answer: Some(answer),
+                };
+            }
+        }
+        State::Calling {
+            call: inner.call(request),
+        }
+    }
+}
+
+impl<S, I, R, ReqBody> fmt::Debug for ResponseFuture<S, I, R, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

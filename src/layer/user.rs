@@ -1,0 +1,202 @@
+//! The user as a handler sees them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Extensions, Request};
+
+use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
+use crate::error::{Error, TokenRefusal};
+use crate::users::{UserToken, UserTokens};
+
+/// The WeChat user of a request: a snapshot with a fresh access token, and a handle to come back
+/// for the next one.
+///
+/// axum handlers take it as an argument (feature `axum`); others read it from the request's
+/// extensions:
+///
+/// ```
+/// use tower_wechat::WechatUser;
+///
+/// fn greeting<B>(request: &http::Request<B>) -> String {
+///     match request.extensions().get::<WechatUser>() {
+///         Some(user) => format!("hello {}", user.id()),
+///         None => "hello stranger".to_owned(),
+///     }
+/// }
+/// ```
+///
+/// The token in it is the one of the moment when the request came. A handler that outlives it (an
+/// event stream, a WebSocket, a long job) asks [`current`](Self::current) for the one of then.
+#[derive(Clone)]
+pub struct WechatUser {
+    token: UserToken,
+    users: UserTokens,
+    /// The user of a layer for another account, further out on the same route.
+    outer: Option<Arc<WechatUser>>,
+}
+
+/// Left in the extensions of a request that passed without a user, so that the extractors can
+/// tell it from one that never met the layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PassedWithoutUser;
+
+impl WechatUser {
+    /// Puts the user into a request. The user of another account, whom a layer further out has put
+    /// there, is kept behind.
+    #[inline]
+    pub(super) fn enter<B>(request: &mut Request<B>, token: UserToken, users: &UserTokens) {
+        let extensions = request.extensions_mut();
+        let user = Self {
+            token,
+            users: users.clone(),
+            outer: None,
+        };
+        if let Some(outer) = extensions.insert(user) {
+            Self::keep(extensions, outer);
+        }
+    }
+
+    #[cold]
+    fn keep(extensions: &mut Extensions, outer: Self) {
+        if let Some(user) = extensions.get_mut::<Self>()
+            && user.app_id() != outer.app_id()
+        {
+            user.outer = Some(Arc::new(outer));
+        }
+    }
+
+    /// The id under which the user is known to the application; with WeChat's own login, the
+    /// openid.
+    pub fn id(&self) -> &str {
+        self.token.user_id()
+    }
+
+    /// The account whose user this is.
+    pub fn app_id(&self) -> &AppId {
+        self.users.app_id()
+    }
+
+    /// The user's access token of the moment when the request came: usable, whichever process got
+    /// it.
+    pub fn access_token(&self) -> &AccessToken {
+        self.token.access_token()
+    }
+
+    /// The same with all that is known of it.
+    pub fn token(&self) -> &UserToken {
+        &self.token
+    }
+
+    /// The user's openid, where the stored pair tells it.
+    pub fn openid(&self) -> Option<&str> {
+        self.token.openid()
+    }
+
+    /// What the user granted, comma-separated, where the stored pair tells it.
+    pub fn scope(&self) -> Option<&str> {
+        self.token.scope()
+    }
+
+    /// The user's unionid, where there is one and the stored pair tells it.
+    pub fn unionid(&self) -> Option<&str> {
+        self.token.unionid()
+    }
+
+    /// Whether this is the virtual user of a snapshot page (快照页).
+    pub fn is_snapshot(&self) -> bool {
+        false
+    }
+
+    /// When the token is due for renewal and when it dies.
+    pub fn lifetime(&self) -> Lifetime {
+        self.token.lifetime()
+    }
+
+    /// Where the token stands in its life now.
+    pub fn freshness(&self) -> Freshness {
+        self.lifetime().freshness(self.users.clock().now())
+    }
+
+    /// How long the token has to live from now.
+    pub fn expires_in(&self) -> std::time::Duration {
+        self.users.clock().now().until(self.lifetime().expires_at())
+    }
+
+    /// The tokens of all users of the account.
+    pub fn users(&self) -> &UserTokens {
+        &self.users
+    }
+
+    /// The user's token of now.
+    ///
+    /// # Errors
+    /// As [`UserTokens::get`].
+    pub async fn current(&self) -> Result<UserToken, Error> {
+        self.users.get(&self.user_id()?).await
+    }
+
+    /// Runs a call with the user's token, and once more with its successor if WeChat refuses it.
+    ///
+    /// # Errors
+    /// As [`UserTokens::with_token`].
+    pub async fn with_token<T, E, F, Fut>(&self, call: F) -> Result<T, E>
+    where
+        F: FnMut(UserToken) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: TokenRefusal + From<Error>,
+    {
+        self.users.with_token(&self.user_id()?, call).await
+    }
+
+    /// Reports that WeChat refused the token of this request, and answers with the current one.
+    ///
+    /// # Errors
+    /// As [`UserTokens::report_refused`].
+    pub async fn report_refused(&self) -> Result<UserToken, Error> {
+        self.users
+            .report_refused(&self.user_id()?, self.access_token())
+            .await
+    }
+
+    /// Deletes the user's tokens: whatever still names the user leads to a new login.
+    ///
+    /// # Errors
+    /// As [`UserTokens::forget`].
+    pub async fn forget(&self) -> Result<(), Error> {
+        self.users.forget(&self.user_id()?).await
+    }
+
+    /// The user of this account, where layers for several accounts lie around one route.
+    ///
+    /// ```
+    /// use tower_wechat::{AppId, WechatUser};
+    ///
+    /// fn of_both<'a>(user: &'a WechatUser, shop: &AppId) -> Option<&'a WechatUser> {
+    ///     user.of_app(shop)
+    /// }
+    /// ```
+    pub fn of_app(&self, app: &AppId) -> Option<&WechatUser> {
+        let mut user = Some(self);
+        while let Some(found) = user {
+            if found.app_id() == app {
+                return Some(found);
+            }
+            user = found.outer.as_deref();
+        }
+        None
+    }
+
+    fn user_id(&self) -> Result<UserId, Error> {
+        Ok(UserId::new(self.id())?)
+    }
+}
+
+impl fmt::Debug for WechatUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WechatUser")
+            .field("app_id", self.app_id())
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
