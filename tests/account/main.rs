@@ -1,0 +1,12 @@
+//! The account side, over real HTTP: the account's token, the ticket, signatures.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod budget;
+mod processes;
+mod refusals;
+mod rig;
+mod rollover;
+mod tickets;
+mod trouble;
