@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accounts;
+mod center;
 mod clock;
 mod credential;
 mod error;
@@ -20,10 +21,14 @@ mod tickets;
 mod users;
 mod wechat;
 
-pub use accounts::{AccountToken, AccountTokens, AccountTokensBuilder, TokenMode};
+pub use accounts::{
+    AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterSource, TokenMode,
+};
+pub use center::TokenCenter;
 pub use clock::{Clock, Timestamp};
 pub use credential::{
-    AccessToken, AppId, AppSecret, Freshness, InvalidIdentifier, Lifetime, RefreshToken, UserId,
+    AccessToken, AppId, AppSecret, BearerSecret, Freshness, InvalidIdentifier, Lifetime,
+    RefreshToken, UserId,
 };
 pub use error::{Error, ErrorKind, TokenRefusal};
 #[cfg(feature = "axum")]

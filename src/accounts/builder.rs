@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::center::CenterSource;
 use super::source::WechatSource;
 use super::{AccountTokens, Inner, Origin, TokenMode};
 use crate::clock::Clock;
-use crate::keeper::{Ahead, Keeper, Settings, Start};
+use crate::credential::AppId;
+use crate::keeper::{Ahead, Keeper, Settings, Source, Start};
 use crate::store::{Kind, Store};
 
 /// WeChat hands out a new stable token only in the last five minutes of the one before.
@@ -23,6 +25,9 @@ const PLAIN_BUDGET: u32 = 1_000;
 
 const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 16;
+
+/// A token center is not asked more often than this, however short the cache.
+const SHORTEST_POLL: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_secs(8);
@@ -57,7 +62,7 @@ impl AccountTokensBuilder {
     pub(super) fn new(origin: Origin, store: Arc<dyn Store>) -> Self {
         let settings = Settings {
             margin: STABLE_MARGIN,
-            start: Start::JustBehind,
+            start: Start::AtPoint,
             cache_ttl: CACHE_TTL,
             cache_capacity: CACHE_CAPACITY,
             wait: WAIT,
@@ -134,33 +139,54 @@ impl AccountTokensBuilder {
             TokenMode::Plain => (PLAIN_MARGIN, PLAIN_BUDGET),
         };
         self.settings.margin = self.margin.unwrap_or(margin);
+        let Self {
+            settings,
+            clock,
+            store,
+            ..
+        } = self;
+        let keeper = |app: &AppId, settings, source: Box<dyn Source>| {
+            let (clock, store) = (clock.clone(), store.clone());
+            Keeper::new(
+                app.clone(),
+                Kind::AccountToken,
+                settings,
+                clock,
+                store,
+                source,
+            )
+        };
         let keeper = match &self.origin {
             Origin::Wechat(wechat) => {
-                if self.mode == TokenMode::Plain {
-                    self.settings.start = Start::AtPoint;
-                }
                 let source = WechatSource {
                     wechat: wechat.clone(),
-                    clock: self.clock.clone(),
+                    clock: clock.clone(),
                     mode: self.mode,
-                    margin: self.settings.margin,
+                    margin: settings.margin,
                     budget: Budget::new(self.daily_budget.unwrap_or(budget)),
                     replaced_at: Mutex::default(),
                 };
-                Keeper::new(
-                    wechat.app_id().clone(),
-                    Kind::AccountToken,
-                    self.settings,
-                    self.clock,
-                    self.store.clone(),
-                    source,
-                )
+                let start = match self.mode {
+                    TokenMode::Stable => Start::JustBehind,
+                    TokenMode::Plain => Start::AtPoint,
+                };
+                let settings = Settings { start, ..settings };
+                keeper(wechat.app_id(), settings, Box::new(source))
+            }
+            Origin::Center(center) => {
+                let source = CenterSource {
+                    center: center.clone(),
+                    clock: clock.clone(),
+                    margin: settings.margin,
+                    poll: settings.cache_ttl.max(SHORTEST_POLL),
+                };
+                keeper(center.app_id(), settings, Box::new(source))
             }
         };
         AccountTokens(Arc::new(Inner {
             keeper,
             origin: self.origin,
-            store: self.store,
+            store,
             ahead: Ahead::default(),
         }))
     }

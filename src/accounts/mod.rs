@@ -2,6 +2,7 @@
 
 mod budget;
 mod builder;
+mod center;
 mod source;
 mod token;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::AccountTokensBuilder;
+pub use self::center::TokenCenterSource;
 pub(crate) use self::source::{account_record, sorted};
 pub use self::token::AccountToken;
 use crate::clock::Clock;
@@ -83,6 +85,8 @@ struct Inner {
 pub(crate) enum Origin {
     /// From WeChat.
     Wechat(WechatClient),
+    /// From a token center.
+    Center(TokenCenterSource),
 }
 
 impl AccountTokens {
@@ -95,6 +99,21 @@ impl AccountTokens {
     /// The same with other settings.
     pub fn builder(wechat: WechatClient, store: impl Store) -> AccountTokensBuilder {
         AccountTokensBuilder::new(Origin::Wechat(wechat), Arc::new(store))
+    }
+
+    /// The token that a token center keeps: this process never asks WeChat for it, and needs no
+    /// AppSecret. The center is asked again every [`cache_ttl`](AccountTokensBuilder::cache_ttl)
+    /// (60 seconds), ahead of need; while it does not answer, the token serves until it dies.
+    ///
+    /// `store` is this process's own or that of its group. The center's own Redis is no place for
+    /// it: who reaches that needs no center.
+    pub fn from_center(center: TokenCenterSource, store: impl Store) -> Self {
+        Self::center_builder(center, store).build()
+    }
+
+    /// The same with other settings; those that concern WeChat's calls do nothing.
+    pub fn center_builder(center: TokenCenterSource, store: impl Store) -> AccountTokensBuilder {
+        AccountTokensBuilder::new(Origin::Center(center), Arc::new(store))
     }
 
     /// The account whose token this is.

@@ -12,7 +12,7 @@ mod stored_text;
 
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
-pub use secret::{AccessToken, AppSecret, RefreshToken};
+pub use secret::{AccessToken, AppSecret, BearerSecret, RefreshToken};
 pub(crate) use stored_text::{Unreadable, Unstorable};
 
 use crate::clock::Timestamp;

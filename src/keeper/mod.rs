@@ -140,7 +140,7 @@ impl Keeper {
         settings: Settings,
         clock: Clock,
         store: Arc<dyn Store>,
-        source: impl Source,
+        source: Box<dyn Source>,
     ) -> Self {
         Self(Arc::new(Inner {
             app,
@@ -150,7 +150,7 @@ impl Keeper {
             clock,
             store,
             owner: LeaseOwner::unique(),
-            source: Box::new(source),
+            source,
             flights: Flights::default(),
             troubles: Troubles::default(),
             turns: Semaphore::new(RENEWALS_AT_ONCE),

@@ -119,7 +119,7 @@ impl Tickets {
             settings,
             accounts.clock().clone(),
             accounts.store().clone(),
-            source,
+            Box::new(source),
         );
         Ok(Self(Arc::new(Inner {
             keeper,

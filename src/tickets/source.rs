@@ -51,6 +51,7 @@ impl Source for TicketSource {
         Box::pin(async move {
             let grant = match self.accounts.origin() {
                 Origin::Wechat(wechat) => self.ask(wechat).await?,
+                Origin::Center(center) => center.jsapi_ticket().await?,
             };
             let now = self.accounts.clock().now();
             let life = grant.expires_in.map(|life| life.min(LONGEST_LIFE));

@@ -117,7 +117,7 @@ impl UserTokensBuilder {
             self.settings,
             self.clock,
             self.store,
-            source,
+            Box::new(source),
         );
         UserTokens(Arc::new(Inner {
             keeper,
