@@ -69,6 +69,10 @@ impl Credential {
         &self.details
     }
 
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.lifetime.freshness(now) != Freshness::Expired
+    }
+
     /// Until when this process believes the entry without asking the store.
     pub(super) fn believed_until(&self) -> Timestamp {
         self.until
@@ -113,9 +117,7 @@ impl Cache {
     /// An entry that has outlived its time in the cache but not its own: better than nothing while
     /// the store is away (R4).
     pub(super) fn leftover(&self, id: &str, now: Timestamp) -> Option<Held> {
-        self.entries
-            .peek(id)
-            .filter(|held| held.lifetime.freshness(now) != Freshness::Expired)
+        self.entries.peek(id).filter(|held| held.is_alive(now))
     }
 
     pub(super) fn is_absent(&self, id: &str, now: Timestamp) -> bool {

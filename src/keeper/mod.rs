@@ -259,7 +259,7 @@ impl Keeper {
         let mut outcome = Err(self.0.overdue());
         for _ in 0..FLIGHTS_PER_CALL {
             let flight = self.0.flights.join(&self.0, id, need);
-            outcome = flight.landed(need).await;
+            outcome = flight.landed(need, &self.0.clock).await;
             match &outcome {
                 // A flight that began for others may have landed with the very token that this
                 // caller was refused: one of its own will compare.

@@ -10,7 +10,7 @@ use super::flight::{Need, Stage};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Freshness, Lifetime, Record};
+use crate::credential::{AccessToken, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Claim, Commit, Slot, Stored};
 
@@ -82,6 +82,11 @@ enum Next {
 impl Course<'_> {
     fn now(&self) -> Timestamp {
         self.inner.clock.now()
+    }
+
+    /// What could be used before the wait, if it still can.
+    fn alive(&self, usable: Option<Held>) -> Option<Held> {
+        usable.filter(|held| held.is_alive(self.now()))
     }
 
     fn serve(&self, held: &Held) {
@@ -163,7 +168,7 @@ impl Course<'_> {
         let usable = self
             .inner
             .hold(self.id, record)
-            .filter(|held| held.lifetime().freshness(now) != Freshness::Expired)
+            .filter(|held| held.is_alive(now))
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = &usable {
             self.inner.cache.remember(held.clone(), &self.fence);
@@ -207,14 +212,14 @@ impl Course<'_> {
             Err(Failure::Transient(error)) => {
                 tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
                 self.release().await;
-                After::Landed(usable.ok_or(error))
+                After::Landed(self.alive(usable).ok_or(error))
             }
             Err(Failure::Operator(error)) => {
                 if self.inner.troubles.cool_down(&error, self.now()) {
                     tracing::error!(%app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
                 self.release().await;
-                After::Landed(usable.ok_or(error))
+                After::Landed(self.alive(usable).ok_or(error))
             }
         }
     }

@@ -4,6 +4,7 @@
 mod support;
 
 mod budget;
+mod center;
 mod processes;
 mod refusals;
 mod rig;
