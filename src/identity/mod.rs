@@ -152,3 +152,9 @@ where
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct NoIdentity;
+
+impl<I: Identify + ?Sized> Identify for std::sync::Arc<I> {
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        (**self).identify(head)
+    }
+}

@@ -6,6 +6,8 @@
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(all(test, feature = "redis"))]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
