@@ -46,7 +46,7 @@ pub use layer::{
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use store::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+pub use store::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 pub use store::{MemoryStore, Store};
 pub use tickets::{JsapiTicket, Tickets};
 pub use users::{UserToken, UserTokens, UserTokensBuilder};

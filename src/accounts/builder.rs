@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use super::budget::Budget;
 use super::center::CenterSource;
+#[cfg(feature = "redis")]
+use super::followed::Nowhere;
 use super::source::WechatSource;
 use super::{AccountTokens, Inner, Origin, TokenMode};
 use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::keeper::{Ahead, Keeper, Settings, Source, Start};
+#[cfg(feature = "redis")]
+use crate::store::FollowedStore;
 use crate::store::{Kind, Store};
 
 /// WeChat hands out a new stable token only in the last five minutes of the one before.
@@ -145,7 +149,7 @@ impl AccountTokensBuilder {
             store,
             ..
         } = self;
-        let keeper = |app: &AppId, settings, source: Box<dyn Source>| {
+        let keeper = |app: &AppId, store: &Arc<dyn Store>, settings, source: Box<dyn Source>| {
             let (clock, store) = (clock.clone(), store.clone());
             Keeper::new(
                 app.clone(),
@@ -171,7 +175,7 @@ impl AccountTokensBuilder {
                     TokenMode::Plain => Start::AtPoint,
                 };
                 let settings = Settings { start, ..settings };
-                keeper(wechat.app_id(), settings, Box::new(source))
+                keeper(wechat.app_id(), &store, settings, Box::new(source))
             }
             Origin::Center(center) => {
                 let source = CenterSource {
@@ -180,7 +184,13 @@ impl AccountTokensBuilder {
                     margin: settings.margin,
                     poll: settings.cache_ttl.max(SHORTEST_POLL),
                 };
-                keeper(center.app_id(), settings, Box::new(source))
+                keeper(center.app_id(), &store, settings, Box::new(source))
+            }
+            #[cfg(feature = "redis")]
+            Origin::Followed(wechat, redis, token) => {
+                let followed = FollowedStore::new(redis.clone(), token.clone());
+                let followed: Arc<dyn Store> = Arc::new(followed);
+                keeper(wechat.app_id(), &followed, settings, Box::new(Nowhere))
             }
         };
         AccountTokens(Arc::new(Inner {

@@ -3,6 +3,8 @@
 mod budget;
 mod builder;
 mod center;
+#[cfg(feature = "redis")]
+mod followed;
 mod source;
 mod token;
 
@@ -19,6 +21,8 @@ use crate::credential::{AccessToken, AppId};
 use crate::error::{Error, TokenRefusal};
 use crate::keeper::{Ahead, Held, Keeper};
 use crate::store::Store;
+#[cfg(feature = "redis")]
+use crate::store::{FollowedToken, RedisStore};
 use crate::wechat::WechatClient;
 
 /// An account has one token of its kind: there is nobody to name.
@@ -87,6 +91,9 @@ pub(crate) enum Origin {
     Wechat(WechatClient),
     /// From a token center.
     Center(TokenCenterSource),
+    /// The token lies in Redis, where another system keeps it; all else comes from WeChat.
+    #[cfg(feature = "redis")]
+    Followed(WechatClient, RedisStore, FollowedToken),
 }
 
 impl AccountTokens {
@@ -114,6 +121,29 @@ impl AccountTokens {
     /// The same with other settings; those that concern WeChat's calls do nothing.
     pub fn center_builder(center: TokenCenterSource, store: impl Store) -> AccountTokensBuilder {
         AccountTokensBuilder::new(Origin::Center(center), Arc::new(store))
+    }
+
+    /// The token that another system keeps in Redis: it is read and never fetched, renewed or
+    /// written. While a service in another language still owns the account's token, this is how
+    /// both use one. A value that cannot be read counts as missing and is told in the log.
+    ///
+    /// The client is for the ticket, which this crate keeps itself, in `store`.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn follow(wechat: WechatClient, store: RedisStore, token: FollowedToken) -> Self {
+        Self::follower_builder(wechat, store, token).build()
+    }
+
+    /// The same with other settings; those that concern WeChat's calls do nothing.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn follower_builder(
+        wechat: WechatClient,
+        store: RedisStore,
+        token: FollowedToken,
+    ) -> AccountTokensBuilder {
+        let origin = Origin::Followed(wechat, store.clone(), token);
+        AccountTokensBuilder::new(origin, Arc::new(store))
     }
 
     /// The account whose token this is.

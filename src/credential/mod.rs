@@ -3,6 +3,8 @@
 //! Nothing here does I/O. A user's pair, the account's token and the `jsapi_ticket` are all a
 //! [`Record`]: a token with a lifetime, and what is needed to get the next one.
 
+#[cfg(feature = "redis")]
+pub(crate) mod foreign_form;
 pub(crate) mod hash_form;
 mod identifier;
 mod lifetime;

@@ -55,8 +55,9 @@ pub(crate) trait Source: Send + Sync + 'static {
         refused: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Record, Failure>>;
 
-    /// What callers are told where nothing usable is stored and nothing can be renewed.
-    fn exhausted(&self) -> Error {
+    /// What callers are told where nothing usable is stored, or nothing but what was refused, and
+    /// nothing can be renewed.
+    fn exhausted(&self, _refused: Option<&AccessToken>) -> Error {
         Error::new(
             ErrorKind::LoginRequired,
             "there is no usable token, and none can be had without the user: send them to log in",
@@ -187,7 +188,7 @@ impl Keeper {
             return Ok(held);
         }
         if self.0.cache.is_absent(id, now) {
-            return Err(self.0.source.exhausted());
+            return Err(self.0.source.exhausted(None));
         }
         self.look(id).await
     }

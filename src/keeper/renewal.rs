@@ -181,7 +181,7 @@ impl Course<'_> {
                 if self.need.refused().is_none() {
                     self.inner.cache.remember_absent(self.id, now, &self.fence);
                 }
-                self.inner.source.exhausted()
+                self.inner.source.exhausted(self.need.refused())
             }));
         }
         if let Some(trouble) = self.inner.troubles.active(self.id, now) {

@@ -51,6 +51,8 @@ impl Source for TicketSource {
         Box::pin(async move {
             let grant = match self.accounts.origin() {
                 Origin::Wechat(wechat) => self.ask(wechat).await?,
+                #[cfg(feature = "redis")]
+                Origin::Followed(wechat, ..) => self.ask(wechat).await?,
                 Origin::Center(center) => center.jsapi_ticket().await?,
             };
             let now = self.accounts.clock().now();

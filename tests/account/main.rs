@@ -5,6 +5,7 @@ mod support;
 
 mod budget;
 mod center;
+mod follower;
 mod processes;
 mod refusals;
 mod rig;
