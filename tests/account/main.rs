@@ -6,6 +6,7 @@ mod support;
 mod budget;
 mod center;
 mod follower;
+mod interop;
 mod processes;
 mod refusals;
 mod rig;
