@@ -5,16 +5,20 @@
 
 #[cfg(feature = "redis")]
 pub(crate) mod foreign_form;
+#[cfg(any(feature = "redis", test))]
 pub(crate) mod hash_form;
 mod identifier;
 mod lifetime;
+#[cfg(any(feature = "redis", test))]
 pub(crate) mod record_form;
 mod secret;
+#[cfg(any(feature = "redis", test))]
 mod stored_text;
 
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
 pub use secret::{AccessToken, AppSecret, BearerSecret, RefreshToken};
+#[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};
 
 use crate::clock::Timestamp;

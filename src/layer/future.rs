@@ -14,8 +14,10 @@ use tower_service::Service;
 use super::rejection::{Reject, Rejection};
 use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
+use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
+use crate::observe::Outcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 
@@ -150,15 +152,26 @@ where
             shared,
         } = self;
         match token {
-            Ok(token) => WechatUser::enter(&mut request, token, &shared.users),
+            Ok(token) => {
+                let now = shared.users.clock().now();
+                let stale = token.lifetime().freshness(now) != Freshness::Fresh;
+                shared.requests.count(if stale {
+                    Outcome::Stale
+                } else {
+                    Outcome::Store
+                });
+                WechatUser::enter(&mut request, token, &shared.users);
+            }
             Err(error)
                 if error.kind() == ErrorKind::LoginRequired
                     && shared.policy == Policy::Optional =>
             {
+                shared.requests.count(Outcome::Login);
                 request.extensions_mut().insert(PassedWithoutUser);
             }
             Err(error) => {
                 let rejection = Rejection::from_error(&error);
+                shared.requests.count(rejection.outcome());
                 let answer = shared.reject.reject(&rejection, &RequestHead::of(&request));
                 return State::Answered {
                     answer: Some(answer),

@@ -13,9 +13,11 @@ use tower_layer::Layer;
 pub use self::future::ResponseFuture;
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
+#[cfg(feature = "axum")]
 pub(crate) use self::user::PassedWithoutUser;
 pub use self::user::WechatUser;
 use crate::identity::NoIdentity;
+use crate::observe::Requests;
 use crate::users::UserTokens;
 
 /// What happens to a request without a user, or whose user has no usable token.
@@ -81,6 +83,7 @@ struct Shared<I, R> {
     policy: Policy,
     identity: I,
     reject: R,
+    requests: Requests,
 }
 
 impl WechatLayer {
@@ -92,6 +95,7 @@ impl WechatLayer {
             policy: Policy::Require,
             identity: NoIdentity,
             reject: JsonRejection::new(),
+            requests: Requests::new(),
         }))
     }
 }
@@ -110,6 +114,7 @@ impl<I, R> WechatLayer<I, R> {
             users,
             policy,
             reject,
+            requests,
             ..
         } = self.settings();
         WechatLayer(Arc::new(Shared {
@@ -117,6 +122,7 @@ impl<I, R> WechatLayer<I, R> {
             policy,
             identity,
             reject,
+            requests,
         }))
     }
 
@@ -144,6 +150,7 @@ impl<I, R> WechatLayer<I, R> {
             users,
             policy,
             identity,
+            requests,
             ..
         } = self.settings();
         WechatLayer(Arc::new(Shared {
@@ -151,6 +158,7 @@ impl<I, R> WechatLayer<I, R> {
             policy,
             identity,
             reject,
+            requests,
         }))
     }
 
@@ -164,6 +172,7 @@ impl<I, R> WechatLayer<I, R> {
             policy: shared.policy,
             identity: shared.identity.clone(),
             reject: shared.reject.clone(),
+            requests: shared.requests.clone(),
         })
     }
 }

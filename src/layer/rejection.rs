@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
+use crate::observe::Outcome;
 
 /// Why a request did not reach its handler.
 #[derive(Debug, Clone)]
@@ -96,6 +97,13 @@ impl Rejection {
             message: message.to_owned(),
             retry_after,
             login_url: None,
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.kind {
+            ErrorKind::LoginRequired => Outcome::Login,
+            _ => Outcome::Rejected,
         }
     }
 

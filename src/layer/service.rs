@@ -13,6 +13,7 @@ use super::rejection::{Reject, Rejection};
 use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
 use crate::identity::{Identify, Identity, RequestHead};
+use crate::observe::Outcome;
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
 pub struct WechatService<S, I, R> {
@@ -65,6 +66,7 @@ where
         let rejection = match shared.identity.identify(&head) {
             Identity::User(user) => match shared.users.cached(&user.id) {
                 Some(token) => {
+                    shared.requests.count(Outcome::Cache);
                     let set_cookie = user.set_cookie;
                     WechatUser::enter(&mut request, token, &shared.users);
                     return ResponseFuture::calling(self.inner.call(request), set_cookie);
@@ -87,12 +89,14 @@ where
                 }
             },
             Identity::Nobody if shared.policy == Policy::Optional => {
+                shared.requests.count(Outcome::Login);
                 request.extensions_mut().insert(PassedWithoutUser);
                 return ResponseFuture::calling(self.inner.call(request), None);
             }
             Identity::Nobody => Rejection::nobody(),
             Identity::Invalid(invalid) => Rejection::invalid(invalid),
         };
+        shared.requests.count(rejection.outcome());
         ResponseFuture::answered(shared.reject.reject(&rejection, &head))
     }
 }

@@ -105,6 +105,7 @@ impl LeaseOwner {
         Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
+    #[cfg(feature = "redis")]
     fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,8 @@
 //! The promises R1–R8, each run against the memory of one process and against a real redis-server
 //! in both layouts.
 
+#![allow(unreachable_pub)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -57,7 +57,7 @@ async fn a_frozen_redis_is_survived() {
     let mut rig = Rig::new(Backend::Keys).await;
     let freeze = |rig: &mut Rig| rig.redis.as_ref().unwrap().freeze(true);
     survives(&mut rig, freeze, |rig| {
-        rig.redis.as_ref().unwrap().freeze(false)
+        rig.redis.as_ref().unwrap().freeze(false);
     })
     .await;
 }
