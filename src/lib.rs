@@ -36,15 +36,15 @@ pub use credential::{
 pub use error::{Error, ErrorKind, TokenRefusal};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use extract::MissingUser;
+pub use extract::{MissingAccount, MissingUser};
 pub use identity::{
     CookieKeys, ExtensionIdentity, Identified, Identify, Identity, NoIdentity, RequestHead,
     SessionCookie, TrustedHeader,
 };
 pub use jssdk::JsConfig;
 pub use layer::{
-    JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatLayer, WechatService,
-    WechatUser,
+    JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatAccount, WechatLayer,
+    WechatService, WechatUser,
 };
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]

@@ -7,6 +7,7 @@ mod budget;
 mod center;
 mod follower;
 mod interop;
+mod layer;
 mod processes;
 mod refusals;
 mod rig;
