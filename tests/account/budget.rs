@@ -42,7 +42,7 @@ async fn a_flush_of_redis_gives_no_budget_back() {
     let flush = || {
         redis::cmd("FLUSHALL")
             .query::<()>(&mut server.connection())
-            .unwrap()
+            .unwrap();
     };
     for fetches in 1..=3 {
         accounts.get().await.unwrap();
