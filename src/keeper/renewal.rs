@@ -110,7 +110,7 @@ impl Course<'_> {
                 }
             },
         };
-        match (loaded, leftover) {
+        match (loaded, self.alive(leftover)) {
             (Ok(stored), _) => Ok(Loaded::FromStore(stored)),
             (Err(error), Some(held)) => {
                 tracing::debug!(app = %self.inner.app, %error, "served a token although the store is away");
