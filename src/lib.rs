@@ -9,6 +9,7 @@ mod extract;
 mod identity;
 mod keeper;
 mod layer;
+mod login;
 mod reaction;
 #[cfg(feature = "simulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
@@ -33,6 +34,7 @@ pub use layer::{
     JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatLayer, WechatService,
     WechatUser,
 };
+pub use login::{Login, Scope, SnapshotPolicy};
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

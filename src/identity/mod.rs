@@ -18,6 +18,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 pub use self::extension::ExtensionIdentity;
 pub use self::header::TrustedHeader;
+pub(crate) use self::session::{KeyedMac, Session};
 pub use self::session::{CookieKeys, SessionCookie};
 use crate::credential::{InvalidIdentifier, UserId};
 
@@ -82,6 +83,8 @@ pub enum Identity<'a> {
 pub struct Identified<'a> {
     pub(crate) id: Cow<'a, str>,
     pub(crate) set_cookie: Option<HeaderValue>,
+    /// What the session cookie tells besides; nothing where the identity is none.
+    pub(crate) session: Session,
 }
 
 impl<'a> Identity<'a> {
@@ -99,6 +102,7 @@ impl<'a> Identity<'a> {
             Ok(()) => Self::User(Identified {
                 id,
                 set_cookie: None,
+                session: Session::default(),
             }),
             Err(invalid) => Self::Invalid(invalid),
         }
@@ -141,6 +145,7 @@ where
                 Identity::User(Identified {
                     id,
                     set_cookie: None,
+                    session: Session::default(),
                 })
             }
             None => Identity::Nobody,
