@@ -1,5 +1,7 @@
 //! The WeChat user of a request, and a fresh access_token, in every handler.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Nothing that input or the network can reach may panic; tests may.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod clock;
 mod credential;
@@ -10,6 +12,7 @@ mod identity;
 mod keeper;
 mod layer;
 mod login;
+mod observe;
 mod reaction;
 #[cfg(feature = "simulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]

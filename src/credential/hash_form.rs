@@ -94,7 +94,7 @@ mod tests {
         while parts.last().is_some_and(|part| part.is_empty()) {
             parts.pop();
         }
-        Some((parts.first()?.to_string(), parts.get(1)?.parse().ok()?))
+        Some(((*parts.first()?).to_owned(), parts.get(1)?.parse().ok()?))
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
             if let Ok(read) = read_token(text.as_bytes(), MARGIN) {
                 prop_assert_eq!(
                     java_reads(&text),
-                    Some((read.secret.expose().to_string(), read.lifetime.renew_at().as_millis()))
+                    Some((read.secret.expose().to_owned(), read.lifetime.renew_at().as_millis()))
                 );
             }
         }

@@ -3,16 +3,20 @@
 //! Nothing here does I/O. A user's pair, the account's token and the `jsapi_ticket` are all a
 //! [`Record`]: a token with a lifetime, and what is needed to get the next one.
 
+#[cfg(any(feature = "redis", test))]
 pub(crate) mod hash_form;
 mod identifier;
 mod lifetime;
+#[cfg(any(feature = "redis", test))]
 pub(crate) mod record_form;
 mod secret;
+#[cfg(any(feature = "redis", test))]
 mod stored_text;
 
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
 pub use secret::{AccessToken, AppSecret, RefreshToken};
+#[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};
 
 use crate::clock::Timestamp;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Identify, Identity, RequestHead};
@@ -31,7 +32,7 @@ use crate::credential::UserId;
 /// ```
 pub struct ExtensionIdentity<T, F> {
     read: F,
-    missing_told: AtomicBool,
+    missing_told: Arc<AtomicBool>,
     extension: PhantomData<fn(&T)>,
 }
 
@@ -44,7 +45,7 @@ where
     pub fn new(read: F) -> Self {
         Self {
             read,
-            missing_told: AtomicBool::new(false),
+            missing_told: Arc::default(),
             extension: PhantomData,
         }
     }
@@ -69,6 +70,16 @@ where
         match (self.read)(extension) {
             Some(user) => Identity::user(user.as_str().to_owned()),
             None => Identity::Nobody,
+        }
+    }
+}
+
+impl<T, F: Clone> Clone for ExtensionIdentity<T, F> {
+    fn clone(&self) -> Self {
+        Self {
+            read: self.read.clone(),
+            missing_told: Arc::clone(&self.missing_told),
+            extension: PhantomData,
         }
     }
 }

@@ -18,8 +18,8 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 pub use self::extension::ExtensionIdentity;
 pub use self::header::TrustedHeader;
-pub(crate) use self::session::{KeyedMac, Session};
 pub use self::session::{CookieKeys, SessionCookie};
+pub(crate) use self::session::{KeyedMac, Session};
 use crate::credential::{InvalidIdentifier, UserId};
 
 /// The head of a request: all but its body.
@@ -85,6 +85,16 @@ pub struct Identified<'a> {
     pub(crate) set_cookie: Option<HeaderValue>,
     /// What the session cookie tells besides; nothing where the identity is none.
     pub(crate) session: Session,
+}
+
+impl Identified<'_> {
+    pub(crate) fn into_owned(self) -> Identified<'static> {
+        Identified {
+            id: Cow::Owned(self.id.into_owned()),
+            set_cookie: self.set_cookie,
+            session: self.session,
+        }
+    }
 }
 
 impl<'a> Identity<'a> {
@@ -157,3 +167,9 @@ where
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct NoIdentity;
+
+impl<I: Identify + ?Sized> Identify for std::sync::Arc<I> {
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        (**self).identify(head)
+    }
+}

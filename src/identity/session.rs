@@ -365,7 +365,11 @@ impl Identify for SessionCookie {
         let Some(read) = cookies.find_map(|value| self.read(value, now)) else {
             return Identity::Nobody;
         };
-        let Read { id, issued, session } = read;
+        let Read {
+            id,
+            issued,
+            session,
+        } = read;
         let half_over = !session.snapshot && now >= issued.after(self.0.lifetime / 2);
         let set_cookie = half_over.then(|| self.issue_str(&id, session));
         Identity::User(Identified {

@@ -12,6 +12,7 @@ use super::{Failure, Held, Inner};
 use crate::clock::Timestamp;
 use crate::credential::{Freshness, Record};
 use crate::error::{Error, ErrorKind};
+use crate::observe;
 use crate::store::{Claim, Commit, Slot, Stored};
 
 /// How long a token that is due for renewal is served from the cache before the store is asked
@@ -164,6 +165,7 @@ impl Course<'_> {
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = &usable {
             self.inner.cache.remember(held.clone(), &self.fence);
+            observe::cached(self.inner.kind.as_str(), self.inner.cache.len());
             if !is_due(held, now) {
                 return Next::Land(Ok(held.clone()));
             }
@@ -193,20 +195,24 @@ impl Course<'_> {
         let millis = started.elapsed().as_millis() as u64;
         match outcome {
             Ok(record) => {
+                observe::renewal(kind, "renewed");
                 tracing::debug!(%app, kind, user = ?self.id, millis, "renewed");
                 self.granted();
                 self.commit(stored, &record).await
             }
             Err(Failure::Dead(error)) => {
+                observe::renewal(kind, "dead");
                 tracing::info!(%app, kind, user = ?self.id, millis, %error, "the refresh token is dead");
                 self.delete(stored, error).await
             }
             Err(Failure::Transient(error)) => {
+                observe::renewal(kind, "transient");
                 tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
                 self.release().await;
                 After::Landed(usable.ok_or(error))
             }
             Err(Failure::Operator(error)) => {
+                observe::renewal(kind, "operator");
                 if self.inner.troubles.cool_down(&error, self.now()) {
                     tracing::error!(%app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
@@ -265,6 +271,7 @@ impl Course<'_> {
             match commit {
                 Ok(Commit::Done) => {
                     inner.cache.put(held.clone());
+                    observe::cached(inner.kind.as_str(), inner.cache.len());
                     self.note_if_nothing_new(&held);
                     return After::Landed(Ok(held));
                 }

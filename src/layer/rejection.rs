@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
 use crate::login::{Problem, SignIn, is_navigation};
+use crate::observe::Outcome;
+
+/// What a page of ours may load: its own style and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'";
 
 /// Why a request did not reach its handler.
 #[derive(Debug, Clone)]
@@ -19,6 +25,8 @@ pub struct Rejection {
     message: String,
     retry_after: Option<Duration>,
     login_url: Option<String>,
+    /// Where the kind does not tell it.
+    status: Option<StatusCode>,
     /// What a reader is told instead of a program.
     problem: Option<Problem>,
 }
@@ -32,8 +40,8 @@ impl Rejection {
     /// The status of the answer: 401 without a user, 400 for what makes no sense, 503 while the
     /// store or WeChat fails. Where a login ends badly: 400, 403, 429, 502 or 503.
     pub fn status(&self) -> StatusCode {
-        if let Some(problem) = &self.problem {
-            return problem.what.status();
+        if let Some(status) = self.status {
+            return status;
         }
         match self.kind {
             ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
@@ -81,6 +89,15 @@ impl Rejection {
         Self::new(ErrorKind::LoginRequired, None)
     }
 
+    /// A login leads the browser on; the address is added to whatever is rendered.
+    pub(super) fn redirect() -> Self {
+        Self {
+            message: "Go on to the address in the header Location.".to_owned(),
+            status: Some(StatusCode::FOUND),
+            ..Self::new(ErrorKind::LoginRequired, None)
+        }
+    }
+
     pub(super) fn with_login_url(mut self, url: String) -> Self {
         self.login_url = Some(url);
         self
@@ -91,6 +108,7 @@ impl Rejection {
         let kind = problem.what.kind();
         Self {
             message: problem.sentence(),
+            status: Some(problem.what.status()),
             problem: Some(problem),
             ..Self::new(kind, None)
         }
@@ -134,7 +152,15 @@ impl Rejection {
             message: message.to_owned(),
             retry_after,
             login_url: None,
+            status: None,
             problem: None,
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.kind {
+            ErrorKind::LoginRequired => Outcome::Login,
+            _ => Outcome::Rejected,
         }
     }
 
@@ -143,13 +169,22 @@ impl Rejection {
         if self.status() != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
-        let of_problem = self.problem.as_ref().and_then(|problem| problem.retry_after);
-        let wait = self.retry_after.or(of_problem).unwrap_or(Duration::from_secs(1));
+        let of_problem = self
+            .problem
+            .as_ref()
+            .and_then(|problem| problem.retry_after);
+        let wait = self
+            .retry_after
+            .or(of_problem)
+            .unwrap_or(Duration::from_secs(1));
         Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 }
 
 /// Renders a [`Rejection`].
+///
+/// Where a [`Login`](crate::Login) is mounted it is also asked for the redirects of a login, with
+/// status 302: their headers are added to what it returns.
 ///
 /// Closures are renderers too, for bodies of any type:
 ///
@@ -202,7 +237,11 @@ impl<B: From<Bytes>> Reject<B> for JsonRejection {
             #[serde(skip_serializing_if = "Option::is_none")]
             login_url: Option<&'a str>,
         }
+        if rejection.status().is_redirection() {
+            return Response::new(B::from(Bytes::new()));
+        }
         let page = rejection.page().filter(|_| is_navigation(head));
+        let is_page = page.is_some();
         let (body, content_type) = match page {
             Some(page) => (page.into_bytes(), "text/html; charset=utf-8"),
             None => {
@@ -211,13 +250,24 @@ impl<B: From<Bytes>> Reject<B> for JsonRejection {
                     message: rejection.message(),
                     login_url: rejection.login_url(),
                 };
-                (serde_json::to_vec(&body).unwrap_or_default(), "application/json")
+                (
+                    serde_json::to_vec(&body).unwrap_or_default(),
+                    "application/json",
+                )
             }
         };
         let mut response = Response::new(B::from(Bytes::from(body)));
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if is_page {
+            // The page stands at a URL with a code in it, and needs nothing from anywhere.
+            headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            headers.insert(
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(PAGE_POLICY),
+            );
+        }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = rejection.retry_after_secs() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -92,7 +92,14 @@ mod tests {
             Scope::Base,
         );
         let documented = "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx520c15f417810387&redirect_uri=https%3A%2F%2Fchong.qq.com%2Fphp%2Findex.php%3Fd%3D%26c%3DwxAdapter%26m%3DmobileDeal%26showwxpaytitle%3D1%26vb2ctag%3D4_2030_5_1194_60&response_type=code&scope=snsapi_base&state=123#wechat_redirect";
-        assert_eq!(Authorize { state: "123", ..base }.url(), documented);
+        assert_eq!(
+            Authorize {
+                state: "123",
+                ..base
+            }
+            .url(),
+            documented
+        );
 
         let documented = "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx807d86fb6b3d4fd2&redirect_uri=http%3A%2F%2Fdevelopers.weixin.qq.com&response_type=code&scope=snsapi_userinfo&state=STATE#wechat_redirect";
         let userinfo = link(
@@ -110,7 +117,11 @@ mod tests {
             force_snapshot: true,
             connect_redirect: true,
         };
-        let url = Authorize { extras, ..link("wx1", "https://a.b/c", Scope::UserInfo) }.url();
+        let url = Authorize {
+            extras,
+            ..link("wx1", "https://a.b/c", Scope::UserInfo)
+        }
+        .url();
         assert!(url.ends_with(
             "&state=STATE&forcePopup=true&forceSnapShot=true&connect_redirect=1#wechat_redirect"
         ));

@@ -120,7 +120,12 @@ impl Exchange {
         let give_up = Instant::now() + wait;
         let mut rest = FIRST_REST;
         loop {
-            match self.users.store().claim_code(&self.name, &owner, LEASE).await {
+            match self
+                .users
+                .store()
+                .claim_code(&self.name, &owner, LEASE)
+                .await
+            {
                 Ok(CodeClaim::Granted) => return self.exchange(&owner).await,
                 Ok(CodeClaim::Settled(outcome)) => return Verdict::read(&outcome),
                 Ok(CodeClaim::Held) => {}
@@ -158,7 +163,10 @@ impl Exchange {
             _ => Some(owner),
         };
         let (text, lifetime) = (verdict.write(), verdict.lifetime());
-        let settle = self.users.store().settle_code(&self.name, owner, &text, lifetime);
+        let settle = self
+            .users
+            .store()
+            .settle_code(&self.name, owner, &text, lifetime);
         if let Err(error) = settle.await {
             tracing::warn!(%app, %error, "the result of a login could not be told to its copies");
         }
@@ -218,6 +226,9 @@ mod tests {
             assert_eq!(Verdict::read(&verdict.write()), verdict);
         }
         assert_eq!(Verdict::read("{\"later\":1}"), Verdict::Spent);
-        assert_eq!(Verdict::read("{\"signed_in\":{\"user\":\"\"}}"), Verdict::Spent);
+        assert_eq!(
+            Verdict::read("{\"signed_in\":{\"user\":\"\"}}"),
+            Verdict::Spent
+        );
     }
 }

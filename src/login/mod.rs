@@ -395,13 +395,32 @@ mod tests {
     #[test]
     fn a_public_url_is_an_origin() {
         let of = |url| origin(url).ok();
-        assert_eq!(of("https://h5.example.com").as_deref(), Some("https://h5.example.com"));
-        assert_eq!(of("HTTPS://H5.Example.com:443/").as_deref(), Some("https://h5.example.com"));
-        assert_eq!(of("http://127.0.0.1:3000").as_deref(), Some("http://127.0.0.1:3000"));
-        assert_eq!(of("http://[::1]:3000").as_deref(), Some("http://[::1]:3000"));
+        assert_eq!(
+            of("https://h5.example.com").as_deref(),
+            Some("https://h5.example.com")
+        );
+        assert_eq!(
+            of("HTTPS://H5.Example.com:443/").as_deref(),
+            Some("https://h5.example.com")
+        );
+        assert_eq!(
+            of("http://127.0.0.1:3000").as_deref(),
+            Some("http://127.0.0.1:3000")
+        );
+        assert_eq!(
+            of("http://[::1]:3000").as_deref(),
+            Some("http://[::1]:3000")
+        );
         for wrong in [
-            "", "h5.example.com", "ftp://a.b", "https://", "https://a.b/app", "https://a.b/?c",
-            "https://user@a.b", "https://a b", "//a.b",
+            "",
+            "h5.example.com",
+            "ftp://a.b",
+            "https://",
+            "https://a.b/app",
+            "https://a.b/?c",
+            "https://user@a.b",
+            "https://a b",
+            "//a.b",
         ] {
             assert_eq!(of(wrong), None, "{wrong:?}");
         }

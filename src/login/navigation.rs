@@ -23,7 +23,10 @@ pub(crate) fn is_navigation(head: &RequestHead<'_>) -> bool {
         return mode.eq_ignore_ascii_case("navigate");
     }
     let says_more = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
-    if says_more.iter().any(|name| head.headers.contains_key(*name)) {
+    if says_more
+        .iter()
+        .any(|name| head.headers.contains_key(*name))
+    {
         return false;
     }
     let accepts = head.headers.get_all(ACCEPT).iter();
@@ -72,7 +75,10 @@ mod tests {
         assert!(navigates("GET", &[("accept", "TEXT/HTML;q=0.9")]));
         assert!(navigates("GET", &[("sec-fetch-mode", "navigate")]));
         // Android web views name their app.
-        assert!(navigates("GET", &[HTML, ("x-requested-with", "com.tencent.mm")]));
+        assert!(navigates(
+            "GET",
+            &[HTML, ("x-requested-with", "com.tencent.mm")]
+        ));
     }
 
     #[test]
@@ -83,7 +89,10 @@ mod tests {
         assert!(!navigates("GET", &[("accept", "text/html-sandboxed")]));
         assert!(!navigates("POST", &[HTML]));
         assert!(!navigates("POST", &[("sec-fetch-mode", "navigate")]));
-        assert!(!navigates("GET", &[HTML, ("x-requested-with", "XMLHttpRequest")]));
+        assert!(!navigates(
+            "GET",
+            &[HTML, ("x-requested-with", "XMLHttpRequest")]
+        ));
         assert!(!navigates("GET", &[HTML, ("sec-fetch-mode", "cors")]));
         assert!(!navigates("GET", &[HTML, ("sec-fetch-dest", "empty")]));
     }
@@ -95,7 +104,9 @@ mod tests {
             headers.insert("user-agent", http::HeaderValue::from_static(agent));
             is_wechat(&headers)
         };
-        assert!(is("Mozilla/5.0 (iPhone) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d)"));
+        assert!(is(
+            "Mozilla/5.0 (iPhone) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d)"
+        ));
         assert!(!is("Mozilla/5.0 wxwork/4.1.10 MicroMessenger/7.0.1"));
         assert!(!is("Mozilla/5.0 Chrome/130.0 Safari/537.36"));
     }

@@ -22,7 +22,10 @@ fn text(trouble: Trouble) -> Text {
         ),
         Trouble::Expired => (
             ["登录已过期", "The sign-in has expired"],
-            ["停留时间过长，请重新登录。", "It took too long. Please sign in again."],
+            [
+                "停留时间过长，请重新登录。",
+                "It took too long. Please sign in again.",
+            ],
             AGAIN,
         ),
         Trouble::Unknown => (
@@ -188,7 +191,10 @@ mod tests {
             });
             assert!(!page.contains("<script"), "{page}");
             assert!(page.contains("href=\"/a?b=&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)"));
-            assert!(!page.contains("src=") && !page.contains("http"), "needs nothing from outside");
+            assert!(
+                !page.contains("src=") && !page.contains("http"),
+                "needs nothing from outside"
+            );
             assert!(sentence(what).is_ascii() || what == Trouble::SnapshotRefused);
         }
     }

@@ -79,11 +79,31 @@ mod tests {
     #[test]
     fn every_trick_is_refused() {
         for trick in [
-            "", "evil", "//evil.example", "///evil.example", "/\\evil.example", "\\/evil.example",
-            "\\\\evil.example", "/\t/evil.example", "/\n/evil.example", "\t//evil.example",
-            " //evil.example", "https://evil.example", "https:evil.example", "javascript:alert(1)",
-            "https://h5.example.com@evil.example/", "/a\r\nSet-Cookie: x=y", "/a b", "/中文",
-            "/\u{0}", "/\u{7f}", "//h5.example.com/", "?a", "#a", "@evil.example", ".evil.example",
+            "",
+            "evil",
+            "//evil.example",
+            "///evil.example",
+            "/\\evil.example",
+            "\\/evil.example",
+            "\\\\evil.example",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "\t//evil.example",
+            " //evil.example",
+            "https://evil.example",
+            "https:evil.example",
+            "javascript:alert(1)",
+            "https://h5.example.com@evil.example/",
+            "/a\r\nSet-Cookie: x=y",
+            "/a b",
+            "/中文",
+            "/\u{0}",
+            "/\u{7f}",
+            "//h5.example.com/",
+            "?a",
+            "#a",
+            "@evil.example",
+            ".evil.example",
         ] {
             assert_eq!(ReturnTo::new(trick), None, "{trick:?}");
         }
@@ -93,8 +113,16 @@ mod tests {
     #[test]
     fn pages_stay_as_they_are() {
         for page in [
-            "/", "/a?b=c&d=%2F%2Fe", "/a#b", "/%0d%0aSet-Cookie:x", "/a//b", "/@evil.example",
-            "/?next=https://evil.example", "/.//evil.example", "/..//evil.example", "/a:b",
+            "/",
+            "/a?b=c&d=%2F%2Fe",
+            "/a#b",
+            "/%0d%0aSet-Cookie:x",
+            "/a//b",
+            "/@evil.example",
+            "/?next=https://evil.example",
+            "/.//evil.example",
+            "/..//evil.example",
+            "/a:b",
         ] {
             let page = ReturnTo::new(page).unwrap();
             assert_eq!(followed(&page).origin(), Url::parse(PAGE).unwrap().origin());

@@ -116,8 +116,12 @@ impl SignIn {
     /// Where a script can send its user to log in: a path of ours that leads back to the page
     /// from which the script asked.
     pub(crate) fn login_url(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> String {
-        let referer = head.headers.get(REFERER).and_then(|referer| referer.to_str().ok());
-        let page = referer.and_then(|referer| ReturnTo::of_referer(referer, &self.0.settings.origin));
+        let referer = head
+            .headers
+            .get(REFERER)
+            .and_then(|referer| referer.to_str().ok());
+        let page =
+            referer.and_then(|referer| ReturnTo::of_referer(referer, &self.0.settings.origin));
         let page = page.filter(|page| !self.owns(page.path()));
         self.0.settings.login_url(page.as_ref(), scope)
     }
@@ -176,7 +180,11 @@ impl SignIn {
     fn callback(&self, head: &RequestHead<'_>) -> Reply {
         match self.received(head) {
             Ok(Received::Answered(answer)) => Reply::Now(answer),
-            Ok(Received::Code { code, attempt, before }) => {
+            Ok(Received::Code {
+                code,
+                attempt,
+                before,
+            }) => {
                 let this = self.clone();
                 let name = CodeName::of(self.0.users.app_id(), &code);
                 let exchange = Exchange {
@@ -200,12 +208,22 @@ impl SignIn {
         let now = self.now();
         let (code, state) = code_and_state(head.uri).map_err(|trouble| (trouble, None))?;
         let Some(state) = state else {
-            let trouble = if code.is_some() { Trouble::Unknown } else { Trouble::BadRequest };
+            let trouble = if code.is_some() {
+                Trouble::Unknown
+            } else {
+                Trouble::BadRequest
+            };
             return Err((trouble, None));
         };
         let before = inner.states.attempts(head.headers, now);
-        let issued = inner.states.read(&state, now).map_err(|bad| (bad.into(), None))?;
-        let attempt = before.iter().find(|attempt| attempt.issued == issued).cloned();
+        let issued = inner
+            .states
+            .read(&state, now)
+            .map_err(|bad| (bad.into(), None))?;
+        let attempt = before
+            .iter()
+            .find(|attempt| attempt.issued == issued)
+            .cloned();
         let attempt = match attempt {
             Some(attempt) => Some(attempt),
             // Checked before the code is spent: whoever fetches the URL ahead of the user, without
@@ -215,7 +233,10 @@ impl SignIn {
         };
         let return_to = attempt.as_ref().map(|attempt| attempt.return_to.clone());
         let Some(code) = code else {
-            return Err((Trouble::Denied, return_to.map(|page| inner.settings.login_url(Some(&page), None))));
+            return Err((
+                Trouble::Denied,
+                return_to.map(|page| inner.settings.login_url(Some(&page), None)),
+            ));
         };
         let attempt = attempt.unwrap_or_else(|| Attempt {
             issued,
@@ -237,7 +258,10 @@ impl SignIn {
         Ok(Received::Code {
             code,
             attempt,
-            before: Before { attempts: before, signed_in },
+            before: Before {
+                attempts: before,
+                signed_in,
+            },
         })
     }
 
@@ -272,7 +296,8 @@ impl SignIn {
     ) -> Answer {
         let now = self.now();
         let since = |at: u64| at.saturating_add(LOOP_WINDOW) > seconds(now);
-        let logins = before.count(|progress| matches!(progress, Progress::SignedIn { at, .. } if since(*at)));
+        let logins = before
+            .count(|progress| matches!(progress, Progress::SignedIn { at, .. } if since(*at)));
         if logins >= LOGINS_IN_WINDOW {
             return self.too_often(&attempt.return_to);
         }
@@ -293,7 +318,11 @@ impl SignIn {
             self.0.session.issue_for(&user, session),
             self.cookie(&attempt, now),
         ];
-        cookies.extend(before.surplus().map(|name| self.set_cookie(&format!("{name}="), 0)));
+        cookies.extend(
+            before
+                .surplus()
+                .map(|name| self.set_cookie(&format!("{name}="), 0)),
+        );
         self.onward(&attempt.return_to, cookies)
     }
 
@@ -301,12 +330,17 @@ impl SignIn {
     fn restart(&self, mut attempt: Attempt, before: &Before) -> Answer {
         let now = self.now();
         let since = |at: u64| at.saturating_add(LOOP_WINDOW) > seconds(now);
-        let restarts = before.count(|progress| matches!(progress, Progress::Restarted { at } if since(*at)));
+        let restarts =
+            before.count(|progress| matches!(progress, Progress::Restarted { at } if since(*at)));
         if restarts >= self.0.settings.restarts {
             return self.too_often(&attempt.return_to);
         }
         // Where the browser sends no cookie, as lenient logins allow, nothing would count.
-        if !before.attempts.iter().any(|one| one.issued == attempt.issued) {
+        if !before
+            .attempts
+            .iter()
+            .any(|one| one.issued == attempt.issued)
+        {
             let page = self.0.settings.login_url(Some(&attempt.return_to), None);
             return self.problem(Trouble::NotAccepted, Some(page));
         }
@@ -349,7 +383,11 @@ impl SignIn {
     }
 
     /// What stands in the way of a page, for its reader.
-    pub(crate) fn page_problem(kind: ErrorKind, retry_after: Option<Duration>, uri: &Uri) -> Option<Problem> {
+    pub(crate) fn page_problem(
+        kind: ErrorKind,
+        retry_after: Option<Duration>,
+        uri: &Uri,
+    ) -> Option<Problem> {
         Some(Problem {
             what: Trouble::of_page(kind)?,
             onward: ReturnTo::of_uri(uri).as_str().to_owned(),
@@ -368,7 +406,8 @@ impl SignIn {
         let secure = if settings.secure() { "; Secure" } else { "" };
         let path = &settings.callback_path;
         let text = format!("{text}; Path={path}; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        let mut header = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        let mut header =
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
         header.set_sensitive(true);
         header
     }
@@ -395,14 +434,20 @@ struct Before {
 
 impl Before {
     fn count(&self, which: impl Fn(&Progress) -> bool) -> usize {
-        self.attempts.iter().filter(|attempt| which(&attempt.progress)).count()
+        self.attempts
+            .iter()
+            .filter(|attempt| which(&attempt.progress))
+            .count()
     }
 
     /// The names of the oldest cookies beyond those that are kept.
     fn surplus(&self) -> impl Iterator<Item = String> {
         let mut issued: Vec<_> = self.attempts.iter().map(|attempt| attempt.issued).collect();
         issued.sort_by_key(|issued| std::cmp::Reverse(issued.age_key()));
-        issued.into_iter().skip(COOKIES_KEPT).map(|issued| issued.name())
+        issued
+            .into_iter()
+            .skip(COOKIES_KEPT)
+            .map(|issued| issued.name())
     }
 }
 
@@ -425,7 +470,8 @@ fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble
         }
     }
     let code = code.filter(|code: &String| !code.is_empty());
-    let plain = |code: &String| code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
+    let plain =
+        |code: &String| code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
     if code.as_ref().is_some_and(|code| !plain(code)) {
         return Err(Trouble::BadRequest);
     }
@@ -459,6 +505,8 @@ impl Settings {
 
 impl fmt::Debug for SignIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignIn").field("settings", &self.0.settings).finish_non_exhaustive()
+        f.debug_struct("SignIn")
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
     }
 }

@@ -92,7 +92,12 @@ impl States {
     }
 
     /// A new login. `None`: the system has no randomness to give.
-    pub(crate) fn begin(&self, scope: Scope, return_to: ReturnTo, now: Timestamp) -> Option<Attempt> {
+    pub(crate) fn begin(
+        &self,
+        scope: Scope,
+        return_to: ReturnTo,
+        now: Timestamp,
+    ) -> Option<Attempt> {
         let mut number = [0; 8];
         getrandom::fill(&mut number).ok()?;
         let issued = Issued {
@@ -111,7 +116,11 @@ impl States {
     pub(crate) fn text(&self, issued: Issued) -> String {
         let message = issued.bytes();
         let tag = tag(&self.states, &message);
-        message.iter().chain(&tag).map(|byte| format!("{byte:02x}")).collect()
+        message
+            .iter()
+            .chain(&tag)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// Reads the parameter `state`.
@@ -122,7 +131,11 @@ impl States {
             return Err(BadState::Forged);
         }
         let (number, at) = message.split_at(8);
-        let big_endian = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| (all << 8) | u64::from(*byte));
+        let big_endian = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0, |all, byte| (all << 8) | u64::from(*byte))
+        };
         let issued = Issued {
             number: big_endian(number),
             at: big_endian(at),
@@ -142,7 +155,12 @@ impl States {
 
     /// `NAME=VALUE` and the seconds that the cookie has to live.
     pub(crate) fn cookie(&self, attempt: &Attempt, now: Timestamp) -> (String, u64) {
-        let Attempt { issued, scope, return_to, progress } = attempt;
+        let Attempt {
+            issued,
+            scope,
+            return_to,
+            progress,
+        } = attempt;
         let scope = match scope {
             Scope::Base => 'b',
             Scope::UserInfo => 'u',
@@ -154,8 +172,15 @@ impl States {
         };
         let path = URL_SAFE_NO_PAD.encode(return_to.as_str());
         let message = format!("{}.{scope}{progress}.{path}", issued.at);
-        let tag = tag(&self.cookies, format!("{}={message}", issued.name()).as_bytes());
-        let text = format!("{}={message}.{}", issued.name(), URL_SAFE_NO_PAD.encode(tag));
+        let tag = tag(
+            &self.cookies,
+            format!("{}={message}", issued.name()).as_bytes(),
+        );
+        let text = format!(
+            "{}={message}.{}",
+            issued.name(),
+            URL_SAFE_NO_PAD.encode(tag)
+        );
         let ends = issued.at.saturating_add(self.lifetime.as_secs());
         (text, ends.saturating_sub(seconds(now)))
     }
@@ -245,7 +270,9 @@ impl Issued {
 
 impl fmt::Debug for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("States").field("lifetime", &self.lifetime).finish_non_exhaustive()
+        f.debug_struct("States")
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
     }
 }
 
@@ -263,7 +290,8 @@ fn tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] {
 }
 
 fn is_tagged(macs: &[KeyedMac], message: &[u8], tag: &[u8]) -> bool {
-    macs.iter().any(|mac| mac.sign(message)[..TAG_BYTES].ct_eq(tag).into())
+    macs.iter()
+        .any(|mac| mac.sign(message)[..TAG_BYTES].ct_eq(tag).into())
 }
 
 fn unhex(text: &str) -> Option<[u8; STATE_BYTES]> {
@@ -329,8 +357,15 @@ mod tests {
     #[test]
     fn the_cookies_of_several_tabs_read_back() {
         let ours = states("wx1", 1);
-        let mut tabs = [begun(&ours, "/a?b=c;d,\"e\"#f"), begun(&ours, "/b"), begun(&ours, "/c")];
-        tabs[1].progress = Progress::SignedIn { at: 7, code: "0aff".into() };
+        let mut tabs = [
+            begun(&ours, "/a?b=c;d,\"e\"#f"),
+            begun(&ours, "/b"),
+            begun(&ours, "/c"),
+        ];
+        tabs[1].progress = Progress::SignedIn {
+            at: 7,
+            code: "0aff".into(),
+        };
         tabs[2].progress = Progress::Restarted { at: 1_700_000_000 };
         let cookies: Vec<_> = tabs.iter().map(|tab| ours.cookie(tab, NOW)).collect();
         assert!(cookies.iter().all(|(_, life)| *life == 600));

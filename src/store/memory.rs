@@ -185,11 +185,11 @@ impl Store for MemoryStore {
             if !shelves.holds(slot, expected) {
                 return Ok(Claim::Changed(shelves.stored(slot)));
             }
-            if shelves
+            let lease = shelves
                 .leases
                 .get(&slot.name)
-                .is_some_and(|lease| lease.until > now)
-            {
+                .filter(|lease| lease.until > now);
+            if lease.is_some_and(|lease| lease.owner != *owner) {
                 return Ok(Claim::Held);
             }
             let lease = Lease {

@@ -7,6 +7,8 @@ mod code;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(all(test, feature = "redis"))]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
@@ -106,6 +108,7 @@ impl LeaseOwner {
         Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
+    #[cfg(feature = "redis")]
     fn as_str(&self) -> &str {
         &self.0
     }

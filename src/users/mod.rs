@@ -89,7 +89,11 @@ impl UserTokens {
 
     /// As [`get`](Self::get), past what this process remembers of users without tokens.
     pub(crate) async fn get_after_login(&self, user: &str) -> Result<UserToken, Error> {
-        self.0.keeper.get_after_login(user).await.map(UserToken::new)
+        self.0
+            .keeper
+            .get_after_login(user)
+            .await
+            .map(UserToken::new)
     }
 
     pub(crate) async fn get_by_str(&self, user: &str) -> Result<UserToken, Error> {

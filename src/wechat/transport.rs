@@ -13,6 +13,7 @@ use super::reply::{self, BadReply, Object};
 use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
+use crate::observe;
 use crate::reaction::Reaction;
 
 /// The largest reply that is read.
@@ -145,6 +146,12 @@ impl Transport {
                 (Some(status), result, errcode)
             }
         };
+        let outcome = match (&result, errcode) {
+            (Ok(_), _) => "ok",
+            (Err(_), Some(_)) => "errcode",
+            (Err(_), None) => "failed",
+        };
+        observe::api_call(call.path, outcome, started.elapsed());
         // The path and never the query: that is where the secrets are.
         tracing::debug!(
             endpoint = call.path,

@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 
 /// A port that nobody listens on at the moment.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Waits until something holds, and fails with `what` when it does not in time.

@@ -24,7 +24,12 @@ impl RedisServer {
         let folder = std::env::temp_dir().join(format!("tower-wechat-redis-{port}"));
         std::fs::create_dir_all(&folder).unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { child: None, port, folder, options };
+        let mut server = Self {
+            child: None,
+            port,
+            folder,
+            options,
+        };
         server.run();
         server
     }
@@ -45,7 +50,10 @@ impl RedisServer {
         self.child = Some(child);
         let give_up = Instant::now() + Duration::from_secs(10);
         while self.try_connection().is_none() {
-            assert!(Instant::now() < give_up, "redis-server is not ready within 10 s");
+            assert!(
+                Instant::now() < give_up,
+                "redis-server is not ready within 10 s"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -63,7 +71,10 @@ impl RedisServer {
         // A server with a password answers too.
         match redis::cmd("PING").query::<String>(&mut connection) {
             Ok(_) => Some(connection),
-            Err(error) => error.code().is_some_and(|code| code == "NOAUTH").then_some(connection),
+            Err(error) => error
+                .code()
+                .is_some_and(|code| code == "NOAUTH")
+                .then_some(connection),
         }
     }
 
@@ -74,10 +85,14 @@ impl RedisServer {
 
     /// How many commands of a kind the server has run: `INFO commandstats`.
     pub fn calls(&self, command: &str) -> u64 {
-        let info: String =
-            redis::cmd("INFO").arg("commandstats").query(&mut self.connection()).unwrap();
+        let info: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query(&mut self.connection())
+            .unwrap();
         let line = format!("cmdstat_{command}:calls=");
-        let count = info.lines().find_map(|l| l.strip_prefix(&line)?.split(',').next()?.parse().ok());
+        let count = info
+            .lines()
+            .find_map(|l| l.strip_prefix(&line)?.split(',').next()?.parse().ok());
         count.unwrap_or(0)
     }
 
@@ -92,7 +107,13 @@ impl RedisServer {
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let id = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
 };
 
-use super::guard::{Guard, describe};
+use super::guard::{Guard, describe, server_error};
 use super::{Inner, Layout, RedisNames, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -182,11 +182,9 @@ fn misconfigured(message: String) -> Error {
 
 fn start_up_error(address: &str, error: &RedisError) -> Error {
     let said = describe(error);
-    let code = error.code().unwrap_or_default();
+    let code = server_error(error).map_or(String::new(), |said| said.code().to_owned());
     if error.kind() == redis::ErrorKind::AuthenticationFailed
-        || matches!(code, "WRONGPASS" | "NOAUTH")
-        || said.contains("WRONGPASS")
-        || said.contains("NOAUTH")
+        || matches!(code.as_str(), "WRONGPASS" | "NOAUTH")
     {
         return misconfigured(format!(
             "Redis at {address} refuses the user or password of the URL \

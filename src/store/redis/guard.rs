@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
+use redis::{RedisError, ServerError, ServerErrorKind};
 
 use crate::error::{Error, ErrorKind};
 
@@ -70,9 +70,13 @@ impl Guard {
 
     pub(super) fn failed(&self, address: &str, error: &RedisError) -> Error {
         let said = describe(error);
-        match error.kind() {
-            _ if said.starts_with("WRONGTYPE") => self.wrong_type(address),
-            RedisKind::Server(
+        let Some(server) = server_error(error) else {
+            self.pause(address, &said);
+            return unavailable(format!("Redis at {address} cannot be reached: {said}"));
+        };
+        match server.kind() {
+            _ if server.code() == "WRONGTYPE" => self.wrong_type(address),
+            Some(
                 ServerErrorKind::BusyLoading
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown,
@@ -82,13 +86,9 @@ impl Guard {
             }
             // Redis is there and says no (READONLY, NOPERM, OOM, …). Other commands may do, so
             // nothing is paused for it.
-            RedisKind::Server(_) | RedisKind::Extension => {
+            _ => {
                 self.tell_refusal(address, &said);
                 unavailable(format!("Redis at {address} refused a command: {said}"))
-            }
-            _ => {
-                self.pause(address, &said);
-                unavailable(format!("Redis at {address} cannot be reached: {said}"))
             }
         }
     }
@@ -150,11 +150,24 @@ pub(super) fn millis(span: Duration) -> u64 {
 /// What Redis or the connection to it says, without what could hold a secret: Redis quotes the
 /// arguments of a command that it does not know.
 pub(super) fn describe(error: &RedisError) -> String {
-    let text = match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) if detail.starts_with(code) => detail.to_owned(),
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        _ => error.to_string(),
+    let text = match server_error(error) {
+        Some(said) => format!("{} {}", said.code(), said.details().unwrap_or_default()),
+        None => error.to_string(),
     };
     let text = text.split(", with args").next().unwrap_or_default();
-    text.chars().filter(|c| !c.is_control()).take(160).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(160)
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
+}
+
+/// What the server itself said, of one command or of the first that failed in a pipeline.
+pub(super) fn server_error(error: &RedisError) -> Option<ServerError> {
+    error
+        .clone()
+        .into_server_errors()?
+        .first()
+        .map(|(_, said)| said.clone())
 }

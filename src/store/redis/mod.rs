@@ -9,7 +9,7 @@ mod sweep;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionManager;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
@@ -26,6 +26,7 @@ use super::{
 use crate::clock::Clock;
 use crate::credential::Record;
 use crate::error::Error;
+use crate::observe;
 
 /// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
 /// layout, share them.
@@ -87,14 +88,17 @@ impl RedisStore {
     ) -> Result<T, Error> {
         let inner = &*self.0;
         inner.guard.admit(&inner.address)?;
-        match tokio::time::timeout(inner.timeout, exchange).await {
+        let started = Instant::now();
+        let outcome = match tokio::time::timeout(inner.timeout, exchange).await {
             Ok(Ok(value)) => {
                 inner.guard.succeeded(&inner.address);
                 Ok(value)
             }
             Ok(Err(error)) => Err(inner.guard.failed(&inner.address, &error)),
             Err(_) => Err(inner.guard.timed_out(&inner.address, inner.timeout)),
-        }
+        };
+        observe::store_call(started.elapsed(), outcome.is_ok());
+        outcome
     }
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {

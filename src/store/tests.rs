@@ -1,0 +1,469 @@
+//! What every store must do, and what Redis alone can do wrong.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use ::redis::Commands;
+
+use self::support::redis_server::RedisServer;
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::credential::{AccessToken, Details, Lifetime, Refresh, RefreshToken, Token};
+use crate::error::ErrorKind;
+
+const MARGIN: Duration = Duration::from_secs(900);
+const LEASE: Duration = Duration::from_secs(10);
+
+fn slot(kind: Kind, id: &str) -> Slot {
+    let name = Name {
+        app: AppId::new("wx1").unwrap(),
+        kind,
+        id: id.into(),
+    };
+    Slot {
+        name,
+        margin: MARGIN,
+    }
+}
+
+fn record(kind: Kind, token: &str) -> Record {
+    let now = Clock::system().now();
+    let lifetime = Lifetime::granted(now, Some(7_200), MARGIN);
+    let token = Some(Token {
+        secret: AccessToken::from(token),
+        lifetime,
+    });
+    if kind != Kind::User {
+        return Record {
+            token,
+            ..Record::default()
+        };
+    }
+    let due = now.after(Duration::from_secs(86_400));
+    let refresh = Some(Refresh {
+        secret: RefreshToken::from("refresh"),
+        due,
+    });
+    let details = Details {
+        openid: Some("oA".into()),
+        ..Details::default()
+    };
+    Record {
+        token,
+        refresh,
+        details,
+    }
+}
+
+async fn redis(server: &RedisServer, layout: Layout) -> RedisStore {
+    RedisStore::builder(&server.url())
+        .layout(layout)
+        .connect()
+        .await
+        .unwrap()
+}
+
+/// Runs a check against every store, for every kind of credential.
+async fn on_every_store(check: impl AsyncFn(&dyn Store, Slot)) {
+    let server = RedisServer::start();
+    let hashes = redis(&server, Layout::Hashes).await;
+    let keys = redis(&server, Layout::Keys).await;
+    let memory = MemoryStore::new();
+    let stores: [&dyn Store; 3] = [&memory, &hashes, &keys];
+    for store in stores {
+        for kind in [Kind::User, Kind::AccountToken, Kind::JsapiTicket] {
+            let id = if kind == Kind::User {
+                "u:{1}# \u{5f20}"
+            } else {
+                ""
+            };
+            check(store, slot(kind, id)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_is_loaded_and_an_empty_record_deletes() {
+    on_every_store(async |store, slot| {
+        assert!(store.load(&slot).await.unwrap().record.is_empty());
+        let record = record(slot.name.kind, "t1");
+        store.put(&slot, &record).await.unwrap();
+        assert_eq!(store.load(&slot).await.unwrap().record, record);
+        store.put(&slot, &Record::default()).await.unwrap();
+        assert!(store.load(&slot).await.unwrap().record.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lease_has_one_holder_who_may_ask_again() {
+    on_every_store(async |store, slot| {
+        store
+            .put(&slot, &record(slot.name.kind, "t1"))
+            .await
+            .unwrap();
+        let witness = store.load(&slot).await.unwrap().witness;
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let claim = async |owner| store.claim(&slot, &witness, owner, LEASE).await.unwrap();
+        assert!(matches!(claim(&ours).await, Claim::Granted));
+        assert!(matches!(claim(&theirs).await, Claim::Held));
+        assert!(matches!(claim(&ours).await, Claim::Granted));
+        store.release(&slot, &theirs).await.unwrap();
+        assert!(matches!(claim(&theirs).await, Claim::Held));
+        store.release(&slot, &ours).await.unwrap();
+        assert!(matches!(claim(&theirs).await, Claim::Granted));
+        store.release(&slot, &theirs).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r1_what_changed_since_it_was_read_is_told_instead_of_a_lease() {
+    on_every_store(async |store, slot| {
+        let before = store.load(&slot).await.unwrap().witness;
+        let newer = record(slot.name.kind, "t2");
+        store.put(&slot, &newer).await.unwrap();
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        match store.claim(&slot, &before, &ours, LEASE).await.unwrap() {
+            Claim::Changed(stored) => {
+                assert_eq!(stored.record, newer);
+                let claim = store
+                    .claim(&slot, &stored.witness, &theirs, LEASE)
+                    .await
+                    .unwrap();
+                assert!(matches!(claim, Claim::Granted), "no lease was taken before");
+            }
+            other => panic!("{other:?}"),
+        }
+        store.release(&slot, &theirs).await.unwrap();
+        store.put(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r2_a_commit_compares_with_what_it_started_from() {
+    on_every_store(async |store, slot| {
+        let kind = slot.name.kind;
+        store.put(&slot, &record(kind, "t1")).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().witness;
+        let owner = LeaseOwner::unique();
+        store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
+        let newer = record(kind, "t-login");
+        store.put(&slot, &newer).await.unwrap();
+        match store
+            .commit(&slot, &witness, &record(kind, "t2"), &owner)
+            .await
+            .unwrap()
+        {
+            Commit::Changed(stored) => assert_eq!(stored.record, newer),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(store.load(&slot).await.unwrap().record, newer);
+        // The lease was given back all the same.
+        let witness = store.load(&slot).await.unwrap().witness;
+        let theirs = LeaseOwner::unique();
+        let claim = store.claim(&slot, &witness, &theirs, LEASE).await.unwrap();
+        assert!(matches!(claim, Claim::Granted));
+        let committed = record(kind, "t3");
+        let commit = store
+            .commit(&slot, &witness, &committed, &theirs)
+            .await
+            .unwrap();
+        assert!(matches!(commit, Commit::Done));
+        assert_eq!(store.load(&slot).await.unwrap().record, committed);
+        store.put(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r2_who_lost_the_lease_waits_for_its_new_holder() {
+    on_every_store(async |store, slot| {
+        let kind = slot.name.kind;
+        store.put(&slot, &record(kind, "t1")).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().witness;
+        let (slow, quick) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let short = Duration::from_millis(30);
+        store.claim(&slot, &witness, &slow, short).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let claim = store.claim(&slot, &witness, &quick, LEASE).await.unwrap();
+        assert!(matches!(claim, Claim::Granted), "a lease runs out");
+        let late = store
+            .commit(&slot, &witness, &record(kind, "late"), &slow)
+            .await
+            .unwrap();
+        assert!(matches!(late, Commit::LeaseLost));
+        let newest = record(kind, "newest");
+        let commit = store
+            .commit(&slot, &witness, &newest, &quick)
+            .await
+            .unwrap();
+        assert!(matches!(commit, Commit::Done));
+        let late = store
+            .commit(&slot, &witness, &record(kind, "late"), &slow)
+            .await
+            .unwrap();
+        assert!(matches!(late, Commit::Changed(stored) if stored.record == newest));
+        // Without anybody in between, a late commit still counts (R3).
+        let witness = store.load(&slot).await.unwrap().witness;
+        store.claim(&slot, &witness, &slow, short).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let late = store
+            .commit(&slot, &witness, &record(kind, "late"), &slow)
+            .await
+            .unwrap();
+        assert!(matches!(late, Commit::Done));
+        store.put(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_published_layout_is_written_byte_for_byte() {
+    let server = RedisServer::start();
+    let store = redis(&server, Layout::Hashes).await;
+    let at = |millis| Timestamp::from_millis(millis);
+    let lifetime = Lifetime::granted(at(1_700_000_000_000), Some(7_200), MARGIN);
+    let mut pair = record(Kind::User, "ACCESS");
+    pair.token = Some(Token {
+        secret: AccessToken::from("ACCESS"),
+        lifetime,
+    });
+    pair.refresh = Some(Refresh {
+        secret: RefreshToken::from("REFRESH"),
+        due: at(1_702_591_100_000),
+    });
+    pair.details = Details::default();
+    store.put(&slot(Kind::User, "oA"), &pair).await.unwrap();
+    let account = Record {
+        token: pair.token.clone(),
+        ..Record::default()
+    };
+    store
+        .put(&slot(Kind::AccountToken, ""), &account)
+        .await
+        .unwrap();
+    let mut connection = server.connection();
+    let value: String = connection.hget("user.wxUserAccessToken", "oA").unwrap();
+    assert_eq!(value, "ACCESS#1700006300000");
+    let value: String = connection.hget("user.wxUserRefreshToken", "oA").unwrap();
+    assert_eq!(value, "REFRESH#1702591100000");
+    let value: String = connection.get("sys.wxAccessToken").unwrap();
+    assert_eq!(value, "ACCESS#1700006300000");
+    let ttl: i64 = connection.ttl("sys.wxAccessToken").unwrap();
+    assert_eq!(ttl, -1, "the published layout never expires its keys");
+}
+
+#[tokio::test]
+async fn the_key_layout_gives_memory_back() {
+    let server = RedisServer::start();
+    let store = redis(&server, Layout::Keys).await;
+    store
+        .put(&slot(Kind::User, "oA"), &record(Kind::User, "t"))
+        .await
+        .unwrap();
+    let mut connection = server.connection();
+    let ttl: i64 = connection.ttl("wechat:wx1:user:oA").unwrap();
+    // The refresh token's day, and a day in which WeChat is still asked.
+    assert!((2 * 86_400 - 5..=2 * 86_400).contains(&ttl), "{ttl}");
+    let bytes: u64 = ::redis::cmd("MEMORY")
+        .arg("USAGE")
+        .arg("wechat:wx1:user:oA")
+        .query(&mut connection)
+        .unwrap();
+    assert!(bytes < 431, "{bytes}");
+}
+
+#[tokio::test]
+async fn garbage_is_a_miss_and_is_replaced_by_the_next_login() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let (hashes, keys) = (
+        redis(&server, Layout::Hashes).await,
+        redis(&server, Layout::Keys).await,
+    );
+    let slot = slot(Kind::User, "oA");
+    for garbage in [
+        &b"abc"[..],
+        b"tok#",
+        b"#123",
+        b"tok#12x",
+        b"",
+        b"\xff\x00\xfe",
+        b"2#a#1#2",
+    ] {
+        let _: () = connection
+            .hset("user.wxUserAccessToken", "oA", garbage)
+            .unwrap();
+        let _: () = connection
+            .hset("user.wxUserRefreshToken", "oA", garbage)
+            .unwrap();
+        let _: () = connection.set("wechat:wx1:user:oA", garbage).unwrap();
+        for store in [&hashes, &keys] {
+            let stored = store.load(&slot).await.unwrap();
+            assert!(stored.record.is_empty(), "{garbage:?}");
+            // It can be renewed over and compared with like anything else.
+            let owner = LeaseOwner::unique();
+            let claim = store
+                .claim(&slot, &stored.witness, &owner, LEASE)
+                .await
+                .unwrap();
+            assert!(matches!(claim, Claim::Granted));
+            let good = record(Kind::User, "good");
+            let commit = store
+                .commit(&slot, &stored.witness, &good, &owner)
+                .await
+                .unwrap();
+            assert!(matches!(commit, Commit::Done));
+            assert_eq!(store.load(&slot).await.unwrap().record, good);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_holds_another_type_is_the_stores_fault() {
+    let server = RedisServer::start();
+    let mut connection = server.connection();
+    let _: () = connection
+        .set("user.wxUserAccessToken", "a string")
+        .unwrap();
+    let _: () = connection.rpush("wechat:wx1:user:oA", "a list").unwrap();
+    let slot = slot(Kind::User, "oA");
+    for layout in [Layout::Hashes, Layout::Keys] {
+        let store = redis(&server, layout).await;
+        let owner = LeaseOwner::unique();
+        let witness = Witness(vec![None, None]);
+        let errors = [
+            store.load(&slot).await.unwrap_err(),
+            store
+                .claim(&slot, &witness, &owner, LEASE)
+                .await
+                .unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
+            assert!(error.to_string().contains("another type"), "{error}");
+        }
+        // It is not an outage: other commands still run.
+        store.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_the_layout_cannot_hold_is_refused() {
+    let server = RedisServer::start();
+    let store = redis(&server, Layout::Hashes).await;
+    let slot = slot(Kind::User, "oA");
+    for token in ["a#b", ""] {
+        let error = store
+            .put(&slot, &record(Kind::User, token))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
+    }
+    assert!(store.load(&slot).await.unwrap().record.is_empty());
+}
+
+#[tokio::test]
+async fn the_sweep_removes_the_dead_and_only_them() {
+    let server = RedisServer::start();
+    let store = redis(&server, Layout::Hashes).await;
+    let mut connection = server.connection();
+    let now = Clock::system().now().as_millis();
+    let (past, long_past) = (now - 3_600_000, now - 3 * 86_400_000);
+    let (access, refresh) = ("user.wxUserAccessToken", "user.wxUserRefreshToken");
+    for (id, access_ms, refresh_ms) in [
+        ("alive", Some(now + 1_000), Some(now + 1_000)),
+        ("renewable", Some(long_past), Some(now + 1_000)),
+        ("just-dead", Some(long_past), Some(past)),
+        ("dead", Some(long_past), Some(long_past)),
+        ("access-only", Some(now + 1_000), None),
+        ("dead-access-only", Some(long_past), None),
+    ] {
+        let mut set = |hash: &str, ms: Option<i64>| {
+            if let Some(ms) = ms {
+                let _: () = connection.hset(hash, id, format!("tok#{ms}")).unwrap();
+            }
+        };
+        set(access, access_ms);
+        set(refresh, refresh_ms);
+    }
+    let _: () = connection.hset(refresh, "garbage", "abc").unwrap();
+    for n in 0..3_000 {
+        let _: () = connection
+            .hset(refresh, format!("old{n}"), format!("r#{long_past}"))
+            .unwrap();
+    }
+    let swept = store
+        .sweep(&AppId::new("wx1").unwrap(), Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(swept.removed, 3_000 + 3, "{swept:?}");
+    let mut left: Vec<String> = connection.hkeys(refresh).unwrap();
+    left.sort();
+    assert_eq!(left, ["alive", "garbage", "just-dead", "renewable"]);
+    let mut left: Vec<String> = connection.hkeys(access).unwrap();
+    left.sort();
+    assert_eq!(left, ["access-only", "alive", "just-dead", "renewable"]);
+}
+
+#[tokio::test]
+async fn start_up_mistakes_are_told_in_a_sentence() {
+    let server = RedisServer::with_options(&["--requirepass", "right"]);
+    let port = server.port();
+    for (url, kind, word) in [
+        ("not a url".to_owned(), ErrorKind::Configuration, "redis://"),
+        (
+            "http://127.0.0.1/".to_owned(),
+            ErrorKind::Configuration,
+            "redis://",
+        ),
+        (
+            format!("redis://:hunter2@127.0.0.1:{port}/"),
+            ErrorKind::Configuration,
+            "password",
+        ),
+        (
+            format!("redis://127.0.0.1:{port}/"),
+            ErrorKind::Configuration,
+            "password",
+        ),
+        (
+            format!("redis://:right@127.0.0.1:{port}/99"),
+            ErrorKind::Configuration,
+            "DB index",
+        ),
+        (
+            "redis://127.0.0.1:1/".to_owned(),
+            ErrorKind::StoreUnavailable,
+            "is it running",
+        ),
+        (
+            format!("rediss://127.0.0.1:{port}/"),
+            ErrorKind::StoreUnavailable,
+            "TLS",
+        ),
+        (
+            "redis+sentinel://127.0.0.1:1/m".to_owned(),
+            ErrorKind::Configuration,
+            "redis+sentinel",
+        ),
+    ] {
+        let error = RedisStore::connect(&url).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), kind, "{url}: {text}");
+        assert!(text.contains(word), "{url}: {text}");
+        assert!(!format!("{text} {error:?}").contains("hunter2"), "{text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+    let url = format!("redis://:right@127.0.0.1:{port}/3");
+    RedisStore::connect(&url)
+        .await
+        .unwrap()
+        .ping()
+        .await
+        .unwrap();
+}

@@ -1,0 +1,488 @@
+//! The layer as services use it: policies, identities, rejections, readiness, two accounts.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_wechat::simulator::{Fault, Simulator};
+use tower_wechat::{
+    AppId, Clock, CookieKeys, ExtensionIdentity, MemoryStore, Policy, Rejection, RequestHead,
+    SessionCookie, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
+    WechatUser,
+};
+
+/// Tokens of one user, `oA`, at a WeChat that nobody calls.
+async fn users() -> UserTokens {
+    users_of("wxa", "token-a").await
+}
+
+async fn users_of(app: &str, token: &str) -> UserTokens {
+    let wechat = WechatClient::builder(app, "secret")
+        .api_url("http://127.0.0.1:9")
+        .build();
+    let users = UserTokens::new(wechat.unwrap(), MemoryStore::new());
+    users
+        .put(&id("oA"), &UserGrant::new(token).expires_in(7_200))
+        .await
+        .unwrap();
+    users
+}
+
+fn id(id: &str) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+fn header() -> TrustedHeader {
+    TrustedHeader::new("x-user").unwrap()
+}
+
+fn asked_by(user: impl AsRef<[u8]>) -> Request<Body> {
+    let user = HeaderValue::from_bytes(user.as_ref()).unwrap();
+    Request::builder()
+        .header("x-user", user)
+        .body(Body::empty())
+        .unwrap()
+}
+
+/// Says who asked, as a plain tower service does.
+async fn who<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let user = request.extensions().get::<WechatUser>();
+    let text = user.map_or("nobody".to_owned(), |user| {
+        format!("{} {}", user.id(), user.access_token().expose())
+    });
+    Ok(Response::new(Full::from(text)))
+}
+
+async fn text(
+    response: Response<impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>>,
+) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn the_handler_meets_the_user() {
+    let service = WechatLayer::new(users().await)
+        .identity(header())
+        .layer(service_fn(who::<Body>));
+    let response = service.clone().oneshot(asked_by("oA")).await.unwrap();
+    assert_eq!(text(response).await, "oA token-a");
+}
+
+#[tokio::test]
+async fn rejections_are_json_with_the_right_status() {
+    let service = WechatLayer::new(users().await)
+        .identity(header())
+        .layer(service_fn(who::<Body>));
+    let nobody = Request::new(Body::empty());
+    for (request, status, code) in [
+        (nobody, StatusCode::UNAUTHORIZED, "login_required"),
+        (asked_by(""), StatusCode::UNAUTHORIZED, "login_required"),
+        (
+            asked_by("oStranger"),
+            StatusCode::UNAUTHORIZED,
+            "login_required",
+        ),
+        (
+            asked_by("a:b #{c} 张三"),
+            StatusCode::UNAUTHORIZED,
+            "login_required",
+        ),
+        (
+            asked_by("x".repeat(257)),
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+        ),
+        (
+            asked_by("x".repeat(4_096)),
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+        ),
+        (asked_by("a\tb"), StatusCode::BAD_REQUEST, "bad_request"),
+        (asked_by(b"\xff"), StatusCode::BAD_REQUEST, "bad_request"),
+    ] {
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let body: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(body["error"], code);
+        assert!(
+            body["message"]
+                .as_str()
+                .is_some_and(|message| message.len() > 10)
+        );
+    }
+    let mut twice = asked_by("oA");
+    twice
+        .headers_mut()
+        .append("x-user", HeaderValue::from_static("oB"));
+    let response = service.oneshot(twice).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn trouble_is_503_with_a_retry_after() {
+    let users = users().await;
+    let grant = UserGrant::new("dead").expires_in(7_200).refresh_token("r");
+    let clock = Clock::shifted();
+    let wechat = WechatClient::builder("wxa", "secret")
+        .api_url("http://127.0.0.1:9")
+        .build();
+    let builder = UserTokens::builder(wechat.unwrap(), MemoryStore::new()).clock(clock.clone());
+    let expired = builder.lease(Duration::from_millis(500)).build();
+    expired.put(&id("oA"), &grant).await.unwrap();
+    clock.advance(Duration::from_secs(7_201));
+    drop(users);
+    for policy in [Policy::Require, Policy::Optional] {
+        let layer = WechatLayer::new(expired.clone())
+            .identity(header())
+            .policy(policy);
+        let response = layer
+            .layer(service_fn(who::<Body>))
+            .oneshot(asked_by("oA"))
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(
+            response.headers()["retry-after"]
+                .to_str()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+                >= 1
+        );
+        let body: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(body["error"], "wechat_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn optional_lets_strangers_pass_without_a_user() {
+    let layer = WechatLayer::new(users().await)
+        .identity(header())
+        .policy(Policy::Optional);
+    let service = layer.layer(service_fn(who::<Body>));
+    for (request, expected) in [
+        (Request::new(Body::empty()), "nobody"),
+        (asked_by("oStranger"), "nobody"),
+        (asked_by("oA"), "oA token-a"),
+    ] {
+        assert_eq!(
+            text(service.clone().oneshot(request).await.unwrap()).await,
+            expected
+        );
+    }
+    let response = service.oneshot(asked_by(b"\xff")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn preflights_pass_untouched() {
+    let service = WechatLayer::new(users().await)
+        .identity(header())
+        .layer(service_fn(who::<Body>));
+    let mut preflight = asked_by("oA");
+    *preflight.method_mut() = Method::OPTIONS;
+    preflight.headers_mut().insert(
+        "access-control-request-method",
+        HeaderValue::from_static("POST"),
+    );
+    assert_eq!(
+        text(service.clone().oneshot(preflight).await.unwrap()).await,
+        "nobody"
+    );
+    let mut options = Request::new(Body::empty());
+    *options.method_mut() = Method::OPTIONS;
+    let response = service.oneshot(options).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_session_cookie_names_the_user_and_slides() {
+    let users = users().await;
+    let clock = Clock::shifted();
+    let keys = CookieKeys::random().unwrap();
+    let session = SessionCookie::new(users.app_id(), &keys).clock(clock.clone());
+    let service = WechatLayer::new(users)
+        .identity(session.clone())
+        .layer(service_fn(who::<Body>));
+    let set_cookie = session.issue(&id("oA"));
+    let cookie = set_cookie
+        .to_str()
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+    let ask = || {
+        Request::builder()
+            .header("cookie", format!("x=y; {cookie}"))
+            .body(Body::empty())
+            .unwrap()
+    };
+    let response = service.clone().oneshot(ask()).await.unwrap();
+    assert!(response.headers().get("set-cookie").is_none());
+    assert_eq!(text(response).await, "oA token-a");
+    clock.advance(Duration::from_secs(16 * 86_400));
+    let response = service.clone().oneshot(ask()).await.unwrap();
+    let renewed = response.headers()["set-cookie"].to_str().unwrap();
+    assert!(renewed.starts_with("wechat_session=oA.") && !renewed.starts_with(&cookie));
+    clock.advance(Duration::from_secs(16 * 86_400));
+    let response = service.oneshot(ask()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn an_extension_or_a_closure_names_the_user() {
+    #[derive(Clone)]
+    struct SignedIn(&'static str);
+    let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0).ok());
+    let layer = WechatLayer::new(users().await).identity(identity);
+    let service = layer.layer(service_fn(who::<Body>));
+    let mut request = Request::new(Body::empty());
+    request.extensions_mut().insert(SignedIn("oA"));
+    assert_eq!(
+        text(service.clone().oneshot(request).await.unwrap()).await,
+        "oA token-a"
+    );
+    let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+
+    let layer = WechatLayer::new(users().await)
+        .identity(|head: &RequestHead<'_>| UserId::new(head.uri.path().strip_prefix('/')?).ok());
+    let request = Request::builder().uri("/oA").body(Body::empty()).unwrap();
+    let response = layer
+        .layer(service_fn(who::<Body>))
+        .oneshot(request)
+        .await
+        .unwrap();
+    assert_eq!(text(response).await, "oA token-a");
+}
+
+#[tokio::test]
+async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
+    let inner = WechatLayer::new(users_of("wxa", "token-a").await).identity(header());
+    let outer = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
+    let service = ServiceBuilder::new().layer(outer).layer(inner).service_fn(
+        async |request: Request<Body>| {
+            let user = request.extensions().get::<WechatUser>().unwrap();
+            let token = |app: &str| {
+                let user = user.of_app(&AppId::new(app).unwrap()).unwrap();
+                user.access_token().expose().to_owned()
+            };
+            assert!(user.of_app(&AppId::new("wxc").unwrap()).is_none());
+            let text = format!("{} {} {}", user.app_id(), token("wxa"), token("wxb"));
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+        },
+    );
+    assert_eq!(
+        text(service.oneshot(asked_by("oA")).await.unwrap()).await,
+        "wxa token-a token-b"
+    );
+}
+
+#[tokio::test]
+async fn an_application_renders_rejections_itself() {
+    // A body that is made from nothing that the crate knows.
+    struct Page(&'static str);
+    let layer = WechatLayer::new(users().await).identity(header()).reject(
+        |rejection: &Rejection, head: &RequestHead<'_>| {
+            assert_eq!(head.uri.path(), "/page");
+            let mut response = Response::new(Page(rejection.code()));
+            *response.status_mut() = rejection.status();
+            response
+        },
+    );
+    let service = layer.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(Page("handler")))
+    }));
+    let request = Request::builder().uri("/page").body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(
+        (response.status(), response.into_body().0),
+        (StatusCode::UNAUTHORIZED, "login_required")
+    );
+}
+
+#[tokio::test]
+async fn errors_of_the_service_pass_through() {
+    let service = WechatLayer::new(users().await)
+        .identity(header())
+        .layer(service_fn(async |_: Request<Body>| {
+            Err::<Response<Full<Bytes>>, _>("broken")
+        }));
+    assert_eq!(service.oneshot(asked_by("oA")).await.unwrap_err(), "broken");
+}
+
+/// The instance that was polled ready is the one that is called, on the fast path and on the slow
+/// one: a service with limited concurrency panics or hangs otherwise.
+#[tokio::test]
+async fn readiness_is_respected() {
+    let simulator = Simulator::start().await.unwrap();
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .build()
+        .unwrap();
+    let store = MemoryStore::new();
+    let users = UserTokens::new(wechat.clone(), store.clone());
+    let pair = simulator.sign_in("oA", "snsapi_base");
+    let grant = UserGrant::new(pair.access_token).expires_in(7_200);
+    users.put(&id("oA"), &grant).await.unwrap();
+    // Without memory every request takes the slow path.
+    let forgetful = UserTokens::builder(wechat, store)
+        .cache_ttl(Duration::ZERO)
+        .build();
+    for users in [users, forgetful] {
+        let limited = ServiceBuilder::new()
+            .concurrency_limit(2)
+            .service_fn(who::<Body>);
+        let service = WechatLayer::new(users).identity(header()).layer(limited);
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let service = service.clone();
+            running
+                .spawn(async move { text(service.oneshot(asked_by("oA")).await.unwrap()).await });
+        }
+        let answers = tokio::time::timeout(Duration::from_secs(10), running.join_all());
+        assert!(
+            answers
+                .await
+                .unwrap()
+                .iter()
+                .all(|answer| answer.starts_with("oA "))
+        );
+    }
+    drop(simulator);
+}
+
+#[tokio::test]
+async fn poll_ready_is_the_inner_services_own() {
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
+    let mut service = WechatLayer::new(users().await)
+        .identity(header())
+        .layer(mock);
+    handle.allow(0);
+    let waiting = tokio::time::timeout(Duration::from_millis(20), service.ready());
+    assert!(waiting.await.is_err());
+    handle.allow(1);
+    let call = service.ready().await.unwrap().call(asked_by("oA"));
+    let answering = async {
+        let (request, answer) = handle.next_request().await.unwrap();
+        assert_eq!(request.extensions().get::<WechatUser>().unwrap().id(), "oA");
+        answer.send_response(Response::new(Full::from("ok")));
+    };
+    let (response, ()) = tokio::join!(call, answering);
+    assert_eq!(text(response.unwrap()).await, "ok");
+}
+
+#[tokio::test]
+async fn axum_handlers_take_the_user_as_an_argument() {
+    let layer = WechatLayer::new(users().await)
+        .identity(header())
+        .policy(Policy::Optional);
+    let app: Router = Router::new()
+        .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+        .route(
+            "/maybe",
+            get(async |user: Option<WechatUser>| {
+                Json(json!({ "user": user.map(|user| user.id().to_owned()) }))
+            }),
+        )
+        .layer(layer)
+        .route(
+            "/outside",
+            get(async |user: WechatUser| user.id().to_owned()),
+        );
+    let ask = async |path: &str, user: &str| {
+        let mut request = asked_by(user);
+        *request.uri_mut() = path.parse().unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        (response.status().as_u16(), text(response).await)
+    };
+    assert_eq!(ask("/me", "oA").await, (200, "oA".to_owned()));
+    assert_eq!(
+        ask("/maybe", "oA").await,
+        (200, r#"{"user":"oA"}"#.to_owned())
+    );
+    assert_eq!(
+        ask("/maybe", "").await,
+        (200, r#"{"user":null}"#.to_owned())
+    );
+    let (status, body) = ask("/me", "").await;
+    assert_eq!(status, 401);
+    assert!(body.contains("login_required"));
+    assert_eq!(ask("/outside", "oA").await.0, 500);
+}
+
+/// Real HTTP through hyper alone, and a client that goes away.
+#[tokio::test]
+async fn plain_hyper_serves_the_same() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use hyper_util::service::TowerToHyperService;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let simulator = Simulator::start().await.unwrap();
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .build()
+        .unwrap();
+    let clock = Clock::shifted();
+    let users = UserTokens::builder(wechat, MemoryStore::new())
+        .clock(clock.clone())
+        .build();
+    let pair = simulator.sign_in("oA", "snsapi_base");
+    let grant = UserGrant::new(pair.access_token).refresh_token(pair.refresh_token);
+    users
+        .put(&id("oA"), &grant.expires_in(7_200))
+        .await
+        .unwrap();
+    clock.advance(Duration::from_secs(7_300));
+    simulator.advance(Duration::from_secs(7_300));
+    simulator.inject(Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_millis(300)));
+
+    let service = WechatLayer::new(users.clone()).identity(header());
+    let service = service.layer(service_fn(who::<hyper::body::Incoming>));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(service.clone());
+            tokio::spawn(async move {
+                hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+                    .ok();
+            });
+        }
+    });
+    let request = "GET / HTTP/1.1\r\nhost: h\r\nx-user: oA\r\nconnection: close\r\n\r\n";
+    let ask = async || {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    };
+    // R3: the first client hangs up while its token is being renewed.
+    let gone = ask().await;
+    while simulator.calls_to("/sns/oauth2/refresh_token") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(gone);
+    let mut answer = String::new();
+    ask().await.read_to_string(&mut answer).await.unwrap();
+    let live = simulator.current_pair("oA").unwrap().access_token;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with(&live),
+        "{answer}"
+    );
+    assert_eq!(simulator.calls_to("/sns/oauth2/refresh_token"), 1);
+    serving.abort();
+}

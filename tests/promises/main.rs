@@ -1,0 +1,36 @@
+//! The promises R1–R8, each run against the memory of one process and against a real redis-server
+//! in both layouts.
+
+#![allow(unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failures;
+mod freshness;
+mod odd_replies;
+mod outages;
+mod races;
+mod reports;
+mod rig;
+
+/// Makes a test of each function for each store.
+#[macro_export]
+macro_rules! for_each_store {
+    ($($name:ident),* $(,)?) => {
+        $crate::for_each_store!(@ memory, Memory, $($name),*);
+        $crate::for_each_store!(@ redis_hashes, Hashes, $($name),*);
+        $crate::for_each_store!(@ redis_keys, Keys, $($name),*);
+    };
+    (@ $module:ident, $backend:ident, $($name:ident),*) => {
+        mod $module {
+            use $crate::rig::{Backend, Rig};
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(Rig::new(Backend::$backend).await).await;
+                }
+            )*
+        }
+    };
+}

@@ -1,0 +1,102 @@
+//! Replies of WeChat that are not what the documentation says.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{ErrorKind, UserTokens};
+
+use crate::rig::{REFRESH, Rig, id, text};
+
+crate::for_each_store!(
+    odd_lifetimes_make_sane_credentials,
+    odd_bytes_are_read_with_patience,
+    nonsense_is_an_error_and_changes_nothing,
+);
+
+/// Renews from a reply, and answers what is stored: seconds to the renewal point and to the end.
+async fn renewed_from(rig: &Rig, users: &UserTokens, reply: impl Into<Vec<u8>>) -> (i64, i64) {
+    rig.expired(users, &["oA"]).await;
+    rig.simulator
+        .inject(Fault::on(REFRESH).body_bytes(reply).times(1));
+    let now = rig.clock.now().as_millis();
+    let token = users.get(&id("oA")).await.unwrap();
+    assert_eq!(text(&token), "83_odd");
+    // What another process reads is the same.
+    let theirs = rig.process().await;
+    let read = theirs.get(&id("oA")).await.unwrap();
+    assert_eq!(text(&read), "83_odd");
+    let life = read.lifetime();
+    assert_eq!(life, token.lifetime());
+    // One that is due at once is being renewed already.
+    assert!(theirs.shutdown(Duration::from_secs(5)).await);
+    let seconds = |at: tower_wechat::Timestamp| (at.as_millis() - now + 500) / 1_000;
+    (seconds(life.renew_at()), seconds(life.expires_at()))
+}
+
+async fn odd_lifetimes_make_sane_credentials(rig: Rig) {
+    let users = rig.process().await;
+    for (expires_in, expected) in [
+        (r#""expires_in":7200"#, (6_300, 7_200)),
+        (r#""expires_in":"7200""#, (6_300, 7_200)),
+        (r#""expires_in":600"#, (300, 600)),
+        (r#""x":1"#, (0, 60)),
+        (r#""expires_in":0"#, (0, 60)),
+        (r#""expires_in":-1"#, (0, 60)),
+        (r#""expires_in":99999999999999"#, (6_300, 7_200)),
+    ] {
+        let reply = format!(r#"{{"access_token":"83_odd",{expires_in},"openid":"oA"}}"#);
+        assert_eq!(
+            renewed_from(&rig, &users, reply).await,
+            expected,
+            "{expires_in}"
+        );
+        users.shutdown(Duration::from_secs(5)).await;
+        rig.advance(Duration::from_secs(16));
+    }
+}
+
+async fn odd_bytes_are_read_with_patience(rig: Rig) {
+    let users = rig.process().await;
+    for reply in [
+        &b"\xef\xbb\xbf{\"access_token\":\"83_odd\",\"expires_in\":7200}"[..],
+        b"{\"access_token\":\"83_odd\",\"expires_in\":7200,\"nickname\":\"a\x07\x0ab\xff\xfe\"}",
+        b"{\"access_token\":\"83_odd\",\"expires_in\":7200,\"refresh_token\":\"\"}",
+        b"{\"errcode\":0,\"errmsg\":\"ok\",\"access_token\":\"83_odd\",\"expires_in\":7200}",
+    ] {
+        assert_eq!(renewed_from(&rig, &users, reply).await, (6_300, 7_200));
+    }
+}
+
+async fn nonsense_is_an_error_and_changes_nothing(rig: Rig) {
+    let users = rig
+        .process_with(|builder| builder.lease(Duration::from_millis(600)))
+        .await;
+    let ten_megabytes = vec![b'x'; 10 << 20];
+    let replies = [
+        &b""[..],
+        b"<html>proxy</html>",
+        b"{\"expires_in\":7200}",
+        b"{\"access_token\":\"\"}",
+        b"{\"access_token\":\"a#b\",\"expires_in\":7200}",
+        b"{\"access_token\":\"tru",
+        b"[]",
+        b"null",
+        &ten_megabytes,
+    ];
+    for (at, reply) in replies.into_iter().enumerate() {
+        let openid = format!("oUser{at}");
+        rig.expired(&users, &[&openid]).await;
+        rig.simulator.inject(Fault::on(REFRESH).body_bytes(reply));
+        let error = users.get(&id(&openid)).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::WechatUnavailable,
+            "reply {at}: {error}"
+        );
+        rig.simulator.clear_faults();
+        assert_eq!(
+            rig.stored_token(&openid).await.unwrap(),
+            rig.live_token(&openid)
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! R1 one renewal, R2 the newest wins, R3 nothing is lost.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{ErrorKind, UserGrant, UserTokens};
+
+use crate::rig::{REFRESH, Rig, grant, id, many, text};
+use crate::support::eventually;
+
+crate::for_each_store!(
+    r1_500_tasks_make_one_call,
+    r1_three_processes_make_one_call,
+    r1_every_user_is_renewed_for_themselves,
+    r1_a_crowd_of_strangers_does_not_reach_wechat,
+    r2_a_login_beats_a_renewal_that_began_before,
+    r2_a_login_elsewhere_beats_a_renewal_that_began_before,
+    r2_forgetting_beats_a_renewal_that_began_before,
+    r2_a_read_that_races_a_login_does_not_bring_the_old_token_back,
+    r3_who_hangs_up_does_not_lose_the_pair,
+    r3_shutdown_waits_for_what_is_under_way,
+    r3_a_reply_without_a_refresh_token_keeps_the_old_one,
+    r3_a_rotated_refresh_token_is_kept,
+    r7_a_follower_gives_up_at_its_deadline,
+);
+
+async fn r1_500_tasks_make_one_call(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    let tokens = many(std::slice::from_ref(&users), "oA", 500).await;
+    assert_eq!(rig.refreshes(), 1);
+    let live = rig.live_token("oA");
+    assert!(tokens.into_iter().all(|token| token.unwrap() == live));
+}
+
+async fn r1_three_processes_make_one_call(rig: Rig) {
+    let processes = [
+        rig.process().await,
+        rig.process().await,
+        rig.process().await,
+    ];
+    rig.expired(&processes[0], &["oA"]).await;
+    rig.simulator
+        .inject(Fault::on(REFRESH).delay(Duration::from_millis(150)));
+    let tokens = many(&processes, "oA", 600).await;
+    assert_eq!(rig.refreshes(), 1);
+    let live = rig.live_token("oA");
+    assert!(tokens.into_iter().all(|token| token.unwrap() == live));
+}
+
+async fn r1_every_user_is_renewed_for_themselves(rig: Rig) {
+    let processes = [rig.process().await, rig.process().await];
+    let openids: Vec<String> = (0..200).map(|n| format!("oUser{n}")).collect();
+    let named: Vec<&str> = openids.iter().map(String::as_str).collect();
+    rig.expired(&processes[0], &named).await;
+    let mut running = tokio::task::JoinSet::new();
+    for at in 0..800 {
+        let (users, openid) = (processes[at % 2].clone(), openids[at % 200].clone());
+        running.spawn(async move {
+            let token = users.get(&id(&openid)).await.unwrap();
+            (openid, text(&token))
+        });
+    }
+    for (openid, token) in running.join_all().await {
+        assert_eq!(token, rig.live_token(&openid), "{openid}");
+    }
+    assert_eq!(rig.refreshes(), 200);
+}
+
+async fn r1_a_crowd_of_strangers_does_not_reach_wechat(rig: Rig) {
+    let users = rig.process().await;
+    for outcome in many(std::slice::from_ref(&users), "oStranger", 300).await {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
+    }
+    assert!(rig.simulator.calls().is_empty());
+    if let Some(redis) = &rig.redis {
+        // The first of them ask the store; the others find that remembered.
+        let reads = redis.calls("hget") + redis.calls("get");
+        assert!(reads <= 10, "{reads} reads for 300 requests");
+    }
+}
+
+/// Starts a renewal that takes a while, and waits until WeChat has been asked.
+async fn slow_renewal(rig: &Rig, users: &UserTokens) -> tokio::task::JoinHandle<()> {
+    let before = rig.refreshes();
+    // Done first, answered late: the pair exists, but nobody has it yet.
+    rig.simulator.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(400))
+            .times(1),
+    );
+    let users = users.clone();
+    let asking = tokio::spawn(async move {
+        let _ = users.get(&id("oA")).await;
+    });
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > before
+    })
+    .await;
+    asking
+}
+
+async fn r2_a_login_beats_a_renewal_that_began_before(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    let asking = slow_renewal(&rig, &users).await;
+    let login = rig.log_in(&users, "oA").await;
+    asking.await.unwrap();
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+    assert_eq!(
+        text(&users.get(&id("oA")).await.unwrap()),
+        login.access_token
+    );
+    assert_eq!(rig.stored_token("oA").await.unwrap(), login.access_token);
+}
+
+async fn r2_a_login_elsewhere_beats_a_renewal_that_began_before(rig: Rig) {
+    let (users, elsewhere) = (rig.process().await, rig.process().await);
+    rig.expired(&users, &["oA"]).await;
+    let asking = slow_renewal(&rig, &users).await;
+    let login = rig.log_in(&elsewhere, "oA").await;
+    asking.await.unwrap();
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+    assert_eq!(
+        text(&users.get(&id("oA")).await.unwrap()),
+        login.access_token
+    );
+    assert_eq!(rig.stored_token("oA").await.unwrap(), login.access_token);
+}
+
+async fn r2_forgetting_beats_a_renewal_that_began_before(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    let asking = slow_renewal(&rig, &users).await;
+    users.forget(&id("oA")).await.unwrap();
+    asking.await.unwrap();
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+    let error = rig.stored_token("oA").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LoginRequired);
+    assert_eq!(
+        users.get(&id("oA")).await.unwrap_err().kind(),
+        ErrorKind::LoginRequired
+    );
+}
+
+async fn r2_a_read_that_races_a_login_does_not_bring_the_old_token_back(rig: Rig) {
+    let users = rig.process().await;
+    rig.log_in(&users, "oA").await;
+    for round in 0..100 {
+        let reader = rig.process().await;
+        let reading = tokio::spawn({
+            let reader = reader.clone();
+            async move { reader.get(&id("oA")).await }
+        });
+        let login = rig.simulator.sign_in("oA", "snsapi_base");
+        reader.put(&id("oA"), &grant(&login)).await.unwrap();
+        reading.await.unwrap().unwrap();
+        let now = reader.get(&id("oA")).await.unwrap();
+        assert_eq!(text(&now), login.access_token, "round {round}");
+        if rig.redis.is_some() && round >= 20 {
+            break;
+        }
+    }
+}
+
+async fn r3_who_hangs_up_does_not_lose_the_pair(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    let old = rig.live_token("oA");
+    let asking = slow_renewal(&rig, &users).await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    eventually("the pair is stored", Duration::from_secs(5), async || {
+        rig.stored_token("oA").await.is_ok_and(|token| token != old)
+    })
+    .await;
+    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
+    assert_eq!(rig.refreshes(), 1);
+}
+
+async fn r3_shutdown_waits_for_what_is_under_way(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    slow_renewal(&rig, &users).await.abort();
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
+    assert_eq!(rig.refreshes(), 1);
+    // Bounded: what does not end is not waited for.
+    rig.advance(Duration::from_secs(7_300));
+    rig.simulator.inject(Fault::on(REFRESH).hang().times(1));
+    let hanging = users.clone();
+    tokio::spawn(async move { hanging.get(&id("oA")).await });
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > 1
+    })
+    .await;
+    assert!(!users.shutdown(Duration::from_millis(50)).await);
+}
+
+async fn r3_a_reply_without_a_refresh_token_keeps_the_old_one(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    let body = r#"{"access_token":"83_bare","expires_in":7200,"openid":"oA"}"#;
+    rig.simulator.inject(Fault::on(REFRESH).body(body).times(1));
+    assert_eq!(text(&users.get(&id("oA")).await.unwrap()), "83_bare");
+    rig.advance(Duration::from_secs(7_300));
+    let renewed = rig.process().await.get(&id("oA")).await.unwrap();
+    assert_eq!(text(&renewed), rig.live_token("oA"));
+    assert_eq!(renewed.scope(), Some("snsapi_userinfo"));
+    assert_eq!(rig.refreshes(), 2);
+}
+
+async fn r3_a_rotated_refresh_token_is_kept(rig: Rig) {
+    rig.simulator
+        .settings(|settings| settings.rotate_refresh_token = true);
+    let users = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    for _ in 0..3 {
+        // A process without memory each time: what it renews from is what is stored.
+        let token = rig.process().await.get(&id("oA")).await.unwrap();
+        assert_eq!(text(&token), rig.live_token("oA"));
+        rig.advance(Duration::from_secs(7_300));
+    }
+    assert_eq!(rig.refreshes(), 3);
+}
+
+async fn r7_a_follower_gives_up_at_its_deadline(rig: Rig) {
+    let holder = rig.process().await;
+    let follower = rig
+        .process_with(|builder| builder.wait(Duration::from_millis(300)))
+        .await;
+    rig.expired(&holder, &["oA"]).await;
+    rig.simulator.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(1_500))
+            .times(1),
+    );
+    let holding = tokio::spawn(async move { holder.get(&id("oA")).await });
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > 0
+    })
+    .await;
+    let error = follower.get(&id("oA")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
+    assert!(error.retry_after().is_some());
+    let token = text(&holding.await.unwrap().unwrap());
+    eventually(
+        "the follower has it too",
+        Duration::from_secs(5),
+        async || {
+            follower
+                .get(&id("oA"))
+                .await
+                .is_ok_and(|theirs| text(&theirs) == token)
+        },
+    )
+    .await;
+    assert_eq!(rig.refreshes(), 1);
+    if let Some(redis) = &rig.redis {
+        let commands = redis.calls("evalsha");
+        assert!(
+            commands < 60,
+            "{commands} scripts ran for one renewal and one follower"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1_two_accounts_share_nothing() {
+    use crate::rig::Backend;
+    use tower_wechat::simulator::Simulator;
+    use tower_wechat::{Layout, RedisNames, RedisStore, WechatClient};
+
+    let rig = Rig::new(Backend::Hashes).await;
+    let other = Simulator::builder()
+        .app("wxother", "other-secret")
+        .start()
+        .await
+        .unwrap();
+    let names: RedisNames = serde_json::from_str(
+        r#"{"redisWxUserAccessToken": "{appid}.access", "redisWxUserRefreshToken": "{appid}.refresh"}"#,
+    )
+    .unwrap();
+    for layout in [Layout::Hashes, Layout::Keys] {
+        let url = rig.redis.as_ref().unwrap().url();
+        let store = RedisStore::builder(&url)
+            .layout(layout)
+            .names(names.clone());
+        let store = store.connect().await.unwrap();
+        let theirs = WechatClient::builder(other.app_id(), other.app_secret()).api_url(other.url());
+        let ours = UserTokens::new(rig.client(), store.clone());
+        let theirs = UserTokens::new(theirs.build().unwrap(), store);
+        ours.put(&id("oA"), &UserGrant::new("ours").expires_in(7_200))
+            .await
+            .unwrap();
+        theirs
+            .put(&id("oA"), &UserGrant::new("theirs").expires_in(7_200))
+            .await
+            .unwrap();
+        assert_eq!(text(&ours.get(&id("oA")).await.unwrap()), "ours");
+        assert_eq!(text(&theirs.get(&id("oA")).await.unwrap()), "theirs");
+        ours.forget(&id("oA")).await.unwrap();
+        assert!(ours.get(&id("oA")).await.is_err());
+        assert_eq!(text(&theirs.get(&id("oA")).await.unwrap()), "theirs");
+    }
+}

@@ -1,0 +1,155 @@
+//! Several "processes" (each with a cache and a connection of its own), one store, one WeChat.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::{Simulator, UserPair};
+use tower_wechat::{
+    Clock, Error, Layout, MemoryStore, RedisStore, UserGrant, UserId, UserToken, UserTokens,
+    UserTokensBuilder, WechatClient,
+};
+
+use crate::support::redis_server::RedisServer;
+
+pub const REFRESH: &str = "/sns/oauth2/refresh_token";
+
+/// Where the tokens are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Memory,
+    Hashes,
+    Keys,
+}
+
+pub struct Rig {
+    pub simulator: Simulator,
+    pub redis: Option<RedisServer>,
+    pub clock: Clock,
+    backend: Backend,
+    memory: MemoryStore,
+}
+
+impl Rig {
+    pub async fn new(backend: Backend) -> Self {
+        let redis = (backend != Backend::Memory).then(RedisServer::start);
+        Self {
+            simulator: Simulator::start().await.unwrap(),
+            redis,
+            clock: Clock::shifted(),
+            backend,
+            memory: MemoryStore::new(),
+        }
+    }
+
+    pub fn client(&self) -> WechatClient {
+        WechatClient::builder(self.simulator.app_id(), self.simulator.app_secret())
+            .api_url(self.simulator.url())
+            .build()
+            .unwrap()
+    }
+
+    pub async fn redis_store(&self) -> RedisStore {
+        let layout = if self.backend == Backend::Keys {
+            Layout::Keys
+        } else {
+            Layout::Hashes
+        };
+        let url = self.redis.as_ref().expect("a backend in Redis").url();
+        RedisStore::builder(&url)
+            .layout(layout)
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    /// The tokens as one more process would have them.
+    pub async fn process(&self) -> UserTokens {
+        self.process_with(|builder| builder).await
+    }
+
+    pub async fn process_with(
+        &self,
+        change: impl FnOnce(UserTokensBuilder) -> UserTokensBuilder,
+    ) -> UserTokens {
+        let builder = match self.backend {
+            Backend::Memory => UserTokens::builder(self.client(), self.memory.clone()),
+            _ => UserTokens::builder(self.client(), self.redis_store().await),
+        };
+        change(builder.clock(self.clock.clone())).build()
+    }
+
+    /// Lets time pass, here and at WeChat. Leases run by the store's clock, which goes on.
+    pub fn advance(&self, span: Duration) {
+        self.clock.advance(span);
+        self.simulator.advance(span);
+    }
+
+    /// Signs a user in and stores the pair, as a login does.
+    pub async fn log_in(&self, users: &UserTokens, openid: &str) -> UserPair {
+        let pair = self.simulator.sign_in(openid, "snsapi_userinfo");
+        users.put(&id(openid), &grant(&pair)).await.unwrap();
+        pair
+    }
+
+    /// Users whose tokens are past their renewal point, but alive.
+    pub async fn stale(&self, users: &UserTokens, openids: &[&str]) {
+        for openid in openids {
+            self.log_in(users, openid).await;
+        }
+        self.advance(Duration::from_secs(6_400));
+    }
+
+    /// Users whose tokens are dead, and can be renewed.
+    pub async fn expired(&self, users: &UserTokens, openids: &[&str]) {
+        for openid in openids {
+            self.log_in(users, openid).await;
+        }
+        self.advance(Duration::from_secs(7_300));
+    }
+
+    pub fn refreshes(&self) -> u64 {
+        self.simulator.calls_to(REFRESH)
+    }
+
+    /// What WeChat takes for the user's live access token.
+    pub fn live_token(&self, openid: &str) -> String {
+        self.simulator
+            .current_pair(openid)
+            .expect("WeChat knows the user")
+            .access_token
+    }
+
+    /// What a process without any memory finds in the store.
+    pub async fn stored_token(&self, openid: &str) -> Result<String, Error> {
+        self.process()
+            .await
+            .get(&id(openid))
+            .await
+            .map(|token| text(&token))
+    }
+}
+
+pub fn grant(pair: &UserPair) -> UserGrant {
+    UserGrant::new(pair.access_token.as_str())
+        .expires_in(pair.expires_in.as_secs() as i64)
+        .refresh_token(pair.refresh_token.as_str())
+        .openid(pair.openid.as_str())
+        .scope(pair.scope.as_str())
+}
+
+pub fn id(openid: &str) -> UserId {
+    UserId::new(openid).unwrap()
+}
+
+pub fn text(token: &UserToken) -> String {
+    token.access_token().expose().to_owned()
+}
+
+/// Asks for one user's token from many tasks at once.
+pub async fn many(users: &[UserTokens], openid: &str, tasks: usize) -> Vec<Result<String, Error>> {
+    let mut running = tokio::task::JoinSet::new();
+    for at in 0..tasks {
+        let (users, user) = (users[at % users.len()].clone(), id(openid));
+        running.spawn(async move { users.get(&user).await.map(|token| text(&token)) });
+    }
+    running.join_all().await
+}
