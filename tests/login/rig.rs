@@ -65,8 +65,7 @@ impl Rig {
 
     /// A server whose public URL is its own address.
     pub async fn site_with(&self, change: impl FnOnce(Login) -> Login) -> Site {
-        self.mounted(change, |layer, login| router(layer, login))
-            .await
+        self.mounted(change, router).await
     }
 
     /// Servers behind one public URL: that of the first.
