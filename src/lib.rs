@@ -1,4 +1,82 @@
 //! The WeChat user of a request, and a fresh access_token, in every handler.
+//!
+//! A [Tower](https://docs.rs/tower) layer for the back ends of WeChat Official Accounts (公众号 H5).
+//! For every request it finds out which WeChat user is asking, gets that user's web-authorization
+//! `access_token` from Redis, has it renewed when its time comes (once, however many processes
+//! there are), and puts it into the request's extensions.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use tower_wechat::{
+//!     MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser,
+//! };
+//!
+//! # fn main() -> Result<(), tower_wechat::Error> {
+//! let wechat = WechatClient::new("wx0123456789abcdef", "your-app-secret")?;
+//! let users = UserTokens::new(wechat, MemoryStore::new()); // or RedisStore::connect(url).await?
+//!
+//! let app: Router = Router::new()
+//!     .route("/me", get(me))
+//!     .layer(WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?));
+//!
+//! async fn me(user: WechatUser) -> String {
+//!     format!("hello {}", user.id()) // user.access_token() is fresh
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # What is promised
+//!
+//! For one user's token, any number of processes and tasks, any of them dying at any point:
+//!
+//! - **R1 one renewal.** However many requests ask at once, WeChat is asked once.
+//! - **R2 the newest wins.** A slow renewer never overwrites what came after it; a login beats
+//!   every renewal that began before it.
+//! - **R3 nothing is lost.** A pair that WeChat has granted reaches the store even if the client
+//!   that asked has hung up. Call [`UserTokens::shutdown`] before the process ends.
+//! - **R4 stale is served.** In the last 15 minutes of a token's life nobody waits: it is used,
+//!   and renewed in the background. The same holds while WeChat or Redis is away.
+//! - **R5 failures are sorted.** A dead refresh token leads to a new login, a passing failure to
+//!   another try with back-off, an operator's mistake to a rest and one loud line.
+//! - **R6 reports are compared.** A thousand calls that were refused with one token cause one
+//!   renewal ([`WechatUser::with_token`]).
+//! - **R7 followers wait cheaply.** Who waits for another process's renewal holds no connection
+//!   and no thread, and gives up at its deadline.
+//! - **R8 clocks may differ.** App servers a minute apart change nothing that a user can see.
+//!
+//! # The pieces
+//!
+//! | piece | what it does |
+//! |---|---|
+//! | [`WechatLayer`] | the layer itself; its page says what happens to which request |
+//! | [`WechatUser`] | what a handler gets |
+//! | [`SessionCookie`], [`TrustedHeader`], [`ExtensionIdentity`], closures | who is asking |
+//! | [`UserTokens`] | users' tokens without a layer: jobs, other frameworks |
+//! | [`RedisStore`], [`MemoryStore`] | where they are kept |
+//! | [`WechatClient`] | WeChat's API |
+#![cfg_attr(
+    feature = "simulator",
+    doc = "| [`simulator`] | a WeChat of your own, to test an application against |"
+)]
+//!
+//! # Redis
+//!
+//! By default tokens lie as a published Spring Boot service lays them, byte for byte, so that an
+//! existing Java service and this crate can share one Redis: the hashes `user.wxUserAccessToken`
+//! and `user.wxUserRefreshToken`, a field for each user, `TOKEN#MILLISECONDS`. [`Layout::Keys`]
+//! keeps one key for each user, with a TTL.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `axum` | yes | extractors for [`WechatUser`] and `Option<WechatUser>`; [`Error`] as a response |
+//! | `redis` | yes | [`RedisStore`], with TLS |
+//! | `metrics` | no | counters and histograms through the `metrics` facade |
+//! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, faults and a clock |
+//!
+//! TLS, to WeChat and to Redis, is rustls. Where the application has installed no provider of
+//! cryptography for it, the crate installs *ring* when the first client is built.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Nothing that input or the network can reach may panic; tests may.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]

@@ -132,8 +132,10 @@ impl Rejection {
     }
 
     pub(crate) fn from_error(error: &Error) -> Self {
+        // Whatever is behind it is told loudly, once, where it happened; this comes with every
+        // request.
         if error.kind() != ErrorKind::LoginRequired {
-            tracing::warn!(code = error.kind().code(), %error, "a request found no usable token");
+            tracing::debug!(code = error.kind().code(), %error, "no usable token");
         }
         Self::new(error.kind(), error.retry_after())
     }
