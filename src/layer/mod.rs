@@ -1,5 +1,6 @@
 //! The Tower layer: every request meets its user's fresh token before it meets the handler.
 
+mod account;
 mod future;
 mod rejection;
 mod service;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
+pub use self::account::WechatAccount;
 pub use self::future::ResponseFuture;
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
@@ -80,6 +82,7 @@ pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(Arc<Shared<I, R>>);
 #[derive(Debug)]
 struct Shared<I, R> {
     users: UserTokens,
+    account: Option<WechatAccount>,
     policy: Policy,
     identity: I,
     reject: R,
@@ -92,6 +95,7 @@ impl WechatLayer {
     pub fn new(users: UserTokens) -> Self {
         Self(Arc::new(Shared {
             users,
+            account: None,
             policy: Policy::Require,
             identity: NoIdentity,
             reject: JsonRejection::new(),
@@ -112,6 +116,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         let Shared {
             users,
+            account,
             policy,
             reject,
             requests,
@@ -119,6 +124,7 @@ impl<I, R> WechatLayer<I, R> {
         } = self.settings();
         WechatLayer(Arc::new(Shared {
             users,
+            account,
             policy,
             identity,
             reject,
@@ -139,6 +145,41 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
+    /// Puts a handle to the account's own token into every request, as a [`WechatAccount`]: for
+    /// calls of WeChat's API in the account's name, and, where [`Tickets`](crate::Tickets) are
+    /// given, for signatures of JS-SDK pages. Nothing is fetched before somebody asks.
+    ///
+    /// ```
+    /// use axum::Json;
+    /// use tower_wechat::{
+    ///     AccountTokens, JsConfig, MemoryStore, Tickets, UserTokens, WechatClient, WechatLayer,
+    /// };
+    ///
+    /// /// A handler's argument: the configuration of the page that asks.
+    /// async fn config(config: JsConfig) -> Json<JsConfig> {
+    ///     Json(config)
+    /// }
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let accounts = AccountTokens::new(wechat.clone(), MemoryStore::new());
+    /// let tickets = Tickets::new(&accounts, ["h5.example.com"])?;
+    /// let layer = WechatLayer::new(UserTokens::new(wechat, MemoryStore::new())).account(tickets);
+    /// # let _ = (layer, config);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn account(self, account: impl Into<WechatAccount>) -> Self
+    where
+        I: Clone,
+        R: Clone,
+    {
+        Self(Arc::new(Shared {
+            account: Some(account.into()),
+            ..self.settings()
+        }))
+    }
+
     /// How the layer's own answers look. Default: [`JsonRejection`].
     #[must_use]
     pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q>
@@ -148,6 +189,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         let Shared {
             users,
+            account,
             policy,
             identity,
             requests,
@@ -155,6 +197,7 @@ impl<I, R> WechatLayer<I, R> {
         } = self.settings();
         WechatLayer(Arc::new(Shared {
             users,
+            account,
             policy,
             identity,
             reject,
@@ -169,6 +212,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| Shared {
             users: shared.users.clone(),
+            account: shared.account.clone(),
             policy: shared.policy,
             identity: shared.identity.clone(),
             reject: shared.reject.clone(),

@@ -62,6 +62,9 @@ where
         if is_preflight(&request) {
             return ResponseFuture::calling(self.inner.call(request), None);
         }
+        if let Some(account) = &shared.account {
+            account.enter(&mut request);
+        }
         let head = RequestHead::of(&request);
         let rejection = match shared.identity.identify(&head) {
             Identity::User(user) => match shared.users.cached(&user.id) {

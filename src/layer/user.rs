@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::{Extensions, Request};
 
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
-use crate::error::Error;
-use crate::users::{TokenRefusal, UserToken, UserTokens};
+use crate::error::{Error, TokenRefusal};
+use crate::users::{UserToken, UserTokens};
 
 /// The WeChat user of a request: a snapshot with a fresh access token, and a handle to come back
 /// for the next one.

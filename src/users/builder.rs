@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
-use crate::keeper::{Keeper, Settings};
+use crate::keeper::{Keeper, Settings, Start};
 use crate::store::{Kind, Store};
 use crate::wechat::WechatClient;
 
@@ -45,6 +45,7 @@ impl UserTokensBuilder {
     pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
         let settings = Settings {
             margin: MARGIN,
+            start: Start::Jittered,
             cache_ttl: CACHE_TTL,
             cache_capacity: CACHE_CAPACITY,
             wait: WAIT,
@@ -116,7 +117,7 @@ impl UserTokensBuilder {
             self.settings,
             self.clock,
             self.store,
-            source,
+            Box::new(source),
         );
         UserTokens(Arc::new(Inner {
             keeper,
