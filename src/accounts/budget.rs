@@ -1,11 +1,14 @@
 //! How often this process may ask WeChat for the account's token in a day.
 //!
-//! The counts live in memory, so that nothing that happens to the store gives them back.
+//! The counts live in memory, so that nothing that happens to the store gives them back. Forced
+//! refreshes, of which the whole account has but a few, are counted in the store as well.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::credential::AppId;
+use crate::store::Allowance;
 
 /// WeChat's days begin at midnight in Beijing.
 const BEIJING: Duration = Duration::from_secs(8 * 3_600);
@@ -112,6 +115,20 @@ impl Budget {
         }
         take(&mut state)
     }
+}
+
+/// The same limits of forced refreshes for all processes together.
+pub(super) fn forced_allowances(app: &AppId, now: Timestamp) -> [Allowance; 2] {
+    let allowance = |name: String, uses, span| Allowance {
+        app: app.clone(),
+        name: name.into(),
+        uses,
+        span,
+    };
+    [
+        allowance("forced".to_owned(), 1, REFUSALS_APART),
+        allowance(format!("forced:{}", day_of(now)), FORCED_A_DAY, DAY),
+    ]
 }
 
 fn day_millis() -> i64 {

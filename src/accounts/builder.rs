@@ -168,6 +168,7 @@ impl AccountTokensBuilder {
                     mode: self.mode,
                     margin: settings.margin,
                     budget: Budget::new(self.daily_budget.unwrap_or(budget)),
+                    store: store.clone(),
                     replaced_at: Mutex::default(),
                 };
                 let start = match self.mode {

@@ -1,16 +1,15 @@
 //! Where the account's next token comes from: WeChat, by AppID and AppSecret.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::TokenMode;
-use super::budget::{Budget, Cause, Denied, REFUSALS_APART};
+use super::budget::{self, Budget, Cause, Denied, REFUSALS_APART};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
-use crate::store::BoxFuture;
+use crate::store::{BoxFuture, Store};
 use crate::wechat::{AccountGrant, WechatClient};
 
 /// After an errcode that nobody expects here, WeChat is not asked again for this long.
@@ -29,6 +28,8 @@ pub(super) struct WechatSource {
     pub(super) mode: TokenMode,
     pub(super) margin: Duration,
     pub(super) budget: Budget,
+    /// Where all processes count together.
+    pub(super) store: Arc<dyn Store>,
     /// When a token of `cgi-bin/token` was replaced last because it was refused.
     pub(super) replaced_at: Mutex<Option<Timestamp>>,
 }
@@ -70,7 +71,7 @@ impl WechatSource {
             .stable_account_token(false)
             .await
             .map_err(sorted)?;
-        if refused != Some(&grant.access_token) || !self.budget.take_forced(self.clock.now()) {
+        if refused != Some(&grant.access_token) || !self.may_force().await {
             return Ok(grant);
         }
         tracing::warn!(
@@ -87,6 +88,26 @@ impl WechatSource {
             // It may have been done although the answer was lost; the normal mode will tell.
             Err(error) => Err(sorted(error)),
         }
+    }
+
+    /// WeChat's limits are the account's, so all processes count together. Where the store does
+    /// not answer, or was flushed, this process's own count holds.
+    async fn may_force(&self) -> bool {
+        let now = self.clock.now();
+        if !self.budget.take_forced(now) {
+            return false;
+        }
+        for allowance in budget::forced_allowances(self.wechat.app_id(), now) {
+            match self.store.spend(&allowance).await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    let app = self.wechat.app_id();
+                    tracing::debug!(%app, %error, "forced refreshes are counted by this process alone");
+                }
+            }
+        }
+        true
     }
 
     /// Every call makes a new token, and the one before lives for five minutes more.
