@@ -30,6 +30,10 @@ const PLAIN_BUDGET: u32 = 1_000;
 const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 16;
 
+/// Under `cgi-bin/token` a token dies five minutes after another process has fetched the next one,
+/// whatever its own life says: no process may believe it for as long without asking the store.
+const LONGEST_PLAIN_CACHE: Duration = Duration::from_secs(4 * 60);
+
 /// A token center is not asked more often than this, however short the cache.
 const SHORTEST_POLL: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(5);
@@ -108,7 +112,9 @@ impl AccountTokensBuilder {
     }
 
     /// The longest that this process believes a token without asking the store. Default: 60
-    /// seconds, as WeChat recommends to those who ask a central service.
+    /// seconds, as WeChat recommends to those who ask a central service. Under
+    /// [`TokenMode::Plain`] it is four minutes at most, so that the five that a replaced token
+    /// lives on suffice.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self
@@ -175,7 +181,15 @@ impl AccountTokensBuilder {
                     TokenMode::Stable => Start::JustBehind,
                     TokenMode::Plain => Start::AtPoint,
                 };
-                let settings = Settings { start, ..settings };
+                let cache_ttl = match self.mode {
+                    TokenMode::Stable => settings.cache_ttl,
+                    TokenMode::Plain => settings.cache_ttl.min(LONGEST_PLAIN_CACHE),
+                };
+                let settings = Settings {
+                    start,
+                    cache_ttl,
+                    ..settings
+                };
                 keeper(wechat.app_id(), &store, settings, Box::new(source))
             }
             Origin::Center(center) => {
