@@ -88,6 +88,18 @@ impl Budget {
         })
     }
 
+    /// Gives back what a call took that got no token: failures are bounded by back-off and
+    /// cool-down, and a long outage must not spend what the day after it needs.
+    pub(super) fn give_back(&self, cause: Cause, now: Timestamp) {
+        self.with_today(now, |state| {
+            let counts = &mut state.counts;
+            counts.all = counts.all.saturating_sub(1);
+            if cause == Cause::Refused {
+                counts.by_refusals = counts.by_refusals.saturating_sub(1);
+            }
+        });
+    }
+
     /// Whether a forced refresh is allowed now; it counts as done.
     pub(super) fn take_forced(&self, now: Timestamp) -> bool {
         self.with_today(now, |state| {
@@ -166,6 +178,8 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(budget.take(Cause::Due, NOW), Ok(()));
         }
+        budget.give_back(Cause::Due, NOW);
+        assert_eq!(budget.take(Cause::Due, NOW), Ok(()));
         let left = DAY - Duration::from_secs(6 * 3_600 + 13 * 60 + 20);
         assert_eq!(budget.take(Cause::Due, NOW), Err(Denied::Spent(left)));
         assert_eq!(budget.take(Cause::Due, NOW.after(left)), Ok(()));

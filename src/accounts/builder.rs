@@ -102,9 +102,10 @@ impl AccountTokensBuilder {
         self
     }
 
-    /// How often this process may ask WeChat for a token in a day (from midnight to midnight in
-    /// Beijing). Reports of refused tokens can spend half of that. The count is this process's
-    /// own and outlives whatever happens to the store. Default: 10,000 under
+    /// How many tokens this process may get from WeChat in a day (from midnight to midnight in
+    /// Beijing). Reports of refused tokens can spend half of that; calls that fail are not
+    /// counted, as back-off and cool-down bound them. The count is this process's own and outlives
+    /// whatever happens to the store. Default: 10,000 under
     /// [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
     pub fn daily_budget(mut self, calls: u32) -> Self {
         self.daily_budget = Some(calls);

@@ -152,3 +152,23 @@ async fn processes_count_forced_refreshes_together() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_forced_refresh_whose_answer_is_lost_is_found_by_the_normal_mode() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    let refused = accounts.get().await.unwrap();
+    rig.sim.reset_calls();
+    // The normal mode answers, the forced call does its work and its answer is lost.
+    let one_call = || Fault::on(STABLE).times(1);
+    rig.sim
+        .inject(one_call().delay(std::time::Duration::from_millis(1)));
+    rig.sim.inject(one_call().lose_reply());
+    let current = accounts
+        .report_refused(refused.access_token())
+        .await
+        .unwrap();
+    assert_ne!(current.access_token(), refused.access_token());
+    assert!(rig.alive(&current));
+    assert_eq!(rig.sim.calls_to(STABLE), 3, "normal, forced, normal");
+}
