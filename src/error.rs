@@ -24,6 +24,10 @@ pub enum ErrorKind {
     TokenRefused,
     /// WeChat refuses this call for a reason of its own; see [`Error::errcode`].
     WechatRefused,
+    /// A login comes back that this browser did not begin, or too late.
+    InvalidState,
+    /// The user may not come in: they said no at WeChat's page, or are refused.
+    LoginDenied,
     /// Something in the request cannot be right, such as a user id with a control character.
     BadRequest,
     /// The program is set up wrongly; nothing will work until that is changed.
@@ -40,6 +44,8 @@ impl ErrorKind {
             Self::WechatConfig => "wechat_config",
             Self::TokenRefused => "token_refused",
             Self::WechatRefused => "wechat_refused",
+            Self::InvalidState => "invalid_state",
+            Self::LoginDenied => "login_denied",
             Self::BadRequest => "bad_request",
             Self::Configuration => "configuration",
         }

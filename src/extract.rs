@@ -48,11 +48,10 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
         if let Some(user) = parts.extensions.get::<WechatUser>() {
             return Ok(user.clone());
         }
-        if parts.extensions.get::<PassedWithoutUser>().is_none() {
+        let Some(passed) = parts.extensions.get::<PassedWithoutUser>() else {
             return Err(MissingUser(Missing::Layer));
-        }
-        let head = RequestHead::of_parts(parts);
-        let answer = JsonRejection::new().reject(&Rejection::nobody(), &head);
+        };
+        let answer = passed.refuse(&RequestHead::of_parts(parts));
         Err(MissingUser(Missing::User(answer)))
     }
 }

@@ -92,6 +92,7 @@ mod identity;
 pub mod jssdk;
 mod keeper;
 mod layer;
+mod login;
 mod observe;
 mod reaction;
 #[cfg(feature = "simulator")]
@@ -124,6 +125,7 @@ pub use layer::{
     JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatAccount, WechatLayer,
     WechatService, WechatUser,
 };
+pub use login::{Login, Scope, SnapshotPolicy};
 pub use reaction::Reaction;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

@@ -19,6 +19,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 pub use self::extension::ExtensionIdentity;
 pub use self::header::TrustedHeader;
 pub use self::session::{CookieKeys, SessionCookie};
+pub(crate) use self::session::{KeyedMac, Session};
 use crate::credential::{InvalidIdentifier, UserId};
 
 /// The head of a request: all but its body.
@@ -82,6 +83,18 @@ pub enum Identity<'a> {
 pub struct Identified<'a> {
     pub(crate) id: Cow<'a, str>,
     pub(crate) set_cookie: Option<HeaderValue>,
+    /// What the session cookie tells besides; nothing where the identity is none.
+    pub(crate) session: Session,
+}
+
+impl Identified<'_> {
+    pub(crate) fn into_owned(self) -> Identified<'static> {
+        Identified {
+            id: Cow::Owned(self.id.into_owned()),
+            set_cookie: self.set_cookie,
+            session: self.session,
+        }
+    }
 }
 
 impl<'a> Identity<'a> {
@@ -99,6 +112,7 @@ impl<'a> Identity<'a> {
             Ok(()) => Self::User(Identified {
                 id,
                 set_cookie: None,
+                session: Session::default(),
             }),
             Err(invalid) => Self::Invalid(invalid),
         }
@@ -141,6 +155,7 @@ where
                 Identity::User(Identified {
                     id,
                     set_cookie: None,
+                    session: Session::default(),
                 })
             }
             None => Identity::Nobody,

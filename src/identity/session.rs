@@ -21,8 +21,18 @@ use crate::error::{Error, ErrorKind};
 /// The fewest bytes of a key.
 const KEY_BYTES: usize = 64;
 
+/// What the cookie is called unless something else is set.
+const NAME: &str = "wechat_session";
+
 /// How long a session lasts since it was last issued.
 const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// How long the session of a virtual user of a snapshot page (快照页) lasts. It never slides.
+const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
+
+/// How long a session counts as having begun a moment ago: longer than any process remembers that
+/// a user has no token.
+const LATELY: Duration = Duration::from_secs(2 * 60);
 
 /// A session that claims to be issued later than this from now was not issued by a sane clock.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
@@ -134,12 +144,13 @@ impl KeyedMac {
 /// Names the user of a browser in a signed cookie.
 ///
 /// The value is `USER.ISSUED.TAG`: the user id, when it was issued (seconds, base 36), and an
-/// HMAC-SHA256 of both together with the cookie's name and the AppID, so that no other value under
+/// HMAC-SHA256 of all together with the cookie's name and the AppID, so that no other value under
 /// the same key passes for it. It holds nothing secret, but whoever has it is the user: treat it
 /// like a token in logs.
 ///
 /// The cookie is `HttpOnly`, `SameSite=Lax` and (unless told otherwise) `Secure`. A session lasts
-/// 30 days; the cookie is issued anew when half of them have passed.
+/// 30 days; the cookie is issued anew when half of them have passed. The session of a snapshot
+/// page's virtual user (快照页) says so after `ISSUED`, and ends after two hours.
 ///
 /// ```
 /// use tower_wechat::{AppId, CookieKeys, SessionCookie, UserId};
@@ -177,7 +188,7 @@ impl SessionCookie {
             clock: Clock::system(),
             macs: Vec::new(),
         }))
-        .renamed("wechat_session".to_owned())
+        .renamed(NAME.to_owned())
     }
 
     /// Gives the cookie another name.
@@ -185,13 +196,18 @@ impl SessionCookie {
     /// # Errors
     /// [`ErrorKind::Configuration`]: cookies cannot have that name.
     pub fn name(self, name: &str) -> Result<Self, Error> {
+        Self::check_name(name)?;
+        Ok(self.renamed(name.to_owned()))
+    }
+
+    pub(crate) fn check_name(name: &str) -> Result<(), Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             return Err(misconfigured(format!(
                 "{name:?} is no name of a cookie; use letters, digits, '-', '_' and '.'"
             )));
         }
-        Ok(self.renamed(name.to_owned()))
+        Ok(())
     }
 
     fn renamed(self, name: String) -> Self {
@@ -228,12 +244,17 @@ impl SessionCookie {
 
     /// The value of a `Set-Cookie` header that signs `user` in.
     pub fn issue(&self, user: &UserId) -> HeaderValue {
-        self.issue_str(user.as_str())
+        self.issue_str(user.as_str(), Session::default())
     }
 
-    fn issue_str(&self, user: &str) -> HeaderValue {
+    pub(crate) fn issue_for(&self, user: &UserId, session: Session) -> HeaderValue {
+        self.issue_str(user.as_str(), session)
+    }
+
+    fn issue_str(&self, user: &str, session: Session) -> HeaderValue {
         let issued = self.0.clock.now().as_millis().max(0) as u64 / 1_000;
-        let message = format!("{}.{}", utf8_percent_encode(user, ENCODED), base36(issued));
+        let mut message = format!("{}.{}", utf8_percent_encode(user, ENCODED), base36(issued));
+        message.push_str(session.marks());
         let tag = self
             .0
             .macs
@@ -241,29 +262,34 @@ impl SessionCookie {
             .map(|mac| mac.sign(message.as_bytes()))
             .unwrap_or_default();
         let value = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
-        self.set_cookie(&value, self.0.lifetime)
+        self.set_cookie(&value, self.lifetime_of(session))
+    }
+
+    fn lifetime_of(&self, session: Session) -> Duration {
+        if session.snapshot {
+            self.0.lifetime.min(SNAPSHOT_LIFETIME)
+        } else {
+            self.0.lifetime
+        }
     }
 
     /// The value of a `Set-Cookie` header that signs whoever it is out.
     pub fn clear(&self) -> HeaderValue {
-        self.set_cookie("", Duration::ZERO)
+        Self::cleared(Some(&self.0.name), self.0.secure)
+    }
+
+    /// The same without keys or account.
+    pub(crate) fn cleared(name: Option<&str>, secure: bool) -> HeaderValue {
+        set_cookie(name.unwrap_or(NAME), "", Duration::ZERO, secure)
     }
 
     fn set_cookie(&self, value: &str, lifetime: Duration) -> HeaderValue {
-        let Settings { name, secure, .. } = &*self.0;
-        let secure = if *secure { "; Secure" } else { "" };
-        let age = lifetime.as_secs();
-        let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
-        // Every part is ASCII without control characters.
-        let mut header =
-            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        header.set_sensitive(true);
-        header
+        set_cookie(&self.0.name, value, lifetime, self.0.secure)
     }
 
-    /// The user of a cookie's value, and when it was issued; `None` unless we made it and it has
-    /// not ended.
-    fn read<'a>(&self, value: &'a str, now: Timestamp) -> Option<(Cow<'a, str>, Timestamp)> {
+    /// The user of a cookie's value, when it was issued and what it tells besides; `None` unless
+    /// we made it and it has not ended.
+    fn read<'a>(&self, value: &'a str, now: Timestamp) -> Option<Read<'a>> {
         let (message, tag) = value.rsplit_once('.')?;
         let mut bytes = [0; 32];
         if URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes) != Ok(bytes.len()) {
@@ -277,13 +303,58 @@ impl SessionCookie {
         {
             return None;
         }
-        let (id, issued) = message.split_once('.')?;
+        let (id, rest) = message.split_once('.')?;
+        let (issued, marks) = rest.split_once('.').unwrap_or((rest, ""));
         let issued = i64::from_str_radix(issued, 36).ok()?.checked_mul(1_000)?;
         let issued = Timestamp::from_millis(issued);
-        if now >= issued.after(self.0.lifetime) || now < issued.before(CLOCK_DIFFERENCE) {
+        let mut session = Session::marked(marks);
+        if now >= issued.after(self.lifetime_of(session)) || now < issued.before(CLOCK_DIFFERENCE) {
             return None;
         }
-        Some((percent_decode_str(id).decode_utf8().ok()?, issued))
+        session.lately = now < issued.after(LATELY);
+        Some(Read {
+            id: percent_decode_str(id).decode_utf8().ok()?,
+            issued,
+            session,
+        })
+    }
+}
+
+/// What a session cookie says.
+struct Read<'a> {
+    id: Cow<'a, str>,
+    issued: Timestamp,
+    session: Session,
+}
+
+/// What a session is, besides somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Session {
+    /// Of a virtual user of a snapshot page (快照页).
+    pub(crate) snapshot: bool,
+    /// The user has been asked for `snsapi_userinfo` and has not granted it: asking again would
+    /// be a loop.
+    pub(crate) asked_in_vain: bool,
+    /// It began a moment ago. Not written: told by the time of issue.
+    pub(crate) lately: bool,
+}
+
+impl Session {
+    fn marks(self) -> &'static str {
+        match (self.snapshot, self.asked_in_vain) {
+            (false, false) => "",
+            (true, false) => ".s",
+            (false, true) => ".v",
+            (true, true) => ".sv",
+        }
+    }
+
+    fn marked(marks: &str) -> Self {
+        Self {
+            snapshot: marks.contains('s'),
+            asked_in_vain: marks.contains('v'),
+            lately: false,
+        }
     }
 }
 
@@ -291,12 +362,21 @@ impl Identify for SessionCookie {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let now = self.0.clock.now();
         let mut cookies = cookies::named(head.headers, &self.0.name);
-        let Some((id, issued)) = cookies.find_map(|value| self.read(value, now)) else {
+        let Some(read) = cookies.find_map(|value| self.read(value, now)) else {
             return Identity::Nobody;
         };
-        let half_over = now >= issued.after(self.0.lifetime / 2);
-        let set_cookie = half_over.then(|| self.issue_str(&id));
-        Identity::User(Identified { id, set_cookie })
+        let Read {
+            id,
+            issued,
+            session,
+        } = read;
+        let half_over = !session.snapshot && now >= issued.after(self.0.lifetime / 2);
+        let set_cookie = half_over.then(|| self.issue_str(&id, session));
+        Identity::User(Identified {
+            id,
+            set_cookie,
+            session,
+        })
     }
 }
 
@@ -309,6 +389,16 @@ impl fmt::Debug for SessionCookie {
             .field("keys", &self.0.keys)
             .finish_non_exhaustive()
     }
+}
+
+fn set_cookie(name: &str, value: &str, lifetime: Duration, secure: bool) -> HeaderValue {
+    let secure = if secure { "; Secure" } else { "" };
+    let age = lifetime.as_secs();
+    let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
+    // Every part is ASCII without control characters.
+    let mut header = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    header.set_sensitive(true);
+    header
 }
 
 fn misconfigured(message: String) -> Error {
@@ -402,6 +492,26 @@ mod tests {
         assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), true)));
         clock.advance(SESSION_LIFETIME / 2);
         assert_eq!(who(&session, &cookie), None);
+    }
+
+    #[test]
+    fn a_snapshot_users_session_is_short_and_does_not_slide() {
+        let (session, clock) = session(&keys(1));
+        let marks = Session {
+            snapshot: true,
+            ..Session::default()
+        };
+        let cookie = session.issue_for(&UserId::new("oVirtual").unwrap(), marks);
+        assert!(cookie.to_str().unwrap().contains("Max-Age=7200"));
+        let cookie = value(&cookie);
+        clock.advance(SNAPSHOT_LIFETIME - Duration::from_secs(1));
+        assert_eq!(who(&session, &cookie), Some(("oVirtual".to_owned(), false)));
+        assert!(session.read(&cookie, clock.now()).unwrap().session.snapshot);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(who(&session, &cookie), None);
+        // The mark cannot be taken off.
+        assert!(cookie.contains(".s."));
+        assert_eq!(who(&session, &cookie.replace(".s.", ".")), None);
     }
 
     #[test]

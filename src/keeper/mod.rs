@@ -163,6 +163,10 @@ impl Keeper {
         &self.0.app
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
     }
@@ -196,6 +200,24 @@ impl Keeper {
     /// Looks into the store although the cache may have an answer, and renews what is due.
     async fn look(&self, id: &str) -> Result<Held, Error> {
         self.within_wait(self.fly(id, &Need::Usable)).await
+    }
+
+    /// The credential of somebody who has logged in a moment ago, perhaps on another process: what
+    /// this one remembers of their having none, or is just reading, may be older than that login.
+    pub(crate) async fn get_after_login(&self, id: &str) -> Result<Held, Error> {
+        let now = self.0.clock.now();
+        if let Some(held) = self.0.cache.fresh(id, now) {
+            return Ok(held);
+        }
+        let twice = async {
+            match self.fly(id, &Need::Usable).await {
+                Err(error) if error.kind() == ErrorKind::LoginRequired => {
+                    self.fly(id, &Need::Usable).await
+                }
+                outcome => outcome,
+            }
+        };
+        self.within_wait(twice).await
     }
 
     /// R6: somebody's call was refused with this token. Renews it only if it is still the current
@@ -240,6 +262,16 @@ impl Keeper {
         let outcome = inner.store.put(&inner.slot(id), &Record::default()).await;
         inner.cache.forget(id);
         outcome
+    }
+
+    /// Runs work that must not end with the request that began it, and that [`shutdown`] waits for.
+    ///
+    /// [`shutdown`]: Self::shutdown
+    pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.tasks.spawn(work)
     }
 
     /// R3: waits for the flights that are under way, for at most `patience`. Answers whether all

@@ -16,7 +16,8 @@ use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
-use crate::identity::RequestHead;
+use crate::identity::{RequestHead, Session};
+use crate::login::{Answer as LoginAnswer, SignIn};
 use crate::observe::Outcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
@@ -47,16 +48,23 @@ pin_project! {
             // Taken when the token is there.
             waiting: Option<Waiting<S, I, R, ReqBody>>,
         },
+        /// The login is at work for a callback.
+        SigningIn {
+            answer: BoxFuture<'static, LoginAnswer>,
+            // Taken when the answer is there.
+            waiting: Option<(Request<ReqBody>, Arc<Shared<I, R>>)>,
+        },
         /// The layer has answered itself.
         Answered { answer: Option<Answer> },
     }
 }
 
 /// What waits for a token.
-struct Waiting<S, I, R, ReqBody> {
-    inner: S,
-    request: Request<ReqBody>,
-    shared: Arc<Shared<I, R>>,
+pub(super) struct Waiting<S, I, R, ReqBody> {
+    pub(super) inner: S,
+    pub(super) request: Request<ReqBody>,
+    pub(super) shared: Arc<Shared<I, R>>,
+    pub(super) session: Session,
 }
 
 impl<S, I, R, ReqBody> ResponseFuture<S, I, R, ReqBody>
@@ -73,19 +81,29 @@ where
 
     pub(super) fn resolving(
         token: BoxFuture<'static, Result<UserToken, Error>>,
-        inner: S,
-        request: Request<ReqBody>,
-        shared: Arc<Shared<I, R>>,
+        waiting: Waiting<S, I, R, ReqBody>,
         set_cookie: Option<HeaderValue>,
     ) -> Self {
-        let waiting = Some(Waiting {
-            inner,
-            request,
-            shared,
-        });
         Self {
-            state: State::Resolving { token, waiting },
+            state: State::Resolving {
+                token,
+                waiting: Some(waiting),
+            },
             set_cookie,
+        }
+    }
+
+    pub(super) fn signing_in(
+        answer: BoxFuture<'static, LoginAnswer>,
+        request: Request<ReqBody>,
+        shared: Arc<Shared<I, R>>,
+    ) -> Self {
+        Self {
+            state: State::SigningIn {
+                answer,
+                waiting: Some((request, shared)),
+            },
+            set_cookie: None,
         }
     }
 
@@ -124,6 +142,16 @@ where
                         None => return Poll::Pending,
                     }
                 }
+                StateProjection::SigningIn { answer, waiting } => {
+                    let answer = ready!(answer.as_mut().poll(cx));
+                    return match waiting.take() {
+                        Some((request, shared)) => {
+                            let head = RequestHead::of(&request);
+                            Poll::Ready(Ok(shared.respond(answer, &head)))
+                        }
+                        None => Poll::Pending,
+                    };
+                }
                 // A future that is polled after it has answered has nothing more to say.
                 StateProjection::Answered { answer } => {
                     return answer
@@ -150,9 +178,17 @@ where
             mut inner,
             mut request,
             shared,
+            session,
         } = self;
+        let head = RequestHead::of(&request);
         match token {
             Ok(token) => {
+                if let Some(scope) = shared.scope
+                    && SignIn::lacks(&token, scope)
+                {
+                    let answer = Some(shared.ask_for_more(scope, session, &head));
+                    return State::Answered { answer };
+                }
                 let now = shared.users.clock().now();
                 let stale = token.lifetime().freshness(now) != Freshness::Fresh;
                 shared.requests.count(if stale {
@@ -160,22 +196,23 @@ where
                 } else {
                     Outcome::Store
                 });
-                WechatUser::enter(&mut request, token, &shared.users);
+                let users = if session.snapshot {
+                    shared.users.snapshots()
+                } else {
+                    &shared.users
+                };
+                WechatUser::enter(&mut request, token, users);
             }
             Err(error)
                 if error.kind() == ErrorKind::LoginRequired
                     && shared.policy == Policy::Optional =>
             {
                 shared.requests.count(Outcome::Login);
-                request.extensions_mut().insert(PassedWithoutUser);
+                PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
             }
             Err(error) => {
-                let rejection = Rejection::from_error(&error);
-                shared.requests.count(rejection.outcome());
-                let answer = shared.reject.reject(&rejection, &RequestHead::of(&request));
-                return State::Answered {
-                    answer: Some(answer),
-                };
+                let answer = Some(shared.refuse(Rejection::from_error(&error), &head));
+                return State::Answered { answer };
             }
         }
         State::Calling {

@@ -2,6 +2,7 @@
 
 mod account;
 mod future;
+mod refusal;
 mod rejection;
 mod service;
 mod user;
@@ -18,7 +19,8 @@ pub use self::service::WechatService;
 #[cfg(feature = "axum")]
 pub(crate) use self::user::PassedWithoutUser;
 pub use self::user::WechatUser;
-use crate::identity::NoIdentity;
+use crate::identity::{Identify, NoIdentity, SessionCookie};
+use crate::login::{Login, Scope, SignIn};
 use crate::observe::Requests;
 use crate::users::UserTokens;
 
@@ -26,7 +28,8 @@ use crate::users::UserTokens;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
-    /// It is answered: 401 with a JSON body.
+    /// It is answered: 401 with a JSON body; where a login is mounted and a browser opens a page,
+    /// with a redirect to WeChat.
     #[default]
     Require,
     /// It passes, without a [`WechatUser`].
@@ -42,7 +45,7 @@ pub enum Policy {
 /// | names a user whose token this process holds fresh | the inner service is called at once: no wait, no Redis |
 /// | names another user | one round trip to the store, then as above; a token that is due for renewal is used, and renewed in the background |
 /// | names a user whose token has expired | waits for its renewal, 5 seconds at most |
-/// | names nobody, or a user without tokens | 401, or passes under [`Policy::Optional`] |
+/// | names nobody, or a user without tokens | 401, or passes under [`Policy::Optional`]; with a [`login`](Self::login), page loads are sent to WeChat, and 401 tells the `login_url` |
 /// | names what cannot be a user | 400 |
 /// | while the store or WeChat fails and no usable token is at hand | 503 with `Retry-After` |
 /// | is a CORS preflight | passes untouched: browsers send it without cookies |
@@ -87,6 +90,35 @@ struct Shared<I, R> {
     identity: I,
     reject: R,
     requests: Requests,
+    login: Option<SignIn>,
+    /// What users must have granted.
+    scope: Option<Scope>,
+}
+
+/// What [`WechatLayer::login`] makes of the identity that was set before: one that was set stays.
+#[allow(unnameable_types)]
+pub trait UnderLogin {
+    /// Who tells who is asking from then on.
+    type Identity: Identify;
+
+    #[doc(hidden)]
+    fn or_session(self, session: &SessionCookie) -> Self::Identity;
+}
+
+impl UnderLogin for NoIdentity {
+    type Identity = SessionCookie;
+
+    fn or_session(self, session: &SessionCookie) -> SessionCookie {
+        session.clone()
+    }
+}
+
+impl<I: Identify> UnderLogin for I {
+    type Identity = I;
+
+    fn or_session(self, _: &SessionCookie) -> I {
+        self
+    }
 }
 
 impl WechatLayer {
@@ -100,6 +132,8 @@ impl WechatLayer {
             identity: NoIdentity,
             reject: JsonRejection::new(),
             requests: Requests::new(),
+            login: None,
+            scope: None,
         }))
     }
 }
@@ -120,6 +154,8 @@ impl<I, R> WechatLayer<I, R> {
             policy,
             reject,
             requests,
+            login,
+            scope,
             ..
         } = self.settings();
         WechatLayer(Arc::new(Shared {
@@ -129,6 +165,8 @@ impl<I, R> WechatLayer<I, R> {
             identity,
             reject,
             requests,
+            login,
+            scope,
         }))
     }
 
@@ -180,6 +218,83 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
+    /// Signs users in with WeChat: the layer sends page loads without a user there, and answers the
+    /// login's own paths, `/wechat/callback` and `/wechat/login`, before the application does.
+    ///
+    /// Users are told by the login's session cookie then, unless an
+    /// [`identity`](Self::identity) is set.
+    #[must_use]
+    pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
+    where
+        I: UnderLogin + Clone,
+        R: Clone,
+    {
+        let Shared {
+            users,
+            account,
+            policy,
+            identity,
+            reject,
+            requests,
+            scope,
+            ..
+        } = self.settings();
+        let login = login.of(&users);
+        WechatLayer(Arc::new(Shared {
+            identity: identity.or_session(login.session()),
+            users,
+            account,
+            policy,
+            reject,
+            requests,
+            login: Some(login),
+            scope,
+        }))
+    }
+
+    /// What users must have granted. Whoever has granted less is asked once more: by a redirect
+    /// to WeChat for page loads, else by a 401 whose `login_url` asks for this scope. Who has been
+    /// asked in vain gets 403. Where it is not known what a user granted, as with pairs that
+    /// another service has stored, they pass. Default: whatever was granted does.
+    ///
+    /// For some routes only, put a layer of its own around them, inside of the one with the login:
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// # use tower_wechat::{CookieKeys, MemoryStore, UserTokens, WechatClient};
+    /// use tower_wechat::{Login, Scope, WechatLayer, WechatUser};
+    ///
+    /// async fn home(user: WechatUser) -> String {
+    ///     format!("hello {}", user.id())
+    /// }
+    ///
+    /// async fn card(user: WechatUser) -> Result<String, tower_wechat::Error> {
+    ///     Ok(user.profile().await?.nickname.clone())
+    /// }
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?.scope(Scope::Base);
+    /// let layer = WechatLayer::new(users).login(login);
+    /// let app: Router = Router::new()
+    ///     .route("/card", get(card))
+    ///     .route_layer(layer.clone().require_scope(Scope::UserInfo))
+    ///     .route("/", get(home))
+    ///     .layer(layer);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn require_scope(self, scope: Scope) -> Self
+    where
+        I: Clone,
+        R: Clone,
+    {
+        Self(Arc::new(Shared {
+            scope: Some(scope),
+            ..self.settings()
+        }))
+    }
+
     /// How the layer's own answers look. Default: [`JsonRejection`].
     #[must_use]
     pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q>
@@ -193,6 +308,8 @@ impl<I, R> WechatLayer<I, R> {
             policy,
             identity,
             requests,
+            login,
+            scope,
             ..
         } = self.settings();
         WechatLayer(Arc::new(Shared {
@@ -202,6 +319,8 @@ impl<I, R> WechatLayer<I, R> {
             identity,
             reject,
             requests,
+            login,
+            scope,
         }))
     }
 
@@ -217,6 +336,8 @@ impl<I, R> WechatLayer<I, R> {
             identity: shared.identity.clone(),
             reject: shared.reject.clone(),
             requests: shared.requests.clone(),
+            login: shared.login.clone(),
+            scope: shared.scope,
         })
     }
 }

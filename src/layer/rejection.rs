@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
+use crate::login::{Problem, SignIn, is_navigation};
 use crate::observe::Outcome;
+
+/// What a page of ours may load: its own style and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'";
 
 /// Why a request did not reach its handler.
 #[derive(Debug, Clone)]
@@ -19,6 +25,10 @@ pub struct Rejection {
     message: String,
     retry_after: Option<Duration>,
     login_url: Option<String>,
+    /// Where the kind does not tell it.
+    status: Option<StatusCode>,
+    /// What a reader is told instead of a program.
+    problem: Option<Problem>,
 }
 
 impl Rejection {
@@ -27,8 +37,12 @@ impl Rejection {
         self.kind
     }
 
-    /// The status of the answer: 400, 401 or 503.
+    /// The status of the answer: 401 without a user, 400 for what makes no sense, 503 while the
+    /// store or WeChat fails. Where a login ends badly: 400, 403, 429, 502 or 503.
     pub fn status(&self) -> StatusCode {
+        if let Some(status) = self.status {
+            return status;
+        }
         match self.kind {
             ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
             ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
@@ -38,7 +52,8 @@ impl Rejection {
     }
 
     /// The code for programs: `login_required`, `store_unavailable`, `wechat_unavailable`,
-    /// `wechat_config`, `bad_request`.
+    /// `wechat_config`, `bad_request`; where a login ends badly also `invalid_state` and
+    /// `login_denied`.
     pub fn code(&self) -> &'static str {
         match self.kind {
             ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
@@ -64,8 +79,48 @@ impl Rejection {
         self.login_url.as_deref()
     }
 
+    /// The page that tells a reader what happened, as HTML in Chinese and English: where a
+    /// [`Login`](crate::Login) is mounted and the request is a navigation.
+    pub fn page(&self) -> Option<String> {
+        self.problem.as_ref().map(Problem::html)
+    }
+
     pub(crate) fn nobody() -> Self {
         Self::new(ErrorKind::LoginRequired, None)
+    }
+
+    /// A login leads the browser on; the address is added to whatever is rendered.
+    pub(super) fn redirect() -> Self {
+        Self {
+            message: "Go on to the address in the header Location.".to_owned(),
+            status: Some(StatusCode::FOUND),
+            ..Self::new(ErrorKind::LoginRequired, None)
+        }
+    }
+
+    pub(super) fn with_login_url(mut self, url: String) -> Self {
+        self.login_url = Some(url);
+        self
+    }
+
+    /// A login that ended badly; a page for a reader, the same in one sentence for a program.
+    pub(super) fn of_login(problem: Problem) -> Self {
+        let kind = problem.what.kind();
+        Self {
+            message: problem.sentence(),
+            status: Some(problem.what.status()),
+            problem: Some(problem),
+            ..Self::new(kind, None)
+        }
+    }
+
+    /// Where a login is mounted, readers get a page.
+    pub(super) fn for_reader(self, head: &RequestHead<'_>) -> Self {
+        let problem = SignIn::page_problem(self.kind, self.retry_after, head.uri);
+        Self {
+            problem: self.problem.or(problem),
+            ..self
+        }
     }
 
     pub(super) fn invalid(invalid: InvalidIdentifier) -> Self {
@@ -99,6 +154,8 @@ impl Rejection {
             message: message.to_owned(),
             retry_after,
             login_url: None,
+            status: None,
+            problem: None,
         }
     }
 
@@ -114,12 +171,22 @@ impl Rejection {
         if self.status() != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
-        let wait = self.retry_after.unwrap_or(Duration::from_secs(1));
+        let of_problem = self
+            .problem
+            .as_ref()
+            .and_then(|problem| problem.retry_after);
+        let wait = self
+            .retry_after
+            .or(of_problem)
+            .unwrap_or(Duration::from_secs(1));
         Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 }
 
 /// Renders a [`Rejection`].
+///
+/// Where a [`Login`](crate::Login) is mounted it is also asked for the redirects of a login, with
+/// status 302: their headers are added to what it returns.
 ///
 /// Closures are renderers too, for bodies of any type:
 ///
@@ -151,6 +218,7 @@ where
 }
 
 /// Renders rejections as `{"error": CODE, "message": TEXT}`, with `login_url` where there is one.
+/// Where a [`Login`](crate::Login) is mounted, a browser that opens a page gets a page instead.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct JsonRejection;
@@ -163,7 +231,7 @@ impl JsonRejection {
 }
 
 impl<B: From<Bytes>> Reject<B> for JsonRejection {
-    fn reject(&self, rejection: &Rejection, _head: &RequestHead<'_>) -> Response<B> {
+    fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
         #[derive(serde::Serialize)]
         struct Body<'a> {
             error: &'a str,
@@ -171,16 +239,37 @@ impl<B: From<Bytes>> Reject<B> for JsonRejection {
             #[serde(skip_serializing_if = "Option::is_none")]
             login_url: Option<&'a str>,
         }
-        let body = Body {
-            error: rejection.code(),
-            message: rejection.message(),
-            login_url: rejection.login_url(),
+        if rejection.status().is_redirection() {
+            return Response::new(B::from(Bytes::new()));
+        }
+        let page = rejection.page().filter(|_| is_navigation(head));
+        let is_page = page.is_some();
+        let (body, content_type) = match page {
+            Some(page) => (page.into_bytes(), "text/html; charset=utf-8"),
+            None => {
+                let body = Body {
+                    error: rejection.code(),
+                    message: rejection.message(),
+                    login_url: rejection.login_url(),
+                };
+                (
+                    serde_json::to_vec(&body).unwrap_or_default(),
+                    "application/json",
+                )
+            }
         };
-        let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
-        let mut response = Response::new(B::from(body));
+        let mut response = Response::new(B::from(Bytes::from(body)));
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if is_page {
+            // The page stands at a URL with a code in it, and needs nothing from anywhere.
+            headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            headers.insert(
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(PAGE_POLICY),
+            );
+        }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = rejection.retry_after_secs() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

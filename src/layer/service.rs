@@ -8,11 +8,12 @@ use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, Request, Response};
 use tower_service::Service;
 
-use super::future::ResponseFuture;
+use super::future::{ResponseFuture, Waiting};
 use super::rejection::{Reject, Rejection};
 use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
-use crate::identity::{Identify, Identity, RequestHead};
+use crate::identity::{Identified, Identify, Identity, RequestHead};
+use crate::login::{Reply, SignIn};
 use crate::observe::Outcome;
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
@@ -66,41 +67,88 @@ where
             account.enter(&mut request);
         }
         let head = RequestHead::of(&request);
+        if let Some(login) = &shared.login
+            && login.owns(head.uri.path())
+        {
+            return match login.answer(&head) {
+                Reply::Now(answer) => ResponseFuture::answered(shared.respond(answer, &head)),
+                Reply::Later(answer) => {
+                    ResponseFuture::signing_in(answer, request, Arc::clone(shared))
+                }
+            };
+        }
         let rejection = match shared.identity.identify(&head) {
-            Identity::User(user) => match shared.users.cached(&user.id) {
-                Some(token) => {
-                    shared.requests.count(Outcome::Cache);
-                    let set_cookie = user.set_cookie;
-                    WechatUser::enter(&mut request, token, &shared.users);
-                    return ResponseFuture::calling(self.inner.call(request), set_cookie);
+            Identity::User(user) => {
+                let users = if user.session.snapshot {
+                    shared.users.snapshots()
+                } else {
+                    &shared.users
+                };
+                let Some(token) = users.cached(&user.id) else {
+                    return self.resolve(user.into_owned(), request);
+                };
+                if let Some(scope) = shared.scope
+                    && SignIn::lacks(&token, scope)
+                {
+                    let answer = shared.ask_for_more(scope, user.session, &head);
+                    return ResponseFuture::answered(answer);
                 }
-                None => {
-                    let (id, set_cookie) = (user.id.into_owned(), user.set_cookie);
-                    let users = shared.users.clone();
-                    let token = Box::pin(async move { users.get_by_str(&id).await });
-                    // The instance that was polled ready is the one that must be called; a clone
-                    // may not be ready. So the clone stays here, for the next request.
-                    let clone = self.inner.clone();
-                    let ready = std::mem::replace(&mut self.inner, clone);
-                    return ResponseFuture::resolving(
-                        token,
-                        ready,
-                        request,
-                        Arc::clone(shared),
-                        set_cookie,
-                    );
-                }
-            },
+                shared.requests.count(Outcome::Cache);
+                let set_cookie = user.set_cookie;
+                WechatUser::enter(&mut request, token, users);
+                return ResponseFuture::calling(self.inner.call(request), set_cookie);
+            }
             Identity::Nobody if shared.policy == Policy::Optional => {
                 shared.requests.count(Outcome::Login);
-                request.extensions_mut().insert(PassedWithoutUser);
+                PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
                 return ResponseFuture::calling(self.inner.call(request), None);
             }
             Identity::Nobody => Rejection::nobody(),
             Identity::Invalid(invalid) => Rejection::invalid(invalid),
         };
-        shared.requests.count(rejection.outcome());
-        ResponseFuture::answered(shared.reject.reject(&rejection, &head))
+        ResponseFuture::answered(shared.refuse(rejection, &head))
+    }
+}
+
+impl<S: Clone, I, R> WechatService<S, I, R> {
+    /// The token is not in memory: the request waits for it.
+    fn resolve<ReqBody>(
+        &mut self,
+        user: Identified<'static>,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        let Identified {
+            id,
+            set_cookie,
+            session,
+        } = user;
+        let users = if session.snapshot {
+            self.shared.users.snapshots()
+        } else {
+            &self.shared.users
+        };
+        let asked = users.clone();
+        let token = Box::pin(async move {
+            if session.lately {
+                asked.get_after_login(&id).await
+            } else {
+                asked.get_by_str(&id).await
+            }
+        });
+        // The instance that was polled ready is the one that must be called; a clone may not be
+        // ready. So the clone stays here, for the next request.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        let waiting = Waiting {
+            inner: ready,
+            request,
+            shared: Arc::clone(&self.shared),
+            session,
+        };
+        ResponseFuture::resolving(token, waiting, set_cookie)
     }
 }
 

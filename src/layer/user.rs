@@ -5,9 +5,15 @@ use std::sync::Arc;
 
 use http::{Extensions, Request};
 
+#[cfg(feature = "axum")]
+use super::{JsonRejection, Rejection, refusal};
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
 use crate::error::{Error, TokenRefusal};
+#[cfg(feature = "axum")]
+use crate::identity::RequestHead;
+use crate::login::{Scope, SignIn};
 use crate::users::{UserToken, UserTokens};
+use crate::wechat::UserInfo;
 
 /// The WeChat user of a request: a snapshot with a fresh access token, and a handle to come back
 /// for the next one.
@@ -37,9 +43,32 @@ pub struct WechatUser {
 }
 
 /// Left in the extensions of a request that passed without a user, so that the extractors can
-/// tell it from one that never met the layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PassedWithoutUser;
+/// tell it from one that never met the layer, and answer as the layer would.
+#[derive(Clone)]
+pub(crate) struct PassedWithoutUser {
+    #[cfg_attr(not(feature = "axum"), allow(dead_code))]
+    login: Option<SignIn>,
+    #[cfg_attr(not(feature = "axum"), allow(dead_code))]
+    scope: Option<Scope>,
+}
+
+impl PassedWithoutUser {
+    pub(super) fn enter<B>(request: &mut Request<B>, login: Option<&SignIn>, scope: Option<Scope>) {
+        let login = login.cloned();
+        request.extensions_mut().insert(Self { login, scope });
+    }
+
+    /// What a handler answers that cannot do without a user.
+    #[cfg(feature = "axum")]
+    pub(crate) fn refuse<B: From<bytes::Bytes>>(
+        &self,
+        head: &RequestHead<'_>,
+    ) -> http::Response<B> {
+        let Self { login, scope } = self;
+        let nobody = Rejection::nobody();
+        refusal::refuse(&JsonRejection::new(), login.as_ref(), *scope, nobody, head)
+    }
+}
 
 impl WechatUser {
     /// Puts the user into a request. The user of another account, whom a layer further out has put
@@ -105,7 +134,7 @@ impl WechatUser {
 
     /// Whether this is the virtual user of a snapshot page (快照页).
     pub fn is_snapshot(&self) -> bool {
-        false
+        self.users.is_of_snapshots()
     }
 
     /// When the token is due for renewal and when it dies.
@@ -157,6 +186,20 @@ impl WechatUser {
         self.users
             .report_refused(&self.user_id()?, self.access_token())
             .await
+    }
+
+    /// The user's nickname, avatar and what else `sns/userinfo` tells; needs the scope
+    /// `snsapi_userinfo`. Remembered by this process for ten minutes.
+    ///
+    /// # Errors
+    /// As [`UserTokens::profile`].
+    pub async fn profile(&self) -> Result<Arc<UserInfo>, Error> {
+        self.users.profile(&self.user_id()?).await
+    }
+
+    /// Whether the user granted a scope; `None` where the stored pair does not tell.
+    pub fn has_granted(&self, scope: Scope) -> Option<bool> {
+        self.scope().map(|granted| scope.is_in(granted))
     }
 
     /// Deletes the user's tokens: whatever still names the user leads to a new login.

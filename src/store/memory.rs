@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{Allowance, BoxFuture, Claim, Commit, LeaseOwner, Name, Slot, Store, Stored, Witness};
+use super::{
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
+    Stored, Witness,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
@@ -45,9 +48,21 @@ struct Shelves {
     cells: HashMap<Name, Cell>,
     leases: HashMap<Name, Lease>,
     allowances: HashMap<(AppId, Box<str>), Spent>,
+    codes: HashMap<CodeName, Code>,
     /// Numbers every write, so that a witness never matches a later value (no ABA).
     writes: u64,
     sweep_at: usize,
+    sweep_codes_at: usize,
+}
+
+struct Code {
+    state: CodeState,
+    until: Timestamp,
+}
+
+enum CodeState {
+    Claimed(LeaseOwner),
+    Settled(String),
 }
 
 struct Cell {
@@ -121,6 +136,15 @@ impl Shelves {
             self.cells.retain(|_, cell| dies_at(&cell.record) > now);
             self.leases.retain(|_, lease| lease.until > now);
             self.sweep_at = self.cells.len() * 2;
+        }
+    }
+
+    fn keep_code(&mut self, code: &CodeName, state: CodeState, now: Timestamp, ttl: Duration) {
+        let until = now.after(ttl);
+        self.codes.insert(code.clone(), Code { state, until });
+        if self.codes.len() >= self.sweep_codes_at.max(FIRST_SWEEP_AT) {
+            self.codes.retain(|_, code| code.until > now);
+            self.sweep_codes_at = self.codes.len() * 2;
         }
     }
 
@@ -244,6 +268,51 @@ impl Store for MemoryStore {
             let left = spent.uses < allowance.uses;
             spent.uses += u32::from(left);
             Ok(left)
+        })
+    }
+
+    fn claim_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.shelves();
+            let known = shelves.codes.get(code).filter(|code| code.until > now);
+            Ok(match known.map(|code| &code.state) {
+                Some(CodeState::Settled(outcome)) => CodeClaim::Settled(outcome.clone()),
+                Some(CodeState::Claimed(holder)) if holder != owner => CodeClaim::Held,
+                _ => {
+                    let claimed = CodeState::Claimed(owner.clone());
+                    shelves.keep_code(code, claimed, now, ttl);
+                    CodeClaim::Granted
+                }
+            })
+        })
+    }
+
+    fn settle_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: Option<&'a LeaseOwner>,
+        outcome: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.shelves();
+            let ours = match (owner, shelves.codes.get(code).map(|code| &code.state)) {
+                (Some(owner), Some(CodeState::Claimed(holder))) => holder == owner,
+                (Some(_), _) => false,
+                (None, _) => true,
+            };
+            if ours {
+                let settled = CodeState::Settled(outcome.to_owned());
+                shelves.keep_code(code, settled, now, ttl);
+            }
+            Ok(())
         })
     }
 

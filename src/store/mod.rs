@@ -3,6 +3,7 @@
 //! A store keeps the promises that need atomic steps: one lease holder per credential (R1), commits
 //! that compare before they set (R2), and reads of a whole record at once.
 
+mod code;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+pub(crate) use self::code::{CodeClaim, CodeName};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::FollowedStore;
@@ -32,6 +34,8 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub enum Kind {
     /// A user's pair.
     User,
+    /// The token of a virtual user of a snapshot page (快照页), kept no longer than it lives.
+    SnapshotUser,
     /// The account's interface access_token.
     AccountToken,
     /// The account's jsapi_ticket.
@@ -43,6 +47,7 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
+            Self::SnapshotUser => "snapshot_user",
             Self::AccountToken => "access_token",
             Self::JsapiTicket => "jsapi_ticket",
         }
@@ -207,6 +212,25 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Takes one use of an allowance. Answers whether there was one left.
     #[doc(hidden)]
     fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Takes the right to exchange a code for `ttl`, unless somebody has it or has used it.
+    #[doc(hidden)]
+    fn claim_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeClaim, Error>>;
+
+    /// Says for `ttl` what came of a code. With `owner`, only if the right is still theirs.
+    #[doc(hidden)]
+    fn settle_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: Option<&'a LeaseOwner>,
+        outcome: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Whether the store answers.
     #[doc(hidden)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::profile::Profiles;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
@@ -15,6 +16,7 @@ const MARGIN: Duration = Duration::from_secs(15 * 60);
 
 const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 1_000_000;
+const SNAPSHOT_CAPACITY: usize = 10_000;
 const WAIT: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(10);
 const RENEWAL: Duration = Duration::from_secs(8);
@@ -105,23 +107,33 @@ impl UserTokensBuilder {
 
     /// The tokens, ready for use.
     pub fn build(self) -> UserTokens {
-        let app = self.wechat.app_id().clone();
-        let source = UserSource {
-            wechat: self.wechat.clone(),
-            clock: self.clock.clone(),
-            margin: self.settings.margin,
+        let Self {
+            wechat,
+            store,
+            settings,
+            clock,
+        } = self;
+        let tokens = |kind, settings: Settings, snapshots| {
+            let source = UserSource {
+                wechat: wechat.clone(),
+                clock: clock.clone(),
+                margin: settings.margin,
+            };
+            let (app, store) = (wechat.app_id().clone(), Arc::clone(&store));
+            UserTokens(Arc::new(Inner {
+                keeper: Keeper::new(app, kind, settings, clock.clone(), store, Box::new(source)),
+                wechat: wechat.clone(),
+                profiles: Profiles::new(clock.clone()),
+                snapshots,
+            }))
         };
-        let keeper = Keeper::new(
-            app,
-            Kind::User,
-            self.settings,
-            self.clock,
-            self.store,
-            Box::new(source),
-        );
-        UserTokens(Arc::new(Inner {
-            keeper,
-            wechat: self.wechat,
-        }))
+        // Virtual users' tokens are not renewed, so there is no point before their end.
+        let of_snapshots = Settings {
+            margin: Duration::ZERO,
+            cache_capacity: settings.cache_capacity.min(SNAPSHOT_CAPACITY),
+            ..settings.clone()
+        };
+        let snapshots = tokens(Kind::SnapshotUser, of_snapshots, None);
+        tokens(Kind::User, settings, Some(snapshots))
     }
 }

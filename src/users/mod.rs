@@ -1,6 +1,7 @@
 //! Users' tokens: the first face of the engine.
 
 mod builder;
+mod profile;
 mod source;
 mod token;
 
@@ -9,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::UserTokensBuilder;
+use self::profile::Profiles;
 pub use self::token::UserToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, TokenRefusal};
 use crate::keeper::Keeper;
-use crate::store::Store;
-use crate::wechat::{UserGrant, WechatClient};
+use crate::store::{Kind, Store};
+use crate::wechat::{UserGrant, UserInfo, WechatClient};
 
 /// The access tokens of an account's users: kept in a store that all processes share, renewed in
 /// time and by one process only, held in memory in between.
@@ -44,6 +46,10 @@ pub struct UserTokens(Arc<Inner>);
 struct Inner {
     keeper: Keeper,
     wechat: WechatClient,
+    profiles: Profiles,
+    /// The virtual users of snapshot pages (快照页), who are kept apart and not for long. They have
+    /// none of their own.
+    snapshots: Option<UserTokens>,
 }
 
 impl UserTokens {
@@ -81,6 +87,15 @@ impl UserTokens {
         self.get_by_str(user.as_str()).await
     }
 
+    /// As [`get`](Self::get), past what this process remembers of users without tokens.
+    pub(crate) async fn get_after_login(&self, user: &str) -> Result<UserToken, Error> {
+        self.0
+            .keeper
+            .get_after_login(user)
+            .await
+            .map(UserToken::new)
+    }
+
     pub(crate) async fn get_by_str(&self, user: &str) -> Result<UserToken, Error> {
         self.0.keeper.get(user).await.map(UserToken::new)
     }
@@ -96,14 +111,20 @@ impl UserTokens {
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it, and
-    /// [`ErrorKind::BadRequest`] for a snapshot user, who is virtual and must not be kept.
+    /// [`ErrorKind::BadRequest`] for a snapshot user, who is virtual and must not be kept; the
+    /// layer's own [`Login`](crate::Login) keeps them elsewhere, no longer than their token lives.
     pub async fn put(&self, user: &UserId, grant: &UserGrant) -> Result<UserToken, Error> {
-        if grant.snapshot {
+        if grant.snapshot != self.is_of_snapshots() {
             let message = "a snapshot user is virtual and is not kept in the store";
             return Err(Error::new(ErrorKind::BadRequest, message));
         }
         let settings = self.0.keeper.settings();
-        let record = source::logged_in(grant, self.clock().now(), settings.margin);
+        let mut record = source::logged_in(grant, self.clock().now(), settings.margin);
+        if grant.snapshot {
+            // Nobody renews the token of somebody who is gone when the page closes.
+            record.refresh = None;
+        }
+        self.0.profiles.forget(user.as_str());
         self.0
             .keeper
             .put(user.as_str(), record)
@@ -160,12 +181,25 @@ impl UserTokens {
         self.0.keeper.with_credential(user.as_str(), call).await
     }
 
+    /// The user's nickname, avatar and what else `sns/userinfo` tells, for tokens of the scope
+    /// `snsapi_userinfo`. Fetched once, with a successor if the token is refused, and then
+    /// remembered by this process for ten minutes.
+    ///
+    /// # Errors
+    /// Those of [`get`](Self::get) and of [`WechatClient::user_info`]:
+    /// [`ErrorKind::LoginRequired`] also where the user has not granted that scope (48001).
+    pub async fn profile(&self, user: &UserId) -> Result<Arc<UserInfo>, Error> {
+        let wait = self.0.keeper.settings().wait;
+        self.0.profiles.get(self, user, wait).await
+    }
+
     /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
     /// back.
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
     pub async fn forget(&self, user: &UserId) -> Result<(), Error> {
+        self.0.profiles.forget(user.as_str());
         self.0.keeper.forget(user.as_str()).await
     }
 
@@ -187,6 +221,27 @@ impl UserTokens {
     /// stopped taking requests. Answers whether all of them have ended.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         self.0.keeper.shutdown(patience).await
+    }
+
+    /// The virtual users of snapshot pages.
+    pub(crate) fn snapshots(&self) -> &UserTokens {
+        self.0.snapshots.as_ref().unwrap_or(self)
+    }
+
+    pub(crate) fn is_of_snapshots(&self) -> bool {
+        self.0.keeper.kind() == Kind::SnapshotUser
+    }
+
+    /// Runs work that must not end with the request that began it (R3).
+    pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.keeper.spawn(work)
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        self.0.keeper.store()
     }
 
     pub(crate) fn clock(&self) -> &Clock {

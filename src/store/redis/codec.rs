@@ -11,7 +11,7 @@ use super::names::{Form, Place};
 use crate::clock::Timestamp;
 use crate::credential::{Record, Unreadable, Unstorable, hash_form, record_form};
 use crate::error::{Error, ErrorKind};
-use crate::store::{Slot, Stored, Witness};
+use crate::store::{Kind, Slot, Stored, Witness};
 
 /// What a cell holds.
 pub(super) type Value = Option<Vec<u8>>;
@@ -116,7 +116,9 @@ pub(super) fn encode(
         Error::new(ErrorKind::WechatUnavailable, message)
     })?;
     // The published layout never expires its keys, and its reader does not expect it.
-    let ttl = if place.expires {
+    let ttl = if slot.name.kind == Kind::SnapshotUser {
+        life_of_token(record, now)
+    } else if place.expires {
         time_to_live(record, now)
     } else {
         Duration::ZERO
@@ -142,6 +144,13 @@ fn time_to_live(record: &Record, now: Timestamp) -> Duration {
     let dies_at = token.max(refresh).unwrap_or(now);
     // A refresh token past its point is still tried, so the record stays for another while.
     now.until(dies_at).max(GRACE / 24)
+}
+
+/// Virtual users are kept no longer than their token lives.
+fn life_of_token(record: &Record, now: Timestamp) -> Duration {
+    let token = record.token.as_ref();
+    let life = token.map(|token| now.until(token.lifetime.expires_at()));
+    life.unwrap_or_default().max(Duration::from_secs(1))
 }
 
 /// Warns of a value that cannot be read, once for each value: it is read again at every request.

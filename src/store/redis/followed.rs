@@ -10,7 +10,8 @@ use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
 use crate::credential::{Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
-    Allowance, BoxFuture, Claim, Commit, LeaseOwner, Slot, Store, Stored, Witness, sealed,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
+    Witness, sealed,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
@@ -250,6 +251,25 @@ impl Store for FollowedStore {
 
     fn spend<'a>(&'a self, _allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async { Ok(false) })
+    }
+
+    fn claim_code<'a>(
+        &'a self,
+        _code: &'a CodeName,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn settle_code<'a>(
+        &'a self,
+        _code: &'a CodeName,
+        _owner: Option<&'a LeaseOwner>,
+        _outcome: &'a str,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only()) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {

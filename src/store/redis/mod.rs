@@ -23,7 +23,10 @@ use self::guard::{Guard, millis};
 use self::names::Place;
 pub use self::names::{Layout, RedisNames};
 pub use self::sweep::Swept;
-use super::{Allowance, BoxFuture, Claim, Commit, LeaseOwner, Slot, Store, Stored, Witness};
+use super::{
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
+    Witness,
+};
 use crate::clock::Clock;
 use crate::credential::Record;
 use crate::error::Error;
@@ -271,6 +274,46 @@ impl Store for RedisStore {
             let mut connection = self.0.connection.clone();
             let left: i64 = self.run(call.invoke_async(&mut connection)).await?;
             Ok(left == 1)
+        })
+    }
+
+    fn claim_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
+        Box::pin(async move {
+            let mut call = scripts::CLAIM_CODE.key(self.0.names.code(code));
+            call.arg(owner.as_str()).arg(millis(ttl));
+            let mut connection = self.0.connection.clone();
+            let said: Option<Vec<u8>> = self.run(call.invoke_async(&mut connection)).await?;
+            Ok(match said {
+                None => CodeClaim::Granted,
+                Some(value) => match value.strip_prefix(b"=") {
+                    Some(outcome) => {
+                        CodeClaim::Settled(String::from_utf8_lossy(outcome).into_owned())
+                    }
+                    None => CodeClaim::Held,
+                },
+            })
+        })
+    }
+
+    fn settle_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: Option<&'a LeaseOwner>,
+        outcome: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let mut call = scripts::SETTLE_CODE.key(self.0.names.code(code));
+            call.arg(owner.map_or("", LeaseOwner::as_str))
+                .arg(outcome)
+                .arg(millis(ttl));
+            let mut connection = self.0.connection.clone();
+            self.run(call.invoke_async::<()>(&mut connection)).await
         })
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::store::{Kind, Name};
+use crate::store::{CodeName, Kind, Name};
 
 /// How user tokens lie in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -112,6 +112,11 @@ impl RedisNames {
         name.replace("{appid}", app)
     }
 
+    /// Where the outcome of a code lies.
+    pub(super) fn code(&self, code: &CodeName) -> String {
+        format!("{}{}:code:{}", self.prefix, code.app, code.hash)
+    }
+
     pub(super) fn place(&self, layout: Layout, name: &Name) -> Place {
         let app = name.app.as_str();
         let prefix = &self.prefix;
@@ -138,6 +143,11 @@ impl RedisNames {
             }
             (Kind::User, Layout::Keys) => {
                 let key = format!("{prefix}{app}:user:{}", brace_free(&name.id));
+                Self::string(Form::Record, key, true, prefix, app)
+            }
+            // Ours alone in either layout: the published one knows no virtual users.
+            (Kind::SnapshotUser, _) => {
+                let key = format!("{prefix}{app}:snapshot:{}", brace_free(&name.id));
                 Self::string(Form::Record, key, true, prefix, app)
             }
             (kind, Layout::Hashes) => {

@@ -90,6 +90,32 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Takes the right to exchange a code. The key holds `?` and who has the right, or `=` and what
+/// came of it. `ARGV`: owner, and for how many milliseconds.
+/// Answers nothing (granted; again, where a claim of ours ran although its answer was lost), or
+/// what the key holds.
+pub(super) static CLAIM_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local value = redis.call('GET', KEYS[1])
+if value and value ~= '?' .. ARGV[1] then return value end
+redis.call('SET', KEYS[1], '?' .. ARGV[1], 'PX', ARGV[2])
+return false
+",
+    )
+});
+
+/// Says what came of a code. `ARGV`: owner (empty: whoever has the right), what came of it, and
+/// for how many milliseconds to say so.
+pub(super) static SETTLE_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return end
+redis.call('SET', KEYS[1], '=' .. ARGV[2], 'PX', ARGV[3])
+",
+    )
+});
+
 /// Deletes the fields of a hash that still hold what the sweep judged dead.
 /// `ARGV`: field and value of each candidate. Answers how many were deleted.
 pub(super) static SWEEP: LazyLock<Script> = LazyLock::new(|| {

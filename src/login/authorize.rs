@@ -1,0 +1,129 @@
+//! The URL that a user is sent to.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::Scope;
+
+/// As JavaScript's `encodeURIComponent`, which WeChat's documentation asks for.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// Marks of the authorize URL that WeChat added later; all stand behind `state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Extras {
+    pub(crate) force_popup: bool,
+    pub(crate) force_snapshot: bool,
+    pub(crate) connect_redirect: bool,
+}
+
+/// What the link asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Authorize<'a> {
+    /// Where the authorize pages are, without a slash at the end.
+    pub(crate) open_url: &'a str,
+    pub(crate) app_id: &'a str,
+    pub(crate) redirect_uri: &'a str,
+    pub(crate) scope: Scope,
+    pub(crate) state: &'a str,
+    pub(crate) extras: Extras,
+}
+
+impl Authorize<'_> {
+    /// The URL. WeChat checks it with a regular expression: the order and the letter case of the
+    /// parameters must be exactly these (guide to web authorization).
+    pub(crate) fn url(&self) -> String {
+        let encoded = |text| utf8_percent_encode(text, COMPONENT);
+        let mut url = format!(
+            "{}/connect/oauth2/authorize?appid={}&redirect_uri={}&response_type=code&scope={}&state={}",
+            self.open_url,
+            encoded(self.app_id),
+            encoded(self.redirect_uri),
+            self.scope.as_str(),
+            encoded(self.state),
+        );
+        for (wanted, mark) in [
+            (self.extras.force_popup, "&forcePopup=true"),
+            (self.extras.force_snapshot, "&forceSnapShot=true"),
+            (self.extras.connect_redirect, "&connect_redirect=1"),
+        ] {
+            if wanted {
+                url.push_str(mark);
+            }
+        }
+        url.push_str("#wechat_redirect");
+        url
+    }
+}
+
+/// A text as a value in a query of our own.
+pub(crate) fn query_value(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, COMPONENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link<'a>(app_id: &'a str, redirect_uri: &'a str, scope: Scope) -> Authorize<'a> {
+        Authorize {
+            open_url: "https://open.weixin.qq.com",
+            app_id,
+            redirect_uri,
+            scope,
+            state: "STATE",
+            extras: Extras::default(),
+        }
+    }
+
+    /// The examples of WeChat's guide to web authorization (网页授权), character by character.
+    #[test]
+    fn wechats_documented_examples() {
+        let base = link(
+            "wx520c15f417810387",
+            "https://chong.qq.com/php/index.php?d=&c=wxAdapter&m=mobileDeal&showwxpaytitle=1&vb2ctag=4_2030_5_1194_60",
+            Scope::Base,
+        );
+        let documented = "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx520c15f417810387&redirect_uri=https%3A%2F%2Fchong.qq.com%2Fphp%2Findex.php%3Fd%3D%26c%3DwxAdapter%26m%3DmobileDeal%26showwxpaytitle%3D1%26vb2ctag%3D4_2030_5_1194_60&response_type=code&scope=snsapi_base&state=123#wechat_redirect";
+        assert_eq!(
+            Authorize {
+                state: "123",
+                ..base
+            }
+            .url(),
+            documented
+        );
+
+        let documented = "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx807d86fb6b3d4fd2&redirect_uri=http%3A%2F%2Fdevelopers.weixin.qq.com&response_type=code&scope=snsapi_userinfo&state=STATE#wechat_redirect";
+        let userinfo = link(
+            "wx807d86fb6b3d4fd2",
+            "http://developers.weixin.qq.com",
+            Scope::UserInfo,
+        );
+        assert_eq!(userinfo.url(), documented);
+    }
+
+    #[test]
+    fn later_marks_stand_between_state_and_fragment() {
+        let extras = Extras {
+            force_popup: true,
+            force_snapshot: true,
+            connect_redirect: true,
+        };
+        let url = Authorize {
+            extras,
+            ..link("wx1", "https://a.b/c", Scope::UserInfo)
+        }
+        .url();
+        assert!(url.ends_with(
+            "&state=STATE&forcePopup=true&forceSnapShot=true&connect_redirect=1#wechat_redirect"
+        ));
+    }
+}

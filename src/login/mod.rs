@@ -1,0 +1,438 @@
+//! Signing users in with WeChat: the way to its authorize page, and the way back.
+//!
+//! [`Login`] is what an application sets up; the layer binds it to its account's users and answers
+//! the login's own paths with it.
+
+mod answer;
+mod authorize;
+mod exchange;
+mod navigation;
+mod page;
+mod return_to;
+mod scope;
+mod sign_in;
+mod state;
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+
+pub(crate) use self::answer::{Answer, Outcome, Problem};
+use self::authorize::Extras;
+pub(crate) use self::navigation::is_navigation;
+use self::return_to::ReturnTo;
+pub use self::scope::Scope;
+pub(crate) use self::sign_in::{Reply, SignIn};
+use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::identity::{CookieKeys, SessionCookie};
+use crate::users::UserTokens;
+
+const CALLBACK_PATH: &str = "/wechat/callback";
+const LOGIN_PATH: &str = "/wechat/login";
+
+/// How long a user may stay at WeChat's page.
+const STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+
+/// How often a login begins anew by itself, within a minute and in one browser.
+const RESTARTS: usize = 2;
+
+/// How long a callback waits for the exchange of its code.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// What becomes of the virtual users of snapshot pages (快照页).
+///
+/// WeChat opens a page in snapshot mode where it deems `snsapi_userinfo` misused. Openid, nickname
+/// and avatar are then made up, and mean nothing elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SnapshotPolicy {
+    /// They come in for two hours at most, marked by
+    /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot), and are kept nowhere else.
+    #[default]
+    Admit,
+    /// They read that they need to open the full service (使用完整服务).
+    Refuse,
+}
+
+/// Signs users in with WeChat, on the layer's own paths.
+///
+/// Give it to [`WechatLayer::login`](crate::WechatLayer::login). From then on the layer
+///
+/// - sends page loads without a user to WeChat's authorize page, and tells everything else the
+///   `login_url`, in its 401;
+/// - answers `/wechat/callback`, where WeChat sends users back: checks that this browser began the
+///   login, exchanges the code once however many copies of the request come, stores the user's
+///   tokens, sets the session cookie and sends the browser on to the page it was going to;
+/// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script.
+///
+/// Mount the layer around the whole router, so that it sees these paths. The host of the public
+/// URL must be the account's 网页授权域名.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_wechat::{
+///     CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
+/// };
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+/// let users = UserTokens::new(wechat, MemoryStore::new());
+/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+/// let app: Router = Router::new()
+///     .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+///     .layer(WechatLayer::new(users).login(login));
+/// # Ok(()) }
+/// ```
+///
+/// # Strict and lenient
+///
+/// A login is bound to the browser that began it by a short-lived cookie. By default a callback
+/// without it is refused before its code is spent: nobody can be signed in as somebody else by a
+/// link that was sent to them, and whoever fetches the callback ahead of the user (WeChat's own
+/// servers do) spends nothing. Web views that lose cookies on the way to WeChat and back cannot
+/// log in then. [`lenient`](Self::lenient) lets them, for these risks: a user can be made to open a
+/// callback of an attacker's login and act in the attacker's name without noticing, whoever learns
+/// the callback's URL within ten minutes gets its user's session, and the user lands on the start
+/// page since the cookie also remembers where they were going.
+///
+/// # Signing out
+///
+/// [`sign_out`](Self::sign_out) is the header that ends the session;
+/// [`WechatUser::forget`](crate::WechatUser::forget) deletes the user's tokens too, so that their
+/// sessions everywhere lead to a new login:
+///
+/// ```
+/// use http::{HeaderMap, StatusCode, header::SET_COOKIE};
+/// use tower_wechat::{Login, WechatUser};
+///
+/// async fn logout_everywhere(
+///     user: WechatUser,
+///     login: Login,
+/// ) -> Result<(StatusCode, HeaderMap), tower_wechat::Error> {
+///     user.forget().await?;
+///     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(SET_COOKIE, login.sign_out())])))
+/// }
+/// ```
+#[derive(Clone)]
+#[must_use = "give it to `WechatLayer::login`"]
+pub struct Login(Settings);
+
+#[derive(Clone)]
+struct Settings {
+    /// Scheme, host and port, without a slash at the end.
+    origin: String,
+    keys: CookieKeys,
+    callback_path: String,
+    login_path: String,
+    scope: Scope,
+    extras: Extras,
+    snapshots: SnapshotPolicy,
+    lenient: bool,
+    wechat_only: bool,
+    state_lifetime: Duration,
+    session_lifetime: Option<Duration>,
+    session_name: Option<String>,
+    restarts: usize,
+    wait: Duration,
+}
+
+impl Login {
+    /// A login for the application at this public URL: scheme and host, and the port where there
+    /// is one, as browsers see them. The keys sign its cookies.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: the URL is no `http` or `https` origin.
+    ///
+    /// ```
+    /// use tower_wechat::{CookieKeys, Login};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let keys = CookieKeys::random()?;
+    /// assert!(Login::new("https://h5.example.com", keys.clone()).is_ok());
+    /// let error = Login::new("h5.example.com", keys).unwrap_err();
+    /// assert_eq!(error.to_string(), "the public URL must begin with https:// or http://");
+    /// # Ok(()) }
+    /// ```
+    pub fn new(public_url: impl AsRef<str>, keys: CookieKeys) -> Result<Self, Error> {
+        Ok(Self(Settings {
+            origin: origin(public_url.as_ref())?,
+            keys,
+            callback_path: CALLBACK_PATH.to_owned(),
+            login_path: LOGIN_PATH.to_owned(),
+            scope: Scope::default(),
+            extras: Extras::default(),
+            snapshots: SnapshotPolicy::default(),
+            lenient: false,
+            wechat_only: false,
+            state_lifetime: STATE_LIFETIME,
+            session_lifetime: None,
+            session_name: None,
+            restarts: RESTARTS,
+            wait: WAIT,
+        }))
+    }
+
+    /// What users are asked to grant. Default: [`Scope::UserInfo`].
+    ///
+    /// WeChat frowns on asking for the profile at the first page; ask for [`Scope::Base`] here
+    /// then, and for more on the routes that need it
+    /// ([`WechatLayer::require_scope`](crate::WechatLayer::require_scope)).
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.0.scope = scope;
+        self
+    }
+
+    /// The path to which WeChat sends users back. Default: `/wechat/callback`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: this is no plain path.
+    pub fn callback_path(mut self, path: &str) -> Result<Self, Error> {
+        self.0.callback_path = plain_path(path)?;
+        Ok(self)
+    }
+
+    /// The path that begins a login. Default: `/wechat/login`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: this is no plain path.
+    pub fn login_path(mut self, path: &str) -> Result<Self, Error> {
+        self.0.login_path = plain_path(path)?;
+        Ok(self)
+    }
+
+    /// What becomes of the virtual users of snapshot pages (快照页). Default: they are admitted.
+    pub fn snapshot_users(mut self, policy: SnapshotPolicy) -> Self {
+        self.0.snapshots = policy;
+        self
+    }
+
+    /// Lets browsers in that have lost the cookie that binds a login to them. Read
+    /// [what it risks](Self#strict-and-lenient) first. Default: no.
+    pub fn lenient(mut self, lenient: bool) -> Self {
+        self.0.lenient = lenient;
+        self
+    }
+
+    /// Shows a page that asks to open the link in WeChat to browsers that do not say that they are
+    /// WeChat's, instead of sending them to WeChat's own page that says so. Default: no.
+    pub fn wechat_only(mut self, only: bool) -> Self {
+        self.0.wechat_only = only;
+        self
+    }
+
+    /// Sends `forcePopup=true`: WeChat asks for consent where it would not (guide to web
+    /// authorization). Default: no.
+    pub fn force_popup(mut self, force: bool) -> Self {
+        self.0.extras.force_popup = force;
+        self
+    }
+
+    /// Sends `forceSnapShot=true`: WeChat opens the snapshot page (guide to web authorization).
+    /// Default: no.
+    pub fn force_snapshot(mut self, force: bool) -> Self {
+        self.0.extras.force_snapshot = force;
+        self
+    }
+
+    /// Sends the undocumented `connect_redirect=1`, which some report to spare them duplicate
+    /// callbacks. They do no harm here. Default: no.
+    pub fn connect_redirect(mut self, send: bool) -> Self {
+        self.0.extras.connect_redirect = send;
+        self
+    }
+
+    /// How long a user may stay at WeChat's page. Default: 10 minutes.
+    pub fn state_lifetime(mut self, lifetime: Duration) -> Self {
+        self.0.state_lifetime = lifetime;
+        self
+    }
+
+    /// How long a session lasts since it was last issued; it is issued anew when half of that has
+    /// passed. Default: 30 days. A snapshot page's virtual user has two hours at most.
+    pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
+        self.0.session_lifetime = Some(lifetime);
+        self
+    }
+
+    /// The name of the session cookie. Default: `wechat_session`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: cookies cannot have that name.
+    pub fn session_name(mut self, name: &str) -> Result<Self, Error> {
+        SessionCookie::check_name(name)?;
+        self.0.session_name = Some(name.to_owned());
+        Ok(self)
+    }
+
+    /// How often a login begins anew by itself where WeChat does not take its code, within a
+    /// minute and in one browser, before the user is told. Default: 2.
+    pub fn restarts(mut self, restarts: usize) -> Self {
+        self.0.restarts = restarts;
+        self
+    }
+
+    /// How long a callback waits for the exchange of its code. The exchange goes on after that,
+    /// and the user's next try finds its result. Default: 5 seconds.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.0.wait = wait;
+        self
+    }
+
+    /// The value of the `Set-Cookie` header that ends the session of whoever gets it.
+    pub fn sign_out(&self) -> HeaderValue {
+        SessionCookie::cleared(self.0.session_name.as_deref(), self.0.secure())
+    }
+
+    /// The path that begins a login which leads back to `return_to`, a path of the application's
+    /// own; anything else leads to the start page. With a scope, the user is asked for that one.
+    ///
+    /// ```
+    /// use tower_wechat::{CookieKeys, Login, Scope};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// assert_eq!(
+    ///     login.login_url("/profile?tab=1", Some(Scope::UserInfo)),
+    ///     "/wechat/login?return_to=%2Fprofile%3Ftab%3D1&scope=snsapi_userinfo",
+    /// );
+    /// assert_eq!(login.login_url("//evil.example", None), "/wechat/login?return_to=%2F");
+    /// # Ok(()) }
+    /// ```
+    pub fn login_url(&self, return_to: &str, scope: Option<Scope>) -> String {
+        self.0.login_url(ReturnTo::new(return_to).as_ref(), scope)
+    }
+
+    /// Sets the login up for the users of one account.
+    pub(crate) fn of(self, users: &UserTokens) -> SignIn {
+        SignIn::new(self.0, users.clone())
+    }
+}
+
+impl Settings {
+    fn secure(&self) -> bool {
+        self.origin.starts_with("https:")
+    }
+
+    fn session(&self, app: &AppId) -> SessionCookie {
+        let mut session = SessionCookie::new(app, &self.keys).secure(self.secure());
+        if let Some(lifetime) = self.session_lifetime {
+            session = session.lifetime(lifetime);
+        }
+        match &self.session_name {
+            // The name has been checked when it was set.
+            Some(name) => session.clone().name(name).unwrap_or(session),
+            None => session,
+        }
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Login").field(&self.0).finish()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("origin", &self.origin)
+            .field("keys", &self.keys)
+            .field("callback_path", &self.callback_path)
+            .field("login_path", &self.login_path)
+            .field("scope", &self.scope)
+            .field("lenient", &self.lenient)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message.into())
+}
+
+/// Scheme, host and port of a public URL.
+fn origin(url: &str) -> Result<String, Error> {
+    let lower = url.get(..8).unwrap_or(url).to_ascii_lowercase();
+    if !lower.starts_with("https://") && !lower.starts_with("http://") {
+        return Err(wrong("the public URL must begin with https:// or http://"));
+    }
+    let uri: Uri = url
+        .parse()
+        .map_err(|_| wrong("the public URL is none: write it like https://h5.example.com"))?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(wrong("the public URL has no host"));
+    };
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return Err(wrong("the public URL must name a host, and no user"));
+    }
+    if uri.path() != "/" || uri.query().is_some() {
+        return Err(wrong(
+            "the public URL must end after the host: the login's own paths are set by callback_path and login_path",
+        ));
+    }
+    // As browsers write an origin: in lower case, without the scheme's own port.
+    let authority = authority.as_str().to_ascii_lowercase();
+    let own_port = if scheme == "https" { ":443" } else { ":80" };
+    let authority = authority.strip_suffix(own_port).unwrap_or(&authority);
+    Ok(format!("{scheme}://{authority}"))
+}
+
+fn plain_path(path: &str) -> Result<String, Error> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    if ReturnTo::new(path).is_none() || path == "/" || !path.bytes().all(plain) {
+        return Err(wrong(format!(
+            "{path:?} is no path for a login; write one like {CALLBACK_PATH}"
+        )));
+    }
+    Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_url_is_an_origin() {
+        let of = |url| origin(url).ok();
+        assert_eq!(
+            of("https://h5.example.com").as_deref(),
+            Some("https://h5.example.com")
+        );
+        assert_eq!(
+            of("HTTPS://H5.Example.com:443/").as_deref(),
+            Some("https://h5.example.com")
+        );
+        assert_eq!(
+            of("http://127.0.0.1:3000").as_deref(),
+            Some("http://127.0.0.1:3000")
+        );
+        assert_eq!(
+            of("http://[::1]:3000").as_deref(),
+            Some("http://[::1]:3000")
+        );
+        for wrong in [
+            "",
+            "h5.example.com",
+            "ftp://a.b",
+            "https://",
+            "https://a.b/app",
+            "https://a.b/?c",
+            "https://user@a.b",
+            "https://a b",
+            "//a.b",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn paths_of_a_login_are_plain() {
+        let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
+        assert!(login().callback_path("/auth/wechat").is_ok());
+        for wrong in ["", "/", "a", "//a", "/a?b", "/a;b", "/a b", "/%41"] {
+            assert!(login().callback_path(wrong).is_err(), "{wrong:?}");
+            assert!(login().login_path(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

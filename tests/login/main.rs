@@ -1,0 +1,16 @@
+//! The login, over real HTTP: an application, the simulator as WeChat, a client that keeps cookies.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod client;
+mod duplicates;
+mod flow;
+mod rig;
+mod scopes;
+mod sessions;
+mod snapshots;
+mod trouble;

@@ -1,0 +1,187 @@
+//! An application with a login, on as many servers as a test wants.
+
+use std::time::Duration;
+
+use axum::extract::{OriginalUri, State};
+use axum::http::header::SET_COOKIE;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tower_wechat::simulator::{SimulatedUser, Simulator};
+use tower_wechat::{
+    Clock, CookieKeys, Error, Layout, Login, MemoryStore, RedisStore, Scope, Store, UserTokens,
+    WechatClient, WechatLayer, WechatUser,
+};
+
+use crate::support::redis_server::RedisServer;
+
+pub const EXCHANGE: &str = "/sns/oauth2/access_token";
+pub const USERINFO: &str = "/sns/userinfo";
+pub const ALICE: &str = "oAlice0000000000000000000000";
+
+pub struct Rig {
+    pub sim: Simulator,
+    pub clock: Clock,
+    pub redis: Option<RedisServer>,
+    memory: MemoryStore,
+    keys: CookieKeys,
+}
+
+/// One server of the application.
+pub struct Site {
+    pub url: String,
+    pub users: UserTokens,
+}
+
+impl Rig {
+    /// All servers keep their tokens in one memory.
+    pub async fn new() -> Self {
+        let sim = Simulator::start().await.unwrap();
+        sim.add_user(SimulatedUser::new(ALICE).nickname("爱丽丝"));
+        let clock = Clock::shifted();
+        Self {
+            sim,
+            memory: MemoryStore::with_clock(clock.clone()),
+            clock,
+            redis: None,
+            keys: CookieKeys::random().unwrap(),
+        }
+    }
+
+    /// All servers share a redis-server, each over a connection of its own.
+    pub async fn with_redis() -> Self {
+        let redis = Some(RedisServer::start());
+        Self {
+            redis,
+            ..Self::new().await
+        }
+    }
+
+    pub async fn site(&self) -> Site {
+        self.site_with(|login| login).await
+    }
+
+    /// A server whose public URL is its own address.
+    pub async fn site_with(&self, change: impl FnOnce(Login) -> Login) -> Site {
+        self.mounted(change, router).await
+    }
+
+    /// Servers behind one public URL: that of the first.
+    pub async fn cluster(&self, size: usize) -> Vec<Site> {
+        let first = self.site().await;
+        let mut sites = vec![first];
+        while sites.len() < size {
+            let users = self.users().await;
+            let login = Login::new(&sites[0].url, self.keys.clone()).unwrap();
+            let layer = WechatLayer::new(users.clone());
+            let (listener, url) = listen().await;
+            serve(listener, router(layer, login));
+            sites.push(Site { url, users });
+        }
+        sites
+    }
+
+    pub async fn mounted(
+        &self,
+        change: impl FnOnce(Login) -> Login,
+        app: impl FnOnce(WechatLayer, Login) -> Router,
+    ) -> Site {
+        let users = self.users().await;
+        let (listener, url) = listen().await;
+        let login = change(Login::new(&url, self.keys.clone()).unwrap());
+        serve(listener, app(WechatLayer::new(users.clone()), login));
+        Site { url, users }
+    }
+
+    async fn users(&self) -> UserTokens {
+        match &self.redis {
+            None => self.users_in(self.memory.clone()),
+            Some(redis) => {
+                let store = RedisStore::builder(&redis.url()).layout(Layout::Keys);
+                self.users_in(store.connect().await.unwrap())
+            }
+        }
+    }
+
+    fn users_in(&self, store: impl Store) -> UserTokens {
+        let wechat = WechatClient::builder(self.sim.app_id(), self.sim.app_secret())
+            .api_url(self.sim.url())
+            .open_url(self.sim.url())
+            .build()
+            .unwrap();
+        UserTokens::builder(wechat, store)
+            .clock(self.clock.clone())
+            .build()
+    }
+
+    pub fn exchanges(&self) -> u64 {
+        self.sim.calls_to(EXCHANGE)
+    }
+
+    pub fn advance(&self, span: Duration) {
+        self.clock.advance(span);
+        self.sim.advance(span);
+    }
+}
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+fn serve(listener: TcpListener, app: Router) {
+    tokio::spawn(async move { axum::serve(listener, app).await });
+}
+
+/// Pages that need a user, one that needs their profile, and the ways out.
+pub fn router(layer: WechatLayer, login: Login) -> Router {
+    let layer = layer.login(login.clone());
+    Router::new()
+        .route("/profile", get(profile))
+        .route_layer(layer.clone().require_scope(Scope::UserInfo))
+        .merge(pages(login))
+        .layer(layer)
+}
+
+pub fn pages(login: Login) -> Router {
+    Router::new()
+        .route("/", get(me))
+        .route("/me", get(me).post(me))
+        .route("/nickname", get(nickname))
+        .route("/logout", post(logout))
+        .route("/logout/everywhere", post(logout_everywhere))
+        .with_state(login)
+}
+
+async fn me(user: WechatUser, OriginalUri(uri): OriginalUri) -> Json<Value> {
+    Json(json!({
+        "id": user.id(),
+        "uri": uri.to_string(),
+        "scope": user.scope(),
+        "snapshot": user.is_snapshot(),
+        "token": user.access_token().expose(),
+    }))
+}
+
+async fn profile(user: WechatUser) -> Json<Value> {
+    Json(json!({ "id": user.id(), "scope": user.scope() }))
+}
+
+async fn nickname(user: WechatUser) -> Result<String, Error> {
+    Ok(user.profile().await?.nickname.clone())
+}
+
+async fn logout(State(login): State<Login>, _: WechatUser) -> impl axum::response::IntoResponse {
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, login.sign_out())])
+}
+
+async fn logout_everywhere(
+    State(login): State<Login>,
+    user: WechatUser,
+) -> Result<impl axum::response::IntoResponse, Error> {
+    user.forget().await?;
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, login.sign_out())]))
+}
