@@ -185,3 +185,28 @@ impl From<crate::credential::InvalidIdentifier> for Error {
         )
     }
 }
+
+/// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
+///
+/// ```
+/// use tower_wechat::{Error, TokenRefusal};
+///
+/// #[derive(Debug)]
+/// enum MyError { Wechat(Error), Other }
+///
+/// impl TokenRefusal for MyError {
+///     fn is_token_refused(&self) -> bool {
+///         matches!(self, MyError::Wechat(error) if error.is_token_refused())
+///     }
+/// }
+/// ```
+pub trait TokenRefusal {
+    /// Whether a new token may help.
+    fn is_token_refused(&self) -> bool;
+}
+
+impl TokenRefusal for Error {
+    fn is_token_refused(&self) -> bool {
+        self.kind() == ErrorKind::TokenRefused
+    }
+}

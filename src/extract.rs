@@ -7,9 +7,13 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::accounts::AccountToken;
 use crate::error::Error;
 use crate::identity::RequestHead;
-use crate::layer::{JsonRejection, PassedWithoutUser, Reject, Rejection, WechatUser};
+use crate::jssdk::JsConfig;
+use crate::layer::{
+    JsonRejection, PassedWithoutUser, Reject, Rejection, WechatAccount, WechatUser,
+};
 
 /// Why a handler that takes a [`WechatUser`] was not called.
 #[derive(Debug)]
@@ -60,6 +64,50 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
         _state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
         Ok(parts.extensions.get::<WechatUser>().cloned())
+    }
+}
+
+/// Why a handler that takes an [`AccountToken`] or a [`JsConfig`] was not called.
+#[derive(Debug)]
+pub struct MissingAccount(Option<Error>);
+
+impl IntoResponse for MissingAccount {
+    fn into_response(self) -> Response {
+        match self.0 {
+            Some(error) => error.into_response(),
+            None => {
+                tracing::error!(
+                    "a handler takes the account's token or a JsConfig, but no WechatLayer with \
+                     an account lies around its route"
+                );
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+fn account(parts: &Parts) -> Result<WechatAccount, MissingAccount> {
+    let account = parts.extensions.get::<WechatAccount>();
+    account.cloned().ok_or(MissingAccount(None))
+}
+
+/// The account's token, fetched if it must be.
+impl<S: Sync> FromRequestParts<S> for AccountToken {
+    type Rejection = MissingAccount;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let token = account(parts)?.tokens().get().await;
+        token.map_err(|error| MissingAccount(Some(error)))
+    }
+}
+
+/// The signature of the page that asks; see [`WechatAccount::js_config`].
+impl<S: Sync> FromRequestParts<S> for JsConfig {
+    type Rejection = MissingAccount;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let config = account(parts)?.js_config(&parts.headers).await;
+        config.map_err(|error| MissingAccount(Some(error)))
     }
 }
 

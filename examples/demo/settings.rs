@@ -138,10 +138,7 @@ impl Settings {
             Some(keys) => {
                 CookieKeys::from_base64(keys).map_err(|error| format!("COOKIE_KEY: {error}"))?
             }
-            None => {
-                tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
-                CookieKeys::random()?
-            }
+            None => CookieKeys::random()?,
         };
         let public_url = match &self.public_url {
             Some(url) => url.clone(),
@@ -158,6 +155,7 @@ impl Settings {
             ),
             None => DemoIdentity::Cookie(session),
         };
+        self.tell(simulator.as_ref());
         Ok(Parts {
             users,
             login,
@@ -196,14 +194,20 @@ impl Settings {
         if let Some(url) = self.open_url.clone().or_else(of_simulator) {
             builder = builder.open_url(url);
         }
-        let wechat = builder.build()?;
-        if let Some(simulator) = &simulator {
+        Ok((builder.build()?, simulator))
+    }
+
+    /// What is good to know, once nothing is wrong: a mistake is told in one sentence, alone.
+    fn tell(&self, simulator: Option<&Simulator>) {
+        if let Some(simulator) = simulator {
             tracing::info!(
                 url = simulator.url(),
                 "WECHAT_APPID is not set: a simulator is WeChat"
             );
         }
-        Ok((wechat, simulator))
+        if self.cookie_key.is_none() {
+            tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Nothing here does I/O. A user's pair, the account's token and the `jsapi_ticket` are all a
 //! [`Record`]: a token with a lifetime, and what is needed to get the next one.
 
+#[cfg(feature = "redis")]
+pub(crate) mod foreign_form;
 #[cfg(any(feature = "redis", test))]
 pub(crate) mod hash_form;
 mod identifier;
@@ -15,7 +17,7 @@ mod stored_text;
 
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
-pub use secret::{AccessToken, AppSecret, RefreshToken};
+pub use secret::{AccessToken, AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};
 

@@ -102,6 +102,33 @@ secret! {
     AppSecret
 }
 
+secret! {
+    /// What a client of a token center proves itself with: `Authorization: Bearer SECRET`.
+    ///
+    /// ```
+    /// use tower_wechat::BearerSecret;
+    ///
+    /// assert_eq!(format!("{:?}", BearerSecret::from("0123")), "BearerSecret(***)");
+    /// ```
+    BearerSecret
+}
+
+impl BearerSecret {
+    /// Whether this can stand in a header at all; a sentence of what is wrong where it cannot.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.0.is_empty() {
+            return Err("the bearer secret of the token center is empty: set a long random one");
+        }
+        if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(
+                "the bearer secret of the token center holds white space or characters that \
+                 cannot stand in a header: set visible ASCII only",
+            );
+        }
+        Ok(())
+    }
+}
+
 impl AccessToken {
     /// A number that is the same for this token in every process, and tells nothing of it.
     pub(crate) fn seed(&self) -> u64 {

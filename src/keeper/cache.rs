@@ -69,6 +69,15 @@ impl Credential {
         &self.details
     }
 
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.lifetime.freshness(now) != Freshness::Expired
+    }
+
+    /// Until when this process believes the entry without asking the store.
+    pub(super) fn believed_until(&self) -> Timestamp {
+        self.until
+    }
+
     #[inline]
     fn is_believed(&self, now: Timestamp) -> bool {
         self.since <= now && now < self.until
@@ -108,9 +117,7 @@ impl Cache {
     /// An entry that has outlived its time in the cache but not its own: better than nothing while
     /// the store is away (R4).
     pub(super) fn leftover(&self, id: &str, now: Timestamp) -> Option<Held> {
-        self.entries
-            .peek(id)
-            .filter(|held| held.lifetime.freshness(now) != Freshness::Expired)
+        self.entries.peek(id).filter(|held| held.is_alive(now))
     }
 
     pub(super) fn is_absent(&self, id: &str, now: Timestamp) -> bool {

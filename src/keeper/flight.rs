@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::{Held, Inner, renewal};
+use crate::clock::Clock;
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind};
 
@@ -55,12 +56,13 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Waits until the flight has what the caller needs, or has ended.
-    pub(super) async fn landed(&self, need: &Need) -> Result<Held, Error> {
+    /// Waits until the flight has what the caller needs, or has ended. What it serves meanwhile
+    /// may die in the air.
+    pub(super) async fn landed(&self, need: &Need, clock: &Clock) -> Result<Held, Error> {
         let mut stage = self.stage.clone();
         let enough = |stage: &Stage| match stage {
             Stage::Looking => false,
-            Stage::Serving(held) => need.is_met_by(held.secret()),
+            Stage::Serving(held) => need.is_met_by(held.secret()) && held.is_alive(clock.now()),
             Stage::Landed(_) => true,
         };
         let reached = match stage.wait_for(enough).await {

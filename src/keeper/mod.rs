@@ -14,12 +14,15 @@
 //! | R3 nothing is lost | [`flight`]: flights are tasks of their own; [`renewal`]: commits are retried; [`Keeper::shutdown`] waits |
 //! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
 //! | R5 failures are sorted | [`Failure`], [`trouble`] |
-//! | R6 reports are compared | [`Keeper::report_refused`] |
+//! | R6 reports are compared | [`Keeper::report_refused`]; [`healing`]: never a third call |
 //! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then |
+//! | nobody waits at rollover | [`ahead`]: a task that looks at a credential before requests need it |
 //! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
 
+mod ahead;
 mod cache;
 mod flight;
+mod healing;
 mod renewal;
 mod trouble;
 
@@ -30,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::ahead::Ahead;
 use self::cache::Cache;
 pub(crate) use self::cache::Held;
 use self::flight::{Flights, Need};
@@ -50,6 +54,15 @@ pub(crate) trait Source: Send + Sync + 'static {
         record: &'a Record,
         refused: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Record, Failure>>;
+
+    /// What callers are told where nothing usable is stored, or nothing but what was refused, and
+    /// nothing can be renewed.
+    fn exhausted(&self, _refused: Option<&AccessToken>) -> Error {
+        Error::new(
+            ErrorKind::LoginRequired,
+            "there is no usable token, and none can be had without the user: send them to log in",
+        )
+    }
 }
 
 /// R5: why no new credential came, sorted by what is to be done.
@@ -63,11 +76,24 @@ pub(crate) enum Failure {
     Operator(Error),
 }
 
+/// R4: when the renewal of a credential starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Early and jittered, so that a crowd obtained together is not renewed together.
+    Jittered,
+    /// At the renewal point.
+    AtPoint,
+    /// Just behind it: for a credential that its issuer repeats until that very point, by a clock
+    /// that is not ours.
+    JustBehind,
+}
+
 /// The engine's times and sizes.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The margin that renewal points keep from the true expiry.
     pub(crate) margin: Duration,
+    pub(crate) start: Start,
     /// The longest that an entry of the cache is believed without asking the store.
     pub(crate) cache_ttl: Duration,
     /// How many credentials the cache holds.
@@ -115,7 +141,7 @@ impl Keeper {
         settings: Settings,
         clock: Clock,
         store: Arc<dyn Store>,
-        source: impl Source,
+        source: Box<dyn Source>,
     ) -> Self {
         Self(Arc::new(Inner {
             app,
@@ -125,7 +151,7 @@ impl Keeper {
             clock,
             store,
             owner: LeaseOwner::unique(),
-            source: Box::new(source),
+            source,
             flights: Flights::default(),
             troubles: Troubles::default(),
             turns: Semaphore::new(RENEWALS_AT_ONCE),
@@ -166,8 +192,13 @@ impl Keeper {
             return Ok(held);
         }
         if self.0.cache.is_absent(id, now) {
-            return Err(self.0.login_required());
+            return Err(self.0.source.exhausted(None));
         }
+        self.look(id).await
+    }
+
+    /// Looks into the store although the cache may have an answer, and renews what is due.
+    async fn look(&self, id: &str) -> Result<Held, Error> {
         self.within_wait(self.fly(id, &Need::Usable)).await
     }
 
@@ -261,7 +292,7 @@ impl Keeper {
         let mut outcome = Err(self.0.overdue());
         for _ in 0..FLIGHTS_PER_CALL {
             let flight = self.0.flights.join(&self.0, id, need);
-            outcome = flight.landed(need).await;
+            outcome = flight.landed(need, &self.0.clock).await;
             match &outcome {
                 // A flight that began for others may have landed with the very token that this
                 // caller was refused: one of its own will compare.
@@ -294,13 +325,6 @@ impl Inner {
             name,
             margin: self.settings.margin,
         }
-    }
-
-    fn login_required(&self) -> Error {
-        Error::new(
-            ErrorKind::LoginRequired,
-            "there is no usable token, and none can be had without the user: send them to log in",
-        )
     }
 
     fn overdue(&self) -> Error {

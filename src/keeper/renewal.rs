@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::cache::{Credential, Fence};
 use super::flight::{Need, Stage};
 use super::trouble::back_off;
-use super::{Failure, Held, Inner};
+use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
-use crate::credential::{Freshness, Record};
+use crate::credential::{AccessToken, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 use crate::store::{Claim, Commit, Slot, Stored};
@@ -28,6 +28,9 @@ const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// R3: how long a pair that WeChat has granted is offered to a store that does not answer.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The part of the margin that "just behind the renewal point" is: ten seconds of five minutes.
+const JUST_BEHIND: u32 = 30;
 
 /// When WeChat grants what is due at once, or hands back what it refused, it is not asked again
 /// for this long.
@@ -82,6 +85,11 @@ impl Course<'_> {
         self.inner.clock.now()
     }
 
+    /// What could be used before the wait, if it still can.
+    fn alive(&self, usable: Option<Held>) -> Option<Held> {
+        usable.filter(|held| held.is_alive(self.now()))
+    }
+
     fn serve(&self, held: &Held) {
         self.stage.send_replace(Stage::Serving(held.clone()));
     }
@@ -102,7 +110,7 @@ impl Course<'_> {
                 }
             },
         };
-        match (loaded, leftover) {
+        match (loaded, self.alive(leftover)) {
             (Ok(stored), _) => Ok(Loaded::FromStore(stored)),
             (Err(error), Some(held)) => {
                 tracing::debug!(app = %self.inner.app, %error, "served a token although the store is away");
@@ -161,12 +169,12 @@ impl Course<'_> {
         let usable = self
             .inner
             .hold(self.id, record)
-            .filter(|held| held.lifetime().freshness(now) != Freshness::Expired)
+            .filter(|held| held.is_alive(now))
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = &usable {
             self.inner.cache.remember(held.clone(), &self.fence);
             observe::cached(self.inner.kind.as_str(), self.inner.cache.len());
-            if !is_due(held, now) {
+            if !self.inner.is_due(held, now) {
                 return Next::Land(Ok(held.clone()));
             }
         }
@@ -175,7 +183,7 @@ impl Course<'_> {
                 if self.need.refused().is_none() {
                     self.inner.cache.remember_absent(self.id, now, &self.fence);
                 }
-                self.inner.login_required()
+                self.inner.source.exhausted(self.need.refused())
             }));
         }
         if let Some(trouble) = self.inner.troubles.active(self.id, now) {
@@ -209,7 +217,7 @@ impl Course<'_> {
                 observe::renewal(kind, "transient");
                 tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
                 self.release().await;
-                After::Landed(usable.ok_or(error))
+                After::Landed(self.alive(usable).ok_or(error))
             }
             Err(Failure::Operator(error)) => {
                 observe::renewal(kind, "operator");
@@ -217,7 +225,7 @@ impl Course<'_> {
                     tracing::error!(%app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
                 self.release().await;
-                After::Landed(usable.ok_or(error))
+                After::Landed(self.alive(usable).ok_or(error))
             }
         }
     }
@@ -305,7 +313,7 @@ impl Course<'_> {
     fn note_if_nothing_new(&self, held: &Held) {
         let now = self.now();
         self.inner.troubles.clear(self.id);
-        if is_due(held, now) || !self.need.is_met_by(held.secret()) {
+        if self.inner.is_due(held, now) || !self.need.is_met_by(held.secret()) {
             let message = "WeChat hands out the same token again, or one that is due at once";
             let why = Error::new(ErrorKind::WechatUnavailable, message);
             self.inner.troubles.pause(self.id, NOTHING_NEW, why, now);
@@ -355,17 +363,26 @@ enum After {
     Changed(Stored),
 }
 
-/// R4: whether the renewal of a credential may start, early and jittered.
-fn is_due(held: &Credential, now: Timestamp) -> bool {
-    now >= held.lifetime().renewal_starts_at(held.secret().seed())
-}
-
 impl Inner {
+    /// R4: whether the renewal of a credential may start.
+    fn is_due(&self, held: &Credential, now: Timestamp) -> bool {
+        now >= self.renewal_starts_at(held.secret(), held.lifetime())
+    }
+
+    fn renewal_starts_at(&self, secret: &AccessToken, lifetime: Lifetime) -> Timestamp {
+        let point = lifetime.renew_at();
+        match self.settings.start {
+            Start::Jittered => lifetime.renewal_starts_at(secret.seed()),
+            Start::AtPoint => point,
+            Start::JustBehind => point.after(point.until(lifetime.expires_at()) / JUST_BEHIND),
+        }
+    }
+
     /// Makes of a record what requests are served with.
     pub(super) fn hold(&self, id: &str, record: &Record) -> Option<Held> {
         let token = record.token.as_ref()?;
         let now = self.clock.now();
-        let due = token.lifetime.renewal_starts_at(token.secret.seed());
+        let due = self.renewal_starts_at(&token.secret, token.lifetime);
         let until = if now < due {
             due.min(now.after(self.settings.cache_ttl))
         } else {

@@ -1,5 +1,6 @@
 //! The Tower layer: every request meets its user's fresh token before it meets the handler.
 
+mod account;
 mod future;
 mod refusal;
 mod rejection;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
+pub use self::account::WechatAccount;
 pub use self::future::ResponseFuture;
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
@@ -83,6 +85,7 @@ pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(Arc<Shared<I, R>>);
 #[derive(Debug)]
 struct Shared<I, R> {
     users: UserTokens,
+    account: Option<WechatAccount>,
     policy: Policy,
     identity: I,
     reject: R,
@@ -124,6 +127,7 @@ impl WechatLayer {
     pub fn new(users: UserTokens) -> Self {
         Self(Arc::new(Shared {
             users,
+            account: None,
             policy: Policy::Require,
             identity: NoIdentity,
             reject: JsonRejection::new(),
@@ -146,6 +150,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         let Shared {
             users,
+            account,
             policy,
             reject,
             requests,
@@ -155,6 +160,7 @@ impl<I, R> WechatLayer<I, R> {
         } = self.settings();
         WechatLayer(Arc::new(Shared {
             users,
+            account,
             policy,
             identity,
             reject,
@@ -177,6 +183,41 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
+    /// Puts a handle to the account's own token into every request, as a [`WechatAccount`]: for
+    /// calls of WeChat's API in the account's name, and, where [`Tickets`](crate::Tickets) are
+    /// given, for signatures of JS-SDK pages. Nothing is fetched before somebody asks.
+    ///
+    /// ```
+    /// use axum::Json;
+    /// use tower_wechat::{
+    ///     AccountTokens, JsConfig, MemoryStore, Tickets, UserTokens, WechatClient, WechatLayer,
+    /// };
+    ///
+    /// /// A handler's argument: the configuration of the page that asks.
+    /// async fn config(config: JsConfig) -> Json<JsConfig> {
+    ///     Json(config)
+    /// }
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let accounts = AccountTokens::new(wechat.clone(), MemoryStore::new());
+    /// let tickets = Tickets::new(&accounts, ["h5.example.com"])?;
+    /// let layer = WechatLayer::new(UserTokens::new(wechat, MemoryStore::new())).account(tickets);
+    /// # let _ = (layer, config);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn account(self, account: impl Into<WechatAccount>) -> Self
+    where
+        I: Clone,
+        R: Clone,
+    {
+        Self(Arc::new(Shared {
+            account: Some(account.into()),
+            ..self.settings()
+        }))
+    }
+
     /// Signs users in with WeChat: the layer sends page loads without a user there, and answers the
     /// login's own paths, `/wechat/callback` and `/wechat/login`, before the application does.
     ///
@@ -190,6 +231,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         let Shared {
             users,
+            account,
             policy,
             identity,
             reject,
@@ -201,6 +243,7 @@ impl<I, R> WechatLayer<I, R> {
         WechatLayer(Arc::new(Shared {
             identity: identity.or_session(login.session()),
             users,
+            account,
             policy,
             reject,
             requests,
@@ -261,6 +304,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         let Shared {
             users,
+            account,
             policy,
             identity,
             requests,
@@ -270,6 +314,7 @@ impl<I, R> WechatLayer<I, R> {
         } = self.settings();
         WechatLayer(Arc::new(Shared {
             users,
+            account,
             policy,
             identity,
             reject,
@@ -286,6 +331,7 @@ impl<I, R> WechatLayer<I, R> {
     {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| Shared {
             users: shared.users.clone(),
+            account: shared.account.clone(),
             policy: shared.policy,
             identity: shared.identity.clone(),
             reject: shared.reject.clone(),

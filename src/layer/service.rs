@@ -63,6 +63,9 @@ where
         if is_preflight(&request) {
             return ResponseFuture::calling(self.inner.call(request), None);
         }
+        if let Some(account) = &shared.account {
+            account.enter(&mut request);
+        }
         let head = RequestHead::of(&request);
         if let Some(login) = &shared.login
             && login.owns(head.uri.path())

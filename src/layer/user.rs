@@ -8,11 +8,11 @@ use http::{Extensions, Request};
 #[cfg(feature = "axum")]
 use super::{JsonRejection, Rejection, refusal};
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
-use crate::error::Error;
+use crate::error::{Error, TokenRefusal};
 #[cfg(feature = "axum")]
 use crate::identity::RequestHead;
 use crate::login::{Scope, SignIn};
-use crate::users::{TokenRefusal, UserToken, UserTokens};
+use crate::users::{UserToken, UserTokens};
 use crate::wechat::UserInfo;
 
 /// The WeChat user of a request: a snapshot with a fresh access token, and a handle to come back

@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 pub(crate) use self::code::{CodeClaim, CodeName};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use self::redis::{Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+pub(crate) use self::redis::FollowedStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
 

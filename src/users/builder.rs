@@ -7,7 +7,7 @@ use super::profile::Profiles;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
-use crate::keeper::{Keeper, Settings};
+use crate::keeper::{Keeper, Settings, Start};
 use crate::store::{Kind, Store};
 use crate::wechat::WechatClient;
 
@@ -47,6 +47,7 @@ impl UserTokensBuilder {
     pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
         let settings = Settings {
             margin: MARGIN,
+            start: Start::Jittered,
             cache_ttl: CACHE_TTL,
             cache_capacity: CACHE_CAPACITY,
             wait: WAIT,
@@ -120,7 +121,7 @@ impl UserTokensBuilder {
             };
             let (app, store) = (wechat.app_id().clone(), Arc::clone(&store));
             UserTokens(Arc::new(Inner {
-                keeper: Keeper::new(app, kind, settings, clock.clone(), store, source),
+                keeper: Keeper::new(app, kind, settings, clock.clone(), store, Box::new(source)),
                 wechat: wechat.clone(),
                 profiles: Profiles::new(clock.clone()),
                 snapshots,

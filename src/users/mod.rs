@@ -11,10 +11,10 @@ use std::time::Duration;
 
 pub use self::builder::UserTokensBuilder;
 use self::profile::Profiles;
-pub use self::token::{TokenRefusal, UserToken};
+pub use self::token::UserToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, TokenRefusal};
 use crate::keeper::Keeper;
 use crate::store::{Kind, Store};
 use crate::wechat::{UserGrant, UserInfo, WechatClient};
@@ -177,16 +177,8 @@ impl UserTokens {
         Fut: Future<Output = Result<T, E>>,
         E: TokenRefusal + From<Error>,
     {
-        let token = self.get(user).await?;
-        let refused = match call(token.clone()).await {
-            Err(error) if error.is_token_refused() => error,
-            outcome => return outcome,
-        };
-        let successor = self.report_refused(user, token.access_token()).await?;
-        if successor.access_token() == token.access_token() {
-            return Err(refused);
-        }
-        call(successor).await
+        let call = |held| call(UserToken::new(held));
+        self.0.keeper.with_credential(user.as_str(), call).await
     }
 
     /// The user's nickname, avatar and what else `sns/userinfo` tells, for tokens of the scope

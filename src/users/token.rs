@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::credential::{AccessToken, Lifetime};
-use crate::error::{Error, ErrorKind};
 use crate::keeper::Held;
 
 /// A user's access token of this moment, and what is known of the user. Cheap to clone.
@@ -62,30 +61,5 @@ impl fmt::Debug for UserToken {
             .field("lifetime", &self.lifetime())
             .field("scope", &self.scope())
             .finish_non_exhaustive()
-    }
-}
-
-/// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
-///
-/// ```
-/// use tower_wechat::{Error, TokenRefusal};
-///
-/// #[derive(Debug)]
-/// enum MyError { Wechat(Error), Other }
-///
-/// impl TokenRefusal for MyError {
-///     fn is_token_refused(&self) -> bool {
-///         matches!(self, MyError::Wechat(error) if error.is_token_refused())
-///     }
-/// }
-/// ```
-pub trait TokenRefusal {
-    /// Whether a new token may help.
-    fn is_token_refused(&self) -> bool;
-}
-
-impl TokenRefusal for Error {
-    fn is_token_refused(&self) -> bool {
-        self.kind() == ErrorKind::TokenRefused
     }
 }

@@ -153,7 +153,7 @@ impl WechatClientBuilder {
                 return Err(wrong(format!("{name} is zero: no call could succeed")));
             }
         }
-        let http = http_client(&hosts, self.connect_timeout)?;
+        let http = http_client(hosts.iter().any(Host::is_https), self.connect_timeout)?;
         let transport = Transport {
             http,
             hosts,
@@ -198,7 +198,7 @@ fn check_secret(secret: &AppSecret) -> Result<(), Error> {
 }
 
 /// Reads a base URL. What is wrong with one is told without its text, which may hold a password.
-fn base_url(name: &str, text: &str) -> Result<Url, Error> {
+pub(crate) fn base_url(name: &str, text: &str) -> Result<Url, Error> {
     let url = Url::parse(text.trim()).map_err(|why| {
         wrong(format!(
             "{name} is not a URL ({why}): set one such as {API_URL}"
@@ -223,7 +223,10 @@ fn base_url(name: &str, text: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
-fn http_client(hosts: &[Host], connect_timeout: Duration) -> Result<reqwest::Client, Error> {
+pub(crate) fn http_client(
+    https: bool,
+    connect_timeout: Duration,
+) -> Result<reqwest::Client, Error> {
     // The builder needs a provider even where no host speaks TLS, and panics without one.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing the race to another installer is as good as winning it.
@@ -238,7 +241,7 @@ fn http_client(hosts: &[Host], connect_timeout: Duration) -> Result<reqwest::Cli
         .retry(reqwest::retry::never())
         .referer(false)
         .no_proxy();
-    let builder = if hosts.iter().any(Host::is_https) {
+    let builder = if https {
         builder
     } else {
         // The system's certificates are read when the client is built, and a machine without any
@@ -255,7 +258,7 @@ fn http_client(hosts: &[Host], connect_timeout: Duration) -> Result<reqwest::Cli
 }
 
 /// The text of the error that began it all, which names neither URL nor secret.
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

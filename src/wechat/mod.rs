@@ -18,6 +18,7 @@ mod transport;
 mod user_info;
 
 pub use builder::WechatClientBuilder;
+pub(crate) use builder::{base_url, http_client, root_cause};
 pub use client::WechatClient;
 pub use grant::{AccountGrant, TicketGrant, UserGrant};
 pub use user_info::{Language, UserInfo};

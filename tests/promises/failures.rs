@@ -107,6 +107,11 @@ async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(rig: Rig) {
         text(&users.get(&id("oA")).await.unwrap()),
         rig.live_token("oA")
     );
+    // Its end is the end of the back-off too: the next failure is tried again soon.
+    rig.advance(Duration::from_secs(7_300));
+    rig.simulator
+        .inject(Fault::on(REFRESH).errcode(-1).times(1));
+    users.get(&id("oA")).await.unwrap();
 }
 
 async fn r5_an_operators_failure_rests_the_whole_account(rig: Rig) {

@@ -2,18 +2,32 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod demo_process;
+pub mod http_client;
 pub mod redis_server;
+pub mod scene;
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// A port that nobody listens on at the moment.
+/// A port that nobody listens on at the moment, and that this program has not been given before.
+///
+/// It lies below the ports that outgoing connections get: a crowd of clients of another test would
+/// otherwise take it before the server that it is for.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run side by side begin at different places.
+    let start = std::process::id().wrapping_mul(2_654_435_761) >> 16;
+    loop {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + ((start + step) % u32::from(PORTS)) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until something holds, and fails with `what` when it does not in time.

@@ -20,22 +20,32 @@ impl RedisServer {
 
     /// Options as on redis-server's command line.
     pub fn with_options(options: &[&str]) -> Self {
-        let port = super::free_port();
-        let folder = std::env::temp_dir().join(format!("tower-wechat-redis-{port}"));
-        std::fs::create_dir_all(&folder).unwrap();
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self {
-            child: None,
-            port,
-            folder,
-            options,
-        };
-        server.run();
-        server
+        // Somebody may take the port between its choice and its use: another one then.
+        for _ in 0..5 {
+            let port = super::free_port();
+            let folder = std::env::temp_dir().join(format!("tower-wechat-redis-{port}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            let mut server = Self {
+                child: None,
+                port,
+                folder,
+                options,
+            };
+            if server.answers() {
+                return server;
+            }
+        }
+        panic!("redis-server ends as soon as it starts, with {options:?}");
     }
 
     /// Starts the server again after [`kill`](Self::kill), on the same port.
     pub fn run(&mut self) {
+        assert!(self.answers(), "redis-server does not start again");
+    }
+
+    /// Starts the server. Answers whether it stays and answers, or ends at once.
+    fn answers(&mut self) -> bool {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .arg("--dir")
@@ -47,14 +57,20 @@ impl RedisServer {
             .unwrap_or_else(|error| {
                 panic!("redis-server does not start ({error}); `apt-get install redis-server` brings it")
             });
-        self.child = Some(child);
+        let child = self.child.insert(child);
         let give_up = Instant::now() + Duration::from_secs(10);
-        while self.try_connection().is_none() {
+        loop {
+            std::thread::sleep(Duration::from_millis(10));
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if connection_to(self.port).is_some() {
+                return true;
+            }
             assert!(
                 Instant::now() < give_up,
                 "redis-server is not ready within 10 s"
             );
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -66,21 +82,9 @@ impl RedisServer {
         self.port
     }
 
-    fn try_connection(&self) -> Option<Connection> {
-        let mut connection = Client::open(self.url()).ok()?.get_connection().ok()?;
-        // A server with a password answers too.
-        match redis::cmd("PING").query::<String>(&mut connection) {
-            Ok(_) => Some(connection),
-            Err(error) => error
-                .code()
-                .is_some_and(|code| code == "NOAUTH")
-                .then_some(connection),
-        }
-    }
-
     /// A plain connection, to look at what is stored.
     pub fn connection(&self) -> Connection {
-        self.try_connection().expect("redis-server answers")
+        connection_to(self.port).expect("redis-server answers")
     }
 
     /// How many commands of a kind the server has run: `INFO commandstats`.
@@ -121,5 +125,18 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn connection_to(port: u16) -> Option<Connection> {
+    let client = Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
+    let mut connection = client.get_connection().ok()?;
+    // A server with a password answers too.
+    match redis::cmd("PING").query::<String>(&mut connection) {
+        Ok(_) => Some(connection),
+        Err(error) => error
+            .code()
+            .is_some_and(|code| code == "NOAUTH")
+            .then_some(connection),
     }
 }

@@ -33,7 +33,8 @@ pub(super) fn decode(place: &Place, slot: &Slot, values: Vec<Value>) -> Stored {
     let cell = |at: usize| values.get(at).and_then(Option::as_deref);
     let readable = |at: usize, what: Result<(), Unreadable>| {
         if let Err(unreadable) = what {
-            warn_once(place, at, slot, cell(at).unwrap_or_default(), unreadable);
+            let key = place.cells.get(at).map_or("", |cell| cell.key.as_str());
+            warn_once(key, slot, cell(at).unwrap_or_default(), unreadable);
         }
     };
     match place.form {
@@ -153,11 +154,10 @@ fn life_of_token(record: &Record, now: Timestamp) -> Duration {
 }
 
 /// Warns of a value that cannot be read, once for each value: it is read again at every request.
-fn warn_once(place: &Place, at: usize, slot: &Slot, value: &[u8], unreadable: Unreadable) {
+pub(super) fn warn_once(key: &str, slot: &Slot, value: &[u8], unreadable: Unreadable) {
     static WARNED: LazyLock<(Cache<u64, ()>, RandomState)> =
         LazyLock::new(|| (Cache::new(1_000), RandomState::new()));
     let (warned, hasher) = &*WARNED;
-    let key = place.cells.get(at).map_or("", |cell| cell.key.as_str());
     let hash = hasher.hash_one((key, &slot.name.id, value));
     if warned.get(&hash).is_none() {
         warned.insert(hash, ());

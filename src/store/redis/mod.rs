@@ -2,6 +2,7 @@
 
 mod codec;
 mod connect;
+mod followed;
 mod guard;
 mod names;
 mod scripts;
@@ -16,6 +17,8 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
 
 use self::codec::{New, Value, decode, encode};
 pub use self::connect::RedisStoreBuilder;
+pub(crate) use self::followed::FollowedStore;
+pub use self::followed::FollowedToken;
 use self::guard::{Guard, millis};
 use self::names::Place;
 pub use self::names::{Layout, RedisNames};

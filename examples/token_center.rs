@@ -1,0 +1,170 @@
+//! A token center, ready to deploy: one service that talks to WeChat, so that others need not.
+//!
+//! `CENTER_TOKEN=a-long-random-secret cargo run --example token_center` runs with an in-process
+//! store and the simulator; with variables it becomes the real thing:
+//!
+//! | variable | meaning (default) |
+//! |---|---|
+//! | `CENTER_TOKEN` | bearer secret that clients show; several with commas, to rotate them (required) |
+//! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
+//! | `REDIS_URL`, `REDIS_LAYOUT` | unset: in-process store; `hashes` (default) or `keys` |
+//! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the simulator is started |
+//! | `WECHAT_API_URL` | base URL (`https://api.weixin.qq.com`) |
+//! | `WECHAT_TOKEN_MODE` | `stable` (default) or `plain` |
+//! | `JSSDK_HOSTS` | hosts whose pages are signed, with commas (`localhost:*,127.0.0.1:*`) |
+//! | `CACHE_TTL_SECS` | how long the store's answer is believed (60) |
+//!
+//! The routes of `tower_wechat::TokenCenter` lie at `/` and below `/center`; `GET /healthz` needs
+//! no bearer. The first line on stdout is `listening on http://ADDR`. SIGTERM: what runs is
+//! finished, then it exits with 0.
+
+use std::env;
+use std::error::Error;
+use std::future::IntoFuture;
+use std::io::Write;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    AccountTokens, Layout, MemoryStore, RedisStore, Tickets, TokenCenter, TokenMode, WechatClient,
+};
+
+/// How long requests and renewals that run at the end are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn Error>;
+
+#[tokio::main]
+async fn main() {
+    let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    if let Err(error) = run().await {
+        eprintln!("token_center: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run() -> Result<(), Failure> {
+    let secrets = set("CENTER_TOKEN").ok_or(
+        "set CENTER_TOKEN to a long random secret: whoever shows it gets the account's token",
+    )?;
+    let hosts = set("JSSDK_HOSTS").unwrap_or_else(|| "localhost:*,127.0.0.1:*".to_owned());
+    let (wechat, _simulator) = wechat().await?;
+    let accounts = accounts(wechat).await?;
+    let tickets = Tickets::new(&accounts, listed(&hosts))?;
+    let center = TokenCenter::new(accounts.clone(), listed(&secrets))?.tickets(tickets.clone());
+
+    let listen = set("LISTEN").unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(&listen)
+        .await
+        .map_err(|error| format!("cannot listen on LISTEN={listen}: {error}"))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    // A WeChat that does not answer must not keep the service down: tokens that lie in Redis can
+    // be handed out, and the rest comes when it comes.
+    if let Err(error) = tickets.warm().await {
+        tracing::warn!(%error, "started without a token or a ticket; they are tried for");
+    }
+    let healthy = accounts.clone();
+    let health = async move || match healthy.health().await {
+        Ok(()) => (StatusCode::OK, "ok"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "no token"),
+    };
+    let app = Router::new()
+        .route("/healthz", get(health))
+        .nest_service("/center", center.clone())
+        .fallback_service(center);
+
+    println!("listening on http://{}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+
+    let (stop, stopping) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        let _ = stopping.await;
+    });
+    let server = tokio::spawn(server.into_future());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = stop.send(());
+    let _ = tokio::time::timeout(PATIENCE, server).await;
+    tickets.shutdown(PATIENCE).await;
+    accounts.shutdown(PATIENCE).await;
+    Ok(())
+}
+
+/// The client of WeChat, and the simulator behind it where no account is configured.
+async fn wechat() -> Result<(WechatClient, Option<Simulator>), Failure> {
+    let (builder, simulator) = match (set("WECHAT_APPID"), set("WECHAT_SECRET")) {
+        (Some(app_id), Some(secret)) => (WechatClient::builder(app_id, secret), None),
+        (None, None) => {
+            let sim = Simulator::start().await?;
+            tracing::info!(
+                url = sim.url(),
+                "WECHAT_APPID is not set: a simulator is WeChat"
+            );
+            let builder = WechatClient::builder(sim.app_id(), sim.app_secret()).api_url(sim.url());
+            (builder, Some(sim))
+        }
+        _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
+    };
+    let builder = match set("WECHAT_API_URL") {
+        Some(url) => builder.api_url(url),
+        None => builder,
+    };
+    Ok((builder.build()?, simulator))
+}
+
+async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
+    let builder = match set("REDIS_URL") {
+        None => AccountTokens::builder(wechat, MemoryStore::new()),
+        Some(url) => {
+            let layout = match set("REDIS_LAYOUT").as_deref() {
+                None | Some("hashes") => Layout::Hashes,
+                Some("keys") => Layout::Keys,
+                Some(other) => {
+                    return Err(format!("REDIS_LAYOUT={other} is neither hashes nor keys").into());
+                }
+            };
+            let store = RedisStore::builder(&url).layout(layout).connect().await?;
+            AccountTokens::builder(wechat, store)
+        }
+    };
+    let mode = match set("WECHAT_TOKEN_MODE").as_deref() {
+        None | Some("stable") => TokenMode::Stable,
+        Some("plain") => TokenMode::Plain,
+        Some(other) => {
+            return Err(format!("WECHAT_TOKEN_MODE={other} is neither stable nor plain").into());
+        }
+    };
+    let ttl = set("CACHE_TTL_SECS").unwrap_or_else(|| "60".to_owned());
+    let ttl = ttl
+        .parse()
+        .map_err(|_| format!("CACHE_TTL_SECS={ttl} is not a whole number of seconds"))?;
+    Ok(builder
+        .mode(mode)
+        .cache_ttl(Duration::from_secs(ttl))
+        .build())
+}
+
+/// A variable that is set to something.
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The parts of a list with commas.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+}

@@ -1,0 +1,253 @@
+//! The client of a token center, in WeChat's stead.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response};
+use serde::Deserialize;
+
+use super::source::account_record;
+use crate::clock::{Clock, Timestamp};
+use crate::credential::{AccessToken, AppId, BearerSecret, Lifetime, Record};
+use crate::error::{Error, ErrorKind};
+use crate::keeper::{Failure, Source};
+use crate::store::BoxFuture;
+use crate::wechat::{AccountGrant, TicketGrant, base_url, http_client, root_cause};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longer than a center lets its own callers wait (5 s), shorter than a lease.
+const TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The largest reply that is read.
+const MAX_REPLY_BYTES: usize = 64 * 1024;
+
+/// How much of a center's words an error shows, in characters.
+const MAX_MESSAGE_CHARS: usize = 300;
+
+/// A center that refuses us or makes no sense is not asked again for this long.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// A token center to ask instead of WeChat, so that a fleet runs with one process that knows the
+/// AppSecret: see [`AccountTokens::from_center`](super::AccountTokens::from_center) and
+/// [`TokenCenter`](crate::TokenCenter).
+///
+/// ```
+/// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterSource};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let center = TokenCenterSource::new("wx0123456789abcdef", "http://center.internal:3000/center", "secret")?;
+/// let accounts = AccountTokens::from_center(center, MemoryStore::new());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct TokenCenterSource(Arc<Inner>);
+
+struct Inner {
+    app_id: AppId,
+    /// Ends without a slash.
+    base: String,
+    bearer: BearerSecret,
+    http: reqwest::Client,
+}
+
+impl TokenCenterSource {
+    /// The center of the account `app_id` whose routes lie below `url`, such as
+    /// `http://center.internal:3000/center`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for an AppID, a URL or a bearer secret that cannot be right.
+    pub fn new(
+        app_id: impl AsRef<str>,
+        url: impl AsRef<str>,
+        bearer: impl Into<BearerSecret>,
+    ) -> Result<Self, Error> {
+        let wrong = |why: String| Error::new(ErrorKind::Configuration, why);
+        let app_id = AppId::new(app_id)
+            .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
+        let bearer = bearer.into();
+        bearer.check().map_err(|why| wrong(why.to_owned()))?;
+        let base = base_url("the token center's URL", url.as_ref())?;
+        Ok(Self(Arc::new(Inner {
+            app_id,
+            http: http_client(base.scheme() == "https", CONNECT_TIMEOUT)?,
+            base: base.as_str().trim_end_matches('/').to_owned(),
+            bearer,
+        })))
+    }
+
+    /// The account whose token the center keeps.
+    pub fn app_id(&self) -> &AppId {
+        &self.0.app_id
+    }
+
+    /// The center's current token.
+    async fn access_token(&self) -> Result<AccountGrant, Failure> {
+        let url = format!("{}/access_token", self.0.base);
+        let reply: TokenReply = self.ask(self.0.http.get(url)).await?;
+        Ok(AccountGrant::new(
+            reply.access_token,
+            Some(reply.expires_in),
+        ))
+    }
+
+    /// The center's current token, renewed if it is the refused one.
+    async fn successor_of(&self, refused: &AccessToken) -> Result<AccountGrant, Failure> {
+        let url = format!("{}/access_token/invalid", self.0.base);
+        let body = serde_json::json!({ "access_token": refused.expose() }).to_string();
+        let request = self
+            .0
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, "application/json");
+        let reply: TokenReply = self.ask(request.body(body)).await?;
+        Ok(AccountGrant::new(
+            reply.access_token,
+            Some(reply.expires_in),
+        ))
+    }
+
+    /// The center's current ticket.
+    pub(crate) async fn jsapi_ticket(&self) -> Result<TicketGrant, Failure> {
+        let url = format!("{}/jsapi_ticket", self.0.base);
+        let reply: TicketReply = self.ask(self.0.http.get(url)).await?;
+        Ok(TicketGrant::new(reply.ticket, Some(reply.expires_in)))
+    }
+
+    async fn ask<T: for<'de> Deserialize<'de>>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Failure> {
+        let bearer = zeroize::Zeroizing::new(format!("Bearer {}", self.0.bearer.expose()));
+        let request = request
+            .header(AUTHORIZATION, bearer.as_str())
+            .timeout(TIMEOUT);
+        let away = |error: reqwest::Error| {
+            let why = root_cause(&error.without_url());
+            unavailable(format!("the token center does not answer ({why})"))
+        };
+        let mut response = request.send().await.map_err(away)?;
+        let mut body = zeroize::Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(away)? {
+            if body.len() + chunk.len() > MAX_REPLY_BYTES {
+                return Err(nonsense(response.status()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if response.status().is_success() {
+            return serde_json::from_slice(&body).map_err(|_| nonsense(response.status()));
+        }
+        Err(refusal(&response, &body))
+    }
+}
+
+/// What a center's error means to us. Its operator is told where the cause is; here that is a
+/// failure that may pass. Only a bearer that is refused is for our own operator.
+fn refusal(response: &Response, body: &[u8]) -> Failure {
+    let status = response.status();
+    if status == StatusCode::UNAUTHORIZED {
+        let message = "the token center refuses our bearer secret: set one that it accepts";
+        return Failure::Operator(Error::new(ErrorKind::WechatConfig, message));
+    }
+    let Ok(told) = serde_json::from_slice::<ErrorReply>(body) else {
+        return nonsense(status);
+    };
+    let message: String = told
+        .message
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(MAX_MESSAGE_CHARS)
+        .collect();
+    let kind = match told.error.as_str() {
+        "wechat_config" => ErrorKind::WechatConfig,
+        "store_unavailable" => ErrorKind::StoreUnavailable,
+        _ => ErrorKind::WechatUnavailable,
+    };
+    let asked = response.headers().get(RETRY_AFTER);
+    let asked = asked.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    let wait = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Duration::from_secs(asked.unwrap_or(1)),
+        _ => REFUSED_PAUSE,
+    };
+    let error = Error::new(kind, format!("the token center says: {message}"));
+    Failure::Transient(error.with_retry_after(wait.min(REFUSED_PAUSE)))
+}
+
+fn nonsense(status: StatusCode) -> Failure {
+    unavailable(format!(
+        "the token center's answer makes no sense (HTTP {}): is the URL that of its routes?",
+        status.as_u16()
+    ))
+}
+
+fn unavailable(message: String) -> Failure {
+    Failure::Transient(Error::new(ErrorKind::WechatUnavailable, message))
+}
+
+#[derive(Deserialize)]
+struct TokenReply {
+    access_token: String,
+    expires_in: i64,
+}
+
+#[derive(Deserialize)]
+struct TicketReply {
+    ticket: String,
+    expires_in: i64,
+}
+
+#[derive(Deserialize)]
+struct ErrorReply {
+    error: String,
+    message: String,
+}
+
+/// Asks a center. The center renews ahead and may have to replace its token at any time, so it is
+/// asked again after `poll`, long before the token's own time comes; WeChat recommends a minute.
+pub(super) struct CenterSource {
+    pub(super) center: TokenCenterSource,
+    pub(super) clock: Clock,
+    pub(super) margin: Duration,
+    pub(super) poll: Duration,
+}
+
+impl Source for CenterSource {
+    fn can_renew(&self, _record: &Record) -> bool {
+        true
+    }
+
+    fn renew<'a>(
+        &'a self,
+        _record: &'a Record,
+        refused: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, Failure>> {
+        Box::pin(async move {
+            let grant = match refused {
+                Some(refused) => self.center.successor_of(refused).await?,
+                None => self.center.access_token().await?,
+            };
+            let lifetime = self.lifetime(grant.expires_in, self.clock.now());
+            Ok(account_record(grant.access_token, lifetime))
+        })
+    }
+}
+
+impl CenterSource {
+    fn lifetime(&self, expires_in: Option<i64>, now: Timestamp) -> Lifetime {
+        let whole = Lifetime::granted(now, expires_in, self.margin);
+        let renew_at = whole.renew_at().min(now.after(self.poll));
+        Lifetime::stored(renew_at, Some(whole.expires_at()), self.margin)
+    }
+}
+
+impl fmt::Debug for TokenCenterSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCenterSource")
+            .field("app_id", &self.0.app_id)
+            .field("url", &self.0.base)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,272 @@
+//! The account's own token: the second face of the engine.
+
+mod budget;
+mod builder;
+mod center;
+#[cfg(feature = "redis")]
+mod followed;
+mod source;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::AccountTokensBuilder;
+pub use self::center::TokenCenterSource;
+pub(crate) use self::source::{account_record, sorted};
+pub use self::token::AccountToken;
+use crate::clock::Clock;
+use crate::credential::{AccessToken, AppId};
+use crate::error::{Error, TokenRefusal};
+use crate::keeper::{Ahead, Held, Keeper};
+use crate::store::Store;
+#[cfg(feature = "redis")]
+use crate::store::{FollowedToken, RedisStore};
+use crate::wechat::WechatClient;
+
+/// An account has one token of its kind: there is nobody to name.
+const ACCOUNT: &str = "";
+
+/// Which of WeChat's two calls the account's token comes from. Their tokens know nothing of each
+/// other, so all services of an account that share a store must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum TokenMode {
+    /// `cgi-bin/stable_token`: WeChat repeats the current token until its last five minutes, so
+    /// services that do not share a store do not destroy each other's.
+    #[default]
+    Stable,
+    /// `cgi-bin/token`: each call makes a new token, and the one before lives on for five minutes;
+    /// some 2,000 calls a day.
+    Plain,
+}
+
+/// The account's interface access token (`cgi-bin`), which all API calls in the account's name
+/// carry: kept in a store that all processes share, renewed ahead of time and by one process only,
+/// held in memory in between.
+///
+/// It is the token that processes destroy for each other, and that costs quota. Here it is fetched
+/// once for all, and no request waits at rollover: a task of each process that has asked for the
+/// token looks ahead, be it idle or busy. The task ends with [`shutdown`](Self::shutdown) or with
+/// the last clone.
+///
+/// Clones are cheap and share everything.
+///
+/// ```no_run
+/// use tower_wechat::{AccountTokens, Error, RedisStore, WechatClient};
+///
+/// # async fn run() -> Result<(), Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "the AppSecret")?;
+/// let store = RedisStore::connect("redis://127.0.0.1/").await?;
+/// let accounts = AccountTokens::new(wechat.clone(), store);
+/// if let Err(error) = accounts.warm().await {
+///     eprintln!("started without a token: {error}");
+/// }
+///
+/// // Any call of WeChat's API, healed once if WeChat refuses the token:
+/// let follower: serde_json::Value = accounts
+///     .with_token(async |token| {
+///         let query = [("openid", "oUser")];
+///         wechat.get_json("cgi-bin/user/info", token.access_token(), &query).await
+///     })
+///     .await?;
+/// # let _ = follower;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AccountTokens(Arc<Inner>);
+
+struct Inner {
+    keeper: Keeper,
+    origin: Origin,
+    store: Arc<dyn Store>,
+    ahead: Ahead,
+}
+
+/// Where the account's credentials come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Origin {
+    /// From WeChat.
+    Wechat(WechatClient),
+    /// From a token center.
+    Center(TokenCenterSource),
+    /// The token lies in Redis, where another system keeps it; all else comes from WeChat.
+    #[cfg(feature = "redis")]
+    Followed(WechatClient, RedisStore, FollowedToken),
+}
+
+impl AccountTokens {
+    /// The token of the client's account, kept in `store`, from `cgi-bin/stable_token` and with
+    /// the usual times.
+    pub fn new(wechat: WechatClient, store: impl Store) -> Self {
+        Self::builder(wechat, store).build()
+    }
+
+    /// The same with other settings.
+    pub fn builder(wechat: WechatClient, store: impl Store) -> AccountTokensBuilder {
+        AccountTokensBuilder::new(Origin::Wechat(wechat), Arc::new(store))
+    }
+
+    /// The token that a token center keeps: this process never asks WeChat for it, and needs no
+    /// AppSecret. The center is asked again every [`cache_ttl`](AccountTokensBuilder::cache_ttl)
+    /// (60 seconds), ahead of need; while it does not answer, the token serves until it dies.
+    ///
+    /// `store` is this process's own or that of its group. The center's own Redis is no place for
+    /// it: who reaches that needs no center.
+    pub fn from_center(center: TokenCenterSource, store: impl Store) -> Self {
+        Self::center_builder(center, store).build()
+    }
+
+    /// The same with other settings; those that concern WeChat's calls do nothing.
+    pub fn center_builder(center: TokenCenterSource, store: impl Store) -> AccountTokensBuilder {
+        AccountTokensBuilder::new(Origin::Center(center), Arc::new(store))
+    }
+
+    /// The token that another system keeps in Redis: it is read and never fetched, renewed or
+    /// written. While a service in another language still owns the account's token, this is how
+    /// both use one. A value that cannot be read counts as missing and is told in the log.
+    ///
+    /// The client is for the ticket, which this crate keeps itself, in `store`.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn follow(wechat: WechatClient, store: RedisStore, token: FollowedToken) -> Self {
+        Self::follower_builder(wechat, store, token).build()
+    }
+
+    /// The same with other settings; those that concern WeChat's calls do nothing.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn follower_builder(
+        wechat: WechatClient,
+        store: RedisStore,
+        token: FollowedToken,
+    ) -> AccountTokensBuilder {
+        let origin = Origin::Followed(wechat, store.clone(), token);
+        AccountTokensBuilder::new(origin, Arc::new(store))
+    }
+
+    /// The account whose token this is.
+    pub fn app_id(&self) -> &AppId {
+        self.0.keeper.app()
+    }
+
+    /// Fetches the token, so that the first request finds it, and starts the task that looks
+    /// ahead. Call it at start-up. It ends within the time set by
+    /// [`AccountTokensBuilder::wait`] (5 seconds), and whatever it answers, the process may go on:
+    /// the task keeps trying.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn warm(&self) -> Result<(), Error> {
+        self.get().await.map(drop)
+    }
+
+    /// A usable token: from memory, else from the store, renewed if it must be.
+    ///
+    /// A token that is due for renewal but not expired is handed out at once and renewed in the
+    /// background (R4). The renewal goes on when the caller stops waiting (R3).
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable),
+    /// [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable),
+    /// [`ErrorKind::WechatConfig`](crate::ErrorKind::WechatConfig): none is at hand, and the store
+    /// or WeChat fails or refuses the account. At the latest after the time set by
+    /// [`AccountTokensBuilder::wait`] (5 seconds).
+    pub async fn get(&self) -> Result<AccountToken, Error> {
+        if let Some(token) = self.cached() {
+            return Ok(token);
+        }
+        self.0.ahead.start(&self.0.keeper, ACCOUNT);
+        self.0
+            .keeper
+            .get(ACCOUNT)
+            .await
+            .map(|held| self.token(held))
+    }
+
+    /// The token, if this process holds one that needs no thought. Never waits.
+    #[inline]
+    pub fn cached(&self) -> Option<AccountToken> {
+        self.0.keeper.cached(ACCOUNT).map(|held| self.token(held))
+    }
+
+    /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
+    /// answers with the current token.
+    ///
+    /// The token is renewed only if `refused` is still the current one: a thousand reports of one
+    /// token cause one renewal (R6). Under [`TokenMode::Stable`] WeChat's normal mode is asked
+    /// first, and a new token is forced only where that repeats the refused one, at least 30
+    /// seconds after the last time and less than 20 times a day. So the answer may be the refused
+    /// token still.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn report_refused(&self, refused: &AccessToken) -> Result<AccountToken, Error> {
+        let current = self.0.keeper.report_refused(ACCOUNT, refused).await;
+        current.map(|held| self.token(held))
+    }
+
+    /// Runs a call with the token. If WeChat refuses the token, it is reported, and the call runs
+    /// once more with its successor; never a third time (R6).
+    ///
+    /// # Errors
+    /// Those of [`get`](Self::get), turned into the call's error type, and the call's own.
+    pub async fn with_token<T, E, F, Fut>(&self, mut call: F) -> Result<T, E>
+    where
+        F: FnMut(AccountToken) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: TokenRefusal + From<Error>,
+    {
+        self.0.ahead.start(&self.0.keeper, ACCOUNT);
+        let call = |held| call(self.token(held));
+        self.0.keeper.with_credential(ACCOUNT, call).await
+    }
+
+    /// Whether the store answers and a usable token is at hand or can be had.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn health(&self) -> Result<(), Error> {
+        self.0.keeper.store().ping().await?;
+        self.get().await.map(drop)
+    }
+
+    /// Ends the task that looks ahead, and waits for a renewal that is under way, for at most
+    /// `patience`, so that what WeChat has granted reaches the store before the process ends (R3).
+    /// Call it after the server has stopped taking requests. Answers whether all has ended.
+    pub async fn shutdown(&self, patience: Duration) -> bool {
+        self.0.ahead.stop();
+        self.0.keeper.shutdown(patience).await
+    }
+
+    fn token(&self, held: Held) -> AccountToken {
+        AccountToken::new(held, self.clock())
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.0.keeper.clock()
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.0.keeper
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+
+    /// The store that may be written to.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+}
+
+impl fmt::Debug for AccountTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountTokens")
+            .field("keeper", &self.0.keeper)
+            .field("origin", &self.0.origin)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,53 @@
+//! The account's token as callers see it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::credential::{AccessToken, Lifetime};
+use crate::keeper::Held;
+
+/// The account's access token of this moment. Cheap to clone.
+///
+/// ```
+/// # async fn run(accounts: &tower_wechat::AccountTokens) -> Result<(), tower_wechat::Error> {
+/// let token = accounts.get().await?;
+/// println!("{} for {:?}", token.access_token().fingerprint(), token.expires_in());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AccountToken {
+    held: Held,
+    clock: Clock,
+}
+
+impl AccountToken {
+    #[inline]
+    pub(super) fn new(held: Held, clock: &Clock) -> Self {
+        let clock = clock.clone();
+        Self { held, clock }
+    }
+
+    /// The secret that calls to WeChat carry.
+    pub fn access_token(&self) -> &AccessToken {
+        self.held.secret()
+    }
+
+    /// When the token is due for renewal and when it dies.
+    pub fn lifetime(&self) -> Lifetime {
+        self.held.lifetime()
+    }
+
+    /// How long it is from now until the token dies.
+    pub fn expires_in(&self) -> Duration {
+        self.clock.now().until(self.lifetime().expires_at())
+    }
+}
+
+impl fmt::Debug for AccountToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountToken")
+            .field("lifetime", &self.lifetime())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,186 @@
+//! Who may ask: bearer secrets, compared in constant time.
+
+use std::sync::{PoisonError, RwLock};
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::clock::Timestamp;
+use crate::credential::BearerSecret;
+use crate::error::{Error, ErrorKind};
+
+/// The secrets that are accepted, as digests: those have one length, so that a comparison tells
+/// nothing of the secret's either.
+pub(super) struct Bearers(RwLock<Vec<Accepted>>);
+
+#[derive(Clone, Copy)]
+struct Accepted {
+    digest: [u8; 32],
+    until: Option<Timestamp>,
+}
+
+impl Bearers {
+    pub(super) fn new(secrets: impl Iterator<Item = BearerSecret>) -> Result<Self, Error> {
+        Ok(Self(RwLock::new(accepted(secrets)?)))
+    }
+
+    pub(super) fn replace(&self, secrets: impl Iterator<Item = BearerSecret>) -> Result<(), Error> {
+        let accepted = accepted(secrets)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = accepted;
+        Ok(())
+    }
+
+    pub(super) fn accept_until(
+        &self,
+        secret: &BearerSecret,
+        until: Timestamp,
+    ) -> Result<(), Error> {
+        let one = Accepted {
+            until: Some(until),
+            ..one(secret)?
+        };
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.push(one);
+        Ok(())
+    }
+
+    /// Whether a request proves itself. Looks at every secret, whichever is right.
+    pub(super) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> bool {
+        let Some(offered) = offered(headers) else {
+            return false;
+        };
+        let digest = digest(offered);
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().fold(false, |admitted, one| {
+            let right = bool::from(one.digest.ct_eq(&digest));
+            admitted | (right & one.until.is_none_or(|until| now < until))
+        })
+    }
+}
+
+fn accepted(secrets: impl Iterator<Item = BearerSecret>) -> Result<Vec<Accepted>, Error> {
+    let all: Vec<_> = secrets
+        .map(|secret| one(&secret))
+        .collect::<Result<_, _>>()?;
+    if all.is_empty() {
+        let message = "the token center has no bearer secret: set at least one, long and random";
+        return Err(Error::new(ErrorKind::Configuration, message));
+    }
+    Ok(all)
+}
+
+fn one(secret: &BearerSecret) -> Result<Accepted, Error> {
+    secret
+        .check()
+        .map_err(|why| Error::new(ErrorKind::Configuration, why))?;
+    Ok(Accepted {
+        digest: digest(secret.expose().as_bytes()),
+        until: None,
+    })
+}
+
+fn digest(text: &[u8]) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+/// The secret of the one `Authorization: Bearer` header. Two headers are an attempt to make two
+/// readers see two secrets.
+fn offered(headers: &HeaderMap) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let (scheme, secret) = value.as_bytes().split_at_checked(SCHEME.len())?;
+    scheme
+        .eq_ignore_ascii_case(SCHEME)
+        .then(|| secret.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn bearers() -> Bearers {
+        Bearers::new(
+            ["first-secret", "second-secret"]
+                .map(BearerSecret::from)
+                .into_iter(),
+        )
+        .unwrap()
+    }
+
+    fn admits(bearers: &Bearers, header: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
+        bearers.admit(&headers, Timestamp::from_millis(1_000))
+    }
+
+    #[test]
+    fn any_of_the_secrets_opens_and_nothing_else() {
+        let bearers = bearers();
+        for right in [
+            "Bearer first-secret",
+            "bearer second-secret",
+            "BEARER  first-secret",
+        ] {
+            assert!(admits(&bearers, right), "{right}");
+        }
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "first-secret",
+            "Basic first-secret",
+            "Bearer first-secre",
+            "Bearer first-secret2",
+            "Bearer first-secret second-secret",
+            "Bearerfirst-secret",
+            "Bearer FIRST-SECRET",
+        ] {
+            assert!(!admits(&bearers, wrong), "{wrong}");
+        }
+        assert!(!bearers.admit(&HeaderMap::new(), Timestamp::from_millis(0)));
+        let mut two = HeaderMap::new();
+        two.append(
+            AUTHORIZATION,
+            HeaderValue::from_static("Bearer first-secret"),
+        );
+        two.append(
+            AUTHORIZATION,
+            HeaderValue::from_static("Bearer first-secret"),
+        );
+        assert!(!bearers.admit(&two, Timestamp::from_millis(0)));
+    }
+
+    #[test]
+    fn secrets_rotate_and_expire() {
+        let bearers = bearers();
+        let until = Timestamp::from_millis(2_000);
+        bearers.accept_until(&"third".into(), until).unwrap();
+        assert!(admits(&bearers, "Bearer third"));
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer third"));
+        assert!(!bearers.admit(&headers, until));
+        bearers
+            .replace([BearerSecret::from("fourth")].into_iter())
+            .unwrap();
+        assert!(!admits(&bearers, "Bearer first-secret"));
+        assert!(admits(&bearers, "Bearer fourth"));
+        assert!(bearers.replace(std::iter::empty()).is_err());
+        assert!(
+            bearers
+                .replace([BearerSecret::from("")].into_iter())
+                .is_err()
+        );
+        assert!(
+            bearers
+                .replace([BearerSecret::from("a b")].into_iter())
+                .is_err()
+        );
+        assert!(admits(&bearers, "Bearer fourth"));
+    }
+}

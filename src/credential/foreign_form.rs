@@ -1,0 +1,215 @@
+//! How other SDKs write an account token into Redis. Forms as read in their public sources; where
+//! each comes from is said on [`FollowedToken`](crate::FollowedToken).
+
+use serde_json::Value;
+
+use super::AccessToken;
+use super::stored_text::{Unreadable, text};
+
+/// WeChat advises to keep 512 characters for a token.
+const MAX_TOKEN_BYTES: usize = 2_048;
+
+/// A form of writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForeignForm {
+    /// The token and nothing else.
+    Raw,
+    /// `"TOKEN"`.
+    JsonString,
+    /// Either of the two.
+    Text,
+    /// `{"access_token": "TOKEN", …}`.
+    JsonObject,
+    /// What PHP's `serialize` makes of a string, or of an array with an `access_token`.
+    Php,
+}
+
+/// Reads a token. What cannot be one is a miss.
+pub(crate) fn read_token(value: &[u8], form: ForeignForm) -> Result<AccessToken, Unreadable> {
+    let form = match form {
+        ForeignForm::Text if value.starts_with(b"\"") => ForeignForm::JsonString,
+        form => form,
+    };
+    let token = match form {
+        ForeignForm::Raw | ForeignForm::Text => text(value)?.to_owned(),
+        ForeignForm::JsonString => match json(value)? {
+            Value::String(token) => token,
+            _ => return Err(Unreadable::UnknownForm),
+        },
+        ForeignForm::JsonObject => match json(value)?.get("access_token") {
+            Some(Value::String(token)) => token.clone(),
+            _ => return Err(Unreadable::UnknownForm),
+        },
+        ForeignForm::Php => php_token(value)?,
+    };
+    if token.is_empty() {
+        return Err(Unreadable::EmptyToken);
+    }
+    // A token of WeChat's has letters, digits, '_' and '-'. Quotes and braces say that the value
+    // is of another form.
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'{' | b'}' | b'\\');
+    if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(plain) {
+        return Err(Unreadable::UnknownForm);
+    }
+    Ok(AccessToken::from(token))
+}
+
+/// Reads a JSON number of seconds since the Unix epoch, as wechatpy writes an expiry.
+pub(crate) fn read_seconds(value: &[u8]) -> Result<i64, Unreadable> {
+    match json(value)? {
+        Value::Number(seconds) => seconds.as_i64().ok_or(Unreadable::BadTime),
+        _ => Err(Unreadable::BadTime),
+    }
+}
+
+fn json(value: &[u8]) -> Result<Value, Unreadable> {
+    serde_json::from_slice(value).map_err(|_| Unreadable::UnknownForm)
+}
+
+/// A value of PHP's `serialize`, of the few kinds that occur here.
+enum Php<'a> {
+    Text(&'a [u8]),
+    Other,
+}
+
+fn php_token(value: &[u8]) -> Result<String, Unreadable> {
+    let mut rest = value;
+    let token = if value.starts_with(b"a:") {
+        php_array_field(&mut rest, b"access_token")
+    } else {
+        match php_scalar(&mut rest) {
+            Some(Php::Text(token)) => Some(token),
+            _ => None,
+        }
+    };
+    match token {
+        Some(token) if rest.is_empty() => text(token).map(str::to_owned),
+        _ => Err(Unreadable::UnknownForm),
+    }
+}
+
+/// `a:2:{s:12:"access_token";s:3:"abc";s:10:"expires_in";i:7200;}`, flat.
+fn php_array_field<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    eat(rest, b"a:")?;
+    let count = number_until(rest, b':')?;
+    eat(rest, b"{")?;
+    let mut found = None;
+    for _ in 0..count {
+        let key = php_scalar(rest)?;
+        let value = php_scalar(rest)?;
+        if let (Php::Text(key), Php::Text(value)) = (key, value)
+            && key == name
+        {
+            found = Some(value);
+        }
+    }
+    eat(rest, b"}")?;
+    found
+}
+
+/// `s:3:"abc";`, `i:7200;`, `d:7200.5;`, `b:1;` or `N;`.
+fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<Php<'a>> {
+    if eat(rest, b"s:").is_some() {
+        let length = number_until(rest, b':')?;
+        eat(rest, b"\"")?;
+        let (text, after) = rest.split_at_checked(length)?;
+        *rest = after;
+        eat(rest, b"\";")?;
+        return Some(Php::Text(text));
+    }
+    let end = rest.iter().position(|byte| *byte == b';')?;
+    let (value, after) = rest.split_at_checked(end + 1)?;
+    let known = value == b"N;" || value.get(1) == Some(&b':') && b"idb".contains(value.first()?);
+    *rest = after;
+    known.then_some(Php::Other)
+}
+
+fn eat(rest: &mut &[u8], prefix: &[u8]) -> Option<()> {
+    *rest = rest.strip_prefix(prefix)?;
+    Some(())
+}
+
+fn number_until(rest: &mut &[u8], end: u8) -> Option<usize> {
+    let at = rest.iter().position(|byte| *byte == end)?;
+    let (digits, after) = rest.split_at_checked(at)?;
+    *rest = after.get(1..)?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(value: &str, form: ForeignForm) -> Option<String> {
+        read_token(value.as_bytes(), form)
+            .ok()
+            .map(|token| token.expose().to_owned())
+    }
+
+    #[test]
+    fn each_form_is_read() {
+        let token = Some("83_aB-c".to_owned());
+        assert_eq!(read("83_aB-c", ForeignForm::Raw), token);
+        assert_eq!(read("\"83_aB-c\"", ForeignForm::JsonString), token);
+        assert_eq!(read("83_aB-c", ForeignForm::Text), token);
+        assert_eq!(read("\"83_aB-c\"", ForeignForm::Text), token);
+        let object = r#"{"access_token":"83_aB-c","expires_in":7200}"#;
+        assert_eq!(read(object, ForeignForm::JsonObject), token);
+        assert_eq!(read(r#"s:7:"83_aB-c";"#, ForeignForm::Php), token);
+        let array = r#"a:2:{s:12:"access_token";s:7:"83_aB-c";s:10:"expires_in";i:7200;}"#;
+        assert_eq!(read(array, ForeignForm::Php), token);
+        let array = r#"a:3:{i:0;N;s:10:"expires_in";d:7200.5;s:12:"access_token";s:7:"83_aB-c";}"#;
+        assert_eq!(read(array, ForeignForm::Php), token);
+        assert_eq!(read_seconds(b"1700000000"), Ok(1_700_000_000));
+    }
+
+    #[test]
+    fn garbage_and_other_forms_are_a_miss() {
+        use ForeignForm::{JsonObject, JsonString, Php, Raw};
+        for (value, forms) in [
+            ("", &[Raw, JsonString, JsonObject, Php][..]),
+            ("\"83_a\"", &[Raw, JsonObject, Php]),
+            (r#"{"access_token":"83_a"}"#, &[Raw, JsonString, Php]),
+            (r#"s:4:"83_a";"#, &[Raw, JsonString, JsonObject]),
+            ("83 a", &[Raw]),
+            ("83_\u{e9}", &[Raw]),
+            (r#"{"access_token":7}"#, &[JsonObject]),
+            ("{", &[JsonObject, JsonString]),
+            (r#"s:5:"83_a";"#, &[Php]),
+            (r#"s:3:"83_a";"#, &[Php]),
+            (r#"s:99999999999999999999:"83_a";"#, &[Php]),
+            (r#"s:4:"83_a";s:4:"83_a";"#, &[Php]),
+            (r#"a:1:{s:12:"access_token";s:4:"83_a";"#, &[Php]),
+            (r#"a:9999999999:{s:12:"access_token";s:4:"83_a";}"#, &[Php]),
+            (r#"O:8:"stdClass":0:{}"#, &[Php]),
+            (r#"s:0:"";"#, &[Php]),
+        ] {
+            for form in forms {
+                assert_eq!(read(value, *form), None, "{value} as {form:?}");
+            }
+        }
+        assert!(read_token(b"\xac\xed\x00\x05t\x00\x0483_a", ForeignForm::Raw).is_err());
+        assert!(read_seconds(b"\"soon\"").is_err() && read_seconds(b"1e999").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_is_a_token_or_a_miss(bytes: Vec<u8>, text in "[asid:;{}\"0-9_.a-c]{0,40}") {
+            use ForeignForm::{JsonObject, JsonString, Php, Raw};
+            for form in [Raw, JsonString, JsonObject, Php] {
+                let _ = read_token(&bytes, form);
+                let _ = read_token(text.as_bytes(), form);
+            }
+            let _ = read_seconds(&bytes);
+        }
+
+        #[test]
+        fn every_php_string_reads_back(token in "[A-Za-z0-9_-]{1,200}") {
+            let written = format!("s:{}:\"{token}\";", token.len());
+            prop_assert_eq!(read(&written, ForeignForm::Php), Some(token));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The JS-SDK signature: pure, equal to WeChat's to the byte.
+//!
+//! A page that calls the JS-SDK hands `wx.config` a signature over its own URL, made with the
+//! account's `jsapi_ticket` (WeChat's JS-SDK guide, appendix 1).
+
+mod page_hosts;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use sha1::{Digest, Sha1};
+
+pub(crate) use self::page_hosts::PageHosts;
+use crate::clock::Timestamp;
+use crate::credential::{AccessToken, AppId};
+
+/// The letters of a nonce. WeChat asks for any random text.
+const NONCE_LETTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const NONCE_LENGTH: usize = 16;
+
+/// The JS-SDK signature of a page, in lower-case hexadecimal.
+///
+/// `timestamp` is in seconds since the Unix epoch. `url` is what the page's browser has in
+/// `location.href`, as a string: whatever follows the first `#` is cut, and nothing else is
+/// touched. Reading it into a URL type first would break it, as those add a `/` after the host.
+///
+/// ```
+/// let signature = tower_wechat::jssdk::sign(
+///     "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg",
+///     "Wm3WZYTPz0wzccnW",
+///     1414587457,
+///     "http://mp.weixin.qq.com?params=value",
+/// );
+/// assert_eq!(signature, "0f9de62fce790f9a083d5c99e95740ceb90c27ed");
+/// ```
+pub fn sign(ticket: &str, nonce: &str, timestamp: u64, url: &str) -> String {
+    let page = url.split('#').next().unwrap_or_default();
+    let mut hash = Sha1::new();
+    hash.update(b"jsapi_ticket=");
+    hash.update(ticket);
+    hash.update(b"&noncestr=");
+    hash.update(nonce);
+    hash.update(b"&timestamp=");
+    hash.update(timestamp.to_string());
+    hash.update(b"&url=");
+    hash.update(page);
+    let mut out = String::with_capacity(40);
+    for byte in hash.finalize() {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+/// What a page passes to `wx.config`, besides `jsApiList` and `debug`, which are its own.
+///
+/// Serializes to `appId`, `timestamp`, `nonceStr` and `signature`, the names that `wx.config`
+/// takes. Made by [`Tickets::js_config`](crate::Tickets::js_config).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct JsConfig {
+    /// The account's AppID.
+    pub app_id: String,
+    /// When the signature was made, in seconds since the Unix epoch.
+    pub timestamp: u64,
+    /// The random text that was signed.
+    pub nonce_str: String,
+    /// The signature, see [`sign`].
+    pub signature: String,
+}
+
+impl JsConfig {
+    pub(crate) fn signed(app: &AppId, ticket: &AccessToken, now: Timestamp, url: &str) -> Self {
+        let timestamp = u64::try_from(now.as_millis() / 1_000).unwrap_or(0);
+        let nonce_str = nonce();
+        Self {
+            app_id: app.as_str().to_owned(),
+            timestamp,
+            signature: sign(ticket.expose(), &nonce_str, timestamp, url),
+            nonce_str,
+        }
+    }
+}
+
+/// A nonce only makes equal pages sign differently; it need not be unguessable.
+fn nonce() -> String {
+    let letter = || char::from(NONCE_LETTERS[fastrand::usize(..NONCE_LETTERS.len())]);
+    (0..NONCE_LENGTH).map(|_| letter()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TICKET: &str =
+        "sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg";
+    const NONCE: &str = "Wm3WZYTPz0wzccnW";
+    const AT: u64 = 1_414_587_457;
+
+    fn signed(url: &str) -> String {
+        sign(TICKET, NONCE, AT, url)
+    }
+
+    /// The current and the older vector of WeChat's guide, and one of the test suite of
+    /// JeffreySu/WeiXinMPSDK.
+    #[test]
+    fn the_published_vectors() {
+        assert_eq!(
+            signed("http://mp.weixin.qq.com?params=value"),
+            "0f9de62fce790f9a083d5c99e95740ceb90c27ed"
+        );
+        assert_eq!(
+            signed("http://mp.weixin.qq.com"),
+            "f4d90daf4b3bca3078ab155816175ba34c443a7b"
+        );
+        let other = sign(
+            "kgt8ON7yVITDhtdwci0qefK1QvDlwsAPwMnZOO_J0MxaUpuHtIU_IltC7zs3kfNOYTHEqeIEvEXZHbS3xXNx3g",
+            "B7EE6F5F9AA5CD17CA1AEA43CE848496",
+            1_474_350_784,
+            "https://www.baidu.com",
+        );
+        assert_eq!(other, "3b1b4171bcfa0f0661be9c5474002d3eb25a3368");
+    }
+
+    #[test]
+    fn a_slash_that_the_browser_does_not_have_signs_something_else() {
+        let with_slash = signed("http://mp.weixin.qq.com/?params=value");
+        assert_eq!(with_slash, "f50191877b62b116ef830363a3a613ed652a2d5d");
+        assert_ne!(with_slash, signed("http://mp.weixin.qq.com?params=value"));
+    }
+
+    #[test]
+    fn the_fragment_is_not_signed() {
+        let cut = signed("http://mp.weixin.qq.com?params=value#frag");
+        assert_eq!(cut, "0f9de62fce790f9a083d5c99e95740ceb90c27ed");
+        // What signing it whole would give.
+        assert_ne!(cut, "b739d84cd9d554c46eddcefc9204e9f2196ecafd");
+    }
+
+    #[test]
+    fn it_serializes_to_what_wx_config_takes() {
+        let app = AppId::new("wx0123456789abcdef").unwrap();
+        let now = Timestamp::from_millis(1_414_587_457_999);
+        let config = JsConfig::signed(&app, &TICKET.into(), now, "https://h5.example.com/");
+        let json = serde_json::to_value(&config).unwrap();
+        let mut names: Vec<_> = json.as_object().unwrap().keys().collect();
+        names.sort();
+        assert_eq!(names, ["appId", "nonceStr", "signature", "timestamp"]);
+        assert_eq!(json["timestamp"], 1_414_587_457);
+        assert_eq!(
+            config.signature,
+            sign(TICKET, &config.nonce_str, AT, "https://h5.example.com/")
+        );
+        assert_eq!(config.nonce_str.len(), NONCE_LENGTH);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_hash_of_the_documented_text(
+            ticket in ".{0,60}", nonce in ".{0,20}", at: u64, page in "[^#]{0,80}", fragment in ".{0,20}",
+        ) {
+            let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={at}&url={page}");
+            let whole: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+            prop_assert_eq!(&sign(&ticket, &nonce, at, &page), &whole);
+            prop_assert_eq!(sign(&ticket, &nonce, at, &format!("{page}#{fragment}")), whole);
+        }
+
+        #[test]
+        fn every_byte_of_the_page_counts(page in "[^#]{1,40}", other in "[^#]{1,40}") {
+            prop_assert_eq!(signed(&page) == signed(&other), page == other);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A task that keeps one credential at hand, so that no request has to wait for it.
+//!
+//! Requests renew what they use, so users' tokens need nobody to look after them. The account's own
+//! credentials are few and always needed: a process that has been idle for an hour must answer its
+//! next request as fast as a busy one.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::Keeper;
+
+/// How often the task looks at what this process holds: a look at memory, no more.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The store is asked again when the cache believes an entry for less than this.
+const REFRESH_BEFORE: Duration = Duration::from_secs(3);
+
+/// The task and who ends it: dropping this does. A renewal that the task began is a flight of its
+/// own and goes on (R3).
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    NotStarted,
+    Running(AbortHandle),
+    Stopped,
+}
+
+impl Ahead {
+    /// Starts the task, unless it runs or was stopped, or there is no runtime to run it.
+    pub(crate) fn start(&self, keeper: &Keeper, id: &'static str) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = match &*state {
+            State::NotStarted => true,
+            // The runtime that ran it may be gone.
+            State::Running(task) => task.is_finished(),
+            State::Stopped => false,
+        };
+        if idle {
+            let task = runtime.spawn(look_ahead(keeper.clone(), id));
+            *state = State::Running(task.abort_handle());
+        }
+    }
+
+    /// Ends the task for good.
+    pub(crate) fn stop(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Running(task) = std::mem::replace(&mut *state, State::Stopped) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn look_ahead(keeper: Keeper, id: &'static str) {
+    loop {
+        if keeper.lapses_soon(id) {
+            // What went wrong is told where it happens; the next look tries again, as far as
+            // back-off and cool-down let it.
+            let _ = keeper.look(id).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+impl Keeper {
+    fn lapses_soon(&self, id: &str) -> bool {
+        let now = self.clock().now();
+        self.cached(id)
+            .is_none_or(|held| held.believed_until() < now.after(REFRESH_BEFORE))
+    }
+}

@@ -1,0 +1,303 @@
+//! An account token that another system keeps in Redis: read, never written.
+
+use std::time::Duration;
+
+use super::RedisStore;
+use super::codec::{Value, warn_once};
+use super::names::RedisNames;
+use crate::clock::Timestamp;
+use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
+use crate::credential::{Lifetime, Record, Token};
+use crate::error::{Error, ErrorKind};
+use crate::store::{
+    BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored, Witness, sealed,
+};
+
+/// How long before the end of its key a token counts as due: it is then read again every second,
+/// since the system that keeps it may write the next one at any moment.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What a token is believed whose key does not expire and that does not say when it dies.
+const UNSAID: Duration = Duration::from_secs(60);
+
+/// Where and how another system keeps the account's token in Redis, for
+/// [`AccountTokens::follow`](crate::AccountTokens::follow).
+///
+/// ```
+/// use tower_wechat::FollowedToken;
+///
+/// // A service with WxJava, under its usual name and under another one:
+/// let token = FollowedToken::wx_java();
+/// let token = FollowedToken::wx_java().key("wx:mp:access_token:{appid}");
+/// # let _ = token;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowedToken {
+    form: ForeignForm,
+    key: String,
+    expires_at_key: Option<String>,
+    /// How much earlier than the token the key ends, at least.
+    early: Duration,
+}
+
+impl FollowedToken {
+    fn new(form: ForeignForm, key: impl Into<String>) -> Self {
+        Self {
+            form,
+            key: key.into(),
+            expires_at_key: None,
+            early: Duration::ZERO,
+        }
+    }
+
+    /// WxJava (`WxMpRedisConfigImpl`): the bare token under `wx:access_token:{appid}`, in a key
+    /// that ends 200 seconds before the token.
+    pub fn wx_java() -> Self {
+        Self::raw("wx:access_token:{appid}").key_ends_early(Duration::from_secs(200))
+    }
+
+    /// silenceper/wechat (`credential/default_access_token.go`, `cache/redis.go`): the token under
+    /// `gowechat_officialaccount__access_token_{appid}`, bare, or as a JSON string from versions
+    /// of old, in a key that ends 300 seconds before the token or more.
+    pub fn silenceper() -> Self {
+        let key = "gowechat_officialaccount__access_token_{appid}";
+        Self::new(ForeignForm::Text, key).key_ends_early(Duration::from_secs(300))
+    }
+
+    /// PowerWeChat (`kernel/accessToken.go`): a JSON object under `powerwechat.access_token.` and
+    /// the MD5 of AppID and AppSecret written one after the other, in hexadecimal. `key` is that
+    /// whole name.
+    pub fn power_wechat(key: impl Into<String>) -> Self {
+        Self::json_object(key)
+    }
+
+    /// wechatpy (`session/redisstorage.py` with its usual prefix): a JSON string under
+    /// `wechatpy:{appid}_access_token`; version 2 adds the expiry under
+    /// `wechatpy:{appid}_access_token_expires_at`.
+    pub fn wechatpy() -> Self {
+        Self {
+            expires_at_key: Some("wechatpy:{appid}_access_token_expires_at".into()),
+            ..Self::json_string("wechatpy:{appid}_access_token")
+        }
+    }
+
+    /// EasyWeChat 6 (`OfficialAccount/AccessToken.php`) on a cache that stores what PHP's
+    /// `serialize` makes, such as Symfony's or Laravel's: a string under
+    /// `official_account.access_token.{appid}`. Caches put a prefix of their own before that; give
+    /// the whole name with [`key`](Self::key).
+    pub fn easy_wechat() -> Self {
+        Self::php("official_account.access_token.{appid}")
+    }
+
+    /// The bare token, and nothing else.
+    pub fn raw(key: impl Into<String>) -> Self {
+        Self::new(ForeignForm::Raw, key)
+    }
+
+    /// The token as a JSON string.
+    pub fn json_string(key: impl Into<String>) -> Self {
+        Self::new(ForeignForm::JsonString, key)
+    }
+
+    /// A JSON object with the token as `access_token`.
+    pub fn json_object(key: impl Into<String>) -> Self {
+        Self::new(ForeignForm::JsonObject, key)
+    }
+
+    /// What PHP's `serialize` makes of the token, or of an array with it as `access_token`.
+    pub fn php(key: impl Into<String>) -> Self {
+        Self::new(ForeignForm::Php, key)
+    }
+
+    /// The name of the token's key; `{appid}` in it stands for the AppID.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// The name of a key that holds the token's expiry, as a JSON number of seconds since the Unix
+    /// epoch; `{appid}` in it stands for the AppID.
+    #[must_use]
+    pub fn expires_at_key(mut self, key: impl Into<String>) -> Self {
+        self.expires_at_key = Some(key.into());
+        self
+    }
+
+    /// How much earlier than the token its key ends, at least: so long the token still serves
+    /// after the key has gone, if its keeper is late with the next one. Default: not at all.
+    #[must_use]
+    pub fn key_ends_early(mut self, by: Duration) -> Self {
+        self.early = by;
+        self
+    }
+
+    /// The life of a token that was read at `now`.
+    fn lifetime(
+        &self,
+        now: Timestamp,
+        key_lives: Option<Duration>,
+        expires_at: Option<Timestamp>,
+    ) -> Lifetime {
+        let key_ends = key_lives.map(|life| now.after(life));
+        let end = match (key_ends, expires_at) {
+            (Some(key_ends), Some(expires_at)) => key_ends.min(expires_at),
+            (Some(end), None) | (None, Some(end)) => end,
+            (None, None) => now.after(UNSAID),
+        };
+        let look_again = LOOK_AGAIN.min(now.until(end) / 2);
+        let dies_at = match expires_at {
+            Some(expires_at) => expires_at.max(end),
+            None => end.after(self.early),
+        };
+        Lifetime::stored(end.before(look_again), Some(dies_at), look_again)
+    }
+}
+
+/// The store of an engine that follows: it has one slot, which others write.
+#[derive(Debug)]
+pub(crate) struct FollowedStore {
+    redis: RedisStore,
+    token: FollowedToken,
+}
+
+impl FollowedStore {
+    pub(crate) fn new(redis: RedisStore, token: FollowedToken) -> Self {
+        Self { redis, token }
+    }
+
+    async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
+        let app = slot.name.app.as_str();
+        let key = RedisNames::of(&self.token.key, app);
+        let mut reads = redis::pipe();
+        reads.get(&key).pttl(&key);
+        match &self.token.expires_at_key {
+            Some(expiry) => reads.get(RedisNames::of(expiry, app)),
+            None => reads.cmd("ECHO").arg(""),
+        };
+        let (value, lives, expiry): (Value, i64, Value) = self.redis.pipeline(&reads).await?;
+        let Some(value) = value else {
+            return Ok(Stored::default());
+        };
+        let secret = match read_token(&value, self.token.form) {
+            Ok(secret) => secret,
+            Err(unreadable) => {
+                warn_once(&key, slot, &value, unreadable);
+                return Ok(Stored::default());
+            }
+        };
+        let expires_at = expiry.and_then(|seconds| read_seconds(&seconds).ok());
+        let expires_at =
+            expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
+        let lives = u64::try_from(lives).ok().map(Duration::from_millis);
+        let now = self.redis.0.clock.now();
+        let lifetime = self.token.lifetime(now, lives, expires_at);
+        Ok(Stored {
+            record: Record {
+                token: Some(Token { secret, lifetime }),
+                ..Record::default()
+            },
+            witness: Witness::default(),
+        })
+    }
+}
+
+fn read_only() -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        "a token that another system keeps is read and never written",
+    )
+}
+
+impl sealed::Sealed for FollowedStore {}
+
+impl Store for FollowedStore {
+    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
+        Box::pin(self.read(slot))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        _slot: &'a Slot,
+        _expected: &'a Witness,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        _slot: &'a Slot,
+        _expected: &'a Witness,
+        _record: &'a Record,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn release<'a>(
+        &'a self,
+        _slot: &'a Slot,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn put<'a>(&'a self, _slot: &'a Slot, _record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn claim_code<'a>(
+        &'a self,
+        _code: &'a CodeName,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn settle_code<'a>(
+        &'a self,
+        _code: &'a CodeName,
+        _owner: Option<&'a LeaseOwner>,
+        _outcome: &'a str,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.redis.ping()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn points(token: &FollowedToken, key: Option<u64>, expiry: Option<i64>) -> (u128, u128) {
+        let expires_at = expiry.map(|secs| Timestamp::from_millis(NOW.as_millis() + secs * 1_000));
+        let life = token.lifetime(NOW, key.map(Duration::from_secs), expires_at);
+        let secs = |at| NOW.until(at).as_millis() / 1_000;
+        (secs(life.renew_at()), secs(life.expires_at()))
+    }
+
+    #[test]
+    fn the_margin_comes_from_the_keys_life() {
+        let exact = FollowedToken::json_object("k");
+        assert_eq!(points(&exact, Some(7_200), None), (7_140, 7_200));
+        assert_eq!(points(&exact, Some(40), None), (20, 40));
+        assert_eq!(points(&exact, None, None), (30, 60));
+        assert_eq!(
+            points(&FollowedToken::wx_java(), Some(7_000), None),
+            (6_940, 7_200)
+        );
+        let two_keys = FollowedToken::wechatpy();
+        assert_eq!(points(&two_keys, Some(7_200), Some(7_200)), (7_140, 7_200));
+        assert_eq!(points(&two_keys, None, Some(100)), (50, 100));
+        assert_eq!(points(&two_keys, None, Some(-5)), (0, 0));
+    }
+}

@@ -1,0 +1,214 @@
+//! The `jsapi_ticket` and what it signs: the third face of the engine.
+
+mod source;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::source::TicketSource;
+use crate::accounts::AccountTokens;
+use crate::clock::Clock;
+use crate::credential::{AccessToken, AppId, Lifetime};
+use crate::error::Error;
+use crate::jssdk::{JsConfig, PageHosts};
+use crate::keeper::{Ahead, Held, Keeper, Settings, Start};
+use crate::store::Kind;
+
+/// An account has one ticket of its kind.
+const ACCOUNT: &str = "";
+
+/// How long before the end of its hour a ticket is due for renewal. WeChat repeats the current
+/// one, so nothing is lost by asking early.
+const MARGIN: Duration = Duration::from_secs(5 * 60);
+
+const CACHE_CAPACITY: usize = 16;
+
+/// The account's `jsapi_ticket`, and signatures for pages that use the JS-SDK.
+///
+/// The ticket is kept like the account's token: in the store that all processes share
+/// (`sys.wxJsapiTicket`), for an hour at most, renewed ahead of time and by one process only.
+///
+/// Clones are cheap and share everything.
+///
+/// ```no_run
+/// use tower_wechat::{AccountTokens, Error, JsConfig, MemoryStore, Tickets, WechatClient};
+///
+/// # async fn run() -> Result<(), Error> {
+/// let wechat = WechatClient::new("wx0123456789abcdef", "the AppSecret")?;
+/// let accounts = AccountTokens::new(wechat, MemoryStore::new());
+/// let tickets = Tickets::new(&accounts, ["h5.example.com"])?;
+///
+/// // `url` is location.href, as the page sent it.
+/// let url = "https://h5.example.com/page?from=singlemessage";
+/// let config: JsConfig = tickets.js_config(url).await?;
+/// let json = serde_json::to_string(&config);
+/// # let _ = json;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Tickets(Arc<Inner>);
+
+struct Inner {
+    keeper: Keeper,
+    accounts: AccountTokens,
+    hosts: PageHosts,
+    ahead: Ahead,
+}
+
+/// The `jsapi_ticket` of this moment. Cheap to clone.
+#[derive(Clone)]
+pub struct JsapiTicket {
+    held: Held,
+    clock: Clock,
+}
+
+impl JsapiTicket {
+    /// The secret itself. It belongs on the server: whoever has it can sign any page.
+    pub fn ticket(&self) -> &AccessToken {
+        self.held.secret()
+    }
+
+    /// When the ticket is due for renewal and when it is given up.
+    pub fn lifetime(&self) -> Lifetime {
+        self.held.lifetime()
+    }
+
+    /// How long it is from now until the ticket is given up.
+    pub fn expires_in(&self) -> Duration {
+        self.clock.now().until(self.lifetime().expires_at())
+    }
+}
+
+impl fmt::Debug for JsapiTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsapiTicket")
+            .field("lifetime", &self.lifetime())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tickets {
+    /// The ticket of the account, in the same store and with the same times as its token.
+    ///
+    /// `hosts` are those whose pages are signed: the ones that mp.weixin.qq.com lists as
+    /// JS接口安全域名. `h5.example.com` stands for exactly that host at the usual port of http or
+    /// https, `h5.example.com:8443` for another port, and `localhost:*` for any.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a host that is none, and
+    /// where no host is named.
+    pub fn new<H: AsRef<str>>(
+        accounts: &AccountTokens,
+        hosts: impl IntoIterator<Item = H>,
+    ) -> Result<Self, Error> {
+        let hosts = PageHosts::new(hosts)?;
+        let settings = Settings {
+            margin: MARGIN,
+            start: Start::AtPoint,
+            cache_capacity: CACHE_CAPACITY,
+            ..accounts.keeper().settings().clone()
+        };
+        let source = TicketSource {
+            accounts: accounts.clone(),
+            margin: MARGIN,
+        };
+        let keeper = Keeper::new(
+            accounts.app_id().clone(),
+            Kind::JsapiTicket,
+            settings,
+            accounts.clock().clone(),
+            accounts.store().clone(),
+            Box::new(source),
+        );
+        Ok(Self(Arc::new(Inner {
+            keeper,
+            accounts: accounts.clone(),
+            hosts,
+            ahead: Ahead::default(),
+        })))
+    }
+
+    /// The account whose ticket this is.
+    pub fn app_id(&self) -> &AppId {
+        self.0.keeper.app()
+    }
+
+    /// The account's tokens, which the ticket is made from.
+    pub fn accounts(&self) -> &AccountTokens {
+        &self.0.accounts
+    }
+
+    /// Fetches the ticket, and the token for it, so that the first page finds it; see
+    /// [`AccountTokens::warm`].
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn warm(&self) -> Result<(), Error> {
+        self.get().await.map(drop)
+    }
+
+    /// What the page at `url` passes to `wx.config`.
+    ///
+    /// `url` is `location.href` as the page sent it. It is not normalized in any way; what follows
+    /// the first `#` is not signed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadRequest`](crate::ErrorKind::BadRequest) for a URL of another host, one that
+    /// names a user, is not http or https, or holds a control character; and those of
+    /// [`get`](Self::get).
+    pub async fn js_config(&self, url: &str) -> Result<JsConfig, Error> {
+        self.0.hosts.check(url)?;
+        let ticket = self.get().await?;
+        let now = ticket.clock.now();
+        Ok(JsConfig::signed(self.app_id(), ticket.ticket(), now, url))
+    }
+
+    /// A usable ticket: from memory, else from the store, renewed if it must be.
+    ///
+    /// # Errors
+    /// As [`AccountTokens::get`].
+    pub async fn get(&self) -> Result<JsapiTicket, Error> {
+        let keeper = &self.0.keeper;
+        let held = match keeper.cached(ACCOUNT) {
+            Some(held) => held,
+            None => {
+                self.0.ahead.start(keeper, ACCOUNT);
+                keeper.get(ACCOUNT).await?
+            }
+        };
+        Ok(self.ticket(held))
+    }
+
+    /// Reports that pages signed with `refused` are told `invalid signature`, and answers with the
+    /// current ticket. WeChat is asked only if `refused` is still the current one, and may repeat
+    /// it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn report_refused(&self, refused: &AccessToken) -> Result<JsapiTicket, Error> {
+        let current = self.0.keeper.report_refused(ACCOUNT, refused).await;
+        current.map(|held| self.ticket(held))
+    }
+
+    /// Ends the task that looks ahead, and waits for a renewal under way, for at most `patience`.
+    /// Shut the tickets down before the account's tokens. Answers whether all has ended.
+    pub async fn shutdown(&self, patience: Duration) -> bool {
+        self.0.ahead.stop();
+        self.0.keeper.shutdown(patience).await
+    }
+
+    fn ticket(&self, held: Held) -> JsapiTicket {
+        let clock = self.0.keeper.clock().clone();
+        JsapiTicket { held, clock }
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets")
+            .field("keeper", &self.0.keeper)
+            .field("hosts", &self.0.hosts)
+            .finish_non_exhaustive()
+    }
+}

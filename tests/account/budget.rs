@@ -1,0 +1,77 @@
+//! The day's budget.
+
+use tower_wechat::{ErrorKind, TokenMode};
+
+use crate::rig::{PLAIN, Rig, secs};
+use crate::support::redis_server::RedisServer;
+
+#[tokio::test]
+async fn a_loop_of_refusals_cannot_spend_the_day() {
+    let rig = Rig::start().await;
+    let accounts = rig
+        .builder(rig.memory())
+        .mode(TokenMode::Plain)
+        .daily_budget(10)
+        .build();
+    let mut current = accounts.get().await.unwrap();
+    for _ in 0..200 {
+        rig.advance(secs(16));
+        if let Ok(next) = accounts.report_refused(current.access_token()).await {
+            current = next;
+        }
+    }
+    assert!(rig.sim.calls_to(PLAIN) <= 6, "{}", rig.sim.calls_to(PLAIN));
+    // The renewal that is due still finds a budget.
+    let before = rig.sim.calls_to(PLAIN);
+    rig.advance(secs(7_200));
+    let renewed = accounts.get().await.unwrap();
+    assert!(rig.alive(&renewed));
+    assert_eq!(rig.sim.calls_to(PLAIN), before + 1);
+}
+
+#[tokio::test]
+async fn a_flush_of_redis_gives_no_budget_back() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let accounts = rig
+        .builder(rig.redis(&server.url()).await)
+        .mode(TokenMode::Plain)
+        .daily_budget(3)
+        .cache_ttl(secs(0))
+        .build();
+    let flush = || {
+        redis::cmd("FLUSHALL")
+            .query::<()>(&mut server.connection())
+            .unwrap();
+    };
+    for fetches in 1..=3 {
+        accounts.get().await.unwrap();
+        assert_eq!(rig.sim.calls_to(PLAIN), fetches);
+        flush();
+    }
+    for _ in 0..20 {
+        let error = accounts.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatConfig);
+        assert!(error.retry_after().is_some());
+    }
+    assert_eq!(rig.sim.calls_to(PLAIN), 3);
+    rig.advance(secs(24 * 3_600));
+    accounts.get().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flush_in_mid_run_costs_one_fetch_at_most() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let accounts = rig.builder(rig.redis(&server.url()).await).build();
+    let token = accounts.get().await.unwrap();
+    redis::cmd("FLUSHALL")
+        .query::<()>(&mut server.connection())
+        .unwrap();
+    for _ in 0..5 {
+        rig.advance(secs(61));
+        let again = accounts.get().await.unwrap();
+        assert_eq!(again.access_token(), token.access_token());
+    }
+    assert_eq!(rig.sim.calls_to(crate::rig::STABLE), 2);
+}

@@ -1,0 +1,192 @@
+//! Follower mode: what other SDKs write is read, and nothing is ever fetched.
+//!
+//! How the values came about:
+//! - wechatpy 1.8.18 and 2.0.0a26 (PyPI): `WeChatClient(appid, secret, session=RedisStorage(..))`
+//!   fetched its token from the simulator; the values are what `GET` and `TTL` then showed, the
+//!   token shortened. `tests/interop/wechatpy_client.py` does the same at each run.
+//! - WxJava, silenceper/wechat, PowerWeChat, EasyWeChat: from the code that writes them
+//!   (`WxMpRedisConfigImpl.updateAccessToken`, `DefaultAccessToken.GetAccessTokenContext` with
+//!   `cache/redis.go`, `AccessToken.SetToken` with PowerLibs' `GRedis.Set`,
+//!   `OfficialAccount\AccessToken::getToken` with PHP's `serialize`).
+
+use redis::Commands;
+use tower_wechat::simulator::Fault;
+use tower_wechat::{AccountTokens, ErrorKind, FollowedToken, Freshness};
+
+use crate::rig::{CALL, PLAIN, Rig, STABLE, TICKET, secs};
+use crate::support::redis_server::RedisServer;
+
+async fn follow(rig: &Rig, server: &RedisServer, token: FollowedToken) -> AccountTokens {
+    let store = rig.redis(&server.url()).await;
+    AccountTokens::follower_builder(rig.wechat(), store, token)
+        .clock(rig.clock.clone())
+        .build()
+}
+
+fn nothing_was_fetched(rig: &Rig) {
+    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(PLAIN)), (0, 0));
+}
+
+#[tokio::test]
+async fn what_the_sdks_write_is_read() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let app = rig.sim.app_id();
+    let mut redis = server.connection();
+    let now = rig.clock.now().as_millis() / 1_000;
+    let power = "powerwechat.access_token.edc5f6181730baffc0b88cf96658aeff";
+    let cases = [
+        (
+            FollowedToken::wx_java(),
+            format!("wx:access_token:{app}"),
+            "83_wx-java",
+            "83_wx-java",
+            7_000,
+            7_200,
+        ),
+        (
+            FollowedToken::silenceper(),
+            format!("gowechat_officialaccount__access_token_{app}"),
+            "83_silenceper",
+            "83_silenceper",
+            5_700,
+            6_000,
+        ),
+        (
+            FollowedToken::silenceper(),
+            format!("gowechat_officialaccount__access_token_{app}"),
+            "\"83_silenceper-of-old\"",
+            "83_silenceper-of-old",
+            5_700,
+            6_000,
+        ),
+        (
+            FollowedToken::power_wechat(power),
+            power.to_owned(),
+            r#"{"access_token":"83_power","expires_in":7200}"#,
+            "83_power",
+            7_200,
+            7_200,
+        ),
+        (
+            FollowedToken::wechatpy(),
+            format!("wechatpy:{app}_access_token"),
+            "\"83_9JlLEYUWhx\"",
+            "83_9JlLEYUWhx",
+            7_200,
+            7_200,
+        ),
+        (
+            FollowedToken::easy_wechat(),
+            format!("official_account.access_token.{app}"),
+            r#"s:7:"83_easy";"#,
+            "83_easy",
+            7_200,
+            7_200,
+        ),
+        (
+            FollowedToken::easy_wechat()
+                .key("laravel_cache_:official_account.access_token.{appid}"),
+            format!("laravel_cache_:official_account.access_token.{app}"),
+            r#"s:10:"83_laravel";"#,
+            "83_laravel",
+            7_200,
+            7_200,
+        ),
+    ];
+    for (form, key, value, token, ttl, life) in cases {
+        let _: () = redis.set_ex(&key, value, ttl).unwrap();
+        let accounts = follow(&rig, &server, form).await;
+        let read = accounts.get().await.unwrap();
+        assert_eq!(read.access_token().expose(), token);
+        let expires_in = read.expires_in().as_secs();
+        assert!(expires_in.abs_diff(life) <= 2, "{token}: {expires_in}");
+        assert_eq!(read.lifetime().freshness(rig.clock.now()), Freshness::Fresh);
+    }
+
+    // wechatpy 2 writes its expiry too, into a key without a life of its own.
+    let _: () = redis
+        .set(format!("wechatpy:{app}_access_token"), "\"83_two-keys\"")
+        .unwrap();
+    let _: () = redis
+        .set(format!("wechatpy:{app}_access_token_expires_at"), now + 500)
+        .unwrap();
+    let accounts = follow(&rig, &server, FollowedToken::wechatpy()).await;
+    let read = accounts.get().await.unwrap();
+    assert_eq!(read.access_token().expose(), "83_two-keys");
+    assert!(read.expires_in().as_secs().abs_diff(500) <= 2);
+    nothing_was_fetched(&rig);
+}
+
+#[tokio::test]
+async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let accounts = follow(&rig, &server, FollowedToken::wx_java()).await;
+    for garbage in [
+        None,
+        Some("{\"a\":1}"),
+        Some(""),
+        Some("two words"),
+        Some("\u{feff}"),
+    ] {
+        if let Some(garbage) = garbage {
+            let _: () = server.connection().set_ex(&key, garbage, 100).unwrap();
+        }
+        let error = accounts.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
+        assert!(
+            error.to_string().contains("keeps the account's token"),
+            "{error}"
+        );
+        rig.advance(secs(2));
+    }
+    let _: () = server.connection().set_ex(&key, "83_good", 100).unwrap();
+    rig.advance(secs(2));
+    assert_eq!(
+        accounts.get().await.unwrap().access_token().expose(),
+        "83_good"
+    );
+    nothing_was_fetched(&rig);
+}
+
+#[tokio::test]
+async fn the_owners_next_token_is_taken_over() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let write = |token: &str| {
+        let _: () = server.connection().set_ex(&key, token, 7_000).unwrap();
+    };
+    let accounts = follow(&rig, &server, FollowedToken::wx_java()).await;
+    // The owner, another process, fetches by cgi-bin/token.
+    let owner = rig.wechat();
+    let first = owner.account_token().await.unwrap().access_token;
+    write(first.expose());
+    rig.call(&accounts).await.unwrap();
+    rig.tickets(&accounts).get().await.unwrap();
+    assert_eq!(rig.sim.calls_to(TICKET), 1);
+    let second = owner.account_token().await.unwrap().access_token;
+    write(second.expose());
+    rig.advance(secs(61));
+    rig.call(&accounts).await.unwrap();
+    assert_eq!(*accounts.get().await.unwrap().access_token(), second);
+
+    // Refused at once: the store is read again before anybody gives up.
+    let third = owner.account_token().await.unwrap().access_token;
+    write(third.expose());
+    rig.sim.inject(Fault::on(CALL).errcode(40001).times(1));
+    rig.call(&accounts).await.unwrap();
+    assert_eq!(*accounts.get().await.unwrap().access_token(), third);
+
+    // Refused, and the owner has nothing new: the refusal stands, after one call.
+    rig.sim.reset_calls();
+    rig.sim.inject(Fault::on(CALL).errcode(42001).times(1));
+    let error = rig.call(&accounts).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TokenRefused);
+    assert_eq!(rig.sim.calls_to(CALL), 1);
+    nothing_was_fetched(&rig);
+    let stored: String = server.connection().get(&key).unwrap();
+    assert_eq!(stored, third.expose(), "what the owner wrote is left alone");
+}

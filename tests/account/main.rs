@@ -1,0 +1,19 @@
+//! The account side, over real HTTP: the account's token, the ticket, signatures.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod budget;
+mod center;
+mod follower;
+mod interop;
+mod layer;
+mod log;
+mod outage;
+mod processes;
+mod program;
+mod refusals;
+mod rig;
+mod rollover;
+mod tickets;
+mod trouble;

@@ -1,0 +1,115 @@
+//! Reports of refused tokens: compared, renewed once, never in a loop.
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{ErrorKind, TokenMode};
+
+use crate::rig::{CALL, PLAIN, Rig, STABLE, secs};
+
+/// Somebody elsewhere forces a new token, which kills ours.
+async fn kill(rig: &Rig) {
+    rig.advance(secs(31));
+    rig.wechat().stable_account_token(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_is_healed_once() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    rig.call(&accounts).await.unwrap();
+    kill(&rig).await;
+    rig.sim.reset_calls();
+    rig.call(&accounts).await.unwrap();
+    assert_eq!(rig.sim.calls_to(CALL), 2);
+    // The normal mode had the successor: nothing was forced.
+    assert_eq!(rig.sim.calls_to(STABLE), 1);
+}
+
+#[tokio::test]
+async fn a_thousand_reports_of_one_token_renew_it_once() {
+    for mode in [TokenMode::Stable, TokenMode::Plain] {
+        let rig = Rig::start().await;
+        let accounts = rig.builder(rig.memory()).mode(mode).build();
+        let refused = accounts.get().await.unwrap();
+        if mode == TokenMode::Stable {
+            kill(&rig).await;
+        }
+        rig.sim.reset_calls();
+        let reports = (0..1_000).map(|_| {
+            let (accounts, refused) = (accounts.clone(), refused.clone());
+            tokio::spawn(async move { accounts.report_refused(refused.access_token()).await })
+        });
+        let reports: Vec<_> = reports.collect();
+        for report in reports {
+            let current = report.await.unwrap().unwrap();
+            assert_ne!(current.access_token(), refused.access_token());
+            assert!(rig.alive(&current));
+        }
+        assert_eq!(
+            rig.sim.calls_to(STABLE) + rig.sim.calls_to(PLAIN),
+            1,
+            "{mode:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    let first = accounts.get().await.unwrap();
+    rig.sim.reset_calls();
+    let second = accounts.report_refused(first.access_token()).await.unwrap();
+    assert_ne!(second.access_token(), first.access_token());
+    assert_eq!(rig.sim.calls_to(STABLE), 2, "normal mode, then forced");
+
+    // A loop that reports every token at once: nothing is forced for 30 seconds.
+    let mut current = second;
+    for _ in 0..50 {
+        if let Ok(next) = accounts.report_refused(current.access_token()).await {
+            assert_eq!(next.access_token(), current.access_token());
+            current = next;
+        }
+    }
+    let calls = rig.sim.calls_to(STABLE);
+    assert_eq!(calls, 3, "the normal mode once more, and no force");
+    assert!(rig.alive(&current), "the good token is left alone");
+    rig.advance(secs(31));
+    let third = accounts
+        .report_refused(current.access_token())
+        .await
+        .unwrap();
+    assert_ne!(third.access_token(), current.access_token());
+}
+
+#[tokio::test]
+async fn a_call_that_every_token_fails_is_made_twice_and_not_more() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    rig.sim.inject(Fault::on(CALL).errcode(40001));
+    let error = rig.call(&accounts).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TokenRefused);
+    assert_eq!(rig.sim.calls_to(CALL), 2);
+    for _ in 0..20 {
+        assert!(rig.call(&accounts).await.is_err());
+    }
+    assert!(
+        rig.sim.calls_to(STABLE) <= 5,
+        "{}",
+        rig.sim.calls_to(STABLE)
+    );
+    rig.sim.clear_faults();
+    rig.call(&accounts).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_report_of_a_token_that_is_gone_renews_nothing() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    let current = accounts.get().await.unwrap();
+    rig.sim.reset_calls();
+    for stranger in ["83_old", "", "#", "\u{1F600}"] {
+        let answer = accounts.report_refused(&stranger.into()).await.unwrap();
+        assert_eq!(answer.access_token(), current.access_token());
+    }
+    assert_eq!(rig.sim.calls_to(STABLE), 0);
+}

@@ -1,0 +1,94 @@
+//! A simulator, a clock that moves both, and what the tests ask of them.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::{Settings, Simulator};
+use tower_wechat::{
+    AccountTokens, AccountTokensBuilder, Clock, Error, MemoryStore, RedisStore, Store, Tickets,
+    WechatClient,
+};
+
+pub(crate) const STABLE: &str = "/cgi-bin/stable_token";
+pub(crate) const PLAIN: &str = "/cgi-bin/token";
+pub(crate) const TICKET: &str = "/cgi-bin/ticket/getticket";
+pub(crate) const CALL: &str = "/cgi-bin/get_api_domain_ip";
+
+pub(crate) fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(crate) struct Rig {
+    pub(crate) sim: Simulator,
+    pub(crate) clock: Clock,
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        let sim = Simulator::start().await.unwrap();
+        Self {
+            sim,
+            clock: Clock::shifted(),
+        }
+    }
+
+    pub(crate) fn settings(&self, change: impl FnOnce(&mut Settings)) {
+        self.sim.settings(change);
+    }
+
+    /// Lets time pass for WeChat and for us.
+    pub(crate) fn advance(&self, span: Duration) {
+        self.sim.advance(span);
+        self.clock.advance(span);
+    }
+
+    pub(crate) fn wechat(&self) -> WechatClient {
+        WechatClient::builder(self.sim.app_id(), self.sim.app_secret())
+            .api_url(self.sim.url())
+            .timeout(secs(2))
+            .clock(self.clock.clone())
+            .build()
+            .unwrap()
+    }
+
+    pub(crate) fn builder(&self, store: impl Store) -> AccountTokensBuilder {
+        AccountTokens::builder(self.wechat(), store).clock(self.clock.clone())
+    }
+
+    pub(crate) fn accounts(&self) -> AccountTokens {
+        self.builder(self.memory()).build()
+    }
+
+    pub(crate) fn memory(&self) -> MemoryStore {
+        MemoryStore::with_clock(self.clock.clone())
+    }
+
+    pub(crate) async fn redis(&self, url: &str) -> RedisStore {
+        RedisStore::builder(url)
+            .clock(self.clock.clone())
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) fn tickets(&self, accounts: &AccountTokens) -> Tickets {
+        Tickets::new(accounts, ["h5.example.com"]).unwrap()
+    }
+
+    /// A call in the account's name, healed once.
+    pub(crate) async fn call(&self, accounts: &AccountTokens) -> Result<(), Error> {
+        let wechat = self.wechat();
+        let path = CALL.trim_start_matches('/');
+        accounts
+            .with_token(async |token| {
+                let reply: Result<serde_json::Value, _> =
+                    wechat.get_json(path, token.access_token(), &[]).await;
+                reply.map(drop)
+            })
+            .await
+    }
+
+    pub(crate) fn alive(&self, token: &tower_wechat::AccountToken) -> bool {
+        self.sim
+            .is_account_token_alive(token.access_token().expose())
+    }
+}

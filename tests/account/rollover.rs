@@ -1,0 +1,143 @@
+//! At rollover nobody waits and nobody sees a dead token.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{Freshness, TokenMode};
+
+use crate::rig::{CALL, PLAIN, Rig, STABLE, secs};
+use crate::support::eventually;
+use crate::support::redis_server::RedisServer;
+
+/// Runs calls with the token while `during` goes on. Answers how many there were and the longest
+/// wait for a token.
+async fn under_load(
+    rig: &Arc<Rig>,
+    accounts: &tower_wechat::AccountTokens,
+    during: impl Future<Output = ()>,
+) -> (usize, Duration) {
+    let over = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..8)
+        .map(|_| {
+            let (rig, accounts, over) = (rig.clone(), accounts.clone(), over.clone());
+            tokio::spawn(async move {
+                let (mut calls, mut longest) = (0, Duration::ZERO);
+                while !over.load(Ordering::Relaxed) {
+                    let asked = Instant::now();
+                    let token = accounts.get().await.unwrap();
+                    longest = longest.max(asked.elapsed());
+                    assert!(rig.alive(&token), "a dead token was handed out");
+                    calls += 1;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                (calls, longest)
+            })
+        })
+        .collect();
+    during.await;
+    over.store(true, Ordering::Relaxed);
+    let (mut calls, mut longest) = (0, Duration::ZERO);
+    for worker in workers {
+        let (its_calls, its_longest) = worker.await.unwrap();
+        calls += its_calls;
+        longest = longest.max(its_longest);
+    }
+    (calls, longest)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_at_rollover() {
+    for (mode, path, margin) in [
+        (TokenMode::Stable, STABLE, 300),
+        (TokenMode::Plain, PLAIN, 900),
+    ] {
+        let rig = Arc::new(Rig::start().await);
+        let server = RedisServer::start();
+        let accounts = rig
+            .builder(rig.redis(&server.url()).await)
+            .mode(mode)
+            .build();
+        accounts.warm().await.unwrap();
+        let first = accounts.get().await.unwrap();
+        // WeChat takes its time: whoever waited for the renewal would be seen.
+        rig.sim
+            .inject(Fault::on(path).delay(Duration::from_millis(1_500)));
+        let rollover = async {
+            rig.advance(secs(7_200 - margin + 15));
+            eventually("renewed", secs(10), async || {
+                accounts.get().await.unwrap().access_token() != first.access_token()
+            })
+            .await;
+            // The old token's last minutes pass, and its overlap.
+            rig.advance(secs(margin));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        let (calls, longest) = under_load(&rig, &accounts, rollover).await;
+        assert!(calls > 100, "{calls}");
+        assert!(
+            longest < Duration::from_millis(900),
+            "{mode:?}: waited {longest:?}"
+        );
+        assert_eq!(rig.sim.calls_to(path), 2, "{mode:?}");
+        assert!(accounts.shutdown(secs(5)).await);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_process_renews_too_and_ends_with_its_handle() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    accounts.warm().await.unwrap();
+    rig.advance(secs(7_200 - 280));
+    eventually("the idle process renews", secs(5), async || {
+        rig.sim.calls_to(STABLE) == 2
+    })
+    .await;
+    let token = accounts.get().await.unwrap();
+    assert_eq!(
+        token.lifetime().freshness(rig.clock.now()),
+        Freshness::Fresh
+    );
+    drop(accounts);
+    rig.advance(secs(7_200));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(rig.sim.calls_to(STABLE), 2, "nobody looks ahead any more");
+}
+
+#[tokio::test]
+async fn an_expired_token_is_waited_for() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    rig.call(&accounts).await.unwrap();
+    rig.advance(secs(8_000));
+    rig.call(&accounts).await.unwrap();
+    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(CALL)), (2, 2));
+}
+
+#[tokio::test]
+async fn the_stored_form_is_the_published_one() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let accounts = rig.builder(rig.redis(&server.url()).await).build();
+    let tickets = rig.tickets(&accounts);
+    let before = rig.clock.now();
+    let ticket = tickets.get().await.unwrap();
+    let token = accounts.get().await.unwrap();
+    let stored = |key: &str| -> (String, i64) {
+        let value: String = redis::cmd("GET")
+            .arg(key)
+            .query(&mut server.connection())
+            .unwrap();
+        let (secret, at) = value.split_once('#').unwrap();
+        (secret.to_owned(), at.parse().unwrap())
+    };
+    let (secret, at) = stored("sys.wxAccessToken");
+    assert_eq!(secret, token.access_token().expose());
+    let fresh_for = at - before.as_millis();
+    assert!((6_890_000..=6_905_000).contains(&fresh_for), "{fresh_for}");
+    let (secret, at) = stored("sys.wxJsapiTicket");
+    assert_eq!(secret, ticket.ticket().expose());
+    assert!(at - before.as_millis() <= 3_600_000);
+}

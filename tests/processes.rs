@@ -1,0 +1,22 @@
+//! The demo as real processes: several of them on one real Redis, killed, stopped, cut off, set up
+//! wrongly, and asked what its contract says.
+
+#[path = "processes/contract.rs"]
+mod contract;
+#[path = "processes/crowds.rs"]
+mod crowds;
+#[path = "processes/deaths.rs"]
+mod deaths;
+#[path = "processes/garbage.rs"]
+mod garbage;
+#[path = "processes/identities.rs"]
+mod identities;
+#[path = "processes/redis_away.rs"]
+mod redis_away;
+#[path = "processes/start_up.rs"]
+mod start_up;
+mod support;
+#[path = "processes/tls.rs"]
+mod tls;
+#[path = "processes/wechat_down.rs"]
+mod wechat_down;

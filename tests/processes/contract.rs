@@ -1,0 +1,250 @@
+//! The demo's routes, as its contract has them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tower_wechat::simulator::{Fault, SimulatedUser};
+
+use crate::support::demo_process::USER_HEADER;
+use crate::support::eventually;
+use crate::support::http_client::{Asked, fingerprint};
+use crate::support::scene::{Age, Layout, Scene, USERINFO};
+
+/// A pair that another service wrote tells the tokens and nothing else; a renewal tells the rest.
+async fn me(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let demo = scene.demo().await;
+    let renewed = scene.sign_in("oRenewed", Age::Expired).await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+
+    let mut body = demo.me("oUser").await.json();
+    let left = body["expires_in_secs"].take().as_u64().unwrap();
+    // An hour to the renewal point, and the margin to the true expiry.
+    assert!((4_300..=4_500).contains(&left), "{left}");
+    let expected = json!({
+        "user_id": "oUser", "openid": null, "scope": null, "unionid": null, "snapshot": false,
+        "token_fingerprint": fingerprint(&pair.access_token), "freshness": "fresh",
+        "expires_in_secs": null,
+    });
+    assert_eq!(body, expected);
+
+    let body = demo.me("oRenewed").await.json();
+    assert_eq!(body["openid"], "oRenewed");
+    assert_eq!(body["scope"], "snsapi_userinfo");
+    assert_eq!(body["freshness"], "fresh");
+    assert_ne!(
+        body["token_fingerprint"],
+        fingerprint(&renewed.access_token).as_str()
+    );
+    let left = body["expires_in_secs"].as_u64().unwrap();
+    assert!((7_000..=7_200).contains(&left), "{left}");
+
+    let nobody = demo.ask(Asked::get("/api/me")).await;
+    nobody.is_rejected(401, "login_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_me() {
+    for layout in Layout::BOTH {
+        me(layout).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_userinfo_is_tried_where_the_scope_is_unknown() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    scene
+        .wechat
+        .add_user(SimulatedUser::new("oUser").nickname("小明").unionid("u1"));
+    scene.sign_in("oUser", Age::Fresh).await;
+
+    let answer = demo.get("/api/userinfo", "oUser").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let body = answer.json();
+    assert_eq!(body["openid"], "oUser");
+    assert_eq!(body["nickname"], "小明");
+    assert_eq!(body["unionid"], "u1");
+    assert_eq!(scene.wechat.calls_to(USERINFO), 1);
+    assert_eq!(scene.refreshes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_userinfo_without_the_scope_asks_for_a_login() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.wechat.sign_in("oBase", "snsapi_base");
+    scene.store("oBase", &pair, Age::Fresh);
+
+    demo.get("/api/userinfo", "oBase")
+        .await
+        .is_rejected(401, "login_required");
+    assert_eq!(scene.refreshes(), 0);
+    demo.me("oBase").await.has_token(&pair.access_token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_userinfo_heals_a_refused_token_once() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        let demo = scene.demo().await;
+        let pair = scene.sign_in("oUser", Age::Fresh).await;
+        demo.me("oUser").await.has_token(&pair.access_token);
+        // Dead at WeChat, fresh by its stored time.
+        scene.wechat.advance(pair.expires_in);
+
+        let answer = demo.get("/api/userinfo", "oUser").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.field("openid"), "oUser");
+        assert_eq!((scene.refreshes(), scene.wechat.calls_to(USERINFO)), (1, 2));
+        let current = scene.wechat.current_pair("oUser").unwrap();
+        demo.me("oUser").await.has_token(&current.access_token);
+        scene.books_balance("oUser");
+    }
+}
+
+/// R6 among processes: many calls are refused with one token; it is renewed once.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_refusals_of_one_token_cause_one_renewal() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demos = scene.demos::<3>().await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    for demo in &demos {
+        demo.me("oUser").await.has_token(&pair.access_token);
+    }
+    scene.wechat.advance(pair.expires_in);
+    let mut crowd = tokio::task::JoinSet::new();
+    for demo in &demos {
+        for _ in 0..50 {
+            let http = demo.http().clone();
+            let asked = Asked::get("/api/userinfo").header(USER_HEADER, "oUser");
+            crowd.spawn(async move { http.ask(asked).await });
+        }
+    }
+    for answer in crowd.join_all().await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(scene.refreshes(), 1);
+}
+
+/// WeChat refuses every token: the call is made twice, never a third time.
+#[tokio::test(flavor = "multi_thread")]
+async fn api_userinfo_gives_up_after_the_second_refusal() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    scene.wechat.advance(pair.expires_in);
+    scene.wechat.inject(Fault::on(USERINFO).errcode(40001));
+    let answer = demo.get("/api/userinfo", "oUser").await;
+    answer.is_rejected(503, "wechat_unavailable");
+    assert_eq!((scene.refreshes(), scene.wechat.calls_to(USERINFO)), (1, 2));
+}
+
+/// The refresh token is dead: the pair is deleted and the user logs in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_refresh_token_leads_to_a_login() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        let demo = scene.demo().await;
+        scene.sign_in("oUser", Age::Expired).await;
+        scene.wechat.change_password("oUser");
+        for _ in 0..10 {
+            demo.me("oUser").await.is_rejected(401, "login_required");
+        }
+        assert_eq!(scene.refreshes(), 1);
+        assert_eq!(scene.stored("oUser"), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logout_forgets_the_session_or_everything() {
+    for layout in Layout::BOTH {
+        let mut scene = Scene::new(layout).await;
+        scene
+            .variables
+            .push(("CACHE_TTL_SECS".to_owned(), "1".to_owned()));
+        let [demo, other] = scene.demos().await;
+        let pair = scene.sign_in("oUser", Age::Fresh).await;
+        let post = |path: &str| Asked::post(path).header(USER_HEADER, "oUser");
+        other.me("oUser").await.has_token(&pair.access_token);
+
+        assert_eq!(demo.get("/logout", "oUser").await.status, 405);
+        let answer = demo.ask(post("/logout")).await;
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+        assert!(
+            answer.header("set-cookie").contains("Max-Age=0"),
+            "{answer:?}"
+        );
+        scene.books_balance("oUser");
+        demo.me("oUser").await.has_token(&pair.access_token);
+
+        let answer = demo.ask(post("/logout?everywhere=true")).await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+        assert_eq!(scene.stored("oUser"), None);
+        demo.me("oUser").await.is_rejected(401, "login_required");
+        eventually(
+            "the other process has heard of it",
+            Duration::from_secs(5),
+            async || other.me("oUser").await.status == 401,
+        )
+        .await;
+
+        demo.ask(Asked::post("/logout"))
+            .await
+            .is_rejected(401, "login_required");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_that_need_no_user() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let health = demo.ask(Asked::get("/healthz")).await;
+    assert_eq!(health.status, 200);
+    assert_eq!(health.header("content-type"), "application/json");
+    assert_eq!(health.json()["status"], Value::from("ok"));
+    let metrics = demo.ask(Asked::get("/metrics")).await;
+    assert_eq!(metrics.status, 200);
+    assert!(
+        metrics.header("content-type").starts_with("text/plain"),
+        "{metrics:?}"
+    );
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    demo.me("oUser").await.has_token(&pair.access_token);
+    assert_eq!(demo.get("/nothing-here", "oUser").await.status, 404);
+}
+
+/// What an operator counts: requests by outcome, renewals by result; never who it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_without_names() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Expired).await;
+    for _ in 0..3 {
+        assert_eq!(demo.me("oUser").await.status, 200);
+    }
+    demo.me("oStranger")
+        .await
+        .is_rejected(401, "login_required");
+    demo.me("tab\tinside").await.is_rejected(400, "bad_request");
+
+    let page = demo.ask(Asked::get("/metrics")).await.text;
+    for line in [
+        "wechat_requests_total{outcome=\"store\"} 1",
+        "wechat_requests_total{outcome=\"cache\"} 2",
+        "wechat_requests_total{outcome=\"login\"} 1",
+        "wechat_requests_total{outcome=\"rejected\"} 1",
+        "wechat_renewals_total{kind=\"user\",result=\"renewed\"} 1",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line}: {page}");
+    }
+    let current = scene.wechat.current_pair("oUser").unwrap();
+    for hidden in [
+        "oUser",
+        "oStranger",
+        &pair.refresh_token,
+        &current.access_token,
+    ] {
+        assert!(!page.contains(hidden), "{hidden}: {page}");
+    }
+}

@@ -1,0 +1,98 @@
+//! R1 over several processes: however many ask, WeChat is asked once for each user.
+
+use std::collections::HashSet;
+
+use tokio::task::JoinSet;
+
+use crate::support::http_client::fingerprint;
+use crate::support::scene::{Age, Layout, Scene};
+
+const PROCESSES: usize = 3;
+const REQUESTS_EACH: usize = 150;
+const USERS: usize = 200;
+
+async fn one_user_whom_all_ask_for(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let demos = scene.demos::<PROCESSES>().await;
+    let old = scene.sign_in("oCrowd", Age::Expired).await;
+
+    let mut crowd = JoinSet::new();
+    for demo in &demos {
+        for _ in 0..REQUESTS_EACH {
+            let http = demo.http().clone();
+            crowd.spawn(async move { http.me("oCrowd").await });
+        }
+    }
+    let answers = crowd.join_all().await;
+
+    assert_eq!(answers.len(), PROCESSES * REQUESTS_EACH);
+    let current = scene.wechat.current_pair("oCrowd").unwrap();
+    assert_ne!(current.access_token, old.access_token, "it had expired");
+    for answer in &answers {
+        answer.has_token(&current.access_token);
+        assert_eq!(answer.field("freshness"), "fresh");
+    }
+    assert_eq!(scene.refreshes(), 1);
+    scene.books_balance("oCrowd");
+}
+
+async fn many_users(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let demos = scene.demos::<PROCESSES>().await;
+    let users: Vec<String> = (0..USERS).map(|number| format!("oUser{number}")).collect();
+    let pairs: Vec<_> = users
+        .iter()
+        .map(|user| scene.wechat.sign_in(user, "snsapi_userinfo"))
+        .collect();
+    scene.wechat.advance(pairs[0].expires_in);
+    for (user, pair) in users.iter().zip(&pairs) {
+        scene.store(user, pair, Age::Expired);
+    }
+
+    // Every process is asked for every user.
+    let mut crowd = JoinSet::new();
+    for demo in &demos {
+        for user in &users {
+            let (http, user) = (demo.http().clone(), user.clone());
+            crowd.spawn(async move {
+                let answer = http.me(&user).await;
+                (user, answer)
+            });
+        }
+    }
+    let answers = crowd.join_all().await;
+
+    assert_eq!(answers.len(), PROCESSES * USERS);
+    let mut tokens = HashSet::new();
+    for (user, answer) in &answers {
+        let current = scene.wechat.current_pair(user).unwrap();
+        answer.has_token(&current.access_token);
+        assert_eq!(answer.field("user_id"), *user);
+        tokens.insert(fingerprint(&current.access_token));
+    }
+    assert_eq!(tokens.len(), USERS, "nobody shares a token");
+    assert_eq!(scene.refreshes(), USERS as u64);
+    for user in &users {
+        scene.books_balance(user);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_is_renewed_once_hashes() {
+    one_user_whom_all_ask_for(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_is_renewed_once_keys() {
+    one_user_whom_all_ask_for(Layout::Keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_users_are_renewed_once_each_hashes() {
+    many_users(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_users_are_renewed_once_each_keys() {
+    many_users(Layout::Keys).await;
+}

@@ -1,0 +1,267 @@
+//! R1, R2 and R3 where a process, or the client that asked, goes away in the middle of a renewal.
+
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::Fault;
+
+use crate::support::demo_process::USER_HEADER;
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::scene::{Age, Layout, REFRESH, Scene};
+
+/// How long a renewal is held up in these tests: long enough to do something meanwhile.
+const CALL: Duration = Duration::from_millis(1_500);
+
+const LEASE: Duration = Duration::from_secs(10);
+
+/// What a slow machine may add to a promised time.
+const SLACK: Duration = Duration::from_secs(4);
+
+async fn killed_holder(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let [holder, second, third] = scene.demos().await;
+    scene.sign_in("oUser", Age::Expired).await;
+    scene.wechat.inject(Fault::on(REFRESH).hang().times(1));
+
+    let http = holder.http().clone();
+    let lost = tokio::spawn(async move { http.try_ask(me("oUser")).await });
+    scene.refreshes_reach(1).await;
+    holder.signal("KILL");
+    let killed = Instant::now();
+    assert!(lost.await.unwrap().is_err(), "the dead answer nobody");
+
+    for demo in [&second, &third] {
+        eventually(
+            "a token from a process that lives",
+            LEASE + SLACK + SLACK,
+            async || {
+                let answer = demo.me("oUser").await;
+                if answer.status != 200 {
+                    answer.is_rejected(503, "wechat_unavailable");
+                }
+                answer.status == 200
+            },
+        )
+        .await;
+    }
+    let took = killed.elapsed();
+    assert!(took <= LEASE + Duration::from_secs(1) + SLACK, "{took:?}");
+    assert!(scene.refreshes() <= 2, "{} calls", scene.refreshes());
+    let current = scene.wechat.current_pair("oUser").unwrap();
+    third.me("oUser").await.has_token(&current.access_token);
+    scene.books_balance("oUser");
+}
+
+/// The holder is stopped until WeChat has answered it and somebody else has written a newer pair.
+async fn stopped_holder(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let holder = scene.demo().await;
+    let old = scene.sign_in("oUser", Age::Expired).await;
+    scene.wechat.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(300))
+            .times(1),
+    );
+
+    let http = holder.http().clone();
+    let waiting = tokio::spawn(async move { http.me("oUser").await });
+    scene.refreshes_reach(1).await;
+    holder.signal("STOP");
+    eventually(
+        "WeChat's answer is on its way",
+        Duration::from_secs(10),
+        async || scene.wechat.current_pair("oUser").unwrap() != old,
+    )
+    .await;
+    let newer = scene.sign_in("oUser", Age::Fresh).await;
+    holder.signal("CONT");
+
+    waiting.await.unwrap().has_token(&newer.access_token);
+    holder.me("oUser").await.has_token(&newer.access_token);
+    let stored = (newer.access_token.clone(), newer.refresh_token.clone());
+    assert_eq!(scene.stored("oUser"), Some(stored));
+    assert_eq!(scene.refreshes(), 1);
+    scene.books_balance("oUser");
+}
+
+/// The newer login comes before WeChat reads the old refresh token, and kills it.
+async fn stopped_holder_of_a_dead_pair(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let holder = scene.demo().await;
+    scene.sign_in("oUser", Age::Expired).await;
+    scene.wechat.inject(Fault::on(REFRESH).delay(CALL).times(1));
+
+    let http = holder.http().clone();
+    let waiting = tokio::spawn(async move { http.me("oUser").await });
+    scene.refreshes_reach(1).await;
+    holder.signal("STOP");
+    let newer = scene.sign_in("oUser", Age::Fresh).await;
+    holder.signal("CONT");
+
+    waiting.await.unwrap().has_token(&newer.access_token);
+    scene.books_balance("oUser");
+    assert_eq!(scene.refreshes(), 1);
+}
+
+/// The holder is stopped for longer than its lease. Another process renews; the first comes back
+/// with an older answer.
+async fn stopped_for_longer_than_the_lease(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let [holder, other] = scene.demos().await;
+    // Each refresh gives a new pair, so that an old one that comes late would show.
+    scene
+        .wechat
+        .settings(|settings| settings.rotate_refresh_token = true);
+    let old = scene.sign_in("oUser", Age::Expired).await;
+    scene.wechat.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(300))
+            .lose_reply()
+            .times(1),
+    );
+
+    let http = holder.http().clone();
+    let waiting = tokio::spawn(async move { http.try_ask(me("oUser")).await });
+    scene.refreshes_reach(1).await;
+    holder.signal("STOP");
+    eventually("WeChat has renewed", Duration::from_secs(10), async || {
+        scene.wechat.current_pair("oUser").unwrap() != old
+    })
+    .await;
+    // WeChat has rotated the pair and the reply is lost: the stored refresh token is dead. The
+    // user logs in again at another service, after the lease of the stopped one.
+    tokio::time::sleep(LEASE).await;
+    other.me("oUser").await.is_rejected(401, "login_required");
+    let newer = scene.sign_in("oUser", Age::Fresh).await;
+    holder.signal("CONT");
+
+    let _ = waiting.await.unwrap();
+    for demo in [&holder, &other] {
+        eventually("the newer pair is served", SLACK, async || {
+            demo.me("oUser").await.status == 200
+        })
+        .await;
+        demo.me("oUser").await.has_token(&newer.access_token);
+    }
+    scene.books_balance("oUser");
+}
+
+async fn client_that_hangs_up(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let demo = scene.demo().await;
+    let old = scene.sign_in("oUser", Age::Expired).await;
+    scene.wechat.inject(Fault::on(REFRESH).delay(CALL).times(1));
+
+    let http = demo.http().clone();
+    let client = tokio::spawn(async move { http.try_ask(me("oUser")).await });
+    scene.refreshes_reach(1).await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    assert_eq!(
+        scene.stored("oUser").unwrap().0,
+        old.access_token,
+        "it hung up in mid-call"
+    );
+
+    eventually("the new pair is in Redis", CALL + SLACK, async || {
+        scene.stored("oUser").unwrap().0 != old.access_token
+    })
+    .await;
+    scene.books_balance("oUser");
+    assert_eq!(scene.refreshes(), 1);
+}
+
+/// SIGTERM while a client waits for a renewal, and while one goes on that nobody waits for.
+async fn terminated(layout: Layout, age: Age) {
+    let scene = Scene::new(layout).await;
+    let demo = scene.demo().await;
+    let old = scene.sign_in("oUser", age).await;
+    if matches!(age, Age::Stale) {
+        // Only an access token that is dead at WeChat is replaced by the refresh.
+        scene.wechat.advance(old.expires_in);
+    }
+    scene.wechat.inject(Fault::on(REFRESH).delay(CALL).times(1));
+
+    let http = demo.http().clone();
+    let waiting = tokio::spawn(async move { http.me("oUser").await });
+    scene.refreshes_reach(1).await;
+    demo.signal("TERM");
+
+    let http = demo.http().clone();
+    eventually(
+        "no new connections are taken",
+        Duration::from_secs(5),
+        async || std::net::TcpStream::connect(demo.url.trim_start_matches("http://")).is_err(),
+    )
+    .await;
+    assert!(
+        http.try_ask(Asked::get("/healthz")).await.is_err(),
+        "no new requests are taken"
+    );
+    let answer = waiting.await.unwrap();
+    let (status, _) = demo.ended(Duration::from_secs(30)).await;
+    assert_eq!(status.code(), Some(0));
+
+    let current = scene.wechat.current_pair("oUser").unwrap();
+    assert_ne!(current.access_token, old.access_token);
+    match age {
+        Age::Stale => answer.has_token(&old.access_token),
+        _ => answer.has_token(&current.access_token),
+    }
+    scene.books_balance("oUser");
+    assert_eq!(scene.refreshes(), 1);
+}
+
+fn me(user: &str) -> Asked {
+    Asked::get("/api/me").header(USER_HEADER, user)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_holder_costs_one_lease_hashes() {
+    killed_holder(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_holder_costs_one_lease_keys() {
+    killed_holder(Layout::Keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_holder_does_not_overwrite_a_newer_pair() {
+    for layout in Layout::BOTH {
+        stopped_holder(layout).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_holder_does_not_delete_a_newer_pair() {
+    for layout in Layout::BOTH {
+        stopped_holder_of_a_dead_pair(layout).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_stopped_beyond_its_lease_does_no_harm() {
+    stopped_for_longer_than_the_lease(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_does_not_stop_the_renewal() {
+    for layout in Layout::BOTH {
+        client_that_hangs_up(layout).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_waits_for_the_renewal_that_a_client_waits_for() {
+    for layout in Layout::BOTH {
+        terminated(layout, Age::Expired).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_waits_for_a_renewal_in_the_background() {
+    for layout in Layout::BOTH {
+        terminated(layout, Age::Stale).await;
+    }
+}

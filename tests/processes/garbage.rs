@@ -1,0 +1,184 @@
+//! Stored values that nobody can read: a miss and one warning; another Redis type: 503 and one
+//! loud line.
+
+use std::time::Duration;
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::eventually;
+use crate::support::scene::{Age, Layout, Scene, now_ms};
+
+const UNREADABLE: &str = "a stored value cannot be read";
+const WRONG_TYPE: &str = "holds a value of another type";
+
+fn garbage() -> Vec<Vec<u8>> {
+    let huge = vec![b'x'; 1 << 20];
+    [
+        &b"abc"[..],
+        b"tok#",
+        b"#123",
+        b"tok#12x",
+        b"",
+        b"#",
+        b"\xff\x00\x01#1",
+        b"tok# 12",
+        &huge,
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec()
+}
+
+/// How many warnings name this user.
+fn warnings(demo: &DemoProcess, user: &str) -> usize {
+    let log = demo.log();
+    let of_user = |line: &&str| line.contains(UNREADABLE) && line.contains(&format!("{user:?}"));
+    log.lines().filter(of_user).count()
+}
+
+/// Long enough that a user without a token is asked for anew.
+async fn forgotten_strangers() {
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_value_without_a_refresh_value() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    for (number, value) in garbage().iter().enumerate() {
+        scene.put_access(&format!("oUser{number}"), value);
+    }
+    for _ in 0..2 {
+        for number in 0..garbage().len() {
+            demo.me(&format!("oUser{number}"))
+                .await
+                .is_rejected(401, "login_required");
+        }
+        forgotten_strangers().await;
+    }
+    for number in 0..garbage().len() {
+        let user = format!("oUser{number}");
+        assert_eq!(warnings(&demo, &user), 1, "{user}: {}", demo.log());
+    }
+    assert_eq!(scene.refreshes(), 0);
+    assert!(!demo.log().contains("12x"), "a value may be a secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_value_beside_a_good_refresh_value() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    for (number, value) in garbage().iter().enumerate() {
+        let user = format!("oUser{number}");
+        let pair = scene.sign_in(&user, Age::Expired).await;
+        scene.put_access(&user, value);
+        let answer = demo.me(&user).await;
+        let current = scene.wechat.current_pair(&user).unwrap();
+        assert_ne!(current.access_token, pair.access_token);
+        answer.has_token(&current.access_token);
+        scene.books_balance(&user);
+        assert_eq!(scene.refreshes(), number as u64 + 1);
+        assert_eq!(warnings(&demo, &user), 1, "{}", demo.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_value() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let fresh = now_ms() + 3_600_000;
+    for (number, value) in garbage().iter().enumerate() {
+        let (good, dead) = (format!("oGood{number}"), format!("oDead{number}"));
+        scene.put_refresh(&good, value);
+        scene.put_access(&good, format!("token{number}#{fresh}"));
+        demo.me(&good).await.has_token(&format!("token{number}"));
+        scene.put_refresh(&dead, value);
+        scene.put_access(&dead, "token#1");
+        demo.me(&dead).await.is_rejected(401, "login_required");
+        assert_eq!(warnings(&demo, &good), 1, "{}", demo.log());
+        assert_eq!(warnings(&demo, &dead), 1, "{}", demo.log());
+    }
+    assert_eq!(scene.refreshes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_the_key_layout() {
+    let scene = Scene::new(Layout::Keys).await;
+    let demo = scene.demo().await;
+    let mut records = garbage();
+    for record in [
+        "2#a#1#2#r#3",
+        "1#a#1",
+        "1##1#2#r#3",
+        "1#a#x#2#r#3",
+        "1#a#2#1#r#3",
+        "1",
+    ] {
+        records.push(record.as_bytes().to_vec());
+    }
+    for (number, record) in records.iter().enumerate() {
+        scene.put_record(&format!("oUser{number}"), record);
+    }
+    for _ in 0..2 {
+        for number in 0..records.len() {
+            demo.me(&format!("oUser{number}"))
+                .await
+                .is_rejected(401, "login_required");
+        }
+        forgotten_strangers().await;
+    }
+    for number in 0..records.len() {
+        let user = format!("oUser{number}");
+        assert_eq!(warnings(&demo, &user), 1, "{user}: {}", demo.log());
+    }
+    // A login replaces what cannot be read.
+    let pair = scene.sign_in("oUser0", Age::Fresh).await;
+    eventually(
+        "the new record is read",
+        Duration::from_secs(5),
+        async || demo.me("oUser0").await.status == 200,
+    )
+    .await;
+    demo.me("oUser0").await.has_token(&pair.access_token);
+}
+
+/// A key of another type is an operator's mistake; its removal needs no restart.
+async fn another_type(layout: Layout, spoil: impl Fn(&Scene) -> (String, redis::Cmd)) {
+    let scene = Scene::new(layout).await;
+    let demo = scene.demo().await;
+    let (key, command) = spoil(&scene);
+    () = command.query(&mut scene.connection()).unwrap();
+    for _ in 0..3 {
+        demo.me("oUser").await.is_rejected(503, "store_unavailable");
+    }
+    let loud = |line: &&str| line.contains("ERROR") && line.contains(WRONG_TYPE);
+    assert_eq!(demo.log().lines().filter(loud).count(), 1, "{}", demo.log());
+
+    () = redis::cmd("DEL")
+        .arg(&key)
+        .query(&mut scene.connection())
+        .unwrap();
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    demo.me("oUser").await.has_token(&pair.access_token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hash_name_that_holds_a_string() {
+    for name in ["user.wxUserAccessToken", "user.wxUserRefreshToken"] {
+        another_type(Layout::Hashes, |_| {
+            let mut command = redis::cmd("SET");
+            command.arg(name).arg("oUser");
+            (name.to_owned(), command)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_a_hash() {
+    another_type(Layout::Keys, |scene| {
+        let key = scene.key("oUser");
+        let mut command = redis::cmd("HSET");
+        command.arg(&key).arg("field").arg("value");
+        (key, command)
+    })
+    .await;
+}

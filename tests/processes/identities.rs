@@ -1,0 +1,147 @@
+//! Who is asking, by the header of a gateway: what cannot name a user, and the odd names that can.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use crate::support::demo_process::USER_HEADER;
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::scene::{Age, Layout, Scene};
+
+/// Ids that mean something to Redis, to a separator of ours or to a URL.
+const ODD: [&str; 22] = [
+    "two words",
+    "a:b",
+    "a:b:c",
+    "lease:user:a",
+    "#",
+    "tok#123",
+    "{}",
+    "{x}",
+    "}{",
+    "a%7Bb",
+    "a{b",
+    "50%",
+    "张三",
+    "😀",
+    "e\u{301}",
+    "\u{e9}",
+    "*",
+    "\"'\\",
+    "../../x",
+    "user.wxUserAccessToken",
+    "$3\\r\\nGET",
+    "null",
+];
+
+async fn odd_names_work(layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let [first, second] = scene.demos().await;
+    let longest = "x".repeat(256);
+    let longest_of_letters = "界".repeat(85);
+    let users: Vec<&str> = ODD
+        .into_iter()
+        .chain([&*longest, &*longest_of_letters])
+        .collect();
+
+    for user in &users {
+        first.me(user).await.is_rejected(401, "login_required");
+    }
+    let signed_in: Vec<_> = users
+        .iter()
+        .map(|user| scene.wechat.sign_in(user, "snsapi_userinfo"))
+        .collect();
+    scene.wechat.advance(signed_in[0].expires_in);
+    for (user, pair) in users.iter().zip(&signed_in) {
+        scene.store(user, pair, Age::Expired);
+    }
+    for user in &users {
+        // For about a second a user without tokens is remembered as such.
+        eventually(
+            "the user's own token",
+            Duration::from_secs(10),
+            async || first.me(user).await.status == 200,
+        )
+        .await;
+        let own = scene.wechat.current_pair(user).unwrap();
+        for demo in [&first, &second] {
+            let answer = demo.me(user).await;
+            answer.has_token(&own.access_token);
+            assert_eq!(answer.field("user_id"), *user);
+            assert_eq!(answer.field("openid"), *user, "the refresh told it");
+        }
+        scene.books_balance(user);
+    }
+    assert_eq!(scene.refreshes(), users.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_work_hashes() {
+    odd_names_work(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_work_keys() {
+    odd_names_work(Layout::Keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_name_a_user() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let me = || Asked::get("/api/me");
+
+    demo.ask(me()).await.is_rejected(401, "login_required");
+    demo.ask(me().header(USER_HEADER, ""))
+        .await
+        .is_rejected(401, "login_required");
+    for bad in [
+        "x".repeat(257).as_bytes(),
+        "x".repeat(4096).as_bytes(),
+        "界".repeat(86).as_bytes(),
+        b"tab\tinside",
+        "next line\u{85}inside".as_bytes(),
+        b"\xff",
+        b"oUser\xc3",
+        b"\xed\xa0\x80",
+    ] {
+        let answer = demo.ask(me().header(USER_HEADER, bad)).await;
+        answer.is_rejected(400, "bad_request");
+    }
+    for (one, other) in [
+        ("oUser", "oUser"),
+        ("oUser", "oOther"),
+        ("oUser", ""),
+        ("", "oUser"),
+    ] {
+        let twice = me().header(USER_HEADER, one).header(USER_HEADER, other);
+        demo.ask(twice).await.is_rejected(400, "bad_request");
+    }
+    demo.me("oUser").await.has_token(&pair.access_token);
+    demo.me("ouser").await.is_rejected(401, "login_required");
+}
+
+/// Bytes that no HTTP client sends: the server refuses the request, and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_characters_on_the_wire() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    for bad in [&b"a\x01b"[..], b"a\x00b", b"a\x7fb", b"a\rb", b"\x1b[31m"] {
+        let address = demo.url.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut request = b"GET /api/me HTTP/1.1\r\nhost: a\r\nx-user-id: ".to_vec();
+        request.extend(bad);
+        request.extend(b"\r\nconnection: close\r\n\r\n");
+        stream.write_all(&request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad:?}: {answer}");
+    }
+    demo.me("oUser").await.has_token(&pair.access_token);
+}

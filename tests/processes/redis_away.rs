@@ -1,0 +1,168 @@
+//! What a demo answers while Redis is gone or frozen, and after its return.
+
+use std::time::Duration;
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::{Age, Layout, Scene};
+
+/// Refusals come after a command's second at most; the rest is for slow machines.
+const SOON: Duration = Duration::from_secs(3);
+
+/// All is well within 5 s of the store's return; the rest is for slow machines.
+const RECOVERY: Duration = Duration::from_secs(8);
+
+async fn health(demo: &DemoProcess) -> u16 {
+    let answer = demo.ask(Asked::get("/healthz")).await;
+    assert!(answer.json().is_object(), "{answer:?}");
+    answer.status
+}
+
+/// A demo with one user in memory, and others that only Redis knows.
+struct Outage {
+    scene: Scene,
+    demo: DemoProcess,
+    held: String,
+    other: String,
+}
+
+impl Outage {
+    async fn prepare(layout: Layout) -> Self {
+        // What was written is there again after the restart.
+        let redis = RedisServer::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let mut scene = Scene::on(redis, layout).await;
+        scene
+            .variables
+            .push(("CACHE_TTL_SECS".to_owned(), "1".to_owned()));
+        let demo = scene.demo().await;
+        let expired = scene.sign_in("oExpired", Age::Expired).await;
+        let held = scene.sign_in("oHeld", Age::Fresh).await.access_token;
+        let other = scene.sign_in("oOther", Age::Fresh).await.access_token;
+        demo.me("oHeld").await.has_token(&held);
+        assert_eq!(health(&demo).await, 200);
+        assert_ne!(expired.access_token, held);
+        Self {
+            scene,
+            demo,
+            held,
+            other,
+        }
+    }
+
+    async fn away(&self) {
+        let mut fastest = SOON;
+        for round in 0..8 {
+            // From memory at first, and, past the second that the cache believes it, still.
+            self.demo.me("oHeld").await.has_token(&self.held);
+            let user = if round % 2 == 0 { "oOther" } else { "oExpired" };
+            let refused = self.demo.me(user).await;
+            refused.is_rejected(503, "store_unavailable");
+            assert!(refused.took < SOON, "{:?}", refused.took);
+            fastest = fastest.min(refused.took);
+            self.demo
+                .me("oStranger")
+                .await
+                .is_rejected(503, "store_unavailable");
+            assert_eq!(health(&self.demo).await, 503);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(
+            fastest < Duration::from_millis(500),
+            "none was quick: {fastest:?}"
+        );
+        assert_eq!(
+            self.demo.lines_with("Redis is away"),
+            1,
+            "{}",
+            self.demo.log()
+        );
+    }
+
+    async fn back(&self) {
+        eventually("all is well after Redis' return", RECOVERY, async || {
+            self.demo.me("oOther").await.status == 200
+                && self.demo.me("oExpired").await.status == 200
+                && self.demo.me("oStranger").await.status == 401
+                && health(&self.demo).await == 200
+        })
+        .await;
+        self.demo.me("oHeld").await.has_token(&self.held);
+        self.demo.me("oOther").await.has_token(&self.other);
+        self.scene.books_balance("oExpired");
+        assert_eq!(self.scene.refreshes(), 1);
+        assert_eq!(
+            self.demo.lines_with("Redis answers again"),
+            1,
+            "{}",
+            self.demo.log()
+        );
+    }
+}
+
+async fn killed(layout: Layout) {
+    let mut outage = Outage::prepare(layout).await;
+    outage.scene.redis.kill();
+    outage.away().await;
+    outage.scene.redis.run();
+    outage.back().await;
+}
+
+async fn frozen(layout: Layout) {
+    let outage = Outage::prepare(layout).await;
+    outage.scene.redis.freeze(true);
+    outage.away().await;
+    outage.scene.redis.freeze(false);
+    outage.back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_hashes() {
+    killed(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_keys() {
+    killed(Layout::Keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_redis_hashes() {
+    frozen(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_redis_keys() {
+    frozen(Layout::Keys).await;
+}
+
+/// R3: WeChat has granted a pair while Redis is away; it is kept and written after the return.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_was_granted_meanwhile_is_not_lost() {
+    use crate::support::scene::REFRESH;
+    use tower_wechat::simulator::Fault;
+
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        let demo = scene.demo().await;
+        scene.sign_in("oUser", Age::Expired).await;
+        scene
+            .wechat
+            .inject(Fault::on(REFRESH).delay(Duration::from_secs(1)).times(1));
+        let http = demo.http().clone();
+        let waiting = tokio::spawn(async move { http.me("oUser").await });
+        scene.refreshes_reach(1).await;
+        scene.redis.freeze(true);
+        let answer = waiting.await.unwrap();
+        let current = scene.wechat.current_pair("oUser").unwrap();
+        answer.has_token(&current.access_token);
+        scene.redis.freeze(false);
+        let stored = (current.access_token, current.refresh_token);
+        eventually("the pair is in Redis", RECOVERY, async || {
+            scene.stored("oUser").as_ref() == Some(&stored)
+        })
+        .await;
+        assert_eq!(scene.refreshes(), 1);
+    }
+}

@@ -1,0 +1,226 @@
+//! What is set up wrongly: one sentence and exit code 1 from the demo, an error from the library,
+//! never a hang and never a secret. And the ways to Redis that must work.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use tower_wechat::{ErrorKind, RedisStore};
+
+use crate::support::demo_process::{DemoProcess, USER_HEADER};
+use crate::support::free_port;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::{Age, Layout, Scene, variables};
+
+/// A wrong set-up shows within the 3 s of a connection attempt; the rest is for slow machines.
+const SOON: Duration = Duration::from_secs(10);
+
+const PASSWORD: &str = "s3cret-of-redis";
+
+/// The demo gives up, and its sentence holds all of `says` and none of the secrets.
+async fn gives_up(pairs: &[(&str, &str)], says: &[&str]) {
+    let ended = DemoProcess::start_in_vain(&variables(pairs)).await;
+    let said = &ended.stderr;
+    assert_eq!(ended.status.code(), Some(1), "{pairs:?}: {said}");
+    assert!(ended.took < SOON, "{pairs:?}: {:?}", ended.took);
+    assert_eq!(ended.stdout, "", "{pairs:?}");
+    assert_eq!(
+        said.lines().count(),
+        1,
+        "one sentence for {pairs:?}: {said}"
+    );
+    assert!(said.starts_with("demo: "), "{pairs:?}: {said}");
+    for word in says {
+        assert!(said.contains(word), "{word:?} for {pairs:?}: {said}");
+    }
+    assert!(!said.contains(PASSWORD), "{said}");
+}
+
+/// The demo and the library agree that this URL does not work.
+async fn redis_fails(url: &str, kind: ErrorKind, says: &[&str]) {
+    let started = Instant::now();
+    let error = RedisStore::connect(url).await.expect_err(url);
+    assert!(started.elapsed() < SOON, "{url}: {:?}", started.elapsed());
+    assert_eq!(error.kind(), kind, "{url}: {error}");
+    let texts = [error.to_string(), format!("{error:?}")];
+    assert!(
+        !texts.iter().any(|text| text.contains(PASSWORD)),
+        "{texts:?}"
+    );
+    gives_up(&[("REDIS_URL", url)], says).await;
+}
+
+#[tokio::test]
+async fn urls_that_cannot_be_right() {
+    for url in [
+        "nonsense",
+        "127.0.0.1:6379",
+        "http://127.0.0.1:6379/",
+        "redis://",
+        "redis://:s3cret-of-redis@/0",
+        "redis://:s3cret-of-redis@127.0.0.1:port/0",
+        "redis://:s3cret-of-redis@127.0.0.1:6379/first",
+    ] {
+        redis_fails(url, ErrorKind::Configuration, &["Redis"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there() {
+    let port = free_port().to_string();
+    let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}/");
+    redis_fails(&url, ErrorKind::StoreUnavailable, &["Redis", &port]).await;
+    let url = format!("redis://:{PASSWORD}@no-such-host.invalid/");
+    redis_fails(&url, ErrorKind::StoreUnavailable, &["no-such-host.invalid"]).await;
+}
+
+/// Somebody accepts connections and never says a word.
+#[tokio::test]
+async fn a_redis_that_does_not_answer() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap().to_string();
+    for scheme in ["redis", "rediss"] {
+        let url = format!("{scheme}://:{PASSWORD}@{address}/");
+        redis_fails(&url, ErrorKind::StoreUnavailable, &["Redis", &address]).await;
+    }
+}
+
+/// Something answers that is no Redis.
+#[tokio::test]
+async fn a_redis_that_is_a_web_server() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let address = scene.wechat.url().trim_start_matches("http://").to_owned();
+    let url = format!("redis://{address}/");
+    let started = Instant::now();
+    assert!(RedisStore::connect(&url).await.is_err());
+    assert!(started.elapsed() < SOON);
+    gives_up(&[("REDIS_URL", &url)], &["Redis", &address]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password() {
+    let redis = RedisServer::with_options(&["--requirepass", "the right one"]);
+    let at = format!("127.0.0.1:{}", redis.port());
+    for user in [
+        format!(":{PASSWORD}@"),
+        format!("nobody:{PASSWORD}@"),
+        String::new(),
+    ] {
+        let url = format!("redis://{user}{at}/");
+        redis_fails(&url, ErrorKind::Configuration, &["Redis", &at, "password"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there() {
+    let redis = RedisServer::start();
+    let url = format!("{}99", redis.url());
+    redis_fails(&url, ErrorKind::Configuration, &["Redis", "DB index"]).await;
+}
+
+#[tokio::test]
+async fn variables_that_cannot_be_right() {
+    for (pair, says) in [
+        (("REDIS_LAYOUT", "tables"), "REDIS_LAYOUT"),
+        (("RENEW_MARGIN_SECS", "soon"), "RENEW_MARGIN_SECS"),
+        (("RENEW_MARGIN_SECS", "-1"), "RENEW_MARGIN_SECS"),
+        (("CACHE_TTL_SECS", "1.5"), "CACHE_TTL_SECS"),
+        (("COOKIE_KEY", "s3cret-of-redis, no base64"), "COOKIE_KEY"),
+        (("COOKIE_KEY", "dG9vIHNob3J0"), "COOKIE_KEY"),
+        (("TRUSTED_USER_HEADER", "x user id"), "TRUSTED_USER_HEADER"),
+        (("LISTEN", "nowhere"), "LISTEN"),
+        (("WECHAT_SECRET", PASSWORD), "WECHAT_APPID"),
+        (("WECHAT_APPID", "wx0123456789abcdef"), "WECHAT_SECRET"),
+        (("WECHAT_API_URL", "ftp://127.0.0.1"), "ftp"),
+    ] {
+        gives_up(&[pair], &[says]).await;
+    }
+    let account = [("WECHAT_APPID", "wx 1"), ("WECHAT_SECRET", PASSWORD)];
+    gives_up(&account, &["app id"]).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    gives_up(&[("LISTEN", &address)], &["LISTEN", &address]).await;
+}
+
+/// An ACL user with a password that needs escapes, and a database of its own.
+#[tokio::test]
+async fn an_acl_user_and_a_database_of_the_url() {
+    let options = [
+        "--requirepass",
+        "another",
+        "--user",
+        "app",
+        "on",
+        ">p@ss/w:rd%",
+        "~*",
+        "&*",
+    ];
+    let redis = RedisServer::with_options(&[&options[..], &["+@all", "-@admin"]].concat());
+    let url = format!(
+        "redis://app:p%40ss%2Fw%3Ard%25@127.0.0.1:{}/3",
+        redis.port()
+    );
+    for layout in Layout::BOTH {
+        let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
+        let now = crate::support::scene::now_ms();
+        let (fresh, dies) = (now + 3_600_000, now + 4_500_000);
+        let mut inside = redis::Client::open(url.as_str())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        let () = match layout {
+            Layout::Hashes => redis::cmd("HSET")
+                .arg("user.wxUserAccessToken")
+                .arg(&["oUser", &format!("token-in-3#{fresh}")])
+                .query(&mut inside)
+                .unwrap(),
+            Layout::Keys => redis::cmd("SET")
+                .arg(format!("wechat:{}:user:oUser", wechat.app_id()))
+                .arg(format!("1#token-in-3#{fresh}#{dies}##"))
+                .query(&mut inside)
+                .unwrap(),
+        };
+        let demo = DemoProcess::start(&variables(&[
+            ("REDIS_URL", &url),
+            ("REDIS_LAYOUT", layout.name()),
+            ("WECHAT_APPID", wechat.app_id()),
+            ("WECHAT_SECRET", wechat.app_secret()),
+            ("WECHAT_API_URL", wechat.url()),
+            ("TRUSTED_USER_HEADER", USER_HEADER),
+        ]))
+        .await;
+        demo.me("oUser").await.has_token("token-in-3");
+        demo.me("oStranger")
+            .await
+            .is_rejected(401, "login_required");
+    }
+}
+
+/// Nothing installed, nothing configured.
+#[tokio::test]
+async fn no_variables_at_all() {
+    let demo = DemoProcess::start(&[]).await;
+    let answer = demo
+        .ask(crate::support::http_client::Asked::get("/api/me"))
+        .await;
+    answer.is_rejected(401, "login_required");
+    demo.signal("TERM");
+    let (status, log) = demo.ended(SOON).await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// A second SIGTERM, or one without anything to wait for, changes nothing.
+#[tokio::test]
+async fn sigterm_while_idle() {
+    let scene = Scene::new(Layout::Keys).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    demo.me("oUser").await.has_token(&pair.access_token);
+    demo.signal("TERM");
+    let (status, _) = demo.ended(SOON).await;
+    assert_eq!(status.code(), Some(0));
+}

@@ -1,0 +1,142 @@
+//! `rediss://`: a real redis-server that speaks TLS, with a certificate authority of the test's own.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::free_port;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::{Age, Layout, Scene};
+
+/// A folder with an authority, and a server's certificate and key that it has signed.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("tower-wechat-tls-{}", free_port()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let certificates = Self(folder);
+
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority of a test");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+
+        let key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]);
+        let server = server.unwrap().signed_by(&key, &authority).unwrap();
+
+        for (name, pem) in [
+            ("authority.pem", authority.pem()),
+            ("server.pem", server.pem()),
+            ("server.key", key.serialize_pem()),
+        ] {
+            std::fs::write(certificates.file(name), pem).unwrap();
+        }
+        certificates
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// redis-server with these: TLS on the port that is answered, and a plain port beside it.
+    fn server(&self) -> (RedisServer, u16) {
+        let port = free_port();
+        let path = |name: &str| self.file(name).to_str().unwrap().to_owned();
+        let server = RedisServer::with_options(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &path("server.pem"),
+            "--tls-key-file",
+            &path("server.key"),
+            "--tls-ca-cert-file",
+            &path("authority.pem"),
+            "--tls-auth-clients",
+            "no",
+        ]);
+        (server, port)
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn trusting(mut variables: Vec<(String, String)>, file: &Path, url: &str) -> Vec<(String, String)> {
+    variables.retain(|(name, _)| name != "REDIS_URL");
+    variables.push(("REDIS_URL".to_owned(), url.to_owned()));
+    variables.push((
+        "SSL_CERT_FILE".to_owned(),
+        file.to_str().unwrap().to_owned(),
+    ));
+    variables
+}
+
+async fn is_refused(variables: &[(String, String)], what: &str) {
+    let ended = DemoProcess::start_in_vain(variables).await;
+    assert_eq!(ended.status.code(), Some(1), "{what}: {}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{what}: {}", ended.stderr);
+    assert!(
+        ended.stderr.starts_with("demo: Redis at "),
+        "{what}: {}",
+        ended.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_come_over_tls() {
+    let certificates = Certificates::new();
+    for (layout, host) in [(Layout::Hashes, "127.0.0.1"), (Layout::Keys, "localhost")] {
+        let (redis, tls_port) = certificates.server();
+        let scene = Scene::on(redis, layout).await;
+        let url = format!("rediss://{host}:{tls_port}/");
+        let variables = trusting(
+            scene.environment(),
+            &certificates.file("authority.pem"),
+            &url,
+        );
+        let demo = DemoProcess::start(&variables).await;
+        scene.sign_in("oUser", Age::Expired).await;
+        let answer = demo.me("oUser").await;
+        answer.has_token(&scene.wechat.current_pair("oUser").unwrap().access_token);
+        scene.books_balance("oUser");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_authority_is_refused() {
+    let (certificates, others) = (Certificates::new(), Certificates::new());
+    let (redis, tls_port) = certificates.server();
+    let scene = Scene::on(redis, Layout::Hashes).await;
+    let url = format!("rediss://127.0.0.1:{tls_port}/");
+    let variables = trusting(scene.environment(), &others.file("authority.pem"), &url);
+    is_refused(&variables, "another authority").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_and_plain_ports_are_not_mixed_up() {
+    let certificates = Certificates::new();
+    let (redis, tls_port) = certificates.server();
+    let plain_port = redis.port();
+    let scene = Scene::on(redis, Layout::Hashes).await;
+    for (url, what) in [
+        (
+            format!("rediss://127.0.0.1:{plain_port}/"),
+            "TLS to a plain port",
+        ),
+        (
+            format!("redis://127.0.0.1:{tls_port}/"),
+            "plain to a TLS port",
+        ),
+    ] {
+        let authority = certificates.file("authority.pem");
+        is_refused(&trusting(scene.environment(), &authority, &url), what).await;
+    }
+}

@@ -1,0 +1,189 @@
+//! R4 and R5 at the door: what a demo answers while WeChat does not.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::{Fault, Simulator};
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::scene::{Age, Layout, REFRESH, Scene};
+use crate::support::{eventually, free_port};
+
+/// A request's wait of 5 s, and what a slow machine may add to it.
+const DEADLINE: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(4);
+
+/// Tries at WeChat for one user: within a renewal of 8 s they start at 0, ½, 1½, 3½ and 7½ s less
+/// the jitter; a second renewal may have begun after its pause.
+const TRIES_WITH_BACK_OFF: u64 = 8;
+
+async fn is_served_stale(demo: &DemoProcess, user: &str, access_token: &str) {
+    let answer = demo.me(user).await;
+    answer.has_token(access_token);
+    assert_eq!(answer.field("freshness"), "stale");
+    assert!(
+        answer.took < DEADLINE,
+        "nobody waits for a stale token: {:?}",
+        answer.took
+    );
+}
+
+/// WeChat fails in some way: stale tokens are served, others get 503, and WeChat is not asked for
+/// each request. Then it recovers.
+async fn fails_and_recovers(fault: Fault, layout: Layout) {
+    let scene = Scene::new(layout).await;
+    let demo = scene.demo().await;
+    let expired = scene.sign_in("oExpired", Age::Expired).await;
+    let stale = scene.sign_in("oStale", Age::Stale).await;
+    scene.wechat.inject(fault);
+
+    let http = demo.http().clone();
+    let in_vain = tokio::spawn(async move { http.me("oExpired").await });
+    for _ in 0..100 {
+        is_served_stale(&demo, "oStale", &stale.access_token).await;
+    }
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let http = demo.http().clone();
+        crowd.spawn(async move { http.me("oExpired").await });
+    }
+    for answer in crowd
+        .join_all()
+        .await
+        .into_iter()
+        .chain([in_vain.await.unwrap()])
+    {
+        answer.is_rejected(503, "wechat_unavailable");
+        assert!(answer.took < DEADLINE + SLACK, "{:?}", answer.took);
+        assert!(!answer.text.contains(&expired.refresh_token));
+    }
+    let calls = scene.refreshes();
+    assert!(calls >= 2, "both users' renewals were tried");
+    assert!(
+        calls <= 2 * TRIES_WITH_BACK_OFF,
+        "{calls} calls for two users"
+    );
+    is_served_stale(&demo, "oStale", &stale.access_token).await;
+
+    scene.wechat.clear_faults();
+    eventually(
+        "a token after WeChat's return",
+        Duration::from_secs(40),
+        async || demo.me("oExpired").await.status == 200,
+    )
+    .await;
+    let current = scene.wechat.current_pair("oExpired").unwrap();
+    demo.me("oExpired").await.has_token(&current.access_token);
+    scene.books_balance("oExpired");
+    let log = demo.log();
+    for secret in [
+        &expired.refresh_token,
+        &expired.access_token,
+        &stale.refresh_token,
+    ] {
+        assert!(!log.contains(secret.as_str()), "a secret in the log");
+    }
+    assert!(
+        !log.contains(scene.wechat.app_secret()),
+        "the secret in the log"
+    );
+}
+
+/// One short failure is mended within the wait of the request that met it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_failure_is_mended_while_the_client_waits() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    scene.sign_in("oUser", Age::Expired).await;
+    scene.wechat.inject(Fault::on(REFRESH).errcode(-1).times(1));
+    scene.wechat.inject(Fault::on(REFRESH).reset().times(1));
+    let answer = demo.me("oUser").await;
+    answer.has_token(&scene.wechat.current_pair("oUser").unwrap().access_token);
+    assert_eq!(scene.refreshes(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_is_busy() {
+    fails_and_recovers(Fault::on(REFRESH).errcode(-1), Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_answers_with_http_502() {
+    fails_and_recovers(
+        Fault::on(REFRESH).status(502).body("<html>bad gateway"),
+        Layout::Keys,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_does_not_answer() {
+    fails_and_recovers(Fault::on(REFRESH).hang(), Layout::Keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_breaks_connections() {
+    fails_and_recovers(Fault::on(REFRESH).reset(), Layout::Hashes).await;
+}
+
+/// Nobody listens where WeChat should be; then somebody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_refuses_connections() {
+    let mut scene = Scene::new(Layout::Hashes).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    scene
+        .variables
+        .push(("WECHAT_API_URL".to_owned(), format!("http://{address}")));
+    let demo = scene.demo().await;
+    scene.sign_in("oExpired", Age::Expired).await;
+    let stale = scene.sign_in("oStale", Age::Stale).await;
+
+    is_served_stale(&demo, "oStale", &stale.access_token).await;
+    let answer = demo.me("oExpired").await;
+    answer.is_rejected(503, "wechat_unavailable");
+    assert!(answer.took < DEADLINE + SLACK, "{:?}", answer.took);
+
+    let account = (
+        scene.wechat.app_id().to_owned(),
+        scene.wechat.app_secret().to_owned(),
+    );
+    let revived = Simulator::builder()
+        .listen(address)
+        .app(account.0, account.1);
+    let revived = revived.start().await.unwrap();
+    let pair = revived.sign_in("oExpired", "snsapi_base");
+    revived.advance(pair.expires_in);
+    scene.store("oExpired", &pair, Age::Expired);
+    eventually(
+        "a token after WeChat's return",
+        Duration::from_secs(40),
+        async || demo.me("oExpired").await.status == 200,
+    )
+    .await;
+    let current = revived.current_pair("oExpired").unwrap();
+    demo.me("oExpired").await.has_token(&current.access_token);
+}
+
+/// The operator's mistakes: told once and loudly, no storm, and stale tokens are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_refuses_the_account() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    for user in ["oA", "oB", "oC"] {
+        scene.sign_in(user, Age::Expired).await;
+    }
+    let stale = scene.sign_in("oStale", Age::Stale).await;
+    scene.wechat.inject(Fault::on(REFRESH).errcode(40125));
+    for _ in 0..20 {
+        for user in ["oA", "oB", "oC"] {
+            demo.me(user).await.is_rejected(503, "wechat_config");
+        }
+        is_served_stale(&demo, "oStale", &stale.access_token).await;
+    }
+    assert_eq!(scene.refreshes(), 1, "the account rests");
+    assert_eq!(
+        demo.lines_with("the operator must act"),
+        1,
+        "{}",
+        demo.log()
+    );
+}

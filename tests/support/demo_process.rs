@@ -1,0 +1,239 @@
+//! The demo as a process of its own, spoken to over real HTTP.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::http_client::{Answer, Asked, HttpClient};
+
+/// The header that names the user in these tests.
+pub const USER_HEADER: &str = "x-user-id";
+
+/// How long the demo may take to start, or to say why it does not. Generous: a busy machine is no
+/// failure.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// A demo that answers. It is killed with the value.
+pub struct DemoProcess {
+    child: Child,
+    pub url: String,
+    log: Log,
+    http: HttpClient,
+}
+
+/// What a demo that did not start left behind.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+/// Collects what a process writes, while it runs.
+struct Log {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    fn of(mut stream: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut lines = BufReader::new(&mut stream);
+            let mut line = Vec::new();
+            while lines
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|read| read > 0)
+            {
+                shared
+                    .lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self {
+            text,
+            reader: Some(reader),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// All of it: waits for the end of the stream.
+    fn whole(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.text()
+    }
+}
+
+/// The demo that cargo has built beside this test.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let demo = folder.join("examples/demo");
+    assert!(
+        demo.is_file(),
+        "there is no {}; `cargo build --examples` makes it (`cargo test` without --test too)",
+        demo.display()
+    );
+    demo
+}
+
+/// The demo with these variables and no others: nothing of the caller's environment changes it.
+fn spawn(variables: &[(String, String)]) -> Child {
+    Command::new(binary())
+        .env_clear()
+        .env("LISTEN", "127.0.0.1:0")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+impl DemoProcess {
+    /// Starts a demo that is expected to work, and waits until it takes requests.
+    pub async fn start(variables: &[(String, String)]) -> Self {
+        let mut child = spawn(variables);
+        let mut log = Log::of(child.stderr.take().unwrap());
+        let stdout = child.stdout.take().unwrap();
+        let (first_line, line) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            let _ = stdout.read_line(&mut line);
+            let _ = first_line.send(line);
+            // Nobody may break the demo's stdout under it.
+            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+        });
+        let line = tokio::time::timeout(START_WITHIN, line).await;
+        let line = line.expect("the demo says that it listens").unwrap();
+        let Some(url) = line.trim().strip_prefix("listening on ").map(str::to_owned) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!(
+                "the demo did not start; it said {line:?} and {}",
+                log.whole()
+            );
+        };
+        Self {
+            child,
+            http: HttpClient::new(&url),
+            url,
+            log,
+        }
+    }
+
+    /// Starts a demo that is expected to give up at once.
+    pub async fn start_in_vain(variables: &[(String, String)]) -> Ended {
+        let started = Instant::now();
+        let mut child = spawn(variables);
+        let mut stdout = Log::of(child.stdout.take().unwrap());
+        let mut stderr = Log::of(child.stderr.take().unwrap());
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > START_WITHIN {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!(
+                    "the demo neither ended nor was it meant to run: {}",
+                    stderr.whole()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let took = started.elapsed();
+        Ended {
+            status,
+            stdout: stdout.whole(),
+            stderr: stderr.whole(),
+            took,
+        }
+    }
+
+    /// `GET /api/me` as this user.
+    pub async fn me(&self, user: &str) -> Answer {
+        self.http.me(user).await
+    }
+
+    pub async fn get(&self, path: &str, user: &str) -> Answer {
+        self.ask(Asked::get(path).header(USER_HEADER, user)).await
+    }
+
+    pub async fn ask(&self, asked: Asked) -> Answer {
+        self.http.ask(asked).await
+    }
+
+    pub fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
+    /// What the demo has written to stderr so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// How many lines of stderr hold this.
+    pub fn lines_with(&self, part: &str) -> usize {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(part))
+            .count()
+    }
+
+    /// Sends a signal by the name that `kill` knows: `STOP`, `CONT`, `TERM`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status();
+        assert!(
+            sent.expect("kill is there").success(),
+            "no process takes SIG{name}"
+        );
+    }
+
+    /// Waits for the end of the process, after a signal that ends it. Answers its exit status and
+    /// all that it wrote to stderr.
+    pub async fn ended(mut self, within: Duration) -> (ExitStatus, String) {
+        let give_up = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, self.log.whole());
+            }
+            assert!(
+                Instant::now() < give_up,
+                "still there after {within:?}: {}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for DemoProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // What a process said is the first thing that one wants to see of a test that failed.
+        if std::thread::panicking() {
+            eprintln!(
+                "--- stderr of the demo at {}\n{}---",
+                self.url,
+                self.log.whole()
+            );
+        }
+    }
+}
