@@ -1,23 +1,25 @@
 //! The demo's routes.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{self, Query};
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tower_wechat::{Error, Language, SessionCookie, UserInfo, UserToken, UserTokens, WechatUser};
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    Error, ErrorKind, Language, Login, Scope, UserInfo, UserToken, UserTokens, WechatUser,
+};
 
 #[derive(Clone)]
 pub struct State {
     pub users: UserTokens,
-    pub session: SessionCookie,
-}
-
-/// A placeholder for the page that the login brings.
-pub async fn page(user: WechatUser) -> String {
-    format!("hello {}\n", user.id())
+    pub login: Login,
+    /// WeChat, where none is configured.
+    pub simulator: Option<Arc<Simulator>>,
 }
 
 /// What the layer knows of the user; never the token itself.
@@ -46,8 +48,12 @@ pub async fn me(user: WechatUser) -> Json<Me> {
     })
 }
 
-/// What WeChat says of the user, healed once if it refuses the token.
-pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
+/// What WeChat says of the user, healed once if it refuses the token. Who has not granted the
+/// scope for it learns where to do so.
+pub async fn userinfo(
+    user: WechatUser,
+    extract::State(state): extract::State<State>,
+) -> Result<Json<UserInfo>, Response> {
     let wechat = user.users().wechat();
     let info = user.with_token(|token: UserToken| async move {
         let openid = token.openid().unwrap_or(token.user_id());
@@ -55,7 +61,19 @@ pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
             .user_info(token.access_token(), openid, Language::ZhCn)
             .await
     });
-    Ok(Json(info.await?))
+    info.await
+        .map(Json)
+        .map_err(|error: Error| match error.kind() {
+            ErrorKind::LoginRequired => {
+                let body = json!({
+                    "error": error.kind().code(),
+                    "message": "Sign in with WeChat and share your profile first.",
+                    "login_url": state.login.login_url("/", Some(Scope::UserInfo)),
+                });
+                (StatusCode::UNAUTHORIZED, Json(body)).into_response()
+            }
+            _ => error.into_response(),
+        })
 }
 
 #[derive(Deserialize)]
@@ -76,7 +94,7 @@ pub async fn logout(
     }
     Ok((
         StatusCode::NO_CONTENT,
-        [(SET_COOKIE, state.session.clear())],
+        [(SET_COOKIE, state.login.sign_out())],
     ))
 }
 

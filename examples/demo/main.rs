@@ -7,6 +7,7 @@
 #![allow(unreachable_pub)]
 
 mod api;
+mod page;
 mod settings;
 
 use std::future::IntoFuture;
@@ -46,11 +47,16 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .await
         .map_err(|error| format!("cannot listen on LISTEN={}: {error}", settings.listen))?;
     let address = listener.local_addr()?;
-    let parts = settings.connect().await?;
+    let parts = settings.connect(address).await?;
 
-    let layer = WechatLayer::new(parts.users.clone()).identity(parts.identity);
+    let layer = WechatLayer::new(parts.users.clone())
+        .identity(parts.identity)
+        .login(parts.login.clone());
     let with_user = Router::new()
-        .route("/", get(api::page))
+        .route("/", get(page::show))
+        .route("/page/life", get(page::life))
+        .route("/page/renew", post(page::renew))
+        .route("/page/refuse", post(page::refuse))
         .route("/api/me", get(api::me))
         .route("/api/userinfo", get(api::userinfo))
         .route("/logout", post(api::logout))
@@ -61,7 +67,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .merge(with_user)
         .with_state(api::State {
             users: parts.users.clone(),
-            session: parts.session,
+            login: parts.login,
+            simulator: parts.simulator,
         });
 
     // Tests and scripts wait for this line.

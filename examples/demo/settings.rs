@@ -3,21 +3,25 @@
 //! | variable | meaning (default) |
 //! |---|---|
 //! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
+//! | `PUBLIC_URL` | origin that browsers see (`http://` and the address) |
 //! | `REDIS_URL` | unset: in-process store; `redis://`, `rediss://` |
 //! | `REDIS_LAYOUT` | `hashes` (default) or `keys` |
 //! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the simulator is started |
 //! | `WECHAT_API_URL`, `WECHAT_OPEN_URL` | base URLs of WeChat |
+//! | `WECHAT_SCOPE` | `snsapi_userinfo` (default) or `snsapi_base` |
 //! | `COOKIE_KEY` | base64, at least 64 bytes, several with commas; unset: random |
 //! | `TRUSTED_USER_HEADER` | name of a header that names the user |
 //! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
 
 use std::env;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tower_wechat::simulator::Simulator;
+use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    CookieKeys, Identify, Identity, Layout, MemoryStore, RedisStore, RequestHead, SessionCookie,
-    TrustedHeader, UserTokens, UserTokensBuilder, WechatClient,
+    CookieKeys, Identify, Identity, Layout, Login, MemoryStore, RedisStore, RequestHead, Scope,
+    SessionCookie, TrustedHeader, UserTokens, UserTokensBuilder, WechatClient,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -30,6 +34,7 @@ pub struct Settings {
     api_url: Option<String>,
     open_url: Option<String>,
     public_url: Option<String>,
+    scope: Scope,
     cookie_key: Option<String>,
     trusted_header: Option<String>,
     margin: Duration,
@@ -39,10 +44,10 @@ pub struct Settings {
 /// What the demo runs with.
 pub struct Parts {
     pub users: UserTokens,
-    pub session: SessionCookie,
+    pub login: Login,
     pub identity: DemoIdentity,
-    /// Ends with the demo.
-    pub _simulator: Option<Simulator>,
+    /// WeChat, where none is configured; ends with the demo.
+    pub simulator: Option<Arc<Simulator>>,
 }
 
 /// Who is asking: as the gateway says, or as the cookie says.
@@ -90,7 +95,18 @@ impl Settings {
             (None, None) => None,
             _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
         };
+        let scope = match set("WECHAT_SCOPE").as_deref() {
+            None | Some("snsapi_userinfo") => Scope::UserInfo,
+            Some("snsapi_base") => Scope::Base,
+            Some(other) => {
+                return Err(format!(
+                    "WECHAT_SCOPE={other} is neither snsapi_userinfo nor snsapi_base"
+                )
+                .into());
+            }
+        };
         Ok(Self {
+            scope,
             listen: set("LISTEN").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
             redis_url: set("REDIS_URL"),
             layout,
@@ -105,7 +121,7 @@ impl Settings {
         })
     }
 
-    pub async fn connect(&self) -> Result<Parts, Failure> {
+    pub async fn connect(&self, address: SocketAddr) -> Result<Parts, Failure> {
         let (wechat, simulator) = self.wechat().await?;
         let app = wechat.app_id().clone();
         let users = match &self.redis_url {
@@ -124,24 +140,27 @@ impl Settings {
             }
             None => CookieKeys::random()?,
         };
-        let https = self
-            .public_url
-            .as_ref()
-            .is_some_and(|url| url.starts_with("https://"));
-        let session = SessionCookie::new(&app, &keys).secure(https);
+        let public_url = match &self.public_url {
+            Some(url) => url.clone(),
+            None => format!("http://{address}"),
+        };
+        let login = Login::new(&public_url, keys.clone())
+            .map_err(|error| format!("PUBLIC_URL: {error}"))?
+            .scope(self.scope);
+        let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(
                 TrustedHeader::new(name)
                     .map_err(|error| format!("TRUSTED_USER_HEADER: {error}"))?,
             ),
-            None => DemoIdentity::Cookie(session.clone()),
+            None => DemoIdentity::Cookie(session),
         };
         self.tell(simulator.as_ref());
         Ok(Parts {
             users,
-            session,
+            login,
             identity,
-            _simulator: simulator,
+            simulator: simulator.map(Arc::new),
         })
     }
 
@@ -156,7 +175,7 @@ impl Settings {
     async fn wechat(&self) -> Result<(WechatClient, Option<Simulator>), Failure> {
         let simulator = match self.account {
             Some(_) => None,
-            None => Some(Simulator::start().await?),
+            None => Some(a_wechat_of_our_own().await?),
         };
         let (app_id, secret) = match (&self.account, &simulator) {
             (Some((app_id, secret)), _) => (app_id.as_str(), secret.as_str()),
@@ -190,4 +209,21 @@ impl Settings {
             tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
         }
     }
+}
+
+/// People to sign in as, and a page that asks them.
+async fn a_wechat_of_our_own() -> std::io::Result<Simulator> {
+    let simulator = Simulator::start().await?;
+    simulator.settings(|settings| settings.auto_approve = false);
+    let virtual_user = SimulatedUser::random().nickname("快照用户").snapshot(true);
+    for user in [
+        virtual_user,
+        SimulatedUser::random().nickname("Ada Lovelace"),
+        SimulatedUser::random()
+            .nickname("林晓雨")
+            .unionid("oUnion-linxiaoyu-demo"),
+    ] {
+        simulator.add_user(user);
+    }
+    Ok(simulator)
 }

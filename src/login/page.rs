@@ -116,18 +116,18 @@ fn text(trouble: Trouble) -> Text {
 }
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--ink:#191919;--soft:#737373;--ground:#ededed;--card:#fff;--accent:#07a152}\
-@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#9b9b9b;--ground:#111;--card:#1e1e1e;--accent:#06ad56}}\
+:root{color-scheme:light dark;--ink:#191919;--soft:#737373;--ground:#ededed;--card:#fff;--accent:#07864a;--on:#fff}\
+@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#9b9b9b;--ground:#111;--card:#1e1e1e;--accent:#33c481;--on:#06210f}}\
 *{box-sizing:border-box}\
 body{margin:0;min-height:100vh;display:flex;padding:20px;background:var(--ground);color:var(--ink);\
 font:17px/1.6 -apple-system,'PingFang SC','Noto Sans CJK SC','Microsoft YaHei',sans-serif}\
 main{margin:auto;width:100%;max-width:420px;padding:40px 28px 32px;border-radius:16px;\
 background:var(--card);text-align:center}\
 svg{width:56px;height:56px;color:var(--soft)}\
-h1{margin:16px 0 8px;font-size:21px;line-height:1.35}p{margin:0;color:var(--soft)}\
+h1{margin:16px 0 8px;font-size:21px;line-height:1.35}p{margin:0;color:var(--soft);text-wrap:balance}\
 .en{font-size:14px}h1 .en{display:block;margin-top:4px;font-weight:400;color:var(--soft)}\
 p.en{margin-top:6px}\
-a{display:block;margin-top:28px;padding:12px;border-radius:10px;background:var(--accent);color:#fff;\
+a{display:block;margin-top:28px;padding:12px;border-radius:10px;background:var(--accent);color:var(--on);\
 font-weight:600;text-decoration:none}\
 a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
 a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";

@@ -1,0 +1,318 @@
+//! A headless Chromium that says it is WeChat on a phone, steered over its DevTools pipe.
+//!
+//! The protocol is JSON with a NUL after each message; the browser reads it from descriptor 3 and
+//! answers on descriptor 4.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+
+/// WeChat on an iPhone.
+const AGENT: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d) NetType/WIFI Language/zh_CN";
+
+/// How long anything may take in here. The machine may have other work.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Chromium {
+    link: Arc<Link>,
+    profile: PathBuf,
+    _child: Child,
+}
+
+struct Link {
+    input: AsyncMutex<ChildStdin>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    waiting: HashMap<u64, oneshot::Sender<Value>>,
+    /// Every URL that was asked for, by session, redirects included.
+    asked: HashMap<String, Vec<String>>,
+}
+
+/// One tab.
+pub struct Tab {
+    link: Arc<Link>,
+    session: String,
+}
+
+impl Chromium {
+    pub fn start() -> Self {
+        let profile = std::env::temp_dir().join(format!(
+            "tower-wechat-chromium-{}-{:x}",
+            std::process::id(),
+            fastrand::u64(..)
+        ));
+        std::fs::create_dir_all(&profile).unwrap();
+        let program = ["chromium", "chromium-browser", "google-chrome"]
+            .into_iter()
+            .find(|name| is_installed(name))
+            .expect(
+                "these tests need a browser: `apt-get install chromium fonts-noto-cjk` brings it",
+            );
+        let flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--remote-debugging-pipe",
+        ];
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1",
+                program,
+            ])
+            .args(flags)
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let link = Arc::new(Link {
+            input: AsyncMutex::new(input),
+            state: Mutex::default(),
+        });
+        let reader = Arc::clone(&link);
+        tokio::spawn(async move {
+            let mut output = BufReader::new(output);
+            let mut message = Vec::new();
+            while output
+                .read_until(0, &mut message)
+                .await
+                .is_ok_and(|read| read > 0)
+            {
+                message.pop();
+                if let Ok(message) = serde_json::from_slice(&message) {
+                    reader.heard(message);
+                }
+                message.clear();
+            }
+        });
+        Self {
+            link,
+            profile,
+            _child: child,
+        }
+    }
+
+    /// A tab of a phone's size, in WeChat.
+    pub async fn tab(&self) -> Tab {
+        let target = self
+            .link
+            .ask(None, "Target.createTarget", json!({ "url": "about:blank" }))
+            .await;
+        let attached = json!({ "targetId": target["targetId"], "flatten": true });
+        let attached = self.link.ask(None, "Target.attachToTarget", attached).await;
+        let tab = Tab {
+            link: Arc::clone(&self.link),
+            session: attached["sessionId"].as_str().unwrap().to_owned(),
+        };
+        for domain in ["Page.enable", "Network.enable", "Runtime.enable"] {
+            tab.ask(domain, json!({})).await;
+        }
+        tab.ask(
+            "Network.setUserAgentOverride",
+            json!({ "userAgent": AGENT }),
+        )
+        .await;
+        let phone = json!({ "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true });
+        tab.ask("Emulation.setDeviceMetricsOverride", phone).await;
+        tab
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        let _ = self._child.start_kill();
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+fn is_installed(name: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|folder| folder.join(name).is_file())
+}
+
+impl Link {
+    async fn ask(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let (sender, answer) = oneshot::channel();
+        let id = {
+            let mut state = self.state.lock().unwrap();
+            state.last += 1;
+            let id = state.last;
+            state.waiting.insert(id, sender);
+            id
+        };
+        let mut message = json!({ "id": id, "method": method, "params": params });
+        if let Some(session) = session {
+            message["sessionId"] = session.into();
+        }
+        let mut bytes = message.to_string().into_bytes();
+        bytes.push(0);
+        self.input.lock().await.write_all(&bytes).await.unwrap();
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        let answer = answer
+            .unwrap_or_else(|_| panic!("{method}: no answer"))
+            .unwrap();
+        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        answer["result"].clone()
+    }
+
+    fn heard(&self, message: Value) {
+        let mut state = self.state.lock().unwrap();
+        if let Some(id) = message["id"].as_u64() {
+            if let Some(waiting) = state.waiting.remove(&id) {
+                let _ = waiting.send(message);
+            }
+        } else if message["method"] == "Network.requestWillBeSent"
+            && let (Some(session), Some(url)) = (
+                message["sessionId"].as_str(),
+                message["params"]["request"]["url"].as_str(),
+            )
+        {
+            state
+                .asked
+                .entry(session.to_owned())
+                .or_default()
+                .push(url.to_owned());
+        }
+    }
+}
+
+impl Tab {
+    async fn ask(&self, method: &str, params: Value) -> Value {
+        self.link.ask(Some(&self.session), method, params).await
+    }
+
+    pub async fn open(&self, url: &str) {
+        self.ask("Page.navigate", json!({ "url": url })).await;
+    }
+
+    /// The value of a JavaScript expression.
+    pub async fn value(&self, expression: &str) -> Value {
+        let params =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        self.ask("Runtime.evaluate", params).await["result"]["value"].clone()
+    }
+
+    pub async fn text(&self) -> String {
+        let text = self
+            .value("document.body ? document.body.innerText : ''")
+            .await;
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    pub async fn url(&self) -> String {
+        self.value("location.href")
+            .await
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Waits until a JavaScript expression is true on whatever page is there by then.
+    pub async fn until(&self, expression: &str) {
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        while self.value(expression).await != true {
+            if tokio::time::Instant::now() > give_up {
+                panic!(
+                    "never true: {expression}\nat {}\n{}",
+                    self.url().await,
+                    self.text().await
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the page is loaded and shows a text.
+    pub async fn shows(&self, text: &str) {
+        let text = Value::from(text);
+        self.until(&format!(
+            "document.readyState === 'complete' && document.body.innerText.includes({text})"
+        ))
+        .await;
+    }
+
+    /// Presses the element of a selector, as a finger does.
+    pub async fn press(&self, selector: &str) {
+        let quoted = Value::from(selector);
+        self.until(&format!(
+            "!!document.querySelector({quoted}) && !document.querySelector({quoted}).disabled"
+        ))
+        .await;
+        let place = format!(
+            "(() => {{ const e = document.querySelector({quoted}); e.scrollIntoView({{block: 'center'}}); \
+             const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
+        );
+        let place = self.value(&place).await;
+        for kind in ["mousePressed", "mouseReleased"] {
+            let params = json!({
+                "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1,
+            });
+            self.ask("Input.dispatchMouseEvent", params).await;
+        }
+    }
+
+    pub async fn back(&self) {
+        let history = self.ask("Page.getNavigationHistory", json!({})).await;
+        let at = history["currentIndex"].as_u64().unwrap() as usize;
+        let entry = history["entries"][at - 1]["id"].clone();
+        self.ask("Page.navigateToHistoryEntry", json!({ "entryId": entry }))
+            .await;
+    }
+
+    pub async fn reload(&self) {
+        self.ask("Page.reload", json!({})).await;
+    }
+
+    /// The last URL asked for that holds a text, redirects included.
+    pub fn last_asked(&self, part: &str) -> String {
+        let state = self.link.state.lock().unwrap();
+        let asked = state.asked.get(&self.session).cloned().unwrap_or_default();
+        let found = asked.iter().rev().find(|url| url.contains(part));
+        found
+            .unwrap_or_else(|| panic!("{part} in none of {asked:?}"))
+            .clone()
+    }
+
+    pub async fn dark(&self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!([{ "name": "prefers-color-scheme", "value": value }]);
+        self.ask(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": features }),
+        )
+        .await;
+    }
+
+    /// Keeps a picture of the whole page among the build's temporary files, to be looked at.
+    pub async fn picture(&self, name: &str) -> PathBuf {
+        let params = json!({ "format": "png", "captureBeyondViewport": true });
+        let data = self.ask("Page.captureScreenshot", params).await;
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(data["data"].as_str().unwrap());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.png"));
+        std::fs::write(&path, bytes.unwrap()).unwrap();
+        path
+    }
+}

@@ -1,0 +1,59 @@
+//! The demo as a process of its own, with the test's simulator as its WeChat.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tower_wechat::simulator::{SimulatedUser, Simulator};
+
+pub struct Demo {
+    pub url: String,
+    pub sim: Simulator,
+    _child: Child,
+}
+
+impl Demo {
+    /// A demo whose WeChat asks for consent.
+    pub async fn start() -> Self {
+        let sim = Simulator::start().await.unwrap();
+        sim.settings(|settings| settings.auto_approve = false);
+        sim.add_user(SimulatedUser::new("oLin000000000000000000000000").nickname("林晓雨"));
+        let mut child = Command::new(program().await)
+            .env("LISTEN", "127.0.0.1:0")
+            .env("WECHAT_APPID", sim.app_id())
+            .env("WECHAT_SECRET", sim.app_secret())
+            .env("WECHAT_API_URL", sim.url())
+            .env("WECHAT_OPEN_URL", sim.url())
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().expect("the demo starts");
+        let url = line.strip_prefix("listening on ").unwrap().to_owned();
+        Self {
+            url,
+            sim,
+            _child: child,
+        }
+    }
+}
+
+/// The demo's program, built if it is not.
+async fn program() -> std::path::PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", "demo"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .await
+        .unwrap();
+    assert!(built.success(), "the demo does not build");
+    // Tests lie in `deps`, examples beside that.
+    let test = std::env::current_exe().unwrap();
+    test.ancestors()
+        .nth(2)
+        .unwrap()
+        .join("examples")
+        .join("demo")
+}

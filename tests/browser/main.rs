@@ -1,0 +1,151 @@
+//! The demo in a real browser: headless Chromium with WeChat's user agent and a phone's viewport.
+//!
+//! Needs `apt-get install chromium fonts-noto-cjk`. Pictures of what it shows are kept in the
+//! build's `tmp` folder.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+mod chromium;
+mod demo;
+
+use std::time::Duration;
+
+use chromium::{Chromium, Tab};
+use demo::Demo;
+
+const EXCHANGE: &str = "/sns/oauth2/access_token";
+
+/// Opens a page of the demo and agrees at WeChat's.
+async fn sign_in(tab: &Tab, url: &str) {
+    tab.open(url).await;
+    tab.shows("申请使用").await;
+    tab.press("#allow").await;
+    tab.shows("林晓雨").await;
+    tab.until("!!document.querySelector('#renew')").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_visit_leads_through_consent_to_the_page_with_its_query() {
+    let demo = Demo::start().await;
+    let browser = Chromium::start();
+    let tab = browser.tab().await;
+    let page = format!("{}/?from=menu&item=%E8%8C%B6", demo.url);
+    sign_in(&tab, &page).await;
+    assert_eq!(tab.url().await, page);
+    tab.picture("page-light").await;
+    tab.dark(true).await;
+    tab.picture("page-dark").await;
+    tab.press("#language").await;
+    tab.shows("Renew now").await;
+    tab.picture("page-english-dark").await;
+
+    // The clock runs.
+    let before = tab
+        .value("document.querySelector('#time').textContent")
+        .await;
+    let changed = format!("document.querySelector('#time').textContent !== {before}");
+    tab.until(&changed).await;
+    assert_eq!(demo.sim.calls_to(EXCHANGE), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_of_the_callback_back_button_and_two_tabs() {
+    let demo = Demo::start().await;
+    let browser = Chromium::start();
+    let tab = browser.tab().await;
+    let page = format!("{}/?a=b", demo.url);
+    sign_in(&tab, &page).await;
+    let callback = tab.last_asked("/wechat/callback?code=");
+
+    // The callback once more, as a reload or an old link brings it.
+    for _ in 0..2 {
+        tab.open(&callback).await;
+        tab.until(&format!(
+            "location.href === '{page}' && !!document.querySelector('#renew')"
+        ))
+        .await;
+    }
+    assert_eq!(demo.sim.calls_to(EXCHANGE), 1);
+
+    // Back to WeChat's page, and forward by its button: another code for the same state.
+    let again = browser.tab().await;
+    again
+        .open(&format!("{}/wechat/login?return_to=%2F%3Fc%3Dd", demo.url))
+        .await;
+    again.shows("申请使用").await;
+    again.press("#allow").await;
+    again.until("location.search === '?c=d'").await;
+    again.back().await;
+    again.shows("申请使用").await;
+    again.press("#allow").await;
+    again
+        .until("location.search === '?c=d' && !!document.querySelector('#renew')")
+        .await;
+    assert_eq!(demo.sim.calls_to(EXCHANGE), 2);
+
+    // Two tabs of a browser that nobody is signed in to.
+    let fresh = Chromium::start();
+    let (first, second) = (fresh.tab().await, fresh.tab().await);
+    first.open(&format!("{}/?tab=1", demo.url)).await;
+    second.open(&format!("{}/?tab=2", demo.url)).await;
+    first.shows("申请使用").await;
+    second.shows("申请使用").await;
+    second.press("#allow").await;
+    second
+        .until("location.search === '?tab=2' && !!document.querySelector('#renew')")
+        .await;
+    first.press("#allow").await;
+    first
+        .until("location.search === '?tab=1' && !!document.querySelector('#renew')")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_denies_reads_so_and_can_try_again() {
+    let demo = Demo::start().await;
+    let browser = Chromium::start();
+    let tab = browser.tab().await;
+    tab.open(&format!("{}/?a=b", demo.url)).await;
+    tab.shows("申请使用").await;
+    tab.picture("consent").await;
+    tab.press("#deny").await;
+    tab.shows("您已取消授权").await;
+    tab.picture("denied").await;
+    tab.reload().await;
+    tab.shows("您已取消授权").await;
+    assert_eq!(demo.sim.calls_to(EXCHANGE), 0);
+    tab.press("main a").await;
+    tab.shows("申请使用").await;
+    tab.press("#allow").await;
+    tab.until("location.search === '?a=b' && !!document.querySelector('#renew')")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_buttons_renew_heal_and_log_out() {
+    let demo = Demo::start().await;
+    let browser = Chromium::start();
+    let tab = browser.tab().await;
+    sign_in(&tab, &demo.url).await;
+    // WeChat's clock runs ahead: there, and only there, the token has expired.
+    demo.sim.advance(Duration::from_secs(7_200));
+    tab.press("#renew").await;
+    tab.shows("已续期：换了新令牌").await;
+    demo.sim.advance(Duration::from_secs(7_200));
+    let before = tab
+        .value("document.querySelector('#fingerprint').textContent")
+        .await;
+    tab.press("#refuse").await;
+    tab.shows("微信拒绝了旧令牌").await;
+    tab.until(&format!(
+        "document.querySelector('#fingerprint').textContent !== {before}"
+    ))
+    .await;
+    tab.picture("healed").await;
+
+    tab.press("[data-logout='/logout']").await;
+    tab.shows("已退出登录").await;
+    tab.picture("logged-out").await;
+    tab.press("main a").await;
+    tab.shows("申请使用").await;
+}
