@@ -16,6 +16,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
@@ -62,6 +63,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/me", get(api::me))
         .route("/api/userinfo", get(api::userinfo))
         .route("/logout", post(api::logout))
+        // A fallback of its own, inside of the layer: the login's paths arrive there, and routers
+        // that are merged later must not take its place.
+        .fallback(async || StatusCode::NOT_FOUND)
         .layer(layer);
     let app = Router::new()
         .route("/healthz", get(api::health))
