@@ -201,8 +201,11 @@ impl States {
     }
 
     fn attempt(&self, cookie: &str) -> Option<Attempt> {
-        let (number, value) = cookie.split_once('=')?;
-        let number = u64::from_str_radix(number, 16).ok()?;
+        let (digits, value) = cookie.split_once('=')?;
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        if format!("{number:016x}") != digits {
+            return None;
+        }
         let (message, tag) = value.rsplit_once('.')?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
         let signed = format!("{COOKIE_PREFIX}{number:016x}={message}");
