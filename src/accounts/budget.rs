@@ -1,11 +1,14 @@
 //! How often this process may ask WeChat for the account's token in a day.
 //!
-//! The counts live in memory, so that nothing that happens to the store gives them back.
+//! The counts live in memory, so that nothing that happens to the store gives them back. Forced
+//! refreshes, of which the whole account has but a few, are counted in the store as well.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::credential::AppId;
+use crate::store::Allowance;
 
 /// WeChat's days begin at midnight in Beijing.
 const BEIJING: Duration = Duration::from_secs(8 * 3_600);
@@ -85,6 +88,18 @@ impl Budget {
         })
     }
 
+    /// Gives back what a call took that got no token: failures are bounded by back-off and
+    /// cool-down, and a long outage must not spend what the day after it needs.
+    pub(super) fn give_back(&self, cause: Cause, now: Timestamp) {
+        self.with_today(now, |state| {
+            let counts = &mut state.counts;
+            counts.all = counts.all.saturating_sub(1);
+            if cause == Cause::Refused {
+                counts.by_refusals = counts.by_refusals.saturating_sub(1);
+            }
+        });
+    }
+
     /// Whether a forced refresh is allowed now; it counts as done.
     pub(super) fn take_forced(&self, now: Timestamp) -> bool {
         self.with_today(now, |state| {
@@ -112,6 +127,20 @@ impl Budget {
         }
         take(&mut state)
     }
+}
+
+/// The same limits of forced refreshes for all processes together.
+pub(super) fn forced_allowances(app: &AppId, now: Timestamp) -> [Allowance; 2] {
+    let allowance = |name: String, uses, span| Allowance {
+        app: app.clone(),
+        name: name.into(),
+        uses,
+        span,
+    };
+    [
+        allowance("forced".to_owned(), 1, REFUSALS_APART),
+        allowance(format!("forced:{}", day_of(now)), FORCED_A_DAY, DAY),
+    ]
 }
 
 fn day_millis() -> i64 {
@@ -149,6 +178,8 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(budget.take(Cause::Due, NOW), Ok(()));
         }
+        budget.give_back(Cause::Due, NOW);
+        assert_eq!(budget.take(Cause::Due, NOW), Ok(()));
         let left = DAY - Duration::from_secs(6 * 3_600 + 13 * 60 + 20);
         assert_eq!(budget.take(Cause::Due, NOW), Err(Denied::Spent(left)));
         assert_eq!(budget.take(Cause::Due, NOW.after(left)), Ok(()));

@@ -30,6 +30,10 @@ const PLAIN_BUDGET: u32 = 1_000;
 const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 16;
 
+/// Under `cgi-bin/token` a token dies five minutes after another process has fetched the next one,
+/// whatever its own life says: no process may believe it for as long without asking the store.
+const LONGEST_PLAIN_CACHE: Duration = Duration::from_secs(4 * 60);
+
 /// A token center is not asked more often than this, however short the cache.
 const SHORTEST_POLL: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(5);
@@ -98,9 +102,10 @@ impl AccountTokensBuilder {
         self
     }
 
-    /// How often this process may ask WeChat for a token in a day (from midnight to midnight in
-    /// Beijing). Reports of refused tokens can spend half of that. The count is this process's
-    /// own and outlives whatever happens to the store. Default: 10,000 under
+    /// How many tokens this process may get from WeChat in a day (from midnight to midnight in
+    /// Beijing). Reports of refused tokens can spend half of that; calls that fail are not
+    /// counted, as back-off and cool-down bound them. The count is this process's own and outlives
+    /// whatever happens to the store. Default: 10,000 under
     /// [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
     pub fn daily_budget(mut self, calls: u32) -> Self {
         self.daily_budget = Some(calls);
@@ -108,7 +113,9 @@ impl AccountTokensBuilder {
     }
 
     /// The longest that this process believes a token without asking the store. Default: 60
-    /// seconds, as WeChat recommends to those who ask a central service.
+    /// seconds, as WeChat recommends to those who ask a central service. Under
+    /// [`TokenMode::Plain`] it is four minutes at most, so that the five that a replaced token
+    /// lives on suffice.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self
@@ -168,13 +175,22 @@ impl AccountTokensBuilder {
                     mode: self.mode,
                     margin: settings.margin,
                     budget: Budget::new(self.daily_budget.unwrap_or(budget)),
+                    store: store.clone(),
                     replaced_at: Mutex::default(),
                 };
                 let start = match self.mode {
                     TokenMode::Stable => Start::JustBehind,
                     TokenMode::Plain => Start::AtPoint,
                 };
-                let settings = Settings { start, ..settings };
+                let cache_ttl = match self.mode {
+                    TokenMode::Stable => settings.cache_ttl,
+                    TokenMode::Plain => settings.cache_ttl.min(LONGEST_PLAIN_CACHE),
+                };
+                let settings = Settings {
+                    start,
+                    cache_ttl,
+                    ..settings
+                };
                 keeper(wechat.app_id(), &store, settings, Box::new(source))
             }
             Origin::Center(center) => {

@@ -1,16 +1,15 @@
 //! Where the account's next token comes from: WeChat, by AppID and AppSecret.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::TokenMode;
-use super::budget::{Budget, Cause, Denied, REFUSALS_APART};
+use super::budget::{self, Budget, Cause, Denied, REFUSALS_APART};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
-use crate::store::BoxFuture;
+use crate::store::{BoxFuture, Store};
 use crate::wechat::{AccountGrant, WechatClient};
 
 /// After an errcode that nobody expects here, WeChat is not asked again for this long.
@@ -29,6 +28,8 @@ pub(super) struct WechatSource {
     pub(super) mode: TokenMode,
     pub(super) margin: Duration,
     pub(super) budget: Budget,
+    /// Where all processes count together.
+    pub(super) store: Arc<dyn Store>,
     /// When a token of `cgi-bin/token` was replaced last because it was refused.
     pub(super) replaced_at: Mutex<Option<Timestamp>>,
 }
@@ -49,10 +50,19 @@ impl Source for WechatSource {
             let now = self.clock.now();
             let fresh = |token: &Token| now < token.lifetime.renew_at();
             let refused = refused.filter(|_| record.token.as_ref().is_some_and(fresh));
-            let grant = match self.mode {
-                TokenMode::Stable => self.ask_stable(refused).await?,
-                TokenMode::Plain => self.ask_plain(refused).await?,
+            let cause = match refused {
+                Some(_) => Cause::Refused,
+                None => Cause::Due,
             };
+            self.spend(cause)?;
+            let asked = match self.mode {
+                TokenMode::Stable => self.ask_stable(refused).await,
+                TokenMode::Plain => self.ask_plain(refused).await,
+            };
+            if asked.is_err() {
+                self.budget.give_back(cause, self.clock.now());
+            }
+            let grant = asked?;
             let now = self.clock.now();
             let lifetime = Lifetime::granted(now, grant.expires_in, self.margin);
             Ok(account_record(grant.access_token, lifetime))
@@ -64,13 +74,12 @@ impl WechatSource {
     /// Normal mode first: if somebody else has renewed the token, WeChat hands the new one out.
     /// Only where it repeats the very token that was refused is a new one forced.
     async fn ask_stable(&self, refused: Option<&AccessToken>) -> Result<AccountGrant, Failure> {
-        self.spend(refused)?;
         let grant = self
             .wechat
             .stable_account_token(false)
             .await
             .map_err(sorted)?;
-        if refused != Some(&grant.access_token) || !self.budget.take_forced(self.clock.now()) {
+        if refused != Some(&grant.access_token) || !self.may_force().await {
             return Ok(grant);
         }
         tracing::warn!(
@@ -89,21 +98,33 @@ impl WechatSource {
         }
     }
 
-    /// Every call makes a new token, and the one before lives for five minutes more.
-    async fn ask_plain(&self, refused: Option<&AccessToken>) -> Result<AccountGrant, Failure> {
-        if refused.is_some() {
-            self.space_refusals()?;
+    /// WeChat's limits are the account's, so all processes count together. Where the store does
+    /// not answer, or was flushed, this process's own count holds.
+    async fn may_force(&self) -> bool {
+        let now = self.clock.now();
+        if !self.budget.take_forced(now) {
+            return false;
         }
-        self.spend(refused)?;
-        self.wechat.account_token().await.map_err(sorted)
+        for allowance in budget::forced_allowances(self.wechat.app_id(), now) {
+            match self.store.spend(&allowance).await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    let app = self.wechat.app_id();
+                    tracing::debug!(%app, %error, "forced refreshes are counted by this process alone");
+                }
+            }
+        }
+        true
     }
 
-    fn space_refusals(&self) -> Result<(), Failure> {
+    /// Every call makes a new token, and the one before lives for five minutes more.
+    async fn ask_plain(&self, refused: Option<&AccessToken>) -> Result<AccountGrant, Failure> {
+        if refused.is_none() {
+            return self.wechat.account_token().await.map_err(sorted);
+        }
+        let replaced_at = *self.replaced_at();
         let now = self.clock.now();
-        let mut replaced_at = self
-            .replaced_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let next = replaced_at
             .filter(|at| *at <= now)
             .map(|at| at.after(REFUSALS_APART));
@@ -113,15 +134,18 @@ impl WechatSource {
             let error = Error::new(ErrorKind::WechatUnavailable, message);
             return Err(Failure::Transient(error.with_retry_after(now.until(next))));
         }
-        *replaced_at = Some(now);
-        Ok(())
+        let grant = self.wechat.account_token().await.map_err(sorted)?;
+        *self.replaced_at() = Some(self.clock.now());
+        Ok(grant)
     }
 
-    fn spend(&self, refused: Option<&AccessToken>) -> Result<(), Failure> {
-        let cause = match refused {
-            Some(_) => Cause::Refused,
-            None => Cause::Due,
-        };
+    fn replaced_at(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.replaced_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spend(&self, cause: Cause) -> Result<(), Failure> {
         let app = self.wechat.app_id();
         self.budget
             .take(cause, self.clock.now())

@@ -1,5 +1,6 @@
 //! What a flight does: reads the store, and renews under a lease what must be renewed.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -198,7 +199,13 @@ impl Course<'_> {
     /// Asks for a new credential, under the lease, and commits what comes.
     async fn renew(&self, stored: &Stored, usable: Option<Held>) -> After {
         let started = Instant::now();
-        let outcome = self.ask(&stored.record).await;
+        let outcome = match self.ask(stored).await {
+            ControlFlow::Continue(outcome) => outcome,
+            ControlFlow::Break(newer) => {
+                self.release().await;
+                return After::Changed(newer);
+            }
+        };
         let (app, kind) = (&self.inner.app, self.inner.kind.as_str());
         let millis = started.elapsed().as_millis() as u64;
         match outcome {
@@ -230,15 +237,16 @@ impl Course<'_> {
         }
     }
 
-    /// Tries until WeChat answers, within the time of a renewal.
-    async fn ask(&self, record: &Record) -> Result<Record, Failure> {
+    /// Tries until WeChat answers, within the time of a renewal. After each failure the store is
+    /// looked at: while WeChat fails us, the user may log in elsewhere, which ends the trying.
+    async fn ask(&self, stored: &Stored) -> ControlFlow<Stored, Result<Record, Failure>> {
         let give_up = Instant::now() + self.inner.settings.renewal;
         let mut failures = self.inner.troubles.failures(self.id);
         loop {
-            let ask = self.inner.source.renew(record, self.need.refused());
+            let ask = self.inner.source.renew(&stored.record, self.need.refused());
             let error = match tokio::time::timeout_at(give_up, ask).await {
                 Ok(Err(Failure::Transient(error))) => error,
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return ControlFlow::Continue(outcome),
                 Err(_) => self.inner.overdue(),
             };
             failures = failures.saturating_add(1);
@@ -247,11 +255,23 @@ impl Course<'_> {
                 self.inner
                     .troubles
                     .failed(self.id, failures, &error, self.now());
-                return Err(Failure::Transient(error));
+                return match self.overtaken(stored).await {
+                    Some(newer) => ControlFlow::Break(newer),
+                    None => ControlFlow::Continue(Err(Failure::Transient(error))),
+                };
             }
             tracing::debug!(app = %self.inner.app, user = ?self.id, %error, ?wait, "trying once more");
             tokio::time::sleep(wait).await;
+            if let Some(newer) = self.overtaken(stored).await {
+                return ControlFlow::Break(newer);
+            }
         }
+    }
+
+    /// What somebody else has stored since, if anybody has.
+    async fn overtaken(&self, stored: &Stored) -> Option<Stored> {
+        let newer = self.inner.store.load(&self.slot).await.ok()?;
+        (newer.witness != stored.witness).then_some(newer)
     }
 
     fn granted(&self) {

@@ -203,7 +203,8 @@ impl States {
     fn attempt(&self, cookie: &str) -> Option<Attempt> {
         let (digits, value) = cookie.split_once('=')?;
         let number = u64::from_str_radix(digits, 16).ok()?;
-        if format!("{number:016x}") != digits {
+        // One number has one spelling: what was tagged is what came.
+        if digits != format!("{number:016x}") {
             return None;
         }
         let (message, tag) = value.rsplit_once('.')?;

@@ -9,10 +9,11 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::{
-    BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store, Stored, Witness,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
+    Stored, Witness,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::credential::Record;
+use crate::credential::{AppId, Record};
 use crate::error::Error;
 
 /// Records whose refresh token should be dead are dropped when the map has doubled since the last
@@ -46,6 +47,7 @@ pub struct MemoryStore {
 struct Shelves {
     cells: HashMap<Name, Cell>,
     leases: HashMap<Name, Lease>,
+    allowances: HashMap<(AppId, Box<str>), Spent>,
     codes: HashMap<CodeName, Code>,
     /// Numbers every write, so that a witness never matches a later value (no ABA).
     writes: u64,
@@ -66,6 +68,12 @@ enum CodeState {
 struct Cell {
     record: Record,
     write: u64,
+}
+
+/// How much of an allowance is spent.
+struct Spent {
+    uses: u32,
+    until: Timestamp,
 }
 
 struct Lease {
@@ -244,6 +252,22 @@ impl Store for MemoryStore {
             let now = self.clock.now();
             self.shelves().write(slot, record, now);
             Ok(())
+        })
+    }
+
+    fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.shelves();
+            shelves.allowances.retain(|_, spent| now < spent.until);
+            let of = (allowance.app.clone(), allowance.name.clone());
+            let spent = shelves.allowances.entry(of).or_insert_with(|| Spent {
+                uses: 0,
+                until: now.after(allowance.span),
+            });
+            let left = spent.uses < allowance.uses;
+            spent.uses += u32::from(left);
+            Ok(left)
         })
     }
 

@@ -144,6 +144,19 @@ pub enum Commit {
     LeaseLost,
 }
 
+/// Something that all processes of an account together may do only so often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowance {
+    /// The account.
+    pub app: AppId,
+    /// What it is for, and for when where that is a day.
+    pub name: Box<str>,
+    /// How many uses there are.
+    pub uses: u32,
+    /// How long it lasts from its first use.
+    pub span: Duration,
+}
+
 mod sealed {
     #[allow(unnameable_types)]
     pub trait Sealed {}
@@ -195,6 +208,10 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// record deletes.
     #[doc(hidden)]
     fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Takes one use of an allowance. Answers whether there was one left.
+    #[doc(hidden)]
+    fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Takes the right to exchange a code for `ttl`, unless somebody has it or has used it.
     #[doc(hidden)]

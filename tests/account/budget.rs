@@ -1,5 +1,6 @@
 //! The day's budget.
 
+use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
 use crate::rig::{PLAIN, Rig, secs};
@@ -74,4 +75,24 @@ async fn a_flush_in_mid_run_costs_one_fetch_at_most() {
         assert_eq!(again.access_token(), token.access_token());
     }
     assert_eq!(rig.sim.calls_to(crate::rig::STABLE), 2);
+}
+
+#[tokio::test]
+async fn failures_spend_nothing() {
+    let rig = Rig::start().await;
+    let builder = rig.builder(rig.memory()).mode(TokenMode::Plain);
+    let accounts = builder.daily_budget(2).build();
+    rig.settings(|settings| settings.secret_frozen = true);
+    for _ in 0..10 {
+        assert!(accounts.get().await.is_err());
+        rig.advance(secs(31));
+    }
+    assert!(rig.sim.calls_to(PLAIN) >= 10);
+    rig.settings(|settings| settings.secret_frozen = false);
+    let refused = accounts.get().await.unwrap();
+
+    // A report whose call fails once is heard at the next try, and not put off for 30 seconds.
+    rig.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
+    let next = accounts.report_refused(refused.access_token()).await;
+    assert_ne!(next.unwrap().access_token(), refused.access_token());
 }

@@ -4,6 +4,7 @@ use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
 use crate::rig::{CALL, PLAIN, Rig, STABLE, secs};
+use crate::support::redis_server::RedisServer;
 
 /// Somebody elsewhere forces a new token, which kills ours.
 async fn kill(rig: &Rig) {
@@ -112,4 +113,62 @@ async fn a_report_of_a_token_that_is_gone_renews_nothing() {
         assert_eq!(answer.access_token(), current.access_token());
     }
     assert_eq!(rig.sim.calls_to(STABLE), 0);
+}
+
+#[tokio::test]
+async fn processes_count_forced_refreshes_together() {
+    let server = RedisServer::start();
+    for redis in [false, true] {
+        let rig = Rig::start().await;
+        let memory = rig.memory();
+        let process = async || match redis {
+            false => rig.builder(memory.clone()).build(),
+            true => rig.builder(rig.redis(&server.url()).await).build(),
+        };
+        let (one, two) = (process().await, process().await);
+        let first = one.get().await.unwrap();
+        rig.sim.reset_calls();
+        let second = one.report_refused(first.access_token()).await.unwrap();
+        assert_eq!(rig.sim.calls_to(STABLE), 2);
+        assert_ne!(second.access_token(), first.access_token());
+        let same = two.report_refused(second.access_token()).await.unwrap();
+        assert_eq!(same.access_token(), second.access_token());
+        assert_eq!(
+            rig.sim.calls_to(STABLE),
+            3,
+            "no force so soon after the other's"
+        );
+        if redis {
+            let keys: Vec<String> = redis::cmd("KEYS")
+                .arg("*allowance*")
+                .query(&mut server.connection())
+                .unwrap();
+            assert_eq!(keys.len(), 2, "{keys:?}");
+            for key in keys {
+                let mut ttl = redis::cmd("PTTL");
+                let ttl: i64 = ttl.arg(key).query(&mut server.connection()).unwrap();
+                assert!(ttl > 0, "an allowance ends");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_forced_refresh_whose_answer_is_lost_is_found_by_the_normal_mode() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    let refused = accounts.get().await.unwrap();
+    rig.sim.reset_calls();
+    // The normal mode answers, the forced call does its work and its answer is lost.
+    let one_call = || Fault::on(STABLE).times(1);
+    rig.sim
+        .inject(one_call().delay(std::time::Duration::from_millis(1)));
+    rig.sim.inject(one_call().lose_reply());
+    let current = accounts
+        .report_refused(refused.access_token())
+        .await
+        .unwrap();
+    assert_ne!(current.access_token(), refused.access_token());
+    assert!(rig.alive(&current));
+    assert_eq!(rig.sim.calls_to(STABLE), 3, "normal, forced, normal");
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::RwLock;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Freshness, TokenMode};
 
@@ -15,20 +16,25 @@ use crate::support::redis_server::RedisServer;
 /// wait for a token.
 async fn under_load(
     rig: &Arc<Rig>,
-    accounts: &tower_wechat::AccountTokens,
+    fleet: &[tower_wechat::AccountTokens],
+    time: &Arc<RwLock<()>>,
     during: impl Future<Output = ()>,
 ) -> (usize, Duration) {
     let over = Arc::new(AtomicBool::new(false));
-    let workers: Vec<_> = (0..8)
-        .map(|_| {
-            let (rig, accounts, over) = (rig.clone(), accounts.clone(), over.clone());
+    let workers: Vec<_> = (0..9)
+        .map(|number| {
+            let accounts = fleet[number % fleet.len()].clone();
+            let (rig, over, time) = (rig.clone(), over.clone(), time.clone());
             tokio::spawn(async move {
                 let (mut calls, mut longest) = (0, Duration::ZERO);
                 while !over.load(Ordering::Relaxed) {
+                    // WeChat's clock and ours are moved one after the other; not in here.
+                    let stands = time.read().await;
                     let asked = Instant::now();
                     let token = accounts.get().await.unwrap();
                     longest = longest.max(asked.elapsed());
                     assert!(rig.alive(&token), "a dead token was handed out");
+                    drop(stands);
                     calls += 1;
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -55,33 +61,43 @@ async fn nobody_waits_at_rollover() {
     ] {
         let rig = Arc::new(Rig::start().await);
         let server = RedisServer::start();
-        let accounts = rig
-            .builder(rig.redis(&server.url()).await)
-            .mode(mode)
-            .build();
-        accounts.warm().await.unwrap();
+        let mut fleet = Vec::new();
+        for _ in 0..3 {
+            let store = rig.redis(&server.url()).await;
+            let accounts = rig.builder(store).mode(mode).build();
+            accounts.warm().await.unwrap();
+            fleet.push(accounts);
+        }
+        let accounts = &fleet[0];
         let first = accounts.get().await.unwrap();
         // WeChat takes its time: whoever waited for the renewal would be seen.
         rig.sim
             .inject(Fault::on(path).delay(Duration::from_millis(1_500)));
+        let time = Arc::new(RwLock::new(()));
+        let advance = async |span| {
+            let _moving = time.write().await;
+            rig.advance(secs(span));
+        };
         let rollover = async {
-            rig.advance(secs(7_200 - margin + 15));
+            advance(7_200 - margin + 15).await;
             eventually("renewed", secs(10), async || {
                 accounts.get().await.unwrap().access_token() != first.access_token()
             })
             .await;
             // The old token's last minutes pass, and its overlap.
-            rig.advance(secs(margin));
+            advance(margin).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
-        let (calls, longest) = under_load(&rig, &accounts, rollover).await;
+        let (calls, longest) = under_load(&rig, &fleet, &time, rollover).await;
         assert!(calls > 100, "{calls}");
         assert!(
             longest < Duration::from_millis(900),
             "{mode:?}: waited {longest:?}"
         );
         assert_eq!(rig.sim.calls_to(path), 2, "{mode:?}");
-        assert!(accounts.shutdown(secs(5)).await);
+        for accounts in fleet {
+            assert!(accounts.shutdown(secs(5)).await);
+        }
     }
 }
 

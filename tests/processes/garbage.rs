@@ -27,11 +27,10 @@ fn garbage() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// How many warnings name this user.
-fn warnings(demo: &DemoProcess, user: &str) -> usize {
-    let log = demo.log();
-    let of_user = |line: &&str| line.contains(UNREADABLE) && line.contains(&format!("{user:?}"));
-    log.lines().filter(of_user).count()
+/// One warning names this user.
+async fn warned_once(demo: &DemoProcess, user: &str) {
+    demo.says(1, &["WARN", UNREADABLE, &format!("user={user:?}")])
+        .await;
 }
 
 /// Long enough that a user without a token is asked for anew.
@@ -56,7 +55,7 @@ async fn an_access_value_without_a_refresh_value() {
     }
     for number in 0..garbage().len() {
         let user = format!("oUser{number}");
-        assert_eq!(warnings(&demo, &user), 1, "{user}: {}", demo.log());
+        warned_once(&demo, &user).await;
     }
     assert_eq!(scene.refreshes(), 0);
     assert!(!demo.log().contains("12x"), "a value may be a secret");
@@ -76,7 +75,7 @@ async fn an_access_value_beside_a_good_refresh_value() {
         answer.has_token(&current.access_token);
         scene.books_balance(&user);
         assert_eq!(scene.refreshes(), number as u64 + 1);
-        assert_eq!(warnings(&demo, &user), 1, "{}", demo.log());
+        warned_once(&demo, &user).await;
     }
 }
 
@@ -93,8 +92,8 @@ async fn a_refresh_value() {
         scene.put_refresh(&dead, value);
         scene.put_access(&dead, "token#1");
         demo.me(&dead).await.is_rejected(401, "login_required");
-        assert_eq!(warnings(&demo, &good), 1, "{}", demo.log());
-        assert_eq!(warnings(&demo, &dead), 1, "{}", demo.log());
+        warned_once(&demo, &good).await;
+        warned_once(&demo, &dead).await;
     }
     assert_eq!(scene.refreshes(), 0);
 }
@@ -127,7 +126,7 @@ async fn a_record_of_the_key_layout() {
     }
     for number in 0..records.len() {
         let user = format!("oUser{number}");
-        assert_eq!(warnings(&demo, &user), 1, "{user}: {}", demo.log());
+        warned_once(&demo, &user).await;
     }
     // A login replaces what cannot be read.
     let pair = scene.sign_in("oUser0", Age::Fresh).await;
@@ -149,8 +148,7 @@ async fn another_type(layout: Layout, spoil: impl Fn(&Scene) -> (String, redis::
     for _ in 0..3 {
         demo.me("oUser").await.is_rejected(503, "store_unavailable");
     }
-    let loud = |line: &&str| line.contains("ERROR") && line.contains(WRONG_TYPE);
-    assert_eq!(demo.log().lines().filter(loud).count(), 1, "{}", demo.log());
+    demo.says(1, &["ERROR", WRONG_TYPE]).await;
 
     () = redis::cmd("DEL")
         .arg(&key)

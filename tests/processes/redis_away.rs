@@ -72,12 +72,7 @@ impl Outage {
             fastest < Duration::from_millis(500),
             "none was quick: {fastest:?}"
         );
-        assert_eq!(
-            self.demo.lines_with("Redis is away"),
-            1,
-            "{}",
-            self.demo.log()
-        );
+        self.demo.says(1, &["Redis is away"]).await;
     }
 
     async fn back(&self) {
@@ -92,12 +87,7 @@ impl Outage {
         self.demo.me("oOther").await.has_token(&self.other);
         self.scene.books_balance("oExpired");
         assert_eq!(self.scene.refreshes(), 1);
-        assert_eq!(
-            self.demo.lines_with("Redis answers again"),
-            1,
-            "{}",
-            self.demo.log()
-        );
+        self.demo.says(1, &["Redis answers again"]).await;
     }
 }
 

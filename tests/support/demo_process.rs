@@ -185,12 +185,17 @@ impl DemoProcess {
         self.log.text()
     }
 
-    /// How many lines of stderr hold this.
-    pub fn lines_with(&self, part: &str) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.contains(part))
-            .count()
+    /// Asserts that exactly so many lines of stderr hold all of these parts.
+    pub async fn says(&self, times: usize, parts: &[&str]) {
+        let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
+        let said = || self.log().lines().filter(holds).count();
+        // The demo writes before it answers; what it wrote may still be on its way here.
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while said() < times && Instant::now() < give_up {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(said(), times, "lines with {parts:?} in {}", self.log());
     }
 
     /// Sends a signal by the name that `kill` knows: `STOP`, `CONT`, `TERM`, `KILL`.

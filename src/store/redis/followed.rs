@@ -10,7 +10,8 @@ use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
 use crate::credential::{Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
-    BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored, Witness, sealed,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
+    Witness, sealed,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
@@ -246,6 +247,10 @@ impl Store for FollowedStore {
 
     fn put<'a>(&'a self, _slot: &'a Slot, _record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Err(read_only()) })
+    }
+
+    fn spend<'a>(&'a self, _allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
     }
 
     fn claim_code<'a>(

@@ -24,7 +24,8 @@ use self::names::Place;
 pub use self::names::{Layout, RedisNames};
 pub use self::sweep::Swept;
 use super::{
-    BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored, Witness,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
+    Witness,
 };
 use crate::clock::Clock;
 use crate::credential::Record;
@@ -262,6 +263,18 @@ impl Store for RedisStore {
 
     fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.overwrite(slot, record))
+    }
+
+    fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let (prefix, app) = (&self.0.names.prefix, &allowance.app);
+            let mut call =
+                scripts::SPEND.key(format!("{prefix}{app}:allowance:{}", allowance.name));
+            call.arg(allowance.uses).arg(millis(allowance.span));
+            let mut connection = self.0.connection.clone();
+            let left: i64 = self.run(call.invoke_async(&mut connection)).await?;
+            Ok(left == 1)
+        })
     }
 
     fn claim_code<'a>(

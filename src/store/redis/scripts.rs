@@ -131,3 +131,18 @@ return deleted
 ",
     )
 });
+
+/// Takes one use of an allowance.
+/// `ARGV`: the uses there are, and its life in milliseconds from the first one. Answers 1 where one
+/// was left.
+pub(super) static SPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local spent = tonumber(redis.call('GET', KEYS[1]) or '0')
+if spent >= tonumber(ARGV[1]) then return 0 end
+redis.call('INCR', KEYS[1])
+if spent == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+",
+    )
+});
