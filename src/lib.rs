@@ -5,25 +5,30 @@
 //! `access_token` from Redis, has it renewed when its time comes (once, however many processes
 //! there are), and puts it into the request's extensions.
 //!
-//! ```
+//! ```no_run
 //! use axum::{Router, routing::get};
 //! use tower_wechat::{
-//!     MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser,
+//!     CookieKeys, Login, RedisStore, UserTokens, WechatClient, WechatLayer, WechatUser,
 //! };
 //!
-//! # fn main() -> Result<(), tower_wechat::Error> {
+//! # async fn run(cookie_key: &str) -> Result<(), tower_wechat::Error> {
 //! let wechat = WechatClient::new("wx0123456789abcdef", "your-app-secret")?;
-//! let users = UserTokens::new(wechat, MemoryStore::new()); // or RedisStore::connect(url).await?
+//! let store = RedisStore::connect("redis://127.0.0.1/").await?;
+//! let users = UserTokens::new(wechat, store);
+//! let login = Login::new("https://h5.example.com", CookieKeys::from_base64(cookie_key)?)?;
 //!
 //! let app: Router = Router::new()
 //!     .route("/me", get(me))
-//!     .layer(WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?));
+//!     .layer(WechatLayer::new(users).login(login));
 //!
 //! async fn me(user: WechatUser) -> String {
 //!     format!("hello {}", user.id()) // user.access_token() is fresh
 //! }
 //! # Ok(()) }
 //! ```
+//!
+//! That is the whole integration: a page opened in WeChat signs its user in and returns to where
+//! they were going; a script that asks without a session gets a 401 that says where to log in.
 //!
 //! # What is promised
 //!
@@ -50,9 +55,13 @@
 //! |---|---|
 //! | [`WechatLayer`] | the layer itself; its page says what happens to which request |
 //! | [`WechatUser`] | what a handler gets |
+//! | [`Login`] | signs users in with WeChat: the redirect, the callback, the session |
 //! | [`SessionCookie`], [`TrustedHeader`], [`ExtensionIdentity`], closures | who is asking |
 //! | [`UserTokens`] | users' tokens without a layer: jobs, other frameworks |
 //! | [`RedisStore`], [`MemoryStore`] | where they are kept |
+//! | [`AccountTokens`], [`Tickets`] | the account's own access_token and jsapi_ticket |
+//! | [`JsConfig`], [`jssdk`] | signatures that pages need for the JS-SDK |
+//! | [`TokenCenter`], [`TokenCenterSource`] | one service that keeps the account's token for others |
 //! | [`WechatClient`] | WeChat's API |
 #![cfg_attr(
     feature = "simulator",

@@ -1,6 +1,8 @@
 //! The demo as real processes: several of them on one real Redis, killed, stopped, cut off, set up
 //! wrongly, and asked what its contract says.
 
+#[path = "processes/account.rs"]
+mod account;
 #[path = "processes/contract.rs"]
 mod contract;
 #[path = "processes/crowds.rs"]

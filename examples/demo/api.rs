@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    Error, ErrorKind, Language, Login, Scope, UserInfo, UserToken, UserTokens, WechatUser,
+    Error, ErrorKind, Language, Login, Scope, Tickets, UserInfo, UserToken, UserTokens, WechatUser,
 };
 
 #[derive(Clone)]
 pub struct State {
     pub users: UserTokens,
+    pub tickets: Tickets,
     pub login: Login,
     /// WeChat, where none is configured.
     pub simulator: Option<Arc<Simulator>>,
@@ -98,12 +99,21 @@ pub async fn logout(
     ))
 }
 
+/// 503 where the store is away: without it nobody new can be served. A missing account token is
+/// told, but takes no process out of service: users' tokens do without it.
 pub async fn health(extract::State(state): extract::State<State>) -> (StatusCode, Json<Value>) {
-    match state.users.health().await {
-        Ok(()) => (StatusCode::OK, Json(json!({"status": "ok", "store": "ok"}))),
+    let account_token = match state.tickets.accounts().cached() {
+        Some(_) => "alive",
+        None => "unavailable",
+    };
+    let (status, word, store) = match state.users.health().await {
+        Ok(()) => (StatusCode::OK, "ok", "ok"),
         Err(error) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({"status": "unavailable", "store": error.kind().code()})),
+            "unavailable",
+            error.kind().code(),
         ),
-    }
+    };
+    let body = json!({"status": word, "store": store, "account_token": account_token});
+    (status, Json(body))
 }

@@ -6,6 +6,7 @@
 // The modules of a program have no outside.
 #![allow(unreachable_pub)]
 
+mod account;
 mod api;
 mod page;
 mod settings;
@@ -15,6 +16,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
@@ -51,7 +53,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 
     let layer = WechatLayer::new(parts.users.clone())
         .identity(parts.identity)
-        .login(parts.login.clone());
+        .login(parts.login.clone())
+        .account(parts.tickets.clone());
     let with_user = Router::new()
         .route("/", get(page::show))
         .route("/page/life", get(page::life))
@@ -60,6 +63,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/me", get(api::me))
         .route("/api/userinfo", get(api::userinfo))
         .route("/logout", post(api::logout))
+        // A fallback of its own, inside of the layer: the login's paths arrive there, and routers
+        // that are merged later must not take its place.
+        .fallback(async || StatusCode::NOT_FOUND)
         .layer(layer);
     let app = Router::new()
         .route("/healthz", get(api::health))
@@ -67,9 +73,19 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .merge(with_user)
         .with_state(api::State {
             users: parts.users.clone(),
+            tickets: parts.tickets.clone(),
             login: parts.login,
             simulator: parts.simulator,
-        });
+        })
+        .merge(account::routes(parts.tickets.clone(), parts.center));
+
+    // A WeChat that does not answer must not keep the demo from starting.
+    let tickets = parts.tickets.clone();
+    let warming = tokio::spawn(async move {
+        if let Err(error) = tickets.warm().await {
+            tracing::warn!(%error, "started without a token or a ticket; they are tried for");
+        }
+    });
 
     // Tests and scripts wait for this line.
     println!("listening on http://{address}");
@@ -86,7 +102,10 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         _ = tokio::signal::ctrl_c() => {}
     }
     let _ = stop.send(());
+    warming.abort();
     let _ = tokio::time::timeout(PATIENCE, server).await;
     parts.users.shutdown(PATIENCE).await;
+    parts.tickets.shutdown(PATIENCE).await;
+    parts.tickets.accounts().shutdown(PATIENCE).await;
     Ok(())
 }

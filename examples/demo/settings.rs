@@ -12,6 +12,7 @@
 //! | `COOKIE_KEY` | base64, at least 64 bytes, several with commas; unset: random |
 //! | `TRUSTED_USER_HEADER` | name of a header that names the user |
 //! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
+//! | `CENTER_TOKEN` | bearer secret, several with commas; set: the token center is at `/center` |
 
 use std::env;
 use std::net::SocketAddr;
@@ -20,8 +21,9 @@ use std::time::Duration;
 
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    CookieKeys, Identify, Identity, Layout, Login, MemoryStore, RedisStore, RequestHead, Scope,
-    SessionCookie, TrustedHeader, UserTokens, UserTokensBuilder, WechatClient,
+    AccountTokens, CookieKeys, Identify, Identity, Layout, Login, MemoryStore, RedisStore,
+    RequestHead, Scope, SessionCookie, Store, Tickets, TokenCenter, TrustedHeader, UserTokens,
+    WechatClient,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -39,6 +41,7 @@ pub struct Settings {
     trusted_header: Option<String>,
     margin: Duration,
     cache_ttl: Duration,
+    center_secrets: Option<String>,
 }
 
 /// What the demo runs with.
@@ -46,6 +49,9 @@ pub struct Parts {
     pub users: UserTokens,
     pub login: Login,
     pub identity: DemoIdentity,
+    /// The account's own credentials.
+    pub tickets: Tickets,
+    pub center: Option<TokenCenter>,
     /// WeChat, where none is configured; ends with the demo.
     pub simulator: Option<Arc<Simulator>>,
 }
@@ -118,20 +124,21 @@ impl Settings {
             trusted_header: set("TRUSTED_USER_HEADER"),
             margin: seconds("RENEW_MARGIN_SECS", 900)?,
             cache_ttl: seconds("CACHE_TTL_SECS", 60)?,
+            center_secrets: set("CENTER_TOKEN"),
         })
     }
 
     pub async fn connect(&self, address: SocketAddr) -> Result<Parts, Failure> {
         let (wechat, simulator) = self.wechat().await?;
         let app = wechat.app_id().clone();
-        let users = match &self.redis_url {
-            None => self.timed(UserTokens::builder(wechat, MemoryStore::new())),
+        let (users, accounts) = match &self.redis_url {
+            None => self.tokens(&wechat, &MemoryStore::new()),
             Some(url) => {
                 let store = RedisStore::builder(url)
                     .layout(self.layout)
                     .connect()
                     .await?;
-                self.timed(UserTokens::builder(wechat, store))
+                self.tokens(&wechat, &store)
             }
         };
         let keys = match &self.cookie_key {
@@ -155,20 +162,41 @@ impl Settings {
             ),
             None => DemoIdentity::Cookie(session),
         };
+        let tickets = Tickets::new(&accounts, page_hosts(&public_url, address))?;
+        let center = match &self.center_secrets {
+            Some(secrets) => {
+                let secrets = secrets.split(',').map(str::trim);
+                let center = TokenCenter::new(accounts, secrets)
+                    .map_err(|error| format!("CENTER_TOKEN: {error}"))?;
+                Some(center.tickets(tickets.clone()))
+            }
+            None => None,
+        };
         self.tell(simulator.as_ref());
         Ok(Parts {
             users,
+            tickets,
+            center,
             login,
             identity,
             simulator: simulator.map(Arc::new),
         })
     }
 
-    fn timed(&self, builder: UserTokensBuilder) -> UserTokens {
-        builder
+    /// The users' tokens and the account's, in one store.
+    fn tokens(
+        &self,
+        wechat: &WechatClient,
+        store: &(impl Store + Clone),
+    ) -> (UserTokens, AccountTokens) {
+        let users = UserTokens::builder(wechat.clone(), store.clone())
             .renew_margin(self.margin)
             .cache_ttl(self.cache_ttl)
-            .build()
+            .build();
+        let accounts = AccountTokens::builder(wechat.clone(), store.clone())
+            .cache_ttl(self.cache_ttl)
+            .build();
+        (users, accounts)
     }
 
     /// The client of WeChat, and the simulator behind it where no account is configured.
@@ -209,6 +237,15 @@ impl Settings {
             tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
         }
     }
+}
+
+/// Whose pages are signed for the JS-SDK: those that browsers see, and those of this very address.
+fn page_hosts(public_url: &str, address: SocketAddr) -> [String; 2] {
+    let host = public_url
+        .split_once("://")
+        .map_or(public_url, |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    [host.to_owned(), address.to_string()]
 }
 
 /// People to sign in as, and a page that asks them.

@@ -10,6 +10,7 @@
 mod cookies;
 mod extension;
 mod header;
+mod keys;
 mod session;
 
 use std::borrow::Cow;
@@ -18,8 +19,10 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 pub use self::extension::ExtensionIdentity;
 pub use self::header::TrustedHeader;
-pub use self::session::{CookieKeys, SessionCookie};
-pub(crate) use self::session::{KeyedMac, Session};
+pub use self::keys::CookieKeys;
+pub(crate) use self::keys::KeyedMac;
+pub(crate) use self::session::Session;
+pub use self::session::SessionCookie;
 use crate::credential::{InvalidIdentifier, UserId};
 
 /// The head of a request: all but its body.

@@ -6,20 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use hmac::{Hmac, Mac};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use sha2::Sha256;
-use zeroize::Zeroizing;
 
+use super::keys::{CookieKeys, KeyedMac};
 use super::{Identified, Identify, Identity, RequestHead, cookies};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, UserId};
 use crate::error::{Error, ErrorKind};
-
-/// The fewest bytes of a key.
-const KEY_BYTES: usize = 64;
 
 /// What the cookie is called unless something else is set.
 const NAME: &str = "wechat_session";
@@ -39,107 +34,6 @@ const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What the id of a user may keep in a cookie as it is. Openids have nothing else.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
-
-type HmacSha256 = Hmac<Sha256>;
-
-/// The keys of session cookies: the first signs, all verify.
-///
-/// To change the key without logging anybody out, put the new one first and remove the old one
-/// when its sessions have been issued anew or have ended.
-#[derive(Clone)]
-pub struct CookieKeys(Vec<Zeroizing<Vec<u8>>>);
-
-impl CookieKeys {
-    /// Reads keys of at least 64 bytes each, base64-encoded and separated by commas.
-    ///
-    /// `openssl rand -base64 64 | tr -d '\n'` makes one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: a key is not base64 or too short, or there is none.
-    ///
-    /// ```
-    /// use tower_wechat::CookieKeys;
-    ///
-    /// let error = CookieKeys::from_base64("c2hvcnQ=").unwrap_err();
-    /// assert_eq!(error.to_string(), "cookie key 1 has 5 bytes; it needs at least 64");
-    /// ```
-    pub fn from_base64(text: &str) -> Result<Self, Error> {
-        let keys = text.split(',').map(str::trim).enumerate();
-        let keys = keys.map(|(at, key)| {
-            let key = STANDARD.decode(key).map(Zeroizing::new).map_err(|_| {
-                misconfigured(format!(
-                    "cookie key {} is not base64 (of 64 random bytes)",
-                    at + 1
-                ))
-            })?;
-            if key.len() < KEY_BYTES {
-                return Err(misconfigured(format!(
-                    "cookie key {} has {} bytes; it needs at least {KEY_BYTES}",
-                    at + 1,
-                    key.len()
-                )));
-            }
-            Ok(key)
-        });
-        Ok(Self(keys.collect::<Result<_, _>>()?))
-    }
-
-    /// A key that nobody else has, for development: sessions end when the process does.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: the system has no randomness to give.
-    pub fn random() -> Result<Self, Error> {
-        let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
-        getrandom::fill(&mut key)
-            .map_err(|_| misconfigured("the system gives no random bytes for a key".into()))?;
-        Ok(Self(vec![key]))
-    }
-
-    /// The keys, made fit for one purpose: what one of them authenticates means nothing to another.
-    pub(crate) fn for_purpose(&self, purpose: &[&str]) -> Vec<KeyedMac> {
-        self.0
-            .iter()
-            .map(|key| KeyedMac::new(key, purpose))
-            .collect()
-    }
-}
-
-impl fmt::Debug for CookieKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CookieKeys({} keys)", self.0.len())
-    }
-}
-
-/// HMAC-SHA256 that has taken its key and its purpose in already: what is left to do for each
-/// message is two blocks.
-#[derive(Clone)]
-pub(crate) struct KeyedMac(HmacSha256);
-
-impl KeyedMac {
-    fn new(key: &[u8], purpose: &[&str]) -> Self {
-        let mut mac = <HmacSha256 as Mac>::new_from_slice(key)
-            .unwrap_or_else(|_| <HmacSha256 as Mac>::new(&Default::default()));
-        for part in purpose {
-            // The length first, so that no two lists of parts run into the same bytes.
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part.as_bytes());
-        }
-        Self(mac)
-    }
-
-    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        mac.update(message);
-        mac.finalize().into_bytes().into()
-    }
-
-    /// Compares in constant time.
-    pub(crate) fn verifies(&self, message: &[u8], tag: &[u8]) -> bool {
-        let mut mac = self.0.clone();
-        mac.update(message);
-        mac.verify_slice(tag).is_ok()
-    }
-}
 
 /// Names the user of a browser in a signed cookie.
 ///
@@ -419,6 +313,7 @@ fn base36(mut number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::engine::general_purpose::STANDARD;
     use http::HeaderMap;
     use http::header::COOKIE;
     use proptest::prelude::*;

@@ -223,6 +223,10 @@ impl<I, R> WechatLayer<I, R> {
     ///
     /// Users are told by the login's session cookie then, unless an
     /// [`identity`](Self::identity) is set.
+    ///
+    /// The login's paths are no routes of the application, so the layer has to see requests that no
+    /// route takes. Around a whole axum router it does; around one that is merged with others, give
+    /// that one a `fallback` of its own before the layer, or merge it last.
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where

@@ -8,6 +8,7 @@ use super::rejection::{Reject, Rejection};
 use crate::error::ErrorKind;
 use crate::identity::{RequestHead, Session};
 use crate::login::{Answer, Outcome, Scope, SignIn, is_navigation};
+use crate::observe::Outcome as Counted;
 
 impl<I, R> Shared<I, R> {
     /// Answers a request that does not reach its handler. Where a login is mounted, a page load
@@ -39,6 +40,7 @@ impl<I, R> Shared<I, R> {
     {
         match &self.login {
             Some(login) if session.snapshot || session.asked_in_vain => {
+                self.requests.count(Counted::Rejected);
                 respond(&self.reject, login.not_granted(head, scope), head)
             }
             _ => self.refuse(Rejection::nobody(), head),

@@ -137,7 +137,15 @@ impl Rejection {
         if error.kind() != ErrorKind::LoginRequired {
             tracing::debug!(code = error.kind().code(), %error, "no usable token");
         }
-        Self::new(error.kind(), error.retry_after())
+        let rejection = Self::new(error.kind(), error.retry_after());
+        match error.kind() {
+            // What is wrong with the request is its sender's to know.
+            ErrorKind::BadRequest => Self {
+                message: error.to_string(),
+                ..rejection
+            },
+            _ => rejection,
+        }
     }
 
     fn new(kind: ErrorKind, retry_after: Option<Duration>) -> Self {

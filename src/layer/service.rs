@@ -70,6 +70,7 @@ where
         if let Some(login) = &shared.login
             && login.owns(head.uri.path())
         {
+            shared.requests.count(Outcome::Login);
             return match login.answer(&head) {
                 Reply::Now(answer) => ResponseFuture::answered(shared.respond(answer, &head)),
                 Reply::Later(answer) => {

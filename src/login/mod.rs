@@ -5,10 +5,12 @@
 
 mod answer;
 mod authorize;
+mod callback;
 mod exchange;
 mod navigation;
 mod page;
 mod return_to;
+mod rounds;
 mod scope;
 mod sign_in;
 mod state;
@@ -68,7 +70,9 @@ pub enum SnapshotPolicy {
 /// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script.
 ///
 /// Mount the layer around the whole router, so that it sees these paths. The host of the public
-/// URL must be the account's 网页授权域名.
+/// URL must be the account's 网页授权域名. Several accounts on one host need a
+/// [`callback_path`](Self::callback_path), a [`login_path`](Self::login_path) and a
+/// [`session_name`](Self::session_name) each.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -131,6 +135,7 @@ struct Settings {
     snapshots: SnapshotPolicy,
     lenient: bool,
     wechat_only: bool,
+    clear_fragment: bool,
     state_lifetime: Duration,
     session_lifetime: Option<Duration>,
     session_name: Option<String>,
@@ -166,6 +171,7 @@ impl Login {
             snapshots: SnapshotPolicy::default(),
             lenient: false,
             wechat_only: false,
+            clear_fragment: false,
             state_lifetime: STATE_LIFETIME,
             session_lifetime: None,
             session_name: None,
@@ -240,6 +246,15 @@ impl Login {
     /// callbacks. They do no harm here. Default: no.
     pub fn connect_redirect(mut self, send: bool) -> Self {
         self.0.extras.connect_redirect = send;
+        self
+    }
+
+    /// Ends the redirect to the page with an empty fragment, `#`. Browsers carry a fragment along
+    /// redirects, so that pages are opened with WeChat's own `#wechat_redirect` otherwise, which
+    /// routers that live behind the `#` may not like. A page whose `return_to` has a fragment gets
+    /// that one in any case. Default: no.
+    pub fn clear_fragment(mut self, clear: bool) -> Self {
+        self.0.clear_fragment = clear;
         self
     }
 

@@ -1,7 +1,6 @@
-//! A login at work for one account: the way to WeChat, and the way back.
+//! A login at work for one account, and the way to WeChat.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,40 +10,27 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::{Answer, Outcome, Problem, Trouble};
 use super::authorize::{Authorize, query_value};
-use super::exchange::{Exchange, SignedIn, Verdict};
 use super::navigation::is_wechat;
 use super::return_to::ReturnTo;
-use super::state::{Attempt, BadState, Progress, States, seconds};
+use super::rounds::Rounds;
+use super::state::{Attempt, States};
 use super::{Scope, Settings};
 use crate::clock::Timestamp;
-use crate::credential::UserId;
 use crate::error::ErrorKind;
-use crate::identity::{Identify, Identity, RequestHead, Session, SessionCookie};
-use crate::store::{BoxFuture, CodeName};
+use crate::identity::{RequestHead, SessionCookie};
+use crate::store::BoxFuture;
 use crate::users::{UserToken, UserTokens};
-
-/// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
-const LONGEST_CODE: usize = 1_024;
-
-/// Within which time a browser's restarts and logins are counted against loops, in seconds.
-const LOOP_WINDOW: u64 = 60;
-
-/// How often one browser can be logged in within that time. Several tabs may do so at once; more
-/// is a loop of logins that do not help.
-const LOGINS_IN_WINDOW: usize = 10;
-
-/// Cookies of former logins beyond this many are cleared, oldest first.
-const COOKIES_KEPT: usize = 16;
 
 /// A [`Login`](super::Login), set up for the users of one account. Clones share everything.
 #[derive(Clone)]
-pub(crate) struct SignIn(Arc<Inner>);
+pub(crate) struct SignIn(pub(super) Arc<Inner>);
 
-struct Inner {
-    settings: Settings,
-    users: UserTokens,
-    session: SessionCookie,
-    states: States,
+pub(super) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) users: UserTokens,
+    pub(super) session: SessionCookie,
+    pub(super) states: States,
+    pub(super) rounds: Rounds,
     redirect_uri: String,
 }
 
@@ -65,6 +51,7 @@ impl SignIn {
             users,
             session,
             states,
+            rounds: Rounds::new(),
             redirect_uri,
         }))
     }
@@ -150,7 +137,12 @@ impl SignIn {
         self.begin(scope, return_to, Vec::new())
     }
 
-    fn begin(&self, scope: Scope, return_to: ReturnTo, mut cookies: Vec<HeaderValue>) -> Answer {
+    pub(super) fn begin(
+        &self,
+        scope: Scope,
+        return_to: ReturnTo,
+        mut cookies: Vec<HeaderValue>,
+    ) -> Answer {
         let inner = &*self.0;
         let now = self.now();
         let Some(attempt) = inner.states.begin(scope, return_to, now) else {
@@ -176,198 +168,19 @@ impl SignIn {
         }
     }
 
-    /// WeChat sends the user back: `?code=…&state=…`, or the state alone where they said no.
-    fn callback(&self, head: &RequestHead<'_>) -> Reply {
-        match self.received(head) {
-            Ok(Received::Answered(answer)) => Reply::Now(answer),
-            Ok(Received::Code {
-                code,
-                attempt,
-                before,
-            }) => {
-                let this = self.clone();
-                let name = CodeName::of(self.0.users.app_id(), &code);
-                let exchange = Exchange {
-                    users: self.0.users.clone(),
-                    snapshots: self.0.settings.snapshots,
-                    code,
-                    name,
-                };
-                Reply::Later(Box::pin(this.finish(exchange, attempt, before)))
-            }
-            Err((trouble, onward)) => {
-                tracing::warn!(app = %self.0.users.app_id(), trouble = trouble.name(), "refused a callback");
-                Reply::Now(self.problem(trouble, onward))
-            }
-        }
-    }
-
-    /// All that can be said of a callback before its code is spent.
-    fn received(&self, head: &RequestHead<'_>) -> Result<Received, (Trouble, Option<String>)> {
-        let inner = &*self.0;
-        let now = self.now();
-        let (code, state) = code_and_state(head.uri).map_err(|trouble| (trouble, None))?;
-        let Some(state) = state else {
-            let trouble = if code.is_some() {
-                Trouble::Unknown
-            } else {
-                Trouble::BadRequest
-            };
-            return Err((trouble, None));
-        };
-        let before = inner.states.attempts(head.headers, now);
-        let issued = inner
-            .states
-            .read(&state, now)
-            .map_err(|bad| (bad.into(), None))?;
-        let attempt = before
-            .iter()
-            .find(|attempt| attempt.issued == issued)
-            .cloned();
-        let attempt = match attempt {
-            Some(attempt) => Some(attempt),
-            // Checked before the code is spent: whoever fetches the URL ahead of the user, without
-            // their cookies, must not burn it.
-            None if !inner.settings.lenient => return Err((Trouble::from(BadState::Forged), None)),
-            None => None,
-        };
-        let return_to = attempt.as_ref().map(|attempt| attempt.return_to.clone());
-        let Some(code) = code else {
-            return Err((
-                Trouble::Denied,
-                return_to.map(|page| inner.settings.login_url(Some(&page), None)),
-            ));
-        };
-        let attempt = attempt.unwrap_or_else(|| Attempt {
-            issued,
-            scope: inner.settings.scope,
-            return_to: ReturnTo::root(),
-            progress: Progress::Open,
-        });
-        if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
-            // A reload, the back button, or WeChat's second request, perhaps with another code.
-            if matches!(inner.session.identify(head), Identity::User(_)) {
-                let answer = self.onward(&attempt.return_to, Vec::new());
-                return Ok(Received::Answered(answer));
-            }
-            if mark(&CodeName::of(inner.users.app_id(), &code)) != &**spent {
-                return Err((Trouble::Unknown, None));
-            }
-        }
-        let signed_in = matches!(inner.session.identify(head), Identity::User(_));
-        Ok(Received::Code {
-            code,
-            attempt,
-            before: Before {
-                attempts: before,
-                signed_in,
-            },
-        })
-    }
-
-    /// Waits for what comes of the code.
-    fn finish(
-        self,
-        exchange: Exchange,
-        attempt: Attempt,
-        before: Before,
-    ) -> impl Future<Output = Answer> + Send {
-        let (wait, mark) = (self.0.settings.wait, mark(&exchange.name).to_owned());
-        async move {
-            match exchange.verdict(wait).await {
-                Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, &mark, &before),
-                // The user is signed in by another tab or from before: the old code is no matter.
-                Verdict::Spent if before.signed_in => self.onward(&attempt.return_to, Vec::new()),
-                Verdict::Spent => self.restart(attempt, &before),
-                Verdict::Trouble(trouble) => {
-                    let page = self.0.settings.login_url(Some(&attempt.return_to), None);
-                    self.problem(trouble, Some(page))
-                }
-            }
-        }
-    }
-
-    fn welcome(
-        &self,
-        signed_in: &SignedIn,
-        mut attempt: Attempt,
-        mark: &str,
-        before: &Before,
-    ) -> Answer {
-        let now = self.now();
-        let since = |at: u64| at.saturating_add(LOOP_WINDOW) > seconds(now);
-        let logins = before
-            .count(|progress| matches!(progress, Progress::SignedIn { at, .. } if since(*at)));
-        if logins >= LOGINS_IN_WINDOW {
-            return self.too_often(&attempt.return_to);
-        }
-        let Ok(user) = UserId::new(signed_in.user.as_str()) else {
-            return self.problem(Trouble::WechatAway, None);
-        };
-        let granted = signed_in.scope.as_deref();
-        let session = Session {
-            snapshot: signed_in.snapshot,
-            asked_in_vain: granted.is_some_and(|granted| !attempt.scope.is_in(granted)),
-            lately: true,
-        };
-        attempt.progress = Progress::SignedIn {
-            at: seconds(now),
-            code: mark.into(),
-        };
-        let mut cookies = vec![
-            self.0.session.issue_for(&user, session),
-            self.cookie(&attempt, now),
-        ];
-        cookies.extend(
-            before
-                .surplus()
-                .map(|name| self.set_cookie(&format!("{name}="), 0)),
-        );
-        self.onward(&attempt.return_to, cookies)
-    }
-
-    /// Begins anew by itself, a few times a minute at most.
-    fn restart(&self, mut attempt: Attempt, before: &Before) -> Answer {
-        let now = self.now();
-        let since = |at: u64| at.saturating_add(LOOP_WINDOW) > seconds(now);
-        let restarts =
-            before.count(|progress| matches!(progress, Progress::Restarted { at } if since(*at)));
-        if restarts >= self.0.settings.restarts {
-            return self.too_often(&attempt.return_to);
-        }
-        // Where the browser sends no cookie, as lenient logins allow, nothing would count.
-        if !before
-            .attempts
-            .iter()
-            .any(|one| one.issued == attempt.issued)
-        {
-            let page = self.0.settings.login_url(Some(&attempt.return_to), None);
-            return self.problem(Trouble::NotAccepted, Some(page));
-        }
-        let (scope, return_to) = (attempt.scope, attempt.return_to.clone());
-        attempt.progress = Progress::Restarted { at: seconds(now) };
-        let cookies = vec![self.cookie(&attempt, now)];
-        self.begin(scope, return_to, cookies)
-    }
-
-    fn too_often(&self, return_to: &ReturnTo) -> Answer {
-        tracing::warn!(app = %self.0.users.app_id(), "a browser logs in again and again");
-        let page = self.0.settings.login_url(Some(return_to), None);
-        self.problem(Trouble::TooOften, Some(page))
-    }
-
     /// On to the page.
-    fn onward(&self, page: &ReturnTo, cookies: Vec<HeaderValue>) -> Answer {
+    pub(super) fn onward(&self, page: &ReturnTo, cookies: Vec<HeaderValue>) -> Answer {
+        let clear = self.0.settings.clear_fragment && !page.as_str().contains('#');
+        let page = format!("{}{}", page.as_str(), if clear { "#" } else { "" });
         // Of visible ASCII throughout, which every header takes.
-        let page = HeaderValue::from_str(page.as_str());
-        let page = page.unwrap_or_else(|_| HeaderValue::from_static("/"));
+        let page = HeaderValue::try_from(page).unwrap_or_else(|_| HeaderValue::from_static("/"));
         Answer {
             outcome: Outcome::Redirect(page),
             cookies,
         }
     }
 
-    fn problem(&self, what: Trouble, onward: Option<String>) -> Answer {
+    pub(super) fn problem(&self, what: Trouble, onward: Option<String>) -> Answer {
         let onward = onward.unwrap_or_else(|| match what {
             Trouble::BadRequest => "/".to_owned(),
             _ => self.0.settings.login_url(None, None),
@@ -395,13 +208,13 @@ impl SignIn {
         })
     }
 
-    fn cookie(&self, attempt: &Attempt, now: Timestamp) -> HeaderValue {
+    pub(super) fn cookie(&self, attempt: &Attempt, now: Timestamp) -> HeaderValue {
         let (text, life) = self.0.states.cookie(attempt, now);
         self.set_cookie(&text, life)
     }
 
     /// Only the callback gets to see these cookies.
-    fn set_cookie(&self, text: &str, life: u64) -> HeaderValue {
+    pub(super) fn set_cookie(&self, text: &str, life: u64) -> HeaderValue {
         let settings = &self.0.settings;
         let secure = if settings.secure() { "; Secure" } else { "" };
         let path = &settings.callback_path;
@@ -412,74 +225,13 @@ impl SignIn {
         header
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.0.users.clock().now()
     }
 }
 
-enum Received {
-    Answered(Answer),
-    Code {
-        code: String,
-        attempt: Attempt,
-        before: Before,
-    },
-}
-
-/// What the browser brings along.
-struct Before {
-    attempts: Vec<Attempt>,
-    signed_in: bool,
-}
-
-impl Before {
-    fn count(&self, which: impl Fn(&Progress) -> bool) -> usize {
-        self.attempts
-            .iter()
-            .filter(|attempt| which(&attempt.progress))
-            .count()
-    }
-
-    /// The names of the oldest cookies beyond those that are kept.
-    fn surplus(&self) -> impl Iterator<Item = String> {
-        let mut issued: Vec<_> = self.attempts.iter().map(|attempt| attempt.issued).collect();
-        issued.sort_by_key(|issued| std::cmp::Reverse(issued.age_key()));
-        issued
-            .into_iter()
-            .skip(COOKIES_KEPT)
-            .map(|issued| issued.name())
-    }
-}
-
-/// The mark under which a cookie remembers a code.
-fn mark(code: &CodeName) -> &str {
-    code.hash.get(..16).unwrap_or_default()
-}
-
-/// The code and the state of a callback, if they can be such.
-fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
-    let (mut code, mut state) = (None, None);
-    for (name, value) in pairs(uri) {
-        let known = match &*name {
-            "code" => &mut code,
-            "state" => &mut state,
-            _ => continue,
-        };
-        if known.replace(value).is_some() {
-            return Err(Trouble::BadRequest);
-        }
-    }
-    let code = code.filter(|code: &String| !code.is_empty());
-    let plain =
-        |code: &String| code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
-    if code.as_ref().is_some_and(|code| !plain(code)) {
-        return Err(Trouble::BadRequest);
-    }
-    Ok((code, state.filter(|state: &String| !state.is_empty())))
-}
-
 /// The pairs of a query, decoded.
-fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
+pub(super) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
     let decoded = |text: &str| {
         let spaced = text.replace('+', " ");
         percent_decode_str(&spaced).decode_utf8_lossy().into_owned()

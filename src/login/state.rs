@@ -201,8 +201,12 @@ impl States {
     }
 
     fn attempt(&self, cookie: &str) -> Option<Attempt> {
-        let (number, value) = cookie.split_once('=')?;
-        let number = u64::from_str_radix(number, 16).ok()?;
+        let (digits, value) = cookie.split_once('=')?;
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        // One number has one spelling: what was tagged is what came.
+        if digits != format!("{number:016x}") {
+            return None;
+        }
         let (message, tag) = value.rsplit_once('.')?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
         let signed = format!("{COOKIE_PREFIX}{number:016x}={message}");

@@ -73,8 +73,13 @@ async fn on_every_store(check: impl AsyncFn(&dyn Store, Slot)) {
     let memory = MemoryStore::new();
     let stores: [&dyn Store; 3] = [&memory, &hashes, &keys];
     for store in stores {
-        for kind in [Kind::User, Kind::AccountToken, Kind::JsapiTicket] {
-            let id = if kind == Kind::User {
+        for kind in [
+            Kind::User,
+            Kind::SnapshotUser,
+            Kind::AccountToken,
+            Kind::JsapiTicket,
+        ] {
+            let id = if matches!(kind, Kind::User | Kind::SnapshotUser) {
                 "u:{1}# \u{5f20}"
             } else {
                 ""
@@ -115,6 +120,52 @@ async fn a_lease_has_one_holder_who_may_ask_again() {
         store.release(&slot, &ours).await.unwrap();
         assert!(matches!(claim(&theirs).await, Claim::Granted));
         store.release(&slot, &theirs).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_code_is_one_claimants_until_its_outcome_is_everybodys() {
+    on_every_store(async |store, slot| {
+        // Codes lie in one place in both layouts, and the two share a server here.
+        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let claim = async |owner| store.claim_code(&code, owner, LEASE).await.unwrap();
+        let settle = async |owner, outcome| {
+            let settled = store.settle_code(&code, owner, outcome, LEASE).await;
+            settled.unwrap();
+        };
+        assert_eq!(claim(&ours).await, CodeClaim::Granted);
+        assert_eq!(claim(&theirs).await, CodeClaim::Held);
+        assert_eq!(claim(&ours).await, CodeClaim::Granted);
+        settle(Some(&theirs), "not theirs to say").await;
+        assert_eq!(claim(&theirs).await, CodeClaim::Held);
+        settle(Some(&ours), "refused").await;
+        let outcome = |text: &str| CodeClaim::Settled(text.to_owned());
+        assert_eq!(claim(&theirs).await, outcome("refused"));
+        settle(Some(&theirs), "too late").await;
+        assert_eq!(claim(&ours).await, outcome("refused"));
+        settle(None, "a success counts, whoever brings it").await;
+        assert_eq!(
+            claim(&ours).await,
+            outcome("a success counts, whoever brings it")
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_on_a_code_runs_out() {
+    on_every_store(async |store, slot| {
+        // Codes lie in one place in both layouts, and the two share a server here.
+        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let (dead, ours) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let short = Duration::from_millis(30);
+        let claim = store.claim_code(&code, &dead, short).await.unwrap();
+        assert_eq!(claim, CodeClaim::Granted);
+        tokio::time::sleep(short * 2).await;
+        let claim = store.claim_code(&code, &ours, LEASE).await.unwrap();
+        assert_eq!(claim, CodeClaim::Granted);
     })
     .await;
 }

@@ -276,3 +276,15 @@ async fn a_lenient_login_does_without_the_cookie() {
         .await
         .is_error(400, "invalid_state");
 }
+
+#[tokio::test]
+async fn wechats_fragment_can_be_cleared() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.clear_fragment(true)).await;
+    for (asked, landed) in [("%2Fme%3Fa%3Db", "/me?a=b#"), ("%2Fme%23tab", "/me#tab")] {
+        let browser = Browser::new();
+        let login = format!("{}/wechat/login?return_to={asked}", site.url);
+        let reply = browser.visit(&browser.callback_of(&login).await).await;
+        assert_eq!(reply.header("location"), Some(landed));
+    }
+}

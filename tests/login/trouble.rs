@@ -200,3 +200,50 @@ async fn page_loads_get_pages_while_the_store_is_away() {
         .await
         .is_error(503, "store_unavailable");
 }
+
+/// Follows redirects until something else comes; how many logins that took.
+async fn rounds_until_told(rig: &Rig, browser: &Browser, url: &str, forget: bool) -> u64 {
+    let mut reply = browser.visit(url).await;
+    for _ in 0..200 {
+        let Some(next) = reply.location() else {
+            reply.is_page(429, "登录过于频繁");
+            return rig.exchanges();
+        };
+        if forget {
+            browser.drop_cookies(|_| true);
+        }
+        reply = browser.visit(next.as_str()).await;
+    }
+    panic!("a loop without end");
+}
+
+#[tokio::test]
+async fn logins_that_do_not_help_end_on_a_page() {
+    let rig = Rig::new().await;
+    // The gateway never names the user, so that every login is in vain.
+    let header = tower_wechat::TrustedHeader::new("x-user").unwrap();
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                crate::rig::pages(login.clone()).layer(layer.login(login).identity(header))
+            },
+        )
+        .await;
+    let url = format!("{}/me", site.url);
+    assert_eq!(
+        rounds_until_told(&rig, &Browser::new(), &url, false).await,
+        11
+    );
+}
+
+#[tokio::test]
+async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.lenient(true)).await;
+    let url = format!("{}/me", site.url);
+    assert_eq!(
+        rounds_until_told(&rig, &Browser::new(), &url, true).await,
+        11
+    );
+}

@@ -23,12 +23,15 @@ async fn renewed_from(rig: &Rig, users: &UserTokens, reply: impl Into<Vec<u8>>) 
     assert_eq!(text(&token), "83_odd");
     // What another process reads is the same.
     let theirs = rig.process().await;
+    // One that is due at once is renewed in the background; late enough to be seen before.
+    rig.simulator
+        .inject(Fault::on(REFRESH).delay(Duration::from_millis(300)));
     let read = theirs.get(&id("oA")).await.unwrap();
     assert_eq!(text(&read), "83_odd");
     let life = read.lifetime();
     assert_eq!(life, token.lifetime());
-    // One that is due at once is being renewed already.
     assert!(theirs.shutdown(Duration::from_secs(5)).await);
+    rig.simulator.clear_faults();
     let seconds = |at: tower_wechat::Timestamp| (at.as_millis() - now + 500) / 1_000;
     (seconds(life.renew_at()), seconds(life.expires_at()))
 }

@@ -33,6 +33,11 @@ pub struct Answer {
 }
 
 impl HttpClient {
+    /// Whom it asks: `http://ADDR`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     pub fn new(base: &str) -> Self {
         // reqwest is built without a provider of cryptography, and wants one even for http://.
         let _ = rustls::crypto::ring::default_provider().install_default();

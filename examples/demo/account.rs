@@ -1,0 +1,43 @@
+//! The account's side of the demo: its token, signatures for the JS-SDK, and the token center.
+
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_wechat::{Error, JsConfig, Tickets, TokenCenter};
+
+/// `/api/account` and `/api/jssdk`, and `/center` where there is a bearer secret for it.
+pub fn routes(tickets: Tickets, center: Option<TokenCenter>) -> Router {
+    let routes = Router::new()
+        .route("/api/account", get(account))
+        .route("/api/jssdk", get(js_config))
+        .with_state(tickets);
+    match center {
+        Some(center) => routes.nest_service("/center", center),
+        None => routes,
+    }
+}
+
+/// What there is to know of the account's token; never the token itself.
+async fn account(State(tickets): State<Tickets>) -> Result<Json<Value>, Error> {
+    let token = tickets.accounts().get().await?;
+    Ok(Json(json!({
+        "token_fingerprint": token.access_token().fingerprint(),
+        "expires_in_secs": token.expires_in().as_secs(),
+    })))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    url: String,
+}
+
+/// What `wx.config` takes, for a page of a host of ours.
+async fn js_config(
+    State(tickets): State<Tickets>,
+    Query(page): Query<Page>,
+) -> Result<Json<JsConfig>, Error> {
+    tickets.js_config(&page.url).await.map(Json)
+}

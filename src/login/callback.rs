@@ -1,0 +1,281 @@
+//! The way back: WeChat sends the user to the callback, with a code and the state.
+
+use std::future::Future;
+
+use http::Uri;
+
+use super::answer::{Answer, Trouble};
+use super::exchange::{Exchange, SignedIn, Verdict};
+use super::return_to::ReturnTo;
+use super::rounds::Rounds;
+use super::sign_in::{Reply, SignIn, pairs};
+use super::state::{Attempt, BadState, Progress, seconds};
+use crate::clock::Timestamp;
+use crate::credential::UserId;
+use crate::identity::{Identify, Identity, RequestHead, Session};
+use crate::store::CodeName;
+
+/// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
+const LONGEST_CODE: usize = 1_024;
+
+/// How often one browser can be logged in within a minute. Several tabs may do so at once; more
+/// is a loop of logins that do not help.
+const LOGINS_IN_WINDOW: usize = 10;
+
+/// Cookies of former logins beyond this many are cleared, oldest first.
+const COOKIES_KEPT: usize = 16;
+
+impl SignIn {
+    /// WeChat sends the user back: `?code=…&state=…`, or the state alone where they said no.
+    pub(super) fn callback(&self, head: &RequestHead<'_>) -> Reply {
+        match self.received(head) {
+            Ok(Received::Answered(answer)) => Reply::Now(answer),
+            Ok(Received::Code {
+                code,
+                attempt,
+                before,
+            }) => {
+                let this = self.clone();
+                let name = CodeName::of(self.0.users.app_id(), &code);
+                let exchange = Exchange {
+                    users: self.0.users.clone(),
+                    snapshots: self.0.settings.snapshots,
+                    code,
+                    name,
+                };
+                Reply::Later(Box::pin(this.finish(exchange, attempt, before)))
+            }
+            Err((trouble, onward)) => {
+                // Not a warning: WeChat's servers fetch callbacks without cookies every day.
+                tracing::info!(app = %self.0.users.app_id(), trouble = trouble.name(), "refused a callback");
+                Reply::Now(self.problem(trouble, onward))
+            }
+        }
+    }
+
+    /// All that can be said of a callback before its code is spent.
+    fn received(&self, head: &RequestHead<'_>) -> Result<Received, (Trouble, Option<String>)> {
+        let inner = &*self.0;
+        let now = self.now();
+        let (code, state) = code_and_state(head.uri).map_err(|trouble| (trouble, None))?;
+        let Some(state) = state else {
+            let trouble = if code.is_some() {
+                Trouble::Unknown
+            } else {
+                Trouble::BadRequest
+            };
+            return Err((trouble, None));
+        };
+        let before = inner.states.attempts(head.headers, now);
+        let issued = inner
+            .states
+            .read(&state, now)
+            .map_err(|bad| (bad.into(), None))?;
+        let attempt = before
+            .iter()
+            .find(|attempt| attempt.issued == issued)
+            .cloned();
+        let attempt = match attempt {
+            Some(attempt) => Some(attempt),
+            // Checked before the code is spent: whoever fetches the URL ahead of the user, without
+            // their cookies, must not burn it.
+            None if !inner.settings.lenient => return Err((Trouble::from(BadState::Forged), None)),
+            None => None,
+        };
+        let return_to = attempt.as_ref().map(|attempt| attempt.return_to.clone());
+        let Some(code) = code else {
+            return Err((
+                Trouble::Denied,
+                return_to.map(|page| inner.settings.login_url(Some(&page), None)),
+            ));
+        };
+        let attempt = attempt.unwrap_or_else(|| Attempt {
+            issued,
+            scope: inner.settings.scope,
+            return_to: ReturnTo::root(),
+            progress: Progress::Open,
+        });
+        let signed_in = matches!(inner.session.identify(head), Identity::User(_));
+        if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
+            // A reload, the back button, or WeChat's second request, perhaps with another code.
+            if signed_in {
+                let answer = self.onward(&attempt.return_to, Vec::new());
+                return Ok(Received::Answered(answer));
+            }
+            if mark(&CodeName::of(inner.users.app_id(), &code)) != &**spent {
+                return Err((Trouble::Unknown, None));
+            }
+        }
+        Ok(Received::Code {
+            code,
+            attempt,
+            before: Before {
+                attempts: before,
+                signed_in,
+            },
+        })
+    }
+
+    /// Waits for what comes of the code.
+    fn finish(
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        before: Before,
+    ) -> impl Future<Output = Answer> + Send {
+        let (wait, mark) = (self.0.settings.wait, mark(&exchange.name).to_owned());
+        async move {
+            match exchange.verdict(wait).await {
+                Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, &mark, &before),
+                // The user is signed in by another tab or from before: the old code is no matter.
+                Verdict::Spent if before.signed_in => self.onward(&attempt.return_to, Vec::new()),
+                Verdict::Spent => self.restart(attempt, &before),
+                Verdict::Trouble(trouble) => {
+                    let page = self.0.settings.login_url(Some(&attempt.return_to), None);
+                    self.problem(trouble, Some(page))
+                }
+            }
+        }
+    }
+
+    fn welcome(
+        &self,
+        signed_in: &SignedIn,
+        mut attempt: Attempt,
+        mark: &str,
+        before: &Before,
+    ) -> Answer {
+        let now = self.now();
+        let logins = if before.knows(&attempt) {
+            before.lately(now, |progress| match progress {
+                Progress::SignedIn { at, .. } => Some(*at),
+                _ => None,
+            })
+        } else {
+            // A lenient login of a browser that may keep no cookie at all.
+            self.0.rounds.another(&signed_in.user, now) - 1
+        };
+        if logins >= LOGINS_IN_WINDOW {
+            return self.too_often(&attempt.return_to);
+        }
+        let Ok(user) = UserId::new(signed_in.user.as_str()) else {
+            return self.problem(Trouble::WechatAway, None);
+        };
+        let granted = signed_in.scope.as_deref();
+        let session = Session {
+            snapshot: signed_in.snapshot,
+            asked_in_vain: granted.is_some_and(|granted| !attempt.scope.is_in(granted)),
+            lately: true,
+        };
+        attempt.progress = Progress::SignedIn {
+            at: seconds(now),
+            code: mark.into(),
+        };
+        let mut cookies = vec![
+            self.0.session.issue_for(&user, session),
+            self.cookie(&attempt, now),
+        ];
+        cookies.extend(
+            before
+                .surplus()
+                .map(|name| self.set_cookie(&format!("{name}="), 0)),
+        );
+        self.onward(&attempt.return_to, cookies)
+    }
+
+    /// Begins anew by itself, a few times a minute at most.
+    fn restart(&self, mut attempt: Attempt, before: &Before) -> Answer {
+        let now = self.now();
+        let restarts = before.lately(now, |progress| match progress {
+            Progress::Restarted { at } => Some(*at),
+            _ => None,
+        });
+        if restarts >= self.0.settings.restarts {
+            return self.too_often(&attempt.return_to);
+        }
+        if !before.knows(&attempt) {
+            // Where the browser sends no cookie, as lenient logins allow, nothing would count.
+            let page = self.0.settings.login_url(Some(&attempt.return_to), None);
+            return self.problem(Trouble::NotAccepted, Some(page));
+        }
+        let (scope, return_to) = (attempt.scope, attempt.return_to.clone());
+        attempt.progress = Progress::Restarted { at: seconds(now) };
+        let cookies = vec![self.cookie(&attempt, now)];
+        self.begin(scope, return_to, cookies)
+    }
+
+    fn too_often(&self, return_to: &ReturnTo) -> Answer {
+        tracing::warn!(app = %self.0.users.app_id(), "a browser logs in again and again");
+        let page = self.0.settings.login_url(Some(return_to), None);
+        self.problem(Trouble::TooOften, Some(page))
+    }
+}
+
+enum Received {
+    Answered(Answer),
+    Code {
+        code: String,
+        attempt: Attempt,
+        before: Before,
+    },
+}
+
+/// What the browser brings along.
+struct Before {
+    attempts: Vec<Attempt>,
+    signed_in: bool,
+}
+
+impl Before {
+    /// Whether the browser has the cookie of a login.
+    fn knows(&self, attempt: &Attempt) -> bool {
+        self.attempts.iter().any(|one| one.issued == attempt.issued)
+    }
+
+    /// How many logins of this browser came to an end of one kind within the last minute.
+    fn lately(&self, now: Timestamp, ended: impl Fn(&Progress) -> Option<u64>) -> usize {
+        let ends = self
+            .attempts
+            .iter()
+            .filter_map(|attempt| ended(&attempt.progress));
+        ends.filter(|at| at.saturating_add(Rounds::WINDOW) > seconds(now))
+            .count()
+    }
+
+    /// The names of the oldest cookies beyond those that are kept.
+    fn surplus(&self) -> impl Iterator<Item = String> {
+        let mut issued: Vec<_> = self.attempts.iter().map(|attempt| attempt.issued).collect();
+        issued.sort_by_key(|issued| std::cmp::Reverse(issued.age_key()));
+        issued
+            .into_iter()
+            .skip(COOKIES_KEPT)
+            .map(|issued| issued.name())
+    }
+}
+
+/// The mark under which a cookie remembers a code.
+fn mark(code: &CodeName) -> &str {
+    code.hash.get(..16).unwrap_or_default()
+}
+
+/// The code and the state of a callback, if they can be such.
+fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
+    let (mut code, mut state) = (None, None);
+    for (name, value) in pairs(uri) {
+        let known = match &*name {
+            "code" => &mut code,
+            "state" => &mut state,
+            _ => continue,
+        };
+        if known.replace(value).is_some() {
+            return Err(Trouble::BadRequest);
+        }
+    }
+    let code = code.filter(|code: &String| !code.is_empty());
+    let plain =
+        |code: &String| code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
+    if code.as_ref().is_some_and(|code| !plain(code)) {
+        return Err(Trouble::BadRequest);
+    }
+    Ok((code, state.filter(|state: &String| !state.is_empty())))
+}

@@ -1,0 +1,128 @@
+//! The demo's account side: `/api/account`, `/api/jssdk`, `/center`.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::Fault;
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::eventually;
+use crate::support::http_client::{Answer, Asked, fingerprint};
+use crate::support::scene::{Layout, Scene};
+
+const STABLE: &str = "/cgi-bin/stable_token";
+const TICKET: &str = "/cgi-bin/ticket/getticket";
+const BEARER: &str = "a-long-random-bearer-secret-of-the-center";
+
+async fn center(demo: &DemoProcess, path: &str, bearer: &str) -> Answer {
+    let asked = Asked::get(path).header("authorization", format!("Bearer {bearer}"));
+    demo.ask(asked).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_demos_fetch_one_token_and_one_ticket() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        let demos: [DemoProcess; 3] = scene.demos().await;
+        let mut fingerprints = Vec::new();
+        for demo in &demos {
+            let answer = demo.ask(Asked::get("/api/account")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let left = answer.json()["expires_in_secs"].as_u64().unwrap();
+            assert!((7_000..=7_200).contains(&left), "{left}");
+            fingerprints.push(answer.field("token_fingerprint"));
+            let url = format!("/api/jssdk?url={}/page", demo.http().base());
+            assert_eq!(demo.ask(Asked::get(&url)).await.status, 200);
+        }
+        let live = scene.wechat.account_token().expect("a token was fetched");
+        assert_eq!(fingerprints, vec![fingerprint(&live); 3]);
+        assert_eq!(scene.wechat.calls_to(STABLE), 1);
+        assert_eq!(scene.wechat.calls_to(TICKET), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_our_own_are_signed_and_no_others() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let own = format!("{}/page?a=1", demo.http().base());
+    let asked = Asked::get(&format!("/api/jssdk?url={}", own.replace('?', "%3F")));
+    let config = demo.ask(asked).await.json();
+    let ticket: String = redis::cmd("GET")
+        .arg("sys.wxJsapiTicket")
+        .query(&mut scene.connection())
+        .unwrap();
+    let signed = tower_wechat::jssdk::sign(
+        ticket.split('#').next().unwrap(),
+        config["nonceStr"].as_str().unwrap(),
+        config["timestamp"].as_u64().unwrap(),
+        &own,
+    );
+    assert_eq!(config["signature"], signed.as_str());
+    assert_eq!(config["appId"], scene.wechat.app_id());
+    for foreign in [
+        "https://evil.example/",
+        "",
+        "javascript:alert(1)",
+        "//evil.example/",
+    ] {
+        let asked = Asked::get(&format!("/api/jssdk?url={foreign}"));
+        demo.ask(asked).await.is_rejected(400, "bad_request");
+    }
+    demo.ask(Asked::get("/api/jssdk"))
+        .await
+        .is_rejected(400, "bad_request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_center_is_there_for_who_has_the_bearer() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let without = scene.demo().await;
+    let answer = center(&without, "/center/access_token", BEARER).await;
+    assert_eq!(answer.status, 404, "no secret, no center");
+
+    let mut variables = scene.environment();
+    variables.push((
+        "CENTER_TOKEN".to_owned(),
+        format!("{BEARER},another-{BEARER}"),
+    ));
+    let demo = DemoProcess::start(&variables).await;
+    let answer = center(&demo, "/center/access_token", BEARER).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let live = scene.wechat.account_token().unwrap();
+    assert_eq!(answer.field("access_token"), live);
+    let another = format!("another-{BEARER}");
+    let answer = center(&demo, "/center/jsapi_ticket", &another).await;
+    assert!(answer.field("ticket").len() > 40);
+    for wrong in ["", "wrong", &BEARER[1..]] {
+        let answer = center(&demo, "/center/access_token", wrong).await;
+        answer.is_rejected(401, "unauthorized");
+    }
+    demo.ask(Asked::get("/center/access_token"))
+        .await
+        .is_rejected(401, "unauthorized");
+    assert_eq!(scene.wechat.calls_to(STABLE), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_account_is_told_once_and_recovers() {
+    let scene = Scene::new(Layout::Hashes).await;
+    scene.wechat.inject(Fault::on(STABLE).errcode(40125));
+    let demo = scene.demo().await;
+    for _ in 0..20 {
+        demo.ask(Asked::get("/api/account"))
+            .await
+            .is_rejected(503, "wechat_config");
+    }
+    demo.says(1, &["ERROR", "40125"]).await;
+    assert_eq!(scene.wechat.calls_to(STABLE), 1);
+    // Users are served all the same.
+    assert_eq!(demo.ask(Asked::get("/healthz")).await.status, 200);
+    scene.wechat.clear_faults();
+    eventually(
+        "it recovers by itself after its rest of 30 s",
+        Duration::from_secs(45),
+        async || demo.ask(Asked::get("/api/account")).await.status == 200,
+    )
+    .await;
+}
