@@ -236,8 +236,43 @@ async fn a_session_cookie_names_the_user_and_slides() {
     let renewed = response.headers()["set-cookie"].to_str().unwrap();
     assert!(renewed.starts_with("wechat_session=oA.") && !renewed.starts_with(&cookie));
     clock.advance(Duration::from_secs(16 * 86_400));
-    let response = service.oneshot(ask()).await.unwrap();
+    let response = service.clone().oneshot(ask()).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    // Neighbours may be of any bytes.
+    let mut cookies = "nick=\u{5f20}\u{4e09}; ".as_bytes().to_vec();
+    let fresh = session.issue(&id("oA"));
+    cookies.extend(fresh.to_str().unwrap().split(';').next().unwrap().bytes());
+    let request = Request::builder().header("cookie", HeaderValue::from_bytes(&cookies).unwrap());
+    let response = service
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(text(response).await, "oA token-a");
+}
+
+#[tokio::test]
+async fn a_session_never_slides_into_a_response_that_caches_share() {
+    let clock = Clock::shifted();
+    let users = users().await;
+    let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
+    let session = session.clock(clock.clone());
+    let set_cookie = session.issue(&id("oA"));
+    let cookie = set_cookie.to_str().unwrap().split(';').next().unwrap();
+    clock.advance(Duration::from_secs(16 * 86_400));
+    let public = async |_: Request<Body>| {
+        let response = Response::builder().header("cache-control", "public, max-age=60");
+        Ok::<_, Infallible>(response.body(Full::<Bytes>::default()).unwrap())
+    };
+    let service = WechatLayer::new(users)
+        .identity(session.clone())
+        .layer(service_fn(public));
+    let request = Request::builder()
+        .header("cookie", cookie)
+        .body(Body::empty())
+        .unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert!(response.status().is_success());
+    assert!(response.headers().get("set-cookie").is_none());
 }
 
 #[tokio::test]
@@ -286,6 +321,47 @@ async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
     assert_eq!(
         text(service.oneshot(asked_by("oA")).await.unwrap()).await,
         "wxa token-a token-b"
+    );
+}
+
+#[tokio::test]
+async fn a_layer_between_two_of_another_account_keeps_the_outermost_in_reach() {
+    let a = WechatLayer::new(users_of("wxa", "token-a").await).identity(header());
+    let b = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
+    let service = ServiceBuilder::new()
+        .layer(b)
+        .layer(a.clone())
+        .layer(a)
+        .service_fn(async |request: Request<Body>| {
+            let user = WechatUser::of(request.extensions(), &AppId::new("wxb").unwrap());
+            let text = user.map_or("lost".to_owned(), |user| user.id().to_owned());
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+        });
+    assert_eq!(
+        text(service.oneshot(asked_by("oA")).await.unwrap()).await,
+        "oA"
+    );
+}
+
+#[tokio::test]
+async fn nobody_of_one_account_is_not_somebody_of_another() {
+    let none = UserTokens::new(WechatClient::new("wxa", "s").unwrap(), MemoryStore::new());
+    let inner = WechatLayer::new(none)
+        .identity(header())
+        .policy(Policy::Optional);
+    let outer = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
+    let service = ServiceBuilder::new().layer(outer).layer(inner).service_fn(
+        async |request: Request<Body>| {
+            assert!(request.extensions().get::<WechatUser>().is_none());
+            let of =
+                |app| WechatUser::of(request.extensions(), &AppId::new(app).unwrap()).is_some();
+            let text = format!("{} {}", of("wxa"), of("wxb"));
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
+        },
+    );
+    assert_eq!(
+        text(service.oneshot(asked_by("oA")).await.unwrap()).await,
+        "false true"
     );
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, Query};
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
@@ -87,11 +88,16 @@ pub struct Logout {
 /// login.
 pub async fn logout(
     user: WechatUser,
-    Query(logout): Query<Logout>,
+    logout: Result<Query<Logout>, QueryRejection>,
     extract::State(state): extract::State<State>,
-) -> Result<impl IntoResponse, Error> {
+) -> Result<impl IntoResponse, Response> {
+    let Query(logout) = logout.map_err(|_| {
+        let message = "everywhere is true or false";
+        let body = json!({"error": ErrorKind::BadRequest.code(), "message": message});
+        (StatusCode::BAD_REQUEST, Json(body)).into_response()
+    })?;
     if logout.everywhere {
-        user.forget().await?;
+        user.forget().await.map_err(IntoResponse::into_response)?;
     }
     Ok((
         StatusCode::NO_CONTENT,

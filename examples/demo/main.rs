@@ -25,8 +25,8 @@ use tower_wechat::WechatLayer;
 
 use settings::Settings;
 
-/// How long requests and renewals that run at the end are waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long requests that run at the end are waited for, and then renewals.
+const PATIENCE: Duration = Duration::from_secs(9);
 
 #[tokio::main]
 async fn main() {
@@ -44,6 +44,14 @@ async fn main() {
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let metrics = PrometheusBuilder::new().install_recorder()?;
+    // Histograms grow until somebody scrapes them, or this drains them.
+    let samples = metrics.clone();
+    let upkeep = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            samples.run_upkeep();
+        }
+    });
     let settings = Settings::from_env()?;
     let listener = TcpListener::bind(&settings.listen)
         .await
@@ -87,6 +95,10 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
 
+    // From the line below on, whoever started the demo may end it.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
     // Tests and scripts wait for this line.
     println!("listening on http://{address}");
     std::io::stdout().flush()?;
@@ -96,16 +108,18 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         let _ = stopping.await;
     });
     let server = tokio::spawn(server.into_future());
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = interrupt.recv() => {}
     }
     let _ = stop.send(());
     warming.abort();
+    upkeep.abort();
     let _ = tokio::time::timeout(PATIENCE, server).await;
-    parts.users.shutdown(PATIENCE).await;
-    parts.tickets.shutdown(PATIENCE).await;
-    parts.tickets.accounts().shutdown(PATIENCE).await;
+    tokio::join!(
+        parts.users.shutdown(PATIENCE),
+        parts.tickets.shutdown(PATIENCE),
+        parts.tickets.accounts().shutdown(PATIENCE),
+    );
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! | [`ExtensionIdentity`] | services that have tower-sessions, axum-login or their like |
 //! | a closure | everybody else |
 
-mod cookies;
+pub(crate) mod cookies;
 mod extension;
 mod header;
 mod keys;

@@ -92,7 +92,7 @@ pub(super) struct Cache {
     hasher: RandomState,
 }
 
-/// Proof that nothing newer came between a read of the store and its insert into the cache.
+/// Proof that nothing else came between an exchange with the store and what is then remembered.
 pub(super) struct Fence {
     at: usize,
     generation: u64,
@@ -154,20 +154,41 @@ impl Cache {
         }
     }
 
-    /// Holds what has just been written to the store, and outdates every read that began before.
-    pub(super) fn put(&self, held: Held) {
-        let mut generation = self.generation(self.fence_of(&held.id));
-        *generation += 1;
-        self.absent.remove(&*held.id);
-        self.entries.insert(held.id.clone(), held);
-    }
-
-    /// Drops what is known of a credential, and outdates every read that began before.
-    pub(super) fn forget(&self, id: &str) {
-        let mut generation = self.generation(self.fence_of(id));
+    /// Drops what is known of a credential, and outdates every exchange with the store that began
+    /// before.
+    pub(super) fn forget(&self, id: &str) -> Fence {
+        let at = self.fence_of(id);
+        let mut generation = self.generation(at);
         *generation += 1;
         self.absent.remove(id);
         self.entries.remove(id);
+        Fence {
+            at,
+            generation: *generation,
+        }
+    }
+
+    /// R2: remembers what has just been written to the store (`None`: that it was deleted), and
+    /// outdates every read that began before.
+    ///
+    /// Answers of the store may reach two writers in another order than their writes reached the
+    /// store. So where anything else came since `fence` was taken, nothing is remembered at all,
+    /// and the next request asks the store which of them was the last.
+    pub(super) fn settle(&self, id: &str, held: Option<&Held>, now: Timestamp, fence: &Fence) {
+        let mut generation = self.generation(fence.at);
+        let alone = *generation == fence.generation;
+        *generation += 1;
+        self.absent.remove(id);
+        match held {
+            Some(held) if alone => self.entries.insert(id.into(), Arc::clone(held)),
+            None if alone => {
+                self.entries.remove(id);
+                self.absent.insert(id.into(), now.after(ABSENT_FOR));
+            }
+            _ => {
+                self.entries.remove(id);
+            }
+        }
     }
 
     /// Drops an entry whose token was refused.

@@ -53,6 +53,8 @@ pub(super) enum Stage {
 pub(super) struct Flight {
     stage: watch::Receiver<Stage>,
     need: Need,
+    /// Tells flights of one credential apart.
+    number: u64,
 }
 
 impl Flight {
@@ -80,6 +82,11 @@ impl Flight {
         }
     }
 
+    /// Whether its task is still there to say how it ends.
+    fn is_under_way(&self) -> bool {
+        self.stage.has_changed().is_ok()
+    }
+
     /// Whether the flight began for the same reason.
     pub(super) fn was_for(&self, need: &Need) -> bool {
         match (need.refused(), self.need.refused()) {
@@ -92,38 +99,65 @@ impl Flight {
 
 /// The flights that are under way, by credential.
 #[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<Box<str>, Flight>>);
+pub(super) struct Flights(Mutex<List>);
+
+#[derive(Default)]
+struct List {
+    flights: HashMap<Box<str>, Flight>,
+    started: u64,
+    /// Counts the flights that were left behind. While there is one flight for a credential its
+    /// lease may be taken again, since it is the process's own; a flight that was left behind must
+    /// not give back the lease of its successor, so that one holds it under another name.
+    left_behind: u64,
+}
 
 impl Flights {
     /// Joins the flight for a credential, or starts one.
     pub(super) fn join(&self, inner: &Arc<Inner>, id: &str, need: &Need) -> Flight {
-        let mut flights = self.lock();
-        if let Some(flight) = flights.get(id) {
-            return flight.clone();
-        }
         let (sender, stage) = watch::channel(Stage::Looking);
-        let flight = Flight {
-            stage,
-            need: need.clone(),
-        };
-        flights.insert(id.into(), flight.clone());
-        let (id, need) = (Box::from(id), need.clone());
-        let inner_of_task = Arc::clone(inner);
-        inner.tasks.spawn(async move {
-            // Made first, so that a panic takes the flight off the list too: its end is the end
-            // of the sender, and those who wait are told.
-            let landing = Landing {
-                inner: inner_of_task,
-                id,
+        let (flight, owner) = {
+            let mut list = self.lock();
+            if let Some(flight) = list.flights.get(id)
+                && flight.is_under_way()
+            {
+                return flight.clone();
+            }
+            list.started += 1;
+            let flight = Flight {
+                stage,
+                need: need.clone(),
+                number: list.started,
             };
-            let outcome = renewal::fly(&landing.inner, &landing.id, &need, &sender).await;
+            list.flights.insert(id.into(), flight.clone());
+            (flight, inner.owner.numbered(list.left_behind))
+        };
+        // Made before the task, so that a panic, or a runtime that ends before the task has begun,
+        // takes the flight off the list too: its end is the end of the sender, and those who wait
+        // are told.
+        let landing = Landing {
+            inner: Arc::clone(inner),
+            id: id.into(),
+            number: flight.number,
+        };
+        let need = need.clone();
+        inner.tasks.spawn(async move {
+            let outcome = renewal::fly(&landing.inner, &landing.id, &need, owner, &sender).await;
             drop(landing);
             sender.send_replace(Stage::Landed(outcome));
         });
         flight
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Flight>> {
+    /// The store holds something else since: who asks from now on must not join a flight that
+    /// began before. It goes on for those who have (R3), and its commit will find what is new (R2).
+    pub(super) fn leave_behind(&self, id: &str) {
+        let mut list = self.lock();
+        if list.flights.remove(id).is_some() {
+            list.left_behind += 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,10 +166,18 @@ impl Flights {
 struct Landing {
     inner: Arc<Inner>,
     id: Box<str>,
+    number: u64,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.inner.flights.lock().remove(&self.id);
+        let mut list = self.inner.flights.lock();
+        if list
+            .flights
+            .get(&self.id)
+            .is_some_and(|flight| flight.number == self.number)
+        {
+            list.flights.remove(&self.id);
+        }
     }
 }

@@ -247,10 +247,14 @@ impl Keeper {
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
         // What this process remembers is wrong from the moment the store may have changed.
-        inner.cache.forget(id);
-        inner.store.put(&slot, &record).await?;
+        let fence = inner.cache.forget(id);
+        let outcome = inner.store.put(&slot, &record).await;
+        inner.flights.leave_behind(id);
+        outcome?;
         inner.troubles.clear(id);
-        inner.cache.put(held.clone());
+        inner
+            .cache
+            .settle(id, Some(&held), inner.clock.now(), &fence);
         Ok(held)
     }
 
@@ -260,6 +264,7 @@ impl Keeper {
         let inner = &self.0;
         inner.cache.forget(id);
         let outcome = inner.store.put(&inner.slot(id), &Record::default()).await;
+        inner.flights.leave_behind(id);
         inner.cache.forget(id);
         outcome
     }
@@ -294,9 +299,11 @@ impl Keeper {
             let flight = self.0.flights.join(&self.0, id, need);
             outcome = flight.landed(need, &self.0.clock).await;
             match &outcome {
+                Ok(held) if need.is_met_by(held.secret()) => break,
                 // A flight that began for others may have landed with the very token that this
-                // caller was refused: one of its own will compare.
-                Ok(held) if !need.is_met_by(held.secret()) && !flight.was_for(need) => {}
+                // caller was refused, or failed to get what only they needed: one of its own will
+                // compare.
+                _ if !flight.was_for(need) => {}
                 _ => break,
             }
         }

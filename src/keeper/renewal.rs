@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
-use crate::store::{Claim, Commit, Slot, Stored};
+use crate::store::{Claim, Commit, LeaseOwner, Slot, Stored};
 
 /// How long a token that is due for renewal is served from the cache before the store is asked
 /// again whether somebody has renewed it.
@@ -42,6 +42,7 @@ pub(super) async fn fly(
     inner: &Inner,
     id: &str,
     need: &Need,
+    owner: LeaseOwner,
     stage: &watch::Sender<Stage>,
 ) -> Result<Held, Error> {
     let course = Course {
@@ -50,6 +51,7 @@ pub(super) async fn fly(
         slot: inner.slot(id),
         fence: inner.cache.fence(id),
         need,
+        owner,
         stage,
     };
     let stored = course.load().await?;
@@ -65,6 +67,8 @@ struct Course<'a> {
     slot: Slot,
     fence: Fence,
     need: &'a Need,
+    /// What this flight's lease is held under.
+    owner: LeaseOwner,
     stage: &'a watch::Sender<Stage>,
 }
 
@@ -89,6 +93,11 @@ impl Course<'_> {
     /// What could be used before the wait, if it still can.
     fn alive(&self, usable: Option<Held>) -> Option<Held> {
         usable.filter(|held| held.is_alive(self.now()))
+    }
+
+    /// R5: why WeChat is not asked for this credential now, if it is not.
+    fn trouble(&self) -> Option<Error> {
+        self.inner.troubles.active(self.id, self.now())
     }
 
     fn serve(&self, held: &Held) {
@@ -135,12 +144,14 @@ impl Course<'_> {
             else {
                 return usable.ok_or_else(|| self.inner.overdue());
             };
-            let claim = self.inner.store.claim(
-                &self.slot,
-                &stored.witness,
-                &self.inner.owner,
-                settings.lease,
-            );
+            // While this one waited for its turn, others may have learnt that asking is in vain.
+            if let Some(trouble) = self.trouble() {
+                return usable.ok_or(trouble);
+            }
+            let claim =
+                self.inner
+                    .store
+                    .claim(&self.slot, &stored.witness, &self.owner, settings.lease);
             match claim.await {
                 Ok(Claim::Granted) => match self.renew(&stored, usable).await {
                     After::Landed(outcome) => return outcome,
@@ -167,10 +178,12 @@ impl Course<'_> {
     /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
     fn judge(&self, record: &Record) -> Next {
         let now = self.now();
-        let usable = self
+        let alive = self
             .inner
             .hold(self.id, record)
-            .filter(|held| held.is_alive(now))
+            .filter(|held| held.is_alive(now));
+        let usable = alive
+            .clone()
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = &usable {
             self.inner.cache.remember(held.clone(), &self.fence);
@@ -187,10 +200,12 @@ impl Course<'_> {
                 self.inner.source.exhausted(self.need.refused())
             }));
         }
-        if let Some(trouble) = self.inner.troubles.active(self.id, now) {
+        if let Some(trouble) = self.trouble() {
             return Next::Land(usable.ok_or(trouble));
         }
-        if let Some(held) = &usable {
+        // One that was reported is not for who reported it; nobody else has to wait because of
+        // that report, which may be mistaken.
+        if let Some(held) = &alive {
             self.serve(held);
         }
         Next::Renew(usable)
@@ -265,6 +280,10 @@ impl Course<'_> {
             if let Some(newer) = self.overtaken(stored).await {
                 return ControlFlow::Break(newer);
             }
+            // The account may rest by now, because of somebody else's try.
+            if let Some(trouble) = self.trouble() {
+                return ControlFlow::Continue(Err(Failure::Transient(trouble)));
+            }
         }
     }
 
@@ -292,13 +311,14 @@ impl Course<'_> {
         let give_up = Instant::now() + COMMIT_PATIENCE;
         let mut rest = FIRST_REST;
         loop {
+            let fence = inner.cache.fence(self.id);
             let commit = inner
                 .store
-                .commit(&self.slot, &stored.witness, record, &self.inner.owner)
+                .commit(&self.slot, &stored.witness, record, &self.owner)
                 .await;
             match commit {
                 Ok(Commit::Done) => {
-                    inner.cache.put(held.clone());
+                    inner.cache.settle(self.id, Some(&held), self.now(), &fence);
                     observe::cached(inner.kind.as_str(), inner.cache.len());
                     self.note_if_nothing_new(&held);
                     return After::Landed(Ok(held));
@@ -309,10 +329,10 @@ impl Course<'_> {
                     return After::Changed(newer);
                 }
                 // Whoever holds the lease by now either commits something newer or dies.
-                Ok(Commit::LeaseLost) => {}
+                Ok(Commit::LeaseLost) => self.serve(&held),
                 Err(error) => {
                     tracing::warn!(app = %inner.app, user = ?self.id, %error, "the new token is not stored yet");
-                    inner.cache.put(held.clone());
+                    inner.cache.settle(self.id, Some(&held), self.now(), &fence);
                     self.serve(&held);
                 }
             }
@@ -344,15 +364,14 @@ impl Course<'_> {
     async fn delete(&self, stored: &Stored, error: Error) -> After {
         let inner = self.inner;
         let nothing = Record::default();
+        let fence = inner.cache.fence(self.id);
         match inner
             .store
-            .commit(&self.slot, &stored.witness, &nothing, &inner.owner)
+            .commit(&self.slot, &stored.witness, &nothing, &self.owner)
             .await
         {
             Ok(Commit::Done) => {
-                inner.cache.forget(self.id);
-                let fence = inner.cache.fence(self.id);
-                inner.cache.remember_absent(self.id, self.now(), &fence);
+                inner.cache.settle(self.id, None, self.now(), &fence);
                 After::Landed(Err(error))
             }
             Ok(Commit::Changed(newer)) => After::Changed(newer),
@@ -366,12 +385,7 @@ impl Course<'_> {
     }
 
     async fn release(&self) {
-        if let Err(error) = self
-            .inner
-            .store
-            .release(&self.slot, &self.inner.owner)
-            .await
-        {
+        if let Err(error) = self.inner.store.release(&self.slot, &self.owner).await {
             tracing::debug!(app = %self.inner.app, %error, "a lease is left to run out");
         }
     }

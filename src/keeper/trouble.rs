@@ -1,5 +1,6 @@
 //! R5: when not to ask WeChat. Back-off for each credential, a cool-down for the account.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Troubles {
 #[derive(Clone)]
 struct Trouble {
     failures: u32,
+    /// From when until when. The start guards against a wall clock that is set back.
+    since: Timestamp,
     until: Timestamp,
     error: Error,
 }
@@ -42,7 +45,8 @@ struct Trouble {
 impl Trouble {
     /// The error that began it, with the wait that is left, while it lasts.
     fn active(&self, now: Timestamp) -> Option<Error> {
-        (now < self.until).then(|| self.error.retrying_after(now.until(self.until)))
+        (self.since <= now && now < self.until)
+            .then(|| self.error.retrying_after(now.until(self.until)))
     }
 }
 
@@ -79,23 +83,22 @@ impl Troubles {
     /// Notes that so many tries in a row have failed by now.
     pub(super) fn failed(&self, id: &str, failures: u32, error: &Error, now: Timestamp) {
         let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
-        self.note(id, failures, error.clone(), now.after(wait));
+        self.note(id, failures, error.clone(), now..now.after(wait));
     }
 
     /// Notes that asking again before `pause` is over would bring nothing new.
     pub(super) fn pause(&self, id: &str, pause: Duration, why: Error, now: Timestamp) {
-        self.note(id, 0, why, now.after(pause));
+        self.note(id, 0, why, now..now.after(pause));
     }
 
-    fn note(&self, id: &str, failures: u32, error: Error, until: Timestamp) {
-        self.credentials.insert(
-            id.into(),
-            Trouble {
-                failures,
-                until,
-                error,
-            },
-        );
+    fn note(&self, id: &str, failures: u32, error: Error, lasting: Range<Timestamp>) {
+        let trouble = Trouble {
+            failures,
+            since: lasting.start,
+            until: lasting.end,
+            error,
+        };
+        self.credentials.insert(id.into(), trouble);
     }
 
     /// Forgets the troubles of a credential: it has been renewed, or the user has logged in.
@@ -113,6 +116,7 @@ impl Troubles {
         });
         *account = Some(Trouble {
             failures: 1,
+            since: now,
             until: now.after(wait),
             error: error.clone(),
         });
@@ -171,6 +175,16 @@ mod tests {
                 .active("anybody", now.after(Duration::from_secs(93)))
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_prolong_a_rest() {
+        let troubles = Troubles::default();
+        let now = Timestamp::from_millis(600_000);
+        troubles.cool_down(&error(40125), now);
+        troubles.failed("u", 1, &error(-1), now);
+        let before = now.before(Duration::from_secs(60));
+        assert!(troubles.active("u", before).is_none());
     }
 
     #[test]

@@ -151,12 +151,14 @@ impl WechatAccount {
     pub(super) fn enter<B>(&self, request: &mut Request<B>) {
         let uri = request.uri().clone();
         let extensions = request.extensions_mut();
-        let outer = extensions.remove::<Self>();
-        let outer = outer.filter(|outer| outer.app_id() != self.app_id());
+        let outer = match extensions.remove::<Self>() {
+            Some(outer) if outer.app_id() == self.app_id() => outer.outer,
+            outer => outer.map(Arc::new),
+        };
         extensions.insert(Self {
             shared: Arc::clone(&self.shared),
             uri,
-            outer: outer.map(Arc::new),
+            outer,
         });
     }
 }

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::SET_COOKIE;
-use http::{HeaderValue, Request, Response};
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -117,6 +117,15 @@ where
     }
 }
 
+/// Whether shared caches may keep a response: a session in it would become everybody's.
+fn is_public(headers: &HeaderMap) -> bool {
+    let mut directives = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    directives.any(|value| value.contains("public") || value.contains("s-maxage"))
+}
+
 impl<S, I, R, ReqBody, ResBody> Future for ResponseFuture<S, I, R, ReqBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -130,7 +139,9 @@ where
             let next = match this.state.as_mut().project() {
                 StateProjection::Calling { call } => {
                     let mut response = ready!(call.poll(cx))?;
-                    if let Some(cookie) = this.set_cookie.take() {
+                    if let Some(cookie) = this.set_cookie.take()
+                        && !is_public(response.headers())
+                    {
                         response.headers_mut().append(SET_COOKIE, cookie);
                     }
                     return Poll::Ready(Ok(response));

@@ -50,12 +50,21 @@ pub(crate) struct PassedWithoutUser {
     login: Option<SignIn>,
     #[cfg_attr(not(feature = "axum"), allow(dead_code))]
     scope: Option<Scope>,
+    /// The user of a layer for another account, further out on the same route: they are not the
+    /// one whom handlers behind this layer mean.
+    outer: Option<Arc<WechatUser>>,
 }
 
 impl PassedWithoutUser {
     pub(super) fn enter<B>(request: &mut Request<B>, login: Option<&SignIn>, scope: Option<Scope>) {
         let login = login.cloned();
-        request.extensions_mut().insert(Self { login, scope });
+        let extensions = request.extensions_mut();
+        let outer = extensions.remove::<WechatUser>().map(Arc::new);
+        extensions.insert(Self {
+            login,
+            scope,
+            outer,
+        });
     }
 
     /// What a handler answers that cannot do without a user.
@@ -64,7 +73,7 @@ impl PassedWithoutUser {
         &self,
         head: &RequestHead<'_>,
     ) -> http::Response<B> {
-        let Self { login, scope } = self;
+        let Self { login, scope, .. } = self;
         let nobody = Rejection::nobody();
         refusal::refuse(&JsonRejection::new(), login.as_ref(), *scope, nobody, head)
     }
@@ -88,10 +97,11 @@ impl WechatUser {
 
     #[cold]
     fn keep(extensions: &mut Extensions, outer: Self) {
-        if let Some(user) = extensions.get_mut::<Self>()
-            && user.app_id() != outer.app_id()
-        {
-            user.outer = Some(Arc::new(outer));
+        if let Some(user) = extensions.get_mut::<Self>() {
+            user.outer = match user.app_id() == outer.app_id() {
+                true => outer.outer,
+                false => Some(Arc::new(outer)),
+            };
         }
     }
 
@@ -208,6 +218,29 @@ impl WechatUser {
     /// As [`UserTokens::forget`].
     pub async fn forget(&self) -> Result<(), Error> {
         self.users.forget(&self.user_id()?).await
+    }
+
+    /// The user of this account among all that layers have put into a request's extensions, where
+    /// layers for several accounts lie around one route. Finds them also where the innermost layer
+    /// let the request pass without a user of its own.
+    ///
+    /// ```
+    /// use tower_wechat::{AppId, WechatUser};
+    ///
+    /// fn of_shop<'a, B>(request: &'a http::Request<B>, shop: &AppId) -> Option<&'a WechatUser> {
+    ///     WechatUser::of(request.extensions(), shop)
+    /// }
+    /// ```
+    pub fn of<'a>(extensions: &'a Extensions, app: &AppId) -> Option<&'a WechatUser> {
+        let passed = || {
+            extensions
+                .get::<PassedWithoutUser>()?
+                .outer
+                .as_ref()?
+                .of_app(app)
+        };
+        let user = extensions.get::<Self>();
+        user.and_then(|user| user.of_app(app)).or_else(passed)
     }
 
     /// The user of this account, where layers for several accounts lie around one route.

@@ -12,14 +12,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
-use http::header::COOKIE;
 use subtle::ConstantTimeEq;
 
 use super::Scope;
 use super::return_to::ReturnTo;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
-use crate::identity::{CookieKeys, KeyedMac};
+use crate::identity::{CookieKeys, KeyedMac, cookies};
 
 /// What the names of the cookies begin with; the state's number follows.
 const COOKIE_PREFIX: &str = "wechat_login_";
@@ -187,12 +186,7 @@ impl States {
 
     /// The logins that this browser has under way or behind it, as far as its cookies are ours.
     pub(crate) fn attempts(&self, headers: &HeaderMap, now: Timestamp) -> Vec<Attempt> {
-        headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|header| header.to_str().ok())
-            .flat_map(|header| header.split(';'))
-            .filter_map(|cookie| cookie.trim_ascii().strip_prefix(COOKIE_PREFIX))
+        cookies::starting_with(headers, COOKIE_PREFIX)
             .filter(|cookie| cookie.len() <= LONGEST_COOKIE)
             .take(COOKIES_READ)
             .filter_map(|cookie| self.attempt(cookie))
@@ -320,6 +314,7 @@ fn unhex(text: &str) -> Option<[u8; STATE_BYTES]> {
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use http::header::COOKIE;
     use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);

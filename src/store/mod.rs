@@ -110,6 +110,11 @@ impl LeaseOwner {
         Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
+    /// A name of its own for each number.
+    pub fn numbered(&self, number: u64) -> Self {
+        Self(format!("{}-{number}", self.0).into())
+    }
+
     #[cfg(feature = "redis")]
     fn as_str(&self) -> &str {
         &self.0

@@ -424,7 +424,8 @@ async fn the_sweep_removes_the_dead_and_only_them() {
     let store = redis(&server, Layout::Hashes).await;
     let mut connection = server.connection();
     let now = Clock::system().now().as_millis();
-    let (past, long_past) = (now - 3_600_000, now - 3 * 86_400_000);
+    // The Java service may store a time with a refresh token that is hours after the login.
+    let (past, long_past) = (now - 29 * 86_400_000, now - 32 * 86_400_000);
     let (access, refresh) = ("user.wxUserAccessToken", "user.wxUserRefreshToken");
     for (id, access_ms, refresh_ms) in [
         ("alive", Some(now + 1_000), Some(now + 1_000)),

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crossings;
 mod failures;
 mod freshness;
 mod odd_replies;

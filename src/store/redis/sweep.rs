@@ -12,9 +12,13 @@ use crate::error::Error;
 /// How many fields one step looks at: a few hundred microseconds of Redis's time.
 const STEP: usize = 500;
 
-/// A refresh token is swept this long after the point at which it should be dead: until then
-/// WeChat is still asked.
-const GRACE: Duration = Duration::from_secs(24 * 3_600);
+/// A refresh token is swept this long after the time that is stored with it. Services of the
+/// published layout may store the point of the access token there, hours after the login, although
+/// a refresh token lives for 30 days; and until it is surely dead, WeChat is still asked.
+const GRACE: Duration = Duration::from_secs(31 * 24 * 3_600);
+
+/// The margin of access tokens is unknown here; the longest there is errs on the side of life.
+const LONGEST_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// A user id and what a hash holds for it.
 type Field = (Vec<u8>, Vec<u8>);
@@ -30,8 +34,9 @@ pub struct Swept {
 }
 
 impl RedisStore {
-    /// Removes from the hashes of the published layout the users whose refresh token has been
-    /// dead for a day, and the access tokens that nothing can renew any more.
+    /// Removes from the hashes of the published layout the users whose refresh token is surely
+    /// dead, 31 days after the time that is stored with it, and the expired access tokens that
+    /// nothing can renew any more.
     ///
     /// It goes through the hashes in steps of about 500 fields and rests `pause` between them, so
     /// that a large hash is swept without anybody noticing; a field that changes meanwhile stays.
@@ -114,8 +119,7 @@ impl RedisStore {
     fn is_dead(&self, value: &[u8], refresh_hash: Option<&str>) -> bool {
         let now = self.0.clock.now();
         if refresh_hash.is_some() {
-            // The margin is unknown here; the longest there is errs on the side of life.
-            let token = hash_form::read_token(value, GRACE);
+            let token = hash_form::read_token(value, LONGEST_MARGIN);
             return token.is_ok_and(|token| token.lifetime.expires_at() < now);
         }
         let refresh = hash_form::read_refresh(value, "");

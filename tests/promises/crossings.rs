@@ -1,0 +1,249 @@
+//! Two things at once for one user: logins, renewals, reports and deletions that cross.
+
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{ErrorKind, UserGrant, UserTokens};
+
+use crate::rig::{REFRESH, Rig, id, text};
+use crate::support::eventually;
+
+crate::for_each_store!(
+    r2_of_two_logins_at_once_the_one_that_is_stored_is_served,
+    r2_a_login_that_crosses_a_commit_leaves_no_older_token,
+    r2_a_deletion_that_crosses_a_commit_leaves_no_token,
+    r5_a_login_that_crosses_the_end_of_a_dead_pair_counts,
+    r2_forgetting_acts_at_once_while_a_stale_token_is_served,
+    r2_a_login_acts_at_once_while_a_stale_token_is_served,
+    r5_those_who_wait_for_their_turn_hear_of_the_operators_failure,
+    r6_a_report_makes_nobody_else_wait,
+);
+
+fn grant(token: &str) -> UserGrant {
+    UserGrant::new(token)
+        .expires_in(7_200)
+        .refresh_token("r")
+        .openid("oA")
+}
+
+/// What this process serves, and what the store holds.
+async fn both(users: &UserTokens, rig: &Rig, openid: &str) -> (Option<String>, Option<String>) {
+    let served = users.get(&id(openid)).await.ok().map(|token| text(&token));
+    (served, rig.stored_token(openid).await.ok())
+}
+
+/// Begins the renewal of an expired user and comes back about when WeChat answers it.
+async fn renewal_about_to_end(
+    rig: &Rig,
+    users: &UserTokens,
+    openid: &str,
+    round: u32,
+) -> tokio::task::JoinHandle<()> {
+    rig.expired(users, &[openid]).await;
+    let before = rig.refreshes();
+    let asking = tokio::spawn({
+        let (users, user) = (users.clone(), id(openid));
+        async move {
+            let _ = users.get(&user).await;
+        }
+    });
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > before
+    })
+    .await;
+    tokio::time::sleep(Duration::from_micros(u64::from(round) * 150)).await;
+    asking
+}
+
+async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(rig: Rig) {
+    let users = rig.process().await;
+    for round in 0..60 {
+        let mut logins = tokio::task::JoinSet::new();
+        for browser in 0..2 {
+            let users = users.clone();
+            logins.spawn(async move {
+                let grant = grant(&format!("t{round}-{browser}"));
+                users.put(&id("oA"), &grant).await.unwrap();
+            });
+        }
+        logins.join_all().await;
+        let (served, stored) = both(&users, &rig, "oA").await;
+        assert_eq!(served, stored, "round {round}");
+    }
+}
+
+async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(rig: Rig) {
+    let users = rig.process().await;
+    rig.simulator
+        .inject(Fault::on(REFRESH).delay(Duration::from_millis(10)));
+    for round in 0..40 {
+        let openid = format!("oUser{round}");
+        let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
+        users.put(&id(&openid), &grant("login")).await.unwrap();
+        asking.await.unwrap();
+        assert_eq!(
+            text(&users.get(&id(&openid)).await.unwrap()),
+            "login",
+            "round {round}"
+        );
+    }
+}
+
+async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(rig: Rig) {
+    let users = rig.process().await;
+    rig.simulator
+        .inject(Fault::on(REFRESH).delay(Duration::from_millis(10)));
+    for round in 0..40 {
+        let openid = format!("oUser{round}");
+        let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
+        users.forget(&id(&openid)).await.unwrap();
+        asking.await.unwrap();
+        let error = users.get(&id(&openid)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LoginRequired, "round {round}");
+    }
+}
+
+async fn r5_a_login_that_crosses_the_end_of_a_dead_pair_counts(rig: Rig) {
+    let users = rig.process().await;
+    rig.simulator.inject(
+        Fault::on(REFRESH)
+            .errcode(40030)
+            .delay(Duration::from_millis(10)),
+    );
+    for round in 0..40 {
+        let openid = format!("oUser{round}");
+        let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
+        users.put(&id(&openid), &grant("login")).await.unwrap();
+        asking.await.unwrap();
+        let token = users.get(&id(&openid)).await;
+        assert_eq!(
+            token.map(|token| text(&token)).unwrap(),
+            "login",
+            "round {round}"
+        );
+    }
+}
+
+/// A user whose stale token is served while its renewal takes its time.
+async fn stale_in_renewal(rig: &Rig, users: &UserTokens) {
+    rig.stale(users, &["oA"]).await;
+    rig.simulator.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(800))
+            .times(1),
+    );
+    users.get(&id("oA")).await.unwrap();
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > 0
+    })
+    .await;
+}
+
+async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(rig: Rig) {
+    let users = rig.process().await;
+    stale_in_renewal(&rig, &users).await;
+    users.forget(&id("oA")).await.unwrap();
+    let error = users.get(&id("oA")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LoginRequired);
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+    assert!(
+        users.get(&id("oA")).await.is_err(),
+        "and does not come back"
+    );
+}
+
+async fn r2_a_login_acts_at_once_while_a_stale_token_is_served(rig: Rig) {
+    let users = rig
+        .process_with(|builder| builder.cache_ttl(Duration::ZERO))
+        .await;
+    stale_in_renewal(&rig, &users).await;
+    let login = rig.log_in(&users, "oA").await;
+    assert_eq!(
+        text(&users.get(&id("oA")).await.unwrap()),
+        login.access_token
+    );
+    // Its own renewal is not disturbed by the end of the one that was left behind.
+    rig.advance(Duration::from_secs(7_300));
+    let (users, before) = (users, rig.refreshes());
+    let tokens = crate::rig::many(std::slice::from_ref(&users), "oA", 50).await;
+    assert!(
+        tokens
+            .into_iter()
+            .all(|token| token.unwrap() == rig.live_token("oA"))
+    );
+    assert_eq!(rig.refreshes(), before + 1);
+}
+
+async fn r5_those_who_wait_for_their_turn_hear_of_the_operators_failure(rig: Rig) {
+    let users = rig.process().await;
+    let openids: Vec<String> = (0..1_500).map(|n| format!("oUser{n}")).collect();
+    let named: Vec<&str> = openids.iter().map(String::as_str).collect();
+    rig.expired(&users, &named).await;
+    let answer = Fault::on(REFRESH)
+        .errcode(40164)
+        .delay(Duration::from_millis(1_500));
+    rig.simulator.inject(answer);
+    let mut running = tokio::task::JoinSet::new();
+    for openid in openids {
+        let users = users.clone();
+        running.spawn(async move { users.get(&id(&openid)).await.is_ok() });
+    }
+    assert!(running.join_all().await.iter().all(|served| !served));
+    assert!(users.shutdown(Duration::from_secs(20)).await);
+    // About as many as are asked for at once, and not one for each user.
+    assert!(rig.refreshes() <= 600, "{} calls", rig.refreshes());
+}
+
+async fn r6_a_report_makes_nobody_else_wait(rig: Rig) {
+    let users = rig.process().await;
+    let pair = rig.log_in(&users, "oA").await;
+    rig.simulator.inject(Fault::on(REFRESH).hang());
+    let token = users.get(&id("oA")).await.unwrap();
+    let reporting = tokio::spawn({
+        let users = users.clone();
+        async move { users.report_refused(&id("oA"), token.access_token()).await }
+    });
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > 0
+    })
+    .await;
+    let began = Instant::now();
+    let token = users.get(&id("oA")).await.unwrap();
+    assert_eq!(text(&token), pair.access_token);
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    reporting.abort();
+}
+
+/// The runtime that a task was given to may end before the task has begun.
+#[test]
+fn a_task_that_never_ran_blocks_nobody() {
+    use tokio::runtime::Builder;
+    use tower_wechat::{MemoryStore, WechatClient};
+
+    let client = WechatClient::builder("wxa", "s")
+        .api_url("http://127.0.0.1:9")
+        .build()
+        .unwrap();
+    let users = UserTokens::new(client, MemoryStore::new());
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    first.block_on(async {
+        let user = id("oA");
+        let mut asking = std::pin::pin!(users.get(&user));
+        // Polled once: the task is in the queue.
+        std::future::poll_fn(|context| {
+            let _ = asking.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    });
+    drop(first);
+    runtime().block_on(async {
+        let error = users.get(&id("oA")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LoginRequired, "{error:?}");
+    });
+}
