@@ -13,6 +13,7 @@
 //! | `TRUSTED_USER_HEADER` | name of a header that names the user |
 //! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
 //! | `CENTER_TOKEN` | bearer secret, several with commas; set: the token center is at `/center` |
+//! | `SIMULATOR_CONSENT` | `ask`: the simulator asks users before it signs them in |
 
 use std::env;
 use std::net::SocketAddr;
@@ -248,10 +249,11 @@ fn page_hosts(public_url: &str, address: SocketAddr) -> [String; 2] {
     [host.to_owned(), address.to_string()]
 }
 
-/// People to sign in as, and a page that asks them.
+/// A WeChat of our own, and people to sign in as; the last one is who comes first.
 async fn a_wechat_of_our_own() -> std::io::Result<Simulator> {
     let simulator = Simulator::start().await?;
-    simulator.settings(|settings| settings.auto_approve = false);
+    let asks = set("SIMULATOR_CONSENT").is_some_and(|value| value == "ask");
+    simulator.settings(|settings| settings.auto_approve = !asks);
     let virtual_user = SimulatedUser::random().nickname("快照用户").snapshot(true);
     for user in [
         virtual_user,
