@@ -462,6 +462,71 @@ async fn the_sweep_removes_the_dead_and_only_them() {
     assert_eq!(left, ["access-only", "alive", "just-dead", "renewable"]);
 }
 
+/// What the README tells operators to allow is enough for all that a store does.
+#[tokio::test]
+async fn a_restricted_user_of_redis_is_enough() {
+    const COMMANDS: &str = "+get +set +psetex +del +incr +pexpire +hget +hset +hdel +hmget +hscan \
+                            +eval +evalsha +script|load +multi +exec +ping +hello +auth +client";
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+    assert!(readme.unwrap().contains(&format!("`{COMMANDS}`")));
+    let server = RedisServer::start();
+    let mut create = ::redis::cmd("ACL");
+    create.arg(&[
+        "SETUSER",
+        "app",
+        "on",
+        ">word",
+        "~user.wx*",
+        "~sys.wx*",
+        "~wechat:*",
+    ]);
+    let _: () = create
+        .arg(COMMANDS.split(' ').collect::<Vec<_>>())
+        .query(&mut server.connection())
+        .unwrap();
+    let url = server.url().replace("redis://", "redis://app:word@");
+    for layout in [Layout::Hashes, Layout::Keys] {
+        let store = RedisStore::builder(&url)
+            .layout(layout)
+            .connect()
+            .await
+            .unwrap();
+        for kind in [
+            Kind::User,
+            Kind::SnapshotUser,
+            Kind::AccountToken,
+            Kind::JsapiTicket,
+        ] {
+            let (slot, owner) = (slot(kind, "oA"), LeaseOwner::unique());
+            store.put(&slot, &record(kind, "t1")).await.unwrap();
+            let witness = store.load(&slot).await.unwrap().witness;
+            store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
+            let commit = store
+                .commit(&slot, &witness, &record(kind, "t2"), &owner)
+                .await;
+            assert!(matches!(commit.unwrap(), Commit::Done));
+            store.release(&slot, &owner).await.unwrap();
+            store.put(&slot, &Record::default()).await.unwrap();
+        }
+        let (app, owner) = (AppId::new("wx1").unwrap(), LeaseOwner::unique());
+        let code = CodeName::of(&app, "code");
+        store.claim_code(&code, &owner, LEASE).await.unwrap();
+        store
+            .settle_code(&code, Some(&owner), "outcome", LEASE)
+            .await
+            .unwrap();
+        let allowance = Allowance {
+            app: app.clone(),
+            name: "x".into(),
+            uses: 2,
+            span: LEASE,
+        };
+        assert!(store.spend(&allowance).await.unwrap());
+        store.sweep(&app, Duration::ZERO).await.unwrap();
+        store.ping().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn start_up_mistakes_are_told_in_a_sentence() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);

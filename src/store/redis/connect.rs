@@ -10,7 +10,7 @@ use redis::{
 };
 
 use super::guard::{Guard, describe, server_error};
-use super::{Inner, Layout, RedisNames, RedisStore};
+use super::{Inner, Layout, RedisNames, RedisStore, scripts};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -94,7 +94,7 @@ impl RedisStoreBuilder {
                 other => other,
             }
         };
-        let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(start_up_error(&address, &error)),
             Err(_) => {
@@ -105,6 +105,7 @@ impl RedisStoreBuilder {
                 return Err(Error::new(ErrorKind::StoreUnavailable, message));
             }
         };
+        self.try_a_script(&mut connection, &address).await;
         Ok(RedisStore(Arc::new(Inner {
             connection,
             layout: self.layout,
@@ -114,6 +115,21 @@ impl RedisStoreBuilder {
             clock: self.clock,
             address,
         })))
+    }
+
+    /// Who may not run scripts can read tokens, which is enough to follow another system's, and
+    /// renew none: that is told now, and not by the first user whose token expires.
+    async fn try_a_script(&self, connection: &mut ConnectionManager, address: &str) {
+        let mut probe = scripts::RELEASE.key(format!("{}lease:probe", self.names.prefix));
+        let probe = probe.arg("nobody").invoke_async::<i64>(connection);
+        if let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await {
+            let said = describe(&error);
+            tracing::error!(
+                address,
+                "Redis does not let us run scripts ({said}), so no token can be renewed; \
+                 let this user run +eval +evalsha +script|load"
+            );
+        }
     }
 
     fn connection_info(&self) -> Result<ConnectionInfo, Error> {
