@@ -10,8 +10,8 @@
 //! | promise | where |
 //! |---|---|
 //! | R1 one renewal | [`flight`]: one flight for each credential in a process; [`renewal`]: a lease among processes, with the re-read inside |
-//! | R2 the newest wins | [`renewal`]: commits compare; [`cache`]: fenced inserts |
-//! | R3 nothing is lost | [`flight`]: flights are tasks of their own; [`renewal`]: commits are retried; [`Keeper::shutdown`] waits |
+//! | R2 the newest wins | [`commit`]: commits compare; [`cache`]: what crosses is not remembered; [`flight`]: logins leave running flights behind |
+//! | R3 nothing is lost | [`flight`]: flights are tasks of their own; [`commit`]: commits are retried; [`Keeper::shutdown`] waits |
 //! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
 //! | R5 failures are sorted | [`Failure`], [`trouble`] |
 //! | R6 reports are compared | [`Keeper::report_refused`]; [`healing`]: never a third call |
@@ -21,6 +21,7 @@
 
 mod ahead;
 mod cache;
+mod commit;
 mod flight;
 mod healing;
 mod renewal;

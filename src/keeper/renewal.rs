@@ -7,14 +7,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cache::{Credential, Fence};
+use super::commit::After;
 use super::flight::{Need, Stage};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::observe;
-use crate::store::{Claim, Commit, LeaseOwner, Slot, Stored};
+use crate::store::{Claim, LeaseOwner, Slot, Stored};
 
 /// How long a token that is due for renewal is served from the cache before the store is asked
 /// again whether somebody has renewed it.
@@ -24,18 +25,11 @@ const STALE_RECHECK: Duration = Duration::from_secs(1);
 const SLOW_STORE: Duration = Duration::from_millis(100);
 
 /// R7: how long a follower rests between two requests for the lease, at first and at most.
-const FIRST_REST: Duration = Duration::from_millis(20);
-const LONGEST_REST: Duration = Duration::from_millis(250);
-
-/// R3: how long a pair that WeChat has granted is offered to a store that does not answer.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const FIRST_REST: Duration = Duration::from_millis(20);
+pub(super) const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// The part of the margin that "just behind the renewal point" is: ten seconds of five minutes.
 const JUST_BEHIND: u32 = 30;
-
-/// When WeChat grants what is due at once, or hands back what it refused, it is not asked again
-/// for this long.
-const NOTHING_NEW: Duration = Duration::from_secs(15);
 
 /// The whole course of a flight.
 pub(super) async fn fly(
@@ -61,14 +55,14 @@ pub(super) async fn fly(
     }
 }
 
-struct Course<'a> {
-    inner: &'a Inner,
-    id: &'a str,
-    slot: Slot,
+pub(super) struct Course<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) id: &'a str,
+    pub(super) slot: Slot,
     fence: Fence,
-    need: &'a Need,
+    pub(super) need: &'a Need,
     /// What this flight's lease is held under.
-    owner: LeaseOwner,
+    pub(super) owner: LeaseOwner,
     stage: &'a watch::Sender<Stage>,
 }
 
@@ -86,7 +80,7 @@ enum Next {
 }
 
 impl Course<'_> {
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.inner.clock.now()
     }
 
@@ -100,7 +94,7 @@ impl Course<'_> {
         self.inner.troubles.active(self.id, self.now())
     }
 
-    fn serve(&self, held: &Held) {
+    pub(super) fn serve(&self, held: &Held) {
         self.stage.send_replace(Stage::Serving(held.clone()));
     }
 
@@ -298,108 +292,11 @@ impl Course<'_> {
             tracing::info!(app = %self.inner.app, "WeChat accepts this account again");
         }
     }
-
-    /// R2 and R3: writes the new credential against what it was made from, and does not let go of
-    /// it until the store has it or has something newer.
-    async fn commit(&self, stored: &Stored, record: &Record) -> After {
-        let inner = self.inner;
-        let Some(held) = inner.hold(self.id, record) else {
-            let message = "WeChat's answer held no token";
-            self.release().await;
-            return After::Landed(Err(Error::new(ErrorKind::WechatUnavailable, message)));
-        };
-        let give_up = Instant::now() + COMMIT_PATIENCE;
-        let mut rest = FIRST_REST;
-        loop {
-            let fence = inner.cache.fence(self.id);
-            let commit = inner
-                .store
-                .commit(&self.slot, &stored.witness, record, &self.owner)
-                .await;
-            match commit {
-                Ok(Commit::Done) => {
-                    inner.cache.settle(self.id, Some(&held), self.now(), &fence);
-                    observe::cached(inner.kind.as_str(), inner.cache.len());
-                    self.note_if_nothing_new(&held);
-                    return After::Landed(Ok(held));
-                }
-                Ok(Commit::Changed(newer)) => {
-                    tracing::debug!(app = %inner.app, user = ?self.id, "something newer is stored; it stays");
-                    inner.cache.forget(self.id);
-                    return After::Changed(newer);
-                }
-                // Whoever holds the lease by now either commits something newer or dies.
-                Ok(Commit::LeaseLost) => self.serve(&held),
-                Err(error) => {
-                    tracing::warn!(app = %inner.app, user = ?self.id, %error, "the new token is not stored yet");
-                    inner.cache.settle(self.id, Some(&held), self.now(), &fence);
-                    self.serve(&held);
-                }
-            }
-            if Instant::now() >= give_up {
-                tracing::error!(
-                    app = %inner.app, user = ?self.id,
-                    "a renewed token could not be stored within {COMMIT_PATIENCE:?}; \
-                     the user may have to log in again"
-                );
-                return After::Landed(Ok(held));
-            }
-            tokio::time::sleep(rest).await;
-            rest = (rest * 2).min(LONGEST_REST);
-        }
-    }
-
-    /// When what came is due at once, or is what was refused, asking again soon is in vain.
-    fn note_if_nothing_new(&self, held: &Held) {
-        let now = self.now();
-        self.inner.troubles.clear(self.id);
-        if self.inner.is_due(held, now) || !self.need.is_met_by(held.secret()) {
-            let message = "WeChat hands out the same token again, or one that is due at once";
-            let why = Error::new(ErrorKind::WechatUnavailable, message);
-            self.inner.troubles.pause(self.id, NOTHING_NEW, why, now);
-        }
-    }
-
-    /// R5: deletes exactly the pair that is dead. If another is stored by now, that one counts.
-    async fn delete(&self, stored: &Stored, error: Error) -> After {
-        let inner = self.inner;
-        let nothing = Record::default();
-        let fence = inner.cache.fence(self.id);
-        match inner
-            .store
-            .commit(&self.slot, &stored.witness, &nothing, &self.owner)
-            .await
-        {
-            Ok(Commit::Done) => {
-                inner.cache.settle(self.id, None, self.now(), &fence);
-                After::Landed(Err(error))
-            }
-            Ok(Commit::Changed(newer)) => After::Changed(newer),
-            // Whoever holds the lease will find the same and delete it.
-            Ok(Commit::LeaseLost) => After::Landed(Err(error)),
-            Err(store) => {
-                tracing::warn!(app = %inner.app, user = ?self.id, error = %store, "a dead pair could not be deleted");
-                After::Landed(Err(error))
-            }
-        }
-    }
-
-    async fn release(&self) {
-        if let Err(error) = self.inner.store.release(&self.slot, &self.owner).await {
-            tracing::debug!(app = %self.inner.app, %error, "a lease is left to run out");
-        }
-    }
-}
-
-enum After {
-    Landed(Result<Held, Error>),
-    /// The store holds something else by now; it has to be judged anew.
-    Changed(Stored),
 }
 
 impl Inner {
     /// R4: whether the renewal of a credential may start.
-    fn is_due(&self, held: &Credential, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, held: &Credential, now: Timestamp) -> bool {
         now >= self.renewal_starts_at(held.secret(), held.lifetime())
     }
 
