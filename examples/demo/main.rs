@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,9 +71,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/me", get(api::me))
         .route("/api/userinfo", get(api::userinfo))
         .route("/logout", post(api::logout))
-        // A fallback of its own, inside of the layer: the login's paths arrive there, and routers
-        // that are merged later must not take its place.
-        .fallback(async || StatusCode::NOT_FOUND)
+        // The login answers its paths before any route does; this leads them through the layer.
+        .route("/wechat/{*path}", any(nowhere))
         .layer(layer);
     let app = Router::new()
         .route("/healthz", get(api::health))
@@ -85,7 +84,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             login: parts.login,
             simulator: parts.simulator,
         })
-        .merge(account::routes(parts.tickets.clone(), parts.center));
+        .merge(account::routes(parts.tickets.clone(), parts.center))
+        .fallback(nowhere);
 
     // A WeChat that does not answer must not keep the demo from starting.
     let tickets = parts.tickets.clone();
@@ -122,4 +122,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         parts.tickets.accounts().shutdown(PATIENCE),
     );
     Ok(())
+}
+
+/// For paths that nobody has to sign in for, since nothing is there.
+async fn nowhere() -> StatusCode {
+    StatusCode::NOT_FOUND
 }

@@ -225,8 +225,8 @@ impl<I, R> WechatLayer<I, R> {
     /// [`identity`](Self::identity) is set.
     ///
     /// The login's paths are no routes of the application, so the layer has to see requests that no
-    /// route takes. Around a whole axum router it does; around one that is merged with others, give
-    /// that one a `fallback` of its own before the layer, or merge it last.
+    /// route takes. Around a whole axum router it does. Around one that is merged with others, lead
+    /// them there: `.route("/wechat/{*path}", any(not_found))`, before the layer.
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where

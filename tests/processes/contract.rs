@@ -212,6 +212,8 @@ async fn routes_that_need_no_user() {
     let pair = scene.sign_in("oUser", Age::Fresh).await;
     demo.me("oUser").await.has_token(&pair.access_token);
     assert_eq!(demo.get("/nothing-here", "oUser").await.status, 404);
+    let nobody = demo.ask(Asked::get("/nothing-here")).await;
+    assert_eq!(nobody.status, 404, "nobody has to sign in for nothing");
 }
 
 /// What an operator counts: requests by outcome, renewals by result; never who it was.
