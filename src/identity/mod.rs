@@ -51,6 +51,15 @@ impl<'a> RequestHead<'a> {
         }
     }
 
+    /// What the browser asked for: axum's `nest` cuts its prefix off for those inside.
+    pub(crate) fn asked(&self) -> &'a Uri {
+        #[cfg(feature = "axum")]
+        if let Some(whole) = self.extensions.get::<axum::extract::OriginalUri>() {
+            return &whole.0;
+        }
+        self.uri
+    }
+
     #[cfg(feature = "axum")]
     pub(crate) fn of_parts(parts: &'a http::request::Parts) -> Self {
         let http::request::Parts {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::header::{CACHE_CONTROL, EXPIRES, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -117,13 +117,32 @@ where
     }
 }
 
-/// Whether shared caches may keep a response: a session in it would become everybody's.
+/// Whether a shared cache may keep a response (RFC 9111 §3: `public`, `s-maxage`, or a lifetime that
+/// is not `private`): a session in it would become everybody's.
 fn is_public(headers: &HeaderMap) -> bool {
-    let mut directives = headers
-        .get_all(CACHE_CONTROL)
+    let mut lives = headers.contains_key(EXPIRES);
+    for value in headers.get_all(CACHE_CONTROL) {
+        let value = value.as_bytes().to_ascii_lowercase();
+        let says = |word: &str| value.windows(word.len()).any(|at| at == word.as_bytes());
+        if says("no-store") || says("private") {
+            return false;
+        }
+        lives |= says("public") || says("max-age") || says("s-maxage");
+    }
+    lives
+}
+
+/// Whether the application has said itself what becomes of this cookie: it signs somebody in or out.
+fn is_set(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
+    let name = |cookie: &HeaderValue| {
+        let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
+        end.map(|end| cookie.as_bytes()[..end].to_vec())
+    };
+    let ours = name(cookie);
+    headers
+        .get_all(SET_COOKIE)
         .iter()
-        .filter_map(|value| value.to_str().ok());
-    directives.any(|value| value.contains("public") || value.contains("s-maxage"))
+        .any(|set| name(set) == ours)
 }
 
 impl<S, I, R, ReqBody, ResBody> Future for ResponseFuture<S, I, R, ReqBody>
@@ -141,6 +160,7 @@ where
                     let mut response = ready!(call.poll(cx))?;
                     if let Some(cookie) = this.set_cookie.take()
                         && !is_public(response.headers())
+                        && !is_set(response.headers(), &cookie)
                     {
                         response.headers_mut().append(SET_COOKIE, cookie);
                     }

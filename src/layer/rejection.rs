@@ -116,7 +116,7 @@ impl Rejection {
 
     /// Where a login is mounted, readers get a page.
     pub(super) fn for_reader(self, head: &RequestHead<'_>) -> Self {
-        let problem = SignIn::page_problem(self.kind, self.retry_after, head.uri);
+        let problem = SignIn::page_problem(self.kind, self.retry_after, head.asked());
         Self {
             problem: self.problem.or(problem),
             ..self

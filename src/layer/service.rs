@@ -68,7 +68,7 @@ where
         }
         let head = RequestHead::of(&request);
         if let Some(login) = &shared.login
-            && login.owns(head.uri.path())
+            && login.owns(head.asked().path())
         {
             shared.requests.count(Outcome::Login);
             return match login.answer(&head) {

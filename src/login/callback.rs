@@ -42,6 +42,7 @@ impl SignIn {
                     snapshots: self.0.settings.snapshots,
                     code,
                     name,
+                    login: attempt.issued.number,
                 };
                 Reply::Later(Box::pin(this.finish(exchange, attempt, before)))
             }
@@ -66,15 +67,17 @@ impl SignIn {
             };
             return Err((trouble, None));
         };
-        let before = inner.states.attempts(head.headers, now);
+        let mut before = inner.states.attempts(head.headers, now);
         let issued = inner
             .states
             .read(&state, now)
             .map_err(|bad| (bad.into(), None))?;
-        let attempt = before
-            .iter()
-            .find(|attempt| attempt.issued == issued)
-            .cloned();
+        let attempt = inner.states.attempt_of(head.headers, issued);
+        if let Some(attempt) = &attempt
+            && !before.iter().any(|one| one.issued == issued)
+        {
+            before.push(attempt.clone());
+        }
         let attempt = match attempt {
             Some(attempt) => Some(attempt),
             // Checked before the code is spent: whoever fetches the URL ahead of the user, without
@@ -105,6 +108,13 @@ impl SignIn {
             if mark(&CodeName::of(inner.users.app_id(), &code)) != &**spent {
                 return Err((Trouble::Unknown, None));
             }
+            // The answer that wrote this cookie set a session too: who has lost it since has
+            // signed out. Only WeChat signs them in again.
+            let before = Before {
+                attempts: before,
+                signed_in,
+            };
+            return Ok(Received::Answered(self.restart(attempt, &before)));
         }
         Ok(Received::Code {
             code,
@@ -128,7 +138,7 @@ impl SignIn {
             match exchange.verdict(wait).await {
                 Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, &mark, &before),
                 // The user is signed in by another tab or from before: the old code is no matter.
-                Verdict::Spent if before.signed_in => self.onward(&attempt.return_to, Vec::new()),
+                Verdict::Spent if before.signed_in => self.past(attempt, &before),
                 Verdict::Spent => self.restart(attempt, &before),
                 Verdict::Trouble(trouble) => {
                     let page = self.0.settings.login_url(Some(&attempt.return_to), None);
@@ -183,14 +193,22 @@ impl SignIn {
         self.onward(&attempt.return_to, cookies)
     }
 
+    /// On to the page with the session from before. Counted as a restart: where the session is of
+    /// no use to the page, it sends its user here again.
+    fn past(&self, mut attempt: Attempt, before: &Before) -> Answer {
+        let now = self.now();
+        if before.restarts(now) >= self.0.settings.restarts {
+            return self.too_often(&attempt.return_to);
+        }
+        attempt.progress = Progress::Restarted { at: seconds(now) };
+        let cookie = self.cookie(&attempt, now);
+        self.onward(&attempt.return_to, vec![cookie])
+    }
+
     /// Begins anew by itself, a few times a minute at most.
     fn restart(&self, mut attempt: Attempt, before: &Before) -> Answer {
         let now = self.now();
-        let restarts = before.lately(now, |progress| match progress {
-            Progress::Restarted { at } => Some(*at),
-            _ => None,
-        });
-        if restarts >= self.0.settings.restarts {
+        if before.restarts(now) >= self.0.settings.restarts {
             return self.too_often(&attempt.return_to);
         }
         if !before.knows(&attempt) {
@@ -240,6 +258,13 @@ impl Before {
             .filter_map(|attempt| ended(&attempt.progress));
         ends.filter(|at| at.saturating_add(Rounds::WINDOW) > seconds(now))
             .count()
+    }
+
+    fn restarts(&self, now: Timestamp) -> usize {
+        self.lately(now, |progress| match progress {
+            Progress::Restarted { at } => Some(*at),
+            _ => None,
+        })
     }
 
     /// The names of the oldest cookies beyond those that are kept.

@@ -49,6 +49,10 @@ pub(super) struct SignedIn {
     /// What WeChat says was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
+    /// The number of the login whose callback brought the code. A used code is in logs and
+    /// histories; under another login's state it is nobody's.
+    #[serde(default)]
+    pub(super) login: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +104,8 @@ pub(super) struct Exchange {
     pub(super) snapshots: SnapshotPolicy,
     pub(super) code: String,
     pub(super) name: CodeName,
+    /// The number of the login.
+    pub(super) login: u64,
 }
 
 impl Exchange {
@@ -117,7 +123,7 @@ impl Exchange {
 
     async fn run(self, wait: Duration) -> Verdict {
         let owner = LeaseOwner::unique();
-        let give_up = Instant::now() + wait;
+        let began = Instant::now();
         let mut rest = FIRST_REST;
         loop {
             match self
@@ -127,7 +133,15 @@ impl Exchange {
                 .await
             {
                 Ok(CodeClaim::Granted) => return self.exchange(&owner).await,
-                Ok(CodeClaim::Settled(outcome)) => return Verdict::read(&outcome),
+                Ok(CodeClaim::Settled(outcome)) => {
+                    return match Verdict::read(&outcome) {
+                        Verdict::SignedIn(other) if other.login != self.login => {
+                            tracing::warn!(app = %self.name.app, "a used code came under another login's state");
+                            Verdict::Trouble(Trouble::Unknown)
+                        }
+                        verdict => verdict,
+                    };
+                }
                 Ok(CodeClaim::Held) => {}
                 // The code is not spent: the user can try again.
                 Err(error) => {
@@ -135,7 +149,7 @@ impl Exchange {
                     return Verdict::of(&error);
                 }
             }
-            if Instant::now() >= give_up {
+            if began.elapsed() >= wait {
                 return Verdict::Trouble(Trouble::WechatAway);
             }
             tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
@@ -205,6 +219,7 @@ impl Exchange {
             user: user.as_str().to_owned(),
             snapshot: grant.snapshot,
             scope: grant.scope.clone(),
+            login: self.login,
         })
     }
 }
@@ -219,6 +234,7 @@ mod tests {
             user: "oUser \"#1\"".into(),
             snapshot: true,
             scope: Some("snsapi_base".into()),
+            login: 7,
         };
         let mut verdicts = vec![Verdict::SignedIn(signed_in), Verdict::Spent];
         verdicts.extend(Trouble::ALL.map(Verdict::Trouble));

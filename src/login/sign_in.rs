@@ -72,7 +72,7 @@ impl SignIn {
         if *head.method != Method::GET && *head.method != Method::HEAD {
             return Reply::Now(self.problem(Trouble::BadRequest, None));
         }
-        if head.uri.path() == self.0.settings.login_path {
+        if head.asked().path() == self.0.settings.login_path {
             return Reply::Now(self.asked_for(head));
         }
         self.callback(head)
@@ -97,7 +97,7 @@ impl SignIn {
     /// is sent to WeChat. For anything else, see [`login_url`](Self::login_url).
     pub(crate) fn redirect(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
         let scope = scope.unwrap_or(self.0.settings.scope);
-        self.to_wechat(scope, ReturnTo::of_uri(head.uri), head)
+        self.to_wechat(scope, ReturnTo::of_uri(head.asked()), head)
     }
 
     /// Where a script can send its user to log in: a path of ours that leads back to the page
@@ -125,7 +125,7 @@ impl SignIn {
 
     /// What a user gets who lacks a scope and is not to be asked again.
     pub(crate) fn not_granted(&self, head: &RequestHead<'_>, scope: Scope) -> Answer {
-        let page = ReturnTo::of_uri(head.uri);
+        let page = ReturnTo::of_uri(head.asked());
         let onward = self.0.settings.login_url(Some(&page), Some(scope));
         self.problem(Trouble::ProfileNotGranted, Some(onward))
     }

@@ -48,7 +48,7 @@ pub(crate) enum BadState {
 /// A state that we issued and that has not expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Issued {
-    number: u64,
+    pub(crate) number: u64,
     /// Seconds since the epoch.
     at: u64,
 }
@@ -192,6 +192,17 @@ impl States {
             .filter_map(|cookie| self.attempt(cookie))
             .filter(|attempt| self.is_current(attempt.issued, now))
             .collect()
+    }
+
+    /// This one login, however many others the browser has cookies of.
+    pub(crate) fn attempt_of(&self, headers: &HeaderMap, issued: Issued) -> Option<Attempt> {
+        let name = issued.name();
+        let digits = name.strip_prefix(COOKIE_PREFIX)?;
+        cookies::starting_with(headers, &name)
+            .filter(|value| value.len() <= LONGEST_COOKIE)
+            .take(4)
+            .filter_map(|value| self.attempt(&format!("{digits}{value}")))
+            .find(|attempt| attempt.issued == issued)
     }
 
     fn attempt(&self, cookie: &str) -> Option<Attempt> {

@@ -142,8 +142,10 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     // Without the session it is a replay.
     browser.drop_cookies(|name| name == "wechat_session");
     browser.fetch(&second).await.is_error(400, "invalid_state");
-    // The same code gets the same result, as long as the state lives.
-    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    // And so is the code that signed this browser in: it has lost its session since.
+    let sent = browser.visit(&callback).await;
+    let location = sent.header("location").unwrap();
+    assert!(location.contains("/connect/oauth2/authorize"));
     assert_eq!(rig.exchanges(), 1);
     rig.advance(Duration::from_secs(601));
     browser.drop_cookies(|name| name == "wechat_session");

@@ -1,0 +1,189 @@
+//! What goes beyond bad input: used codes, loops, floods of cookies, sessions that come back.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tower_wechat::simulator::{Fault, SimulatedUser};
+use tower_wechat::{Scope, UserId, WechatUser};
+
+use crate::client::{Browser, Reply};
+use crate::rig::{ALICE, EXCHANGE, Rig, pages};
+
+fn query(url: &str, name: &str) -> String {
+    let url = url::Url::parse(url).unwrap();
+    let (_, value) = url.query_pairs().find(|(known, _)| known == name).unwrap();
+    value.into_owned()
+}
+
+/// Follows redirects until a page is shown.
+async fn followed(browser: &Browser, url: &str) -> Reply {
+    let mut reply = browser.visit(url).await;
+    for _ in 0..60 {
+        let Some(next) = reply.location() else {
+            return reply;
+        };
+        reply = browser.visit(next.as_str()).await;
+    }
+    panic!("60 redirects and no end");
+}
+
+/// A used code is in histories and access logs.
+#[tokio::test]
+async fn a_used_code_is_worth_nothing_under_another_login() {
+    let rig = Rig::with_redis().await;
+    rig.sim
+        .add_user(SimulatedUser::new("oVictim0000000000000000000"));
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let victim = Browser::new();
+    let callback = victim.callback_of(&me).await;
+    victim.open(&callback).await;
+    let thief = Browser::new();
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&callback, "code");
+    rig.advance(Duration::from_secs(300));
+    let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+    let reply = thief.fetch(&forged).await;
+    reply.is_error(400, "invalid_state");
+    thief.fetch(&me).await.is_error(401, "login_required");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn a_logout_is_not_undone_by_the_session_that_slides() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.advance(Duration::from_secs(16 * 86_400));
+    let out = browser.post(&format!("{}/logout", site.url)).await;
+    assert_eq!(out.status, 204);
+    assert_eq!(browser.cookie("wechat_session"), None);
+}
+
+#[tokio::test]
+async fn a_logout_is_not_undone_by_the_callback_in_the_history() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    browser.open(&callback).await;
+    browser.post(&format!("{}/logout", site.url)).await;
+    let reply = browser.visit(&callback).await;
+    // WeChat is asked who it is; the old answer is not enough.
+    assert!(
+        reply
+            .header("location")
+            .unwrap()
+            .contains("/connect/oauth2/authorize")
+    );
+    assert_eq!(browser.cookie("wechat_session"), None);
+}
+
+/// The session is good, but there is no pair behind it, and WeChat takes no code.
+#[tokio::test]
+async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    browser.open(&me).await;
+    site.users
+        .forget(&UserId::new(ALICE).unwrap())
+        .await
+        .unwrap();
+    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    followed(&browser, &me).await.is_page(429, "登录过于频繁");
+    assert!(rig.exchanges() <= 6, "{} exchanges", rig.exchanges());
+}
+
+#[tokio::test]
+async fn refused_codes_do_not_loop_where_a_scope_is_missing() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    let profile = format!("{}/profile", site.url);
+    followed(&browser, &profile)
+        .await
+        .is_page(429, "登录过于频繁");
+    assert!(rig.exchanges() <= 6, "{} exchanges", rig.exchanges());
+}
+
+#[tokio::test]
+async fn many_logins_under_way_hide_none_of_them() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let (mut cookies, mut callback) = (Vec::new(), String::new());
+    // Browsers send older cookies first.
+    for _ in 0..40 {
+        let tab = Browser::new();
+        callback = tab.callback_of(&me).await;
+        let named = tab.cookie_names().into_iter();
+        cookies.extend(named.map(|name| format!("{name}={}", tab.cookie(&name).unwrap())));
+    }
+    let cookies = cookies.join("; ");
+    let headers = [("accept", "text/html"), ("cookie", cookies.as_str())];
+    let reply = Browser::new()
+        .send(http::Method::GET, &callback, &headers)
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 302, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn nested_routes_return_to_the_whole_path() {
+    async fn card(user: WechatUser) -> String {
+        user.id().to_owned()
+    }
+    let rig = Rig::new().await;
+    let site = rig
+        .mounted(
+            |login| login.scope(Scope::Base),
+            |layer, login| {
+                let layer = layer.login(login);
+                let shop = Router::new()
+                    .route("/card", get(card))
+                    .route_layer(layer.clone().require_scope(Scope::UserInfo));
+                Router::new().nest("/shop", shop).layer(layer)
+            },
+        )
+        .await;
+    let landed = Browser::new()
+        .open(&format!("{}/shop/card?a=b", site.url))
+        .await;
+    assert_eq!((landed.status, landed.url.path()), (200, "/shop/card"));
+}
+
+#[tokio::test]
+async fn a_session_slides_into_nothing_that_may_be_cached() {
+    let rig = Rig::new().await;
+    let logo = async || ([("cache-control", "max-age=86400")], "<svg/>");
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/logo.svg", get(logo))
+                    .layer(layer.login(login))
+            },
+        )
+        .await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.advance(Duration::from_secs(16 * 86_400));
+    let logo = browser.fetch(&format!("{}/logo.svg", site.url)).await;
+    assert!(logo.cookies().is_empty());
+}
+
+#[tokio::test]
+async fn a_wait_without_end_is_a_wait() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.wait(Duration::MAX)).await;
+    let landed = Browser::new().open(&format!("{}/me", site.url)).await;
+    assert_eq!(landed.status, 200, "{}", landed.text);
+}
