@@ -1,6 +1,9 @@
 //! The account's side of the demo: its token, signatures for the JS-SDK, and the token center.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -37,7 +40,9 @@ struct Page {
 /// What `wx.config` takes, for a page of a host of ours.
 async fn js_config(
     State(tickets): State<Tickets>,
-    Query(page): Query<Page>,
-) -> Result<Json<JsConfig>, Error> {
-    tickets.js_config(&page.url).await.map(Json)
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Error> {
+    let url = page.map(|Query(page)| page.url).unwrap_or_default();
+    let config: JsConfig = tickets.js_config(&url).await?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(config)).into_response())
 }

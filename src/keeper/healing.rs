@@ -1,7 +1,7 @@
 //! R6: a call with a credential, and once more after a refusal.
 
 use super::{Held, Keeper};
-use crate::error::{Error, TokenRefusal};
+use crate::error::{Error, ErrorKind, TokenRefusal};
 
 impl Keeper {
     /// Runs a call. If WeChat refuses the credential, that is reported, and the call runs once
@@ -18,7 +18,11 @@ impl Keeper {
             Err(error) if error.is_token_refused() => error,
             outcome => return outcome,
         };
-        let successor = self.report_refused(id, held.secret()).await?;
+        let successor = match self.report_refused(id, held.secret()).await {
+            Err(error) if error.kind() == ErrorKind::LoginRequired => return Err(error.into()),
+            Err(_) => return Err(refused),
+            Ok(successor) => successor,
+        };
         if successor.secret() == held.secret() {
             return Err(refused);
         }

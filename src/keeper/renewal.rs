@@ -13,7 +13,7 @@ use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::observe;
 use crate::store::{Claim, LeaseOwner, Slot, Stored};
 
@@ -172,14 +172,18 @@ impl Course<'_> {
     /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
     fn judge(&self, record: &Record) -> Next {
         let now = self.now();
-        let alive = self
-            .inner
-            .hold(self.id, record)
-            .filter(|held| held.is_alive(now));
+        // A store that has lost an account's own credential (nobody deletes those) has not killed
+        // what this process still holds of it: that is served while the next one is fetched.
+        let lost = record.is_empty() && self.inner.kind.is_accounts_own();
+        let alive = match lost {
+            true => self.inner.cache.leftover(self.id, now),
+            false => self.inner.hold(self.id, record),
+        };
+        let alive = alive.filter(|held| held.is_alive(now));
         let usable = alive
             .clone()
             .filter(|held| self.need.is_met_by(held.secret()));
-        if let Some(held) = &usable {
+        if let Some(held) = usable.as_ref().filter(|_| !lost) {
             self.inner.cache.remember(held.clone(), &self.fence);
             observe::cached(self.inner.kind.as_str(), self.inner.cache.len());
             if !self.inner.is_due(held, now) {
@@ -231,7 +235,12 @@ impl Course<'_> {
             }
             Err(Failure::Transient(error)) => {
                 observe::renewal(kind, "transient");
-                tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
+                // What only the operator can mend is told by whoever met it first.
+                if error.kind() == ErrorKind::WechatConfig {
+                    tracing::debug!(%app, kind, user = ?self.id, millis, %error, "not renewed");
+                } else {
+                    tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
+                }
                 self.release().await;
                 After::Landed(self.alive(usable).ok_or(error))
             }

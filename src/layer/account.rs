@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Uri};
 use crate::accounts::AccountTokens;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
+use crate::identity::RequestHead;
 use crate::jssdk::JsConfig;
 use crate::tickets::Tickets;
 
@@ -149,7 +150,8 @@ impl WechatAccount {
 
     /// Puts the account into a request. That of a layer further out is kept behind.
     pub(super) fn enter<B>(&self, request: &mut Request<B>) {
-        let uri = request.uri().clone();
+        // The page's own, before a router took its prefix away: that is what is signed.
+        let uri = RequestHead::of(request).asked().clone();
         let extensions = request.extensions_mut();
         let outer = match extensions.remove::<Self>() {
             Some(outer) if outer.app_id() == self.app_id() => outer.outer,

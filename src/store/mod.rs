@@ -43,6 +43,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it belongs to the account itself, and not to one of its users.
+    pub const fn is_accounts_own(self) -> bool {
+        matches!(self, Self::AccountToken | Self::JsapiTicket)
+    }
+
     /// The name of the kind in keys, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ mod follower;
 mod interop;
 mod layer;
 mod log;
+mod lost;
 mod outage;
 mod processes;
 mod program;
