@@ -185,7 +185,7 @@ impl From<BadState> for Trouble {
     fn from(bad: BadState) -> Self {
         match bad {
             BadState::Forged => Self::Unknown,
-            BadState::Expired => Self::Expired,
+            BadState::Expired(_) => Self::Expired,
         }
     }
 }

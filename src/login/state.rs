@@ -42,10 +42,13 @@ pub(crate) enum BadState {
     /// We never issued it.
     Forged,
     /// We did, too long ago.
-    Expired,
+    Expired(Issued),
 }
 
-/// A state that we issued and that has not expired.
+/// How long duplicates of a callback get the answer of the first, in seconds.
+const DUPLICATES_FOR: u64 = 600;
+
+/// A state that we issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Issued {
     pub(crate) number: u64,
@@ -142,7 +145,7 @@ impl States {
         if self.is_current(issued, now) {
             Ok(issued)
         } else {
-            Err(BadState::Expired)
+            Err(BadState::Expired(issued))
         }
     }
 
@@ -180,8 +183,7 @@ impl States {
             issued.name(),
             URL_SAFE_NO_PAD.encode(tag)
         );
-        let ends = issued.at.saturating_add(self.lifetime.as_secs());
-        (text, ends.saturating_sub(seconds(now)))
+        (text, self.ends(attempt).saturating_sub(seconds(now)))
     }
 
     /// The logins that this browser has under way or behind it, as far as its cookies are ours.
@@ -190,8 +192,31 @@ impl States {
             .filter(|cookie| cookie.len() <= LONGEST_COOKIE)
             .take(COOKIES_READ)
             .filter_map(|cookie| self.attempt(cookie))
-            .filter(|attempt| self.is_current(attempt.issued, now))
+            .filter(|attempt| seconds(now) < self.ends(attempt))
             .collect()
+    }
+
+    /// Until when a login is known of, in seconds since the epoch. One that has succeeded answers
+    /// its duplicates for ten minutes from then, however long its user stayed at WeChat.
+    fn ends(&self, attempt: &Attempt) -> u64 {
+        let ends = attempt.issued.at.saturating_add(self.lifetime.as_secs());
+        match attempt.progress {
+            Progress::SignedIn { at, .. } => ends.max(at.saturating_add(DUPLICATES_FOR)),
+            _ => ends,
+        }
+    }
+
+    /// The login of a state that is past its time, where it has succeeded within its time and still
+    /// answers duplicates.
+    pub(crate) fn succeeded(
+        &self,
+        headers: &HeaderMap,
+        issued: Issued,
+        now: Timestamp,
+    ) -> Option<Attempt> {
+        let attempt = self.attempt_of(headers, issued)?;
+        let succeeded = matches!(attempt.progress, Progress::SignedIn { .. });
+        (succeeded && seconds(now) < self.ends(&attempt)).then_some(attempt)
     }
 
     /// This one login, however many others the browser has cookies of.
@@ -357,9 +382,13 @@ mod tests {
         assert_eq!(ours.read(&text, NOW), Ok(attempt.issued));
         let last = NOW.after(LIFE - Duration::from_secs(1));
         assert_eq!(ours.read(&text, last), Ok(attempt.issued));
-        assert_eq!(ours.read(&text, NOW.after(LIFE)), Err(BadState::Expired));
+        let late = ours.read(&text, NOW.after(LIFE));
+        assert!(matches!(late, Err(BadState::Expired(_))));
         let future = NOW.before(Duration::from_secs(301));
-        assert_eq!(ours.read(&text, future), Err(BadState::Expired));
+        assert!(matches!(
+            ours.read(&text, future),
+            Err(BadState::Expired(_))
+        ));
         assert_eq!(states("wx2", 1).read(&text, NOW), Err(BadState::Forged));
         assert_eq!(states("wx1", 2).read(&text, NOW), Err(BadState::Forged));
     }

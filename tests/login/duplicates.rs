@@ -157,6 +157,25 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
 }
 
 #[tokio::test]
+async fn ten_minutes_begin_with_the_answer_and_not_with_the_question() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    // A code lives for five minutes.
+    rig.advance(Duration::from_secs(240));
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    rig.advance(Duration::from_secs(540));
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    rig.advance(Duration::from_secs(61));
+    browser
+        .fetch(&callback)
+        .await
+        .is_error(400, "invalid_state");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_loses_nothing() {
     let rig = Rig::with_redis().await;
     let site = rig.site().await;
