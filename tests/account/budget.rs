@@ -4,6 +4,7 @@ use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
 use crate::rig::{PLAIN, Rig, secs};
+use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test]
@@ -45,17 +46,32 @@ async fn a_flush_of_redis_gives_no_budget_back() {
             .query::<()>(&mut server.connection())
             .unwrap();
     };
+    let is_stored = || {
+        let mut read = redis::cmd("EXISTS");
+        read.arg("sys.wxAccessToken");
+        read.query::<bool>(&mut server.connection()).unwrap()
+    };
     for fetches in 1..=3 {
+        // What lives is served at once; the next one is fetched behind it.
         accounts.get().await.unwrap();
-        assert_eq!(rig.sim.calls_to(PLAIN), fetches);
+        eventually("it is fetched", secs(5), async || {
+            rig.sim.calls_to(PLAIN) == fetches && is_stored()
+        })
+        .await;
         flush();
     }
     for _ in 0..20 {
-        let error = accounts.get().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::WechatConfig);
-        assert!(error.retry_after().is_some());
+        assert!(rig.alive(&accounts.get().await.unwrap()));
     }
     assert_eq!(rig.sim.calls_to(PLAIN), 3);
+    // Nothing is left to hand out, and nothing to ask with.
+    let current = accounts.get().await.unwrap();
+    let error = accounts
+        .report_refused(current.access_token())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WechatConfig);
+    assert!(error.retry_after().is_some());
     rig.advance(secs(24 * 3_600));
     accounts.get().await.unwrap();
 }
@@ -74,7 +90,10 @@ async fn a_flush_in_mid_run_costs_one_fetch_at_most() {
         let again = accounts.get().await.unwrap();
         assert_eq!(again.access_token(), token.access_token());
     }
-    assert_eq!(rig.sim.calls_to(crate::rig::STABLE), 2);
+    eventually("it is fetched", secs(5), async || {
+        rig.sim.calls_to(crate::rig::STABLE) == 2
+    })
+    .await;
 }
 
 #[tokio::test]
