@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tower_wechat::simulator::{Fault, SimulatedUser};
 
-use crate::support::demo_process::USER_HEADER;
+use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
 use crate::support::http_client::{Asked, fingerprint};
 use crate::support::scene::{Age, Layout, Scene, USERINFO};
@@ -249,4 +249,34 @@ async fn metrics_count_without_names() {
     ] {
         assert!(!page.contains(hidden), "{hidden}: {page}");
     }
+}
+
+/// Against the real WeChat nothing but variables changes: the address that its guide shows, in its
+/// order, letter by letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_lead_to_the_real_wechat_by_configuration_alone() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let mut variables = scene.environment();
+    variables.retain(|(name, _)| name != "WECHAT_OPEN_URL" && name != "TRUSTED_USER_HEADER");
+    variables.push(("PUBLIC_URL".to_owned(), "https://h5.example.com".to_owned()));
+    let demo = DemoProcess::start(&variables).await;
+    let page = demo
+        .ask(Asked::get("/?from=menu").header("accept", "text/html"))
+        .await;
+    assert_eq!(page.status, 302, "{page:?}");
+    let location = page.header("location");
+    let (before, state) = location.split_once("&state=").unwrap();
+    let app_id = scene.wechat.app_id();
+    assert_eq!(
+        before,
+        format!(
+            "https://open.weixin.qq.com/connect/oauth2/authorize?appid={app_id}\
+             &redirect_uri=https%3A%2F%2Fh5.example.com%2Fwechat%2Fcallback\
+             &response_type=code&scope=snsapi_userinfo"
+        )
+    );
+    let state = state.strip_suffix("#wechat_redirect").unwrap();
+    assert!((16..=64).contains(&state.len()) && state.chars().all(|c| c.is_ascii_alphanumeric()));
+    assert!(page.header("set-cookie").contains("; Secure"));
+    assert_eq!(page.header("cache-control"), "no-store");
 }

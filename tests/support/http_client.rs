@@ -43,6 +43,7 @@ impl HttpClient {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
             .timeout(GIVE_UP)
             .build()
             .unwrap();
