@@ -1,12 +1,13 @@
 //! The times and sizes of [`AccountTokens`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::Budget;
+use super::budget::{Budget, FORCED_A_DAY, REFUSALS_APART};
 use super::center::CenterSource;
 #[cfg(feature = "redis")]
 use super::followed::Nowhere;
+use super::limit::Limit;
 use super::source::WechatSource;
 use super::{AccountTokens, Inner, Origin, TokenMode};
 use crate::clock::Clock;
@@ -103,9 +104,10 @@ impl AccountTokensBuilder {
     }
 
     /// How many tokens this process may get from WeChat in a day (from midnight to midnight in
-    /// Beijing). Reports of refused tokens can spend half of that; calls that fail are not
-    /// counted, as back-off and cool-down bound them. The count is this process's own and outlives
-    /// whatever happens to the store. Default: 10,000 under
+    /// Beijing). Reports of refused tokens can spend half of that, under
+    /// [`TokenMode::Plain`] all processes together; calls that fail are not counted, as back-off
+    /// and cool-down bound them. The count is this process's own and outlives whatever happens to
+    /// the store. Default: 10,000 under
     /// [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
     pub fn daily_budget(mut self, calls: u32) -> Self {
         self.daily_budget = Some(calls);
@@ -169,14 +171,17 @@ impl AccountTokensBuilder {
         };
         let keeper = match &self.origin {
             Origin::Wechat(wechat) => {
+                let budget = Budget::new(self.daily_budget.unwrap_or(budget));
+                let limit =
+                    |name, a_day| Limit::new(wechat.app_id(), &store, name, REFUSALS_APART, a_day);
                 let source = WechatSource {
                     wechat: wechat.clone(),
                     clock: clock.clone(),
                     mode: self.mode,
                     margin: settings.margin,
-                    budget: Budget::new(self.daily_budget.unwrap_or(budget)),
-                    store: store.clone(),
-                    replaced_at: Mutex::default(),
+                    forced: limit("forced", FORCED_A_DAY),
+                    replaced: limit("refused", budget.for_refusals()),
+                    budget,
                 };
                 let start = match self.mode {
                     TokenMode::Stable => Start::JustBehind,

@@ -5,6 +5,7 @@ mod builder;
 mod center;
 #[cfg(feature = "redis")]
 mod followed;
+mod limit;
 mod source;
 mod token;
 

@@ -31,6 +31,31 @@ async fn a_loop_of_refusals_cannot_spend_the_day() {
 }
 
 #[tokio::test]
+async fn processes_count_replacements_together() {
+    let rig = Rig::start().await;
+    let store = rig.memory();
+    let process = || {
+        let builder = rig.builder(store.clone()).mode(TokenMode::Plain);
+        builder.cache_ttl(secs(0)).build()
+    };
+    let processes: Vec<_> = (0..6).map(|_| process()).collect();
+    let first = processes[0].get().await.unwrap();
+    rig.sim.reset_calls();
+    for process in &processes {
+        let current = process.get().await.unwrap();
+        let _ = process.report_refused(current.access_token()).await;
+        rig.advance(secs(4));
+    }
+    assert_eq!(rig.sim.calls_to(PLAIN), 1, "one replacement");
+    // Half a minute later the next one is due.
+    rig.advance(secs(31));
+    let current = processes[5].get().await.unwrap();
+    assert_ne!(current.access_token(), first.access_token());
+    let next = processes[5].report_refused(current.access_token()).await;
+    assert_ne!(next.unwrap().access_token(), current.access_token());
+}
+
+#[tokio::test]
 async fn a_flush_of_redis_gives_no_budget_back() {
     let rig = Rig::start().await;
     let server = RedisServer::start();
