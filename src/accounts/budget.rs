@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 
 /// WeChat's days begin at midnight in Beijing.
 const BEIJING: Duration = Duration::from_secs(8 * 3_600);
@@ -60,9 +60,20 @@ impl Budget {
         }
     }
 
-    /// Takes one call out of the day's budget. Reports of refused tokens get half of it at most:
-    /// a loop of them must not leave a token that is due without a successor.
-    pub(super) fn take(&self, cause: Cause, now: Timestamp) -> Result<(), Denied> {
+    /// Takes one call out of the day's budget; see [`Taken`].
+    pub(super) fn call<'a>(&'a self, cause: Cause, clock: &'a Clock) -> Result<Taken<'a>, Denied> {
+        self.take(cause, clock.now())?;
+        Ok(Taken {
+            budget: self,
+            clock,
+            cause,
+            kept: false,
+        })
+    }
+
+    /// Reports of refused tokens get half of the budget at most: a loop of them must not leave a
+    /// token that is due without a successor.
+    fn take(&self, cause: Cause, now: Timestamp) -> Result<(), Denied> {
         self.with_today(now, |counts| {
             if counts.all >= self.a_day {
                 return Err(Denied::Spent(until_next_day(now)));
@@ -78,9 +89,7 @@ impl Budget {
         })
     }
 
-    /// Gives back what a call took that got no token: failures are bounded by back-off and
-    /// cool-down, and a long outage must not spend what the day after it needs.
-    pub(super) fn give_back(&self, cause: Cause, now: Timestamp) {
+    fn give_back(&self, cause: Cause, now: Timestamp) {
         self.with_today(now, |counts| {
             counts.all = counts.all.saturating_sub(1);
             if cause == Cause::Refused {
@@ -104,6 +113,33 @@ impl Budget {
             };
         }
         take(&mut counts)
+    }
+}
+
+/// One call out of the budget. Dropped without being [`kept`](Taken::keep) it goes back: failures
+/// are bounded by back-off and cool-down, and a long outage must not spend what the hours after it
+/// need. A call that hangs ends with the future that waits for it, and goes back as well.
+#[must_use = "a call goes back unless it is kept"]
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    budget: &'a Budget,
+    clock: &'a Clock,
+    cause: Cause,
+    kept: bool,
+}
+
+impl Taken<'_> {
+    /// The call got a token.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.budget.give_back(self.cause, self.clock.now());
+        }
     }
 }
 

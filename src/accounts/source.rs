@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TokenMode;
-use super::budget::{Budget, Cause, Denied, REFUSALS_APART};
+use super::budget::{Budget, Cause, Denied, REFUSALS_APART, Taken};
 use super::limit::{Limit, Right};
 use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime, Record, Token};
@@ -55,15 +55,12 @@ impl Source for WechatSource {
                 Some(_) => Cause::Refused,
                 None => Cause::Due,
             };
-            self.spend(cause)?;
-            let asked = match self.mode {
-                TokenMode::Stable => self.ask_stable(refused).await,
-                TokenMode::Plain => self.ask_plain(refused).await,
+            let call = self.spend(cause)?;
+            let grant = match self.mode {
+                TokenMode::Stable => self.ask_stable(refused).await?,
+                TokenMode::Plain => self.ask_plain(refused).await?,
             };
-            if asked.is_err() {
-                self.budget.give_back(cause, self.clock.now());
-            }
-            let grant = asked?;
+            call.keep();
             let now = self.clock.now();
             let lifetime = Lifetime::granted(now, grant.expires_in, self.margin);
             Ok(account_record(grant.access_token, lifetime))
@@ -120,10 +117,10 @@ impl WechatSource {
         Ok(grant)
     }
 
-    fn spend(&self, cause: Cause) -> Result<(), Failure> {
+    fn spend(&self, cause: Cause) -> Result<Taken<'_>, Failure> {
         let app = self.wechat.app_id();
         self.budget
-            .take(cause, self.clock.now())
+            .call(cause, &self.clock)
             .map_err(|denied| match denied {
                 Denied::Spent(wait) => Failure::Operator(
                     Error::new(

@@ -1,5 +1,7 @@
 //! The day's budget.
 
+use std::time::Duration;
+
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
@@ -120,4 +122,23 @@ async fn failures_spend_nothing() {
     rig.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
     let next = accounts.report_refused(refused.access_token()).await;
     assert_ne!(next.unwrap().access_token(), refused.access_token());
+}
+
+#[tokio::test]
+async fn calls_that_hang_spend_nothing() {
+    let rig = Rig::start().await;
+    let builder = rig.builder(rig.memory()).mode(TokenMode::Plain);
+    // A renewal has 400 ms, less than the client waits for a reply.
+    let builder = builder.lease(Duration::from_millis(500)).wait(secs(1));
+    let accounts = builder.daily_budget(2).build();
+    rig.sim.inject(Fault::on(PLAIN).hang());
+    for _ in 0..3 {
+        let error = accounts.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
+        rig.advance(secs(61));
+    }
+    assert!(rig.sim.calls_to(PLAIN) >= 3);
+    rig.sim.clear_faults();
+    let token = accounts.get().await.unwrap();
+    assert!(rig.alive(&token));
 }
