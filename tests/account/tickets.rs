@@ -80,3 +80,31 @@ async fn the_old_ticket_serves_while_wechat_is_busy() {
     let again = tickets.get().await.unwrap();
     assert_eq!(again.ticket(), old.ticket());
 }
+
+#[tokio::test]
+async fn processes_count_reports_of_tickets_together() {
+    let rig = Rig::start().await;
+    let store = rig.memory();
+    let process = || rig.tickets(&rig.builder(store.clone()).build());
+    let processes: Vec<_> = (0..4).map(|_| process()).collect();
+    let ticket = processes[0].get().await.unwrap();
+    rig.sim.reset_calls();
+    for _ in 0..3 {
+        for process in &processes {
+            let _ = process.report_refused(ticket.ticket()).await;
+        }
+        rig.advance(secs(16));
+    }
+    assert_eq!(rig.sim.calls_to(TICKET), 1, "WeChat is asked once a minute");
+    rig.advance(secs(60));
+    let _ = processes[3].report_refused(ticket.ticket()).await;
+    assert_eq!(rig.sim.calls_to(TICKET), 2);
+
+    // A ticket whose time has come is renewed whoever complains of it.
+    rig.advance(secs(3_540));
+    let _ = processes[2].report_refused(ticket.ticket()).await;
+    let renewed = rig.sim.calls_to(TICKET);
+    rig.advance(secs(3_600));
+    let _ = processes[1].report_refused(ticket.ticket()).await;
+    assert_eq!(rig.sim.calls_to(TICKET), renewed + 1);
+}
