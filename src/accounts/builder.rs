@@ -35,6 +35,10 @@ const CACHE_CAPACITY: usize = 16;
 /// whatever its own life says: no process may believe it for as long without asking the store.
 const LONGEST_PLAIN_CACHE: Duration = Duration::from_secs(4 * 60);
 
+/// A token center may be in plain mode, which its clients cannot know, and answers with what it may
+/// itself have believed for a while.
+const LONGEST_CENTER_CACHE: Duration = Duration::from_secs(120);
+
 /// A token center is not asked more often than this, however short the cache.
 const SHORTEST_POLL: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(5);
@@ -116,8 +120,9 @@ impl AccountTokensBuilder {
 
     /// The longest that this process believes a token without asking the store. Default: 60
     /// seconds, as WeChat recommends to those who ask a central service. Under
-    /// [`TokenMode::Plain`] it is four minutes at most, so that the five that a replaced token
-    /// lives on suffice.
+    /// [`TokenMode::Plain`], and where another system keeps the token, it is four minutes at most,
+    /// so that the five that a replaced token lives on suffice; for clients of a token center,
+    /// which is asked as often as this, it is two.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self
@@ -199,6 +204,10 @@ impl AccountTokensBuilder {
                 keeper(wechat.app_id(), &store, settings, Box::new(source))
             }
             Origin::Center(center) => {
+                let settings = Settings {
+                    cache_ttl: settings.cache_ttl.min(LONGEST_CENTER_CACHE),
+                    ..settings
+                };
                 let source = CenterSource {
                     center: center.clone(),
                     clock: clock.clone(),
@@ -209,6 +218,11 @@ impl AccountTokensBuilder {
             }
             #[cfg(feature = "redis")]
             Origin::Followed(wechat, redis, token) => {
+                // Its keeper may well fetch by `cgi-bin/token`.
+                let settings = Settings {
+                    cache_ttl: settings.cache_ttl.min(LONGEST_PLAIN_CACHE),
+                    ..settings
+                };
                 let followed = FollowedStore::new(redis.clone(), token.clone());
                 let followed: Arc<dyn Store> = Arc::new(followed);
                 keeper(wechat.app_id(), &followed, settings, Box::new(Nowhere))
