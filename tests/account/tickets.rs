@@ -39,8 +39,42 @@ async fn foreign_pages_are_refused_without_asking_anybody() {
         assert_eq!(error.kind(), ErrorKind::BadRequest);
     }
     assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (0, 0));
-    let error = Tickets::new(&rig.accounts(), ["https://h5.example.com"]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test]
+async fn a_host_that_can_match_no_page_is_told_at_the_start() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    for host in [
+        "https://h5.example.com",
+        "*",
+        "*.example.com",
+        "h5.*.com:8443",
+        "*:*",
+        "a.example.com,b.example.com",
+        "@h5.example.com",
+        "me@h5.example.com",
+        " h5.example.com",
+        "h5.example.com\n",
+        "h5.example\t.com",
+        "h5.example.com:0",
+        "h5.example.com:00",
+        "h5.example.com\\",
+    ] {
+        let Err(error) = Tickets::new(&accounts, [host]) else {
+            panic!("{host:?} was taken");
+        };
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("is no host"), "{error}");
+    }
+    for host in [
+        "h5.example.com",
+        "h5.example.com:8443",
+        "localhost:*",
+        "[::1]:80",
+    ] {
+        Tickets::new(&accounts, [host]).unwrap();
+    }
 }
 
 #[tokio::test]
