@@ -1,12 +1,13 @@
 //! The times and sizes of [`AccountTokens`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::Budget;
+use super::budget::{Budget, FORCED_A_DAY, REFUSALS_APART};
 use super::center::CenterSource;
 #[cfg(feature = "redis")]
 use super::followed::Nowhere;
+use super::limit::Limit;
 use super::source::WechatSource;
 use super::{AccountTokens, Inner, Origin, TokenMode};
 use crate::clock::Clock;
@@ -33,6 +34,10 @@ const CACHE_CAPACITY: usize = 16;
 /// Under `cgi-bin/token` a token dies five minutes after another process has fetched the next one,
 /// whatever its own life says: no process may believe it for as long without asking the store.
 const LONGEST_PLAIN_CACHE: Duration = Duration::from_secs(4 * 60);
+
+/// A token center may be in plain mode, which its clients cannot know, and answers with what it may
+/// itself have believed for a while.
+const LONGEST_CENTER_CACHE: Duration = Duration::from_secs(120);
 
 /// A token center is not asked more often than this, however short the cache.
 const SHORTEST_POLL: Duration = Duration::from_secs(1);
@@ -103,9 +108,10 @@ impl AccountTokensBuilder {
     }
 
     /// How many tokens this process may get from WeChat in a day (from midnight to midnight in
-    /// Beijing). Reports of refused tokens can spend half of that; calls that fail are not
-    /// counted, as back-off and cool-down bound them. The count is this process's own and outlives
-    /// whatever happens to the store. Default: 10,000 under
+    /// Beijing). Reports of refused tokens can spend half of that, under
+    /// [`TokenMode::Plain`] all processes together; calls that fail are not counted, as back-off
+    /// and cool-down bound them. The count is this process's own and outlives whatever happens to
+    /// the store. Default: 10,000 under
     /// [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
     pub fn daily_budget(mut self, calls: u32) -> Self {
         self.daily_budget = Some(calls);
@@ -114,8 +120,9 @@ impl AccountTokensBuilder {
 
     /// The longest that this process believes a token without asking the store. Default: 60
     /// seconds, as WeChat recommends to those who ask a central service. Under
-    /// [`TokenMode::Plain`] it is four minutes at most, so that the five that a replaced token
-    /// lives on suffice.
+    /// [`TokenMode::Plain`], and where another system keeps the token, it is four minutes at most,
+    /// so that the five that a replaced token lives on suffice; for clients of a token center,
+    /// which is asked as often as this, it is two.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self
@@ -169,14 +176,17 @@ impl AccountTokensBuilder {
         };
         let keeper = match &self.origin {
             Origin::Wechat(wechat) => {
+                let budget = Budget::new(self.daily_budget.unwrap_or(budget));
+                let limit =
+                    |name, a_day| Limit::new(wechat.app_id(), &store, name, REFUSALS_APART, a_day);
                 let source = WechatSource {
                     wechat: wechat.clone(),
                     clock: clock.clone(),
                     mode: self.mode,
                     margin: settings.margin,
-                    budget: Budget::new(self.daily_budget.unwrap_or(budget)),
-                    store: store.clone(),
-                    replaced_at: Mutex::default(),
+                    forced: limit("forced", FORCED_A_DAY),
+                    replaced: limit("refused", budget.for_refusals()),
+                    budget,
                 };
                 let start = match self.mode {
                     TokenMode::Stable => Start::JustBehind,
@@ -194,6 +204,10 @@ impl AccountTokensBuilder {
                 keeper(wechat.app_id(), &store, settings, Box::new(source))
             }
             Origin::Center(center) => {
+                let settings = Settings {
+                    cache_ttl: settings.cache_ttl.min(LONGEST_CENTER_CACHE),
+                    ..settings
+                };
                 let source = CenterSource {
                     center: center.clone(),
                     clock: clock.clone(),
@@ -204,6 +218,11 @@ impl AccountTokensBuilder {
             }
             #[cfg(feature = "redis")]
             Origin::Followed(wechat, redis, token) => {
+                // Its keeper may well fetch by `cgi-bin/token`.
+                let settings = Settings {
+                    cache_ttl: settings.cache_ttl.min(LONGEST_PLAIN_CACHE),
+                    ..settings
+                };
                 let followed = FollowedStore::new(redis.clone(), token.clone());
                 let followed: Arc<dyn Store> = Arc::new(followed);
                 keeper(wechat.app_id(), &followed, settings, Box::new(Nowhere))

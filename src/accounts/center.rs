@@ -15,7 +15,7 @@ use crate::credential::{AccessToken, AppId, BearerSecret, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
 use crate::store::BoxFuture;
-use crate::wechat::{AccountGrant, TicketGrant, base_url, http_client, root_cause};
+use crate::wechat::{AccountGrant, TicketGrant, base_url, http_client, is_token, root_cause};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -117,10 +117,7 @@ impl TokenCenterSource {
         Ok(TicketGrant::new(reply.ticket, Some(reply.expires_in)))
     }
 
-    async fn ask<T: for<'de> Deserialize<'de>>(
-        &self,
-        request: RequestBuilder,
-    ) -> Result<T, Failure> {
+    async fn ask<T: Grants>(&self, request: RequestBuilder) -> Result<T, Failure> {
         let bearer = zeroize::Zeroizing::new(format!("Bearer {}", self.0.bearer.expose()));
         let request = request
             .header(AUTHORIZATION, bearer.as_str())
@@ -138,7 +135,10 @@ impl TokenCenterSource {
             body.extend_from_slice(&chunk);
         }
         if response.status().is_success() {
-            return serde_json::from_slice(&body).map_err(|_| nonsense(response.status()));
+            let reply: Option<T> = serde_json::from_slice(&body).ok();
+            return reply
+                .filter(|reply| is_token(reply.secret()))
+                .ok_or_else(|| nonsense(response.status()));
         }
         Err(refusal(&response, &body))
     }
@@ -185,6 +185,24 @@ fn nonsense(status: StatusCode) -> Failure {
 
 fn unavailable(message: String) -> Failure {
     Failure::Transient(Error::new(ErrorKind::WechatUnavailable, message))
+}
+
+/// A reply with a secret. It is looked at as closely as WeChat's own, since it is stored and sent
+/// likewise.
+trait Grants: for<'de> Deserialize<'de> {
+    fn secret(&self) -> &str;
+}
+
+impl Grants for TokenReply {
+    fn secret(&self) -> &str {
+        &self.access_token
+    }
+}
+
+impl Grants for TicketReply {
+    fn secret(&self) -> &str {
+        &self.ticket
+    }
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ mod builder;
 mod center;
 #[cfg(feature = "redis")]
 mod followed;
+mod limit;
 mod source;
 mod token;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use self::builder::AccountTokensBuilder;
 pub use self::center::TokenCenterSource;
+pub(crate) use self::limit::Limit;
 pub(crate) use self::source::{account_record, sorted};
 pub use self::token::AccountToken;
 use crate::clock::Clock;

@@ -1,15 +1,15 @@
 //! Where the account's next token comes from: WeChat, by AppID and AppSecret.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::TokenMode;
-use super::budget::{self, Budget, Cause, Denied, REFUSALS_APART};
-use crate::clock::{Clock, Timestamp};
+use super::budget::{Budget, Cause, Denied, REFUSALS_APART, Taken};
+use super::limit::{Limit, Right};
+use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
-use crate::store::{BoxFuture, Store};
+use crate::store::BoxFuture;
 use crate::wechat::{AccountGrant, WechatClient};
 
 /// After an errcode that nobody expects here, WeChat is not asked again for this long.
@@ -28,10 +28,11 @@ pub(super) struct WechatSource {
     pub(super) mode: TokenMode,
     pub(super) margin: Duration,
     pub(super) budget: Budget,
-    /// Where all processes count together.
-    pub(super) store: Arc<dyn Store>,
-    /// When a token of `cgi-bin/token` was replaced last because it was refused.
-    pub(super) replaced_at: Mutex<Option<Timestamp>>,
+    /// Forced refreshes of stable tokens.
+    pub(super) forced: Limit,
+    /// Tokens of `cgi-bin/token` that are replaced because they were refused. Every process sees
+    /// the refusals of all: if each replaced the token, they would spend the account's day.
+    pub(super) replaced: Limit,
 }
 
 impl Source for WechatSource {
@@ -54,15 +55,12 @@ impl Source for WechatSource {
                 Some(_) => Cause::Refused,
                 None => Cause::Due,
             };
-            self.spend(cause)?;
-            let asked = match self.mode {
-                TokenMode::Stable => self.ask_stable(refused).await,
-                TokenMode::Plain => self.ask_plain(refused).await,
+            let call = self.spend(cause)?;
+            let grant = match self.mode {
+                TokenMode::Stable => self.ask_stable(refused).await?,
+                TokenMode::Plain => self.ask_plain(refused).await?,
             };
-            if asked.is_err() {
-                self.budget.give_back(cause, self.clock.now());
-            }
-            let grant = asked?;
+            call.keep();
             let now = self.clock.now();
             let lifetime = Lifetime::granted(now, grant.expires_in, self.margin);
             Ok(account_record(grant.access_token, lifetime))
@@ -98,24 +96,9 @@ impl WechatSource {
         }
     }
 
-    /// WeChat's limits are the account's, so all processes count together. Where the store does
-    /// not answer, or was flushed, this process's own count holds.
     async fn may_force(&self) -> bool {
-        let now = self.clock.now();
-        if !self.budget.take_forced(now) {
-            return false;
-        }
-        for allowance in budget::forced_allowances(self.wechat.app_id(), now) {
-            match self.store.spend(&allowance).await {
-                Ok(true) => {}
-                Ok(false) => return false,
-                Err(error) => {
-                    let app = self.wechat.app_id();
-                    tracing::debug!(%app, %error, "forced refreshes are counted by this process alone");
-                }
-            }
-        }
-        true
+        let right = self.forced.take(self.clock.now()).await;
+        right.map(Right::used).is_ok()
     }
 
     /// Every call makes a new token, and the one before lives for five minutes more.
@@ -123,32 +106,21 @@ impl WechatSource {
         if refused.is_none() {
             return self.wechat.account_token().await.map_err(sorted);
         }
-        let replaced_at = *self.replaced_at();
-        let now = self.clock.now();
-        let next = replaced_at
-            .filter(|at| *at <= now)
-            .map(|at| at.after(REFUSALS_APART));
-        if let Some(next) = next.filter(|next| now < *next) {
+        let right = self.replaced.take(self.clock.now()).await.map_err(|wait| {
             let message = "the token was replaced a moment ago because it was refused, and its \
                            successor is refused too: another one will not help";
             let error = Error::new(ErrorKind::WechatUnavailable, message);
-            return Err(Failure::Transient(error.with_retry_after(now.until(next))));
-        }
+            Failure::Transient(error.with_retry_after(wait))
+        })?;
         let grant = self.wechat.account_token().await.map_err(sorted)?;
-        *self.replaced_at() = Some(self.clock.now());
+        right.used();
         Ok(grant)
     }
 
-    fn replaced_at(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        self.replaced_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn spend(&self, cause: Cause) -> Result<(), Failure> {
+    fn spend(&self, cause: Cause) -> Result<Taken<'_>, Failure> {
         let app = self.wechat.app_id();
         self.budget
-            .take(cause, self.clock.now())
+            .call(cause, &self.clock)
             .map_err(|denied| match denied {
                 Denied::Spent(wait) => Failure::Operator(
                     Error::new(

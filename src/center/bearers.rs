@@ -36,12 +36,15 @@ impl Bearers {
         &self,
         secret: &BearerSecret,
         until: Timestamp,
+        now: Timestamp,
     ) -> Result<(), Error> {
         let one = Accepted {
             until: Some(until),
             ..one(secret)?
         };
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // A service that rotates by this alone must not gather secrets for ever.
+        all.retain(|one| one.until.is_none_or(|until| now < until));
         all.push(one);
         Ok(())
     }
@@ -160,7 +163,8 @@ mod tests {
     fn secrets_rotate_and_expire() {
         let bearers = bearers();
         let until = Timestamp::from_millis(2_000);
-        bearers.accept_until(&"third".into(), until).unwrap();
+        let now = Timestamp::from_millis(0);
+        bearers.accept_until(&"third".into(), until, now).unwrap();
         assert!(admits(&bearers, "Bearer third"));
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer third"));
@@ -182,5 +186,17 @@ mod tests {
                 .is_err()
         );
         assert!(admits(&bearers, "Bearer fourth"));
+    }
+
+    #[test]
+    fn secrets_that_have_expired_are_forgotten() {
+        let bearers = bearers();
+        for second in 0..100 {
+            let now = Timestamp::from_millis(second * 1_000);
+            let until = now.after(std::time::Duration::from_secs(2));
+            let secret = format!("secret-{second}");
+            bearers.accept_until(&secret.into(), until, now).unwrap();
+        }
+        assert_eq!(bearers.0.read().unwrap().len(), 4);
     }
 }

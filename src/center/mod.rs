@@ -105,7 +105,8 @@ impl TokenCenter {
         secret: impl Into<BearerSecret>,
         until: Timestamp,
     ) -> Result<(), Error> {
-        self.0.bearers.accept_until(&secret.into(), until)
+        let now = self.0.accounts.clock().now();
+        self.0.bearers.accept_until(&secret.into(), until, now)
     }
 }
 

@@ -126,6 +126,11 @@ fn configured(text: &str) -> Result<PageHost, Error> {
         Some(name) => (name, true),
         None => (text, false),
     };
+    // The URL's reader takes these, or drops them, and no page would ever match.
+    let odd = |letter: char| matches!(letter, '*' | ',' | '@' | '\\') || letter.is_whitespace();
+    if name.contains(odd) {
+        return Err(wrong());
+    }
     // The scheme has no port of its own here, so that :80 and :443 are seen.
     let url = Url::parse(&format!("http://{name}")).map_err(|_| wrong())?;
     let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
@@ -138,7 +143,10 @@ fn configured(text: &str) -> Result<PageHost, Error> {
         (true, None) => Port::Any,
         (true, Some(_)) => return Err(wrong()),
         (false, None) => Port::OfScheme,
-        (false, Some(port)) => Port::This(port.parse().map_err(|_| wrong())?),
+        (false, Some(port)) => match port.parse() {
+            Ok(0) | Err(_) => return Err(wrong()),
+            Ok(port) => Port::This(port),
+        },
     };
     Ok(PageHost {
         host: host.to_owned(),

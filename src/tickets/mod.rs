@@ -109,10 +109,7 @@ impl Tickets {
             cache_capacity: CACHE_CAPACITY,
             ..accounts.keeper().settings().clone()
         };
-        let source = TicketSource {
-            accounts: accounts.clone(),
-            margin: MARGIN,
-        };
+        let source = TicketSource::new(accounts, MARGIN);
         let keeper = Keeper::new(
             accounts.app_id().clone(),
             Kind::JsapiTicket,
@@ -181,8 +178,8 @@ impl Tickets {
     }
 
     /// Reports that pages signed with `refused` are told `invalid signature`, and answers with the
-    /// current ticket. WeChat is asked only if `refused` is still the current one, and may repeat
-    /// it.
+    /// current ticket. WeChat is asked only if `refused` is still the current one, once a minute
+    /// and 200 times a day at most by all processes together, and may repeat it.
     ///
     /// # Errors
     /// As [`get`](Self::get).

@@ -21,4 +21,5 @@ pub use builder::WechatClientBuilder;
 pub(crate) use builder::{base_url, http_client, root_cause};
 pub use client::WechatClient;
 pub use grant::{AccountGrant, TicketGrant, UserGrant};
+pub(crate) use reply::is_token;
 pub use user_info::{Language, UserInfo};

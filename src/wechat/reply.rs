@@ -188,19 +188,18 @@ pub(super) fn refresh_token(fields: &Object) -> Result<Option<RefreshToken>, Bad
     Ok(checked(fields, "refresh_token")?.map(RefreshToken::from))
 }
 
-/// A token must survive the stored form, which is cut at `#`, and a query string.
+/// Whether a text may be a token: it must survive the stored form, which is cut at `#`, and a query
+/// string.
+pub(crate) fn is_token(text: &str) -> bool {
+    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(visible)
+}
+
 fn checked<'a>(fields: &'a Object, name: &'static str) -> Result<Option<&'a str>, BadReply> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(token)) if token.is_empty() => Ok(None),
-        Some(Value::String(token))
-            if token.len() <= MAX_TOKEN_BYTES
-                && token
-                    .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && byte != b'#') =>
-        {
-            Ok(Some(token))
-        }
+        Some(Value::String(token)) if is_token(token) => Ok(Some(token)),
         Some(_) => Err(BadReply::BadToken(name)),
     }
 }

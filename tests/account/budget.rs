@@ -1,5 +1,7 @@
 //! The day's budget.
 
+use std::time::Duration;
+
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
@@ -29,6 +31,31 @@ async fn a_loop_of_refusals_cannot_spend_the_day() {
     let renewed = accounts.get().await.unwrap();
     assert!(rig.alive(&renewed));
     assert_eq!(rig.sim.calls_to(PLAIN), before + 1);
+}
+
+#[tokio::test]
+async fn processes_count_replacements_together() {
+    let rig = Rig::start().await;
+    let store = rig.memory();
+    let process = || {
+        let builder = rig.builder(store.clone()).mode(TokenMode::Plain);
+        builder.cache_ttl(secs(0)).build()
+    };
+    let processes: Vec<_> = (0..6).map(|_| process()).collect();
+    let first = processes[0].get().await.unwrap();
+    rig.sim.reset_calls();
+    for process in &processes {
+        let current = process.get().await.unwrap();
+        let _ = process.report_refused(current.access_token()).await;
+        rig.advance(secs(4));
+    }
+    assert_eq!(rig.sim.calls_to(PLAIN), 1, "one replacement");
+    // Half a minute later the next one is due.
+    rig.advance(secs(31));
+    let current = processes[5].get().await.unwrap();
+    assert_ne!(current.access_token(), first.access_token());
+    let next = processes[5].report_refused(current.access_token()).await;
+    assert_ne!(next.unwrap().access_token(), current.access_token());
 }
 
 #[tokio::test]
@@ -114,4 +141,23 @@ async fn failures_spend_nothing() {
     rig.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
     let next = accounts.report_refused(refused.access_token()).await;
     assert_ne!(next.unwrap().access_token(), refused.access_token());
+}
+
+#[tokio::test]
+async fn calls_that_hang_spend_nothing() {
+    let rig = Rig::start().await;
+    let builder = rig.builder(rig.memory()).mode(TokenMode::Plain);
+    // A renewal has 400 ms, less than the client waits for a reply.
+    let builder = builder.lease(Duration::from_millis(500)).wait(secs(1));
+    let accounts = builder.daily_budget(2).build();
+    rig.sim.inject(Fault::on(PLAIN).hang());
+    for _ in 0..3 {
+        let error = accounts.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
+        rig.advance(secs(61));
+    }
+    assert!(rig.sim.calls_to(PLAIN) >= 3);
+    rig.sim.clear_faults();
+    let token = accounts.get().await.unwrap();
+    assert!(rig.alive(&token));
 }

@@ -360,3 +360,27 @@ async fn what_the_center_says_of_wechat_is_passed_on() {
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert!(error.to_string().contains("whitelist"), "{error}");
 }
+
+#[tokio::test]
+async fn a_center_whose_token_cannot_be_one_is_not_believed() {
+    let rig = Rig::start().await;
+    for lie in ["", "two words", "a#b", "\u{e9}", "a\nb", &"x".repeat(2_049)] {
+        let body = serde_json::json!({ "access_token": lie, "ticket": lie, "expires_in": 7_200 });
+        let liar = axum::Router::new().fallback(async move || axum::Json(body));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/center", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, liar).await });
+
+        let source = TokenCenterSource::new(rig.sim.app_id(), url, SECRET).unwrap();
+        let accounts = AccountTokens::center_builder(source, rig.memory());
+        let accounts = accounts.wait(Duration::from_millis(200)).build();
+        let errors = [
+            accounts.get().await.err(),
+            rig.tickets(&accounts).get().await.err(),
+        ];
+        for error in errors {
+            let error = error.unwrap_or_else(|| panic!("{lie:?} was believed"));
+            assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
+        }
+    }
+}

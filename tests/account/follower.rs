@@ -190,3 +190,32 @@ async fn the_owners_next_token_is_taken_over() {
     let stored: String = server.connection().get(&key).unwrap();
     assert_eq!(stored, third.expose(), "what the owner wrote is left alone");
 }
+
+#[tokio::test]
+async fn a_token_serves_after_its_key_has_ended_but_not_after_it_was_deleted() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let accounts = follow(&rig, &server, FollowedToken::wx_java()).await;
+    let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
+    accounts.get().await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    // WxJava's key ends 200 seconds before the token: so long its keeper may be late.
+    for _ in 0..3 {
+        rig.advance(secs(61));
+        let late = accounts.get().await.unwrap();
+        assert_eq!(late.access_token().expose(), "83_late");
+    }
+    rig.advance(secs(18));
+    assert!(accounts.get().await.is_err());
+
+    let _: () = server.connection().set_ex(&key, "83_next", 7_000).unwrap();
+    rig.advance(secs(2));
+    let next = accounts.get().await.unwrap();
+    assert_eq!(next.access_token().expose(), "83_next");
+    let _: () = server.connection().del(&key).unwrap();
+    for late in [61, 6_950] {
+        rig.advance(secs(late));
+        assert!(accounts.get().await.is_err(), "its keeper took it back");
+    }
+}

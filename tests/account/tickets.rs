@@ -39,8 +39,42 @@ async fn foreign_pages_are_refused_without_asking_anybody() {
         assert_eq!(error.kind(), ErrorKind::BadRequest);
     }
     assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (0, 0));
-    let error = Tickets::new(&rig.accounts(), ["https://h5.example.com"]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test]
+async fn a_host_that_can_match_no_page_is_told_at_the_start() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    for host in [
+        "https://h5.example.com",
+        "*",
+        "*.example.com",
+        "h5.*.com:8443",
+        "*:*",
+        "a.example.com,b.example.com",
+        "@h5.example.com",
+        "me@h5.example.com",
+        " h5.example.com",
+        "h5.example.com\n",
+        "h5.example\t.com",
+        "h5.example.com:0",
+        "h5.example.com:00",
+        "h5.example.com\\",
+    ] {
+        let Err(error) = Tickets::new(&accounts, [host]) else {
+            panic!("{host:?} was taken");
+        };
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("is no host"), "{error}");
+    }
+    for host in [
+        "h5.example.com",
+        "h5.example.com:8443",
+        "localhost:*",
+        "[::1]:80",
+    ] {
+        Tickets::new(&accounts, [host]).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -79,4 +113,32 @@ async fn the_old_ticket_serves_while_wechat_is_busy() {
     rig.advance(secs(3_400));
     let again = tickets.get().await.unwrap();
     assert_eq!(again.ticket(), old.ticket());
+}
+
+#[tokio::test]
+async fn processes_count_reports_of_tickets_together() {
+    let rig = Rig::start().await;
+    let store = rig.memory();
+    let process = || rig.tickets(&rig.builder(store.clone()).build());
+    let processes: Vec<_> = (0..4).map(|_| process()).collect();
+    let ticket = processes[0].get().await.unwrap();
+    rig.sim.reset_calls();
+    for _ in 0..3 {
+        for process in &processes {
+            let _ = process.report_refused(ticket.ticket()).await;
+        }
+        rig.advance(secs(16));
+    }
+    assert_eq!(rig.sim.calls_to(TICKET), 1, "WeChat is asked once a minute");
+    rig.advance(secs(60));
+    let _ = processes[3].report_refused(ticket.ticket()).await;
+    assert_eq!(rig.sim.calls_to(TICKET), 2);
+
+    // A ticket whose time has come is renewed whoever complains of it.
+    rig.advance(secs(3_540));
+    let _ = processes[2].report_refused(ticket.ticket()).await;
+    let renewed = rig.sim.calls_to(TICKET);
+    rig.advance(secs(3_600));
+    let _ = processes[1].report_refused(ticket.ticket()).await;
+    assert_eq!(rig.sim.calls_to(TICKET), renewed + 1);
 }

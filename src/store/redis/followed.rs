@@ -1,5 +1,6 @@
 //! An account token that another system keeps in Redis: read, never written.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::RedisStore;
@@ -20,6 +21,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a token is believed whose key does not expire and that does not say when it dies.
 const UNSAID: Duration = Duration::from_secs(60);
+
+/// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
+const END_IS_ABOUT: Duration = Duration::from_secs(1);
 
 /// Where and how another system keeps the account's token in Redis, for
 /// [`AccountTokens::follow`](crate::AccountTokens::follow).
@@ -126,7 +130,9 @@ impl FollowedToken {
     }
 
     /// How much earlier than the token its key ends, at least: so long the token still serves
-    /// after the key has gone, if its keeper is late with the next one. Default: not at all.
+    /// in processes that have read it after the key has run out, if its keeper is late with the
+    /// next one. A key that was deleted before its time takes its token along. Default: not at
+    /// all.
     #[must_use]
     pub fn key_ends_early(mut self, by: Duration) -> Self {
         self.early = by;
@@ -160,11 +166,37 @@ impl FollowedToken {
 pub(crate) struct FollowedStore {
     redis: RedisStore,
     token: FollowedToken,
+    last: Mutex<Option<LastRead>>,
+}
+
+/// What was read last, from a key that ends by itself.
+#[derive(Debug)]
+struct LastRead {
+    token: Token,
+    key_ends: Timestamp,
 }
 
 impl FollowedStore {
     pub(crate) fn new(redis: RedisStore, token: FollowedToken) -> Self {
-        Self { redis, token }
+        Self {
+            redis,
+            token,
+            last: Mutex::default(),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<LastRead>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What still serves although its key is gone. A key that is gone before its time was deleted:
+    /// its token is forgotten, lest it come back when that time has passed.
+    fn outlives_its_key(&self, now: Timestamp) -> Option<Token> {
+        let mut last = self.last();
+        *last = last.take().filter(|last| {
+            last.key_ends.before(END_IS_ABOUT) <= now && now < last.token.lifetime.expires_at()
+        });
+        last.as_ref().map(|last| last.token.clone())
     }
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
@@ -177,13 +209,15 @@ impl FollowedStore {
             None => reads.cmd("ECHO").arg(""),
         };
         let (value, lives, expiry): (Value, i64, Value) = self.redis.pipeline(&reads).await?;
+        let now = self.redis.0.clock.now();
         let Some(value) = value else {
-            return Ok(Stored::default());
+            return Ok(stored(self.outlives_its_key(now)));
         };
         let secret = match read_token(&value, self.token.form) {
             Ok(secret) => secret,
             Err(unreadable) => {
                 warn_once(&key, slot, &value, unreadable);
+                *self.last() = None;
                 return Ok(Stored::default());
             }
         };
@@ -191,15 +225,23 @@ impl FollowedStore {
         let expires_at =
             expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
         let lives = u64::try_from(lives).ok().map(Duration::from_millis);
-        let now = self.redis.0.clock.now();
         let lifetime = self.token.lifetime(now, lives, expires_at);
-        Ok(Stored {
-            record: Record {
-                token: Some(Token { secret, lifetime }),
-                ..Record::default()
-            },
-            witness: Witness::default(),
-        })
+        let token = Token { secret, lifetime };
+        *self.last() = lives.map(|life| LastRead {
+            token: token.clone(),
+            key_ends: now.after(life),
+        });
+        Ok(stored(Some(token)))
+    }
+}
+
+fn stored(token: Option<Token>) -> Stored {
+    Stored {
+        record: Record {
+            token,
+            ..Record::default()
+        },
+        witness: Witness::default(),
     }
 }
 

@@ -22,8 +22,29 @@ pub enum Layout {
 /// The names under which credentials lie in Redis.
 ///
 /// The published service's configuration block deserializes into this unchanged; what a block does
-/// not name keeps its default. `{appid}` in a name stands for the account's AppID, so that several
-/// accounts can share one Redis.
+/// not name keeps its default. `{appid}` in a name stands for the account's AppID.
+///
+/// # Several accounts on one Redis
+///
+/// **Two accounts that share a Redis under [`Layout::Hashes`] need `{appid}` in each of these names
+/// but the prefix.** The published names carry no account: with them, and with any others without `{appid}`, the second
+/// account reads what the first has written, and **one account's token, ticket and users' tokens
+/// are served to the other**. Nothing in a stored value tells whose it is, so nobody notices but
+/// WeChat. The keys of this crate's own, below the prefix, and so all of [`Layout::Keys`], carry the
+/// AppID by themselves.
+///
+/// ```
+/// use tower_wechat::RedisNames;
+///
+/// let mut names = RedisNames::default();
+/// names.user_access_token = "user.wxUserAccessToken.{appid}".into();
+/// names.user_refresh_token = "user.wxUserRefreshToken.{appid}".into();
+/// names.account_token = "sys.wxAccessToken.{appid}".into();
+/// names.account_refresh_token = "sys.wxRefreshToken.{appid}".into();
+/// names.jsapi_ticket = "sys.wxJsapiTicket.{appid}".into();
+/// ```
+///
+/// # The published service's block
 ///
 /// ```
 /// use tower_wechat::RedisNames;
