@@ -172,9 +172,11 @@ impl Course<'_> {
     /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
     fn judge(&self, record: &Record) -> Next {
         let now = self.now();
-        // A store that has lost an account's own credential (nobody deletes those) has not killed
-        // what this process still holds of it: that is served while the next one is fetched.
-        let lost = record.is_empty() && self.inner.kind.is_accounts_own();
+        let renewable = self.inner.source.can_renew(record);
+        // A store that has lost an account's own credential has not killed what this process still
+        // holds of it: that is served while the next one is fetched. Nobody deletes those, but for
+        // another system that keeps them, whose word counts.
+        let lost = record.is_empty() && self.inner.kind.is_accounts_own() && renewable;
         let alive = match lost {
             true => self.inner.cache.leftover(self.id, now),
             false => self.inner.hold(self.id, record),
@@ -190,7 +192,7 @@ impl Course<'_> {
                 return Next::Land(Ok(held.clone()));
             }
         }
-        if !self.inner.source.can_renew(record) {
+        if !renewable {
             return Next::Land(usable.ok_or_else(|| {
                 if self.need.refused().is_none() {
                     self.inner.cache.remember_absent(self.id, now, &self.fence);
