@@ -138,8 +138,7 @@ impl AccountTokensBuilder {
     /// fetches keeps the others waiting. A whole renewal takes four fifths of it at most (R7).
     /// Default: 10 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.lease = lease;
-        self.settings.renewal = lease * 4 / 5;
+        self.settings.lease(lease);
         self
     }
 

@@ -107,6 +107,14 @@ pub(crate) struct Settings {
     pub(crate) renewal: Duration,
 }
 
+impl Settings {
+    /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
+    pub(crate) fn lease(&mut self, lease: Duration) {
+        self.lease = lease;
+        self.renewal = lease * 4 / 5;
+    }
+}
+
 /// The engine for one kind of credential of one account. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct Keeper(Arc<Inner>);

@@ -121,6 +121,23 @@ impl<I: Identify> UnderLogin for I {
     }
 }
 
+impl<I, R> Shared<I, R> {
+    /// The same with another identity or another rendering, which may be of other types.
+    fn with<J, Q>(self, change: impl FnOnce(I, R) -> (J, Q)) -> Shared<J, Q> {
+        let (identity, reject) = change(self.identity, self.reject);
+        Shared {
+            users: self.users,
+            account: self.account,
+            policy: self.policy,
+            identity,
+            reject,
+            requests: self.requests,
+            login: self.login,
+            scope: self.scope,
+        }
+    }
+}
+
 impl WechatLayer {
     /// A layer for the users of this account. It needs an [`identity`](Self::identity) before it
     /// can be used.
@@ -148,26 +165,9 @@ impl<I, R> WechatLayer<I, R> {
         I: Clone,
         R: Clone,
     {
-        let Shared {
-            users,
-            account,
-            policy,
-            reject,
-            requests,
-            login,
-            scope,
-            ..
-        } = self.settings();
-        WechatLayer(Arc::new(Shared {
-            users,
-            account,
-            policy,
-            identity,
-            reject,
-            requests,
-            login,
-            scope,
-        }))
+        WechatLayer(Arc::new(
+            self.settings().with(|_, reject| (identity, reject)),
+        ))
     }
 
     /// What happens to requests without a user. Default: [`Policy::Require`].
@@ -233,26 +233,13 @@ impl<I, R> WechatLayer<I, R> {
         I: UnderLogin + Clone,
         R: Clone,
     {
-        let Shared {
-            users,
-            account,
-            policy,
-            identity,
-            reject,
-            requests,
-            scope,
-            ..
-        } = self.settings();
-        let login = login.of(&users);
+        let settings = self.settings();
+        let login = login.of(&settings.users);
+        let session = login.session();
+        let settings = settings.with(|identity, reject| (identity.or_session(session), reject));
         WechatLayer(Arc::new(Shared {
-            identity: identity.or_session(login.session()),
-            users,
-            account,
-            policy,
-            reject,
-            requests,
             login: Some(login),
-            scope,
+            ..settings
         }))
     }
 
@@ -306,26 +293,9 @@ impl<I, R> WechatLayer<I, R> {
         I: Clone,
         R: Clone,
     {
-        let Shared {
-            users,
-            account,
-            policy,
-            identity,
-            requests,
-            login,
-            scope,
-            ..
-        } = self.settings();
-        WechatLayer(Arc::new(Shared {
-            users,
-            account,
-            policy,
-            identity,
-            reject,
-            requests,
-            login,
-            scope,
-        }))
+        WechatLayer(Arc::new(
+            self.settings().with(|identity, _| (identity, reject)),
+        ))
     }
 
     fn settings(self) -> Shared<I, R>

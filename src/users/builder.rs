@@ -94,8 +94,7 @@ impl UserTokensBuilder {
     /// renews keeps the others waiting. A whole renewal takes four fifths of it at most, so that
     /// a lease outlives the calls that it covers (R7). Default: 10 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.lease = lease;
-        self.settings.renewal = lease * 4 / 5;
+        self.settings.lease(lease);
         self
     }
 
