@@ -145,6 +145,6 @@ async fn a_holder_that_dies_in_mid_fetch_costs_one_lease() {
     let answers: Vec<_> = workers.iter_mut().map(Worker::read).collect();
     assert!(!answers[0].starts_with("error"), "{answers:?}");
     assert_eq!(answers[0], answers[1]);
-    assert!(died.elapsed() < secs(3 + 1), "{:?}", died.elapsed());
+    assert!(died.elapsed() < secs(3 + 4), "{:?}", died.elapsed());
     assert_eq!(sim.calls_to(STABLE), 2);
 }

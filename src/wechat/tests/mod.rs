@@ -315,7 +315,7 @@ async fn every_wait_ends() {
         error.to_string().contains("did not answer within 400"),
         "{error}"
     );
-    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(8));
     let error = endless.client().account_token().await.unwrap_err();
     assert!(error.to_string().contains("more than 1 MiB"), "{error}");
 
@@ -333,7 +333,7 @@ async fn every_wait_ends() {
         2,
         "{error}"
     );
-    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(8));
 }
 
 #[tokio::test]
