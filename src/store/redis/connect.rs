@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
-};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
 
+use super::connection::Connection;
 use super::guard::{Guard, describe, server_error};
 use super::{Inner, Layout, RedisNames, RedisStore, scripts};
 use crate::clock::Clock;
@@ -86,10 +84,10 @@ impl RedisStoreBuilder {
         let info = self.connection_info()?;
         let address = shown(info.addr());
         let connecting = async {
-            match self.open(info.clone(), ProtocolVersion::RESP3).await {
+            match Connection::open(info.clone(), ProtocolVersion::RESP3, self.timeout).await {
                 Err(error) if error.kind() == redis::ErrorKind::RESP3NotSupported => {
                     tracing::info!(address, "Redis is older than 6; RESP2 is spoken with it");
-                    self.open(info, ProtocolVersion::RESP2).await
+                    Connection::open(info, ProtocolVersion::RESP2, self.timeout).await
                 }
                 other => other,
             }
@@ -119,15 +117,15 @@ impl RedisStoreBuilder {
 
     /// Who may not run scripts can read tokens, which is enough to follow another system's, and
     /// renew none: that is told now, and not by the first user whose token expires.
-    async fn try_a_script(&self, connection: &mut ConnectionManager, address: &str) {
+    async fn try_a_script(&self, connection: &mut Connection, address: &str) {
         let mut probe = scripts::RELEASE.key(format!("{}lease:probe", self.names.prefix));
-        let probe = probe.arg("nobody").invoke_async::<i64>(connection);
+        let probe = probe.arg("nobody").invoke::<i64>(connection);
         if let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await {
             let said = describe(&error);
             tracing::error!(
                 address,
                 "Redis does not let us run scripts ({said}), so no token can be renewed; \
-                 let this user run +eval +evalsha +script|load"
+                 let this user run +eval +evalsha"
             );
         }
     }
@@ -163,27 +161,6 @@ impl RedisStoreBuilder {
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(DEAD_PEER_TIMEOUT);
         Ok(info.set_tcp_settings(tcp))
-    }
-
-    async fn open(
-        &self,
-        info: ConnectionInfo,
-        protocol: ProtocolVersion,
-    ) -> Result<ConnectionManager, RedisError> {
-        // RESP3 lets the manager hear a disconnect at once: under RESP2 the next command fails.
-        let settings = info.redis_settings().clone().set_protocol(protocol);
-        let client = Client::open(info.set_redis_settings(settings))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
-            // Few and short tries: after them the next command starts over, so that Redis is
-            // found again within seconds of its return.
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(300));
-        let mut connection = ConnectionManager::new_with_config(client, config).await?;
-        redis::cmd("PING").exec_async(&mut connection).await?;
-        Ok(connection)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod codec;
 mod connect;
+mod connection;
 mod followed;
 mod guard;
 mod names;
@@ -12,16 +13,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::aio::ConnectionManager;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
 
 use self::codec::{New, Value, decode, encode};
 pub use self::connect::RedisStoreBuilder;
+use self::connection::Connection;
 pub(crate) use self::followed::FollowedStore;
 pub use self::followed::FollowedToken;
 use self::guard::{Guard, millis};
 use self::names::Place;
 pub use self::names::{Layout, RedisNames};
+use self::scripts::Call;
 pub use self::sweep::Swept;
 use super::{
     Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
@@ -55,7 +57,7 @@ use crate::observe;
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
-    connection: ConnectionManager,
+    connection: Connection,
     layout: Layout,
     names: RedisNames,
     timeout: Duration,
@@ -115,9 +117,9 @@ impl RedisStore {
         self.run(pipeline.query_async(&mut connection)).await
     }
 
-    async fn script(&self, invocation: &ScriptInvocation<'_>) -> Result<Answer, Error> {
+    async fn script<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
-        self.run(invocation.invoke_async(&mut connection)).await
+        self.run(call.invoke(&mut connection)).await
     }
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
@@ -184,19 +186,21 @@ impl RedisStore {
     async fn overwrite(&self, slot: &Slot, record: &Record) -> Result<(), Error> {
         let place = self.place(slot);
         let news = encode(&place, slot, record, self.0.clock.now())?;
-        let mut writes = redis::pipe();
-        writes.atomic();
-        for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
-            match (&cell.field, value) {
-                (Some(field), Some(value)) => writes.hset(&cell.key, &**field, value.as_str()),
-                (Some(field), None) => writes.hdel(&cell.key, &**field),
-                (None, Some(value)) if ttl.is_zero() => writes.set(&cell.key, value.as_str()),
-                (None, Some(value)) => writes.pset_ex(&cell.key, value.as_str(), millis(*ttl)),
-                (None, None) => writes.del(&cell.key),
-            };
-            writes.ignore();
+        let mut cells = place.cells.iter();
+        let Some(first) = cells.next() else {
+            return Ok(());
+        };
+        let mut call = scripts::PUT.key(&first.key);
+        for cell in cells {
+            call.key(&cell.key);
         }
-        self.pipeline(&writes).await
+        for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
+            let value = value.as_ref().map(|text| text.as_bytes());
+            call.arg(cell.field.as_deref().unwrap_or(""))
+                .arg(flagged(&value).as_slice())
+                .arg(millis(*ttl));
+        }
+        self.script(&call).await
     }
 }
 
@@ -254,10 +258,7 @@ impl Store for RedisStore {
             let place = self.place(slot);
             let mut call = scripts::RELEASE.key(&place.lease);
             call.arg(owner.as_str());
-            let mut connection = self.0.connection.clone();
-            self.run(call.invoke_async::<i64>(&mut connection))
-                .await
-                .map(|_| ())
+            self.script::<i64>(&call).await.map(|_| ())
         })
     }
 
@@ -271,9 +272,7 @@ impl Store for RedisStore {
             let mut call =
                 scripts::SPEND.key(format!("{prefix}{app}:allowance:{}", allowance.name));
             call.arg(allowance.uses).arg(millis(allowance.span));
-            let mut connection = self.0.connection.clone();
-            let left: i64 = self.run(call.invoke_async(&mut connection)).await?;
-            Ok(left == 1)
+            Ok(self.script::<i64>(&call).await? == 1)
         })
     }
 
@@ -286,8 +285,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut call = scripts::CLAIM_CODE.key(self.0.names.code(code));
             call.arg(owner.as_str()).arg(millis(ttl));
-            let mut connection = self.0.connection.clone();
-            let said: Option<Vec<u8>> = self.run(call.invoke_async(&mut connection)).await?;
+            let said: Option<Vec<u8>> = self.script(&call).await?;
             Ok(match said {
                 None => CodeClaim::Granted,
                 Some(value) => match value.strip_prefix(b"=") {
@@ -312,8 +310,7 @@ impl Store for RedisStore {
             call.arg(owner.map_or("", LeaseOwner::as_str))
                 .arg(outcome)
                 .arg(millis(ttl));
-            let mut connection = self.0.connection.clone();
-            self.run(call.invoke_async::<()>(&mut connection)).await
+            self.script(&call).await
         })
     }
 

@@ -1,13 +1,89 @@
 //! The atomic steps, as Lua.
 //!
-//! All three know a slot as a list of cells, each a string key or a field of a hash, so that both
+//! Those of a slot know it as a list of cells, each a string key or a field of a hash, so that both
 //! layouts run the same code. `KEYS[1]` is the lease; the cells follow. `ARGV[1]` names the owner.
 //! A cell's arguments start with its field (empty for a string key) and what is expected in it:
 //! `-` for nothing, `=` and the bytes for a value.
+//!
+//! Every key of a call lies in one slot of a Cluster; [`names`](super::names) sees to that.
 
 use std::sync::LazyLock;
 
-use redis::Script;
+use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
+use sha1::{Digest, Sha1};
+
+use super::connection::Connection;
+
+/// A script, and the name that Redis gives it.
+pub(super) struct Script {
+    text: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let digest = Sha1::digest(text.as_bytes());
+        let hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { text, hash }
+    }
+
+    /// A call with this first key, by which a Cluster finds the node.
+    pub(super) fn key(&self, key: impl ToRedisArgs) -> Call<'_> {
+        let mut call = Call {
+            script: self,
+            keys: Vec::new(),
+            arguments: Vec::new(),
+        };
+        call.key(key);
+        call
+    }
+}
+
+/// A call of a script: its `KEYS` and `ARGV`.
+pub(super) struct Call<'a> {
+    script: &'a Script,
+    keys: Vec<Vec<u8>>,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Call<'_> {
+    pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        key.write_redis_args(&mut self.keys);
+        self
+    }
+
+    pub(super) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
+        argument.write_redis_args(&mut self.arguments);
+        self
+    }
+
+    /// Runs it by its name, and where Redis does not know that yet, by its text.
+    ///
+    /// A restart and a fail-over forget scripts, since replicas never hear of them. The library's
+    /// own `Script` would then load it on every node of a Cluster and fail where one is down; the
+    /// text goes to the node that is asked, and to no other.
+    pub(super) async fn invoke<T: FromRedisValue + Send>(
+        &self,
+        connection: &mut Connection,
+    ) -> RedisResult<T> {
+        let by_name = self.command("EVALSHA", &self.script.hash);
+        match by_name.query_async(connection).await {
+            Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
+                let by_text = self.command("EVAL", &self.script.text);
+                by_text.query_async(connection).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(self.keys.len());
+        command.arg(&self.keys).arg(&self.arguments);
+        command
+    }
+}
 
 /// Defines `read(key, field)` and `check(start, step)`, which returns whether every cell holds
 /// what is expected, and the values of all cells.
@@ -31,12 +107,28 @@ local function release()
 end
 ";
 
+/// Defines `write(key, field, new, ttl)`: `new` is `-` to delete, or `=` and the bytes; `ttl` is in
+/// milliseconds, `0` for ever.
+const WRITE: &str = r"
+local function write(key, field, new, ttl)
+  if new == '-' then
+    if field == '' then redis.call('DEL', key) else redis.call('HDEL', key, field) end
+  elseif field ~= '' then
+    redis.call('HSET', key, field, string.sub(new, 2))
+  elseif ttl == '0' then
+    redis.call('SET', key, string.sub(new, 2))
+  else
+    redis.call('SET', key, string.sub(new, 2), 'PX', ttl)
+  end
+end
+";
+
 /// R1: takes the lease where the cells hold what is expected.
 /// `ARGV`: owner, lease in milliseconds, then field and expected value of each cell.
 /// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0 (somebody
 /// else has it), or 2 and the values (changed).
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&format!(
+    Script::new(format!(
         "{CELLS}{}",
         r"
 local same, values = check(3, 2)
@@ -54,8 +146,8 @@ return {1}
 /// milliseconds (0: for ever) of each cell.
 /// Answers 1 (written), 0 (the lease is somebody else's), or 2 and the values (changed).
 pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&format!(
-        "{CELLS}{}",
+    Script::new(format!(
+        "{CELLS}{WRITE}{}",
         r"
 local same, values = check(2, 4)
 if not same then
@@ -66,19 +158,27 @@ local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return {0} end
 for cell = 2, #KEYS do
   local at = 2 + (cell - 2) * 4
-  local field, new, ttl = ARGV[at], ARGV[at + 2], ARGV[at + 3]
-  if new == '-' then
-    if field == '' then redis.call('DEL', KEYS[cell]) else redis.call('HDEL', KEYS[cell], field) end
-  elseif field ~= '' then
-    redis.call('HSET', KEYS[cell], field, string.sub(new, 2))
-  elseif ttl == '0' then
-    redis.call('SET', KEYS[cell], string.sub(new, 2))
-  else
-    redis.call('SET', KEYS[cell], string.sub(new, 2), 'PX', ttl)
-  end
+  write(KEYS[cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
 end
 if holder then redis.call('DEL', KEYS[1]) end
 return {1}
+"
+    ))
+});
+
+/// R2: writes the cells whatever they hold. `KEYS` are the cells, without a lease.
+/// `ARGV`: field, new value and time to live of each cell, as above.
+///
+/// A transaction would do the same on one server. A script is one command, which a Cluster can
+/// answer with `TRYAGAIN` while the two hashes move to another node.
+pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(format!(
+        "{WRITE}{}",
+        r"
+for cell = 1, #KEYS do
+  local at = cell * 3 - 2
+  write(KEYS[cell], ARGV[at], ARGV[at + 1], ARGV[at + 2])
+end
 "
     ))
 });

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use redis::AsyncCommands;
-
 use super::names::RedisNames;
 use super::{Layout, RedisStore, scripts};
 use crate::credential::{AppId, hash_form};
@@ -94,9 +92,9 @@ impl RedisStore {
                 && !dead.is_empty()
             {
                 let ids: Vec<&[u8]> = dead.iter().map(|(id, _)| id.as_slice()).collect();
-                let mut connection = self.0.connection.clone();
-                let refreshes: Vec<Option<Vec<u8>>> =
-                    self.run(connection.hmget(refresh_hash, ids)).await?;
+                let mut read = redis::cmd("HMGET");
+                read.arg(refresh_hash).arg(ids);
+                let refreshes: Vec<Option<Vec<u8>>> = self.command(&read).await?;
                 let mut alone = refreshes.iter().map(Option::is_none);
                 dead.retain(|_| alone.next().unwrap_or(false));
             }
@@ -105,8 +103,7 @@ impl RedisStore {
                 for (id, value) in &dead {
                     call.arg(id).arg(value);
                 }
-                let mut connection = self.0.connection.clone();
-                swept.removed += self.run(call.invoke_async::<u64>(&mut connection)).await?;
+                swept.removed += self.script::<u64>(&call).await?;
             }
             cursor = next;
             if cursor == 0 {

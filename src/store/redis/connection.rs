@@ -1,0 +1,94 @@
+//! The one connection that all tasks share, and connections of their own for messages.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, PubSub};
+use redis::{
+    Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, RedisFuture, RedisResult, Value,
+};
+
+/// How every task speaks with Redis. It comes back by itself when Redis does; clones share it.
+#[derive(Clone)]
+pub(super) struct Connection {
+    link: Link,
+    client: Client,
+    timeout: Duration,
+}
+
+/// By topology.
+#[derive(Clone)]
+enum Link {
+    /// One server.
+    Single(ConnectionManager),
+}
+
+impl Connection {
+    /// Connects, and asks for a sign of life. Every answer is waited for at most `timeout`.
+    pub(super) async fn open(
+        info: ConnectionInfo,
+        protocol: ProtocolVersion,
+        timeout: Duration,
+    ) -> RedisResult<Self> {
+        // RESP3 lets the manager hear a disconnect at once: under RESP2 the next command fails.
+        let settings = info.redis_settings().clone().set_protocol(protocol);
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout))
+            // Few and short tries: after them the next command starts over, so that Redis is
+            // found again within seconds of its return.
+            .set_number_of_retries(2)
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_millis(300));
+        let manager = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let mut connection = Self {
+            link: Link::Single(manager),
+            client,
+            timeout,
+        };
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// A connection of its own that subscribes: to the server, to the present primary of a
+    /// Sentinel group, or to a node of a Cluster, which hears what is published on any other.
+    ///
+    /// It ends when that server goes away or stops being the primary, and its stream of messages
+    /// with it; whoever listens asks for another one then, and takes what it knew for outdated.
+    #[allow(
+        dead_code,
+        reason = "for who tells the caches of other processes what is new"
+    )]
+    pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
+        let client = self.client.clone();
+        tokio::time::timeout(self.timeout, client.get_async_pubsub())
+            .await
+            .unwrap_or_else(|_| {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                Err(late.into())
+            })
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match &mut self.link {
+            Link::Single(manager) => manager.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match &mut self.link {
+            Link::Single(manager) => manager.req_packed_commands(commands, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
+    }
+}
