@@ -33,6 +33,7 @@ impl IntoResponse for MissingUser {
             Missing::User(answer) => answer,
             Missing::Layer => {
                 tracing::error!(
+                    target: "tower_wechat::layer",
                     "a handler takes a WechatUser, but no WechatLayer lies around its route"
                 );
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -77,6 +78,7 @@ impl IntoResponse for MissingAccount {
             Some(error) => error.into_response(),
             None => {
                 tracing::error!(
+                    target: "tower_wechat::layer",
                     "a handler takes the account's token or a JsConfig, but no WechatLayer with \
                      an account lies around its route"
                 );

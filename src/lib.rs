@@ -97,6 +97,8 @@ mod credential;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+pub mod guide;
+mod health;
 mod identity;
 pub mod jssdk;
 mod keeper;
@@ -125,6 +127,7 @@ pub use error::{Error, ErrorKind, TokenRefusal};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use extract::{MissingAccount, MissingUser};
+pub use health::{AccountTokenHealth, Health, health};
 pub use identity::{
     CookieKeys, ExtensionIdentity, Identified, Identify, Identity, NoIdentity, RequestHead,
     SessionCookie, TrustedHeader,

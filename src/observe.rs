@@ -1,25 +1,30 @@
-//! Counters and histograms for operators, through the `metrics` facade.
+//! Counters, gauges and histograms for operators, through the `metrics` facade.
 //!
-//! Without the feature `metrics` everything here is empty and costs nothing.
-//!
-//! | name | kind | labels |
-//! |---|---|---|
-//! | `wechat_requests_total` | counter | `outcome`: `cache`, `store`, `stale`, `login`, `rejected` |
-//! | `wechat_renewals_total` | counter | `kind`, `result`: `renewed`, `dead`, `transient`, `operator` |
-//! | `wechat_store_seconds` | histogram | `result`: `ok`, `failed` |
-//! | `wechat_api_seconds` | histogram | `path`, `result`: `ok`, `errcode`, `failed` |
-//! | `wechat_cached_credentials` | gauge | `kind` |
+//! Without the feature `metrics` everything here is empty and costs nothing. What each metric means
+//! and what to do about it is told in `guide/observability.md`; tests compare the two.
 
 use std::time::Duration;
+
+use tracing::Span;
+
+use crate::clock::Timestamp;
+use crate::credential::AppId;
+
+/// How many paths of WeChat's API have a label of their own. The crate's calls take eight; an
+/// application may call any path, and whatever it does, labels stay few.
+#[cfg(feature = "metrics")]
+const PATHS: usize = 64;
 
 /// How a request was answered, as far as the layer is concerned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Outcome {
     /// The token was in memory.
     Cache,
-    /// The store had to be asked, and WeChat where the token had expired.
+    /// The store had to be asked.
     Store,
-    /// As `Store`, and the token is past its renewal point.
+    /// The request waited for WeChat to grant a new token.
+    Renewed,
+    /// The token is past its renewal point, and was used all the same.
     Stale,
     /// Nobody, or without a usable token.
     Login,
@@ -31,14 +36,14 @@ pub(crate) enum Outcome {
 #[derive(Clone)]
 pub(crate) struct Requests {
     #[cfg(feature = "metrics")]
-    counters: [metrics::Counter; 5],
+    counters: [metrics::Counter; 6],
 }
 
 impl Requests {
     pub(crate) fn new() -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            counters: ["cache", "store", "stale", "login", "rejected"]
+            counters: ["cache", "store", "renewed", "stale", "login", "rejected"]
                 .map(|outcome| metrics::counter!("wechat_requests_total", "outcome" => outcome)),
         }
     }
@@ -57,10 +62,83 @@ impl std::fmt::Debug for Requests {
     }
 }
 
+/// Tells the recorder what each metric is, as often as an engine is made: a recorder may have been
+/// installed since the last time.
+pub(crate) fn describe() {
+    #[cfg(feature = "metrics")]
+    {
+        use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+        describe_counter!(
+            "wechat_requests_total",
+            Unit::Count,
+            "Requests that the layer has seen, by where their user's token came from"
+        );
+        describe_counter!(
+            "wechat_renewals_total",
+            Unit::Count,
+            "Renewals of credentials that this process has finished, by result"
+        );
+        describe_counter!(
+            "wechat_logins_begun_total",
+            Unit::Count,
+            "Browsers that were sent to WeChat's authorize page"
+        );
+        describe_counter!(
+            "wechat_logins_total",
+            Unit::Count,
+            "Logins that came to an end in this process, by result"
+        );
+        describe_histogram!(
+            "wechat_store_seconds",
+            Unit::Seconds,
+            "How long exchanges with Redis took"
+        );
+        describe_gauge!(
+            "wechat_store_up",
+            Unit::Count,
+            "1 while Redis answers, 0 while it is away"
+        );
+        describe_histogram!(
+            "wechat_api_seconds",
+            Unit::Seconds,
+            "How long calls of WeChat's API took"
+        );
+        describe_gauge!(
+            "wechat_cached_credentials",
+            Unit::Count,
+            "Credentials that this process holds in memory"
+        );
+        describe_gauge!(
+            "wechat_credential_expires_timestamp_seconds",
+            Unit::Seconds,
+            "When the account's own credential dies, in seconds since the Unix epoch"
+        );
+        describe_gauge!(
+            "wechat_resting_until_timestamp_seconds",
+            Unit::Seconds,
+            "Until when WeChat is not asked for credentials of this account, because it refuses \
+             it; 0 where it does not"
+        );
+    }
+}
+
+/// How a renewal ended, for the counter and for the span around it.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn renewal(kind: &'static str, result: &'static str) {
+    Span::current().record("result", result);
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_renewals_total", "kind" => kind, "result" => result).increment(1);
+}
+
+pub(crate) fn login_begun() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("wechat_logins_begun_total").increment(1);
+}
+
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn login(result: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("wechat_logins_total", "result" => result).increment(1);
 }
 
 #[cfg(feature = "redis")]
@@ -73,15 +151,77 @@ pub(crate) fn store_call(took: Duration, ok: bool) {
     }
 }
 
+/// Whether Redis answers. `address` holds no password.
+#[cfg(feature = "redis")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn store_up(address: &str, up: bool) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!("wechat_store_up", "address" => address.to_owned())
+        .set(f64::from(u8::from(up)));
+}
+
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn api_call(path: &str, result: &'static str, took: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("wechat_api_seconds", "path" => path.to_owned(), "result" => result)
+    metrics::histogram!("wechat_api_seconds", "path" => labelled(path), "result" => result)
         .record(took.as_secs_f64());
+}
+
+/// The path, or `other` once there are many.
+#[cfg(feature = "metrics")]
+fn labelled(path: &str) -> String {
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
+
+    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !seen.contains(path) {
+        if seen.len() >= PATHS {
+            return "other".to_owned();
+        }
+        seen.insert(path.to_owned());
+    }
+    path.to_owned()
 }
 
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn cached(kind: &'static str, count: usize) {
     #[cfg(feature = "metrics")]
     metrics::gauge!("wechat_cached_credentials", "kind" => kind).set(count as f64);
+}
+
+/// When one of the account's own credentials dies.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn expires(app: &AppId, kind: &'static str, at: Timestamp) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(
+        "wechat_credential_expires_timestamp_seconds",
+        "app" => app.as_str().to_owned(), "kind" => kind
+    )
+    .set(at.as_millis() as f64 / 1_000.0);
+}
+
+/// Until when an account rests; the epoch where it does not.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn rests(app: &AppId, kind: &'static str, until: Timestamp) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(
+        "wechat_resting_until_timestamp_seconds",
+        "app" => app.as_str().to_owned(), "kind" => kind
+    )
+    .set(until.as_millis() as f64 / 1_000.0);
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_few_whatever_an_application_calls() {
+        let labels: std::collections::BTreeSet<_> = (0..1_000)
+            .map(|number| labelled(&format!("cgi-bin/card/{number}")))
+            .collect();
+        assert!(labels.len() <= PATHS + 1, "{}", labels.len());
+        assert!(labels.contains("other"));
+    }
 }

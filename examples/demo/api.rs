@@ -9,10 +9,11 @@ use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    Error, ErrorKind, Language, Login, Scope, Tickets, UserInfo, UserToken, UserTokens, WechatUser,
+    Error, ErrorKind, Health, Language, Login, Scope, Tickets, UserInfo, UserToken, UserTokens,
+    WechatUser, health,
 };
 
 #[derive(Clone)]
@@ -107,19 +108,11 @@ pub async fn logout(
 
 /// 503 where the store is away: without it nobody new can be served. A missing account token is
 /// told, but takes no process out of service: users' tokens do without it.
-pub async fn health(extract::State(state): extract::State<State>) -> (StatusCode, Json<Value>) {
-    let account_token = match state.tickets.accounts().cached() {
-        Some(_) => "alive",
-        None => "unavailable",
+pub async fn healthz(extract::State(state): extract::State<State>) -> (StatusCode, Json<Health>) {
+    let health = health(&state.users, Some(state.tickets.accounts())).await;
+    let status = match health.is_ready() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let (status, word, store) = match state.users.health().await {
-        Ok(()) => (StatusCode::OK, "ok", "ok"),
-        Err(error) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            error.kind().code(),
-        ),
-    };
-    let body = json!({"status": word, "store": store, "account_token": account_token});
-    (status, Json(body))
+    (status, Json(health))
 }

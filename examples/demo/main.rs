@@ -28,6 +28,11 @@ use settings::Settings;
 /// How long requests that run at the end are waited for, and then renewals.
 const PATIENCE: Duration = Duration::from_secs(9);
 
+/// The histograms' buckets: from a Redis beside us to a WeChat that keeps us waiting.
+const SECONDS: [f64; 12] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
 #[tokio::main]
 async fn main() {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
@@ -43,7 +48,10 @@ async fn main() {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let metrics = PrometheusBuilder::new().install_recorder()?;
+    // Without buckets histograms become summaries, which cannot be added up over processes.
+    let metrics = PrometheusBuilder::new()
+        .set_buckets(&SECONDS)?
+        .install_recorder()?;
     // Histograms grow until somebody scrapes them, or this drains them.
     let samples = metrics.clone();
     let upkeep = tokio::spawn(async move {
@@ -75,7 +83,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/wechat/{*path}", any(nowhere))
         .layer(layer);
     let app = Router::new()
-        .route("/healthz", get(api::health))
+        .route("/healthz", get(api::healthz))
         .route("/metrics", get(async move || metrics.render()))
         .merge(with_user)
         .with_state(api::State {

@@ -68,7 +68,7 @@ impl Limit {
                     Ok(false) => return Err(self.apart),
                     Err(error) => {
                         let (app, limit) = (&self.app, self.name);
-                        tracing::debug!(%app, limit, %error, "counted by this process alone");
+                        tracing::debug!(target: "tower_wechat::account", %app, limit, %error, "counted by this process alone");
                     }
                 }
             }

@@ -193,6 +193,13 @@ impl AccountTokens {
         self.0.keeper.cached(ACCOUNT).map(|held| self.token(held))
     }
 
+    /// How long the token that this process holds has to live; `None` where it holds none that is
+    /// alive. Never waits.
+    pub(crate) fn alive_for(&self) -> Option<Duration> {
+        let held = self.0.keeper.alive(ACCOUNT)?;
+        Some(self.token(held).expires_in())
+    }
+
     /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
     /// answers with the current token.
     ///

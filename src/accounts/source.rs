@@ -81,6 +81,7 @@ impl WechatSource {
             return Ok(grant);
         }
         tracing::warn!(
+            target: "tower_wechat::account",
             app = %self.wechat.app_id(), token = %grant.access_token.fingerprint(),
             "WeChat repeats a token that it refuses; a new one is forced"
         );
@@ -88,7 +89,7 @@ impl WechatSource {
             Ok(grant) => Ok(grant),
             // The normal mode works: no reason to let the account rest.
             Err(error) if error.kind() == ErrorKind::WechatConfig => {
-                tracing::warn!(app = %self.wechat.app_id(), %error, "WeChat forces no new token");
+                tracing::warn!(target: "tower_wechat::account", app = %self.wechat.app_id(), %error, "WeChat forces no new token");
                 Ok(grant)
             }
             // It may have been done although the answer was lost; the normal mode will tell.

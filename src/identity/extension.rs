@@ -60,6 +60,7 @@ where
         let Some(extension) = head.extensions.get::<T>() else {
             if !self.missing_told.swap(true, Ordering::Relaxed) {
                 tracing::error!(
+                    target: "tower_wechat::layer",
                     extension = std::any::type_name::<T>(),
                     "a request came without the extension that names its user; \
                      put the layer that sets it outside of WechatLayer"

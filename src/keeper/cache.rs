@@ -32,6 +32,8 @@ pub(crate) struct Credential {
     /// clock that is set back.
     since: Timestamp,
     until: Timestamp,
+    /// WeChat has granted it to this process, as opposed to what was read from the store.
+    renewed: bool,
 }
 
 impl Credential {
@@ -50,7 +52,19 @@ impl Credential {
             details,
             since,
             until,
+            renewed: false,
         }
+    }
+
+    /// The same, granted by WeChat a moment ago.
+    pub(super) fn renewed(mut self) -> Self {
+        self.renewed = true;
+        self
+    }
+
+    /// Whether whoever waited for it waited for WeChat.
+    pub(crate) fn was_renewed(&self) -> bool {
+        self.renewed
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -8,7 +8,6 @@ use super::Held;
 use super::renewal::{Course, FIRST_REST, LONGEST_REST};
 use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
-use crate::observe;
 use crate::store::{Commit, Stored};
 
 /// R3: how long a pair that WeChat has granted is offered to a store that does not answer.
@@ -30,11 +29,12 @@ impl Course<'_> {
     /// it until the store has it or has something newer.
     pub(super) async fn commit(&self, stored: &Stored, record: &Record) -> After {
         let inner = self.inner;
-        let Some(held) = inner.hold(self.id, record) else {
+        let Some(held) = inner.credential(self.id, record) else {
             let message = "WeChat's answer held no token";
             self.release().await;
             return After::Landed(Err(Error::new(ErrorKind::WechatUnavailable, message)));
         };
+        let held = Held::new(held.renewed());
         let give_up = Instant::now() + COMMIT_PATIENCE;
         let (mut rest, mut told) = (FIRST_REST, false);
         loop {
@@ -46,12 +46,12 @@ impl Course<'_> {
             match commit {
                 Ok(Commit::Done) => {
                     inner.cache.settle(self.id, Some(&held), self.now(), &fence);
-                    observe::cached(inner.kind.as_str(), inner.cache.len());
+                    inner.observe(&held);
                     self.note_if_nothing_new(&held);
                     return After::Landed(Ok(held));
                 }
                 Ok(Commit::Changed(newer)) => {
-                    tracing::debug!(app = %inner.app, user = ?self.id, "something newer is stored; it stays");
+                    tracing::debug!(target: "tower_wechat::renewal", app = %inner.app, user = ?self.id, "something newer is stored; it stays");
                     inner.cache.forget(self.id);
                     return After::Changed(newer);
                 }
@@ -64,7 +64,7 @@ impl Course<'_> {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(app = %inner.app, user = ?self.id, %error, "the new token is not stored yet");
+                        tracing::warn!(target: "tower_wechat::renewal", app = %inner.app, user = ?self.id, %error, "the new token is not stored yet");
                     }
                     inner.cache.settle(self.id, Some(&held), self.now(), &fence);
                     self.serve(&held);
@@ -72,6 +72,7 @@ impl Course<'_> {
             }
             if Instant::now() >= give_up {
                 tracing::error!(
+                    target: "tower_wechat::renewal",
                     app = %inner.app, user = ?self.id,
                     "a renewed token could not be stored within {COMMIT_PATIENCE:?}; \
                      the user may have to log in again"
@@ -112,7 +113,7 @@ impl Course<'_> {
             // Whoever holds the lease will find the same and delete it.
             Ok(Commit::LeaseLost) => After::Landed(Err(error)),
             Err(store) => {
-                tracing::warn!(app = %inner.app, user = ?self.id, error = %store, "a dead pair could not be deleted");
+                tracing::warn!(target: "tower_wechat::renewal", app = %inner.app, user = ?self.id, error = %store, "a dead pair could not be deleted");
                 After::Landed(Err(error))
             }
         }
@@ -120,7 +121,7 @@ impl Course<'_> {
 
     pub(super) async fn release(&self) {
         if let Err(error) = self.inner.store.release(&self.slot, &self.owner).await {
-            tracing::debug!(app = %self.inner.app, %error, "a lease is left to run out");
+            tracing::debug!(target: "tower_wechat::renewal", app = %self.inner.app, %error, "a lease is left to run out");
         }
     }
 }

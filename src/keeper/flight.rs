@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::{Held, Inner, renewal};
 use crate::clock::Clock;
@@ -140,11 +141,13 @@ impl Flights {
             number: flight.number,
         };
         let need = need.clone();
-        inner.tasks.spawn(async move {
+        let course = async move {
             let outcome = renewal::fly(&landing.inner, &landing.id, &need, owner, &sender).await;
             drop(landing);
             sender.send_replace(Stage::Landed(outcome));
-        });
+        };
+        // In a trace the flight lies under the request that began it.
+        inner.tasks.spawn(course.in_current_span());
         flight
     }
 

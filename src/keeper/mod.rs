@@ -42,6 +42,7 @@ use self::trouble::Troubles;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
+use crate::observe;
 use crate::store::{BoxFuture, Kind, LeaseOwner, Name, Slot, Store};
 
 /// Where new credentials come from.
@@ -152,6 +153,7 @@ impl Keeper {
         store: Arc<dyn Store>,
         source: Box<dyn Source>,
     ) -> Self {
+        observe::describe();
         Self(Arc::new(Inner {
             app,
             kind,
@@ -295,6 +297,11 @@ impl Keeper {
         tokio::time::timeout(patience, self.0.tasks.wait())
             .await
             .is_ok()
+    }
+
+    /// The credential, if this process holds one that is alive, believed or not. Never waits.
+    pub(crate) fn alive(&self, id: &str) -> Option<Held> {
+        self.0.cache.leftover(id, self.0.clock.now())
     }
 
     /// How many credentials the cache holds.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::{Instrument, Span, field};
 
 use super::cache::{Credential, Fence};
 use super::commit::After;
@@ -117,7 +118,7 @@ impl Course<'_> {
         match (loaded, self.alive(leftover)) {
             (Ok(stored), _) => Ok(Loaded::FromStore(stored)),
             (Err(error), Some(held)) => {
-                tracing::debug!(app = %self.inner.app, %error, "served a token although the store is away");
+                tracing::debug!(target: "tower_wechat::renewal", app = %self.inner.app, %error, "served a token although the store is away");
                 Ok(Loaded::StoreAway(held))
             }
             (Err(error), None) => Err(error),
@@ -147,10 +148,12 @@ impl Course<'_> {
                     .store
                     .claim(&self.slot, &stored.witness, &self.owner, settings.lease);
             match claim.await {
-                Ok(Claim::Granted) => match self.renew(&stored, usable).await {
-                    After::Landed(outcome) => return outcome,
-                    After::Changed(newer) => stored = newer,
-                },
+                Ok(Claim::Granted) => {
+                    match self.renew(&stored, usable).instrument(self.span()).await {
+                        After::Landed(outcome) => return outcome,
+                        After::Changed(newer) => stored = newer,
+                    }
+                }
                 Ok(Claim::Changed(newer)) => stored = newer,
                 // Somebody else renews it. Who has something to serve need not watch.
                 Ok(Claim::Held) => match usable {
@@ -187,7 +190,7 @@ impl Course<'_> {
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = usable.as_ref().filter(|_| !lost) {
             self.inner.cache.remember(held.clone(), &self.fence);
-            observe::cached(self.inner.kind.as_str(), self.inner.cache.len());
+            self.inner.observe(held);
             if !self.inner.is_due(held, now) {
                 return Next::Land(Ok(held.clone()));
             }
@@ -211,6 +214,18 @@ impl Course<'_> {
         Next::Renew(usable)
     }
 
+    /// The span around a renewal.
+    fn span(&self) -> Span {
+        tracing::info_span!(
+            target: "tower_wechat::renewal",
+            "wechat.renew",
+            app = %self.inner.app,
+            kind = self.inner.kind.as_str(),
+            user = ?self.id,
+            result = field::Empty,
+        )
+    }
+
     /// Asks for a new credential, under the lease, and commits what comes.
     async fn renew(&self, stored: &Stored, usable: Option<Held>) -> After {
         let started = Instant::now();
@@ -222,34 +237,36 @@ impl Course<'_> {
             }
         };
         let (app, kind) = (&self.inner.app, self.inner.kind.as_str());
-        let millis = started.elapsed().as_millis() as u64;
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match outcome {
             Ok(record) => {
                 observe::renewal(kind, "renewed");
-                tracing::debug!(%app, kind, user = ?self.id, millis, "renewed");
+                tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, "renewed");
                 self.granted();
                 self.commit(stored, &record).await
             }
             Err(Failure::Dead(error)) => {
                 observe::renewal(kind, "dead");
-                tracing::info!(%app, kind, user = ?self.id, millis, %error, "the refresh token is dead");
+                tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the refresh token is dead");
                 self.delete(stored, error).await
             }
             Err(Failure::Transient(error)) => {
                 observe::renewal(kind, "transient");
                 // What only the operator can mend is told by whoever met it first.
                 if error.kind() == ErrorKind::WechatConfig {
-                    tracing::debug!(%app, kind, user = ?self.id, millis, %error, "not renewed");
+                    tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "not renewed");
                 } else {
-                    tracing::warn!(%app, kind, user = ?self.id, millis, %error, "the renewal failed for now");
+                    tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the renewal failed for now");
                 }
                 self.release().await;
                 After::Landed(self.alive(usable).ok_or(error))
             }
             Err(Failure::Operator(error)) => {
                 observe::renewal(kind, "operator");
-                if self.inner.troubles.cool_down(&error, self.now()) {
-                    tracing::error!(%app, kind, %error, "WeChat refuses this account; the operator must act");
+                let (told, until) = self.inner.troubles.cool_down(&error, self.now());
+                observe::rests(app, kind, until);
+                if !told {
+                    tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
                 self.release().await;
                 After::Landed(self.alive(usable).ok_or(error))
@@ -280,7 +297,7 @@ impl Course<'_> {
                     None => ControlFlow::Continue(Err(Failure::Transient(error))),
                 };
             }
-            tracing::debug!(app = %self.inner.app, user = ?self.id, %error, ?wait, "trying once more");
+            tracing::debug!(target: "tower_wechat::renewal", app = %self.inner.app, user = ?self.id, %error, ?wait, "trying once more");
             tokio::time::sleep(wait).await;
             if let Some(newer) = self.overtaken(stored).await {
                 return ControlFlow::Break(newer);
@@ -300,7 +317,9 @@ impl Course<'_> {
 
     fn granted(&self) {
         if self.inner.troubles.granted() {
-            tracing::info!(app = %self.inner.app, "WeChat accepts this account again");
+            let (app, kind) = (&self.inner.app, self.inner.kind.as_str());
+            observe::rests(app, kind, Timestamp::from_millis(0));
+            tracing::info!(target: "tower_wechat::renewal", app = %self.inner.app, "WeChat accepts this account again");
         }
     }
 }
@@ -322,6 +341,10 @@ impl Inner {
 
     /// Makes of a record what requests are served with.
     pub(super) fn hold(&self, id: &str, record: &Record) -> Option<Held> {
+        self.credential(id, record).map(Held::new)
+    }
+
+    pub(super) fn credential(&self, id: &str, record: &Record) -> Option<Credential> {
         let token = record.token.as_ref()?;
         let now = self.clock.now();
         let due = self.renewal_starts_at(&token.secret, token.lifetime);
@@ -332,7 +355,21 @@ impl Inner {
                 .min(token.lifetime.expires_at())
         };
         let (secret, details) = (token.secret.clone(), record.details.clone());
-        let held = Credential::new(id, secret, token.lifetime, details, now..until);
-        Some(Held::new(held))
+        Some(Credential::new(
+            id,
+            secret,
+            token.lifetime,
+            details,
+            now..until,
+        ))
+    }
+
+    /// Tells the operator what this process holds.
+    pub(super) fn observe(&self, held: &Credential) {
+        let kind = self.kind.as_str();
+        observe::cached(kind, self.cache.len());
+        if self.kind.is_accounts_own() {
+            observe::expires(&self.app, kind, held.lifetime().expires_at());
+        }
     }
 }

@@ -106,9 +106,9 @@ impl Troubles {
         self.credentials.remove(id);
     }
 
-    /// Rests the account. Answers whether the operator has to be told: once for each errcode that
-    /// follows another, not with every request.
-    pub(super) fn cool_down(&self, error: &Error, now: Timestamp) -> bool {
+    /// Rests the account. Answers whether the operator has been told, which is done once for each
+    /// errcode that follows another and not with every request, and until when it rests.
+    pub(super) fn cool_down(&self, error: &Error, now: Timestamp) -> (bool, Timestamp) {
         let wait = COOL_DOWN.max(error.retry_after().unwrap_or_default());
         let mut account = self.account();
         let told = account.as_ref().is_some_and(|trouble| {
@@ -120,7 +120,7 @@ impl Troubles {
             until: now.after(wait),
             error: error.clone(),
         });
-        !told
+        (told, now.after(wait))
     }
 
     /// Ends the account's rest: WeChat has granted something again.
@@ -162,9 +162,17 @@ mod tests {
     fn the_operator_is_told_once_for_each_cause() {
         let troubles = Troubles::default();
         let now = Timestamp::from_millis(0);
-        assert!(troubles.cool_down(&error(40125), now));
-        assert!(!troubles.cool_down(&error(40125), now.after(Duration::from_secs(31))));
-        assert!(troubles.cool_down(&error(40164), now.after(Duration::from_secs(62))));
+        assert!(!troubles.cool_down(&error(40125), now).0);
+        assert!(
+            troubles
+                .cool_down(&error(40125), now.after(Duration::from_secs(31)))
+                .0
+        );
+        assert!(
+            !troubles
+                .cool_down(&error(40164), now.after(Duration::from_secs(62)))
+                .0
+        );
         assert!(
             troubles
                 .active("anybody", now.after(Duration::from_secs(91)))

@@ -222,10 +222,10 @@ where
                 }
                 let now = shared.users.clock().now();
                 let stale = token.lifetime().freshness(now) != Freshness::Fresh;
-                shared.requests.count(if stale {
-                    Outcome::Stale
-                } else {
-                    Outcome::Store
+                shared.requests.count(match (stale, token.was_renewed()) {
+                    (true, _) => Outcome::Stale,
+                    (false, true) => Outcome::Renewed,
+                    (false, false) => Outcome::Store,
                 });
                 let users = if session.snapshot {
                     shared.users.snapshots()

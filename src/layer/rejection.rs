@@ -135,7 +135,7 @@ impl Rejection {
         // Whatever is behind it is told loudly, once, where it happened; this comes with every
         // request.
         if error.kind() != ErrorKind::LoginRequired {
-            tracing::debug!(code = error.kind().code(), %error, "no usable token");
+            tracing::debug!(target: "tower_wechat::layer", code = error.kind().code(), %error, "no usable token");
         }
         let rejection = Self::new(error.kind(), error.retry_after());
         match error.kind() {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, Request, Response};
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::future::{ResponseFuture, Waiting};
 use super::rejection::{Reject, Rejection};
@@ -132,13 +133,20 @@ impl<S: Clone, I, R> WechatService<S, I, R> {
             &self.shared.users
         };
         let asked = users.clone();
-        let token = Box::pin(async move {
+        let span = tracing::debug_span!(
+            target: "tower_wechat::layer",
+            "wechat.resolve",
+            app = %asked.app_id(),
+            user = ?id,
+        );
+        let token = async move {
             if session.lately {
                 asked.get_after_login(&id).await
             } else {
                 asked.get_by_str(&id).await
             }
-        });
+        };
+        let token = Box::pin(token.instrument(span));
         // The instance that was polled ready is the one that must be called; a clone may not be
         // ready. So the clone stays here, for the next request.
         let clone = self.inner.clone();

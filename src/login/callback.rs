@@ -13,6 +13,7 @@ use super::state::{Attempt, BadState, Progress, seconds};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
+use crate::observe;
 use crate::store::CodeName;
 
 /// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
@@ -48,7 +49,8 @@ impl SignIn {
             }
             Err((trouble, onward)) => {
                 // Not a warning: WeChat's servers fetch callbacks without cookies every day.
-                tracing::info!(app = %self.0.users.app_id(), trouble = trouble.name(), "refused a callback");
+                tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = trouble.name(), "refused a callback");
+                observe::login(trouble.name());
                 Reply::Now(self.problem(trouble, onward))
             }
         }
@@ -228,7 +230,8 @@ impl SignIn {
     }
 
     fn too_often(&self, return_to: &ReturnTo) -> Answer {
-        tracing::warn!(app = %self.0.users.app_id(), "a browser logs in again and again");
+        tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), "a browser logs in again and again");
+        observe::login(Trouble::TooOften.name());
         let page = self.0.settings.login_url(Some(return_to), None);
         self.problem(Trouble::TooOften, Some(page))
     }

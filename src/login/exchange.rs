@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tracing::{Instrument, Span, field};
 
 use super::SnapshotPolicy;
 use super::answer::Trouble;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
+use crate::observe;
 use crate::store::{CodeClaim, CodeName, LeaseOwner};
 use crate::users::UserTokens;
 use crate::wechat::UserGrant;
@@ -90,6 +92,16 @@ impl Verdict {
         Trouble::of_exchange(error).map_or(Self::Spent, Self::Trouble)
     }
 
+    /// Its name in metrics and spans.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::SignedIn(signed_in) if signed_in.snapshot => "snapshot",
+            Self::SignedIn(_) => "signed_in",
+            Self::Spent => "spent",
+            Self::Trouble(trouble) => trouble.name(),
+        }
+    }
+
     fn lifetime(&self) -> Duration {
         match self {
             Self::Trouble(trouble) if trouble.passes() => PASSING_LIFETIME,
@@ -113,7 +125,13 @@ impl Exchange {
     /// hang up, and what WeChat grants reaches the store.
     pub(super) async fn verdict(self, wait: Duration) -> Verdict {
         let users = self.users.clone();
-        let task = users.spawn(self.run(wait));
+        let span = tracing::info_span!(
+            target: "tower_wechat::login",
+            "wechat.login",
+            app = %self.name.app,
+            result = field::Empty,
+        );
+        let task = users.spawn(self.run(wait).instrument(span));
         match tokio::time::timeout(wait, task).await {
             Ok(Ok(verdict)) => verdict,
             // It goes on, and the user's next try finds the result; or it has panicked.
@@ -136,7 +154,7 @@ impl Exchange {
                 Ok(CodeClaim::Settled(outcome)) => {
                     return match Verdict::read(&outcome) {
                         Verdict::SignedIn(other) if other.login != self.login => {
-                            tracing::warn!(app = %self.name.app, "a used code came under another login's state");
+                            tracing::warn!(target: "tower_wechat::login", app = %self.name.app, "a used code came under another login's state");
                             Verdict::Trouble(Trouble::Unknown)
                         }
                         verdict => verdict,
@@ -145,8 +163,10 @@ impl Exchange {
                 Ok(CodeClaim::Held) => {}
                 // The code is not spent: the user can try again.
                 Err(error) => {
-                    tracing::warn!(app = %self.name.app, %error, "a login could not begin");
-                    return Verdict::of(&error);
+                    tracing::warn!(target: "tower_wechat::login", app = %self.name.app, %error, "a login could not begin");
+                    let verdict = Verdict::of(&error);
+                    observe::login(verdict.name());
+                    return verdict;
                 }
             }
             if began.elapsed() >= wait {
@@ -164,13 +184,15 @@ impl Exchange {
             Err(error) => {
                 let verdict = Verdict::of(&error);
                 if error.kind() == ErrorKind::WechatConfig {
-                    tracing::error!(%app, %error, "WeChat refuses this account; the operator must act");
+                    tracing::error!(target: "tower_wechat::login", %app, %error, "WeChat refuses this account; the operator must act");
                 } else {
-                    tracing::warn!(%app, %error, "WeChat did not exchange a code");
+                    tracing::warn!(target: "tower_wechat::login", %app, %error, "WeChat did not exchange a code");
                 }
                 verdict
             }
         };
+        observe::login(verdict.name());
+        Span::current().record("result", verdict.name());
         // A success is told whoever has the right by now: it is the only one there can be.
         let owner = match verdict {
             Verdict::SignedIn(_) => None,
@@ -182,7 +204,7 @@ impl Exchange {
             .store()
             .settle_code(&self.name, owner, &text, lifetime);
         if let Err(error) = settle.await {
-            tracing::warn!(%app, %error, "the result of a login could not be told to its copies");
+            tracing::warn!(target: "tower_wechat::login", %app, %error, "the result of a login could not be told to its copies");
         }
         verdict
     }
@@ -191,11 +213,11 @@ impl Exchange {
     async fn take_in(&self, grant: &UserGrant) -> Verdict {
         let app = &self.name.app;
         let Some(Ok(user)) = grant.openid.as_deref().map(UserId::new) else {
-            tracing::warn!(%app, "WeChat exchanged a code for nobody's tokens");
+            tracing::warn!(target: "tower_wechat::login", %app, "WeChat exchanged a code for nobody's tokens");
             return Verdict::Trouble(Trouble::WechatAway);
         };
         if grant.snapshot && self.snapshots == SnapshotPolicy::Refuse {
-            tracing::info!(%app, "a snapshot page's virtual user was refused");
+            tracing::info!(target: "tower_wechat::login", %app, "a snapshot page's virtual user was refused");
             return Verdict::Trouble(Trouble::SnapshotRefused);
         }
         let users = if grant.snapshot {
@@ -207,14 +229,14 @@ impl Exchange {
         let mut rest = FIRST_REST;
         while let Err(error) = users.put(&user, grant).await {
             if error.kind() != ErrorKind::StoreUnavailable || Instant::now() >= give_up {
-                tracing::error!(%app, %error, "a login could not be stored; the user has to log in again");
+                tracing::error!(target: "tower_wechat::login", %app, %error, "a login could not be stored; the user has to log in again");
                 return Verdict::of(&error);
             }
-            tracing::warn!(%app, %error, "a login is not stored yet");
+            tracing::warn!(target: "tower_wechat::login", %app, %error, "a login is not stored yet");
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(LONGEST_REST);
         }
-        tracing::info!(%app, user = ?user.as_str(), scope = grant.scope.as_deref(), snapshot = grant.snapshot, "logged in");
+        tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = grant.scope.as_deref(), snapshot = grant.snapshot, "logged in");
         Verdict::SignedIn(SignedIn {
             user: user.as_str().to_owned(),
             snapshot: grant.snapshot,

@@ -18,6 +18,7 @@ use super::{Scope, Settings};
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::identity::{RequestHead, SessionCookie};
+use crate::observe;
 use crate::store::BoxFuture;
 use crate::users::{UserToken, UserTokens};
 
@@ -146,7 +147,7 @@ impl SignIn {
         let inner = &*self.0;
         let now = self.now();
         let Some(attempt) = inner.states.begin(scope, return_to, now) else {
-            tracing::error!("the system gives no random bytes for a login");
+            tracing::error!(target: "tower_wechat::login", "the system gives no random bytes for a login");
             return self.problem(Trouble::StoreAway, None);
         };
         let state = inner.states.text(attempt.issued);
@@ -160,10 +161,13 @@ impl SignIn {
         };
         cookies.push(self.cookie(&attempt, now));
         match HeaderValue::try_from(authorize.url()) {
-            Ok(url) => Answer {
-                outcome: Outcome::Redirect(url),
-                cookies,
-            },
+            Ok(url) => {
+                observe::login_begun();
+                Answer {
+                    outcome: Outcome::Redirect(url),
+                    cookies,
+                }
+            }
             Err(_) => self.problem(Trouble::Misconfigured, None),
         }
     }

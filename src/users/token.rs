@@ -23,6 +23,11 @@ impl UserToken {
         Self(held)
     }
 
+    /// Whether whoever waited for it waited for WeChat.
+    pub(crate) fn was_renewed(&self) -> bool {
+        self.0.was_renewed()
+    }
+
     /// The id under which the user is known to the application.
     pub fn user_id(&self) -> &str {
         self.0.id()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use percent_encoding::utf8_percent_encode;
 use reqwest::{StatusCode, Url, header};
 use tokio::time::Instant;
+use tracing::{Instrument, field};
 
 use super::builder::root_cause;
 use super::errcode::{self, Endpoint, Refused};
@@ -132,7 +133,18 @@ impl Transport {
         read: &impl Fn(&Object) -> Result<T, BadReply>,
     ) -> Result<T, Failure> {
         let started = Instant::now();
-        let answer = match tokio::time::timeout(limit, self.exchange(host, call)).await {
+        let span = tracing::info_span!(
+            target: "tower_wechat::api",
+            "wechat.call",
+            otel.kind = "client",
+            endpoint = call.path,
+            host = host.name,
+            status = field::Empty,
+            errcode = field::Empty,
+            result = field::Empty,
+        );
+        let exchange = self.exchange(host, call).instrument(span.clone());
+        let answer = match tokio::time::timeout(limit, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::Unclear(format!(
                 "did not answer within {limit:.1?}"
@@ -152,8 +164,12 @@ impl Transport {
             (Err(_), None) => "failed",
         };
         observe::api_call(call.path, outcome, started.elapsed());
+        span.record("status", status);
+        span.record("errcode", errcode);
+        span.record("result", outcome);
         // The path and never the query: that is where the secrets are.
         tracing::debug!(
+            target: "tower_wechat::api",
             endpoint = call.path,
             host = host.name,
             duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

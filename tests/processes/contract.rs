@@ -232,7 +232,7 @@ async fn metrics_count_without_names() {
 
     let page = demo.ask(Asked::get("/metrics")).await.text;
     for line in [
-        "wechat_requests_total{outcome=\"store\"} 1",
+        "wechat_requests_total{outcome=\"renewed\"} 1",
         "wechat_requests_total{outcome=\"cache\"} 2",
         "wechat_requests_total{outcome=\"login\"} 1",
         "wechat_requests_total{outcome=\"rejected\"} 1",

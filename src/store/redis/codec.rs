@@ -162,6 +162,7 @@ pub(super) fn warn_once(key: &str, slot: &Slot, value: &[u8], unreadable: Unread
     if warned.get(&hash).is_none() {
         warned.insert(hash, ());
         tracing::warn!(
+            target: "tower_wechat::store",
             app = %slot.name.app,
             kind = slot.name.kind.as_str(),
             user = ?slot.name.id,

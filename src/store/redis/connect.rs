@@ -11,6 +11,7 @@ use super::guard::{Guard, describe, server_error};
 use super::{Inner, Layout, RedisNames, RedisStore, scripts};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
+use crate::observe;
 
 /// How long a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,7 +87,7 @@ impl RedisStoreBuilder {
         let connecting = async {
             match Connection::open(info.clone(), ProtocolVersion::RESP3, self.timeout).await {
                 Err(error) if error.kind() == redis::ErrorKind::RESP3NotSupported => {
-                    tracing::info!(address, "Redis is older than 6; RESP2 is spoken with it");
+                    tracing::info!(target: "tower_wechat::store", address, "Redis is older than 6; RESP2 is spoken with it");
                     Connection::open(info, ProtocolVersion::RESP2, self.timeout).await
                 }
                 other => other,
@@ -104,6 +105,7 @@ impl RedisStoreBuilder {
             }
         };
         self.try_a_script(&mut connection, &address).await;
+        observe::store_up(&address, true);
         Ok(RedisStore(Arc::new(Inner {
             connection,
             layout: self.layout,
@@ -123,6 +125,7 @@ impl RedisStoreBuilder {
         if let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await {
             let said = describe(&error);
             tracing::error!(
+                target: "tower_wechat::store",
                 address,
                 "Redis does not let us run scripts ({said}), so no token can be renewed; \
                  let this user run +eval +evalsha"

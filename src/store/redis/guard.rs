@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use redis::{RedisError, ServerError, ServerErrorKind};
 
 use crate::error::{Error, ErrorKind};
+use crate::observe;
 
 /// After a failed command the next ones fail at once for this long. A frozen Redis would
 /// otherwise add its whole timeout to every request.
@@ -57,7 +58,8 @@ impl Guard {
         // A plain load on the way that every command takes; the store is for recoveries.
         if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
             self.paused_until.store(0, Ordering::Relaxed);
-            tracing::info!(address, "Redis answers again");
+            observe::store_up(address, true);
+            tracing::info!(target: "tower_wechat::store", address, "Redis answers again");
         }
     }
 
@@ -109,7 +111,7 @@ impl Guard {
             )
         };
         if due <= now && told(due).is_ok() {
-            tracing::error!(address, "Redis refused a command: {said}");
+            tracing::error!(target: "tower_wechat::store", address, "Redis refused a command: {said}");
         }
     }
 
@@ -119,7 +121,7 @@ impl Guard {
              choose other names for the hashes or remove that key"
         );
         if !self.wrong_type_told.swap(true, Ordering::Relaxed) {
-            tracing::error!(address, "{sentence}");
+            tracing::error!(target: "tower_wechat::store", address, "{sentence}");
         }
         unavailable(sentence)
     }
@@ -131,7 +133,9 @@ impl Guard {
             .max(1);
         self.paused_until.store(until, Ordering::Relaxed);
         if !self.down.swap(true, Ordering::Relaxed) {
+            observe::store_up(address, false);
             tracing::error!(
+                target: "tower_wechat::store",
                 address,
                 "Redis is away: {why}; cached users are served meanwhile"
             );

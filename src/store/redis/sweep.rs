@@ -65,7 +65,7 @@ impl RedisStore {
             .await?;
         self.sweep_hash(&access_hash, Some(&refresh_hash), pause, &mut swept)
             .await?;
-        tracing::info!(%app, seen = swept.seen, removed = swept.removed, "swept the hashes");
+        tracing::info!(target: "tower_wechat::store", %app, seen = swept.seen, removed = swept.removed, "swept the hashes");
         Ok(swept)
     }
 

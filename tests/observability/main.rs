@@ -1,0 +1,23 @@
+//! What an operator sees is what the guide says, and what the dashboard and the alert rules ask for
+//! is there to be found.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../login/client.rs"]
+#[allow(dead_code)]
+mod client;
+mod exposition;
+mod health;
+mod metrics;
+mod queries;
+#[path = "../support/mod.rs"]
+mod support;
+mod words;
+
+/// A file of the repository.
+fn file(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+const GUIDE: &str = "src/guide/observability.md";
