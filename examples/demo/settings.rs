@@ -154,7 +154,9 @@ impl Settings {
         };
         let login = Login::new(&public_url, keys.clone())
             .map_err(|error| format!("PUBLIC_URL: {error}"))?
-            .scope(self.scope);
+            .scope(self.scope)
+            // Who comes through a gateway is known by the gateway's id.
+            .bind_to_identity(self.trusted_header.is_some());
         let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(

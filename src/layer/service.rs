@@ -13,6 +13,7 @@ use super::future::{ResponseFuture, Waiting};
 use super::rejection::{Reject, Rejection};
 use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
+use crate::credential::UserId;
 use crate::identity::{Identified, Identify, Identity, RequestHead};
 use crate::login::{Reply, SignIn};
 use crate::observe::Outcome;
@@ -72,7 +73,15 @@ where
             && login.owns(head.asked().path())
         {
             shared.requests.count(Outcome::Login);
-            return match login.answer(&head) {
+            let named = match login.binds().then(|| shared.identity.identify(&head)) {
+                Some(Identity::User(user)) => UserId::new(user.id.into_owned()).ok(),
+                Some(Identity::Invalid(invalid)) => {
+                    let rejection = Rejection::invalid(invalid);
+                    return ResponseFuture::answered(shared.refuse(rejection, &head));
+                }
+                Some(Identity::Nobody) | None => None,
+            };
+            return match login.answer(&head, named) {
                 Reply::Now(answer) => ResponseFuture::answered(shared.respond(answer, &head)),
                 Reply::Later(answer) => {
                     ResponseFuture::signing_in(answer, request, Arc::clone(shared))

@@ -28,7 +28,7 @@ const COOKIES_KEPT: usize = 16;
 
 impl SignIn {
     /// WeChat sends the user back: `?code=…&state=…`, or the state alone where they said no.
-    pub(super) fn callback(&self, head: &RequestHead<'_>) -> Reply {
+    pub(super) fn callback(&self, head: &RequestHead<'_>, named: Option<UserId>) -> Reply {
         match self.received(head) {
             Ok(Received::Answered(answer)) => Reply::Now(answer),
             Ok(Received::Code {
@@ -44,6 +44,7 @@ impl SignIn {
                     code,
                     name,
                     login: attempt.issued.number,
+                    named,
                 };
                 Reply::Later(Box::pin(this.finish(exchange, attempt, before)))
             }

@@ -118,6 +118,8 @@ pub(super) struct Exchange {
     pub(super) name: CodeName,
     /// The number of the login.
     pub(super) login: u64,
+    /// Who logs in, where that is not for WeChat to tell.
+    pub(super) named: Option<UserId>,
 }
 
 impl Exchange {
@@ -153,8 +155,8 @@ impl Exchange {
                 Ok(CodeClaim::Granted) => return self.exchange(&owner).await,
                 Ok(CodeClaim::Settled(outcome)) => {
                     return match Verdict::read(&outcome) {
-                        Verdict::SignedIn(other) if other.login != self.login => {
-                            tracing::warn!(target: "tower_wechat::login", app = %self.name.app, "a used code came under another login's state");
+                        Verdict::SignedIn(other) if !self.is_answered_by(&other) => {
+                            tracing::warn!(target: "tower_wechat::login", app = %self.name.app, "a used code came under another login's state, or for another user");
                             Verdict::Trouble(Trouble::Unknown)
                         }
                         verdict => verdict,
@@ -175,6 +177,12 @@ impl Exchange {
             tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
             rest = (rest * 2).min(LONGEST_REST);
         }
+    }
+
+    /// Whether what came of the code came of this login, and of the same user's.
+    fn is_answered_by(&self, signed_in: &SignedIn) -> bool {
+        let named = self.named.as_ref();
+        signed_in.login == self.login && named.is_none_or(|named| named.as_str() == signed_in.user)
     }
 
     async fn exchange(&self, owner: &LeaseOwner) -> Verdict {
@@ -216,10 +224,13 @@ impl Exchange {
             tracing::warn!(target: "tower_wechat::login", %app, "WeChat exchanged a code for nobody's tokens");
             return Verdict::Trouble(Trouble::WechatAway);
         };
-        if grant.snapshot && self.snapshots == SnapshotPolicy::Refuse {
+        // Of a virtual user nothing could be found again under the name of a real one.
+        let named = self.named.as_ref();
+        if grant.snapshot && (self.snapshots == SnapshotPolicy::Refuse || named.is_some()) {
             tracing::info!(target: "tower_wechat::login", %app, "a snapshot page's virtual user was refused");
             return Verdict::Trouble(Trouble::SnapshotRefused);
         }
+        let user = named.cloned().unwrap_or(user);
         let users = if grant.snapshot {
             self.users.snapshots()
         } else {

@@ -134,6 +134,7 @@ struct Settings {
     extras: Extras,
     snapshots: SnapshotPolicy,
     lenient: bool,
+    bind: bool,
     wechat_only: bool,
     clear_fragment: bool,
     state_lifetime: Duration,
@@ -170,6 +171,7 @@ impl Login {
             extras: Extras::default(),
             snapshots: SnapshotPolicy::default(),
             lenient: false,
+            bind: false,
             wechat_only: false,
             clear_fragment: false,
             state_lifetime: STATE_LIFETIME,
@@ -218,6 +220,38 @@ impl Login {
     /// [what it risks](Self#strict-and-lenient) first. Default: no.
     pub fn lenient(mut self, lenient: bool) -> Self {
         self.0.lenient = lenient;
+        self
+    }
+
+    /// Stores what WeChat grants under the id of the user whom the layer's
+    /// [`identity`](crate::WechatLayer::identity) names at the callback, instead of under the
+    /// openid. Default: no.
+    ///
+    /// For services whose users are signed in by something else, a gateway's header or a session
+    /// of the application's, under ids of their own: such a user grants access once, and is found
+    /// by that id from then on. The openid is kept with the pair. Where the identity names nobody,
+    /// the openid counts. A snapshot page's virtual user (快照页) is refused where somebody is
+    /// named: nothing of it could be found again.
+    ///
+    /// Leave it off with a [`SessionCookie`] as the identity: the cookie of a former user would
+    /// then name whoever logs in next.
+    ///
+    /// ```
+    /// use tower_wechat::{
+    ///     CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
+    /// };
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// let layer = WechatLayer::new(users)
+    ///     .identity(TrustedHeader::new("x-user-id")?)
+    ///     .login(login.bind_to_identity(true));
+    /// # let _: WechatLayer<TrustedHeader> = layer;
+    /// # Ok(()) }
+    /// ```
+    pub fn bind_to_identity(mut self, bind: bool) -> Self {
+        self.0.bind = bind;
         self
     }
 

@@ -16,6 +16,7 @@ use super::rounds::Rounds;
 use super::state::{Attempt, States};
 use super::{Scope, Settings};
 use crate::clock::Timestamp;
+use crate::credential::UserId;
 use crate::error::ErrorKind;
 use crate::identity::{RequestHead, SessionCookie};
 use crate::observe;
@@ -68,15 +69,21 @@ impl SignIn {
         path == settings.callback_path || path == settings.login_path
     }
 
-    /// Answers a request to one of the login's own paths.
-    pub(crate) fn answer(&self, head: &RequestHead<'_>) -> Reply {
+    /// Whether logins are for the user whom the layer's identity names.
+    pub(crate) fn binds(&self) -> bool {
+        self.0.settings.bind
+    }
+
+    /// Answers a request to one of the login's own paths. `named` is whom the layer's identity
+    /// names, where that [counts](Self::binds).
+    pub(crate) fn answer(&self, head: &RequestHead<'_>, named: Option<UserId>) -> Reply {
         if *head.method != Method::GET && *head.method != Method::HEAD {
             return Reply::Now(self.problem(Trouble::BadRequest, None));
         }
         if head.asked().path() == self.0.settings.login_path {
             return Reply::Now(self.asked_for(head));
         }
-        self.callback(head)
+        self.callback(head, named)
     }
 
     /// `/wechat/login?return_to=PATH`.

@@ -1,10 +1,11 @@
 //! What users do: come, agree, reload, go back, open tabs, say no.
 
 use serde_json::json;
+use tower_wechat::simulator::SimulatedUser;
 use tower_wechat::{Policy, TrustedHeader};
 
 use crate::client::Browser;
-use crate::rig::{ALICE, EXCHANGE, Rig, pages};
+use crate::rig::{ALICE, EXCHANGE, Rig, Site, pages};
 
 #[tokio::test]
 async fn a_first_visit_ends_on_the_page_asked_for() {
@@ -212,6 +213,53 @@ async fn an_identity_that_is_set_stays_and_the_login_is_mounted() {
         gateway.fetch(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
     );
+}
+
+/// A site behind a gateway that names users in `x-user`.
+async fn behind_a_gateway(rig: &Rig) -> Site {
+    let header = TrustedHeader::new("x-user").unwrap();
+    rig.mounted(
+        |login| login.bind_to_identity(true),
+        |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_login_can_be_bound_to_whom_a_gateway_names() {
+    let rig = Rig::new().await;
+    let site = behind_a_gateway(&rig).await;
+    let page = format!("{}/me", site.url);
+    let browser = Browser::new().with_header("x-user", "employee 7");
+    let me = browser.open(&page).await.json();
+    assert_eq!(
+        (me["id"].as_str(), me["openid"].as_str()),
+        (Some("employee 7"), Some(ALICE))
+    );
+    assert_eq!(rig.exchanges(), 1);
+    // Another of the gateway's users has no part in it.
+    let colleague = Browser::new().with_header("x-user", "employee 8");
+    colleague.fetch(&page).await.is_error(401, "login_required");
+    // Nobody named: the openid counts, as without a gateway.
+    let unnamed = Browser::new();
+    let landed = unnamed.callback_of(&page).await;
+    assert_eq!(unnamed.visit(&landed).await.status, 302);
+    let openid = Browser::new().with_header("x-user", ALICE);
+    assert_eq!(openid.fetch(&page).await.json()["id"], ALICE);
+}
+
+#[tokio::test]
+async fn a_bound_login_admits_no_virtual_user_and_no_impossible_name() {
+    let rig = Rig::new().await;
+    let site = behind_a_gateway(&rig).await;
+    let page = format!("{}/me", site.url);
+    rig.sim
+        .add_user(SimulatedUser::new("oVirtual").snapshot(true));
+    let browser = Browser::new().with_header("x-user", "employee 7");
+    browser.open(&page).await.is_page(403, "请使用完整服务");
+    let nobody = Browser::new().with_header("x-user", &"x".repeat(257));
+    let callback = format!("{}/wechat/callback?code=c&state=s", site.url);
+    nobody.fetch(&callback).await.is_error(400, "bad_request");
 }
 
 #[tokio::test]

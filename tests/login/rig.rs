@@ -159,6 +159,7 @@ pub fn pages(login: Login) -> Router {
 async fn me(user: WechatUser, OriginalUri(uri): OriginalUri) -> Json<Value> {
     Json(json!({
         "id": user.id(),
+        "openid": user.openid(),
         "uri": uri.to_string(),
         "scope": user.scope(),
         "snapshot": user.is_snapshot(),
