@@ -1,0 +1,242 @@
+//! The load: keep-alive connections of HTTP/1.1, each with one request under way, driven by one
+//! thread that does as little as it can, so that the servers are what is measured.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::histogram::Histogram;
+
+/// Who has not answered by then will not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What users send, ready as bytes, and the body that must come back.
+pub struct Requests {
+    bytes: Vec<u8>,
+    spans: Vec<(Range<usize>, String)>,
+}
+
+impl Requests {
+    /// For each user the header line that names them, and their id.
+    pub fn new(named: impl Iterator<Item = (String, String)>) -> Self {
+        let mut bytes = Vec::new();
+        let spans = named.map(|(line, id)| {
+            let from = bytes.len();
+            let head = format!("GET /me HTTP/1.1\r\nhost: 127.0.0.1\r\n{line}\r\n\r\n");
+            bytes.extend_from_slice(head.as_bytes());
+            (from..bytes.len(), id)
+        });
+        let spans = spans.collect();
+        Self { bytes, spans }
+    }
+
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+}
+
+/// Who asks next.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    /// Everybody as likely as anybody.
+    Uniform,
+    /// One after the other, and again from the first.
+    InTurn,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    Time(Duration),
+    Requests(usize),
+}
+
+/// What came of a run.
+#[derive(Default)]
+pub struct Outcome {
+    /// Answers that came before the time was over.
+    pub in_time: u64,
+    /// All answers, those included that were under way when the time was over.
+    pub answers: u64,
+    /// From the first request to the last answer.
+    pub took: Duration,
+    /// Answers other than 200 with the user's id.
+    pub refused: u64,
+    /// The first of those.
+    pub example: Option<String>,
+    pub latencies: Histogram,
+}
+
+impl Outcome {
+    pub fn per_second(&self, slice: Duration) -> f64 {
+        self.in_time as f64 / slice.as_secs_f64()
+    }
+
+    /// Ends the run if a server did not do its work.
+    pub fn all_well(self, who: &str) -> Self {
+        if let Some(example) = &self.example {
+            panic!("{who}: {} answers were wrong, as\n{example}", self.refused);
+        }
+        self
+    }
+}
+
+struct Line {
+    stream: TcpStream,
+    user: usize,
+    since: Instant,
+    reply: Vec<u8>,
+}
+
+pub struct Generator {
+    poll: Poll,
+    events: Events,
+    lines: Vec<Line>,
+    random: fastrand::Rng,
+}
+
+impl Generator {
+    /// Opens the connections, in turn to each of the servers.
+    pub fn connect(servers: &[SocketAddr], connections: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut lines = Vec::with_capacity(connections);
+        for at in 0..connections {
+            let stream = std::net::TcpStream::connect(servers[at % servers.len()])?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry()
+                .register(&mut stream, Token(at), Interest::READABLE)?;
+            lines.push(Line {
+                stream,
+                user: 0,
+                since: Instant::now(),
+                reply: Vec::with_capacity(1_024),
+            });
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1_024),
+            lines,
+            random: fastrand::Rng::with_seed(7),
+        })
+    }
+
+    /// Sends requests on all connections until it is enough, and waits for the last answers.
+    pub fn run(&mut self, requests: &Requests, order: Order, until: Until) -> io::Result<Outcome> {
+        let began = Instant::now();
+        let (deadline, enough) = match until {
+            Until::Time(time) => (began + time, usize::MAX),
+            Until::Requests(enough) => (began + PATIENCE, enough),
+        };
+        let mut outcome = Outcome::default();
+        let (mut sent, mut under_way) = (0, 0);
+        for at in 0..self.lines.len().min(enough) {
+            self.send(at, requests, order, sent)?;
+            sent += 1;
+            under_way += 1;
+        }
+        while under_way > 0 {
+            self.poll.poll(&mut self.events, Some(PATIENCE))?;
+            if self.events.is_empty() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+            for at in ready {
+                if !self.receive(at)? {
+                    continue;
+                }
+                let now = Instant::now();
+                let line = &mut self.lines[at];
+                outcome.latencies.record(now - line.since);
+                outcome.answers += 1;
+                outcome.in_time += u64::from(now <= deadline);
+                if !is_right(&line.reply, &requests.spans[line.user].1) {
+                    outcome.refused += 1;
+                    let text = || String::from_utf8_lossy(&line.reply).into_owned();
+                    outcome.example.get_or_insert_with(text);
+                }
+                line.reply.clear();
+                under_way -= 1;
+                if now < deadline && sent < enough {
+                    self.send(at, requests, order, sent)?;
+                    sent += 1;
+                    under_way += 1;
+                }
+            }
+        }
+        outcome.took = began.elapsed();
+        Ok(outcome)
+    }
+
+    fn send(
+        &mut self,
+        at: usize,
+        requests: &Requests,
+        order: Order,
+        sent: usize,
+    ) -> io::Result<()> {
+        let user = match order {
+            Order::Uniform => self.random.usize(..requests.len()),
+            Order::InTurn => sent % requests.len(),
+        };
+        let line = &mut self.lines[at];
+        line.user = user;
+        line.since = Instant::now();
+        let request = &requests.bytes[requests.spans[user].0.clone()];
+        // A request of a few hundred bytes into an empty buffer.
+        match line.stream.write(request)? {
+            written if written == request.len() => Ok(()),
+            _ => Err(io::Error::other("a socket took half a request")),
+        }
+    }
+
+    /// Takes what has come, and answers whether the reply is complete.
+    fn receive(&mut self, at: usize) -> io::Result<bool> {
+        let line = &mut self.lines[at];
+        let mut buffer = [0; 4_096];
+        // A short read has emptied the socket: the next bytes are an event of their own.
+        loop {
+            match line.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::other("a server closed a connection")),
+                Ok(read) => {
+                    line.reply.extend_from_slice(&buffer[..read]);
+                    if read < buffer.len() {
+                        return Ok(is_complete(&line.reply));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(is_complete(&line.reply));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn body(reply: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = reply.windows(4).position(|four| four == b"\r\n\r\n")?;
+    Some((&reply[..end], &reply[end + 4..]))
+}
+
+fn is_complete(reply: &[u8]) -> bool {
+    let Some((head, body)) = body(reply) else {
+        return false;
+    };
+    let name = b"content-length: ";
+    let length = head
+        .split(|byte| *byte == b'\n')
+        .find(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name))
+        .and_then(|line| std::str::from_utf8(&line[name.len()..]).ok())
+        .and_then(|digits| digits.trim().parse().ok())
+        .unwrap_or(0);
+    body.len() >= length
+}
+
+fn is_right(reply: &[u8], id: &str) -> bool {
+    reply.starts_with(b"HTTP/1.1 200") && reply.ends_with(id.as_bytes())
+}

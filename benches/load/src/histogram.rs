@@ -1,0 +1,85 @@
+//! Latencies, counted in classes of about one percent.
+
+use std::time::Duration;
+
+/// Classes for each doubling.
+const STEPS: usize = 64;
+const DOUBLINGS: usize = 36;
+
+#[derive(Clone)]
+pub struct Histogram {
+    counts: Vec<u64>,
+    longest: Duration,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            counts: vec![0; STEPS * DOUBLINGS],
+            longest: Duration::ZERO,
+        }
+    }
+}
+
+impl Histogram {
+    pub fn record(&mut self, took: Duration) {
+        self.longest = self.longest.max(took);
+        self.counts[class(took.as_nanos() as u64)] += 1;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.longest = self.longest.max(other.longest);
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// The time that this part of all stayed within.
+    pub fn quantile(&self, part: f64) -> Duration {
+        let wanted = (self.counts.iter().sum::<u64>() as f64 * part).ceil() as u64;
+        let mut seen = 0;
+        for (class, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= wanted && seen > 0 {
+                return Duration::from_nanos(middle(class)).min(self.longest);
+            }
+        }
+        Duration::ZERO
+    }
+}
+
+fn class(nanos: u64) -> usize {
+    let nanos = nanos.max(STEPS as u64);
+    let doubling = nanos.ilog2() as usize - STEPS.ilog2() as usize;
+    let step = (nanos >> doubling) as usize - STEPS;
+    (doubling * STEPS + step).min(STEPS * DOUBLINGS - 1)
+}
+
+fn middle(class: usize) -> u64 {
+    let (doubling, step) = (class / STEPS, class % STEPS);
+    let from = ((STEPS + step) as u64) << doubling;
+    from + (1 << doubling) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_right_to_a_few_percent() {
+        let mut histogram = Histogram::default();
+        for micros in 1..=1_000 {
+            histogram.record(Duration::from_micros(micros));
+        }
+        for part in [0.1, 0.5, 0.9, 0.99] {
+            let found = histogram.quantile(part).as_nanos() as f64;
+            let exact = part * 1e6;
+            assert!((found / exact - 1.0).abs() < 0.02, "{part}: {found}");
+        }
+        assert_eq!(histogram.longest(), Duration::from_millis(1));
+    }
+}

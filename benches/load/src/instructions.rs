@@ -1,0 +1,80 @@
+//! Instructions of a server's process for each request, counted by valgrind's callgrind: the
+//! figure that nothing else on the machine disturbs.
+//!
+//! Each contender runs twice, with few requests and with many, on one connection and one worker
+//! thread; the difference is the requests'. Valgrind hides the processor's SHA instructions, so
+//! what computes an HMAC is overstated.
+
+use std::path::Path;
+
+use crate::contender::Contender;
+use crate::generator::{Generator, Order, Until};
+use crate::population;
+use crate::processes::{Redis, Server};
+
+const USERS: usize = 100;
+
+pub struct Plan {
+    pub few: usize,
+    pub many: usize,
+}
+
+/// None where there is no valgrind.
+pub fn measure(redis: &Redis, plan: &Plan) -> Option<Vec<(Contender, f64)>> {
+    let asked = std::process::Command::new("valgrind")
+        .arg("--version")
+        .output();
+    if asked.is_err() {
+        eprintln!(
+            "no valgrind: instructions are not counted; `apt-get install valgrind` brings it"
+        );
+        return None;
+    }
+    let next = std::sync::Mutex::new(Contender::ALL.into_iter());
+    let counted = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..crate::machine::cores() {
+            scope.spawn(|| {
+                while let Some(contender) = { next.lock().expect("a list").next() } {
+                    eprintln!("instructions: {contender}");
+                    let few = total(redis, contender, plan.few);
+                    let many = total(redis, contender, plan.many);
+                    let each = (many - few) / (plan.many - plan.few) as f64;
+                    counted.lock().expect("a list").push((contender, each));
+                }
+            });
+        }
+    });
+    Some(counted.into_inner().expect("a list"))
+}
+
+/// All instructions of a server that starts, answers so many requests, and ends.
+fn total(redis: &Redis, contender: Contender, requests: usize) -> f64 {
+    let file = std::env::temp_dir().join(format!(
+        "tower-wechat-load-{}-{contender}.callgrind",
+        std::process::id()
+    ));
+    let out = format!("--callgrind-out-file={}", file.display());
+    let watcher = ["valgrind", "--quiet", "--tool=callgrind", &out].map(str::to_owned);
+    let one_worker = [("TOKIO_WORKER_THREADS", "1")];
+    let server = Server::under(&watcher, contender, redis, &one_worker);
+    let users = population::requests(contender.naming(), USERS);
+    let mut generator = Generator::connect(&[server.address], 1).expect("a connection");
+    generator
+        .run(&users, Order::InTurn, Until::Requests(requests))
+        .unwrap_or_else(|error| panic!("{contender} under valgrind: {error}"))
+        .all_well(contender.name());
+    server.finish();
+    let total = read_total(&file);
+    let _ = std::fs::remove_file(&file);
+    total.unwrap_or_else(|| panic!("{contender}: valgrind left no count"))
+}
+
+fn read_total(file: &Path) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("totals: "));
+    line?.trim().parse().ok()
+}

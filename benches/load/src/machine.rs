@@ -1,0 +1,108 @@
+//! What the machine is, and what else it does.
+
+use std::fs;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Linux tells programs the time of processes in hundredths of a second, on every architecture.
+pub const TICKS_PER_SECOND: f64 = 100.0;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Machine {
+    pub processor: String,
+    pub cores: usize,
+    pub kernel: String,
+    pub rust: String,
+    pub redis: String,
+    /// None: no valgrind, and no counts of instructions.
+    pub valgrind: Option<String>,
+}
+
+impl Machine {
+    pub fn this(redis: &str) -> Self {
+        Self {
+            processor: processor(),
+            cores: cores(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
+            rust: second_word("rustc").unwrap_or_else(|| "unknown".into()),
+            redis: redis.to_owned(),
+            valgrind: second_word("valgrind")
+                .map(|version| version.trim_start_matches("valgrind-").to_owned()),
+        }
+    }
+}
+
+fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The version that a program prints: the second word, or the only one.
+fn second_word(program: &str) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut words = text.split_whitespace();
+    let first = words.next()?.to_owned();
+    Some(words.next().map_or(first, str::to_owned))
+}
+
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Time that the machine's cores were busy, in ticks, and time that a hypervisor kept from them.
+#[derive(Debug, Clone, Copy)]
+pub struct Busy {
+    pub busy: f64,
+    pub stolen: f64,
+}
+
+/// None where the system does not tell.
+pub fn busy() -> Option<Busy> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let numbers: Vec<f64> = stat
+        .lines()
+        .next()?
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    // user, nice, system; then idle, iowait, irq, softirq, stolen. Interrupts are not counted:
+    // on the loopback they are the measured traffic's own.
+    Some(Busy {
+        busy: numbers.get(..3)?.iter().sum(),
+        stolen: *numbers.get(7)?,
+    })
+}
+
+/// The processor time that a process has used, in ticks: `utime` and `stime`.
+pub fn ticks(process: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name of the program, in parentheses, may hold anything.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|number| number.parse::<f64>().ok())
+        .sum()
+}
+
+/// The memory of a process that is in RAM, in bytes.
+pub fn resident(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kilobytes.unwrap_or(0) * 1_024
+}

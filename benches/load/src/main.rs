@@ -1,0 +1,208 @@
+//! The load benchmark: what users would choose instead of this crate, and this crate, against a
+//! real redis-server, side by side. `benches/load/run` builds and starts it.
+//!
+//! ```text
+//! run [--quick] [PART]   PART: throughput, instructions, memory, herds, restart or growth;
+//!                        none: all, and the results are written
+//! run readme             puts results.json into the READMEs
+//! ```
+
+mod contender;
+mod generator;
+mod growth;
+mod herds;
+mod histogram;
+mod instructions;
+mod machine;
+mod marks;
+mod memory;
+mod plot;
+mod population;
+mod processes;
+mod report;
+mod results;
+mod servers;
+mod throughput;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::processes::{Counter, Redis};
+use crate::report::Language;
+use crate::results::Results;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let quick = words.contains(&"--quick");
+    let words: Vec<&str> = words
+        .into_iter()
+        .filter(|word| *word != "--quick")
+        .collect();
+    let outcome = match words.as_slice() {
+        ["serve", contender] => match contender.parse() {
+            Ok(contender) => {
+                servers::serve(contender).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        ["fill", users] => {
+            memory::fill(users.parse().expect("a number")).await;
+            Ok(())
+        }
+        [] => everything(&Plans::new(quick)).await,
+        ["readme"] => readme(),
+        [part] => one(part, &Plans::new(quick)).await,
+        _ => Err("one part at a time".to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Plans {
+    quick: bool,
+    throughput: throughput::Plan,
+    instructions: instructions::Plan,
+    memory: memory::Plan,
+    herds: herds::Plan,
+    growth: growth::Plan,
+}
+
+impl Plans {
+    fn new(quick: bool) -> Self {
+        let of = |short, full| if quick { short } else { full };
+        let millis = |short, full| Duration::from_millis(if quick { short } else { full });
+        Self {
+            quick,
+            throughput: throughput::Plan {
+                slice: millis(150, 1_000),
+                rounds: of(1, 9),
+                rounds_at_most: of(1, 12),
+            },
+            instructions: instructions::Plan {
+                few: of(100, 500),
+                many: of(200, 2_500),
+            },
+            memory: memory::Plan {
+                cached: of(20_000, 1_000_000),
+                stored: of(10_000, 100_000),
+            },
+            herds: herds::Plan {
+                requests: of(500, 10_000),
+            },
+            growth: growth::Plan {
+                slice: millis(150, 1_000),
+                slices: of(1, 5),
+            },
+        }
+    }
+}
+
+async fn everything(plans: &Plans) -> Result<(), String> {
+    let began = Instant::now();
+    let redis = Redis::start();
+    let machine = Machine::this(&Counter::new(&redis).version());
+    population::store(&redis.url(), population::USERS).await;
+    let mut throughput = throughput::measure(&redis, &plans.throughput);
+    let restart = herds::restart(&redis);
+    let growth = growth::measure(&redis, &plans.growth);
+    let counted = instructions::measure(&redis, &plans.instructions);
+    for (contender, instructions) in counted.into_iter().flatten() {
+        let mut rows = throughput.rows.iter_mut();
+        if let Some(row) = rows.find(|row| row.contender == contender.name()) {
+            row.instructions = Some(instructions);
+        }
+    }
+    drop(redis);
+    let results = Results {
+        quick: plans.quick,
+        machine,
+        throughput,
+        memory: memory::measure(&plans.memory).await,
+        herds: herds::measure(&plans.herds).await,
+        restart,
+        growth,
+    };
+    let folder = if plans.quick {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        program.with_file_name("quick-load")
+    } else {
+        here()
+    };
+    let text = report::whole(&results);
+    println!("{text}");
+    write(&folder, "results.md", &text)?;
+    write(&folder, "results.svg", &plot::draw(&results))?;
+    write(&folder, "results.json", &(json(&results)? + "\n"))?;
+    eprintln!(
+        "{} s; the results are in {}",
+        began.elapsed().as_secs(),
+        folder.display()
+    );
+    Ok(())
+}
+
+async fn one(part: &str, plans: &Plans) -> Result<(), String> {
+    let redis = Redis::start();
+    if ["throughput", "instructions", "restart", "growth"].contains(&part) {
+        population::store(&redis.url(), population::USERS).await;
+    }
+    let text = match part {
+        "throughput" => json(&throughput::measure(&redis, &plans.throughput)),
+        "instructions" => {
+            let counted = instructions::measure(&redis, &plans.instructions);
+            let counted = counted.into_iter().flatten();
+            let named: Vec<_> = counted.map(|(who, each)| (who.name(), each)).collect();
+            json(&named)
+        }
+        "memory" => json(&memory::measure(&plans.memory).await),
+        "herds" => json(&herds::measure(&plans.herds).await),
+        "restart" => json(&herds::restart(&redis)),
+        "growth" => json(&growth::measure(&redis, &plans.growth)),
+        other => Err(format!("there is no part {other:?}")),
+    };
+    println!("{}", text?);
+    Ok(())
+}
+
+/// Puts the comparison of the last full run into both READMEs.
+fn readme() -> Result<(), String> {
+    let file = here().join("results.json");
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| format!("{}: {error}; a full run writes it", file.display()))?;
+    let results: Results = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let root = here().join("../..");
+    for (name, language) in [
+        ("README.md", Language::English),
+        ("README.zh-CN.md", Language::Chinese),
+    ] {
+        report::into_readme(&root.join(name), &results, language)?;
+    }
+    Ok(())
+}
+
+/// The folder of this package.
+fn here() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn json(value: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string_pretty(value).map_err(|error| error.to_string())
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), String> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(folder.join(name), text))
+        .map_err(|error| format!("{}: {error}", folder.join(name).display()))
+}

@@ -1,0 +1,101 @@
+//! What a user costs: in a process that holds their token, and in Redis.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tower_wechat::{Layout, RedisStore, UserId, UserTokens};
+
+use crate::machine;
+use crate::population;
+use crate::processes::{Counter, Redis};
+use crate::results::Memory;
+use crate::servers::{REDIS_URL, layer::wechat};
+
+pub struct Plan {
+    pub cached: usize,
+    pub stored: usize,
+}
+
+pub async fn measure(plan: &Plan) -> Memory {
+    let redis = Redis::start();
+    let mut counter = Counter::new(&redis);
+    let mut stored = [0.0; 2];
+    for (bytes, layout) in stored.iter_mut().zip([Layout::Hashes, Layout::Keys]) {
+        eprintln!("memory of Redis, {layout:?}");
+        redis.empty();
+        let before = settled(&mut counter).await;
+        population::store_tokens(&redis.url(), layout, plan.stored).await;
+        let after = settled(&mut counter).await;
+        *bytes = (after - before) as f64 / plan.stored as f64;
+    }
+    eprintln!("memory of {} cached users", plan.cached);
+    redis.empty();
+    population::store_many(&mut redis.connection(), plan.cached);
+    let (cached_users, bytes_per_cached_user) = cached(&redis, plan.cached);
+    Memory {
+        cached_users,
+        bytes_per_cached_user,
+        stored_users: plan.stored,
+        redis_bytes_per_user_hashes: stored[0],
+        redis_bytes_per_user_keys: stored[1],
+    }
+}
+
+/// The memory that Redis uses once it has grown its tables and closed old connections.
+async fn settled(counter: &mut Counter) -> u64 {
+    let mut last = counter.used_memory();
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = counter.used_memory();
+        if now.abs_diff(last) < 4_096 {
+            return now;
+        }
+        last = now;
+    }
+}
+
+/// A process of its own, so that nothing else is in its memory.
+fn cached(redis: &Redis, users: usize) -> (usize, f64) {
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["fill", &users.to_string()])
+        .env(REDIS_URL, redis.url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    let _ = child.wait();
+    let mut numbers = line.split_whitespace();
+    let mut number = || numbers.next().and_then(|number| number.parse().ok());
+    let (held, bytes): (Option<f64>, Option<f64>) = (number(), number());
+    let (held, bytes) = held.zip(bytes).expect("what the child counted");
+    (held as usize, bytes / held)
+}
+
+/// The child: asks for every user once, and prints how many it holds and what its memory grew by.
+pub async fn fill(users: usize) {
+    const AT_ONCE: usize = 256;
+    let redis = std::env::var(REDIS_URL).expect("the address of Redis");
+    let store = RedisStore::connect(&redis).await.expect("Redis");
+    let tokens = UserTokens::builder(wechat(), store)
+        // Nobody is to leave before the last has come.
+        .cache_ttl(Duration::from_secs(600))
+        .build();
+    tokens.health().await.expect("Redis");
+    let before = machine::resident(std::process::id());
+    let mut readers = tokio::task::JoinSet::new();
+    for first in 0..AT_ONCE {
+        let tokens = tokens.clone();
+        readers.spawn(async move {
+            for at in (first..users).step_by(AT_ONCE) {
+                let id = UserId::new(population::id(at)).expect("an id");
+                tokens.get(&id).await.expect("a token");
+            }
+        });
+    }
+    readers.join_all().await;
+    let grown = machine::resident(std::process::id()) - before;
+    println!("{} {grown}", tokens.cached_users());
+}

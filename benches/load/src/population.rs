@@ -1,0 +1,161 @@
+//! The users: who they are, what Redis holds of them, and the requests that they send.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::collections::HashMap;
+
+use redis::Connection;
+use tower_sessions::SessionStore;
+use tower_sessions::cookie::time::{Duration as Span, OffsetDateTime};
+use tower_sessions::cookie::{Cookie, CookieJar, Key};
+use tower_sessions::session::{Id, Record};
+use tower_sessions_redis_store::RedisStore as SessionsInRedis;
+use tower_sessions_redis_store::fred::clients::Pool;
+use tower_sessions_redis_store::fred::interfaces::ClientLike;
+use tower_sessions_redis_store::fred::types::config::Config;
+use tower_wechat::{CookieKeys, Layout, RedisStore, SessionCookie, UserGrant, UserId, UserTokens};
+
+use crate::contender::Naming;
+use crate::generator::Requests;
+use crate::servers::layer::wechat;
+
+/// The users of the throughput and of the herds.
+pub const USERS: usize = 10_000;
+
+pub const APP_ID: &str = "wx0123456789abcdef";
+pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+pub const USER_HEADER: &str = "x-user-id";
+pub const TAGGED_COOKIE: &str = "session";
+pub const SESSION_FIELD: &str = "user";
+
+/// The published names.
+pub const ACCESS_HASH: &str = "user.wxUserAccessToken";
+pub const REFRESH_HASH: &str = "user.wxUserRefreshToken";
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// An openid: 28 characters.
+pub fn id(at: usize) -> String {
+    format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
+}
+
+/// A token of 110 characters, WeChat's usual length.
+fn token(kind: char, at: usize) -> String {
+    format!("83_{kind}{at:0106}")
+}
+
+pub fn cookie_keys() -> CookieKeys {
+    CookieKeys::from_base64(&STANDARD.encode([7; 64])).expect("a key")
+}
+
+pub fn tagging_key() -> Hmac<Sha256> {
+    Hmac::new_from_slice(&[7; 64]).expect("any length is a key")
+}
+
+pub fn session_key() -> Key {
+    Key::from(&[7; 64])
+}
+
+fn session_id(at: usize) -> Id {
+    Id(0x5e55_1000_0000_0000_0000_0000_0000 + at as i128)
+}
+
+/// The requests of the first users, as bytes, with what must come back.
+pub fn requests(naming: Naming, users: usize) -> Requests {
+    let layer = SessionCookie::new(wechat().app_id(), &cookie_keys());
+    let named = (0..users).map(|at| {
+        let id = id(at);
+        let line = match naming {
+            Naming::Header => format!("{USER_HEADER}: {id}"),
+            Naming::LayerCookie => {
+                let set = layer.issue(&UserId::new(id.as_str()).expect("an id"));
+                let set = set.to_str().expect("text");
+                format!("cookie: {}", set.split(';').next().unwrap_or_default())
+            }
+            Naming::TaggedCookie => {
+                let mut mac = tagging_key();
+                mac.update(id.as_bytes());
+                let tag = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+                format!("cookie: {TAGGED_COOKIE}={id}.{tag}")
+            }
+            Naming::SessionCookie => format!("cookie: id={}", session_id(at)),
+            Naming::SignedSessionCookie => {
+                let mut jar = CookieJar::new();
+                let cookie = Cookie::new("id", session_id(at).to_string());
+                jar.signed_mut(&session_key()).add(cookie);
+                let value = jar.get("id").map(Cookie::value).unwrap_or_default();
+                format!("cookie: id={value}")
+            }
+        };
+        (line, id)
+    });
+    Requests::new(named)
+}
+
+/// Writes the users into Redis: both layouts, and the sessions.
+pub async fn store(url: &str, users: usize) {
+    for layout in [Layout::Hashes, Layout::Keys] {
+        store_tokens(url, layout, users).await;
+    }
+    let pool = Pool::new(
+        Config::from_url(url).expect("an address"),
+        None,
+        None,
+        None,
+        1,
+    );
+    let pool = pool.expect("a pool");
+    pool.connect();
+    pool.wait_for_connect().await.expect("Redis");
+    let store = SessionsInRedis::new(pool);
+    for at in 0..users {
+        let mut record = Record {
+            id: session_id(at),
+            data: HashMap::from([(SESSION_FIELD.to_owned(), id(at).into())]),
+            expiry_date: OffsetDateTime::now_utc() + Span::days(1),
+        };
+        store.create(&mut record).await.expect("stored");
+    }
+}
+
+/// Writes users as the crate does after their login.
+pub async fn store_tokens(url: &str, layout: Layout, users: usize) {
+    const AT_ONCE: usize = 64;
+    let store = RedisStore::builder(url).layout(layout).connect().await;
+    let tokens = UserTokens::new(wechat(), store.expect("Redis"));
+    let mut writers = tokio::task::JoinSet::new();
+    for first in 0..AT_ONCE {
+        let tokens = tokens.clone();
+        writers.spawn(async move {
+            for at in (first..users).step_by(AT_ONCE) {
+                let grant = UserGrant::new(token('a', at))
+                    .expires_in(7_200)
+                    .refresh_token(token('r', at));
+                let id = UserId::new(id(at)).expect("an id");
+                tokens.put(&id, &grant).await.expect("stored");
+            }
+        });
+    }
+    writers.join_all().await;
+}
+
+/// Writes many users of the published layout at once, as fast as Redis takes them.
+pub fn store_many(redis: &mut Connection, users: usize) {
+    const AT_ONCE: usize = 2_000;
+    let now = crate::machine::now_ms();
+    let (renew_at, due) = (now + HOUR_MS, now + 29 * 24 * HOUR_MS);
+    for first in (0..users).step_by(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for at in first..(first + AT_ONCE).min(users) {
+            let (id, access, refresh) = (id(at), token('a', at), token('r', at));
+            pipe.hset(ACCESS_HASH, &id, format!("{access}#{renew_at}"))
+                .ignore();
+            pipe.hset(REFRESH_HASH, &id, format!("{refresh}#{due}"))
+                .ignore();
+        }
+        pipe.exec(redis).expect("stored");
+    }
+}

@@ -1,0 +1,214 @@
+//! The processes that are measured: servers and Redis. They end with the values.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::{Client, Connection};
+
+use crate::contender::Contender;
+use crate::servers;
+
+/// A contender at work.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    pub fn start(contender: Contender, redis: &Redis) -> Self {
+        Self::with(contender, redis, &[])
+    }
+
+    pub fn with(contender: Contender, redis: &Redis, variables: &[(&str, &str)]) -> Self {
+        Self::under(&[], contender, redis, variables)
+    }
+
+    /// Under a program that watches it: its command line, which ours follows.
+    pub fn under(
+        watcher: &[String],
+        contender: Contender,
+        redis: &Redis,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let ours = std::env::current_exe().expect("this program");
+        let mut command = match watcher.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(ours);
+                command
+            }
+            None => Command::new(ours),
+        };
+        let mut child = command
+            .args(["serve", contender.name()])
+            .env(servers::REDIS_URL, redis.url())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{contender} does not start: {error}"));
+        let stdout = child.stdout.take().expect("piped");
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        let port: u16 = match (read, line.trim().parse()) {
+            (Ok(_), Ok(port)) => port,
+            _ => panic!("{contender} ended before it listened"),
+        };
+        Self {
+            child,
+            address: ([127, 0, 0, 1], port).into(),
+        }
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it end by itself.
+    pub fn finish(mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A redis-server on a free port of the loopback, as it comes, with nothing written to disk.
+pub struct Redis {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        // Somebody may take the port between its choice and its use: another one then.
+        for _ in 0..5 {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            drop(listener);
+            let folder = std::env::temp_dir().join(format!("tower-wechat-load-{port}"));
+            std::fs::create_dir_all(&folder).expect("a folder for Redis");
+            let child = Command::new("redis-server")
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--dir"])
+                .arg(&folder)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("redis-server starts; `apt-get install redis-server` brings it");
+            let mut redis = Self {
+                child,
+                port,
+                folder,
+            };
+            let give_up = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < give_up && matches!(redis.child.try_wait(), Ok(None)) {
+                if redis.answers() {
+                    return redis;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        panic!("redis-server does not stay");
+    }
+
+    fn answers(&self) -> bool {
+        let connection = Client::open(self.url()).and_then(|client| client.get_connection());
+        connection.is_ok_and(|mut connection| redis::cmd("PING").exec(&mut connection).is_ok())
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn connection(&self) -> Connection {
+        let client = Client::open(self.url()).expect("an address");
+        client.get_connection().expect("redis-server answers")
+    }
+
+    pub fn empty(&self) {
+        let mut connection = self.connection();
+        redis::cmd("FLUSHALL").exec(&mut connection).expect("empty");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What Redis counts. One connection asks, and its own questions are taken off.
+pub struct Counter(Connection);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub commands: u64,
+    /// How often it found something to read: with one request under way, a round trip each.
+    pub reads: u64,
+}
+
+impl Counts {
+    /// What came between two looks, of which the second is one command and one read itself.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            commands: (self.commands - earlier.commands).saturating_sub(1),
+            reads: (self.reads - earlier.reads).saturating_sub(1),
+        }
+    }
+}
+
+impl Counter {
+    pub fn new(redis: &Redis) -> Self {
+        Self(redis.connection())
+    }
+
+    pub fn now(&mut self) -> Counts {
+        let info = self.info("stats");
+        Counts {
+            commands: field(&info, "total_commands_processed"),
+            reads: field(&info, "total_reads_processed"),
+        }
+    }
+
+    pub fn used_memory(&mut self) -> u64 {
+        field(&self.info("memory"), "used_memory")
+    }
+
+    pub fn version(&mut self) -> String {
+        let info = self.info("server");
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
+        line.unwrap_or("unknown").trim().to_owned()
+    }
+
+    fn info(&mut self, section: &str) -> String {
+        let mut command = redis::cmd("INFO");
+        command.arg(section).query(&mut self.0).expect("INFO")
+    }
+}
+
+fn field(info: &str, name: &str) -> u64 {
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,147 @@
+//! All that a run measured, as results.json holds it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+
+#[derive(Serialize, Deserialize)]
+pub struct Results {
+    /// A short run, whose figures are for nobody's eyes but ours.
+    pub quick: bool,
+    pub machine: Machine,
+    pub throughput: Throughput,
+    pub memory: Memory,
+    pub herds: Vec<Herd>,
+    pub restart: Restart,
+    pub growth: Vec<Growth>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Throughput {
+    pub users: usize,
+    pub connections: usize,
+    pub slice_secs: f64,
+    /// Pairs that were measured, and those of them that were thrown away as disturbed.
+    pub pairs: usize,
+    pub discarded: usize,
+    /// Whether the pairs that count were undisturbed: else so few were that all count.
+    pub quiet: bool,
+    /// The factor within which the p99 of nine in ten neighbouring slices of bare axum lie.
+    pub p99_noise: f64,
+    pub rows: Vec<Row>,
+}
+
+impl Throughput {
+    pub fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.contender == name)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Row {
+    pub contender: String,
+    pub pairs: usize,
+    pub requests_per_second: f64,
+    /// To bare axum.
+    pub throughput: Spread,
+    pub cpu_micros: f64,
+    /// To bare axum.
+    pub cpu: Spread,
+    pub p50_micros: f64,
+    pub p99_micros: f64,
+    /// To bare axum.
+    pub p99: Spread,
+    pub redis_commands: f64,
+    /// With one request under way.
+    pub redis_round_trips: f64,
+    pub instructions: Option<f64>,
+}
+
+/// A median, and the quarters that it lies between.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Spread {
+    pub low: f64,
+    pub median: f64,
+    pub high: f64,
+}
+
+impl Spread {
+    pub fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        let at = |part: f64| -> f64 {
+            let place = part * (figures.len().max(1) - 1) as f64;
+            let (below, above) = (place.floor() as usize, place.ceil() as usize);
+            match (figures.get(below), figures.get(above)) {
+                (Some(low), Some(high)) => low + (high - low) * place.fract(),
+                _ => f64::NAN,
+            }
+        };
+        Self {
+            low: at(0.25),
+            median: at(0.5),
+            high: at(0.75),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Memory {
+    pub cached_users: usize,
+    pub bytes_per_cached_user: f64,
+    pub stored_users: usize,
+    pub redis_bytes_per_user_hashes: f64,
+    pub redis_bytes_per_user_keys: f64,
+}
+
+/// Many requests at the same moment, for users whose tokens have expired.
+#[derive(Serialize, Deserialize)]
+pub struct Herd {
+    pub layout: String,
+    pub processes: usize,
+    pub requests: usize,
+    pub users: usize,
+    pub calls_to_wechat: u64,
+    /// Answers other than 200.
+    pub refused: u64,
+    pub all_answered_ms: f64,
+    pub median_wait_ms: f64,
+    pub longest_wait_ms: f64,
+    pub redis_commands: u64,
+}
+
+/// A process that starts with nothing in memory meets all users.
+#[derive(Serialize, Deserialize)]
+pub struct Restart {
+    pub users: usize,
+    pub cold_ms: f64,
+    pub cold_p99_micros: f64,
+    pub cold_redis_commands: f64,
+    pub warm_ms: f64,
+    pub warm_p99_micros: f64,
+    pub warm_redis_commands: f64,
+}
+
+/// The same load on a number of processes.
+#[derive(Serialize, Deserialize)]
+pub struct Growth {
+    pub processes: usize,
+    pub requests_per_second: f64,
+    pub cpu_micros: f64,
+    /// For each user and process, to fill the caches.
+    pub redis_commands_to_fill: f64,
+    /// For each request, when they are full.
+    pub redis_commands: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_has_its_quarters() {
+        let spread = Spread::of(vec![5.0, 1.0, 3.0, 2.0, 4.0]);
+        assert_eq!((spread.low, spread.median, spread.high), (2.0, 3.0, 4.0));
+        assert_eq!(Spread::of(vec![1.0, 2.0]).median, 1.5);
+        assert!(Spread::of(Vec::new()).median.is_nan());
+    }
+}

@@ -1,0 +1,26 @@
+//! axum with a handler and nothing else: what all are measured against.
+
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::get;
+
+struct User(String);
+
+impl<S: Sync> FromRequestParts<S> for User {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        let id = super::header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        Ok(Self(id.to_owned()))
+    }
+}
+
+async fn me(User(id): User) -> String {
+    id
+}
+
+pub(super) fn app() -> Router {
+    Router::new().route("/me", get(me))
+}

@@ -1,0 +1,55 @@
+//! This crate.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tower_wechat::{
+    Layout, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatClient, WechatLayer,
+    WechatUser,
+};
+
+use super::WECHAT_URL;
+use crate::contender::{Contender, Naming};
+use crate::population::{APP_ID, APP_SECRET, USER_HEADER, cookie_keys};
+
+async fn me(user: WechatUser) -> String {
+    user.id().to_owned()
+}
+
+pub fn wechat() -> WechatClient {
+    let mut client = WechatClient::builder(APP_ID, APP_SECRET);
+    if let Ok(url) = std::env::var(WECHAT_URL) {
+        client = client.api_url(url);
+    }
+    client.build().expect("a client")
+}
+
+pub(super) async fn app(contender: Contender, redis: &str) -> Router {
+    let layout = match contender {
+        Contender::UncachedKeys | Contender::UncachedKeysCookie => Layout::Keys,
+        _ => cached_layout(),
+    };
+    let store = RedisStore::builder(redis).layout(layout).connect().await;
+    let mut users = UserTokens::builder(wechat(), store.expect("Redis"));
+    if !matches!(contender, Contender::CachedHeader | Contender::CachedCookie) {
+        users = users.cache_ttl(Duration::ZERO);
+    }
+    let layer = WechatLayer::new(users.build());
+    let router = Router::new().route("/me", get(me));
+    if contender.naming() == Naming::LayerCookie {
+        let session = SessionCookie::new(wechat().app_id(), &cookie_keys());
+        router.layer(layer.identity(session))
+    } else {
+        let header = TrustedHeader::new(USER_HEADER).expect("a header");
+        router.layer(layer.identity(header))
+    }
+}
+
+/// The published layout, unless the other is asked for.
+fn cached_layout() -> Layout {
+    match std::env::var(super::LAYOUT).as_deref() {
+        Ok("keys") => Layout::Keys,
+        _ => Layout::Hashes,
+    }
+}

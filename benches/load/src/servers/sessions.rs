@@ -1,0 +1,40 @@
+//! tower-sessions with its Redis store: the usual way to keep something about a user, here the
+//! user's id. No token at all.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tower_sessions::{Session, SessionManagerLayer};
+use tower_sessions_redis_store::RedisStore;
+use tower_sessions_redis_store::fred::clients::Pool;
+use tower_sessions_redis_store::fred::interfaces::ClientLike;
+use tower_sessions_redis_store::fred::types::config::Config;
+
+use crate::population::{SESSION_FIELD, session_key};
+
+async fn me(session: Session) -> Result<String, StatusCode> {
+    let user = session.get(SESSION_FIELD).await;
+    user.ok().flatten().ok_or(StatusCode::UNAUTHORIZED)
+}
+
+/// As the store's documentation sets it up, the number of connections included.
+async fn layer(url: &str) -> SessionManagerLayer<RedisStore<Pool>> {
+    let config = Config::from_url(url).expect("an address");
+    let pool = Pool::new(config, None, None, None, 6).expect("a pool");
+    pool.connect();
+    pool.wait_for_connect().await.expect("Redis");
+    SessionManagerLayer::new(RedisStore::new(pool))
+}
+
+pub(super) async fn plain(url: &str) -> Router {
+    Router::new()
+        .route("/me", get(me))
+        .layer(layer(url).await.with_secure(false))
+}
+
+pub(super) async fn signed(url: &str) -> Router {
+    let layer = layer(url).await.with_secure(false);
+    Router::new()
+        .route("/me", get(me))
+        .layer(layer.with_signed(session_key()))
+}

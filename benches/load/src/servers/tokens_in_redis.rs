@@ -1,0 +1,102 @@
+//! What one writes by hand first: the published algorithm, a `HGET` for every request. Nothing is
+//! renewed.
+
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::get;
+use bb8_redis::RedisConnectionManager;
+use redis::aio::{ConnectionLike, ConnectionManager};
+
+use crate::population::ACCESS_HASH;
+
+/// Where a server gets a connection to Redis from.
+trait Connections: Clone + Send + Sync + 'static {
+    fn hget(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
+}
+
+async fn hget(connection: &mut impl ConnectionLike, id: &str) -> Option<String> {
+    let mut command = redis::cmd("HGET");
+    command.arg(ACCESS_HASH).arg(id);
+    command.query_async(connection).await.ok()?
+}
+
+/// redis-rs's own connection, which all requests share.
+#[derive(Clone)]
+struct Shared(ConnectionManager);
+
+impl Connections for Shared {
+    async fn hget(&self, id: &str) -> Option<String> {
+        hget(&mut self.0.clone(), id).await
+    }
+}
+
+#[derive(Clone)]
+struct Bb8(bb8_redis::bb8::Pool<RedisConnectionManager>);
+
+impl Connections for Bb8 {
+    async fn hget(&self, id: &str) -> Option<String> {
+        hget(&mut *self.0.get().await.ok()?, id).await
+    }
+}
+
+#[derive(Clone)]
+struct Deadpool(deadpool_redis::Pool);
+
+impl Connections for Deadpool {
+    async fn hget(&self, id: &str) -> Option<String> {
+        hget(&mut *self.0.get().await.ok()?, id).await
+    }
+}
+
+struct User {
+    id: String,
+    #[allow(dead_code)] // What the application would call WeChat with.
+    token: String,
+}
+
+impl<C: Connections> FromRequestParts<C> for User {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, connections: &C) -> Result<Self, StatusCode> {
+        let id = super::header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        let value = connections.hget(id).await;
+        let value = value.ok_or(StatusCode::UNAUTHORIZED)?;
+        let (token, _) = super::usable(&value).ok_or(StatusCode::UNAUTHORIZED)?;
+        Ok(Self {
+            id: id.to_owned(),
+            token: token.to_owned(),
+        })
+    }
+}
+
+async fn me(user: User) -> String {
+    user.id
+}
+
+fn app<C: Connections>(connections: C) -> Router {
+    Router::new().route("/me", get(me)).with_state(connections)
+}
+
+pub(super) async fn connection(url: &str) -> ConnectionManager {
+    let client = redis::Client::open(url).expect("an address");
+    ConnectionManager::new(client).await.expect("Redis")
+}
+
+pub(super) async fn naive(url: &str) -> Router {
+    app(Shared(connection(url).await))
+}
+
+pub(super) async fn bb8(url: &str) -> Router {
+    let manager = RedisConnectionManager::new(url).expect("an address");
+    let pool = bb8_redis::bb8::Pool::builder().build(manager).await;
+    app(Bb8(pool.expect("Redis")))
+}
+
+pub(super) fn deadpool(url: &str) -> Router {
+    let pool = deadpool_redis::Config::from_url(url)
+        .create_pool(Some(deadpool_redis::Runtime::Tokio1))
+        .expect("a pool");
+    app(Deadpool(pool))
+}

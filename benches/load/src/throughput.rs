@@ -1,0 +1,279 @@
+//! Requests per second, CPU and latency, each contender against bare axum.
+//!
+//! A round visits the contenders in an order of its own, with a slice of bare axum before and
+//! after each: `bare A bare B bare …`. A contender's slice counts as a ratio to the mean of the
+//! two beside it, so that a machine that becomes slower or faster does so for both. The figure of
+//! a contender is the median of its ratios.
+//!
+//! Before a slice every user asks once: what is measured is the steady state, and not the first
+//! requests of a cache whose entries are a round old.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::contender::{Contender, Naming};
+use crate::generator::{Generator, Order, Outcome, Requests, Until};
+use crate::histogram::Histogram;
+use crate::machine::{self, TICKS_PER_SECOND};
+use crate::population::{self, USERS};
+use crate::processes::{Counter, Redis, Server};
+use crate::results::{Row, Spread, Throughput};
+
+pub const CONNECTIONS: usize = 64;
+
+/// A slice is disturbed if other programs, or the hypervisor, had more than this part of the
+/// machine while it ran.
+const DISTURBED: f64 = 0.03;
+
+/// With fewer undisturbed pairs of a contender than this, all of its pairs count and the report
+/// says so.
+const FEWEST_PAIRS: usize = 3;
+
+/// Requests with one connection, to count round trips.
+const ONE_BY_ONE: usize = 1_000;
+
+pub struct Plan {
+    pub slice: Duration,
+    /// How many undisturbed pairs of each contender are wanted.
+    pub rounds: usize,
+    /// How many rounds there may be for that.
+    pub rounds_at_most: usize,
+}
+
+struct Bench<'a> {
+    redis: &'a Redis,
+    counter: Counter,
+    requests: HashMap<Naming, Requests>,
+    servers: HashMap<Contender, (Server, Generator)>,
+}
+
+struct Slice {
+    per_second: f64,
+    cpu_micros: f64,
+    redis_commands: f64,
+    p99: f64,
+    latencies: Histogram,
+    disturbance: f64,
+}
+
+impl Slice {
+    fn is_disturbed(&self) -> bool {
+        self.disturbance > DISTURBED
+    }
+}
+
+struct Pair {
+    slice: Slice,
+    throughput: f64,
+    cpu: f64,
+    p99: f64,
+    disturbed: bool,
+}
+
+impl Pair {
+    fn of(before: &Slice, slice: Slice, after: &Slice) -> Self {
+        let ratio =
+            |figure: fn(&Slice) -> f64| figure(&slice) / ((figure(before) + figure(after)) / 2.0);
+        Self {
+            throughput: ratio(|slice| slice.per_second),
+            cpu: ratio(|slice| slice.cpu_micros),
+            p99: ratio(|slice| slice.p99),
+            disturbed: [before, &slice, after]
+                .iter()
+                .any(|slice| slice.is_disturbed()),
+            slice,
+        }
+    }
+}
+
+impl<'a> Bench<'a> {
+    fn start(redis: &'a Redis) -> Self {
+        let mut servers = HashMap::new();
+        let mut requests = HashMap::new();
+        for contender in Contender::ALL {
+            let server = Server::start(contender, redis);
+            let generator = Generator::connect(&[server.address], CONNECTIONS);
+            servers.insert(contender, (server, generator.expect("connections")));
+            let naming = contender.naming();
+            requests
+                .entry(naming)
+                .or_insert_with(|| population::requests(naming, USERS));
+        }
+        Self {
+            redis,
+            counter: Counter::new(redis),
+            requests,
+            servers,
+        }
+    }
+
+    fn run(&mut self, contender: Contender, order: Order, until: Until) -> Outcome {
+        let requests = &self.requests[&contender.naming()];
+        let (_, generator) = self.servers.get_mut(&contender).expect("started");
+        let outcome = generator.run(requests, order, until);
+        outcome
+            .unwrap_or_else(|error| panic!("{contender}: {error}"))
+            .all_well(contender.name())
+    }
+
+    fn slice(&mut self, contender: Contender, length: Duration) -> Slice {
+        self.run(contender, Order::InTurn, Until::Requests(USERS));
+        let server = self.servers[&contender].0.process();
+        let ours = [server, self.redis.process(), std::process::id()];
+        let commands = self.counter.now();
+        let (busy, used) = (machine::busy(), ours.map(machine::ticks));
+
+        let outcome = self.run(contender, Order::Uniform, Until::Time(length));
+
+        let (busy_after, used_after) = (machine::busy(), ours.map(machine::ticks));
+        let commands = self.counter.now().since(commands).commands;
+        let used: Vec<f64> = used_after.iter().zip(&used).map(|(b, a)| b - a).collect();
+        let disturbance = match (busy, busy_after) {
+            (Some(before), Some(after)) => {
+                let others = (after.busy - before.busy - used.iter().sum::<f64>()).max(0.0);
+                let capacity =
+                    outcome.took.as_secs_f64() * TICKS_PER_SECOND * machine::cores() as f64;
+                (others + after.stolen - before.stolen) / capacity
+            }
+            _ => 0.0,
+        };
+        let answers = outcome.answers as f64;
+        Slice {
+            per_second: outcome.per_second(length),
+            cpu_micros: used[0] / TICKS_PER_SECOND * 1e6 / answers,
+            redis_commands: commands as f64 / answers,
+            p99: outcome.latencies.quantile(0.99).as_secs_f64(),
+            latencies: outcome.latencies,
+            disturbance,
+        }
+    }
+
+    /// Exchanges with Redis for a request, with one request under way.
+    fn round_trips(&mut self, contender: Contender) -> f64 {
+        let address = self.servers[&contender].0.address;
+        let mut generator = Generator::connect(&[address], 1).expect("a connection");
+        let requests = &self.requests[&contender.naming()];
+        let mut run = || {
+            let until = Until::Requests(ONE_BY_ONE);
+            let outcome = generator.run(requests, Order::InTurn, until);
+            outcome.expect("answers").all_well(contender.name());
+        };
+        run();
+        let before = self.counter.now();
+        run();
+        self.counter.now().since(before).reads as f64 / ONE_BY_ONE as f64
+    }
+}
+
+pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
+    let mut bench = Bench::start(redis);
+    let mut bare = Vec::new();
+    let mut pairs: HashMap<Contender, Vec<Pair>> = HashMap::new();
+    let mut order: Vec<Contender> = Contender::ALL
+        .into_iter()
+        .filter(|contender| *contender != Contender::Bare)
+        .collect();
+    for round in 1..=plan.rounds_at_most {
+        let wanted = |contender: &Contender| {
+            let good = pairs.get(contender).map_or(0, |pairs| {
+                pairs.iter().filter(|pair| !pair.disturbed).count()
+            });
+            good < plan.rounds
+        };
+        order.retain(wanted);
+        if order.is_empty() {
+            break;
+        }
+        eprintln!("throughput, round {round}: {} contenders", order.len());
+        fastrand::shuffle(&mut order);
+        let mut before = bench.slice(Contender::Bare, plan.slice);
+        for contender in &order {
+            let slice = bench.slice(*contender, plan.slice);
+            let after = bench.slice(Contender::Bare, plan.slice);
+            let pair = Pair::of(&before, slice, &after);
+            pairs.entry(*contender).or_default().push(pair);
+            bare.push(std::mem::replace(&mut before, after));
+        }
+        bare.push(before);
+    }
+
+    let measured = pairs.values().map(Vec::len).sum();
+    let discarded = pairs.values().flatten().filter(|pair| pair.disturbed);
+    let discarded = discarded.count();
+    let p99_noise = p99_noise(&bare);
+    let mut quiet = true;
+    let rows = Contender::ALL.map(|contender| {
+        let pairs = if contender == Contender::Bare {
+            against_each_other(std::mem::take(&mut bare))
+        } else {
+            pairs.remove(&contender).unwrap_or_default()
+        };
+        let (good, disturbed): (Vec<_>, Vec<_>) =
+            pairs.into_iter().partition(|pair| !pair.disturbed);
+        let counting = if good.len() < FEWEST_PAIRS {
+            quiet = false;
+            good.into_iter().chain(disturbed).collect()
+        } else {
+            good
+        };
+        let round_trips = bench.round_trips(contender);
+        row(contender, &counting, round_trips)
+    });
+    Throughput {
+        users: USERS,
+        connections: CONNECTIONS,
+        slice_secs: plan.slice.as_secs_f64(),
+        pairs: measured,
+        discarded,
+        quiet,
+        p99_noise,
+        rows: rows.into(),
+    }
+}
+
+/// Bare axum against its own neighbours: how far ratios stray that should be one.
+fn against_each_other(slices: Vec<Slice>) -> Vec<Pair> {
+    let mut slices = slices.into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(before), Some(slice), Some(after)) =
+        (slices.next(), slices.next(), slices.next())
+    {
+        pairs.push(Pair::of(&before, slice, &after));
+    }
+    pairs
+}
+
+fn p99_noise(bare: &[Slice]) -> f64 {
+    let mut factors: Vec<f64> = bare
+        .windows(2)
+        .map(|two| {
+            let ratio = two[0].p99 / two[1].p99;
+            ratio.max(1.0 / ratio)
+        })
+        .collect();
+    factors.sort_by(f64::total_cmp);
+    factors.get(factors.len() * 9 / 10).copied().unwrap_or(1.0)
+}
+
+fn row(contender: Contender, pairs: &[Pair], redis_round_trips: f64) -> Row {
+    let mut latencies = Histogram::default();
+    for pair in pairs {
+        latencies.add(&pair.slice.latencies);
+    }
+    let micros = |part| latencies.quantile(part).as_secs_f64() * 1e6;
+    let spread = |figure: fn(&Pair) -> f64| Spread::of(pairs.iter().map(figure).collect());
+    Row {
+        contender: contender.name().to_owned(),
+        pairs: pairs.len(),
+        requests_per_second: spread(|pair| pair.slice.per_second).median,
+        throughput: spread(|pair| pair.throughput),
+        cpu_micros: spread(|pair| pair.slice.cpu_micros).median,
+        cpu: spread(|pair| pair.cpu),
+        p50_micros: micros(0.5),
+        p99_micros: micros(0.99),
+        p99: spread(|pair| pair.p99),
+        redis_commands: spread(|pair| pair.slice.redis_commands).median,
+        redis_round_trips,
+        instructions: None,
+    }
+}
