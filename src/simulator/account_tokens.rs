@@ -2,7 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{quota::Quota, random, refusal::Refusal, settings::Settings};
+use super::{
+    history::{History, What},
+    quota::Quota,
+    random,
+    refusal::Refusal,
+    settings::Settings,
+};
 
 /// `cgi-bin/stable_token` per minute (its documentation).
 const STABLE_PER_MINUTE: u64 = 10_000;
@@ -52,6 +58,7 @@ pub(super) struct AccountTokens {
     stable_calls: Quota,
     stable_burst: Quota,
     clearings: Quota,
+    pub(super) history: History,
 }
 
 impl AccountTokens {
@@ -105,6 +112,7 @@ impl AccountTokens {
     fn issue(&mut self, settings: &Settings, now: Duration) -> Current {
         let expires_at = now.saturating_add(settings.account_token_lifetime);
         let value = random::token();
+        self.history.note(What::AccountToken, "", [&*value], now);
         self.issued.insert(
             value.clone(),
             Issued {
@@ -159,6 +167,7 @@ impl AccountTokens {
             Some(ticket) if now < ticket.expires_at => ticket.value.clone(),
             _ => {
                 let value = random::ticket();
+                self.history.note(What::Ticket, "", [&*value], now);
                 let expires_at = now.saturating_add(settings.ticket_lifetime);
                 self.tickets.insert(
                     kind.to_owned(),

@@ -54,6 +54,7 @@ mod account_tokens;
 mod builder;
 mod clock;
 mod faults;
+mod history;
 mod http;
 mod pair;
 mod quota;
@@ -76,7 +77,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::world::Shared;
 pub use self::{
-    builder::Builder, faults::Fault, pair::UserPair, settings::Settings, users::SimulatedUser,
+    builder::Builder,
+    faults::Fault,
+    history::{Issued, What},
+    pair::UserPair,
+    settings::Settings,
+    users::SimulatedUser,
 };
 
 /// How long [`Simulator::stop`] lets calls in progress finish.
@@ -175,6 +181,16 @@ impl Simulator {
     /// Whether a call for the account may use this token now.
     pub fn is_account_token_alive(&self, token: &str) -> bool {
         self.shared.world().check_account_token(Some(token)).is_ok()
+    }
+
+    /// All that it has handed out since it was started, each kind in the order it was made: the
+    /// books of a test that asks whether anything was lost, mixed up or told.
+    #[doc(hidden)]
+    pub fn issued(&self) -> Vec<Issued> {
+        let world = self.shared.world();
+        let users = world.user_tokens.history.all();
+        let account = world.account_tokens.history.all();
+        users.iter().chain(account).cloned().collect()
     }
 
     /// How many calls there were of each path, those that met a fault included; control routes

@@ -2,7 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{random, refusal::Refusal, settings::Settings};
+use super::{
+    history::{History, What},
+    random,
+    refusal::Refusal,
+    settings::Settings,
+};
 
 /// How long a used or dead code is remembered, so that its next use is told apart from nonsense.
 const CODE_MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -58,6 +63,7 @@ pub(super) struct UserTokens {
     pairs: HashMap<String, Pair>,
     access_tokens: HashMap<String, Issued>,
     refresh_tokens: HashMap<String, Issued>,
+    pub(super) history: History,
 }
 
 impl UserTokens {
@@ -67,6 +73,7 @@ impl UserTokens {
                 .retain(|_, code| now < code.dies_at.saturating_add(CODE_MEMORY));
         }
         let code = random::code();
+        self.history.note(What::Code, &grant.openid, [&*code], now);
         self.codes.insert(
             code.clone(),
             Code {
@@ -107,12 +114,14 @@ impl UserTokens {
             refresh_expires_at: now.saturating_add(settings.refresh_token_lifetime),
             grant,
         };
-        self.issue(&pair);
+        self.issue(&pair, What::SignIn, now);
         pair
     }
 
     /// Makes this the live pair of its user, and its tokens the live ones.
-    fn issue(&mut self, pair: &Pair) {
+    fn issue(&mut self, pair: &Pair, what: What, now: Duration) {
+        let secrets = [&*pair.access_token, &*pair.refresh_token];
+        self.history.note(what, &pair.grant.openid, secrets, now);
         let issued = || Issued {
             openid: pair.grant.openid.clone(),
             fate: Fate::Live,
@@ -175,7 +184,7 @@ impl UserTokens {
             pair.refresh_token = random::token();
             pair.refresh_expires_at = now.saturating_add(settings.refresh_token_lifetime);
         }
-        self.issue(&pair);
+        self.issue(&pair, What::Refresh, now);
         Ok(pair)
     }
 

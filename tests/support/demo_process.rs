@@ -104,6 +104,13 @@ fn spawn(variables: &[(String, String)]) -> Child {
 impl DemoProcess {
     /// Starts a demo that is expected to work, and waits until it takes requests.
     pub async fn start(variables: &[(String, String)]) -> Self {
+        Self::try_start(variables)
+            .await
+            .unwrap_or_else(|said| panic!("the demo did not start; {said}"))
+    }
+
+    /// Starts a demo that may find its store away, and says why it did not start.
+    pub async fn try_start(variables: &[(String, String)]) -> Result<Self, String> {
         let mut child = spawn(variables);
         let mut log = Log::of(child.stderr.take().unwrap());
         let stdout = child.stdout.take().unwrap();
@@ -121,17 +128,19 @@ impl DemoProcess {
         let Some(url) = line.trim().strip_prefix("listening on ").map(str::to_owned) else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!(
-                "the demo did not start; it said {line:?} and {}",
-                log.whole()
-            );
+            return Err(format!("it said {line:?} and {}", log.whole()));
         };
-        Self {
+        Ok(Self {
             child,
             http: HttpClient::new(&url),
             url,
             log,
-        }
+        })
+    }
+
+    /// The process' id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts a demo that is expected to give up at once.

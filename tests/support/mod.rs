@@ -4,6 +4,7 @@
 
 pub mod demo_process;
 pub mod http_client;
+pub mod proxy;
 pub mod redis_server;
 pub mod scene;
 

@@ -1,0 +1,224 @@
+//! The end of a run: everybody is served, all processes end in order, and the books balance.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tower_wechat::simulator::{Issued, What};
+
+use crate::books::granted_too_early;
+use crate::chaos::Chaos;
+use crate::crowd::Crowd;
+use crate::fleet::Usage;
+use crate::run::{LIFE, MARGIN, Size};
+use crate::support::eventually;
+
+/// How far apart WeChat's grants for one user are at least: a renewal starts early by a fifth of
+/// the margin at most, and lives are told in whole seconds.
+fn least_apart() -> Duration {
+    LIFE - MARGIN - MARGIN / 5 - Duration::from_secs(1)
+}
+
+/// How long after WeChat's answer a process may still hold it: it offers it to a Redis that is
+/// away for as long as storms and silences last.
+const UNCOMMITTED: Duration = Duration::from_secs(6);
+
+/// What the memory of a process may grow by between a tenth of the load and all of it, and how many
+/// files more it may hold: callers who wait at once, and connections to WeChat.
+const GROWTH_KIB: u64 = 48 * 1024;
+const MORE_FILES: usize = 40;
+
+pub struct Audit<'a> {
+    pub crowd: &'a Crowd,
+    pub chaos: &'a Chaos,
+    pub took: Duration,
+    pub size: Size,
+}
+
+impl Crowd {
+    /// What the process in the first place uses, which lives through the whole run.
+    pub fn usage(&self) -> Usage {
+        let member = self.fleet.member(0).expect("it is never killed");
+        member.usage()
+    }
+}
+
+/// Why a user had to log in although they had a pair.
+#[derive(Default, Debug)]
+struct Sent {
+    lost_on_the_wire: u64,
+    held_by_a_stuck_process: u64,
+    unexplained: Vec<String>,
+}
+
+impl Audit<'_> {
+    pub async fn close_the_books(&self, first: Usage, last: Usage, rng: &mut fastrand::Rng) {
+        self.everybody_is_served(rng).await;
+        self.all_end_in_order().await;
+
+        let (books, done) = (&self.crowd.books, &self.chaos.done);
+        let issued = self.crowd.scene.wechat.issued();
+        books.compare(&issued);
+        for user in &books.users {
+            let known = self.crowd.scene.wechat.current_pair(&user.openid);
+            let known = known.map(|pair| (pair.access_token, pair.refresh_token));
+            if self.crowd.scene.stored(&user.openid) != known {
+                books.wrong(|| format!("what is stored for {} is not WeChat's", user.openid));
+            }
+        }
+        let wire = &self.chaos.wires.wechat;
+        let lost = |pair: &Issued| pair.secrets.iter().any(|secret| wire.has_lost(secret));
+        let (again, too_early) = granted_too_early(&issued, least_apart(), lost);
+        let sent = self.why_sent_to_log_in(&issued);
+        let grants = issued.iter().filter(|pair| pair.what == What::Refresh);
+        let grants = grants.count() as u64;
+        let calls = self.crowd.scene.refreshes();
+        let allowed = grants + done.failing_replies + self.refusals_allowed(&sent);
+
+        let (wrong, described) = books.wrongs();
+        println!(
+            "{}",
+            self.report(&[
+                ("wrong answers", wrong.to_string()),
+                (
+                    "calls of refresh_token, and the bound",
+                    format!("{calls} of {allowed}")
+                ),
+                ("tokens granted for them", grants.to_string()),
+                (
+                    "granted again, the answer was lost on its way",
+                    again.to_string()
+                ),
+                ("granted too early for no reason", too_early.to_string()),
+                ("sent to log in", format!("{sent:?}")),
+                (
+                    "memory first, last",
+                    format!("{}, {} KiB", first.resident_kib, last.resident_kib)
+                ),
+                (
+                    "open files first, last",
+                    format!("{}, {}", first.open_files, last.open_files)
+                ),
+            ])
+        );
+        let seed = self.size.seed;
+        assert_eq!(wrong, 0, "FAULT_RUN_SEED={seed}: {described:#?}");
+        assert_eq!(done.bad_ends, Vec::<String>::new(), "FAULT_RUN_SEED={seed}");
+        assert_eq!(
+            sent.unexplained,
+            Vec::<String>::new(),
+            "FAULT_RUN_SEED={seed}"
+        );
+        assert_eq!(too_early, 0, "FAULT_RUN_SEED={seed}");
+        assert!(
+            calls <= allowed,
+            "FAULT_RUN_SEED={seed}: {calls} > {allowed}"
+        );
+        assert!(
+            last.resident_kib < first.resident_kib + GROWTH_KIB
+                && last.open_files < first.open_files + MORE_FILES,
+            "FAULT_RUN_SEED={seed}: {first:?} became {last:?}"
+        );
+    }
+
+    /// Within the time of a lease and of a token's life, each process serves each user, who logs
+    /// in where they have to, with WeChat's very tokens.
+    async fn everybody_is_served(&self, rng: &mut fastrand::Rng) {
+        let crowd = self.crowd;
+        for number in 0..crowd.books.users.len() {
+            let what = format!("user {number} is served by all");
+            eventually(&what, Duration::from_secs(60), async || {
+                let mut well = true;
+                for place in 0..crowd.fleet.places.len() {
+                    let member = crowd
+                        .fleet
+                        .member(place)
+                        .expect("nobody is killed any more");
+                    let by = crowd.fleet.places[place].by;
+                    // WeChat says whether it takes the token; if not, it is replaced.
+                    for path in ["/api/userinfo", "/api/me"] {
+                        well &= crowd.ask(usize::MAX, number, by, &member, path, rng).await == 200;
+                    }
+                }
+                well
+            })
+            .await;
+        }
+    }
+
+    /// SIGTERM: what runs is finished first.
+    async fn all_end_in_order(&self) {
+        for place in 0..self.crowd.fleet.places.len() {
+            let (code, log) = self.crowd.fleet.vacate(place).terminate().await;
+            assert_eq!(code, Some(0), "{log}");
+            assert!(!log.contains("panicked"), "{log}");
+        }
+    }
+
+    /// Each user who was sent to log in has lost WeChat's latest answer: on the wire, or with a
+    /// process that was killed or stood still.
+    fn why_sent_to_log_in(&self, issued: &[Issued]) -> Sent {
+        let mut sent = Sent::default();
+        let (wire, stuck) = (&self.chaos.wires.wechat, &self.chaos.done.stuck);
+        for (openid, at) in self.crowd.books.sent_to_log_in.lock().unwrap().iter() {
+            let theirs = |pair: &&Issued| {
+                matches!(pair.what, What::SignIn | What::Refresh)
+                    && pair.openid == *openid
+                    && pair.at <= *at
+            };
+            let Some(latest) = issued.iter().filter(theirs).next_back() else {
+                continue;
+            };
+            let held_back = |(from, until): &(SystemTime, SystemTime)| {
+                latest.at + UNCOMMITTED >= *from && latest.at <= *until
+            };
+            if latest.secrets.iter().any(|secret| wire.has_lost(secret)) {
+                sent.lost_on_the_wire += 1;
+            } else if stuck.iter().any(held_back) {
+                sent.held_by_a_stuck_process += 1;
+            } else {
+                sent.unexplained
+                    .push(format!("{openid}, granted {:?}, asked {at:?}", latest.at));
+            }
+        }
+        sent
+    }
+
+    /// How many refusals WeChat may have answered with: one for each dead pair that somebody still
+    /// had, which is one for each login that killed the pair before it and was not stored, and one
+    /// for each answer that was lost.
+    fn refusals_allowed(&self, sent: &Sent) -> u64 {
+        let books = &self.crowd.books;
+        let logins = books.logins.load(Ordering::SeqCst);
+        let failed = books.logins_failed.load(Ordering::SeqCst);
+        sent.lost_on_the_wire + sent.held_by_a_stuck_process + logins + failed
+    }
+
+    fn report(&self, figures: &[(&str, String)]) -> String {
+        let (books, wires) = (&self.crowd.books, &self.chaos.wires);
+        let number =
+            |count: &std::sync::atomic::AtomicU64| count.load(Ordering::SeqCst).to_string();
+        let answers: &BTreeMap<_, _> = &books.answered.lock().unwrap();
+        let mut lines = vec![
+            ("requests", number(&books.requests)),
+            ("time", format!("{:?}", self.took)),
+            ("answers", format!("{answers:?}")),
+            ("connections broken by a kill", number(&books.broken)),
+            ("longest wait", format!("{:?}", books.longest_wait())),
+            ("processes started", self.crowd.fleet.started().to_string()),
+            ("misfortunes", format!("{:?}", self.chaos.done.times)),
+            ("before Redis", format!("{:?}", wires.redis.damage())),
+            ("before WeChat", format!("{:?}", wires.wechat.damage())),
+            ("logins", number(&books.logins)),
+            (
+                "logins that failed and were tried again",
+                number(&books.logins_failed),
+            ),
+        ];
+        lines.extend(figures.iter().map(|(name, value)| (*name, value.clone())));
+        let lines = lines
+            .iter()
+            .map(|(name, value)| format!("fault-run | {name} | {value}"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}

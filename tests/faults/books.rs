@@ -1,0 +1,191 @@
+//! What was asked and answered, and whether it was right.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use tower_wechat::simulator::{Issued, What};
+
+use crate::support::http_client::fingerprint;
+
+/// Users without a token are remembered for a second; the rest is for slow machines.
+const ABSENCE: Duration = Duration::from_secs(4);
+
+/// How many wrong answers are described.
+const DESCRIBED: usize = 20;
+
+/// One of the crowd.
+pub struct User {
+    pub openid: String,
+    /// Whether they sign in now and then, and not only when they are sent to.
+    pub signs_in: bool,
+    /// The session cookie, once they have signed in through a process.
+    pub cookie: Mutex<Option<String>>,
+    login: Mutex<Login>,
+    /// One login of a user at a time.
+    pub signing_in: tokio::sync::Mutex<()>,
+}
+
+/// Whether the user's pair is in question: a code was spent, and its pair may not be stored yet.
+#[derive(Clone, Copy)]
+enum Login {
+    Settled(Option<Instant>),
+    InQuestion,
+}
+
+#[derive(Default)]
+pub struct Books {
+    pub users: Vec<User>,
+    pub requests: AtomicU64,
+    pub answered: Mutex<BTreeMap<String, u64>>,
+    /// Connections that broke because their process was killed or ended.
+    pub broken: AtomicU64,
+    pub logins: AtomicU64,
+    pub logins_failed: AtomicU64,
+    /// Users who were sent to log in although they had a pair, and when by WeChat's clock.
+    pub sent_to_log_in: Mutex<Vec<(String, SystemTime)>>,
+    wrong: Mutex<Vec<String>>,
+    wrongs: AtomicU64,
+    longest: Mutex<Duration>,
+    seen: Mutex<HashSet<(usize, String)>>,
+    /// What one caller saw of one user at one process, in order.
+    sights: Mutex<HashMap<(usize, u64, usize), Vec<String>>>,
+}
+
+impl User {
+    pub fn new(openid: String, signs_in: bool) -> Self {
+        Self {
+            openid,
+            signs_in,
+            cookie: Mutex::new(None),
+            login: Mutex::new(Login::Settled(None)),
+            signing_in: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub fn login_begins(&self) {
+        *self.login.lock().unwrap() = Login::InQuestion;
+    }
+
+    pub fn login_is_stored(&self) {
+        *self.login.lock().unwrap() = Login::Settled(Some(Instant::now()));
+    }
+
+    /// Whether "log in" may have been the right answer to a request that began then.
+    pub fn was_in_question(&self, since: Instant) -> bool {
+        match *self.login.lock().unwrap() {
+            Login::InQuestion => true,
+            Login::Settled(None) => false,
+            Login::Settled(Some(until)) => until + ABSENCE > since,
+        }
+    }
+}
+
+impl Books {
+    pub fn of(users: impl Iterator<Item = User>) -> Self {
+        Self {
+            users: users.collect(),
+            ..Self::default()
+        }
+    }
+
+    pub fn wrong(&self, what: impl FnOnce() -> String) {
+        self.wrongs.fetch_add(1, Ordering::SeqCst);
+        let mut wrong = self.wrong.lock().unwrap();
+        if wrong.len() < DESCRIBED {
+            wrong.push(what());
+        }
+    }
+
+    pub fn wrongs(&self) -> (u64, Vec<String>) {
+        let described = self.wrong.lock().unwrap().clone();
+        (self.wrongs.load(Ordering::SeqCst), described)
+    }
+
+    pub fn count(&self, answer: impl Into<String>) {
+        *self
+            .answered
+            .lock()
+            .unwrap()
+            .entry(answer.into())
+            .or_default() += 1;
+    }
+
+    pub fn waited(&self, took: Duration) {
+        let mut longest = self.longest.lock().unwrap();
+        *longest = took.max(*longest);
+    }
+
+    pub fn longest_wait(&self) -> Duration {
+        *self.longest.lock().unwrap()
+    }
+
+    /// A caller was answered with this user's token at this process.
+    pub fn saw(&self, caller: usize, process: u64, user: usize, token: String) {
+        self.seen.lock().unwrap().insert((user, token.clone()));
+        let mut sights = self.sights.lock().unwrap();
+        let sights = sights.entry((caller, process, user)).or_default();
+        if sights.last() != Some(&token) {
+            sights.push(token);
+        }
+    }
+
+    /// Compares what was seen with what WeChat handed out: tokens of others, and of nobody.
+    pub fn compare(&self, issued: &[Issued]) {
+        let mut owners = HashMap::new();
+        for (at, pair) in issued.iter().enumerate() {
+            if matches!(pair.what, What::SignIn | What::Refresh) {
+                let token = fingerprint(&pair.secrets[0]);
+                owners.entry(token).or_insert((pair.openid.as_str(), at));
+            }
+        }
+        for (user, token) in self.seen.lock().unwrap().iter() {
+            let user = &self.users[*user].openid;
+            match owners.get(token) {
+                Some((owner, _)) if owner == user => {}
+                owner => self.wrong(|| format!("{user} was served {token}, which is {owner:?}'s")),
+            }
+        }
+        for ((caller, process, user), tokens) in self.sights.lock().unwrap().iter() {
+            let ages = tokens.iter().filter_map(|token| owners.get(token));
+            let ages: Vec<usize> = ages.map(|(_, at)| *at).collect();
+            if !ages.is_sorted() {
+                let user = &self.users[*user].openid;
+                self.wrong(|| {
+                    format!(
+                        "caller {caller} saw an older token of {user} after a newer one \
+                         at process {process}: {ages:?}"
+                    )
+                });
+            }
+        }
+    }
+}
+
+/// R1: how often WeChat granted a user a token before the time of the former one was up, and that
+/// for another reason than an answer that was lost on its way.
+pub fn granted_too_early(
+    issued: &[Issued],
+    least_apart: Duration,
+    was_lost: impl Fn(&Issued) -> bool,
+) -> (u64, u64) {
+    let mut last: HashMap<&str, &Issued> = HashMap::new();
+    let (mut after_a_loss, mut unexplained) = (0, 0);
+    for pair in issued {
+        if !matches!(pair.what, What::SignIn | What::Refresh) {
+            continue;
+        }
+        if pair.what == What::Refresh
+            && let Some(before) = last.get(&*pair.openid)
+            && pair.at < before.at + least_apart
+        {
+            match was_lost(before) {
+                true => after_a_loss += 1,
+                false => unexplained += 1,
+            }
+        }
+        last.insert(&pair.openid, pair);
+    }
+    (after_a_loss, unexplained)
+}

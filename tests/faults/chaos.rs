@@ -1,0 +1,223 @@
+//! What goes wrong in a fault run: processes are killed, ended and stopped, connections suffer,
+//! WeChat fails, time passes there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tower_wechat::simulator::Fault;
+
+use crate::crowd::Crowd;
+use crate::support::proxy::{Proxy, Weather};
+use crate::support::scene::REFRESH;
+
+/// Beyond the 10 s of a lease.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(10_500);
+
+/// The connections of Redis and of WeChat.
+pub struct Wires {
+    pub redis: Proxy,
+    pub wechat: Proxy,
+}
+
+/// What happened, by name.
+#[derive(Default)]
+pub struct Done {
+    pub times: BTreeMap<&'static str, u64>,
+    /// From when until when a process could not store what WeChat had answered, by WeChat's clock:
+    /// for ever for one that was killed.
+    pub stuck: Vec<(SystemTime, SystemTime)>,
+    /// Processes that did not end as they should.
+    pub bad_ends: Vec<String>,
+    /// Replies of WeChat that a fault of the simulator's took the place of.
+    pub failing_replies: u64,
+}
+
+impl Done {
+    fn note(&mut self, what: &'static str) {
+        *self.times.entry(what).or_default() += 1;
+    }
+
+    pub fn number_of(&self, what: &str) -> u64 {
+        self.times.get(what).copied().unwrap_or(0)
+    }
+}
+
+/// The usual weather of a run.
+const BREEZE: Weather = Weather {
+    delay: 50,
+    longest_delay: Duration::from_millis(60),
+    cut: 4,
+    truncate: 4,
+    blackhole: 0,
+};
+
+const STORM: Weather = Weather {
+    delay: 200,
+    longest_delay: Duration::from_millis(400),
+    cut: 60,
+    truncate: 60,
+    blackhole: 30,
+};
+
+pub struct Chaos {
+    pub crowd: Arc<Crowd>,
+    pub wires: Wires,
+    pub rng: fastrand::Rng,
+    pub done: Done,
+    /// Processes that stand still.
+    stopped: tokio::task::JoinSet<()>,
+}
+
+impl Chaos {
+    pub fn new(crowd: Arc<Crowd>, wires: Wires, rng: fastrand::Rng) -> Self {
+        Self {
+            crowd,
+            wires,
+            rng,
+            done: Done::default(),
+            stopped: tokio::task::JoinSet::new(),
+        }
+    }
+
+    pub fn calm(&self) {
+        for wire in [&self.wires.redis, &self.wires.wechat] {
+            wire.weather(Weather::CALM);
+            wire.silent(false);
+        }
+        self.crowd.scene.wechat.clear_faults();
+    }
+
+    pub fn breeze(&self) {
+        for wire in [&self.wires.redis, &self.wires.wechat] {
+            wire.weather(BREEZE);
+            wire.silent(false);
+        }
+        // Renewals take their time, so that misfortunes meet them in mid-call.
+        let slow = Fault::on(REFRESH).delay(Duration::from_millis(80));
+        self.crowd.scene.wechat.inject(slow);
+    }
+
+    /// The next misfortune. The process in the first place lives through the whole run.
+    pub async fn strike(&mut self) {
+        let place = self.rng.usize(1..self.crowd.fleet.places.len());
+        match self.rng.u32(..16) {
+            0..=3 => self.kill(place).await,
+            4 => self.terminate(place).await,
+            5..=6 => self.stop(),
+            7..=8 => self.storm(true).await,
+            9..=10 => self.storm(false).await,
+            11 => self.silence(true).await,
+            12 => self.silence(false).await,
+            13 => self.cut_all(),
+            14 => self.wechat_fails(),
+            // What comes to light much later could not be told from a fault of ours.
+            _ if self.crowd.rotates.load(Ordering::SeqCst) => self.wechat_fails(),
+            _ => self.time_passes(),
+        }
+    }
+
+    pub async fn settle(&mut self) {
+        while self.stopped.join_next().await.is_some() {}
+    }
+
+    pub async fn kill(&mut self, place: usize) {
+        let member = self.crowd.fleet.vacate(place);
+        let before = self.crowd.scene.wechat.now();
+        member.kill().await;
+        self.done
+            .stuck
+            .push((before, self.crowd.scene.wechat.now()));
+        self.done.note("killed");
+        self.crowd.fleet.fill(place).await;
+    }
+
+    async fn terminate(&mut self, place: usize) {
+        let member = self.crowd.fleet.vacate(place);
+        let (code, log) = member.terminate().await;
+        self.done.note("ended");
+        if code != Some(0) || log.contains("panicked") {
+            self.done.bad_ends.push(format!("{code:?}: {log}"));
+        }
+        self.crowd.fleet.fill(place).await;
+    }
+
+    /// Any of them stands still, now and then for longer than its leases.
+    fn stop(&mut self) {
+        let place = self.rng.usize(..self.crowd.fleet.places.len());
+        let Some(member) = self.crowd.fleet.member(place) else {
+            return;
+        };
+        let time = match self.rng.u32(..4) {
+            0 => LONGER_THAN_A_LEASE,
+            _ => Duration::from_millis(self.rng.u64(50..2_000)),
+        };
+        self.done.note("stopped");
+        let now = self.crowd.scene.wechat.now();
+        self.done.stuck.push((now, now + time));
+        self.stopped
+            .spawn(async move { member.stop_for(time).await });
+    }
+
+    fn wire(&self, redis: bool) -> &Proxy {
+        match redis {
+            true => &self.wires.redis,
+            false => &self.wires.wechat,
+        }
+    }
+
+    async fn storm(&mut self, redis: bool) {
+        let time = Duration::from_millis(self.rng.u64(100..1_500));
+        self.wire(redis).weather(STORM);
+        tokio::time::sleep(time).await;
+        self.wire(redis).weather(BREEZE);
+        self.done.note(match redis {
+            true => "storms before Redis",
+            false => "storms before WeChat",
+        });
+    }
+
+    async fn silence(&mut self, redis: bool) {
+        let time = Duration::from_millis(self.rng.u64(100..2_500));
+        self.wire(redis).silent(true);
+        tokio::time::sleep(time).await;
+        self.wire(redis).silent(false);
+        self.done.note(match redis {
+            true => "silences of Redis",
+            false => "silences of WeChat",
+        });
+    }
+
+    fn cut_all(&mut self) {
+        let redis = self.rng.bool();
+        self.wire(redis).cut_all();
+        self.done.note("all connections cut");
+    }
+
+    fn wechat_fails(&mut self) {
+        let fault = Fault::on(REFRESH);
+        let fault = match self.rng.u32(..5) {
+            0 => fault.errcode(-1),
+            1 => fault.status(502).body("<html>bad gateway</html>"),
+            2 => fault.body(""),
+            3 => fault.reset(),
+            _ => fault.body("{\"access_token\":"),
+        };
+        let times = self.rng.u64(1..20);
+        self.done.failing_replies += times;
+        self.crowd.scene.wechat.inject(fault.times(times));
+        self.done.note("failures of WeChat");
+    }
+
+    /// At WeChat all tokens have expired; the processes believe that they are alive.
+    fn time_passes(&mut self) {
+        let life = self
+            .crowd
+            .scene
+            .wechat
+            .settings(|now| now.user_token_lifetime);
+        self.crowd.scene.wechat.advance(life);
+        self.done.note("times WeChat's clock ran ahead");
+    }
+}

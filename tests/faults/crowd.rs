@@ -1,0 +1,200 @@
+//! The load: callers who keep their connections, as this user or that, and judge each answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::books::Books;
+use crate::fleet::{By, Fleet, Member};
+use crate::logins;
+use crate::support::demo_process::USER_HEADER;
+use crate::support::http_client::{Answer, Asked};
+use crate::support::scene::Scene;
+
+/// A request's wait.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a loaded machine may add to it.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// What the callers share.
+pub struct Crowd {
+    pub fleet: Fleet,
+    pub scene: Scene,
+    pub books: Books,
+    /// For how long a user comes, and then stays away while the token expires.
+    pub shift: Duration,
+    pub started: Instant,
+    pub enough: AtomicBool,
+    /// Whether WeChat hands out a new refresh token with each refresh: an answer of it that is
+    /// lost then leads to a login.
+    pub rotates: AtomicBool,
+}
+
+impl Crowd {
+    /// Asks until it is enough.
+    pub async fn caller(self: Arc<Self>, number: usize, mut rng: fastrand::Rng) {
+        while !self.enough.load(Ordering::SeqCst) {
+            let user = rng.usize(..self.books.users.len());
+            if !self.is_here(user) {
+                continue;
+            }
+            if self.books.users[user].signs_in && rng.u32(..400) == 0 {
+                self.sign_in(user, &mut rng).await;
+            }
+            let by = match self.books.users[user].cookie.lock().unwrap().is_some() {
+                true if rng.bool() => By::Cookie,
+                _ => By::Header,
+            };
+            let Some(member) = self.fleet.any(by, &mut rng) else {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            let path = match rng.u32(..50) {
+                0 => "/api/userinfo",
+                _ => "/api/me",
+            };
+            self.ask(number, user, by, &member, path, &mut rng).await;
+        }
+    }
+
+    /// Users come for a while and stay away for a while, not all at once: their tokens are renewed
+    /// while they live, and after they have died.
+    fn is_here(&self, user: usize) -> bool {
+        let shift = self.started.elapsed().as_millis() / self.shift.as_millis();
+        (user as u128 + shift) % 3 != 0
+    }
+
+    pub async fn sign_in(&self, user: usize, rng: &mut fastrand::Rng) {
+        let user = &self.books.users[user];
+        logins::sign_in(&self.fleet, &self.scene.wechat, &self.books, user, rng).await;
+    }
+
+    /// Asks once and judges the answer. Answers the status, 0 where none came.
+    pub async fn ask(
+        &self,
+        caller: usize,
+        number: usize,
+        by: By,
+        member: &Member,
+        path: &str,
+        rng: &mut fastrand::Rng,
+    ) -> u16 {
+        let (books, user) = (&self.books, &self.books.users[number]);
+        let asked = Asked::get(path).header("accept", "application/json");
+        let asked = match by {
+            By::Header => asked.header(USER_HEADER, &user.openid),
+            By::Cookie => {
+                let cookie = user.cookie.lock().unwrap().clone().unwrap_or_default();
+                asked.header("cookie", cookie)
+            }
+        };
+        books.requests.fetch_add(1, Ordering::SeqCst);
+        let began = Instant::now();
+        let answer = member.http.try_ask(asked).await;
+        let took = began.elapsed();
+        let stood_still = member.stood_still(began, Instant::now());
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(_) if member.is_ending() => {
+                books.broken.fetch_add(1, Ordering::SeqCst);
+                return 0;
+            }
+            Err(error) => {
+                books.wrong(|| format!("{} got no answer after {took:?}: {error}", user.openid));
+                return 0;
+            }
+        };
+        // A process that was stopped keeps people waiting, and nothing can be done about it.
+        if stood_still.is_zero() {
+            books.waited(took);
+        }
+        if took > stood_still + DEADLINE + SLACK {
+            books.wrong(|| format!("{} waited {took:?} for {answer:?}", user.openid));
+        }
+        let status = answer.status;
+        books.count(match status {
+            200 => "200".to_owned(),
+            _ => format!("{status} {}", code(&answer)),
+        });
+        match status {
+            200 => self.judge_token(caller, number, member, path, &answer),
+            401 => self.judge_login(number, began, &answer, rng).await,
+            503 => judge_trouble(books, &user.openid, &answer),
+            _ => books.wrong(|| format!("{}: {answer:?}", user.openid)),
+        }
+        status
+    }
+
+    fn judge_token(
+        &self,
+        caller: usize,
+        number: usize,
+        member: &Member,
+        path: &str,
+        answer: &Answer,
+    ) {
+        let (books, user) = (&self.books, &self.books.users[number]);
+        let json = serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default();
+        let field = |name: &str| json[name].as_str().unwrap_or_default();
+        let named = match path {
+            "/api/me" => "user_id",
+            _ => "openid",
+        };
+        if field(named) != user.openid {
+            books.wrong(|| format!("{} was answered as another: {answer:?}", user.openid));
+        }
+        if path == "/api/me" {
+            let token = field("token_fingerprint").to_owned();
+            books.saw(caller, member.number, number, token);
+        }
+    }
+
+    /// "Log in" is right where a login of theirs is under way or broke off, and where WeChat's
+    /// answer with a new refresh token was lost. They do as they are told.
+    async fn judge_login(
+        &self,
+        number: usize,
+        began: Instant,
+        answer: &Answer,
+        rng: &mut fastrand::Rng,
+    ) {
+        let (books, user) = (&self.books, &self.books.users[number]);
+        if answer.field("login_url").is_empty() {
+            books.wrong(|| format!("{}: no login_url in {answer:?}", user.openid));
+        }
+        if user.was_in_question(began) {
+            return;
+        }
+        if !self.rotates.load(Ordering::SeqCst) {
+            let stored = self.scene.wechat.current_pair(&user.openid).is_some();
+            books.wrong(|| {
+                format!(
+                    "{} was sent to log in for nothing (WeChat has a pair: {stored}): {answer:?}",
+                    user.openid
+                )
+            });
+        }
+        if user.signing_in.try_lock().is_ok() {
+            let sent = (user.openid.clone(), self.scene.wechat.now());
+            books.sent_to_log_in.lock().unwrap().push(sent);
+        }
+        self.sign_in(number, rng).await;
+    }
+}
+
+fn judge_trouble(books: &Books, openid: &str, answer: &Answer) {
+    let known = matches!(
+        code(answer).as_str(),
+        "store_unavailable" | "wechat_unavailable"
+    );
+    let waits = answer.header("retry-after").parse::<u64>();
+    if !known || !waits.is_ok_and(|seconds| seconds >= 1) {
+        books.wrong(|| format!("{openid}: {answer:?}"));
+    }
+}
+
+fn code(answer: &Answer) -> String {
+    let json = serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default();
+    json["error"].as_str().unwrap_or_default().to_owned()
+}

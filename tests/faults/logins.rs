@@ -1,0 +1,91 @@
+//! Logins as a browser goes through them, each step at whichever process the wind carries it to.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::Simulator;
+
+use crate::books::{Books, User};
+use crate::fleet::{By, Fleet};
+use crate::support::http_client::{Answer, Asked};
+
+/// How long somebody tries to sign in. Storms pass sooner.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Signs a user in, with as many tries as it takes.
+pub async fn sign_in(
+    fleet: &Fleet,
+    wechat: &Simulator,
+    books: &Books,
+    user: &User,
+    rng: &mut fastrand::Rng,
+) {
+    let _one_at_a_time = user.signing_in.lock().await;
+    let give_up = Instant::now() + PATIENCE;
+    while !attempt(fleet, wechat, books, user, rng).await {
+        books.logins_failed.fetch_add(1, Ordering::SeqCst);
+        if Instant::now() > give_up {
+            books.wrong(|| format!("{} could not sign in for {PATIENCE:?}", user.openid));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    books.logins.fetch_add(1, Ordering::SeqCst);
+}
+
+/// One login. Answers whether it ended with a session.
+async fn attempt(
+    fleet: &Fleet,
+    wechat: &Simulator,
+    books: &Books,
+    user: &User,
+    rng: &mut fastrand::Rng,
+) -> bool {
+    let Some(begin) = ask(fleet, rng, Asked::get("/wechat/login?return_to=%2F")).await else {
+        return false;
+    };
+    let Some(state) = begin
+        .header("location")
+        .split(['?', '&', '#'])
+        .find_map(|part| part.strip_prefix("state="))
+    else {
+        return false;
+    };
+    let cookies: Vec<&str> = set_cookies(&begin).collect();
+    // WeChat's page is left out: its code is what counts, and who agrees.
+    user.login_begins();
+    let code = wechat.authorize(&user.openid, "snsapi_userinfo");
+    let callback = Asked::get(&format!("/wechat/callback?code={code}&state={state}"))
+        .header("accept", "text/html")
+        .header("cookie", cookies.join("; "));
+    let Some(answer) = ask(fleet, rng, callback).await else {
+        return false;
+    };
+    let session = set_cookies(&answer).find(|cookie| cookie.starts_with("wechat_session="));
+    match (answer.status, session) {
+        (302, Some(session)) => {
+            *user.cookie.lock().unwrap() = Some(session.to_owned());
+            user.login_is_stored();
+            true
+        }
+        // Sent round once more, or a page that says what failed.
+        (302 | 502 | 503, _) => false,
+        _ => {
+            books.wrong(|| format!("{} was answered at the callback: {answer:?}", user.openid));
+            false
+        }
+    }
+}
+
+/// What a process with a login says, unless it ends before it has spoken.
+async fn ask(fleet: &Fleet, rng: &mut fastrand::Rng, asked: Asked) -> Option<Answer> {
+    let member = fleet.any(By::Cookie, rng)?;
+    member.http.try_ask(asked).await.ok()
+}
+
+fn set_cookies(answer: &Answer) -> impl Iterator<Item = &str> {
+    let cookies = answer.headers.get_all("set-cookie").iter();
+    cookies
+        .filter_map(|cookie| cookie.to_str().ok()?.split(';').next())
+        .filter(|cookie| !cookie.ends_with('='))
+}

@@ -1,0 +1,36 @@
+//! The fault run: several processes serve a crowd while they are killed, stopped and ended, and
+//! while what they say to Redis and to WeChat is delayed, cut, truncated and swallowed. At the end
+//! the books have to balance.
+//!
+//! `cargo test --test faults` runs it for some seconds on each layout. The long run:
+//!
+//! ```text
+//! FAULT_RUN_REQUESTS=200000 FAULT_RUN_KILLS=50 cargo test --release --test faults -- --nocapture --test-threads=1
+//! ```
+//!
+//! `FAULT_RUN_SEED` repeats the choices of a run: whom the chaos hits, and how. It does not repeat
+//! the order in which the machine runs the tasks.
+
+#![allow(unreachable_pub)]
+
+mod audit;
+mod books;
+mod chaos;
+mod crowd;
+mod fleet;
+mod logins;
+mod run;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::scene::Layout;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_balance_hashes() {
+    run::run(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_balance_keys() {
+    run::run(Layout::Keys).await;
+}

@@ -1,0 +1,149 @@
+//! A run: the fleet, the crowd and the chaos.
+
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::audit::Audit;
+use crate::books::{Books, User};
+use crate::chaos::{Chaos, Wires};
+use crate::crowd::Crowd;
+use crate::fleet::{By, Fleet};
+use crate::support::demo_process::USER_HEADER;
+use crate::support::proxy::Proxy;
+use crate::support::scene::{Layout, Scene, variables};
+
+/// Life of a user's access token. It is renewed in the last part, its margin.
+pub const LIFE: Duration = Duration::from_secs(5);
+pub const MARGIN: Duration = Duration::from_secs(2);
+
+const USERS: usize = 60;
+const CALLERS: usize = 32;
+
+/// The size of a run.
+pub struct Size {
+    pub requests: u64,
+    pub kills: u64,
+    pub seed: u64,
+}
+
+impl Size {
+    fn from_environment() -> Self {
+        let number = |name: &str| {
+            let value = env::var(name).ok()?;
+            let number = value.parse();
+            Some(number.unwrap_or_else(|_| panic!("{name}={value} is no number")))
+        };
+        Self {
+            requests: number("FAULT_RUN_REQUESTS").unwrap_or(3_000),
+            kills: number("FAULT_RUN_KILLS").unwrap_or(4),
+            seed: number("FAULT_RUN_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000)),
+        }
+    }
+}
+
+pub async fn run(layout: Layout) {
+    let size = Size::from_environment();
+    println!("fault run on {layout:?}: FAULT_RUN_SEED={}", size.seed);
+    let mut rng = fastrand::Rng::with_seed(size.seed);
+    let (crowd, wires) = gather(layout, &mut rng).await;
+    for user in 0..USERS {
+        crowd.sign_in(user, &mut rng).await;
+    }
+    let mut chaos = Chaos::new(Arc::clone(&crowd), wires, rng.fork());
+    chaos.breeze();
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..CALLERS {
+        callers.spawn(Arc::clone(&crowd).caller(number, rng.fork()));
+    }
+    until(&mut chaos, size.requests / 10, 0).await;
+    let first = crowd.usage();
+    // In the first half WeChat repeats refresh tokens, as its pages say, and nobody who does not
+    // log in by themselves may ever have to. In the second half it hands out new ones: an answer
+    // that is lost is lost.
+    until(&mut chaos, size.requests / 2, size.kills / 2).await;
+    let wechat = &crowd.scene.wechat;
+    wechat.settings(|settings| settings.rotate_refresh_token = true);
+    crowd.rotates.store(true, Ordering::SeqCst);
+    until(&mut chaos, size.requests, size.kills).await;
+    chaos.settle().await;
+    let last = crowd.usage();
+
+    chaos.calm();
+    crowd.enough.store(true, Ordering::SeqCst);
+    while let Some(caller) = callers.join_next().await {
+        caller.expect("a caller fell over");
+    }
+    let audit = Audit {
+        crowd: &crowd,
+        chaos: &chaos,
+        took: crowd.started.elapsed(),
+        size,
+    };
+    audit.close_the_books(first, last, &mut rng).await;
+}
+
+/// One misfortune after the other, until there were so many requests and kills.
+async fn until(chaos: &mut Chaos, requests: u64, kills: u64) {
+    loop {
+        let asked = chaos.crowd.books.requests.load(Ordering::SeqCst);
+        if asked >= requests && chaos.done.number_of("killed") >= kills {
+            return;
+        }
+        chaos.strike().await;
+        let rest = chaos.rng.u64(100..500);
+        tokio::time::sleep(Duration::from_millis(rest)).await;
+    }
+}
+
+/// Redis, WeChat, proxies before both, and five processes: three that take the user from a header,
+/// two with logins and cookies.
+async fn gather(layout: Layout, rng: &mut fastrand::Rng) -> (Arc<Crowd>, Wires) {
+    let scene = Scene::new(layout).await;
+    scene
+        .wechat
+        .settings(|settings| settings.user_token_lifetime = LIFE);
+    let redis = format!("127.0.0.1:{}", scene.redis.port());
+    let wechat = scene.wechat.url().trim_start_matches("http://").to_owned();
+    let wires = Wires {
+        redis: Proxy::start(&redis, rng.u64(..)).await,
+        wechat: Proxy::start(&wechat, rng.u64(..)).await,
+    };
+    let key: String = (0..88).map(|_| rng.alphanumeric()).collect();
+    let common = variables(&[
+        ("REDIS_URL", &format!("redis://{}/", wires.redis.address())),
+        ("REDIS_LAYOUT", layout.name()),
+        ("WECHAT_APPID", scene.wechat.app_id()),
+        ("WECHAT_SECRET", scene.wechat.app_secret()),
+        (
+            "WECHAT_API_URL",
+            &format!("http://{}", wires.wechat.address()),
+        ),
+        (
+            "WECHAT_OPEN_URL",
+            &format!("http://{}", wires.wechat.address()),
+        ),
+        ("PUBLIC_URL", "http://h5.example.com"),
+        ("COOKIE_KEY", &key),
+        ("RENEW_MARGIN_SECS", &MARGIN.as_secs().to_string()),
+        ("CACHE_TTL_SECS", "1"),
+    ]);
+    let mut by_header = common.clone();
+    by_header.extend(variables(&[("TRUSTED_USER_HEADER", USER_HEADER)]));
+    let places = [By::Header, By::Header, By::Cookie, By::Header, By::Cookie].map(|by| match by {
+        By::Header => (by, by_header.clone()),
+        By::Cookie => (by, common.clone()),
+    });
+    let users = (0..USERS).map(|number| User::new(format!("oUser{number:02}"), number % 3 == 0));
+    let crowd = Crowd {
+        fleet: Fleet::start(places.into()).await,
+        scene,
+        books: Books::of(users),
+        shift: LIFE + Duration::from_secs(1),
+        started: Instant::now(),
+        enough: AtomicBool::new(false),
+        rotates: AtomicBool::new(false),
+    };
+    (Arc::new(crowd), wires)
+}

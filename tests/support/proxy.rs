@@ -1,0 +1,252 @@
+//! A TCP proxy that breaks what passes through it: at random from a seed, or on order.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What may happen to each piece of a reply: so many of a thousand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// It comes late, by up to `longest_delay`.
+    pub delay: u32,
+    pub longest_delay: Duration,
+    /// The connection is reset before it.
+    pub cut: u32,
+    /// The connection ends in its middle.
+    pub truncate: u32,
+    /// It does not come, nor does anything else on this connection, until the connection ends.
+    pub blackhole: u32,
+}
+
+impl Weather {
+    pub const CALM: Self = Self {
+        delay: 0,
+        longest_delay: Duration::ZERO,
+        cut: 0,
+        truncate: 0,
+        blackhole: 0,
+    };
+}
+
+/// What all connections suffer at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Nothing passes; connections stand, and new ones are accepted.
+    Silent,
+}
+
+/// What the proxy has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    pub connections: u64,
+    pub delayed: u64,
+    pub cut: u64,
+    pub truncated: u64,
+    pub blackholed: u64,
+}
+
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    server: String,
+    seed: u64,
+    weather: Mutex<Weather>,
+    state: watch::Sender<State>,
+    /// Connections with a number below this one have to end.
+    oldest: watch::Sender<u64>,
+    connections: AtomicU64,
+    /// Replies that the server gave and the client did not get whole.
+    lost: Mutex<Vec<Vec<u8>>>,
+    damage: Mutex<Damage>,
+}
+
+impl Proxy {
+    /// A proxy in front of `HOST:PORT`, calm at first.
+    pub async fn start(server: &str, seed: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            server: server.to_owned(),
+            seed,
+            weather: Mutex::new(Weather::CALM),
+            state: watch::channel(State::Open).0,
+            oldest: watch::channel(0).0,
+            connections: AtomicU64::new(0),
+            lost: Mutex::default(),
+            damage: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            _accepting: AbortOnDropHandle::new(accepting),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn weather(&self, weather: Weather) {
+        *self.shared.weather.lock().unwrap() = weather;
+    }
+
+    /// Nothing passes from now on, or everything again. What was sent meanwhile comes late.
+    pub fn silent(&self, silent: bool) {
+        let state = if silent { State::Silent } else { State::Open };
+        self.shared.state.send_replace(state);
+    }
+
+    /// Resets the connections that stand.
+    pub fn cut_all(&self) {
+        let next = self.shared.connections.load(Ordering::SeqCst);
+        self.shared.oldest.send_replace(next);
+    }
+
+    pub fn damage(&self) -> Damage {
+        Damage {
+            connections: self.shared.connections.load(Ordering::SeqCst),
+            ..*self.shared.damage.lock().unwrap()
+        }
+    }
+
+    /// Whether a reply with these bytes was lost on its way.
+    pub fn has_lost(&self, bytes: &str) -> bool {
+        let lost = self.shared.lost.lock().unwrap();
+        lost.iter()
+            .any(|reply| reply.windows(bytes.len()).any(|at| at == bytes.as_bytes()))
+    }
+
+    /// How many replies with these bytes were lost on their way.
+    pub fn lost(&self, bytes: &str) -> usize {
+        let lost = self.shared.lost.lock().unwrap();
+        lost.iter()
+            .filter(|reply| reply.windows(bytes.len()).any(|at| at == bytes.as_bytes()))
+            .count()
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { shared.serve(client, number).await });
+    }
+}
+
+/// How a pump of bytes ended.
+enum End {
+    /// Somebody closed the connection.
+    Closed,
+    /// It is to break without a word.
+    Broken,
+}
+
+impl Shared {
+    async fn serve(&self, client: TcpStream, number: u64) {
+        let Ok(server) = TcpStream::connect(&self.server).await else {
+            return;
+        };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let mut oldest = self.oldest.subscribe();
+        let breaks = async {
+            let _ = oldest.wait_for(|oldest| *oldest > number).await;
+        };
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let (from_server, to_client) = (&mut { from_server }, &mut { to_client });
+        let rng = fastrand::Rng::with_seed(self.seed ^ (number << 20));
+        let end = tokio::select! {
+            end = self.requests(from_client, to_server) => end,
+            end = self.replies(from_server, to_client, rng) => end,
+            () = breaks => End::Broken,
+        };
+        if matches!(end, End::Broken) {
+            // A reset, as of a host that has gone: no orderly goodbye.
+            let _ = to_client.as_ref().set_zero_linger();
+            let mut rest = Vec::new();
+            // What the server has said already would have been on its way.
+            let left = from_server.try_read_buf(&mut rest);
+            if left.is_ok_and(|read| read > 0) {
+                self.lost.lock().unwrap().push(rest);
+            }
+        }
+    }
+
+    /// Waits until something may pass.
+    async fn passable(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|state| *state == State::Open).await;
+    }
+
+    async fn requests(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> End {
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            let read = match from.read(&mut piece).await {
+                Ok(0) | Err(_) => return End::Closed,
+                Ok(read) => read,
+            };
+            self.passable().await;
+            if to.write_all(&piece[..read]).await.is_err() {
+                return End::Closed;
+            }
+        }
+    }
+
+    async fn replies(
+        &self,
+        from: &mut OwnedReadHalf,
+        to: &mut OwnedWriteHalf,
+        mut rng: fastrand::Rng,
+    ) -> End {
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            let read = match from.read(&mut piece).await {
+                Ok(0) | Err(_) => return End::Closed,
+                Ok(read) => read,
+            };
+            self.passable().await;
+            let piece = &piece[..read];
+            let weather = *self.weather.lock().unwrap();
+            let mut happens = |of_a_thousand| rng.u32(..1_000) < of_a_thousand;
+            if happens(weather.delay) {
+                self.damage.lock().unwrap().delayed += 1;
+                tokio::time::sleep(weather.longest_delay.mul_f64(rng.f64())).await;
+            } else if happens(weather.cut) {
+                self.damage.lock().unwrap().cut += 1;
+                self.lost.lock().unwrap().push(piece.to_vec());
+                return End::Broken;
+            } else if happens(weather.truncate) {
+                self.damage.lock().unwrap().truncated += 1;
+                self.lost.lock().unwrap().push(piece.to_vec());
+                let _ = to.write_all(&piece[..rng.usize(..read)]).await;
+                return End::Closed;
+            } else if happens(weather.blackhole) {
+                self.damage.lock().unwrap().blackholed += 1;
+                self.lost.lock().unwrap().push(piece.to_vec());
+                // The requests go on to the server, and its replies go nowhere.
+                let mut unheard = vec![0; 16 * 1024];
+                while let Ok(read @ 1..) = from.read(&mut unheard).await {
+                    self.lost.lock().unwrap().push(unheard[..read].to_vec());
+                }
+                return End::Closed;
+            }
+            if to.write_all(piece).await.is_err() {
+                self.lost.lock().unwrap().push(piece.to_vec());
+                return End::Closed;
+            }
+        }
+    }
+}
