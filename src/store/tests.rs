@@ -584,3 +584,29 @@ async fn start_up_mistakes_are_told_in_a_sentence() {
         .await
         .unwrap();
 }
+
+/// A balancer in front of Redis may lose its way to it without a word to us: TCP sees nothing.
+#[tokio::test]
+async fn a_connection_that_has_fallen_silent_is_replaced() {
+    use self::support::proxy::{Proxy, Weather};
+
+    let server = RedisServer::start();
+    let proxy = Proxy::start(&format!("127.0.0.1:{}", server.port()), 1).await;
+    let url = format!("redis://{}/", proxy.address());
+    let store = RedisStore::connect(&url).await.unwrap();
+    store.ping().await.unwrap();
+    proxy.weather(Weather {
+        blackhole: 1_000,
+        ..Weather::CALM
+    });
+    assert_eq!(
+        store.ping().await.unwrap_err().kind(),
+        ErrorKind::StoreUnavailable
+    );
+    // The connection that stands stays as it is; a new one would do.
+    proxy.weather(Weather::CALM);
+    support::eventually("another one is made", Duration::from_secs(20), async || {
+        store.ping().await.is_ok()
+    })
+    .await;
+}

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, PubSub};
+use redis::aio::{ConnectionLike, PubSub};
 use redis::{
     Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, RedisFuture, RedisResult, Value,
 };
+
+use super::single::Single;
 
 /// How every task speaks with Redis. It comes back by itself when Redis does; clones share it.
 #[derive(Clone)]
@@ -19,7 +21,7 @@ pub(super) struct Connection {
 #[derive(Clone)]
 enum Link {
     /// One server.
-    Single(ConnectionManager),
+    Single(Single),
 }
 
 impl Connection {
@@ -32,17 +34,9 @@ impl Connection {
         // RESP3 lets the manager hear a disconnect at once: under RESP2 the next command fails.
         let settings = info.redis_settings().clone().set_protocol(protocol);
         let client = Client::open(info.set_redis_settings(settings))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout))
-            // Few and short tries: after them the next command starts over, so that Redis is
-            // found again within seconds of its return.
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(300));
-        let manager = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let single = Single::open(client.clone(), timeout).await?;
         let mut connection = Self {
-            link: Link::Single(manager),
+            link: Link::Single(single),
             client,
             timeout,
         };
@@ -73,7 +67,7 @@ impl Connection {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match &mut self.link {
-            Link::Single(manager) => manager.req_packed_command(command),
+            Link::Single(single) => single.req_packed_command(command),
         }
     }
 
@@ -84,7 +78,7 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match &mut self.link {
-            Link::Single(manager) => manager.req_packed_commands(commands, offset, count),
+            Link::Single(single) => single.req_packed_commands(commands, offset, count),
         }
     }
 

@@ -7,6 +7,7 @@ mod followed;
 mod guard;
 mod names;
 mod scripts;
+mod single;
 mod sweep;
 
 use std::fmt;
