@@ -26,7 +26,7 @@ const UNCOMMITTED: Duration = Duration::from_secs(6);
 /// What the memory of a process may grow by between a tenth of the load and all of it, and how many
 /// files more it may hold: callers who wait at once, and connections to WeChat.
 const GROWTH_KIB: u64 = 48 * 1024;
-const MORE_FILES: usize = 40;
+const MORE_FILES: usize = 100;
 
 pub struct Audit<'a> {
     pub crowd: &'a Crowd,
@@ -166,7 +166,7 @@ impl Audit<'_> {
                     && pair.openid == *openid
                     && pair.at <= *at
             };
-            let Some(latest) = issued.iter().filter(theirs).next_back() else {
+            let Some(latest) = issued.iter().rfind(theirs) else {
                 continue;
             };
             let held_back = |(from, until): &(SystemTime, SystemTime)| {
