@@ -82,6 +82,7 @@
 //! | `axum` | yes | extractors for [`WechatUser`] and `Option<WechatUser>`; [`Error`] as a response |
 //! | `redis` | yes | [`RedisStore`], with TLS |
 //! | `metrics` | no | counters and histograms through the `metrics` facade |
+//! | `sealing` | no | `SealingKeys`: values in Redis that only a holder of the key can read |
 //! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, faults and a clock |
 //!
 //! TLS, to WeChat and to Redis, is rustls. Where the application has installed no provider of
@@ -123,6 +124,9 @@ pub use credential::{
     AccessToken, AppId, AppSecret, BearerSecret, Freshness, InvalidIdentifier, Lifetime,
     RefreshToken, UserId,
 };
+#[cfg(feature = "sealing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
+pub use credential::{SealingKeys, SealingMode};
 pub use error::{Error, ErrorKind, TokenRefusal};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]

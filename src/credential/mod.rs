@@ -11,12 +11,20 @@ mod identifier;
 mod lifetime;
 #[cfg(any(feature = "redis", test))]
 pub(crate) mod record_form;
+#[cfg(any(feature = "redis", test))]
+pub(crate) mod sealed_form;
+#[cfg(feature = "sealing")]
+mod sealing;
 mod secret;
 #[cfg(any(feature = "redis", test))]
 mod stored_text;
 
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
+#[cfg(feature = "sealing")]
+pub(crate) use sealing::Unopened;
+#[cfg(feature = "sealing")]
+pub use sealing::{SealingKeys, SealingMode};
 pub use secret::{AccessToken, AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};

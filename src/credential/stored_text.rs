@@ -20,6 +20,14 @@ pub(crate) enum Unreadable {
     BadTime,
     #[error("it is of a form that this version does not know")]
     UnknownForm,
+    #[error("it is sealed with a key that this process does not have")]
+    OtherKey,
+    #[cfg(feature = "sealing")]
+    #[error("its seal is broken: it was changed, cut, or copied from another place")]
+    BrokenSeal,
+    #[cfg(feature = "sealing")]
+    #[error("it is not sealed, and plain values are refused")]
+    Plain,
 }
 
 /// Why a secret cannot be written: the published form has no way to escape its separator.

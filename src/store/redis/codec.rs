@@ -7,8 +7,10 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::names::{Form, Place};
+use super::names::{Cell, Form, Place};
+use super::seal::{Opened, Seal};
 use crate::clock::Timestamp;
+use crate::credential::sealed_form::Binding;
 use crate::credential::{Record, Unreadable, Unstorable, hash_form, record_form};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Kind, Slot, Stored, Witness};
@@ -26,51 +28,62 @@ pub(super) struct New {
     pub(super) ttl: Duration,
 }
 
-/// Reads the cells. One that cannot be read is a miss and a warning.
-pub(super) fn decode(place: &Place, slot: &Slot, values: Vec<Value>) -> Stored {
+/// What a sealed value of a cell is bound to.
+fn binding<'a>(slot: &'a Slot, cell: &'a Cell) -> Binding<'a> {
+    Binding {
+        app: slot.name.app.as_str(),
+        kind: slot.name.kind.as_str(),
+        user: &slot.name.id,
+        key: &cell.key,
+    }
+}
+
+/// Reads the cells. One that cannot be read is a miss and a warning. Where one is sealed with a key
+/// that this process lacks, all of the record is a miss: what others can read is neither renewed
+/// from nor deleted by halves.
+pub(super) fn decode(place: &Place, slot: &Slot, values: Vec<Value>, seal: &Seal) -> Stored {
     let id = &*slot.name.id;
     let mut record = Record::default();
-    let cell = |at: usize| values.get(at).and_then(Option::as_deref);
-    let readable = |at: usize, what: Result<(), Unreadable>| {
-        if let Err(unreadable) = what {
-            let key = place.cells.get(at).map_or("", |cell| cell.key.as_str());
-            warn_once(key, slot, cell(at).unwrap_or_default(), unreadable);
+    let mut others = false;
+    let mut read = |at: usize, into: &mut dyn FnMut(&[u8]) -> Result<(), Unreadable>| {
+        let value = values.get(at).and_then(Option::as_deref);
+        let (Some(value), Some(cell)) = (value, place.cells.get(at)) else {
+            return;
+        };
+        let opened = seal.open(value, &binding(slot, cell));
+        match opened.and_then(|opened: Opened<'_>| into(&opened)) {
+            Ok(()) => {}
+            Err(Unreadable::OtherKey) => {
+                others = true;
+                seal.tell_other_key(&cell.key, value);
+            }
+            Err(unreadable) => warn_once(&cell.key, slot, value, unreadable),
         }
     };
     match place.form {
         Form::UserPair => {
-            let token = cell(0).map(|value| hash_form::read_token(value, slot.margin));
-            readable(
-                0,
-                token.map_or(Ok(()), |token| {
-                    token.map(|token| record.token = Some(token))
-                }),
-            );
-            let pair = cell(1).map(|value| hash_form::read_refresh(value, id));
-            let pair = pair.map_or(Ok(()), |pair| {
-                pair.map(|(refresh, details)| {
-                    record.refresh = Some(refresh);
-                    record.details = details;
-                })
+            read(0, &mut |value| {
+                record.token = Some(hash_form::read_token(value, slot.margin)?);
+                Ok(())
             });
-            readable(1, pair);
+            read(1, &mut |value| {
+                let (refresh, details) = hash_form::read_refresh(value, id)?;
+                record.refresh = Some(refresh);
+                record.details = details;
+                Ok(())
+            });
         }
-        Form::Record => {
-            let read = cell(0).map(|value| record_form::read(value, id));
-            readable(
-                0,
-                read.map_or(Ok(()), |read| read.map(|read| record = read)),
-            );
-        }
-        Form::Token => {
-            let token = cell(0).map(|value| hash_form::read_token(value, slot.margin));
-            readable(
-                0,
-                token.map_or(Ok(()), |token| {
-                    token.map(|token| record.token = Some(token))
-                }),
-            );
-        }
+        Form::Record => read(0, &mut |value| {
+            record = record_form::read(value, id)?;
+            Ok(())
+        }),
+        Form::Token => read(0, &mut |value| {
+            record.token = Some(hash_form::read_token(value, slot.margin)?);
+            Ok(())
+        }),
+    }
+    if others {
+        record = Record::default();
     }
     let witness = Witness(
         values
@@ -87,6 +100,7 @@ pub(super) fn encode(
     slot: &Slot,
     record: &Record,
     now: Timestamp,
+    seal: &Seal,
 ) -> Result<Vec<New>, Error> {
     let id = &*slot.name.id;
     let token = || {
@@ -123,13 +137,12 @@ pub(super) fn encode(
     } else {
         Duration::ZERO
     };
-    Ok(cells
-        .into_iter()
-        .map(|value| New {
-            value: value.map(Zeroizing::new),
-            ttl,
-        })
-        .collect())
+    let cells = place.cells.iter().zip(cells).map(|(cell, value)| {
+        let sealed = value.map(|text| seal.seal(Zeroizing::new(text), &binding(slot, cell)));
+        let value = sealed.transpose()?;
+        Ok(New { value, ttl })
+    });
+    cells.collect()
 }
 
 fn time_to_live(record: &Record, now: Timestamp) -> Duration {

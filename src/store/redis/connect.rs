@@ -8,7 +8,8 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
 
 use super::connection::Connection;
 use super::guard::{Guard, describe, server_error};
-use super::{Inner, Layout, RedisNames, RedisStore, scripts};
+use super::seal::Seal;
+use super::{Inner, Layout, RedisNames, RedisStore, marks, scripts};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -37,7 +38,9 @@ const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct RedisStoreBuilder {
     url: zeroize::Zeroizing<String>,
     layout: Layout,
+    mirror: Option<Layout>,
     names: RedisNames,
+    seal: Seal,
     timeout: Duration,
     clock: Clock,
 }
@@ -47,7 +50,9 @@ impl RedisStoreBuilder {
         Self {
             url: url.to_owned().into(),
             layout: Layout::default(),
+            mirror: None,
             names: RedisNames::default(),
+            seal: Seal::default(),
             timeout: COMMAND_TIMEOUT,
             clock: Clock::system(),
         }
@@ -59,9 +64,48 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// The layout in which each record is written too, in the same atomic step, but from which
+    /// nothing is read: for the time in which services move from one layout to the other, one
+    /// after another, and no user may notice. Default: none.
+    ///
+    /// All processes first write both and read the old layout, then all write both and read the
+    /// new one; `tower-wechat migrate` (feature `cli`) copies in between what nobody has written
+    /// meanwhile, and its documentation tells the steps. On a Redis Cluster the two layouts lie in
+    /// different slots, and this cannot be had.
+    ///
+    /// ```no_run
+    /// use tower_wechat::{Layout, RedisStore};
+    ///
+    /// # async fn run() -> Result<(), tower_wechat::Error> {
+    /// let builder = RedisStore::builder("redis://127.0.0.1/");
+    /// let store = builder.layout(Layout::Hashes).mirror(Layout::Keys).connect().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn mirror(mut self, layout: Layout) -> Self {
+        self.mirror = Some(layout);
+        self
+    }
+
     /// The names under which credentials lie. Default: the published ones.
     pub fn names(mut self, names: RedisNames) -> Self {
         self.names = names;
+        self
+    }
+
+    /// Seals what is stored, with the first of these keys. Default: values are plain.
+    ///
+    /// ```no_run
+    /// use tower_wechat::{RedisStore, SealingKeys};
+    ///
+    /// # async fn run(sealing_key: &str) -> Result<(), tower_wechat::Error> {
+    /// let keys = SealingKeys::from_base64(sealing_key)?;
+    /// let store = RedisStore::builder("redis://127.0.0.1/").sealing(keys).connect().await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "sealing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
+    pub fn sealing(mut self, keys: crate::credential::SealingKeys) -> Self {
+        self.seal = Seal::with(keys);
         self
     }
 
@@ -105,11 +149,22 @@ impl RedisStoreBuilder {
             }
         };
         self.try_a_script(&mut connection, &address).await;
+        let checking = marks::check(&mut connection, &self.names, &self.seal, &address);
+        match tokio::time::timeout(self.timeout, checking).await {
+            Ok(outcome) => outcome?,
+            Err(_) => tracing::warn!(
+                target: "tower_wechat::store",
+                address,
+                "the marks of sealing keys could not be read in time"
+            ),
+        }
         observe::store_up(&address, true);
         Ok(RedisStore(Arc::new(Inner {
             connection,
             layout: self.layout,
+            mirror: self.mirror,
             names: self.names,
+            seal: self.seal,
             timeout: self.timeout,
             guard: Guard::new(),
             clock: self.clock,

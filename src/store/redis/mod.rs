@@ -5,8 +5,10 @@ mod connect;
 mod connection;
 mod followed;
 mod guard;
+mod marks;
 mod names;
 mod scripts;
+mod seal;
 mod single;
 mod sweep;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
+use zeroize::Zeroizing;
 
 use self::codec::{New, Value, decode, encode};
 pub use self::connect::RedisStoreBuilder;
@@ -22,9 +25,10 @@ use self::connection::Connection;
 pub(crate) use self::followed::FollowedStore;
 pub use self::followed::FollowedToken;
 use self::guard::{Guard, millis};
-use self::names::Place;
+use self::names::Places;
 pub use self::names::{Layout, RedisNames};
-use self::scripts::Call;
+use self::scripts::{Call, Script};
+use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
     Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
@@ -34,6 +38,9 @@ use crate::clock::Clock;
 use crate::credential::Record;
 use crate::error::Error;
 use crate::observe;
+
+/// How often a value may be sealed anew between the start of a renewal and its commit.
+const RESEALINGS: usize = 3;
 
 /// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
 /// layout, share them.
@@ -60,7 +67,10 @@ pub struct RedisStore(Arc<Inner>);
 struct Inner {
     connection: Connection,
     layout: Layout,
+    /// The layout in which each record is written too.
+    mirror: Option<Layout>,
     names: RedisNames,
+    seal: Seal,
     timeout: Duration,
     guard: Guard,
     clock: Clock,
@@ -84,8 +94,9 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn place(&self, slot: &Slot) -> Place {
-        self.0.names.place(self.0.layout, &slot.name)
+    fn places(&self, slot: &Slot) -> Places {
+        let inner = &*self.0;
+        inner.names.places(inner.layout, inner.mirror, &slot.name)
     }
 
     /// Runs one exchange with Redis within the store's time, unless Redis has just failed.
@@ -124,7 +135,7 @@ impl RedisStore {
     }
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
-        let place = self.place(slot);
+        let place = self.places(slot).read;
         let mut reads = redis::pipe();
         for cell in &place.cells {
             match &cell.field {
@@ -133,7 +144,7 @@ impl RedisStore {
             };
         }
         let values: Vec<Value> = self.pipeline(&reads).await?;
-        Ok(decode(&place, slot, values))
+        Ok(decode(&place, slot, values, &self.0.seal))
     }
 
     async fn take_lease(
@@ -143,9 +154,11 @@ impl RedisStore {
         owner: &LeaseOwner,
         ttl: Duration,
     ) -> Result<Claim, Error> {
-        let place = self.place(slot);
-        let mut call = scripts::CLAIM.key(&place.lease);
-        call.arg(owner.as_str()).arg(millis(ttl));
+        self.0.seal.may_replace(slot, expected)?;
+        let places = self.places(slot);
+        let place = &places.read;
+        let mut call = start(&scripts::CLAIM, &places, owner);
+        call.arg(millis(ttl));
         for (cell, expected) in place.cells.iter().zip(&expected.0) {
             call.key(&cell.key)
                 .arg(cell.field.as_deref().unwrap_or(""))
@@ -154,7 +167,7 @@ impl RedisStore {
         Ok(match self.script(&call).await? {
             Answer(1, _) => Claim::Granted,
             Answer(0, _) => Claim::Held,
-            Answer(_, values) => Claim::Changed(decode(&place, slot, values)),
+            Answer(_, values) => Claim::Changed(decode(place, slot, values, &self.0.seal)),
         })
     }
 
@@ -165,44 +178,105 @@ impl RedisStore {
         record: &Record,
         owner: &LeaseOwner,
     ) -> Result<Commit, Error> {
-        let place = self.place(slot);
-        let news = encode(&place, slot, record, self.0.clock.now())?;
-        let mut call = scripts::COMMIT.key(&place.lease);
-        call.arg(owner.as_str());
-        for ((cell, expected), new) in place.cells.iter().zip(&expected.0).zip(&news) {
+        let mut outcome = self.try_to_write(slot, expected, record, owner).await?;
+        let started_from = &expected.0;
+        for _ in 0..RESEALINGS {
+            // The same record in another seal is no news: what WeChat has granted from it counts
+            // (R3).
+            let newer = match &outcome {
+                Commit::Changed(newer) if self.is_resealed(slot, started_from, newer) => newer,
+                _ => break,
+            };
+            let witness = newer.witness.clone();
+            outcome = self.try_to_write(slot, &witness, record, owner).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Whether what lies in a slot differs from what lay there in its seal alone.
+    fn is_resealed(
+        &self,
+        slot: &Slot,
+        before: &[Option<Zeroizing<Vec<u8>>>],
+        now: &Stored,
+    ) -> bool {
+        let seal = &self.0.seal;
+        let place = self.places(slot).read;
+        let sealed = |value: &Option<Zeroizing<Vec<u8>>>| {
+            value.as_ref().is_some_and(|value| Seal::is_sealed(value))
+        };
+        let touched = before.iter().chain(&now.witness.0).any(sealed);
+        let values = || {
+            before
+                .iter()
+                .map(|value| value.as_ref().map(|bytes| bytes.to_vec()))
+        };
+        touched
+            && !now.record.is_empty()
+            && decode(&place, slot, values().collect(), seal).record == now.record
+    }
+
+    /// One try to write where the slot holds `expected`.
+    async fn try_to_write(
+        &self,
+        slot: &Slot,
+        expected: &Witness,
+        record: &Record,
+        owner: &LeaseOwner,
+    ) -> Result<Commit, Error> {
+        self.0.seal.may_replace(slot, expected)?;
+        let places = self.places(slot);
+        let now = self.0.clock.now();
+        let mut call = start(&scripts::COMMIT, &places, owner);
+        let compared = expected.0.iter().map(flagged);
+        let read = places.read.cells.iter().zip(compared);
+        let written = places.mirror.iter().flat_map(|mirror| &mirror.cells);
+        let cells = read.chain(written.map(|cell| (cell, anything())));
+        let mut news = Vec::new();
+        for place in places.all() {
+            news.extend(encode(place, slot, record, now, &self.0.seal)?);
+        }
+        for ((cell, expected), new) in cells.zip(news) {
             let value = new.value.as_ref().map(|text| text.as_bytes());
             call.key(&cell.key)
                 .arg(cell.field.as_deref().unwrap_or(""))
-                .arg(flagged(expected).as_slice())
+                .arg(expected.as_slice())
                 .arg(flagged(&value).as_slice())
                 .arg(millis(new.ttl));
         }
         Ok(match self.script(&call).await? {
             Answer(1, _) => Commit::Done,
             Answer(0, _) => Commit::LeaseLost,
-            Answer(_, values) => Commit::Changed(decode(&place, slot, values)),
+            Answer(_, values) => Commit::Changed(decode(&places.read, slot, values, &self.0.seal)),
         })
     }
 
     async fn overwrite(&self, slot: &Slot, record: &Record) -> Result<(), Error> {
-        let place = self.place(slot);
-        let news = encode(&place, slot, record, self.0.clock.now())?;
-        let mut cells = place.cells.iter();
-        let Some(first) = cells.next() else {
-            return Ok(());
-        };
-        let mut call = scripts::PUT.key(&first.key);
-        for cell in cells {
-            call.key(&cell.key);
-        }
-        for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
-            let value = value.as_ref().map(|text| text.as_bytes());
-            call.arg(cell.field.as_deref().unwrap_or(""))
-                .arg(flagged(&value).as_slice())
-                .arg(millis(*ttl));
+        let places = self.places(slot);
+        let now = self.0.clock.now();
+        let mut call = scripts::PUT.call();
+        for place in places.all() {
+            let news = encode(place, slot, record, now, &self.0.seal)?;
+            for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
+                let value = value.as_ref().map(|text| text.as_bytes());
+                call.key(&cell.key)
+                    .arg(cell.field.as_deref().unwrap_or(""))
+                    .arg(flagged(&value).as_slice())
+                    .arg(millis(*ttl));
+            }
         }
         self.script(&call).await
     }
+}
+
+/// Begins the call of a script that works under the leases of these places.
+fn start<'a>(script: &'a Script, places: &Places, owner: &LeaseOwner) -> Call<'a> {
+    let mut call = script.call();
+    for lease in places.leases() {
+        call.key(lease);
+    }
+    call.arg(owner.as_str()).arg(places.leases().count());
+    call
 }
 
 /// A script's answer: a number, and the values of the cells where they were not as expected.
@@ -218,11 +292,16 @@ impl FromRedisValue for Answer {
 }
 
 /// How the scripts take a value that may be missing.
-fn flagged(value: &Option<impl AsRef<[u8]>>) -> zeroize::Zeroizing<Vec<u8>> {
-    zeroize::Zeroizing::new(match value {
+fn flagged(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(match value {
         Some(bytes) => [b"=", bytes.as_ref()].concat(),
         None => b"-".to_vec(),
     })
+}
+
+/// How the scripts take a cell that is written whatever lies there.
+fn anything() -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(b"*".to_vec())
 }
 
 impl Store for RedisStore {
@@ -256,8 +335,11 @@ impl Store for RedisStore {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let place = self.place(slot);
-            let mut call = scripts::RELEASE.key(&place.lease);
+            let places = self.places(slot);
+            let mut call = scripts::RELEASE.call();
+            for lease in places.leases() {
+                call.key(lease);
+            }
             call.arg(owner.as_str());
             self.script::<i64>(&call).await.map(|_| ())
         })
@@ -329,6 +411,7 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("address", &self.0.address)
             .field("layout", &self.0.layout)
+            .field("mirror", &self.0.mirror)
             .field("names", &self.0.names)
             .finish_non_exhaustive()
     }

@@ -127,7 +127,37 @@ pub(super) struct Place {
     pub(super) expires: bool,
 }
 
+/// All the places of one credential. The first is read and compared; the mirror is written with it.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) read: Place,
+    /// The same credential in the other layout, while services move from one to the other.
+    pub(super) mirror: Option<Place>,
+}
+
+impl Places {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Place> {
+        std::iter::once(&self.read).chain(&self.mirror)
+    }
+
+    /// The leases of all places: who renews holds those of services that know one layout only.
+    pub(super) fn leases(&self) -> impl Iterator<Item = &str> {
+        self.all().map(|place| place.lease.as_str())
+    }
+}
+
 impl RedisNames {
+    /// Where a credential is read, and where it is written too.
+    pub(super) fn places(&self, layout: Layout, mirror: Option<Layout>, name: &Name) -> Places {
+        let read = self.place(layout, name);
+        let mirror = mirror.map(|layout| self.place(layout, name));
+        Places {
+            // What is ours alone lies in the same place in either layout.
+            mirror: mirror.filter(|mirror| mirror.cells != read.cells),
+            read,
+        }
+    }
+
     /// A name as it stands in Redis: `{appid}` replaced.
     pub(super) fn of(name: &str, app: &str) -> String {
         name.replace("{appid}", app)

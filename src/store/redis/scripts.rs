@@ -1,9 +1,10 @@
 //! The atomic steps, as Lua.
 //!
 //! Those of a slot know it as a list of cells, each a string key or a field of a hash, so that both
-//! layouts run the same code. `KEYS[1]` is the lease; the cells follow. `ARGV[1]` names the owner.
-//! A cell's arguments start with its field (empty for a string key) and what is expected in it:
-//! `-` for nothing, `=` and the bytes for a value.
+//! layouts run the same code. The leases come first among `KEYS` (one, or two where a record is
+//! also written in the other layout); the cells follow. `ARGV[1]` names the owner, `ARGV[2]` how
+//! many leases there are. A cell's arguments start with its field (empty for a string key) and
+//! what is expected in it: `-` for nothing, `=` and the bytes for a value, `*` for anything at all.
 //!
 //! Every key of a call lies in one slot of a Cluster; [`names`](super::names) sees to that.
 
@@ -28,13 +29,19 @@ impl Script {
         Self { text, hash }
     }
 
-    /// A call with this first key, by which a Cluster finds the node.
-    pub(super) fn key(&self, key: impl ToRedisArgs) -> Call<'_> {
-        let mut call = Call {
+    /// A call without a key so far; the first one it gets is that by which a Cluster finds the
+    /// node.
+    pub(super) fn call(&self) -> Call<'_> {
+        Call {
             script: self,
             keys: Vec::new(),
             arguments: Vec::new(),
-        };
+        }
+    }
+
+    /// A call with this first key.
+    pub(super) fn key(&self, key: impl ToRedisArgs) -> Call<'_> {
+        let mut call = self.call();
         call.key(key);
         call
     }
@@ -85,25 +92,38 @@ impl Call<'_> {
     }
 }
 
-/// Defines `read(key, field)` and `check(start, step)`, which returns whether every cell holds
-/// what is expected, and the values of all cells.
+/// Defines `held()`, whether somebody else has a lease; `release()`, which gives ours back; and
+/// `check(start, step)`, which returns whether every cell holds what is expected, and the values of
+/// the cells that were compared.
 const CELLS: &str = r"
+local owner, leases = ARGV[1], tonumber(ARGV[2])
+local function held()
+  for lease = 1, leases do
+    local holder = redis.call('GET', KEYS[lease])
+    if holder and holder ~= owner then return true end
+  end
+  return false
+end
+local function release()
+  for lease = 1, leases do
+    if redis.call('GET', KEYS[lease]) == owner then redis.call('DEL', KEYS[lease]) end
+  end
+end
 local function read(key, field)
   if field == '' then return redis.call('GET', key) end
   return redis.call('HGET', key, field)
 end
 local function check(start, step)
   local same, values = true, {}
-  for cell = 2, #KEYS do
-    local at = start + (cell - 2) * step
-    local value = read(KEYS[cell], ARGV[at])
-    if (value and ('=' .. value) or '-') ~= ARGV[at + 1] then same = false end
-    values[cell - 1] = value
+  for cell = 1, #KEYS - leases do
+    local at = start + (cell - 1) * step
+    if ARGV[at + 1] ~= '*' then
+      local value = read(KEYS[leases + cell], ARGV[at])
+      if (value and ('=' .. value) or '-') ~= ARGV[at + 1] then same = false end
+      values[cell] = value
+    end
   end
   return same, values
-end
-local function release()
-  if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 end
 ";
 
@@ -124,43 +144,42 @@ end
 ";
 
 /// R1: takes the lease where the cells hold what is expected.
-/// `ARGV`: owner, lease in milliseconds, then field and expected value of each cell.
+/// `ARGV`: owner, number of leases, lease in milliseconds, then field and expected value of each
+/// cell.
 /// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0 (somebody
 /// else has it), or 2 and the values (changed).
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "{CELLS}{}",
         r"
-local same, values = check(3, 2)
+local same, values = check(4, 2)
 if not same then return {2, values} end
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return {0} end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if held() then return {0} end
+for lease = 1, leases do redis.call('SET', KEYS[lease], owner, 'PX', ARGV[3]) end
 return {1}
 "
     ))
 });
 
 /// R2: writes the cells where they hold what is expected, and gives the lease back.
-/// `ARGV`: owner, then field, expected value, new value (`-` deletes) and the time to live in
-/// milliseconds (0: for ever) of each cell.
+/// `ARGV`: owner, number of leases, then field, expected value, new value (`-` deletes) and the
+/// time to live in milliseconds (0: for ever) of each cell.
 /// Answers 1 (written), 0 (the lease is somebody else's), or 2 and the values (changed).
 pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "{CELLS}{WRITE}{}",
         r"
-local same, values = check(2, 4)
+local same, values = check(3, 4)
 if not same then
   release()
   return {2, values}
 end
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return {0} end
-for cell = 2, #KEYS do
-  local at = 2 + (cell - 2) * 4
-  write(KEYS[cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
+if held() then return {0} end
+for cell = 1, #KEYS - leases do
+  local at = 3 + (cell - 1) * 4
+  write(KEYS[leases + cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
 end
-if holder then redis.call('DEL', KEYS[1]) end
+release()
 return {1}
 "
     ))
@@ -183,10 +202,16 @@ end
     ))
 });
 
-/// Gives a lease back, if it is still ours.
+/// Gives leases back, those that are still ours. All of `KEYS` are leases.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
+        r"
+local gone = 0
+for _, lease in ipairs(KEYS) do
+  if redis.call('GET', lease) == ARGV[1] then gone = gone + redis.call('DEL', lease) end
+end
+return gone
+",
     )
 });
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::names::RedisNames;
 use super::{Layout, RedisStore, scripts};
+use crate::credential::sealed_form::Binding;
 use crate::credential::{AppId, hash_form};
 use crate::error::Error;
+use crate::store::Kind;
 
 /// How many fields one step looks at: a few hundred microseconds of Redis's time.
 const STEP: usize = 500;
@@ -61,9 +63,9 @@ impl RedisStore {
         let names = &self.0.names;
         let refresh_hash = RedisNames::of(&names.user_refresh_token, app.as_str());
         let access_hash = RedisNames::of(&names.user_access_token, app.as_str());
-        self.sweep_hash(&refresh_hash, None, pause, &mut swept)
+        self.sweep_hash(app, &refresh_hash, None, pause, &mut swept)
             .await?;
-        self.sweep_hash(&access_hash, Some(&refresh_hash), pause, &mut swept)
+        self.sweep_hash(app, &access_hash, Some(&refresh_hash), pause, &mut swept)
             .await?;
         tracing::info!(target: "tower_wechat::store", %app, seen = swept.seen, removed = swept.removed, "swept the hashes");
         Ok(swept)
@@ -73,6 +75,7 @@ impl RedisStore {
     /// when they are expired and no refresh token is there; refresh tokens by their time alone.
     async fn sweep_hash(
         &self,
+        app: &AppId,
         hash: &str,
         refresh_hash: Option<&str>,
         pause: Duration,
@@ -86,7 +89,16 @@ impl RedisStore {
             swept.seen += fields.len() as u64;
             let mut dead: Vec<_> = fields
                 .into_iter()
-                .filter(|(_, value)| self.is_dead(value, refresh_hash))
+                .filter(|(id, value)| {
+                    let user = std::str::from_utf8(id).unwrap_or_default();
+                    let binding = Binding {
+                        app: app.as_str(),
+                        kind: Kind::User.as_str(),
+                        user,
+                        key: hash,
+                    };
+                    self.is_dead(value, &binding, refresh_hash)
+                })
                 .collect();
             if let Some(refresh_hash) = refresh_hash
                 && !dead.is_empty()
@@ -113,13 +125,16 @@ impl RedisStore {
         }
     }
 
-    fn is_dead(&self, value: &[u8], refresh_hash: Option<&str>) -> bool {
+    fn is_dead(&self, value: &[u8], at: &Binding<'_>, refresh_hash: Option<&str>) -> bool {
         let now = self.0.clock.now();
+        let Ok(value) = self.0.seal.open(value, at) else {
+            return false;
+        };
         if refresh_hash.is_some() {
-            let token = hash_form::read_token(value, LONGEST_MARGIN);
+            let token = hash_form::read_token(&value, LONGEST_MARGIN);
             return token.is_ok_and(|token| token.lifetime.expires_at() < now);
         }
-        let refresh = hash_form::read_refresh(value, "");
+        let refresh = hash_form::read_refresh(&value, "");
         refresh.is_ok_and(|(refresh, _)| refresh.due.after(GRACE) < now)
     }
 }

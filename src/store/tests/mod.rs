@@ -1,6 +1,8 @@
 //! What every store must do, and what Redis alone can do wrong.
 
-#[path = "../../tests/support/mod.rs"]
+#[cfg(feature = "sealing")]
+mod sealing;
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 
 use std::time::Duration;
@@ -65,13 +67,26 @@ async fn redis(server: &RedisServer, layout: Layout) -> RedisStore {
         .unwrap()
 }
 
+/// A store that reads one layout and writes both.
+async fn mirrored(server: &RedisServer, layout: Layout, mirror: Layout) -> RedisStore {
+    let builder = RedisStore::builder(&server.url()).layout(layout);
+    builder.mirror(mirror).connect().await.unwrap()
+}
+
 /// Runs a check against every store, for every kind of credential.
 async fn on_every_store(check: impl AsyncFn(&dyn Store, Slot)) {
     let server = RedisServer::start();
     let hashes = redis(&server, Layout::Hashes).await;
     let keys = redis(&server, Layout::Keys).await;
     let memory = MemoryStore::new();
-    let stores: [&dyn Store; 3] = [&memory, &hashes, &keys];
+    let both = RedisServer::start();
+    let from_hashes = mirrored(&both, Layout::Hashes, Layout::Keys).await;
+    let from_keys = mirrored(&both, Layout::Keys, Layout::Hashes).await;
+    let mut stores: Vec<&dyn Store> = vec![&memory, &hashes, &keys, &from_hashes, &from_keys];
+    #[cfg(feature = "sealing")]
+    let sealed = sealing::on_a_server_of_its_own().await;
+    #[cfg(feature = "sealing")]
+    stores.extend(sealed.1.iter().map(|store| store as &dyn Store));
     for store in stores {
         for kind in [
             Kind::User,
@@ -270,6 +285,66 @@ async fn r2_who_lost_the_lease_waits_for_its_new_holder() {
         store.put(&slot, &Record::default()).await.unwrap();
     })
     .await;
+}
+
+async fn claim_what_lies_there(store: &RedisStore, slot: &Slot, owner: &LeaseOwner) -> Claim {
+    let witness = store.load(slot).await.unwrap().witness;
+    store.claim(slot, &witness, owner, LEASE).await.unwrap()
+}
+
+/// Services that move from one layout to the other: those that have not begun know the old one
+/// only, the others write both. None overwrites another's work or renews beside it.
+#[tokio::test]
+async fn while_services_move_both_layouts_are_written_and_both_leases_held() {
+    let server = RedisServer::start();
+    let (old, new) = (
+        redis(&server, Layout::Hashes).await,
+        redis(&server, Layout::Keys).await,
+    );
+    let leaving = mirrored(&server, Layout::Hashes, Layout::Keys).await;
+    let arriving = mirrored(&server, Layout::Keys, Layout::Hashes).await;
+    for kind in [Kind::User, Kind::SnapshotUser, Kind::AccountToken] {
+        let id = if kind.is_accounts_own() { "" } else { "oA" };
+        let slot = slot(kind, id);
+        let first = record(kind, "t1");
+        leaving.put(&slot, &first).await.unwrap();
+        for (holder, others) in [
+            (&old, vec![&leaving, &arriving]),
+            (&new, vec![&leaving, &arriving]),
+            (&leaving, vec![&old, &new, &arriving]),
+            (&arriving, vec![&old, &new, &leaving]),
+        ] {
+            let owner = LeaseOwner::unique();
+            let claim = claim_what_lies_there(holder, &slot, &owner).await;
+            assert!(matches!(claim, Claim::Granted));
+            for other in others {
+                let stranger = LeaseOwner::unique();
+                let beside = claim_what_lies_there(other, &slot, &stranger).await;
+                assert!(matches!(beside, Claim::Held), "{kind:?}: {other:?}");
+            }
+            holder.release(&slot, &owner).await.unwrap();
+        }
+        for (store, token) in [(&leaving, "t2"), (&arriving, "t3")] {
+            let witness = store.load(&slot).await.unwrap().witness;
+            let owner = LeaseOwner::unique();
+            let claim = store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
+            assert!(matches!(claim, Claim::Granted), "all leases are given back");
+            let newer = record(kind, token);
+            let commit = store.commit(&slot, &witness, &newer, &owner).await.unwrap();
+            assert!(matches!(commit, Commit::Done));
+            for reader in [&old, &new, &leaving, &arriving] {
+                assert_eq!(reader.load(&slot).await.unwrap().record, newer);
+            }
+        }
+        let witness = arriving.load(&slot).await.unwrap().witness;
+        let owner = LeaseOwner::unique();
+        let nothing = Record::default();
+        let commit = arriving.commit(&slot, &witness, &nothing, &owner).await;
+        assert!(matches!(commit.unwrap(), Commit::Done));
+        for reader in [&old, &new] {
+            assert!(reader.load(&slot).await.unwrap().record.is_empty());
+        }
+    }
 }
 
 #[tokio::test]

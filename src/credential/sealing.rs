@@ -1,0 +1,392 @@
+//! Sealing at rest: stored values that only a holder of the key can read, and only where they lie.
+//!
+//! A value is sealed with AES-256-GCM under a random nonce of 96 bits. What it is bound to (the
+//! account, the kind of credential, the user and the name of the Redis key) is authenticated with
+//! it: a value that is copied to another user, to the other half of a pair or to another key does
+//! not open.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::sealed_form::{self, Binding, SealId};
+use crate::error::{Error, ErrorKind};
+
+/// The fewest bytes of a key.
+const KEY_BYTES: usize = 32;
+
+/// The bytes of a nonce. Random ones are good for 2^32 values under one key; a hundred million
+/// users whose pairs are sealed at each of a thousand renewals come near, so rotate every year.
+const NONCE_BYTES: usize = 12;
+
+type HmacSha256 = Hmac<Sha256>;
+
+/// What is done with values when a store has sealing keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SealingMode {
+    /// Sealed values are read, plain ones are written: the first step towards sealing, until all
+    /// processes have the keys, and the first step back.
+    Open,
+    /// Values are written sealed, and both sealed and plain ones are read.
+    #[default]
+    Seal,
+    /// Values are written sealed, and plain ones count as missing: the last step, once nothing
+    /// plain is left. Until then whoever can write to Redis can plant a plain pair of their own.
+    Require,
+}
+
+impl std::str::FromStr for SealingMode {
+    type Err = Error;
+
+    /// Reads `open`, `seal` or `require`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "open" => Ok(Self::Open),
+            "seal" => Ok(Self::Seal),
+            "require" => Ok(Self::Require),
+            other => Err(misconfigured(format!(
+                "the sealing mode {other:?} is none of open, seal and require"
+            ))),
+        }
+    }
+}
+
+/// The keys with which values are sealed in Redis: the first seals, all open.
+///
+/// Feature `sealing`. Off by default, because a Spring Boot service that shares the Redis cannot
+/// read sealed values: it asks its users to log in.
+///
+/// # Beginning to seal
+///
+/// 1. Give all processes the key and [`SealingMode::Open`], one process after another. They write
+///    plain values as before, and can read sealed ones.
+/// 2. Take that mode away, again one after another. Now each login and each renewal seals; what is
+///    plain stays readable.
+/// 3. `tower-wechat reseal` (feature `cli`) seals the pairs of users who have not come meanwhile.
+/// 4. [`SealingMode::Require`]: plain values are refused from now on.
+///
+/// # Changing the key
+///
+/// 1. `OLD,NEW` on all processes: both open, the old one seals.
+/// 2. `NEW,OLD` on all processes: the new one seals.
+/// 3. `tower-wechat reseal`, which also removes the old key's mark.
+/// 4. `NEW` alone.
+///
+/// A process without the right key does not start: the ids of the keys that seal are kept in Redis
+/// (`wechat:sealing`), and it is told which one it lacks.
+///
+/// # What it does not do
+///
+/// Names are not hidden: user ids are keys and fields. Whoever can write to Redis can delete a
+/// value, or put back an older one of the same user. The outcomes of logins hold no token and stay
+/// plain, and so does the token of another system that is only followed.
+///
+/// ```
+/// use tower_wechat::SealingKeys;
+///
+/// # let new = "x".repeat(32); let old = "y".repeat(32);
+/// # use base64::{Engine, engine::general_purpose::STANDARD};
+/// # let text = format!("{},{}", STANDARD.encode(new), STANDARD.encode(old));
+/// // As `openssl rand -base64 32` makes them: NEW,OLD
+/// let keys = SealingKeys::from_base64(&text)?;
+/// assert_eq!(keys.ids().count(), 2);
+/// # Ok::<(), tower_wechat::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SealingKeys {
+    ring: Arc<[SealingKey]>,
+    mode: SealingMode,
+}
+
+struct SealingKey {
+    id: SealId,
+    /// Wipes its key on drop.
+    cipher: Aes256Gcm,
+}
+
+/// Why a sealed value does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unopened {
+    /// None of the keys is the one.
+    OtherKey,
+    /// It was changed or cut, or lay elsewhere when it was sealed.
+    Broken,
+}
+
+impl SealingKeys {
+    /// Reads keys of at least 32 bytes each, base64-encoded and separated by commas.
+    ///
+    /// `openssl rand -base64 32` makes one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: a key is not base64 or too short, one is there twice, or there
+    /// is none.
+    ///
+    /// ```
+    /// use tower_wechat::SealingKeys;
+    ///
+    /// let error = SealingKeys::from_base64("c2hvcnQ=").unwrap_err();
+    /// assert_eq!(error.to_string(), "sealing key 1 has 5 bytes; it needs at least 32");
+    /// ```
+    pub fn from_base64(text: &str) -> Result<Self, Error> {
+        let mut ring: Vec<SealingKey> = Vec::new();
+        for (at, written) in text.split(',').map(str::trim).enumerate() {
+            let number = at + 1;
+            let secret = STANDARD.decode(written).map(Zeroizing::new).map_err(|_| {
+                misconfigured(format!(
+                    "sealing key {number} is not base64 (of 32 random bytes)"
+                ))
+            })?;
+            if secret.len() < KEY_BYTES {
+                return Err(misconfigured(format!(
+                    "sealing key {number} has {} bytes; it needs at least {KEY_BYTES}",
+                    secret.len()
+                )));
+            }
+            let key = SealingKey::new(&secret);
+            if let Some(same) = ring.iter().position(|other| other.id == key.id) {
+                return Err(misconfigured(format!(
+                    "sealing key {number} is sealing key {} again; remove one of them",
+                    same + 1
+                )));
+            }
+            ring.push(key);
+        }
+        Ok(Self {
+            ring: ring.into(),
+            mode: SealingMode::default(),
+        })
+    }
+
+    /// What is done with values. Default: [`SealingMode::Seal`].
+    #[must_use]
+    pub fn mode(mut self, mode: SealingMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The ids of the keys, in their order: short names that are derived from the keys and tell
+    /// nothing of them.
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        self.ring.iter().map(|key| key.id.to_string())
+    }
+
+    /// The key that seals, where values are to be sealed.
+    pub(crate) fn sealing_id(&self) -> Option<SealId> {
+        let seals = self.mode != SealingMode::Open;
+        self.ring.first().filter(|_| seals).map(|key| key.id)
+    }
+
+    pub(crate) fn refuses_plain(&self) -> bool {
+        self.mode == SealingMode::Require
+    }
+
+    pub(crate) fn has(&self, id: SealId) -> bool {
+        self.ring.iter().any(|key| key.id == id)
+    }
+
+    /// Seals a text with the first key.
+    pub(crate) fn seal(&self, text: &str, binding: &Binding<'_>) -> Result<String, Error> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce)
+            .map_err(|_| misconfigured("the system gives no random bytes for a seal".into()))?;
+        let bound = binding.bytes();
+        let payload = Payload {
+            msg: text.as_bytes(),
+            aad: &bound,
+        };
+        let sealed = self.ring.first().and_then(|key| {
+            let sealed = key.cipher.encrypt(&nonce.into(), payload).ok()?;
+            Some(sealed_form::write(
+                key.id,
+                &[&nonce[..], &sealed[..]].concat(),
+            ))
+        });
+        sealed.ok_or_else(|| misconfigured("there is no sealing key".into()))
+    }
+
+    /// Opens what has been taken out of its form by [`sealed_form::split`].
+    pub(crate) fn open(
+        &self,
+        id: SealId,
+        written: &[u8],
+        binding: &Binding<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        let key = self.ring.iter().find(|key| key.id == id);
+        let key = key.ok_or(Unopened::OtherKey)?;
+        let body = sealed_form::body(written).ok_or(Unopened::Broken)?;
+        let (nonce, sealed) = body
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or(Unopened::Broken)?;
+        let bound = binding.bytes();
+        let payload = Payload {
+            msg: sealed,
+            aad: &bound,
+        };
+        let opened = key.cipher.decrypt(&(*nonce).into(), payload);
+        opened.map(Zeroizing::new).map_err(|_| Unopened::Broken)
+    }
+}
+
+impl SealingKey {
+    /// Derives what is needed from the secret, so that the same bytes may serve elsewhere too.
+    fn new(secret: &[u8]) -> Self {
+        let derive = |purpose: &[u8]| {
+            let mut mac = <HmacSha256 as Mac>::new_from_slice(secret)
+                .unwrap_or_else(|_| <HmacSha256 as Mac>::new(&Default::default()));
+            mac.update(b"tower-wechat sealing 1 ");
+            mac.update(purpose);
+            Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()))
+        };
+        Self {
+            id: SealId::of(&derive(b"id")),
+            cipher: Aes256Gcm::new((&*derive(b"key")).into()),
+        }
+    }
+}
+
+impl fmt::Debug for SealingKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<SealId> = self.ring.iter().map(|key| key.id).collect();
+        f.debug_struct("SealingKeys")
+            .field("ids", &ids)
+            .field("mode", &self.mode)
+            .finish()
+    }
+}
+
+fn misconfigured(message: String) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(byte: u8) -> String {
+        STANDARD.encode([byte; 32])
+    }
+
+    fn keys(text: &str) -> SealingKeys {
+        SealingKeys::from_base64(text).unwrap()
+    }
+
+    const HERE: Binding<'static> = Binding {
+        app: "wx1",
+        kind: "user",
+        user: "oA",
+        key: "user.wxUserAccessToken",
+    };
+
+    fn open(keys: &SealingKeys, value: &[u8], at: &Binding<'_>) -> Result<Vec<u8>, Unopened> {
+        let (id, body) = sealed_form::split(value).ok_or(Unopened::Broken)?;
+        keys.open(id, body, at).map(|text| text.to_vec())
+    }
+
+    #[test]
+    fn a_wrong_ring_is_told_in_one_sentence() {
+        let error = |text: &str| SealingKeys::from_base64(text).unwrap_err().to_string();
+        assert_eq!(error(""), "sealing key 1 has 0 bytes; it needs at least 32");
+        let (a, b) = (written(1), written(2));
+        assert_eq!(
+            error(&format!("{a},c2hvcnQ=")),
+            "sealing key 2 has 5 bytes; it needs at least 32"
+        );
+        assert_eq!(
+            error(&format!("{a}, *** ")),
+            "sealing key 2 is not base64 (of 32 random bytes)"
+        );
+        assert_eq!(
+            error(&format!("{a},{b}, {a}")),
+            "sealing key 3 is sealing key 1 again; remove one of them"
+        );
+        assert!("sealed".parse::<SealingMode>().is_err());
+    }
+
+    #[test]
+    fn the_ring_shows_nothing_of_its_keys() {
+        let secret = written(7);
+        let shown = format!("{:?}", keys(&secret));
+        assert!(
+            !shown.contains(&secret) && shown.contains("SealId("),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn all_keys_open_and_the_first_one_seals() {
+        let (a, b) = (written(1), written(2));
+        let sealed = keys(&a).seal("secret", &HERE).unwrap();
+        let both = keys(&format!("{b},{a}"));
+        assert_eq!(open(&both, sealed.as_bytes(), &HERE).unwrap(), b"secret");
+        let again = both.seal("secret", &HERE).unwrap();
+        assert_eq!(open(&keys(&b), again.as_bytes(), &HERE).unwrap(), b"secret");
+        let closed = open(&keys(&a), again.as_bytes(), &HERE);
+        assert_eq!(closed, Err(Unopened::OtherKey));
+    }
+
+    #[test]
+    fn the_same_text_is_never_sealed_twice_alike() {
+        let ring = keys(&written(1));
+        let seal = || ring.seal("secret", &HERE).unwrap();
+        assert_ne!(seal(), seal());
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_opens_where_it_was_sealed_and_nowhere_else(
+            text in ".{0,300}", app in "[a-z0-9]{1,8}", user in ".{0,20}", key in ".{1,20}",
+            other in ".{0,20}",
+        ) {
+            let ring = keys(&written(1));
+            let here = Binding { app: &app, kind: "user", user: &user, key: &key };
+            let sealed = ring.seal(&text, &here).unwrap();
+            prop_assert_eq!(open(&ring, sealed.as_bytes(), &here).unwrap(), text.as_bytes());
+            for there in [
+                Binding { app: &other, ..here },
+                Binding { kind: &other, ..here },
+                Binding { user: &other, ..here },
+                Binding { key: &other, ..here },
+                // The same letters, otherwise divided.
+                Binding { user: &key, key: &user, ..here },
+            ] {
+                let moved = (there.app, there.kind, there.user, there.key)
+                    != (here.app, here.kind, here.user, here.key);
+                let opened = open(&ring, sealed.as_bytes(), &there);
+                prop_assert_eq!(opened.is_err(), moved);
+            }
+        }
+
+        #[test]
+        fn a_changed_or_cut_value_does_not_open(
+            text in ".{0,60}", at: prop::sample::Index, bit in 0u8..8, end: prop::sample::Index,
+        ) {
+            let ring = keys(&written(1));
+            let sealed = ring.seal(&text, &HERE).unwrap().into_bytes();
+            let cut = &sealed[..end.index(sealed.len())];
+            prop_assert!(open(&ring, cut, &HERE).is_err());
+            let mut changed = sealed;
+            let at = at.index(changed.len());
+            changed[at] ^= 1 << bit;
+            prop_assert!(open(&ring, &changed, &HERE).is_err());
+        }
+
+        #[test]
+        fn every_byte_string_is_a_value_or_a_miss(bytes: Vec<u8>, body in "[A-Za-z0-9_#-]{0,60}") {
+            let ring = keys(&written(1));
+            let _ = open(&ring, &bytes, &HERE);
+            let id = ring.ids().next().unwrap();
+            let shaped = format!("#0#s1#{id}#{body}");
+            prop_assert!(open(&ring, shaped.as_bytes(), &HERE).is_err());
+        }
+    }
+}
