@@ -256,6 +256,30 @@ async fn both_at_once() {
     }
 }
 
+/// The other service cannot open what is sealed. It finds no user, asks for a login, and its own
+/// pair is good for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_pair_is_a_miss_there_and_no_crash() {
+    use base64::Engine as _;
+    let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
+    let two = Neighbours::with(&[("SEALING_KEY", &key)]).await;
+    let old = two.java_login(USER).await;
+    two.demo.me(USER).await.has_token(&old.access_token);
+    two.time_passes(TWO_HOURS);
+    let renewed = two.demo.me(USER).await;
+    renewed.has_token(&two.current(USER));
+    for hash in [ACCESS_HASH, REFRESH_HASH] {
+        assert!(two.raw(hash, USER).starts_with("#0#s1#"));
+    }
+    assert_eq!(two.java_token(USER).await, json!({"login": true}));
+    assert_eq!(two.scene.refreshes(), 1, "WeChat is not asked there");
+    two.demo.me(USER).await.has_token(&two.current(USER));
+
+    let pair = two.java_login(USER).await;
+    assert_eq!(two.java_token(USER).await, as_it_was(&pair.access_token));
+    two.demo.me(USER).await.has_token(&pair.access_token);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_and_strangers() {
     let two = Neighbours::new().await;

@@ -15,6 +15,8 @@ mod garbage;
 mod identities;
 #[path = "processes/redis_away.rs"]
 mod redis_away;
+#[path = "processes/sealing.rs"]
+mod sealing;
 #[path = "processes/start_up.rs"]
 mod start_up;
 mod support;

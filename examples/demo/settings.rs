@@ -5,7 +5,9 @@
 //! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
 //! | `PUBLIC_URL` | origin that browsers see (`http://` and the address) |
 //! | `REDIS_URL` | unset: in-process store; `redis://`, `rediss://` |
-//! | `REDIS_LAYOUT` | `hashes` (default) or `keys` |
+//! | `REDIS_LAYOUT` | `hashes` (default) or `keys`; `hashes+keys` reads the first and writes both |
+//! | `SEALING_KEY` | base64, at least 32 bytes, several with commas; unset: values are plain |
+//! | `SEALING_MODE` | `open`, `seal` (default) or `require` |
 //! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the simulator is started |
 //! | `WECHAT_API_URL`, `WECHAT_OPEN_URL` | base URLs of WeChat |
 //! | `WECHAT_SCOPE` | `snsapi_userinfo` (default) or `snsapi_base` |
@@ -23,8 +25,8 @@ use std::time::Duration;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
     AccountTokens, CookieKeys, Identify, Identity, Layout, Login, MemoryStore, RedisStore,
-    RequestHead, Scope, SessionCookie, Store, Tickets, TokenCenter, TrustedHeader, UserTokens,
-    WechatClient,
+    RequestHead, Scope, SealingKeys, SessionCookie, Store, Tickets, TokenCenter, TrustedHeader,
+    UserTokens, WechatClient,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -33,6 +35,8 @@ pub struct Settings {
     pub listen: String,
     redis_url: Option<String>,
     layout: Layout,
+    mirror: Option<Layout>,
+    sealing: Option<SealingKeys>,
     account: Option<(String, String)>,
     api_url: Option<String>,
     open_url: Option<String>,
@@ -90,12 +94,33 @@ fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
 
 impl Settings {
     pub fn from_env() -> Result<Self, Failure> {
-        let layout = match set("REDIS_LAYOUT").as_deref() {
-            None | Some("hashes") => Layout::Hashes,
-            Some("keys") => Layout::Keys,
+        let (layout, mirror) = match set("REDIS_LAYOUT").as_deref() {
+            None | Some("hashes") => (Layout::Hashes, None),
+            Some("keys") => (Layout::Keys, None),
+            Some("hashes+keys") => (Layout::Hashes, Some(Layout::Keys)),
+            Some("keys+hashes") => (Layout::Keys, Some(Layout::Hashes)),
             Some(other) => {
-                return Err(format!("REDIS_LAYOUT={other} is neither hashes nor keys").into());
+                return Err(format!(
+                    "REDIS_LAYOUT={other} is neither hashes nor keys (nor both, with a +)"
+                )
+                .into());
             }
+        };
+        let sealing = match set("SEALING_KEY") {
+            Some(keys) => Some(
+                SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?,
+            ),
+            None => None,
+        };
+        let sealing = match (sealing, set("SEALING_MODE")) {
+            (Some(keys), Some(mode)) => Some(
+                keys.mode(
+                    mode.parse()
+                        .map_err(|error| format!("SEALING_MODE: {error}"))?,
+                ),
+            ),
+            (None, Some(_)) => return Err("SEALING_MODE is set without SEALING_KEY".into()),
+            (keys, None) => keys,
         };
         let account = match (set("WECHAT_APPID"), set("WECHAT_SECRET")) {
             (Some(app_id), Some(secret)) => Some((app_id, secret)),
@@ -117,6 +142,8 @@ impl Settings {
             listen: set("LISTEN").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
             redis_url: set("REDIS_URL"),
             layout,
+            mirror,
+            sealing,
             account,
             api_url: set("WECHAT_API_URL"),
             open_url: set("WECHAT_OPEN_URL"),
@@ -135,10 +162,14 @@ impl Settings {
         let (users, accounts) = match &self.redis_url {
             None => self.tokens(&wechat, &MemoryStore::new()),
             Some(url) => {
-                let store = RedisStore::builder(url)
-                    .layout(self.layout)
-                    .connect()
-                    .await?;
+                let mut builder = RedisStore::builder(url).layout(self.layout);
+                if let Some(mirror) = self.mirror {
+                    builder = builder.mirror(mirror);
+                }
+                if let Some(keys) = &self.sealing {
+                    builder = builder.sealing(keys.clone());
+                }
+                let store = builder.connect().await?;
                 self.tokens(&wechat, &store)
             }
         };

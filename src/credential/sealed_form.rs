@@ -53,6 +53,10 @@ impl fmt::Debug for SealId {
 
 /// What a sealed value is bound to.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(feature = "sealing"),
+    allow(dead_code, reason = "read where something is sealed or opened")
+)]
 pub(crate) struct Binding<'a> {
     pub(crate) app: &'a str,
     pub(crate) kind: &'a str,

@@ -10,7 +10,7 @@ use tower_wechat::simulator::UserPair;
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::http_client::{Asked, HttpClient};
-use crate::support::scene::{Layout, Scene};
+use crate::support::scene::{Layout, Scene, variables};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/java_service.py");
 
@@ -28,11 +28,17 @@ pub(crate) struct Neighbours {
 
 impl Neighbours {
     pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these variables of the demo besides.
+    pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let mut scene = Scene::new(Layout::Hashes).await;
         // The demo asks Redis at every request, so that each answer is about what lies there.
         scene
             .variables
             .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
+        scene.variables.extend(variables(more));
         let demo = scene.demo().await;
         Self { scene, demo }
     }

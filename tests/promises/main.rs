@@ -1,5 +1,5 @@
 //! The promises R1–R8, each run against the memory of one process and against a real redis-server
-//! in both layouts.
+//! in both layouts; and sealed, while services move from one layout to the other.
 
 #![allow(unreachable_pub)]
 
@@ -22,6 +22,8 @@ macro_rules! for_each_store {
         $crate::for_each_store!(@ memory, Memory, $($name),*);
         $crate::for_each_store!(@ redis_hashes, Hashes, $($name),*);
         $crate::for_each_store!(@ redis_keys, Keys, $($name),*);
+        $crate::for_each_store!(@ redis_sealed_hashes_and_keys, SealedHashesAndKeys, $($name),*);
+        $crate::for_each_store!(@ redis_sealed_keys_and_hashes, SealedKeysAndHashes, $($name),*);
     };
     (@ $module:ident, $backend:ident, $($name:ident),*) => {
         mod $module {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_wechat::simulator::{Simulator, UserPair};
 use tower_wechat::{
-    Clock, Error, Layout, MemoryStore, RedisStore, UserGrant, UserId, UserToken, UserTokens,
-    UserTokensBuilder, WechatClient,
+    Clock, Error, Layout, MemoryStore, RedisStore, SealingKeys, UserGrant, UserId, UserToken,
+    UserTokens, UserTokensBuilder, WechatClient,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -18,6 +18,17 @@ pub enum Backend {
     Memory,
     Hashes,
     Keys,
+    /// Sealed; the hashes are read and both layouts written.
+    SealedHashesAndKeys,
+    /// The same the other way round.
+    SealedKeysAndHashes,
+}
+
+/// Values that are sealed with a key of this suite's.
+fn sealing() -> SealingKeys {
+    use base64::Engine as _;
+    let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
+    SealingKeys::from_base64(&key).unwrap()
 }
 
 pub struct Rig {
@@ -48,17 +59,18 @@ impl Rig {
     }
 
     pub async fn redis_store(&self) -> RedisStore {
-        let layout = if self.backend == Backend::Keys {
-            Layout::Keys
-        } else {
-            Layout::Hashes
-        };
         let url = self.redis.as_ref().expect("a backend in Redis").url();
-        RedisStore::builder(&url)
-            .layout(layout)
-            .connect()
-            .await
-            .unwrap()
+        let builder = RedisStore::builder(&url);
+        let builder = match self.backend {
+            Backend::Memory | Backend::Hashes => builder.layout(Layout::Hashes),
+            Backend::Keys => builder.layout(Layout::Keys),
+            Backend::SealedHashesAndKeys => builder.mirror(Layout::Keys).sealing(sealing()),
+            Backend::SealedKeysAndHashes => {
+                let builder = builder.layout(Layout::Keys).mirror(Layout::Hashes);
+                builder.sealing(sealing())
+            }
+        };
+        builder.connect().await.unwrap()
     }
 
     /// The tokens as one more process would have them.

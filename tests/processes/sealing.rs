@@ -1,0 +1,122 @@
+//! Sealed values, with several demos as processes: keys that change without a flag day, the first
+//! step and the way back, and rings that are wrong.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use redis::Commands;
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::scene::{Age, Layout, Scene, variables};
+
+fn key(letter: u8) -> String {
+    STANDARD.encode([letter; 32])
+}
+
+/// A demo of the scene that asks Redis at every request, with these variables besides.
+async fn demo(scene: &Scene, more: &[(&str, &str)]) -> DemoProcess {
+    DemoProcess::start(&environment(scene, more)).await
+}
+
+fn environment(scene: &Scene, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut environment = scene.environment();
+    environment.extend(variables(&[("CACHE_TTL_SECS", "0")]));
+    environment.extend(variables(more));
+    environment
+}
+
+/// What lies in Redis for a user, whatever the layout.
+fn raw(scene: &Scene, user: &str) -> Vec<String> {
+    let mut redis = scene.connection();
+    match scene.layout {
+        Layout::Hashes => ["user.wxUserAccessToken", "user.wxUserRefreshToken"]
+            .map(|hash| redis.hget(hash, user).unwrap())
+            .into(),
+        Layout::Keys => vec![redis.get(scene.key(user)).unwrap()],
+    }
+}
+
+fn is_sealed(scene: &Scene, user: &str) -> bool {
+    let values = raw(scene, user);
+    values.iter().all(|value| value.starts_with("#0#s1#"))
+}
+
+/// From plain to sealed and on to another key: at each step processes of the step before still
+/// run, every process serves every user, and WeChat is asked once for each renewal.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_come_and_change_while_services_run() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        let (a, b) = (key(b'a'), key(b'b'));
+        let (a_then_b, b_then_a) = (format!("{a},{b}"), format!("{b},{a}"));
+        let steps: [&[(&str, &str)]; 5] = [
+            &[],
+            &[("SEALING_KEY", &a), ("SEALING_MODE", "open")],
+            &[("SEALING_KEY", &a)],
+            &[("SEALING_KEY", &a_then_b)],
+            &[("SEALING_KEY", &b_then_a)],
+        ];
+        let mut before = demo(&scene, steps[0]).await;
+        for (at, step) in steps.iter().enumerate() {
+            let after = demo(&scene, step).await;
+            for (user, first, second) in [("oBefore", &before, &after), ("oAfter", &after, &before)]
+            {
+                let refreshes = scene.refreshes();
+                let old = scene.sign_in(user, Age::Expired).await;
+                // Who renews, writes in the form of its step; the other one reads it.
+                let answer = first.me(user).await;
+                let new = scene.wechat.current_pair(user).unwrap();
+                assert_ne!(new.access_token, old.access_token);
+                answer.has_token(&new.access_token);
+                second.me(user).await.has_token(&new.access_token);
+                assert_eq!(scene.refreshes(), refreshes + 1, "step {at}, {user}");
+            }
+            assert_eq!(is_sealed(&scene, "oAfter"), at >= 2, "step {at}");
+            before = after;
+        }
+        // A pair of the old key, whose user comes again at the last step only.
+        let sealed = raw(&scene, "oAfter");
+        let id = |text: &str| {
+            let keys = tower_wechat::SealingKeys::from_base64(text).unwrap();
+            keys.ids().next().unwrap()
+        };
+        assert!(
+            sealed.iter().all(|value| value.contains(&id(&b))),
+            "{sealed:?}"
+        );
+        assert!(!before.log().contains("ERROR"), "{}", before.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_rings_are_told_in_one_sentence() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let (a, b) = (key(b'a'), key(b'b'));
+    let twice = format!("{a},{a}");
+    let _sealing = demo(&scene, &[("SEALING_KEY", &a)]).await;
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (&[("SEALING_KEY", &b)], "add the missing key"),
+        (&[], "this process has no sealing keys"),
+        (&[("SEALING_KEY", "c2hvcnQ=")], "it needs at least 32"),
+        (&[("SEALING_KEY", "***")], "is not base64"),
+        (
+            &[("SEALING_KEY", &twice)],
+            "sealing key 2 is sealing key 1 again",
+        ),
+        (
+            &[("SEALING_KEY", &a), ("SEALING_MODE", "both")],
+            "none of open, seal and require",
+        ),
+        (
+            &[("SEALING_MODE", "seal")],
+            "SEALING_MODE is set without SEALING_KEY",
+        ),
+    ];
+    for (more, says) in cases {
+        let ended = DemoProcess::start_in_vain(&environment(&scene, more)).await;
+        let said = &ended.stderr;
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(says), "{said}");
+        assert!(!said.contains(&a) && !said.contains(&b), "{said}");
+    }
+}
