@@ -105,7 +105,12 @@ impl UserId {
         if text.len() > MAX_USER_ID_BYTES {
             return Err(InvalidIdentifier::TooLong);
         }
-        if text.chars().any(char::is_control) {
+        // Openids are visible ASCII, which is found out many bytes at a time.
+        let visible = |byte: &u8| (b' '..=b'~').contains(byte);
+        let plain = text
+            .bytes()
+            .fold(true, |plain, byte| plain & visible(&byte));
+        if !plain && text.chars().any(char::is_control) {
             return Err(InvalidIdentifier::ControlCharacter);
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Nothing here does I/O. A user's pair, the account's token and the `jsapi_ticket` are all a
 //! [`Record`]: a token with a lifetime, and what is needed to get the next one.
 
+mod access_token;
 #[cfg(feature = "redis")]
 pub(crate) mod foreign_form;
 #[cfg(any(feature = "redis", test))]
@@ -19,13 +20,14 @@ mod secret;
 #[cfg(any(feature = "redis", test))]
 mod stored_text;
 
+pub use access_token::AccessToken;
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
 #[cfg(feature = "sealing")]
 pub(crate) use sealing::Unopened;
 #[cfg(feature = "sealing")]
 pub use sealing::{SealingKeys, SealingMode};
-pub use secret::{AccessToken, AppSecret, BearerSecret, RefreshToken};
+pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};
 

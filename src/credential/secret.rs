@@ -68,19 +68,6 @@ macro_rules! secret {
 }
 
 secret! {
-    /// An access token: the user's, the account's, or (in the same role) a `jsapi_ticket`.
-    ///
-    /// ```
-    /// use tower_wechat::AccessToken;
-    ///
-    /// let token = AccessToken::from("83_secret");
-    /// assert_eq!(format!("{token:?}"), "AccessToken(***)");
-    /// assert_eq!(token.expose(), "83_secret");
-    /// ```
-    AccessToken
-}
-
-secret! {
     /// A refresh token, from which WeChat makes new access tokens of the same user.
     ///
     /// ```
@@ -129,22 +116,13 @@ impl BearerSecret {
     }
 }
 
-impl AccessToken {
-    /// A number that is the same for this token in every process, and tells nothing of it.
-    pub(crate) fn seed(&self) -> u64 {
-        seed(&self.0)
-    }
-}
-
-fn seed(text: &str) -> u64 {
+/// The start of a secret's SHA-256, in hexadecimal digits.
+pub(super) fn fingerprint(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
-    digest[..8]
+    let start = digest[..8]
         .iter()
-        .fold(0, |seed, byte| (seed << 8) | u64::from(*byte))
-}
-
-fn fingerprint(text: &str) -> String {
-    format!("{:016x}", seed(text))
+        .fold(0, |start, byte| (start << 8) | u64::from(*byte));
+    format!("{start:016x}")
 }
 
 #[cfg(test)]
@@ -155,14 +133,9 @@ mod tests {
     fn debug_shows_nothing_of_the_text() {
         let shown = format!(
             "{:?} {:#?}",
-            AccessToken::from("tok-1"),
+            RefreshToken::from("tok-1"),
             AppSecret::from("sec-1")
         );
         assert!(!shown.contains("tok") && !shown.contains("sec-"), "{shown}");
-    }
-
-    #[test]
-    fn the_fingerprint_is_the_start_of_sha256() {
-        assert_eq!(AccessToken::from("abc").fingerprint(), "ba7816bf8f01cfea");
     }
 }

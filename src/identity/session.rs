@@ -207,10 +207,19 @@ impl SessionCookie {
         }
         session.lately = now < issued.after(LATELY);
         Some(Read {
-            id: percent_decode_str(id).decode_utf8().ok()?,
+            id: decoded(id)?,
             issued,
             session,
         })
+    }
+}
+
+/// Openids stand in a cookie as they are.
+fn decoded(id: &str) -> Option<Cow<'_, str>> {
+    if id.contains('%') {
+        percent_decode_str(id).decode_utf8().ok()
+    } else {
+        Some(Cow::Borrowed(id))
     }
 }
 

@@ -1,11 +1,14 @@
 //! What one process remembers: tokens until their renewal point, and who has none.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quick_cache::{DefaultHashBuilder, UnitWeighter};
+
+use super::Held;
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Details, Freshness, Lifetime};
+use crate::credential::AccessToken;
 
 /// How long a user without a token is remembered as such, so that strangers cannot hammer the
 /// store.
@@ -17,93 +20,62 @@ const ABSENT_CAPACITY: usize = 10_000;
 /// How many generations guard the cache; credentials share them by hash.
 const FENCES: usize = 256;
 
-/// A credential that this process holds. One `Arc` clone hands it to a request.
-pub(crate) type Held = Arc<Credential>;
-
-/// A credential in memory. The refresh token is not kept: only renewals need it, and they read it
-/// under their lease.
-#[derive(Debug)]
-pub(crate) struct Credential {
-    id: Box<str>,
-    secret: AccessToken,
-    lifetime: Lifetime,
-    details: Details,
-    /// From when until when this process believes the entry. The start guards against a wall
-    /// clock that is set back.
-    since: Timestamp,
-    until: Timestamp,
-    /// WeChat has granted it to this process, as opposed to what was read from the store.
-    renewed: bool,
-}
-
-impl Credential {
-    pub(super) fn new(
-        id: &str,
-        secret: AccessToken,
-        lifetime: Lifetime,
-        details: Details,
-        believed: std::ops::Range<Timestamp>,
-    ) -> Self {
-        let (since, until) = (believed.start, believed.end);
-        Self {
-            id: id.into(),
-            secret,
-            lifetime,
-            details,
-            since,
-            until,
-            renewed: false,
-        }
-    }
-
-    /// The same, granted by WeChat a moment ago.
-    pub(super) fn renewed(mut self) -> Self {
-        self.renewed = true;
-        self
-    }
-
-    /// Whether whoever waited for it waited for WeChat.
-    pub(crate) fn was_renewed(&self) -> bool {
-        self.renewed
-    }
-
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(crate) fn secret(&self) -> &AccessToken {
-        &self.secret
-    }
-
-    pub(crate) fn lifetime(&self) -> Lifetime {
-        self.lifetime
-    }
-
-    pub(crate) fn details(&self) -> &Details {
-        &self.details
-    }
-
-    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
-        self.lifetime.freshness(now) != Freshness::Expired
-    }
-
-    /// Until when this process believes the entry without asking the store.
-    pub(super) fn believed_until(&self) -> Timestamp {
-        self.until
-    }
-
-    #[inline]
-    fn is_believed(&self, now: Timestamp) -> bool {
-        self.since <= now && now < self.until
-    }
-}
+/// The part of its capacity that the cache is told to expect.
+const EXPECTED_PART: usize = 12;
 
 /// The hot path reads this and nothing else.
 pub(super) struct Cache {
-    entries: quick_cache::sync::Cache<Box<str>, Held>,
+    entries: quick_cache::sync::Cache<Key, Held, UnitWeighter, Spread>,
     absent: quick_cache::sync::Cache<Box<str>, Timestamp>,
     fences: Box<[Mutex<u64>]>,
-    hasher: RandomState,
+    /// Keyed with a secret of its own, since whoever asks may choose ids.
+    hasher: DefaultHashBuilder,
+}
+
+/// What an entry is found by: forty bits of its id's hash. The id itself lies in the entry, and is
+/// compared there. Where two ids share a key, of which there is not one pair among a million users
+/// as a rule, each takes the other's place, and finds its own token in the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key([u8; 5]);
+
+impl Key {
+    #[inline]
+    fn number(self) -> u64 {
+        let Self([a, b, c, d, e]) = self;
+        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+    }
+}
+
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.number());
+    }
+}
+
+/// Keys are hashes already: this spreads their forty bits over the sixty-four of a map's.
+#[derive(Clone, Copy, Default)]
+struct SpreadHasher(u64);
+
+type Spread = BuildHasherDefault<SpreadHasher>;
+
+impl Hasher for SpreadHasher {
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        // An odd number near 2^64 divided by the golden ratio.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Proof that nothing else came between an exchange with the store and what is then remembered.
@@ -114,24 +86,53 @@ pub(super) struct Fence {
 
 impl Cache {
     pub(super) fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        // The library remembers who has left it, so that they are kept longer when they come back:
+        // half as many as it expects entries. That memory counts against the users, so it is told
+        // to expect few.
+        let expected = (capacity / EXPECTED_PART).max(1);
+        let entries = quick_cache::sync::Cache::with(
+            expected,
+            capacity as u64,
+            UnitWeighter,
+            Spread::default(),
+            Default::default(),
+        );
         Self {
-            entries: quick_cache::sync::Cache::new(capacity.max(1)),
+            entries,
             absent: quick_cache::sync::Cache::new(ABSENT_CAPACITY),
             fences: (0..FENCES).map(|_| Mutex::new(0)).collect(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
         }
+    }
+
+    #[inline]
+    fn key(&self, id: &str) -> Key {
+        let [a, b, c, d, e, ..] = self.hasher.hash_one(id).to_le_bytes();
+        Key([a, b, c, d, e])
+    }
+
+    /// What is kept of exactly this credential, not of one that shares its key.
+    fn remove(&self, id: &str) {
+        self.entries.remove_if(&self.key(id), |held| held.is_of(id));
+    }
+
+    fn insert(&self, held: Held) {
+        self.entries.insert(self.key(held.id()), held);
     }
 
     /// An entry that is believed and not due for renewal.
     #[inline]
     pub(super) fn fresh(&self, id: &str, now: Timestamp) -> Option<Held> {
-        self.entries.get(id).filter(|held| held.is_believed(now))
+        let held = self.entries.get(&self.key(id))?;
+        (held.is_believed(now) && held.is_of(id)).then_some(held)
     }
 
     /// An entry that has outlived its time in the cache but not its own: better than nothing while
     /// the store is away (R4).
     pub(super) fn leftover(&self, id: &str, now: Timestamp) -> Option<Held> {
-        self.entries.peek(id).filter(|held| held.is_alive(now))
+        let held = self.entries.peek(&self.key(id))?;
+        (held.is_of(id) && held.is_alive(now)).then_some(held)
     }
 
     pub(super) fn is_absent(&self, id: &str, now: Timestamp) -> bool {
@@ -155,7 +156,7 @@ impl Cache {
     pub(super) fn remember(&self, held: Held, fence: &Fence) {
         let generation = self.generation(fence.at);
         if *generation == fence.generation {
-            self.entries.insert(held.id.clone(), held);
+            self.insert(held);
         }
     }
 
@@ -163,7 +164,7 @@ impl Cache {
     pub(super) fn remember_absent(&self, id: &str, now: Timestamp, fence: &Fence) {
         let generation = self.generation(fence.at);
         if *generation == fence.generation {
-            self.entries.remove(id);
+            self.remove(id);
             self.absent.insert(id.into(), now.after(ABSENT_FOR));
         }
     }
@@ -175,7 +176,7 @@ impl Cache {
         let mut generation = self.generation(at);
         *generation += 1;
         self.absent.remove(id);
-        self.entries.remove(id);
+        self.remove(id);
         Fence {
             at,
             generation: *generation,
@@ -194,20 +195,22 @@ impl Cache {
         *generation += 1;
         self.absent.remove(id);
         match held {
-            Some(held) if alone => self.entries.insert(id.into(), Arc::clone(held)),
+            Some(held) if alone => self.insert(held.clone()),
             None if alone => {
-                self.entries.remove(id);
+                self.remove(id);
                 self.absent.insert(id.into(), now.after(ABSENT_FOR));
             }
             _ => {
-                self.entries.remove(id);
+                self.remove(id);
             }
         }
     }
 
     /// Drops an entry whose token was refused.
     pub(super) fn evict(&self, id: &str, refused: &AccessToken) {
-        self.entries.remove_if(id, |held| held.secret == *refused);
+        self.entries.remove_if(&self.key(id), |held| {
+            held.is_of(id) && held.secret() == refused
+        });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -215,12 +218,93 @@ impl Cache {
     }
 
     fn fence_of(&self, id: &str) -> usize {
-        (self.hasher.hash_one(id) % FENCES as u64) as usize
+        (self.key(id).number() % FENCES as u64) as usize
     }
 
     fn generation(&self, at: usize) -> MutexGuard<'_, u64> {
         self.fences[at]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::{Details, Lifetime};
+    use crate::keeper::held::Origin;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn held(id: &str) -> Held {
+        let details = Details {
+            openid: Some(id.into()),
+            scope: Some("snsapi_userinfo".into()),
+            unionid: None,
+        };
+        let lifetime = Lifetime::granted(NOW, Some(7_200), Duration::from_secs(900));
+        let token = AccessToken::new(format!("{id:a>110}"));
+        let until = NOW.after(Duration::from_secs(60));
+        Held::new(id, &token, lifetime, &details, NOW..until, Origin::Stored)
+    }
+
+    /// As long as openids are.
+    fn id(at: usize) -> String {
+        format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
+    }
+
+    fn filled(users: usize, capacity: usize) -> Cache {
+        let cache = Cache::new(capacity);
+        for at in 0..users {
+            let id = id(at);
+            cache.remember(held(&id), &cache.fence(&id));
+        }
+        cache
+    }
+
+    #[test]
+    fn a_cached_user_takes_240_bytes() {
+        const USERS: usize = 100_000;
+        let mut cache = None;
+        let counted = allocation_counter::measure(|| cache = Some(filled(USERS, USERS)));
+        let cache = cache.unwrap();
+        // Shards are not all equally full when the first is.
+        assert!(cache.len() > USERS * 98 / 100, "{}", cache.len());
+        let each = counted.bytes_current as usize / cache.len();
+        assert!(each <= 240, "{each} bytes for each user");
+    }
+
+    #[test]
+    fn the_capacity_bounds_it_and_whoever_is_used_stays() {
+        let cache = filled(1_000, 1_000);
+        let often: Vec<String> = (0..100).map(id).collect();
+        for _ in 0..3 {
+            for id in &often {
+                cache.fresh(id, NOW);
+            }
+        }
+        let before = often.iter().filter(|id| cache.fresh(id, NOW).is_some());
+        let before = before.count();
+        assert!(before > 80, "{before}");
+        for at in 1_000..11_000 {
+            let id = id(at);
+            cache.remember(held(&id), &cache.fence(&id));
+        }
+        assert!(cache.len() <= 1_000, "{}", cache.len());
+        let after = often.iter().filter(|id| cache.fresh(id, NOW).is_some());
+        let after = after.count();
+        assert!(after > before * 8 / 10, "{after} of {before} have stayed");
+    }
+
+    #[test]
+    fn who_shares_a_key_with_somebody_is_not_taken_for_them() {
+        let cache = Cache::new(10);
+        // Chance does not bring two such ids together, so the entry is put there by hand.
+        cache.entries.insert(cache.key("a"), held("b"));
+        assert!(cache.fresh("a", NOW).is_none());
+        assert!(cache.leftover("a", NOW).is_none());
+        cache.evict("a", held("b").secret());
+        cache.forget("a");
+        assert_eq!(cache.len(), 1, "what is another's stays");
     }
 }

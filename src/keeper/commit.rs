@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Held;
+use super::held::Origin;
 use super::renewal::{Course, FIRST_REST, LONGEST_REST};
 use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
@@ -29,12 +30,11 @@ impl Course<'_> {
     /// it until the store has it or has something newer.
     pub(super) async fn commit(&self, stored: &Stored, record: &Record) -> After {
         let inner = self.inner;
-        let Some(held) = inner.credential(self.id, record) else {
+        let Some(held) = inner.hold(self.id, record, Origin::Renewed) else {
             let message = "WeChat's answer held no token";
             self.release().await;
             return After::Landed(Err(Error::new(ErrorKind::WechatUnavailable, message)));
         };
-        let held = Held::new(held.renewed());
         let give_up = Instant::now() + COMMIT_PATIENCE;
         let (mut rest, mut told) = (FIRST_REST, false);
         loop {

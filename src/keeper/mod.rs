@@ -24,6 +24,7 @@ mod cache;
 mod commit;
 mod flight;
 mod healing;
+mod held;
 mod renewal;
 mod trouble;
 
@@ -36,8 +37,9 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::ahead::Ahead;
 use self::cache::Cache;
-pub(crate) use self::cache::Held;
 use self::flight::{Flights, Need};
+pub(crate) use self::held::Held;
+use self::held::Origin;
 use self::trouble::Troubles;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, Record};
@@ -253,7 +255,7 @@ impl Keeper {
     pub(crate) async fn put(&self, id: &str, record: Record) -> Result<Held, Error> {
         let inner = &self.0;
         let slot = inner.slot(id);
-        let Some(held) = inner.hold(id, &record) else {
+        let Some(held) = inner.hold(id, &record, Origin::Stored) else {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };

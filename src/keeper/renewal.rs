@@ -7,9 +7,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::cache::{Credential, Fence};
+use super::cache::Fence;
 use super::commit::After;
 use super::flight::{Need, Stage};
+use super::held::Origin;
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
@@ -182,7 +183,7 @@ impl Course<'_> {
         let lost = record.is_empty() && self.inner.kind.is_accounts_own() && renewable;
         let alive = match lost {
             true => self.inner.cache.leftover(self.id, now),
-            false => self.inner.hold(self.id, record),
+            false => self.inner.hold(self.id, record, Origin::Stored),
         };
         let alive = alive.filter(|held| held.is_alive(now));
         let usable = alive
@@ -326,7 +327,7 @@ impl Course<'_> {
 
 impl Inner {
     /// R4: whether the renewal of a credential may start.
-    pub(super) fn is_due(&self, held: &Credential, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, held: &Held, now: Timestamp) -> bool {
         now >= self.renewal_starts_at(held.secret(), held.lifetime())
     }
 
@@ -340,11 +341,7 @@ impl Inner {
     }
 
     /// Makes of a record what requests are served with.
-    pub(super) fn hold(&self, id: &str, record: &Record) -> Option<Held> {
-        self.credential(id, record).map(Held::new)
-    }
-
-    pub(super) fn credential(&self, id: &str, record: &Record) -> Option<Credential> {
+    pub(super) fn hold(&self, id: &str, record: &Record, origin: Origin) -> Option<Held> {
         let token = record.token.as_ref()?;
         let now = self.clock.now();
         let due = self.renewal_starts_at(&token.secret, token.lifetime);
@@ -354,18 +351,18 @@ impl Inner {
             now.after(STALE_RECHECK.min(self.settings.cache_ttl))
                 .min(token.lifetime.expires_at())
         };
-        let (secret, details) = (token.secret.clone(), record.details.clone());
-        Some(Credential::new(
+        Some(Held::new(
             id,
-            secret,
+            &token.secret,
             token.lifetime,
-            details,
+            &record.details,
             now..until,
+            origin,
         ))
     }
 
     /// Tells the operator what this process holds.
-    pub(super) fn observe(&self, held: &Credential) {
+    pub(super) fn observe(&self, held: &Held) {
         let kind = self.kind.as_str();
         observe::cached(kind, self.cache.len());
         if self.kind.is_accounts_own() {

@@ -45,17 +45,17 @@ impl UserToken {
 
     /// The user's openid, where the stored pair tells it.
     pub fn openid(&self) -> Option<&str> {
-        self.0.details().openid.as_deref()
+        self.0.openid()
     }
 
     /// What the user granted, comma-separated, where the stored pair tells it.
     pub fn scope(&self) -> Option<&str> {
-        self.0.details().scope.as_deref()
+        self.0.scope()
     }
 
     /// The user's unionid, where there is one and the stored pair tells it.
     pub fn unionid(&self) -> Option<&str> {
-        self.0.details().unionid.as_deref()
+        self.0.unionid()
     }
 }
 

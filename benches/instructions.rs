@@ -1,0 +1,266 @@
+//! Instructions per request, counted by valgrind: `cargo bench --bench instructions`.
+//!
+//! A count that no other load on the machine disturbs: each case runs twice under callgrind, with
+//! few requests and with many, and the difference is what the requests cost. What the processor
+//! has in hardware and valgrind hides (SHA-256) is counted as software would do it.
+//!
+//! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, to be
+//! looked at with tools of one's own.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Empty, Full};
+use redis::aio::ConnectionManager;
+use tokio::runtime::Runtime;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_wechat::{
+    CookieKeys, Layout, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserGrant, UserId,
+    UserTokens, WechatClient, WechatLayer,
+};
+
+use support::redis_server::RedisServer;
+
+/// As many users as a run asks for: each is in memory, or in Redis, before the first request.
+const USERS: usize = 200;
+
+/// Requests to Redis that are under way at once.
+const AT_ONCE: usize = 64;
+
+/// What is counted, and the case that it is compared with.
+const CASES: [(&str, Option<&str>); 7] = [
+    ("bare", None),
+    ("extension", Some("bare")),
+    ("header", Some("bare")),
+    ("cookie", Some("bare")),
+    ("naive-hget", None),
+    ("uncached-hashes", Some("naive-hget")),
+    ("uncached-keys", Some("naive-hget")),
+];
+
+type Body = Empty<Bytes>;
+
+fn main() {
+    // cargo adds --bench.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    match words.as_slice() {
+        [] => compare(),
+        [case, requests] => run(case, requests.parse().expect("a number of requests")),
+        [case, requests, url] => {
+            run_against(case, requests.parse().expect("a number of requests"), url);
+        }
+        _ => panic!("no words, or CASE REQUESTS"),
+    }
+}
+
+/// Counts every case and prints a table.
+fn compare() {
+    let server = RedisServer::start();
+    println!("{:<18} {:>14} {:>10}", "", "instructions", "added");
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    for (case, beside) in CASES {
+        let count = instructions(case, &server);
+        let other = |name| counts.iter().find(|(other, _)| *other == name);
+        let added = beside.and_then(other).map_or(String::new(), |(_, other)| {
+            (count as i64 - *other as i64).to_string()
+        });
+        println!("{case:<18} {count:>14} {added:>10}");
+        counts.push((case, count));
+    }
+}
+
+fn instructions(case: &str, server: &RedisServer) -> u64 {
+    const FEW: usize = 640;
+    const MANY: usize = 6_400;
+    let [few, many] = [FEW, MANY].map(|requests| counted(case, requests, server));
+    (many - few) / (MANY - FEW) as u64
+}
+
+/// All instructions of a run, as callgrind says in its last line.
+fn counted(case: &str, requests: usize, server: &RedisServer) -> u64 {
+    let this = std::env::current_exe().expect("this program");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(this)
+        .args([case, &requests.to_string(), &server.url()])
+        .stdout(Stdio::null())
+        .output()
+        .expect("valgrind runs; `apt-get install valgrind` brings it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{case} fails: {said}");
+    let collected = said
+        .lines()
+        .rev()
+        .find_map(|line| line.split("Collected : ").nth(1));
+    collected
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or_else(|| panic!("callgrind counts nothing: {said}"))
+}
+
+fn run(case: &str, requests: usize) {
+    let server = RedisServer::start();
+    run_against(case, requests, &server.url());
+}
+
+fn run_against(case: &str, requests: usize, url: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    match case {
+        "bare" | "extension" | "header" | "cookie" => cached(&runtime, case, requests),
+        "naive-hget" => runtime.block_on(async {
+            drop(stored(url, Layout::Hashes).await);
+            let client = redis::Client::open(url).expect("a client");
+            let connection = ConnectionManager::new(client).await.expect("a connection");
+            let service = service_fn(move |request: Request<Body>| {
+                let mut connection = connection.clone();
+                async move {
+                    let id = request.headers()["x-user-id"].to_str().expect("an id");
+                    let mut command = redis::cmd("HGET");
+                    command.arg("user.wxUserAccessToken").arg(id);
+                    let token: Option<String> =
+                        command.query_async(&mut connection).await.expect("a value");
+                    assert!(token.is_some());
+                    no_op(request).await
+                }
+            });
+            at_once(service, requests).await;
+        }),
+        "uncached-hashes" | "uncached-keys" => runtime.block_on(async {
+            let layout = match case {
+                "uncached-keys" => Layout::Keys,
+                _ => Layout::Hashes,
+            };
+            let header = TrustedHeader::new("x-user-id").expect("a header");
+            let layer = WechatLayer::new(stored(url, layout).await).identity(header);
+            at_once(layer.layer(service_fn(no_op::<Body>)), requests).await;
+        }),
+        _ => panic!("the cases are {:?}", CASES.map(|(case, _)| case)),
+    }
+}
+
+fn user(at: usize) -> UserId {
+    UserId::new(format!("o6_bmjrPTlm6_2sgVt7hMZ{at:06}")).expect("an id")
+}
+
+fn grant(at: usize) -> UserGrant {
+    UserGrant::new(format!("83_{at:0107}"))
+        .expires_in(7_200)
+        .refresh_token(format!("83_{at:0107}"))
+        .scope("snsapi_userinfo")
+}
+
+async fn no_op<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    black_box(&request);
+    Ok(Response::new(Full::new(Bytes::new())))
+}
+
+fn client() -> WechatClient {
+    WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
+}
+
+async fn stored(url: &str, layout: Layout) -> UserTokens {
+    let store = RedisStore::builder(url).layout(layout).connect().await;
+    let builder = UserTokens::builder(client(), store.expect("Redis"));
+    let users = builder.cache_ttl(Duration::ZERO).build();
+    for at in 0..USERS {
+        users.put(&user(at), &grant(at)).await.expect("stored");
+    }
+    users
+}
+
+fn cached(runtime: &Runtime, case: &str, requests: usize) {
+    let _entered = runtime.enter();
+    let users = UserTokens::new(client(), MemoryStore::new());
+    runtime.block_on(async {
+        for at in 0..USERS {
+            users.put(&user(at), &grant(at)).await.expect("stored");
+        }
+    });
+    let session = SessionCookie::new(users.app_id(), &CookieKeys::random().expect("keys"));
+    let made: Vec<Request<Body>> = (0..USERS)
+        .map(|at| {
+            let request = Request::builder();
+            let request = match case {
+                "cookie" => {
+                    let set = session.issue(&user(at));
+                    let cookie = set.to_str().expect("text").split(';').next();
+                    request.header("cookie", cookie.unwrap_or_default())
+                }
+                _ => request.header("x-user-id", user(at).as_str()),
+            };
+            request.body(Body::new()).expect("a request")
+        })
+        .collect();
+    let bare = service_fn(no_op::<Body>);
+    let header = TrustedHeader::new("x-user-id").expect("a header");
+    match case {
+        "bare" => poll(bare, &made, requests),
+        "extension" => {
+            let value = users.cached(user(0).as_str()).expect("cached");
+            let adding = move |mut request: Request<Body>| {
+                let three = (value.clone(), value.clone(), None::<std::sync::Arc<()>>);
+                request.extensions_mut().insert(three);
+                no_op(request)
+            };
+            poll(service_fn(adding), &made, requests);
+        }
+        "header" => {
+            let layer = WechatLayer::new(users).identity(header);
+            poll(layer.layer(bare), &made, requests);
+        }
+        _ => {
+            let layer = WechatLayer::new(users).identity(session);
+            poll(layer.layer(bare), &made, requests);
+        }
+    }
+}
+
+/// Polls each call once: a cached user does not wait.
+fn poll<S>(mut service: S, made: &[Request<Body>], requests: usize)
+where
+    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
+{
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    for at in 0..requests {
+        let request = made[at % made.len()].clone();
+        let mut call = std::pin::pin!(service.call(request));
+        assert!(black_box(call.as_mut().poll(&mut context)).is_ready());
+    }
+}
+
+/// Keeps a number of requests under way, as a busy server has them.
+async fn at_once<S>(service: S, requests: usize)
+where
+    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let mut running = tokio::task::JoinSet::new();
+    for task in 0..AT_ONCE {
+        let service = service.clone();
+        running.spawn(async move {
+            for turn in 0..requests / AT_ONCE {
+                let id = user((task + turn * AT_ONCE) % USERS);
+                let request = Request::builder().header("x-user-id", id.as_str());
+                let request = request.body(Body::new()).expect("a request");
+                let response = service.clone().oneshot(request).await.expect("an answer");
+                assert!(response.status().is_success());
+            }
+        });
+    }
+    running.join_all().await;
+}

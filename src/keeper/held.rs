@@ -1,0 +1,341 @@
+//! A credential in memory: one allocation for all of it.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::credential::{AccessToken, Details, Freshness, Lifetime};
+
+/// A credential that this process holds: its token, its times, and what is known of its user. A
+/// clone counts a reference and copies nothing.
+///
+/// The refresh token is not kept: only renewals need it, and they read it under their lease.
+#[derive(Clone)]
+pub(crate) struct Held(
+    /// Behind the token lie [`Times`], a byte of [marks](mark), the texts that are marked as
+    /// [`texts`](Held::texts) says, and the id to the end.
+    AccessToken,
+);
+
+/// What the details of a credential are, as far as a bit can tell. At a million users each text
+/// that is not written out saves tens of megabytes.
+mod mark {
+    pub(super) const OPENID_IS_ID: u8 = 1;
+    pub(super) const SCOPE_BASE: u8 = 1 << 1;
+    pub(super) const SCOPE_USERINFO: u8 = 1 << 2;
+    /// Texts that are written out, in this order.
+    pub(super) const OPENID: u8 = 1 << 3;
+    pub(super) const SCOPE: u8 = 1 << 4;
+    pub(super) const UNIONID: u8 = 1 << 5;
+    /// See [`Origin`](super::Origin).
+    pub(super) const RENEWED: u8 = 1 << 6;
+}
+
+/// Where a process has a credential from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was read from the store, or came with a login.
+    Stored,
+    /// WeChat has granted it to this process: whoever waited for it waited for WeChat.
+    Renewed,
+}
+
+const BASE: &str = "snsapi_base";
+const USERINFO: &str = "snsapi_userinfo";
+
+/// The points of a credential's life, and from when until when this process believes it. The start
+/// guards against a wall clock that is set back.
+struct Times {
+    lifetime: Lifetime,
+    since: Timestamp,
+    until: Timestamp,
+}
+
+/// What is written out of a credential's details, and its id.
+struct Texts<'a> {
+    openid: Option<&'a [u8]>,
+    scope: Option<&'a [u8]>,
+    unionid: Option<&'a [u8]>,
+    id: &'a [u8],
+}
+
+/// A point takes six bytes, from 1970 until the year 10,889; a span four, seven weeks at most.
+const POINT: usize = 6;
+const SPAN: usize = 4;
+const TIMES: usize = 2 * (POINT + SPAN);
+
+impl Held {
+    pub(super) fn new(
+        id: &str,
+        secret: &AccessToken,
+        lifetime: Lifetime,
+        details: &Details,
+        believed: Range<Timestamp>,
+        origin: Origin,
+    ) -> Self {
+        let times = Times {
+            lifetime,
+            since: believed.start,
+            until: believed.end,
+        };
+        let (openid, scope) = (details.openid.as_deref(), details.scope.as_deref());
+        let (mut marks, mut openid_text, mut scope_text) = (0, None, None);
+        match openid {
+            Some(openid) if openid == id => marks |= mark::OPENID_IS_ID,
+            other => openid_text = other,
+        }
+        if origin == Origin::Renewed {
+            marks |= mark::RENEWED;
+        }
+        match scope {
+            Some(BASE) => marks |= mark::SCOPE_BASE,
+            Some(USERINFO) => marks |= mark::SCOPE_USERINFO,
+            other => scope_text = other,
+        }
+        let mut lengths = [[0; 2]; 3];
+        let mut texts: [&[u8]; 3] = [b""; 3];
+        let written = [
+            (mark::OPENID, openid_text),
+            (mark::SCOPE, scope_text),
+            (mark::UNIONID, details.unionid.as_deref()),
+        ];
+        for (at, (bit, text)) in written.into_iter().enumerate() {
+            // What no length can tell is not of WeChat, and is not known.
+            if let Some(text) = text
+                && let Ok(length) = u16::try_from(text.len())
+            {
+                marks |= bit;
+                lengths[at] = length.to_le_bytes();
+                texts[at] = text.as_bytes();
+            }
+        }
+        let length = |at: usize| {
+            let marked = marks & written[at].0 != 0;
+            if marked { lengths[at].as_slice() } else { b"" }
+        };
+        let parts: [&[u8]; 9] = [
+            &times.written(),
+            &[marks],
+            length(0),
+            texts[0],
+            length(1),
+            texts[1],
+            length(2),
+            texts[2],
+            id.as_bytes(),
+        ];
+        Self(AccessToken::beside(secret.expose(), &parts))
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        text(self.texts().id)
+    }
+
+    /// Whether this is the credential of that id.
+    #[inline]
+    pub(super) fn is_of(&self, id: &str) -> bool {
+        self.texts().id == id.as_bytes()
+    }
+
+    pub(crate) fn secret(&self) -> &AccessToken {
+        &self.0
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.times().lifetime
+    }
+
+    /// Whether whoever waited for it waited for WeChat.
+    pub(crate) fn was_renewed(&self) -> bool {
+        self.marks() & mark::RENEWED != 0
+    }
+
+    pub(crate) fn openid(&self) -> Option<&str> {
+        if self.marks() & mark::OPENID_IS_ID != 0 {
+            return Some(self.id());
+        }
+        self.texts().openid.map(text)
+    }
+
+    pub(crate) fn scope(&self) -> Option<&str> {
+        match self.marks() {
+            marks if marks & mark::SCOPE_BASE != 0 => Some(BASE),
+            marks if marks & mark::SCOPE_USERINFO != 0 => Some(USERINFO),
+            _ => self.texts().scope.map(text),
+        }
+    }
+
+    pub(crate) fn unionid(&self) -> Option<&str> {
+        self.texts().unionid.map(text)
+    }
+
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.lifetime().freshness(now) != Freshness::Expired
+    }
+
+    /// Until when this process believes the entry without asking the store.
+    pub(super) fn believed_until(&self) -> Timestamp {
+        self.times().until
+    }
+
+    #[inline]
+    pub(super) fn is_believed(&self, now: Timestamp) -> bool {
+        let times = self.times();
+        times.since <= now && now < times.until
+    }
+
+    #[inline]
+    fn times(&self) -> Times {
+        match self.0.companion().first_chunk() {
+            Some(written) => Times::read(written),
+            None => Times::read(&[0; TIMES]),
+        }
+    }
+
+    #[inline]
+    fn marks(&self) -> u8 {
+        self.0.companion().get(TIMES).copied().unwrap_or_default()
+    }
+
+    /// The openid, the scope and the unionid where they are written out, each behind two bytes
+    /// that tell its length; then the id.
+    #[inline]
+    fn texts(&self) -> Texts<'_> {
+        let marks = self.marks();
+        let mut rest = self.0.companion().get(TIMES + 1..).unwrap_or_default();
+        let mut written = |bit| {
+            if marks & bit == 0 {
+                return None;
+            }
+            let (length, behind) = rest.split_first_chunk()?;
+            let length = usize::from(u16::from_le_bytes(*length));
+            let (text, behind) = behind.split_at_checked(length)?;
+            rest = behind;
+            Some(text)
+        };
+        Texts {
+            openid: written(mark::OPENID),
+            scope: written(mark::SCOPE),
+            unionid: written(mark::UNIONID),
+            id: rest,
+        }
+    }
+}
+
+impl Times {
+    fn written(&self) -> [u8; TIMES] {
+        let mut written = [0; TIMES];
+        let pairs = [
+            (self.since, self.until),
+            (self.lifetime.renew_at(), self.lifetime.expires_at()),
+        ];
+        for (to, (from, until)) in written.chunks_exact_mut(POINT + SPAN).zip(pairs) {
+            let latest = (1 << (8 * POINT)) - 1;
+            let point = from.as_millis().clamp(0, latest);
+            to[..POINT].copy_from_slice(&point.to_le_bytes()[..POINT]);
+            let span = Timestamp::from_millis(point).until(until).as_millis();
+            let span = u32::try_from(span).unwrap_or(u32::MAX);
+            to[POINT..].copy_from_slice(&span.to_le_bytes());
+        }
+        written
+    }
+
+    #[inline]
+    fn read(written: &[u8; TIMES]) -> Self {
+        let [a, b, c, d, e, f, s, t, u, v, g, h, i, j, k, l, w, x, y, z] = *written;
+        let since = Timestamp::from_millis(i64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+        let renew_at = Timestamp::from_millis(i64::from_le_bytes([g, h, i, j, k, l, 0, 0]));
+        let span = |bytes| Duration::from_millis(u32::from_le_bytes(bytes).into());
+        let expires_at = renew_at.after(span([w, x, y, z]));
+        Self {
+            lifetime: Lifetime::stored(renew_at, Some(expires_at), Duration::ZERO),
+            since,
+            until: since.after(span([s, t, u, v])),
+        }
+    }
+}
+
+/// Texts were texts when they were put there.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("id", &self.id())
+            .field("lifetime", &self.lifetime())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn detail() -> impl Strategy<Value = Option<String>> {
+        let known = prop_oneof![
+            Just("snsapi_base".to_owned()),
+            Just("snsapi_userinfo".to_owned()),
+            Just("snsapi_base,snsapi_userinfo".to_owned()),
+            ".{0,40}",
+        ];
+        proptest::option::of(known)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_held_reads_back(
+            id in ".{1,60}", token in ".{1,200}", openid in detail(), scope in detail(),
+            unionid in detail(), same: bool,
+            renew_at in 0i64..4_000_000_000_000, life in 0i64..4_000_000_000,
+            since in 0i64..4_000_000_000_000, span in 0i64..4_000_000_000,
+        ) {
+            let openid = if same { Some(id.clone()) } else { openid };
+            let [openid, scope, unionid] = [openid, scope, unionid].map(|d| d.map(Box::<str>::from));
+            let details = Details { openid, scope, unionid };
+            let lifetime = Lifetime::stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
+            let secret = AccessToken::new(token);
+            let believed = at(since)..at(since + span);
+            let held = Held::new(&id, &secret, lifetime, &details, believed, Origin::Stored);
+            prop_assert!(!held.was_renewed());
+            prop_assert_eq!(held.id(), id.as_str());
+            let longer = format!("{id}x");
+            prop_assert!(held.is_of(&id) && !held.is_of(&longer) && !held.is_of(""));
+            prop_assert_eq!(held.secret(), &secret);
+            prop_assert_eq!(held.lifetime(), lifetime);
+            prop_assert_eq!(held.openid(), details.openid.as_deref());
+            prop_assert_eq!(held.scope(), details.scope.as_deref());
+            prop_assert_eq!(held.unionid(), details.unionid.as_deref());
+            prop_assert_eq!(held.believed_until(), at(since + span));
+            prop_assert_eq!(held.is_believed(at(since)), span > 0);
+            prop_assert!(!held.is_believed(at(since - 1)) && !held.is_believed(at(since + span)));
+        }
+    }
+
+    #[test]
+    fn points_that_no_token_has_are_bent_and_nothing_breaks() {
+        let details = Details::default();
+        for (from, until) in [(i64::MIN, i64::MAX), (-5, 5), (i64::MAX, i64::MAX)] {
+            let lifetime = Lifetime::stored(at(from), Some(at(until)), Duration::ZERO);
+            let believed = at(from)..at(until);
+            let held = Held::new(
+                "u",
+                &"t".into(),
+                lifetime,
+                &details,
+                believed,
+                Origin::Renewed,
+            );
+            assert!(held.was_renewed());
+            assert!(held.lifetime().renew_at() >= at(0));
+            assert!(held.lifetime().renew_at() <= held.lifetime().expires_at());
+        }
+    }
+}
