@@ -14,6 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use tower_wechat::simulator::Fault;
+use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
 use tracing_subscriber::fmt::MakeWriter;
 use url::Url;
 
@@ -92,5 +93,99 @@ async fn no_code_state_cookie_or_token_is_logged() {
         "WeChat did not exchange a code",
     ] {
         assert!(log.contains(line), "{log}");
+    }
+}
+
+/// What would begin a line of its own, colour it, or hide its end.
+const NASTY: &str =
+    "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";
+
+/// Whoever writes into a log what others sent, lets them write the log.
+#[tokio::test(flavor = "current_thread")]
+async fn nobody_else_writes_lines_of_the_log() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("tower_wechat=trace")
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let encoded: String = NASTY.bytes().map(|byte| format!("%{byte:02X}")).collect();
+
+    // Through the state, the code, the path and the cookies.
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    for forged in [
+        format!("{}/wechat/callback?state={encoded}&code=c", site.url),
+        format!(
+            "{}&code={encoded}",
+            callback.split("&code=").next().unwrap()
+        ),
+        callback.replace("code=", &format!("code={encoded}")),
+        format!(
+            "{}/wechat/login?return_to=/{encoded}&scope={encoded}",
+            site.url
+        ),
+        format!("{}/me/{encoded}?{encoded}", site.url),
+    ] {
+        browser.copy().visit(&forged).await;
+    }
+    browser.set_cookie("wechat_session", "/", "x.y\u{2028}\u{202e}z");
+    browser.fetch(&format!("{}/me", site.url)).await;
+
+    // Through what WeChat answers: an errmsg, and the fields of a grant.
+    let text = serde_json::to_string(NASTY).unwrap();
+    for body in [
+        format!(r#"{{"errcode":40029,"errmsg":{text}}}"#),
+        format!(r#"{{"errcode":-1,"errmsg":{text}}}"#),
+        format!(r#"{{"errcode":40125,"errmsg":{text}}}"#),
+        format!(r#"{{"errcode":987654,"errmsg":{text}}}"#),
+        NASTY.to_owned(),
+        format!(r#"{{"access_token":"a","expires_in":7200,"refresh_token":"r","openid":{text}}}"#),
+        format!(
+            r#"{{"access_token":"a","expires_in":7200,"refresh_token":"r","openid":"o","scope":{text}}}"#
+        ),
+    ] {
+        rig.sim.clear_faults();
+        let browser = Browser::new();
+        let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+        rig.sim.inject(Fault::on(EXCHANGE).body(body).times(1));
+        browser.visit(&callback).await;
+    }
+
+    // Through a header that names the user.
+    let wechat = WechatClient::builder(rig.sim.app_id(), rig.sim.app_secret())
+        .api_url(rig.sim.url())
+        .build()
+        .unwrap();
+    let layer = WechatLayer::new(UserTokens::new(wechat, MemoryStore::new()))
+        .identity(TrustedHeader::new("x-user-id").unwrap());
+    for id in ["\u{85}forged", "\u{2028}\u{202e}forged", "o\u{9b}2Kforged"] {
+        let service = tower::service_fn(async |_: http::Request<()>| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(axum::body::Body::empty()))
+        });
+        let mut request = http::Request::new(());
+        let value = http::HeaderValue::from_bytes(id.as_bytes()).unwrap();
+        request.headers_mut().insert("x-user-id", value);
+        let layered = tower::Layer::layer(&layer, service);
+        tower::ServiceExt::oneshot(layered, request).await.unwrap();
+    }
+
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for line in [
+        "refused a callback",
+        "WeChat did not exchange a code",
+        "logged in",
+    ] {
+        assert!(log.contains(line), "{line} was not logged: {log}");
+    }
+    for line in log.lines() {
+        let of_ours = line.contains(" tower_wechat::");
+        let plain = |c: char| {
+            !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
+        };
+        assert!(of_ours && line.chars().all(plain), "{line:?}");
     }
 }

@@ -14,6 +14,7 @@ mod keys;
 mod session;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
@@ -26,7 +27,9 @@ pub use self::session::SessionCookie;
 use crate::credential::{InvalidIdentifier, UserId};
 
 /// The head of a request: all but its body.
-#[derive(Debug, Clone, Copy)]
+///
+/// `Debug` shows the method and the path: cookies, other headers and queries hold secrets.
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {
     /// The method.
@@ -75,6 +78,15 @@ impl<'a> RequestHead<'a> {
             headers,
             extensions,
         }
+    }
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", self.method)
+            .field("path", &self.uri.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,5 +195,24 @@ pub struct NoIdentity;
 impl<I: Identify + ?Sized> Identify for std::sync::Arc<I> {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         (**self).identify(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_a_request_shows_no_secret() {
+        let request = Request::get("https://h5.example.com/me?code=in-query")
+            .header("cookie", "wechat_session=in-cookie")
+            .header("authorization", "Bearer in-header")
+            .extension("in-extension")
+            .body(())
+            .unwrap();
+        assert_eq!(
+            format!("{:?}", RequestHead::of(&request)),
+            r#"RequestHead { method: GET, path: "/me", .. }"#
+        );
     }
 }

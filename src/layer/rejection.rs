@@ -14,8 +14,10 @@ use crate::identity::RequestHead;
 use crate::login::{Problem, SignIn, is_navigation};
 use crate::observe::Outcome;
 
-/// What a page of ours may load: its own style and nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'";
+/// What a page of ours may load: its own style and nothing else. No other page may frame it, so
+/// that nobody is led to press its button unawares.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+                           form-action 'none'; frame-ancestors 'none'";
 
 /// Why a request did not reach its handler.
 #[derive(Debug, Clone)]

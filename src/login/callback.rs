@@ -1,6 +1,7 @@
 //! The way back: WeChat sends the user to the callback, with a code and the state.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use http::Uri;
 
@@ -36,14 +37,24 @@ impl SignIn {
                 attempt,
                 before,
             }) => {
-                let this = self.clone();
                 let name = CodeName::of(self.0.users.app_id(), &code);
+                let login = attempt.issued.number;
+                if !self.0.codes.admit(login, mark(&name)) {
+                    return Reply::Now(self.too_often(&attempt.return_to));
+                }
+                let Ok(turn) = Arc::clone(&self.0.turns).try_acquire_owned() else {
+                    tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), "too many logins at once");
+                    let page = self.0.settings.login_url(Some(&attempt.return_to), None);
+                    return Reply::Now(self.problem(Trouble::WechatAway, Some(page)));
+                };
+                let this = self.clone();
                 let exchange = Exchange {
                     users: self.0.users.clone(),
                     snapshots: self.0.settings.snapshots,
                     code,
                     name,
-                    login: attempt.issued.number,
+                    login,
+                    _turn: turn,
                     named,
                 };
                 Reply::Later(Box::pin(this.finish(exchange, attempt, before)))

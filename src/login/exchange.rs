@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
@@ -120,6 +121,8 @@ pub(super) struct Exchange {
     pub(super) login: u64,
     /// Who logs in, where that is not for WeChat to tell.
     pub(super) named: Option<UserId>,
+    /// One of the exchanges that this process runs at once. It goes with the work.
+    pub(super) _turn: OwnedSemaphorePermit,
 }
 
 impl Exchange {

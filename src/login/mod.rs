@@ -6,6 +6,7 @@
 mod answer;
 mod authorize;
 mod callback;
+mod codes;
 mod exchange;
 mod navigation;
 mod page;

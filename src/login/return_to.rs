@@ -9,7 +9,9 @@ const LONGEST: usize = 1_024;
 /// A path of our own origin, with its query.
 ///
 /// It starts with one slash, and has neither the backslash that browsers read as a slash, nor the
-/// tabs, newlines and spaces that they strip, nor anything beyond visible ASCII.
+/// tabs, newlines and spaces that they strip, nor anything beyond visible ASCII. It has no dot
+/// segments either: browsers resolve them before they ask, so that `/.//evil.example` would become
+/// `//evil.example`, which is another page than the one that was checked here.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ReturnTo(Box<str>);
 
@@ -20,7 +22,8 @@ impl ReturnTo {
         let ours = path.len() <= LONGEST
             && path.starts_with('/')
             && !path.starts_with("//")
-            && path.bytes().all(plain);
+            && path.bytes().all(plain)
+            && !without_query(path).split('/').any(is_dot_segment);
         ours.then(|| Self(path.into()))
     }
 
@@ -52,8 +55,22 @@ impl ReturnTo {
 
     /// The path without query and fragment.
     pub(crate) fn path(&self) -> &str {
-        self.0.split(['?', '#']).next().unwrap_or_default()
+        without_query(&self.0)
     }
+}
+
+fn without_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// Whether browsers resolve this segment: `.` and `..`, however they are encoded (WHATWG URL).
+fn is_dot_segment(segment: &str) -> bool {
+    // At most two dots of three characters each; anything longer is a name.
+    segment.len() <= 6
+        && matches!(
+            &*segment.to_ascii_lowercase().replace("%2e", "."),
+            "." | ".."
+        )
 }
 
 impl fmt::Debug for ReturnTo {
@@ -104,6 +121,14 @@ mod tests {
             "#a",
             "@evil.example",
             ".evil.example",
+            "/.//evil.example",
+            "/..//evil.example",
+            "/x/..//evil.example",
+            "/x/%2e%2E//evil.example",
+            "/x/.%2e/y",
+            "/a/.",
+            "/a/..?b",
+            "/%2e#b",
         ] {
             assert_eq!(ReturnTo::new(trick), None, "{trick:?}");
         }
@@ -120,9 +145,10 @@ mod tests {
             "/a//b",
             "/@evil.example",
             "/?next=https://evil.example",
-            "/.//evil.example",
-            "/..//evil.example",
             "/a:b",
+            "/.well-known/x",
+            "/a...b/.../..c",
+            "/a?next=/../b",
         ] {
             let page = ReturnTo::new(page).unwrap();
             assert_eq!(followed(&page).origin(), Url::parse(PAGE).unwrap().origin());
@@ -152,6 +178,7 @@ mod tests {
                 "\\PC{0,30}",
                 "[/\\\\]{0,3}[\t\n\r @:.?#%/\\\\a-zA-Z0-9]{0,20}",
                 "/[ -~]{0,40}",
+                "(/|/|\\.|%2e|%2E|x|\\?){0,12}",
                 any::<String>(),
             ]
         ) {
@@ -159,6 +186,10 @@ mod tests {
                 let url = followed(&path);
                 prop_assert_eq!(url.origin(), Url::parse(PAGE).unwrap().origin());
                 prop_assert_eq!(url.username(), "");
+                prop_assert!(!url.path().starts_with("//"), "{}", url);
+                // The page is the one that was checked: nothing in it was resolved.
+                let segments = |path: &str| path.split('/').count();
+                prop_assert_eq!(segments(url.path()), segments(path.path()), "{}", url);
                 prop_assert!(http::HeaderValue::from_str(path.as_str()).is_ok());
             }
         }

@@ -1,5 +1,8 @@
 //! How often users are logged in again, where no cookie can count it.
 
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use quick_cache::sync::Cache;
 
 use super::state::seconds;
@@ -9,9 +12,9 @@ use crate::clock::Timestamp;
 const CAPACITY: usize = 10_000;
 
 /// Counts the logins of each user within windows of a minute.
-pub(super) struct Rounds(Cache<Box<str>, Round>);
+pub(super) struct Rounds(Cache<String, Arc<Mutex<Round>>>);
 
-#[derive(Clone, Copy)]
+#[derive(Default)]
 struct Round {
     since: u64,
     logins: usize,
@@ -28,16 +31,18 @@ impl Rounds {
     /// How often the user has been logged in within this window, this time included.
     pub(super) fn another(&self, user: &str, now: Timestamp) -> usize {
         let now = seconds(now);
-        let current = self.0.get(user).filter(|round| {
-            // The lower bound is for wall clocks that are set back.
-            round.since <= now && now < round.since.saturating_add(Self::WINDOW)
-        });
-        let mut round = current.unwrap_or(Round {
-            since: now,
-            logins: 0,
-        });
-        round.logins += 1;
-        self.0.insert(user.into(), round);
+        let Ok(round) = self
+            .0
+            .get_or_insert_with(user, || Ok::<_, Infallible>(Arc::default()));
+        let mut round = round.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lower bound is for wall clocks that are set back.
+        if !(round.since <= now && now < round.since.saturating_add(Self::WINDOW)) {
+            *round = Round {
+                since: now,
+                logins: 0,
+            };
+        }
+        round.logins = round.logins.saturating_add(1);
         round.logins
     }
 }
@@ -54,5 +59,16 @@ mod tests {
         assert_eq!(rounds.another("a", now.after(Duration::from_secs(59))), 2);
         assert_eq!(rounds.another("b", now), 1);
         assert_eq!(rounds.another("a", now.after(Duration::from_secs(60))), 1);
+    }
+
+    #[test]
+    fn nobody_is_left_out_of_the_count_however_many_come_at_once() {
+        let (rounds, now) = (Rounds::new(), Timestamp::from_millis(1_000_000));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..500).for_each(|_| drop(rounds.another("a", now))));
+            }
+        });
+        assert_eq!(rounds.another("a", now), 8 * 500 + 1);
     }
 }

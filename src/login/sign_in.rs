@@ -7,9 +7,11 @@ use std::time::Duration;
 use http::header::REFERER;
 use http::{HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
+use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Outcome, Problem, Trouble};
 use super::authorize::{Authorize, query_value};
+use super::codes::Codes;
 use super::navigation::is_wechat;
 use super::return_to::ReturnTo;
 use super::rounds::Rounds;
@@ -23,6 +25,10 @@ use crate::observe;
 use crate::store::BoxFuture;
 use crate::users::{UserToken, UserTokens};
 
+/// How many exchanges of codes one process may run at once; further callbacks are told to come
+/// again in a moment.
+const EXCHANGES_AT_ONCE: usize = 512;
+
 /// A [`Login`](super::Login), set up for the users of one account. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct SignIn(pub(super) Arc<Inner>);
@@ -33,6 +39,9 @@ pub(super) struct Inner {
     pub(super) session: SessionCookie,
     pub(super) states: States,
     pub(super) rounds: Rounds,
+    pub(super) codes: Codes,
+    /// Bounds the exchanges of this process that run at once.
+    pub(super) turns: Arc<Semaphore>,
     redirect_uri: String,
 }
 
@@ -54,6 +63,8 @@ impl SignIn {
             session,
             states,
             rounds: Rounds::new(),
+            codes: Codes::new(),
+            turns: Arc::new(Semaphore::new(EXCHANGES_AT_ONCE)),
             redirect_uri,
         }))
     }

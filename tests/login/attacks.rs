@@ -51,6 +51,40 @@ async fn a_used_code_is_worth_nothing_under_another_login() {
     assert_eq!(rig.exchanges(), 1);
 }
 
+/// Only WeChat can tell a made-up code, and one state is quickly had.
+#[tokio::test]
+async fn one_login_cannot_bring_codes_without_end() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let sent = browser.visit(&format!("{}/me", site.url)).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let mut refused = 0;
+    for code in 0..30 {
+        let forged = format!(
+            "{}/wechat/callback?code=made-up-{code}&state={state}",
+            site.url
+        );
+        // A browser that does not keep what it is told about its restarts.
+        let reply = browser.copy().visit(&forged).await;
+        refused += usize::from(reply.status == 429);
+    }
+    assert_eq!((rig.exchanges(), refused), (4, 26));
+    let honest = Browser::new().open(&format!("{}/me", site.url)).await;
+    assert_eq!(honest.status, 200, "others log in all the same");
+}
+
+#[tokio::test]
+async fn our_pages_are_not_framed() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let page = Browser::new()
+        .visit(&format!("{}/wechat/callback?state=x&code=y", site.url))
+        .await;
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+}
+
 #[tokio::test]
 async fn a_logout_is_not_undone_by_the_session_that_slides() {
     let rig = Rig::new().await;
