@@ -1,0 +1,167 @@
+//! The protocol of the renewal, explored exhaustively within bounds by a model checker, and the
+//! parts of one process that run side by side.
+//!
+//! `protocol.rs` is the model, `invariants.rs` what must hold, named after the promises. A checker
+//! that finds nothing proves nothing: so the mistakes that others have made are put into the model
+//! one by one, and must be found.
+
+#![allow(unreachable_pub)]
+
+mod invariants;
+mod protocol;
+mod steps;
+mod wechat;
+
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use invariants::{ASKED_ONCE, COMPARED, NEWEST_WINS, NOTHING_LOST, ONE_HOLDER, ONLY_THE_DEAD};
+use protocol::{Mutant, Protocol};
+use wechat::Rotation;
+
+const SMALL: Protocol = Protocol {
+    processes: 2,
+    faults: 2,
+    events: 2,
+    time: 2,
+    rotation: Rotation::AfterExpiry,
+    mutant: Mutant::None,
+};
+
+/// Explores all that can happen, and finds no violation.
+fn holds(name: &str, protocol: Protocol) {
+    let started = Instant::now();
+    let bounds = format!("{protocol:?}");
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{name}: {} states, {} of them different, depth {}, {:.1?}; {bounds}",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth(),
+        started.elapsed(),
+    );
+    checker.assert_properties();
+    assert!(checker.is_done());
+}
+
+/// Finds that a mistake violates a promise.
+fn is_found(mutant: Mutant, violated: &'static str, rotation: Rotation) {
+    let protocol = Protocol {
+        mutant,
+        rotation,
+        ..SMALL
+    };
+    let wanted = HasDiscoveries::AnyOf([violated].into());
+    let checker = protocol.checker().finish_when(wanted).spawn_bfs().join();
+    let path = checker
+        .discovery(violated)
+        .unwrap_or_else(|| panic!("{mutant:?} goes unnoticed: {violated}"));
+    println!(
+        "{mutant:?}: found after {} states: {:?}",
+        checker.unique_state_count(),
+        path.into_actions()
+    );
+}
+
+#[test]
+fn two_processes_where_refresh_tokens_change_after_expiry() {
+    holds("two processes", SMALL);
+}
+
+#[test]
+fn two_processes_where_refresh_tokens_stay() {
+    holds(
+        "refresh tokens stay",
+        Protocol {
+            rotation: Rotation::Never,
+            ..SMALL
+        },
+    );
+}
+
+#[test]
+fn two_processes_where_refresh_tokens_always_change() {
+    holds(
+        "refresh tokens always change",
+        Protocol {
+            rotation: Rotation::Always,
+            ..SMALL
+        },
+    );
+}
+
+#[test]
+fn three_processes() {
+    holds(
+        "three processes",
+        Protocol {
+            processes: 3,
+            events: 1,
+            ..SMALL
+        },
+    );
+}
+
+/// `cargo test --release --all-features --test model -- --ignored --nocapture`
+#[test]
+#[ignore = "minutes, and gigabytes of memory"]
+fn three_processes_and_more_of_everything() {
+    for rotation in [Rotation::Never, Rotation::AfterExpiry, Rotation::Always] {
+        holds(
+            "more of everything",
+            Protocol {
+                processes: 3,
+                faults: 2,
+                events: 2,
+                time: 2,
+                rotation,
+                ..SMALL
+            },
+        );
+    }
+}
+
+#[test]
+fn a_lease_without_reading_again_is_found() {
+    is_found(Mutant::ClaimWithoutCompare, ASKED_ONCE, Rotation::Never);
+}
+
+#[test]
+fn a_commit_that_does_not_compare_is_found() {
+    is_found(Mutant::CommitWithoutCompare, NEWEST_WINS, Rotation::Never);
+    is_found(
+        Mutant::CommitWithoutCompare,
+        invariants::GONE_IS_GONE,
+        Rotation::Never,
+    );
+}
+
+#[test]
+fn a_lease_that_anybody_gives_back_is_found() {
+    is_found(Mutant::ReleaseWithoutOwner, ONE_HOLDER, Rotation::Never);
+}
+
+#[test]
+fn a_delete_that_does_not_compare_is_found() {
+    is_found(
+        Mutant::DeleteWithoutCompare,
+        ONLY_THE_DEAD,
+        Rotation::AfterExpiry,
+    );
+}
+
+#[test]
+fn a_failure_taken_for_a_death_is_found() {
+    is_found(Mutant::DeleteOnFailure, ONLY_THE_DEAD, Rotation::Never);
+}
+
+#[test]
+fn a_commit_that_is_tried_once_is_found() {
+    is_found(Mutant::CommitOnce, NOTHING_LOST, Rotation::Never);
+}
+
+#[test]
+fn a_report_that_is_not_compared_is_found() {
+    is_found(Mutant::ReportsWithoutCompare, COMPARED, Rotation::Never);
+}
