@@ -44,6 +44,7 @@ impl SignIn {
                 }
                 let Ok(turn) = Arc::clone(&self.0.turns).try_acquire_owned() else {
                     tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), "too many logins at once");
+                    observe::login(Trouble::WechatAway.name());
                     let page = self.0.settings.login_url(Some(&attempt.return_to), None);
                     return Reply::Now(self.problem(Trouble::WechatAway, Some(page)));
                 };
