@@ -1,0 +1,72 @@
+"""The rules of deny.toml on what `cargo metadata` tells: licences, sources, bans, duplicates."""
+
+import collections
+import json
+import re
+import sys
+import tomllib
+
+with open("deny.toml", "rb") as file:
+    rules = tomllib.load(file)
+allowed = set(rules["licenses"]["allow"])
+exceptions = {one["crate"]: set(one["allow"]) for one in rules["licenses"]["exceptions"]}
+banned = {one["crate"] for one in rules["bans"]["deny"]}
+
+
+def permitted(expression, allowed):
+    """Whether an SPDX expression can be met: OR needs one side, AND both."""
+    # An older form has a slash for OR.
+    tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
+
+    def either():
+        met = both()
+        while tokens and tokens[0] == "OR":
+            tokens.pop(0)
+            met = both() or met
+        return met
+
+    def both():
+        met = one()
+        while tokens and tokens[0] == "AND":
+            tokens.pop(0)
+            met = one() and met
+        return met
+
+    def one():
+        token = tokens.pop(0)
+        if token == "(":
+            met = either()
+            tokens.pop(0)
+            return met
+        if tokens[:1] == ["WITH"]:
+            tokens.pop(0)
+            token += " WITH " + tokens.pop(0)
+        return token in allowed
+
+    return either()
+
+
+assert permitted("MIT AND (GPL-3.0 OR ISC)", {"MIT", "ISC"})
+assert not permitted("MIT AND GPL-3.0", {"MIT"})
+
+metadata = json.load(sys.stdin)
+used = {node["id"] for node in metadata["resolve"]["nodes"]}
+packages = [package for package in metadata["packages"] if package["id"] in used]
+wrong = []
+versions = collections.defaultdict(list)
+for package in packages:
+    name, licence, source = package["name"], package["license"], package["source"]
+    versions[name].append(package["version"])
+    if not licence or not permitted(licence, allowed | exceptions.get(name, set())):
+        wrong.append(f"{name}: the licence {licence} is not allowed")
+    if source not in (None, "registry+https://github.com/rust-lang/crates.io-index"):
+        wrong.append(f"{name}: comes from {source}")
+    if name in banned:
+        wrong.append(f"{name}: is banned")
+for name, found in sorted(versions.items()):
+    if len(found) > 1:
+        print(f"twice: {name} {' and '.join(found)}")
+if not packages:
+    wrong.append("no packages were told of")
+print(f"{len(packages)} packages looked at, {len(wrong)} refused")
+sys.exit("\n".join(wrong) if wrong else 0)
