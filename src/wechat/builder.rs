@@ -240,6 +240,9 @@ pub(crate) fn http_client(
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        // Another crate's features must not bring HTTP/2, whose library logs each request's path,
+        // secrets and all.
+        .http1_only()
         .no_proxy();
     let builder = if https {
         builder

@@ -114,14 +114,23 @@ impl DemoProcess {
         let mut child = spawn(variables);
         let mut log = Log::of(child.stderr.take().unwrap());
         let stdout = child.stdout.take().unwrap();
+        let later = Arc::clone(&log.text);
         let (first_line, line) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let mut stdout = BufReader::new(stdout);
             let mut line = String::new();
             let _ = stdout.read_line(&mut line);
             let _ = first_line.send(line);
-            // Nobody may break the demo's stdout under it.
-            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+            // Nobody may break the demo's stdout under it; what it says later is part of the log.
+            let mut line = Vec::new();
+            while stdout
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|read| read > 0)
+            {
+                let mut text = later.lock().unwrap();
+                text.push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
         });
         let line = tokio::time::timeout(START_WITHIN, line).await;
         let line = line.expect("the demo says that it listens").unwrap();
