@@ -1,6 +1,7 @@
-//! The same layer without axum: plain hyper and tower, with the simulator as WeChat.
+//! The same without axum: plain hyper and tower.
 //!
-//! `cargo run --example hyper`, then the curl line that it prints.
+//! `cargo run --example hyper`, then open http://127.0.0.1:3000 in a browser. WeChat is a
+//! simulator here.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,44 +15,36 @@ use hyper_util::service::TowerToHyperService;
 use tower::ServiceBuilder;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    MemoryStore, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = match request.extensions().get::<WechatUser>() {
-        Some(user) => format!(
-            "hello {}, token {}\n",
-            user.id(),
-            user.access_token().fingerprint()
-        ),
-        None => "hello stranger\n".to_owned(),
+        Some(user) => format!("hello {}", user.id()),
+        None => "hello stranger".to_owned(),
     };
     Ok(Response::new(Full::from(text)))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+
     let simulator = Simulator::start().await?;
     let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())
+        .open_url(simulator.url())
         .build()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
-    let pair = simulator.sign_in("oUser", "snsapi_userinfo");
-    let grant = UserGrant::new(pair.access_token)
-        .expires_in(pair.expires_in.as_secs() as i64)
-        .refresh_token(pair.refresh_token);
-    users.put(&UserId::new("oUser")?, &grant).await?;
+    let login = Login::new(&origin, CookieKeys::random()?)?;
 
     let service = ServiceBuilder::new()
-        .layer(WechatLayer::new(users.clone()).identity(TrustedHeader::new("x-user-id")?))
+        .layer(WechatLayer::new(users.clone()).login(login))
         .service_fn(hello);
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    println!("curl -H 'x-user-id: oUser' http://{address}/");
-
+    println!("listening on {origin}");
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let ending = hyper_util::server::graceful::GracefulShutdown::new();
     loop {

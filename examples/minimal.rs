@@ -1,24 +1,37 @@
-//! The README's code: an axum service whose handlers meet the WeChat user of their request.
+//! The smallest service: whoever opens the page is signed in with WeChat and greeted.
 //!
-//! `cargo run --example minimal`, then `curl -H 'x-user-id: oUser' http://127.0.0.1:3000/me`.
+//! `cargo run --example minimal`, then open http://127.0.0.1:3000 in a browser. WeChat is a
+//! simulator here; with an account of your own, leave it out and write
+//! `WechatClient::new(app_id, app_secret)?`.
 
 use axum::{Router, routing::get};
-use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser};
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let wechat = WechatClient::new("wx0123456789abcdef", "your-app-secret")?;
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+
+    let simulator = Simulator::start().await?;
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .open_url(simulator.url())
+        .build()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
+    let login = Login::new(&origin, CookieKeys::random()?)?;
 
     let app = Router::new()
-        .route("/me", get(me))
-        .layer(WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?));
+        .route("/", get(hello))
+        .layer(WechatLayer::new(users).login(login));
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("listening on http://{}", listener.local_addr()?);
+    println!("listening on {origin}");
     Ok(axum::serve(listener, app).await?)
 }
 
-async fn me(user: WechatUser) -> String {
+async fn hello(user: WechatUser) -> String {
     format!("hello {}", user.id()) // user.access_token() is fresh
 }

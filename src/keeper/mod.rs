@@ -41,7 +41,7 @@ use self::flight::{Flights, Need};
 pub(crate) use self::held::Held;
 use self::held::Origin;
 use self::trouble::Troubles;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -156,6 +156,8 @@ impl Keeper {
         source: Box<dyn Source>,
     ) -> Self {
         observe::describe();
+        // A panel of nothing looks like a panel that is broken.
+        observe::rests(&app, kind.as_str(), Timestamp::from_millis(0));
         Self(Arc::new(Inner {
             app,
             kind,

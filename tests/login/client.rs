@@ -176,13 +176,11 @@ impl Browser {
             .iter()
             .find_map(|part| part.strip_prefix("Path="))
             .unwrap();
-        let age = parts
-            .iter()
-            .find_map(|part| part.strip_prefix("Max-Age="))
-            .unwrap();
+        let age = parts.iter().find_map(|part| part.strip_prefix("Max-Age="));
         let key = (name.to_owned(), path.to_owned());
         let mut cookies = self.cookies.lock().unwrap();
-        if age == "0" {
+        // Without an age it lives as long as the browser.
+        if age == Some("0") {
             cookies.remove(&key);
         } else {
             cookies.insert(key, value.to_owned());

@@ -75,22 +75,22 @@ impl Log {
     }
 }
 
-/// The demo that cargo has built beside this test.
-fn binary() -> PathBuf {
+/// The example that cargo has built beside this test.
+fn binary(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let demo = folder.join("examples/demo");
+    let program = folder.join("examples").join(example);
     assert!(
-        demo.is_file(),
+        program.is_file(),
         "there is no {}; `cargo build --examples` makes it (`cargo test` without --test too)",
-        demo.display()
+        program.display()
     );
-    demo
+    program
 }
 
-/// The demo with these variables and no others: nothing of the caller's environment changes it.
-fn spawn(variables: &[(String, String)]) -> Child {
-    Command::new(binary())
+/// The program with these variables and no others: nothing of the caller's environment changes it.
+fn spawn(example: &str, variables: &[(String, String)]) -> Child {
+    Command::new(binary(example))
         .env_clear()
         .env("LISTEN", "127.0.0.1:0")
         .envs(variables.iter().map(|(name, value)| (name, value)))
@@ -104,14 +104,23 @@ fn spawn(variables: &[(String, String)]) -> Child {
 impl DemoProcess {
     /// Starts a demo that is expected to work, and waits until it takes requests.
     pub async fn start(variables: &[(String, String)]) -> Self {
-        Self::try_start(variables)
+        Self::of("demo", variables).await
+    }
+
+    /// The same of another example that says where it listens.
+    pub async fn of(example: &str, variables: &[(String, String)]) -> Self {
+        Self::try_of(example, variables)
             .await
-            .unwrap_or_else(|said| panic!("the demo did not start; {said}"))
+            .unwrap_or_else(|said| panic!("{example} did not start; {said}"))
     }
 
     /// Starts a demo that may find its store away, and says why it did not start.
     pub async fn try_start(variables: &[(String, String)]) -> Result<Self, String> {
-        let mut child = spawn(variables);
+        Self::try_of("demo", variables).await
+    }
+
+    async fn try_of(example: &str, variables: &[(String, String)]) -> Result<Self, String> {
+        let mut child = spawn(example, variables);
         let mut log = Log::of(child.stderr.take().unwrap());
         let stdout = child.stdout.take().unwrap();
         let later = Arc::clone(&log.text);
@@ -155,7 +164,7 @@ impl DemoProcess {
     /// Starts a demo that is expected to give up at once.
     pub async fn start_in_vain(variables: &[(String, String)]) -> Ended {
         let started = Instant::now();
-        let mut child = spawn(variables);
+        let mut child = spawn("demo", variables);
         let mut stdout = Log::of(child.stdout.take().unwrap());
         let mut stderr = Log::of(child.stderr.take().unwrap());
         let status = loop {

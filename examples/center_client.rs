@@ -1,0 +1,88 @@
+//! A service that gets the account's token from a token center: it needs no AppSecret, and WeChat
+//! sees only the center.
+//!
+//! `cargo run --example center_client`, then open http://127.0.0.1:3000/js-config?url=… for a page
+//! of 127.0.0.1. With `CENTER_URL`, `CENTER_TOKEN` and `WECHAT_APPID` it asks a center that runs,
+//! such as that of `examples/token_center.rs`; without them it starts one of its own.
+
+use std::env;
+
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    AccountTokens, Error, JsConfig, MemoryStore, Tickets, TokenCenter, TokenCenterSource,
+    WechatClient,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let listen = env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(listen).await?;
+
+    let (app_id, center, secret) = match env::var("CENTER_URL") {
+        Ok(url) => (env::var("WECHAT_APPID")?, url, env::var("CENTER_TOKEN")?),
+        Err(_) => a_center_of_our_own().await?,
+    };
+    let source = TokenCenterSource::new(&app_id, &center, secret)?;
+    let accounts = AccountTokens::from_center(source, MemoryStore::new());
+    // The center is in charge of whose pages are signed; so is this service of its own.
+    let tickets = Tickets::new(&accounts, ["127.0.0.1:*", "localhost:*"])?;
+    if let Err(error) = tickets.warm().await {
+        eprintln!("started without a token; it is tried for: {error}");
+    }
+
+    let app = Router::new()
+        .route("/token", get(token))
+        .route("/js-config", get(js_config))
+        .with_state(tickets);
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// What there is to know of the token; never the token itself.
+async fn token(State(tickets): State<Tickets>) -> Result<String, Error> {
+    let token = tickets.accounts().get().await?;
+    let (print, left) = (token.access_token().fingerprint(), token.expires_in());
+    Ok(format!("{print} for {} s", left.as_secs()))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    url: String,
+}
+
+/// What the page passes to `wx.config`.
+async fn js_config(
+    State(tickets): State<Tickets>,
+    Query(page): Query<Page>,
+) -> Result<Json<JsConfig>, Error> {
+    tickets.js_config(&page.url).await.map(Json)
+}
+
+/// A simulated WeChat, and a token center that asks it, as they would run elsewhere.
+async fn a_center_of_our_own() -> Result<(String, String, String), Failure> {
+    let simulator = Simulator::start().await?;
+    let (app_id, secret) = (
+        simulator.app_id().to_owned(),
+        "a-long-random-secret".to_owned(),
+    );
+    let wechat = WechatClient::builder(&app_id, simulator.app_secret())
+        .api_url(simulator.url())
+        .build()?;
+    let accounts = AccountTokens::new(wechat, MemoryStore::new());
+    let tickets = Tickets::new(&accounts, ["127.0.0.1:*", "localhost:*"])?;
+    let center = TokenCenter::new(accounts, [secret.as_str()])?.tickets(tickets);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        let _simulator = simulator;
+        axum::serve(listener, Router::new().fallback_service(center)).await
+    });
+    Ok((app_id, url, secret))
+}

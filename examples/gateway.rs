@@ -1,0 +1,48 @@
+//! Behind a gateway that signs users in and names them in a header.
+//!
+//! `cargo run --example gateway`, then
+//! `curl -H 'x-user-id: 42' http://127.0.0.1:3000/me`.
+//!
+//! **The gateway has to remove the header from what comes from outside.** Whoever can set it is
+//! whoever they like.
+
+use axum::{Router, routing::get};
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    MemoryStore, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
+    WechatUser,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+
+    let simulator = Simulator::start().await?;
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .build()?;
+    let users = UserTokens::new(wechat, MemoryStore::new());
+
+    // The gateway, or the Java service beside it, stores the pair of everybody who logs in. Here
+    // nobody does, so user 42 has logged in a moment ago.
+    let pair = simulator.sign_in("oUserNumber42", "snsapi_userinfo");
+    let grant = UserGrant::new(pair.access_token)
+        .expires_in(pair.expires_in.as_secs() as i64)
+        .refresh_token(pair.refresh_token)
+        .openid("oUserNumber42");
+    users.put(&UserId::new("42")?, &grant).await?;
+
+    let app = Router::new()
+        .route("/me", get(me))
+        .layer(WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?));
+
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// The user's own id, and what WeChat says of them.
+async fn me(user: WechatUser) -> Result<String, tower_wechat::Error> {
+    let profile = user.profile().await?;
+    Ok(format!("user {} is {}", user.id(), profile.openid))
+}

@@ -1,0 +1,67 @@
+//! Traces by OpenTelemetry: the layer's spans become its spans, with those of tower-http around
+//! them.
+//!
+//! `cargo run --example opentelemetry`, open http://127.0.0.1:3000 in a browser, and read on
+//! stdout what a collector would be sent. For a collector, put the exporter of `opentelemetry-otlp`
+//! in the place of the one here.
+
+use axum::{Router, routing::get};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tower_http::trace::TraceLayer;
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
+};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
+
+async fn hello(user: WechatUser) -> String {
+    format!("hello {}", user.id())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(opentelemetry_stdout::SpanExporter::default())
+        .build();
+    let tracer = provider.tracer("example");
+    Registry::default()
+        .with(EnvFilter::new("info,tower_wechat=debug"))
+        .with(tracing_opentelemetry::layer().with_tracer(tracer))
+        .init();
+
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+
+    let simulator = Simulator::start().await?;
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .open_url(simulator.url())
+        .build()?;
+    let users = UserTokens::new(wechat, MemoryStore::new());
+    let login = Login::new(&origin, CookieKeys::random()?)?;
+
+    let app = Router::new()
+        .route("/", get(hello))
+        .layer(WechatLayer::new(users).login(login))
+        // The outermost. tower-http's own span would hold the whole URI, and a callback's query has
+        // a code in it; the path has none.
+        .layer(
+            TraceLayer::new_for_http().make_span_with(|request: &axum::extract::Request| {
+                tracing::info_span!(
+                    "request",
+                    otel.kind = "server",
+                    method = %request.method(),
+                    path = request.uri().path(),
+                )
+            }),
+        );
+
+    println!("listening on {origin}");
+    axum::serve(listener, app).await?;
+    provider.shutdown()?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Beside a Spring Boot service on one Redis: its configuration block is taken as it is, and what
+//! either of them stores the other reads.
+//!
+//! `cargo run --example spring_boot`, then open http://127.0.0.1:3000/me in a browser. Without
+//! `REDIS_URL` tokens stay in memory, and nobody else sees them; with it, look at what lies there:
+//! `redis-cli hgetall user.wxUserAccessToken`.
+
+use axum::{Router, routing::get};
+use serde::Deserialize;
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{
+    CookieKeys, Login, MemoryStore, RedisNames, RedisStore, UserTokens, WechatClient, WechatLayer,
+    WechatUser,
+};
+
+/// The block of the Java service's settings, here as JSON: every format that serde knows will do.
+const SETTINGS: &str = r#"{
+    "wx": {
+        "redisWxUserAccessToken": "user.wxUserAccessToken",
+        "redisWxUserRefreshToken": "user.wxUserRefreshToken",
+        "redisWxAccessToken": "sys.wxAccessToken",
+        "redisWxRefreshToken": "sys.wxRefreshToken"
+    }
+}"#;
+
+#[derive(Deserialize)]
+struct Settings {
+    wx: RedisNames,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+
+    let simulator = Simulator::start().await?;
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .open_url(simulator.url())
+        .build()?;
+    let settings: Settings = serde_json::from_str(SETTINGS)?;
+    let users = match std::env::var("REDIS_URL") {
+        Ok(url) => {
+            let store = RedisStore::builder(&url)
+                .names(settings.wx)
+                .connect()
+                .await?;
+            UserTokens::new(wechat, store)
+        }
+        Err(_) => {
+            eprintln!("REDIS_URL is not set: tokens stay in memory");
+            UserTokens::new(wechat, MemoryStore::new())
+        }
+    };
+    let login = Login::new(&origin, CookieKeys::random()?)?;
+
+    let app = Router::new()
+        .route("/me", get(me))
+        .layer(WechatLayer::new(users).login(login));
+
+    println!("listening on {origin}");
+    Ok(axum::serve(listener, app).await?)
+}
+
+async fn me(user: WechatUser) -> String {
+    let token = user.access_token().fingerprint();
+    format!("{} has the token {token}", user.id())
+}

@@ -1,0 +1,146 @@
+//! Testing an application of your own: its tests, against a simulated WeChat.
+//!
+//! `cargo test --example testing` runs the tests below; copy them. `cargo run --example testing`
+//! runs the application.
+
+use axum::{Router, routing::get};
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser};
+
+/// The application, made of what it needs, so that tests can give it other things.
+fn application(users: UserTokens, login: Login) -> Router {
+    Router::new()
+        .route("/", get(greet))
+        .layer(WechatLayer::new(users).login(login))
+}
+
+async fn greet(user: WechatUser) -> Result<String, tower_wechat::Error> {
+    Ok(format!("你好，{}", user.profile().await?.nickname))
+}
+
+/// A client of a WeChat that is simulated.
+fn client(simulator: &Simulator) -> Result<WechatClient, tower_wechat::Error> {
+    WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .open_url(simulator.url())
+        .build()
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+    let simulator = Simulator::start().await?;
+    let users = UserTokens::new(client(&simulator)?, MemoryStore::new());
+    let login = Login::new(&origin, tower_wechat::CookieKeys::random()?)?;
+    println!("listening on {origin}");
+    Ok(axum::serve(listener, application(users, login)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode, header};
+    use tower::ServiceExt;
+    use tower_wechat::simulator::{Fault, SimulatedUser};
+    use tower_wechat::{Clock, CookieKeys, SessionCookie, UserGrant, UserId};
+
+    use super::*;
+
+    const REFRESH: &str = "/sns/oauth2/refresh_token";
+
+    /// The application with somebody signed in, and what steers WeChat and the time.
+    struct Rig {
+        app: Router,
+        simulator: Simulator,
+        clock: Clock,
+        cookie: String,
+    }
+
+    impl Rig {
+        async fn new() -> Self {
+            let simulator = Simulator::start().await.unwrap();
+            let clock = Clock::shifted();
+            let users = UserTokens::builder(client(&simulator).unwrap(), MemoryStore::new())
+                .clock(clock.clone())
+                .build();
+            let keys = CookieKeys::random().unwrap();
+
+            simulator.add_user(SimulatedUser::new("oLin").nickname("林晓雨"));
+            let pair = simulator.sign_in("oLin", "snsapi_userinfo");
+            let grant = UserGrant::new(pair.access_token)
+                .expires_in(7_200)
+                .refresh_token(pair.refresh_token)
+                .openid("oLin");
+            let user = UserId::new("oLin").unwrap();
+            users.put(&user, &grant).await.unwrap();
+
+            // What the browser would have been given at the end of a login.
+            let session = SessionCookie::new(users.app_id(), &keys).secure(false);
+            let cookie = session.issue(&user).to_str().unwrap().to_owned();
+            let login = Login::new("http://localhost:3000", keys).unwrap();
+            Self {
+                app: application(users, login),
+                simulator,
+                clock,
+                cookie: cookie.split(';').next().unwrap().to_owned(),
+            }
+        }
+
+        async fn open(&self, cookie: &str) -> (StatusCode, String) {
+            let request = Request::get("/")
+                .header(header::ACCEPT, "text/html")
+                .header(header::COOKIE, cookie)
+                .body(Body::empty())
+                .unwrap();
+            let response = self.app.clone().oneshot(request).await.unwrap();
+            let status = response.status();
+            let location = response.headers().get(header::LOCATION).cloned();
+            let body = to_bytes(response.into_body(), 65_536).await.unwrap();
+            match location {
+                Some(location) => (status, location.to_str().unwrap().to_owned()),
+                None => (status, String::from_utf8(body.to_vec()).unwrap()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_signed_in_is_greeted() {
+        let rig = Rig::new().await;
+        let answer = rig.open(&rig.cookie).await;
+        assert_eq!(answer, (StatusCode::OK, "你好，林晓雨".to_owned()));
+        assert_eq!(rig.simulator.calls_to(REFRESH), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_sent_to_wechat() {
+        let rig = Rig::new().await;
+        let (status, location) = rig.open("").await;
+        assert_eq!(status, StatusCode::FOUND);
+        assert!(location.starts_with(rig.simulator.url()), "{location}");
+    }
+
+    #[tokio::test]
+    async fn an_expired_token_is_renewed_on_the_way() {
+        let rig = Rig::new().await;
+        // Here and at WeChat three hours pass.
+        let hours = Duration::from_secs(3 * 3_600);
+        rig.clock.advance(hours);
+        rig.simulator.advance(hours);
+        assert_eq!(rig.open(&rig.cookie).await.0, StatusCode::OK);
+        assert_eq!(rig.simulator.calls_to(REFRESH), 1);
+    }
+
+    #[tokio::test]
+    async fn a_dead_refresh_token_leads_to_a_new_login() {
+        let rig = Rig::new().await;
+        let hours = Duration::from_secs(3 * 3_600);
+        rig.clock.advance(hours);
+        rig.simulator.advance(hours);
+        rig.simulator.inject(Fault::on(REFRESH).errcode(40030));
+        assert_eq!(rig.open(&rig.cookie).await.0, StatusCode::FOUND);
+    }
+}
