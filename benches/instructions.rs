@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use redis::aio::ConnectionManager;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_wechat::{
@@ -33,6 +33,9 @@ const USERS: usize = 200;
 
 /// Requests to Redis that are under way at once.
 const AT_ONCE: usize = 64;
+
+/// valgrind is slow, and a busy machine slower.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is counted, and the case that it is compared with.
 const CASES: [(&str, Option<&str>); 7] = [
@@ -122,7 +125,9 @@ fn run_against(case: &str, requests: usize, url: &str) {
         "naive-hget" => runtime.block_on(async {
             drop(stored(url, Layout::Hashes).await);
             let client = redis::Client::open(url).expect("a client");
-            let connection = ConnectionManager::new(client).await.expect("a connection");
+            let config = ConnectionManagerConfig::new().set_response_timeout(Some(PATIENCE));
+            let connection = ConnectionManager::new_with_config(client, config).await;
+            let connection = connection.expect("a connection");
             let service = service_fn(move |request: Request<Body>| {
                 let mut connection = connection.clone();
                 async move {
@@ -171,7 +176,11 @@ fn client() -> WechatClient {
 }
 
 async fn stored(url: &str, layout: Layout) -> UserTokens {
-    let store = RedisStore::builder(url).layout(layout).connect().await;
+    let store = RedisStore::builder(url)
+        .layout(layout)
+        .command_timeout(PATIENCE)
+        .connect()
+        .await;
     let builder = UserTokens::builder(client(), store.expect("Redis"));
     let users = builder.cache_ttl(Duration::ZERO).build();
     for at in 0..USERS {

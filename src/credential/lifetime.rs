@@ -117,6 +117,12 @@ impl Lifetime {
         }
     }
 
+    /// Before this point the renewal of no credential of this life starts.
+    pub(crate) fn earliest_renewal(&self) -> Timestamp {
+        let window = self.renew_at.until(self.expires_at) / JITTER_PART_OF_MARGIN;
+        self.renew_at.before(window)
+    }
+
     /// R4, early and jittered: when the renewal of this credential may start. `seed` spreads
     /// credentials that were obtained together; all processes that know the same seed agree.
     pub(crate) fn renewal_starts_at(&self, seed: u64) -> Timestamp {

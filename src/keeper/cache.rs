@@ -36,7 +36,7 @@ pub(super) struct Cache {
 /// compared there. Where two ids share a key, of which there is not one pair among a million users
 /// as a rule, each takes the other's place, and finds its own token in the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Key([u8; 5]);
+pub(super) struct Key([u8; 5]);
 
 impl Key {
     #[inline]
@@ -55,9 +55,9 @@ impl Hash for Key {
 
 /// Keys are hashes already: this spreads their forty bits over the sixty-four of a map's.
 #[derive(Clone, Copy, Default)]
-struct SpreadHasher(u64);
+pub(super) struct SpreadHasher(u64);
 
-type Spread = BuildHasherDefault<SpreadHasher>;
+pub(super) type Spread = BuildHasherDefault<SpreadHasher>;
 
 impl Hasher for SpreadHasher {
     #[inline]
@@ -107,7 +107,7 @@ impl Cache {
     }
 
     #[inline]
-    fn key(&self, id: &str) -> Key {
+    pub(super) fn key(&self, id: &str) -> Key {
         let [a, b, c, d, e, ..] = self.hasher.hash_one(id).to_le_bytes();
         Key([a, b, c, d, e])
     }
@@ -149,6 +149,11 @@ impl Cache {
             at,
             generation: *self.generation(at),
         }
+    }
+
+    /// Whether nothing has come since the fence was taken.
+    pub(super) fn is_undisturbed(&self, fence: &Fence) -> bool {
+        *self.generation(fence.at) == fence.generation
     }
 
     /// R2: remembers what was read from the store, unless something newer came meanwhile. An entry

@@ -2,12 +2,15 @@
 //!
 //! A flight is a task of its own (R3): whoever asked may hang up, and it goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quick_cache::DefaultHashBuilder;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use super::cache::{Key, Spread};
+use super::reading::Glance;
 use super::{Held, Inner, renewal};
 use crate::clock::Clock;
 use crate::credential::AccessToken;
@@ -102,9 +105,24 @@ impl Flight {
 #[derive(Default)]
 pub(super) struct Flights(Mutex<List>);
 
+/// While this lives, others who look for the same credential take a flight instead of reading it
+/// as well.
+pub(super) struct Reading<'a> {
+    flights: &'a Flights,
+    key: Key,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.flights.lock().readers.remove(&self.key);
+    }
+}
+
 #[derive(Default)]
 struct List {
-    flights: HashMap<Box<str>, Flight>,
+    flights: HashMap<Box<str>, Flight, DefaultHashBuilder>,
+    /// Who is being read by a caller without a flight.
+    readers: HashSet<Key, Spread>,
     started: u64,
     /// Counts the flights that were left behind. While there is one flight for a credential its
     /// lease may be taken again, since it is the process's own; a flight that was left behind must
@@ -113,16 +131,40 @@ struct List {
 }
 
 impl Flights {
-    /// Joins the flight for a credential, or starts one.
-    pub(super) fn join(&self, inner: &Arc<Inner>, id: &str, need: &Need) -> Flight {
+    /// Leave to read a credential without a flight, unless one is under way or somebody else reads
+    /// it.
+    pub(super) fn read_alone(&self, inner: &Inner, id: &str) -> Option<Reading<'_>> {
+        let key = inner.cache.key(id);
+        let mut list = self.lock();
+        if list.flights.get(id).is_some_and(Flight::is_under_way) {
+            return None;
+        }
+        let flights = self;
+        let first = list.readers.insert(key);
+        drop(list);
+        first.then(|| Reading { flights, key })
+    }
+
+    /// Joins the flight for a credential, or starts one, which takes a glance at the store for its
+    /// own.
+    pub(super) fn join(
+        &self,
+        inner: &Arc<Inner>,
+        id: &str,
+        need: &Need,
+        glance: Option<Glance>,
+    ) -> Flight {
         let (sender, stage) = watch::channel(Stage::Looking);
-        let (flight, owner) = {
+        let (flight, owner, glance) = {
             let mut list = self.lock();
             if let Some(flight) = list.flights.get(id)
                 && flight.is_under_way()
             {
                 return flight.clone();
             }
+            // What was read before a login is not what those want who join after it. A login that
+            // begins only now finds this flight on the list, and leaves it behind.
+            let glance = glance.filter(|glance| inner.cache.is_undisturbed(&glance.fence));
             list.started += 1;
             let flight = Flight {
                 stage,
@@ -130,7 +172,7 @@ impl Flights {
                 number: list.started,
             };
             list.flights.insert(id.into(), flight.clone());
-            (flight, inner.owner.numbered(list.left_behind))
+            (flight, inner.owner.numbered(list.left_behind), glance)
         };
         // Made before the task, so that a panic, or a runtime that ends before the task has begun,
         // takes the flight off the list too: its end is the end of the sender, and those who wait
@@ -142,7 +184,8 @@ impl Flights {
         };
         let need = need.clone();
         let course = async move {
-            let outcome = renewal::fly(&landing.inner, &landing.id, &need, owner, &sender).await;
+            let (inner, id) = (&landing.inner, &landing.id);
+            let outcome = renewal::fly(inner, id, &need, owner, &sender, glance).await;
             drop(landing);
             sender.send_replace(Stage::Landed(outcome));
         };

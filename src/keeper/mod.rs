@@ -11,7 +11,7 @@
 //! |---|---|
 //! | R1 one renewal | [`flight`]: one flight for each credential in a process; [`renewal`]: a lease among processes, with the re-read inside |
 //! | R2 the newest wins | [`commit`]: commits compare; [`cache`]: what crosses is not remembered; [`flight`]: logins leave running flights behind |
-//! | R3 nothing is lost | [`flight`]: flights are tasks of their own; [`commit`]: commits are retried; [`Keeper::shutdown`] waits |
+//! | R3 nothing is lost | [`flight`]: flights are tasks of their own, and [`reading`] only reads; [`commit`]: commits are retried; [`Keeper::shutdown`] waits |
 //! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
 //! | R5 failures are sorted | [`Failure`], [`trouble`] |
 //! | R6 reports are compared | [`Keeper::report_refused`]; [`healing`]: never a third call |
@@ -25,11 +25,13 @@ mod commit;
 mod flight;
 mod healing;
 mod held;
+mod reading;
 mod renewal;
 mod trouble;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -40,6 +42,7 @@ use self::cache::Cache;
 use self::flight::{Flights, Need};
 pub(crate) use self::held::Held;
 use self::held::Origin;
+use self::reading::Glance;
 use self::trouble::Troubles;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, Record};
@@ -134,6 +137,8 @@ struct Inner {
     cache: Cache,
     flights: Flights,
     troubles: Troubles,
+    /// Counts the credentials that callers have read without a flight.
+    reads: AtomicU32,
     /// Bounds the renewals of this process that run at once.
     turns: Semaphore,
     tasks: TaskTracker,
@@ -169,6 +174,7 @@ impl Keeper {
             source,
             flights: Flights::default(),
             troubles: Troubles::default(),
+            reads: AtomicU32::new(0),
             turns: Semaphore::new(RENEWALS_AT_ONCE),
             tasks: TaskTracker::new(),
         }))
@@ -212,11 +218,6 @@ impl Keeper {
         self.look(id).await
     }
 
-    /// Looks into the store although the cache may have an answer, and renews what is due.
-    async fn look(&self, id: &str) -> Result<Held, Error> {
-        self.within_wait(self.fly(id, &Need::Usable)).await
-    }
-
     /// The credential of somebody who has logged in a moment ago, perhaps on another process: what
     /// this one remembers of their having none, or is just reading, may be older than that login.
     pub(crate) async fn get_after_login(&self, id: &str) -> Result<Held, Error> {
@@ -225,9 +226,9 @@ impl Keeper {
             return Ok(held);
         }
         let twice = async {
-            match self.fly(id, &Need::Usable).await {
+            match self.fly(id, &Need::Usable, None).await {
                 Err(error) if error.kind() == ErrorKind::LoginRequired => {
-                    self.fly(id, &Need::Usable).await
+                    self.fly(id, &Need::Usable, None).await
                 }
                 outcome => outcome,
             }
@@ -248,7 +249,7 @@ impl Keeper {
             return Ok(held);
         }
         self.0.cache.evict(id, refused);
-        self.within_wait(self.fly(id, &Need::OtherThan(refused.clone())))
+        self.within_wait(self.fly(id, &Need::OtherThan(refused.clone()), None))
             .await
     }
 
@@ -313,10 +314,10 @@ impl Keeper {
         self.0.cache.len()
     }
 
-    async fn fly(&self, id: &str, need: &Need) -> Result<Held, Error> {
+    async fn fly(&self, id: &str, need: &Need, mut glance: Option<Glance>) -> Result<Held, Error> {
         let mut outcome = Err(self.0.overdue());
         for _ in 0..FLIGHTS_PER_CALL {
-            let flight = self.0.flights.join(&self.0, id, need);
+            let flight = self.0.flights.join(&self.0, id, need, glance.take());
             outcome = flight.landed(need, &self.0.clock).await;
             match &outcome {
                 Ok(held) if need.is_met_by(held.secret()) => break,

@@ -1,6 +1,7 @@
 //! What a flight does: reads the store, and renews under a lease what must be renewed.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,10 +12,11 @@ use super::cache::Fence;
 use super::commit::After;
 use super::flight::{Need, Stage};
 use super::held::Origin;
+use super::reading::{Glance, SLOW_STORE};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Lifetime, Record};
+use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 use crate::store::{Claim, LeaseOwner, Slot, Stored};
@@ -22,9 +24,6 @@ use crate::store::{Claim, LeaseOwner, Slot, Stored};
 /// How long a token that is due for renewal is served from the cache before the store is asked
 /// again whether somebody has renewed it.
 const STALE_RECHECK: Duration = Duration::from_secs(1);
-
-/// How long a caller waits for a slow store while this process still holds a token that is alive.
-const SLOW_STORE: Duration = Duration::from_millis(100);
 
 /// R7: how long a follower rests between two requests for the lease, at first and at most.
 pub(super) const FIRST_REST: Duration = Duration::from_millis(20);
@@ -40,18 +39,26 @@ pub(super) async fn fly(
     need: &Need,
     owner: LeaseOwner,
     stage: &watch::Sender<Stage>,
+    glance: Option<Glance>,
 ) -> Result<Held, Error> {
+    let (stored, fence) = match glance {
+        Some(Glance { stored, fence }) => (Some(stored), fence),
+        None => (None, inner.cache.fence(id)),
+    };
     let course = Course {
         inner,
         id,
         slot: inner.slot(id),
-        fence: inner.cache.fence(id),
+        fence,
         need,
         owner,
         stage,
     };
-    let stored = course.load().await?;
-    match stored {
+    let loaded = match stored {
+        Some(stored) => Loaded::FromStore(stored),
+        None => course.load().await?,
+    };
+    match loaded {
         Loaded::FromStore(stored) => course.run(stored).await,
         Loaded::StoreAway(held) => Ok(held),
     }
@@ -119,7 +126,7 @@ impl Course<'_> {
         match (loaded, self.alive(leftover)) {
             (Ok(stored), _) => Ok(Loaded::FromStore(stored)),
             (Err(error), Some(held)) => {
-                tracing::debug!(target: "tower_wechat::renewal", app = %self.inner.app, %error, "served a token although the store is away");
+                self.inner.tell_away(&error);
                 Ok(Loaded::StoreAway(held))
             }
             (Err(error), None) => Err(error),
@@ -344,13 +351,10 @@ impl Inner {
     pub(super) fn hold(&self, id: &str, record: &Record, origin: Origin) -> Option<Held> {
         let token = record.token.as_ref()?;
         let now = self.clock.now();
-        let due = self.renewal_starts_at(&token.secret, token.lifetime);
-        let until = if now < due {
-            due.min(now.after(self.settings.cache_ttl))
-        } else {
+        let until = self.fresh_until(token, now).unwrap_or_else(|| {
             now.after(STALE_RECHECK.min(self.settings.cache_ttl))
                 .min(token.lifetime.expires_at())
-        };
+        });
         Some(Held::new(
             id,
             &token.secret,
@@ -359,6 +363,37 @@ impl Inner {
             now..until,
             origin,
         ))
+    }
+
+    /// The same of a record that was read, if its token is not due for renewal.
+    pub(super) fn fresh(&self, id: &str, record: &Record) -> Option<Held> {
+        let token = record.token.as_ref()?;
+        self.fresh_until(token, self.clock.now())?;
+        self.hold(id, record, Origin::Stored)
+    }
+
+    /// Until when a token is believed that is not due for renewal; `None` if it is.
+    fn fresh_until(&self, token: &Token, now: Timestamp) -> Option<Timestamp> {
+        let latest = now.after(self.settings.cache_ttl);
+        // Only near its end does it matter when exactly a token is due.
+        if self.settings.start == Start::Jittered && latest < token.lifetime.earliest_renewal() {
+            return Some(latest);
+        }
+        let due = self.renewal_starts_at(&token.secret, token.lifetime);
+        (now < due).then(|| due.min(latest))
+    }
+
+    pub(super) fn tell_away(&self, error: &Error) {
+        tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
+    }
+
+    /// As [`observe`](Self::observe), where that would be much of the work: after a start-up, and
+    /// for one in sixty-four reads from then on.
+    pub(super) fn observe_now_and_then(&self, held: &Held) {
+        let reads = self.reads.fetch_add(1, Ordering::Relaxed);
+        if reads < 1_024 || reads.is_multiple_of(64) || self.kind.is_accounts_own() {
+            self.observe(held);
+        }
     }
 
     /// Tells the operator what this process holds.

@@ -25,7 +25,7 @@ use self::connection::Connection;
 pub(crate) use self::followed::FollowedStore;
 pub use self::followed::FollowedToken;
 use self::guard::{Guard, millis};
-use self::names::Places;
+use self::names::{Cell, Places};
 pub use self::names::{Layout, RedisNames};
 use self::scripts::{Call, Script};
 use self::seal::Seal;
@@ -135,15 +135,22 @@ impl RedisStore {
     }
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
-        let place = self.places(slot).read;
-        let mut reads = redis::pipe();
-        for cell in &place.cells {
-            match &cell.field {
-                Some(field) => reads.hget(&cell.key, &**field),
-                None => reads.get(&cell.key),
-            };
-        }
-        let values: Vec<Value> = self.pipeline(&reads).await?;
+        let place = self.0.names.place(self.0.layout, &slot.name);
+        let read = |cell: &Cell| match &cell.field {
+            Some(field) => Cmd::hget(&cell.key, &**field),
+            None => Cmd::get(&cell.key),
+        };
+        let values: Vec<Value> = match place.cells.as_slice() {
+            // One command is less work than a pipeline of one.
+            [cell] => vec![self.command(&read(cell)).await?],
+            cells => {
+                let mut reads = Pipeline::with_capacity(cells.len());
+                for cell in cells {
+                    reads.add_command(read(cell));
+                }
+                self.pipeline(&reads).await?
+            }
+        };
         Ok(decode(&place, slot, values, &self.0.seal))
     }
 
@@ -272,10 +279,10 @@ impl RedisStore {
 /// Begins the call of a script that works under the leases of these places.
 fn start<'a>(script: &'a Script, places: &Places, owner: &LeaseOwner) -> Call<'a> {
     let mut call = script.call();
-    for lease in places.leases() {
+    for lease in &places.leases {
         call.key(lease);
     }
-    call.arg(owner.as_str()).arg(places.leases().count());
+    call.arg(owner.as_str()).arg(places.leases.len());
     call
 }
 
@@ -337,7 +344,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let places = self.places(slot);
             let mut call = scripts::RELEASE.call();
-            for lease in places.leases() {
+            for lease in &places.leases {
                 call.key(lease);
             }
             call.arg(owner.as_str());

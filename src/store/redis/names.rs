@@ -117,12 +117,11 @@ pub(super) enum Form {
     Token,
 }
 
-/// Where the cells of one credential lie, and its lease.
+/// Where the cells of one credential lie.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) form: Form,
     pub(super) cells: Vec<Cell>,
-    pub(super) lease: String,
     /// Whether the cells are ours to expire. The published layout's never do.
     pub(super) expires: bool,
 }
@@ -133,16 +132,13 @@ pub(super) struct Places {
     pub(super) read: Place,
     /// The same credential in the other layout, while services move from one to the other.
     pub(super) mirror: Option<Place>,
+    /// The leases of all places: who renews holds those of services that know one layout only.
+    pub(super) leases: Vec<String>,
 }
 
 impl Places {
     pub(super) fn all(&self) -> impl Iterator<Item = &Place> {
         std::iter::once(&self.read).chain(&self.mirror)
-    }
-
-    /// The leases of all places: who renews holds those of services that know one layout only.
-    pub(super) fn leases(&self) -> impl Iterator<Item = &str> {
-        self.all().map(|place| place.lease.as_str())
     }
 }
 
@@ -151,16 +147,23 @@ impl RedisNames {
     pub(super) fn places(&self, layout: Layout, mirror: Option<Layout>, name: &Name) -> Places {
         let read = self.place(layout, name);
         let mirror = mirror.map(|layout| self.place(layout, name));
+        // What is ours alone lies in the same place in either layout.
+        let mirror = mirror.filter(|mirror| mirror.cells != read.cells);
+        let places = std::iter::once(&read).chain(&mirror);
+        let leases = places.map(|place| self.lease(name, place)).collect();
         Places {
-            // What is ours alone lies in the same place in either layout.
-            mirror: mirror.filter(|mirror| mirror.cells != read.cells),
             read,
+            mirror,
+            leases,
         }
     }
 
     /// A name as it stands in Redis: `{appid}` replaced.
     pub(super) fn of(name: &str, app: &str) -> String {
-        name.replace("{appid}", app)
+        match name.contains('{') {
+            true => name.replace("{appid}", app),
+            false => name.to_owned(),
+        }
     }
 
     /// Where the outcome of a code lies.
@@ -181,50 +184,60 @@ impl RedisNames {
                     field(&self.user_access_token),
                     field(&self.user_refresh_token),
                 ];
-                // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
-                let tag = hash_tag(&cells[0].key).map(|tag| format!("{{{tag}}}:"));
-                let tag = tag.unwrap_or_default();
-                let lease = format!("{prefix}{app}:lease:{tag}user:{}", name.id);
                 Place {
                     form: Form::UserPair,
                     cells,
-                    lease,
                     expires: false,
                 }
             }
             (Kind::User, Layout::Keys) => {
-                let key = format!("{prefix}{app}:user:{}", brace_free(&name.id));
-                Self::string(Form::Record, key, true, prefix, app)
+                let key = [prefix, app, ":user:", &brace_free(&name.id)].concat();
+                Self::string(Form::Record, key, true)
             }
             // Ours alone in either layout: the published one knows no virtual users.
             (Kind::SnapshotUser, _) => {
-                let key = format!("{prefix}{app}:snapshot:{}", brace_free(&name.id));
-                Self::string(Form::Record, key, true, prefix, app)
+                let key = [prefix, app, ":snapshot:", &brace_free(&name.id)].concat();
+                Self::string(Form::Record, key, true)
             }
             (kind, Layout::Hashes) => {
                 let key = match kind {
                     Kind::JsapiTicket => Self::of(&self.jsapi_ticket, app),
                     _ => Self::of(&self.account_token, app),
                 };
-                Self::string(Form::Token, key, false, prefix, app)
+                Self::string(Form::Token, key, false)
             }
             (kind, Layout::Keys) => {
                 let key = format!("{prefix}{app}:account:{}", kind.as_str());
-                Self::string(Form::Token, key, true, prefix, app)
+                Self::string(Form::Token, key, true)
             }
         }
     }
 
-    /// A string key without a hash tag is hashed as a whole; a lease whose tag is that whole key
-    /// lies in the same slot of a Cluster, and users spread over slots.
-    fn string(form: Form, key: String, expires: bool, prefix: &str, app: &str) -> Place {
-        let tag = hash_tag(&key).unwrap_or(&key);
-        let lease = format!("{prefix}{app}:lease:{{{tag}}}");
+    fn string(form: Form, key: String, expires: bool) -> Place {
         Place {
             form,
             cells: vec![Cell { key, field: None }],
-            lease,
             expires,
+        }
+    }
+
+    /// The lease of a place. It is needed where something is written, not for each read.
+    fn lease(&self, name: &Name, place: &Place) -> String {
+        let (prefix, app) = (&self.prefix, &name.app);
+        let key = place.cells.first().map_or("", |cell| cell.key.as_str());
+        match place.form {
+            Form::UserPair => {
+                // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
+                let tag = hash_tag(key).map(|tag| format!("{{{tag}}}:"));
+                let tag = tag.unwrap_or_default();
+                format!("{prefix}{app}:lease:{tag}user:{}", name.id)
+            }
+            // A string key without a hash tag is hashed as a whole; a lease whose tag is that whole
+            // key lies in the same slot of a Cluster, and users spread over slots.
+            Form::Record | Form::Token => {
+                let tag = hash_tag(key).unwrap_or(key);
+                format!("{prefix}{app}:lease:{{{tag}}}")
+            }
         }
     }
 }
@@ -287,7 +300,8 @@ mod tests {
                 cell("user.wxUserRefreshToken")
             ]
         );
-        assert_eq!(place.lease, "wechat:wx1:lease:user:a:b#{c}");
+        let lease = RedisNames::default().lease(&user("a:b#{c}"), &place);
+        assert_eq!(lease, "wechat:wx1:lease:user:a:b#{c}");
     }
 
     #[test]
@@ -299,7 +313,7 @@ mod tests {
         };
         let place = names.place(Layout::Hashes, &user("{x}"));
         assert_eq!(place.cells[0].key, "{wechat}.access.wx1");
-        assert_eq!(hashed(&place.lease), "wechat");
+        assert_eq!(hashed(&names.lease(&user("{x}"), &place)), "wechat");
     }
 
     #[test]
@@ -312,7 +326,8 @@ mod tests {
                 field: None
             }]
         );
-        assert_eq!(place.lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
+        let lease = RedisNames::default().lease(&user("oABC"), &place);
+        assert_eq!(lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
     }
 
     proptest! {
@@ -321,7 +336,7 @@ mod tests {
             let names = RedisNames::default();
             let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
             let key = &place.cells[0].key;
-            prop_assert_eq!(hashed(key), hashed(&place.lease));
+            prop_assert_eq!(hashed(key), hashed(&names.lease(&user(&a), &place)));
             prop_assert_eq!(key == &other.cells[0].key, a == b);
             prop_assert_eq!(hashed(key), key);
         }
@@ -330,7 +345,7 @@ mod tests {
         fn braces_do_not_confuse(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
             let names = RedisNames::default();
             let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
-            prop_assert_eq!(hashed(&place.cells[0].key), hashed(&place.lease));
+            prop_assert_eq!(hashed(&place.cells[0].key), hashed(&names.lease(&user(&a), &place)));
             prop_assert_eq!(place.cells[0].key == other.cells[0].key, a == b);
         }
     }

@@ -1,0 +1,88 @@
+//! A look into the store in the caller's own time.
+//!
+//! Most looks find a fresh token. They need no task that outlives the caller and no channel to hear
+//! of its end, which cost several times what the look itself does. A flight begins where somebody
+//! else is reading the same credential already, so that a crowd shares one, and where something has
+//! to be renewed or deleted, which must go on when nobody waits (R3).
+
+use std::time::Duration;
+
+use super::cache::Fence;
+use super::flight::Need;
+use super::{Held, Keeper};
+use crate::error::Error;
+use crate::store::Stored;
+
+/// How long a caller waits for a slow store while this process still holds a token that is alive.
+pub(super) const SLOW_STORE: Duration = Duration::from_millis(100);
+
+/// What was read, and the proof that nothing came between that and what is then remembered.
+pub(super) struct Glance {
+    pub(super) stored: Stored,
+    pub(super) fence: Fence,
+}
+
+/// What a look into the store has brought.
+enum Found {
+    Usable(Held),
+    /// A flight has to see to it.
+    ForFlight(Glance),
+    /// The store takes its time; this is alive meanwhile.
+    Slow(Held),
+    Failed(Error),
+}
+
+impl Keeper {
+    /// The credential from the store, renewed if it must be.
+    pub(super) async fn look(&self, id: &str) -> Result<Held, Error> {
+        let inner = &self.0;
+        let Some(reading) = inner.flights.read_alone(inner, id) else {
+            return self.within_wait(self.fly(id, &Need::Usable, None)).await;
+        };
+        let found = self.read(id).await;
+        drop(reading);
+        match found {
+            Found::Usable(held) => Ok(held),
+            Found::ForFlight(glance) => {
+                self.within_wait(self.fly(id, &Need::Usable, Some(glance)))
+                    .await
+            }
+            Found::Slow(held) => {
+                // Somebody has to hear what becomes of the store.
+                drop(inner.flights.join(inner, id, &Need::Usable, None));
+                Ok(held)
+            }
+            Found::Failed(error) => Err(error),
+        }
+    }
+
+    async fn read(&self, id: &str) -> Found {
+        let inner = &self.0;
+        let leftover = inner.cache.leftover(id, inner.clock.now());
+        let (slot, fence) = (inner.slot(id), inner.cache.fence(id));
+        let load = inner.store.load(&slot);
+        let patience = leftover
+            .as_ref()
+            .map_or(inner.settings.wait, |_| SLOW_STORE);
+        let loaded = tokio::time::timeout(patience, load).await;
+        let alive = || leftover.filter(|held| held.is_alive(inner.clock.now()));
+        match loaded {
+            Ok(Ok(stored)) => match inner.fresh(id, &stored.record) {
+                Some(held) => {
+                    inner.cache.remember(held.clone(), &fence);
+                    inner.observe_now_and_then(&held);
+                    Found::Usable(held)
+                }
+                None => Found::ForFlight(Glance { stored, fence }),
+            },
+            Ok(Err(error)) => match alive() {
+                Some(held) => {
+                    inner.tell_away(&error);
+                    Found::Usable(held)
+                }
+                None => Found::Failed(error),
+            },
+            Err(_) => alive().map_or_else(|| Found::Failed(inner.overdue()), Found::Slow),
+        }
+    }
+}
