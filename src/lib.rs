@@ -98,6 +98,10 @@ mod credential;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(missing_docs, unreachable_pub)]
+pub mod fuzzing;
 pub mod guide;
 mod health;
 mod identity;

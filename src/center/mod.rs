@@ -16,6 +16,20 @@ use crate::credential::BearerSecret;
 use crate::error::Error;
 use crate::tickets::Tickets;
 
+/// Nobody proves itself but with the secret.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_bearer(headers: &http::HeaderMap) {
+    const SECRET: &str = "0f-the-center-0123456789-abcdefghijkl";
+    let Ok(bearers) = Bearers::new([BearerSecret::from(SECRET)].into_iter()) else {
+        return;
+    };
+    if bearers.admit(headers, crate::fuzzing::NOW) {
+        let value = headers.get(http::header::AUTHORIZATION);
+        let value = value.map_or(&b""[..], |value| value.as_bytes());
+        assert!(value.ends_with(SECRET.as_bytes()), "{value:?}");
+    }
+}
+
 /// A Tower service that hands the account's token, ticket and signatures to whoever proves itself
 /// with a bearer secret. Mount it where only your own services reach it.
 ///

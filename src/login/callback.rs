@@ -305,7 +305,7 @@ fn mark(code: &CodeName) -> &str {
 }
 
 /// The code and the state of a callback, if they can be such.
-fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
+pub(super) fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
     let (mut code, mut state) = (None, None);
     for (name, value) in pairs(uri) {
         let known = match &*name {

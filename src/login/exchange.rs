@@ -77,7 +77,7 @@ impl Verdict {
     }
 
     /// What cannot be read was written by a later version of this crate.
-    fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(Written::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {
                 Self::SignedIn(signed_in)

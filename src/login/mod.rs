@@ -486,3 +486,58 @@ mod tests {
         }
     }
 }
+
+/// What must hold of all that a browser brings to a login.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    use crate::fuzzing::{NOW, altered, headers, keys};
+    let text = String::from_utf8_lossy(data);
+    for page in [
+        ReturnTo::new(&text),
+        ReturnTo::of_referer(&text, "https://h5.example.com"),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        let path = page.as_str();
+        assert!(path.starts_with('/') && !path.starts_with("//") && !path.contains('\\'));
+        assert!(HeaderValue::from_str(path).is_ok(), "{path:?}");
+    }
+    if let Ok(uri) = Uri::try_from(data) {
+        if let Ok((Some(code), _)) = callback::code_and_state(&uri) {
+            assert!(code.len() <= 1_024 && code.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+        let page = ReturnTo::of_uri(&uri);
+        assert!(HeaderValue::from_str(page.as_str()).is_ok());
+    }
+    exchange::Verdict::read(&text);
+
+    let (app, keys) = keys();
+    let states = state::States::new(app, keys, STATE_LIFETIME);
+    assert!(states.read(&text, NOW).is_err(), "a forged state: {text}");
+    let cookie = [b"wechat_login_", data].concat();
+    for cookie in [data, &cookie] {
+        let sent = headers(http::header::COOKIE, cookie);
+        assert!(
+            states.attempts(&sent, NOW).is_empty(),
+            "a forged cookie: {text}"
+        );
+    }
+    let Some(attempt) = states.begin(Scope::Base, ReturnTo::root(), NOW) else {
+        return;
+    };
+    let state = states.text(attempt.issued);
+    assert_eq!(states.read(&state, NOW), Ok(attempt.issued));
+    if let Some(altered) = altered(&state, data) {
+        let altered = String::from_utf8_lossy(&altered);
+        assert!(states.read(&altered, NOW).is_err(), "{altered} for {state}");
+    }
+    let (cookie, _) = states.cookie(&attempt, NOW);
+    if let Some(altered) = altered(&cookie, data) {
+        let sent = headers(http::header::COOKIE, &altered);
+        assert!(
+            states.attempts(&sent, NOW).is_empty(),
+            "{altered:?} for {cookie}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The corpora again, and mutations of them: as many as `FUZZ_RUNS` says for each entry.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::TARGETS;
+
+/// How many mutations of each corpus are run where nothing else is said.
+const RUNS: usize = 3_000;
+
+/// The longest input.
+const LONGEST: usize = 2_048;
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(name);
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    files.iter().map(|file| fs::read(file).unwrap()).collect()
+}
+
+/// A part of an input cut out, doubled, changed, or another's put in.
+fn mutated(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let mut input = corpus[random.usize(..corpus.len())].clone();
+    for _ in 0..random.usize(1..=6) {
+        let from = random.usize(..=input.len());
+        let to = random.usize(from..=input.len().min(from + 32));
+        match random.u8(..6) {
+            0 => drop(input.drain(from..to)),
+            1 => {
+                let part = input[from..to].to_vec();
+                input.splice(from..from, part);
+            }
+            2 => input[from..to]
+                .iter_mut()
+                .for_each(|byte| *byte ^= 1 << random.u8(..8)),
+            3 => input.insert(from, random.u8(..)),
+            4 => {
+                const TELLING: &[u8] = b"#.=;/\\\\\"{}%\0\n\x7f\xff 0aA-";
+                input.insert(from, TELLING[random.usize(..TELLING.len())]);
+            }
+            _ => {
+                let other = &corpus[random.usize(..corpus.len())];
+                let start = random.usize(..=other.len());
+                let end = random.usize(start..=other.len());
+                input.splice(from..to, other[start..end].iter().copied());
+            }
+        }
+    }
+    input.truncate(LONGEST);
+    input
+}
+
+#[test]
+fn what_others_send_breaks_nothing() {
+    let runs = std::env::var("FUZZ_RUNS")
+        .ok()
+        .and_then(|runs| runs.parse().ok());
+    let seed = std::env::var("FUZZ_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    for (name, target) in TARGETS {
+        let corpus = corpus(name);
+        assert!(!corpus.is_empty(), "{name} has no corpus");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mutations = (0..runs.unwrap_or(RUNS)).map(|_| mutated(&mut random, &corpus));
+        for input in corpus.iter().cloned().chain(mutations) {
+            if catch_unwind(AssertUnwindSafe(|| target(&input))).is_err() {
+                panic!(
+                    "{name}: FUZZ_SEED={seed}, put this into fuzz/corpus/{name}: {:?}",
+                    String::from_utf8_lossy(&input)
+                );
+            }
+        }
+    }
+}
