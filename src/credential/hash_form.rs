@@ -165,13 +165,15 @@ mod tests {
         fn every_refresh_reads_back_and_java_agrees(
             secret in "[^#]{1,200}", due: i64,
             openid in proptest::option::of(".{1,40}"),
+            from in proptest::option::of(0..=u32::MAX),
             scope in proptest::option::of(".{1,40}"),
             unionid in proptest::option::of(".{1,40}"),
             user_id in ".{1,40}",
         ) {
             let refresh = Refresh { secret: RefreshToken::from(secret.as_str()), due: Timestamp::from_millis(due) };
             let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-            let details = Details { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid) };
+            let sessions_from = from.map(|from| Timestamp::from_millis(i64::from(from) * 1_000));
+            let details = Details { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid), sessions_from };
             let written = write_refresh(&refresh, &details, &user_id).unwrap();
             prop_assert_eq!(read_refresh(written.as_bytes(), &user_id).unwrap(), (refresh, details));
             prop_assert_eq!(java_reads(&written), Some((secret, due)));

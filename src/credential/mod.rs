@@ -61,6 +61,9 @@ pub struct Details {
     pub scope: Option<Box<str>>,
     /// The unionid, for accounts bound to an Open Platform account.
     pub unionid: Option<Box<str>>,
+    /// Where the user has logged out everywhere: sessions that began before this moment are void,
+    /// also after the next login. In whole seconds.
+    pub sessions_from: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Details {
@@ -69,6 +72,7 @@ impl std::fmt::Debug for Details {
             .field("openid", &self.openid)
             .field("scope", &self.scope)
             .field("unionid", &self.unionid)
+            .field("sessions_from", &self.sessions_from)
             .finish()
     }
 }

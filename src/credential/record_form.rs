@@ -102,11 +102,14 @@ mod tests {
             due: Timestamp::from_millis(due),
         });
         let text = || proptest::option::of(".{1,40}".prop_map(String::into_boxed_str));
-        let details = (text(), text(), text()).prop_map(|(openid, scope, unionid)| Details {
-            openid,
-            scope,
-            unionid,
-        });
+        let from = proptest::option::of(0..=u32::MAX);
+        let details =
+            (text(), text(), text(), from).prop_map(|(openid, scope, unionid, from)| Details {
+                openid,
+                scope,
+                unionid,
+                sessions_from: from.map(|from| Timestamp::from_millis(i64::from(from) * 1_000)),
+            });
         (
             proptest::option::of(token),
             proptest::option::of(refresh),
@@ -154,6 +157,7 @@ mod tests {
                 openid: Some(id.into()),
                 scope: Some("snsapi_userinfo".into()),
                 unionid: Some(id.into()),
+                sessions_from: None,
             },
         };
         let written = write(&record, id).unwrap();

@@ -75,6 +75,9 @@ pub(super) fn write_details(out: &mut String, details: &Details, user_id: &str) 
     if let Some(openid) = openid {
         push_part(out, "openid", openid);
     }
+    if let Some(from) = details.sessions_from {
+        push_part(out, "from", &(from.as_millis() / 1_000).to_string());
+    }
 }
 
 fn push_part(out: &mut String, name: &str, value: &str) {
@@ -82,6 +85,10 @@ fn push_part(out: &mut String, name: &str, value: &str) {
     out.push_str(name);
     out.push('=');
     out.extend(utf8_percent_encode(value, ESCAPED));
+}
+
+fn seconds(seconds: u32) -> Timestamp {
+    Timestamp::from_millis(i64::from(seconds) * 1_000)
 }
 
 /// Reads the named parts that it knows and passes over all others.
@@ -96,6 +103,7 @@ pub(super) fn read_details<'a>(parts: impl Iterator<Item = &'a str>, user_id: &s
             "openid" => details.openid = known.or_else(|| Some(user_id.into())),
             "scope" => details.scope = known,
             "unionid" => details.unionid = known,
+            "from" => details.sessions_from = value.parse().ok().map(seconds),
             _ => {}
         }
     }

@@ -29,6 +29,10 @@ const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 /// a user has no token.
 const LATELY: Duration = Duration::from_secs(2 * 60);
 
+/// How much older than a user's logging out everywhere a session must be to have ended by it. The
+/// server that issues the next one may have a clock that is late (R8).
+const REVOCATION_SLACK: Duration = Duration::from_secs(2 * 60);
+
 /// A session that claims to be issued later than this from now was not issued by a sane clock.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
 
@@ -205,6 +209,7 @@ impl SessionCookie {
         if now >= issued.after(self.lifetime_of(session)) || now < issued.before(CLOCK_DIFFERENCE) {
             return None;
         }
+        session.issued = Some(issued);
         session.lately = now < issued.after(LATELY);
         Some(Read {
             id: decoded(id)?,
@@ -240,9 +245,20 @@ pub(crate) struct Session {
     pub(crate) asked_in_vain: bool,
     /// It began a moment ago. Not written: told by the time of issue.
     pub(crate) lately: bool,
+    /// When it was issued. Not among the marks: it stands before them.
+    pub(crate) issued: Option<Timestamp>,
 }
 
 impl Session {
+    /// Whether it was void before the user logged in again: they have logged out everywhere since.
+    #[inline]
+    pub(crate) fn is_revoked(self, sessions_from: Option<Timestamp>) -> bool {
+        match (self.issued, sessions_from) {
+            (Some(issued), Some(from)) => issued.after(REVOCATION_SLACK) < from,
+            _ => false,
+        }
+    }
+
     fn marks(self) -> &'static str {
         match (self.snapshot, self.asked_in_vain) {
             (false, false) => "",
@@ -257,6 +273,7 @@ impl Session {
             snapshot: marks.contains('s'),
             asked_in_vain: marks.contains('v'),
             lately: false,
+            issued: None,
         }
     }
 }

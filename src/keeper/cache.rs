@@ -246,6 +246,7 @@ mod tests {
             openid: Some(id.into()),
             scope: Some("snsapi_userinfo".into()),
             unionid: None,
+            sessions_from: None,
         };
         let lifetime = Lifetime::granted(NOW, Some(7_200), Duration::from_secs(900));
         let token = AccessToken::new(format!("{id:a>110}"));

@@ -30,6 +30,8 @@ mod mark {
     pub(super) const UNIONID: u8 = 1 << 5;
     /// See [`Origin`](super::Origin).
     pub(super) const RENEWED: u8 = 1 << 6;
+    /// Four bytes of seconds stand behind the texts.
+    pub(super) const SESSIONS_FROM: u8 = 1 << 7;
 }
 
 /// Where a process has a credential from.
@@ -57,6 +59,7 @@ struct Texts<'a> {
     openid: Option<&'a [u8]>,
     scope: Option<&'a [u8]>,
     unionid: Option<&'a [u8]>,
+    sessions_from: &'a [u8],
     id: &'a [u8],
 }
 
@@ -110,11 +113,17 @@ impl Held {
                 texts[at] = text.as_bytes();
             }
         }
+        let from = details.sessions_from.map(|from| {
+            marks |= mark::SESSIONS_FROM;
+            u32::try_from(from.as_millis() / 1_000)
+                .unwrap_or_default()
+                .to_le_bytes()
+        });
         let length = |at: usize| {
             let marked = marks & written[at].0 != 0;
             if marked { lengths[at].as_slice() } else { b"" }
         };
-        let parts: [&[u8]; 9] = [
+        let parts: [&[u8]; 10] = [
             &times.written(),
             &[marks],
             length(0),
@@ -123,6 +132,7 @@ impl Held {
             texts[1],
             length(2),
             texts[2],
+            from.as_ref().map_or(b"", <[u8; 4]>::as_slice),
             id.as_bytes(),
         ];
         Self(AccessToken::beside(secret.expose(), &parts))
@@ -198,6 +208,16 @@ impl Held {
         self.0.companion().get(TIMES).copied().unwrap_or_default()
     }
 
+    /// Sessions that began before this moment are void.
+    #[inline]
+    pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
+        if self.marks() & mark::SESSIONS_FROM == 0 {
+            return None;
+        }
+        let seconds = u32::from_le_bytes(*self.texts().sessions_from.first_chunk()?);
+        Some(Timestamp::from_millis(i64::from(seconds) * 1_000))
+    }
+
     /// The openid, the scope and the unionid where they are written out, each behind two bytes
     /// that tell its length; then the id.
     #[inline]
@@ -214,11 +234,21 @@ impl Held {
             rest = behind;
             Some(text)
         };
+        let openid = written(mark::OPENID);
+        let scope = written(mark::SCOPE);
+        let unionid = written(mark::UNIONID);
+        let from = if marks & mark::SESSIONS_FROM == 0 {
+            0
+        } else {
+            4
+        };
+        let (sessions_from, id) = rest.split_at_checked(from).unwrap_or((b"", rest));
         Texts {
-            openid: written(mark::OPENID),
-            scope: written(mark::SCOPE),
-            unionid: written(mark::UNIONID),
-            id: rest,
+            openid,
+            scope,
+            unionid,
+            sessions_from,
+            id,
         }
     }
 }
@@ -293,13 +323,14 @@ mod tests {
         #[test]
         fn what_is_held_reads_back(
             id in ".{1,60}", token in ".{1,200}", openid in detail(), scope in detail(),
-            unionid in detail(), same: bool,
+            unionid in detail(), same: bool, from in proptest::option::of(0i64..4_000_000_000),
             renew_at in 0i64..4_000_000_000_000, life in 0i64..4_000_000_000,
             since in 0i64..4_000_000_000_000, span in 0i64..4_000_000_000,
         ) {
             let openid = if same { Some(id.clone()) } else { openid };
             let [openid, scope, unionid] = [openid, scope, unionid].map(|d| d.map(Box::<str>::from));
-            let details = Details { openid, scope, unionid };
+            let sessions_from = from.map(|from| at(from * 1_000));
+            let details = Details { openid, scope, unionid, sessions_from };
             let lifetime = Lifetime::stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
             let secret = AccessToken::new(token);
             let believed = at(since)..at(since + span);
@@ -313,6 +344,7 @@ mod tests {
             prop_assert_eq!(held.openid(), details.openid.as_deref());
             prop_assert_eq!(held.scope(), details.scope.as_deref());
             prop_assert_eq!(held.unionid(), details.unionid.as_deref());
+            prop_assert_eq!(held.sessions_from(), sessions_from);
             prop_assert_eq!(held.believed_until(), at(since + span));
             prop_assert_eq!(held.is_believed(at(since)), span > 0);
             prop_assert!(!held.is_believed(at(since - 1)) && !held.is_believed(at(since + span)));

@@ -196,6 +196,11 @@ impl Keeper {
         &self.0.clock
     }
 
+    /// What names a credential of this engine in the store.
+    pub(crate) fn name(&self, id: &str) -> Name {
+        self.0.name(id)
+    }
+
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
@@ -343,14 +348,17 @@ impl Keeper {
 }
 
 impl Inner {
-    fn slot(&self, id: &str) -> Slot {
-        let name = Name {
+    fn name(&self, id: &str) -> Name {
+        Name {
             app: self.app.clone(),
             kind: self.kind,
             id: id.into(),
-        };
+        }
+    }
+
+    fn slot(&self, id: &str) -> Slot {
         Slot {
-            name,
+            name: self.name(id),
             margin: self.settings.margin,
         }
     }

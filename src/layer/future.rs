@@ -168,10 +168,16 @@ where
                 }
                 StateProjection::Resolving { token, waiting } => {
                     let token = ready!(token.as_mut().poll(cx));
-                    match waiting.take() {
-                        Some(waiting) => waiting.proceed(token),
-                        None => return Poll::Pending,
+                    let Some(waiting) = waiting.take() else {
+                        return Poll::Pending;
+                    };
+                    let token = waiting.admit(token);
+                    if token.is_err() {
+                        // Nobody's session is issued anew: one that has been revoked would live
+                        // again by it.
+                        *this.set_cookie = None;
                     }
+                    waiting.proceed(token)
                 }
                 StateProjection::SigningIn { answer, waiting } => {
                     let answer = ready!(answer.as_mut().poll(cx));
@@ -200,6 +206,16 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     R: Reject<ResBody>,
 {
+    /// The token, unless the session is one that its user has ended.
+    fn admit(&self, token: Result<UserToken, Error>) -> Result<UserToken, Error> {
+        let token = token?;
+        if self.session.is_revoked(token.sessions_from()) {
+            let message = "the user has logged out everywhere since this session began";
+            return Err(Error::new(ErrorKind::LoginRequired, message));
+        }
+        Ok(token)
+    }
+
     /// Calls the inner service, or answers in its place.
     fn proceed(
         self,

@@ -88,7 +88,7 @@ where
                 }
             };
         }
-        let rejection = match shared.identity.identify(&head) {
+        match shared.identity.identify(&head) {
             Identity::User(user) => {
                 let users = if user.session.snapshot {
                     shared.users.snapshots()
@@ -98,6 +98,9 @@ where
                 let Some(token) = users.cached(&user.id) else {
                     return self.resolve(user.into_owned(), request);
                 };
+                if user.session.is_revoked(token.sessions_from()) {
+                    return self.nobody(request);
+                }
                 if let Some(scope) = shared.scope
                     && SignIn::lacks(&token, scope)
                 {
@@ -107,21 +110,37 @@ where
                 shared.requests.count(Outcome::Cache);
                 let set_cookie = user.set_cookie;
                 WechatUser::enter(&mut request, token, users);
-                return ResponseFuture::calling(self.inner.call(request), set_cookie);
+                ResponseFuture::calling(self.inner.call(request), set_cookie)
             }
-            Identity::Nobody if shared.policy == Policy::Optional => {
-                shared.requests.count(Outcome::Login);
-                PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
-                return ResponseFuture::calling(self.inner.call(request), None);
+            Identity::Nobody => self.nobody(request),
+            Identity::Invalid(invalid) => {
+                let rejection = Rejection::invalid(invalid);
+                ResponseFuture::answered(shared.refuse(rejection, &head))
             }
-            Identity::Nobody => Rejection::nobody(),
-            Identity::Invalid(invalid) => Rejection::invalid(invalid),
-        };
-        ResponseFuture::answered(shared.refuse(rejection, &head))
+        }
     }
 }
 
 impl<S: Clone, I, R> WechatService<S, I, R> {
+    /// The request has no user.
+    fn nobody<ReqBody, ResBody>(
+        &mut self,
+        mut request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        R: Reject<ResBody>,
+    {
+        let shared = &self.shared;
+        if shared.policy == Policy::Optional {
+            shared.requests.count(Outcome::Login);
+            PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
+            return ResponseFuture::calling(self.inner.call(request), None);
+        }
+        let head = RequestHead::of(&request);
+        ResponseFuture::answered(shared.refuse(Rejection::nobody(), &head))
+    }
+
     /// The token is not in memory: the request waits for it.
     fn resolve<ReqBody>(
         &mut self,

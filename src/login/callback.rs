@@ -196,6 +196,7 @@ impl SignIn {
             snapshot: signed_in.snapshot,
             asked_in_vain: granted.is_some_and(|granted| !attempt.scope.is_in(granted)),
             lately: true,
+            issued: Some(now),
         };
         attempt.progress = Progress::SignedIn {
             at: seconds(now),

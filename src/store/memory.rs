@@ -49,10 +49,17 @@ struct Shelves {
     leases: HashMap<Name, Lease>,
     allowances: HashMap<(AppId, Box<str>), Spent>,
     codes: HashMap<CodeName, Code>,
+    revoked: HashMap<Name, Revoked>,
     /// Numbers every write, so that a witness never matches a later value (no ABA).
     writes: u64,
     sweep_at: usize,
     sweep_codes_at: usize,
+    sweep_revoked_at: usize,
+}
+
+struct Revoked {
+    at: Timestamp,
+    until: Timestamp,
 }
 
 struct Code {
@@ -145,6 +152,15 @@ impl Shelves {
         if self.codes.len() >= self.sweep_codes_at.max(FIRST_SWEEP_AT) {
             self.codes.retain(|_, code| code.until > now);
             self.sweep_codes_at = self.codes.len() * 2;
+        }
+    }
+
+    fn revoke(&mut self, name: &Name, at: Timestamp, now: Timestamp, ttl: Duration) {
+        let until = now.after(ttl);
+        self.revoked.insert(name.clone(), Revoked { at, until });
+        if self.revoked.len() >= self.sweep_revoked_at.max(FIRST_SWEEP_AT) {
+            self.revoked.retain(|_, revoked| revoked.until > now);
+            self.sweep_revoked_at = self.revoked.len() * 2;
         }
     }
 
@@ -313,6 +329,29 @@ impl Store for MemoryStore {
                 shelves.keep_code(code, settled, now, ttl);
             }
             Ok(())
+        })
+    }
+
+    fn revoke<'a>(
+        &'a self,
+        name: &'a Name,
+        at: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.shelves().revoke(name, at, self.clock.now(), ttl);
+            Ok(())
+        })
+    }
+
+    fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let shelves = self.shelves();
+            let revoked = shelves.revoked.get(name);
+            Ok(revoked
+                .filter(|revoked| revoked.until > now)
+                .map(|revoked| revoked.at))
         })
     }
 

@@ -23,6 +23,7 @@ pub use self::memory::MemoryStore;
 pub(crate) use self::redis::FollowedStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+use crate::clock::Timestamp;
 use crate::credential::{AppId, Record};
 use crate::error::Error;
 
@@ -241,6 +242,19 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         outcome: &'a str,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Remembers for `ttl` that the sessions of a user that began before `at` are void.
+    #[doc(hidden)]
+    fn revoke<'a>(
+        &'a self,
+        name: &'a Name,
+        at: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Before which moment the sessions of a user are void, where that is remembered.
+    #[doc(hidden)]
+    fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
 
     /// Whether the store answers.
     #[doc(hidden)]

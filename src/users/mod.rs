@@ -19,6 +19,10 @@ use crate::keeper::Keeper;
 use crate::store::{Kind, Store};
 use crate::wechat::{UserGrant, UserInfo, WechatClient};
 
+/// How long it is remembered that somebody has logged out everywhere: longer than browsers keep
+/// any cookie (RFC 6265bis: 400 days).
+const REVOKED_FOR: Duration = Duration::from_secs(401 * 24 * 3_600);
+
 /// The access tokens of an account's users: kept in a store that all processes share, renewed in
 /// time and by one process only, held in memory in between.
 ///
@@ -125,6 +129,8 @@ impl UserTokens {
             record.refresh = None;
         }
         self.0.profiles.forget(user.as_str());
+        let keeper = &self.0.keeper;
+        record.details.sessions_from = keeper.store().revoked(&keeper.name(user.as_str())).await?;
         self.0
             .keeper
             .put(user.as_str(), record)
@@ -194,13 +200,21 @@ impl UserTokens {
     }
 
     /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
-    /// back.
+    /// back. The sessions that the user has ([`SessionCookie`](crate::SessionCookie)) end for
+    /// good: they lead to a login, and do not live again after it.
+    ///
+    /// Sessions of the last two minutes are spared, for servers' clocks may differ: those lead to
+    /// a login, and name the user again once somebody has logged in as them.
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
     pub async fn forget(&self, user: &UserId) -> Result<(), Error> {
         self.0.profiles.forget(user.as_str());
-        self.0.keeper.forget(user.as_str()).await
+        let keeper = &self.0.keeper;
+        // Before the tokens go: whoever logs in as soon as they are gone must find it.
+        let (name, now) = (keeper.name(user.as_str()), self.clock().now());
+        keeper.store().revoke(&name, now, REVOKED_FOR).await?;
+        keeper.forget(user.as_str()).await
     }
 
     /// Whether the store answers.

@@ -75,6 +75,7 @@ pub(super) fn logged_in(grant: &UserGrant, now: Timestamp, margin: Duration) -> 
             openid: grant.openid.as_deref().map(Box::from),
             scope: grant.scope.as_deref().map(Box::from),
             unionid: grant.unionid.as_deref().map(Box::from),
+            sessions_from: None,
         },
     }
 }
@@ -109,6 +110,7 @@ fn renewed(
             openid: fresh.details.openid.or_else(|| known.openid.clone()),
             scope: fresh.details.scope.or_else(|| known.scope.clone()),
             unionid: fresh.details.unionid.or_else(|| known.unionid.clone()),
+            sessions_from: known.sessions_from,
         },
     })
 }

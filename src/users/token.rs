@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime};
 use crate::keeper::Held;
 
@@ -41,6 +42,12 @@ impl UserToken {
     /// When the token is due for renewal and when it dies.
     pub fn lifetime(&self) -> Lifetime {
         self.0.lifetime()
+    }
+
+    /// Sessions that began before this moment are void.
+    #[inline]
+    pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
+        self.0.sessions_from()
     }
 
     /// The user's openid, where the stored pair tells it.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tower_wechat::{Policy, UserId, WechatUser};
+
 use crate::client::Browser;
-use crate::rig::{ALICE, Rig};
+use crate::rig::{ALICE, Rig, pages};
 
 #[tokio::test]
 async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_ago() {
@@ -35,7 +37,8 @@ async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_a
 #[tokio::test]
 async fn logging_out_ends_the_session_and_everywhere_ends_all() {
     let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let sites = rig.cluster(2).await;
+    let site = &sites[0];
     let me = format!("{}/me", site.url);
     let (phone, desktop) = (Browser::new(), Browser::new());
     phone.open(&me).await;
@@ -54,6 +57,7 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
         "a plain logout is this browser's"
     );
 
+    rig.advance(Duration::from_secs(3_600));
     assert_eq!(
         desktop
             .post(&format!("{}/logout/everywhere", site.url))
@@ -75,6 +79,54 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
         ALICE,
         "and one may come back"
     );
+    // Which brings no older session back to life, from memory or from the store, here or elsewhere.
+    for site in &sites {
+        let me = format!("{}/me", site.url);
+        for _ in 0..2 {
+            stolen.fetch(&me).await.is_error(401, "login_required");
+            assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
+        }
+    }
+    // A renewal does not, either.
+    rig.advance(Duration::from_secs(3 * 3_600));
+    assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
+    stolen.fetch(&me).await.is_error(401, "login_required");
+    // Whoever has the old cookie logs in as anybody does.
+    assert_eq!(stolen.open(&me).await.json()["id"], ALICE);
+}
+
+#[tokio::test]
+async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
+    let rig = Rig::new().await;
+    let optional = |user: Option<WechatUser>| async move {
+        user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned())
+    };
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/open", axum::routing::get(optional))
+                    .layer(layer.policy(Policy::Optional).login(login))
+            },
+        )
+        .await;
+    let (me, open) = (format!("{}/me", site.url), format!("{}/open", site.url));
+    let browser = Browser::new();
+    browser.open(&me).await;
+    let stolen = browser.copy();
+    // Past half of a session's life, when it is issued anew.
+    rig.advance(Duration::from_secs(16 * 24 * 3_600));
+    let alice = UserId::new(ALICE).unwrap();
+    site.users.forget(&alice).await.unwrap();
+    for logged_in_again in [false, true] {
+        if logged_in_again {
+            browser.open(&me).await;
+        }
+        let reply = stolen.visit(&open).await;
+        assert_eq!((&*reply.text, reply.cookies()), ("nobody", vec![]));
+    }
+    assert_eq!(browser.visit(&open).await.text, ALICE);
 }
 
 #[tokio::test]

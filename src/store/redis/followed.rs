@@ -11,8 +11,8 @@ use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
 use crate::credential::{Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
-    Witness, sealed,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
+    Stored, Witness, sealed,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
@@ -312,6 +312,19 @@ impl Store for FollowedStore {
         _ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Err(read_only()) })
+    }
+
+    fn revoke<'a>(
+        &'a self,
+        _name: &'a Name,
+        _at: Timestamp,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn revoked<'a>(&'a self, _name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(async { Ok(None) })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -31,10 +31,10 @@ use self::scripts::{Call, Script};
 use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Slot, Store, Stored,
-    Witness,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
+    Stored, Witness,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::Record;
 use crate::error::Error;
 use crate::observe;
@@ -401,6 +401,28 @@ impl Store for RedisStore {
                 .arg(outcome)
                 .arg(millis(ttl));
             self.script(&call).await
+        })
+    }
+
+    fn revoke<'a>(
+        &'a self,
+        name: &'a Name,
+        at: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let mut set = redis::cmd("SET");
+            set.arg(self.0.names.revoked(name))
+                .arg(at.as_millis() / 1_000);
+            self.command(set.arg("PX").arg(millis(ttl))).await
+        })
+    }
+
+    fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(async move {
+            let mut get = redis::cmd("GET");
+            let seconds: Option<i64> = self.command(get.arg(self.0.names.revoked(name))).await?;
+            Ok(seconds.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))))
         })
     }
 

@@ -171,6 +171,12 @@ impl RedisNames {
         format!("{}{}:code:{}", self.prefix, code.app, code.hash)
     }
 
+    /// Where it lies since when a user's sessions count.
+    pub(super) fn revoked(&self, name: &Name) -> String {
+        let Name { app, kind, id } = name;
+        format!("{}{app}:revoked:{}:{id}", self.prefix, kind.as_str())
+    }
+
     pub(super) fn place(&self, layout: Layout, name: &Name) -> Place {
         let app = name.app.as_str();
         let prefix = &self.prefix;
