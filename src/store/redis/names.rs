@@ -342,7 +342,8 @@ mod tests {
             let names = RedisNames::default();
             let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
             let key = &place.cells[0].key;
-            prop_assert_eq!(hashed(key), hashed(&names.lease(&user(&a), &place)));
+            let lease = names.lease(&user(&a), &place);
+            prop_assert_eq!(hashed(key), hashed(&lease));
             prop_assert_eq!(key == &other.cells[0].key, a == b);
             prop_assert_eq!(hashed(key), key);
         }
@@ -351,7 +352,8 @@ mod tests {
         fn braces_do_not_confuse(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
             let names = RedisNames::default();
             let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
-            prop_assert_eq!(hashed(&place.cells[0].key), hashed(&names.lease(&user(&a), &place)));
+            let lease = names.lease(&user(&a), &place);
+            prop_assert_eq!(hashed(&place.cells[0].key), hashed(&lease));
             prop_assert_eq!(place.cells[0].key == other.cells[0].key, a == b);
         }
     }
