@@ -30,6 +30,27 @@
 //! That is the whole integration: a page opened in WeChat signs its user in and returns to where
 //! they were going; a script that asks without a session gets a 401 that says where to log in.
 //!
+//! # What happens when
+//!
+//! A token is *fresh* until 15 minutes before its expiry, then *stale*, then *expired*.
+//!
+//! | | the user's token is fresh | stale | expired | nobody is signed in |
+//! |---|---|---|---|---|
+//! | all is well | served from memory, or by one round trip to Redis | served at once, renewed in the background | the request waits for the renewal, 5 s at most | a page load goes to WeChat and back, anything else gets 401 with `login_url` |
+//! | WeChat is down or slow | served | **served**; the renewal is tried again with back-off | 503 `wechat_unavailable` within 5 s, with `Retry-After` | the login ends with a page that says so, 503 |
+//! | WeChat refuses the account (secret, IP, quota) | served | served | 503 `wechat_config`; one line of level ERROR | the login ends with a page, 502 |
+//! | Redis is down or frozen | served where it is in memory, else 503 `store_unavailable` within a second | the same | the same 503 | as ever; a login cannot end before Redis is back |
+//! | the refresh token is dead | served | served, and deleted when the renewal finds out | 401, or the way to WeChat; exactly that pair is deleted | |
+//! | a process dies while it renews | served | served | waits; after 10 s at most another process renews | |
+//! | the client hangs up, or the process is told to stop | | the renewal goes on, and its result reaches Redis | the same | |
+//!
+//! # Guides
+//!
+//! [Signing users in](guide::login) · [Redis](guide::redis) ·
+//! [the account's token and the JS-SDK](guide::account) · [testing](guide::testing) ·
+//! [operations](guide::operations) · [observability](guide::observability) ·
+//! [beside Spring Boot](guide::spring_boot) · [scaling](guide::scaling)
+//!
 //! # What is promised
 //!
 //! For one user's token, any number of processes and tasks, any of them dying at any point:
@@ -63,6 +84,7 @@
 //! | [`JsConfig`], [`jssdk`] | signatures that pages need for the JS-SDK |
 //! | [`TokenCenter`], [`TokenCenterSource`] | one service that keeps the account's token for others |
 //! | [`WechatClient`] | WeChat's API |
+//! | [`health()`] | whether a process can do its work |
 #![cfg_attr(
     feature = "simulator",
     doc = "| [`simulator`] | a WeChat of your own, to test an application against |"
@@ -81,7 +103,7 @@
 //! |---|---|---|
 //! | `axum` | yes | extractors for [`WechatUser`] and `Option<WechatUser>`; [`Error`] as a response |
 //! | `redis` | yes | [`RedisStore`], with TLS |
-//! | `metrics` | no | counters and histograms through the `metrics` facade |
+//! | `metrics` | no | counters, gauges and histograms through the `metrics` facade ([`guide::observability`]) |
 //! | `sealing` | no | `SealingKeys`: values in Redis that only a holder of the key can read |
 //! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, faults and a clock |
 //!
