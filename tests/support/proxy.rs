@@ -35,6 +35,9 @@ impl Weather {
     };
 }
 
+/// For how long a server may still answer on a connection whose client is gone.
+const LAST_WORDS: Duration = Duration::from_secs(6);
+
 /// What all connections suffer at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -154,6 +157,21 @@ enum End {
     Broken,
 }
 
+/// A piece of a reply on its way: lost, unless it arrives.
+struct Piece<'a> {
+    lost: &'a Mutex<Vec<Vec<u8>>>,
+    bytes: &'a [u8],
+    arrived: bool,
+}
+
+impl Drop for Piece<'_> {
+    fn drop(&mut self) {
+        if !self.arrived {
+            self.lost.lock().unwrap().push(self.bytes.to_vec());
+        }
+    }
+}
+
 impl Shared {
     async fn serve(&self, client: TcpStream, number: u64) {
         let Ok(server) = TcpStream::connect(&self.server).await else {
@@ -164,25 +182,21 @@ impl Shared {
         let breaks = async {
             let _ = oldest.wait_for(|oldest| *oldest > number).await;
         };
-        let (from_client, to_client) = client.into_split();
-        let (from_server, to_server) = server.into_split();
-        let (from_server, to_client) = (&mut { from_server }, &mut { to_client });
+        let (from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
         let rng = fastrand::Rng::with_seed(self.seed ^ (number << 20));
         let end = tokio::select! {
-            end = self.requests(from_client, to_server) => end,
-            end = self.replies(from_server, to_client, rng) => end,
+            end = self.requests(from_client, &mut to_server) => end,
+            end = self.replies(&mut from_server, &mut to_client, rng) => end,
             () = breaks => End::Broken,
         };
         if matches!(end, End::Broken) {
             // A reset, as of a host that has gone: no orderly goodbye.
             let _ = to_client.as_ref().set_zero_linger();
-            let mut rest = Vec::new();
-            // What the server has said already would have been on its way.
-            let left = from_server.try_read_buf(&mut rest);
-            if left.is_ok_and(|read| read > 0) {
-                self.lost.lock().unwrap().push(rest);
-            }
         }
+        drop(to_client);
+        // The server has its request and goes on with it. What it says is heard by nobody.
+        let _ = tokio::time::timeout(LAST_WORDS, self.swallow(&mut from_server)).await;
     }
 
     /// Waits until something may pass.
@@ -191,7 +205,7 @@ impl Shared {
         let _ = state.wait_for(|state| *state == State::Open).await;
     }
 
-    async fn requests(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> End {
+    async fn requests(&self, mut from: OwnedReadHalf, to: &mut OwnedWriteHalf) -> End {
         let mut piece = vec![0; 16 * 1024];
         loop {
             let read = match from.read(&mut piece).await {
@@ -211,14 +225,18 @@ impl Shared {
         to: &mut OwnedWriteHalf,
         mut rng: fastrand::Rng,
     ) -> End {
-        let mut piece = vec![0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         loop {
-            let read = match from.read(&mut piece).await {
+            let read = match from.read(&mut buffer).await {
                 Ok(0) | Err(_) => return End::Closed,
                 Ok(read) => read,
             };
+            let mut piece = Piece {
+                lost: &self.lost,
+                bytes: &buffer[..read],
+                arrived: false,
+            };
             self.passable().await;
-            let piece = &piece[..read];
             let weather = *self.weather.lock().unwrap();
             let mut happens = |of_a_thousand| rng.u32(..1_000) < of_a_thousand;
             if happens(weather.delay) {
@@ -226,27 +244,30 @@ impl Shared {
                 tokio::time::sleep(weather.longest_delay.mul_f64(rng.f64())).await;
             } else if happens(weather.cut) {
                 self.damage.lock().unwrap().cut += 1;
-                self.lost.lock().unwrap().push(piece.to_vec());
                 return End::Broken;
             } else if happens(weather.truncate) {
                 self.damage.lock().unwrap().truncated += 1;
-                self.lost.lock().unwrap().push(piece.to_vec());
-                let _ = to.write_all(&piece[..rng.usize(..read)]).await;
+                let _ = to.write_all(&piece.bytes[..rng.usize(..read)]).await;
                 return End::Closed;
             } else if happens(weather.blackhole) {
                 self.damage.lock().unwrap().blackholed += 1;
-                self.lost.lock().unwrap().push(piece.to_vec());
+                drop(piece);
                 // The requests go on to the server, and its replies go nowhere.
-                let mut unheard = vec![0; 16 * 1024];
-                while let Ok(read @ 1..) = from.read(&mut unheard).await {
-                    self.lost.lock().unwrap().push(unheard[..read].to_vec());
-                }
+                self.swallow(from).await;
                 return End::Closed;
             }
-            if to.write_all(piece).await.is_err() {
-                self.lost.lock().unwrap().push(piece.to_vec());
+            if to.write_all(piece.bytes).await.is_err() {
                 return End::Closed;
             }
+            piece.arrived = true;
+        }
+    }
+
+    /// Lets all that the server says be lost, until it closes.
+    async fn swallow(&self, from: &mut OwnedReadHalf) {
+        let mut unheard = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut unheard).await {
+            self.lost.lock().unwrap().push(unheard[..read].to_vec());
         }
     }
 }
