@@ -1,0 +1,94 @@
+//! A callback that comes twice, and cookies that are not ours.
+
+use crate::rig::{Rig, Row};
+use crate::support::demo_process::DemoProcess;
+use crate::support::http_client::Asked;
+use crate::support::scene::Layout;
+
+const EXCHANGE: &str = "/sns/oauth2/access_token";
+
+/// A rig with a demo that has logins.
+async fn with_login(row: &Row) -> Rig {
+    let mut rig = Rig::start(row, Layout::Hashes, 0).await;
+    let mut variables = rig.scene.environment();
+    variables.retain(|(name, _)| name != "TRUSTED_USER_HEADER");
+    rig.demos.push(DemoProcess::start(&variables).await);
+    rig.counted = EXCHANGE;
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_comes_many_times() {
+    let row = Row {
+        test: "a_callback_comes_many_times",
+        fault: [
+            "a login's callback comes 20 times at once",
+            "登录回调同时到达 20 次",
+        ],
+        sees: [
+            "all of them are signed in, the code is spent once",
+            "每一次都登录成功，code 只兑换一次",
+        ],
+        answers: &[(302, "")],
+    };
+    let rig = with_login(&row).await;
+    let demo = &rig.demos[0];
+    let begin = demo.ask(Asked::get("/wechat/login?return_to=%2F")).await;
+    let to = begin.header("location").to_owned();
+    let state = to
+        .split(['&', '#'])
+        .find_map(|part| part.strip_prefix("state="))
+        .unwrap();
+    let cookie = begin
+        .header("set-cookie")
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+    let code = rig.scene.wechat.authorize("oLin", "snsapi_userinfo");
+    let mut copies = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let callback = Asked::get(&format!("/wechat/callback?code={code}&state={state}"));
+        let (site, callback) = (demo.http().clone(), callback.header("cookie", &cookie));
+        copies.spawn(async move { site.ask(callback).await });
+    }
+    for answer in copies.join_all().await {
+        let cookies = answer.headers.get_all("set-cookie");
+        let session = |cookie: &reqwest::header::HeaderValue| {
+            cookie.as_bytes().starts_with(b"wechat_session=")
+        };
+        assert!(cookies.iter().any(session), "{answer:?}");
+        rig.judge("oLin", &answer);
+    }
+    assert_eq!(rig.scene.wechat.calls_to(EXCHANGE), 1);
+    rig.scene.books_balance("oLin");
+    rig.print(&row, false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cookies_are_forged() {
+    let row = Row {
+        test: "cookies_are_forged",
+        fault: ["2,000 forged session cookies", "2000 个伪造的会话 Cookie"],
+        sees: [
+            "401 for each, without a question to Redis or WeChat",
+            "一律 401，且不会访问 Redis 和微信",
+        ],
+        answers: &[(401, "login_required")],
+    };
+    let rig = with_login(&row).await;
+    let reads = || rig.scene.redis.calls("hget") + rig.scene.redis.calls("hmget");
+    let before = reads();
+    for number in 0..2_000 {
+        let forged = format!(
+            "wechat_session=oFresh{}.{number}.bm90IGEgc2lnbmF0dXJl",
+            number % 4
+        );
+        let answer = rig.demos[0]
+            .ask(Asked::get("/api/me").header("cookie", forged))
+            .await;
+        rig.judge("oFresh", &answer);
+    }
+    assert_eq!(reads(), before);
+    rig.print(&row, false);
+}

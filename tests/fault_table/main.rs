@@ -1,0 +1,12 @@
+//! The README's table of faults. Each test makes one fault under load, measures what users see,
+//! and prints it as a row; `tests/fault-table` prints them all as Markdown.
+
+#![allow(unreachable_pub)]
+
+mod login;
+mod processes;
+mod redis;
+mod rig;
+#[path = "../support/mod.rs"]
+mod support;
+mod wechat;

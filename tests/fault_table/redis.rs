@@ -1,0 +1,156 @@
+//! Redis goes, freezes, falls silent, loses its connections and its memory.
+
+use std::time::Duration;
+
+use crate::rig::{Rig, Row, lasting, seconds};
+use crate::support::proxy::Weather;
+use crate::support::scene::{Age, Layout};
+
+const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "store_unavailable")];
+
+const SEES: [&str; 2] = [
+    "users this process holds are served; others get 503 within a command's second; all is well within seconds of its return",
+    "本进程缓存中的用户照常访问；其他用户在 1 秒内得到 503；恢复后数秒内一切正常",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_killed_and_restarted() {
+    let row = Row {
+        test: "redis_is_killed_and_restarted",
+        fault: ["Redis killed and restarted", "Redis 被杀死并重启"],
+        sees: SEES,
+        answers: SERVED_OR_TOLD,
+    };
+    lasting(
+        &row,
+        Layout::Hashes,
+        2.5,
+        |rig| rig.scene.redis.kill(),
+        |rig| rig.scene.redis.run(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_frozen() {
+    let row = Row {
+        test: "redis_is_frozen",
+        fault: ["Redis frozen (SIGSTOP)", "Redis 冻结（SIGSTOP）"],
+        sees: SEES,
+        answers: SERVED_OR_TOLD,
+    };
+    let (begin, end) = (
+        |rig: &mut Rig| rig.scene.redis.freeze(true),
+        |rig: &mut Rig| rig.scene.redis.freeze(false),
+    );
+    lasting(&row, Layout::Keys, 2.5, begin, end).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_redis_swallows_everything() {
+    let row = Row {
+        test: "the_way_to_redis_swallows_everything",
+        fault: [
+            "the connection to Redis stands, and nothing comes through",
+            "与 Redis 的连接还在，但数据有去无回（黑洞）",
+        ],
+        sees: SEES,
+        answers: SERVED_OR_TOLD,
+    };
+    let swallow = Weather {
+        blackhole: 1_000,
+        ..Weather::CALM
+    };
+    // The connections that have been swallowed stay so; only new ones work.
+    lasting(
+        &row,
+        Layout::Hashes,
+        2.5,
+        |rig| rig.redis.weather(swallow),
+        |rig| rig.redis.weather(Weather::CALM),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_redis_are_cut() {
+    let row = Row {
+        test: "connections_to_redis_are_cut",
+        fault: [
+            "connections to Redis reset five times a second",
+            "与 Redis 的连接每秒被重置 5 次",
+        ],
+        sees: [
+            "a request that meets a reset gets 503, unless its token is in memory",
+            "遇到重置的请求得到 503，令牌在内存中的用户不受影响",
+        ],
+        answers: SERVED_OR_TOLD,
+    };
+    let rig = Rig::start(&row, Layout::Keys, 1).await;
+    rig.during(async {
+        for _ in 0..12 {
+            rig.redis.cut_all();
+            seconds(0.2).await;
+        }
+    })
+    .await;
+    rig.recovers().await;
+    rig.print(&row, false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_of_redis_are_truncated() {
+    let row = Row {
+        test: "replies_of_redis_are_truncated",
+        fault: [
+            "one in five of Redis' replies ends in its middle",
+            "Redis 的回复有五分之一在中途断开",
+        ],
+        sees: [
+            "a request that meets one gets 503, unless its token is in memory; half a reply is never taken for a whole one",
+            "遇到的请求得到 503，令牌在内存中的用户不受影响；半个回复绝不会被当成完整的",
+        ],
+        answers: SERVED_OR_TOLD,
+    };
+    let torn = Weather {
+        truncate: 200,
+        ..Weather::CALM
+    };
+    lasting(
+        &row,
+        Layout::Hashes,
+        2.5,
+        |rig| rig.redis.weather(torn),
+        |rig| rig.redis.weather(Weather::CALM),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_flushed() {
+    let row = Row {
+        test: "redis_is_flushed",
+        fault: ["FLUSHALL", "FLUSHALL"],
+        sees: [
+            "users are sent to log in once; until then those in memory are served on for a moment",
+            "用户需要重新登录一次；在此之前，内存中的用户还能继续访问片刻",
+        ],
+        answers: &[(200, ""), (401, "login_required")],
+    };
+    let rig = Rig::start(&row, Layout::Keys, 1).await;
+    rig.during(async {
+        seconds(0.5).await;
+        let () = ::redis::cmd("FLUSHALL")
+            .query(&mut rig.scene.connection())
+            .unwrap();
+        seconds(2.0).await;
+    })
+    .await;
+    // They do as they are told.
+    for user in &rig.users {
+        rig.scene.sign_in(user, Age::Fresh).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    rig.recovers().await;
+    rig.print(&row, false);
+}

@@ -1,0 +1,259 @@
+//! Demos behind proxies, a load of users whose tokens stand at different points of their lives,
+//! and the row that comes of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::What;
+
+use crate::support::demo_process::{DemoProcess, USER_HEADER};
+use crate::support::eventually;
+use crate::support::http_client::{Answer, Asked, HttpClient, fingerprint};
+use crate::support::proxy::Proxy;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::{Age, Layout, REFRESH, Scene};
+
+/// A request's wait of 5 s, and what a loaded machine may add to it.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Recovery takes 5 s where Redis was away, and the longest pause of 30 s where WeChat failed.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// A row of the table, in both languages.
+pub struct Row {
+    /// The name of the test.
+    pub test: &'static str,
+    pub fault: [&'static str; 2],
+    pub sees: [&'static str; 2],
+    /// The answers that may come: status, and code of a rejection.
+    pub answers: &'static [(u16, &'static str)],
+}
+
+#[derive(Default)]
+pub struct Tally {
+    requests: u64,
+    answers: BTreeMap<(u16, String), u64>,
+    wrong: Vec<String>,
+    longest: Duration,
+    seen: HashSet<(String, String)>,
+    /// Calls to WeChat until the end of the load.
+    calls: Option<u64>,
+    /// Connections that broke with a process that was killed.
+    broken: u64,
+}
+
+pub struct Rig {
+    pub scene: Scene,
+    pub redis: Proxy,
+    pub wechat: Proxy,
+    pub demos: Vec<DemoProcess>,
+    pub users: Vec<String>,
+    pub tally: Mutex<Tally>,
+    /// The path whose calls are told in the row.
+    pub counted: &'static str,
+    answers: &'static [(u16, &'static str)],
+}
+
+impl Rig {
+    /// So many demos, and four users with a fresh token, a stale one and an expired one each. The
+    /// fresh ones have been here before.
+    pub async fn start(row: &Row, layout: Layout, demos: usize) -> Self {
+        let options = ["--appendonly", "yes", "--appendfsync", "always"];
+        let mut scene = Scene::on(RedisServer::with_options(&options), layout).await;
+        let redis = Proxy::start(&format!("127.0.0.1:{}", scene.redis.port()), 1).await;
+        let wechat = Proxy::start(scene.wechat.url().trim_start_matches("http://"), 2).await;
+        scene.variables = vec![
+            (
+                "REDIS_URL".to_owned(),
+                format!("redis://{}/", redis.address()),
+            ),
+            (
+                "WECHAT_API_URL".to_owned(),
+                format!("http://{}", wechat.address()),
+            ),
+            ("CACHE_TTL_SECS".to_owned(), "1".to_owned()),
+        ];
+        let mut users = Vec::new();
+        for (name, age) in [
+            ("Expired", Age::Expired),
+            ("Stale", Age::Stale),
+            ("Fresh", Age::Fresh),
+        ] {
+            for number in 0..4 {
+                let user = format!("o{name}{number}");
+                // Those who come later must not be expired with them.
+                scene.sign_in(&user, age).await;
+                users.push(user);
+            }
+        }
+        let mut rig = Self {
+            scene,
+            redis,
+            wechat,
+            demos: Vec::new(),
+            users,
+            tally: Mutex::default(),
+            counted: REFRESH,
+            answers: row.answers,
+        };
+        for _ in 0..demos {
+            rig.demos.push(rig.scene.demo().await);
+        }
+        for demo in &rig.demos {
+            for user in &rig.users[8..] {
+                assert_eq!(demo.me(user).await.status, 200);
+            }
+        }
+        rig
+    }
+
+    /// Load from eight callers on all demos while something happens. Answers what came of it.
+    pub async fn during<T>(&self, happens: impl Future<Output = T>) -> T {
+        let sites: Vec<HttpClient> = self.demos.iter().map(|demo| demo.http().clone()).collect();
+        let callers = (0..8usize).map(|caller| {
+            let sites = &sites;
+            async move {
+                for turn in caller.. {
+                    // Half of them come as those who may have to wait, so that the others are heard.
+                    let user = match caller {
+                        waiting @ 0..4 => &self.users[waiting],
+                        _ => &self.users[4 + turn % (self.users.len() - 4)],
+                    };
+                    self.ask(&sites[turn % sites.len()], user).await;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        });
+        let outcome = tokio::select! {
+            outcome = happens => outcome,
+            () = side_by_side(callers) => unreachable!("callers go on"),
+        };
+        self.tally.lock().unwrap().calls = Some(self.calls());
+        outcome
+    }
+
+    fn calls(&self) -> u64 {
+        self.scene.wechat.calls_to(self.counted)
+    }
+
+    async fn ask(&self, site: &HttpClient, user: &str) {
+        let answer = site
+            .try_ask(Asked::get("/api/me").header(USER_HEADER, user))
+            .await;
+        match answer {
+            Ok(answer) => self.judge(user, &answer),
+            Err(_) => self.tally.lock().unwrap().broken += 1,
+        }
+    }
+
+    /// Takes an answer into the row.
+    pub fn judge(&self, user: &str, answer: &Answer) {
+        let json = serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default();
+        let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
+        let mut tally = self.tally.lock().unwrap();
+        tally.requests += 1;
+        tally.longest = tally.longest.max(answer.took);
+        let told = (answer.status, field("error"));
+        let known = |(status, code): &(u16, &str)| *status == told.0 && *code == told.1;
+        let retries = answer.status != 503 || !answer.header("retry-after").is_empty();
+        let named = json.get("user_id").is_none_or(|id| id == user);
+        if !self.answers.iter().any(known) || !retries || !named || answer.took > LONGEST_WAIT {
+            tally.wrong.push(format!("{user}: {answer:?}"));
+        }
+        if answer.status == 200 && json.get("token_fingerprint").is_some() {
+            tally
+                .seen
+                .insert((user.to_owned(), field("token_fingerprint")));
+        }
+        *tally.answers.entry(told).or_default() += 1;
+    }
+
+    /// All users are served by all demos again, with what WeChat takes for theirs.
+    pub async fn recovers(&self) {
+        for user in &self.users {
+            for demo in &self.demos {
+                eventually("all are served again", RECOVERY, async || {
+                    demo.me(user).await.status == 200
+                })
+                .await;
+            }
+            self.scene.books_balance(user);
+        }
+    }
+
+    /// Asserts that nothing was wrong, and prints the row.
+    pub fn print(&self, row: &Row, broken_allowed: bool) {
+        let mut tally = self.tally.lock().unwrap();
+        let calls = tally.calls.unwrap_or_else(|| self.calls());
+        let issued = self.scene.wechat.issued();
+        let pairs = issued
+            .iter()
+            .filter(|pair| matches!(pair.what, What::SignIn | What::Refresh));
+        let owned: HashSet<_> = pairs
+            .map(|pair| (pair.openid.clone(), fingerprint(&pair.secrets[0])))
+            .collect();
+        let foreign: Vec<_> = tally.seen.difference(&owned).cloned().collect();
+        tally.wrong.extend(
+            foreign
+                .iter()
+                .map(|seen| format!("a foreign token: {seen:?}")),
+        );
+        if !broken_allowed && tally.broken > 0 {
+            let broken = format!("{} requests without an answer", tally.broken);
+            tally.wrong.push(broken);
+        }
+        assert!(tally.wrong.is_empty(), "{}: {:#?}", row.test, tally.wrong);
+        assert!(tally.requests > 0);
+        let answers: Vec<String> = tally
+            .answers
+            .iter()
+            .map(|((status, code), count)| format!("{count} × {status} {code}").trim().to_owned())
+            .collect();
+        for (language, tag) in ["fault-row", "fault-row-zh"].into_iter().enumerate() {
+            println!(
+                "{tag} | {} | {} | {} ({}) | 0 | {} ms | {calls} | `{}` |",
+                row.fault[language],
+                row.sees[language],
+                tally.requests,
+                answers.join(", "),
+                tally.longest.as_millis(),
+                row.test,
+            );
+        }
+    }
+}
+
+/// Runs all of them side by side.
+async fn side_by_side(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        for future in &mut futures {
+            let _ = future.as_mut().poll(context);
+        }
+        std::task::Poll::<()>::Pending
+    })
+    .await;
+}
+
+pub async fn seconds(number: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(number)).await;
+}
+
+/// Load while a fault lasts that needs no more than a beginning and an end.
+pub async fn lasting(
+    row: &Row,
+    layout: Layout,
+    time: f64,
+    begin: impl FnOnce(&mut Rig),
+    end: impl FnOnce(&mut Rig),
+) {
+    let mut rig = Rig::start(row, layout, 1).await;
+    begin(&mut rig);
+    let began = Instant::now();
+    rig.during(seconds(time)).await;
+    assert!(began.elapsed() >= Duration::from_secs_f64(time));
+    end(&mut rig);
+    rig.recovers().await;
+    rig.print(row, false);
+}
