@@ -103,6 +103,7 @@
 //! |---|---|---|
 //! | `axum` | yes | extractors for [`WechatUser`] and `Option<WechatUser>`; [`Error`] as a response |
 //! | `redis` | yes | [`RedisStore`], with TLS |
+//! | `cli` | no | the program `tower-wechat`: an operator's look at the tokens in Redis |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade ([`guide::observability`]) |
 //! | `sealing` | no | `SealingKeys`: values in Redis that only a holder of the key can read |
 //! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, faults and a clock |
@@ -169,6 +170,9 @@ pub use layer::{
 };
 pub use login::{Login, Scope, SnapshotPolicy};
 pub use reaction::Reaction;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use store::operate;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};

@@ -21,6 +21,8 @@ pub(crate) use self::code::{CodeClaim, CodeName};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::FollowedStore;
+#[cfg(feature = "cli")]
+pub use self::redis::operate;
 #[cfg(feature = "redis")]
 pub use self::redis::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 use crate::clock::Timestamp;

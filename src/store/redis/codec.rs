@@ -29,7 +29,7 @@ pub(super) struct New {
 }
 
 /// What a sealed value of a cell is bound to.
-fn binding<'a>(slot: &'a Slot, cell: &'a Cell) -> Binding<'a> {
+pub(super) fn binding<'a>(slot: &'a Slot, cell: &'a Cell) -> Binding<'a> {
     Binding {
         app: slot.name.app.as_str(),
         kind: slot.name.kind.as_str(),

@@ -68,10 +68,25 @@ impl RedisStoreBuilder {
     /// nothing is read: for the time in which services move from one layout to the other, one
     /// after another, and no user may notice. Default: none.
     ///
-    /// All processes first write both and read the old layout, then all write both and read the
-    /// new one; `tower-wechat migrate` (feature `cli`) copies in between what nobody has written
-    /// meanwhile, and its documentation tells the steps. On a Redis Cluster the two layouts lie in
-    /// different slots, and this cannot be had.
+    /// # Moving without losing a login
+    ///
+    /// From [`Layout::Hashes`] to [`Layout::Keys`], each step on all processes, one after another,
+    /// before the next one begins:
+    ///
+    /// 1. `.layout(Hashes).mirror(Keys)`: the hashes are read, both are written.
+    /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies what nobody has written since.
+    ///    Run it until it says that nothing was written.
+    /// 3. `.layout(Keys).mirror(Hashes)`: the keys are read, both are written.
+    /// 4. `.layout(Keys)`. The hashes may go.
+    ///
+    /// The way back is the same with the names exchanged, and from each step one may return to the
+    /// one before it. Processes of neighbouring steps may run side by side for as long as it takes:
+    /// they hold the leases of both layouts, so a token is still renewed once, and both copies are
+    /// written together, so neither grows old. Processes of step 1 and of the plain old layout
+    /// agree because both read the old one; step 3 and the plain new layout, likewise.
+    ///
+    /// A Spring Boot service beside them keeps to the hashes; it cannot come along to the keys.
+    /// On a Redis Cluster the two layouts lie in different slots, and a mirror cannot be had.
     ///
     /// ```no_run
     /// use tower_wechat::{Layout, RedisStore};

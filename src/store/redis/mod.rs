@@ -7,6 +7,8 @@ mod followed;
 mod guard;
 mod marks;
 mod names;
+#[cfg(feature = "cli")]
+pub mod operate;
 mod scripts;
 mod seal;
 mod single;

@@ -228,7 +228,7 @@ impl RedisNames {
     }
 
     /// The lease of a place. It is needed where something is written, not for each read.
-    fn lease(&self, name: &Name, place: &Place) -> String {
+    pub(super) fn lease(&self, name: &Name, place: &Place) -> String {
         let (prefix, app) = (&self.prefix, &name.app);
         let key = place.cells.first().map_or("", |cell| cell.key.as_str());
         match place.form {

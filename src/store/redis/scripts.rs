@@ -127,10 +127,15 @@ local function check(start, step)
 end
 ";
 
-/// Defines `write(key, field, new, ttl)`: `new` is `-` to delete, or `=` and the bytes; `ttl` is in
-/// milliseconds, `0` for ever.
+/// Defines `write(key, field, new, ttl)`: `new` is `-` to delete, `*` to leave, or `=` and the bytes;
+/// `ttl` is in milliseconds, `0` for ever, `keep` for what is left of the old one's.
 const WRITE: &str = r"
 local function write(key, field, new, ttl)
+  if new == '*' then return end
+  if ttl == 'keep' then
+    local left = redis.call('PTTL', key)
+    ttl = left > 0 and tostring(left) or '0'
+  end
   if new == '-' then
     if field == '' then redis.call('DEL', key) else redis.call('HDEL', key, field) end
   elseif field ~= '' then

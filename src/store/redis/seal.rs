@@ -126,6 +126,19 @@ impl Seal {
         }
     }
 
+    /// The same, of plain values too where they are refused.
+    #[cfg(feature = "cli")]
+    pub(super) fn open_any<'a>(
+        &self,
+        value: &'a [u8],
+        at: &Binding<'_>,
+    ) -> Result<Opened<'a>, Unreadable> {
+        match Self::is_sealed(value) {
+            true => self.open(value, at),
+            false => Ok(Opened::Plain(value)),
+        }
+    }
+
     /// What is to be written for a text: itself, or sealed.
     pub(super) fn seal(
         &self,

@@ -56,6 +56,21 @@ impl RedisStore {
     /// # Ok(()) }
     /// ```
     pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<Swept, Error> {
+        self.sweep_with(app, pause, false, &mut |_| {}).await
+    }
+
+    /// The same with an ear for its progress; a dry run counts what it would remove.
+    ///
+    /// # Errors
+    /// As [`sweep`](Self::sweep).
+    #[doc(hidden)]
+    pub async fn sweep_with(
+        &self,
+        app: &AppId,
+        pause: Duration,
+        dry_run: bool,
+        progress: &mut (dyn FnMut(&Swept) + Send),
+    ) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         if self.0.layout != Layout::Hashes {
             return Ok(swept);
@@ -63,66 +78,75 @@ impl RedisStore {
         let names = &self.0.names;
         let refresh_hash = RedisNames::of(&names.user_refresh_token, app.as_str());
         let access_hash = RedisNames::of(&names.user_access_token, app.as_str());
-        self.sweep_hash(app, &refresh_hash, None, pause, &mut swept)
-            .await?;
-        self.sweep_hash(app, &access_hash, Some(&refresh_hash), pause, &mut swept)
-            .await?;
+        for (hash, beside) in [
+            (&refresh_hash, None),
+            (&access_hash, Some(refresh_hash.as_str())),
+        ] {
+            let mut cursor = 0u64;
+            loop {
+                cursor = self
+                    .sweep_step(app, hash, beside, cursor, dry_run, &mut swept)
+                    .await?;
+                progress(&swept);
+                if cursor == 0 {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
         tracing::info!(target: "tower_wechat::store", %app, seen = swept.seen, removed = swept.removed, "swept the hashes");
         Ok(swept)
     }
 
-    /// Goes through one hash. Access tokens (those with a `refresh_hash` beside them) are dead
-    /// when they are expired and no refresh token is there; refresh tokens by their time alone.
-    async fn sweep_hash(
+    /// A step through one hash; answers the cursor of the next. Access tokens (those with a
+    /// `refresh_hash` beside them) are dead when they are expired and no refresh token is there;
+    /// refresh tokens by their time alone.
+    async fn sweep_step(
         &self,
         app: &AppId,
         hash: &str,
         refresh_hash: Option<&str>,
-        pause: Duration,
+        cursor: u64,
+        dry_run: bool,
         swept: &mut Swept,
-    ) -> Result<(), Error> {
-        let mut cursor = 0u64;
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(hash).arg(cursor).arg("COUNT").arg(STEP);
-            let (next, fields): (u64, Vec<Field>) = self.command(&scan).await?;
-            swept.seen += fields.len() as u64;
-            let mut dead: Vec<_> = fields
-                .into_iter()
-                .filter(|(id, value)| {
-                    let user = std::str::from_utf8(id).unwrap_or_default();
-                    let binding = Binding {
-                        app: app.as_str(),
-                        kind: Kind::User.as_str(),
-                        user,
-                        key: hash,
-                    };
-                    self.is_dead(value, &binding, refresh_hash)
-                })
-                .collect();
-            if let Some(refresh_hash) = refresh_hash
-                && !dead.is_empty()
-            {
-                let ids: Vec<&[u8]> = dead.iter().map(|(id, _)| id.as_slice()).collect();
-                let mut read = redis::cmd("HMGET");
-                read.arg(refresh_hash).arg(ids);
-                let refreshes: Vec<Option<Vec<u8>>> = self.command(&read).await?;
-                let mut alone = refreshes.iter().map(Option::is_none);
-                dead.retain(|_| alone.next().unwrap_or(false));
-            }
-            if !dead.is_empty() {
-                let mut call = scripts::SWEEP.key(hash);
-                for (id, value) in &dead {
-                    call.arg(id).arg(value);
-                }
-                swept.removed += self.script::<u64>(&call).await?;
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(());
-            }
-            tokio::time::sleep(pause).await;
+    ) -> Result<u64, Error> {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(hash).arg(cursor).arg("COUNT").arg(STEP);
+        let (next, fields): (u64, Vec<Field>) = self.command(&scan).await?;
+        swept.seen += fields.len() as u64;
+        let mut dead: Vec<_> = fields
+            .into_iter()
+            .filter(|(id, value)| {
+                let user = std::str::from_utf8(id).unwrap_or_default();
+                let binding = Binding {
+                    app: app.as_str(),
+                    kind: Kind::User.as_str(),
+                    user,
+                    key: hash,
+                };
+                self.is_dead(value, &binding, refresh_hash)
+            })
+            .collect();
+        if let Some(refresh_hash) = refresh_hash
+            && !dead.is_empty()
+        {
+            let ids: Vec<&[u8]> = dead.iter().map(|(id, _)| id.as_slice()).collect();
+            let mut read = redis::cmd("HMGET");
+            read.arg(refresh_hash).arg(ids);
+            let refreshes: Vec<Option<Vec<u8>>> = self.command(&read).await?;
+            let mut alone = refreshes.iter().map(Option::is_none);
+            dead.retain(|_| alone.next().unwrap_or(false));
         }
+        if dry_run {
+            swept.removed += dead.len() as u64;
+        } else if !dead.is_empty() {
+            let mut call = scripts::SWEEP.key(hash);
+            for (id, value) in &dead {
+                call.arg(id).arg(value);
+            }
+            swept.removed += self.script::<u64>(&call).await?;
+        }
+        Ok(next)
     }
 
     fn is_dead(&self, value: &[u8], at: &Binding<'_>, refresh_hash: Option<&str>) -> bool {

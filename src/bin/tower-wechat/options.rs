@@ -1,0 +1,145 @@
+//! The command line.
+
+use std::fmt;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tower_wechat::operate::State;
+
+/// Looks at the WeChat tokens in Redis and works on them while services run. Tokens themselves are
+/// never printed; a fingerprint is the start of a token's SHA-256.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "\
+SEALING_KEY and SEALING_MODE are read from the environment alone, where `ps` does not show them.
+Exit codes: 0 done, 1 failed or something is left, 2 the command line is wrong."
+)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Where Redis is: redis://[user:password@]host:port/db, or rediss:// with TLS
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, global = true)]
+    pub(crate) redis_url: Option<String>,
+    /// The layout that the services read: hashes or keys
+    #[arg(long, env = "REDIS_LAYOUT", global = true)]
+    pub(crate) layout: Option<String>,
+    /// The AppID of the account
+    #[arg(long, env = "WECHAT_APPID", global = true)]
+    pub(crate) app_id: Option<String>,
+    /// The names in Redis that differ from the usual ones, as the JSON block of the services
+    #[arg(long, env = "REDIS_NAMES", global = true)]
+    pub(crate) names: Option<String>,
+    /// The margin with which the services store times
+    #[arg(long, env = "RENEW_MARGIN_SECS", default_value_t = 900, global = true)]
+    pub(crate) margin_secs: u64,
+    /// The rest after each step of some two hundred users
+    #[arg(long, default_value_t = 5, global = true)]
+    pub(crate) pause_ms: u64,
+    /// One JSON object a line on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows where users' tokens stand
+    Show {
+        /// User ids
+        #[arg(required = true)]
+        users: Vec<String>,
+    },
+    /// Lists users, all of them or those in a state
+    List {
+        /// Only users in this state; may be given several times
+        #[arg(long)]
+        state: Vec<ListedState>,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<u64>,
+    },
+    /// Removes the dead from the hash layout; the key layout expires them by itself
+    Sweep {
+        #[command(flatten)]
+        dry: Dry,
+    },
+    /// Copies what is stored into the other layout, unless something newer lies there
+    Migrate {
+        /// The layout to copy into
+        #[arg(long)]
+        to: To,
+        #[command(flatten)]
+        dry: Dry,
+    },
+    /// Seals everything with the first of SEALING_KEY's keys (with SEALING_MODE=open: unseals it)
+    Reseal {
+        /// Keep the marks of the old keys, where another account still seals with them
+        #[arg(long)]
+        keep_marks: bool,
+        #[command(flatten)]
+        dry: Dry,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dry {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum To {
+    Hashes,
+    Keys,
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hashes => "hashes",
+            Self::Keys => "keys",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ListedState {
+    /// Usable, not due for renewal
+    Fresh,
+    /// Usable, due for renewal
+    Stale,
+    /// Renewed when the user comes
+    Expired,
+    /// The user has to log in
+    Dead,
+    /// Garbage
+    Unreadable,
+    /// Sealed with a key that SEALING_KEY does not have
+    OtherKey,
+}
+
+impl ListedState {
+    pub(crate) fn is(self, state: State) -> bool {
+        let named = match self {
+            Self::Fresh => State::Fresh,
+            Self::Stale => State::Stale,
+            Self::Expired => State::Expired,
+            Self::Dead => State::Dead,
+            Self::Unreadable => State::Unreadable,
+            Self::OtherKey => State::OtherKey,
+        };
+        named == state
+    }
+}
+
+impl Command {
+    pub(crate) fn is_dry(&self) -> bool {
+        match self {
+            Self::Show { .. } | Self::List { .. } => false,
+            Self::Sweep { dry } | Self::Migrate { dry, .. } | Self::Reseal { dry, .. } => {
+                dry.dry_run
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What an operator does with the store: looks at users, sweeps, moves them to the other layout,
+//! seals them anew. The program `tower-wechat` is made of it; no application needs it.
+//!
+//! All of it goes through the users in small steps while services run. What is written is compared
+//! first, and a user whose token is being renewed at the moment is left to the end.
+
+mod migrate;
+mod reseal;
+mod survey;
+mod walk;
+
+use std::time::Duration;
+
+use redis::Pipeline;
+
+pub use self::survey::{State, UserReport};
+use super::codec::{Value, decode};
+use super::names::{Cell, Place};
+use super::seal::Seal;
+use super::{Answer, RedisStore, anything, flagged, scripts};
+use crate::credential::{AppId, Record};
+use crate::error::Error;
+use crate::store::{Kind, LeaseOwner, Name, Slot};
+
+/// How often a user is read again who changes under our hands.
+const TRIES: usize = 5;
+
+/// How long users whose tokens are being renewed are waited for at the end: longer than a lease.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// The rest between two looks at them.
+const REST: Duration = Duration::from_millis(250);
+
+/// How the work is done.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Whose users.
+    pub app: AppId,
+    /// The margin with which the services store times (`RENEW_MARGIN_SECS`).
+    pub margin: Duration,
+    /// The rest after each step of a few hundred users.
+    pub pause: Duration,
+    /// Look only.
+    pub dry_run: bool,
+}
+
+/// What has been done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// Records that were looked at.
+    pub seen: u64,
+    /// Those that were written (that would be, on a dry run).
+    pub written: u64,
+    /// Those that were as they should be already.
+    pub same: u64,
+    /// Those of which the other place holds something newer.
+    pub newer: u64,
+    /// Those that cannot be read: garbage, or sealed with a key that is not in the ring.
+    pub unreadable: u64,
+    /// Those that were in use all the time; another run will find them.
+    pub left: u64,
+}
+
+/// Hears how far the work has come.
+pub type Progress<'a> = &'a mut (dyn FnMut(&Tally) + Send);
+
+/// What came of one record.
+enum Outcome {
+    Written,
+    Same,
+    Newer,
+    Unreadable,
+    /// Its token is being renewed, or it keeps changing.
+    Busy,
+}
+
+impl Tally {
+    /// Counts an outcome. Answers whether the record has to be looked at again.
+    fn count(&mut self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Written => self.written += 1,
+            Outcome::Same => self.same += 1,
+            Outcome::Newer => self.newer += 1,
+            Outcome::Unreadable => self.unreadable += 1,
+            Outcome::Busy => return true,
+        }
+        false
+    }
+}
+
+/// What is to become of a cell.
+struct Change<'a> {
+    cell: &'a Cell,
+    /// What it must still hold.
+    expected: &'a Value,
+    new: New<'a>,
+}
+
+enum New<'a> {
+    /// As it is.
+    Left,
+    Text(Option<&'a str>, Duration),
+    /// A new text that dies when the old one would have.
+    TextWithOldLife(&'a str),
+}
+
+impl Work {
+    fn slot(&self, kind: Kind, id: &str) -> Slot {
+        let name = Name {
+            app: self.app.clone(),
+            kind,
+            id: id.into(),
+        };
+        Slot {
+            name,
+            margin: self.margin,
+        }
+    }
+}
+
+impl RedisStore {
+    /// Reads the cells of many places in one exchange.
+    async fn read_many(&self, places: &[&Place]) -> Result<Vec<Vec<Value>>, Error> {
+        let mut reads = Pipeline::new();
+        for cell in places.iter().flat_map(|place| &place.cells) {
+            match &cell.field {
+                Some(field) => reads.hget(&cell.key, &**field),
+                None => reads.get(&cell.key),
+            };
+        }
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values: Vec<Value> = self.pipeline(&reads).await?;
+        let mut values = values.into_iter();
+        let of = |place: &&Place| values.by_ref().take(place.cells.len()).collect();
+        Ok(places.iter().map(of).collect())
+    }
+
+    /// Writes where everything still holds what is expected and nobody renews.
+    async fn rewrite(
+        &self,
+        leases: &[String],
+        owner: &LeaseOwner,
+        changes: &[Change<'_>],
+    ) -> Result<Rewritten, Error> {
+        let mut call = scripts::COMMIT.call();
+        for lease in leases {
+            call.key(lease);
+        }
+        call.arg(owner.as_str()).arg(leases.len());
+        for Change {
+            cell,
+            expected,
+            new,
+        } in changes
+        {
+            let (new, life) = match new {
+                New::Left => (anything(), "0".to_owned()),
+                New::Text(text, life) => (flagged(text), life.as_millis().to_string()),
+                New::TextWithOldLife(text) => (flagged(&Some(text)), "keep".to_owned()),
+            };
+            call.key(&cell.key)
+                .arg(cell.field.as_deref().unwrap_or(""))
+                .arg(flagged(expected).as_slice())
+                .arg(new.as_slice())
+                .arg(life);
+        }
+        Ok(match self.script(&call).await? {
+            Answer(1, _) => Rewritten::Done,
+            Answer(0, _) => Rewritten::InUse,
+            Answer(..) => Rewritten::Changed,
+        })
+    }
+}
+
+enum Rewritten {
+    Done,
+    /// Somebody holds the lease.
+    InUse,
+    Changed,
+}
+
+/// The record of a place, if every value there can be read.
+fn whole(place: &Place, slot: &Slot, values: &[Value], seal: &Seal) -> Option<Record> {
+    let record = decode(place, slot, values.to_vec(), seal).record;
+    let there = |at: usize| values.get(at).is_some_and(Option::is_some);
+    let read = match place.cells.len() {
+        2 => there(0) == record.token.is_some() && there(1) == record.refresh.is_some(),
+        _ => there(0) != record.is_empty(),
+    };
+    read.then_some(record)
+}

@@ -1,0 +1,163 @@
+//! Going through all users of an account without holding them.
+
+use super::super::names::RedisNames;
+use super::super::{Layout, RedisStore};
+use crate::credential::AppId;
+use crate::error::Error;
+use crate::store::Kind;
+
+/// How many users one step brings, about: a few hundred microseconds of Redis's time.
+const STEP: usize = 200;
+
+/// A user id and what a hash holds for it.
+type Field = (Vec<u8>, Vec<u8>);
+
+/// A walk. A user may come twice when Redis moves its tables meanwhile, and none is left out who is
+/// there from the beginning to the end.
+pub(super) struct Walk<'a> {
+    store: &'a RedisStore,
+    cursor: u64,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Users by their refresh tokens, with the other hash to look into then.
+    Refreshes {
+        refresh: String,
+        access: String,
+    },
+    /// Users who have an access token only.
+    Accesses {
+        refresh: String,
+        access: String,
+    },
+    /// Users by their keys, which begin like this.
+    Keys {
+        begin: String,
+    },
+    Done,
+}
+
+impl<'a> Walk<'a> {
+    /// Through the users of a kind in a layout.
+    pub(super) fn new(store: &'a RedisStore, app: &AppId, kind: Kind, layout: Layout) -> Self {
+        let names = &store.0.names;
+        let stage = match (kind, layout) {
+            (Kind::User, Layout::Hashes) => Stage::Refreshes {
+                refresh: RedisNames::of(&names.user_refresh_token, app.as_str()),
+                access: RedisNames::of(&names.user_access_token, app.as_str()),
+            },
+            (Kind::SnapshotUser, _) => Stage::Keys {
+                begin: format!("{}{app}:snapshot:", names.prefix),
+            },
+            _ => Stage::Keys {
+                begin: format!("{}{app}:user:", names.prefix),
+            },
+        };
+        Self {
+            store,
+            cursor: 0,
+            stage,
+        }
+    }
+
+    /// The next users; an empty list is not the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<String>>, Error> {
+        let ids = match &self.stage {
+            Stage::Done => return Ok(None),
+            Stage::Refreshes { refresh, .. } => self.scan_hash(&refresh.clone()).await?,
+            Stage::Accesses { refresh, access } => {
+                let (refresh, access) = (refresh.clone(), access.clone());
+                let ids = self.scan_hash(&access).await?;
+                self.without_a_field(&refresh, ids).await?
+            }
+            Stage::Keys { begin } => self.scan_keys(&begin.clone()).await?,
+        };
+        if self.cursor == 0 {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+                Stage::Refreshes { refresh, access } => Stage::Accesses { refresh, access },
+                _ => Stage::Done,
+            };
+        }
+        Ok(Some(ids))
+    }
+
+    async fn scan_hash(&mut self, hash: &str) -> Result<Vec<String>, Error> {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(hash).arg(self.cursor).arg("COUNT").arg(STEP);
+        let (next, fields): (u64, Vec<Field>) = self.store.command(&scan).await?;
+        self.cursor = next;
+        // A field that is not UTF-8 names no user of ours.
+        let ids = fields.into_iter().map(|(id, _)| String::from_utf8(id).ok());
+        Ok(ids.flatten().collect())
+    }
+
+    /// Those of whom this hash has no field.
+    async fn without_a_field(&self, hash: &str, ids: Vec<String>) -> Result<Vec<String>, Error> {
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let mut ask = redis::pipe();
+        for id in &ids {
+            ask.hexists(hash, id);
+        }
+        let there: Vec<bool> = self.store.pipeline(&ask).await?;
+        let alone = ids.into_iter().zip(there).filter(|(_, there)| !there);
+        Ok(alone.map(|(id, _)| id).collect())
+    }
+
+    async fn scan_keys(&mut self, begin: &str) -> Result<Vec<String>, Error> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(self.cursor).arg("MATCH");
+        scan.arg(format!("{}*", literally(begin)));
+        scan.arg("COUNT").arg(STEP);
+        let (next, keys): (u64, Vec<Vec<u8>>) = self.store.command(&scan).await?;
+        self.cursor = next;
+        let keys = keys
+            .into_iter()
+            .filter_map(|key| String::from_utf8(key).ok());
+        Ok(keys.filter_map(|key| id_of(&key, begin)).collect())
+    }
+}
+
+/// A pattern that stands for this text alone.
+fn literally(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^') {
+            out.push('\\');
+        }
+        out.push(letter);
+    }
+    out
+}
+
+/// The user id at the end of a key: what the names of keys escape, taken back.
+fn id_of(key: &str, begin: &str) -> Option<String> {
+    let id = key.strip_prefix(begin)?;
+    let id = id.replace("%7B", "{").replace("%7D", "}");
+    Some(id.replace("%25", "%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Name;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_id_of_a_key_is_the_id_it_was_made_of(id in "([%{}2579BD]{0,6}|.{1,20})a") {
+            let app = AppId::new("wx1").unwrap();
+            let name = Name { app, kind: Kind::User, id: id.as_str().into() };
+            let places = RedisNames::default().places(Layout::Keys, None, &name);
+            let key = &places.read.cells[0].key;
+            prop_assert_eq!(id_of(key, "wechat:wx1:user:"), Some(id));
+        }
+    }
+
+    #[test]
+    fn a_prefix_with_the_signs_of_patterns_stands_for_itself() {
+        assert_eq!(literally("a*[b]?\\:"), "a\\*\\[b\\]\\?\\\\:");
+    }
+}

@@ -1,0 +1,11 @@
+//! The program `tower-wechat`, as a process, on a real Redis with real services beside it.
+
+#![allow(unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod migrate;
+mod program;
+mod reseal;
+mod users;

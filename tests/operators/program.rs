@@ -1,0 +1,113 @@
+//! Runs the program.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::scene::Scene;
+
+/// What a run left behind.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The lines of `--json`.
+    pub fn lines(&self) -> Vec<Value> {
+        let lines = self.stdout.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    }
+
+    /// The one object that work ends with.
+    #[track_caller]
+    pub fn result(&self) -> Value {
+        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        let mut lines = self.lines();
+        assert_eq!(lines.len(), 1, "{}", self.stdout);
+        lines.remove(0)
+    }
+}
+
+/// The program with these variables, and none of the caller's.
+pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tower-wechat"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    Ran {
+        code: output.status.code().expect("an exit code"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The program on the Redis of a scene, set up like its services.
+pub async fn on(scene: &Scene, arguments: &[&str], more: &[(&str, &str)]) -> Ran {
+    let url = scene.redis.url();
+    let mut variables = vec![
+        ("REDIS_URL", url.as_str()),
+        ("REDIS_LAYOUT", scene.layout.name()),
+        ("WECHAT_APPID", scene.wechat.app_id()),
+    ];
+    variables.extend(more);
+    run(arguments, &variables).await
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_is_2_and_a_wrong_setting_one_sentence() {
+    for arguments in [
+        &["show"][..],
+        &["migrate"],
+        &["migrate", "--to", "disk"],
+        &["eat"],
+        &[],
+    ] {
+        let ran = run(arguments, &[]).await;
+        assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+    assert_eq!(run(&["--help"], &[]).await.code, 0);
+    let url = "redis://:s3cret@127.0.0.1:1/";
+    let (redis, app) = (("REDIS_URL", url), ("WECHAT_APPID", "wx1"));
+    for (arguments, variables, says) in [
+        (&["list"][..], vec![app], "Set REDIS_URL"),
+        (&["list"], vec![redis], "Set WECHAT_APPID"),
+        (
+            &["list"],
+            vec![redis, ("WECHAT_APPID", "wx 1")],
+            "WECHAT_APPID: an app id has only",
+        ),
+        (
+            &["list"],
+            vec![redis, app, ("REDIS_LAYOUT", "disk")],
+            "neither hashes nor keys",
+        ),
+        (
+            &["list"],
+            vec![redis, app, ("REDIS_NAMES", "{")],
+            "REDIS_NAMES is not",
+        ),
+        (
+            &["list"],
+            vec![redis, app, ("SEALING_KEY", "c2hvcnQ=")],
+            "needs at least 32",
+        ),
+        (&["reseal"], vec![redis, app], "Set SEALING_KEY"),
+        (&["list"], vec![redis, app], "cannot be reached"),
+    ] {
+        let ran = run(arguments, &variables).await;
+        assert_eq!(ran.code, 1, "{arguments:?} {variables:?}: {}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("tower-wechat: "), "{}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{says:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("s3cret"), "{}", ran.stderr);
+    }
+}
