@@ -13,6 +13,8 @@ mod deaths;
 mod garbage;
 #[path = "processes/identities.rs"]
 mod identities;
+#[path = "processes/news.rs"]
+mod news;
 #[path = "processes/redis_away.rs"]
 mod redis_away;
 #[path = "processes/sealing.rs"]

@@ -118,7 +118,9 @@ impl AccountTokensBuilder {
         self
     }
 
-    /// The longest that this process believes a token without asking the store. Default: 60
+    /// The longest that this process believes a token without a word of the store, which tells
+    /// what other processes write (see
+    /// [`UserTokensBuilder::cache_ttl`](crate::UserTokensBuilder::cache_ttl)). Default: 60
     /// seconds, as WeChat recommends to those who ask a central service. Under
     /// [`TokenMode::Plain`], and where another system keeps the token, it is four minutes at most,
     /// so that the five that a replaced token lives on suffice; for clients of a token center,

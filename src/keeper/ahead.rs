@@ -79,7 +79,7 @@ async fn look_ahead(keeper: Keeper, id: &'static str) {
 impl Keeper {
     fn lapses_soon(&self, id: &str) -> bool {
         let now = self.clock().now();
-        self.cached(id)
-            .is_none_or(|held| held.believed_until() < now.after(REFRESH_BEFORE))
+        let until = self.0.cache.believed_until(id, now);
+        until.is_none_or(|until| until < now.after(REFRESH_BEFORE))
     }
 }

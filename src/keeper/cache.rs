@@ -1,6 +1,7 @@
 //! What one process remembers: tokens until their renewal point, and who has none.
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use quick_cache::{DefaultHashBuilder, UnitWeighter};
 use super::Held;
 use crate::clock::Timestamp;
 use crate::credential::AccessToken;
+use crate::store::Mark;
 
 /// How long a user without a token is remembered as such, so that strangers cannot hammer the
 /// store.
@@ -27,9 +29,15 @@ const EXPECTED_PART: usize = 12;
 pub(super) struct Cache {
     entries: quick_cache::sync::Cache<Key, Held, UnitWeighter, Spread>,
     absent: quick_cache::sync::Cache<Box<str>, Timestamp>,
-    fences: Box<[Mutex<u64>]>,
+    fences: Box<[Mutex<Generation>]>,
     /// Keyed with a secret of its own, since whoever asks may choose ids.
     hasher: DefaultHashBuilder,
+    /// How long an entry is believed after it was read, and after the store's last proof that no
+    /// news was missed.
+    ttl: Duration,
+    proved_at: AtomicI64,
+    /// An era ends where news may have been missed: its entries are read again.
+    era: AtomicU16,
 }
 
 /// What an entry is found by: forty bits of its id's hash. The id itself lies in the entry, and is
@@ -78,14 +86,30 @@ impl Hasher for SpreadHasher {
     }
 }
 
+/// What has happened to the credentials that share a fence.
+#[derive(Default)]
+struct Generation {
+    /// How much was forgotten and settled here.
+    number: u64,
+    /// How much news came.
+    told: u64,
+    /// What the last news said, and of which credential (its key).
+    last: Option<(Key, Option<Mark>)>,
+}
+
 /// Proof that nothing else came between an exchange with the store and what is then remembered.
 pub(super) struct Fence {
     at: usize,
     generation: u64,
+    told: u64,
+    era: u16,
 }
 
+/// No proof yet.
+const NEVER: i64 = i64::MIN;
+
 impl Cache {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
         let capacity = capacity.max(1);
         // The library remembers who has left it, so that they are kept longer when they come back:
         // half as many as it expects entries. That memory counts against the users, so it is told
@@ -101,7 +125,10 @@ impl Cache {
         Self {
             entries,
             absent: quick_cache::sync::Cache::new(ABSENT_CAPACITY),
-            fences: (0..FENCES).map(|_| Mutex::new(0)).collect(),
+            ttl,
+            proved_at: AtomicI64::new(NEVER),
+            era: AtomicU16::new(0),
+            fences: (0..FENCES).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -125,7 +152,101 @@ impl Cache {
     #[inline]
     pub(super) fn fresh(&self, id: &str, now: Timestamp) -> Option<Held> {
         let held = self.entries.get(&self.key(id))?;
-        (held.is_believed(now) && held.is_of(id)).then_some(held)
+        (self.believes(&held, now) && held.is_of(id)).then_some(held)
+    }
+
+    #[inline]
+    fn believes(&self, held: &Held, now: Timestamp) -> bool {
+        held.is_believed(now)
+            && held.era() == self.era()
+            && (now < held.since().after(self.ttl) || self.is_proved(now))
+    }
+
+    /// Whether the store has proved lately that all news has been heard.
+    fn is_proved(&self, now: Timestamp) -> bool {
+        let at = Timestamp::from_millis(self.proved_at.load(Ordering::Acquire));
+        // The lower bound is for wall clocks that are set back.
+        at <= now && now < at.after(self.ttl)
+    }
+
+    /// Until when an entry will be believed if nothing more is heard; never, where it is not.
+    pub(super) fn believed_until(&self, id: &str, now: Timestamp) -> Option<Timestamp> {
+        let held = self.fresh(id, now)?;
+        let proved = Timestamp::from_millis(self.proved_at.load(Ordering::Acquire));
+        Some(
+            held.since()
+                .max(proved)
+                .after(self.ttl)
+                .min(held.believed_until()),
+        )
+    }
+
+    /// What is read from now on belongs to this era.
+    #[inline]
+    pub(super) fn era(&self) -> u16 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// Something else was written: what is held of it is no longer believed, unless it is just
+    /// that, and what is being read is not remembered, unless it turns out to be just that. A
+    /// deleted credential is dropped; one that was replaced still serves while the store is away
+    /// (R4).
+    pub(super) fn told(&self, id: &str, mark: Option<Mark>) {
+        let mut generation = self.generation(self.fence_of(id));
+        generation.told += 1;
+        generation.last = Some((self.key(id), mark));
+        if mark.is_some() {
+            self.absent.remove(id);
+        }
+        let held = self.entries.peek(&self.key(id));
+        match (held.filter(|held| held.is_of(id)), mark) {
+            (Some(held), Some(mark)) if held.mark() != mark => self.insert(held.outdated()),
+            (Some(_), None) => self.remove(id),
+            _ => {}
+        }
+    }
+
+    /// Nothing that was written before `at` has been missed in this era.
+    pub(super) fn prove(&self, at: Timestamp) {
+        self.proved_at.store(at.as_millis(), Ordering::Release);
+    }
+
+    /// News was missed: entries are believed for their bounded time and no longer.
+    pub(super) fn unprove(&self) {
+        self.proved_at.store(NEVER, Ordering::Release);
+    }
+
+    /// Begins an era. What was read before, or is being read, is read again; until then it serves
+    /// only while the store is away.
+    pub(super) fn outdate_all(&self) {
+        self.unprove();
+        self.era.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether nothing came since `fence` was taken, or news that ended with exactly this: the
+    /// order of news is that of the writes, so whatever came before has been overtaken.
+    fn is_alone(
+        &self,
+        id: &str,
+        mark: impl FnOnce() -> Option<Mark>,
+        fence: &Fence,
+        generation: &Generation,
+    ) -> bool {
+        let nothing_told = generation.told == fence.told;
+        let told_this = || {
+            let last = generation.last;
+            last.is_some_and(|(of, told)| of == self.key(id) && told == mark())
+        };
+        generation.number == fence.generation && (nothing_told || told_this())
+    }
+
+    /// Under the lock of the fence. What was read in an era that has ended is kept for a store
+    /// that is away, and not believed.
+    fn keep(&self, held: Held, fence: &Fence) {
+        self.insert(match fence.era == self.era() {
+            true => held,
+            false => held.outdated(),
+        });
     }
 
     /// An entry that has outlived its time in the cache but not its own: better than nothing while
@@ -145,30 +266,39 @@ impl Cache {
     /// Taken before the store is read; what is read is then inserted under it.
     pub(super) fn fence(&self, id: &str) -> Fence {
         let at = self.fence_of(id);
+        self.fence_at(at, &self.generation(at))
+    }
+
+    fn fence_at(&self, at: usize, generation: &Generation) -> Fence {
         Fence {
             at,
-            generation: *self.generation(at),
+            generation: generation.number,
+            told: generation.told,
+            era: self.era(),
         }
     }
 
     /// Whether nothing has come since the fence was taken.
     pub(super) fn is_undisturbed(&self, fence: &Fence) -> bool {
-        *self.generation(fence.at) == fence.generation
+        let generation = self.generation(fence.at);
+        generation.number == fence.generation
+            && generation.told == fence.told
+            && self.era() == fence.era
     }
 
     /// R2: remembers what was read from the store, unless something newer came meanwhile. An entry
     /// never gives way to an older one.
     pub(super) fn remember(&self, held: Held, fence: &Fence) {
         let generation = self.generation(fence.at);
-        if *generation == fence.generation {
-            self.insert(held);
+        if self.is_alone(held.id(), || Some(held.mark()), fence, &generation) {
+            self.keep(held, fence);
         }
     }
 
     /// Remembers that the store has nothing, unless something came meanwhile.
     pub(super) fn remember_absent(&self, id: &str, now: Timestamp, fence: &Fence) {
         let generation = self.generation(fence.at);
-        if *generation == fence.generation {
+        if self.is_alone(id, || None, fence, &generation) {
             self.remove(id);
             self.absent.insert(id.into(), now.after(ABSENT_FOR));
         }
@@ -179,13 +309,10 @@ impl Cache {
     pub(super) fn forget(&self, id: &str) -> Fence {
         let at = self.fence_of(id);
         let mut generation = self.generation(at);
-        *generation += 1;
+        generation.number += 1;
         self.absent.remove(id);
         self.remove(id);
-        Fence {
-            at,
-            generation: *generation,
-        }
+        self.fence_at(at, &generation)
     }
 
     /// R2: remembers what has just been written to the store (`None`: that it was deleted), and
@@ -196,11 +323,11 @@ impl Cache {
     /// and the next request asks the store which of them was the last.
     pub(super) fn settle(&self, id: &str, held: Option<&Held>, now: Timestamp, fence: &Fence) {
         let mut generation = self.generation(fence.at);
-        let alone = *generation == fence.generation;
-        *generation += 1;
+        let alone = self.is_alone(id, || held.map(Held::mark), fence, &generation);
+        generation.number += 1;
         self.absent.remove(id);
         match held {
-            Some(held) if alone => self.insert(held.clone()),
+            Some(held) if alone => self.keep(held.clone(), fence),
             None if alone => {
                 self.remove(id);
                 self.absent.insert(id.into(), now.after(ABSENT_FOR));
@@ -226,7 +353,7 @@ impl Cache {
         (self.key(id).number() % FENCES as u64) as usize
     }
 
-    fn generation(&self, at: usize) -> MutexGuard<'_, u64> {
+    fn generation(&self, at: usize) -> MutexGuard<'_, Generation> {
         self.fences[at]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -234,83 +361,4 @@ impl Cache {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::credential::{Details, Lifetime};
-    use crate::keeper::held::Origin;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-    fn held(id: &str) -> Held {
-        let details = Details {
-            openid: Some(id.into()),
-            scope: Some("snsapi_userinfo".into()),
-            unionid: None,
-            sessions_from: None,
-        };
-        let lifetime = Lifetime::granted(NOW, Some(7_200), Duration::from_secs(900));
-        let token = AccessToken::new(format!("{id:a>110}"));
-        let until = NOW.after(Duration::from_secs(60));
-        Held::new(id, &token, lifetime, &details, NOW..until, Origin::Stored)
-    }
-
-    /// As long as openids are.
-    fn id(at: usize) -> String {
-        format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
-    }
-
-    fn filled(users: usize, capacity: usize) -> Cache {
-        let cache = Cache::new(capacity);
-        for at in 0..users {
-            let id = id(at);
-            cache.remember(held(&id), &cache.fence(&id));
-        }
-        cache
-    }
-
-    #[test]
-    fn a_cached_user_takes_240_bytes() {
-        const USERS: usize = 100_000;
-        let mut cache = None;
-        let counted = allocation_counter::measure(|| cache = Some(filled(USERS, USERS)));
-        let cache = cache.unwrap();
-        // Shards are not all equally full when the first is.
-        assert!(cache.len() > USERS * 98 / 100, "{}", cache.len());
-        let each = counted.bytes_current as usize / cache.len();
-        assert!(each <= 240, "{each} bytes for each user");
-    }
-
-    #[test]
-    fn the_capacity_bounds_it_and_whoever_is_used_stays() {
-        let cache = filled(1_000, 1_000);
-        let often: Vec<String> = (0..100).map(id).collect();
-        for _ in 0..3 {
-            for id in &often {
-                cache.fresh(id, NOW);
-            }
-        }
-        let before = often.iter().filter(|id| cache.fresh(id, NOW).is_some());
-        let before = before.count();
-        assert!(before > 80, "{before}");
-        for at in 1_000..11_000 {
-            let id = id(at);
-            cache.remember(held(&id), &cache.fence(&id));
-        }
-        assert!(cache.len() <= 1_000, "{}", cache.len());
-        let after = often.iter().filter(|id| cache.fresh(id, NOW).is_some());
-        let after = after.count();
-        assert!(after > before * 8 / 10, "{after} of {before} have stayed");
-    }
-
-    #[test]
-    fn who_shares_a_key_with_somebody_is_not_taken_for_them() {
-        let cache = Cache::new(10);
-        // Chance does not bring two such ids together, so the entry is put there by hand.
-        cache.entries.insert(cache.key("a"), held("b"));
-        assert!(cache.fresh("a", NOW).is_none());
-        assert!(cache.leftover("a", NOW).is_none());
-        cache.evict("a", held("b").secret());
-        cache.forget("a");
-        assert_eq!(cache.len(), 1, "what is another's stays");
-    }
-}
+mod tests;

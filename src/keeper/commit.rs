@@ -39,6 +39,7 @@ impl Course<'_> {
         let (mut rest, mut told) = (FIRST_REST, false);
         loop {
             let fence = inner.cache.fence(self.id);
+            inner.flights.commits(self.id, held.mark());
             let commit = inner
                 .store
                 .commit(&self.slot, &stored.witness, record, &self.owner)

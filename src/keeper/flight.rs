@@ -15,6 +15,7 @@ use super::{Held, Inner, renewal};
 use crate::clock::Clock;
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind};
+use crate::store::Mark;
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub(super) struct Flight {
     need: Need,
     /// Tells flights of one credential apart.
     number: u64,
+    /// What it is about to write.
+    commits: Option<Mark>,
 }
 
 impl Flight {
@@ -170,6 +173,7 @@ impl Flights {
                 stage,
                 need: need.clone(),
                 number: list.started,
+                commits: None,
             };
             list.flights.insert(id.into(), flight.clone());
             (flight, inner.owner.numbered(list.left_behind), glance)
@@ -199,6 +203,25 @@ impl Flights {
     pub(super) fn leave_behind(&self, id: &str) {
         let mut list = self.lock();
         if list.flights.remove(id).is_some() {
+            list.left_behind += 1;
+        }
+    }
+
+    /// A flight is about to write this.
+    pub(super) fn commits(&self, id: &str, mark: Mark) {
+        if let Some(flight) = self.lock().flights.get_mut(id) {
+            flight.commits = Some(mark);
+        }
+    }
+
+    /// Somebody has written: who asks from now on must not join a flight that began before, unless
+    /// it was its own doing.
+    pub(super) fn told(&self, id: &str, mark: Option<Mark>) {
+        let mut list = self.lock();
+        if let Some(flight) = list.flights.get(id)
+            && (flight.commits.is_none() || flight.commits != mark)
+        {
+            list.flights.remove(id);
             list.left_behind += 1;
         }
     }

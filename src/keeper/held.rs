@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Details, Freshness, Lifetime};
+use crate::store::Mark;
 
 /// A credential that this process holds: its token, its times, and what is known of its user. A
 /// clone counts a reference and copies nothing.
@@ -13,7 +14,7 @@ use crate::credential::{AccessToken, Details, Freshness, Lifetime};
 /// The refresh token is not kept: only renewals need it, and they read it under their lease.
 #[derive(Clone)]
 pub(crate) struct Held(
-    /// Behind the token lie [`Times`], a byte of [marks](mark), the texts that are marked as
+    /// Behind the token lie [`Times`], a byte of [marks](mark), two of the era, the texts that are marked as
     /// [`texts`](Held::texts) says, and the id to the end.
     AccessToken,
 );
@@ -68,6 +69,10 @@ const POINT: usize = 6;
 const SPAN: usize = 4;
 const TIMES: usize = 2 * (POINT + SPAN);
 
+/// How many bytes the era of an entry takes. Eras are seconds apart at least, and an entry lives a
+/// few hours, so that none sees its number again.
+const ERA: usize = 2;
+
 impl Held {
     pub(super) fn new(
         id: &str,
@@ -76,6 +81,7 @@ impl Held {
         details: &Details,
         believed: Range<Timestamp>,
         origin: Origin,
+        era: u16,
     ) -> Self {
         let times = Times {
             lifetime,
@@ -123,9 +129,10 @@ impl Held {
             let marked = marks & written[at].0 != 0;
             if marked { lengths[at].as_slice() } else { b"" }
         };
-        let parts: [&[u8]; 10] = [
+        let parts: [&[u8]; 11] = [
             &times.written(),
             &[marks],
+            &era.to_le_bytes(),
             length(0),
             texts[0],
             length(1),
@@ -184,9 +191,36 @@ impl Held {
         self.lifetime().freshness(now) != Freshness::Expired
     }
 
-    /// Until when this process believes the entry without asking the store.
+    /// When it was read.
+    #[inline]
+    pub(super) fn since(&self) -> Timestamp {
+        self.times().since
+    }
+
+    /// Until when this process may believe the entry at most.
     pub(super) fn believed_until(&self) -> Timestamp {
         self.times().until
+    }
+
+    /// The era of the cache in which it was read.
+    #[inline]
+    pub(super) fn era(&self) -> u16 {
+        let era = self.0.companion().get(TIMES + 1..).unwrap_or_default();
+        era.first_chunk().map_or(0, |era| u16::from_le_bytes(*era))
+    }
+
+    /// The same, no longer to be believed without asking the store.
+    pub(super) fn outdated(&self) -> Self {
+        let mut companion = self.0.companion().to_vec();
+        if let Some(span) = companion.get_mut(POINT..POINT + SPAN) {
+            span.fill(0);
+        }
+        Self(AccessToken::beside(self.0.expose(), &[&companion]))
+    }
+
+    /// What news of exactly this credential would carry.
+    pub(super) fn mark(&self) -> Mark {
+        Mark::of(&self.0, self.lifetime())
     }
 
     #[inline]
@@ -223,7 +257,11 @@ impl Held {
     #[inline]
     fn texts(&self) -> Texts<'_> {
         let marks = self.marks();
-        let mut rest = self.0.companion().get(TIMES + 1..).unwrap_or_default();
+        let mut rest = self
+            .0
+            .companion()
+            .get(TIMES + 1 + ERA..)
+            .unwrap_or_default();
         let mut written = |bit| {
             if marks & bit == 0 {
                 return None;
@@ -324,6 +362,7 @@ mod tests {
         fn what_is_held_reads_back(
             id in ".{1,60}", token in ".{1,200}", openid in detail(), scope in detail(),
             unionid in detail(), same: bool, from in proptest::option::of(0i64..4_000_000_000),
+            era: u16,
             renew_at in 0i64..4_000_000_000_000, life in 0i64..4_000_000_000,
             since in 0i64..4_000_000_000_000, span in 0i64..4_000_000_000,
         ) {
@@ -334,8 +373,14 @@ mod tests {
             let lifetime = Lifetime::stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
             let secret = AccessToken::new(token);
             let believed = at(since)..at(since + span);
-            let held = Held::new(&id, &secret, lifetime, &details, believed, Origin::Stored);
+            let held = Held::new(&id, &secret, lifetime, &details, believed, Origin::Stored, era);
             prop_assert!(!held.was_renewed());
+            prop_assert_eq!(held.era(), era);
+            let outdated = held.outdated();
+            prop_assert!(!outdated.is_believed(at(since)));
+            prop_assert_eq!(outdated.mark(), held.mark());
+            prop_assert_eq!((outdated.id(), outdated.lifetime()), (held.id(), held.lifetime()));
+            prop_assert_eq!(outdated.unionid(), held.unionid());
             prop_assert_eq!(held.id(), id.as_str());
             let longer = format!("{id}x");
             prop_assert!(held.is_of(&id) && !held.is_of(&longer) && !held.is_of(""));
@@ -364,6 +409,7 @@ mod tests {
                 &details,
                 believed,
                 Origin::Renewed,
+                0,
             );
             assert!(held.was_renewed());
             assert!(held.lifetime().renew_at() >= at(0));

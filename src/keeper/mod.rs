@@ -16,6 +16,7 @@
 //! | R5 failures are sorted | [`Failure`], [`trouble`] |
 //! | R6 reports are compared | [`Keeper::report_refused`]; [`healing`]: never a third call |
 //! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then |
+//! | caches agree | [`news`]: what others write is told; [`cache`]: what was read before is believed no longer, and nothing longer than `cache_ttl` without a proof that all was heard |
 //! | nobody waits at rollover | [`ahead`]: a task that looks at a credential before requests need it |
 //! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
 
@@ -25,6 +26,7 @@ mod commit;
 mod flight;
 mod healing;
 mod held;
+mod news;
 mod reading;
 mod renewal;
 mod trouble;
@@ -42,6 +44,7 @@ use self::cache::Cache;
 use self::flight::{Flights, Need};
 pub(crate) use self::held::Held;
 use self::held::Origin;
+use self::news::Listener;
 use self::reading::Glance;
 use self::trouble::Troubles;
 use crate::clock::{Clock, Timestamp};
@@ -101,7 +104,8 @@ pub(crate) struct Settings {
     /// The margin that renewal points keep from the true expiry.
     pub(crate) margin: Duration,
     pub(crate) start: Start,
-    /// The longest that an entry of the cache is believed without asking the store.
+    /// The longest that an entry of the cache is believed without a word of the store: neither
+    /// read, nor proved current by its news.
     pub(crate) cache_ttl: Duration,
     /// How many credentials the cache holds.
     pub(crate) cache_capacity: usize,
@@ -142,6 +146,7 @@ struct Inner {
     /// Bounds the renewals of this process that run at once.
     turns: Semaphore,
     tasks: TaskTracker,
+    listener: Listener,
 }
 
 /// How many renewals of one process may run at once.
@@ -163,10 +168,10 @@ impl Keeper {
         observe::describe();
         // A panel of nothing looks like a panel that is broken.
         observe::rests(&app, kind.as_str(), Timestamp::from_millis(0));
-        Self(Arc::new(Inner {
+        let keeper = Self(Arc::new(Inner {
             app,
             kind,
-            cache: Cache::new(settings.cache_capacity),
+            cache: Cache::new(settings.cache_capacity, settings.cache_ttl),
             settings,
             clock,
             store,
@@ -177,7 +182,10 @@ impl Keeper {
             reads: AtomicU32::new(0),
             turns: Semaphore::new(RENEWALS_AT_ONCE),
             tasks: TaskTracker::new(),
-        }))
+            listener: Listener::default(),
+        }));
+        keeper.0.listener.start(&keeper.0);
+        keeper
     }
 
     pub(crate) fn app(&self) -> &AppId {
@@ -320,6 +328,7 @@ impl Keeper {
     }
 
     async fn fly(&self, id: &str, need: &Need, mut glance: Option<Glance>) -> Result<Held, Error> {
+        self.0.listener.start(&self.0);
         let mut outcome = Err(self.0.overdue());
         for _ in 0..FLIGHTS_PER_CALL {
             let flight = self.0.flights.join(&self.0, id, need, glance.take());

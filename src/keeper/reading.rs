@@ -36,6 +36,8 @@ impl Keeper {
     /// The credential from the store, renewed if it must be.
     pub(super) async fn look(&self, id: &str) -> Result<Held, Error> {
         let inner = &self.0;
+        // Where the engine was made there may have been no runtime yet.
+        inner.listener.start(inner);
         let Some(reading) = inner.flights.read_alone(inner, id) else {
             return self.within_wait(self.fly(id, &Need::Usable, None)).await;
         };

@@ -362,6 +362,7 @@ impl Inner {
             &record.details,
             now..until,
             origin,
+            self.cache.era(),
         ))
     }
 
@@ -372,15 +373,16 @@ impl Inner {
         self.hold(id, record, Origin::Stored)
     }
 
-    /// Until when a token is believed that is not due for renewal; `None` if it is.
+    /// Until when a token is believed at most that is not due for renewal; `None` if it is.
     fn fresh_until(&self, token: &Token, now: Timestamp) -> Option<Timestamp> {
-        let latest = now.after(self.settings.cache_ttl);
         // Only near its end does it matter when exactly a token is due.
-        if self.settings.start == Start::Jittered && latest < token.lifetime.earliest_renewal() {
-            return Some(latest);
+        let earliest = token.lifetime.earliest_renewal();
+        let near = now.after(self.settings.cache_ttl) >= earliest;
+        if self.settings.start == Start::Jittered && !near {
+            return Some(earliest);
         }
         let due = self.renewal_starts_at(&token.secret, token.lifetime);
-        (now < due).then(|| due.min(latest))
+        (now < due).then_some(due)
     }
 
     pub(super) fn tell_away(&self, error: &Error) {

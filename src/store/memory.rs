@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::news::{Mark, News, Teller};
 use super::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
-    Stored, Witness,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Name, Slot, Store,
+    Stored, Told, Witness,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -52,6 +53,8 @@ struct Shelves {
     revoked: HashMap<Name, Revoked>,
     /// Numbers every write, so that a witness never matches a later value (no ABA).
     writes: u64,
+    /// Made when the first engine listens.
+    teller: Option<Teller>,
     sweep_at: usize,
     sweep_codes_at: usize,
     sweep_revoked_at: usize,
@@ -130,6 +133,10 @@ impl Shelves {
 
     fn write(&mut self, slot: &Slot, record: &Record, now: Timestamp) {
         self.writes += 1;
+        if let Some(teller) = &self.teller {
+            let (name, mark) = (slot.name.clone(), Mark::of_record(record));
+            teller.tell(Told::Written(Arc::new(News { name, mark })));
+        }
         if record.is_empty() {
             self.cells.remove(&slot.name);
             return;
@@ -353,6 +360,12 @@ impl Store for MemoryStore {
                 .filter(|revoked| revoked.until > now)
                 .map(|revoked| revoked.at))
         })
+    }
+
+    fn news(&self, _app: &AppId) -> Option<Feed> {
+        let mut shelves = self.shelves();
+        let teller = shelves.teller.get_or_insert_default();
+        Some(Feed::from_within(teller.listen()))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -5,6 +5,7 @@
 
 mod code;
 mod memory;
+mod news;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(all(test, feature = "redis"))]
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::code::{CodeClaim, CodeName};
 pub use self::memory::MemoryStore;
+pub(crate) use self::news::{Feed, Mark, Told};
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::FollowedStore;
 #[cfg(feature = "cli")]
@@ -46,6 +48,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All there are.
+    #[cfg(feature = "redis")]
+    pub(crate) const ALL: [Self; 4] = [
+        Self::User,
+        Self::SnapshotUser,
+        Self::AccountToken,
+        Self::JsapiTicket,
+    ];
+
     /// Whether it belongs to the account itself, and not to one of its users.
     pub const fn is_accounts_own(self) -> bool {
         matches!(self, Self::AccountToken | Self::JsapiTicket)
@@ -257,6 +268,13 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Before which moment the sessions of a user are void, where that is remembered.
     #[doc(hidden)]
     fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
+
+    /// What is written to this account's credentials from now on, by whomever, this store's own
+    /// engines included; none where the store cannot tell. Needs a runtime.
+    #[doc(hidden)]
+    fn news(&self, _app: &AppId) -> Option<Feed> {
+        None
+    }
 
     /// Whether the store answers.
     #[doc(hidden)]

@@ -69,9 +69,19 @@ impl UserTokensBuilder {
         self
     }
 
-    /// The longest that this process believes a token without asking the store; what another
-    /// process deletes or replaces is noticed within that time. Zero asks the store at every
-    /// request. Default: 60 seconds.
+    /// The longest that this process believes a token without a word of the store. What another
+    /// process deletes or replaces is told through the store and noticed within milliseconds;
+    /// where that message is lost, or the writer is not this crate, within this time. Zero asks
+    /// the store at every request. Default: 60 seconds.
+    ///
+    /// While the store proves that no message is lost, a token is believed until its renewal
+    /// point: a [`MemoryStore`](crate::MemoryStore) always does,
+    #[cfg_attr(
+        feature = "redis",
+        doc = "a [`RedisStore`](crate::RedisStore) where nobody else writes \
+               ([`sole_writer`](crate::RedisStoreBuilder::sole_writer))."
+    )]
+    #[cfg_attr(not(feature = "redis"), doc = "Redis where nobody else writes.")]
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self

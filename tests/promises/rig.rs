@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_wechat::simulator::{Simulator, UserPair};
 use tower_wechat::{
-    Clock, Error, Layout, MemoryStore, RedisStore, SealingKeys, UserGrant, UserId, UserToken,
-    UserTokens, UserTokensBuilder, WechatClient,
+    Clock, Error, Layout, MemoryStore, RedisStore, RedisStoreBuilder, SealingKeys, UserGrant,
+    UserId, UserToken, UserTokens, UserTokensBuilder, WechatClient,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -60,7 +60,16 @@ impl Rig {
 
     pub async fn redis_store(&self) -> RedisStore {
         let url = self.redis.as_ref().expect("a backend in Redis").url();
-        let builder = RedisStore::builder(&url);
+        self.redis_store_at(&url, |builder| builder).await
+    }
+
+    /// As another user of that Redis, or with other settings.
+    pub async fn redis_store_at(
+        &self,
+        url: &str,
+        change: impl FnOnce(RedisStoreBuilder) -> RedisStoreBuilder,
+    ) -> RedisStore {
+        let builder = RedisStore::builder(url);
         let builder = match self.backend {
             Backend::Memory | Backend::Hashes => builder.layout(Layout::Hashes),
             Backend::Keys => builder.layout(Layout::Keys),
@@ -70,7 +79,7 @@ impl Rig {
                 builder.sealing(sealing())
             }
         };
-        builder.connect().await.unwrap()
+        change(builder).connect().await.unwrap()
     }
 
     /// The tokens as one more process would have them.

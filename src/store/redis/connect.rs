@@ -8,6 +8,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
 
 use super::connection::Connection;
 use super::guard::{Guard, describe, server_error};
+use super::news::Channels;
 use super::seal::Seal;
 use super::{Inner, Layout, RedisNames, RedisStore, marks, scripts};
 use crate::clock::Clock;
@@ -43,6 +44,7 @@ pub struct RedisStoreBuilder {
     seal: Seal,
     timeout: Duration,
     clock: Clock,
+    sole_writer: bool,
 }
 
 impl RedisStoreBuilder {
@@ -55,6 +57,7 @@ impl RedisStoreBuilder {
             seal: Seal::default(),
             timeout: COMMAND_TIMEOUT,
             clock: Clock::system(),
+            sole_writer: false,
         }
     }
 
@@ -136,6 +139,42 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Declares that nothing but this crate writes or deletes these credentials: no Java service,
+    /// no script of the operator's, no eviction by Redis. Default: `false`, in both layouts.
+    ///
+    /// This crate publishes what it writes on the channel `wechat:{APPID}:news` (after
+    /// [`RedisNames::prefix`]), and other processes see it within milliseconds. But a message can
+    /// get lost, and others publish nothing, so a process also reads again whatever it has not
+    /// read for [`cache_ttl`](crate::UserTokensBuilder::cache_ttl), a minute by default.
+    ///
+    /// Where nobody else writes, a proof that no message was lost does as well: this process
+    /// publishes one every two seconds and hears it come back behind all earlier messages. While
+    /// it does, tokens are served from memory until they are due for renewal, and Redis is asked
+    /// nothing but that. When it does not, as while Redis is away, they are believed for
+    /// `cache_ttl` after the last proof, and all are read again once messages flow again. Lost
+    /// messages thus make no process staler than `cache_ttl` in either case; **a token that
+    /// somebody deletes or replaces by hand, though, is served until its renewal point.**
+    ///
+    /// An ACL user needs `+subscribe +publish` and the channel, such as `&wechat:*`. Without them,
+    /// one line in the log says so, and `cache_ttl` is all there is; processes that may listen must
+    /// not declare this where others may not publish.
+    ///
+    /// ```no_run
+    /// use tower_wechat::{Layout, RedisStore};
+    ///
+    /// # async fn run() -> Result<(), tower_wechat::Error> {
+    /// let store = RedisStore::builder("redis://127.0.0.1/")
+    ///     .layout(Layout::Keys)
+    ///     .sole_writer(true)
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn sole_writer(mut self, sole: bool) -> Self {
+        self.sole_writer = sole;
+        self
+    }
+
     /// Connects, and asks Redis for a sign of life.
     ///
     /// # Errors
@@ -183,6 +222,8 @@ impl RedisStoreBuilder {
             timeout: self.timeout,
             guard: Guard::new(),
             clock: self.clock,
+            sole_writer: self.sole_writer,
+            channels: Channels::default(),
             address,
         })))
     }

@@ -49,10 +49,6 @@ impl Connection {
     ///
     /// It ends when that server goes away or stops being the primary, and its stream of messages
     /// with it; whoever listens asks for another one then, and takes what it knew for outdated.
-    #[allow(
-        dead_code,
-        reason = "for who tells the caches of other processes what is new"
-    )]
     pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
         let client = self.client.clone();
         tokio::time::timeout(self.timeout, client.get_async_pubsub())
@@ -61,6 +57,16 @@ impl Connection {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 Err(late.into())
             })
+    }
+}
+
+impl Connection {
+    /// Whether a subscriber hears all messages in the order in which they were published: those of
+    /// one server. The nodes of a Cluster pass each other's on as well as they can.
+    pub(super) fn keeps_order(&self) -> bool {
+        match &self.link {
+            Link::Single(_) => true,
+        }
     }
 }
 

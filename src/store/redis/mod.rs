@@ -7,6 +7,7 @@ mod followed;
 mod guard;
 mod marks;
 mod names;
+mod news;
 #[cfg(feature = "cli")]
 pub mod operate;
 mod scripts;
@@ -29,15 +30,16 @@ pub use self::followed::FollowedToken;
 use self::guard::{Guard, millis};
 use self::names::{Cell, Places};
 pub use self::names::{Layout, RedisNames};
+use self::news::Channels;
 use self::scripts::{Call, Script};
 use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
-    Stored, Witness,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Mark, Name, Slot,
+    Store, Stored, Witness,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::credential::Record;
+use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::observe;
 
@@ -76,6 +78,9 @@ struct Inner {
     timeout: Duration,
     guard: Guard,
     clock: Clock,
+    /// Whether nobody writes here without telling.
+    sole_writer: bool,
+    channels: Channels,
     /// The server's address as it may be shown: no user, no password.
     address: String,
 }
@@ -253,6 +258,7 @@ impl RedisStore {
                 .arg(flagged(&value).as_slice())
                 .arg(millis(new.ttl));
         }
+        self.tell(&mut call, slot, record);
         Ok(match self.script(&call).await? {
             Answer(1, _) => Commit::Done,
             Answer(0, _) => Commit::LeaseLost,
@@ -274,7 +280,14 @@ impl RedisStore {
                     .arg(millis(*ttl));
             }
         }
+        self.tell(&mut call, slot, record);
         self.script(&call).await
+    }
+
+    /// What a script that writes tells the others.
+    fn tell(&self, call: &mut Call<'_>, slot: &Slot, record: &Record) {
+        let news = news::written(&slot.name, Mark::of_record(record));
+        call.arg(self.0.names.news(&slot.name.app)).arg(news);
     }
 }
 
@@ -426,6 +439,10 @@ impl Store for RedisStore {
             let seconds: Option<i64> = self.command(get.arg(self.0.names.revoked(name))).await?;
             Ok(seconds.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))))
         })
+    }
+
+    fn news(&self, app: &AppId) -> Option<Feed> {
+        self.hear(app)
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {

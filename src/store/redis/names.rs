@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::credential::AppId;
 use crate::store::{CodeName, Kind, Name};
 
 /// How user tokens lie in Redis.
@@ -80,7 +81,7 @@ pub struct RedisNames {
     /// The string of the `jsapi_ticket`, `TICKET#MS`. Default: `sys.wxJsapiTicket`.
     #[serde(rename = "redisWxJsapiTicket")]
     pub jsapi_ticket: String,
-    /// What the keys of this crate's own start with. Default: `wechat:`.
+    /// What the keys and channels of this crate's own start with. Default: `wechat:`.
     #[serde(rename = "redisWxPrefix")]
     pub prefix: String,
 }
@@ -175,6 +176,11 @@ impl RedisNames {
     pub(super) fn revoked(&self, name: &Name) -> String {
         let Name { app, kind, id } = name;
         format!("{}{app}:revoked:{}:{id}", self.prefix, kind.as_str())
+    }
+
+    /// The channel that tells what is written to an account's credentials.
+    pub(super) fn news(&self, app: &AppId) -> String {
+        format!("{}{app}:news", self.prefix)
     }
 
     pub(super) fn place(&self, layout: Layout, name: &Name) -> Place {
@@ -277,7 +283,6 @@ fn brace_free(id: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::AppId;
     use proptest::prelude::*;
 
     fn user(id: &str) -> Name {

@@ -148,6 +148,14 @@ local function write(key, field, new, ttl)
 end
 ";
 
+/// Defines `tell()`, which publishes what the last two of `ARGV` name: a channel, and what to say.
+/// Who may not publish writes all the same.
+const TELL: &str = r"
+local function tell()
+  redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
+end
+";
+
 /// R1: takes the lease where the cells hold what is expected.
 /// `ARGV`: owner, number of leases, lease in milliseconds, then field and expected value of each
 /// cell.
@@ -168,11 +176,11 @@ return {1}
 
 /// R2: writes the cells where they hold what is expected, and gives the lease back.
 /// `ARGV`: owner, number of leases, then field, expected value, new value (`-` deletes) and the
-/// time to live in milliseconds (0: for ever) of each cell.
+/// time to live in milliseconds (0: for ever) of each cell; channel and news.
 /// Answers 1 (written), 0 (the lease is somebody else's), or 2 and the values (changed).
 pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
-        "{CELLS}{WRITE}{}",
+        "{CELLS}{WRITE}{TELL}{}",
         r"
 local same, values = check(3, 4)
 if not same then
@@ -185,24 +193,26 @@ for cell = 1, #KEYS - leases do
   write(KEYS[leases + cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
 end
 release()
+tell()
 return {1}
 "
     ))
 });
 
 /// R2: writes the cells whatever they hold. `KEYS` are the cells, without a lease.
-/// `ARGV`: field, new value and time to live of each cell, as above.
+/// `ARGV`: field, new value and time to live of each cell, channel and news, as above.
 ///
 /// A transaction would do the same on one server. A script is one command, which a Cluster can
 /// answer with `TRYAGAIN` while the two hashes move to another node.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
-        "{WRITE}{}",
+        "{WRITE}{TELL}{}",
         r"
 for cell = 1, #KEYS do
   local at = cell * 3 - 2
   write(KEYS[cell], ARGV[at], ARGV[at + 1], ARGV[at + 2])
 end
+tell()
 "
     ))
 });

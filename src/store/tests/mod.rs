@@ -541,7 +541,7 @@ async fn the_sweep_removes_the_dead_and_only_them() {
 #[tokio::test]
 async fn a_restricted_user_of_redis_is_enough() {
     const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan \
-                            +eval +evalsha +ping +hello +auth +client";
+                            +eval +evalsha +subscribe +publish +ping +hello +auth +client";
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
     assert!(readme.unwrap().contains(&format!("`{COMMANDS}`")));
     let server = RedisServer::start();
@@ -554,6 +554,7 @@ async fn a_restricted_user_of_redis_is_enough() {
         "~user.wx*",
         "~sys.wx*",
         "~wechat:*",
+        "&wechat:*",
     ]);
     let _: () = create
         .arg(COMMANDS.split(' ').collect::<Vec<_>>())

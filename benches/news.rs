@@ -1,0 +1,101 @@
+//! How soon what one process writes is known to another: `cargo bench --bench news`.
+//!
+//! Two engines with caches and connections of their own share a real redis-server. The time runs
+//! from the beginning of the write until the other engine no longer serves what it held. Entries
+//! may live for an hour, so that nothing but the news ends them.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use tower_wechat::{
+    Layout, MemoryStore, RedisStore, UserGrant, UserId, UserTokens, UserTokensBuilder, WechatClient,
+};
+
+use support::redis_server::RedisServer;
+
+const ROUNDS: usize = 2_000;
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    println!("from a write here to its knowledge there, {ROUNDS} writes each:");
+    println!("| store | what | median | p99 | longest |");
+    println!("|---|---|---|---|---|");
+    runtime.block_on(async {
+        for layout in [Layout::Hashes, Layout::Keys] {
+            let server = RedisServer::start();
+            let engine = async || {
+                let store = RedisStore::builder(&server.url()).layout(layout);
+                let store = store.connect().await.expect("redis-server answers");
+                UserTokens::builder(wechat(), store)
+            };
+            measure(
+                &format!("Redis, {layout:?}"),
+                engine().await,
+                engine().await,
+            )
+            .await;
+        }
+        let memory = MemoryStore::new();
+        let engine = || UserTokens::builder(wechat(), memory.clone());
+        measure("memory", engine(), engine()).await;
+    });
+}
+
+fn wechat() -> WechatClient {
+    WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
+}
+
+async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder) {
+    let (ours, theirs) = (ours.cache_ttl(HOUR).build(), theirs.cache_ttl(HOUR).build());
+    let user = UserId::new("o6_bmjrPTlm6_2sgVt7hMZOPfL2M").expect("an id");
+    let (mut logins, mut deletions) = (Vec::new(), Vec::new());
+    // The first hundred warm up: channels are opened and scripts loaded.
+    for round in 0..ROUNDS + 100 {
+        let grant = UserGrant::new(format!("83_{round:0107}")).expires_in(7_200);
+        for deletes in [false, true] {
+            let before = theirs.get(&user).await.ok();
+            let serves_other = |token: &tower_wechat::UserToken| {
+                theirs
+                    .cached(user.as_str())
+                    .is_none_or(|now| now.access_token() != token.access_token())
+            };
+            let began = Instant::now();
+            if deletes {
+                ours.forget(&user).await.expect("deleted");
+            } else {
+                ours.put(&user, &grant).await.expect("stored");
+            }
+            if let Some(before) = before {
+                while !serves_other(&before) {
+                    tokio::task::yield_now().await;
+                }
+                let list = if deletes { &mut deletions } else { &mut logins };
+                list.push(began.elapsed());
+            }
+            // So that the next login replaces something.
+            if deletes {
+                ours.put(&user, &grant).await.expect("stored");
+                while theirs.get(&user).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+    for (what, mut times) in [("login", logins), ("deletion", deletions)] {
+        let mut times = times.split_off(times.len() - ROUNDS);
+        times.sort();
+        let micros = |at: usize| format!("{} µs", times[at.min(times.len() - 1)].as_micros());
+        let (median, late) = (micros(ROUNDS / 2), micros(ROUNDS * 99 / 100));
+        println!(
+            "| {store} | {what} | {median} | {late} | {} |",
+            micros(ROUNDS)
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! What one process does, the others know at once, however long their caches believe things.
+
+use std::time::Duration;
+
+use crate::support::demo_process::USER_HEADER;
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::scene::{Age, Layout, Scene};
+
+/// Milliseconds, and room for a machine that is busy with other things.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn logged_out_everywhere(layout: Layout) {
+    let mut scene = Scene::new(layout).await;
+    let hour = ("CACHE_TTL_SECS".to_owned(), "3600".to_owned());
+    scene.variables.push(hour);
+    let [first, second] = scene.demos().await;
+    for user in ["oA", "oB", "oC"] {
+        let pair = scene.sign_in(user, Age::Fresh).await;
+        for demo in [&first, &second] {
+            demo.me(user).await.has_token(&pair.access_token);
+        }
+        let out = Asked::post("/logout?everywhere=true").header(USER_HEADER, user);
+        assert_eq!(first.ask(out).await.status, 204);
+        eventually("the other knows", SOON, async || {
+            second.me(user).await.status == 401
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logged_out_everywhere_hashes() {
+    logged_out_everywhere(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logged_out_everywhere_keys() {
+    logged_out_everywhere(Layout::Keys).await;
+}

@@ -1,0 +1,369 @@
+//! Caches agree: what one process writes is known to the others at once, and a message that is
+//! lost on the way makes nobody staler than the bounded time of the cache.
+
+use std::time::Duration;
+
+use redis::{Commands, Connection};
+use tower_wechat::{ErrorKind, RedisStore, UserTokens};
+
+use crate::rig::{Backend, Rig, grant, id, text};
+use crate::support::eventually;
+
+crate::for_each_store!(
+    a_login_elsewhere_is_known_at_once,
+    a_deletion_elsewhere_is_known_at_once,
+    a_renewal_elsewhere_is_known_at_once,
+    a_login_elsewhere_ends_the_memory_of_a_stranger,
+    writes_that_cross_leave_no_process_behind,
+);
+
+/// Only news can end what is believed for so long.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Milliseconds, and room for a machine that is busy with other things.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn two_processes(rig: &Rig) -> (UserTokens, UserTokens) {
+    let process = async || rig.process_with(|builder| builder.cache_ttl(HOUR)).await;
+    (process().await, process().await)
+}
+
+async fn serves(users: &UserTokens, openid: &str, token: &str) {
+    eventually("the newest token is served", SOON, async || {
+        let served = users.get(&id(openid)).await;
+        served.is_ok_and(|served| text(&served) == token)
+    })
+    .await;
+}
+
+async fn serves_nothing(users: &UserTokens, openid: &str) {
+    eventually("the deletion is known", SOON, async || {
+        let served = users.get(&id(openid)).await;
+        served.is_err_and(|error| error.kind() == ErrorKind::LoginRequired)
+    })
+    .await;
+}
+
+async fn a_login_elsewhere_is_known_at_once(rig: Rig) {
+    let (ours, theirs) = two_processes(&rig).await;
+    for _ in 0..5 {
+        let pair = rig.log_in(&theirs, "oA").await;
+        serves(&ours, "oA", &pair.access_token).await;
+        let pair = rig.log_in(&ours, "oA").await;
+        serves(&theirs, "oA", &pair.access_token).await;
+    }
+}
+
+async fn a_deletion_elsewhere_is_known_at_once(rig: Rig) {
+    let (ours, theirs) = two_processes(&rig).await;
+    for _ in 0..5 {
+        let pair = rig.log_in(&ours, "oA").await;
+        serves(&theirs, "oA", &pair.access_token).await;
+        ours.forget(&id("oA")).await.unwrap();
+        serves_nothing(&theirs, "oA").await;
+    }
+}
+
+async fn a_renewal_elsewhere_is_known_at_once(rig: Rig) {
+    let (ours, theirs) = two_processes(&rig).await;
+    rig.log_in(&theirs, "oA").await;
+    let before = ours.get(&id("oA")).await.unwrap();
+    rig.advance(Duration::from_secs(1_000));
+    let token = theirs.get(&id("oA")).await.unwrap();
+    let renewed = theirs
+        .report_refused(&id("oA"), token.access_token())
+        .await
+        .unwrap();
+    assert!(renewed.lifetime().expires_at() > before.lifetime().expires_at());
+    eventually("the renewal is known", SOON, async || {
+        let served = ours.get(&id("oA")).await.unwrap();
+        served.lifetime() == renewed.lifetime()
+    })
+    .await;
+    assert_eq!(rig.refreshes(), 1);
+}
+
+async fn a_login_elsewhere_ends_the_memory_of_a_stranger(rig: Rig) {
+    let (ours, theirs) = two_processes(&rig).await;
+    for round in 0..10 {
+        let openid = format!("oUser{round}");
+        ours.get(&id(&openid)).await.unwrap_err();
+        let pair = rig.log_in(&theirs, &openid).await;
+        serves(&ours, &openid, &pair.access_token).await;
+    }
+}
+
+async fn writes_that_cross_leave_no_process_behind(rig: Rig) {
+    let (ours, theirs) = two_processes(&rig).await;
+    let processes = [ours, theirs];
+    for round in 0..30 {
+        let mut writes = tokio::task::JoinSet::new();
+        for at in 0..6 {
+            let (users, reader) = (processes[at % 2].clone(), processes[(at + 1) % 2].clone());
+            let mut grant = grant(&rig.simulator.sign_in("oA", "snsapi_base"));
+            grant.access_token = format!("t{round}-{at}").as_str().into();
+            writes.spawn(async move {
+                let user = id("oA");
+                match at {
+                    2 => users.forget(&user).await.unwrap(),
+                    _ => drop(users.put(&user, &grant).await.unwrap()),
+                }
+                let _ = reader.get(&user).await;
+            });
+        }
+        writes.join_all().await;
+        match rig.stored_token("oA").await {
+            Ok(stored) => {
+                for users in &processes {
+                    serves(users, "oA", &stored).await;
+                }
+            }
+            Err(_) => {
+                for users in &processes {
+                    serves_nothing(users, "oA").await;
+                }
+            }
+        }
+    }
+}
+
+/// How many listen to the account's channel.
+fn listeners(rig: &Rig, connection: &mut Connection) -> u64 {
+    let channel = format!("wechat:{}:news", rig.simulator.app_id());
+    let mut ask = redis::cmd("PUBSUB");
+    let (_, count): (String, u64) = ask.arg("NUMSUB").arg(channel).query(connection).unwrap();
+    count
+}
+
+async fn all_listen(rig: &Rig, processes: u64) {
+    let mut connection = rig.redis.as_ref().unwrap().connection();
+    eventually("the channel is heard", SOON, async || {
+        listeners(rig, &mut connection) >= processes
+    })
+    .await;
+}
+
+fn reads(rig: &Rig) -> u64 {
+    let redis = rig.redis.as_ref().unwrap();
+    redis.calls("hget") + redis.calls("get")
+}
+
+/// Runs a test against both layouts, one after the other.
+async fn in_both_layouts(test: impl AsyncFn(Rig)) {
+    for backend in [Backend::Hashes, Backend::Keys] {
+        test(Rig::new(backend).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ones_own_writes_need_no_reads() {
+    in_both_layouts(async |rig| {
+        let users = rig.process_with(|builder| builder.cache_ttl(HOUR)).await;
+        all_listen(&rig, 1).await;
+        // A login at a time may meet the opening of the channel, which outdates the cache once.
+        rig.log_in(&users, "oA").await;
+        let before = reads(&rig);
+        for at in 0..50 {
+            let openid = format!("oUser{at}");
+            let pair = rig.log_in(&users, &openid).await;
+            let served = users.get(&id(&openid)).await.unwrap();
+            assert_eq!(text(&served), pair.access_token);
+        }
+        let reads = reads(&rig) - before;
+        assert!(reads <= 5, "{reads} reads for 50 logins");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
+    in_both_layouts(async |rig| {
+        let (ours, theirs) = two_processes(&rig).await;
+        let mut connection = rig.redis.as_ref().unwrap().connection();
+        for _ in 0..3 {
+            all_listen(&rig, 2).await;
+            let pair = rig.log_in(&theirs, "oA").await;
+            serves(&ours, "oA", &pair.access_token).await;
+            let killed: u64 = redis::cmd("CLIENT")
+                .arg(&["KILL", "TYPE", "pubsub"])
+                .query(&mut connection)
+                .unwrap();
+            assert!(killed >= 2, "{killed}");
+            // Nobody hears of this one.
+            let pair = rig.log_in(&theirs, "oA").await;
+            serves(&ours, "oA", &pair.access_token).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
+    in_both_layouts(async |mut rig| {
+        let (ours, theirs) = two_processes(&rig).await;
+        rig.log_in(&theirs, "oA").await;
+        ours.get(&id("oA")).await.unwrap();
+        all_listen(&rig, 2).await;
+        let redis = rig.redis.as_mut().unwrap();
+        redis.kill();
+        redis.run();
+        // It kept nothing, so nobody is logged in any more.
+        serves_nothing(&ours, "oA").await;
+        all_listen(&rig, 2).await;
+        let pair = rig.log_in(&theirs, "oA").await;
+        serves(&ours, "oA", &pair.access_token).await;
+        theirs.forget(&id("oA")).await.unwrap();
+        serves_nothing(&ours, "oA").await;
+    })
+    .await;
+}
+
+/// The bounded time holds for a process that the channel is closed to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
+    in_both_layouts(async |rig| {
+        let redis = rig.redis.as_ref().unwrap();
+        let _: () = redis::cmd("ACL")
+            .arg(&[
+                "SETUSER",
+                "deaf",
+                "on",
+                ">word",
+                "~*",
+                "+@all",
+                "resetchannels",
+            ])
+            .query(&mut redis.connection())
+            .unwrap();
+        let restricted = redis.url().replace("redis://", "redis://deaf:word@");
+        let process = async |url: &str| {
+            let store = rig
+                .redis_store_at(url, |builder| builder.sole_writer(true))
+                .await;
+            UserTokens::builder(rig.client(), store)
+                .clock(rig.clock.clone())
+                .build()
+        };
+        let (deaf, hearing) = (process(&restricted).await, process(&redis.url()).await);
+        all_listen(&rig, 1).await;
+        let first = rig.log_in(&hearing, "oA").await;
+        serves(&deaf, "oA", &first.access_token).await;
+        let second = rig.log_in(&hearing, "oA").await;
+        rig.advance(Duration::from_secs(61));
+        let served = deaf.get(&id("oA")).await.unwrap();
+        assert_eq!(text(&served), second.access_token);
+        // What it writes reaches the store.
+        let third = rig.log_in(&deaf, "oA").await;
+        assert_eq!(rig.stored_token("oA").await.unwrap(), third.access_token);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_strangers_publish_costs_reads_and_nothing_else() {
+    in_both_layouts(async |rig| {
+        let (ours, theirs) = two_processes(&rig).await;
+        all_listen(&rig, 2).await;
+        let pair = rig.log_in(&ours, "oA").await;
+        serves(&theirs, "oA", &pair.access_token).await;
+        let channel = format!("wechat:{}:news", rig.simulator.app_id());
+        let mut connection = rig.redis.as_ref().unwrap().connection();
+        let garbage: [&[u8]; 8] = [
+            b"",
+            b"user",
+            b"\xff\xfe\x00 - x",
+            b"user zz oA",
+            b"proof x 18446744073709551615",
+            b"user - oA",
+            b"user 0000000000000000 oA",
+            b"access_token 0000000000000000 ",
+        ];
+        for _ in 0..20 {
+            let mut flood = redis::pipe();
+            for _ in 0..50 {
+                for message in garbage {
+                    flood.publish(&channel, message).ignore();
+                }
+            }
+            let _: () = flood.query(&mut connection).unwrap();
+            let _: u64 = connection.publish(&channel, vec![b' '; 100_000]).unwrap();
+        }
+        serves(&theirs, "oA", &pair.access_token).await;
+        let pair = rig.log_in(&ours, "oA").await;
+        serves(&theirs, "oA", &pair.access_token).await;
+        ours.forget(&id("oA")).await.unwrap();
+        serves_nothing(&theirs, "oA").await;
+    })
+    .await;
+}
+
+/// Where nobody else writes, entries live to their renewal point, and Redis hears nothing but the
+/// proofs that no news was missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
+    in_both_layouts(async |rig| {
+        const TTL: Duration = Duration::from_secs(2_500);
+        let redis = rig.redis.as_ref().unwrap();
+        let url = redis.url();
+        let store: RedisStore = rig
+            .redis_store_at(&url, |builder| builder.sole_writer(true))
+            .await;
+        let users = UserTokens::builder(rig.client(), store)
+            .clock(rig.clock.clone())
+            .cache_ttl(TTL)
+            .build();
+        all_listen(&rig, 1).await;
+        let openids: Vec<String> = (0..20).map(|at| format!("oUser{at}")).collect();
+        for openid in &openids {
+            rig.log_in(&users, openid).await;
+        }
+        let proved = async || {
+            let before = redis.calls("publish");
+            // The one after the next was sent after this began, and the next has come back.
+            eventually("news is proved complete", SOON, async || {
+                redis.calls("publish") >= before + 2
+            })
+            .await;
+        };
+        // Opening the channel may have outdated what was there: once more is enough.
+        proved().await;
+        for openid in &openids {
+            users.get(&id(openid)).await.unwrap();
+        }
+        let commands = || reads(&rig) + redis.calls("evalsha") + redis.calls("eval");
+        let before = commands();
+        // Three times further than the cache would believe anything by itself.
+        for _ in 0..3 {
+            rig.advance(Duration::from_secs(1_900));
+            proved().await;
+            for _ in 0..50 {
+                for openid in &openids {
+                    users.get(&id(openid)).await.unwrap();
+                }
+            }
+        }
+        assert_eq!(commands() - before, 0, "commands for 3,000 requests");
+        // And what another process deletes is known all the same.
+        let other = rig.process().await;
+        other.forget(&id("oUser0")).await.unwrap();
+        serves_nothing(&users, "oUser0").await;
+    })
+    .await;
+}
+
+/// Where others write, nothing is believed for longer than the bounded time, whatever is proved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_write_is_seen_within_the_bound() {
+    let rig = Rig::new(Backend::Hashes).await;
+    let users = rig.process().await;
+    rig.log_in(&users, "oA").await;
+    all_listen(&rig, 1).await;
+    let redis = rig.redis.as_ref().unwrap();
+    let mut connection = redis.connection();
+    for hash in ["user.wxUserAccessToken", "user.wxUserRefreshToken"] {
+        let _: u64 = connection.hdel(hash, "oA").unwrap();
+    }
+    rig.advance(Duration::from_secs(61));
+    let error = users.get(&id("oA")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LoginRequired);
+}
