@@ -181,4 +181,24 @@ mod tests {
             prop_assert!(early <= life.renew_at().until(life.expires_at()) / 5);
         }
     }
+
+    /// Everybody logs in within the same minute, as after an article that millions read.
+    #[test]
+    fn renewals_after_a_mass_login_are_spread_evenly() {
+        const USERS: usize = 100_000;
+        let life = Lifetime::granted(NOW, Some(7_200), MARGIN);
+        let window = life.earliest_renewal().until(life.renew_at()).as_secs() as usize;
+        let mut seconds = vec![0; window];
+        for at in 0..USERS {
+            let seed = crate::credential::AccessToken::new(format!("83_{at:0107}")).seed();
+            let early = life.renewal_starts_at(seed).until(life.renew_at());
+            seconds[early.as_secs() as usize] += 1;
+        }
+        let mean = USERS / window;
+        let most = seconds.iter().max().copied().unwrap_or_default();
+        assert!(
+            most <= mean * 3 / 2,
+            "{most} in one second, {mean} in the mean"
+        );
+    }
 }

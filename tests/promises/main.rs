@@ -9,6 +9,7 @@ mod support;
 mod crossings;
 mod failures;
 mod freshness;
+mod herds;
 mod news;
 mod odd_replies;
 mod outages;
