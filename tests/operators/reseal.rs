@@ -97,3 +97,16 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
         scene.demo().await.me("o7").await.has_token(&tokens[7]);
     }
 }
+
+/// News goes to whoever listens: what is sealed must not go with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_the_same_is_not_published() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        scene.sign_in("oA", Age::Fresh).await;
+        let key = key(b'a');
+        let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &key)]).await;
+        assert_eq!(sealed.result()["written"], 1, "{}", sealed.stdout);
+        assert_eq!(scene.redis.calls("publish"), 0);
+    }
+}

@@ -148,11 +148,11 @@ local function write(key, field, new, ttl)
 end
 ";
 
-/// Defines `tell()`, which publishes what the last two of `ARGV` name: a channel, and what to say.
-/// Who may not publish writes all the same.
+/// Defines `tell()`, which publishes what the last two of `ARGV` name: a channel, and what to say;
+/// nothing where the channel is empty. Who may not publish writes all the same.
 const TELL: &str = r"
 local function tell()
-  redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
+  if ARGV[#ARGV - 1] ~= '' then redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV]) end
 end
 ";
 

@@ -167,6 +167,8 @@ impl RedisStore {
                 .arg(new.as_slice())
                 .arg(life);
         }
+        // The credentials stay what they are, so there is no news.
+        call.arg("").arg("");
         Ok(match self.script(&call).await? {
             Answer(1, _) => Rewritten::Done,
             Answer(0, _) => Rewritten::InUse,
