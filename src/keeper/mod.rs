@@ -29,6 +29,8 @@ mod held;
 mod news;
 mod reading;
 mod renewal;
+#[cfg(test)]
+mod stress;
 mod trouble;
 
 use std::fmt;
