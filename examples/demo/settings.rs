@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
 //! | `PUBLIC_URL` | origin that browsers see (`http://` and the address) |
-//! | `REDIS_URL` | unset: in-process store; `redis://`, `rediss://` |
+//! | `REDIS_URL` | unset: in-process store; `redis://`, `rediss://` (TLS), `redis+sentinel://h:p,h:p/master`, `redis+cluster://h:p,h:p`, `rediss+sentinel://`, `rediss+cluster://` |
+//! | `REDIS_CA` | file of the authority of Redis's certificate (PEM); unset: those of the system |
+//! | `REDIS_CLIENT_CERT`, `REDIS_CLIENT_KEY` | files of our own certificate and its key (PEM) |
+//! | `REDIS_SENTINEL_USER`, `REDIS_SENTINEL_PASSWORD` | at the Sentinels; unset: none |
 //! | `REDIS_LAYOUT` | `hashes` (default) or `keys`; `hashes+keys` reads the first and writes both |
 //! | `SEALING_KEY` | base64, at least 32 bytes, several with commas; unset: values are plain |
 //! | `SEALING_MODE` | `open`, `seal` (default) or `require` |
@@ -25,8 +28,8 @@ use std::time::Duration;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
     AccountTokens, CookieKeys, Identify, Identity, Layout, Login, MemoryStore, RedisStore,
-    RequestHead, Scope, SealingKeys, SessionCookie, Store, Tickets, TokenCenter, TrustedHeader,
-    UserTokens, WechatClient,
+    RedisStoreBuilder, RequestHead, Scope, SealingKeys, SessionCookie, Store, Tickets, TokenCenter,
+    TrustedHeader, UserTokens, WechatClient,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -80,6 +83,35 @@ impl Identify for DemoIdentity {
 /// A variable that is set to something.
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A file that a variable names.
+fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    match set(name) {
+        Some(path) => match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(format!("{name}={path}: {error}").into()),
+        },
+        None => Ok(None),
+    }
+}
+
+/// How Redis is spoken with.
+fn redis(url: &str) -> Result<RedisStoreBuilder, Failure> {
+    let mut redis = RedisStore::builder(url);
+    if let Some(authority) = file("REDIS_CA")? {
+        redis = redis.certificate_authority(authority);
+    }
+    redis = match (file("REDIS_CLIENT_CERT")?, file("REDIS_CLIENT_KEY")?) {
+        (Some(certificate), Some(key)) => redis.client_certificate(certificate, key),
+        (None, None) => redis,
+        _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
+    };
+    if let Some(password) = set("REDIS_SENTINEL_PASSWORD") {
+        let user = set("REDIS_SENTINEL_USER").unwrap_or_default();
+        redis = redis.sentinel_credentials(user, password);
+    }
+    Ok(redis)
 }
 
 fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
@@ -162,7 +194,7 @@ impl Settings {
         let (users, accounts) = match &self.redis_url {
             None => self.tokens(&wechat, &MemoryStore::new()),
             Some(url) => {
-                let mut builder = RedisStore::builder(url).layout(self.layout);
+                let mut builder = redis(url)?.layout(self.layout);
                 if let Some(mirror) = self.mirror {
                     builder = builder.mirror(mirror);
                 }

@@ -2,11 +2,14 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod certificates;
 pub mod demo_process;
 pub mod http_client;
 pub mod proxy;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod scene;
+pub mod sentinel_group;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};

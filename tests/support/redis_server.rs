@@ -11,6 +11,8 @@ pub struct RedisServer {
     port: u16,
     folder: PathBuf,
     options: Vec<String>,
+    /// What it watches, where it is a Sentinel.
+    sentinel: Option<String>,
 }
 
 impl RedisServer {
@@ -20,6 +22,15 @@ impl RedisServer {
 
     /// Options as on redis-server's command line.
     pub fn with_options(options: &[&str]) -> Self {
+        Self::with(options, None)
+    }
+
+    /// A Sentinel with these lines of configuration.
+    pub fn sentinel(lines: &str) -> Self {
+        Self::with(&[], Some(lines))
+    }
+
+    fn with(options: &[&str], sentinel: Option<&str>) -> Self {
         // Somebody may take the port between its choice and its use: another one then.
         for _ in 0..5 {
             let port = super::free_port();
@@ -31,6 +42,7 @@ impl RedisServer {
                 port,
                 folder,
                 options,
+                sentinel: sentinel.map(str::to_owned),
             };
             if server.answers() {
                 return server;
@@ -46,8 +58,18 @@ impl RedisServer {
 
     /// Starts the server. Answers whether it stays and answers, or ends at once.
     fn answers(&mut self) -> bool {
-        let child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        let mut command = Command::new("redis-server");
+        if let Some(lines) = &self.sentinel {
+            // A Sentinel keeps what it learns in its file; after a restart it goes on from there.
+            let file = self.folder.join("sentinel.conf");
+            if !file.exists() {
+                std::fs::write(&file, lines).unwrap();
+            }
+            command.arg(file).arg("--sentinel");
+        }
+        let child = command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(if self.sentinel.is_some() { [].as_slice() } else { &["--save", ""] })
             .arg("--dir")
             .arg(&self.folder)
             .args(&self.options)
@@ -80,6 +102,20 @@ impl RedisServer {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A plain connection, unless the server is killed, frozen or wants a password.
+    pub fn try_connection(&self) -> Option<Connection> {
+        let client = Client::open(self.url()).ok()?;
+        let wait = Duration::from_millis(500);
+        let connection = client.get_connection_with_timeout(wait).ok()?;
+        connection.set_read_timeout(Some(wait)).ok()?;
+        Some(connection)
     }
 
     /// A plain connection, to look at what is stored.

@@ -1,18 +1,20 @@
 //! Setting a Redis store up, and what can be wrong at start-up.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
+use zeroize::Zeroizing;
 
-use super::connection::Connection;
-use super::guard::{Guard, describe, server_error};
+use super::address::{Address, Certificates, Topology};
+use super::connection::{Connection, Target};
+use super::guard::{Guard, describe};
 use super::news::Channels;
 use super::seal::Seal;
+use super::start_up::unavailable;
 use super::{Inner, Layout, RedisNames, RedisStore, marks, scripts};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::observe;
 
 /// How long a command may take.
@@ -20,10 +22,6 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the start-up waits for the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection that Redis no longer acknowledges is given up after this long, so that a host
-/// that vanished without a word does not hold the store for the kernel's quarter of an hour.
-const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Settings of a [`RedisStore`], made by [`RedisStore::builder`].
 ///
@@ -34,10 +32,10 @@ const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(3);
 /// let store = RedisStore::builder("redis://127.0.0.1/").layout(Layout::Keys).connect().await?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing until it connects"]
 pub struct RedisStoreBuilder {
-    url: zeroize::Zeroizing<String>,
+    url: Zeroizing<String>,
     layout: Layout,
     mirror: Option<Layout>,
     names: RedisNames,
@@ -45,6 +43,19 @@ pub struct RedisStoreBuilder {
     timeout: Duration,
     clock: Clock,
     sole_writer: bool,
+    certificates: Certificates,
+    sentinel_user: Option<(String, Zeroizing<String>)>,
+}
+
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder")
+            .field("layout", &self.layout)
+            .field("mirror", &self.mirror)
+            .field("names", &self.names)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RedisStoreBuilder {
@@ -58,6 +69,8 @@ impl RedisStoreBuilder {
             timeout: COMMAND_TIMEOUT,
             clock: Clock::system(),
             sole_writer: false,
+            certificates: Certificates::default(),
+            sentinel_user: None,
         }
     }
 
@@ -175,31 +188,79 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// The authority that has signed the servers' certificates, one or several in PEM, instead of
+    /// those that the system trusts. For URLs with TLS: `rediss://`, `rediss+sentinel://`,
+    /// `rediss+cluster://`.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = tower_wechat::RedisStore::builder("rediss://redis.example.com:6380/")
+    ///     .certificate_authority(std::fs::read("authority.pem")?)
+    ///     .client_certificate(std::fs::read("client.pem")?, std::fs::read("client.key")?)
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn certificate_authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.authority = Some(pem.into());
+        self
+    }
+
+    /// The certificate by which Redis knows this program, and its private key, in PEM.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.certificates.client = Some((certificate.into(), Zeroizing::new(key.into())));
+        self
+    }
+
+    /// The user (empty for the default one) and password at the Sentinels, which have users of
+    /// their own: those of the URL are for the servers that they name. Default: none.
+    pub fn sentinel_credentials(
+        mut self,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        self.sentinel_user = Some((user.into(), Zeroizing::new(password.into())));
+        self
+    }
+
     /// Connects, and asks Redis for a sign of life.
     ///
     /// # Errors
     /// As [`RedisStore::connect`].
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let info = self.connection_info()?;
-        let address = shown(info.addr());
-        let connecting = async {
-            match Connection::open(info.clone(), ProtocolVersion::RESP3, self.timeout).await {
-                Err(error) if error.kind() == redis::ErrorKind::RESP3NotSupported => {
-                    tracing::info!(target: "tower_wechat::store", address, "Redis is older than 6; RESP2 is spoken with it");
-                    Connection::open(info, ProtocolVersion::RESP2, self.timeout).await
-                }
-                other => other,
-            }
+        let at = Address::read(&self.url)?;
+        let address = at.shown();
+        if at.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // rustls needs a provider of cryptography; what the application installed stays.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        if matches!(at.topology, Topology::Cluster(_)) {
+            self.names.fit_a_cluster(self.layout, self.mirror)?;
+        }
+        let key = format!("{}ping", self.names.prefix);
+        let target = Target {
+            address: &at,
+            certificates: &self.certificates,
+            sentinel_user: self.sentinel_user.as_ref(),
+            timeout: self.timeout,
+            key: &key,
         };
-        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(start_up_error(&address, &error)),
+        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, target.connect()).await {
+            Ok(connection) => connection?,
             Err(_) => {
-                let message = format!(
+                let check = if at.tls {
+                    "that it speaks TLS: a URL without the s of rediss:// is for a plain port"
+                } else {
+                    "that rediss:// is used where Redis speaks TLS"
+                };
+                return Err(unavailable(format!(
                     "Redis at {address} did not answer within {CONNECT_TIMEOUT:?}; \
-                     check the address, and that rediss:// is used where Redis speaks TLS"
-                );
-                return Err(Error::new(ErrorKind::StoreUnavailable, message));
+                     check the address, and {check}"
+                )));
             }
         };
         self.try_a_script(&mut connection, &address).await;
@@ -214,13 +275,13 @@ impl RedisStoreBuilder {
         }
         observe::store_up(&address, true);
         Ok(RedisStore(Arc::new(Inner {
-            connection,
             layout: self.layout,
             mirror: self.mirror,
             names: self.names,
             seal: self.seal,
             timeout: self.timeout,
-            guard: Guard::new(),
+            guard: Guard::new(connection.parts()),
+            connection,
             clock: self.clock,
             sole_writer: self.sole_writer,
             channels: Channels::default(),
@@ -243,66 +304,4 @@ impl RedisStoreBuilder {
             );
         }
     }
-
-    fn connection_info(&self) -> Result<ConnectionInfo, Error> {
-        let scheme = self.url.split("://").next().unwrap_or_default();
-        if matches!(scheme, "redis+sentinel" | "redis+cluster") {
-            return Err(misconfigured(format!(
-                "this version does not support {scheme}:// yet; use redis:// or rediss://"
-            )));
-        }
-        // The library's own message is not shown: it could quote the URL, password and all.
-        let info = self.url.as_str().into_connection_info().map_err(|_| {
-            misconfigured(
-                "the Redis URL cannot be read; it looks like \
-                 redis://user:password@host:6379/0 (rediss:// for TLS), special characters of \
-                 the password percent-encoded"
-                    .into(),
-            )
-        })?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-            // rustls needs a provider of cryptography; what the application installed stays.
-            if rustls::crypto::CryptoProvider::get_default().is_none() {
-                let _ = rustls::crypto::ring::default_provider().install_default();
-            }
-        }
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(10))
-            .with_interval(Duration::from_secs(2));
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive);
-        #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(DEAD_PEER_TIMEOUT);
-        Ok(info.set_tcp_settings(tcp))
-    }
-}
-
-/// An address as it may be shown: no user, no password.
-fn shown(address: &ConnectionAddr) -> String {
-    address.to_string()
-}
-
-fn misconfigured(message: String) -> Error {
-    Error::new(ErrorKind::Configuration, message)
-}
-
-fn start_up_error(address: &str, error: &RedisError) -> Error {
-    let said = describe(error);
-    let code = server_error(error).map_or(String::new(), |said| said.code().to_owned());
-    if error.kind() == redis::ErrorKind::AuthenticationFailed
-        || matches!(code.as_str(), "WRONGPASS" | "NOAUTH")
-    {
-        return misconfigured(format!(
-            "Redis at {address} refuses the user or password of the URL \
-             (redis://user:password@host/): {said}"
-        ));
-    }
-    if error.is_io_error() || error.is_timeout() {
-        let message = format!(
-            "Redis at {address} cannot be reached ({said}); is it running, and is the URL right?"
-        );
-        return Error::new(ErrorKind::StoreUnavailable, message);
-    }
-    misconfigured(format!("Redis at {address} does not accept us: {said}"))
 }

@@ -1,62 +1,296 @@
 //! The one connection that all tasks share, and connections of their own for messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, PubSub};
 use redis::{
-    Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, RedisFuture, RedisResult, Value,
+    Client, Cmd, FromRedisValue, Pipeline, ProtocolVersion, RedisError, RedisFuture, RedisResult,
+    Value,
 };
 
+use super::address::{Address, Certificates, Dialer, Topology};
+#[cfg(feature = "cluster")]
+use super::cluster::Nodes;
+use super::primary::{OpenError, Primary};
+use super::sentinel::Sentinels;
 use super::single::Single;
+use super::start_up::{check_mode, start_up_error};
+use crate::error::Error;
+
+/// A node of a Cluster usually has neighbouring slots; so many ranges of them are told apart.
+const PARTS: usize = 64;
 
 /// How every task speaks with Redis. It comes back by itself when Redis does; clones share it.
 #[derive(Clone)]
 pub(super) struct Connection {
     link: Link,
-    client: Client,
     timeout: Duration,
+    database: i64,
 }
 
 /// By topology.
 #[derive(Clone)]
 enum Link {
     /// One server.
-    Single(Single),
+    Single(Single, Arc<Client>),
+    /// The primary among several, as Sentinels name it.
+    Sentinel(Primary),
+    #[cfg(feature = "cluster")]
+    Cluster(Nodes),
+}
+
+/// What a connection is made from.
+pub(super) struct Target<'a> {
+    pub(super) address: &'a Address,
+    pub(super) certificates: &'a Certificates,
+    /// User and password at the Sentinels.
+    pub(super) sentinel_user: Option<&'a (String, zeroize::Zeroizing<String>)>,
+    /// How long an answer is waited for.
+    pub(super) timeout: Duration,
+    /// A key of ours, to see whether reading is allowed.
+    pub(super) key: &'a str,
+}
+
+impl Target<'_> {
+    fn dialer(&self) -> Result<Dialer, Error> {
+        Ok(Dialer {
+            settings: self.address.settings.clone(),
+            certificates: self.certificates.read(self.address.tls)?,
+            timeout: self.timeout,
+        })
+    }
+
+    /// Connects, and asks for a sign of life.
+    pub(super) async fn connect(&self) -> Result<Connection, Error> {
+        // RESP3 tells of a disconnect at once: under RESP2 the next command fails.
+        match self.connect_speaking(ProtocolVersion::RESP3).await {
+            Err(Refusal::SpeaksResp2(address)) => {
+                tracing::info!(address, "Redis is older than 6; RESP2 is spoken with it");
+                let again = self.connect_speaking(ProtocolVersion::RESP2).await;
+                again.map_err(Refusal::into_error)
+            }
+            other => other.map_err(Refusal::into_error),
+        }
+    }
+
+    async fn connect_speaking(&self, protocol: ProtocolVersion) -> Result<Connection, Refusal> {
+        let address = self.address;
+        let dialer = self.dialer().map_err(Refusal::Told)?.speaking(protocol);
+        let shown = address.shown();
+        let refused = |error: RedisError| Refusal::of(&shown, &error);
+        let link = match &address.topology {
+            Topology::Single(at) => {
+                let client = dialer.client(at).map_err(refused)?;
+                let single = Single::open(client.clone(), self.timeout).await;
+                Link::Single(single.map_err(refused)?, Arc::new(client))
+            }
+            Topology::Sentinel { group, sentinels } => {
+                let mut of_sentinels = Dialer {
+                    settings: redis::RedisConnectionInfo::default(),
+                    ..dialer.clone()
+                };
+                if let Some((user, password)) = self.sentinel_user {
+                    let settings = of_sentinels.settings.set_password(password.as_str());
+                    of_sentinels.settings = if user.is_empty() {
+                        settings
+                    } else {
+                        settings.set_username(user)
+                    };
+                }
+                let sentinels =
+                    Sentinels::new(group.clone(), sentinels, &of_sentinels, address.tls)
+                        .map_err(refused)?;
+                let primary = Primary::open(sentinels, dialer).await;
+                Link::Sentinel(primary.map_err(|error| match error {
+                    OpenError::Sentinels(error) => Refusal::Told(error),
+                    OpenError::Server(at, error) => Refusal::of(&at.to_string(), &error),
+                })?)
+            }
+            #[cfg(feature = "cluster")]
+            Topology::Cluster(nodes) => {
+                probe(&dialer, nodes).await?;
+                let nodes = Nodes::open(nodes.clone(), dialer, address.tls).await;
+                Link::Cluster(nodes.map_err(refused)?)
+            }
+            #[cfg(not(feature = "cluster"))]
+            Topology::Cluster(_) => {
+                return Err(Refusal::Told(super::start_up::misconfigured(
+                    "redis+cluster:// needs the feature `cluster` of tower-wechat, and this \
+                     program was built without it",
+                )));
+            }
+        };
+        let mut connection = Connection {
+            link,
+            timeout: self.timeout,
+            database: address.settings.db(),
+        };
+        let alive = connection.ping(self.key).await;
+        alive.map_err(refused)?;
+        if matches!(address.topology, Topology::Single(_)) {
+            let mode = check_mode(&mut connection, &shown).await;
+            mode.map_err(Refusal::Told)?;
+        }
+        Ok(connection)
+    }
+}
+
+/// Asks the nodes of a Cluster for what the library is going to ask them, one by one until one
+/// answers: the library's own error would not tell a wrong password from a node that is down.
+#[cfg(feature = "cluster")]
+async fn probe(dialer: &Dialer, nodes: &[redis::ConnectionAddr]) -> Result<(), Refusal> {
+    let mut refusal = None;
+    for node in nodes {
+        let shown = node.to_string();
+        let asked = async {
+            let config = redis::AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(dialer.timeout / 2))
+                .set_response_timeout(Some(dialer.timeout / 2));
+            let client = dialer.client(node)?;
+            let mut connection = client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?;
+            let mut ask = redis::cmd("CLUSTER");
+            ask.arg("SLOTS").query_async(&mut connection).await
+        };
+        let slots: RedisResult<Vec<Value>> = asked.await;
+        match slots {
+            Ok(slots) if slots.is_empty() => {
+                return Err(Refusal::Told(super::start_up::misconfigured(format!(
+                    "the Redis Cluster of {shown} serves no slots yet; create it first \
+                     (redis-cli --cluster create)"
+                ))));
+            }
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                // What a server says is better to know than that another one is down.
+                let says = super::guard::server_error(&error).is_some();
+                let next = Refusal::of(&shown, &error);
+                if says || refusal.is_none() {
+                    refusal = Some(next);
+                }
+            }
+        }
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+/// Why there is no connection.
+enum Refusal {
+    /// The server at this address is too old for RESP3.
+    SpeaksResp2(String),
+    Told(Error),
+}
+
+impl Refusal {
+    fn of(address: &str, error: &RedisError) -> Self {
+        if error.kind() == redis::ErrorKind::RESP3NotSupported {
+            return Self::SpeaksResp2(address.to_owned());
+        }
+        Self::Told(start_up_error(address, error))
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Self::Told(error) => error,
+            Self::SpeaksResp2(address) => super::start_up::misconfigured(format!(
+                "Redis at {address} speaks neither RESP3 nor RESP2"
+            )),
+        }
+    }
 }
 
 impl Connection {
-    /// Connects, and asks for a sign of life. Every answer is waited for at most `timeout`.
-    pub(super) async fn open(
-        info: ConnectionInfo,
-        protocol: ProtocolVersion,
-        timeout: Duration,
-    ) -> RedisResult<Self> {
-        // RESP3 lets the manager hear a disconnect at once: under RESP2 the next command fails.
-        let settings = info.redis_settings().clone().set_protocol(protocol);
-        let client = Client::open(info.set_redis_settings(settings))?;
-        let single = Single::open(client.clone(), timeout).await?;
-        let mut connection = Self {
-            link: Link::Single(single),
-            client,
-            timeout,
-        };
-        redis::cmd("PING").exec_async(&mut connection).await?;
-        Ok(connection)
-    }
-
     /// A connection of its own that subscribes: to the server, to the present primary of a
     /// Sentinel group, or to a node of a Cluster, which hears what is published on any other.
     ///
     /// It ends when that server goes away or stops being the primary, and its stream of messages
     /// with it; whoever listens asks for another one then, and takes what it knew for outdated.
     pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
-        let client = self.client.clone();
-        tokio::time::timeout(self.timeout, client.get_async_pubsub())
+        let connecting = async {
+            match &self.link {
+                Link::Single(_, client) => client.get_async_pubsub().await,
+                Link::Sentinel(primary) => primary.client().await?.get_async_pubsub().await,
+                #[cfg(feature = "cluster")]
+                Link::Cluster(nodes) => nodes.client().await?.get_async_pubsub().await,
+            }
+        };
+        tokio::time::timeout(self.timeout, connecting)
             .await
             .unwrap_or_else(|_| {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 Err(late.into())
             })
+    }
+
+    /// An answer did not come in time: another server may have taken over.
+    pub(super) fn suspect(&self) {
+        match &self.link {
+            Link::Single(..) => {}
+            Link::Sentinel(primary) => primary.suspect(),
+            #[cfg(feature = "cluster")]
+            Link::Cluster(nodes) => nodes.suspect(),
+        }
+    }
+
+    /// Whether keys lie on several servers.
+    pub(super) fn is_cluster(&self) -> bool {
+        match &self.link {
+            Link::Single(..) | Link::Sentinel(_) => false,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(_) => true,
+        }
+    }
+
+    /// In how many parts the keys may fail one without the others.
+    pub(super) fn parts(&self) -> usize {
+        if self.is_cluster() { PARTS } else { 1 }
+    }
+
+    /// The part that a key belongs to.
+    #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
+    pub(super) fn part(&self, key: &[u8]) -> usize {
+        match &self.link {
+            Link::Single(..) | Link::Sentinel(_) => 0,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(_) => super::cluster::part(key, PARTS),
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub(super) async fn ping(&mut self, key: &str) -> RedisResult<()> {
+        if self.is_cluster() {
+            // To ping all nodes would take one that is down for all.
+            return Cmd::get(key).exec_async(self).await;
+        }
+        redis::cmd("PING").exec_async(self).await
+    }
+
+    /// Reads several things in one round trip; on a Cluster each by itself and at the same time, so
+    /// that each finds its node while slots move.
+    pub(super) async fn read_all<T: FromRedisValue + Send + Sync>(
+        &self,
+        reads: &[Cmd],
+    ) -> RedisResult<Vec<T>> {
+        let mut first = self.clone();
+        if let (true, [one, two]) = (self.is_cluster(), reads) {
+            let mut second = self.clone();
+            let both = tokio::try_join!(one.query_async(&mut first), two.query_async(&mut second));
+            return both.map(|(one, two)| vec![one, two]);
+        }
+        if self.is_cluster() {
+            let mut all = Vec::with_capacity(reads.len());
+            for read in reads {
+                all.push(read.query_async(&mut first).await?);
+            }
+            return Ok(all);
+        }
+        let mut together = redis::pipe();
+        for read in reads {
+            together.add_command(read.clone());
+        }
+        together.query_async(&mut first).await
     }
 }
 
@@ -65,7 +299,11 @@ impl Connection {
     /// one server. The nodes of a Cluster pass each other's on as well as they can.
     pub(super) fn keeps_order(&self) -> bool {
         match &self.link {
-            Link::Single(_) => true,
+            Link::Single(..) => true,
+            // A primary that was cut off with its subscribers would prove itself complete.
+            Link::Sentinel(_) => false,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(_) => false,
         }
     }
 }
@@ -73,7 +311,10 @@ impl Connection {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match &mut self.link {
-            Link::Single(single) => single.req_packed_command(command),
+            Link::Single(single, _) => single.req_packed_command(command),
+            Link::Sentinel(primary) => Box::pin(primary.command(command)),
+            #[cfg(feature = "cluster")]
+            Link::Cluster(nodes) => Box::pin(nodes.command(command)),
         }
     }
 
@@ -84,11 +325,14 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match &mut self.link {
-            Link::Single(single) => single.req_packed_commands(commands, offset, count),
+            Link::Single(single, _) => single.req_packed_commands(commands, offset, count),
+            Link::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)),
+            #[cfg(feature = "cluster")]
+            Link::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)),
         }
     }
 
     fn get_db(&self) -> i64 {
-        self.client.get_connection_info().redis_settings().db()
+        self.database
     }
 }

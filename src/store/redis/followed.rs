@@ -3,8 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use redis::{Cmd, RedisResult};
+
 use super::RedisStore;
 use super::codec::{Value, warn_once};
+use super::guard::describe;
 use super::names::RedisNames;
 use crate::clock::Timestamp;
 use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
@@ -202,13 +205,19 @@ impl FollowedStore {
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
         let app = slot.name.app.as_str();
         let key = RedisNames::of(&self.token.key, app);
-        let mut reads = redis::pipe();
-        reads.get(&key).pttl(&key);
-        match &self.token.expires_at_key {
-            Some(expiry) => reads.get(RedisNames::of(expiry, app)),
-            None => reads.cmd("ECHO").arg(""),
-        };
-        let (value, lives, expiry): (Value, i64, Value) = self.redis.pipeline(&reads).await?;
+        let mut reads = vec![Cmd::get(&key), Cmd::pttl(&key)];
+        if let Some(expiry) = &self.token.expires_at_key {
+            reads.push(Cmd::get(RedisNames::of(expiry, app)));
+        }
+        let mut read = self
+            .redis
+            .read_all::<redis::Value>(&reads)
+            .await?
+            .into_iter();
+        let mut value = || read.next().unwrap_or(redis::Value::Nil);
+        let (value, lives, expiry) = (value(), value(), value());
+        let (value, lives, expiry): (Value, i64, Value) = readable(value, lives, expiry)
+            .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe(&error)))?;
         let now = self.redis.0.clock.now();
         let Some(value) = value else {
             return Ok(stored(self.outlives_its_key(now)));
@@ -233,6 +242,18 @@ impl FollowedStore {
         });
         Ok(stored(Some(token)))
     }
+}
+
+fn readable(
+    value: redis::Value,
+    lives: redis::Value,
+    expiry: redis::Value,
+) -> RedisResult<(Value, i64, Value)> {
+    Ok((
+        redis::from_redis_value(value)?,
+        redis::from_redis_value(lives)?,
+        redis::from_redis_value(expiry)?,
+    ))
 }
 
 fn stored(token: Option<Token>) -> Stored {

@@ -1,7 +1,7 @@
 //! What happens around each command when Redis is away: quick refusals instead of queues, one
 //! loud line when it goes and one when it is back, errors that say what to do.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, ServerError, ServerErrorKind};
@@ -22,19 +22,27 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Guard {
     started: Instant,
-    /// Milliseconds after `started` until which commands are refused; 0 when Redis answers.
-    paused_until: AtomicU64,
-    down: AtomicBool,
+    /// What fails by itself: all of Redis, or a range of a Cluster's slots.
+    parts: Box<[Part]>,
+    /// How many of them are down.
+    down: AtomicUsize,
     wrong_type_told: AtomicBool,
     refusal_told_until: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct Part {
+    /// Milliseconds after the guard's start until which commands are refused; 0 when Redis answers.
+    paused_until: AtomicU64,
+    down: AtomicBool,
+}
+
 impl Guard {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(parts: usize) -> Self {
         Self {
             started: Instant::now(),
-            paused_until: AtomicU64::new(0),
-            down: AtomicBool::new(false),
+            parts: (0..parts.max(1)).map(|_| Part::default()).collect(),
+            down: AtomicUsize::new(0),
             wrong_type_told: AtomicBool::new(false),
             refusal_told_until: AtomicU64::new(0),
         }
@@ -44,8 +52,12 @@ impl Guard {
         millis(self.started.elapsed())
     }
 
-    pub(super) fn admit(&self, address: &str) -> Result<(), Error> {
-        match self.paused_until.load(Ordering::Relaxed) {
+    fn part(&self, part: usize) -> &Part {
+        &self.parts[part % self.parts.len()]
+    }
+
+    pub(super) fn admit(&self, part: usize, address: &str) -> Result<(), Error> {
+        match self.part(part).paused_until.load(Ordering::Relaxed) {
             0 => Ok(()),
             until if until <= self.elapsed() => Ok(()),
             _ => Err(unavailable(format!(
@@ -54,26 +66,29 @@ impl Guard {
         }
     }
 
-    pub(super) fn succeeded(&self, address: &str) {
+    pub(super) fn succeeded(&self, part: usize, address: &str) {
+        let part = self.part(part);
         // A plain load on the way that every command takes; the store is for recoveries.
-        if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
-            self.paused_until.store(0, Ordering::Relaxed);
-            observe::store_up(address, true);
-            tracing::info!(target: "tower_wechat::store", address, "Redis answers again");
+        if part.down.load(Ordering::Relaxed) && part.down.swap(false, Ordering::Relaxed) {
+            part.paused_until.store(0, Ordering::Relaxed);
+            if self.down.fetch_sub(1, Ordering::Relaxed) == 1 {
+                observe::store_up(address, true);
+                tracing::info!(target: "tower_wechat::store", address, "Redis answers again");
+            }
         }
     }
 
-    pub(super) fn timed_out(&self, address: &str, after: Duration) -> Error {
-        self.pause(address, &format!("no answer within {after:?}"));
+    pub(super) fn timed_out(&self, part: usize, address: &str, after: Duration) -> Error {
+        self.pause(part, address, &format!("no answer within {after:?}"));
         unavailable(format!(
             "Redis at {address} did not answer within {after:?}"
         ))
     }
 
-    pub(super) fn failed(&self, address: &str, error: &RedisError) -> Error {
+    pub(super) fn failed(&self, part: usize, address: &str, error: &RedisError) -> Error {
         let said = describe(error);
         let Some(server) = server_error(error) else {
-            self.pause(address, &said);
+            self.pause(part, address, &said);
             return unavailable(format!("Redis at {address} cannot be reached: {said}"));
         };
         match server.kind() {
@@ -83,7 +98,7 @@ impl Guard {
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown,
             ) => {
-                self.pause(address, &said);
+                self.pause(part, address, &said);
                 unavailable(format!("Redis at {address} is not ready: {said}"))
             }
             // Redis is there and says no (READONLY, NOPERM, OOM, …). Other commands may do, so
@@ -126,13 +141,16 @@ impl Guard {
         unavailable(sentence)
     }
 
-    fn pause(&self, address: &str, why: &str) {
+    fn pause(&self, part: usize, address: &str, why: &str) {
         let until = self
             .elapsed()
             .saturating_add(millis(PAUSE_AFTER_FAILURE))
             .max(1);
-        self.paused_until.store(until, Ordering::Relaxed);
-        if !self.down.swap(true, Ordering::Relaxed) {
+        let part = self.part(part);
+        part.paused_until.store(until, Ordering::Relaxed);
+        if !part.down.swap(true, Ordering::Relaxed)
+            && self.down.fetch_add(1, Ordering::Relaxed) == 0
+        {
             observe::store_up(address, false);
             tracing::error!(
                 target: "tower_wechat::store",

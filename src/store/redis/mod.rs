@@ -1,5 +1,8 @@
 //! Redis as the store that all processes share.
 
+mod address;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod codec;
 mod connect;
 mod connection;
@@ -10,16 +13,19 @@ mod names;
 mod news;
 #[cfg(feature = "cli")]
 pub mod operate;
+mod primary;
 mod scripts;
 mod seal;
+mod sentinel;
 mod single;
+mod start_up;
 mod sweep;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
+use redis::{Cmd, FromRedisValue, RedisResult};
 use zeroize::Zeroizing;
 
 use self::codec::{New, Value, decode, encode};
@@ -51,6 +57,28 @@ const RESEALINGS: usize = 3;
 ///
 /// One multiplexed connection serves all tasks; it comes back by itself when Redis does. Clones
 /// share it. Every command is answered or given up within a second (configurable).
+///
+/// # What a fail-over may lose
+///
+/// Redis copies writes to its replicas after it has acknowledged them. A replica that takes over
+/// may therefore lack the last ones, under Sentinel and in a Cluster alike. What that means here:
+///
+/// - A lost renewal: the next request finds the old pair and renews once more. Where WeChat has
+///   handed out a new refresh token with the lost pair, the old one is dead, and the user logs in.
+/// - A lost login: the user is sent to log in again, at the latest when WeChat refuses the token
+///   of before.
+/// - A lost deletion: the old pair is back until WeChat refuses it.
+/// - A lost lease, code or allowance: WeChat may be asked once more than R1 says.
+///
+/// Nobody gets another user's token, since each value lies under its user's name, and no order of
+/// losses makes an endless loop: every round ends with a pair that WeChat has just issued, or at
+/// the login. To make the window small, and to have a primary that was cut off refuse writes, set
+/// `min-replicas-to-write 1` and `min-replicas-max-lag 10` on the servers.
+///
+/// A command is sent to a second server only if the first has said that it did not run it: a
+/// replica refuses (`READONLY`), a slot lies elsewhere (`MOVED`, `ASK`, `TRYAGAIN`). In a Cluster the
+/// library also repeats, within the command's time, what a node was asked when its connection
+/// ended; the scripts bear that, since they compare before they write or name their owner.
 ///
 /// ```no_run
 /// use tower_wechat::{Layout, RedisStore};
@@ -86,12 +114,24 @@ struct Inner {
 }
 
 impl RedisStore {
-    /// Connects to `redis://[user[:password]@]host[:port][/db]`, or `rediss://…` with TLS, in the
-    /// published layout under its usual names.
+    /// Connects to one of these, in the published layout under its usual names; `rediss` instead of
+    /// `redis` is TLS, and special characters of user and password are percent-encoded:
+    ///
+    /// - `redis://[user[:password]@]host[:port][/db]`: one server.
+    /// - `redis+sentinel://[user[:password]@]host[:port],host[:port]/group[/db]`: the primary of a
+    ///   group, as the listed Sentinels name it. User, password and database are those of the
+    ///   servers; the Sentinels' own are set with
+    ///   [`sentinel_credentials`](RedisStoreBuilder::sentinel_credentials).
+    /// - `redis+cluster://[user[:password]@]host[:port],host[:port]`: a Cluster, some of whose nodes
+    ///   are listed; needs the feature `cluster`. [`Layout::Keys`] spreads users over it.
+    ///   [`Layout::Hashes`] is taken only where both names share a hash tag, and then one node
+    ///   carries all users.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a URL that cannot be right, a wrong password or a missing
-    /// TLS set-up; [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) when nothing answers there within 3 seconds.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a URL that cannot be right,
+    /// a wrong password, certificate or topology;
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) when nothing answers
+    /// there within 3 seconds.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::builder(url).connect().await
     }
@@ -106,21 +146,27 @@ impl RedisStore {
         inner.names.places(inner.layout, inner.mirror, &slot.name)
     }
 
-    /// Runs one exchange with Redis within the store's time, unless Redis has just failed.
+    /// Runs one exchange with the server of a key within the store's time, unless that has just
+    /// failed.
     async fn run<T>(
         &self,
+        key: &[u8],
         exchange: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<T, Error> {
         let inner = &*self.0;
-        inner.guard.admit(&inner.address)?;
+        let part = inner.connection.part(key);
+        inner.guard.admit(part, &inner.address)?;
         let started = Instant::now();
         let outcome = match tokio::time::timeout(inner.timeout, exchange).await {
             Ok(Ok(value)) => {
-                inner.guard.succeeded(&inner.address);
+                inner.guard.succeeded(part, &inner.address);
                 Ok(value)
             }
-            Ok(Err(error)) => Err(inner.guard.failed(&inner.address, &error)),
-            Err(_) => Err(inner.guard.timed_out(&inner.address, inner.timeout)),
+            Ok(Err(error)) => Err(inner.guard.failed(part, &inner.address, &error)),
+            Err(_) => {
+                inner.connection.suspect();
+                Err(inner.guard.timed_out(part, &inner.address, inner.timeout))
+            }
         };
         observe::store_call(started.elapsed(), outcome.is_ok());
         outcome
@@ -128,17 +174,23 @@ impl RedisStore {
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
-        self.run(command.query_async(&mut connection)).await
+        self.run(key_of(command), command.query_async(&mut connection))
+            .await
     }
 
-    async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Error> {
-        let mut connection = self.0.connection.clone();
-        self.run(pipeline.query_async(&mut connection)).await
+    /// Several reads in one round trip.
+    async fn read_all<T: FromRedisValue + Send + Sync>(
+        &self,
+        reads: &[Cmd],
+    ) -> Result<Vec<T>, Error> {
+        let key = reads.first().map_or(&[][..], key_of);
+        self.run(key, self.0.connection.read_all(reads)).await
     }
 
     async fn script<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
-        self.run(call.invoke(&mut connection)).await
+        self.run(call.first_key(), call.invoke(&mut connection))
+            .await
     }
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
@@ -151,11 +203,8 @@ impl RedisStore {
             // One command is less work than a pipeline of one.
             [cell] => vec![self.command(&read(cell)).await?],
             cells => {
-                let mut reads = Pipeline::with_capacity(cells.len());
-                for cell in cells {
-                    reads.add_command(read(cell));
-                }
-                self.pipeline(&reads).await?
+                let reads: Vec<Cmd> = cells.iter().map(read).collect();
+                self.read_all(&reads).await?
             }
         };
         Ok(decode(&place, slot, values, &self.0.seal))
@@ -288,6 +337,14 @@ impl RedisStore {
     fn tell(&self, call: &mut Call<'_>, slot: &Slot, record: &Record) {
         let news = news::written(&slot.name, Mark::of_record(record));
         call.arg(self.0.names.news(&slot.name.app)).arg(news);
+    }
+}
+
+/// The key of a command that has one, which is its first argument.
+fn key_of(command: &Cmd) -> &[u8] {
+    match command.args_iter().nth(1) {
+        Some(redis::Arg::Simple(key)) => key,
+        _ => &[],
     }
 }
 
@@ -426,17 +483,17 @@ impl Store for RedisStore {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
+            let key = self.0.names.revoked(name);
             let mut set = redis::cmd("SET");
-            set.arg(self.0.names.revoked(name))
-                .arg(at.as_millis() / 1_000);
+            set.arg(&key).arg(at.as_millis() / 1_000);
             self.command(set.arg("PX").arg(millis(ttl))).await
         })
     }
 
     fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
         Box::pin(async move {
-            let mut get = redis::cmd("GET");
-            let seconds: Option<i64> = self.command(get.arg(self.0.names.revoked(name))).await?;
+            let key = self.0.names.revoked(name);
+            let seconds: Option<i64> = self.command(&Cmd::get(&key)).await?;
             Ok(seconds.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))))
         })
     }
@@ -447,9 +504,9 @@ impl Store for RedisStore {
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
-            self.command::<String>(&redis::cmd("PING"))
-                .await
-                .map(|_| ())
+            let key = format!("{}ping", self.0.names.prefix);
+            let mut connection = self.0.connection.clone();
+            self.run(key.as_bytes(), connection.ping(&key)).await
         })
     }
 }

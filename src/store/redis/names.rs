@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::start_up::misconfigured;
 use crate::credential::AppId;
+use crate::error::Error;
 use crate::store::{CodeName, Kind, Name};
 
 /// How user tokens lie in Redis.
@@ -165,6 +167,62 @@ impl RedisNames {
             true => name.replace("{appid}", app),
             false => name.to_owned(),
         }
+    }
+
+    /// Whether everything that one step touches lies in one slot of a Cluster.
+    pub(super) fn fit_a_cluster(
+        &self,
+        layout: Layout,
+        mirror: Option<Layout>,
+    ) -> Result<(), Error> {
+        let Ok(app) = AppId::new("wx0") else {
+            return Ok(());
+        };
+        let slot = |key: &str| hash_tag(key).unwrap_or(key).to_owned();
+        for kind in Kind::ALL {
+            let id = if kind.is_accounts_own() { "" } else { "user" };
+            let name = Name {
+                app: app.clone(),
+                kind,
+                id: id.into(),
+            };
+            let places = self.places(layout, mirror, &name);
+            if places.mirror.is_some() {
+                return Err(misconfigured(
+                    "on a Redis Cluster the two layouts lie in different slots, and no step can \
+                     write both; leave the mirror out",
+                ));
+            }
+            let [first, others @ ..] = places.read.cells.as_slice() else {
+                continue;
+            };
+            if let Some(other) = others
+                .iter()
+                .find(|cell| slot(&cell.key) != slot(&first.key))
+            {
+                return Err(misconfigured(format!(
+                    "on a Redis Cluster the two hashes of users' tokens have to share a hash tag, \
+                     and {} and {} do not; name them for example {{wechat}}.{} and {{wechat}}.{}, \
+                     or choose the key layout (Layout::Keys, REDIS_LAYOUT=keys)",
+                    self.user_access_token,
+                    self.user_refresh_token,
+                    first.key.replace(['{', '}'], ""),
+                    other.key.replace(['{', '}'], ""),
+                )));
+            }
+            if let Some(lease) = places
+                .leases
+                .iter()
+                .find(|lease| slot(lease) != slot(&first.key))
+            {
+                return Err(misconfigured(format!(
+                    "on a Redis Cluster {} and its lease {lease} would lie in different slots; use \
+                     no braces in the prefix {:?}, and only whole hash tags in the other names",
+                    first.key, self.prefix
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Where the outcome of a code lies.
@@ -339,6 +397,36 @@ mod tests {
         );
         let lease = RedisNames::default().lease(&user("oABC"), &place);
         assert_eq!(lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
+    }
+
+    #[test]
+    fn a_cluster_wants_a_step_in_one_slot() {
+        let plain = RedisNames::default();
+        plain.fit_a_cluster(Layout::Keys, None).unwrap();
+        let refused = plain
+            .fit_a_cluster(Layout::Hashes, None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("{wechat}.user.wxUserAccessToken"),
+            "{refused}"
+        );
+        let tagged = RedisNames {
+            user_access_token: "{wx.{appid}}.access".into(),
+            user_refresh_token: "{wx.{appid}}.refresh".into(),
+            ..RedisNames::default()
+        };
+        tagged.fit_a_cluster(Layout::Hashes, None).unwrap();
+        let braces = RedisNames {
+            prefix: "{mine}:".into(),
+            ..tagged
+        };
+        let refused = braces
+            .fit_a_cluster(Layout::Hashes, None)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("prefix"), "{refused}");
+        braces.fit_a_cluster(Layout::Keys, None).unwrap();
     }
 
     proptest! {

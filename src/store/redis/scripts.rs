@@ -60,6 +60,11 @@ impl Call<'_> {
         self
     }
 
+    /// The key that the node is found by.
+    pub(super) fn first_key(&self) -> &[u8] {
+        self.keys.first().map_or(&[], Vec::as_slice)
+    }
+
     pub(super) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
         argument.write_redis_args(&mut self.arguments);
         self

@@ -641,6 +641,11 @@ async fn start_up_mistakes_are_told_in_a_sentence() {
         ),
         (
             "redis+sentinel://127.0.0.1:1/m".to_owned(),
+            ErrorKind::StoreUnavailable,
+            "no Sentinel",
+        ),
+        (
+            "redis+sentinel://127.0.0.1:1/".to_owned(),
             ErrorKind::Configuration,
             "redis+sentinel",
         ),

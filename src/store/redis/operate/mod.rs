@@ -11,7 +11,7 @@ mod walk;
 
 use std::time::Duration;
 
-use redis::Pipeline;
+use redis::Cmd;
 
 pub use self::survey::{State, UserReport};
 use super::codec::{Value, decode};
@@ -122,17 +122,16 @@ impl Work {
 impl RedisStore {
     /// Reads the cells of many places in one exchange.
     async fn read_many(&self, places: &[&Place]) -> Result<Vec<Vec<Value>>, Error> {
-        let mut reads = Pipeline::new();
-        for cell in places.iter().flat_map(|place| &place.cells) {
-            match &cell.field {
-                Some(field) => reads.hget(&cell.key, &**field),
-                None => reads.get(&cell.key),
-            };
-        }
+        let read = |cell: &Cell| match &cell.field {
+            Some(field) => Cmd::hget(&cell.key, &**field),
+            None => Cmd::get(&cell.key),
+        };
+        let cells = places.iter().flat_map(|place| &place.cells);
+        let reads: Vec<Cmd> = cells.map(read).collect();
         if reads.is_empty() {
             return Ok(Vec::new());
         }
-        let values: Vec<Value> = self.pipeline(&reads).await?;
+        let values: Vec<Value> = self.read_all(&reads).await?;
         let mut values = values.into_iter();
         let of = |place: &&Place| values.by_ref().take(place.cells.len()).collect();
         Ok(places.iter().map(of).collect())

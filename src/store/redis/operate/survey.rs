@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use redis::Cmd;
+
 use super::super::codec::Value;
 use super::super::names::Place;
 use super::super::{Layout, RedisStore};
@@ -130,11 +132,12 @@ impl RedisStore {
         match self.0.layout {
             Layout::Hashes => {
                 let place = self.places(&work.slot(Kind::User, "")).read;
-                let mut ask = redis::pipe();
-                for cell in &place.cells {
-                    ask.hlen(&cell.key);
-                }
-                let sizes: Vec<u64> = self.pipeline(&ask).await?;
+                let ask: Vec<_> = place
+                    .cells
+                    .iter()
+                    .map(|cell| Cmd::hlen(&cell.key))
+                    .collect();
+                let sizes: Vec<u64> = self.read_all(&ask).await?;
                 Ok(sizes.into_iter().max().unwrap_or_default())
             }
             Layout::Keys => self.command(&redis::cmd("DBSIZE")).await,

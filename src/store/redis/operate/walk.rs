@@ -1,6 +1,9 @@
 //! Going through all users of an account without holding them.
 
+use redis::Cmd;
+
 use super::super::names::RedisNames;
+use super::super::start_up::misconfigured;
 use super::super::{Layout, RedisStore};
 use crate::credential::AppId;
 use crate::error::Error;
@@ -97,16 +100,19 @@ impl<'a> Walk<'a> {
         if ids.is_empty() {
             return Ok(ids);
         }
-        let mut ask = redis::pipe();
-        for id in &ids {
-            ask.hexists(hash, id);
-        }
-        let there: Vec<bool> = self.store.pipeline(&ask).await?;
+        let ask: Vec<_> = ids.iter().map(|id| Cmd::hexists(hash, id)).collect();
+        let there: Vec<bool> = self.store.read_all(&ask).await?;
         let alone = ids.into_iter().zip(there).filter(|(_, there)| !there);
         Ok(alone.map(|(id, _)| id).collect())
     }
 
     async fn scan_keys(&mut self, begin: &str) -> Result<Vec<String>, Error> {
+        if self.store.0.connection.is_cluster() {
+            return Err(misconfigured(
+                "the users of the key layout cannot be listed on a Redis Cluster, where no server \
+                 knows them all",
+            ));
+        }
         let mut scan = redis::cmd("SCAN");
         scan.arg(self.cursor).arg("MATCH");
         scan.arg(format!("{}*", literally(begin)));

@@ -1,0 +1,213 @@
+//! A connection to a Redis Cluster, made anew when it is stuck.
+//!
+//! The library follows moved slots and drops nodes that went away. What it does not notice is a
+//! node that keeps its connections and answers nothing: it goes on asking that one, though a
+//! replica has long taken over. So a connection whose answers stay away is replaced by a new one,
+//! which learns from the others who is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::ConnectionLike;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisError, RedisResult, TlsMode,
+    Value,
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::address::{Dialer, tcp};
+use super::guard::server_error;
+
+/// How often a command is sent anew within its time: to the node that a slot has moved to, or
+/// after a rest where its node is not ready. Lost answers are among the reasons, so a command may
+/// run twice: a claim, a commit or a settlement finds what it has done itself; an allowance loses
+/// a use; and of two logins of one user within that second the older may be kept, which the next
+/// refusal by WeChat mends.
+const RETRIES: u32 = 12;
+
+/// The shortest and the longest rest before that, in milliseconds.
+const REST_MS: (u64, u64) = (10, 200);
+
+/// The rest between two attempts to connect anew.
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+
+/// How long such an attempt may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The nodes of a Cluster. Clones share them.
+#[derive(Clone)]
+pub(super) struct Nodes {
+    shared: Arc<Shared>,
+    /// Ends with the last clone.
+    _watch: Arc<AbortOnDropHandle<()>>,
+}
+
+struct Shared {
+    client: ClusterClient,
+    dialer: Dialer,
+    seeds: Vec<ConnectionAddr>,
+    connection: watch::Sender<ClusterConnection>,
+    doubt: Notify,
+}
+
+/// The slots of a Cluster.
+const SLOTS: u16 = 16_384;
+
+/// The range of slots that a key lies in, of so many.
+pub(super) fn part(key: &[u8], parts: usize) -> usize {
+    usize::from(slot(key)) * parts / usize::from(SLOTS)
+}
+
+/// The slot of a key: CRC-16/XMODEM of its hash tag or of the whole, by the specification.
+fn slot(key: &[u8]) -> u16 {
+    let open = key.iter().position(|byte| *byte == b'{');
+    let tagged = open.and_then(|open| {
+        let rest = key.get(open + 1..)?;
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        rest.get(..close).filter(|tag| !tag.is_empty())
+    });
+    let mut crc = 0u16;
+    for byte in tagged.unwrap_or(key) {
+        crc ^= u16::from(*byte) << 8;
+        for _ in 0..8 {
+            crc = (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 };
+        }
+    }
+    crc % SLOTS
+}
+
+impl Nodes {
+    pub(super) async fn open(
+        seeds: Vec<ConnectionAddr>,
+        dialer: Dialer,
+        tls: bool,
+    ) -> RedisResult<Self> {
+        let mut infos = Vec::with_capacity(seeds.len());
+        for seed in &seeds {
+            let info = seed.clone().into_connection_info()?;
+            infos.push(info.set_redis_settings(dialer.settings.clone()));
+        }
+        // One node that is frozen must leave time to ask another.
+        let one = dialer.timeout / 2;
+        let mut builder = ClusterClientBuilder::new(infos)
+            .connection_timeout(one)
+            .response_timeout(one)
+            .overall_response_timeout(Some(dialer.timeout))
+            .retries(RETRIES)
+            .min_retry_wait(REST_MS.0)
+            .max_retry_wait(REST_MS.1)
+            .tcp_settings(tcp());
+        if tls {
+            builder = builder.tls(TlsMode::Secure);
+        }
+        if let Some(certificates) = &dialer.certificates {
+            builder = builder.certs(certificates.clone());
+        }
+        let client = builder.build()?;
+        let (connection, _) = watch::channel(client.get_async_connection().await?);
+        let shared = Arc::new(Shared {
+            client,
+            dialer,
+            seeds,
+            connection,
+            doubt: Notify::new(),
+        });
+        let watch = tokio::spawn(Arc::clone(&shared).watch());
+        Ok(Self {
+            shared,
+            _watch: Arc::new(AbortOnDropHandle::new(watch)),
+        })
+    }
+
+    /// Answers have stayed away.
+    pub(super) fn suspect(&self) {
+        self.shared.doubt.notify_one();
+    }
+
+    /// A client of a node that answers, for connections of their own.
+    pub(super) async fn client(&self) -> RedisResult<Client> {
+        let mut failed = None;
+        let seeds = &self.shared.seeds;
+        let first = fastrand::usize(..seeds.len().max(1));
+        for seed in seeds.iter().cycle().skip(first).take(seeds.len()) {
+            let client = self.shared.dialer.client(seed)?;
+            let connecting = client.get_multiplexed_async_connection();
+            match tokio::time::timeout(self.shared.dialer.timeout / 2, connecting).await {
+                Ok(Ok(_)) => return Ok(client),
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+        let late = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+        Err(failed.unwrap_or_else(late))
+    }
+
+    fn connection(&self) -> ClusterConnection {
+        self.shared.connection.borrow().clone()
+    }
+
+    /// A command by itself: what is read and written together goes through one script, and the
+    /// fields of a record are read one by one, so that each follows its slot while that moves.
+    pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+        let answer = self.connection().req_packed_command(command).await;
+        self.note(answer.as_ref().err());
+        answer
+    }
+
+    pub(super) async fn commands(
+        &self,
+        commands: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let mut connection = self.connection();
+        let answers = connection
+            .req_packed_commands(commands, offset, count)
+            .await;
+        self.note(answers.as_ref().err());
+        answers
+    }
+
+    fn note(&self, error: Option<&RedisError>) {
+        if error.is_some_and(|error| server_error(error).is_none()) {
+            self.suspect();
+        }
+    }
+}
+
+impl Shared {
+    async fn watch(self: Arc<Self>) {
+        loop {
+            self.doubt.notified().await;
+            let anew = self.client.get_async_connection();
+            match tokio::time::timeout(CONNECT_WITHIN, anew).await {
+                Ok(Ok(connection)) => {
+                    self.connection.send_replace(connection);
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "no new connection to the Cluster"),
+                Err(_) => tracing::debug!("no new connection to the Cluster in time"),
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slot;
+
+    /// From the specification, and from `CLUSTER KEYSLOT`.
+    #[test]
+    fn slots_are_those_of_redis() {
+        assert_eq!(slot(b"123456789"), 0x31C3);
+        assert_eq!(
+            slot(b"user.wxUserAccessToken"),
+            slot(b"x{user.wxUserAccessToken}y")
+        );
+        assert_eq!(slot(b"{}a"), slot(b"{}a"));
+        assert_ne!(slot(b"{}a"), slot(b"{}b"));
+    }
+}

@@ -1,0 +1,199 @@
+//! Asking the Sentinels which server is the primary.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError, RedisResult};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::address::{Dialer, list};
+use super::guard::{describe, server_error};
+use super::start_up::{misconfigured, refuses_us, unavailable, unreachable};
+use crate::error::Error;
+
+/// After the first answer the other Sentinels have so long to say something newer.
+const LATECOMERS: Duration = Duration::from_millis(200);
+
+/// The Sentinels of a URL, and the group of servers that they are asked for.
+pub(super) struct Sentinels {
+    group: String,
+    shown: String,
+    all: Vec<Arc<Sentinel>>,
+    timeout: Duration,
+    tls: bool,
+}
+
+struct Sentinel {
+    client: Client,
+    /// Kept from one question to the next.
+    connection: Mutex<Option<MultiplexedConnection>>,
+    timeout: Duration,
+}
+
+/// What a Sentinel says of a group.
+type Said = HashMap<String, String>;
+
+impl Sentinels {
+    pub(super) fn new(
+        group: String,
+        addresses: &[ConnectionAddr],
+        dialer: &Dialer,
+        tls: bool,
+    ) -> RedisResult<Self> {
+        let all: RedisResult<_> = addresses
+            .iter()
+            .map(|address| {
+                Ok(Arc::new(Sentinel {
+                    client: dialer.client(address)?,
+                    connection: Mutex::default(),
+                    timeout: dialer.timeout,
+                }))
+            })
+            .collect();
+        Ok(Self {
+            group,
+            shown: list(addresses),
+            all: all?,
+            timeout: dialer.timeout,
+            tls,
+        })
+    }
+
+    /// The primary by the newest configuration that any Sentinel knows. All are asked at once, so
+    /// that one that is down or frozen costs nothing, and one that was cut off and is behind the
+    /// others is not believed.
+    pub(super) async fn primary(&self) -> Result<ConnectionAddr, Error> {
+        let mut asked = JoinSet::new();
+        for sentinel in &self.all {
+            let (sentinel, group) = (Arc::clone(sentinel), self.group.clone());
+            asked.spawn(async move { sentinel.ask(&group).await });
+        }
+        let mut until = Instant::now() + self.timeout;
+        let mut newest: Option<(u64, Said)> = None;
+        let mut failed: Option<RedisError> = None;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.join_next()).await {
+            match answer {
+                Ok(Ok(said)) => {
+                    until = until.min(Instant::now() + LATECOMERS);
+                    let epoch = said.get("config-epoch").and_then(|text| text.parse().ok());
+                    let epoch = epoch.unwrap_or(0);
+                    if newest.as_ref().is_none_or(|(known, _)| *known < epoch) {
+                        newest = Some((epoch, said));
+                    }
+                }
+                // What a Sentinel says is better to know than that another one is down.
+                Ok(Err(error)) => {
+                    if server_error(&error).is_some() || failed.is_none() {
+                        failed = Some(error);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        let Some((_, said)) = newest else {
+            return Err(self.nothing_known(failed.as_ref()).await);
+        };
+        let port = said.get("port").and_then(|port| port.parse().ok());
+        let (Some(host), Some(port)) = (said.get("ip"), port) else {
+            let message = format!("the Sentinels at {} name no server", self.shown);
+            return Err(unavailable(message));
+        };
+        let host = host.clone();
+        Ok(if self.tls {
+            ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        })
+    }
+
+    async fn nothing_known(&self, error: Option<&RedisError>) -> Error {
+        let (shown, group) = (&self.shown, &self.group);
+        let Some(error) = error else {
+            return unavailable(format!(
+                "no Sentinel of {shown} answers within {:?}; are they running, and is the URL right?",
+                self.timeout
+            ));
+        };
+        let said = describe(error);
+        if said.contains("No such master") {
+            let groups = self.groups().await;
+            return misconfigured(format!(
+                "the Sentinels at {shown} know no group named {group:?}; {groups} \
+                 (redis+sentinel://host:26379/NAME)"
+            ));
+        }
+        if said.contains("unknown command") {
+            return misconfigured(format!(
+                "a Redis server and no Sentinel answers at {shown}; a redis+sentinel:// URL lists \
+                 the Sentinels, whose port is usually 26379"
+            ));
+        }
+        if refuses_us(error) {
+            return misconfigured(format!(
+                "the Sentinels at {shown} refuse us ({said}); their user and password are set \
+                 apart from those of the URL, with sentinel_credentials"
+            ));
+        }
+        if server_error(error).is_some() {
+            return misconfigured(format!("the Sentinels at {shown} do not answer us: {said}"));
+        }
+        if error.is_connection_refusal() || error.is_timeout() {
+            return unavailable(format!(
+                "no Sentinel of {shown} can be reached ({said}); are they running, and is the URL \
+                 right?"
+            ));
+        }
+        unreachable(&format!("a Sentinel of {shown}"), error)
+    }
+
+    /// The groups that there are, for whoever has mistyped one.
+    async fn groups(&self) -> String {
+        for sentinel in &self.all {
+            let mut ask = redis::cmd("SENTINEL");
+            let said: RedisResult<Vec<Said>> = sentinel.query(ask.arg("MASTERS")).await;
+            if let Ok(groups) = said {
+                let names = groups.iter().filter_map(|said| said.get("name"));
+                let names: Vec<&str> = names.map(String::as_str).take(10).collect();
+                return match names.as_slice() {
+                    [] => "they watch no group yet".to_owned(),
+                    names => format!("they watch {}", names.join(", ")),
+                };
+            }
+        }
+        "check the name".to_owned()
+    }
+}
+
+impl Sentinel {
+    async fn ask(&self, group: &str) -> RedisResult<Said> {
+        let mut ask = redis::cmd("SENTINEL");
+        self.query(ask.arg("MASTER").arg(group)).await
+    }
+
+    async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> RedisResult<T> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = kept.as_mut() {
+            match command.query_async(connection).await {
+                Err(error) if server_error(&error).is_none() => *kept = None,
+                answer => return answer,
+            }
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout));
+        let connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config);
+        let connection = kept.insert(connection.await?);
+        command.query_async(connection).await
+    }
+}

@@ -1,0 +1,106 @@
+//! What can be wrong at start-up: one sentence for each, with the cause and the cure.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use redis::{RedisError, RedisResult, Value};
+
+use super::connection::Connection;
+use super::guard::{describe, server_error};
+use crate::error::{Error, ErrorKind};
+
+pub(super) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+pub(super) fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::StoreUnavailable, message)
+}
+
+/// Whether the server does not take our user or password.
+pub(super) fn refuses_us(error: &RedisError) -> bool {
+    let code = server_error(error).map_or(String::new(), |said| said.code().to_owned());
+    error.kind() == redis::ErrorKind::AuthenticationFailed
+        || matches!(code.as_str(), "WRONGPASS" | "NOAUTH")
+}
+
+pub(super) fn start_up_error(address: &str, error: &RedisError) -> Error {
+    let said = describe(error);
+    if refuses_us(error) {
+        return misconfigured(format!(
+            "Redis at {address} refuses the user or password of the URL \
+             (redis://user:password@host/): {said}"
+        ));
+    }
+    if said.contains("cluster support disabled") {
+        return misconfigured(format!(
+            "Redis at {address} is a single server and no Cluster; use redis:// (rediss:// with \
+             TLS) for it"
+        ));
+    }
+    if error.is_io_error() || error.is_timeout() {
+        return unreachable(&format!("Redis at {address}"), error);
+    }
+    misconfigured(format!("Redis at {address} does not accept us: {said}"))
+}
+
+/// What the network or TLS says. `who` begins the sentence.
+pub(super) fn unreachable(who: &str, error: &RedisError) -> Error {
+    let said = describe(error);
+    if said.contains("Expired") || said.contains("certificate expired") {
+        return misconfigured(format!(
+            "{who} shows a certificate that has expired, or the clock here is wrong ({said}); renew it"
+        ));
+    }
+    if said.contains("invalid peer certificate") {
+        return misconfigured(format!(
+            "{who} shows a certificate that is not accepted ({said}); give the authority that signed it \
+             with certificate_authority, and use a host name that the certificate holds"
+        ));
+    }
+    if said.contains("CertificateRequired") || said.contains("HandshakeFailure") {
+        return misconfigured(format!(
+            "{who} wants a certificate of ours ({said}); give it with client_certificate"
+        ));
+    }
+    if said.contains("received fatal alert") {
+        return misconfigured(format!(
+            "{who} does not accept our certificate or TLS ({said}); check client_certificate"
+        ));
+    }
+    if said.contains("InvalidContentType") || said.contains("corrupt message") {
+        return misconfigured(format!(
+            "{who} does not speak TLS on that port; use its TLS port, or a URL without the s of \
+             rediss://"
+        ));
+    }
+    if error.is_connection_dropped() && !error.is_connection_refusal() {
+        return unavailable(format!(
+            "{who} closes the connection at once ({said}); if it speaks TLS there, use rediss:// \
+             (rediss+sentinel://, rediss+cluster://)"
+        ));
+    }
+    unavailable(format!(
+        "{who} cannot be reached ({said}); is it running, and is the URL right?"
+    ))
+}
+
+/// A URL of one topology at a server of another.
+pub(super) async fn check_mode(connection: &mut Connection, address: &str) -> Result<(), Error> {
+    let hello: RedisResult<HashMap<String, Value>> =
+        redis::cmd("HELLO").query_async(connection).await;
+    // Redis before 6 does not know the command, and a user may not be allowed to ask.
+    let mode = hello.ok().and_then(|mut hello| hello.remove("mode"));
+    let mode = mode.and_then(|mode| redis::from_redis_value::<String>(mode).ok());
+    match mode.as_deref() {
+        Some("cluster") => Err(misconfigured(format!(
+            "Redis at {address} is a node of a Cluster; use redis+cluster://{address} \
+             (rediss+cluster:// with TLS)"
+        ))),
+        Some("sentinel") => Err(misconfigured(format!(
+            "a Sentinel answers at {address}, which keeps no data; use \
+             redis+sentinel://{address}/NAME with the name of its group of servers"
+        ))),
+        _ => Ok(()),
+    }
+}

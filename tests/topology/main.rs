@@ -1,0 +1,14 @@
+//! Sentinel, Cluster and TLS, with real servers: fail-overs under load, moving slots, set-ups that
+//! are wrong, and the demo on each.
+
+#![allow(unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod demo;
+mod load;
+mod mistakes;
+mod sentinel;
+mod tls;

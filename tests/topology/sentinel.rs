@@ -1,0 +1,230 @@
+//! A primary with two replicas and three Sentinels: what users see of a fail-over.
+
+use std::time::Duration;
+
+use tower_wechat::{Layout, RedisStore, UserGrant, UserId, UserTokens, WechatClient};
+
+use crate::load::Load;
+use crate::support::eventually;
+use crate::support::redis_server::RedisServer;
+use crate::support::sentinel_group::SentinelGroup;
+
+const A_WHILE: Duration = Duration::from_millis(1_500);
+
+async fn load_on(group: &SentinelGroup, layout: Layout) -> Load {
+    Load::start(RedisStore::builder(&group.url("")).layout(layout)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_primary_is_killed_under_load() {
+    let mut group = SentinelGroup::start().await;
+    let load = load_on(&group, Layout::Hashes).await;
+    let old = group.primary();
+    load.during(async {
+        tokio::time::sleep(A_WHILE).await;
+        group.servers[old].kill();
+        group.fails_over_from(old).await;
+        tokio::time::sleep(A_WHILE).await;
+    })
+    .await;
+    load.serves_again().await;
+    load.during(tokio::time::sleep(A_WHILE)).await;
+    load.balances("Sentinel, primary killed").await;
+}
+
+/// A frozen primary keeps its connections and says nothing; thawed, it is a replica before long.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_primary_is_frozen_under_load_and_comes_back() {
+    let group = SentinelGroup::start().await;
+    let load = load_on(&group, Layout::Keys).await;
+    let old = group.primary();
+    load.during(async {
+        tokio::time::sleep(A_WHILE).await;
+        group.servers[old].freeze(true);
+        group.fails_over_from(old).await;
+        tokio::time::sleep(A_WHILE).await;
+        group.servers[old].freeze(false);
+        tokio::time::sleep(A_WHILE).await;
+    })
+    .await;
+    load.serves_again().await;
+    eventually(
+        "the old primary follows",
+        Duration::from_secs(40),
+        async || {
+            let role: Vec<redis::Value> = redis::cmd("ROLE")
+                .query(&mut group.servers[old].connection())
+                .unwrap_or_default();
+            role.into_iter()
+                .next()
+                .is_some_and(|role| redis::from_redis_value::<String>(role).unwrap() == "slave")
+        },
+    )
+    .await;
+    load.during(tokio::time::sleep(A_WHILE)).await;
+    load.balances("Sentinel, primary frozen, and back later")
+        .await;
+}
+
+/// The operator changes the primary by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_primary_is_changed_by_hand_under_load() {
+    let group = SentinelGroup::start().await;
+    let load = load_on(&group, Layout::Keys).await;
+    let old = group.primary();
+    load.during(async {
+        tokio::time::sleep(A_WHILE).await;
+        let mut failover = redis::cmd("SENTINEL");
+        failover
+            .arg("FAILOVER")
+            .arg(crate::support::sentinel_group::GROUP);
+        let () = failover
+            .query(&mut group.sentinels[0].connection())
+            .unwrap();
+        group.fails_over_from(old).await;
+        tokio::time::sleep(A_WHILE).await;
+    })
+    .await;
+    load.serves_again().await;
+    load.balances("Sentinel, primary changed by hand").await;
+}
+
+/// Sentinels are asked who the primary is and are not in the way otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_are_killed_under_load() {
+    let mut group = SentinelGroup::start().await;
+    let load = load_on(&group, Layout::Hashes).await;
+    load.during(async {
+        for sentinel in &mut group.sentinels {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            sentinel.kill();
+        }
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    })
+    .await;
+    let url = group.url("");
+    let refused = RedisStore::connect(&url).await.unwrap_err();
+    assert!(refused.to_string().contains("no Sentinel of"), "{refused}");
+    // Two of three are back: they can agree on a new primary, and the first of the URL is dead.
+    group.sentinels[1].run();
+    group.sentinels[2].run();
+    let old = group.primary();
+    load.during(async {
+        group.servers[old].kill();
+        group.fails_over_from(old).await;
+        tokio::time::sleep(A_WHILE).await;
+    })
+    .await;
+    load.serves_again().await;
+    load.balances("Sentinel, all Sentinels killed, later two are back and the primary is killed")
+        .await;
+}
+
+/// Two servers and a Sentinel that is told by hand which of them is the primary, so that nobody
+/// ends the connections to the other one.
+struct Told {
+    first: RedisServer,
+    second: RedisServer,
+    sentinel: RedisServer,
+}
+
+impl Told {
+    fn start() -> Self {
+        let first = RedisServer::start();
+        let port = first.port().to_string();
+        let second = RedisServer::with_options(&["--replicaof", "127.0.0.1", &port]);
+        let sentinel =
+            RedisServer::sentinel(&format!("sentinel monitor main 127.0.0.1 {port} 1\n"));
+        Self {
+            first,
+            second,
+            sentinel,
+        }
+    }
+
+    async fn store(&self) -> RedisStore {
+        let url = format!("redis+sentinel://{}/main", self.sentinel.address());
+        let builder = RedisStore::builder(&url).layout(Layout::Keys);
+        builder.connect().await.unwrap()
+    }
+
+    /// The second one is the primary from now on.
+    fn switch(&self) {
+        let ask = |server: &RedisServer, words: &[&str]| {
+            let () = redis::cmd(words[0])
+                .arg(&words[1..])
+                .query(&mut server.connection())
+                .unwrap();
+        };
+        let port = self.second.port().to_string();
+        ask(&self.second, &["REPLICAOF", "NO", "ONE"]);
+        ask(&self.sentinel, &["SENTINEL", "REMOVE", "main"]);
+        ask(
+            &self.sentinel,
+            &["SENTINEL", "MONITOR", "main", "127.0.0.1", &port, "1"],
+        );
+    }
+
+    fn demote_the_first(&self) {
+        let port = self.second.port().to_string();
+        let mut follow = redis::cmd("REPLICAOF");
+        let () = follow
+            .arg("127.0.0.1")
+            .arg(port)
+            .query(&mut self.first.connection())
+            .unwrap();
+    }
+
+    fn keys_of_the_second(&self) -> usize {
+        redis::cmd("DBSIZE")
+            .query(&mut self.second.connection())
+            .unwrap()
+    }
+}
+
+async fn sign_in(users: &UserTokens, user: &str) -> Result<(), tower_wechat::Error> {
+    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
+    let put = users.put(&UserId::new(user).unwrap(), &grant).await;
+    put.map(|_| ())
+}
+
+fn users_of(store: RedisStore) -> UserTokens {
+    UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store)
+}
+
+/// A server that refuses writes because it is a replica by now has done nothing: the command goes
+/// to the new primary, and nobody hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
+    let told = Told::start();
+    let users = users_of(told.store().await);
+    sign_in(&users, "oBefore").await.unwrap();
+    told.switch();
+    told.demote_the_first();
+    sign_in(&users, "oAfter").await.unwrap();
+    eventually("the login is there", Duration::from_secs(20), async || {
+        told.keys_of_the_second() > 0
+    })
+    .await;
+    users.health().await.unwrap();
+}
+
+/// One that was cut off from the others does not know that it is none any more, and goes on
+/// answering. The Sentinels are asked every few seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_does_not_know_of_its_successor_is_left_within_seconds() {
+    let told = Told::start();
+    let users = users_of(told.store().await);
+    told.switch();
+    let mut logins = 0;
+    eventually(
+        "logins reach the new primary",
+        Duration::from_secs(40),
+        async || {
+            logins += 1;
+            sign_in(&users, &format!("oUser{logins}")).await.unwrap();
+            told.keys_of_the_second() > 0
+        },
+    )
+    .await;
+}
