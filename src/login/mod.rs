@@ -438,55 +438,6 @@ fn plain_path(path: &str) -> Result<String, Error> {
     Ok(path.to_owned())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_public_url_is_an_origin() {
-        let of = |url| origin(url).ok();
-        assert_eq!(
-            of("https://h5.example.com").as_deref(),
-            Some("https://h5.example.com")
-        );
-        assert_eq!(
-            of("HTTPS://H5.Example.com:443/").as_deref(),
-            Some("https://h5.example.com")
-        );
-        assert_eq!(
-            of("http://127.0.0.1:3000").as_deref(),
-            Some("http://127.0.0.1:3000")
-        );
-        assert_eq!(
-            of("http://[::1]:3000").as_deref(),
-            Some("http://[::1]:3000")
-        );
-        for wrong in [
-            "",
-            "h5.example.com",
-            "ftp://a.b",
-            "https://",
-            "https://a.b/app",
-            "https://a.b/?c",
-            "https://user@a.b",
-            "https://a b",
-            "//a.b",
-        ] {
-            assert_eq!(of(wrong), None, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn paths_of_a_login_are_plain() {
-        let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
-        assert!(login().callback_path("/auth/wechat").is_ok());
-        for wrong in ["", "/", "a", "//a", "/a?b", "/a;b", "/a b", "/%41"] {
-            assert!(login().callback_path(wrong).is_err(), "{wrong:?}");
-            assert!(login().login_path(wrong).is_err(), "{wrong:?}");
-        }
-    }
-}
-
 /// What must hold of all that a browser brings to a login.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
@@ -539,5 +490,54 @@ pub(crate) fn fuzz(data: &[u8]) {
             states.attempts(&sent, NOW).is_empty(),
             "{altered:?} for {cookie}"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_url_is_an_origin() {
+        let of = |url| origin(url).ok();
+        assert_eq!(
+            of("https://h5.example.com").as_deref(),
+            Some("https://h5.example.com")
+        );
+        assert_eq!(
+            of("HTTPS://H5.Example.com:443/").as_deref(),
+            Some("https://h5.example.com")
+        );
+        assert_eq!(
+            of("http://127.0.0.1:3000").as_deref(),
+            Some("http://127.0.0.1:3000")
+        );
+        assert_eq!(
+            of("http://[::1]:3000").as_deref(),
+            Some("http://[::1]:3000")
+        );
+        for wrong in [
+            "",
+            "h5.example.com",
+            "ftp://a.b",
+            "https://",
+            "https://a.b/app",
+            "https://a.b/?c",
+            "https://user@a.b",
+            "https://a b",
+            "//a.b",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn paths_of_a_login_are_plain() {
+        let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
+        assert!(login().callback_path("/auth/wechat").is_ok());
+        for wrong in ["", "/", "a", "//a", "/a?b", "/a;b", "/a b", "/%41"] {
+            assert!(login().callback_path(wrong).is_err(), "{wrong:?}");
+            assert!(login().login_path(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -67,9 +67,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    (0..500).for_each(|_| {
+                    for _ in 0..500 {
                         rounds.another("a", now);
-                    })
+                    }
                 });
             }
         });
