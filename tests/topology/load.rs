@@ -168,6 +168,11 @@ impl Load {
             count(&books.logins_again) + again,
             self.wechat.calls(),
         );
+        let logins = count(&books.logins_again) + again;
+        assert!(
+            logins <= 20 * USERS as u64,
+            "{logins} logins: round and round"
+        );
         assert_eq!(count(&books.wrong), 0, "somebody saw another user's token");
         let other = books.other.lock().unwrap();
         assert!(other.is_empty(), "{other:?}");

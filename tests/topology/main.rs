@@ -10,5 +10,6 @@ mod cluster;
 mod demo;
 mod load;
 mod mistakes;
+mod restricted;
 mod sentinel;
 mod tls;

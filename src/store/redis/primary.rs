@@ -14,6 +14,7 @@ use redis::{
     RedisResult, ServerError, ServerErrorKind, Value,
 };
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Dialer;
@@ -26,6 +27,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The rest between two questions while it is not.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
+/// A connection that has brought no answer for so long is given up, and another one to the same
+/// server is tried. Behind a proxy whose own way to Redis is gone, TCP sees nothing amiss.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// The present primary. Clones share it.
 #[derive(Clone)]
@@ -196,58 +201,83 @@ impl Shared {
     }
 
     async fn watch(self: Arc<Self>) {
+        let mut silent = None;
         loop {
             let current = match &*self.state.borrow() {
                 State::Up(link) if !link.is_lost() => Some(link.clone()),
                 _ => None,
             };
-            if current.is_some() {
+            if current.is_some() && silent.is_none() {
                 let _ = tokio::time::timeout(LOOK_AGAIN, self.doubt.notified()).await;
             }
-            self.look(current).await;
+            silent = self.look(current, silent).await;
             // However many commands fail, the Sentinels are not asked without a rest.
             tokio::time::sleep(BETWEEN_TRIES).await;
         }
     }
 
-    /// Asks who the primary is, and goes there if that is news.
-    async fn look(self: &Arc<Self>, current: Option<Link>) {
+    /// Asks who the primary is, and goes there if that is news. Answers since when the present one
+    /// has been silent, where it is: until it speaks, or another one takes over, there is nothing
+    /// to wait for between two questions. Whoever is late to leave a frozen primary would be served
+    /// by it when it thaws, which is before it hears that it is none any more.
+    async fn look(
+        self: &Arc<Self>,
+        current: Option<Link>,
+        silent: Option<Instant>,
+    ) -> Option<Instant> {
         let found = match self.sentinels.primary().await {
             Ok(address) => address,
             // Without Sentinels a primary that answers goes on being used.
             Err(error) if current.is_some() => {
-                return tracing::debug!(%error, "the Sentinels do not answer");
+                tracing::debug!(%error, "the Sentinels do not answer");
+                return None;
             }
-            Err(error) => return self.failed(&error.to_string()),
+            Err(error) => {
+                self.failed(&error.to_string());
+                return None;
+            }
         };
+        let mut since = None;
         if let Some(link) = &current
             && link.address == found
             && !link.is_lost()
-            && self.answers(link).await
         {
-            return;
+            if self.answers(link).await {
+                return None;
+            }
+            let began = silent.unwrap_or_else(Instant::now);
+            if began.elapsed() < SILENCE {
+                return Some(began);
+            }
+            since = Some(began);
         }
         match self.dial(&found).await {
             Ok(link) => {
-                tracing::info!(primary = %found, "Redis: connected to the primary");
+                tracing::info!(
+                    target: "tower_wechat::store",
+                    primary = %found,
+                    "Redis: connected to the primary"
+                );
                 self.state.send_replace(State::Up(link));
+                None
             }
             Err(error) if current.is_none() => {
                 self.failed(&format!("the primary {found}: {}", describe(&error)));
+                None
             }
             Err(error) => {
-                tracing::debug!(primary = %found, %error, "the new primary does not take us yet");
+                tracing::debug!(primary = %found, %error, "the primary does not take us yet");
+                since.or_else(|| Some(silent.unwrap_or_else(Instant::now)))
             }
         }
     }
 
-    /// Whether the connection brings answers. Behind a proxy whose own way to Redis is gone, TCP
-    /// sees nothing amiss, and only another connection helps.
+    /// Whether the connection brings answers.
     async fn answers(&self, link: &Link) -> bool {
         let mut connection = link.connection.clone();
         let ping = redis::cmd("PING");
         let ping = connection.send_packed_command(&ping);
-        let answer = tokio::time::timeout(self.dialer.timeout, ping).await;
+        let answer = tokio::time::timeout(self.dialer.timeout / 4, ping).await;
         matches!(answer, Ok(Ok(_)))
     }
 
