@@ -160,17 +160,19 @@ async fn ones_own_writes_need_no_reads() {
     in_both_layouts(async |rig| {
         let users = rig.process_with(|builder| builder.cache_ttl(HOUR)).await;
         all_listen(&rig, 1).await;
-        // A login at a time may meet the opening of the channel, which outdates the cache once.
-        rig.log_in(&users, "oA").await;
-        let before = reads(&rig);
+        let mut missing = 0;
         for at in 0..50 {
             let openid = format!("oUser{at}");
             let pair = rig.log_in(&users, &openid).await;
-            let served = users.get(&id(&openid)).await.unwrap();
-            assert_eq!(text(&served), pair.access_token);
+            // Time for the news of it.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match users.cached(&openid) {
+                Some(token) => assert_eq!(text(&token), pair.access_token),
+                None => missing += 1,
+            }
         }
-        let reads = reads(&rig) - before;
-        assert!(reads <= 5, "{reads} reads for 50 logins");
+        // The opening of the channel outdates the cache, and another's news may share a fence.
+        assert!(missing <= 5, "{missing} of 50 logins have to be read again");
     })
     .await;
 }
