@@ -441,7 +441,7 @@ fn plain_path(path: &str) -> Result<String, Error> {
 /// What must hold of all that a browser brings to a login.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
-    use crate::fuzzing::{NOW, altered, headers, keys};
+    use crate::fuzzing::{NOW, altered, headers, keys, untouched};
     let text = String::from_utf8_lossy(data);
     for page in [
         ReturnTo::new(&text),
@@ -464,7 +464,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     exchange::Verdict::read(&text);
 
     let (app, keys) = keys();
-    let states = state::States::new(app, keys, STATE_LIFETIME);
+    let states = state::States::new(&untouched(), keys, STATE_LIFETIME);
     assert!(states.read(&text, NOW).is_err(), "a forged state: {text}");
     let cookie = [b"wechat_login_", data].concat();
     for cookie in [data, &cookie] {
@@ -474,6 +474,7 @@ pub(crate) fn fuzz(data: &[u8]) {
             "a forged cookie: {text}"
         );
     }
+    let states = state::States::new(app, keys, STATE_LIFETIME);
     let Some(attempt) = states.begin(Scope::Base, ReturnTo::root(), NOW) else {
         return;
     };
