@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, ServerError, ServerErrorKind};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -12,6 +13,13 @@ use crate::observe;
 /// After a failed command the next ones fail at once for this long. A frozen Redis would
 /// otherwise add its whole timeout to every request.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// How many commands are under way at once. A crowd waits here, where waiting is not taken for
+/// Redis' silence, and not behind itself on the connection.
+const AT_ONCE: usize = 512;
+
+/// How many times the time of one command a crowd waits for its turn.
+const TURN_PATIENCE: u32 = 4;
 
 /// How often a refusal that goes on is told again.
 const BETWEEN_REFUSAL_LINES: Duration = Duration::from_secs(10);
@@ -30,11 +38,25 @@ pub(super) struct Guard {
     refusal_told_until: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Part {
     /// Milliseconds after the guard's start until which commands are refused; 0 when Redis answers.
     paused_until: AtomicU64,
+    /// Milliseconds after the guard's start at which Redis last answered.
+    answered_at: AtomicU64,
+    turns: Semaphore,
     down: AtomicBool,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self {
+            paused_until: AtomicU64::new(0),
+            answered_at: AtomicU64::new(0),
+            turns: Semaphore::new(AT_ONCE),
+            down: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Guard {
@@ -66,8 +88,28 @@ impl Guard {
         }
     }
 
+    /// The right to run a command. Whoever waited while Redis went away is refused.
+    pub(super) async fn turn(
+        &self,
+        part: usize,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<SemaphorePermit<'_>, Error> {
+        let turns = &self.part(part).turns;
+        if let Ok(turn) = turns.try_acquire() {
+            return Ok(turn);
+        }
+        match tokio::time::timeout(timeout * TURN_PATIENCE, turns.acquire()).await {
+            Ok(Ok(turn)) => self.admit(part, address).map(|()| turn),
+            _ => Err(unavailable(format!(
+                "Redis at {address} is asked more than it answers"
+            ))),
+        }
+    }
+
     pub(super) fn succeeded(&self, part: usize, address: &str) {
         let part = self.part(part);
+        part.answered_at.store(self.elapsed(), Ordering::Relaxed);
         // A plain load on the way that every command takes; the store is for recoveries.
         if part.down.load(Ordering::Relaxed) && part.down.swap(false, Ordering::Relaxed) {
             part.paused_until.store(0, Ordering::Relaxed);
@@ -78,8 +120,18 @@ impl Guard {
         }
     }
 
-    pub(super) fn timed_out(&self, part: usize, address: &str, after: Duration) -> Error {
-        self.pause(part, address, &format!("no answer within {after:?}"));
+    pub(super) fn timed_out(
+        &self,
+        part: usize,
+        address: &str,
+        began: Instant,
+        after: Duration,
+    ) -> Error {
+        // One slow command among others that were answered since says nothing of Redis.
+        let began = millis(began.saturating_duration_since(self.started));
+        if self.part(part).answered_at.load(Ordering::Relaxed) <= began {
+            self.pause(part, address, &format!("no answer within {after:?}"));
+        }
         unavailable(format!(
             "Redis at {address} did not answer within {after:?}"
         ))

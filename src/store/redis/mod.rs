@@ -156,6 +156,8 @@ impl RedisStore {
         let inner = &*self.0;
         let part = inner.connection.part(key);
         inner.guard.admit(part, &inner.address)?;
+        let turn = inner.guard.turn(part, &inner.address, inner.timeout);
+        let _turn = turn.await?;
         let started = Instant::now();
         let outcome = match tokio::time::timeout(inner.timeout, exchange).await {
             Ok(Ok(value)) => {
@@ -165,7 +167,8 @@ impl RedisStore {
             Ok(Err(error)) => Err(inner.guard.failed(part, &inner.address, &error)),
             Err(_) => {
                 inner.connection.suspect();
-                Err(inner.guard.timed_out(part, &inner.address, inner.timeout))
+                let (guard, address) = (&inner.guard, &inner.address);
+                Err(guard.timed_out(part, address, started, inner.timeout))
             }
         };
         observe::store_call(started.elapsed(), outcome.is_ok());

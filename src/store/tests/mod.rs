@@ -419,7 +419,7 @@ async fn garbage_is_a_miss_and_is_replaced_by_the_next_login() {
         b"tok#12x",
         b"",
         b"\xff\x00\xfe",
-        b"2#a#1#2",
+        b"9#a#1#2",
     ] {
         let _: () = connection
             .hset("user.wxUserAccessToken", "oA", garbage)
