@@ -4,6 +4,7 @@
 //! [`Record`]: a token with a lifetime, and what is needed to get the next one.
 
 mod access_token;
+mod base36;
 #[cfg(feature = "redis")]
 pub(crate) mod foreign_form;
 #[cfg(any(feature = "redis", test))]
@@ -21,6 +22,7 @@ mod secret;
 mod stored_text;
 
 pub use access_token::AccessToken;
+pub(crate) use base36::{Base36, read_base36};
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 pub use lifetime::{Freshness, Lifetime};
 #[cfg(feature = "sealing")]

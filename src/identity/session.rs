@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::keys::{CookieKeys, KeyedMac};
 use super::{Identified, Identify, Identity, RequestHead, cookies};
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AppId, UserId};
+use crate::credential::{AppId, Base36, UserId, read_base36};
 use crate::error::{Error, ErrorKind};
 
 /// What the cookie is called unless something else is set.
@@ -150,8 +150,8 @@ impl SessionCookie {
     }
 
     fn issue_str(&self, user: &str, session: Session) -> HeaderValue {
-        let issued = self.0.clock.now().as_millis().max(0) as u64 / 1_000;
-        let mut message = format!("{}.{}", utf8_percent_encode(user, ENCODED), base36(issued));
+        let issued = self.0.clock.now().as_millis().max(0) / 1_000;
+        let mut message = format!("{}.{}", utf8_percent_encode(user, ENCODED), Base36(issued));
         message.push_str(session.marks());
         let tag = self
             .0
@@ -203,7 +203,7 @@ impl SessionCookie {
         }
         let (id, rest) = message.split_once('.')?;
         let (issued, marks) = rest.split_once('.').unwrap_or((rest, ""));
-        let issued = i64::from_str_radix(issued, 36).ok()?.checked_mul(1_000)?;
+        let issued = read_base36(issued)?.checked_mul(1_000)?;
         let issued = Timestamp::from_millis(issued);
         let mut session = Session::marked(marks);
         if now >= issued.after(self.lifetime_of(session)) || now < issued.before(CLOCK_DIFFERENCE) {
@@ -323,17 +323,6 @@ fn set_cookie(name: &str, value: &str, lifetime: Duration, secure: bool) -> Head
 
 fn misconfigured(message: String) -> Error {
     Error::new(ErrorKind::Configuration, message)
-}
-
-fn base36(mut number: u64) -> String {
-    let mut digits = Vec::with_capacity(8);
-    loop {
-        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
-        number /= 36;
-        if number == 0 {
-            return digits.iter().rev().collect();
-        }
-    }
 }
 
 #[cfg(test)]

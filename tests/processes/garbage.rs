@@ -104,11 +104,13 @@ async fn a_record_of_the_key_layout() {
     let demo = scene.demo().await;
     let mut records = garbage();
     for record in [
-        "2#a#1#2#r#3",
+        "9#a#1#2#r#3",
         "1#a#1",
         "1##1#2#r#3",
         "1#a#x#2#r#3",
         "1#a#2#1#r#3",
+        "2#a#!#2#r#3",
+        "2#a#2#-1#r#3",
         "1",
     ] {
         records.push(record.as_bytes().to_vec());
