@@ -229,7 +229,7 @@ mod tests {
         let written = "1#a#1700000000000#1700000900000#r#1702000000000#scope=snsapi_base#openid=";
         let in_full = read(written.as_bytes(), id).unwrap();
         let short = write(&in_full, id).unwrap();
-        assert_eq!(short, "2#a#loyw3v28#jag0#r#lpvyubb4#bo");
+        assert_eq!(short, "2#a#loyw3v28#jag0#r#lpvyusxs#bo");
         assert_eq!(read(short.as_bytes(), id).unwrap(), in_full);
     }
 

@@ -187,8 +187,12 @@ impl Shared {
                 Ok(Ok(connection)) => {
                     self.connection.send_replace(connection);
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "no new connection to the Cluster"),
-                Err(_) => tracing::debug!("no new connection to the Cluster in time"),
+                Ok(Err(error)) => {
+                    tracing::debug!(target: "tower_wechat::store", %error, "no new connection to the Cluster")
+                }
+                Err(_) => {
+                    tracing::debug!(target: "tower_wechat::store", "no new connection to the Cluster in time")
+                }
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
         }

@@ -66,7 +66,7 @@ impl Target<'_> {
         // RESP3 tells of a disconnect at once: under RESP2 the next command fails.
         match self.connect_speaking(ProtocolVersion::RESP3).await {
             Err(Refusal::SpeaksResp2(address)) => {
-                tracing::info!(address, "Redis is older than 6; RESP2 is spoken with it");
+                tracing::info!(target: "tower_wechat::store", address, "Redis is older than 6; RESP2 is spoken with it");
                 let again = self.connect_speaking(ProtocolVersion::RESP2).await;
                 again.map_err(Refusal::into_error)
             }

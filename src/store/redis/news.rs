@@ -128,7 +128,7 @@ impl Hearing {
                         () = self.prove() => {}
                     }
                     self.listening.store(false, Ordering::Release);
-                    tracing::debug!(app = %self.app, address = self.address, "the news channel is lost");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "the news channel is lost");
                 }
                 Err(error) if is_refusal(&error) => {
                     self.tell_operator(&error);
@@ -136,7 +136,7 @@ impl Hearing {
                 }
                 Err(error) => {
                     let said = describe(&error);
-                    tracing::debug!(app = %self.app, address = self.address, "no news channel: {said}");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "no news channel: {said}");
                 }
             }
             if began.elapsed() > LONGEST_REST * 4 {
@@ -161,7 +161,7 @@ impl Hearing {
         if !self.told.swap(true, Ordering::Relaxed) {
             let (address, channel, said) = (&self.address, &self.channel, describe(error));
             tracing::warn!(
-                address,
+                target: "tower_wechat::store", address,
                 "Redis does not let us use the channel {channel} ({said}): what one process \
                  changes, others see only when they read it again, at the latest after cache_ttl; \
                  let this user run +subscribe +publish on &{channel}"
@@ -190,7 +190,7 @@ impl Hearing {
                 }
                 Some(Message::Proof { .. }) => {}
                 None => {
-                    tracing::debug!(app = %self.app, "a message on the news channel is none of ours");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, "a message on the news channel is none of ours");
                 }
             }
         }

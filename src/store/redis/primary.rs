@@ -229,7 +229,7 @@ impl Shared {
             Ok(address) => address,
             // Without Sentinels a primary that answers goes on being used.
             Err(error) if current.is_some() => {
-                tracing::debug!(%error, "the Sentinels do not answer");
+                tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels do not answer");
                 return None;
             }
             Err(error) => {
@@ -266,7 +266,7 @@ impl Shared {
                 None
             }
             Err(error) => {
-                tracing::debug!(primary = %found, %error, "the primary does not take us yet");
+                tracing::debug!(target: "tower_wechat::store", primary = %found, %error, "the primary does not take us yet");
                 since.or_else(|| Some(silent.unwrap_or_else(Instant::now)))
             }
         }
