@@ -8,11 +8,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Payload};
-use aes_gcm::{Aes256Gcm, KeyInit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -240,8 +240,8 @@ impl SealingKey {
     /// Derives what is needed from the secret, so that the same bytes may serve elsewhere too.
     fn new(secret: &[u8]) -> Self {
         let derive = |purpose: &[u8]| {
-            let mut mac = <HmacSha256 as Mac>::new_from_slice(secret)
-                .unwrap_or_else(|_| <HmacSha256 as Mac>::new(&Default::default()));
+            let mut mac = <HmacSha256 as KeyInit>::new_from_slice(secret)
+                .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()));
             mac.update(b"tower-wechat sealing 1 ");
             mac.update(purpose);
             Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()))

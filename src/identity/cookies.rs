@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::COOKIE;
+use memchr::memchr;
 
 /// No cookie of ours is longer; anything that is was not made by us.
 const LONGEST: usize = 1_024;
@@ -11,29 +12,43 @@ const LONGEST: usize = 1_024;
 const SAME_NAME: usize = 4;
 
 /// The values of the cookies called `name`, in the order in which the browser sends them.
-pub(super) fn named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    starting_with(headers, name)
-        .filter_map(|rest| rest.strip_prefix('='))
+pub(super) fn named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    bytes_after(headers, name)
+        .filter_map(|rest| rest.strip_prefix(b"="))
         .filter(|value| value.len() <= LONGEST)
         .take(SAME_NAME)
 }
 
 /// What follows `prefix` in the cookies that start with it, name and value alike.
-///
-/// Only these are looked at, by hand: parsing all of them costs three times as much. Other cookies
-/// may hold any bytes, and browsers send those of Chinese pages as they are.
 pub(crate) fn starting_with<'a>(
     headers: &'a HeaderMap,
     prefix: &str,
 ) -> impl Iterator<Item = &'a str> {
+    bytes_after(headers, prefix).filter_map(|rest| std::str::from_utf8(rest).ok())
+}
+
+/// Only the cookies that start with `prefix` are looked at, by hand: parsing all of them costs
+/// three times as much. Other cookies may hold any bytes, and browsers send those of Chinese pages
+/// as they are.
+fn bytes_after<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(COOKIE)
         .iter()
-        .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
+        .flat_map(|header| between_semicolons(header.as_bytes()))
         .filter_map(move |cookie| {
-            let rest = cookie.trim_ascii().strip_prefix(prefix.as_bytes())?;
-            std::str::from_utf8(rest).ok()
+            let rest = cookie.trim_ascii_start().strip_prefix(prefix.as_bytes())?;
+            Some(rest.trim_ascii_end())
         })
+}
+
+fn between_semicolons(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut left = Some(header);
+    std::iter::from_fn(move || {
+        let cookies = left?;
+        let end = memchr(b';', cookies);
+        left = end.map(|end| &cookies[end + 1..]);
+        Some(&cookies[..end.unwrap_or(cookies.len())])
+    })
 }
 
 #[cfg(test)]
@@ -51,8 +66,11 @@ mod tests {
         let neighbour = "b=;nick=\u{5f20}\u{4e09};session=z".as_bytes();
         headers.append(COOKIE, HeaderValue::from_bytes(neighbour).unwrap());
         headers.append(COOKIE, HeaderValue::from_bytes(b"session=\xff").unwrap());
-        assert_eq!(named(&headers, "session").collect::<Vec<_>>(), ["x.y", "z"]);
-        assert_eq!(named(&headers, "none").count(), 0);
-        assert_eq!(named(&headers, "b").collect::<Vec<_>>(), [""]);
+        let found = |name| named(&headers, name).collect::<Vec<_>>();
+        assert_eq!(found("session"), [&b"x.y"[..], b"z", b"\xff"]);
+        assert_eq!(found("none"), [b""; 0]);
+        assert_eq!(found("b"), [b""]);
+        let text: Vec<_> = starting_with(&headers, "session=").collect();
+        assert_eq!(text, ["x.y", "z"]);
     }
 }

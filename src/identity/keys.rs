@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -90,8 +90,8 @@ pub(crate) struct KeyedMac(HmacSha256);
 
 impl KeyedMac {
     fn new(key: &[u8], purpose: &[&str]) -> Self {
-        let mut mac = <HmacSha256 as Mac>::new_from_slice(key)
-            .unwrap_or_else(|_| <HmacSha256 as Mac>::new(&Default::default()));
+        let mut mac = <HmacSha256 as KeyInit>::new_from_slice(key)
+            .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()));
         for part in purpose {
             // The length first, so that no two lists of parts run into the same bytes.
             mac.update(&(part.len() as u64).to_be_bytes());

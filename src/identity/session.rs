@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
+use memchr::memchr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::keys::{CookieKeys, KeyedMac};
@@ -35,6 +36,9 @@ const REVOCATION_SLACK: Duration = Duration::from_secs(2 * 60);
 
 /// A session that claims to be issued later than this from now was not issued by a sane clock.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
+
+/// An HMAC-SHA256 in base64.
+const TAG_CHARS: usize = 43;
 
 /// What the id of a user may keep in a cookie as it is. Openids have nothing else.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -187,23 +191,19 @@ impl SessionCookie {
 
     /// The user of a cookie's value, when it was issued and what it tells besides; `None` unless
     /// we made it and it has not ended.
-    fn read<'a>(&self, value: &'a str, now: Timestamp) -> Option<Read<'a>> {
-        let (message, tag) = value.rsplit_once('.')?;
+    fn read<'a>(&self, value: &'a [u8], now: Timestamp) -> Option<Read<'a>> {
+        let (message, tag) = value.split_last_chunk::<TAG_CHARS>()?;
+        let message = message.strip_suffix(b".")?;
         let mut bytes = [0; 32];
         if URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes) != Ok(bytes.len()) {
             return None;
         }
-        if !self
-            .0
-            .macs
-            .iter()
-            .any(|mac| mac.verifies(message.as_bytes(), &bytes))
-        {
+        if !self.0.macs.iter().any(|mac| mac.verifies(message, &bytes)) {
             return None;
         }
-        let (id, rest) = message.split_once('.')?;
-        let (issued, marks) = rest.split_once('.').unwrap_or((rest, ""));
-        let issued = read_base36(issued)?.checked_mul(1_000)?;
+        let (id, rest) = split_once(message)?;
+        let (issued, marks) = split_once(rest).unwrap_or((rest, b""));
+        let issued = read_base36(std::str::from_utf8(issued).ok()?)?.checked_mul(1_000)?;
         let issued = Timestamp::from_millis(issued);
         let mut session = Session::marked(marks);
         if now >= issued.after(self.lifetime_of(session)) || now < issued.before(CLOCK_DIFFERENCE) {
@@ -212,16 +212,22 @@ impl SessionCookie {
         session.issued = Some(issued);
         session.lately = now < issued.after(LATELY);
         Some(Read {
-            id: decoded(id)?,
+            id: decoded(std::str::from_utf8(id).ok()?)?,
             issued,
             session,
         })
     }
 }
 
+/// What stands before the first dot, and after it.
+fn split_once(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let dot = memchr(b'.', bytes)?;
+    Some((&bytes[..dot], &bytes[dot + 1..]))
+}
+
 /// Openids stand in a cookie as they are.
 fn decoded(id: &str) -> Option<Cow<'_, str>> {
-    if id.contains('%') {
+    if memchr(b'%', id.as_bytes()).is_some() {
         percent_decode_str(id).decode_utf8().ok()
     } else {
         Some(Cow::Borrowed(id))
@@ -268,10 +274,10 @@ impl Session {
         }
     }
 
-    fn marked(marks: &str) -> Self {
+    fn marked(marks: &[u8]) -> Self {
         Self {
-            snapshot: marks.contains('s'),
-            asked_in_vain: marks.contains('v'),
+            snapshot: marks.contains(&b's'),
+            asked_in_vain: marks.contains(&b'v'),
             lately: false,
             issued: None,
         }
@@ -416,7 +422,13 @@ mod tests {
         let cookie = value(&cookie);
         clock.advance(SNAPSHOT_LIFETIME - Duration::from_secs(1));
         assert_eq!(who(&session, &cookie), Some(("oVirtual".to_owned(), false)));
-        assert!(session.read(&cookie, clock.now()).unwrap().session.snapshot);
+        assert!(
+            session
+                .read(cookie.as_bytes(), clock.now())
+                .unwrap()
+                .session
+                .snapshot
+        );
         clock.advance(Duration::from_secs(1));
         assert_eq!(who(&session, &cookie), None);
         // The mark cannot be taken off.
