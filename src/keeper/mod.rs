@@ -336,6 +336,9 @@ impl Keeper {
             let flight = self.0.flights.join(&self.0, id, need, glance.take());
             outcome = flight.landed(need, &self.0.clock).await;
             match &outcome {
+                // Those who waited for a slow store with a flight of others may find that what was
+                // alive when it was served has died since.
+                Ok(held) if !held.is_alive(self.0.clock.now()) => outcome = Err(self.0.overdue()),
                 Ok(held) if need.is_met_by(held.secret()) => break,
                 // A flight that began for others may have landed with the very token that this
                 // caller was refused, or failed to get what only they needed: one of its own will

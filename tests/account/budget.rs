@@ -92,11 +92,14 @@ async fn a_flush_of_redis_gives_no_budget_back() {
     }
     assert_eq!(rig.sim.calls_to(PLAIN), 3);
     // Nothing is left to hand out, and nothing to ask with.
-    let current = accounts.get().await.unwrap();
-    let error = accounts
-        .report_refused(current.access_token())
-        .await
-        .unwrap_err();
+    let mut refused = None;
+    eventually("the last one is served, and refused", secs(5), async || {
+        let current = accounts.get().await.unwrap();
+        refused = accounts.report_refused(current.access_token()).await.err();
+        refused.is_some()
+    })
+    .await;
+    let error = refused.unwrap();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert!(error.retry_after().is_some());
     rig.advance(secs(24 * 3_600));
