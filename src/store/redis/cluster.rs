@@ -188,10 +188,10 @@ impl Shared {
                     self.connection.send_replace(connection);
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(target: "tower_wechat::store", %error, "no new connection to the Cluster")
+                    tracing::debug!(target: "tower_wechat::store", %error, "no new connection to the Cluster");
                 }
                 Err(_) => {
-                    tracing::debug!(target: "tower_wechat::store", "no new connection to the Cluster in time")
+                    tracing::debug!(target: "tower_wechat::store", "no new connection to the Cluster in time");
                 }
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
