@@ -168,9 +168,11 @@ impl Load {
             count(&books.logins_again) + again,
             self.wechat.calls(),
         );
+        // While there are two primaries, a process on each, their users' logins replace each other
+        // at WeChat: as fast as the callers of this test log in again, for as long as that takes.
         let logins = count(&books.logins_again) + again;
         assert!(
-            logins <= 20 * USERS as u64,
+            2 * logins < count(&books.requests),
             "{logins} logins: round and round"
         );
         assert_eq!(count(&books.wrong), 0, "somebody saw another user's token");
