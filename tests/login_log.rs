@@ -10,43 +10,18 @@ mod rig;
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use tower_wechat::simulator::Fault;
 use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
-use tracing_subscriber::fmt::MakeWriter;
 use url::Url;
 
 use client::Browser;
 use rig::{ALICE, EXCHANGE, Rig};
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use support::log_lines::LogLines;
 
 /// The servers run on this thread, so that its subscriber hears all of them.
 #[tokio::test(flavor = "current_thread")]
 async fn no_code_state_cookie_or_token_is_logged() {
-    let lines = Lines::default();
+    let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("tower_wechat=trace")
         .with_writer(lines.clone())
@@ -83,7 +58,7 @@ async fn no_code_state_cookie_or_token_is_logged() {
     secrets.extend([pair.access_token, pair.refresh_token, "in-query".to_owned()]);
     secrets.push(rig.sim.app_secret().to_owned());
 
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = lines.text();
     for secret in secrets {
         assert!(!log.contains(&secret), "{secret} in {log}");
     }
@@ -103,7 +78,7 @@ const NASTY: &str =
 /// Whoever writes into a log what others sent, lets them write the log.
 #[tokio::test(flavor = "current_thread")]
 async fn nobody_else_writes_lines_of_the_log() {
-    let lines = Lines::default();
+    let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("tower_wechat=trace")
         .with_ansi(false)
@@ -173,7 +148,7 @@ async fn nobody_else_writes_lines_of_the_log() {
         tower::ServiceExt::oneshot(layered, request).await.unwrap();
     }
 
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = lines.text();
     for line in [
         "refused a callback",
         "WeChat did not exchange a code",

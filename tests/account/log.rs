@@ -1,65 +1,34 @@
 //! What an operator reads: one loud line for one cause, and never a secret.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccountTokens, TokenCenter, TokenCenterSource};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::rig::{CALL, Rig, STABLE, secs};
+use crate::support::log_lines::LogLines;
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Everything that is logged on this thread, down to the last detail.
+fn collect() -> (LogLines, tracing::subscriber::DefaultGuard) {
+    let lines = LogLines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("trace")
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    (lines, tracing::subscriber::set_default(subscriber))
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Lines {
-    /// Everything that is logged on this thread, down to the last detail.
-    fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
-        let lines = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("trace")
-            .with_ansi(false)
-            .with_writer(lines.clone())
-            .finish();
-        (lines, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    fn loud(&self) -> Vec<String> {
-        let text = self.text();
-        text.lines()
-            .filter(|line| line.contains("ERROR"))
-            .map(str::to_owned)
-            .collect()
-    }
+fn loud(lines: &LogLines) -> Vec<String> {
+    let text = lines.text();
+    text.lines()
+        .filter(|line| line.contains("ERROR"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]
 async fn the_operator_is_told_once_and_what_to_do() {
     let rig = Rig::start().await;
-    let (lines, _guard) = Lines::collect();
+    let (lines, _guard) = collect();
     rig.settings(|settings| settings.ip_whitelist = Some(vec![]));
     let accounts = rig.accounts();
     let tickets = rig.tickets(&accounts);
@@ -72,7 +41,7 @@ async fn the_operator_is_told_once_and_what_to_do() {
         rig.sim.calls_to(STABLE) >= 2,
         "it is tried again after each cool-down"
     );
-    let loud = lines.loud();
+    let loud = loud(&lines);
     assert_eq!(loud.len(), 1, "{loud:#?}");
     assert!(
         loud[0].contains("127.0.0.1") && loud[0].contains("whitelist"),
@@ -84,7 +53,7 @@ async fn the_operator_is_told_once_and_what_to_do() {
 #[tokio::test]
 async fn no_secret_is_ever_logged() {
     let rig = Rig::start().await;
-    let (lines, _guard) = Lines::collect();
+    let (lines, _guard) = collect();
     let accounts = rig.accounts();
     let tickets = rig.tickets(&accounts);
     let center = TokenCenter::new(accounts.clone(), ["the-bearer-secret"]).unwrap();

@@ -5,9 +5,30 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 
 use crate::rig::{Rig, Row, seconds};
+use crate::support::demo_process::{DemoProcess, USER_HEADER};
+use crate::support::http_client::Asked;
 use crate::support::scene::{Layout, REFRESH};
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
+
+/// How many renewals are under way when it happens.
+const UNDER_WAY: u64 = 8;
+
+/// A process that renews eight users, each for `delay`; those of its successor do not take as long.
+async fn renewing(rig: &mut Rig, delay: Duration) -> DemoProcess {
+    let slow = Fault::on(REFRESH).delay(delay).times(UNDER_WAY);
+    rig.scene.wechat.inject(slow);
+    let holder = rig.demos.remove(0);
+    for user in &rig.users[..UNDER_WAY as usize] {
+        let (site, user) = (holder.http().clone(), user.clone());
+        tokio::spawn(async move {
+            let asked = Asked::get("/api/me").header(USER_HEADER, &user);
+            site.try_ask(asked).await
+        });
+    }
+    rig.scene.refreshes_reach(UNDER_WAY).await;
+    holder
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_is_killed_while_it_renews() {
@@ -24,24 +45,7 @@ async fn a_process_is_killed_while_it_renews() {
         answers: SERVED_OR_TOLD,
     };
     let mut rig = Rig::start(&row, Layout::Hashes, 2).await;
-    // Its renewals hang, all of them; those of its successor do not.
-    rig.scene.wechat.inject(
-        Fault::on(REFRESH)
-            .delay(Duration::from_millis(1_500))
-            .times(8),
-    );
-    let holder = rig.demos.remove(0);
-    for user in &rig.users[..8] {
-        let (site, user) = (holder.http().clone(), user.clone());
-        tokio::spawn(async move {
-            site.try_ask(
-                crate::support::http_client::Asked::get("/api/me")
-                    .header(crate::support::demo_process::USER_HEADER, &user),
-            )
-            .await
-        });
-    }
-    rig.scene.refreshes_reach(8).await;
+    let holder = renewing(&mut rig, Duration::from_millis(1_500)).await;
     drop(holder);
     rig.during(seconds(12.0)).await;
     rig.recovers().await;
@@ -68,23 +72,7 @@ async fn a_process_stands_still_past_its_lease() {
         answers: SERVED_OR_TOLD,
     };
     let mut rig = Rig::start(&row, Layout::Keys, 2).await;
-    rig.scene.wechat.inject(
-        Fault::on(REFRESH)
-            .delay(Duration::from_millis(500))
-            .times(8),
-    );
-    let holder = rig.demos.remove(0);
-    for user in &rig.users[..8] {
-        let (site, user) = (holder.http().clone(), user.clone());
-        tokio::spawn(async move {
-            site.try_ask(
-                crate::support::http_client::Asked::get("/api/me")
-                    .header(crate::support::demo_process::USER_HEADER, &user),
-            )
-            .await
-        });
-    }
-    rig.scene.refreshes_reach(8).await;
+    let holder = renewing(&mut rig, Duration::from_millis(500)).await;
     holder.signal("STOP");
     rig.during(seconds(12.0)).await;
     holder.signal("CONT");

@@ -1,13 +1,10 @@
 //! What lies sealed in Redis, and who can read it.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use ::redis::Commands;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tracing_subscriber::fmt::MakeWriter;
 
+use super::support::log_lines::LogLines;
 use super::*;
 use crate::{SealingKeys, SealingMode};
 
@@ -322,31 +319,9 @@ async fn a_wrong_ring_is_told_at_the_start() {
     connect(Some(ring("ab"))).await.unwrap();
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn a_wrong_ring_is_loud_but_not_for_every_user() {
-    let lines = Lines::default();
+    let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
         .finish();
@@ -360,7 +335,7 @@ async fn a_wrong_ring_is_loud_but_not_for_every_user() {
         ours.put(&slot, &record(Kind::User, "t")).await.unwrap();
         assert!(other.load(&slot).await.unwrap().record.is_empty());
     }
-    let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let said = lines.text();
     let loud = said
         .lines()
         .filter(|line| line.contains("ERROR") && line.contains("sealed with"));
