@@ -8,4 +8,5 @@ mod support;
 mod migrate;
 mod program;
 mod reseal;
+mod topologies;
 mod users;

@@ -33,13 +33,18 @@ impl Ran {
 }
 
 /// The program with these variables, and none of the caller's.
-pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-wechat"));
     command
         .args(arguments)
         .env_clear()
         .envs(variables.iter().copied())
         .stdin(Stdio::null());
+    command
+}
+
+pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+    let mut command = command(arguments, variables);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = output.await.unwrap();
     Ran {

@@ -137,6 +137,20 @@ async fn connect(options: &Options) -> Result<RedisStore, Failure> {
     let mut builder = RedisStore::builder(url)
         .layout(layout)
         .command_timeout(std::time::Duration::from_secs(10));
+    if let Some(authority) = file("REDIS_CA", options.redis_ca.as_deref())? {
+        builder = builder.certificate_authority(authority);
+    }
+    let certificate = file("REDIS_CLIENT_CERT", options.redis_client_cert.as_deref())?;
+    let key = file("REDIS_CLIENT_KEY", options.redis_client_key.as_deref())?;
+    builder = match (certificate, key) {
+        (Some(certificate), Some(key)) => builder.client_certificate(certificate, key),
+        (None, None) => builder,
+        _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
+    };
+    if let Some(password) = variable("REDIS_SENTINEL_PASSWORD") {
+        let user = variable("REDIS_SENTINEL_USER").unwrap_or_default();
+        builder = builder.sentinel_credentials(user, password);
+    }
     if let Some(names) = set(options.names.as_deref()) {
         let names: RedisNames = serde_json::from_str(names)
             .map_err(|error| format!("REDIS_NAMES is not the JSON block of names: {error}"))?;
@@ -163,6 +177,17 @@ async fn connect(options: &Options) -> Result<RedisStore, Failure> {
 /// A variable that is set to something.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What a file holds that a setting names.
+fn file(setting: &str, path: Option<&str>) -> Result<Option<Vec<u8>>, Failure> {
+    match set(path) {
+        Some(path) => match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(format!("{setting}={path}: {error}").into()),
+        },
+        None => Ok(None),
+    }
 }
 
 fn set(value: Option<&str>) -> Option<&str> {

@@ -12,15 +12,26 @@ use tower_wechat::operate::State;
     version,
     propagate_version = true,
     after_help = "\
-SEALING_KEY and SEALING_MODE are read from the environment alone, where `ps` does not show them.
+SEALING_KEY, SEALING_MODE, REDIS_SENTINEL_USER and REDIS_SENTINEL_PASSWORD are read from the
+environment alone, where `ps` does not show them.
 Exit codes: 0 done, 1 failed or something is left, 2 the command line is wrong."
 )]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Where Redis is: redis://[user:password@]host:port/db, or rediss:// with TLS
+    /// Where Redis is: redis://[user:password@]host:port/db, redis+sentinel://h:p,h:p/group or
+    /// redis+cluster://h:p,h:p; with TLS rediss://, rediss+sentinel://, rediss+cluster://
     #[arg(long, env = "REDIS_URL", hide_env_values = true, global = true)]
     pub(crate) redis_url: Option<String>,
+    /// File of the authority that has signed Redis's certificate (PEM); the system's otherwise
+    #[arg(long, env = "REDIS_CA", global = true)]
+    pub(crate) redis_ca: Option<String>,
+    /// File of the certificate by which Redis knows this program (PEM)
+    #[arg(long, env = "REDIS_CLIENT_CERT", global = true)]
+    pub(crate) redis_client_cert: Option<String>,
+    /// File of its key (PEM)
+    #[arg(long, env = "REDIS_CLIENT_KEY", global = true)]
+    pub(crate) redis_client_key: Option<String>,
     /// The layout that the services read: hashes or keys
     #[arg(long, env = "REDIS_LAYOUT", global = true)]
     pub(crate) layout: Option<String>,

@@ -178,6 +178,49 @@ impl Nodes {
     }
 }
 
+/// For going through all keys.
+#[cfg(feature = "cli")]
+impl Nodes {
+    /// The primaries by their addresses, with what each says of itself: its id, the slots that it
+    /// serves, and those that it is moving.
+    pub(super) async fn primaries(
+        &self,
+    ) -> RedisResult<std::collections::BTreeMap<String, String>> {
+        use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+        let mut ask = redis::cmd("CLUSTER");
+        ask.arg("NODES");
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let answer = self.connection().route_command(ask, all).await;
+        self.note(answer.as_ref().err());
+        let told: std::collections::BTreeMap<String, String> = redis::from_redis_value(answer?)?;
+        let of_itself = |nodes: String| {
+            let mut words = nodes
+                .lines()
+                .find(|line| line.contains("myself"))
+                .unwrap_or_default()
+                .split(' ');
+            // Id, address, flags, primary, two times, epoch, link; then the slots.
+            let id = words.next().unwrap_or_default().to_owned();
+            words.skip(7).fold(id, |told, slots| told + " " + slots)
+        };
+        let told = told.into_iter();
+        Ok(told.map(|(at, nodes)| (at, of_itself(nodes))).collect())
+    }
+
+    /// A command for one of the primaries.
+    pub(super) async fn command_at(&self, address: &str, command: Cmd) -> RedisResult<Value> {
+        use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let at = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress {
+            host: host.to_owned(),
+            port: port.parse().unwrap_or_default(),
+        });
+        let answer = self.connection().route_command(command, at).await;
+        self.note(answer.as_ref().err());
+        answer
+    }
+}
+
 impl Shared {
     async fn watch(self: Arc<Self>) {
         loop {

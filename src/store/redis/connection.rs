@@ -308,6 +308,34 @@ impl Connection {
     }
 }
 
+/// For going through all keys.
+#[cfg(feature = "cli")]
+impl Connection {
+    /// The primaries over which the keys are spread; none where one server has them all.
+    pub(super) async fn primaries(
+        &self,
+    ) -> RedisResult<std::collections::BTreeMap<String, String>> {
+        match &self.link {
+            Link::Single(..) | Link::Sentinel(_) => Ok(Default::default()),
+            Link::Cluster(nodes) => nodes.primaries().await,
+        }
+    }
+
+    /// A command for one of these, or for the one server that there is.
+    pub(super) async fn command_at(
+        &self,
+        primary: Option<&str>,
+        command: &Cmd,
+    ) -> RedisResult<Value> {
+        match (&self.link, primary) {
+            (Link::Cluster(nodes), Some(primary)) => {
+                nodes.command_at(primary, command.clone()).await
+            }
+            _ => self.clone().req_packed_command(command).await,
+        }
+    }
+}
+
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match &mut self.link {

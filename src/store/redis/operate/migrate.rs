@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::super::codec::encode;
 use super::super::names::Place;
+use super::super::start_up::misconfigured;
 use super::super::{Layout, RedisStore};
 use super::walk::Walk;
 use super::{Change, New, Outcome, PATIENCE, Progress, REST, Rewritten, TRIES, Tally, Work, whole};
@@ -21,8 +22,15 @@ impl RedisStore {
     /// reading and writes what differs.
     ///
     /// # Errors
-    /// The store does not answer; what was copied until then stays.
+    /// The store does not answer; what was copied until then stays. On a Redis Cluster nothing can
+    /// be copied.
     pub async fn migrate(&self, work: &Work, progress: Progress<'_>) -> Result<Tally, Error> {
+        if self.0.connection.is_cluster() {
+            return Err(misconfigured(
+                "on a Redis Cluster the two layouts lie in different slots, and no step can compare \
+                 and write both; migrate before the data move to the Cluster, or let users log in again",
+            ));
+        }
         let to = match self.0.layout {
             Layout::Hashes => Layout::Keys,
             Layout::Keys => Layout::Hashes,

@@ -1,12 +1,13 @@
 //! Going through all users of an account without holding them.
 
-use redis::Cmd;
+use std::collections::BTreeMap;
+
+use redis::{Cmd, from_redis_value};
 
 use super::super::names::RedisNames;
-use super::super::start_up::misconfigured;
 use super::super::{Layout, RedisStore};
 use crate::credential::AppId;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::store::Kind;
 
 /// How many users one step brings, about: a few hundred microseconds of Redis's time.
@@ -37,8 +38,23 @@ enum Stage {
     /// Users by their keys, which begin like this.
     Keys {
         begin: String,
+        servers: Servers,
     },
     Done,
+}
+
+/// The servers that have keys, one after another.
+#[derive(Default)]
+enum Servers {
+    #[default]
+    Unknown,
+    /// There is one.
+    One,
+    Primaries {
+        at_first: BTreeMap<String, String>,
+        /// Those that were not gone through yet; the last one is being.
+        left: Vec<String>,
+    },
 }
 
 impl<'a> Walk<'a> {
@@ -52,9 +68,11 @@ impl<'a> Walk<'a> {
             },
             (Kind::SnapshotUser, _) => Stage::Keys {
                 begin: format!("{}{app}:snapshot:", names.prefix),
+                servers: Servers::default(),
             },
             _ => Stage::Keys {
                 begin: format!("{}{app}:user:", names.prefix),
+                servers: Servers::default(),
             },
         };
         Self {
@@ -66,15 +84,22 @@ impl<'a> Walk<'a> {
 
     /// The next users; an empty list is not the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<String>>, Error> {
-        let ids = match &self.stage {
+        let ids = match &mut self.stage {
             Stage::Done => return Ok(None),
-            Stage::Refreshes { refresh, .. } => self.scan_hash(&refresh.clone()).await?,
-            Stage::Accesses { refresh, access } => {
-                let (refresh, access) = (refresh.clone(), access.clone());
-                let ids = self.scan_hash(&access).await?;
-                self.without_a_field(&refresh, ids).await?
+            Stage::Refreshes { refresh, .. } => {
+                scan_hash(self.store, &mut self.cursor, refresh).await?
             }
-            Stage::Keys { begin } => self.scan_keys(&begin.clone()).await?,
+            Stage::Accesses { refresh, access } => {
+                let ids = scan_hash(self.store, &mut self.cursor, access).await?;
+                without_a_field(self.store, refresh, ids).await?
+            }
+            Stage::Keys { begin, servers } => {
+                let ids = scan_keys(self.store, &mut self.cursor, servers, begin).await?;
+                if self.cursor == 0 && servers.has_next(self.store).await? {
+                    return Ok(Some(ids));
+                }
+                ids
+            }
         };
         if self.cursor == 0 {
             self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
@@ -84,46 +109,96 @@ impl<'a> Walk<'a> {
         }
         Ok(Some(ids))
     }
+}
 
-    async fn scan_hash(&mut self, hash: &str) -> Result<Vec<String>, Error> {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(hash).arg(self.cursor).arg("COUNT").arg(STEP);
-        let (next, fields): (u64, Vec<Field>) = self.store.command(&scan).await?;
-        self.cursor = next;
-        // A field that is not UTF-8 names no user of ours.
-        let ids = fields.into_iter().map(|(id, _)| String::from_utf8(id).ok());
-        Ok(ids.flatten().collect())
-    }
-
-    /// Those of whom this hash has no field.
-    async fn without_a_field(&self, hash: &str, ids: Vec<String>) -> Result<Vec<String>, Error> {
-        if ids.is_empty() {
-            return Ok(ids);
+impl Servers {
+    /// The primary that is gone through, where there are several.
+    async fn present(&mut self, store: &RedisStore) -> Result<Option<&str>, Error> {
+        if matches!(self, Self::Unknown) {
+            let at_first = store.run(b"", store.0.connection.primaries()).await?;
+            *self = match at_first.is_empty() {
+                true => Self::One,
+                false => Self::Primaries {
+                    left: at_first.keys().cloned().collect(),
+                    at_first,
+                },
+            };
         }
-        let ask: Vec<_> = ids.iter().map(|id| Cmd::hexists(hash, id)).collect();
-        let there: Vec<bool> = self.store.read_all(&ask).await?;
-        let alone = ids.into_iter().zip(there).filter(|(_, there)| !there);
-        Ok(alone.map(|(id, _)| id).collect())
+        Ok(match self {
+            Self::Unknown | Self::One => None,
+            Self::Primaries { left, .. } => left.last().map(String::as_str),
+        })
     }
 
-    async fn scan_keys(&mut self, begin: &str) -> Result<Vec<String>, Error> {
-        if self.store.0.connection.is_cluster() {
-            return Err(misconfigured(
-                "the users of the key layout cannot be listed on a Redis Cluster, where no server \
-                 knows them all",
+    /// Goes on to the next one. When there is none: a slot that went from a server that was still
+    /// to come to one that had been gone through has been left out, and that must be told.
+    async fn has_next(&mut self, store: &RedisStore) -> Result<bool, Error> {
+        let Self::Primaries { at_first, left } = self else {
+            return Ok(false);
+        };
+        left.pop();
+        if !left.is_empty() {
+            return Ok(true);
+        }
+        let at_last = store.run(b"", store.0.connection.primaries()).await?;
+        // Slots in brackets are under way.
+        if *at_first != at_last || at_last.values().any(|slots| slots.contains('[')) {
+            return Err(Error::new(
+                ErrorKind::StoreUnavailable,
+                "slots of the Redis Cluster have moved meanwhile, so some users may have been left \
+                 out; run it again when the Cluster is at rest",
             ));
         }
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(self.cursor).arg("MATCH");
-        scan.arg(format!("{}*", literally(begin)));
-        scan.arg("COUNT").arg(STEP);
-        let (next, keys): (u64, Vec<Vec<u8>>) = self.store.command(&scan).await?;
-        self.cursor = next;
-        let keys = keys
-            .into_iter()
-            .filter_map(|key| String::from_utf8(key).ok());
-        Ok(keys.filter_map(|key| id_of(&key, begin)).collect())
+        Ok(false)
     }
+}
+
+async fn scan_hash(store: &RedisStore, cursor: &mut u64, hash: &str) -> Result<Vec<String>, Error> {
+    let mut scan = redis::cmd("HSCAN");
+    scan.arg(hash).arg(*cursor).arg("COUNT").arg(STEP);
+    let (next, fields): (u64, Vec<Field>) = store.command(&scan).await?;
+    *cursor = next;
+    // A field that is not UTF-8 names no user of ours.
+    let ids = fields.into_iter().map(|(id, _)| String::from_utf8(id).ok());
+    Ok(ids.flatten().collect())
+}
+
+/// Those of whom this hash has no field.
+async fn without_a_field(
+    store: &RedisStore,
+    hash: &str,
+    ids: Vec<String>,
+) -> Result<Vec<String>, Error> {
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    let ask: Vec<_> = ids.iter().map(|id| Cmd::hexists(hash, id)).collect();
+    let there: Vec<bool> = store.read_all(&ask).await?;
+    let alone = ids.into_iter().zip(there).filter(|(_, there)| !there);
+    Ok(alone.map(|(id, _)| id).collect())
+}
+
+async fn scan_keys(
+    store: &RedisStore,
+    cursor: &mut u64,
+    servers: &mut Servers,
+    begin: &str,
+) -> Result<Vec<String>, Error> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(*cursor).arg("MATCH");
+    scan.arg(format!("{}*", literally(begin)));
+    scan.arg("COUNT").arg(STEP);
+    let server = servers.present(store).await?;
+    let scanning = async {
+        let answer = store.0.connection.command_at(server, &scan).await?;
+        Ok(from_redis_value(answer)?)
+    };
+    let (next, keys): (u64, Vec<Vec<u8>>) = store.run(b"", scanning).await?;
+    *cursor = next;
+    let keys = keys
+        .into_iter()
+        .filter_map(|key| String::from_utf8(key).ok());
+    Ok(keys.filter_map(|key| id_of(&key, begin)).collect())
 }
 
 /// A pattern that stands for this text alone.
