@@ -6,6 +6,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time: milliseconds since the Unix epoch, as the stored forms write it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::Timestamp;
+///
+/// let login = Timestamp::from_millis(1_700_000_000_000);
+/// let expiry = login.after(Duration::from_secs(7_200));
+/// assert_eq!(expiry.as_millis(), 1_700_007_200_000);
+/// assert_eq!(login.until(expiry.before(Duration::from_secs(900))).as_secs(), 6_300);
+/// assert_eq!(expiry.until(login), Duration::ZERO);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -60,6 +71,13 @@ fn millis(span: Duration) -> i64 {
 /// let clock = Clock::manual(Timestamp::from_millis(1_000));
 /// clock.advance(Duration::from_secs(2));
 /// assert_eq!(clock.now(), Timestamp::from_millis(3_000));
+/// clock.rewind(Duration::from_secs(1));
+/// assert_eq!(clock.now(), Timestamp::from_millis(2_000));
+///
+/// // Beside a real Redis, whose keys expire by real time:
+/// let clock = Clock::shifted();
+/// clock.advance(Duration::from_secs(7_200));
+/// assert!(Clock::system().now() < clock.now());
 /// ```
 #[derive(Clone)]
 pub struct Clock(Source);

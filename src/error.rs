@@ -8,6 +8,17 @@ use std::time::Duration;
 use crate::reaction::Reaction;
 
 /// What went wrong, sorted by what can be done about it.
+///
+/// ```
+/// use tower_wechat::{Error, ErrorKind};
+///
+/// /// Whether a nightly job that met this error may simply run again later.
+/// fn passes_by_itself(error: &Error) -> bool {
+///     matches!(error.kind(), ErrorKind::StoreUnavailable | ErrorKind::WechatUnavailable)
+/// }
+///
+/// assert_eq!(ErrorKind::LoginRequired.code(), "login_required");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -58,10 +69,21 @@ impl ErrorKind {
 /// `Debug` output never hold a secret.
 ///
 /// ```
-/// use tower_wechat::{AppId, ErrorKind, WechatClient};
+/// use tower_wechat::{Error, ErrorKind, Reaction, WechatClient};
 ///
 /// let error = WechatClient::new("wx 1", "secret").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Configuration);
+///
+/// /// What a support case needs to know.
+/// fn tell(error: &Error) {
+///     eprintln!("{error}; errcode {:?}, rid {:?}", error.errcode(), error.rid());
+///     if error.reaction() == Some(Reaction::Operator) {
+///         eprintln!("nobody but the operator can help");
+///     } else if let Some(wait) = error.retry_after() {
+///         eprintln!("worth another try in {} s", wait.as_secs());
+///     }
+/// }
+/// # let _ = tell;
 /// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);

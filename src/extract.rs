@@ -16,6 +16,26 @@ use crate::layer::{
 };
 
 /// Why a handler that takes a [`WechatUser`] was not called.
+///
+/// It answers as the layer would have, under [`Policy::Require`](crate::Policy::Require).
+///
+/// ```
+/// use axum::response::{IntoResponse, Response};
+/// use tower_wechat::{MissingUser, WechatUser};
+///
+/// /// A handler that says something of its own to strangers, under `Policy::Optional`.
+/// async fn me(user: Result<WechatUser, MissingUser>) -> Response {
+///     match user {
+///         Ok(user) => format!("hello {}", user.id()).into_response(),
+///         Err(missing) => {
+///             // 401 with the `login_url`, the way to WeChat, or 500 where no layer is.
+///             let mut answer = missing.into_response();
+///             answer.headers_mut().insert("x-help", "/how-to-log-in".parse().unwrap());
+///             answer
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct MissingUser(Missing);
 
@@ -69,6 +89,20 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
 }
 
 /// Why a handler that takes an [`AccountToken`] or a [`JsConfig`] was not called.
+///
+/// ```
+/// use axum::response::{IntoResponse, Response};
+/// use tower_wechat::{JsConfig, MissingAccount};
+///
+/// /// A page works without the JS-SDK, if it has to.
+/// async fn config(config: Result<JsConfig, MissingAccount>) -> Response {
+///     match config {
+///         Ok(config) => axum::Json(config).into_response(),
+///         // 503 while WeChat is away, 400 for a page that is not signed, 500 where no layer is.
+///         Err(missing) => missing.into_response(),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct MissingAccount(Option<Error>);
 

@@ -14,6 +14,18 @@ use crate::users::UserTokens;
 /// Written as JSON it says `{"status": "ok", "store": "ok", "account_token": "alive",
 /// "account_token_expires_in_secs": 6000}`; the words are `unavailable` for a missing token and the
 /// [code](crate::ErrorKind::code) of the store's error. Nothing in it is secret.
+///
+/// ```
+/// use tower_wechat::{Error, UserTokens, health};
+///
+/// async fn check(users: &UserTokens) -> Result<(), Error> {
+///     let health = health(users, None).await;
+///     if !health.is_ready() {
+///         println!("not ready: {}", serde_json::json!(health));
+///     }
+///     health.store
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Health {
@@ -25,6 +37,19 @@ pub struct Health {
 }
 
 /// What a process knows of the account's token, without asking anybody.
+///
+/// ```
+/// use tower_wechat::{AccountTokenHealth, Health};
+///
+/// /// A line for the page that the people on call look at.
+/// fn account_token(health: &Health) -> String {
+///     match health.account_token {
+///         AccountTokenHealth::Alive(left) => format!("lives for {} s", left.as_secs()),
+///         AccountTokenHealth::NotKept => "is not kept here".to_owned(),
+///         _ => "is missing".to_owned(),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccountTokenHealth {

@@ -104,6 +104,7 @@
 //! | `axum` | yes | extractors for [`WechatUser`] and `Option<WechatUser>`; [`Error`] as a response |
 //! | `redis` | yes | [`RedisStore`], with TLS |
 //! | `cli` | no | the program `tower-wechat`: an operator's look at the tokens in Redis |
+//! | `cluster` | no | `redis+cluster://` |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade ([`guide::observability`]) |
 //! | `sealing` | no | `SealingKeys`: values in Redis that only a holder of the key can read |
 //! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, faults and a clock |

@@ -49,13 +49,18 @@ const RENEWAL: Duration = Duration::from_secs(8);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{AccountTokens, MemoryStore, TokenMode, WechatClient};
+/// use tower_wechat::{AccountTokens, Clock, MemoryStore, TokenMode, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
 /// let accounts = AccountTokens::builder(wechat, MemoryStore::new())
 ///     .mode(TokenMode::Plain)
+///     .renew_margin(Duration::from_secs(900))
+///     .daily_budget(500)
+///     .cache_ttl(Duration::from_secs(30))
 ///     .wait(Duration::from_secs(3))
+///     .lease(Duration::from_secs(10))
+///     .clock(Clock::system())
 ///     .build();
 /// # Ok(()) }
 /// ```

@@ -40,6 +40,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let center = TokenCenterSource::new("wx0123456789abcdef", "http://center.internal:3000/center", "secret")?;
+/// assert_eq!(center.app_id().as_str(), "wx0123456789abcdef");
 /// let accounts = AccountTokens::from_center(center, MemoryStore::new());
 /// # Ok(()) }
 /// ```

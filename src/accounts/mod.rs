@@ -32,6 +32,16 @@ const ACCOUNT: &str = "";
 
 /// Which of WeChat's two calls the account's token comes from. Their tokens know nothing of each
 /// other, so all services of an account that share a store must agree.
+///
+/// ```
+/// use tower_wechat::{AccountTokens, MemoryStore, TokenMode, WechatClient};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+/// // All other services of the account call `cgi-bin/token`, and share this store:
+/// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).mode(TokenMode::Plain).build();
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum TokenMode {
@@ -76,6 +86,28 @@ pub enum TokenMode {
 /// # let _ = follower;
 /// # Ok(()) }
 /// ```
+///
+/// By hand, for calls that [`with_token`](Self::with_token) does not suit:
+///
+/// ```
+/// use tower_wechat::{AccountTokens, Error};
+///
+/// async fn call(accounts: &AccountTokens) -> Result<(), Error> {
+///     // In memory, if that is enough; else wherever it is to be had.
+///     let token = match accounts.cached() {
+///         Some(token) => token,
+///         None => accounts.get().await?,
+///     };
+/// #   let refused = true;
+///     // … a call with `token.access_token().expose()`. If WeChat answers 40001:
+///     if refused {
+///         let token = accounts.report_refused(token.access_token()).await?;
+/// #       let _ = token;
+///         // … and once more, with this one.
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct AccountTokens(Arc<Inner>);
 
@@ -106,6 +138,15 @@ impl AccountTokens {
     }
 
     /// The same with other settings.
+    ///
+    /// ```
+    /// use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).daily_budget(500).build();
+    /// # Ok(()) }
+    /// ```
     pub fn builder(wechat: WechatClient, store: impl Store) -> AccountTokensBuilder {
         AccountTokensBuilder::new(Origin::Wechat(wechat), Arc::new(store))
     }
@@ -121,6 +162,20 @@ impl AccountTokens {
     }
 
     /// The same with other settings; those that concern WeChat's calls do nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterSource};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let center = TokenCenterSource::new("wx0123456789abcdef", "http://center.internal/center", "secret")?;
+    /// let accounts = AccountTokens::center_builder(center.clone(), MemoryStore::new())
+    ///     .cache_ttl(Duration::from_secs(30))
+    ///     .build();
+    /// // With the usual settings:
+    /// let accounts = AccountTokens::from_center(center, MemoryStore::new());
+    /// # Ok(()) }
+    /// ```
     pub fn center_builder(center: TokenCenterSource, store: impl Store) -> AccountTokensBuilder {
         AccountTokensBuilder::new(Origin::Center(center), Arc::new(store))
     }
@@ -137,6 +192,20 @@ impl AccountTokens {
     }
 
     /// The same with other settings; those that concern WeChat's calls do nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::{AccountTokens, FollowedToken, RedisStore, WechatClient};
+    ///
+    /// # fn run(wechat: WechatClient, store: RedisStore) {
+    /// let accounts =
+    ///     AccountTokens::follower_builder(wechat.clone(), store.clone(), FollowedToken::wx_java())
+    ///         .cache_ttl(Duration::from_secs(10))
+    ///         .build();
+    /// // With the usual settings:
+    /// let accounts = AccountTokens::follow(wechat, store, FollowedToken::wx_java());
+    /// # }
+    /// ```
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn follower_builder(
@@ -236,6 +305,14 @@ impl AccountTokens {
     ///
     /// # Errors
     /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// # async fn run(accounts: tower_wechat::AccountTokens) {
+    /// if let Err(error) = accounts.health().await {
+    ///     eprintln!("calls in the account's name will fail: {error}");
+    /// }
+    /// # }
+    /// ```
     pub async fn health(&self) -> Result<(), Error> {
         self.0.keeper.store().ping().await?;
         self.get().await.map(drop)
@@ -244,6 +321,18 @@ impl AccountTokens {
     /// Ends the task that looks ahead, and waits for a renewal that is under way, for at most
     /// `patience`, so that what WeChat has granted reaches the store before the process ends (R3).
     /// Call it after the server has stopped taking requests. Answers whether all has ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::AccountTokens;
+    ///
+    /// async fn stop(accounts: AccountTokens) {
+    ///     // After the server has stopped taking requests:
+    ///     if !accounts.shutdown(Duration::from_secs(10)).await {
+    ///         eprintln!("the renewal of {}'s token was cut short", accounts.app_id());
+    ///     }
+    /// }
+    /// ```
     pub async fn shutdown(&self, patience: Duration) -> bool {
         self.0.ahead.stop();
         self.0.keeper.shutdown(patience).await

@@ -12,7 +12,9 @@ use crate::keeper::Held;
 /// ```
 /// # async fn run(accounts: &tower_wechat::AccountTokens) -> Result<(), tower_wechat::Error> {
 /// let token = accounts.get().await?;
-/// println!("{} for {:?}", token.access_token().fingerprint(), token.expires_in());
+/// let left = token.expires_in().as_secs();
+/// println!("{} lives for {left} s", token.access_token().fingerprint());
+/// println!("renewed at {} ms", token.lifetime().renew_at().as_millis());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

@@ -115,6 +115,17 @@ impl TokenCenter {
     ///
     /// # Errors
     /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::{Clock, Error, TokenCenter};
+    ///
+    /// /// `new` counts from now on, and `old` for an hour more.
+    /// fn rotate(center: &TokenCenter, old: &str, new: &str) -> Result<(), Error> {
+    ///     center.replace_secrets([new])?;
+    ///     center.accept_until(old, Clock::system().now().after(Duration::from_secs(3_600)))
+    /// }
+    /// ```
     pub fn accept_until(
         &self,
         secret: impl Into<BearerSecret>,

@@ -24,9 +24,11 @@ const LENGTH: usize = size_of::<u32>();
 /// ```
 /// use tower_wechat::AccessToken;
 ///
-/// let token = AccessToken::from("83_secret");
-/// assert_eq!(format!("{token:?}"), "AccessToken(***)");
+/// let token = AccessToken::new("83_secret");
 /// assert_eq!(token.expose(), "83_secret");
+/// // For logs:
+/// assert_eq!(format!("{token:?}"), "AccessToken(***)");
+/// assert_eq!(token.fingerprint(), "6071158eae8aa830");
 /// ```
 #[derive(Clone)]
 pub struct AccessToken(

@@ -7,6 +7,14 @@ use std::sync::Arc;
 const MAX_USER_ID_BYTES: usize = 256;
 
 /// Why a text is no identifier.
+///
+/// ```
+/// use tower_wechat::{InvalidIdentifier, UserId};
+///
+/// let error = UserId::new("alice\nbob").unwrap_err();
+/// assert_eq!(error, InvalidIdentifier::ControlCharacter);
+/// assert_eq!(error.to_string(), "the identifier holds a control character");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidIdentifier {
@@ -78,7 +86,8 @@ impl AppId {
 ///
 /// assert_eq!(UserId::new("张三 #1").unwrap().as_str(), "张三 #1");
 /// assert!(UserId::new("").is_err());
-/// assert!(UserId::new("a\nb").is_err());
+/// // Where there is no need to keep it:
+/// assert!(UserId::check("a\nb").is_err());
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Box<str>);

@@ -17,6 +17,19 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 const JITTER_PART_OF_MARGIN: u32 = 5;
 
 /// Where a credential stands in its life.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{Freshness, Lifetime, Timestamp};
+///
+/// // Granted for two hours, due for renewal 15 minutes before the end:
+/// let life = Lifetime::granted(Timestamp::from_millis(0), Some(7_200), Duration::from_secs(900));
+/// let after_minutes = |minutes: i64| life.freshness(Timestamp::from_millis(minutes * 60_000));
+/// assert_eq!(after_minutes(104), Freshness::Fresh);
+/// assert_eq!(after_minutes(105), Freshness::Stale);
+/// assert_eq!(after_minutes(120), Freshness::Expired);
+/// assert_eq!(Freshness::Stale.as_str(), "stale");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
     /// Before its renewal point.
@@ -86,6 +99,15 @@ impl Lifetime {
 
     /// The life that a stored value tells: its renewal point, and its true expiry where that is
     /// not the renewal point plus the margin.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::{Lifetime, Timestamp};
+    ///
+    /// // A Spring Boot service has stored `TOKEN#6300000`:
+    /// let life = Lifetime::stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));
+    /// assert_eq!(life.expires_at().as_millis(), 7_200_000);
+    /// ```
     pub fn stored(renew_at: Timestamp, expires_at: Option<Timestamp>, margin: Duration) -> Self {
         let expires_at = expires_at
             .filter(|at| *at >= renew_at)

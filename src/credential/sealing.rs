@@ -29,6 +29,17 @@ const NONCE_BYTES: usize = 12;
 type HmacSha256 = Hmac<Sha256>;
 
 /// What is done with values when a store has sealing keys.
+///
+/// ```
+/// use tower_wechat::{SealingKeys, SealingMode};
+///
+/// # fn run(text: &str) -> Result<(), tower_wechat::Error> {
+/// // The first step: able to read what is sealed, and still writing plain values.
+/// let keys = SealingKeys::from_base64(text)?.mode(SealingMode::Open);
+/// // As a setting writes it:
+/// assert_eq!("require".parse::<SealingMode>()?, SealingMode::Require);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SealingMode {
@@ -90,13 +101,13 @@ impl std::str::FromStr for SealingMode {
 /// plain, and so does the token of another system that is only followed.
 ///
 /// ```
-/// use tower_wechat::SealingKeys;
+/// use tower_wechat::{SealingKeys, SealingMode};
 ///
 /// # let new = "x".repeat(32); let old = "y".repeat(32);
 /// # use base64::{Engine, engine::general_purpose::STANDARD};
 /// # let text = format!("{},{}", STANDARD.encode(new), STANDARD.encode(old));
 /// // As `openssl rand -base64 32` makes them: NEW,OLD
-/// let keys = SealingKeys::from_base64(&text)?;
+/// let keys = SealingKeys::from_base64(&text)?.mode(SealingMode::Require);
 /// assert_eq!(keys.ids().count(), 2);
 /// # Ok::<(), tower_wechat::Error>(())
 /// ```

@@ -73,7 +73,10 @@ secret! {
     /// ```
     /// use tower_wechat::RefreshToken;
     ///
-    /// assert_eq!(format!("{:?}", RefreshToken::from("83_secret")), "RefreshToken(***)");
+    /// let secret = RefreshToken::new("83_secret");
+    /// assert_eq!(format!("{secret:?}"), "RefreshToken(***)");
+    /// assert_eq!(secret.expose(), "83_secret");
+    /// assert_eq!(secret.fingerprint().len(), 16);
     /// ```
     RefreshToken
 }
@@ -84,7 +87,10 @@ secret! {
     /// ```
     /// use tower_wechat::AppSecret;
     ///
-    /// assert_eq!(format!("{:?}", AppSecret::from("0123")), "AppSecret(***)");
+    /// let secret = AppSecret::new("0123");
+    /// assert_eq!(format!("{secret:?}"), "AppSecret(***)");
+    /// assert_eq!(secret.expose(), "0123");
+    /// assert_eq!(secret.fingerprint().len(), 16);
     /// ```
     AppSecret
 }
@@ -95,7 +101,10 @@ secret! {
     /// ```
     /// use tower_wechat::BearerSecret;
     ///
-    /// assert_eq!(format!("{:?}", BearerSecret::from("0123")), "BearerSecret(***)");
+    /// let secret = BearerSecret::new("0123");
+    /// assert_eq!(format!("{secret:?}"), "BearerSecret(***)");
+    /// assert_eq!(secret.expose(), "0123");
+    /// assert_eq!(secret.fingerprint().len(), 16);
     /// ```
     BearerSecret
 }

@@ -19,6 +19,18 @@ type HmacSha256 = Hmac<Sha256>;
 ///
 /// To change the key without logging anybody out, put the new one first and remove the old one
 /// when its sessions have been issued anew or have ended.
+///
+/// ```
+/// use tower_wechat::CookieKeys;
+///
+/// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// // COOKIE_KEY=NEW,OLD; in development, any key does.
+/// let keys = match std::env::var("COOKIE_KEY") {
+///     Ok(text) => CookieKeys::from_base64(&text)?,
+///     Err(_) => CookieKeys::random()?,
+/// };
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct CookieKeys(Vec<Zeroizing<Vec<u8>>>);
 

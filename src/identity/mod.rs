@@ -29,6 +29,15 @@ use crate::credential::{InvalidIdentifier, UserId};
 /// The head of a request: all but its body.
 ///
 /// `Debug` shows the method and the path: cookies, other headers and queries hold secrets.
+///
+/// ```
+/// use tower_wechat::RequestHead;
+///
+/// let request = http::Request::get("/me?code=secret").header("cookie", "secret").body(()).unwrap();
+/// let head = RequestHead::of(&request);
+/// assert_eq!(head.uri.path(), "/me");
+/// assert_eq!(format!("{head:?}"), r#"RequestHead { method: GET, path: "/me", .. }"#);
+/// ```
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {
@@ -91,6 +100,27 @@ impl fmt::Debug for RequestHead<'_> {
 }
 
 /// What a request tells of its user.
+///
+/// ```
+/// use tower_wechat::{Identify, Identity, InvalidIdentifier, RequestHead};
+///
+/// /// The proxy in front has checked the client's certificate and tells its name.
+/// struct ClientCertificate;
+///
+/// impl Identify for ClientCertificate {
+///     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+///         match head.headers.get("x-client-name").map(|name| name.to_str()) {
+///             None => Identity::Nobody,
+///             Some(Ok(name)) => Identity::user(name),
+///             Some(Err(_)) => Identity::Invalid(InvalidIdentifier::NotText),
+///         }
+///     }
+/// }
+///
+/// let request = http::Request::get("/").header("x-client-name", "alice").body(()).unwrap();
+/// let identity = ClientCertificate.identify(&RequestHead::of(&request));
+/// assert!(matches!(identity, Identity::User(_)));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Identity<'a> {
@@ -103,6 +133,25 @@ pub enum Identity<'a> {
 }
 
 /// A user whom a request names.
+///
+/// It is handed on as it is: what a session cookie tells besides the name is in it.
+///
+/// ```
+/// use tower_wechat::{Identify, Identity, RequestHead, SessionCookie};
+///
+/// /// Administrators sign in elsewhere: the cookie does not count there.
+/// struct OutsideOfAdmin(SessionCookie);
+///
+/// impl Identify for OutsideOfAdmin {
+///     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+///         match self.0.identify(head) {
+///             Identity::User(user) if !head.uri.path().starts_with("/admin") => Identity::User(user),
+///             Identity::User(_) => Identity::Nobody,
+///             other => other,
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Identified<'a> {
     pub(crate) id: Cow<'a, str>,
@@ -148,14 +197,20 @@ impl<'a> Identity<'a> {
 /// Closures that take a [`RequestHead`] and return an `Option<UserId>` are identities too:
 ///
 /// ```
-/// use tower_wechat::{MemoryStore, RequestHead, UserId, UserTokens, WechatClient, WechatLayer};
+/// use tower_wechat::{
+///     Identify, Identity, MemoryStore, RequestHead, UserId, UserTokens, WechatClient, WechatLayer,
+/// };
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-/// let layer = WechatLayer::new(users).identity(|head: &RequestHead<'_>| {
+/// let of_path = |head: &RequestHead<'_>| {
 ///     let path = head.uri.path().strip_prefix("/users/")?;
 ///     UserId::new(path).ok()
-/// });
+/// };
+/// let request = http::Request::get("/users/oAlice").body(()).unwrap();
+/// assert!(matches!(of_path.identify(&RequestHead::of(&request)), Identity::User(_)));
+///
+/// let layer = WechatLayer::new(users).identity(of_path);
 /// # Ok(()) }
 /// ```
 #[diagnostic::on_unimplemented(
@@ -188,6 +243,17 @@ where
 }
 
 /// Nobody has told the layer yet how to tell who is asking.
+///
+/// ```
+/// use tower_wechat::{MemoryStore, NoIdentity, UserTokens, WechatClient, WechatLayer};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// // Around a service this does not compile before it has an identity or a login:
+/// let layer: WechatLayer<NoIdentity> = WechatLayer::new(users);
+/// let layer = layer.identity(tower_wechat::TrustedHeader::new("x-user-id")?);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct NoIdentity;

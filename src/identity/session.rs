@@ -55,13 +55,21 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 /// page's virtual user (快照页) says so after `ISSUED`, and ends after two hours.
 ///
 /// ```
-/// use tower_wechat::{AppId, CookieKeys, SessionCookie, UserId};
+/// use std::time::Duration;
+/// use tower_wechat::{AppId, Clock, CookieKeys, SessionCookie, UserId};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
-/// let session = SessionCookie::new(&AppId::new("wx0123456789abcdef")?, &CookieKeys::random()?);
+/// let session = SessionCookie::new(&AppId::new("wx0123456789abcdef")?, &CookieKeys::random()?)
+///     .name("h5")?
+///     .lifetime(Duration::from_secs(7 * 86_400))
+///     .clock(Clock::system())
+///     .secure(false); // plain http, in development
+///
 /// // After the application has found out who the user is:
 /// let set_cookie = session.issue(&UserId::new("oUser")?);
-/// assert!(set_cookie.to_str().unwrap().starts_with("wechat_session=oUser."));
+/// assert!(set_cookie.to_str().unwrap().starts_with("h5=oUser."));
+/// // When they sign out:
+/// assert!(session.clear().to_str().unwrap().contains("Max-Age=0"));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

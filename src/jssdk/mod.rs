@@ -2,6 +2,18 @@
 //!
 //! A page that calls the JS-SDK hands `wx.config` a signature over its own URL, made with the
 //! account's `jsapi_ticket` (WeChat's JS-SDK guide, appendix 1).
+//! [`Tickets::js_config`](crate::Tickets::js_config) keeps that ticket and signs:
+//!
+//! ```
+//! use tower_wechat::{Error, JsConfig, Tickets};
+//!
+//! async fn sign(tickets: &Tickets) -> Result<JsConfig, Error> {
+//!     // What `location.href` was in the browser.
+//!     tickets.js_config("https://h5.example.com/page?from=singlemessage#top").await
+//! }
+//! ```
+//!
+//! [`sign`] is the bare formula, for a ticket that comes from elsewhere.
 
 mod page_hosts;
 
@@ -55,6 +67,19 @@ pub fn sign(ticket: &str, nonce: &str, timestamp: u64, url: &str) -> String {
 ///
 /// Serializes to `appId`, `timestamp`, `nonceStr` and `signature`, the names that `wx.config`
 /// takes. Made by [`Tickets::js_config`](crate::Tickets::js_config).
+///
+/// ```
+/// use tower_wechat::JsConfig;
+///
+/// /// What a page that this service renders itself has in a `<script>`.
+/// fn script(config: &JsConfig) -> String {
+///     let JsConfig { app_id, timestamp, nonce_str, signature, .. } = config;
+///     format!(
+///         "wx.config({{ appId: '{app_id}', timestamp: {timestamp}, nonceStr: '{nonce_str}', \
+///          signature: '{signature}', jsApiList: ['scanQRCode'] }})"
+///     )
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

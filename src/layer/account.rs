@@ -28,6 +28,23 @@ use crate::tickets::Tickets;
 ///
 /// axum handlers take an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of the page
 /// that asks, as an argument (feature `axum`).
+///
+/// ```
+/// use http::HeaderMap;
+/// use tower_wechat::{AppId, Error, JsConfig, Tickets, WechatAccount};
+///
+/// /// For `WechatLayer::account`: with tickets, pages can be signed.
+/// fn account(tickets: Tickets) -> WechatAccount {
+///     WechatAccount::from(tickets).public_url("https://h5.example.com")
+/// }
+///
+/// /// Of the accounts that layers around a route have left, this one.
+/// async fn sign(account: &WechatAccount, headers: &HeaderMap, shop: &AppId) -> Result<JsConfig, Error> {
+///     let account = account.of(shop).unwrap_or(account);
+///     println!("{} signs, with tickets: {}", account.app_id(), account.tickets().is_some());
+///     account.js_config(headers).await
+/// }
+/// ```
 #[derive(Clone)]
 pub struct WechatAccount {
     shared: Arc<Shared>,

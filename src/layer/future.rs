@@ -27,6 +27,28 @@ pin_project! {
     ///
     /// Where the user's token is in memory it is the inner service's own future, and a cookie to
     /// set; only a request that has to wait for its token keeps the rest.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use axum::body::Body;
+    /// use http::{Request, Response};
+    /// use tower::{Service, service_fn};
+    /// use tower_layer::Layer;
+    /// use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
+    /// let mut service = layer.layer(service_fn(async |_: Request<Body>| {
+    ///     Ok::<_, Infallible>(Response::new(Body::empty()))
+    /// }));
+    /// // Nobody is named, so the layer answers by itself.
+    /// let answer = service.call(Request::new(Body::empty())).await;
+    /// assert_eq!(answer.unwrap().status(), 401);
+    /// # Ok(()) }
+    /// ```
     pub struct ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>>,

@@ -25,6 +25,26 @@ use crate::observe::Requests;
 use crate::users::UserTokens;
 
 /// What happens to a request without a user, or whose user has no usable token.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_wechat::{
+///     MemoryStore, Policy, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser,
+/// };
+///
+/// /// Open to everybody, and friendlier to those who are known.
+/// async fn start(user: Option<WechatUser>) -> String {
+///     user.map_or_else(|| "hello stranger".to_owned(), |user| format!("hello {}", user.id()))
+/// }
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// let layer = WechatLayer::new(users)
+///     .identity(TrustedHeader::new("x-user-id")?)
+///     .policy(Policy::Optional);
+/// let app: Router = Router::new().route("/", get(start)).layer(layer);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
@@ -62,9 +82,11 @@ pub enum Policy {
 /// # Example
 ///
 /// ```
-/// use axum::{Router, routing::get};
+/// use axum::{Router, body::Body, routing::get};
+/// use http::Response;
 /// use tower_wechat::{
-///     MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser,
+///     MemoryStore, Policy, Rejection, RequestHead, TrustedHeader, UserTokens, WechatClient,
+///     WechatLayer, WechatUser,
 /// };
 ///
 /// async fn me(user: WechatUser) -> String {
@@ -74,9 +96,16 @@ pub enum Policy {
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
 /// let users = UserTokens::new(wechat, MemoryStore::new());
-/// let app: Router = Router::new()
-///     .route("/me", get(me))
-///     .layer(WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?));
+/// let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
+/// let app: Router = Router::new().route("/me", get(me)).layer(layer.clone());
+///
+/// // Open to strangers, and with answers of the application's own.
+/// let open = layer.policy(Policy::Optional).reject(|why: &Rejection, _: &RequestHead<'_>| {
+///     let response = Response::builder().status(why.status());
+///     response.body(Body::from(why.message().to_owned())).unwrap()
+/// });
+/// let app = app.route("/", get(async |user: Option<WechatUser>| "hello").layer(open));
+/// # let _: Router = app;
 /// # Ok(()) }
 /// ```
 pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(Arc<Shared<I, R>>);

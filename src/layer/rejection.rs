@@ -20,6 +20,31 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-u
                            form-action 'none'; frame-ancestors 'none'";
 
 /// Why a request did not reach its handler.
+///
+/// ```
+/// use axum::body::Body;
+/// use http::{Response, header::CONTENT_TYPE};
+/// use tower_wechat::{ErrorKind, Rejection, RequestHead};
+///
+/// /// Answers in the application's own form, for `WechatLayer::reject`.
+/// fn reject(rejection: &Rejection, _: &RequestHead<'_>) -> Response<Body> {
+///     let response = Response::builder().status(rejection.status());
+///     // Where a browser opens a page, and a login is mounted:
+///     if let Some(page) = rejection.page() {
+///         return response.header(CONTENT_TYPE, "text/html; charset=utf-8").body(page.into()).unwrap();
+///     }
+///     if rejection.kind() == ErrorKind::StoreUnavailable {
+///         eprintln!("try again in {:?}", rejection.retry_after());
+///     }
+///     let body = serde_json::json!({
+///         "ok": false,
+///         "reason": rejection.code(),
+///         "text": rejection.message(),
+///         "login": rejection.login_url(),
+///     });
+///     response.body(body.to_string().into()).unwrap()
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -229,6 +254,19 @@ where
 
 /// Renders rejections as `{"error": CODE, "message": TEXT}`, with `login_url` where there is one.
 /// Where a [`Login`](crate::Login) is mounted, a browser that opens a page gets a page instead.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderValue, Response};
+/// use tower_wechat::{JsonRejection, Reject, Rejection, RequestHead};
+///
+/// /// The usual answers, with a header of the application's own.
+/// fn reject(rejection: &Rejection, head: &RequestHead<'_>) -> Response<Bytes> {
+///     let mut response: Response<Bytes> = JsonRejection::new().reject(rejection, head);
+///     response.headers_mut().insert("x-service", HeaderValue::from_static("h5"));
+///     response
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct JsonRejection;

@@ -19,6 +19,23 @@ use crate::login::{Reply, SignIn};
 use crate::observe::Outcome;
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
+///
+/// ```
+/// use tower_layer::Layer;
+/// use tower_wechat::{
+///     MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatService,
+/// };
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
+/// // Any service; here one that is only a number.
+/// let mut service: WechatService<u32, _, _> = layer.layer(1);
+/// assert_eq!(service.get_ref(), &1);
+/// *service.get_mut() = 2;
+/// assert_eq!(service.into_inner(), 2);
+/// # Ok(()) }
+/// ```
 pub struct WechatService<S, I, R> {
     inner: S,
     shared: Arc<Shared<I, R>>,

@@ -30,10 +30,58 @@ use crate::wechat::UserInfo;
 ///         None => "hello stranger".to_owned(),
 ///     }
 /// }
+///
+/// async fn about(user: WechatUser) -> axum::Json<serde_json::Value> {
+///     axum::Json(serde_json::json!({
+///         "id": user.id(),
+///         "account": user.app_id().as_str(),
+///         "openid": user.openid(),
+///         "unionid": user.unionid(),
+///         "granted": user.scope(),
+///         "snapshot": user.is_snapshot(),
+///         "token": user.access_token().fingerprint(), // never the token itself
+///         "freshness": user.freshness().as_str(),
+///         "lives_for_secs": user.expires_in().as_secs(),
+///         "renewed_at_ms": user.lifetime().renew_at().as_millis(),
+///     }))
+/// }
 /// ```
 ///
 /// The token in it is the one of the moment when the request came. A handler that outlives it (an
 /// event stream, a WebSocket, a long job) asks [`current`](Self::current) for the one of then.
+///
+/// ```
+/// use tower_wechat::{Error, Language, Scope, UserInfo, WechatUser};
+///
+/// async fn nickname(user: WechatUser) -> Result<String, Error> {
+///     if user.has_granted(Scope::UserInfo) == Some(false) {
+///         return Ok(user.id().to_owned());
+///     }
+///     Ok(user.profile().await?.nickname.clone())
+/// }
+///
+/// /// Any call with the user's token, once more if WeChat refuses it.
+/// async fn asked_anew(user: WechatUser) -> Result<UserInfo, Error> {
+///     let wechat = user.users().wechat();
+///     user.with_token(async |token| {
+///         let openid = token.openid().unwrap_or_default();
+///         wechat.user_info(token.access_token(), openid, Language::En).await
+///     })
+///     .await
+/// }
+///
+/// /// A job that outlives its request.
+/// async fn later(user: WechatUser) -> Result<(), Error> {
+///     let token = user.current().await?;
+/// #   let refused = user.token().access_token() != token.access_token();
+///     // … if WeChat has refused the token of the request:
+///     if refused {
+///         user.report_refused().await?;
+///     }
+///     // … and when the user closes the account:
+///     user.forget().await
+/// }
+/// ```
 #[derive(Clone)]
 pub struct WechatUser {
     token: UserToken,

@@ -48,6 +48,15 @@ const WAIT: Duration = Duration::from_secs(5);
 ///
 /// WeChat opens a page in snapshot mode where it deems `snsapi_userinfo` misused. Openid, nickname
 /// and avatar are then made up, and mean nothing elsewhere.
+///
+/// ```
+/// use tower_wechat::{CookieKeys, Login, SnapshotPolicy};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
+///     .snapshot_users(SnapshotPolicy::Refuse);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SnapshotPolicy {
@@ -119,6 +128,37 @@ pub enum SnapshotPolicy {
 ///     user.forget().await?;
 ///     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(SET_COOKIE, login.sign_out())])))
 /// }
+/// ```
+///
+/// # Settings
+///
+/// All of them have defaults that suit most applications:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{CookieKeys, Login, Scope, SnapshotPolicy};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
+///     .scope(Scope::Base)
+///     .snapshot_users(SnapshotPolicy::Refuse)
+///     // Another account of the same host has the usual ones.
+///     .callback_path("/shop/wechat/callback")?
+///     .login_path("/shop/wechat/login")?
+///     .session_name("shop_session")?
+///     .session_lifetime(Duration::from_secs(7 * 86_400))
+///     .state_lifetime(Duration::from_secs(5 * 60))
+///     .wait(Duration::from_secs(3))
+///     .restarts(1)
+///     // How WeChat's page and the browser behave.
+///     .lenient(false)
+///     .wechat_only(true)
+///     .force_popup(false)
+///     .force_snapshot(false)
+///     .connect_redirect(false)
+///     .clear_fragment(true)
+///     .bind_to_identity(false);
+/// # Ok(()) }
 /// ```
 #[derive(Clone)]
 #[must_use = "give it to `WechatLayer::login`"]

@@ -20,6 +20,7 @@ use super::{
 ///
 /// let sim = Simulator::builder()
 ///     .app("wx5a6b7c8d9e0f1a2b", "a secret")
+///     .listen("127.0.0.1:0")
 ///     .settings(|settings| settings.auto_approve = false)
 ///     .start()
 ///     .await?;

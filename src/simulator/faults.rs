@@ -22,6 +22,21 @@ use std::{fmt, time::Duration};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Other troubles:
+///
+/// ```
+/// use tower_wechat::simulator::Fault;
+///
+/// let faults = [
+///     Fault::on("/sns/userinfo").status(502).body("<html>Bad Gateway</html>"),
+///     Fault::on("/sns/userinfo").body_bytes(b"{\"nickname\": \"\xe6\x9e".to_vec()),
+///     // WeChat has not heard the call; has done its work, but the answer is lost; says nothing.
+///     Fault::on("*").reset(),
+///     Fault::on("*").lose_reply(),
+///     Fault::on("*").hang(),
+/// ];
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[must_use = "a fault does nothing until it is injected"]
 pub struct Fault {

@@ -89,6 +89,66 @@ pub use self::{
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// A running simulator. Dropping it stops its server and breaks all connections.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_wechat::WechatClient;
+/// use tower_wechat::simulator::{SimulatedUser, Simulator};
+///
+/// let sim = Simulator::start().await?;
+/// let wechat = WechatClient::builder(sim.app_id(), sim.app_secret())
+///     .api_url(sim.url())
+///     .open_url(sim.url())
+///     .build()?;
+///
+/// // Alice agrees at WeChat's page, and the application exchanges her code:
+/// sim.add_user(SimulatedUser::new("oAlice").nickname("Alice"));
+/// let code = sim.authorize("oAlice", "snsapi_userinfo");
+/// let grant = wechat.exchange_code(&code).await?;
+/// assert_eq!(sim.current_pair("oAlice").unwrap().access_token, grant.access_token.expose());
+/// assert_eq!(sim.calls_to("/sns/oauth2/access_token"), 1);
+/// sim.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What a test does to it:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// use tower_wechat::simulator::{Fault, Simulator};
+///
+/// let sim = Simulator::builder().start().await?;
+/// sim.settings(|settings| settings.user_token_lifetime = Duration::from_secs(600));
+/// let started = sim.now();
+///
+/// // A token expires, without waiting for it.
+/// let pair = sim.sign_in("oAlice", "snsapi_base");
+/// sim.advance(Duration::from_secs(600));
+/// assert!(sim.current_pair("oAlice").unwrap().expires_in.is_zero());
+/// assert!(sim.now() >= started + Duration::from_secs(600));
+///
+/// // From now on her refresh token is dead too: 42007.
+/// sim.change_password("oAlice");
+///
+/// // WeChat is busy whatever it is asked, until that is cleared.
+/// sim.inject(Fault::on("*").errcode(-1));
+/// sim.clear_faults();
+///
+/// // What a test asks at the end, and begins the next one with.
+/// assert!(sim.calls().is_empty());
+/// sim.reset_calls();
+/// // The account's own token: nobody has fetched one.
+/// assert_eq!(sim.account_token(), None);
+/// assert!(!sim.is_account_token_alive("83_made_up"));
+/// # let _ = pair;
+/// # sim.stop().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Simulator {
     url: String,

@@ -13,8 +13,13 @@ use super::random;
 ///
 /// let user = SimulatedUser::new("oAlice0000000000000000000000")
 ///     .nickname("Alice")
-///     .unionid("uAlice0000000000000000000000");
-/// assert_eq!(user.openid(), "oAlice0000000000000000000000");
+///     .unionid("uAlice0000000000000000000000")
+///     .subscribed(false);
+/// assert_eq!((user.openid(), user.name()), ("oAlice0000000000000000000000", "Alice"));
+///
+/// // Somebody who opens the page in snapshot mode (快照页):
+/// let user = SimulatedUser::random().snapshot(true);
+/// assert_eq!(user.openid().len(), 28);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SimulatedUser {

@@ -31,11 +31,18 @@ const GRACE: Duration = Duration::from_secs(24 * 3_600);
 /// keeps, within one process.
 ///
 /// ```
-/// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
+/// use std::time::Duration;
+/// use tower_wechat::{Clock, MemoryStore, Timestamp, UserTokens, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
-/// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
-/// let users = UserTokens::new(wechat, MemoryStore::new());
+/// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+/// let users = UserTokens::new(wechat.clone(), MemoryStore::new());
+///
+/// // In a test that moves the time:
+/// let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+/// let store = MemoryStore::with_clock(clock.clone());
+/// let users = UserTokens::builder(wechat, store).clock(clock.clone()).build();
+/// clock.advance(Duration::from_secs(7_200));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Default)]

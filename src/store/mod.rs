@@ -192,6 +192,15 @@ mod sealed {
 /// Where credentials are kept: [`RedisStore`](crate::RedisStore) or [`MemoryStore`].
 ///
 /// Every method answers within a bounded time. The trait is sealed: its promises are the engine's.
+///
+/// ```
+/// use tower_wechat::{Store, UserTokens, WechatClient};
+///
+/// /// The same service on whichever store.
+/// fn users(wechat: WechatClient, store: impl Store) -> UserTokens {
+///     UserTokens::new(wechat, store)
+/// }
+/// ```
 pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Reads a whole record in one round trip.
     #[doc(hidden)]

@@ -46,6 +46,25 @@ const CACHE_CAPACITY: usize = 16;
 /// # let _ = json;
 /// # Ok(()) }
 /// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{Error, Tickets};
+///
+/// async fn life(tickets: Tickets) -> Result<(), Error> {
+///     // At start-up, so that the first page finds it:
+///     if let Err(error) = tickets.warm().await {
+///         eprintln!("no ticket of {} yet: {error}", tickets.app_id());
+///     }
+///     // When pages report `invalid signature`:
+///     let ticket = tickets.get().await?;
+///     tickets.report_refused(ticket.ticket()).await?;
+///     // After the server has stopped taking requests, in this order:
+///     tickets.shutdown(Duration::from_secs(10)).await;
+///     tickets.accounts().shutdown(Duration::from_secs(10)).await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Tickets(Arc<Inner>);
 
@@ -57,6 +76,19 @@ struct Inner {
 }
 
 /// The `jsapi_ticket` of this moment. Cheap to clone.
+///
+/// For signatures of one's own making; [`Tickets::js_config`] makes the usual ones.
+///
+/// ```
+/// use tower_wechat::{Error, Tickets, jssdk};
+///
+/// async fn signature(tickets: &Tickets, url: &str) -> Result<String, Error> {
+///     let ticket = tickets.get().await?;
+///     println!("good for {} s", ticket.expires_in().as_secs());
+///     println!("renewed at {} ms", ticket.lifetime().renew_at().as_millis());
+///     Ok(jssdk::sign(ticket.ticket().expose(), "a nonce", 1_700_000_000, url))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct JsapiTicket {
     held: Held,

@@ -25,12 +25,17 @@ const RENEWAL: Duration = Duration::from_secs(8);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
+/// use tower_wechat::{Clock, MemoryStore, UserTokens, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
 /// let users = UserTokens::builder(wechat, MemoryStore::new())
+///     .renew_margin(Duration::from_secs(900))
 ///     .cache_ttl(Duration::from_secs(30))
+///     .cache_capacity(100_000)
+///     .wait(Duration::from_secs(3))
+///     .lease(Duration::from_secs(10))
+///     .clock(Clock::system())
 ///     .build();
 /// # Ok(()) }
 /// ```

@@ -43,6 +43,36 @@ const REVOKED_FOR: Duration = Duration::from_secs(401 * 24 * 3_600);
 /// assert_eq!(users.get(&user).await?.access_token().expose(), "83_token");
 /// # Ok(()) }
 /// ```
+///
+/// Without a layer, in jobs and other frameworks:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{Error, UserId, UserTokens};
+///
+/// async fn job(users: &UserTokens, user: &UserId) -> Result<(), Error> {
+///     let token = match users.cached(user.as_str()) {
+///         Some(token) => token,
+///         None => users.get(user).await?,
+///     };
+/// #   let refused = true;
+///     // … a call of WeChat's API with it. If the token is refused:
+///     if refused {
+///         users.report_refused(user, token.access_token()).await?;
+///     }
+///     println!("hello {}", users.profile(user).await?.nickname);
+///     // … when the user closes the account:
+///     users.forget(user).await
+/// }
+///
+/// async fn stop(users: UserTokens) {
+///     println!("{}: {} users in memory", users.app_id(), users.cached_users());
+///     if let Err(error) = users.health().await {
+///         eprintln!("the store does not answer: {error}");
+///     }
+///     users.shutdown(Duration::from_secs(10)).await;
+/// }
+/// ```
 #[derive(Clone)]
 pub struct UserTokens(Arc<Inner>);
 
@@ -63,6 +93,16 @@ impl UserTokens {
     }
 
     /// The same with other times and sizes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let users = UserTokens::builder(wechat, MemoryStore::new()).wait(Duration::from_secs(3)).build();
+    /// # Ok(()) }
+    /// ```
     pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
         UserTokensBuilder::new(wechat, Arc::new(store))
     }

@@ -12,7 +12,10 @@ use crate::keeper::Held;
 /// # use tower_wechat::{Error, UserId, UserTokens};
 /// # async fn shown(users: &UserTokens, user: &UserId) -> Result<(), Error> {
 /// let token = users.get(user).await?;
-/// println!("{} until {:?}", token.user_id(), token.lifetime().expires_at());
+/// println!("{} is due at {:?}", token.user_id(), token.lifetime().renew_at());
+/// println!("openid {:?}, unionid {:?}", token.openid(), token.unionid());
+/// println!("granted {:?}", token.scope());
+/// println!("the secret is {}", token.access_token().fingerprint()); // never the text itself
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

@@ -61,6 +61,16 @@ impl WechatClient {
     /// # Errors
     /// As [`get_json`](Self::get_json); a body that cannot be written as JSON is
     /// [`ErrorKind::BadRequest`].
+    ///
+    /// ```no_run
+    /// # async fn run(wechat: &tower_wechat::WechatClient, token: &tower_wechat::AccessToken)
+    /// # -> Result<(), tower_wechat::Error> {
+    /// let menu = serde_json::json!({
+    ///     "button": [{ "type": "view", "name": "首页", "url": "https://h5.example.com/" }]
+    /// });
+    /// let _: serde_json::Value = wechat.post_json("cgi-bin/menu/create", token, &menu).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn post_json<T: DeserializeOwned>(
         &self,
         path: &str,

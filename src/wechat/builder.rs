@@ -36,12 +36,16 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(15);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::WechatClient;
+/// use tower_wechat::{Clock, WechatClient};
 ///
 /// let client = WechatClient::builder("wx0123456789abcdef", "the-AppSecret")
-///     .api_url("http://127.0.0.1:9000")
-///     .open_url("http://127.0.0.1:9000")
-///     .timeout(Duration::from_secs(1))
+///     .api_url("https://api.weixin.qq.com")
+///     .fallback_api_urls(["https://api2.weixin.qq.com", "https://sh.api.weixin.qq.com"])
+///     .open_url("https://open.weixin.qq.com")
+///     .connect_timeout(Duration::from_secs(1))
+///     .timeout(Duration::from_secs(2))
+///     .total_timeout(Duration::from_secs(5))
+///     .clock(Clock::system())
 ///     .build()?;
 /// assert_eq!(client.app_id().as_str(), "wx0123456789abcdef");
 /// # Ok::<(), tower_wechat::Error>(())

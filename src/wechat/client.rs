@@ -49,6 +49,23 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// ```no_run
+/// use tower_wechat::{Error, RefreshToken, WechatClient};
+///
+/// # async fn run(secret: &str, refresh_token: &RefreshToken) -> Result<(), Error> {
+/// let wechat = WechatClient::builder("wx0123456789abcdef", secret).build()?;
+/// println!("{} logs in at {}", wechat.app_id(), wechat.open_url());
+///
+/// // A user's token, by hand; `UserTokens` does this once for all processes.
+/// let grant = wechat.refresh_user_token(refresh_token).await?;
+/// wechat.check_user_token(&grant.access_token, "oUser").await?;
+///
+/// // The account's own; each call ends the token before in five minutes.
+/// let account = wechat.account_token().await?;
+/// println!("{:?} s", account.expires_in);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct WechatClient {
     pub(super) inner: Arc<Inner>,

@@ -11,9 +11,15 @@ use crate::credential::{AccessToken, RefreshToken};
 /// ```
 /// use tower_wechat::UserGrant;
 ///
-/// let grant = UserGrant::new("83_token").expires_in(7_200).openid("oUser").scope("snsapi_base");
+/// // A login that something else has made, for `UserTokens::put`:
+/// let grant = UserGrant::new("83_token")
+///     .expires_in(7_200)
+///     .refresh_token("83_refresh")
+///     .openid("oUser")
+///     .unionid("uUser")
+///     .scope("snsapi_base")
+///     .snapshot(false);
 /// assert_eq!(grant.openid.as_deref(), Some("oUser"));
-/// assert!(grant.refresh_token.is_none());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

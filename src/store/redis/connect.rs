@@ -26,10 +26,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Settings of a [`RedisStore`], made by [`RedisStore::builder`].
 ///
 /// ```no_run
-/// use tower_wechat::{Layout, RedisStore};
+/// use std::time::Duration;
+/// use tower_wechat::{Clock, Layout, RedisNames, RedisStore};
 ///
 /// # async fn run() -> Result<(), tower_wechat::Error> {
-/// let store = RedisStore::builder("redis://127.0.0.1/").layout(Layout::Keys).connect().await?;
+/// let url = "redis+sentinel://app:password@sentinel1:26379,sentinel2:26379/primary";
+/// let store = RedisStore::builder(url)
+///     .sentinel_credentials("watcher", "another password")
+///     .layout(Layout::Keys)
+///     .names(RedisNames::default())
+///     .command_timeout(Duration::from_millis(500))
+///     .clock(Clock::system())
+///     .connect()
+///     .await?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

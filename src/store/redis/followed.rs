@@ -39,6 +39,26 @@ const END_IS_ABOUT: Duration = Duration::from_secs(1);
 /// let token = FollowedToken::wx_java().key("wx:mp:access_token:{appid}");
 /// # let _ = token;
 /// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::FollowedToken;
+///
+/// // Other systems with their usual names:
+/// let known = [
+///     FollowedToken::silenceper(),
+///     FollowedToken::wechatpy(),
+///     FollowedToken::easy_wechat().key("laravel_cache:official_account.access_token.{appid}"),
+///     FollowedToken::power_wechat("powerwechat.access_token.0cc175b9c0f1b6a831c399e269772661"),
+/// ];
+/// // Any other, by the form of its value:
+/// let forms = [
+///     FollowedToken::raw("token:{appid}").key_ends_early(Duration::from_secs(200)),
+///     FollowedToken::json_string("token").expires_at_key("token:expires_at"),
+///     FollowedToken::json_object("token"),
+///     FollowedToken::php("token"),
+/// ];
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowedToken {
     form: ForeignForm,

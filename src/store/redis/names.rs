@@ -10,6 +10,16 @@ use crate::error::Error;
 use crate::store::{CodeName, Kind, Name};
 
 /// How user tokens lie in Redis.
+///
+/// ```
+/// use tower_wechat::{Layout, RedisStore};
+///
+/// // In a file of settings: `hashes` or `keys`.
+/// let layout: Layout = serde_json::from_str(r#""keys""#)?;
+/// assert_eq!(layout, Layout::Keys);
+/// let store = RedisStore::builder("redis://127.0.0.1/").layout(layout);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

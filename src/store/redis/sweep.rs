@@ -24,6 +24,18 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 type Field = (Vec<u8>, Vec<u8>);
 
 /// What a sweep did.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{AppId, Error, RedisStore};
+///
+/// /// Once a night, from one process.
+/// async fn sweep(store: &RedisStore, app: &AppId) -> Result<(), Error> {
+///     let swept = store.sweep(app, Duration::from_millis(20)).await?;
+///     println!("removed {} of {} fields", swept.removed, swept.seen);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Swept {

@@ -24,6 +24,7 @@ impl RedisStore {
     /// # Errors
     /// The store does not answer; what was copied until then stays. On a Redis Cluster nothing can
     /// be copied.
+    #[doc(hidden)]
     pub async fn migrate(&self, work: &Work, progress: Progress<'_>) -> Result<Tally, Error> {
         if self.0.connection.is_cluster() {
             return Err(misconfigured(

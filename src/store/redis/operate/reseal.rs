@@ -25,6 +25,7 @@ impl RedisStore {
     ///
     /// # Errors
     /// The store does not answer; what was sealed until then stays.
+    #[doc(hidden)]
     pub async fn reseal(
         &self,
         work: &Work,

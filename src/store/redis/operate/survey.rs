@@ -80,6 +80,7 @@ impl RedisStore {
     ///
     /// # Errors
     /// The store does not answer.
+    #[doc(hidden)]
     pub async fn user_report(&self, work: &Work, user: &str) -> Result<(UserReport, bool), Error> {
         let slot = work.slot(Kind::User, user);
         let place = self.places(&slot).read;
@@ -96,6 +97,7 @@ impl RedisStore {
     ///
     /// # Errors
     /// The store does not answer.
+    #[doc(hidden)]
     pub async fn survey(
         &self,
         work: &Work,
@@ -128,6 +130,7 @@ impl RedisStore {
     ///
     /// # Errors
     /// The store does not answer.
+    #[doc(hidden)]
     pub async fn about_how_many(&self, work: &Work) -> Result<u64, Error> {
         match self.0.layout {
             Layout::Hashes => {
