@@ -15,8 +15,39 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
-/// WeChat on an iPhone.
-const AGENT: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d) NetType/WIFI Language/zh_CN";
+/// What a page is shown on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Screen {
+    /// WeChat on an iPhone.
+    Phone,
+    /// WeChat on Windows, in a window of its browser.
+    Desktop,
+}
+
+impl Screen {
+    const fn agent(self) -> &'static str {
+        match self {
+            Self::Phone => {
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d) NetType/WIFI Language/zh_CN"
+            }
+            Self::Desktop => {
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/107.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) XWEB/8555"
+            }
+        }
+    }
+
+    /// CSS pixels, and what the emulation of a device takes.
+    fn metrics(self) -> Value {
+        match self {
+            Self::Phone => {
+                json!({ "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true })
+            }
+            Self::Desktop => {
+                json!({ "width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": false })
+            }
+        }
+    }
+}
 
 /// How long anything may take in here. The machine may have other work.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +147,11 @@ impl Chromium {
 
     /// A tab of a phone's size, in WeChat.
     pub async fn tab(&self) -> Tab {
+        self.tab_on(Screen::Phone).await
+    }
+
+    /// A tab of a screen's size, in WeChat.
+    pub async fn tab_on(&self, screen: Screen) -> Tab {
         let target = self
             .link
             .ask(None, "Target.createTarget", json!({ "url": "about:blank" }))
@@ -129,13 +165,10 @@ impl Chromium {
         for domain in ["Page.enable", "Network.enable", "Runtime.enable"] {
             tab.ask(domain, json!({})).await;
         }
-        tab.ask(
-            "Network.setUserAgentOverride",
-            json!({ "userAgent": AGENT }),
-        )
-        .await;
-        let phone = json!({ "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true });
-        tab.ask("Emulation.setDeviceMetricsOverride", phone).await;
+        let agent = json!({ "userAgent": screen.agent() });
+        tab.ask("Network.setUserAgentOverride", agent).await;
+        tab.ask("Emulation.setDeviceMetricsOverride", screen.metrics())
+            .await;
         tab
     }
 }
@@ -270,6 +303,29 @@ impl Tab {
                 "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1,
             });
             self.ask("Input.dispatchMouseEvent", params).await;
+        }
+    }
+
+    /// Strikes a key that no character stands for, as a hand on the keyboard does.
+    pub async fn key(&self, name: &str) {
+        let (code, text) = match name {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            other => panic!("no key {other:?}"),
+        };
+        for kind in [
+            if text.is_empty() {
+                "rawKeyDown"
+            } else {
+                "keyDown"
+            },
+            "keyUp",
+        ] {
+            let params = json!({
+                "type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code,
+                "text": if kind == "keyDown" { text } else { "" },
+            });
+            self.ask("Input.dispatchKeyEvent", params).await;
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod chromium;
 mod demo;
+mod looks;
 
 use std::time::Duration;
 
@@ -148,69 +149,6 @@ async fn the_buttons_renew_heal_and_log_out() {
     tab.picture("logged-out").await;
     tab.press("main a").await;
     tab.shows("申请使用").await;
-}
-
-/// Texts whose contrast with what lies behind them is less than WCAG's 4.5 (3 for large ones).
-const FAINT: &str = r#"(() => {
-  const rgb = text => text.match(/[\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, at) => sum + v * [.2126, .7152, .0722][at], 0);
-  const behind = e => {
-    for (; e; e = e.parentElement) {
-      const style = getComputedStyle(e), color = rgb(style.backgroundColor);
-      if (style.backgroundImage !== 'none') return null;
-      if (color.length < 4 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const e of document.querySelectorAll('body *')) {
-    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-    if (!own || !e.getClientRects().length) continue;
-    const style = getComputedStyle(e), ground = behind(e);
-    if (!ground) continue;
-    const [a, b] = [light(rgb(style.color)), light(ground)].sort((x, y) => y - x);
-    const ratio = (a + .05) / (b + .05), size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.6 && style.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) found.push(e.textContent.trim() + ' ' + ratio.toFixed(2));
-  }
-  return found.join('; ');
-})()"#;
-
-/// Controls that have no name, are too small for a thumb, or cannot be reached by the keyboard.
-const OUT_OF_REACH: &str = r#"[...document.querySelectorAll('a, button, summary, input')]
-  .filter(e => e.getClientRects().length)
-  .filter(e => {
-    const name = (e.getAttribute('aria-label') || e.innerText || '').trim();
-    return !name || e.tabIndex < 0 || e.getBoundingClientRect().height < 44;
-  })
-  .map(e => e.outerHTML).join('; ')"#;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_page_can_be_read_and_reached_in_both_languages_light_and_dark() {
-    let demo = Demo::start().await;
-    let browser = Chromium::start();
-    let tab = browser.tab().await;
-    sign_in(&tab, &demo.url).await;
-    for (language, text) in [("zh-CN", "立即续期"), ("en", "Renew now")] {
-        tab.shows(text).await;
-        let lang = tab.value("document.documentElement.lang").await;
-        assert_eq!(lang, language);
-        for dark in [false, true] {
-            tab.dark(dark).await;
-            let place = format!("{language}, dark: {dark}");
-            assert_eq!(tab.value(FAINT).await, "", "{place}: faint");
-            assert_eq!(tab.value(OUT_OF_REACH).await, "", "{place}: out of reach");
-            let wide = "document.documentElement.scrollWidth > innerWidth";
-            assert_eq!(
-                tab.value(wide).await,
-                false,
-                "{place}: wider than the phone"
-            );
-        }
-        tab.press("#language").await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
