@@ -165,10 +165,42 @@ fn the_variables_are_the_demos() {
     }
 }
 
+/// The tables of features have the crate's own, all of them and no others.
+#[test]
+fn the_features_are_the_crates() {
+    let manifest = file("Cargo.toml");
+    let (_, rest) = manifest.split_once("[features]\n").unwrap();
+    let (lines, _) = rest.split_once("\n\n").unwrap();
+    let names = lines.lines().filter_map(|line| line.split(" = ").next());
+    let mut features: Vec<&str> = names.filter(|name| *name != "default").collect();
+    features.sort_unstable();
+    assert!(features.len() >= 7, "{features:?}");
+    for (page, heading) in [
+        ("README.md", "## Features\n"),
+        ("README.zh-CN.md", "## Features\n"),
+        ("src/lib.rs", "//! # Features\n"),
+    ] {
+        let text = file(page);
+        let (_, part) = text.split_once(heading).unwrap();
+        let rows = part.lines().map(|line| line.trim_start_matches("//! "));
+        let rows = rows
+            .skip_while(|line| !line.starts_with("| `"))
+            .take_while(|line| line.starts_with("| `"));
+        let mut shown: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+        shown.sort_unstable();
+        assert_eq!(shown, features, "{page}");
+    }
+}
+
 /// Links to files of the repository lead somewhere.
 #[test]
 fn links_lead_somewhere() {
-    for page in ["README.md", "README.zh-CN.md", "CHANGELOG.md"] {
+    for page in [
+        "README.md",
+        "README.zh-CN.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+    ] {
         let text = file(page);
         let links = text
             .split("](")
