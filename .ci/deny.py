@@ -49,7 +49,10 @@ def permitted(expression, allowed):
 assert permitted("MIT AND (GPL-3.0 OR ISC)", {"MIT", "ISC"})
 assert not permitted("MIT AND GPL-3.0", {"MIT"})
 
-metadata = json.load(sys.stdin)
+try:
+    metadata = json.load(sys.stdin)
+except ValueError:
+    sys.exit("deny.py reads what `cargo metadata` prints; `.ci/deny` runs both")
 used = {node["id"] for node in metadata["resolve"]["nodes"]}
 packages = [package for package in metadata["packages"] if package["id"] in used]
 wrong = []

@@ -1,13 +1,14 @@
 //! What one process remembers: tokens until their renewal point, and who has none.
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
-use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quick_cache::{DefaultHashBuilder, UnitWeighter};
 
 use super::Held;
+use super::sync::{AtomicI64, AtomicU16, Mutex, MutexGuard};
 use crate::clock::Timestamp;
 use crate::credential::AccessToken;
 use crate::store::Mark;
@@ -91,6 +92,8 @@ impl Hasher for SpreadHasher {
 struct Generation {
     /// How much was forgotten and settled here.
     number: u64,
+    /// How many reads were remembered here.
+    reads: u64,
     /// How much news came.
     told: u64,
     /// What the last news said, and of which credential (its key).
@@ -101,6 +104,7 @@ struct Generation {
 pub(super) struct Fence {
     at: usize,
     generation: u64,
+    reads: u64,
     told: u64,
     era: u16,
 }
@@ -127,7 +131,7 @@ impl Cache {
             absent: quick_cache::sync::Cache::new(ABSENT_CAPACITY),
             ttl,
             proved_at: AtomicI64::new(NEVER),
-            era: AtomicU16::new(0),
+            era: AtomicU16::default(),
             fences: (0..FENCES).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
         }
@@ -273,6 +277,7 @@ impl Cache {
         Fence {
             at,
             generation: generation.number,
+            reads: generation.reads,
             told: generation.told,
             era: self.era(),
         }
@@ -282,23 +287,34 @@ impl Cache {
     pub(super) fn is_undisturbed(&self, fence: &Fence) -> bool {
         let generation = self.generation(fence.at);
         generation.number == fence.generation
+            && generation.reads == fence.reads
             && generation.told == fence.told
             && self.era() == fence.era
     }
 
     /// R2: remembers what was read from the store, unless something newer came meanwhile. An entry
-    /// never gives way to an older one.
+    /// never gives way to an older one: of two reads that crossed each other and found different
+    /// things, nobody can tell which is older, so neither is believed.
     pub(super) fn remember(&self, held: Held, fence: &Fence) {
-        let generation = self.generation(fence.at);
+        let mut generation = self.generation(fence.at);
         if self.is_alone(held.id(), || Some(held.mark()), fence, &generation) {
-            self.keep(held, fence);
+            let crossed = generation.reads != fence.reads && !self.holds_the_same(&held);
+            generation.reads += 1;
+            self.keep(if crossed { held.outdated() } else { held }, fence);
         }
+    }
+
+    fn holds_the_same(&self, other: &Held) -> bool {
+        let held = self.entries.peek(&self.key(other.id()));
+        held.is_some_and(|held| held.is_of(other.id()) && held.mark() == other.mark())
     }
 
     /// Remembers that the store has nothing, unless something came meanwhile.
     pub(super) fn remember_absent(&self, id: &str, now: Timestamp, fence: &Fence) {
-        let generation = self.generation(fence.at);
-        if self.is_alone(id, || None, fence, &generation) {
+        let mut generation = self.generation(fence.at);
+        let crossed = generation.reads != fence.reads;
+        if !crossed && self.is_alone(id, || None, fence, &generation) {
+            generation.reads += 1;
             self.remove(id);
             self.absent.insert(id.into(), now.after(ABSENT_FOR));
         }

@@ -3,7 +3,7 @@
 //! A flight is a task of its own (R3): whoever asked may hang up, and it goes on.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use quick_cache::DefaultHashBuilder;
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::cache::{Key, Spread};
 use super::reading::Glance;
+use super::sync::{self, Mutex, MutexGuard};
 use super::{Held, Inner, renewal};
 use crate::clock::Clock;
 use crate::credential::AccessToken;
@@ -92,6 +93,11 @@ impl Flight {
     /// Whether its task is still there to say how it ends.
     fn is_under_way(&self) -> bool {
         self.stage.has_changed().is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whether the flight began for the same reason.
@@ -194,7 +200,7 @@ impl Flights {
             sender.send_replace(Stage::Landed(outcome));
         };
         // In a trace the flight lies under the request that began it.
-        inner.tasks.spawn(course.in_current_span());
+        sync::launch(&inner.tasks, course.in_current_span());
         flight
     }
 
@@ -224,6 +230,13 @@ impl Flights {
             list.flights.remove(id);
             list.left_behind += 1;
         }
+    }
+
+    /// Whether nobody flies and nobody reads.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let list = self.lock();
+        list.flights.is_empty() && list.readers.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {

@@ -22,6 +22,8 @@
 
 mod ahead;
 mod cache;
+#[cfg(test)]
+mod checked;
 mod commit;
 mod flight;
 mod healing;
@@ -29,8 +31,7 @@ mod held;
 mod news;
 mod reading;
 mod renewal;
-#[cfg(test)]
-mod stress;
+mod sync;
 mod trouble;
 
 use std::fmt;
@@ -280,12 +281,18 @@ impl Keeper {
         // What this process remembers is wrong from the moment the store may have changed.
         let fence = inner.cache.forget(id);
         let outcome = inner.store.put(&slot, &record).await;
+        match &outcome {
+            Ok(()) => inner
+                .cache
+                .settle(id, Some(&held), inner.clock.now(), &fence),
+            // It may have been stored all the same.
+            Err(_) => drop(inner.cache.forget(id)),
+        }
+        // Only now: a flight that begins with what was read before finds that outdated, or is on
+        // the list already.
         inner.flights.leave_behind(id);
         outcome?;
         inner.troubles.clear(id);
-        inner
-            .cache
-            .settle(id, Some(&held), inner.clock.now(), &fence);
         Ok(held)
     }
 
@@ -295,8 +302,9 @@ impl Keeper {
         let inner = &self.0;
         inner.cache.forget(id);
         let outcome = inner.store.put(&inner.slot(id), &Record::default()).await;
-        inner.flights.leave_behind(id);
+        // In this order, as above.
         inner.cache.forget(id);
+        inner.flights.leave_behind(id);
         outcome
     }
 

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Inner;
-use crate::store::{Feed, Told};
+use crate::store::{Feed, News, Told};
 
 /// After something was missed the whole cache is outdated; not more often than this, however much
 /// is thrown at this process.
@@ -67,6 +67,16 @@ impl Drop for Listener {
     }
 }
 
+impl Inner {
+    /// Somebody has written.
+    pub(super) fn hear(&self, news: &News) {
+        if news.name.app == self.app && news.name.kind == self.kind {
+            self.cache.told(&news.name.id, news.mark);
+            self.flights.told(&news.name.id, news.mark);
+        }
+    }
+}
+
 async fn listen(engine: Weak<Inner>, mut feed: Feed) {
     let mut told = match feed.listening {
         true => Told::Listening,
@@ -79,12 +89,7 @@ async fn listen(engine: Weak<Inner>, mut feed: Feed) {
         };
         match told {
             Told::Listening => inner.cache.outdate_all(),
-            Told::Written(news) if news.name.app == inner.app && news.name.kind == inner.kind => {
-                let id = &news.name.id;
-                inner.cache.told(id, news.mark);
-                inner.flights.told(id, news.mark);
-            }
-            Told::Written(_) => {}
+            Told::Written(news) => inner.hear(&news),
             Told::Complete(at) => inner.cache.prove(inner.clock.now().before(at.elapsed())),
             Told::Missed => {
                 inner.cache.unprove();

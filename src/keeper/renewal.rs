@@ -49,7 +49,6 @@ pub(super) async fn fly(
         inner,
         id,
         slot: inner.slot(id),
-        fence,
         need,
         owner,
         stage,
@@ -59,7 +58,7 @@ pub(super) async fn fly(
         None => course.load().await?,
     };
     match loaded {
-        Loaded::FromStore(stored) => course.run(stored).await,
+        Loaded::FromStore(stored) => course.run(stored, fence).await,
         Loaded::StoreAway(held) => Ok(held),
     }
 }
@@ -68,7 +67,6 @@ pub(super) struct Course<'a> {
     pub(super) inner: &'a Inner,
     pub(super) id: &'a str,
     pub(super) slot: Slot,
-    fence: Fence,
     pub(super) need: &'a Need,
     /// What this flight's lease is held under.
     pub(super) owner: LeaseOwner,
@@ -134,12 +132,12 @@ impl Course<'_> {
     }
 
     /// From what is stored to a usable token.
-    async fn run(&self, mut stored: Stored) -> Result<Held, Error> {
+    async fn run(&self, mut stored: Stored, mut fence: Fence) -> Result<Held, Error> {
         let settings = &self.inner.settings;
         let give_up = Instant::now() + settings.lease + settings.renewal + STALE_RECHECK;
         let mut rest = FIRST_REST;
         loop {
-            let usable = match self.judge(&stored.record) {
+            let usable = match self.judge(&stored.record, &fence) {
                 Next::Land(outcome) => return outcome,
                 Next::Renew(usable) => usable,
             };
@@ -151,6 +149,7 @@ impl Course<'_> {
             if let Some(trouble) = self.trouble() {
                 return usable.ok_or(trouble);
             }
+            let before = self.inner.cache.fence(self.id);
             let claim =
                 self.inner
                     .store
@@ -159,10 +158,10 @@ impl Course<'_> {
                 Ok(Claim::Granted) => {
                     match self.renew(&stored, usable).instrument(self.span()).await {
                         After::Landed(outcome) => return outcome,
-                        After::Changed(newer) => stored = newer,
+                        After::Changed(newer) => (stored, fence) = (newer, before),
                     }
                 }
-                Ok(Claim::Changed(newer)) => stored = newer,
+                Ok(Claim::Changed(newer)) => (stored, fence) = (newer, before),
                 // Somebody else renews it. Who has something to serve need not watch.
                 Ok(Claim::Held) => match usable {
                     Some(held) => return Ok(held),
@@ -181,7 +180,7 @@ impl Course<'_> {
     }
 
     /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
-    fn judge(&self, record: &Record) -> Next {
+    fn judge(&self, record: &Record, fence: &Fence) -> Next {
         let now = self.now();
         let renewable = self.inner.source.can_renew(record);
         // A store that has lost an account's own credential has not killed what this process still
@@ -197,7 +196,7 @@ impl Course<'_> {
             .clone()
             .filter(|held| self.need.is_met_by(held.secret()));
         if let Some(held) = usable.as_ref().filter(|_| !lost) {
-            self.inner.cache.remember(held.clone(), &self.fence);
+            self.inner.cache.remember(held.clone(), fence);
             self.inner.observe(held);
             if !self.inner.is_due(held, now) {
                 return Next::Land(Ok(held.clone()));
@@ -206,7 +205,7 @@ impl Course<'_> {
         if !renewable {
             return Next::Land(usable.ok_or_else(|| {
                 if self.need.refused().is_none() {
-                    self.inner.cache.remember_absent(self.id, now, &self.fence);
+                    self.inner.cache.remember_absent(self.id, now, fence);
                 }
                 self.inner.source.exhausted(self.need.refused())
             }));

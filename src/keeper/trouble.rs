@@ -1,9 +1,10 @@
 //! R5: when not to ask WeChat. Back-off for each credential, a cool-down for the account.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::sync::{Mutex, MutexGuard};
 use crate::clock::Timestamp;
 use crate::error::Error;
 
@@ -54,7 +55,7 @@ impl Default for Troubles {
     fn default() -> Self {
         Self {
             credentials: quick_cache::sync::Cache::new(REMEMBERED),
-            account: Mutex::new(None),
+            account: Mutex::default(),
         }
     }
 }

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::code::{CodeClaim, CodeName};
 pub use self::memory::MemoryStore;
-pub(crate) use self::news::{Feed, Mark, Told};
+pub(crate) use self::news::{Feed, Mark, News, Told};
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::FollowedStore;
 #[cfg(feature = "cli")]
@@ -180,6 +180,9 @@ pub struct Allowance {
     /// How long it lasts from its first use.
     pub span: Duration,
 }
+
+#[cfg(test)]
+pub(crate) use self::sealed::Sealed;
 
 mod sealed {
     #[allow(unnameable_types)]
