@@ -5,8 +5,11 @@ use crate::error::{Error, ErrorKind, TokenRefusal};
 
 impl Keeper {
     /// Runs a call. If WeChat refuses the credential, that is reported, and the call runs once
-    /// more with the successor; never a third time. Where there is no successor yet, the refusal
+    /// more with what WeChat grants then; never a third time. Where it grants nothing, the refusal
     /// stands.
+    ///
+    /// That may be the same token: before its expiry WeChat's refresh of a user's token hands it
+    /// out again, so the refusal was a moment's, and WeChat has just confirmed what it refused.
     pub(crate) async fn with_credential<T, E, F, Fut>(&self, id: &str, mut call: F) -> Result<T, E>
     where
         F: FnMut(Held) -> Fut,
@@ -18,14 +21,18 @@ impl Keeper {
             Err(error) if error.is_token_refused() => error,
             outcome => return outcome,
         };
-        let successor = match self.report_refused(id, held.secret()).await {
-            Err(error) if error.kind() == ErrorKind::LoginRequired => return Err(error.into()),
-            Err(_) => return Err(refused),
-            Ok(successor) => successor,
-        };
-        if successor.secret() == held.secret() {
-            return Err(refused);
+        match self.report_refused(id, held.secret()).await {
+            Ok(granted) => call(granted).await,
+            // It is the user, or the store, that keeps it from being healed, and not WeChat.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::LoginRequired | ErrorKind::StoreUnavailable
+                ) =>
+            {
+                Err(error.into())
+            }
+            Err(_) => Err(refused),
         }
-        call(successor).await
     }
 }

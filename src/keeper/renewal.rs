@@ -276,7 +276,8 @@ impl Course<'_> {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
                 self.release().await;
-                After::Landed(self.alive(usable).ok_or(error))
+                let rests = error.retrying_after(self.now().until(until));
+                After::Landed(self.alive(usable).ok_or(rests))
             }
         }
     }

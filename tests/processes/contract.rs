@@ -103,6 +103,24 @@ async fn api_userinfo_heals_a_refused_token_once() {
     }
 }
 
+/// WeChat refuses a token once and confirms it when asked: before its expiry a refresh hands the
+/// same one out again. The call is made once more with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn api_userinfo_asks_once_more_with_a_token_that_wechat_confirms() {
+    for errcode in [40001, 40014, 42001] {
+        let scene = Scene::new(Layout::Hashes).await;
+        let demo = scene.demo().await;
+        scene.sign_in("oUser", Age::Fresh).await;
+        scene
+            .wechat
+            .inject(Fault::on(USERINFO).errcode(errcode).times(1));
+        let answer = demo.get("/api/userinfo", "oUser").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!((scene.refreshes(), scene.wechat.calls_to(USERINFO)), (1, 2));
+        scene.books_balance("oUser");
+    }
+}
+
 /// R6 among processes: many calls are refused with one token; it is renewed once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_refusals_of_one_token_cause_one_renewal() {

@@ -76,6 +76,11 @@ impl Outage {
     }
 
     async fn back(&self) {
+        self.is_over().await;
+        self.demo.says(1, &["Redis answers again"]).await;
+    }
+
+    async fn is_over(&self) {
         eventually("all is well after Redis' return", RECOVERY, async || {
             self.demo.me("oOther").await.status == 200
                 && self.demo.me("oExpired").await.status == 200
@@ -87,7 +92,6 @@ impl Outage {
         self.demo.me("oOther").await.has_token(&self.other);
         self.scene.books_balance("oExpired");
         assert_eq!(self.scene.refreshes(), 1);
-        self.demo.says(1, &["Redis answers again"]).await;
     }
 }
 
@@ -125,6 +129,50 @@ async fn a_frozen_redis_hashes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_redis_keys() {
     frozen(Layout::Keys).await;
+}
+
+/// Redis answers, and lets nobody in: a password is set before we know of it, and taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_turns_us_away() {
+    for layout in Layout::BOTH {
+        let outage = Outage::prepare(layout).await;
+        // Kept, because it is let in already.
+        let mut operator = outage.scene.redis.connection();
+        let password = |operator: &mut redis::Connection, password: &str| {
+            let mut set = redis::cmd("CONFIG");
+            set.arg(&["SET", "requirepass", password]);
+            set.exec(operator).unwrap();
+        };
+        password(&mut operator, "secret");
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .exec(&mut operator)
+            .unwrap();
+        eventually("Redis has refused a greeting", RECOVERY, async || {
+            outage.demo.log().contains("NOAUTH")
+        })
+        .await;
+        for user in ["oOther", "oExpired", "oStranger"] {
+            let refused = outage.demo.me(user).await;
+            refused.is_rejected(503, "store_unavailable");
+        }
+        outage.demo.me("oHeld").await.has_token(&outage.held);
+        password(&mut operator, "");
+        outage.is_over().await;
+    }
+}
+
+/// WeChat refuses a user's token, and the store that would say what came after it is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_cannot_be_healed_without_redis() {
+    let mut scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    demo.me("oUser").await.has_token(&pair.access_token);
+    scene.wechat.advance(pair.expires_in);
+    scene.redis.kill();
+    let answer = demo.get("/api/userinfo", "oUser").await;
+    answer.is_rejected(503, "store_unavailable");
 }
 
 /// R3: WeChat has granted a pair while Redis is away; it is kept and written after the return.

@@ -118,9 +118,14 @@ async fn r5_an_operators_failure_rests_the_whole_account(rig: Rig) {
     let users = rig.process().await;
     rig.expired(&users, &["oA", "oB"]).await;
     rig.simulator.inject(Fault::on(REFRESH).errcode(40164));
-    assert_eq!(
-        users.get(&id("oA")).await.unwrap_err().kind(),
-        ErrorKind::WechatConfig
+    let first = users.get(&id("oA")).await.unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::WechatConfig);
+    // Who met it is told to wait as long as everybody after them.
+    assert!(
+        first
+            .retry_after()
+            .is_some_and(|wait| wait > Duration::from_secs(20)),
+        "{first:?}"
     );
     for outcome in many(std::slice::from_ref(&users), "oB", 100).await {
         let error = outcome.unwrap_err();

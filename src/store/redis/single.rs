@@ -13,6 +13,13 @@ use tokio::time::Instant;
 /// behind a balancer or a proxy whose own way to Redis is gone, TCP sees nothing amiss, for ever.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// A connection that Redis turned away is asked for again after this long.
+///
+/// Redis may answer a greeting with a refusal: a password that is set before we know of it, a user
+/// who is switched off for a while, another program on the port. The manager tries again only where
+/// a connection broke, and would hand out that refusal until the process ends.
+const TURNED_AWAY: Duration = Duration::from_millis(250);
+
 /// Clones share the connection.
 #[derive(Clone)]
 pub(super) struct Single(Arc<Inner>);
@@ -28,6 +35,17 @@ struct Current {
     manager: ConnectionManager,
     /// Since when no question has been answered, where there is one.
     silent_since: Option<Instant>,
+    /// When Redis refused to speak with us on this connection, where it did.
+    turned_away: Option<Instant>,
+}
+
+impl Current {
+    fn is_given_up(&self, now: Instant) -> bool {
+        let lasts = |since: Option<Instant>, patience| {
+            since.is_some_and(|since| now.duration_since(since) >= patience)
+        };
+        lasts(self.silent_since, SILENCE) || lasts(self.turned_away, TURNED_AWAY)
+    }
 }
 
 impl Single {
@@ -45,6 +63,7 @@ impl Single {
         let current = Mutex::new(Current {
             manager,
             silent_since: None,
+            turned_away: None,
         });
         Ok(Self(Arc::new(Inner {
             client,
@@ -58,13 +77,12 @@ impl Single {
     fn ask(&self) -> RedisResult<(ConnectionManager, Question)> {
         let asked = Instant::now();
         let mut current = self.0.current();
-        if let Some(since) = current.silent_since
-            && asked.duration_since(since) >= SILENCE
-        {
+        if current.is_given_up(asked) {
             let (client, config) = (self.0.client.clone(), self.0.config.clone());
             // It connects with the first question. The old one ends with the last that waits.
             current.manager = ConnectionManager::new_lazy_with_config(client, config)?;
             current.silent_since = None;
+            current.turned_away = None;
         }
         current.silent_since.get_or_insert(asked);
         let question = Question {
@@ -90,8 +108,15 @@ struct Question {
 impl Question {
     /// Notes whether there was an answer; a broken connection is one, and the manager's to mend.
     fn answered<T>(&self, outcome: &RedisResult<T>) {
-        if !outcome.as_ref().is_err_and(redis::RedisError::is_timeout) {
-            self.inner.current().silent_since = None;
+        let error = outcome.as_ref().err();
+        let mut current = self.inner.current();
+        if !error.is_some_and(redis::RedisError::is_timeout) {
+            current.silent_since = None;
+        }
+        // What Redis says to a command comes as a value here. Another error was its answer to our
+        // greeting, or no answer of a Redis.
+        if error.is_some_and(|error| !error.is_io_error()) {
+            current.turned_away.get_or_insert_with(Instant::now);
         }
     }
 }
