@@ -63,7 +63,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings::from_env()?;
     let listener = TcpListener::bind(&settings.listen)
         .await
-        .map_err(|error| format!("cannot listen on LISTEN={}: {error}", settings.listen))?;
+        .map_err(|error| cannot_listen(&settings.listen, &error))?;
     let address = listener.local_addr()?;
     let parts = settings.connect(address).await?;
 
@@ -130,6 +130,18 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         parts.tickets.accounts().shutdown(PATIENCE),
     );
     Ok(())
+}
+
+/// What went wrong with the address, and what to do about it.
+fn cannot_listen(address: &str, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let cure = match error.kind() {
+        AddrInUse => "another program has it: stop that one, or take another port (0 is any)",
+        AddrNotAvailable => "that is no address of this machine; 0.0.0.0 stands for all of them",
+        PermissionDenied => "ports below 1024 need rights; take another",
+        _ => "it looks like 127.0.0.1:3000",
+    };
+    format!("cannot listen on LISTEN={address}: {error}; {cure}")
 }
 
 /// For paths that nobody has to sign in for, since nothing is there.

@@ -120,7 +120,10 @@ fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
     };
     match value.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => Err(format!("{name}={value} is not a whole number of seconds").into()),
+        Err(_) => Err(format!(
+            "{name}={value} is not a whole number of seconds, such as {default}"
+        )
+        .into()),
     }
 }
 
@@ -238,7 +241,7 @@ impl Settings {
             }
             None => None,
         };
-        self.tell(simulator.as_ref());
+        self.tell(simulator.as_ref(), &public_url);
         Ok(Parts {
             users,
             tickets,
@@ -292,7 +295,7 @@ impl Settings {
     }
 
     /// What is good to know, once nothing is wrong: a mistake is told in one sentence, alone.
-    fn tell(&self, simulator: Option<&Simulator>) {
+    fn tell(&self, simulator: Option<&Simulator>, public_url: &str) {
         if let Some(simulator) = simulator {
             tracing::info!(
                 url = simulator.url(),
@@ -301,6 +304,26 @@ impl Settings {
         }
         if self.cookie_key.is_none() {
             tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
+        }
+        let secrets = self.center_secrets.iter().flat_map(|all| all.split(','));
+        if secrets.map(str::trim).any(|secret| secret.len() < 16) {
+            tracing::warn!(
+                "CENTER_TOKEN can be guessed, it is that short: `openssl rand -hex 32` makes a better one"
+            );
+        }
+        // What WeChat says about a wrong address it says to users, not to us.
+        if self.account.is_some() && self.open_url.is_none() {
+            let public_url = public_url.trim_end_matches('/');
+            tracing::info!(
+                "WeChat sends users back to {public_url}/wechat/callback; if it shows them error \
+                 10003 instead, that host is not the account's 网页授权域名 in mp.weixin.qq.com"
+            );
+            if !public_url.starts_with("https:") {
+                tracing::warn!(
+                    "PUBLIC_URL is {public_url}: where users see https it has to begin with that, or \
+                     their cookies are sent in the clear and may not come back"
+                );
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The fewest bytes of a key.
 const KEY_BYTES: usize = 32;
+const MAKES_ONE: &str = "`openssl rand -base64 32` makes one";
 
 /// The bytes of a nonce. Random ones are good for 2^32 values under one key; a hundred million
 /// users whose pairs are sealed at each of a thousand renewals come near, so rotate every year.
@@ -145,20 +146,18 @@ impl SealingKeys {
     /// use tower_wechat::SealingKeys;
     ///
     /// let error = SealingKeys::from_base64("c2hvcnQ=").unwrap_err();
-    /// assert_eq!(error.to_string(), "sealing key 1 has 5 bytes; it needs at least 32");
+    /// assert!(error.to_string().starts_with("sealing key 1 has 5 bytes; it needs at least 32"));
     /// ```
     pub fn from_base64(text: &str) -> Result<Self, Error> {
         let mut ring: Vec<SealingKey> = Vec::new();
         for (at, written) in text.split(',').map(str::trim).enumerate() {
             let number = at + 1;
             let secret = STANDARD.decode(written).map(Zeroizing::new).map_err(|_| {
-                misconfigured(format!(
-                    "sealing key {number} is not base64 (of 32 random bytes)"
-                ))
+                misconfigured(format!("sealing key {number} is not base64; {MAKES_ONE}"))
             })?;
             if secret.len() < KEY_BYTES {
                 return Err(misconfigured(format!(
-                    "sealing key {number} has {} bytes; it needs at least {KEY_BYTES}",
+                    "sealing key {number} has {} bytes; it needs at least {KEY_BYTES}: {MAKES_ONE}",
                     secret.len()
                 )));
             }
@@ -306,15 +305,19 @@ mod tests {
     #[test]
     fn a_wrong_ring_is_told_in_one_sentence() {
         let error = |text: &str| SealingKeys::from_base64(text).unwrap_err().to_string();
-        assert_eq!(error(""), "sealing key 1 has 0 bytes; it needs at least 32");
+        let cure = "`openssl rand -base64 32` makes one";
+        assert_eq!(
+            error(""),
+            format!("sealing key 1 has 0 bytes; it needs at least 32: {cure}")
+        );
         let (a, b) = (written(1), written(2));
         assert_eq!(
             error(&format!("{a},c2hvcnQ=")),
-            "sealing key 2 has 5 bytes; it needs at least 32"
+            format!("sealing key 2 has 5 bytes; it needs at least 32: {cure}")
         );
         assert_eq!(
             error(&format!("{a}, *** ")),
-            "sealing key 2 is not base64 (of 32 random bytes)"
+            format!("sealing key 2 is not base64; {cure}")
         );
         assert_eq!(
             error(&format!("{a},{b}, {a}")),

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The fewest bytes of a key.
 const KEY_BYTES: usize = 64;
+const MAKES_ONE: &str = r"`openssl rand -base64 64 | tr -d '\n'` makes one";
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -46,20 +47,17 @@ impl CookieKeys {
     /// use tower_wechat::CookieKeys;
     ///
     /// let error = CookieKeys::from_base64("c2hvcnQ=").unwrap_err();
-    /// assert_eq!(error.to_string(), "cookie key 1 has 5 bytes; it needs at least 64");
+    /// assert!(error.to_string().starts_with("cookie key 1 has 5 bytes; it needs at least 64"));
     /// ```
     pub fn from_base64(text: &str) -> Result<Self, Error> {
         let keys = text.split(',').map(str::trim).enumerate();
         let keys = keys.map(|(at, key)| {
             let key = STANDARD.decode(key).map(Zeroizing::new).map_err(|_| {
-                misconfigured(format!(
-                    "cookie key {} is not base64 (of 64 random bytes)",
-                    at + 1
-                ))
+                misconfigured(format!("cookie key {} is not base64; {MAKES_ONE}", at + 1))
             })?;
             if key.len() < KEY_BYTES {
                 return Err(misconfigured(format!(
-                    "cookie key {} has {} bytes; it needs at least {KEY_BYTES}",
+                    "cookie key {} has {} bytes; it needs at least {KEY_BYTES}: {MAKES_ONE}",
                     at + 1,
                     key.len()
                 )));

@@ -16,6 +16,9 @@ const SOON: Duration = Duration::from_secs(10);
 
 const PASSWORD: &str = "s3cret-of-redis";
 
+/// Part of the command that makes a key.
+const OPENSSL: &str = "openssl rand -base64 64";
+
 /// The demo gives up, and its sentence holds all of `says` and none of the secrets.
 async fn gives_up(pairs: &[(&str, &str)], says: &[&str]) {
     let ended = DemoProcess::start_in_vain(&variables(pairs)).await;
@@ -120,20 +123,29 @@ async fn a_database_that_is_not_there() {
 #[tokio::test]
 async fn variables_that_cannot_be_right() {
     for (pair, says) in [
-        (("REDIS_LAYOUT", "tables"), "REDIS_LAYOUT"),
-        (("RENEW_MARGIN_SECS", "soon"), "RENEW_MARGIN_SECS"),
-        (("RENEW_MARGIN_SECS", "-1"), "RENEW_MARGIN_SECS"),
-        (("CACHE_TTL_SECS", "1.5"), "CACHE_TTL_SECS"),
-        (("COOKIE_KEY", "s3cret-of-redis, no base64"), "COOKIE_KEY"),
-        (("COOKIE_KEY", "dG9vIHNob3J0"), "COOKIE_KEY"),
-        (("TRUSTED_USER_HEADER", "x user id"), "TRUSTED_USER_HEADER"),
-        (("LISTEN", "nowhere"), "LISTEN"),
+        (("REDIS_LAYOUT", "tables"), "hashes nor keys"),
+        (("RENEW_MARGIN_SECS", "soon"), "seconds, such as 900"),
+        (("RENEW_MARGIN_SECS", "-1"), "seconds, such as 900"),
+        (("CACHE_TTL_SECS", "1.5"), "seconds, such as 60"),
+        (("COOKIE_KEY", "s3cret-of-redis, no base64"), OPENSSL),
+        (("COOKIE_KEY", "dG9vIHNob3J0"), OPENSSL),
+        (("PUBLIC_URL", "h5.example.com"), "https://h5.example.com"),
+        (
+            ("PUBLIC_URL", "https://h5.example.com/app"),
+            "after the host",
+        ),
+        (("WECHAT_SCOPE", "base"), "snsapi_userinfo nor snsapi_base"),
+        (("TRUSTED_USER_HEADER", "x user id"), "use letters"),
+        (("CENTER_TOKEN", ","), "set a long random one"),
+        (("LISTEN", "nowhere"), "looks like 127.0.0.1:3000"),
+        (("LISTEN", "192.0.2.1:0"), "0.0.0.0 stands for all"),
         (("WECHAT_SECRET", PASSWORD), "WECHAT_APPID"),
         (("WECHAT_APPID", "wx0123456789abcdef"), "WECHAT_SECRET"),
-        (("WECHAT_API_URL", "ftp://127.0.0.1"), "ftp"),
+        (("SEALING_MODE", "seal"), "without SEALING_KEY"),
     ] {
-        gives_up(&[pair], &[says]).await;
+        gives_up(&[pair], &[pair.0, says]).await;
     }
+    gives_up(&[("WECHAT_API_URL", "ftp://127.0.0.1")], &["ftp", "http"]).await;
     let account = [("WECHAT_APPID", "wx 1"), ("WECHAT_SECRET", PASSWORD)];
     gives_up(&account, &["app id"]).await;
 }
@@ -142,7 +154,28 @@ async fn variables_that_cannot_be_right() {
 async fn an_address_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    gives_up(&[("LISTEN", &address)], &["LISTEN", &address]).await;
+    let says = ["LISTEN", &address, "another program has it"];
+    gives_up(&[("LISTEN", &address)], &says).await;
+}
+
+/// What works, and will not for long.
+#[tokio::test]
+async fn a_guessable_secret_and_an_address_that_wechat_may_not_know() {
+    let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
+    let demo = DemoProcess::start(&variables(&[
+        ("CENTER_TOKEN", "a-long-random-secret,short"),
+        ("WECHAT_APPID", wechat.app_id()),
+        ("WECHAT_SECRET", wechat.app_secret()),
+        ("WECHAT_API_URL", wechat.url()),
+        ("PUBLIC_URL", "http://h5.example.com"),
+    ]))
+    .await;
+    demo.says(1, &["WARN", "CENTER_TOKEN", "openssl rand"])
+        .await;
+    demo.says(1, &["WARN", "PUBLIC_URL", "https"]).await;
+    let callback = "http://h5.example.com/wechat/callback";
+    demo.says(1, &["INFO", callback, "10003", "网页授权域名"])
+        .await;
 }
 
 /// An ACL user with a password that needs escapes, and a database of its own.
