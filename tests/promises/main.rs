@@ -1,5 +1,6 @@
 //! The promises R1–R8, each run against the memory of one process and against a real redis-server
-//! in both layouts; and sealed, while services move from one layout to the other.
+//! in both layouts; sealed, while services move from one layout to the other; behind Sentinels; and
+//! against a Cluster in both layouts. What happens when servers are killed there is `tests/topology`.
 
 #![allow(unreachable_pub)]
 
@@ -16,6 +17,7 @@ mod outages;
 mod races;
 mod reports;
 mod rig;
+mod shared;
 
 /// Makes a test of each function for each store.
 #[macro_export]
@@ -26,6 +28,9 @@ macro_rules! for_each_store {
         $crate::for_each_store!(@ redis_keys, Keys, $($name),*);
         $crate::for_each_store!(@ redis_sealed_hashes_and_keys, SealedHashesAndKeys, $($name),*);
         $crate::for_each_store!(@ redis_sealed_keys_and_hashes, SealedKeysAndHashes, $($name),*);
+        $crate::for_each_store!(@ sentinel_hashes, SentinelHashes, $($name),*);
+        $crate::for_each_store!(@ cluster_keys, ClusterKeys, $($name),*);
+        $crate::for_each_store!(@ cluster_hashes, ClusterHashes, $($name),*);
     };
     (@ $module:ident, $backend:ident, $($name:ident),*) => {
         mod $module {

@@ -1,13 +1,15 @@
 //! Several "processes" (each with a cache and a connection of its own), one store, one WeChat.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tower_wechat::simulator::{Simulator, UserPair};
 use tower_wechat::{
-    Clock, Error, Layout, MemoryStore, RedisStore, RedisStoreBuilder, SealingKeys, UserGrant,
-    UserId, UserToken, UserTokens, UserTokensBuilder, WechatClient,
+    Clock, Error, Layout, MemoryStore, RedisNames, RedisStore, RedisStoreBuilder, SealingKeys,
+    UserGrant, UserId, UserToken, UserTokens, UserTokensBuilder, WechatClient,
 };
 
+use crate::shared;
 use crate::support::redis_server::RedisServer;
 
 pub const REFRESH: &str = "/sns/oauth2/refresh_token";
@@ -22,6 +24,35 @@ pub enum Backend {
     SealedHashesAndKeys,
     /// The same the other way round.
     SealedKeysAndHashes,
+    /// The servers of these are shared by all tests: each has an account of its own.
+    SentinelHashes,
+    ClusterKeys,
+    ClusterHashes,
+}
+
+impl Backend {
+    /// Where its servers are shared: their URL.
+    async fn shared(self) -> Option<String> {
+        match self {
+            Self::SentinelHashes => Some(shared::sentinels().await),
+            Self::ClusterKeys | Self::ClusterHashes => Some(shared::cluster().await),
+            _ => None,
+        }
+    }
+}
+
+/// Hashes of each account's own, in one slot of a Cluster.
+fn names() -> RedisNames {
+    let mut names = RedisNames::default();
+    names.user_access_token = "{{appid}}.access".into();
+    names.user_refresh_token = "{{appid}}.refresh".into();
+    names
+}
+
+/// An account that no other test of this program has.
+fn account() -> String {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    format!("wx{:016x}", TAKEN.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Values that are sealed with a key of this suite's.
@@ -33,7 +64,9 @@ fn sealing() -> SealingKeys {
 
 pub struct Rig {
     pub simulator: Simulator,
+    /// A server of its own, which may be counted, frozen and killed.
     pub redis: Option<RedisServer>,
+    shared: Option<String>,
     pub clock: Clock,
     backend: Backend,
     memory: MemoryStore,
@@ -41,14 +74,26 @@ pub struct Rig {
 
 impl Rig {
     pub async fn new(backend: Backend) -> Self {
-        let redis = (backend != Backend::Memory).then(RedisServer::start);
+        let shared = backend.shared().await;
+        let own = backend != Backend::Memory && shared.is_none();
+        let simulator = Simulator::builder();
+        let simulator = match &shared {
+            Some(_) => simulator.app(account(), "fedcba9876543210fedcba9876543210"),
+            None => simulator,
+        };
         Self {
-            simulator: Simulator::start().await.unwrap(),
-            redis,
+            simulator: simulator.start().await.unwrap(),
+            redis: own.then(RedisServer::start),
+            shared,
             clock: Clock::shifted(),
             backend,
             memory: MemoryStore::new(),
         }
+    }
+
+    /// Whether every step is a round trip.
+    pub fn is_remote(&self) -> bool {
+        self.backend != Backend::Memory
     }
 
     pub fn client(&self) -> WechatClient {
@@ -59,8 +104,10 @@ impl Rig {
     }
 
     pub async fn redis_store(&self) -> RedisStore {
-        let url = self.redis.as_ref().expect("a backend in Redis").url();
-        self.redis_store_at(&url, |builder| builder).await
+        let own = self.redis.as_ref().map(RedisServer::url);
+        let url = own.or_else(|| self.shared.clone());
+        self.redis_store_at(&url.expect("a backend in Redis"), |builder| builder)
+            .await
     }
 
     /// As another user of that Redis, or with other settings.
@@ -72,7 +119,8 @@ impl Rig {
         let builder = RedisStore::builder(url);
         let builder = match self.backend {
             Backend::Memory | Backend::Hashes => builder.layout(Layout::Hashes),
-            Backend::Keys => builder.layout(Layout::Keys),
+            Backend::Keys | Backend::ClusterKeys => builder.layout(Layout::Keys),
+            Backend::SentinelHashes | Backend::ClusterHashes => builder.names(names()),
             Backend::SealedHashesAndKeys => builder.mirror(Layout::Keys).sealing(sealing()),
             Backend::SealedKeysAndHashes => {
                 let builder = builder.layout(Layout::Keys).mirror(Layout::Hashes);

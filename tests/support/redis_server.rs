@@ -1,6 +1,6 @@
 //! A real redis-server on a free port, with a folder of its own; both end with the value.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,11 @@ impl RedisServer {
                 "redis-server is not ready within 10 s"
             );
         }
+    }
+
+    /// The process and its folder, for whoever ends them in this value's place.
+    pub fn process(&self) -> (u32, &Path) {
+        (self.child.as_ref().expect("it runs").id(), &self.folder)
     }
 
     pub fn url(&self) -> String {

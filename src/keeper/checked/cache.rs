@@ -35,7 +35,7 @@ impl Both {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             cache: Cache::new(10, TTL),
-            stored: Mutex::new(0),
+            stored: Mutex::new(1),
             known: AtomicUsize::new(0),
         })
     }
