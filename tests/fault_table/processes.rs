@@ -1,13 +1,13 @@
-//! A process dies or stands still while it renews.
+//! A process dies or stands still while it renews, or its clock is wrong.
 
 use std::time::Duration;
 
-use tower_wechat::simulator::Fault;
+use tower_wechat::simulator::{Fault, What};
 
 use crate::rig::{Rig, Row, seconds};
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Layout, REFRESH};
+use crate::support::scene::{Layout, REFRESH, now_ms, variables};
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
 
@@ -84,5 +84,77 @@ async fn a_process_stands_still_past_its_lease() {
         "at most once more for each: {}",
         rig.scene.refreshes()
     );
+    rig.print(&row, false);
+}
+
+/// One more process, whose clock is this far off.
+async fn process_with_clock(rig: &Rig, off: &str) -> DemoProcess {
+    let mut environment = rig.scene.environment();
+    environment.extend(variables(&[
+        // The loader puts the name of the machine's folder of libraries for `$LIB`.
+        ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1"),
+        ("FAKETIME", off),
+        // Only the time of day is off; waits take as long as everywhere.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]));
+    DemoProcess::start(&environment).await
+}
+
+/// How long this process takes a token to live.
+async fn expires_in(demo: &DemoProcess, user: &str) -> i64 {
+    let answer = demo.me(user).await;
+    let json: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
+    json["expires_in_secs"].as_i64().expect("seconds")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_are_a_minute_off() {
+    let row = Row {
+        test: "clocks_are_a_minute_off",
+        fault: [
+            "one process' clock is a minute ahead, another's a minute behind",
+            "一个进程的时钟快一分钟，另一个慢一分钟",
+        ],
+        sees: [
+            "nothing; tokens that renew or end within that minute too are renewed once",
+            "无感；恰好在这一分钟内该续期或到期的令牌也只续期一次",
+        ],
+        answers: &[(200, "")],
+    };
+    let mut rig = Rig::start(&row, Layout::Hashes, 1).await;
+    for off in ["+60s", "-60s"] {
+        let demo = process_with_clock(&rig, off).await;
+        rig.demos.push(demo);
+    }
+    let user = &rig.users[8];
+    let right = expires_in(&rig.demos[0], user).await;
+    for (demo, off) in rig.demos[1..].iter().zip([60, -60]) {
+        let wrong = right - expires_in(demo, user).await;
+        assert!(
+            (wrong - off).abs() < 30,
+            "the clock is off by {wrong} s; `apt-get install faketime` brings what moves it"
+        );
+    }
+    // Half a minute ahead of their renewal point, and of their end.
+    for (name, renew_in) in [("Due", 30_000), ("Ends", 30_000 - 900_000)] {
+        for number in 0..2 {
+            let user = format!("o{name}{number}");
+            let pair = rig.scene.wechat.sign_in(&user, "snsapi_userinfo");
+            let renew_at = now_ms() + renew_in;
+            let (access, refresh) = (&pair.access_token, &pair.refresh_token);
+            rig.scene.store_text(&user, access, renew_at, refresh);
+            rig.users.push(user);
+        }
+    }
+    rig.during(seconds(6.0)).await;
+    rig.recovers().await;
+    let issued = rig.scene.wechat.issued();
+    for user in &rig.users {
+        let renewals = issued
+            .iter()
+            .filter(|pair| pair.openid == *user && matches!(pair.what, What::Refresh));
+        let renewals = renewals.count();
+        assert!(renewals <= 1, "{user} was renewed {renewals} times");
+    }
     rig.print(&row, false);
 }
