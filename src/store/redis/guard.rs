@@ -16,7 +16,10 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 /// How many commands are under way at once. A crowd waits here, where waiting is not taken for
 /// Redis' silence, and not behind itself on the connection.
-const AT_ONCE: usize = 512;
+///
+/// One connection is kept busy by far fewer; each further one only adds to the time that every
+/// command takes, of which a second is too much.
+const AT_ONCE: usize = 128;
 
 /// How many times the time of one command a crowd waits for its turn.
 const TURN_PATIENCE: u32 = 4;
@@ -137,7 +140,17 @@ impl Guard {
         ))
     }
 
-    pub(super) fn failed(&self, part: usize, address: &str, error: &RedisError) -> Error {
+    pub(super) fn failed(
+        &self,
+        part: usize,
+        address: &str,
+        began: Instant,
+        error: &RedisError,
+    ) -> Error {
+        // The connection has the same limit as we, and it is a matter of load which is met first.
+        if error.is_timeout() {
+            return self.timed_out(part, address, began, began.elapsed());
+        }
         let said = describe(error);
         let Some(server) = server_error(error) else {
             self.pause(part, address, &said);
@@ -244,4 +257,39 @@ pub(super) fn server_error(error: &RedisError) -> Option<ServerError> {
         .into_server_errors()?
         .first()
         .map(|(_, said)| said.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: &str = "redis.example.com:6379";
+
+    /// What the connection says when it has waited for an answer as long as it may.
+    fn silence() -> RedisError {
+        std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+    }
+
+    #[test]
+    fn a_slow_command_among_others_that_are_answered_pauses_nothing() {
+        let guard = Guard::new(1);
+        let began = guard.started;
+        std::thread::sleep(Duration::from_millis(2));
+        guard.succeeded(0, ADDRESS);
+        let error = guard.failed(0, ADDRESS, began, &silence());
+        assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
+        guard.admit(0, ADDRESS).unwrap();
+    }
+
+    #[test]
+    fn a_redis_that_answers_nothing_is_away() {
+        let guard = Guard::new(1);
+        guard.succeeded(0, ADDRESS);
+        std::thread::sleep(Duration::from_millis(2));
+        guard.failed(0, ADDRESS, Instant::now(), &silence());
+        let error = guard.admit(0, ADDRESS).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
+        guard.succeeded(0, ADDRESS);
+        guard.admit(0, ADDRESS).unwrap();
+    }
 }

@@ -164,7 +164,13 @@ impl RedisStore {
                 inner.guard.succeeded(part, &inner.address);
                 Ok(value)
             }
-            Ok(Err(error)) => Err(inner.guard.failed(part, &inner.address, &error)),
+            Ok(Err(error)) => {
+                if error.is_timeout() {
+                    inner.connection.suspect();
+                }
+                let (guard, address) = (&inner.guard, &inner.address);
+                Err(guard.failed(part, address, started, &error))
+            }
             Err(_) => {
                 inner.connection.suspect();
                 let (guard, address) = (&inner.guard, &inner.address);
