@@ -91,6 +91,51 @@ async fn keeps_the_pair(backend: Backend) {
     assert_eq!(rig.refreshes(), 1);
 }
 
+/// R3: the store is away for longer than the lease lasts, and what was stored before is dead since
+/// WeChat has answered. Nobody else is told so meanwhile.
+async fn keeps_a_rotated_pair(backend: Backend) {
+    const LEASE: Duration = Duration::from_secs(1);
+    let rig = Rig::new(backend).await;
+    rig.simulator
+        .settings(|settings| settings.rotate_refresh_token = true);
+    let users = rig.process_with(|builder| builder.lease(LEASE)).await;
+    rig.expired(&users, &["oA"]).await;
+    rig.simulator.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(300))
+            .times(1),
+    );
+    let asking = tokio::spawn({
+        let users = users.clone();
+        async move { users.get(&id("oA")).await }
+    });
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() > 0
+    })
+    .await;
+    let redis = rig.redis.as_ref().unwrap();
+    redis.freeze(true);
+    let token = text(&asking.await.unwrap().unwrap());
+    tokio::time::sleep(LEASE * 2).await;
+    redis.freeze(false);
+    assert!(users.shutdown(Duration::from_secs(20)).await);
+    assert_eq!(rig.stored_token("oA").await.unwrap(), token);
+    assert_eq!(rig.refreshes(), 1);
+    // And it can be renewed again.
+    rig.advance(Duration::from_secs(7_300));
+    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_a_rotated_pair_is_stored_after_its_lease_hashes() {
+    keeps_a_rotated_pair(Backend::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_a_rotated_pair_is_stored_after_its_lease_keys() {
+    keeps_a_rotated_pair(Backend::Keys).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r3_a_pair_is_stored_when_redis_is_back_hashes() {
     keeps_the_pair(Backend::Hashes).await;
