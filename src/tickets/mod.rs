@@ -168,13 +168,15 @@ impl Tickets {
         &self.0.accounts
     }
 
-    /// Fetches the ticket, and the token for it, so that the first page finds it; see
+    /// Fetches the ticket and the account's token, so that the first request finds them; see
     /// [`AccountTokens::warm`].
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn warm(&self) -> Result<(), Error> {
-        self.get().await.map(drop)
+        // A ticket that another process has stored asks for no token; who needs that one does.
+        let (token, ticket) = tokio::join!(self.0.accounts.warm(), self.get());
+        token.and(ticket.map(drop))
     }
 
     /// What the page at `url` passes to `wx.config`.

@@ -40,6 +40,38 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
     }
 }
 
+/// A process that starts later finds a ticket in the store. It has the token at hand all the same,
+/// before anybody asks, and when Redis goes away both are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_starts_later_has_the_token_at_hand() {
+    for layout in Layout::BOTH {
+        let mut scene = Scene::new(layout).await;
+        let has_token = async |demo: &DemoProcess| {
+            let health = demo.ask(Asked::get("/healthz")).await;
+            health.json()["account_token"] == "alive"
+        };
+        let url = |demo: &DemoProcess| format!("/api/jssdk?url={}/page", demo.http().base());
+        let first = scene.demo().await;
+        let answer = first.ask(Asked::get(&url(&first))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+
+        let later = scene.demo().await;
+        let patience = Duration::from_secs(5);
+        eventually("the later one has the token", patience, async || {
+            has_token(&later).await
+        })
+        .await;
+        let answer = later.ask(Asked::get(&url(&later))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        scene.redis.kill();
+        for path in ["/api/account", &url(&later)] {
+            let answer = later.ask(Asked::get(path)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        assert_eq!(scene.wechat.calls_to(STABLE), 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_our_own_are_signed_and_no_others() {
     let scene = Scene::new(Layout::Hashes).await;
