@@ -131,23 +131,32 @@ pub fn wechat_reply(data: &[u8]) {
 pub fn redis_value(data: &[u8]) {
     use crate::credential::{foreign_form, hash_form, record_form, sealed_form};
     let margin = Duration::from_secs(900);
-    if let Ok(token) = hash_form::read_token(data, margin)
-        && let Ok(written) = hash_form::write_token(&token, margin)
+    let token = |value: &[u8]| {
+        let read = hash_form::read_token(value, margin).ok();
+        read.map(|token| token.to_token())
+    };
+    if let Some(read) = token(data)
+        && let Ok(written) = hash_form::write_token(&read, margin)
     {
-        let again = hash_form::read_token(written.as_bytes(), margin).ok();
-        assert_eq!(again.as_ref(), Some(&token), "{written}");
+        assert_eq!(token(written.as_bytes()), Some(read), "{written}");
     }
-    if let Ok((refresh, details)) = hash_form::read_refresh(data, "oUser")
-        && let Ok(written) = hash_form::write_refresh(&refresh, &details, "oUser")
+    let refresh = |value: &[u8]| {
+        let read = hash_form::read_refresh(value, "oUser").ok();
+        read.map(|(refresh, details)| (refresh.to_refresh(), details.to_details()))
+    };
+    if let Some(read) = refresh(data)
+        && let Ok(written) = hash_form::write_refresh(&read.0, &read.1, "oUser")
     {
-        let again = hash_form::read_refresh(written.as_bytes(), "oUser").ok();
-        assert_eq!(again, Some((refresh, details)), "{written}");
+        assert_eq!(refresh(written.as_bytes()), Some(read), "{written}");
     }
-    if let Ok(record) = record_form::read(data, "oUser")
-        && let Ok(written) = record_form::write(&record, "oUser")
+    let record = |value: &[u8]| {
+        let read = record_form::read(value, "oUser").ok();
+        read.map(|record| record.to_record())
+    };
+    if let Some(read) = record(data)
+        && let Ok(written) = record_form::write(&read, "oUser")
     {
-        let again = record_form::read(written.as_bytes(), "oUser").ok();
-        assert_eq!(again, Some(record), "{written}");
+        assert_eq!(record(written.as_bytes()), Some(read), "{written}");
     }
     use foreign_form::ForeignForm::{JsonObject, JsonString, Php, Raw, Text};
     for form in [Raw, JsonString, Text, JsonObject, Php] {

@@ -52,7 +52,7 @@ impl AccessToken {
         // Nobody else has it yet.
         if let Some(mut free) = Arc::get_mut(&mut memory) {
             let first: [&[u8]; 2] = [&length.to_le_bytes(), text.as_bytes()];
-            for part in first.iter().chain(parts) {
+            for part in first.iter().chain(parts).filter(|part| !part.is_empty()) {
                 let (here, rest) = free.split_at_mut(part.len());
                 here.copy_from_slice(part);
                 free = rest;
@@ -80,10 +80,10 @@ impl AccessToken {
     }
 
     /// A number that is the same for this token in every process, and tells nothing of it.
-    pub(crate) fn seed(&self) -> u64 {
+    pub(crate) fn seed_of(text: &str) -> u64 {
         // Without a key of its own, unlike a map's; who could choose tokens is WeChat.
         let mut hasher = DefaultHasher::new();
-        hasher.write(self.parts().0);
+        hasher.write(text.as_bytes());
         hasher.finish()
     }
 

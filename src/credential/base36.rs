@@ -29,8 +29,42 @@ impl fmt::Display for Base36 {
 
 /// Reads what [`Base36`] shows.
 pub(crate) fn read_base36(text: &str) -> Option<i64> {
+    // Points in time have eight digits; twelve cannot overflow.
+    if let Some(number) = short_base36(text.as_bytes()) {
+        return Some(number);
+    }
     i64::from_str_radix(text, 36).ok()
 }
+
+#[inline]
+fn short_base36(digits: &[u8]) -> Option<i64> {
+    if digits.is_empty() || digits.len() > 12 {
+        return None;
+    }
+    let mut number = 0;
+    for digit in digits {
+        let value = VALUES[usize::from(*digit)];
+        if value == NO_DIGIT {
+            return None;
+        }
+        number = number * 36 + i64::from(value);
+    }
+    Some(number)
+}
+
+const NO_DIGIT: u8 = 36;
+
+/// What each byte is worth as a digit.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut at = 0;
+    while at < digits.len() {
+        values[digits[at] as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
 
 #[cfg(test)]
 mod tests {

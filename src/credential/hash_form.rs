@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use super::stored_text::{
-    Unreadable, Unstorable, read_details, storable, text, time, write_details,
+    Parts, Unreadable, Unstorable, read_details, storable, text, time, write_details,
 };
-use super::{AccessToken, Details, Lifetime, Refresh, RefreshToken, Token};
+use super::{Details, DetailsView, Lifetime, Refresh, RefreshView, Token, TokenView};
+use crate::clock::Timestamp;
 
 /// `TOKEN#MS`, with the true expiry as a third part where a short lifetime clamped the margin.
 pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, Unstorable> {
@@ -25,11 +26,11 @@ pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, Uns
 }
 
 /// Reads `TOKEN#MS` and its tolerated third part.
-pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<Token, Unreadable> {
+pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>, Unreadable> {
     let (secret, renew_at, mut rest) = first_two(text(value)?)?;
     let expires_at = rest.next().and_then(|part| time(part).ok());
-    Ok(Token {
-        secret: AccessToken::from(secret),
+    Ok(TokenView {
+        secret,
         lifetime: Lifetime::stored(renew_at, expires_at, margin),
     })
 }
@@ -47,22 +48,16 @@ pub(crate) fn write_refresh(
 }
 
 /// Reads `REFRESH_TOKEN#MS` and the details behind it.
-pub(crate) fn read_refresh(value: &[u8], user_id: &str) -> Result<(Refresh, Details), Unreadable> {
+pub(crate) fn read_refresh<'a>(
+    value: &'a [u8],
+    user_id: &'a str,
+) -> Result<(RefreshView<'a>, DetailsView<'a>), Unreadable> {
     let (secret, due, rest) = first_two(text(value)?)?;
-    let details = read_details(rest, user_id);
-    Ok((
-        Refresh {
-            secret: RefreshToken::from(secret),
-            due,
-        },
-        details,
-    ))
+    Ok((RefreshView { secret, due }, read_details(rest, user_id)))
 }
 
-fn first_two(
-    value: &str,
-) -> Result<(&str, crate::clock::Timestamp, std::str::Split<'_, char>), Unreadable> {
-    let mut parts = value.split('#');
+fn first_two(value: &str) -> Result<(&str, Timestamp, Parts<'_>), Unreadable> {
+    let mut parts = Parts::of(value);
     let secret = parts.next().unwrap_or_default();
     let at = parts.next().ok_or(Unreadable::NoTime)?;
     if secret.is_empty() {
@@ -73,8 +68,8 @@ fn first_two(
 
 #[cfg(test)]
 mod tests {
+    use super::super::{AccessToken, RefreshToken};
     use super::*;
-    use crate::clock::Timestamp;
     use proptest::prelude::*;
 
     const MARGIN: Duration = Duration::from_secs(900);
@@ -134,10 +129,7 @@ mod tests {
         let read = read_token(b"tok#1000#2000#x", MARGIN).unwrap();
         assert_eq!(read.lifetime.expires_at().as_millis(), 2_000);
         let (refresh, details) = read_refresh(b"ref#5#junk#scope=snsapi_base#x=y", "u").unwrap();
-        assert_eq!(
-            (refresh.secret.expose(), refresh.due.as_millis()),
-            ("ref", 5)
-        );
+        assert_eq!((refresh.secret, refresh.due.as_millis()), ("ref", 5));
         assert_eq!(details.scope.as_deref(), Some("snsapi_base"));
         assert_eq!(details.openid, None);
     }
@@ -157,7 +149,7 @@ mod tests {
             let lifetime = Lifetime::granted(Timestamp::from_millis(at), Some(expires_in), margin);
             let token = Token { secret: AccessToken::from(secret.as_str()), lifetime };
             let written = write_token(&token, margin).unwrap();
-            prop_assert_eq!(&read_token(written.as_bytes(), margin).unwrap(), &token);
+            prop_assert_eq!(&read_token(written.as_bytes(), margin).unwrap().to_token(), &token);
             prop_assert_eq!(java_reads(&written), Some((secret, lifetime.renew_at().as_millis())));
         }
 
@@ -175,7 +167,8 @@ mod tests {
             let sessions_from = from.map(|from| Timestamp::from_millis(i64::from(from) * 1_000));
             let details = Details { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid), sessions_from };
             let written = write_refresh(&refresh, &details, &user_id).unwrap();
-            prop_assert_eq!(read_refresh(written.as_bytes(), &user_id).unwrap(), (refresh, details));
+            let (read, known) = read_refresh(written.as_bytes(), &user_id).unwrap();
+            prop_assert_eq!((read.to_refresh(), known.to_details()), (refresh, details));
             prop_assert_eq!(java_reads(&written), Some((secret, due)));
         }
 
@@ -190,7 +183,7 @@ mod tests {
             if let Ok(read) = read_token(text.as_bytes(), MARGIN) {
                 prop_assert_eq!(
                     java_reads(&text),
-                    Some((read.secret.expose().to_owned(), read.lifetime.renew_at().as_millis()))
+                    Some((read.secret.to_owned(), read.lifetime.renew_at().as_millis()))
                 );
             }
         }

@@ -212,7 +212,7 @@ mod tests {
         let window = life.earliest_renewal().until(life.renew_at()).as_secs() as usize;
         let mut seconds = vec![0; window];
         for at in 0..USERS {
-            let seed = crate::credential::AccessToken::new(format!("83_{at:0107}")).seed();
+            let seed = crate::credential::AccessToken::seed_of(&format!("83_{at:0107}"));
             let early = life.renewal_starts_at(seed).until(life.renew_at());
             seconds[early.as_secs() as usize] += 1;
         }

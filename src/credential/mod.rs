@@ -20,6 +20,7 @@ mod sealing;
 mod secret;
 #[cfg(any(feature = "redis", test))]
 mod stored_text;
+mod view;
 
 pub use access_token::AccessToken;
 pub(crate) use base36::{Base36, read_base36};
@@ -32,6 +33,9 @@ pub use sealing::{SealingKeys, SealingMode};
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};
+pub(crate) use view::{DetailsView, RecordView};
+#[cfg(any(feature = "redis", test))]
+use view::{RefreshView, TokenView};
 
 use crate::clock::Timestamp;
 

@@ -17,10 +17,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::stored_text::{
-    Unreadable, Unstorable, read_details, storable, text, time, write_details,
+    Parts, Unreadable, Unstorable, read_details, storable, text, time, write_details,
 };
-use super::{AccessToken, Details, Lifetime, Record, Refresh, RefreshToken, Token};
 use super::{Base36, read_base36};
+use super::{Details, DetailsView, Lifetime, Record, RecordView, RefreshView, TokenView};
 use crate::clock::Timestamp;
 
 const FORM: &str = "2";
@@ -83,14 +83,14 @@ fn write_marked(out: &mut String, details: &Details, user_id: &str) {
     }
 }
 
-fn read_marked<'a>(mut parts: impl Iterator<Item = &'a str>, user_id: &str) -> Details {
+fn read_marked<'a>(mut parts: Parts<'a>, user_id: &'a str) -> DetailsView<'a> {
     let marks = parts.next().unwrap_or_default();
     let mut details = read_details(parts, user_id);
-    for mark in marks.chars() {
+    for mark in marks.bytes() {
         match mark {
-            'u' => details.scope = Some(USERINFO.into()),
-            'b' => details.scope = Some(BASE.into()),
-            'o' => details.openid = Some(user_id.into()),
+            b'u' => details.scope = Some(USERINFO.into()),
+            b'b' => details.scope = Some(BASE.into()),
+            b'o' => details.openid = Some(user_id.into()),
             _ => {}
         }
     }
@@ -108,8 +108,8 @@ fn span(text: &str) -> Result<Duration, Unreadable> {
 }
 
 /// Reads a whole record.
-pub(crate) fn read(value: &[u8], user_id: &str) -> Result<Record, Unreadable> {
-    let mut parts = text(value)?.split('#');
+pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'a>, Unreadable> {
+    let mut parts = Parts::of(text(value)?);
     let in_full = match parts.next() {
         Some(FORM) => false,
         Some(IN_FULL) => true,
@@ -136,21 +136,18 @@ pub(crate) fn read(value: &[u8], user_id: &str) -> Result<Record, Unreadable> {
                 return Err(Unreadable::BadTime);
             }
             let lifetime = Lifetime::stored(renew_at, Some(expires_at), Duration::ZERO);
-            Some(Token {
-                secret: AccessToken::from(secret),
-                lifetime,
-            })
+            Some(TokenView { secret, lifetime })
         }
     };
     let refresh = match (part()?, part()?) {
         ("", "") => None,
         ("", _) => return Err(Unreadable::EmptyToken),
-        (secret, due) => Some(Refresh {
-            secret: RefreshToken::from(secret),
+        (secret, due) => Some(RefreshView {
+            secret,
             due: point(due)?,
         }),
     };
-    Ok(Record {
+    Ok(RecordView {
         token,
         refresh,
         details: match in_full {
@@ -162,6 +159,7 @@ pub(crate) fn read(value: &[u8], user_id: &str) -> Result<Record, Unreadable> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{AccessToken, Refresh, RefreshToken, Token};
     use super::*;
     use proptest::prelude::*;
 
@@ -209,7 +207,7 @@ mod tests {
         #[test]
         fn every_record_reads_back(record in record(), user_id in ".{1,40}") {
             let written = write(&record, &user_id).unwrap();
-            prop_assert_eq!(read(written.as_bytes(), &user_id).unwrap(), record);
+            prop_assert_eq!(read(written.as_bytes(), &user_id).unwrap().to_record(), record);
         }
 
         #[test]
@@ -227,10 +225,10 @@ mod tests {
     fn a_record_in_full_is_read_too() {
         let id = "o1";
         let written = "1#a#1700000000000#1700000900000#r#1702000000000#scope=snsapi_base#openid=";
-        let in_full = read(written.as_bytes(), id).unwrap();
+        let in_full = read(written.as_bytes(), id).unwrap().to_record();
         let short = write(&in_full, id).unwrap();
         assert_eq!(short, "2#a#loyw3v28#jag0#r#lpvyusxs#bo");
-        assert_eq!(read(short.as_bytes(), id).unwrap(), in_full);
+        assert_eq!(read(short.as_bytes(), id).unwrap().to_record(), in_full);
     }
 
     #[test]

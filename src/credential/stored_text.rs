@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use memchr::{Memchr, memchr, memchr_iter};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::Details;
+use super::{Details, DetailsView};
 use crate::clock::Timestamp;
 
 /// Why a stored value is a miss. Says nothing of the value itself, which may be a secret.
@@ -92,20 +93,61 @@ fn seconds(seconds: u32) -> Timestamp {
 }
 
 /// Reads the named parts that it knows and passes over all others.
-pub(super) fn read_details<'a>(parts: impl Iterator<Item = &'a str>, user_id: &str) -> Details {
-    let mut details = Details::default();
-    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
-        let value: Cow<'_, str> = percent_decode_str(value).decode_utf8_lossy();
-        let known = Some(value.as_ref())
-            .filter(|value| !value.is_empty())
-            .map(Box::from);
+pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> DetailsView<'a> {
+    let mut details = DetailsView::default();
+    for part in parts {
+        let Some(equals) = memchr(b'=', part.as_bytes()) else {
+            continue;
+        };
+        let (name, value) = (&part[..equals], &part[equals + 1..]);
+        let value = match memchr(b'%', value.as_bytes()) {
+            Some(_) => percent_decode_str(value).decode_utf8_lossy(),
+            None => Cow::Borrowed(value),
+        };
+        let known = |value: Cow<'a, str>| Some(value).filter(|value| !value.is_empty());
         match name {
-            "openid" => details.openid = known.or_else(|| Some(user_id.into())),
-            "scope" => details.scope = known,
-            "unionid" => details.unionid = known,
+            "openid" => details.openid = known(value).or(Some(Cow::Borrowed(user_id))),
+            "scope" => details.scope = known(value),
+            "unionid" => details.unionid = known(value),
             "from" => details.sessions_from = value.parse().ok().map(seconds),
             _ => {}
         }
     }
     details
+}
+
+/// The parts of a stored text, between `#`. A text of nothing is one part, as `str::split` has it.
+pub(super) struct Parts<'a> {
+    left: Option<&'a str>,
+    /// How far the text before `left` is.
+    passed: usize,
+    ends: Memchr<'a>,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        Self {
+            left: Some(text),
+            passed: 0,
+            ends: memchr_iter(b'#', text.as_bytes()),
+        }
+    }
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a str;
+
+    /// The library's own search looks at one byte after another where texts are short.
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        let left = self.left?;
+        let Some(end) = self.ends.next() else {
+            self.left = None;
+            return Some(left);
+        };
+        let (part, behind) = left.split_at(end - self.passed);
+        self.left = Some(&behind[1..]);
+        self.passed = end + 1;
+        Some(part)
+    }
 }

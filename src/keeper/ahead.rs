@@ -70,7 +70,7 @@ async fn look_ahead(keeper: Keeper, id: &'static str) {
         if keeper.lapses_soon(id) {
             // What went wrong is told where it happens; the next look tries again, as far as
             // back-off and cool-down let it.
-            let _ = keeper.look(id).await;
+            let _ = keeper.look(id.into(), keeper.clock().now()).await;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -87,25 +87,72 @@ impl Hasher for SpreadHasher {
     }
 }
 
+/// How much of what has happened behind a fence is remembered one by one, so that neighbours do
+/// not disturb each other.
+const REMEMBERED: usize = 8;
+
 /// What has happened to the credentials that share a fence.
 #[derive(Default)]
 struct Generation {
-    /// How much was forgotten and settled here.
-    number: u64,
-    /// How many reads were remembered here.
-    reads: u64,
-    /// How much news came.
-    told: u64,
-    /// What the last news said, and of which credential (its key).
-    last: Option<(Key, Option<Mark>)>,
+    writes: Recent<Write>,
+    /// What this process remembered as it had read it.
+    reads: Recent<()>,
 }
 
-/// Proof that nothing else came between an exchange with the store and what is then remembered.
+#[derive(Clone, Copy)]
+enum Write {
+    /// This process forgot it, or wrote it.
+    Ours,
+    /// The news of what somebody has written.
+    Told(Option<Mark>),
+}
+
+/// Events, and to which credential (its key) the last of them happened.
+struct Recent<E> {
+    /// How many there were.
+    number: u64,
+    /// The last, each at its number, round and round.
+    last: [Option<(Key, E)>; REMEMBERED],
+}
+
+impl<E: Copy> Default for Recent<E> {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            last: [None; REMEMBERED],
+        }
+    }
+}
+
+impl<E: Copy> Recent<E> {
+    fn note(&mut self, key: Key, event: E) {
+        self.last[(self.number % REMEMBERED as u64) as usize] = Some((key, event));
+        self.number += 1;
+    }
+
+    /// What has happened to one credential since there were so many; nothing where that is not
+    /// known any more.
+    fn since(&self, number: u64, key: Key) -> Option<impl Iterator<Item = E>> {
+        let known = self.number - number <= REMEMBERED as u64;
+        let events = (number..self.number)
+            .filter_map(|at| self.last[(at % REMEMBERED as u64) as usize])
+            .filter_map(move |(of, event)| (of == key).then_some(event));
+        known.then_some(events)
+    }
+
+    /// Whether nothing has, for certain.
+    fn is_still(&self, number: u64, key: Key) -> bool {
+        self.since(number, key)
+            .is_some_and(|mut events| events.next().is_none())
+    }
+}
+
+/// Proof that nothing else came between an exchange with the store and what is then remembered of
+/// one credential.
 pub(super) struct Fence {
-    at: usize,
-    generation: u64,
+    key: Key,
+    writes: u64,
     reads: u64,
-    told: u64,
     era: u16,
 }
 
@@ -148,8 +195,12 @@ impl Cache {
         self.entries.remove_if(&self.key(id), |held| held.is_of(id));
     }
 
-    fn insert(&self, held: Held) {
-        self.entries.insert(self.key(held.id()), held);
+    fn insert(&self, key: Key, held: Held) {
+        self.entries.insert(key, held);
+    }
+
+    fn entry(&self, key: Key, id: &str) -> Option<Held> {
+        self.entries.peek(&key).filter(|held| held.is_of(id))
     }
 
     /// An entry that is believed and not due for renewal.
@@ -196,15 +247,14 @@ impl Cache {
     /// deleted credential is dropped; one that was replaced still serves while the store is away
     /// (R4).
     pub(super) fn told(&self, id: &str, mark: Option<Mark>) {
-        let mut generation = self.generation(self.fence_of(id));
-        generation.told += 1;
-        generation.last = Some((self.key(id), mark));
+        let key = self.key(id);
+        let mut generation = self.generation(key);
+        generation.writes.note(key, Write::Told(mark));
         if mark.is_some() {
             self.absent.remove(id);
         }
-        let held = self.entries.peek(&self.key(id));
-        match (held.filter(|held| held.is_of(id)), mark) {
-            (Some(held), Some(mark)) if held.mark() != mark => self.insert(held.outdated()),
+        match (self.entry(key, id), mark) {
+            (Some(held), Some(mark)) if held.mark() != mark => self.insert(key, held.outdated()),
             (Some(_), None) => self.remove(id),
             _ => {}
         }
@@ -230,34 +280,42 @@ impl Cache {
     /// Whether nothing came since `fence` was taken, or news that ended with exactly this: the
     /// order of news is that of the writes, so whatever came before has been overtaken.
     fn is_alone(
-        &self,
-        id: &str,
         mark: impl FnOnce() -> Option<Mark>,
         fence: &Fence,
         generation: &Generation,
     ) -> bool {
-        let nothing_told = generation.told == fence.told;
-        let told_this = || {
-            let last = generation.last;
-            last.is_some_and(|(of, told)| of == self.key(id) && told == mark())
+        let Some(writes) = generation.writes.since(fence.writes, fence.key) else {
+            return false;
         };
-        generation.number == fence.generation && (nothing_told || told_this())
+        let mut last = None;
+        for write in writes {
+            match write {
+                Write::Ours => return false,
+                Write::Told(mark) => last = Some(mark),
+            }
+        }
+        last.is_none_or(|told| told == mark())
     }
 
     /// Under the lock of the fence. What was read in an era that has ended is kept for a store
     /// that is away, and not believed.
     fn keep(&self, held: Held, fence: &Fence) {
-        self.insert(match fence.era == self.era() {
+        let held = match fence.era == self.era() {
             true => held,
             false => held.outdated(),
-        });
+        };
+        self.insert(fence.key, held);
     }
 
     /// An entry that has outlived its time in the cache but not its own: better than nothing while
     /// the store is away (R4).
     pub(super) fn leftover(&self, id: &str, now: Timestamp) -> Option<Held> {
-        let held = self.entries.peek(&self.key(id))?;
-        (held.is_of(id) && held.is_alive(now)).then_some(held)
+        self.leftover_at(self.key(id), id, now)
+    }
+
+    pub(super) fn leftover_at(&self, key: Key, id: &str, now: Timestamp) -> Option<Held> {
+        let held = self.entry(key, id)?;
+        held.is_alive(now).then_some(held)
     }
 
     pub(super) fn is_absent(&self, id: &str, now: Timestamp) -> bool {
@@ -269,26 +327,27 @@ impl Cache {
 
     /// Taken before the store is read; what is read is then inserted under it.
     pub(super) fn fence(&self, id: &str) -> Fence {
-        let at = self.fence_of(id);
-        self.fence_at(at, &self.generation(at))
+        self.fence_of(self.key(id))
     }
 
-    fn fence_at(&self, at: usize, generation: &Generation) -> Fence {
+    pub(super) fn fence_of(&self, key: Key) -> Fence {
+        self.fence_at(key, &self.generation(key))
+    }
+
+    fn fence_at(&self, key: Key, generation: &Generation) -> Fence {
         Fence {
-            at,
-            generation: generation.number,
-            reads: generation.reads,
-            told: generation.told,
+            key,
+            writes: generation.writes.number,
+            reads: generation.reads.number,
             era: self.era(),
         }
     }
 
     /// Whether nothing has come since the fence was taken.
     pub(super) fn is_undisturbed(&self, fence: &Fence) -> bool {
-        let generation = self.generation(fence.at);
-        generation.number == fence.generation
-            && generation.reads == fence.reads
-            && generation.told == fence.told
+        let generation = self.generation(fence.key);
+        generation.writes.is_still(fence.writes, fence.key)
+            && generation.reads.is_still(fence.reads, fence.key)
             && self.era() == fence.era
     }
 
@@ -296,25 +355,26 @@ impl Cache {
     /// never gives way to an older one: of two reads that crossed each other and found different
     /// things, nobody can tell which is older, so neither is believed.
     pub(super) fn remember(&self, held: Held, fence: &Fence) {
-        let mut generation = self.generation(fence.at);
-        if self.is_alone(held.id(), || Some(held.mark()), fence, &generation) {
-            let crossed = generation.reads != fence.reads && !self.holds_the_same(&held);
-            generation.reads += 1;
+        let mut generation = self.generation(fence.key);
+        if Self::is_alone(|| Some(held.mark()), fence, &generation) {
+            let crossed = !generation.reads.is_still(fence.reads, fence.key)
+                && !self.holds_the_same(fence.key, &held);
+            generation.reads.note(fence.key, ());
             self.keep(if crossed { held.outdated() } else { held }, fence);
         }
     }
 
-    fn holds_the_same(&self, other: &Held) -> bool {
-        let held = self.entries.peek(&self.key(other.id()));
-        held.is_some_and(|held| held.is_of(other.id()) && held.mark() == other.mark())
+    fn holds_the_same(&self, key: Key, other: &Held) -> bool {
+        let held = self.entry(key, other.id());
+        held.is_some_and(|held| held.mark() == other.mark())
     }
 
     /// Remembers that the store has nothing, unless something came meanwhile.
     pub(super) fn remember_absent(&self, id: &str, now: Timestamp, fence: &Fence) {
-        let mut generation = self.generation(fence.at);
-        let crossed = generation.reads != fence.reads;
-        if !crossed && self.is_alone(id, || None, fence, &generation) {
-            generation.reads += 1;
+        let mut generation = self.generation(fence.key);
+        let crossed = !generation.reads.is_still(fence.reads, fence.key);
+        if !crossed && Self::is_alone(|| None, fence, &generation) {
+            generation.reads.note(fence.key, ());
             self.remove(id);
             self.absent.insert(id.into(), now.after(ABSENT_FOR));
         }
@@ -323,12 +383,12 @@ impl Cache {
     /// Drops what is known of a credential, and outdates every exchange with the store that began
     /// before.
     pub(super) fn forget(&self, id: &str) -> Fence {
-        let at = self.fence_of(id);
-        let mut generation = self.generation(at);
-        generation.number += 1;
+        let key = self.key(id);
+        let mut generation = self.generation(key);
+        generation.writes.note(key, Write::Ours);
         self.absent.remove(id);
         self.remove(id);
-        self.fence_at(at, &generation)
+        self.fence_at(key, &generation)
     }
 
     /// R2: remembers what has just been written to the store (`None`: that it was deleted), and
@@ -338,9 +398,9 @@ impl Cache {
     /// store. So where anything else came since `fence` was taken, nothing is remembered at all,
     /// and the next request asks the store which of them was the last.
     pub(super) fn settle(&self, id: &str, held: Option<&Held>, now: Timestamp, fence: &Fence) {
-        let mut generation = self.generation(fence.at);
-        let alone = self.is_alone(id, || held.map(Held::mark), fence, &generation);
-        generation.number += 1;
+        let mut generation = self.generation(fence.key);
+        let alone = Self::is_alone(|| held.map(Held::mark), fence, &generation);
+        generation.writes.note(fence.key, Write::Ours);
         self.absent.remove(id);
         match held {
             Some(held) if alone => self.keep(held.clone(), fence),
@@ -365,12 +425,8 @@ impl Cache {
         self.entries.len()
     }
 
-    fn fence_of(&self, id: &str) -> usize {
-        (self.key(id).number() % FENCES as u64) as usize
-    }
-
-    fn generation(&self, at: usize) -> MutexGuard<'_, Generation> {
-        self.fences[at]
+    fn generation(&self, key: Key) -> MutexGuard<'_, Generation> {
+        self.fences[(key.number() % FENCES as u64) as usize]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

@@ -142,8 +142,7 @@ struct List {
 impl Flights {
     /// Leave to read a credential without a flight, unless one is under way or somebody else reads
     /// it.
-    pub(super) fn read_alone(&self, inner: &Inner, id: &str) -> Option<Reading<'_>> {
-        let key = inner.cache.key(id);
+    pub(super) fn read_alone(&self, key: Key, id: &str) -> Option<Reading<'_>> {
         let mut list = self.lock();
         if list.flights.get(id).is_some_and(Flight::is_under_way) {
             return None;

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Details, Freshness, Lifetime};
+use crate::credential::{AccessToken, Freshness, Lifetime, RecordView};
+#[cfg(test)]
+use crate::credential::{Details, Record, Token};
 use crate::store::Mark;
 
 /// A credential that this process holds: its token, its times, and what is known of its user. A
@@ -74,17 +76,17 @@ const TIMES: usize = 2 * (POINT + SPAN);
 const ERA: usize = 2;
 
 impl Held {
-    pub(super) fn new(
+    /// Of a record that has a token.
+    pub(super) fn of(
         id: &str,
-        secret: &AccessToken,
-        lifetime: Lifetime,
-        details: &Details,
+        record: &RecordView<'_>,
         believed: Range<Timestamp>,
         origin: Origin,
         era: u16,
-    ) -> Self {
+    ) -> Option<Self> {
+        let (token, details) = (record.token.as_ref()?, &record.details);
         let times = Times {
-            lifetime,
+            lifetime: token.lifetime,
             since: believed.start,
             until: believed.end,
         };
@@ -129,10 +131,12 @@ impl Held {
             let marked = marks & written[at].0 != 0;
             if marked { lengths[at].as_slice() } else { b"" }
         };
-        let parts: [&[u8]; 11] = [
-            &times.written(),
-            &[marks],
-            &era.to_le_bytes(),
+        let mut start = [0; TIMES + 1 + ERA];
+        start[..TIMES].copy_from_slice(&times.written());
+        start[TIMES] = marks;
+        start[TIMES + 1..].copy_from_slice(&era.to_le_bytes());
+        let parts: [&[u8]; 9] = [
+            &start,
             length(0),
             texts[0],
             length(1),
@@ -142,7 +146,28 @@ impl Held {
             from.as_ref().map_or(b"", <[u8; 4]>::as_slice),
             id.as_bytes(),
         ];
-        Self(AccessToken::beside(secret.expose(), &parts))
+        Some(Self(AccessToken::beside(token.secret, &parts)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn new(
+        id: &str,
+        secret: &AccessToken,
+        lifetime: Lifetime,
+        details: &Details,
+        believed: Range<Timestamp>,
+        origin: Origin,
+        era: u16,
+    ) -> Self {
+        let record = Record {
+            token: Some(Token {
+                secret: secret.clone(),
+                lifetime,
+            }),
+            refresh: None,
+            details: details.clone(),
+        };
+        Self::of(id, &record.view(), believed, origin, era).unwrap()
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -231,7 +231,17 @@ impl Keeper {
         if self.0.cache.is_absent(id, now) {
             return Err(self.0.source.exhausted(None));
         }
-        self.look(id).await
+        self.look(id.into(), now).await
+    }
+
+    /// The same for a caller who has just been told by [`cached`](Self::cached) that it is not
+    /// there.
+    pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<Held, Error> {
+        let now = self.0.clock.now();
+        if self.0.cache.is_absent(&id, now) {
+            return Err(self.0.source.exhausted(None));
+        }
+        self.look(id, now).await
     }
 
     /// The credential of somebody who has logged in a moment ago, perhaps on another process: what
@@ -379,8 +389,13 @@ impl Inner {
     }
 
     fn slot(&self, id: &str) -> Slot {
+        self.slot_of(id.into())
+    }
+
+    fn slot_of(&self, id: Box<str>) -> Slot {
+        let (app, kind) = (self.app.clone(), self.kind);
         Slot {
-            name: self.name(id),
+            name: Name { app, kind, id },
             margin: self.settings.margin,
         }
     }

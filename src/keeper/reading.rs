@@ -7,11 +7,13 @@
 
 use std::time::Duration;
 
-use super::cache::Fence;
+use super::cache::{Fence, Key};
 use super::flight::Need;
 use super::{Held, Keeper};
+use crate::clock::Timestamp;
+use crate::credential::RecordView;
 use crate::error::Error;
-use crate::store::Stored;
+use crate::store::{Glimpse, Slot, Stored};
 
 /// How long a caller waits for a slow store while this process still holds a token that is alive.
 pub(super) const SLOW_STORE: Duration = Duration::from_millis(100);
@@ -34,14 +36,17 @@ enum Found {
 
 impl Keeper {
     /// The credential from the store, renewed if it must be.
-    pub(super) async fn look(&self, id: &str) -> Result<Held, Error> {
+    pub(super) async fn look(&self, id: Box<str>, now: Timestamp) -> Result<Held, Error> {
         let inner = &self.0;
         // Where the engine was made there may have been no runtime yet.
         inner.listener.start(inner);
-        let Some(reading) = inner.flights.read_alone(inner, id) else {
+        let slot = inner.slot_of(id);
+        let id = &*slot.name.id;
+        let key = inner.cache.key(id);
+        let Some(reading) = inner.flights.read_alone(key, id) else {
             return self.within_wait(self.fly(id, &Need::Usable, None)).await;
         };
-        let found = self.read(id).await;
+        let found = self.read(&slot, key, now).await;
         drop(reading);
         match found {
             Found::Usable(held) => Ok(held),
@@ -58,33 +63,36 @@ impl Keeper {
         }
     }
 
-    async fn read(&self, id: &str) -> Found {
+    async fn read(&self, slot: &Slot, key: Key, now: Timestamp) -> Found {
         let inner = &self.0;
-        let leftover = inner.cache.leftover(id, inner.clock.now());
-        let (slot, fence) = (inner.slot(id), inner.cache.fence(id));
-        let load = inner.store.load(&slot);
+        let id = &*slot.name.id;
+        let leftover = inner.cache.leftover_at(key, id, now);
+        let fence = inner.cache.fence_of(key);
         let patience = leftover
             .as_ref()
             .map_or(inner.settings.wait, |_| SLOW_STORE);
-        let loaded = tokio::time::timeout(patience, load).await;
+        let mut fresh = None;
+        let mut look = |record: &RecordView<'_>| {
+            fresh = inner.fresh(id, record);
+            fresh.is_some()
+        };
+        let seen = inner.store.glance(slot, patience, &mut look).await;
         let alive = || leftover.filter(|held| held.is_alive(inner.clock.now()));
-        match loaded {
-            Ok(Ok(stored)) => match inner.fresh(id, &stored.record) {
-                Some(held) => {
-                    inner.cache.remember(held.clone(), &fence);
-                    inner.observe_now_and_then(&held);
-                    Found::Usable(held)
-                }
-                None => Found::ForFlight(Glance { stored, fence }),
-            },
-            Ok(Err(error)) => match alive() {
+        match (seen, fresh) {
+            (Ok(Glimpse::Left(stored)), _) => Found::ForFlight(Glance { stored, fence }),
+            (Ok(_), Some(held)) => {
+                inner.cache.remember(held.clone(), &fence);
+                inner.observe_now_and_then(&held);
+                Found::Usable(held)
+            }
+            (Ok(_), None) => alive().map_or_else(|| Found::Failed(inner.overdue()), Found::Slow),
+            (Err(error), _) => match alive() {
                 Some(held) => {
                     inner.tell_away(&error);
                     Found::Usable(held)
                 }
                 None => Found::Failed(error),
             },
-            Err(_) => alive().map_or_else(|| Found::Failed(inner.overdue()), Found::Slow),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::reading::{Glance, SLOW_STORE};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Lifetime, Record, Token};
+use crate::credential::{AccessToken, Lifetime, Record, RecordView};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 use crate::store::{Claim, LeaseOwner, Slot, Stored};
@@ -335,13 +335,13 @@ impl Course<'_> {
 impl Inner {
     /// R4: whether the renewal of a credential may start.
     pub(super) fn is_due(&self, held: &Held, now: Timestamp) -> bool {
-        now >= self.renewal_starts_at(held.secret(), held.lifetime())
+        now >= self.renewal_starts_at(held.secret().expose(), held.lifetime())
     }
 
-    fn renewal_starts_at(&self, secret: &AccessToken, lifetime: Lifetime) -> Timestamp {
+    fn renewal_starts_at(&self, secret: &str, lifetime: Lifetime) -> Timestamp {
         let point = lifetime.renew_at();
         match self.settings.start {
-            Start::Jittered => lifetime.renewal_starts_at(secret.seed()),
+            Start::Jittered => lifetime.renewal_starts_at(AccessToken::seed_of(secret)),
             Start::AtPoint => point,
             Start::JustBehind => point.after(point.until(lifetime.expires_at()) / JUST_BEHIND),
         }
@@ -349,39 +349,34 @@ impl Inner {
 
     /// Makes of a record what requests are served with.
     pub(super) fn hold(&self, id: &str, record: &Record, origin: Origin) -> Option<Held> {
-        let token = record.token.as_ref()?;
+        let record = record.view();
+        let lifetime = record.token.as_ref()?.lifetime;
         let now = self.clock.now();
-        let until = self.fresh_until(token, now).unwrap_or_else(|| {
+        let until = self.fresh_until(&record, now).unwrap_or_else(|| {
             now.after(STALE_RECHECK.min(self.settings.cache_ttl))
-                .min(token.lifetime.expires_at())
+                .min(lifetime.expires_at())
         });
-        Some(Held::new(
-            id,
-            &token.secret,
-            token.lifetime,
-            &record.details,
-            now..until,
-            origin,
-            self.cache.era(),
-        ))
+        Held::of(id, &record, now..until, origin, self.cache.era())
     }
 
-    /// The same of a record that was read, if its token is not due for renewal.
-    pub(super) fn fresh(&self, id: &str, record: &Record) -> Option<Held> {
+    /// The same of a record that is being read, if its token is not due for renewal.
+    pub(super) fn fresh(&self, id: &str, record: &RecordView<'_>) -> Option<Held> {
+        let now = self.clock.now();
+        let until = self.fresh_until(record, now)?;
+        Held::of(id, record, now..until, Origin::Stored, self.cache.era())
+    }
+
+    /// Until when a record's token is believed at most that is not due for renewal; `None` if it
+    /// is.
+    fn fresh_until(&self, record: &RecordView<'_>, now: Timestamp) -> Option<Timestamp> {
         let token = record.token.as_ref()?;
-        self.fresh_until(token, self.clock.now())?;
-        self.hold(id, record, Origin::Stored)
-    }
-
-    /// Until when a token is believed at most that is not due for renewal; `None` if it is.
-    fn fresh_until(&self, token: &Token, now: Timestamp) -> Option<Timestamp> {
         // Only near its end does it matter when exactly a token is due.
         let earliest = token.lifetime.earliest_renewal();
         let near = now.after(self.settings.cache_ttl) >= earliest;
         if self.settings.start == Start::Jittered && !near {
             return Some(earliest);
         }
-        let due = self.renewal_starts_at(&token.secret, token.lifetime);
+        let due = self.renewal_starts_at(token.secret, token.lifetime);
         (now < due).then_some(due)
     }
 

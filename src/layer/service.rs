@@ -17,6 +17,7 @@ use crate::credential::UserId;
 use crate::identity::{Identified, Identify, Identity, RequestHead};
 use crate::login::{Reply, SignIn};
 use crate::observe::Outcome;
+use crate::store::BoxFuture;
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
 ///
@@ -184,14 +185,18 @@ impl<S: Clone, I, R> WechatService<S, I, R> {
             app = %asked.app_id(),
             user = ?id,
         );
-        let token = async move {
-            if session.lately {
-                asked.get_after_login(&id).await
-            } else {
-                asked.get_by_str(&id).await
+        let token: BoxFuture<'static, _> = match (session.lately, span.is_disabled()) {
+            (true, _) => {
+                let token = async move { asked.get_after_login(&id).await };
+                Box::pin(token.instrument(span))
             }
+            (false, false) => {
+                let token = async move { asked.get_uncached(id.into()).await };
+                Box::pin(token.instrument(span))
+            }
+            // Nobody listens, as nearly always.
+            (false, true) => Box::pin(async move { asked.get_uncached(id.into()).await }),
         };
-        let token = Box::pin(token.instrument(span));
         // The instance that was polled ready is the one that must be called; a clone may not be
         // ready. So the clone stays here, for the next request.
         let clone = self.inner.clone();

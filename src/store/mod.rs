@@ -28,7 +28,7 @@ pub use self::redis::operate;
 #[cfg(feature = "redis")]
 pub use self::redis::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
 use crate::clock::Timestamp;
-use crate::credential::{AppId, Record};
+use crate::credential::{AppId, Record, RecordView};
 use crate::error::Error;
 
 /// A future on the heap: stores are asked only where a round trip makes that cost vanish.
@@ -110,6 +110,20 @@ pub struct Stored {
     pub record: Record,
     /// Exactly what lay there.
     pub witness: Witness,
+}
+
+/// Takes from a record what it is looked at for, if that is there.
+pub(crate) type Look<'a> = dyn FnMut(&RecordView<'_>) -> bool + Send + 'a;
+
+/// What came of a glance at a slot.
+#[derive(Debug)]
+pub enum Glimpse {
+    /// Whoever looked has what they wanted.
+    Enough,
+    /// They have no use for this, which has to be seen to.
+    Left(Stored),
+    /// The store takes its time.
+    Late,
 }
 
 /// Who holds a lease: a name that no other engine in the world has. One engine renews a credential
@@ -208,6 +222,27 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Reads a whole record in one round trip.
     #[doc(hidden)]
     fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>>;
+
+    /// Reads a whole record in one round trip and shows it to `look` where it lies; what `look`
+    /// has no use for comes back as [`load`](Self::load) would bring it. Gives up after `within`.
+    #[doc(hidden)]
+    fn glance<'a>(
+        &'a self,
+        slot: &'a Slot,
+        within: Duration,
+        look: &'a mut Look<'_>,
+    ) -> BoxFuture<'a, Result<Glimpse, Error>> {
+        Box::pin(async move {
+            let Ok(loaded) = tokio::time::timeout(within, self.load(slot)).await else {
+                return Ok(Glimpse::Late);
+            };
+            let stored = loaded?;
+            Ok(match look(&stored.record.view()) {
+                true => Glimpse::Enough,
+                false => Glimpse::Left(stored),
+            })
+        })
+    }
 
     /// Takes the lease of a slot for `ttl`, if the slot still holds `expected` and nobody else has
     /// it. The comparison and the taking are one atomic step: what was read before the lease is

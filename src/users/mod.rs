@@ -128,7 +128,7 @@ impl UserTokens {
     ///   [`ErrorKind::WechatConfig`]: none is at hand, and the store or WeChat fails. At the
     ///   latest after the time set by [`UserTokensBuilder::wait`] (5 seconds).
     pub async fn get(&self, user: &UserId) -> Result<UserToken, Error> {
-        self.get_by_str(user.as_str()).await
+        self.0.keeper.get(user.as_str()).await.map(UserToken::new)
     }
 
     /// As [`get`](Self::get), past what this process remembers of users without tokens.
@@ -140,8 +140,9 @@ impl UserTokens {
             .map(UserToken::new)
     }
 
-    pub(crate) async fn get_by_str(&self, user: &str) -> Result<UserToken, Error> {
-        self.0.keeper.get(user).await.map(UserToken::new)
+    /// As [`get`](Self::get), for somebody whom [`cached`](Self::cached) has just been asked for.
+    pub(crate) async fn get_uncached(&self, user: Box<str>) -> Result<UserToken, Error> {
+        self.0.keeper.get_uncached(user).await.map(UserToken::new)
     }
 
     /// The user's token, if this process holds one that needs no thought. Never waits.

@@ -58,6 +58,55 @@ fn news_ends_the_memory_of_a_stranger() {
     assert!(!cache.is_absent("oA", NOW));
 }
 
+/// Somebody else who stands behind the same fence.
+fn neighbour(cache: &Cache) -> String {
+    let fence = |id: &str| cache.key(id).number() % FENCES as u64;
+    let others = (0..).map(|number| format!("o{number}"));
+    let mut behind = others.filter(|other| fence(other) == fence("oA"));
+    behind.next().unwrap()
+}
+
+#[test]
+fn what_happens_to_neighbours_disturbs_nobody() {
+    let cache = Cache::new(100, TTL);
+    let other = neighbour(&cache);
+    let mark = |token| Some(read(&cache, token, NOW).mark());
+    // A login, while news of others comes, and they log in and out themselves.
+    let fence = cache.forget("oA");
+    cache.told(&other, mark("t9"));
+    cache.told("oA", mark("t1"));
+    cache.told(&other, None);
+    drop(cache.forget(&other));
+    cache.settle("oA", Some(&read(&cache, "t1", NOW)), NOW, &fence);
+    assert_eq!(fresh(&cache, NOW).as_deref(), Some("t1"));
+    // The same of a read.
+    let fence = cache.fence("oA");
+    cache.told(&other, mark("t1"));
+    assert!(cache.is_undisturbed(&fence));
+    cache.remember(read(&cache, "t2", NOW), &fence);
+    assert_eq!(fresh(&cache, NOW).as_deref(), Some("t2"));
+}
+
+#[test]
+fn what_is_older_is_not_remembered_however_much_neighbours_do() {
+    for neighbours in 0..2 * REMEMBERED {
+        let cache = Cache::new(100, TTL);
+        let (other, older) = (neighbour(&cache), read(&cache, "t1", NOW));
+        let fences = [(); 3].map(|()| cache.fence("oA"));
+        cache.told("oA", Some(read(&cache, "t2", NOW).mark()));
+        for _ in 0..neighbours {
+            cache.told(&other, Some(older.mark()));
+        }
+        assert!(!cache.is_undisturbed(&fences[0]));
+        cache.remember(older.clone(), &fences[0]);
+        assert_eq!(fresh(&cache, NOW), None, "{neighbours}");
+        cache.remember_absent("oA", NOW, &fences[1]);
+        assert!(!cache.is_absent("oA", NOW), "{neighbours}");
+        cache.settle("oA", Some(&older), NOW, &fences[2]);
+        assert_eq!(fresh(&cache, NOW), None, "{neighbours}");
+    }
+}
+
 #[test]
 fn a_read_that_news_crosses_is_remembered_only_if_it_is_what_was_told() {
     let cache = Cache::new(100, TTL);

@@ -8,10 +8,10 @@ use quick_cache::sync::Cache;
 use zeroize::Zeroizing;
 
 use super::names::{Cell, Form, Place};
-use super::seal::{Opened, Seal};
+use super::seal::Seal;
 use crate::clock::Timestamp;
 use crate::credential::sealed_form::Binding;
-use crate::credential::{Record, Unreadable, Unstorable, hash_form, record_form};
+use crate::credential::{Record, RecordView, Unreadable, Unstorable, hash_form, record_form};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Kind, Slot, Stored, Witness};
 
@@ -29,7 +29,7 @@ pub(super) struct New {
 }
 
 /// What a sealed value of a cell is bound to.
-pub(super) fn binding<'a>(slot: &'a Slot, cell: &'a Cell) -> Binding<'a> {
+pub(super) fn binding<'a>(slot: &'a Slot, cell: &'a Cell<'_>) -> Binding<'a> {
     Binding {
         app: slot.name.app.as_str(),
         kind: slot.name.kind.as_str(),
@@ -38,65 +38,77 @@ pub(super) fn binding<'a>(slot: &'a Slot, cell: &'a Cell) -> Binding<'a> {
     }
 }
 
-/// Reads the cells. One that cannot be read is a miss and a warning. Where one is sealed with a key
-/// that this process lacks, all of the record is a miss: what others can read is neither renewed
-/// from nor deleted by halves.
-pub(super) fn decode(place: &Place, slot: &Slot, values: Vec<Value>, seal: &Seal) -> Stored {
+/// What lies in the cells, as far as it can be read. One that cannot be read is a miss and a
+/// warning. Where one is sealed with a key that this process lacks, all of the record is a miss:
+/// what others can read is neither renewed from nor deleted by halves.
+pub(super) fn view<T>(
+    place: &Place<'_>,
+    slot: &Slot,
+    values: &[Value],
+    seal: &Seal,
+    look: impl FnOnce(RecordView<'_>) -> T,
+) -> T {
     let id = &*slot.name.id;
-    let mut record = Record::default();
     let mut others = false;
-    let mut read = |at: usize, into: &mut dyn FnMut(&[u8]) -> Result<(), Unreadable>| {
-        let value = values.get(at).and_then(Option::as_deref);
-        let (Some(value), Some(cell)) = (value, place.cells.get(at)) else {
+    let mut unreadable = |at: usize, value: &[u8], why: Unreadable| {
+        let Some(cell) = place.cells.get(at) else {
             return;
         };
-        let opened = seal.open(value, &binding(slot, cell));
-        match opened.and_then(|opened: Opened<'_>| into(&opened)) {
-            Ok(()) => {}
-            Err(Unreadable::OtherKey) => {
-                others = true;
-                seal.tell_other_key(&cell.key, value);
-            }
-            Err(unreadable) => warn_once(&cell.key, slot, value, unreadable),
+        if why == Unreadable::OtherKey {
+            others = true;
+            seal.tell_other_key(&cell.key, value);
+        } else {
+            warn_once(&cell.key, slot, value, why);
         }
     };
-    match place.form {
-        Form::UserPair => {
-            read(0, &mut |value| {
-                record.token = Some(hash_form::read_token(value, slot.margin)?);
-                Ok(())
-            });
-            read(1, &mut |value| {
-                let (refresh, details) = hash_form::read_refresh(value, id)?;
-                record.refresh = Some(refresh);
-                record.details = details;
-                Ok(())
-            });
+    let mut opened = [None, None];
+    for ((at, cell), opened) in place.cells.iter().enumerate().zip(&mut opened) {
+        let Some(value) = values.get(at).and_then(Option::as_deref) else {
+            continue;
+        };
+        match seal.open(value, &binding(slot, cell)) {
+            Ok(text) => *opened = Some((value, text)),
+            Err(why) => unreadable(at, value, why),
         }
-        Form::Record => read(0, &mut |value| {
-            record = record_form::read(value, id)?;
-            Ok(())
-        }),
-        Form::Token => read(0, &mut |value| {
-            record.token = Some(hash_form::read_token(value, slot.margin)?);
-            Ok(())
-        }),
+    }
+    let [first, second] = &opened;
+    let mut record = RecordView::default();
+    if let Some((value, text)) = first {
+        let read = match place.form {
+            Form::Record => record_form::read(text, id).map(|read| record = read),
+            Form::UserPair | Form::Token => {
+                hash_form::read_token(text, slot.margin).map(|token| record.token = Some(token))
+            }
+        };
+        if let Err(why) = read {
+            unreadable(0, value, why);
+        }
+    }
+    if let Some((value, text)) = second {
+        match hash_form::read_refresh(text, id) {
+            Ok((refresh, details)) => (record.refresh, record.details) = (Some(refresh), details),
+            Err(why) => unreadable(1, value, why),
+        }
     }
     if others {
-        record = Record::default();
+        record = RecordView::default();
     }
-    let witness = Witness(
-        values
-            .into_iter()
-            .map(|value| value.map(Zeroizing::new))
-            .collect(),
-    );
-    Stored { record, witness }
+    look(record)
+}
+
+/// The record that the cells hold, and the proof of what lies there.
+pub(super) fn decode(place: &Place<'_>, slot: &Slot, values: Vec<Value>, seal: &Seal) -> Stored {
+    let record = view(place, slot, &values, seal, |view| view.to_record());
+    let witness = values.into_iter().map(|value| value.map(Zeroizing::new));
+    Stored {
+        record,
+        witness: Witness(witness.collect()),
+    }
 }
 
 /// What each cell gets for a record to be stored. An empty record empties the cells.
 pub(super) fn encode(
-    place: &Place,
+    place: &Place<'_>,
     slot: &Slot,
     record: &Record,
     now: Timestamp,

@@ -136,6 +136,15 @@ impl Target<'_> {
     }
 }
 
+/// A value that may be missing.
+fn one_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
+    match answer {
+        Value::BulkString(bytes) => Ok(Some(bytes)),
+        Value::Nil => Ok(None),
+        other => Ok(redis::from_redis_value(other.extract_error()?)?),
+    }
+}
+
 /// Asks the nodes of a Cluster for what the library is going to ask them, one by one until one
 /// answers: the library's own error would not tell a wrong password from a node that is down.
 #[cfg(feature = "cluster")]
@@ -267,6 +276,40 @@ impl Connection {
         redis::cmd("PING").exec_async(self).await
     }
 
+    /// What a command reads that finds one value or none.
+    pub(super) async fn value(&self, command: &Cmd) -> RedisResult<Option<Vec<u8>>> {
+        let answer = match &self.link {
+            // Without a box of its own: this is what every look into the store takes.
+            Link::Single(single, _) => single.command(command).await,
+            Link::Sentinel(primary) => Box::pin(primary.command(command)).await,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(nodes) => Box::pin(nodes.command(command)).await,
+        };
+        one_value(answer?)
+    }
+
+    /// The same of two commands, in one round trip where that is possible.
+    pub(super) async fn two_values(
+        &self,
+        [one, two]: [Cmd; 2],
+    ) -> RedisResult<[Option<Vec<u8>>; 2]> {
+        if self.is_cluster() {
+            let both = Box::pin(async { tokio::try_join!(self.value(&one), self.value(&two)) });
+            return both.await.map(|(one, two)| [one, two]);
+        }
+        let mut together = Pipeline::with_capacity(2);
+        together.add_command(one).add_command(two);
+        let answers = match &self.link {
+            Link::Single(single, _) => single.commands(&together, 0, 2).await,
+            Link::Sentinel(primary) => Box::pin(primary.commands(&together, 0, 2)).await,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(nodes) => Box::pin(nodes.commands(&together, 0, 2)).await,
+        };
+        let mut answers = answers?.into_iter();
+        let mut next = || one_value(answers.next().unwrap_or(Value::Nil));
+        Ok([next()?, next()?])
+    }
+
     /// Reads several things in one round trip; on a Cluster each by itself and at the same time, so
     /// that each finds its node while slots move.
     pub(super) async fn read_all<T: FromRedisValue + Send + Sync>(
@@ -339,7 +382,7 @@ impl Connection {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match &mut self.link {
-            Link::Single(single, _) => single.req_packed_command(command),
+            Link::Single(single, _) => Box::pin(single.command(command)),
             Link::Sentinel(primary) => Box::pin(primary.command(command)),
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => Box::pin(nodes.command(command)),
@@ -353,7 +396,7 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match &mut self.link {
-            Link::Single(single, _) => single.req_packed_commands(commands, offset, count),
+            Link::Single(single, _) => Box::pin(single.commands(commands, offset, count)),
             Link::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)),
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)),

@@ -2,10 +2,11 @@
 //! loud line when it goes and one when it is back, errors that say what to do.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{RedisError, ServerError, ServerErrorKind};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -51,6 +52,13 @@ struct Part {
     down: AtomicBool,
 }
 
+/// The right to run a command, until this is dropped.
+pub(super) struct Turn<'a> {
+    /// Since when.
+    pub(super) began: Instant,
+    _permit: SemaphorePermit<'a>,
+}
+
 impl Default for Part {
     fn default() -> Self {
         Self {
@@ -91,28 +99,44 @@ impl Guard {
         }
     }
 
-    /// The right to run a command. Whoever waited while Redis went away is refused.
+    /// The right to run a command, for somebody who came at `came`; none within their `patience`.
+    /// Whoever waited while Redis went away is refused.
     pub(super) async fn turn(
         &self,
         part: usize,
         address: &str,
         timeout: Duration,
-    ) -> Result<SemaphorePermit<'_>, Error> {
+        came: Instant,
+        patience: Duration,
+    ) -> Result<Option<Turn<'_>>, Error> {
         let turns = &self.part(part).turns;
-        if let Ok(turn) = turns.try_acquire() {
-            return Ok(turn);
+        if let Ok(permit) = turns.try_acquire() {
+            return Ok(Some(Turn {
+                began: came,
+                _permit: permit,
+            }));
         }
-        match tokio::time::timeout(timeout * TURN_PATIENCE, turns.acquire()).await {
-            Ok(Ok(turn)) => self.admit(part, address).map(|()| turn),
-            _ => Err(unavailable(format!(
-                "Redis at {address} is asked more than it answers"
-            ))),
+        let wait = timeout * TURN_PATIENCE;
+        match tokio::time::timeout(wait.min(patience), turns.acquire()).await {
+            Ok(Ok(permit)) => self.admit(part, address).map(|()| {
+                Some(Turn {
+                    began: Instant::now(),
+                    _permit: permit,
+                })
+            }),
+            Err(_) if patience < wait => Ok(None),
+            _ => Err(self.asked_too_much(address)),
         }
     }
 
-    pub(super) fn succeeded(&self, part: usize, address: &str) {
+    pub(super) fn asked_too_much(&self, address: &str) -> Error {
+        unavailable(format!("Redis at {address} is asked more than it answers"))
+    }
+
+    pub(super) fn succeeded(&self, part: usize, address: &str, at: Instant) {
         let part = self.part(part);
-        part.answered_at.store(self.elapsed(), Ordering::Relaxed);
+        let at = millis(at.saturating_duration_since(self.started));
+        part.answered_at.store(at, Ordering::Relaxed);
         // A plain load on the way that every command takes; the store is for recoveries.
         if part.down.load(Ordering::Relaxed) && part.down.swap(false, Ordering::Relaxed) {
             part.paused_until.store(0, Ordering::Relaxed);
@@ -275,7 +299,7 @@ mod tests {
         let guard = Guard::new(1);
         let began = guard.started;
         std::thread::sleep(Duration::from_millis(2));
-        guard.succeeded(0, ADDRESS);
+        guard.succeeded(0, ADDRESS, Instant::now());
         let error = guard.failed(0, ADDRESS, began, &silence());
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
         guard.admit(0, ADDRESS).unwrap();
@@ -284,12 +308,12 @@ mod tests {
     #[test]
     fn a_redis_that_answers_nothing_is_away() {
         let guard = Guard::new(1);
-        guard.succeeded(0, ADDRESS);
+        guard.succeeded(0, ADDRESS, Instant::now());
         std::thread::sleep(Duration::from_millis(2));
         guard.failed(0, ADDRESS, Instant::now(), &silence());
         let error = guard.admit(0, ADDRESS).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-        guard.succeeded(0, ADDRESS);
+        guard.succeeded(0, ADDRESS, Instant::now());
         guard.admit(0, ADDRESS).unwrap();
     }
 }

@@ -22,27 +22,29 @@ mod start_up;
 mod sweep;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisResult};
-use zeroize::Zeroizing;
+use tokio::time::Instant;
+use zeroize::{Zeroize, Zeroizing};
 
-use self::codec::{New, Value, decode, encode};
+use self::codec::{New, Value, decode, encode, view};
 pub use self::connect::RedisStoreBuilder;
 use self::connection::Connection;
 pub(crate) use self::followed::FollowedStore;
 pub use self::followed::FollowedToken;
-use self::guard::{Guard, millis};
-use self::names::{Cell, Places};
+use self::guard::{Guard, Turn, millis};
+use self::names::{Cell, Cells, Place, Places};
 pub use self::names::{Layout, RedisNames};
 use self::news::Channels;
 use self::scripts::{Call, Script};
 use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Mark, Name, Slot,
-    Store, Stored, Witness,
+    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, Glimpse, LeaseOwner, Look,
+    Mark, Name, Slot, Store, Stored, Witness,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -141,7 +143,7 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn places(&self, slot: &Slot) -> Places {
+    fn places<'a>(&'a self, slot: &'a Slot) -> Places<'a> {
         let inner = &*self.0;
         inner.names.places(inner.layout, inner.mirror, &slot.name)
     }
@@ -153,31 +155,51 @@ impl RedisStore {
         key: &[u8],
         exchange: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<T, Error> {
+        let done = self.run_within(key, Duration::MAX, exchange).await?;
+        done.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))
+    }
+
+    /// The same for somebody who waits no longer than `patience`, and is told nothing where that
+    /// was too short. One timer bounds all of the exchange: the connection has none of its own.
+    async fn run_within<T>(
+        &self,
+        key: &[u8],
+        patience: Duration,
+        exchange: impl Future<Output = RedisResult<T>> + Send,
+    ) -> Result<Option<T>, Error> {
         let inner = &*self.0;
+        let (guard, address) = (&inner.guard, &inner.address);
         let part = inner.connection.part(key);
-        inner.guard.admit(part, &inner.address)?;
-        let turn = inner.guard.turn(part, &inner.address, inner.timeout);
-        let _turn = turn.await?;
-        let started = Instant::now();
-        let outcome = match tokio::time::timeout(inner.timeout, exchange).await {
+        let came = Instant::now();
+        guard.admit(part, address)?;
+        let turn = guard.turn(part, address, inner.timeout, came, patience);
+        let Some(Turn { began, .. }) = &turn.await? else {
+            return Ok(None);
+        };
+        let left = match *began == came {
+            true => patience,
+            false => patience.saturating_sub(began.duration_since(came)),
+        };
+        let outcome = tokio::time::timeout_at(*began + inner.timeout.min(left), exchange).await;
+        let ended = Instant::now();
+        let outcome = match outcome {
             Ok(Ok(value)) => {
-                inner.guard.succeeded(part, &inner.address);
-                Ok(value)
+                guard.succeeded(part, address, ended);
+                Ok(Some(value))
             }
             Ok(Err(error)) => {
                 if error.is_timeout() {
                     inner.connection.suspect();
                 }
-                let (guard, address) = (&inner.guard, &inner.address);
-                Err(guard.failed(part, address, started, &error))
+                Err(guard.failed(part, address, *began, &error))
             }
+            Err(_) if left < inner.timeout => return Ok(None),
             Err(_) => {
                 inner.connection.suspect();
-                let (guard, address) = (&inner.guard, &inner.address);
-                Err(guard.timed_out(part, address, started, inner.timeout))
+                Err(guard.timed_out(part, address, *began, inner.timeout))
             }
         };
-        observe::store_call(started.elapsed(), outcome.is_ok());
+        observe::store_call(ended.duration_since(*began), outcome.is_ok());
         outcome
     }
 
@@ -204,19 +226,50 @@ impl RedisStore {
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
         let place = self.0.names.place(self.0.layout, &slot.name);
-        let read = |cell: &Cell| match &cell.field {
-            Some(field) => Cmd::hget(&cell.key, &**field),
-            None => Cmd::get(&cell.key),
+        let values = self.values(&place, Duration::MAX).await?;
+        let values = values.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))?;
+        Ok(decode(&place, slot, values.into(), &self.0.seal))
+    }
+
+    async fn look_at(
+        &self,
+        slot: &Slot,
+        within: Duration,
+        look: &mut Look<'_>,
+    ) -> Result<Glimpse, Error> {
+        let place = self.0.names.place(self.0.layout, &slot.name);
+        let Some(mut values) = self.values(&place, within).await? else {
+            return Ok(Glimpse::Late);
         };
-        let values: Vec<Value> = match place.cells.as_slice() {
-            // One command is less work than a pipeline of one.
-            [cell] => vec![self.command(&read(cell)).await?],
-            cells => {
-                let reads: Vec<Cmd> = cells.iter().map(read).collect();
-                self.read_all(&reads).await?
+        let seal = &self.0.seal;
+        if view(&place, slot, values.as_slice(), seal, |record| {
+            look(&record)
+        }) {
+            values.wipe();
+            return Ok(Glimpse::Enough);
+        }
+        Ok(Glimpse::Left(decode(&place, slot, values.into(), seal)))
+    }
+
+    /// What the cells of a place hold, unless `within` was too short.
+    async fn values(&self, place: &Place<'_>, within: Duration) -> Result<Option<Values>, Error> {
+        let connection = &self.0.connection;
+        match &place.cells {
+            Cells::One(cell) => {
+                let get = reading(cell);
+                // Pinned where it is: a future that is handed on is copied each time.
+                let value = pin!(connection.value(&get));
+                let got = self.run_within(cell.key.as_bytes(), within, value);
+                Ok(got.await?.map(|value| Values::One([value])))
             }
-        };
-        Ok(decode(&place, slot, values, &self.0.seal))
+            Cells::Two(cells) => {
+                let get = cells.each_ref().map(reading);
+                let key = cells[0].key.as_bytes();
+                let values = pin!(connection.two_values(get));
+                let got = self.run_within(key, within, values);
+                Ok(got.await?.map(Values::Two))
+            }
+        }
     }
 
     async fn take_lease(
@@ -232,8 +285,8 @@ impl RedisStore {
         let mut call = start(&scripts::CLAIM, &places, owner);
         call.arg(millis(ttl));
         for (cell, expected) in place.cells.iter().zip(&expected.0) {
-            call.key(&cell.key)
-                .arg(cell.field.as_deref().unwrap_or(""))
+            call.key(&*cell.key)
+                .arg(cell.field.unwrap_or(""))
                 .arg(flagged(expected).as_slice());
         }
         Ok(match self.script(&call).await? {
@@ -302,7 +355,7 @@ impl RedisStore {
         let mut call = start(&scripts::COMMIT, &places, owner);
         let compared = expected.0.iter().map(flagged);
         let read = places.read.cells.iter().zip(compared);
-        let written = places.mirror.iter().flat_map(|mirror| &mirror.cells);
+        let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
         let cells = read.chain(written.map(|cell| (cell, anything())));
         let mut news = Vec::new();
         for place in places.all() {
@@ -310,8 +363,8 @@ impl RedisStore {
         }
         for ((cell, expected), new) in cells.zip(news) {
             let value = new.value.as_ref().map(|text| text.as_bytes());
-            call.key(&cell.key)
-                .arg(cell.field.as_deref().unwrap_or(""))
+            call.key(&*cell.key)
+                .arg(cell.field.unwrap_or(""))
                 .arg(expected.as_slice())
                 .arg(flagged(&value).as_slice())
                 .arg(millis(new.ttl));
@@ -332,8 +385,8 @@ impl RedisStore {
             let news = encode(place, slot, record, now, &self.0.seal)?;
             for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
                 let value = value.as_ref().map(|text| text.as_bytes());
-                call.key(&cell.key)
-                    .arg(cell.field.as_deref().unwrap_or(""))
+                call.key(&*cell.key)
+                    .arg(cell.field.unwrap_or(""))
                     .arg(flagged(&value).as_slice())
                     .arg(millis(*ttl));
             }
@@ -349,6 +402,53 @@ impl RedisStore {
     }
 }
 
+/// The command that reads a cell.
+fn reading(cell: &Cell<'_>) -> Cmd {
+    // The room that it takes is known, and growing would cost more than the rest.
+    let field = cell.field.map_or(0, str::len);
+    let mut command = Cmd::with_capacity(3, 4 + cell.key.len() + field);
+    match cell.field {
+        Some(field) => command.arg("HGET").arg(&*cell.key).arg(field),
+        None => command.arg("GET").arg(&*cell.key),
+    };
+    command
+}
+
+/// What the cells of a place hold.
+enum Values {
+    One([Value; 1]),
+    Two([Value; 2]),
+}
+
+impl Values {
+    fn as_slice(&self) -> &[Value] {
+        match self {
+            Self::One(values) => values,
+            Self::Two(values) => values,
+        }
+    }
+
+    /// They hold secrets.
+    fn wipe(&mut self) {
+        let values = match self {
+            Self::One(values) => values.as_mut_slice(),
+            Self::Two(values) => values,
+        };
+        for value in values.iter_mut().flatten() {
+            value.as_mut_slice().zeroize();
+        }
+    }
+}
+
+impl From<Values> for Vec<Value> {
+    fn from(values: Values) -> Self {
+        match values {
+            Values::One(values) => values.into(),
+            Values::Two(values) => values.into(),
+        }
+    }
+}
+
 /// The key of a command that has one, which is its first argument.
 fn key_of(command: &Cmd) -> &[u8] {
     match command.args_iter().nth(1) {
@@ -358,7 +458,7 @@ fn key_of(command: &Cmd) -> &[u8] {
 }
 
 /// Begins the call of a script that works under the leases of these places.
-fn start<'a>(script: &'a Script, places: &Places, owner: &LeaseOwner) -> Call<'a> {
+fn start<'a>(script: &'a Script, places: &Places<'_>, owner: &LeaseOwner) -> Call<'a> {
     let mut call = script.call();
     for lease in &places.leases {
         call.key(lease);
@@ -395,6 +495,15 @@ fn anything() -> Zeroizing<Vec<u8>> {
 impl Store for RedisStore {
     fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
         Box::pin(self.read(slot))
+    }
+
+    fn glance<'a>(
+        &'a self,
+        slot: &'a Slot,
+        within: Duration,
+        look: &'a mut Look<'_>,
+    ) -> BoxFuture<'a, Result<Glimpse, Error>> {
+        Box::pin(self.look_at(slot, within, look))
     }
 
     fn claim<'a>(

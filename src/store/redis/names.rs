@@ -1,7 +1,9 @@
 //! How records are laid out in Redis, and the names under which they lie.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
+use memchr::{memchr, memchr3};
 use serde::Deserialize;
 
 use super::start_up::misconfigured;
@@ -113,10 +115,28 @@ impl Default for RedisNames {
 
 /// One place in Redis: a string key, or a field of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cell {
-    pub(super) key: String,
+pub(super) struct Cell<'a> {
+    pub(super) key: Cow<'a, str>,
     /// The field, where the key holds a hash.
-    pub(super) field: Option<Box<str>>,
+    pub(super) field: Option<&'a str>,
+}
+
+/// The cells of one credential: one, or the two of a user's pair in the published layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cells<'a> {
+    One(Cell<'a>),
+    Two([Cell<'a>; 2]),
+}
+
+impl<'a> Deref for Cells<'a> {
+    type Target = [Cell<'a>];
+
+    fn deref(&self) -> &[Cell<'a>] {
+        match self {
+            Self::One(cell) => std::slice::from_ref(cell),
+            Self::Two(cells) => cells,
+        }
+    }
 }
 
 /// How the cells of a slot are read and written.
@@ -132,32 +152,37 @@ pub(super) enum Form {
 
 /// Where the cells of one credential lie.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Place<'a> {
     pub(super) form: Form,
-    pub(super) cells: Vec<Cell>,
+    pub(super) cells: Cells<'a>,
     /// Whether the cells are ours to expire. The published layout's never do.
     pub(super) expires: bool,
 }
 
 /// All the places of one credential. The first is read and compared; the mirror is written with it.
 #[derive(Debug)]
-pub(super) struct Places {
-    pub(super) read: Place,
+pub(super) struct Places<'a> {
+    pub(super) read: Place<'a>,
     /// The same credential in the other layout, while services move from one to the other.
-    pub(super) mirror: Option<Place>,
+    pub(super) mirror: Option<Place<'a>>,
     /// The leases of all places: who renews holds those of services that know one layout only.
     pub(super) leases: Vec<String>,
 }
 
-impl Places {
-    pub(super) fn all(&self) -> impl Iterator<Item = &Place> {
+impl<'a> Places<'a> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Place<'a>> {
         std::iter::once(&self.read).chain(&self.mirror)
     }
 }
 
 impl RedisNames {
     /// Where a credential is read, and where it is written too.
-    pub(super) fn places(&self, layout: Layout, mirror: Option<Layout>, name: &Name) -> Places {
+    pub(super) fn places<'a>(
+        &'a self,
+        layout: Layout,
+        mirror: Option<Layout>,
+        name: &'a Name,
+    ) -> Places<'a> {
         let read = self.place(layout, name);
         let mirror = mirror.map(|layout| self.place(layout, name));
         // What is ours alone lies in the same place in either layout.
@@ -172,10 +197,10 @@ impl RedisNames {
     }
 
     /// A name as it stands in Redis: `{appid}` replaced.
-    pub(super) fn of(name: &str, app: &str) -> String {
-        match name.contains('{') {
-            true => name.replace("{appid}", app),
-            false => name.to_owned(),
+    pub(super) fn of<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
+        match memchr(b'{', name.as_bytes()) {
+            Some(_) => name.replace("{appid}", app).into(),
+            None => name.into(),
         }
     }
 
@@ -203,7 +228,7 @@ impl RedisNames {
                      write both; leave the mirror out",
                 ));
             }
-            let [first, others @ ..] = places.read.cells.as_slice() else {
+            let [first, others @ ..] = &*places.read.cells else {
                 continue;
             };
             if let Some(other) = others
@@ -251,33 +276,30 @@ impl RedisNames {
         format!("{}{app}:news", self.prefix)
     }
 
-    pub(super) fn place(&self, layout: Layout, name: &Name) -> Place {
+    pub(super) fn place<'a>(&'a self, layout: Layout, name: &'a Name) -> Place<'a> {
         let app = name.app.as_str();
         let prefix = &self.prefix;
         match (name.kind, layout) {
             (Kind::User, Layout::Hashes) => {
-                let field = |hash: &str| Cell {
+                let field = |hash: &'a str| Cell {
                     key: Self::of(hash, app),
-                    field: Some(name.id.clone()),
+                    field: Some(&*name.id),
                 };
-                let cells = vec![
-                    field(&self.user_access_token),
-                    field(&self.user_refresh_token),
-                ];
+                let (access, refresh) = (&self.user_access_token, &self.user_refresh_token);
                 Place {
                     form: Form::UserPair,
-                    cells,
+                    cells: Cells::Two([field(access), field(refresh)]),
                     expires: false,
                 }
             }
             (Kind::User, Layout::Keys) => {
                 let key = [prefix, app, ":user:", &brace_free(&name.id)].concat();
-                Self::string(Form::Record, key, true)
+                Self::string(Form::Record, key.into(), true)
             }
             // Ours alone in either layout: the published one knows no virtual users.
             (Kind::SnapshotUser, _) => {
                 let key = [prefix, app, ":snapshot:", &brace_free(&name.id)].concat();
-                Self::string(Form::Record, key, true)
+                Self::string(Form::Record, key.into(), true)
             }
             (kind, Layout::Hashes) => {
                 let key = match kind {
@@ -288,23 +310,23 @@ impl RedisNames {
             }
             (kind, Layout::Keys) => {
                 let key = format!("{prefix}{app}:account:{}", kind.as_str());
-                Self::string(Form::Token, key, true)
+                Self::string(Form::Token, key.into(), true)
             }
         }
     }
 
-    fn string(form: Form, key: String, expires: bool) -> Place {
+    fn string(form: Form, key: Cow<'_, str>, expires: bool) -> Place<'_> {
         Place {
             form,
-            cells: vec![Cell { key, field: None }],
+            cells: Cells::One(Cell { key, field: None }),
             expires,
         }
     }
 
     /// The lease of a place. It is needed where something is written, not for each read.
-    pub(super) fn lease(&self, name: &Name, place: &Place) -> String {
+    pub(super) fn lease(&self, name: &Name, place: &Place<'_>) -> String {
         let (prefix, app) = (&self.prefix, &name.app);
-        let key = place.cells.first().map_or("", |cell| cell.key.as_str());
+        let key = place.cells.first().map_or("", |cell| &cell.key);
         match place.form {
             Form::UserPair => {
                 // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
@@ -333,7 +355,7 @@ pub(super) fn hash_tag(key: &str) -> Option<&str> {
 /// A user id with its braces (and the escape's own sign) percent-encoded, so that no user id makes
 /// a hash tag of its own. Ids that WeChat gives have none of them and stay as they are.
 fn brace_free(id: &str) -> Cow<'_, str> {
-    if !id.contains(['{', '}', '%']) {
+    if memchr3(b'{', b'}', b'%', id.as_bytes()).is_none() {
         return id.into();
     }
     let mut out = String::with_capacity(id.len() + 8);
@@ -367,19 +389,18 @@ mod tests {
 
     #[test]
     fn the_published_names_are_the_default() {
-        let place = RedisNames::default().place(Layout::Hashes, &user("a:b#{c}"));
-        let cell = |key: &str| Cell {
+        let (names, name) = (RedisNames::default(), user("a:b#{c}"));
+        let place = names.place(Layout::Hashes, &name);
+        let cell = |key: &'static str| Cell {
             key: key.into(),
-            field: Some("a:b#{c}".into()),
+            field: Some("a:b#{c}"),
         };
-        assert_eq!(
-            place.cells,
-            [
-                cell("user.wxUserAccessToken"),
-                cell("user.wxUserRefreshToken")
-            ]
-        );
-        let lease = RedisNames::default().lease(&user("a:b#{c}"), &place);
+        let cells = [
+            cell("user.wxUserAccessToken"),
+            cell("user.wxUserRefreshToken"),
+        ];
+        assert_eq!(*place.cells, cells);
+        let lease = names.lease(&name, &place);
         assert_eq!(lease, "wechat:wx1:lease:user:a:b#{c}");
     }
 
@@ -390,22 +411,22 @@ mod tests {
             user_refresh_token: "{wechat}.refresh.{appid}".into(),
             ..RedisNames::default()
         };
-        let place = names.place(Layout::Hashes, &user("{x}"));
+        let name = user("{x}");
+        let place = names.place(Layout::Hashes, &name);
         assert_eq!(place.cells[0].key, "{wechat}.access.wx1");
-        assert_eq!(hashed(&names.lease(&user("{x}"), &place)), "wechat");
+        assert_eq!(hashed(&names.lease(&name, &place)), "wechat");
     }
 
     #[test]
     fn the_key_layout_has_a_key_for_each_user() {
-        let place = RedisNames::default().place(Layout::Keys, &user("oABC"));
-        assert_eq!(
-            place.cells,
-            [Cell {
-                key: "wechat:wx1:user:oABC".into(),
-                field: None
-            }]
-        );
-        let lease = RedisNames::default().lease(&user("oABC"), &place);
+        let (names, name) = (RedisNames::default(), user("oABC"));
+        let place = names.place(Layout::Keys, &name);
+        let cell = Cell {
+            key: "wechat:wx1:user:oABC".into(),
+            field: None,
+        };
+        assert_eq!(*place.cells, [cell]);
+        let lease = names.lease(&name, &place);
         assert_eq!(lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
     }
 
@@ -443,19 +464,21 @@ mod tests {
         #[test]
         fn a_record_and_its_lease_share_a_slot_and_users_do_not(a in ".{1,30}", b in ".{1,30}") {
             let names = RedisNames::default();
-            let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
-            let key = &place.cells[0].key;
-            let lease = names.lease(&user(&a), &place);
+            let (one, two) = (user(&a), user(&b));
+            let (place, other) = (names.place(Layout::Keys, &one), names.place(Layout::Keys, &two));
+            let key: &str = &place.cells[0].key;
+            let lease = names.lease(&one, &place);
             prop_assert_eq!(hashed(key), hashed(&lease));
-            prop_assert_eq!(key == &other.cells[0].key, a == b);
+            prop_assert_eq!(key == other.cells[0].key, a == b);
             prop_assert_eq!(hashed(key), key);
         }
 
         #[test]
         fn braces_do_not_confuse(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
             let names = RedisNames::default();
-            let (place, other) = (names.place(Layout::Keys, &user(&a)), names.place(Layout::Keys, &user(&b)));
-            let lease = names.lease(&user(&a), &place);
+            let (one, two) = (user(&a), user(&b));
+            let (place, other) = (names.place(Layout::Keys, &one), names.place(Layout::Keys, &two));
+            let lease = names.lease(&one, &place);
             prop_assert_eq!(hashed(&place.cells[0].key), hashed(&lease));
             prop_assert_eq!(place.cells[0].key == other.cells[0].key, a == b);
         }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, Pipeline, RedisFuture, RedisResult, Value};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
 /// A connection on which nothing was answered for so long is given up, and another one made.
@@ -49,11 +49,13 @@ impl Current {
 }
 
 impl Single {
-    /// Connects. Every answer is waited for at most `patience`.
+    /// Connects. Answers are to be waited for at most `patience`.
     pub(super) async fn open(client: Client, patience: Duration) -> RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(patience))
-            .set_response_timeout(Some(patience))
+            // Whoever asks bounds the whole of their question, and asks through the guard; a second
+            // timer for each would bound nothing more.
+            .set_response_timeout(None)
             // Few and short tries: after them the next command starts over, so that Redis is
             // found again within seconds of its return.
             .set_number_of_retries(2)
@@ -74,7 +76,7 @@ impl Single {
     }
 
     /// The connection for a question that is asked now.
-    fn ask(&self) -> RedisResult<(ConnectionManager, Question)> {
+    fn ask(&self) -> RedisResult<(ConnectionManager, Question<'_>)> {
         let asked = Instant::now();
         let mut current = self.0.current();
         if current.is_given_up(asked) {
@@ -86,10 +88,30 @@ impl Single {
         }
         current.silent_since.get_or_insert(asked);
         let question = Question {
-            inner: Arc::clone(&self.0),
+            inner: &self.0,
             asked,
+            answered: false,
         };
         Ok((current.manager.clone(), question))
+    }
+
+    pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+        let (mut manager, mut question) = self.ask()?;
+        let outcome = manager.send_packed_command(command).await;
+        question.answered(&outcome);
+        outcome
+    }
+
+    pub(super) async fn commands(
+        &self,
+        commands: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let (mut manager, mut question) = self.ask()?;
+        let outcome = manager.send_packed_commands(commands, offset, count).await;
+        question.answered(&outcome);
+        outcome
     }
 }
 
@@ -100,18 +122,20 @@ impl Inner {
 }
 
 /// A question that is not answered yet.
-struct Question {
-    inner: Arc<Inner>,
+struct Question<'a> {
+    inner: &'a Inner,
     asked: Instant,
+    answered: bool,
 }
 
-impl Question {
+impl Question<'_> {
     /// Notes whether there was an answer; a broken connection is one, and the manager's to mend.
-    fn answered<T>(&self, outcome: &RedisResult<T>) {
+    fn answered<T>(&mut self, outcome: &RedisResult<T>) {
         let error = outcome.as_ref().err();
         let mut current = self.inner.current();
         if !error.is_some_and(redis::RedisError::is_timeout) {
             current.silent_since = None;
+            self.answered = true;
         }
         // What Redis says to a command comes as a value here. Another error was its answer to our
         // greeting, or no answer of a Redis.
@@ -121,43 +145,17 @@ impl Question {
     }
 }
 
-impl Drop for Question {
+impl Drop for Question<'_> {
     /// Who asked may have gone away before an answer was due: that says nothing of Redis.
     fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
         let mut current = self.inner.current();
         if current.silent_since == Some(self.asked)
             && self.asked.elapsed() < self.inner.patience * 3 / 4
         {
             current.silent_since = None;
         }
-    }
-}
-
-impl ConnectionLike for Single {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move {
-            let (mut manager, question) = self.ask()?;
-            let outcome = manager.req_packed_command(command).await;
-            question.answered(&outcome);
-            outcome
-        })
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        commands: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move {
-            let (mut manager, question) = self.ask()?;
-            let outcome = manager.req_packed_commands(commands, offset, count).await;
-            question.answered(&outcome);
-            outcome
-        })
-    }
-
-    fn get_db(&self) -> i64 {
-        self.0.client.get_connection_info().redis_settings().db()
     }
 }

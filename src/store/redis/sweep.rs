@@ -90,10 +90,7 @@ impl RedisStore {
         let names = &self.0.names;
         let refresh_hash = RedisNames::of(&names.user_refresh_token, app.as_str());
         let access_hash = RedisNames::of(&names.user_access_token, app.as_str());
-        for (hash, beside) in [
-            (&refresh_hash, None),
-            (&access_hash, Some(refresh_hash.as_str())),
-        ] {
+        for (hash, beside) in [(&refresh_hash, None), (&access_hash, Some(&*refresh_hash))] {
             let mut cursor = 0u64;
             loop {
                 cursor = self

@@ -84,30 +84,27 @@ impl RedisStore {
         tally: &mut Tally,
     ) -> Result<Vec<Slot>, Error> {
         let slots: Vec<Slot> = ids.iter().map(|id| work.slot(Kind::User, id)).collect();
-        let pairs: Vec<[Place; 2]> = slots.iter().map(|slot| self.sides(slot, to)).collect();
+        let pairs: Vec<[Place<'_>; 2]> = slots.iter().map(|slot| self.sides(slot, to)).collect();
         let values = self
             .read_many(&pairs.iter().flatten().collect::<Vec<_>>())
             .await?;
-        let mut differing = Vec::new();
-        for ((slot, [from, into]), values) in slots.into_iter().zip(&pairs).zip(values.chunks(2)) {
-            tally.seen += 1;
-            let seal = &self.0.seal;
-            let same = match values {
-                [ours, theirs] => {
-                    let record = whole(from, &slot, ours, seal);
-                    record.is_some() && record == whole(into, &slot, theirs, seal)
-                }
-                _ => false,
-            };
-            match same {
-                true => tally.same += 1,
-                false => differing.push(slot),
+        let sides = slots.iter().zip(&pairs).zip(values.chunks(2));
+        let same = sides.map(|((slot, [from, into]), values)| match values {
+            [ours, theirs] => {
+                let record = whole(from, slot, ours, &self.0.seal);
+                record.is_some() && record == whole(into, slot, theirs, &self.0.seal)
             }
-        }
-        Ok(differing)
+            _ => false,
+        });
+        let same: Vec<bool> = same.collect();
+        drop(pairs);
+        tally.seen += same.len() as u64;
+        tally.same += same.iter().filter(|same| **same).count() as u64;
+        let differing = slots.into_iter().zip(same).filter(|(_, same)| !same);
+        Ok(differing.map(|(slot, _)| slot).collect())
     }
 
-    fn sides(&self, slot: &Slot, to: Layout) -> [Place; 2] {
+    fn sides<'a>(&'a self, slot: &'a Slot, to: Layout) -> [Place<'a>; 2] {
         let names = &self.0.names;
         [self.0.layout, to].map(|layout| names.places(layout, None, &slot.name).read)
     }

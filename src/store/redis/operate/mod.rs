@@ -17,7 +17,7 @@ pub use self::survey::{State, UserReport};
 use super::codec::{Value, decode};
 use super::names::{Cell, Place};
 use super::seal::Seal;
-use super::{Answer, RedisStore, anything, flagged, scripts};
+use super::{Answer, RedisStore, anything, flagged, reading, scripts};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{Kind, LeaseOwner, Name, Slot};
@@ -91,7 +91,7 @@ impl Tally {
 
 /// What is to become of a cell.
 struct Change<'a> {
-    cell: &'a Cell,
+    cell: &'a Cell<'a>,
     /// What it must still hold.
     expected: &'a Value,
     new: New<'a>,
@@ -121,19 +121,15 @@ impl Work {
 
 impl RedisStore {
     /// Reads the cells of many places in one exchange.
-    async fn read_many(&self, places: &[&Place]) -> Result<Vec<Vec<Value>>, Error> {
-        let read = |cell: &Cell| match &cell.field {
-            Some(field) => Cmd::hget(&cell.key, &**field),
-            None => Cmd::get(&cell.key),
-        };
-        let cells = places.iter().flat_map(|place| &place.cells);
-        let reads: Vec<Cmd> = cells.map(read).collect();
+    async fn read_many(&self, places: &[&Place<'_>]) -> Result<Vec<Vec<Value>>, Error> {
+        let cells = places.iter().flat_map(|place| &*place.cells);
+        let reads: Vec<Cmd> = cells.map(reading).collect();
         if reads.is_empty() {
             return Ok(Vec::new());
         }
         let values: Vec<Value> = self.read_all(&reads).await?;
         let mut values = values.into_iter();
-        let of = |place: &&Place| values.by_ref().take(place.cells.len()).collect();
+        let of = |place: &&Place<'_>| values.by_ref().take(place.cells.len()).collect();
         Ok(places.iter().map(of).collect())
     }
 
@@ -160,8 +156,8 @@ impl RedisStore {
                 New::Text(text, life) => (flagged(text), life.as_millis().to_string()),
                 New::TextWithOldLife(text) => (flagged(&Some(text)), "keep".to_owned()),
             };
-            call.key(&cell.key)
-                .arg(cell.field.as_deref().unwrap_or(""))
+            call.key(&*cell.key)
+                .arg(cell.field.unwrap_or(""))
                 .arg(flagged(expected).as_slice())
                 .arg(new.as_slice())
                 .arg(life);
@@ -184,7 +180,7 @@ enum Rewritten {
 }
 
 /// The record of a place, if every value there can be read.
-fn whole(place: &Place, slot: &Slot, values: &[Value], seal: &Seal) -> Option<Record> {
+fn whole(place: &Place<'_>, slot: &Slot, values: &[Value], seal: &Seal) -> Option<Record> {
     let record = decode(place, slot, values.to_vec(), seal).record;
     let there = |at: usize| values.get(at).is_some_and(Option::is_some);
     let read = match place.cells.len() {

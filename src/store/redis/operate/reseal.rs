@@ -86,9 +86,11 @@ impl RedisStore {
         tally: &mut Tally,
         busy: &mut Vec<(Slot, Layout)>,
     ) -> Result<(), Error> {
-        let place = |slot: &Slot| self.0.names.places(layout, None, &slot.name).read;
-        let places: Vec<Place> = slots.iter().map(place).collect();
+        let names = slots.iter().map(|slot| &slot.name);
+        let places = names.map(|name| self.0.names.places(layout, None, name).read);
+        let places: Vec<Place<'_>> = places.collect();
         let values = self.read_many(&places.iter().collect::<Vec<_>>()).await?;
+        drop(places);
         for (slot, values) in slots.into_iter().zip(values) {
             if values.iter().all(Option::is_none) {
                 continue;

@@ -108,7 +108,7 @@ impl RedisStore {
         let mut walk = Walk::new(self, &work.app, Kind::User, self.0.layout);
         while let Some(ids) = walk.next().await? {
             let slots: Vec<Slot> = ids.iter().map(|id| work.slot(Kind::User, id)).collect();
-            let places: Vec<Place> = slots.iter().map(|slot| self.places(slot).read).collect();
+            let places: Vec<Place<'_>> = slots.iter().map(|slot| self.places(slot).read).collect();
             let values = self.read_many(&places.iter().collect::<Vec<_>>()).await?;
             for ((slot, place), values) in slots.iter().zip(&places).zip(&values) {
                 tally.seen += 1;
@@ -134,7 +134,8 @@ impl RedisStore {
     pub async fn about_how_many(&self, work: &Work) -> Result<u64, Error> {
         match self.0.layout {
             Layout::Hashes => {
-                let place = self.places(&work.slot(Kind::User, "")).read;
+                let slot = work.slot(Kind::User, "");
+                let place = self.places(&slot).read;
                 let ask: Vec<_> = place
                     .cells
                     .iter()
@@ -147,7 +148,7 @@ impl RedisStore {
         }
     }
 
-    fn report(&self, slot: &Slot, place: &Place, values: &[Value]) -> UserReport {
+    fn report(&self, slot: &Slot, place: &Place<'_>, values: &[Value]) -> UserReport {
         let seals = values
             .iter()
             .flatten()

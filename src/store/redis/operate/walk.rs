@@ -63,8 +63,8 @@ impl<'a> Walk<'a> {
         let names = &store.0.names;
         let stage = match (kind, layout) {
             (Kind::User, Layout::Hashes) => Stage::Refreshes {
-                refresh: RedisNames::of(&names.user_refresh_token, app.as_str()),
-                access: RedisNames::of(&names.user_access_token, app.as_str()),
+                refresh: RedisNames::of(&names.user_refresh_token, app.as_str()).into_owned(),
+                access: RedisNames::of(&names.user_access_token, app.as_str()).into_owned(),
             },
             (Kind::SnapshotUser, _) => Stage::Keys {
                 begin: format!("{}{app}:snapshot:", names.prefix),
@@ -231,7 +231,8 @@ mod tests {
         fn the_id_of_a_key_is_the_id_it_was_made_of(id in "([%{}2579BD]{0,6}|.{1,20})a") {
             let app = AppId::new("wx1").unwrap();
             let name = Name { app, kind: Kind::User, id: id.as_str().into() };
-            let places = RedisNames::default().places(Layout::Keys, None, &name);
+            let names = RedisNames::default();
+            let places = names.places(Layout::Keys, None, &name);
             let key = &places.read.cells[0].key;
             prop_assert_eq!(id_of(key, "wechat:wx1:user:"), Some(id));
         }
