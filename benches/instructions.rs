@@ -7,6 +7,7 @@
 //! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, to be
 //! looked at with tools of one's own.
 
+mod scene;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -17,22 +18,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{Empty, Full};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use http_body_util::Full;
 use tokio::runtime::Runtime;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, service_fn};
 use tower_wechat::{
-    CookieKeys, Layout, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserGrant, UserId,
-    UserTokens, WechatClient, WechatLayer,
+    CookieKeys, Layout, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserGrant,
+    UserTokens, WechatLayer,
 };
 
+use scene::{Body, ask, client, no_op, plain_hget, user};
 use support::redis_server::RedisServer;
 
 /// As many users as a run asks for: each is in memory, or in Redis, before the first request.
 const USERS: usize = 200;
-
-/// Requests to Redis that are under way at once.
-const AT_ONCE: usize = 64;
 
 /// valgrind is slow, and a busy machine slower.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,8 +45,6 @@ const CASES: [(&str, Option<&str>); 7] = [
     ("uncached-hashes", Some("naive-hget")),
     ("uncached-keys", Some("naive-hget")),
 ];
-
-type Body = Empty<Bytes>;
 
 fn main() {
     // cargo adds --bench.
@@ -124,23 +120,7 @@ fn run_against(case: &str, requests: usize, url: &str) {
         "bare" | "extension" | "header" | "cookie" => cached(&runtime, case, requests),
         "naive-hget" => runtime.block_on(async {
             drop(stored(url, Layout::Hashes).await);
-            let client = redis::Client::open(url).expect("a client");
-            let config = ConnectionManagerConfig::new().set_response_timeout(Some(PATIENCE));
-            let connection = ConnectionManager::new_with_config(client, config).await;
-            let connection = connection.expect("a connection");
-            let service = service_fn(move |request: Request<Body>| {
-                let mut connection = connection.clone();
-                async move {
-                    let id = request.headers()["x-user-id"].to_str().expect("an id");
-                    let mut command = redis::cmd("HGET");
-                    command.arg("user.wxUserAccessToken").arg(id);
-                    let token: Option<String> =
-                        command.query_async(&mut connection).await.expect("a value");
-                    assert!(token.is_some());
-                    no_op(request).await
-                }
-            });
-            at_once(service, requests).await;
+            ask(plain_hget(url, PATIENCE).await, requests, USERS).await;
         }),
         "uncached-hashes" | "uncached-keys" => runtime.block_on(async {
             let layout = match case {
@@ -149,14 +129,10 @@ fn run_against(case: &str, requests: usize, url: &str) {
             };
             let header = TrustedHeader::new("x-user-id").expect("a header");
             let layer = WechatLayer::new(stored(url, layout).await).identity(header);
-            at_once(layer.layer(service_fn(no_op::<Body>)), requests).await;
+            ask(layer.layer(service_fn(no_op::<Body>)), requests, USERS).await;
         }),
         _ => panic!("the cases are {:?}", CASES.map(|(case, _)| case)),
     }
-}
-
-fn user(at: usize) -> UserId {
-    UserId::new(format!("o6_bmjrPTlm6_2sgVt7hMZ{at:06}")).expect("an id")
 }
 
 fn grant(at: usize) -> UserGrant {
@@ -164,15 +140,6 @@ fn grant(at: usize) -> UserGrant {
         .expires_in(7_200)
         .refresh_token(format!("83_{at:0107}"))
         .scope("snsapi_userinfo")
-}
-
-async fn no_op<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
-    black_box(&request);
-    Ok(Response::new(Full::new(Bytes::new())))
-}
-
-fn client() -> WechatClient {
-    WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
 }
 
 async fn stored(url: &str, layout: Layout) -> UserTokens {
@@ -247,29 +214,4 @@ where
         let mut call = std::pin::pin!(service.call(request));
         assert!(black_box(call.as_mut().poll(&mut context)).is_ready());
     }
-}
-
-/// Keeps a number of requests under way, as a busy server has them.
-async fn at_once<S>(service: S, requests: usize)
-where
-    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    let mut running = tokio::task::JoinSet::new();
-    for task in 0..AT_ONCE {
-        let service = service.clone();
-        running.spawn(async move {
-            for turn in 0..requests / AT_ONCE {
-                let id = user((task + turn * AT_ONCE) % USERS);
-                let request = Request::builder().header("x-user-id", id.as_str());
-                let request = request.body(Body::new()).expect("a request");
-                let response = service.clone().oneshot(request).await.expect("an answer");
-                assert!(response.status().is_success());
-            }
-        });
-    }
-    running.join_all().await;
 }

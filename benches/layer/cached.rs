@@ -14,7 +14,8 @@ use tower_wechat::{
     CookieKeys, MemoryStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
-use super::{Body, client, grant, median, no_op, user};
+use super::scene::{Body, client, no_op, user};
+use super::{grant, median};
 
 /// Calls whose requests are made together, before the clock starts: few enough for the
 /// processor's caches.

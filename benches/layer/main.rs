@@ -4,19 +4,13 @@
 //! of them alike; ratios and differences mean more than the figures themselves.
 
 mod cached;
+#[path = "../scene/mod.rs"]
+mod scene;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod uncached;
 
-use std::convert::Infallible;
-use std::hint::black_box;
-
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{Empty, Full};
-use tower_wechat::{UserGrant, UserId, WechatClient};
-
-type Body = Empty<Bytes>;
+use tower_wechat::UserGrant;
 
 fn main() {
     // cargo passes --bench; any other word is a filter that this program does not know.
@@ -42,21 +36,8 @@ fn main() {
     uncached::compare(&runtime);
 }
 
-fn user(at: usize) -> UserId {
-    UserId::new(format!("o6_bmjrPTlm6_2sgVt7hMZ{at:06}")).expect("an id")
-}
-
-fn client() -> WechatClient {
-    WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
-}
-
 fn grant(at: usize) -> UserGrant {
     UserGrant::new(format!("83_{at:0107}")).expires_in(7_200)
-}
-
-async fn no_op<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
-    black_box(&request);
-    Ok(Response::new(Full::new(Bytes::new())))
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

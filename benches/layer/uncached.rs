@@ -1,25 +1,23 @@
 //! Every request asks Redis: the layer with a cache that believes nothing, against a service that
 //! sends one plain `HGET` over the same kind of connection.
 
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
-use redis::aio::ConnectionManager;
 use tokio::runtime::Runtime;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, service_fn};
 use tower_wechat::{Layout, RedisStore, TrustedHeader, UserTokens, WechatLayer};
 
+use super::scene::{AT_ONCE, Body, Called, ask, client, no_op, plain_hget, user};
 use super::support::redis_server::RedisServer;
-use super::{Body, client, grant, median, no_op, user};
+use super::{grant, median};
 
 const USERS: usize = 10_000;
 
-/// Requests under way at once, and what each of those tasks asks in one turn.
-const TASKS: usize = 64;
-const EACH: usize = 200;
+/// Requests of one turn.
+const REQUESTS: usize = 12_800;
+
+/// How long an answer is waited for, as the library does it by itself.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Turns of each contender.
 const ROUNDS: usize = 21;
@@ -39,22 +37,7 @@ pub(crate) fn compare(runtime: &Runtime) {
     let server = RedisServer::start();
     let hashes = runtime.block_on(layered(&server, Layout::Hashes));
     let keys = runtime.block_on(layered(&server, Layout::Keys));
-    let connection = runtime.block_on(async {
-        let client = redis::Client::open(server.url()).expect("a client");
-        ConnectionManager::new(client).await.expect("a connection")
-    });
-    let naive = service_fn(move |request: Request<Body>| {
-        let mut connection = connection.clone();
-        async move {
-            let id = request.headers()["x-user-id"].to_str().expect("an id");
-            let mut command = redis::cmd("HGET");
-            command.arg("user.wxUserAccessToken").arg(id);
-            let token: Option<String> =
-                command.query_async(&mut connection).await.expect("a value");
-            assert!(token.is_some());
-            no_op(request).await
-        }
-    });
+    let naive = runtime.block_on(plain_hget(&server.url(), TIMEOUT));
 
     let mut figures: [Figures; 3] = Default::default();
     for _ in 0..ROUNDS {
@@ -63,7 +46,7 @@ pub(crate) fn compare(runtime: &Runtime) {
         turn(&mut figures[2], runtime, &server, &keys);
     }
 
-    println!("\nuncached user, {USERS} users, {TASKS} requests at once");
+    println!("\nuncached user, {USERS} users, {AT_ONCE} requests at once");
     println!(
         "  {:<30} {:>8} {:>8} {:>8} {:>14} {:>9}",
         "", "µs/call", "÷ HGET", "CPU µs", "CPU ÷ HGET", "commands"
@@ -91,13 +74,7 @@ pub(crate) fn compare(runtime: &Runtime) {
 }
 
 /// The layer over a store of this layout, with a cache that believes nothing.
-async fn layered(
-    server: &RedisServer,
-    layout: Layout,
-) -> impl Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
-+ Clone
-+ Send
-+ 'static {
+async fn layered(server: &RedisServer, layout: Layout) -> impl Called {
     let store = RedisStore::builder(&server.url())
         .layout(layout)
         .connect()
@@ -114,47 +91,16 @@ async fn layered(
         .layer(service_fn(no_op::<Body>))
 }
 
-fn turn<S>(figures: &mut Figures, runtime: &Runtime, server: &RedisServer, service: &S)
-where
-    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
+fn turn(figures: &mut Figures, runtime: &Runtime, server: &RedisServer, service: &impl Called) {
     let ran = || server.calls("hget") + server.calls("get");
     let before = ran();
     let (cpu, began) = (cpu_time(), Instant::now());
-    runtime.block_on(at_once(service));
+    runtime.block_on(ask(service.clone(), REQUESTS, USERS));
     let (took, cpu) = (began.elapsed(), cpu_time() - cpu);
-    let per_call = |time: Duration| time.as_nanos() as f64 / 1e3 / (TASKS * EACH) as f64;
+    let per_call = |time: Duration| time.as_nanos() as f64 / 1e3 / REQUESTS as f64;
     figures.wall_micros.push(per_call(took));
     figures.cpu_micros.push(per_call(cpu));
-    figures.commands = (ran() - before) as f64 / (TASKS * EACH) as f64;
-}
-
-async fn at_once<S>(service: &S)
-where
-    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    let mut running = tokio::task::JoinSet::new();
-    for task in 0..TASKS {
-        let service = service.clone();
-        running.spawn(async move {
-            for turn in 0..EACH {
-                let id = user((task * EACH + turn) % USERS);
-                let request = Request::builder().header("x-user-id", id.as_str());
-                let request = request.body(Body::new()).expect("a request");
-                let response = service.clone().oneshot(request).await.expect("an answer");
-                assert!(response.status().is_success());
-            }
-        });
-    }
-    running.join_all().await;
+    figures.commands = (ran() - before) as f64 / REQUESTS as f64;
 }
 
 /// The processor time that this program has had.

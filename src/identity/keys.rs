@@ -93,21 +93,22 @@ impl fmt::Debug for CookieKeys {
     }
 }
 
-/// HMAC-SHA256 that has taken its key and its purpose in already: what is left to do for each
-/// message is two blocks.
+/// HMAC-SHA256 under a key of one purpose, which it has taken in already: what is left to do for
+/// each message is two blocks, where the message has up to 55 bytes, whatever the purpose is called.
 #[derive(Clone)]
 pub(crate) struct KeyedMac(HmacSha256);
 
 impl KeyedMac {
+    /// The key of a purpose is the MAC of the purpose under the key of the application.
     fn new(key: &[u8], purpose: &[&str]) -> Self {
-        let mut mac = <HmacSha256 as KeyInit>::new_from_slice(key)
-            .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()));
+        let mut derived = keyed(key);
         for part in purpose {
             // The length first, so that no two lists of parts run into the same bytes.
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part.as_bytes());
+            derived.update(&(part.len() as u64).to_be_bytes());
+            derived.update(part.as_bytes());
         }
-        Self(mac)
+        let derived: Zeroizing<[u8; 32]> = Zeroizing::new(derived.finalize().into_bytes().into());
+        Self(keyed(&*derived))
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 32] {
@@ -124,6 +125,55 @@ impl KeyedMac {
     }
 }
 
+fn keyed(key: &[u8]) -> HmacSha256 {
+    // A key of any length will do.
+    <HmacSha256 as KeyInit>::new_from_slice(key)
+        .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()))
+}
+
 fn misconfigured(message: String) -> Error {
     Error::new(ErrorKind::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HMAC as RFC 2104 has it, by hand.
+    fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+        use sha2::Digest;
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(key);
+        let padded = |with: u8| block.map(|byte| byte ^ with);
+        let inner = Sha256::digest([&padded(0x36), message].concat());
+        Sha256::digest([&padded(0x5c)[..], &inner].concat()).into()
+    }
+
+    fn mac(purpose: &[&str]) -> KeyedMac {
+        KeyedMac::new(&[7; KEY_BYTES], purpose)
+    }
+
+    #[test]
+    fn each_purpose_has_a_key_of_its_own() {
+        let purpose = b"\0\0\0\0\0\0\0\x01p\0\0\0\0\0\0\0\x03wx1";
+        let derived = hmac(&[7; KEY_BYTES], purpose);
+        let tag = mac(&["p", "wx1"]).sign(b"message");
+        assert_eq!(tag, hmac(&derived, b"message"));
+    }
+
+    #[test]
+    fn purposes_do_not_run_into_each_other_or_into_messages() {
+        let tag = mac(&["p", "wx1"]).sign(b"message");
+        assert!(mac(&["p", "wx1"]).verifies(b"message", &tag));
+        for (purpose, message) in [
+            (&["pw", "x1"][..], &b"message"[..]),
+            (&["pwx1"], b"message"),
+            (&["p", "wx1", ""], b"message"),
+            (&["p"], b"wx1message"),
+            (&["p"], b"\0\0\0\0\0\0\0\x03wx1message"),
+            (&["p", "wx1m"], b"essage"),
+        ] {
+            assert!(!mac(purpose).verifies(message, &tag), "{purpose:?}");
+        }
+    }
 }

@@ -46,8 +46,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 /// Names the user of a browser in a signed cookie.
 ///
 /// The value is `USER.ISSUED.TAG`: the user id, when it was issued (seconds, base 36), and an
-/// HMAC-SHA256 of all together with the cookie's name and the AppID, so that no other value under
-/// the same key passes for it. It holds nothing secret, but whoever has it is the user: treat it
+/// HMAC-SHA256 of both under a key that is made of the application's for this cookie's name and
+/// AppID alone, so that no other value under the same key passes for it. It holds nothing secret, but whoever has it is the user: treat it
 /// like a token in logs.
 ///
 /// The cookie is `HttpOnly`, `SameSite=Lax` and (unless told otherwise) `Secure`. A session lasts

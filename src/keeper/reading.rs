@@ -43,16 +43,17 @@ impl Keeper {
         let slot = inner.slot_of(id);
         let id = &*slot.name.id;
         let key = inner.cache.key(id);
+        // In boxes of their own, so that a look which needs no flight carries no room for one.
         let Some(reading) = inner.flights.read_alone(key, id) else {
-            return self.within_wait(self.fly(id, &Need::Usable, None)).await;
+            return Box::pin(self.within_wait(self.fly(id, &Need::Usable, None))).await;
         };
         let found = self.read(&slot, key, now).await;
         drop(reading);
         match found {
             Found::Usable(held) => Ok(held),
             Found::ForFlight(glance) => {
-                self.within_wait(self.fly(id, &Need::Usable, Some(glance)))
-                    .await
+                let flight = self.fly(id, &Need::Usable, Some(glance));
+                Box::pin(self.within_wait(flight)).await
             }
             Found::Slow(held) => {
                 // Somebody has to hear what becomes of the store.

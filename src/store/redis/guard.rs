@@ -117,7 +117,8 @@ impl Guard {
             }));
         }
         let wait = timeout * TURN_PATIENCE;
-        match tokio::time::timeout(wait.min(patience), turns.acquire()).await {
+        // In a box, since there nearly always is a turn.
+        match Box::pin(tokio::time::timeout(wait.min(patience), turns.acquire())).await {
             Ok(Ok(permit)) => self.admit(part, address).map(|()| {
                 Some(Turn {
                     began: Instant::now(),

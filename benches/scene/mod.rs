@@ -1,0 +1,89 @@
+//! What the benchmarks within one process have in common: users, a service that does nothing, the
+//! plain `HGET` that the layer is compared with, and requests that are under way at once.
+
+// Each benchmark takes what it needs.
+#![allow(dead_code)]
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Empty, Full};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tower::{Service, ServiceExt, service_fn};
+use tower_wechat::{UserId, WechatClient};
+
+/// Requests to Redis that are under way at once.
+pub(crate) const AT_ONCE: usize = 64;
+
+pub(crate) type Body = Empty<Bytes>;
+
+pub(crate) fn user(at: usize) -> UserId {
+    UserId::new(format!("o6_bmjrPTlm6_2sgVt7hMZ{at:06}")).expect("an id")
+}
+
+pub(crate) fn client() -> WechatClient {
+    WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
+}
+
+pub(crate) async fn no_op<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    black_box(&request);
+    Ok(Response::new(Full::new(Bytes::new())))
+}
+
+/// A service over Redis at `url` that the benchmarks call with one of many users in a header.
+pub(crate) trait Called:
+    Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Called for S where
+    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// The algorithm that is published: one command for each request, and nothing else.
+pub(crate) async fn plain_hget(url: &str, timeout: Duration) -> impl Called {
+    let client = redis::Client::open(url).expect("a client");
+    let config = ConnectionManagerConfig::new().set_response_timeout(Some(timeout));
+    let connection = ConnectionManager::new_with_config(client, config).await;
+    let connection = connection.expect("a connection");
+    service_fn(move |request: Request<Body>| {
+        let mut connection = connection.clone();
+        async move {
+            let id = request.headers()["x-user-id"].to_str().expect("an id");
+            let mut command = redis::cmd("HGET");
+            command.arg("user.wxUserAccessToken").arg(id);
+            let token: Option<String> =
+                command.query_async(&mut connection).await.expect("a value");
+            assert!(token.is_some());
+            no_op(request).await
+        }
+    })
+}
+
+/// Asks for `users` in turn, and keeps a number of requests under way, as a busy server has them.
+pub(crate) async fn ask(service: impl Called, requests: usize, users: usize) {
+    let mut running = tokio::task::JoinSet::new();
+    for task in 0..AT_ONCE {
+        let service = service.clone();
+        running.spawn(async move {
+            for turn in 0..requests / AT_ONCE {
+                let id = user((task + turn * AT_ONCE) % users);
+                let request = Request::builder().header("x-user-id", id.as_str());
+                let request = request.body(Body::new()).expect("a request");
+                let response = service.clone().oneshot(request).await.expect("an answer");
+                assert!(response.status().is_success());
+            }
+        });
+    }
+    running.join_all().await;
+}
