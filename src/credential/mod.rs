@@ -33,9 +33,9 @@ pub use sealing::{SealingKeys, SealingMode};
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable};
-pub(crate) use view::{DetailsView, RecordView};
+pub(crate) use view::RecordView;
 #[cfg(any(feature = "redis", test))]
-use view::{RefreshView, TokenView};
+use view::{DetailsView, RefreshView, TokenView};
 
 use crate::clock::Timestamp;
 

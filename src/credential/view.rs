@@ -71,8 +71,8 @@ impl RecordView<'_> {
     /// A copy that outlives the text.
     pub fn to_record(&self) -> Record {
         Record {
-            token: self.token.as_ref().map(TokenView::to_token),
-            refresh: self.refresh.as_ref().map(RefreshView::to_refresh),
+            token: self.token.map(TokenView::to_token),
+            refresh: self.refresh.map(RefreshView::to_refresh),
             details: self.details.to_details(),
         }
     }
@@ -80,7 +80,7 @@ impl RecordView<'_> {
 
 impl TokenView<'_> {
     /// A copy that outlives the text.
-    pub fn to_token(&self) -> Token {
+    pub fn to_token(self) -> Token {
         Token {
             secret: AccessToken::from(self.secret),
             lifetime: self.lifetime,
@@ -90,7 +90,7 @@ impl TokenView<'_> {
 
 impl RefreshView<'_> {
     /// A copy that outlives the text.
-    pub fn to_refresh(&self) -> Refresh {
+    pub fn to_refresh(self) -> Refresh {
         Refresh {
             secret: RefreshToken::from(self.secret),
             due: self.due,

@@ -52,9 +52,11 @@ async fn the_primary_is_frozen_under_load_and_comes_back() {
         "the old primary follows",
         Duration::from_secs(40),
         async || {
-            let role: Vec<redis::Value> = redis::cmd("ROLE")
-                .query(&mut group.servers[old].connection())
-                .unwrap_or_default();
+            let Some(mut old) = group.servers[old].try_connection() else {
+                return false;
+            };
+            let role = redis::cmd("ROLE").query(&mut old);
+            let role: Vec<redis::Value> = role.unwrap_or_default();
             role.into_iter()
                 .next()
                 .is_some_and(|role| redis::from_redis_value::<String>(role).unwrap() == "slave")

@@ -76,7 +76,7 @@ fn what_happens_to_neighbours_disturbs_nobody() {
     cache.told(&other, mark("t9"));
     cache.told("oA", mark("t1"));
     cache.told(&other, None);
-    drop(cache.forget(&other));
+    cache.forget(&other);
     cache.settle("oA", Some(&read(&cache, "t1", NOW)), NOW, &fence);
     assert_eq!(fresh(&cache, NOW).as_deref(), Some("t1"));
     // The same of a read.
