@@ -258,6 +258,25 @@ fn what_is_forgotten_stays_so() {
     });
 }
 
+/// A flight that begins with what was read before is not joined by who comes after.
+#[test]
+fn a_logout_crosses_the_first_read_of_a_flight() {
+    check("a logout", || {
+        world(Age::Stale, false, async |world| {
+            let tasks = [
+                start(&world, async |world| world.get(0).await),
+                start(&world, async |world| {
+                    world.forget(0).await;
+                    world.get(0).await;
+                }),
+            ];
+            all(tasks).await;
+            world.comes_to_rest(false).await;
+            world.get(0).await;
+        });
+    });
+}
+
 #[test]
 fn what_was_read_before_news_was_missed_is_believed_no_longer() {
     check("missed news", || {
