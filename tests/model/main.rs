@@ -161,6 +161,12 @@ fn a_commit_that_is_tried_once_is_found() {
     is_found(Mutant::CommitOnce, NOTHING_LOST, Rotation::Never);
 }
 
+/// It would save a pair whose holder was cut off from the store, and lose the next holder's.
+#[test]
+fn a_commit_beside_the_next_holder_is_found() {
+    is_found(Mutant::CommitBesideHolder, NOTHING_LOST, Rotation::Never);
+}
+
 #[test]
 fn a_report_that_is_not_compared_is_found() {
     is_found(Mutant::ReportsWithoutCompare, COMPARED, Rotation::Never);

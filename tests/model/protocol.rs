@@ -112,6 +112,8 @@ pub enum Mutant {
     DeleteOnFailure,
     /// A commit that the store did not answer is not tried again.
     CommitOnce,
+    /// A commit does not mind that another renews by now, whose answer is newer.
+    CommitBesideHolder,
     /// Whatever token is reported, the current one is renewed.
     ReportsWithoutCompare,
 }
@@ -251,7 +253,8 @@ impl Protocol {
             }
             return self.go_on(state, at, state.stored, need);
         }
-        if state.held_by_another(at) {
+        let beside = answer.is_some() && self.mutant == Mutant::CommitBesideHolder;
+        if state.held_by_another(at) && !beside {
             if answer.is_none() {
                 state.processes[at].land();
             }
