@@ -87,16 +87,17 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// How much of what has happened behind a fence is remembered one by one, so that neighbours do
-/// not disturb each other.
-const REMEMBERED: usize = 8;
+/// How many of the writes and of the reads behind a fence are remembered one by one, so that
+/// neighbours do not disturb each other. A crowd of 10,000 reads at once is forty behind each.
+const WRITES: usize = 8;
+const READS: usize = 64;
 
 /// What has happened to the credentials that share a fence.
 #[derive(Default)]
 struct Generation {
-    writes: Recent<Write>,
+    writes: Recent<Write, WRITES>,
     /// What this process remembered as it had read it.
-    reads: Recent<()>,
+    reads: Recent<(), READS>,
 }
 
 #[derive(Clone, Copy)]
@@ -108,14 +109,14 @@ enum Write {
 }
 
 /// Events, and to which credential (its key) the last of them happened.
-struct Recent<E> {
+struct Recent<E, const REMEMBERED: usize> {
     /// How many there were.
     number: u64,
     /// The last, each at its number, round and round.
     last: [Option<(Key, E)>; REMEMBERED],
 }
 
-impl<E: Copy> Default for Recent<E> {
+impl<E: Copy, const REMEMBERED: usize> Default for Recent<E, REMEMBERED> {
     fn default() -> Self {
         Self {
             number: 0,
@@ -124,7 +125,7 @@ impl<E: Copy> Default for Recent<E> {
     }
 }
 
-impl<E: Copy> Recent<E> {
+impl<E: Copy, const REMEMBERED: usize> Recent<E, REMEMBERED> {
     fn note(&mut self, key: Key, event: E) {
         self.last[(self.number % REMEMBERED as u64) as usize] = Some((key, event));
         self.number += 1;

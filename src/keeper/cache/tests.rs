@@ -13,11 +13,15 @@ fn secs(secs: u64) -> Duration {
 
 /// As a read at this time finds it.
 fn read(cache: &Cache, token: &str, now: Timestamp) -> Held {
+    read_of(cache, "oA", token, now)
+}
+
+fn read_of(cache: &Cache, id: &str, token: &str, now: Timestamp) -> Held {
     let lifetime = Lifetime::granted(NOW, Some(7_200), secs(900));
     let believable = now..lifetime.renew_at();
     let (token, details) = (AccessToken::from(token), Details::default());
     let (origin, era) = (Origin::Stored, cache.era());
-    Held::new("oA", &token, lifetime, &details, believable, origin, era)
+    Held::new(id, &token, lifetime, &details, believable, origin, era)
 }
 
 fn fresh(cache: &Cache, now: Timestamp) -> Option<String> {
@@ -89,7 +93,7 @@ fn what_happens_to_neighbours_disturbs_nobody() {
 
 #[test]
 fn what_is_older_is_not_remembered_however_much_neighbours_do() {
-    for neighbours in 0..2 * REMEMBERED {
+    for neighbours in 0..2 * WRITES {
         let cache = Cache::new(100, TTL);
         let (other, older) = (neighbour(&cache), read(&cache, "t1", NOW));
         let fences = [(); 3].map(|()| cache.fence("oA"));
@@ -105,6 +109,20 @@ fn what_is_older_is_not_remembered_however_much_neighbours_do() {
         cache.settle("oA", Some(&older), NOW, &fences[2]);
         assert_eq!(fresh(&cache, NOW), None, "{neighbours}");
     }
+}
+
+/// All take their fence before the first of them has its answer.
+#[test]
+fn of_a_crowd_that_reads_at_once_everybody_is_remembered() {
+    let cache = Cache::new(20_000, TTL);
+    let ids: Vec<String> = (0..10_000).map(|number| format!("o{number}")).collect();
+    let fences: Vec<Fence> = ids.iter().map(|id| cache.fence(id)).collect();
+    for (id, fence) in ids.iter().zip(&fences) {
+        cache.remember(read_of(&cache, id, "t1", NOW), fence);
+    }
+    // Chance may put more behind one fence than it remembers.
+    let asked_again = ids.iter().filter(|id| cache.fresh(id, NOW).is_none());
+    assert!(asked_again.count() < 100);
 }
 
 #[test]
