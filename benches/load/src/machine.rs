@@ -25,13 +25,22 @@ impl Machine {
         Self {
             processor: processor(),
             cores: cores(),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
+            kernel: kernel(),
             rust: second_word("rustc").unwrap_or_else(|| "unknown".into()),
             redis: redis.to_owned(),
             valgrind: second_word("valgrind")
                 .map(|version| version.trim_start_matches("valgrind-").to_owned()),
         }
+    }
+}
+
+/// Its version, without the names that whoever built it has added.
+fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version = release.trim().split('-').next().unwrap_or_default();
+    match version {
+        "" => "unknown".to_owned(),
+        version => version.to_owned(),
     }
 }
 
