@@ -62,11 +62,8 @@ async fn a_frozen_redis_is_survived() {
     .await;
 }
 
-/// R3: WeChat has granted a pair, and the store is away at that moment.
-async fn keeps_the_pair(backend: Backend) {
-    let rig = Rig::new(backend).await;
-    let users: UserTokens = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
+/// Freezes Redis once WeChat has been asked for a token, and answers what who waits for it gets.
+async fn granted_while_redis_is_frozen(rig: &Rig, users: &UserTokens) -> String {
     rig.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(300))
@@ -80,12 +77,19 @@ async fn keeps_the_pair(backend: Backend) {
         rig.refreshes() > 0
     })
     .await;
-    let redis = rig.redis.as_ref().unwrap();
-    redis.freeze(true);
-    // The token is good at WeChat, so who waits for it gets it.
-    let token = text(&asking.await.unwrap().unwrap());
+    rig.redis.as_ref().unwrap().freeze(true);
+    text(&asking.await.unwrap().unwrap())
+}
+
+/// R3: WeChat has granted a pair, and the store is away at that moment.
+async fn keeps_the_pair(backend: Backend) {
+    let rig = Rig::new(backend).await;
+    let users: UserTokens = rig.process().await;
+    rig.expired(&users, &["oA"]).await;
+    let token = granted_while_redis_is_frozen(&rig, &users).await;
+    // It is good at WeChat, so who waits for it gets it.
     assert_eq!(token, rig.live_token("oA"));
-    redis.freeze(false);
+    rig.redis.as_ref().unwrap().freeze(false);
     assert!(users.shutdown(Duration::from_secs(10)).await);
     assert_eq!(rig.stored_token("oA").await.unwrap(), token);
     assert_eq!(rig.refreshes(), 1);
@@ -100,24 +104,9 @@ async fn keeps_a_rotated_pair(backend: Backend) {
         .settings(|settings| settings.rotate_refresh_token = true);
     let users = rig.process_with(|builder| builder.lease(LEASE)).await;
     rig.expired(&users, &["oA"]).await;
-    rig.simulator.inject(
-        Fault::on(REFRESH)
-            .delay(Duration::from_millis(300))
-            .times(1),
-    );
-    let asking = tokio::spawn({
-        let users = users.clone();
-        async move { users.get(&id("oA")).await }
-    });
-    eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
-    })
-    .await;
-    let redis = rig.redis.as_ref().unwrap();
-    redis.freeze(true);
-    let token = text(&asking.await.unwrap().unwrap());
+    let token = granted_while_redis_is_frozen(&rig, &users).await;
     tokio::time::sleep(LEASE * 2).await;
-    redis.freeze(false);
+    rig.redis.as_ref().unwrap().freeze(false);
     assert!(users.shutdown(Duration::from_secs(20)).await);
     assert_eq!(rig.stored_token("oA").await.unwrap(), token);
     assert_eq!(rig.refreshes(), 1);
