@@ -176,10 +176,7 @@ impl RedisStore {
         let Some(Turn { began, .. }) = &turn.await? else {
             return Ok(None);
         };
-        let left = match *began == came {
-            true => patience,
-            false => patience.saturating_sub(began.duration_since(came)),
-        };
+        let left = patience.saturating_sub(began.duration_since(came));
         let outcome = tokio::time::timeout_at(*began + inner.timeout.min(left), exchange).await;
         let ended = Instant::now();
         let outcome = match outcome {
