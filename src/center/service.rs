@@ -45,10 +45,9 @@ where
         let inner = &self.0;
         // Before the route, the body or anything else: who does not prove itself learns nothing
         // and costs nothing.
-        if !inner
-            .bearers
-            .admit(request.headers(), inner.accounts.clock().now())
-        {
+        let now = inner.accounts.clock().now();
+        if let Err(why) = inner.bearers.admit(request.headers(), now) {
+            inner.refusals.report(inner.accounts.app_id(), why);
             return Box::pin(std::future::ready(Ok(answer::unauthorized())));
         }
         let inner = inner.clone();
