@@ -146,11 +146,44 @@ impl Store for Ledger {
         })
     }
 
+    fn announce_deletion<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async move {
+            self.way().await?;
+            let announced = self.memory.announce_deletion(slot, expected, owner, ttl);
+            let claim = announced.await?;
+            self.way().await?;
+            Ok(claim)
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async move {
+            self.way().await?;
+            let commit = self.memory.delete(slot, expected, owner).await?;
+            if matches!(commit, Commit::Done) {
+                self.note(&Record::default());
+            }
+            self.way().await?;
+            Ok(commit)
+        })
+    }
+
     fn release<'a>(
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+    ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             self.way().await?;
             self.memory.release(slot, owner).await
@@ -177,6 +210,14 @@ impl Store for Ledger {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
         self.memory.claim_code(code, owner, ttl)
+    }
+
+    fn release_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.memory.release_code(code, owner)
     }
 
     fn settle_code<'a>(
