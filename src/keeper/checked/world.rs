@@ -260,6 +260,8 @@ struct Wechat {
     renewing: AtomicBool,
     /// A flight may have died while it asked, and another ask again.
     lenient: bool,
+    /// What it refuses every renewal with, if it does.
+    refusal: Mutex<Option<fn() -> Failure>>,
 }
 
 impl Wechat {
@@ -293,7 +295,10 @@ impl Source for Issuer {
                 .as_ref()
                 .map(|it| it.secret.expose().to_owned());
             let live = wechat.granted.lock().unwrap().len() - 1;
-            let outcome = if shown == Some(format!("refresh-{live}")) {
+            let refusal = *wechat.refusal.lock().unwrap();
+            let outcome = if let Some(refusal) = refusal {
+                Err(refusal())
+            } else if shown == Some(format!("refresh-{live}")) {
                 Ok(super::world::record(wechat.grant(), Age::Fresh))
             } else {
                 let dead = Error::new(ErrorKind::LoginRequired, "the refresh token is dead");
@@ -361,6 +366,11 @@ impl World {
     /// From now on so many requests or replies on their way to the store and back may get lost.
     pub(super) fn may_lose(&self, so_many: usize) {
         self.ledger.losing.store(so_many, Ordering::Relaxed);
+    }
+
+    /// From now on WeChat refuses every renewal.
+    pub(super) fn refuse(&self, refusal: fn() -> Failure) {
+        *self.wechat.refusal.lock().unwrap() = Some(refusal);
     }
 
     /// Whether the store is behind a closed door.
@@ -447,6 +457,13 @@ impl World {
             assert_ne!(*held.secret(), refused, "R6: what was refused comes back");
         }
         self.judge(at, floor, outcome);
+    }
+
+    /// Reports the first token, while nothing can be renewed.
+    pub(super) async fn report_without_success(&self, at: usize) {
+        let refused = AccessToken::from("access-0");
+        let outcome = self.keepers[at].report_refused(ID, &refused).await;
+        assert!(outcome.is_err(), "R6: there is no other token");
     }
 
     pub(super) async fn log_in(&self, at: usize) {
