@@ -1,5 +1,7 @@
 //! axum extractors: the user as an argument of a handler.
 
+use std::convert::Infallible;
+
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -76,17 +78,13 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
 }
 
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
-    type Rejection = MissingUser;
+    type Rejection = Infallible;
 
     async fn from_request_parts(
         parts: &mut Parts,
         _state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
-        let user = parts.extensions.get::<WechatUser>();
-        if user.is_none() && parts.extensions.get::<PassedWithoutUser>().is_none() {
-            return Err(MissingUser(Missing::Layer));
-        }
-        Ok(user.cloned())
+        Ok(parts.extensions.get::<WechatUser>().cloned())
     }
 }
 

@@ -80,7 +80,7 @@ fn identity(identify: &impl Identify, headers: HeaderMap) -> Option<String> {
 pub fn session(data: &[u8]) {
     let (app, keys) = &*KEYS;
     let session = SessionCookie::new(&untouched(), keys);
-    let forged = [b"wechat_session=", data].concat();
+    let forged = [b"__Host-wechat_session=", data].concat();
     assert_eq!(identity(&session, headers(COOKIE, &forged)), None);
     assert_eq!(identity(&session, headers(COOKIE, data)), None);
     let session = SessionCookie::new(app, keys);

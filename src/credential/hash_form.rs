@@ -132,6 +132,13 @@ mod tests {
         assert_eq!((refresh.secret, refresh.due.as_millis()), ("ref", 5));
         assert_eq!(details.scope.as_deref(), Some("snsapi_base"));
         assert_eq!(details.openid, None);
+        // Former versions wrote the time of a logout in seconds.
+        for from in ["1700000000", "1700000000000"] {
+            let value = format!("ref#5#from={from}");
+            let (_, details) = read_refresh(value.as_bytes(), "u").unwrap();
+            let at = Timestamp::from_millis(1_700_000_000_000);
+            assert_eq!(details.sessions_from, Some(at));
+        }
     }
 
     #[test]
@@ -157,14 +164,14 @@ mod tests {
         fn every_refresh_reads_back_and_java_agrees(
             secret in "[^#]{1,200}", due: i64,
             openid in proptest::option::of(".{1,40}"),
-            from in proptest::option::of(0..=u32::MAX),
+            from in proptest::option::of(100_000_000_000..=i64::MAX),
             scope in proptest::option::of(".{1,40}"),
             unionid in proptest::option::of(".{1,40}"),
             user_id in ".{1,40}",
         ) {
             let refresh = Refresh { secret: RefreshToken::from(secret.as_str()), due: Timestamp::from_millis(due) };
             let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-            let sessions_from = from.map(|from| Timestamp::from_millis(i64::from(from) * 1_000));
+            let sessions_from = from.map(Timestamp::from_millis);
             let details = Details { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid), sessions_from };
             let written = write_refresh(&refresh, &details, &user_id).unwrap();
             let (read, known) = read_refresh(written.as_bytes(), &user_id).unwrap();

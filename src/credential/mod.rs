@@ -32,7 +32,7 @@ pub(crate) use sealing::Unopened;
 pub use sealing::{SealingKeys, SealingMode};
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
-pub(crate) use stored_text::{Unreadable, Unstorable};
+pub(crate) use stored_text::{Unreadable, Unstorable, logout_time};
 pub(crate) use view::RecordView;
 #[cfg(any(feature = "redis", test))]
 use view::{DetailsView, RefreshView, TokenView};
@@ -67,8 +67,8 @@ pub struct Details {
     pub scope: Option<Box<str>>,
     /// The unionid, for accounts bound to an Open Platform account.
     pub unionid: Option<Box<str>>,
-    /// Where the user has logged out everywhere: sessions that began before this moment are void,
-    /// also after the next login. In whole seconds.
+    /// Where the user has logged out everywhere: when that was last. Sessions of logins that did not
+    /// know of it are void, also after the next login.
     pub sessions_from: Option<Timestamp>,
 }
 

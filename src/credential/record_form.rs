@@ -183,13 +183,13 @@ mod tests {
             due: Timestamp::from_millis(due),
         });
         let text = || proptest::option::of(".{1,40}".prop_map(String::into_boxed_str));
-        let from = proptest::option::of(0..=u32::MAX);
+        let from = proptest::option::of(100_000_000_000..=i64::MAX);
         let details =
             (text(), text(), text(), from).prop_map(|(openid, scope, unionid, from)| Details {
                 openid,
                 scope,
                 unionid,
-                sessions_from: from.map(|from| Timestamp::from_millis(i64::from(from) * 1_000)),
+                sessions_from: from.map(Timestamp::from_millis),
             });
         (
             proptest::option::of(token),

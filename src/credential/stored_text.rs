@@ -77,7 +77,7 @@ pub(super) fn write_details(out: &mut String, details: &Details, user_id: &str) 
         push_part(out, "openid", openid);
     }
     if let Some(from) = details.sessions_from {
-        push_part(out, "from", &(from.as_millis() / 1_000).to_string());
+        push_part(out, "from", &from.as_millis().to_string());
     }
 }
 
@@ -88,8 +88,17 @@ fn push_part(out: &mut String, name: &str, value: &str) {
     out.extend(utf8_percent_encode(value, ESCAPED));
 }
 
-fn seconds(seconds: u32) -> Timestamp {
-    Timestamp::from_millis(i64::from(seconds) * 1_000)
+/// Numbers below this are seconds, as former versions wrote them: as milliseconds they would lie
+/// before 1973.
+const FIRST_MILLIS: i64 = 100_000_000_000;
+
+/// Reads when a user has last logged out everywhere.
+pub(crate) fn logout_time(stored: i64) -> Timestamp {
+    let millis = match stored {
+        seconds if seconds < FIRST_MILLIS => seconds.saturating_mul(1_000),
+        millis => millis,
+    };
+    Timestamp::from_millis(millis)
 }
 
 /// Reads the named parts that it knows and passes over all others.
@@ -109,7 +118,7 @@ pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> DetailsVie
             "openid" => details.openid = known(value).or(Some(Cow::Borrowed(user_id))),
             "scope" => details.scope = known(value),
             "unionid" => details.unionid = known(value),
-            "from" => details.sessions_from = value.parse().ok().map(seconds),
+            "from" => details.sessions_from = value.parse().ok().map(logout_time),
             _ => {}
         }
     }

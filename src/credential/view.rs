@@ -47,7 +47,7 @@ pub struct DetailsView<'a> {
     pub scope: Option<Cow<'a, str>>,
     /// The unionid.
     pub unionid: Option<Cow<'a, str>>,
-    /// Sessions that began before this moment are void.
+    /// See [`Details::sessions_from`].
     pub sessions_from: Option<Timestamp>,
 }
 

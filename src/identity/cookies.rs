@@ -7,9 +7,10 @@ use memchr::memchr;
 /// No cookie of ours is longer; anything that is was not made by us.
 const LONGEST: usize = 1_024;
 
-/// How many cookies of one name are looked at: browsers send several when they were set for
-/// different paths or domains.
-const SAME_NAME: usize = 4;
+/// How many cookies of one name are looked at. Browsers send several that were set for different
+/// paths or domains, and other hosts of the domain can put theirs in front of ours. A header of
+/// 64 KiB has no room for more.
+const SAME_NAME: usize = 1_024;
 
 /// The values of the cookies called `name`, in the order in which the browser sends them.
 pub(super) fn named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {

@@ -12,6 +12,7 @@ mod extension;
 mod header;
 mod keys;
 mod session;
+mod session_value;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,8 +23,9 @@ pub use self::extension::ExtensionIdentity;
 pub use self::header::TrustedHeader;
 pub use self::keys::CookieKeys;
 pub(crate) use self::keys::KeyedMac;
-pub(crate) use self::session::Session;
 pub use self::session::SessionCookie;
+pub(crate) use self::session::{SNAPSHOT_LIFETIME, longest_session};
+pub(crate) use self::session_value::Session;
 use crate::credential::{InvalidIdentifier, UserId};
 
 /// The head of a request: all but its body.

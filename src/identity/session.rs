@@ -3,56 +3,78 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
-use memchr::memchr;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::keys::{CookieKeys, KeyedMac};
+use super::session_value::{self, Session};
 use super::{Identified, Identify, Identity, RequestHead, cookies};
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AppId, Base36, UserId, read_base36};
+use crate::credential::{AppId, UserId};
 use crate::error::{Error, ErrorKind};
+use crate::users::UserToken;
 
 /// What the cookie is called unless something else is set.
 const NAME: &str = "wechat_session";
 
+/// What its name begins with under https. Browsers take a cookie of such a name from this very host
+/// only, so that no other host of the domain can plant one.
+const HOST_PREFIX: &str = "__Host-";
+
 /// How long a session lasts since it was last issued.
 const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// How long a session lasts since its login, however often it was issued anew.
+const MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
+
+/// The most that this can be set to: as long as that, logouts everywhere have to be remembered.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3_650 * 24 * 3_600);
+
 /// How long the session of a virtual user of a snapshot page (快照页) lasts. It never slides.
-const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
+pub(crate) const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 
-/// How long a session counts as having begun a moment ago: longer than any process remembers that
-/// a user has no token.
+/// How long a login counts as one of a moment ago: longer than any process remembers that a user
+/// has no token.
 const LATELY: Duration = Duration::from_secs(2 * 60);
-
-/// How much older than a user's logging out everywhere a session must be to have ended by it. The
-/// server that issues the next one may have a clock that is late (R8).
-const REVOCATION_SLACK: Duration = Duration::from_secs(2 * 60);
 
 /// A session that claims to be issued later than this from now was not issued by a sane clock.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
 
+/// How often it is logged that requests carry the sessions of two users.
+const BETWEEN_LINES: Duration = Duration::from_secs(60);
+
 /// An HMAC-SHA256 in base64.
 const TAG_CHARS: usize = 43;
 
-/// What the id of a user may keep in a cookie as it is. Openids have nothing else.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+/// The longest that any session of this process can last since its login, in seconds.
+static LONGEST_OF_ALL: AtomicU64 = AtomicU64::new(MAX_LIFETIME.as_secs());
+
+/// Returns how long a logout everywhere has to be remembered: as long as any session of before it
+/// could last.
+pub(crate) fn longest_session() -> Duration {
+    Duration::from_secs(LONGEST_OF_ALL.load(Ordering::Relaxed))
+}
 
 /// Names the user of a browser in a signed cookie.
 ///
-/// The value is `USER.ISSUED.TAG`: the user id, when it was issued (seconds, base 36), and an
-/// HMAC-SHA256 of both under a key that is made of the application's for this cookie's name and
-/// AppID alone, so that no other value under the same key passes for it. It holds nothing secret, but whoever has it is the user: treat it
-/// like a token in logs.
+/// The value names the user, when it was issued, when the user logged in, and the last logout
+/// everywhere that the login knew of. An HMAC-SHA256 of all that follows, under a key that is made of
+/// the application's for this cookie's name and AppID alone, so that no other value under the same
+/// key passes for it. It holds nothing secret, but whoever has it is the user: treat it like a token
+/// in logs.
 ///
-/// The cookie is `HttpOnly`, `SameSite=Lax` and (unless told otherwise) `Secure`. A session lasts
-/// 30 days; the cookie is issued anew when half of them have passed. The session of a snapshot
-/// page's virtual user (快照页) says so after `ISSUED`, and ends after two hours.
+/// The cookie is `HttpOnly`, `SameSite=Lax` and (unless told otherwise) `Secure`. With `Secure` its
+/// name begins with `__Host-`: browsers take such a cookie from this host only, so that no other host
+/// of the domain can plant one. A request with valid sessions of two users has none.
+///
+/// A session lasts 30 days; the cookie is issued anew when half of them have passed. It ends 90 days
+/// after the login at the latest, and when the user logs out everywhere
+/// ([`UserTokens::forget`](crate::UserTokens::forget)), whatever copies of it were issued anew by
+/// then. The session of a snapshot page's virtual user (快照页) ends after two hours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,6 +84,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 /// let session = SessionCookie::new(&AppId::new("wx0123456789abcdef")?, &CookieKeys::random()?)
 ///     .name("h5")?
 ///     .lifetime(Duration::from_secs(7 * 86_400))
+///     .max_lifetime(Duration::from_secs(30 * 86_400))
 ///     .clock(Clock::system())
 ///     .secure(false); // plain http, in development
 ///
@@ -79,40 +102,53 @@ pub struct SessionCookie(Arc<Settings>);
 struct Settings {
     app: AppId,
     keys: CookieKeys,
+    /// As it was set, without a prefix.
+    base_name: String,
+    /// As browsers know it.
     name: String,
     secure: bool,
     lifetime: Duration,
+    max_lifetime: Duration,
     clock: Clock,
     macs: Vec<KeyedMac>,
+    /// When it was last logged that a request carried two users' sessions, in milliseconds.
+    two_users_logged: Arc<AtomicI64>,
 }
 
 impl SessionCookie {
-    /// Sessions of this account's users, under the name `wechat_session`.
+    /// Sessions of this account's users, under the name `__Host-wechat_session`; without
+    /// [`secure`](Self::secure), `wechat_session`.
     pub fn new(app: &AppId, keys: &CookieKeys) -> Self {
         Self(Arc::new(Settings {
             app: app.clone(),
             keys: keys.clone(),
+            base_name: NAME.to_owned(),
             name: String::new(),
             secure: true,
             lifetime: SESSION_LIFETIME,
+            max_lifetime: MAX_LIFETIME,
             clock: Clock::system(),
             macs: Vec::new(),
+            two_users_logged: Arc::new(AtomicI64::new(i64::MIN)),
         }))
-        .renamed(NAME.to_owned())
+        .renamed()
     }
 
-    /// Gives the cookie another name.
+    /// Gives the cookie another name. Where it is [`secure`](Self::secure), `__Host-` is put in
+    /// front, unless it is there already.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: cookies cannot have that name.
     pub fn name(self, name: &str) -> Result<Self, Error> {
         Self::check_name(name)?;
-        Ok(self.renamed(name.to_owned()))
+        let base = without_prefix(name).to_owned();
+        Ok(self.with(|settings| settings.base_name = base).renamed())
     }
 
     pub(crate) fn check_name(name: &str) -> Result<(), Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        let base = without_prefix(name);
+        if base.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             return Err(misconfigured(format!(
                 "{name:?} is no name of a cookie; use letters, digits, '-', '_' and '.'"
             )));
@@ -120,25 +156,43 @@ impl SessionCookie {
         Ok(())
     }
 
-    fn renamed(self, name: String) -> Self {
+    /// Derives what follows from the name.
+    fn renamed(self) -> Self {
         self.with(|settings| {
-            let purpose = ["tower-wechat session 1", settings.app.as_str(), &name];
+            settings.name = full_name(&settings.base_name, settings.secure);
+            // The whole name, so that what was signed for plain http means nothing under https.
+            let purpose = [
+                "tower-wechat session 1",
+                settings.app.as_str(),
+                &settings.name,
+            ];
             settings.macs = settings.keys.for_purpose(&purpose);
-            settings.name = name;
         })
     }
 
-    /// Whether browsers send the cookie over https only. Default: yes. Say no for development over
-    /// plain http.
+    /// Whether browsers send the cookie over https only, under a name that begins with `__Host-`.
+    /// Default: yes. Say no for development over plain http.
     #[must_use]
     pub fn secure(self, secure: bool) -> Self {
-        self.with(|settings| settings.secure = secure)
+        self.with(|settings| settings.secure = secure).renamed()
     }
 
     /// How long a session lasts since it was last issued. Default: 30 days.
     #[must_use]
     pub fn lifetime(self, lifetime: Duration) -> Self {
         self.with(|settings| settings.lifetime = lifetime)
+    }
+
+    /// Sets how long a session lasts since its login, however often it is issued anew. At most ten
+    /// years. Default: 90 days.
+    ///
+    /// Logouts everywhere are remembered for the longest of these times that this process has seen,
+    /// and for 90 days at least: all processes that share a store should set the same.
+    #[must_use]
+    pub fn max_lifetime(self, max_lifetime: Duration) -> Self {
+        let max_lifetime = max_lifetime.min(LONGEST_LIFETIME);
+        LONGEST_OF_ALL.fetch_max(max_lifetime.as_secs(), Ordering::Relaxed);
+        self.with(|settings| settings.max_lifetime = max_lifetime)
     }
 
     /// The clock that sessions end by. Default: the system's.
@@ -153,18 +207,49 @@ impl SessionCookie {
     }
 
     /// The value of a `Set-Cookie` header that signs `user` in.
+    ///
+    /// Logouts everywhere are told from this login by the clocks of the servers that issue and log
+    /// out. Where the user's token is at hand, [`issue_for`](Self::issue_for) does without clocks.
     pub fn issue(&self, user: &UserId) -> HeaderValue {
-        self.issue_str(user.as_str(), Session::default())
+        let session = Session {
+            epoch: Some(self.0.clock.now()),
+            ..Session::default()
+        };
+        self.issue_str(user.as_str(), session)
     }
 
-    pub(crate) fn issue_for(&self, user: &UserId, session: Session) -> HeaderValue {
+    /// The same for the user of a token that has just been stored or read. A logout everywhere from
+    /// then on ends the session, one of before does not, whatever the servers' clocks say.
+    ///
+    /// ```
+    /// use tower_wechat::{Error, SessionCookie, UserGrant, UserId, UserTokens};
+    ///
+    /// async fn signed_in(
+    ///     users: &UserTokens,
+    ///     session: &SessionCookie,
+    ///     grant: &UserGrant,
+    /// ) -> Result<http::HeaderValue, Error> {
+    ///     let user = UserId::new("oUser")?;
+    ///     let token = users.put(&user, grant).await?;
+    ///     Ok(session.issue_for(&token))
+    /// }
+    /// ```
+    pub fn issue_for(&self, token: &UserToken) -> HeaderValue {
+        let session = Session {
+            epoch: token.sessions_from(),
+            ..Session::default()
+        };
+        self.issue_str(token.user_id(), session)
+    }
+
+    /// The same of a login that knows more of the session.
+    pub(crate) fn issue_session(&self, user: &UserId, session: Session) -> HeaderValue {
         self.issue_str(user.as_str(), session)
     }
 
     fn issue_str(&self, user: &str, session: Session) -> HeaderValue {
-        let issued = self.0.clock.now().as_millis().max(0) / 1_000;
-        let mut message = format!("{}.{}", utf8_percent_encode(user, ENCODED), Base36(issued));
-        message.push_str(session.marks());
+        let now = self.0.clock.now();
+        let message = session_value::write(user, now, session);
         let tag = self
             .0
             .macs
@@ -172,15 +257,19 @@ impl SessionCookie {
             .map(|mac| mac.sign(message.as_bytes()))
             .unwrap_or_default();
         let value = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
-        self.set_cookie(&value, self.lifetime_of(session))
+        let end = self.end_of(now, session.login.unwrap_or(now), session);
+        let (name, secure) = (&self.0.name, self.0.secure);
+        set_cookie(name, &value, now.until(end), secure)
     }
 
-    fn lifetime_of(&self, session: Session) -> Duration {
-        if session.snapshot {
+    /// When a session ends.
+    fn end_of(&self, issued: Timestamp, login: Timestamp, session: Session) -> Timestamp {
+        let lifetime = if session.snapshot {
             self.0.lifetime.min(SNAPSHOT_LIFETIME)
         } else {
             self.0.lifetime
-        }
+        };
+        issued.after(lifetime).min(login.after(self.0.max_lifetime))
     }
 
     /// The value of a `Set-Cookie` header that signs whoever it is out.
@@ -190,18 +279,20 @@ impl SessionCookie {
 
     /// The same without keys or account.
     pub(crate) fn cleared(name: Option<&str>, secure: bool) -> HeaderValue {
-        set_cookie(name.unwrap_or(NAME), "", Duration::ZERO, secure)
+        let name = full_name(without_prefix(name.unwrap_or(NAME)), secure);
+        set_cookie(&name, "", Duration::ZERO, secure)
     }
 
-    fn set_cookie(&self, value: &str, lifetime: Duration) -> HeaderValue {
-        set_cookie(&self.0.name, value, lifetime, self.0.secure)
-    }
-
-    /// The user of a cookie's value, when it was issued and what it tells besides; `None` unless
-    /// we made it and it has not ended.
+    /// The session of a cookie's value; `None` unless we made it and it has not ended. What can be
+    /// seen without a MAC is looked at first: any number of values can stand before the right one.
     fn read<'a>(&self, value: &'a [u8], now: Timestamp) -> Option<Read<'a>> {
         let (message, tag) = value.split_last_chunk::<TAG_CHARS>()?;
         let message = message.strip_suffix(b".")?;
+        let text = session_value::read(message)?;
+        let end = self.end_of(text.issued, text.login, text.session);
+        if now >= end || now < text.issued.before(CLOCK_DIFFERENCE) {
+            return None;
+        }
         let mut bytes = [0; 32];
         if URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes) != Ok(bytes.len()) {
             return None;
@@ -209,36 +300,55 @@ impl SessionCookie {
         if !self.0.macs.iter().any(|mac| mac.verifies(message, &bytes)) {
             return None;
         }
-        let (id, rest) = split_once(message)?;
-        let (issued, marks) = split_once(rest).unwrap_or((rest, b""));
-        let issued = read_base36(std::str::from_utf8(issued).ok()?)?.checked_mul(1_000)?;
-        let issued = Timestamp::from_millis(issued);
-        let mut session = Session::marked(marks);
-        if now >= issued.after(self.lifetime_of(session)) || now < issued.before(CLOCK_DIFFERENCE) {
-            return None;
-        }
-        session.issued = Some(issued);
-        session.lately = now < issued.after(LATELY);
         Some(Read {
-            id: decoded(std::str::from_utf8(id).ok()?)?,
-            issued,
-            session,
+            id: text.user()?,
+            issued: text.issued,
+            login: text.login,
+            end,
+            session: Session {
+                lately: now < text.login.after(LATELY),
+                ..text.session
+            },
         })
     }
-}
 
-/// What stands before the first dot, and after it.
-fn split_once(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let dot = memchr(b'.', bytes)?;
-    Some((&bytes[..dot], &bytes[dot + 1..]))
-}
+    /// The session among all cookies of its name: the one of the latest login, where they are all
+    /// of one user.
+    fn find<'a>(&self, head: &RequestHead<'a>, now: Timestamp) -> Option<Read<'a>> {
+        let mut found: Option<Read<'a>> = None;
+        for value in cookies::named(head.headers, &self.0.name) {
+            let Some(read) = self.read(value, now) else {
+                continue;
+            };
+            match &found {
+                Some(other) if !other.is_of_the_user_of(&read) => {
+                    self.log_two_users(now);
+                    return None;
+                }
+                Some(other) if other.age_key() >= read.age_key() => {}
+                Some(_) | None => found = Some(read),
+            }
+        }
+        found
+    }
 
-/// Openids stand in a cookie as they are.
-fn decoded(id: &str) -> Option<Cow<'_, str>> {
-    if memchr(b'%', id.as_bytes()).is_some() {
-        percent_decode_str(id).decode_utf8().ok()
-    } else {
-        Some(Cow::Borrowed(id))
+    /// Whoever can set cookies for this host can cause this at will, so it is one line a minute.
+    #[cold]
+    fn log_two_users(&self, now: Timestamp) {
+        let logged = self.0.two_users_logged.load(Ordering::Relaxed);
+        let rested = now.before(BETWEEN_LINES) >= Timestamp::from_millis(logged);
+        // A clock that was set back ends the rest too.
+        if rested || now < Timestamp::from_millis(logged) {
+            self.0
+                .two_users_logged
+                .store(now.as_millis(), Ordering::Relaxed);
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %self.0.app,
+                "a request carried valid sessions of two users and counts as nobody's: \
+                 another host of the domain may have planted one"
+            );
+        }
     }
 }
 
@@ -246,71 +356,52 @@ fn decoded(id: &str) -> Option<Cow<'_, str>> {
 struct Read<'a> {
     id: Cow<'a, str>,
     issued: Timestamp,
+    login: Timestamp,
+    end: Timestamp,
     session: Session,
 }
 
-/// What a session is, besides somebody's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Session {
-    /// Of a virtual user of a snapshot page (快照页).
-    pub(crate) snapshot: bool,
-    /// The user has been asked for `snsapi_userinfo` and has not granted it: asking again would
-    /// be a loop.
-    pub(crate) asked_in_vain: bool,
-    /// It began a moment ago. Not written: told by the time of issue.
-    pub(crate) lately: bool,
-    /// When it was issued. Not among the marks: it stands before them.
-    pub(crate) issued: Option<Timestamp>,
-}
-
-impl Session {
-    /// Whether it was void before the user logged in again: they have logged out everywhere since.
-    #[inline]
-    pub(crate) fn is_revoked(self, sessions_from: Option<Timestamp>) -> bool {
-        match (self.issued, sessions_from) {
-            (Some(issued), Some(from)) => issued.after(REVOCATION_SLACK) < from,
-            _ => false,
-        }
+impl Read<'_> {
+    fn is_of_the_user_of(&self, other: &Self) -> bool {
+        (&self.id, self.session.snapshot) == (&other.id, other.session.snapshot)
     }
 
-    fn marks(self) -> &'static str {
-        match (self.snapshot, self.asked_in_vain) {
-            (false, false) => "",
-            (true, false) => ".s",
-            (false, true) => ".v",
-            (true, true) => ".sv",
-        }
-    }
-
-    fn marked(marks: &[u8]) -> Self {
-        Self {
-            snapshot: marks.contains(&b's'),
-            asked_in_vain: marks.contains(&b'v'),
-            lately: false,
-            issued: None,
-        }
+    /// What orders the sessions of one user: a logout everywhere ends those of former epochs.
+    fn age_key(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
+        (self.session.epoch, self.login, self.issued)
     }
 }
 
 impl Identify for SessionCookie {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let now = self.0.clock.now();
-        let mut cookies = cookies::named(head.headers, &self.0.name);
-        let Some(read) = cookies.find_map(|value| self.read(value, now)) else {
+        let Some(read) = self.find(head, now) else {
             return Identity::Nobody;
         };
-        let Read {
-            id,
-            issued,
-            session,
-        } = read;
-        let half_over = !session.snapshot && now >= issued.after(self.0.lifetime / 2);
-        let set_cookie = half_over.then(|| self.issue_str(&id, session));
+        let half_over = !read.session.snapshot && now >= read.issued.after(self.0.lifetime / 2);
+        let longer = half_over && self.end_of(now, read.login, read.session) > read.end;
+        let Read { id, session, .. } = read;
+        let set_cookie = longer.then(|| self.issue_str(&id, session));
         Identity::User(Identified {
             id,
             set_cookie,
             session,
         })
+    }
+}
+
+/// The name of a cookie without the prefix, in whatever case: browsers know it in any.
+fn without_prefix(name: &str) -> &str {
+    match name.split_at_checked(HOST_PREFIX.len()) {
+        Some((prefix, base)) if prefix.eq_ignore_ascii_case(HOST_PREFIX) => base,
+        _ => name,
+    }
+}
+
+fn full_name(base: &str, secure: bool) -> String {
+    match secure {
+        true => format!("{HOST_PREFIX}{base}"),
+        false => base.to_owned(),
     }
 }
 
@@ -320,6 +411,7 @@ impl fmt::Debug for SessionCookie {
             .field("name", &self.0.name)
             .field("secure", &self.0.secure)
             .field("lifetime", &self.0.lifetime)
+            .field("max_lifetime", &self.0.max_lifetime)
             .field("keys", &self.0.keys)
             .finish_non_exhaustive()
     }
@@ -342,6 +434,7 @@ fn misconfigured(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Base36;
     use base64::engine::general_purpose::STANDARD;
     use http::HeaderMap;
     use http::header::COOKIE;
@@ -389,10 +482,9 @@ mod tests {
         assert_eq!(who(&ours.clone().name("other").unwrap(), &cookie), None);
         let (other_app, _) = session(&keys(1));
         let other_app = other_app.with(|settings| settings.app = AppId::new("wx2").unwrap());
-        assert_eq!(
-            who(&other_app.renamed("wechat_session".into()), &cookie),
-            None
-        );
+        assert_eq!(who(&other_app.renamed(), &cookie), None);
+        // Nor what was signed for plain http, where any host of the domain can set it.
+        assert_eq!(who(&ours.clone().secure(false), &cookie), None);
     }
 
     #[test]
@@ -419,13 +511,87 @@ mod tests {
     }
 
     #[test]
+    fn a_session_ends_ninety_days_after_its_login() {
+        let (session, clock) = session(&keys(1));
+        let session = session.lifetime(SESSION_LIFETIME);
+        let mut cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
+        let step = Duration::from_secs(16 * 86_400);
+        for days in [16, 32, 48, 64, 80] {
+            clock.advance(step);
+            let read = session.read(cookie.as_bytes(), clock.now()).unwrap();
+            let renewed = session.issue_str(&read.id, read.session);
+            let ends_in = 30.min(90 - days) * 86_400;
+            let age = format!("; Max-Age={ends_in};");
+            assert!(renewed.to_str().unwrap().contains(&age), "day {days}");
+            cookie = value(&renewed);
+        }
+        clock.advance(Duration::from_secs(10 * 86_400 - 1));
+        // Issued anew it would not last any longer.
+        assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), false)));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(who(&session, &cookie), None);
+        let bounded = session.clone().max_lifetime(Duration::from_secs(3_600));
+        let cookie = bounded.issue(&UserId::new("oUser").unwrap());
+        assert!(cookie.to_str().unwrap().contains("; Max-Age=3600;"));
+        let unbounded = session.max_lifetime(Duration::MAX).lifetime(Duration::MAX);
+        let cookie = value(&unbounded.issue(&UserId::new("oUser").unwrap()));
+        assert!(who(&unbounded, &cookie).is_some());
+    }
+
+    /// As version 0.1 before its release wrote them.
+    #[test]
+    fn sessions_of_before_stay_valid_and_slide() {
+        let (session, clock) = session(&keys(1));
+        let session = session.secure(false);
+        let issued = Base36(clock.now().as_millis() / 1_000);
+        for marks in ["", ".v"] {
+            let message = format!("oUser.{issued}{marks}");
+            let tag = session.0.macs[0].sign(message.as_bytes());
+            let old = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
+            assert_eq!(who(&session, &old), Some(("oUser".to_owned(), false)));
+            let read = session.read(old.as_bytes(), clock.now()).unwrap();
+            assert_eq!(read.session.asked_in_vain, !marks.is_empty());
+            let logout = |millis| Some(Timestamp::from_millis(clock.now().as_millis() + millis));
+            assert!(read.session.is_revoked(logout(1)));
+            assert!(!read.session.is_revoked(logout(-1)) && !read.session.is_revoked(None));
+        }
+    }
+
+    #[test]
+    fn a_name_has_the_prefix_once_and_under_https_only() {
+        let (session, _) = session(&keys(1));
+        for (name, https, http) in [
+            ("h5", "__Host-h5=", "h5="),
+            ("__Host-h5", "__Host-h5=", "h5="),
+            ("__host-h5", "__Host-h5=", "h5="),
+        ] {
+            let session = session.clone().name(name).unwrap();
+            for (secure, expected) in [(true, https), (false, http)] {
+                let cookie = session.clone().secure(secure);
+                let user = UserId::new("oUser").unwrap();
+                let cleared = SessionCookie::cleared(Some(name), secure);
+                for set in [cookie.issue(&user), cookie.clear(), cleared] {
+                    let set = set.to_str().unwrap();
+                    assert!(set.starts_with(expected), "{set}");
+                    assert!(
+                        set.contains("; Path=/;") && !set.contains("Domain"),
+                        "{set}"
+                    );
+                    assert_eq!(set.contains("; Secure"), secure, "{set}");
+                }
+            }
+        }
+        assert!(session.name("__Host-").is_err());
+    }
+
+    #[test]
     fn a_snapshot_users_session_is_short_and_does_not_slide() {
         let (session, clock) = session(&keys(1));
         let marks = Session {
             snapshot: true,
             ..Session::default()
         };
-        let cookie = session.issue_for(&UserId::new("oVirtual").unwrap(), marks);
+        let cookie = session.issue_session(&UserId::new("oVirtual").unwrap(), marks);
         assert!(cookie.to_str().unwrap().contains("Max-Age=7200"));
         let cookie = value(&cookie);
         clock.advance(SNAPSHOT_LIFETIME - Duration::from_secs(1));
@@ -440,8 +606,8 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert_eq!(who(&session, &cookie), None);
         // The mark cannot be taken off.
-        assert!(cookie.contains(".s."));
-        assert_eq!(who(&session, &cookie.replace(".s.", ".")), None);
+        assert!(cookie.contains(".s-"));
+        assert_eq!(who(&session, &cookie.replace(".s-", ".-")), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod mark {
     pub(super) const UNIONID: u8 = 1 << 5;
     /// See [`Origin`](super::Origin).
     pub(super) const RENEWED: u8 = 1 << 6;
-    /// Four bytes of seconds stand behind the texts.
+    /// A point in time stands behind the texts.
     pub(super) const SESSIONS_FROM: u8 = 1 << 7;
 }
 
@@ -123,9 +123,7 @@ impl Held {
         }
         let from = details.sessions_from.map(|from| {
             marks |= mark::SESSIONS_FROM;
-            u32::try_from(from.as_millis() / 1_000)
-                .unwrap_or_default()
-                .to_le_bytes()
+            point(from)
         });
         let length = |at: usize| {
             let marked = marks & written[at].0 != 0;
@@ -143,7 +141,7 @@ impl Held {
             texts[1],
             length(2),
             texts[2],
-            from.as_ref().map_or(b"", <[u8; 4]>::as_slice),
+            from.as_ref().map_or(b"", <[u8; POINT]>::as_slice),
             id.as_bytes(),
         ];
         Some(Self(AccessToken::beside(token.secret, &parts)))
@@ -245,7 +243,7 @@ impl Held {
 
     /// What news of exactly this credential would carry.
     pub(super) fn mark(&self) -> Mark {
-        Mark::of(&self.0, self.lifetime())
+        Mark::of(&self.0, self.lifetime(), self.sessions_from())
     }
 
     #[inline]
@@ -267,14 +265,15 @@ impl Held {
         self.0.companion().get(TIMES).copied().unwrap_or_default()
     }
 
-    /// Sessions that began before this moment are void.
+    /// When the user has last logged out everywhere, where they have.
     #[inline]
     pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
         if self.marks() & mark::SESSIONS_FROM == 0 {
             return None;
         }
-        let seconds = u32::from_le_bytes(*self.texts().sessions_from.first_chunk()?);
-        Some(Timestamp::from_millis(i64::from(seconds) * 1_000))
+        let [a, b, c, d, e, f] = *self.texts().sessions_from.first_chunk()?;
+        let millis = i64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        Some(Timestamp::from_millis(millis))
     }
 
     /// The openid, the scope and the unionid where they are written out, each behind two bytes
@@ -303,7 +302,7 @@ impl Held {
         let from = if marks & mark::SESSIONS_FROM == 0 {
             0
         } else {
-            4
+            POINT
         };
         let (sessions_from, id) = rest.split_at_checked(from).unwrap_or((b"", rest));
         Texts {
@@ -324,10 +323,9 @@ impl Times {
             (self.lifetime.renew_at(), self.lifetime.expires_at()),
         ];
         for (to, (from, until)) in written.chunks_exact_mut(POINT + SPAN).zip(pairs) {
-            let latest = (1 << (8 * POINT)) - 1;
-            let point = from.as_millis().clamp(0, latest);
-            to[..POINT].copy_from_slice(&point.to_le_bytes()[..POINT]);
-            let span = Timestamp::from_millis(point).until(until).as_millis();
+            to[..POINT].copy_from_slice(&point(from));
+            let from = Timestamp::from_millis(from.as_millis().clamp(0, LATEST));
+            let span = from.until(until).as_millis();
             let span = u32::try_from(span).unwrap_or(u32::MAX);
             to[POINT..].copy_from_slice(&span.to_le_bytes());
         }
@@ -347,6 +345,14 @@ impl Times {
             until: since.after(span([s, t, u, v])),
         }
     }
+}
+
+/// The latest point that six bytes can tell.
+const LATEST: i64 = (1 << (8 * POINT)) - 1;
+
+fn point(at: Timestamp) -> [u8; POINT] {
+    let [a, b, c, d, e, f, ..] = at.as_millis().clamp(0, LATEST).to_le_bytes();
+    [a, b, c, d, e, f]
 }
 
 /// Texts were texts when they were put there.
@@ -386,14 +392,14 @@ mod tests {
         #[test]
         fn what_is_held_reads_back(
             id in ".{1,60}", token in ".{1,200}", openid in detail(), scope in detail(),
-            unionid in detail(), same: bool, from in proptest::option::of(0i64..4_000_000_000),
+            unionid in detail(), same: bool, from in proptest::option::of(0i64..4_000_000_000_000),
             era: u16,
             renew_at in 0i64..4_000_000_000_000, life in 0i64..4_000_000_000,
             since in 0i64..4_000_000_000_000, span in 0i64..4_000_000_000,
         ) {
             let openid = if same { Some(id.clone()) } else { openid };
             let [openid, scope, unionid] = [openid, scope, unionid].map(|d| d.map(Box::<str>::from));
-            let sessions_from = from.map(|from| at(from * 1_000));
+            let sessions_from = from.map(at);
             let details = Details { openid, scope, unionid, sessions_from };
             let lifetime = Lifetime::stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
             let secret = AccessToken::new(token);

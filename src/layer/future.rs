@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CACHE_CONTROL, EXPIRES, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::refusal::Refusal;
+use super::caching;
 use super::rejection::{Reject, Rejection};
+use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
@@ -70,8 +70,6 @@ pin_project! {
             // Taken when the token is there.
             waiting: Option<Waiting<S, I, R, ReqBody>>,
         },
-        /// The token is there, and the inner service has to be ready for its request.
-        Readying { inner: S, request: Option<Request<ReqBody>> },
         /// The login is at work for a callback.
         SigningIn {
             answer: BoxFuture<'static, LoginAnswer>,
@@ -141,34 +139,6 @@ where
     }
 }
 
-/// Whether a shared cache may keep a response (RFC 9111 §3: `public`, `s-maxage`, or a lifetime that
-/// is not `private`): a session in it would become everybody's.
-fn is_public(headers: &HeaderMap) -> bool {
-    let mut lives = headers.contains_key(EXPIRES);
-    for value in headers.get_all(CACHE_CONTROL) {
-        let value = value.as_bytes().to_ascii_lowercase();
-        let says = |word: &str| value.windows(word.len()).any(|at| at == word.as_bytes());
-        if says("no-store") || says("private") {
-            return false;
-        }
-        lives |= says("public") || says("max-age") || says("s-maxage");
-    }
-    lives
-}
-
-/// Whether the application has said itself what becomes of this cookie: it signs somebody in or out.
-fn is_set(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
-    let name = |cookie: &HeaderValue| {
-        let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
-        end.map(|end| cookie.as_bytes()[..end].to_vec())
-    };
-    let ours = name(cookie);
-    headers
-        .get_all(SET_COOKIE)
-        .iter()
-        .any(|set| name(set) == ours)
-}
-
 impl<S, I, R, ReqBody, ResBody> Future for ResponseFuture<S, I, R, ReqBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -182,11 +152,8 @@ where
             let next = match this.state.as_mut().project() {
                 StateProjection::Calling { call } => {
                     let mut response = ready!(call.poll(cx))?;
-                    if let Some(cookie) = this.set_cookie.take()
-                        && !is_public(response.headers())
-                        && !is_set(response.headers(), &cookie)
-                    {
-                        response.headers_mut().append(SET_COOKIE, cookie);
+                    if let Some(cookie) = this.set_cookie.take() {
+                        caching::add_session(&mut response, cookie);
                     }
                     return Poll::Ready(Ok(response));
                 }
@@ -202,15 +169,6 @@ where
                         *this.set_cookie = None;
                     }
                     waiting.proceed(token)
-                }
-                StateProjection::Readying { inner, request } => {
-                    ready!(inner.poll_ready(cx))?;
-                    let Some(request) = request.take() else {
-                        return Poll::Pending;
-                    };
-                    State::Calling {
-                        call: inner.call(request),
-                    }
                 }
                 StateProjection::SigningIn { answer, waiting } => {
                     let answer = ready!(answer.as_mut().poll(cx));
@@ -249,60 +207,54 @@ where
         Ok(token)
     }
 
-    /// Goes on to the inner service, or answers in its place.
+    /// Calls the inner service, or answers in its place.
     fn proceed(
         self,
         token: Result<UserToken, Error>,
     ) -> State<S::Future, S, I, R, ReqBody, Response<ResBody>> {
         let Self {
-            inner,
+            mut inner,
             mut request,
             shared,
             session,
         } = self;
-        let refusal = match token {
-            Ok(token) => match shared.scope.filter(|scope| SignIn::lacks(&token, *scope)) {
-                Some(scope) => Some(Refusal::lacks(scope, session)),
-                None => {
-                    shared.enter(token, session, &mut request);
-                    None
+        let head = RequestHead::of(&request);
+        match token {
+            Ok(token) => {
+                if let Some(scope) = shared.scope
+                    && SignIn::lacks(&token, scope)
+                {
+                    let answer = Some(shared.ask_for_more(scope, session, &head));
+                    return State::Answered { answer };
                 }
-            },
-            Err(error) => Some(Rejection::from_error(&error).into()),
-        };
-        match (refusal, shared.policy) {
-            (Some(refusal), Policy::Require) => {
-                let answer = shared.refuse(refusal, &RequestHead::of(&request));
-                return State::Answered {
-                    answer: Some(answer),
+                let now = shared.users.clock().now();
+                let stale = token.lifetime().freshness(now) != Freshness::Fresh;
+                shared.requests.count(match (stale, token.was_renewed()) {
+                    (true, _) => Outcome::Stale,
+                    (false, true) => Outcome::Renewed,
+                    (false, false) => Outcome::Store,
+                });
+                let users = if session.snapshot {
+                    shared.users.snapshots()
+                } else {
+                    &shared.users
                 };
+                WechatUser::enter(&mut request, token, users);
             }
-            (Some(refusal), Policy::Optional) => shared.pass_without_user(refusal, &mut request),
-            (None, _) => {}
+            Err(error)
+                if error.kind() == ErrorKind::LoginRequired
+                    && shared.policy == Policy::Optional =>
+            {
+                shared.requests.count(Outcome::Login);
+                PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
+            }
+            Err(error) => {
+                let answer = Some(shared.refuse(Rejection::from_error(&error), &head));
+                return State::Answered { answer };
+            }
         }
-        State::Readying {
-            inner,
-            request: Some(request),
-        }
-    }
-}
-
-impl<I, R> Shared<I, R> {
-    /// Puts the user into the request that has waited for their token.
-    fn enter<B>(&self, token: UserToken, session: Session, request: &mut Request<B>) {
-        let now = self.users.clock().now();
-        let stale = token.lifetime().freshness(now) != Freshness::Fresh;
-        let outcome = match (stale, token.was_renewed()) {
-            (true, _) => Outcome::Stale,
-            (false, true) => Outcome::Renewed,
-            (false, false) => Outcome::Store,
-        };
-        let users = match session.snapshot {
-            true => self.users.snapshots(),
-            false => &self.users,
-        };
-        if WechatUser::enter(request, token, users) {
-            self.requests.count(outcome);
+        State::Calling {
+            call: inner.call(request),
         }
     }
 }

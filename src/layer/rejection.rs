@@ -1,6 +1,5 @@
 //! The layer's own answers.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,7 +49,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-u
 #[non_exhaustive]
 pub struct Rejection {
     kind: ErrorKind,
-    message: Cow<'static, str>,
+    message: String,
     retry_after: Option<Duration>,
     login_url: Option<String>,
     /// Where the kind does not tell it.
@@ -117,20 +116,10 @@ impl Rejection {
         Self::new(ErrorKind::LoginRequired, None)
     }
 
-    /// A CORS preflight, which names no user.
-    pub(super) fn preflight() -> Self {
-        let message = "A CORS preflight names no user. Put the CORS layer outside of the \
-                       WechatLayer, or set WechatLayer::pass_preflights.";
-        Self {
-            message: Cow::Borrowed(message),
-            ..Self::nobody()
-        }
-    }
-
     /// A login leads the browser on; the address is added to whatever is rendered.
     pub(super) fn redirect() -> Self {
         Self {
-            message: Cow::Borrowed("Go on to the address in the header Location."),
+            message: "Go on to the address in the header Location.".to_owned(),
             status: Some(StatusCode::FOUND),
             ..Self::new(ErrorKind::LoginRequired, None)
         }
@@ -145,7 +134,7 @@ impl Rejection {
     pub(super) fn of_login(problem: Problem) -> Self {
         let kind = problem.what.kind();
         Self {
-            message: Cow::Owned(problem.sentence()),
+            message: problem.sentence(),
             status: Some(problem.what.status()),
             problem: Some(problem),
             ..Self::new(kind, None)
@@ -164,7 +153,7 @@ impl Rejection {
     pub(super) fn invalid(invalid: InvalidIdentifier) -> Self {
         let message = format!("The request cannot name a user: {invalid}.");
         Self {
-            message: Cow::Owned(message),
+            message,
             ..Self::new(ErrorKind::BadRequest, None)
         }
     }
@@ -179,7 +168,7 @@ impl Rejection {
         match error.kind() {
             // What is wrong with the request is its sender's to know.
             ErrorKind::BadRequest => Self {
-                message: Cow::Owned(error.to_string()),
+                message: error.to_string(),
                 ..rejection
             },
             _ => rejection,
@@ -197,7 +186,7 @@ impl Rejection {
         };
         Self {
             kind,
-            message: Cow::Borrowed(message),
+            message: message.to_owned(),
             retry_after,
             login_url: None,
             status: None,

@@ -196,14 +196,15 @@ impl SignIn {
             snapshot: signed_in.snapshot,
             asked_in_vain: granted.is_some_and(|granted| !attempt.scope.is_in(granted)),
             lately: true,
-            issued: Some(now),
+            login: Some(now),
+            epoch: signed_in.epoch.map(Timestamp::from_millis),
         };
         attempt.progress = Progress::SignedIn {
             at: seconds(now),
             code: mark.into(),
         };
         let mut cookies = vec![
-            self.0.session.issue_for(&user, session),
+            self.0.session.issue_session(&user, session),
             self.cookie(&attempt, now),
         ];
         cookies.extend(

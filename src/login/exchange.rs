@@ -9,6 +9,7 @@ use tracing::{Instrument, Span, field};
 
 use super::SnapshotPolicy;
 use super::answer::Trouble;
+use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -56,6 +57,9 @@ pub(super) struct SignedIn {
     /// histories; under another login's state it is nobody's.
     #[serde(default)]
     pub(super) login: u64,
+    /// When the user had last logged out everywhere by then, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) epoch: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -241,7 +245,11 @@ impl Exchange {
         };
         let give_up = Instant::now() + STORE_PATIENCE;
         let mut rest = FIRST_REST;
-        while let Err(error) = users.put(&user, grant).await {
+        let stored = loop {
+            let error = match users.put(&user, grant).await {
+                Ok(stored) => break stored,
+                Err(error) => error,
+            };
             if error.kind() != ErrorKind::StoreUnavailable || Instant::now() >= give_up {
                 tracing::error!(target: "tower_wechat::login", %app, %error, "a login could not be stored; the user has to log in again");
                 return Verdict::of(&error);
@@ -249,13 +257,14 @@ impl Exchange {
             tracing::warn!(target: "tower_wechat::login", %app, %error, "a login is not stored yet");
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(LONGEST_REST);
-        }
+        };
         tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = grant.scope.as_deref(), snapshot = grant.snapshot, "logged in");
         Verdict::SignedIn(SignedIn {
             user: user.as_str().to_owned(),
             snapshot: grant.snapshot,
             scope: grant.scope.clone(),
             login: self.login,
+            epoch: stored.sessions_from().map(Timestamp::as_millis),
         })
     }
 }
@@ -271,6 +280,7 @@ mod tests {
             snapshot: true,
             scope: Some("snsapi_base".into()),
             login: 7,
+            epoch: Some(1_700_000_000_000),
         };
         let mut verdicts = vec![Verdict::SignedIn(signed_in), Verdict::Spent];
         verdicts.extend(Trouble::ALL.map(Verdict::Trouble));

@@ -147,6 +147,7 @@ pub enum SnapshotPolicy {
 ///     .login_path("/shop/wechat/login")?
 ///     .session_name("shop_session")?
 ///     .session_lifetime(Duration::from_secs(7 * 86_400))
+///     .session_max_lifetime(Duration::from_secs(30 * 86_400))
 ///     .state_lifetime(Duration::from_secs(5 * 60))
 ///     .wait(Duration::from_secs(3))
 ///     .restarts(1)
@@ -180,6 +181,7 @@ struct Settings {
     clear_fragment: bool,
     state_lifetime: Duration,
     session_lifetime: Option<Duration>,
+    session_max_lifetime: Option<Duration>,
     session_name: Option<String>,
     restarts: usize,
     wait: Duration,
@@ -217,6 +219,7 @@ impl Login {
             clear_fragment: false,
             state_lifetime: STATE_LIFETIME,
             session_lifetime: None,
+            session_max_lifetime: None,
             session_name: None,
             restarts: RESTARTS,
             wait: WAIT,
@@ -346,7 +349,15 @@ impl Login {
         self
     }
 
-    /// The name of the session cookie. Default: `wechat_session`.
+    /// Sets how long a session lasts since its login, however often it is issued anew; see
+    /// [`SessionCookie::max_lifetime`]. Default: 90 days.
+    pub fn session_max_lifetime(mut self, max_lifetime: Duration) -> Self {
+        self.0.session_max_lifetime = Some(max_lifetime);
+        self
+    }
+
+    /// The name of the session cookie. Under https `__Host-` stands in front of it: browsers take
+    /// such a cookie from this host only. Default: `wechat_session`.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: cookies cannot have that name.
@@ -409,6 +420,9 @@ impl Settings {
         let mut session = SessionCookie::new(app, &self.keys).secure(self.secure());
         if let Some(lifetime) = self.session_lifetime {
             session = session.lifetime(lifetime);
+        }
+        if let Some(max_lifetime) = self.session_max_lifetime {
+            session = session.max_lifetime(max_lifetime);
         }
         match &self.session_name {
             // The name has been checked when it was set.

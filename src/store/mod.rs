@@ -182,17 +182,6 @@ pub enum Commit {
     LeaseLost,
 }
 
-/// How long a tombstone names the refresh token of a deleted pair. It outlives the time for which a
-/// process offers a granted pair to the store.
-pub(crate) const TOMBSTONE_LIFE: Duration = Duration::from_secs(120);
-
-/// Returns the refresh token that `record` succeeds: the one it was made from, if WeChat granted
-/// another one for it.
-fn predecessor<'a>(before: Option<&'a [u8]>, record: &Record) -> Option<&'a [u8]> {
-    let refresh = record.refresh.as_ref()?;
-    before.filter(|before| *before != refresh.secret.expose().as_bytes())
-}
-
 /// Something that all processes of an account together may do only so often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
@@ -269,10 +258,6 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
 
     /// Replaces `expected` by `record` (an empty one deletes) and gives the lease back, in one
     /// atomic step; nothing is written where the slot holds anything else (R2).
-    ///
-    /// A pair whose predecessor a tombstone names is also written where the slot is empty, and
-    /// beside another holder of the lease: WeChat has told that holder that the predecessor is
-    /// dead, so nothing newer can come of it (R3).
     #[doc(hidden)]
     fn commit<'a>(
         &'a self,
@@ -282,39 +267,16 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<Commit, Error>>;
 
-    /// Claims the lease again and writes a tombstone that names the refresh token of `expected`,
-    /// in one atomic step. From then on a process that holds the successor can commit it.
-    #[doc(hidden)]
-    fn announce_deletion<'a>(
-        &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
-        owner: &'a LeaseOwner,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>>;
-
-    /// Deletes `expected`, leaves a tombstone that names its refresh token, and gives the lease
-    /// back, in one atomic step; nothing is deleted where the slot holds anything else. A login, a
-    /// logout and a commit remove the tombstone.
-    #[doc(hidden)]
-    fn delete<'a>(
-        &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>>;
-
-    /// Gives a lease back without writing. Returns `true` if it was the owner's; another owner's
-    /// lease stays theirs.
+    /// Gives a lease back without writing. A lease that is somebody else's stays theirs.
     #[doc(hidden)]
     fn release<'a>(
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>>;
+    ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Writes a record whatever lies there: a login beats everything before it (R2). An empty
-    /// record deletes. Removes the tombstone, so that nothing comes back after a logout.
+    /// record deletes.
     #[doc(hidden)]
     fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>>;
 
@@ -331,14 +293,6 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeClaim, Error>>;
 
-    /// Gives back the right to exchange a code. Returns `true` if it was the owner's.
-    #[doc(hidden)]
-    fn release_code<'a>(
-        &'a self,
-        code: &'a CodeName,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>>;
-
     /// Says for `ttl` what came of a code. With `owner`, only if the right is still theirs.
     #[doc(hidden)]
     fn settle_code<'a>(
@@ -349,7 +303,8 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Remembers for `ttl` that the sessions of a user that began before `at` are void.
+    /// Remembers for `ttl` that a user has logged out everywhere, at `at` or just behind the last
+    /// time: no two logouts of one user are at the same time, whatever clocks say.
     #[doc(hidden)]
     fn revoke<'a>(
         &'a self,
@@ -358,7 +313,7 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Before which moment the sessions of a user are void, where that is remembered.
+    /// Returns when a user has last logged out everywhere, where that is remembered.
     #[doc(hidden)]
     fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
 

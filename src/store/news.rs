@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
 use super::Name;
+use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 
 /// How often a store proves that nothing it has told was missed.
@@ -26,11 +27,15 @@ const WAITING: usize = 4_096;
 pub struct Mark(u64);
 
 impl Mark {
-    /// The mark of a token with this life.
-    pub fn of(secret: &AccessToken, lifetime: Lifetime) -> Self {
+    /// The mark of a token with this life, of a user who has last logged out everywhere then. That
+    /// counts: a login that has crossed the logout writes the same token again.
+    pub fn of(secret: &AccessToken, lifetime: Lifetime, logout: Option<Timestamp>) -> Self {
         let mut hash = Sha256::new();
         hash.update(lifetime.renew_at().as_millis().to_be_bytes());
         hash.update(lifetime.expires_at().as_millis().to_be_bytes());
+        if let Some(logout) = logout {
+            hash.update(logout.as_millis().to_be_bytes());
+        }
         hash.update(secret.expose().as_bytes());
         let mut mark = [0; 8];
         mark.copy_from_slice(&hash.finalize()[..8]);
@@ -40,7 +45,8 @@ impl Mark {
     /// The mark of what a record hands out; none where it hands out nothing.
     pub fn of_record(record: &Record) -> Option<Self> {
         let token = record.token.as_ref()?;
-        Some(Self::of(&token.secret, token.lifetime))
+        let logout = record.details.sessions_from;
+        Some(Self::of(&token.secret, token.lifetime, logout))
     }
 }
 

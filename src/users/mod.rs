@@ -15,13 +15,13 @@ pub use self::token::UserToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, TokenRefusal};
+use crate::identity::{SNAPSHOT_LIFETIME, longest_session};
 use crate::keeper::Keeper;
 use crate::store::{Kind, Store};
 use crate::wechat::{UserGrant, UserInfo, WechatClient};
 
-/// How long it is remembered that somebody has logged out everywhere: longer than browsers keep
-/// any cookie (RFC 6265bis: 400 days).
-const REVOKED_FOR: Duration = Duration::from_secs(401 * 24 * 3_600);
+/// How often a login is stored again because its user has logged out everywhere meanwhile.
+const LOGOUTS_CROSSED: usize = 8;
 
 /// The access tokens of an account's users: kept in a store that all processes share, renewed in
 /// time and by one process only, held in memory in between.
@@ -171,12 +171,22 @@ impl UserTokens {
         }
         self.0.profiles.forget(user.as_str());
         let keeper = &self.0.keeper;
-        record.details.sessions_from = keeper.store().revoked(&keeper.name(user.as_str())).await?;
-        self.0
-            .keeper
-            .put(user.as_str(), record)
-            .await
-            .map(UserToken::new)
+        let name = keeper.name(user.as_str());
+        let mut revoked_at = keeper.store().revoked(&name).await?;
+        for _ in 0..LOGOUTS_CROSSED {
+            record.details.sessions_from = revoked_at;
+            let held = keeper.put(user.as_str(), record.clone()).await?;
+            // Asked again once the pair is there: a logout that comes after this one deletes the
+            // pair, and one that came before is in it. Otherwise sessions of before the logout
+            // would live again by a pair that does not know of it.
+            let by_now = keeper.store().revoked(&name).await?;
+            if by_now == revoked_at {
+                return Ok(UserToken::new(held));
+            }
+            revoked_at = by_now;
+        }
+        let message = "the user logs out everywhere again and again while they log in";
+        Err(Error::new(ErrorKind::StoreUnavailable, message))
     }
 
     /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
@@ -242,10 +252,7 @@ impl UserTokens {
 
     /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
     /// back. The sessions that the user has ([`SessionCookie`](crate::SessionCookie)) end for
-    /// good: they lead to a login, and do not live again after it.
-    ///
-    /// Sessions of the last two minutes are spared, for servers' clocks may differ: those lead to
-    /// a login, and name the user again once somebody has logged in as them.
+    /// good, with all copies of them: they lead to a login, and do not live again after it.
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
@@ -254,8 +261,19 @@ impl UserTokens {
         let keeper = &self.0.keeper;
         // Before the tokens go: whoever logs in as soon as they are gone must find it.
         let (name, now) = (keeper.name(user.as_str()), self.clock().now());
-        keeper.store().revoke(&name, now, REVOKED_FOR).await?;
+        keeper
+            .store()
+            .revoke(&name, now, self.longest_session())
+            .await?;
         keeper.forget(user.as_str()).await
+    }
+
+    /// How long a session of these users can outlive the logout that ends it.
+    fn longest_session(&self) -> Duration {
+        match self.is_of_snapshots() {
+            true => SNAPSHOT_LIFETIME,
+            false => longest_session(),
+        }
     }
 
     /// Whether the store answers.

@@ -47,7 +47,8 @@ impl UserToken {
         self.0.lifetime()
     }
 
-    /// Sessions that began before this moment are void.
+    /// When the user has last logged out everywhere, where they have: sessions of logins that did
+    /// not know of it are void.
     #[inline]
     pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
         self.0.sessions_from()

@@ -7,12 +7,13 @@ use axum::http::header::SET_COOKIE;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
+use redis::Commands;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    Clock, CookieKeys, Error, Layout, Login, MemoryStore, RedisStore, Scope, Store, UserTokens,
-    WechatClient, WechatLayer, WechatUser,
+    Clock, CookieKeys, Error, Layout, Login, MemoryStore, RedisStore, Scope, SessionCookie, Store,
+    UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -25,6 +26,7 @@ pub struct Rig {
     pub sim: Simulator,
     pub clock: Clock,
     pub redis: Option<RedisServer>,
+    layout: Layout,
     memory: MemoryStore,
     keys: CookieKeys,
 }
@@ -46,6 +48,7 @@ impl Rig {
             memory: MemoryStore::with_clock(clock.clone()),
             clock,
             redis: None,
+            layout: Layout::Keys,
             keys: CookieKeys::random().unwrap(),
         }
     }
@@ -56,6 +59,47 @@ impl Rig {
         Self {
             redis,
             ..Self::new().await
+        }
+    }
+
+    /// The same in the layout that a Java service writes too.
+    pub async fn with_redis_in(layout: Layout) -> Self {
+        Self {
+            layout,
+            ..Self::with_redis().await
+        }
+    }
+
+    /// The session cookie as the sites issue it.
+    pub fn session(&self, site: &Site) -> SessionCookie {
+        SessionCookie::new(site.users.app_id(), &self.keys)
+            .secure(false)
+            .clock(self.clock.clone())
+    }
+
+    /// Writes a user's pair as another service does, without what we keep beside it.
+    pub fn rewrite(&self, user: &str) {
+        let pair = self.sim.current_pair(user).unwrap();
+        let (now, hour) = (self.clock.now().as_millis(), 3_600_000);
+        let (access, refresh) = (pair.access_token, pair.refresh_token);
+        let mut redis = self.redis.as_ref().unwrap().connection();
+        let fresh = now + hour;
+        match self.layout {
+            Layout::Hashes => {
+                for (hash, value) in [
+                    ("user.wxUserAccessToken", format!("{access}#{fresh}")),
+                    ("user.wxUserRefreshToken", format!("{refresh}#{fresh}")),
+                ] {
+                    () = redis.hset(hash, user, value).unwrap();
+                }
+            }
+            Layout::Keys => {
+                let key = format!("wechat:{}:user:{user}", self.sim.app_id());
+                let end = fresh + 900_000;
+                let record = format!("1#{access}#{fresh}#{end}#{refresh}#{fresh}");
+                () = redis.set(key, record).unwrap();
+            }
+            other => panic!("no {other:?}"),
         }
     }
 
@@ -99,7 +143,7 @@ impl Rig {
         match &self.redis {
             None => self.users_in(self.memory.clone()),
             Some(redis) => {
-                let store = RedisStore::builder(&redis.url()).layout(Layout::Keys);
+                let store = RedisStore::builder(&redis.url()).layout(self.layout);
                 self.users_in(store.connect().await.unwrap())
             }
         }

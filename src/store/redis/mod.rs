@@ -14,6 +14,7 @@ mod news;
 #[cfg(feature = "cli")]
 pub mod operate;
 mod primary;
+mod revoked;
 mod scripts;
 mod seal;
 mod sentinel;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisResult};
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -45,10 +45,10 @@ use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
     Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, Glimpse, LeaseOwner, Look,
-    Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
+    Mark, Name, Slot, Store, Stored, Witness,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AppId, Record, RefreshToken};
+use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::observe;
 
@@ -226,7 +226,8 @@ impl RedisStore {
         let place = self.0.names.place(self.0.layout, &slot.name);
         let values = self.values(&place, Duration::MAX).await?;
         let values = values.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))?;
-        Ok(decode(&place, slot, values.into(), &self.0.seal))
+        self.completed(slot, decode(&place, slot, values.into(), &self.0.seal))
+            .await
     }
 
     async fn look_at(
@@ -235,18 +236,39 @@ impl RedisStore {
         within: Duration,
         look: &mut Look<'_>,
     ) -> Result<Glimpse, Error> {
+        let came = Instant::now();
         let place = self.0.names.place(self.0.layout, &slot.name);
         let Some(mut values) = self.values(&place, within).await? else {
             return Ok(Glimpse::Late);
         };
         let seal = &self.0.seal;
-        if view(&place, slot, values.as_slice(), seal, |record| {
-            look(&record)
-        }) {
+        let seen = view(&place, slot, values.as_slice(), seal, |record| {
+            (!revoked::may_lack(slot, &record)).then(|| look(&record))
+        });
+        let (enough, revoked_at) = match seen {
+            Some(enough) => (enough, None),
+            None => {
+                let left = within.saturating_sub(came.elapsed());
+                let asked = Box::pin(self.revoked_within(&slot.name, left));
+                let Some(revoked_at) = asked.await? else {
+                    return Ok(Glimpse::Late);
+                };
+                let enough = view(&place, slot, values.as_slice(), seal, |mut record| {
+                    record.details.sessions_from = revoked_at;
+                    look(&record)
+                });
+                (enough, revoked_at)
+            }
+        };
+        if enough {
             values.wipe();
             return Ok(Glimpse::Enough);
         }
-        Ok(Glimpse::Left(decode(&place, slot, values.into(), seal)))
+        let mut stored = decode(&place, slot, values.into(), seal);
+        if revoked_at.is_some() {
+            stored.record.details.sessions_from = revoked_at;
+        }
+        Ok(Glimpse::Left(stored))
     }
 
     /// What the cells of a place hold, unless `within` was too short.
@@ -276,7 +298,6 @@ impl RedisStore {
         expected: &Witness,
         owner: &LeaseOwner,
         ttl: Duration,
-        tombstone: &str,
     ) -> Result<Claim, Error> {
         self.0.seal.may_replace(slot, expected)?;
         let places = self.places(slot);
@@ -288,11 +309,13 @@ impl RedisStore {
                 .arg(cell.field.unwrap_or(""))
                 .arg(flagged(expected).as_slice());
         }
-        call.arg(tombstone).arg(millis(TOMBSTONE_LIFE));
         Ok(match self.script(&call).await? {
             Answer(1, _) => Claim::Granted,
             Answer(0, _) => Claim::Held,
-            Answer(_, values) => Claim::Changed(decode(place, slot, values, &self.0.seal)),
+            Answer(_, values) => {
+                let stored = decode(place, slot, values, &self.0.seal);
+                Claim::Changed(self.completed(slot, stored).await?)
+            }
         })
     }
 
@@ -302,13 +325,8 @@ impl RedisStore {
         expected: &Witness,
         record: &Record,
         owner: &LeaseOwner,
-        tombstone: &str,
     ) -> Result<Commit, Error> {
-        let write = async |expected: &Witness| {
-            self.try_to_write(slot, expected, record, owner, tombstone)
-                .await
-        };
-        let mut outcome = write(expected).await?;
+        let mut outcome = self.try_to_write(slot, expected, record, owner).await?;
         let started_from = &expected.0;
         for _ in 0..RESEALINGS {
             // The same record in another seal is no news: what WeChat has granted from it counts
@@ -318,7 +336,7 @@ impl RedisStore {
                 _ => break,
             };
             let witness = newer.witness.clone();
-            outcome = write(&witness).await?;
+            outcome = self.try_to_write(slot, &witness, record, owner).await?;
         }
         Ok(outcome)
     }
@@ -346,21 +364,6 @@ impl RedisStore {
             && decode(&place, slot, values().collect(), seal).record == now.record
     }
 
-    /// The refresh token in what was expected.
-    fn refresh_token(&self, slot: &Slot, expected: &Witness) -> Option<RefreshToken> {
-        let place = self.0.names.place(self.0.layout, &slot.name);
-        let values = expected.0.iter();
-        let values = values.map(|value| value.as_ref().map(|bytes| bytes.to_vec()));
-        let stored = decode(&place, slot, values.collect(), &self.0.seal);
-        stored.record.refresh.map(|refresh| refresh.secret)
-    }
-
-    /// What a tombstone for `expected` says; nothing where there is no refresh token.
-    fn tombstone(&self, slot: &Slot, expected: &Witness) -> String {
-        let token = self.refresh_token(slot, expected);
-        token.map_or_else(String::new, |token| fingerprint(token.expose().as_bytes()))
-    }
-
     /// One try to write where the slot holds `expected`.
     async fn try_to_write(
         &self,
@@ -368,16 +371,11 @@ impl RedisStore {
         expected: &Witness,
         record: &Record,
         owner: &LeaseOwner,
-        tombstone: &str,
     ) -> Result<Commit, Error> {
         self.0.seal.may_replace(slot, expected)?;
         let places = self.places(slot);
         let now = self.0.clock.now();
         let mut call = start(&scripts::COMMIT, &places, owner);
-        let before = self.refresh_token(slot, expected);
-        let before = before.as_ref().map(|token| token.expose().as_bytes());
-        let before = predecessor(before, record).map_or_else(String::new, fingerprint);
-        call.arg(before).arg(tombstone).arg(millis(TOMBSTONE_LIFE));
         let compared = expected.0.iter().map(flagged);
         let read = places.read.cells.iter().zip(compared);
         let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
@@ -398,7 +396,10 @@ impl RedisStore {
         Ok(match self.script(&call).await? {
             Answer(1, _) => Commit::Done,
             Answer(0, _) => Commit::LeaseLost,
-            Answer(_, values) => Commit::Changed(decode(&places.read, slot, values, &self.0.seal)),
+            Answer(_, values) => {
+                let stored = decode(&places.read, slot, values, &self.0.seal);
+                Commit::Changed(self.completed(slot, stored).await?)
+            }
         })
     }
 
@@ -406,10 +407,6 @@ impl RedisStore {
         let places = self.places(slot);
         let now = self.0.clock.now();
         let mut call = scripts::PUT.call();
-        for tombstone in &places.tombstones {
-            call.key(tombstone);
-        }
-        call.arg(places.tombstones.len());
         for place in places.all() {
             let news = encode(place, slot, record, now, &self.0.seal)?;
             for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
@@ -489,21 +486,11 @@ fn key_of(command: &Cmd) -> &[u8] {
 /// Begins the call of a script that works under the leases of these places.
 fn start<'a>(script: &'a Script, places: &Places<'_>, owner: &LeaseOwner) -> Call<'a> {
     let mut call = script.call();
-    for key in places.leases.iter().chain(&places.tombstones) {
-        call.key(key);
+    for lease in &places.leases {
+        call.key(lease);
     }
-    call.arg(owner.as_str())
-        .arg(places.leases.len())
-        .arg(places.tombstones.len());
+    call.arg(owner.as_str()).arg(places.leases.len());
     call
-}
-
-/// Names a token without telling it: half of its hash, of which there are too many to find another
-/// token for.
-fn fingerprint(token: &[u8]) -> String {
-    let digest = Sha256::digest(token);
-    let half = digest.iter().take(16);
-    half.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A script's answer: a number, and the values of the cells where they were not as expected.
@@ -552,7 +539,7 @@ impl Store for RedisStore {
         owner: &'a LeaseOwner,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Claim, Error>> {
-        Box::pin(self.take_lease(slot, expected, owner, ttl, ""))
+        Box::pin(self.take_lease(slot, expected, owner, ttl))
     }
 
     fn commit<'a>(
@@ -562,41 +549,14 @@ impl Store for RedisStore {
         record: &'a Record,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<Commit, Error>> {
-        Box::pin(self.write_if_unchanged(slot, expected, record, owner, ""))
-    }
-
-    fn announce_deletion<'a>(
-        &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
-        owner: &'a LeaseOwner,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
-        Box::pin(async move {
-            let tombstone = self.tombstone(slot, expected);
-            self.take_lease(slot, expected, owner, ttl, &tombstone)
-                .await
-        })
-    }
-
-    fn delete<'a>(
-        &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
-        Box::pin(async move {
-            let (nothing, tombstone) = (Record::default(), self.tombstone(slot, expected));
-            self.write_if_unchanged(slot, expected, &nothing, owner, &tombstone)
-                .await
-        })
+        Box::pin(self.write_if_unchanged(slot, expected, record, owner))
     }
 
     fn release<'a>(
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let places = self.places(slot);
             let mut call = scripts::RELEASE.call();
@@ -604,7 +564,7 @@ impl Store for RedisStore {
                 call.key(lease);
             }
             call.arg(owner.as_str());
-            self.script::<i64>(&call).await.map(|gone| gone > 0)
+            self.script::<i64>(&call).await.map(|_| ())
         })
     }
 
@@ -644,18 +604,6 @@ impl Store for RedisStore {
         })
     }
 
-    fn release_code<'a>(
-        &'a self,
-        code: &'a CodeName,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async move {
-            let mut call = scripts::RELEASE_CODE.key(self.0.names.code(code));
-            call.arg(owner.as_str());
-            self.script::<i64>(&call).await.map(|gone| gone > 0)
-        })
-    }
-
     fn settle_code<'a>(
         &'a self,
         code: &'a CodeName,
@@ -679,19 +627,14 @@ impl Store for RedisStore {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let key = self.0.names.revoked(name);
-            let mut set = redis::cmd("SET");
-            set.arg(&key).arg(at.as_millis() / 1_000);
-            self.command(set.arg("PX").arg(millis(ttl))).await
+            let mut call = scripts::REVOKE.key(self.0.names.revoked(name));
+            call.arg(at.as_millis()).arg(millis(ttl));
+            self.script(&call).await
         })
     }
 
     fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
-        Box::pin(async move {
-            let key = self.0.names.revoked(name);
-            let seconds: Option<i64> = self.command(&Cmd::get(&key)).await?;
-            Ok(seconds.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000))))
-        })
+        Box::pin(async move { self.revoked_at(name).await })
     }
 
     fn news(&self, app: &AppId) -> Option<Feed> {

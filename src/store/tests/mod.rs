@@ -4,7 +4,6 @@
 mod sealing;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
-mod tombstones;
 
 use std::time::Duration;
 

@@ -1,0 +1,319 @@
+//! Whether a session may ride on a response.
+//!
+//! A renewed session must never lie in a cache that several people share: whoever gets the response
+//! from there would be its user. So it rides only where no shared cache may reuse the response by
+//! what the application says (RFC 9111), and then the response says `private` too: without a word
+//! of the application caches decide by `Last-Modified` and the status (§4.2.2), and a response that
+//! is out of date at once is kept as well, to be asked about.
+
+use std::time::SystemTime;
+
+use http::header::{CACHE_CONTROL, DATE, EXPIRES, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+/// nginx follows this instead of `Cache-Control`.
+const X_ACCEL_EXPIRES: &str = "x-accel-expires";
+
+/// Adds the cookie of a renewed session to a response, unless a shared cache may keep that.
+pub(super) fn add_session<B>(response: &mut Response<B>, cookie: HeaderValue) {
+    let (status, headers) = (response.status(), response.headers_mut());
+    if is_set(headers, &cookie) {
+        return;
+    }
+    let said = Said::of(headers.get_all(CACHE_CONTROL));
+    // What a 304 carries becomes part of the response that a cache has kept before.
+    let kept = status == StatusCode::NOT_MODIFIED || said.is_kept(|| expires_later(headers));
+    let targeted: Vec<HeaderName> = headers
+        .keys()
+        .filter(|&name| is_targeted(name))
+        .cloned()
+        .collect();
+    let kept_there = targeted.iter().any(|name| match name.as_str() {
+        X_ACCEL_EXPIRES => headers.get_all(name).iter().any(|value| value != "0"),
+        _ => Said::of(headers.get_all(name)).is_kept(|| false),
+    });
+    if (kept && !said.is_private()) || kept_there {
+        return;
+    }
+    if !said.is_private() {
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    for name in targeted
+        .iter()
+        .filter(|name| name.as_str() != X_ACCEL_EXPIRES)
+    {
+        if !Said::of(headers.get_all(name)).is_private() {
+            headers.append(name, HeaderValue::from_static("no-store"));
+        }
+    }
+    headers.append(SET_COOKIE, cookie);
+}
+
+/// Returns `true` if the application has said itself what becomes of this cookie: it signs somebody
+/// in or out.
+fn is_set(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
+    let name = |cookie: &HeaderValue| {
+        let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
+        end.map(|end| cookie.as_bytes()[..end].to_vec())
+    };
+    let ours = name(cookie);
+    headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .any(|set| name(set) == ours)
+}
+
+/// Returns `true` for a header that caches between us and browsers follow instead of `Cache-Control`:
+/// those of RFC 9213, under the name of whatever CDN, and what there was before.
+fn is_targeted(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.ends_with("cdn-cache-control")
+        || matches!(name, "surrogate-control" | "edge-control" | X_ACCEL_EXPIRES)
+}
+
+/// Returns `true` if `Expires` is later than the response itself.
+fn expires_later(headers: &HeaderMap) -> bool {
+    let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
+    let sent = headers.get(DATE).and_then(date);
+    let sent = sent.unwrap_or_else(SystemTime::now);
+    // What is no date lies in the past (RFC 9111 §5.3), as `0` does.
+    let mut expires = headers.get_all(EXPIRES).iter().filter_map(date);
+    expires.any(|at| at > sent)
+}
+
+/// What the application says to caches.
+#[derive(Debug, Default)]
+struct Said {
+    private: bool,
+    no_store: bool,
+    /// A cache that understands the status may pass over `no-store` (RFC 9111 §5.2.2.3).
+    must_understand: bool,
+    no_cache: bool,
+    public: bool,
+    /// Whether a shared cache may serve it for some time.
+    s_maxage: Option<bool>,
+    /// Whether any cache may.
+    max_age: Option<bool>,
+    /// Whether it may be served when that time is over.
+    stale: bool,
+}
+
+impl Said {
+    fn of<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        let mut said = Self::default();
+        for value in values {
+            let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+            for directive in directives(&value) {
+                said.take(directive);
+            }
+        }
+        said
+    }
+
+    fn take(&mut self, directive: &str) {
+        let (name, value) = match directive.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim())),
+            None => (directive, None),
+        };
+        let lasts = value.is_some_and(is_positive);
+        // With a list of fields these two say something of those fields alone.
+        match (name, value) {
+            ("private", None) => self.private = true,
+            ("no-cache", None) => self.no_cache = true,
+            ("no-store", _) => self.no_store = true,
+            ("must-understand", _) => self.must_understand = true,
+            ("public", _) => self.public = true,
+            // Of several the most generous one counts: caches differ in which they take.
+            ("s-maxage", _) => self.s_maxage = Some(lasts || self.s_maxage == Some(true)),
+            ("max-age", _) => self.max_age = Some(lasts || self.max_age == Some(true)),
+            ("stale-while-revalidate" | "stale-if-error", _) => self.stale |= lasts,
+            _ => {}
+        }
+    }
+
+    /// Returns `true` if no shared cache may keep the response at all.
+    fn is_private(&self) -> bool {
+        self.private || (self.no_store && !self.must_understand)
+    }
+
+    /// Returns `true` if a shared cache may serve the response to somebody else, unless something
+    /// is added to it.
+    fn is_kept(&self, expires_later: impl FnOnce() -> bool) -> bool {
+        if self.is_private() {
+            return false;
+        }
+        if self.public || self.stale || self.s_maxage == Some(true) {
+            return true;
+        }
+        if self.no_cache || self.s_maxage.is_some() {
+            return false;
+        }
+        self.max_age.unwrap_or_else(expires_later)
+    }
+}
+
+/// Returns `true` for a number of seconds other than zero, in quotes or not.
+fn is_positive(seconds: &str) -> bool {
+    let digits = seconds.trim_matches('"').bytes();
+    digits
+        .take_while(u8::is_ascii_digit)
+        .any(|digit| digit != b'0')
+}
+
+/// The parts between commas that are not within quotes.
+fn directives(value: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    value
+        .split(move |letter| {
+            quoted ^= letter == '"';
+            letter == ',' && !quoted
+        })
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COOKIE: &str = "__Host-wechat_session=oUser.x; Path=/";
+
+    /// What becomes of a response with these headers, given as lines: whether the session rides on
+    /// it, and what `Cache-Control` says then.
+    fn ridden(status: u16, lines: &[&str]) -> Option<String> {
+        let mut response = Response::builder().status(status);
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            response = response.header(name, value);
+        }
+        let mut response = response.body(()).unwrap();
+        add_session(&mut response, HeaderValue::from_static(COOKIE));
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        let said = response.headers().get_all(CACHE_CONTROL).iter().map(text);
+        let said = said.collect::<Vec<_>>().join(", ");
+        response.headers().contains_key(SET_COOKIE).then_some(said)
+    }
+
+    #[test]
+    fn a_session_rides_on_what_no_shared_cache_keeps() {
+        for (lines, says) in [
+            (&[][..], "private"),
+            (&["last-modified: Thu, 01 Jan 2015 00:00:00 GMT"], "private"),
+            (&["etag: \"x\"", "pragma: no-cache"], "private"),
+            (&["vary: cookie"], "private"),
+            (&["cache-control: private"], "private"),
+            (
+                &["cache-control: private, max-age=600"],
+                "private, max-age=600",
+            ),
+            (&["cache-control: no-store"], "no-store"),
+            (
+                &["cache-control: NO-STORE, max-age=60"],
+                "NO-STORE, max-age=60",
+            ),
+            (&["cache-control: max-age=0"], "max-age=0, private"),
+            (&["cache-control: max-age=\"0\""], "max-age=\"0\", private"),
+            (&["cache-control: max-age=-1"], "max-age=-1, private"),
+            (&["cache-control: no-cache"], "no-cache, private"),
+            (
+                &["cache-control: no-cache, max-age=60"],
+                "no-cache, max-age=60, private",
+            ),
+            (
+                &["cache-control: max-age=60, s-maxage=0"],
+                "max-age=60, s-maxage=0, private",
+            ),
+            (
+                &["cache-control: must-revalidate"],
+                "must-revalidate, private",
+            ),
+            (
+                &["cache-control: x=\"public, max-age=60\""],
+                "x=\"public, max-age=60\", private",
+            ),
+            (&["expires: 0"], "private"),
+            (&["expires: -1"], "private"),
+            (&["expires: Thu, 01 Jan 1970 00:00:00 GMT"], "private"),
+            (
+                &[
+                    "date: Fri, 02 Jan 2099 00:00:00 GMT",
+                    "expires: Fri, 02 Jan 2099 00:00:00 GMT",
+                ],
+                "private",
+            ),
+            (
+                &[
+                    "cache-control: max-age=0",
+                    "expires: Fri, 02 Jan 2099 00:00:00 GMT",
+                ],
+                "max-age=0, private",
+            ),
+            (
+                &["cache-control: private", "cdn-cache-control: no-store"],
+                "private",
+            ),
+            (&["surrogate-control: max-age=0"], "private"),
+            (&["x-accel-expires: 0"], "private"),
+        ] {
+            assert_eq!(ridden(200, lines).as_deref(), Some(says), "{lines:?}");
+        }
+        for status in [204, 302, 404, 500] {
+            assert_eq!(ridden(status, &[]).as_deref(), Some("private"));
+        }
+        let private = ridden(304, &["cache-control: private"]);
+        assert_eq!(private.as_deref(), Some("private"));
+    }
+
+    #[test]
+    fn no_session_rides_on_what_a_shared_cache_may_serve_to_others() {
+        for lines in [
+            &["cache-control: public"][..],
+            &["cache-control: public, max-age=0"],
+            &["cache-control: max-age=60"],
+            &["cache-control: MAX-AGE=\"60\""],
+            &["cache-control: max-age=0", "cache-control: max-age=60"],
+            &["cache-control: s-maxage=60, max-age=0"],
+            &["cache-control: no-cache, s-maxage=60"],
+            &["cache-control: max-age=0, stale-while-revalidate=60"],
+            &["cache-control: max-age=0, stale-if-error=60"],
+            &["cache-control: no-store, must-understand, max-age=60"],
+            &["cache-control: private=\"x-user\", max-age=60"],
+            &["cache-control: no-cache=\"x-user\", max-age=60"],
+            &["expires: Fri, 02 Jan 2099 00:00:00 GMT"],
+            &[
+                "date: Thu, 01 Jan 2015 00:00:00 GMT",
+                "expires: Fri, 02 Jan 2015 00:00:00 GMT",
+            ],
+            &["cache-control: private", "cdn-cache-control: max-age=60"],
+            &["cache-control: no-store", "surrogate-control: max-age=60"],
+            &[
+                "cache-control: private",
+                "cloudflare-cdn-cache-control: public",
+            ],
+            &["cache-control: private", "edge-control: max-age=60"],
+            &["cache-control: private", "x-accel-expires: 60"],
+            &["x-accel-expires: @1900000000"],
+        ] {
+            assert_eq!(ridden(200, lines), None, "{lines:?}");
+        }
+        for lines in [&[][..], &["etag: \"x\""], &["cache-control: max-age=0"]] {
+            assert_eq!(ridden(304, lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_application_sets_itself_stays() {
+        let gone = "set-cookie: __Host-wechat_session=; Path=/; Max-Age=0";
+        assert_eq!(ridden(200, &[gone]).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn caches_of_a_gateway_are_told_too() {
+        let mut response = Response::new(());
+        let headers = response.headers_mut();
+        headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=0"));
+        add_session(&mut response, HeaderValue::from_static(COOKIE));
+        let said = response.headers().get_all("cdn-cache-control");
+        let said: Vec<_> = said.iter().collect();
+        assert_eq!(said, ["max-age=0", "no-store"]);
+    }
+}
