@@ -222,7 +222,7 @@ impl Settings {
             .map_err(|error| format!("PUBLIC_URL: {error}"))?
             .scope(self.scope)
             // Who comes through a gateway is known by the gateway's id.
-            .bind_to_identity(self.trusted_header.is_some());
+            .bind_to_identity(self.trusted_header.is_some())?;
         let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(

@@ -152,13 +152,13 @@ pub enum SnapshotPolicy {
 ///     .wait(Duration::from_secs(3))
 ///     .restarts(1)
 ///     // How WeChat's page and the browser behave.
-///     .lenient(false)
+///     .lenient(false)?
 ///     .wechat_only(true)
 ///     .force_popup(false)
 ///     .force_snapshot(false)
 ///     .connect_redirect(false)
 ///     .clear_fragment(true)
-///     .bind_to_identity(false);
+///     .bind_to_identity(false)?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -262,9 +262,13 @@ impl Login {
 
     /// Lets browsers in that have lost the cookie that binds a login to them. Read
     /// [what it risks](Self#strict-and-lenient) first. Default: no.
-    pub fn lenient(mut self, lenient: bool) -> Self {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: the login [binds to the identity](Self::bind_to_identity).
+    pub fn lenient(mut self, lenient: bool) -> Result<Self, Error> {
         self.0.lenient = lenient;
-        self
+        self.0.check_binding()?;
+        Ok(self)
     }
 
     /// Stores what WeChat grants under the id of the user whom the layer's
@@ -280,6 +284,13 @@ impl Login {
     /// Leave it off with a [`SessionCookie`] as the identity: the cookie of a former user would
     /// then name whoever logs in next.
     ///
+    /// It does not go with [`lenient`](Self::lenient): a browser that is signed in and opens the
+    /// callback of an attacker's login would store the attacker's WeChat account under its user's
+    /// id, and the attacker's account would be the user's from then on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: the login is lenient.
+    ///
     /// ```
     /// use tower_wechat::{
     ///     CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
@@ -290,13 +301,14 @@ impl Login {
     /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
     /// let layer = WechatLayer::new(users)
     ///     .identity(TrustedHeader::new("x-user-id")?)
-    ///     .login(login.bind_to_identity(true));
+    ///     .login(login.bind_to_identity(true)?);
     /// # let _: WechatLayer<TrustedHeader> = layer;
     /// # Ok(()) }
     /// ```
-    pub fn bind_to_identity(mut self, bind: bool) -> Self {
+    pub fn bind_to_identity(mut self, bind: bool) -> Result<Self, Error> {
         self.0.bind = bind;
-        self
+        self.0.check_binding()?;
+        Ok(self)
     }
 
     /// Shows a page that asks to open the link in WeChat to browsers that do not say that they are
@@ -412,6 +424,18 @@ impl Login {
 }
 
 impl Settings {
+    /// Refuses what lets a link change whose WeChat account a user has.
+    fn check_binding(&self) -> Result<(), Error> {
+        if self.lenient && self.bind {
+            return Err(wrong(
+                "a login cannot be lenient and bind to the identity: a link to the callback of an \
+                 attacker's login would store the attacker's WeChat account under the id of whoever \
+                 opens it; leave out lenient or bind_to_identity",
+            ));
+        }
+        Ok(())
+    }
+
     fn secure(&self) -> bool {
         self.origin.starts_with("https:")
     }
@@ -586,6 +610,31 @@ mod tests {
         ] {
             assert_eq!(of(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_lenient_login_does_not_bind_to_the_identity() {
+        let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
+        let either = [
+            login().lenient(true).unwrap().bind_to_identity(true),
+            login().bind_to_identity(true).unwrap().lenient(true),
+        ];
+        for refused in either {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(
+                error.to_string().contains("attacker's WeChat account"),
+                "{error}"
+            );
+        }
+        let off = login().lenient(true).unwrap().bind_to_identity(false);
+        assert!(
+            off.unwrap()
+                .lenient(false)
+                .unwrap()
+                .bind_to_identity(true)
+                .is_ok()
+        );
     }
 
     #[test]

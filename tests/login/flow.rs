@@ -219,7 +219,7 @@ async fn an_identity_that_is_set_stays_and_the_login_is_mounted() {
 async fn behind_a_gateway(rig: &Rig) -> Site {
     let header = TrustedHeader::new("x-user").unwrap();
     rig.mounted(
-        |login| login.bind_to_identity(true),
+        |login| login.bind_to_identity(true).unwrap(),
         |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
     )
     .await
@@ -311,7 +311,7 @@ async fn outside_wechat_the_user_can_be_told_so() {
 #[tokio::test]
 async fn a_lenient_login_does_without_the_cookie() {
     let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.lenient(true)).await;
+    let site = rig.site_with(|login| login.lenient(true).unwrap()).await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     browser.drop_cookies(|_| true);

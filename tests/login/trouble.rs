@@ -240,7 +240,7 @@ async fn logins_that_do_not_help_end_on_a_page() {
 #[tokio::test]
 async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
     let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.lenient(true)).await;
+    let site = rig.site_with(|login| login.lenient(true).unwrap()).await;
     let url = format!("{}/me", site.url);
     assert_eq!(
         rounds_until_told(&rig, &Browser::new(), &url, true).await,
