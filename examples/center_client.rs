@@ -7,11 +7,12 @@
 
 use std::env;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
 use tokio::net::TcpListener;
+use tower_wechat::jssdk::page_url;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
     AccountTokens, Error, JsConfig, MemoryStore, Tickets, TokenCenter, TokenCenterSource,
@@ -52,17 +53,9 @@ async fn token(State(tickets): State<Tickets>) -> Result<String, Error> {
     Ok(format!("{print} for {} s", left.as_secs()))
 }
 
-#[derive(Deserialize)]
-struct Page {
-    url: String,
-}
-
 /// What the page passes to `wx.config`.
-async fn js_config(
-    State(tickets): State<Tickets>,
-    Query(page): Query<Page>,
-) -> Result<Json<JsConfig>, Error> {
-    tickets.js_config(&page.url).await.map(Json)
+async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Json<JsConfig>, Error> {
+    tickets.js_config(&page_url(&request)?).await.map(Json)
 }
 
 /// A simulated WeChat, and a token center that asks it, as they would run elsewhere.

@@ -1,7 +1,5 @@
 //! axum extractors: the user as an argument of a handler.
 
-use std::convert::Infallible;
-
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -78,13 +76,17 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
 }
 
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
-    type Rejection = Infallible;
+    type Rejection = MissingUser;
 
     async fn from_request_parts(
         parts: &mut Parts,
         _state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
-        Ok(parts.extensions.get::<WechatUser>().cloned())
+        let user = parts.extensions.get::<WechatUser>();
+        if user.is_none() && parts.extensions.get::<PassedWithoutUser>().is_none() {
+            return Err(MissingUser(Missing::Layer));
+        }
+        Ok(user.cloned())
     }
 }
 

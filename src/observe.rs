@@ -88,6 +88,11 @@ pub(crate) fn describe() {
             Unit::Count,
             "Logins that came to an end in this process, by result"
         );
+        describe_counter!(
+            "wechat_center_refused_total",
+            Unit::Count,
+            "Requests that the token center refused for their bearer, by reason"
+        );
         describe_histogram!(
             "wechat_store_seconds",
             Unit::Seconds,
@@ -139,6 +144,13 @@ pub(crate) fn login_begun() {
 pub(crate) fn login(result: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_logins_total", "result" => result).increment(1);
+}
+
+/// Counts a request that the token center refused for its bearer.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn center_refused(reason: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("wechat_center_refused_total", "reason" => reason).increment(1);
 }
 
 #[cfg(feature = "redis")]

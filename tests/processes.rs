@@ -13,6 +13,8 @@ mod deaths;
 mod garbage;
 #[path = "processes/identities.rs"]
 mod identities;
+#[path = "processes/jssdk.rs"]
+mod jssdk;
 #[path = "processes/news.rs"]
 mod news;
 #[path = "processes/redis_away.rs"]

@@ -1,14 +1,14 @@
 //! The account's side of the demo: its token, signatures for the JS-SDK, and the token center.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::http::Uri;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_wechat::{Error, JsConfig, Tickets, TokenCenter};
+use tower_wechat::jssdk::page_url;
+use tower_wechat::{Error, Tickets, TokenCenter};
 
 /// `/api/account` and `/api/jssdk`, and `/center` where there is a bearer secret for it.
 pub fn routes(tickets: Tickets, center: Option<TokenCenter>) -> Router {
@@ -31,18 +31,8 @@ async fn account(State(tickets): State<Tickets>) -> Result<Json<Value>, Error> {
     })))
 }
 
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    url: String,
-}
-
 /// What `wx.config` takes, for a page of a host of ours.
-async fn js_config(
-    State(tickets): State<Tickets>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<Response, Error> {
-    let url = page.map(|Query(page)| page.url).unwrap_or_default();
-    let config: JsConfig = tickets.js_config(&url).await?;
+async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Response, Error> {
+    let config = tickets.js_config(&page_url(&request)?).await?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(config)).into_response())
 }

@@ -7,6 +7,7 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::refusals::Refused;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
 use crate::error::{Error, ErrorKind};
@@ -49,17 +50,20 @@ impl Bearers {
         Ok(())
     }
 
-    /// Whether a request proves itself. Looks at every secret, whichever is right.
-    pub(super) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> bool {
-        let Some(offered) = offered(headers) else {
-            return false;
-        };
-        let digest = digest(offered);
+    /// Returns `Ok` if a request proves itself. Looks at every secret, whichever is right.
+    pub(super) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refused> {
+        let digest = digest(offered(headers).ok_or(Refused::Missing)?);
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.iter().fold(false, |admitted, one| {
+        let (known, accepted) = all.iter().fold((false, false), |(known, accepted), one| {
             let right = bool::from(one.digest.ct_eq(&digest));
-            admitted | (right & one.until.is_none_or(|until| now < until))
-        })
+            let live = one.until.is_none_or(|until| now < until);
+            (known | right, accepted | (right & live))
+        });
+        match (known, accepted) {
+            (_, true) => Ok(()),
+            (true, false) => Err(Refused::Expired),
+            (false, false) => Err(Refused::Wrong),
+        }
     }
 }
 
@@ -119,7 +123,9 @@ mod tests {
     fn admits(bearers: &Bearers, header: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
-        bearers.admit(&headers, Timestamp::from_millis(1_000))
+        bearers
+            .admit(&headers, Timestamp::from_millis(1_000))
+            .is_ok()
     }
 
     #[test]
@@ -146,7 +152,11 @@ mod tests {
         ] {
             assert!(!admits(&bearers, wrong), "{wrong}");
         }
-        assert!(!bearers.admit(&HeaderMap::new(), Timestamp::from_millis(0)));
+        let start = Timestamp::from_millis(0);
+        assert_eq!(
+            bearers.admit(&HeaderMap::new(), start),
+            Err(Refused::Missing)
+        );
         let mut two = HeaderMap::new();
         two.append(
             AUTHORIZATION,
@@ -156,7 +166,7 @@ mod tests {
             AUTHORIZATION,
             HeaderValue::from_static("Bearer first-secret"),
         );
-        assert!(!bearers.admit(&two, Timestamp::from_millis(0)));
+        assert_eq!(bearers.admit(&two, start), Err(Refused::Missing));
     }
 
     #[test]
@@ -168,7 +178,9 @@ mod tests {
         assert!(admits(&bearers, "Bearer third"));
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer third"));
-        assert!(!bearers.admit(&headers, until));
+        assert_eq!(bearers.admit(&headers, until), Err(Refused::Expired));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer none"));
+        assert_eq!(bearers.admit(&headers, until), Err(Refused::Wrong));
         bearers
             .replace([BearerSecret::from("fourth")].into_iter())
             .unwrap();

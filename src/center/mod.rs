@@ -4,12 +4,14 @@
 
 mod answer;
 mod bearers;
+mod refusals;
 mod service;
 
 use std::fmt;
 use std::sync::Arc;
 
 use self::bearers::Bearers;
+use self::refusals::Refusals;
 use crate::accounts::AccountTokens;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
@@ -23,7 +25,7 @@ pub(crate) fn fuzz_bearer(headers: &http::HeaderMap) {
     let Ok(bearers) = Bearers::new([BearerSecret::from(SECRET)].into_iter()) else {
         return;
     };
-    if bearers.admit(headers, crate::fuzzing::NOW) {
+    if bearers.admit(headers, crate::fuzzing::NOW).is_ok() {
         let value = headers.get(http::header::AUTHORIZATION);
         let value = value.map_or(&b""[..], |value| value.as_bytes());
         // Blanks around it are the header's.
@@ -44,7 +46,12 @@ pub(crate) fn fuzz_bearer(headers: &http::HeaderMap) {
 /// All need `Authorization: Bearer SECRET` and are never cached (`Cache-Control: no-store`).
 /// Errors are `{"error": CODE, "message": TEXT}`: 401 `unauthorized` for a missing, wrong or
 /// expired bearer, before anything else is looked at; 400 `bad_request`; 404 and 405 for routes
-/// that are none; 503 with `Retry-After` where there is no token.
+/// that are none; 503 with `Retry-After` where there is no token. `url` is
+/// `encodeURIComponent(location.href)`; [`jssdk::page_url`](crate::jssdk::page_url) says which
+/// pages get 400 because they were not encoded.
+///
+/// A request without an accepted bearer is counted (`wechat_center_refused_total`), and logged at
+/// most once a minute.
 ///
 /// In other languages `expires_in` is all there is to know: keep the token for a minute at most,
 /// and report it when WeChat refuses it.
@@ -71,6 +78,7 @@ struct Inner {
     accounts: AccountTokens,
     tickets: Option<Tickets>,
     bearers: Arc<Bearers>,
+    refusals: Arc<Refusals>,
 }
 
 impl TokenCenter {
@@ -89,6 +97,7 @@ impl TokenCenter {
             accounts,
             tickets: None,
             bearers: Arc::new(bearers),
+            refusals: Arc::default(),
         })))
     }
 

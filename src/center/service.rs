@@ -11,13 +11,15 @@ use bytes::Bytes;
 use http::{Method, Request, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tower_service::Service;
 
 use super::answer::{self, Answer};
 use super::{Inner, TokenCenter};
 use crate::credential::AccessToken;
+use crate::error::Error;
+use crate::jssdk::{JsConfig, page_url};
+use crate::tickets::Tickets;
 
 /// The longest body that is read: WeChat advises to keep 512 characters for a token.
 const MAX_BODY_BYTES: usize = 8 * 1024;
@@ -43,10 +45,9 @@ where
         let inner = &self.0;
         // Before the route, the body or anything else: who does not prove itself learns nothing
         // and costs nothing.
-        if !inner
-            .bearers
-            .admit(request.headers(), inner.accounts.clock().now())
-        {
+        let now = inner.accounts.clock().now();
+        if let Err(why) = inner.bearers.admit(request.headers(), now) {
+            inner.refusals.report(inner.accounts.app_id(), why);
             return Box::pin(std::future::ready(Ok(answer::unauthorized())));
         }
         let inner = inner.clone();
@@ -70,13 +71,12 @@ impl Inner {
                 Ok(ticket) => answer::ticket(&ticket),
                 Err(error) => answer::error(&error),
             },
-            ("/jssdk/config", Some(tickets)) if is(Method::GET) => match page(&parts.uri) {
-                Ok(page) => match tickets.js_config(&page).await {
+            ("/jssdk/config", Some(tickets)) if is(Method::GET) => {
+                match js_config(tickets, &parts.uri).await {
                     Ok(config) => answer::granted(&config),
                     Err(error) => answer::error(&error),
-                },
-                Err(why) => answer::bad_request(why),
-            },
+                }
+            }
             ("/access_token", _) | ("/jsapi_ticket" | "/jssdk/config", Some(_)) => {
                 answer::method_not_allowed("GET")
             }
@@ -135,40 +135,6 @@ where
     Ok(report.access_token.into())
 }
 
-/// The page of `?url=`, percent-decoded. A `+` stays one: no URL holds a blank, and a client that
-/// forgot to encode its plus means just that.
-fn page(uri: &Uri) -> Result<String, &'static str> {
-    let url = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("url="))
-        .ok_or("the query must hold url=, the page's location.href, percent-encoded")?;
-    percent_decode_str(url)
-        .decode_utf8()
-        .map(String::from)
-        .map_err(|_| "the url is not UTF-8 once it is percent-decoded")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(query: &str) -> Result<String, &'static str> {
-        page(&format!("/jssdk/config?{query}").parse().unwrap())
-    }
-
-    #[test]
-    fn the_page_is_decoded_once_and_otherwise_left_alone() {
-        let encoded = "a=1&url=https%3A%2F%2Fh5.example.com%3Fa%3D1%252B%26b%3D%2B%23x&b=2";
-        assert_eq!(
-            read(encoded).unwrap(),
-            "https://h5.example.com?a=1%2B&b=+#x"
-        );
-        assert_eq!(
-            read("url=https://h5.example.com/a+b").unwrap(),
-            "https://h5.example.com/a+b"
-        );
-        assert!(read("").is_err() && read("URL=x").is_err() && read("url=%FF").is_err());
-    }
+async fn js_config(tickets: &Tickets, request: &Uri) -> Result<JsConfig, Error> {
+    tickets.js_config(&page_url(request)?).await
 }

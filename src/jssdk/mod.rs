@@ -13,9 +13,11 @@
 //! }
 //! ```
 //!
+//! [`page_url`] reads that URL from `?url=`, and notices where a page did not encode it.
 //! [`sign`] is the bare formula, for a ticket that comes from elsewhere.
 
 mod page_hosts;
+mod page_url;
 
 use std::fmt::Write as _;
 
@@ -23,6 +25,7 @@ use serde::Serialize;
 use sha1::{Digest, Sha1};
 
 pub(crate) use self::page_hosts::PageHosts;
+pub use self::page_url::page_url;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId};
 

@@ -56,11 +56,21 @@ impl PageHosts {
         {
             return refused(
                 "the URL of the page holds a blank, a backslash or a control character: send \
-                 location.href as it is",
+                 location.href as it is, by encodeURIComponent(location.href.split('#')[0])",
+            );
+        }
+        // Stands where something was decoded that is no text, so the page has another URL.
+        if url.contains(char::REPLACEMENT_CHARACTER) {
+            return refused(
+                "the URL of the page holds U+FFFD, as what was decoded wrongly does: send \
+                 encodeURIComponent(location.href.split('#')[0])",
             );
         }
         let Some((scheme, rest)) = url.split_once("://") else {
-            return refused("the URL of the page must begin with https:// or http://");
+            return refused(
+                "the URL of the page must begin with https:// or http://, and be encoded once: \
+                 send encodeURIComponent(location.href.split('#')[0])",
+            );
         };
         let usual_port = match scheme.to_ascii_lowercase().as_str() {
             "http" => 80,
@@ -218,6 +228,9 @@ mod tests {
             "https://h5.example.com/a\tb",
             " https://h5.example.com/",
             "https://h5.example.com/a b",
+            "https://h5.example.com/\u{fffd}",
+            "https://h5.example.com/?a=\u{fffd}#b",
+            "https%3A%2F%2Fh5.example.com%2F",
             "https://[::1/",
             "https://[::1]x:3000/",
         ] {

@@ -415,11 +415,15 @@ impl Cache {
         }
     }
 
-    /// Drops an entry whose token was refused.
-    pub(super) fn evict(&self, id: &str, refused: &AccessToken) {
-        self.entries.remove_if(&self.key(id), |held| {
-            held.is_of(id) && held.secret() == refused
-        });
+    /// Makes the next caller ask the store, if the entry holds the token that was reported. The
+    /// entry stays for a store that is away: the report may be mistaken.
+    pub(super) fn outdate(&self, id: &str, refused: &AccessToken) {
+        let key = self.key(id);
+        // Under the lock of the fence, so that no newer entry is overwritten.
+        let _generation = self.generation(key);
+        if let Some(held) = self.entry(key, id).filter(|held| held.secret() == refused) {
+            self.insert(key, held.outdated());
+        }
     }
 
     pub(super) fn len(&self) -> usize {

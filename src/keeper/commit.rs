@@ -91,9 +91,14 @@ impl Course<'_> {
         self.inner.troubles.clear(self.id);
         if self.inner.is_due(held, now) || !self.need.is_met_by(held.secret()) {
             let message = "WeChat hands out the same token again, or one that is due at once";
-            let why = Error::new(ErrorKind::WechatUnavailable, message);
-            self.inner.troubles.pause(self.id, NOTHING_NEW, why, now);
+            self.note_nothing_new(Error::new(ErrorKind::WechatUnavailable, message));
         }
+    }
+
+    /// Answers further reports with `why` for a while, without a call to WeChat.
+    pub(super) fn note_nothing_new(&self, why: Error) {
+        let now = self.now();
+        self.inner.troubles.pause(self.id, NOTHING_NEW, why, now);
     }
 
     /// R5: deletes exactly the pair that is dead. If another is stored by now, that one counts.
@@ -108,6 +113,7 @@ impl Course<'_> {
         {
             Ok(Commit::Done) => {
                 inner.cache.settle(self.id, None, self.now(), &fence);
+                self.publish(None);
                 After::Landed(Err(error))
             }
             Ok(Commit::Changed(newer)) => After::Changed(newer),

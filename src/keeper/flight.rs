@@ -13,7 +13,7 @@ use super::cache::{Key, Spread};
 use super::reading::Glance;
 use super::sync::{self, Mutex, MutexGuard};
 use super::{Held, Inner, renewal};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind};
 use crate::store::Mark;
@@ -44,14 +44,22 @@ impl Need {
 }
 
 /// How far a flight has come.
-#[derive(Debug, Clone)]
-pub(super) enum Stage {
-    /// Nothing usable is at hand yet.
-    Looking,
-    /// This one can be used (R4), while its renewal goes on.
-    Serving(Held),
-    /// The flight has ended.
-    Landed(Result<Held, Error>),
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stage {
+    /// The live token that the flight has found, for every caller whose need it meets (R4). It
+    /// stays when the flight ends: a flight that began because of a report may fail although the
+    /// stored token is alive.
+    pub(super) alive: Option<Held>,
+    /// The result of the flight, once it has ended.
+    pub(super) outcome: Option<Result<Held, Error>>,
+}
+
+impl Stage {
+    /// Returns the live token if it meets `need`.
+    fn usable(&self, need: &Need, now: Timestamp) -> Option<&Held> {
+        let usable = |held: &&Held| need.is_met_by(held.secret()) && held.is_alive(now);
+        self.alive.as_ref().filter(usable)
+    }
 }
 
 /// A caller's view of a flight.
@@ -66,24 +74,25 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Waits until the flight has what the caller needs, or has ended. What it serves meanwhile
-    /// may die in the air.
+    /// Waits until the flight has a token that meets `need`, or has ended. A token that is served
+    /// meanwhile may have expired by the time the caller gets it.
     pub(super) async fn landed(&self, need: &Need, clock: &Clock) -> Result<Held, Error> {
         let mut stage = self.stage.clone();
-        let enough = |stage: &Stage| match stage {
-            Stage::Looking => false,
-            Stage::Serving(held) => need.is_met_by(held.secret()) && held.is_alive(clock.now()),
-            Stage::Landed(_) => true,
-        };
+        let enough =
+            |stage: &Stage| stage.outcome.is_some() || stage.usable(need, clock.now()).is_some();
         let reached = match stage.wait_for(enough).await {
             Ok(stage) => stage.clone(),
-            Err(_) => Stage::Looking,
+            // The task panicked, or the runtime is being torn down.
+            Err(_) => Stage::default(),
         };
-        match reached {
-            Stage::Serving(held) => Ok(held),
-            Stage::Landed(outcome) => outcome,
-            // The task ended without a word: it panicked, or the runtime is being torn down.
-            Stage::Looking => Err(Error::new(
+        let usable = reached.usable(need, clock.now()).cloned();
+        match (reached.outcome, usable) {
+            (Some(Ok(held)), _) => Ok(held),
+            // The flight failed, perhaps because of a report. The token that it found is alive all
+            // the same, and this caller has not reported it.
+            (_, Some(held)) => Ok(held),
+            (Some(Err(error)), None) => Err(error),
+            (None, None) => Err(Error::new(
                 ErrorKind::WechatUnavailable,
                 "the task that fetches the token ended before it had one",
             )),
@@ -162,7 +171,7 @@ impl Flights {
         need: &Need,
         glance: Option<Glance>,
     ) -> Flight {
-        let (sender, stage) = watch::channel(Stage::Looking);
+        let (sender, stage) = watch::channel(Stage::default());
         let (flight, owner, glance) = {
             let mut list = self.lock();
             if let Some(flight) = list.flights.get(id)
@@ -196,7 +205,7 @@ impl Flights {
             let (inner, id) = (&landing.inner, &landing.id);
             let outcome = renewal::fly(inner, id, &need, owner, &sender, glance).await;
             drop(landing);
-            sender.send_replace(Stage::Landed(outcome));
+            sender.send_modify(|stage| stage.outcome = Some(outcome));
         };
         // In a trace the flight lies under the request that began it.
         sync::launch(&inner.tasks, course.in_current_span());

@@ -68,6 +68,12 @@ pub(crate) trait Source: Send + Sync + 'static {
         refused: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Record, Failure>>;
 
+    /// Returns `true` if an error that means a dead refresh token also means that the access token
+    /// beside it is void.
+    fn voids_access_token(&self, _error: &Error) -> bool {
+        false
+    }
+
     /// What callers are told where nothing usable is stored, or nothing but what was refused, and
     /// nothing can be renewed.
     fn exhausted(&self, _refused: Option<&AccessToken>) -> Error {
@@ -274,7 +280,7 @@ impl Keeper {
         {
             return Ok(held);
         }
-        self.0.cache.evict(id, refused);
+        self.0.cache.outdate(id, refused);
         self.within_wait(self.fly(id, &Need::OtherThan(refused.clone()), None))
             .await
     }

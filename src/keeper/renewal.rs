@@ -16,7 +16,7 @@ use super::reading::{Glance, SLOW_STORE};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Lifetime, Record, RecordView};
+use crate::credential::{AccessToken, Lifetime, Record, RecordView, Token};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 use crate::store::{Claim, LeaseOwner, Slot, Stored};
@@ -102,14 +102,18 @@ impl Course<'_> {
     }
 
     pub(super) fn serve(&self, held: &Held) {
-        self.stage.send_replace(Stage::Serving(held.clone()));
+        self.publish(Some(held.clone()));
+    }
+
+    /// Publishes the live token to all callers of this flight; `None` withdraws it.
+    pub(super) fn publish(&self, alive: Option<Held>) {
+        self.stage.send_modify(|stage| stage.alive = alive);
     }
 
     /// Reads the store. While it is slow or away, a token that has outlived its time in the cache
     /// but not its own is served (R4).
     async fn load(&self) -> Result<Loaded, Error> {
         let leftover = self.inner.cache.leftover(self.id, self.now());
-        let leftover = leftover.filter(|held| self.need.is_met_by(held.secret()));
         let mut load = self.inner.store.load(&self.slot);
         let loaded = match &leftover {
             None => load.await,
@@ -121,13 +125,19 @@ impl Course<'_> {
                 }
             },
         };
-        match (loaded, self.alive(leftover)) {
-            (Ok(stored), _) => Ok(Loaded::FromStore(stored)),
-            (Err(error), Some(held)) => {
+        let error = match loaded {
+            Ok(stored) => return Ok(Loaded::FromStore(stored)),
+            Err(error) => error,
+        };
+        // For callers who have not reported it. Whoever has gets the store's error.
+        let leftover = self.alive(leftover);
+        self.publish(leftover.clone());
+        match leftover.filter(|held| self.need.is_met_by(held.secret())) {
+            Some(held) => {
                 self.inner.tell_away(&error);
                 Ok(Loaded::StoreAway(held))
             }
-            (Err(error), None) => Err(error),
+            None => Err(error),
         }
     }
 
@@ -192,31 +202,34 @@ impl Course<'_> {
             false => self.inner.hold(self.id, record, Origin::Stored),
         };
         let alive = alive.filter(|held| held.is_alive(now));
+        if let Some(held) = alive.as_ref().filter(|_| !lost) {
+            self.inner.cache.remember(held.clone(), fence);
+            self.inner.observe(held);
+        }
+        // Behind the cache, which must not hold anything older than what a caller has got. Before
+        // any return: a report keeps this token only from the caller that reported it. The report
+        // may be mistaken, so its failure is not the failure of the others.
+        self.publish(alive.clone());
         let usable = alive
             .clone()
             .filter(|held| self.need.is_met_by(held.secret()));
-        if let Some(held) = usable.as_ref().filter(|_| !lost) {
-            self.inner.cache.remember(held.clone(), fence);
-            self.inner.observe(held);
-            if !self.inner.is_due(held, now) {
-                return Next::Land(Ok(held.clone()));
-            }
+        if let Some(held) = usable.as_ref().filter(|_| !lost)
+            && !self.inner.is_due(held, now)
+        {
+            return Next::Land(Ok(held.clone()));
         }
         if !renewable {
             return Next::Land(usable.ok_or_else(|| {
-                if self.need.refused().is_none() {
+                if alive.is_none() {
                     self.inner.cache.remember_absent(self.id, now, fence);
                 }
-                self.inner.source.exhausted(self.need.refused())
+                // With nothing alive in the store, it does not matter what was reported.
+                let refused = self.need.refused().filter(|_| alive.is_some());
+                self.inner.source.exhausted(refused)
             }));
         }
         if let Some(trouble) = self.trouble() {
             return Next::Land(usable.ok_or(trouble));
-        }
-        // One that was reported is not for who reported it; nobody else has to wait because of
-        // that report, which may be mistaken.
-        if let Some(held) = &alive {
-            self.serve(held);
         }
         Next::Renew(usable)
     }
@@ -255,6 +268,11 @@ impl Course<'_> {
             Err(Failure::Dead(error)) => {
                 observe::renewal(kind, "dead");
                 tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the refresh token is dead");
+                if self.is_fresh_for_others(stored, &error) {
+                    self.release().await;
+                    self.note_nothing_new(error.clone());
+                    return After::Landed(Err(error));
+                }
                 self.delete(stored, error).await
             }
             Err(Failure::Transient(error)) => {
@@ -315,6 +333,17 @@ impl Course<'_> {
                 return ControlFlow::Continue(Err(Failure::Transient(trouble)));
             }
         }
+    }
+
+    /// Returns `true` if the refresh token was tried only because of a report, and the stored
+    /// access token may still be accepted. Then the pair stays until the access token is due: the
+    /// caller that reported it has to log the user in, and the report of one caller does not take
+    /// the token from the others.
+    fn is_fresh_for_others(&self, stored: &Stored, error: &Error) -> bool {
+        let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
+        self.need.refused().is_some()
+            && stored.record.token.as_ref().is_some_and(fresh)
+            && !self.inner.source.voids_access_token(error)
     }
 
     /// What somebody else has stored since, if anybody has.

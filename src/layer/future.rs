@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::caching;
+use super::refusal::Refusal;
 use super::rejection::{Reject, Rejection};
-use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
@@ -70,6 +70,8 @@ pin_project! {
             // Taken when the token is there.
             waiting: Option<Waiting<S, I, R, ReqBody>>,
         },
+        /// The token is there, and the inner service has to be ready for its request.
+        Readying { inner: S, request: Option<Request<ReqBody>> },
         /// The login is at work for a callback.
         SigningIn {
             answer: BoxFuture<'static, LoginAnswer>,
@@ -170,6 +172,15 @@ where
                     }
                     waiting.proceed(token)
                 }
+                StateProjection::Readying { inner, request } => {
+                    ready!(inner.poll_ready(cx))?;
+                    let Some(request) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    State::Calling {
+                        call: inner.call(request),
+                    }
+                }
                 StateProjection::SigningIn { answer, waiting } => {
                     let answer = ready!(answer.as_mut().poll(cx));
                     return match waiting.take() {
@@ -207,54 +218,60 @@ where
         Ok(token)
     }
 
-    /// Calls the inner service, or answers in its place.
+    /// Goes on to the inner service, or answers in its place.
     fn proceed(
         self,
         token: Result<UserToken, Error>,
     ) -> State<S::Future, S, I, R, ReqBody, Response<ResBody>> {
         let Self {
-            mut inner,
+            inner,
             mut request,
             shared,
             session,
         } = self;
-        let head = RequestHead::of(&request);
-        match token {
-            Ok(token) => {
-                if let Some(scope) = shared.scope
-                    && SignIn::lacks(&token, scope)
-                {
-                    let answer = Some(shared.ask_for_more(scope, session, &head));
-                    return State::Answered { answer };
+        let refusal = match token {
+            Ok(token) => match shared.scope.filter(|scope| SignIn::lacks(&token, *scope)) {
+                Some(scope) => Some(Refusal::lacks(scope, session)),
+                None => {
+                    shared.enter(token, session, &mut request);
+                    None
                 }
-                let now = shared.users.clock().now();
-                let stale = token.lifetime().freshness(now) != Freshness::Fresh;
-                shared.requests.count(match (stale, token.was_renewed()) {
-                    (true, _) => Outcome::Stale,
-                    (false, true) => Outcome::Renewed,
-                    (false, false) => Outcome::Store,
-                });
-                let users = if session.snapshot {
-                    shared.users.snapshots()
-                } else {
-                    &shared.users
+            },
+            Err(error) => Some(Rejection::from_error(&error).into()),
+        };
+        match (refusal, shared.policy) {
+            (Some(refusal), Policy::Require) => {
+                let answer = shared.refuse(refusal, &RequestHead::of(&request));
+                return State::Answered {
+                    answer: Some(answer),
                 };
-                WechatUser::enter(&mut request, token, users);
             }
-            Err(error)
-                if error.kind() == ErrorKind::LoginRequired
-                    && shared.policy == Policy::Optional =>
-            {
-                shared.requests.count(Outcome::Login);
-                PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
-            }
-            Err(error) => {
-                let answer = Some(shared.refuse(Rejection::from_error(&error), &head));
-                return State::Answered { answer };
-            }
+            (Some(refusal), Policy::Optional) => shared.pass_without_user(refusal, &mut request),
+            (None, _) => {}
         }
-        State::Calling {
-            call: inner.call(request),
+        State::Readying {
+            inner,
+            request: Some(request),
+        }
+    }
+}
+
+impl<I, R> Shared<I, R> {
+    /// Puts the user into the request that has waited for their token.
+    fn enter<B>(&self, token: UserToken, session: Session, request: &mut Request<B>) {
+        let now = self.users.clock().now();
+        let stale = token.lifetime().freshness(now) != Freshness::Fresh;
+        let outcome = match (stale, token.was_renewed()) {
+            (true, _) => Outcome::Stale,
+            (false, true) => Outcome::Renewed,
+            (false, false) => Outcome::Store,
+        };
+        let users = match session.snapshot {
+            true => self.users.snapshots(),
+            false => &self.users,
+        };
+        if WechatUser::enter(request, token, users) {
+            self.requests.count(outcome);
         }
     }
 }

@@ -53,7 +53,11 @@ pub enum Policy {
     /// with a redirect to WeChat.
     #[default]
     Require,
-    /// It passes, without a [`WechatUser`].
+    /// It passes, without a [`WechatUser`]: the page is served in any case. That holds for
+    /// strangers, for users who have granted less than
+    /// [`require_scope`](WechatLayer::require_scope) asks for, and for users whose token has
+    /// expired while WeChat or the store fails; such a request waits for one second at most. A
+    /// handler that takes a [`WechatUser`] all the same answers as the layer would have.
     Optional,
 }
 
@@ -65,19 +69,20 @@ pub enum Policy {
 /// |---|---|
 /// | names a user whose token this process holds fresh | the inner service is called at once: no wait, no Redis |
 /// | names another user | one round trip to the store, then as above; a token that is due for renewal is used, and renewed in the background |
-/// | names a user whose token has expired | waits for its renewal, 5 seconds at most |
+/// | names a user whose token has expired | waits for its renewal, 5 seconds at most; 1 second under [`Policy::Optional`] |
 /// | names nobody, or a user without tokens | 401, or passes under [`Policy::Optional`]; with a [`login`](Self::login), page loads are sent to WeChat, and 401 tells the `login_url` |
 /// | names what cannot be a user | 400 |
-/// | while the store or WeChat fails and no usable token is at hand | 503 with `Retry-After` |
-/// | is a CORS preflight | passes untouched: browsers send it without cookies |
+/// | while the store or WeChat fails and no usable token is at hand | 503 with `Retry-After`, or passes under [`Policy::Optional`] |
+/// | is a CORS preflight | 401: browsers send it without cookies, and anybody can send one; passes where the application [asks for it](Self::pass_preflights), and under [`Policy::Optional`] |
 ///
-/// The caller's error type passes through unchanged: this layer never fails, it answers.
+/// The caller's error type passes through unchanged: this layer never fails, it answers. While a
+/// request waits for its token, and where the layer answers, the inner service is not kept ready:
+/// a limit of concurrency inside counts the requests that it works on, and no others.
 ///
 /// # Order of layers
 ///
 /// Outside of this one: catching panics, tracing, CORS, time-outs, load shedding, and sessions
-/// that name the user. Inside: concurrency limits, since a request that waits for a token keeps
-/// the inner service's readiness. In axum the last `.layer(..)` is the outermost; the cheapest
+/// that name the user. Inside: concurrency limits. In axum the last `.layer(..)` is the outermost; the cheapest
 /// mount is around the whole router, `layer.layer(router)`.
 ///
 /// # Example
@@ -117,8 +122,10 @@ struct Shared<I, R> {
     users: UserTokens,
     account: Option<WechatAccount>,
     policy: Policy,
-    identity: I,
-    reject: R,
+    /// Whether CORS preflights reach the application.
+    preflights: bool,
+    identity: Arc<I>,
+    reject: Arc<R>,
     requests: Requests,
     login: Option<SignIn>,
     /// What users must have granted.
@@ -132,33 +139,34 @@ pub trait UnderLogin {
     type Identity: Identify;
 
     #[doc(hidden)]
-    fn or_session(self, session: &SessionCookie) -> Self::Identity;
+    fn or_session(this: Arc<Self>, session: &SessionCookie) -> Arc<Self::Identity>;
 }
 
 impl UnderLogin for NoIdentity {
     type Identity = SessionCookie;
 
-    fn or_session(self, session: &SessionCookie) -> SessionCookie {
-        session.clone()
+    fn or_session(_: Arc<Self>, session: &SessionCookie) -> Arc<SessionCookie> {
+        Arc::new(session.clone())
     }
 }
 
 impl<I: Identify> UnderLogin for I {
     type Identity = I;
 
-    fn or_session(self, _: &SessionCookie) -> I {
-        self
+    fn or_session(this: Arc<Self>, _: &SessionCookie) -> Arc<I> {
+        this
     }
 }
 
 impl<I, R> Shared<I, R> {
     /// The same with another identity or another rendering, which may be of other types.
-    fn with<J, Q>(self, change: impl FnOnce(I, R) -> (J, Q)) -> Shared<J, Q> {
+    fn with<J, Q>(self, change: impl FnOnce(Arc<I>, Arc<R>) -> (Arc<J>, Arc<Q>)) -> Shared<J, Q> {
         let (identity, reject) = change(self.identity, self.reject);
         Shared {
             users: self.users,
             account: self.account,
             policy: self.policy,
+            preflights: self.preflights,
             identity,
             reject,
             requests: self.requests,
@@ -176,8 +184,9 @@ impl WechatLayer {
             users,
             account: None,
             policy: Policy::Require,
-            identity: NoIdentity,
-            reject: JsonRejection::new(),
+            preflights: false,
+            identity: Arc::new(NoIdentity),
+            reject: Arc::new(JsonRejection::new()),
             requests: Requests::new(),
             login: None,
             scope: None,
@@ -190,25 +199,50 @@ impl<I, R> WechatLayer<I, R> {
     /// [`TrustedHeader`](crate::TrustedHeader), an [`ExtensionIdentity`](crate::ExtensionIdentity)
     /// or a closure.
     #[must_use]
-    pub fn identity<J>(self, identity: J) -> WechatLayer<J, R>
-    where
-        I: Clone,
-        R: Clone,
-    {
+    pub fn identity<J>(self, identity: J) -> WechatLayer<J, R> {
         WechatLayer(Arc::new(
-            self.settings().with(|_, reject| (identity, reject)),
+            self.settings()
+                .with(|_, reject| (Arc::new(identity), reject)),
         ))
     }
 
     /// What happens to requests without a user. Default: [`Policy::Require`].
     #[must_use]
-    pub fn policy(self, policy: Policy) -> Self
-    where
-        I: Clone,
-        R: Clone,
-    {
+    pub fn policy(self, policy: Policy) -> Self {
         Self(Arc::new(Shared {
             policy,
+            ..self.settings()
+        }))
+    }
+
+    /// Lets CORS preflights (`OPTIONS` with `Access-Control-Request-Method`) through to the
+    /// application, without a user. Default: no, the layer answers them with 401.
+    ///
+    /// Say yes where the application answers preflights itself, inside of this layer. Anybody can
+    /// send such a request, with or without an `Origin`: handlers that answer every method get it
+    /// too. A CORS layer that stands outside of this one needs no such setting. Under
+    /// [`Policy::Optional`] preflights pass in any case, as every request does.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_http::cors::CorsLayer;
+    /// # use tower_wechat::{CookieKeys, MemoryStore, UserTokens, WechatClient};
+    /// use tower_wechat::{Login, WechatLayer, WechatUser};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// # let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// let app: Router = Router::new()
+    ///     .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+    ///     .layer(CorsLayer::permissive())
+    ///     // Further out; without the setting it would refuse what the CORS layer answers.
+    ///     .layer(WechatLayer::new(users).login(login).pass_preflights(true));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn pass_preflights(self, pass: bool) -> Self {
+        Self(Arc::new(Shared {
+            preflights: pass,
             ..self.settings()
         }))
     }
@@ -237,11 +271,7 @@ impl<I, R> WechatLayer<I, R> {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn account(self, account: impl Into<WechatAccount>) -> Self
-    where
-        I: Clone,
-        R: Clone,
-    {
+    pub fn account(self, account: impl Into<WechatAccount>) -> Self {
         Self(Arc::new(Shared {
             account: Some(account.into()),
             ..self.settings()
@@ -260,13 +290,12 @@ impl<I, R> WechatLayer<I, R> {
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where
-        I: UnderLogin + Clone,
-        R: Clone,
+        I: UnderLogin,
     {
         let settings = self.settings();
         let login = login.of(&settings.users);
         let session = login.session();
-        let settings = settings.with(|identity, reject| (identity.or_session(session), reject));
+        let settings = settings.with(|identity, reject| (I::or_session(identity, session), reject));
         WechatLayer(Arc::new(Shared {
             login: Some(login),
             ..settings
@@ -277,6 +306,9 @@ impl<I, R> WechatLayer<I, R> {
     /// to WeChat for page loads, else by a 401 whose `login_url` asks for this scope. Who has been
     /// asked in vain gets 403. Where it is not known what a user granted, as with pairs that
     /// another service has stored, they pass. Default: whatever was granted does.
+    ///
+    /// Under [`Policy::Optional`] they pass without a user, as strangers do, and a handler that
+    /// takes a [`WechatUser`] asks them.
     ///
     /// For some routes only, put a layer of its own around them, inside of the one with the login:
     ///
@@ -305,11 +337,7 @@ impl<I, R> WechatLayer<I, R> {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn require_scope(self, scope: Scope) -> Self
-    where
-        I: Clone,
-        R: Clone,
-    {
+    pub fn require_scope(self, scope: Scope) -> Self {
         Self(Arc::new(Shared {
             scope: Some(scope),
             ..self.settings()
@@ -318,27 +346,21 @@ impl<I, R> WechatLayer<I, R> {
 
     /// How the layer's own answers look. Default: [`JsonRejection`].
     #[must_use]
-    pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q>
-    where
-        I: Clone,
-        R: Clone,
-    {
+    pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q> {
         WechatLayer(Arc::new(
-            self.settings().with(|identity, _| (identity, reject)),
+            self.settings()
+                .with(|identity, _| (identity, Arc::new(reject))),
         ))
     }
 
-    fn settings(self) -> Shared<I, R>
-    where
-        I: Clone,
-        R: Clone,
-    {
+    fn settings(self) -> Shared<I, R> {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| Shared {
             users: shared.users.clone(),
             account: shared.account.clone(),
             policy: shared.policy,
-            identity: shared.identity.clone(),
-            reject: shared.reject.clone(),
+            preflights: shared.preflights,
+            identity: Arc::clone(&shared.identity),
+            reject: Arc::clone(&shared.reject),
             requests: shared.requests.clone(),
             login: shared.login.clone(),
             scope: shared.scope,

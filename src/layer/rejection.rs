@@ -1,5 +1,6 @@
 //! The layer's own answers.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,7 +50,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-u
 #[non_exhaustive]
 pub struct Rejection {
     kind: ErrorKind,
-    message: String,
+    message: Cow<'static, str>,
     retry_after: Option<Duration>,
     login_url: Option<String>,
     /// Where the kind does not tell it.
@@ -116,10 +117,20 @@ impl Rejection {
         Self::new(ErrorKind::LoginRequired, None)
     }
 
+    /// A CORS preflight, which names no user.
+    pub(super) fn preflight() -> Self {
+        let message = "A CORS preflight names no user. Put the CORS layer outside of the \
+                       WechatLayer, or set WechatLayer::pass_preflights.";
+        Self {
+            message: Cow::Borrowed(message),
+            ..Self::nobody()
+        }
+    }
+
     /// A login leads the browser on; the address is added to whatever is rendered.
     pub(super) fn redirect() -> Self {
         Self {
-            message: "Go on to the address in the header Location.".to_owned(),
+            message: Cow::Borrowed("Go on to the address in the header Location."),
             status: Some(StatusCode::FOUND),
             ..Self::new(ErrorKind::LoginRequired, None)
         }
@@ -134,7 +145,7 @@ impl Rejection {
     pub(super) fn of_login(problem: Problem) -> Self {
         let kind = problem.what.kind();
         Self {
-            message: problem.sentence(),
+            message: Cow::Owned(problem.sentence()),
             status: Some(problem.what.status()),
             problem: Some(problem),
             ..Self::new(kind, None)
@@ -153,7 +164,7 @@ impl Rejection {
     pub(super) fn invalid(invalid: InvalidIdentifier) -> Self {
         let message = format!("The request cannot name a user: {invalid}.");
         Self {
-            message,
+            message: Cow::Owned(message),
             ..Self::new(ErrorKind::BadRequest, None)
         }
     }
@@ -168,7 +179,7 @@ impl Rejection {
         match error.kind() {
             // What is wrong with the request is its sender's to know.
             ErrorKind::BadRequest => Self {
-                message: error.to_string(),
+                message: Cow::Owned(error.to_string()),
                 ..rejection
             },
             _ => rejection,
@@ -186,7 +197,7 @@ impl Rejection {
         };
         Self {
             kind,
-            message: message.to_owned(),
+            message: Cow::Borrowed(message),
             retry_after,
             login_url: None,
             status: None,

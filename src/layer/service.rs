@@ -1,8 +1,10 @@
 //! The service around the application.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, Request, Response};
@@ -10,14 +12,20 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::future::{ResponseFuture, Waiting};
+use super::refusal::Refusal;
 use super::rejection::{Reject, Rejection};
-use super::user::PassedWithoutUser;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::UserId;
-use crate::identity::{Identified, Identify, Identity, RequestHead};
+use crate::error::{Error, ErrorKind};
+use crate::identity::{Identified, Identify, Identity, RequestHead, Session};
 use crate::login::{Reply, SignIn};
 use crate::observe::Outcome;
 use crate::store::BoxFuture;
+use crate::users::UserToken;
+
+/// How long a request under [`Policy::Optional`] waits for a token: long enough for a renewal at a
+/// WeChat in good health, and not noticed much on a page that can do without.
+const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
 ///
@@ -80,31 +88,17 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let shared = &self.shared;
-        if is_preflight(&request) {
-            return ResponseFuture::calling(self.inner.call(request), None);
-        }
         if let Some(account) = &shared.account {
             account.enter(&mut request);
+        }
+        if is_preflight(&request) {
+            return self.preflight(request);
         }
         let head = RequestHead::of(&request);
         if let Some(login) = &shared.login
             && login.owns(head.asked().path())
         {
-            shared.requests.count(Outcome::Login);
-            let named = match login.binds().then(|| shared.identity.identify(&head)) {
-                Some(Identity::User(user)) => UserId::new(user.id.into_owned()).ok(),
-                Some(Identity::Invalid(invalid)) => {
-                    let rejection = Rejection::invalid(invalid);
-                    return ResponseFuture::answered(shared.refuse(rejection, &head));
-                }
-                Some(Identity::Nobody) | None => None,
-            };
-            return match login.answer(&head, named) {
-                Reply::Now(answer) => ResponseFuture::answered(shared.respond(answer, &head)),
-                Reply::Later(answer) => {
-                    ResponseFuture::signing_in(answer, request, Arc::clone(shared))
-                }
-            };
+            return self.sign_in(request);
         }
         match shared.identity.identify(&head) {
             Identity::User(user) => {
@@ -117,46 +111,125 @@ where
                     return self.resolve(user.into_owned(), request);
                 };
                 if user.session.is_revoked(token.sessions_from()) {
-                    return self.nobody(request);
+                    return self.without_user(Rejection::nobody(), request);
                 }
                 if let Some(scope) = shared.scope
                     && SignIn::lacks(&token, scope)
                 {
-                    let answer = shared.ask_for_more(scope, user.session, &head);
-                    return ResponseFuture::answered(answer);
+                    let lacks = Refusal::lacks(scope, user.session);
+                    return self.without_user(lacks, request);
                 }
-                shared.requests.count(Outcome::Cache);
                 let set_cookie = user.set_cookie;
-                WechatUser::enter(&mut request, token, users);
+                if WechatUser::enter(&mut request, token, users) {
+                    shared.requests.count(Outcome::Cache);
+                }
                 ResponseFuture::calling(self.inner.call(request), set_cookie)
             }
-            Identity::Nobody => self.nobody(request),
+            Identity::Nobody => self.without_user(Rejection::nobody(), request),
             Identity::Invalid(invalid) => {
-                let rejection = Rejection::invalid(invalid);
-                ResponseFuture::answered(shared.refuse(rejection, &head))
+                let answer = shared.refuse(Rejection::invalid(invalid), &head);
+                self.answered(answer)
             }
         }
     }
 }
 
-impl<S: Clone, I, R> WechatService<S, I, R> {
-    /// The request has no user.
-    fn nobody<ReqBody, ResBody>(
+impl<S, I, R> WechatService<S, I, R> {
+    /// Answers without the inner service, which was polled ready and is not called. What it has
+    /// reserved for the call (a place under a limit of concurrency, say) goes back at once: this
+    /// service may be idle from now on, as that of a connection is between requests.
+    fn answered<ReqBody>(&mut self, answer: S::Response) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>> + Clone,
+    {
+        self.release();
+        ResponseFuture::answered(answer)
+    }
+
+    /// Gives back what the inner service has reserved when it was polled ready.
+    fn release(&mut self)
+    where
+        S: Clone,
+    {
+        // A clone has reserved nothing. The instance that has goes.
+        self.inner = self.inner.clone();
+    }
+
+    /// The request is a CORS preflight. Nobody's sign-in can be in it.
+    fn preflight<ReqBody, ResBody>(
         &mut self,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        R: Reject<ResBody>,
+    {
+        match self.shared.preflights {
+            true => self.pass_without_user(Rejection::nobody(), request),
+            false => self.without_user(Rejection::preflight(), request),
+        }
+    }
+
+    /// The request is for one of the login's own paths.
+    fn sign_in<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
+        R: Reject<ResBody>,
+    {
+        self.release();
+        let shared = &self.shared;
+        let head = RequestHead::of(&request);
+        let Some(login) = &shared.login else {
+            return ResponseFuture::answered(shared.refuse(Rejection::nobody(), &head));
+        };
+        shared.requests.count(Outcome::Login);
+        let named = match login.binds().then(|| shared.identity.identify(&head)) {
+            Some(Identity::User(user)) => UserId::new(user.id.into_owned()).ok(),
+            Some(Identity::Invalid(invalid)) => {
+                let rejection = Rejection::invalid(invalid);
+                return ResponseFuture::answered(shared.refuse(rejection, &head));
+            }
+            Some(Identity::Nobody) | None => None,
+        };
+        match login.answer(&head, named) {
+            Reply::Now(answer) => ResponseFuture::answered(shared.respond(answer, &head)),
+            Reply::Later(answer) => ResponseFuture::signing_in(answer, request, Arc::clone(shared)),
+        }
+    }
+
+    /// The request has no user whom its handler may see.
+    fn without_user<ReqBody, ResBody>(
+        &mut self,
+        refusal: impl Into<Refusal>,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        R: Reject<ResBody>,
+    {
+        match self.shared.policy {
+            Policy::Optional => self.pass_without_user(refusal, request),
+            Policy::Require => {
+                let answer = self.shared.refuse(refusal, &RequestHead::of(&request));
+                self.answered(answer)
+            }
+        }
+    }
+
+    fn pass_without_user<ReqBody>(
+        &mut self,
+        refusal: impl Into<Refusal>,
         mut request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-        R: Reject<ResBody>,
+        S: Service<Request<ReqBody>>,
     {
-        let shared = &self.shared;
-        if shared.policy == Policy::Optional {
-            shared.requests.count(Outcome::Login);
-            PassedWithoutUser::enter(&mut request, shared.login.as_ref(), shared.scope);
-            return ResponseFuture::calling(self.inner.call(request), None);
-        }
-        let head = RequestHead::of(&request);
-        ResponseFuture::answered(shared.refuse(Rejection::nobody(), &head))
+        self.shared.pass_without_user(refusal, &mut request);
+        ResponseFuture::calling(self.inner.call(request), None)
     }
 
     /// The token is not in memory: the request waits for it.
@@ -166,48 +239,78 @@ impl<S: Clone, I, R> WechatService<S, I, R> {
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
-        S: Service<Request<ReqBody>>,
+        S: Service<Request<ReqBody>> + Clone,
     {
+        // The inner service was polled ready. Others may want what it has reserved while this
+        // request waits, so that goes back, and the future polls a clone when it has the token.
+        self.release();
         let Identified {
             id,
             set_cookie,
             session,
         } = user;
-        let users = if session.snapshot {
-            self.shared.users.snapshots()
-        } else {
-            &self.shared.users
-        };
-        let asked = users.clone();
-        let span = tracing::debug_span!(
-            target: "tower_wechat::layer",
-            "wechat.resolve",
-            app = %asked.app_id(),
-            user = ?id,
-        );
-        let token: BoxFuture<'static, _> = match (session.lately, span.is_disabled()) {
-            (true, _) => {
-                let token = async move { asked.get_after_login(&id).await };
-                Box::pin(token.instrument(span))
-            }
-            (false, false) => {
-                let token = async move { asked.get_uncached(id.into()).await };
-                Box::pin(token.instrument(span))
-            }
-            // Nobody listens, as nearly always.
-            (false, true) => Box::pin(async move { asked.get_uncached(id.into()).await }),
-        };
-        // The instance that was polled ready is the one that must be called; a clone may not be
-        // ready. So the clone stays here, for the next request.
-        let clone = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, clone);
         let waiting = Waiting {
-            inner: ready,
+            inner: self.inner.clone(),
             request,
             shared: Arc::clone(&self.shared),
             session,
         };
-        ResponseFuture::resolving(token, waiting, set_cookie)
+        ResponseFuture::resolving(self.shared.token(id, session), waiting, set_cookie)
+    }
+}
+
+impl<I, R> Shared<I, R> {
+    /// A token that is not in memory. Under [`Policy::Optional`] it is not waited for long; its
+    /// renewal goes on all the same.
+    fn token(
+        &self,
+        id: Cow<'static, str>,
+        session: Session,
+    ) -> BoxFuture<'static, Result<UserToken, Error>> {
+        let users = match session.snapshot {
+            true => self.users.snapshots(),
+            false => &self.users,
+        };
+        let users = users.clone();
+        let span = tracing::debug_span!(
+            target: "tower_wechat::layer",
+            "wechat.resolve",
+            app = %users.app_id(),
+            user = ?id,
+        );
+        let optional = self.policy == Policy::Optional;
+        if session.lately || optional || !span.is_disabled() {
+            let token = async move {
+                let token = async {
+                    match session.lately {
+                        true => users.get_after_login(&id).await,
+                        false => users.get_uncached(id.into()).await,
+                    }
+                };
+                match optional {
+                    true => in_time(token).await,
+                    false => token.await,
+                }
+            };
+            return Box::pin(token.instrument(span));
+        }
+        // Nobody listens, as nearly always.
+        Box::pin(async move { users.get_uncached(id.into()).await })
+    }
+}
+
+/// Waits as long as a page may that can do without.
+async fn in_time(
+    token: impl Future<Output = Result<UserToken, Error>>,
+) -> Result<UserToken, Error> {
+    match tokio::time::timeout(OPTIONAL_WAIT, token).await {
+        Ok(token) => token,
+        Err(_) => {
+            let message =
+                format!("no token came within {OPTIONAL_WAIT:?}, and the page can do without");
+            let error = Error::new(ErrorKind::WechatUnavailable, message);
+            Err(error.with_retry_after(OPTIONAL_WAIT))
+        }
     }
 }
 

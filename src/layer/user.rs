@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::{Extensions, Request};
 
 #[cfg(feature = "axum")]
-use super::{JsonRejection, Rejection, refusal};
+use super::JsonRejection;
+use super::refusal::Refusal;
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
 use crate::error::{Error, TokenRefusal};
 #[cfg(feature = "axum")]
@@ -97,20 +98,21 @@ pub(crate) struct PassedWithoutUser {
     #[cfg_attr(not(feature = "axum"), allow(dead_code))]
     login: Option<SignIn>,
     #[cfg_attr(not(feature = "axum"), allow(dead_code))]
-    scope: Option<Scope>,
+    refusal: Refusal,
     /// The user of a layer for another account, further out on the same route: they are not the
     /// one whom handlers behind this layer mean.
     outer: Option<Arc<WechatUser>>,
 }
 
 impl PassedWithoutUser {
-    pub(super) fn enter<B>(request: &mut Request<B>, login: Option<&SignIn>, scope: Option<Scope>) {
+    pub(super) fn enter<B>(request: &mut Request<B>, login: Option<&SignIn>, refusal: Refusal) {
         let login = login.cloned();
         let extensions = request.extensions_mut();
-        let outer = extensions.remove::<WechatUser>().map(Arc::new);
+        let passed = extensions.remove::<Self>().and_then(|passed| passed.outer);
+        let outer = extensions.remove::<WechatUser>().map(Arc::new).or(passed);
         extensions.insert(Self {
             login,
-            scope,
+            refusal,
             outer,
         });
     }
@@ -121,17 +123,21 @@ impl PassedWithoutUser {
         &self,
         head: &RequestHead<'_>,
     ) -> http::Response<B> {
-        let Self { login, scope, .. } = self;
-        let nobody = Rejection::nobody();
-        refusal::refuse(&JsonRejection::new(), login.as_ref(), *scope, nobody, head)
+        let refusal = self.refusal.clone();
+        refusal.response(&JsonRejection::new(), self.login.as_ref(), head)
     }
+}
+
+/// Whether the request has come through a layer already.
+pub(super) fn has_met_layer(extensions: &Extensions) -> bool {
+    extensions.get::<WechatUser>().is_some() || extensions.get::<PassedWithoutUser>().is_some()
 }
 
 impl WechatUser {
     /// Puts the user into a request. The user of another account, whom a layer further out has put
-    /// there, is kept behind.
+    /// there, is kept behind. Returns `true` if no layer further out has seen the request.
     #[inline]
-    pub(super) fn enter<B>(request: &mut Request<B>, token: UserToken, users: &UserTokens) {
+    pub(super) fn enter<B>(request: &mut Request<B>, token: UserToken, users: &UserTokens) -> bool {
         let extensions = request.extensions_mut();
         let user = Self {
             token,
@@ -140,7 +146,9 @@ impl WechatUser {
         };
         if let Some(outer) = extensions.insert(user) {
             Self::keep(extensions, outer);
+            return false;
         }
+        extensions.get::<PassedWithoutUser>().is_none()
     }
 
     #[cold]

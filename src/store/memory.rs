@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::news::{Mark, News, Teller};
 use super::{
     Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Name, Slot, Store,
-    Stored, Told, Witness,
+    Stored, TOMBSTONE_LIFE, Told, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -55,6 +55,7 @@ pub struct MemoryStore {
 struct Shelves {
     cells: HashMap<Name, Cell>,
     leases: HashMap<Name, Lease>,
+    tombstones: HashMap<Name, Tombstone>,
     allowances: HashMap<(AppId, Box<str>), Spent>,
     codes: HashMap<CodeName, Code>,
     revoked: HashMap<Name, Revoked>,
@@ -63,6 +64,7 @@ struct Shelves {
     /// Made when the first engine listens.
     teller: Option<Teller>,
     sweep_at: usize,
+    sweep_tombstones_at: usize,
     sweep_codes_at: usize,
     sweep_revoked_at: usize,
 }
@@ -98,6 +100,12 @@ struct Lease {
     until: Timestamp,
 }
 
+/// Names the refresh token of a deleted pair.
+struct Tombstone {
+    token: Zeroizing<Vec<u8>>,
+    until: Timestamp,
+}
+
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
@@ -125,7 +133,7 @@ impl Shelves {
         match self.cells.get(&slot.name) {
             Some(cell) => Stored {
                 record: cell.record.clone(),
-                witness: witness(Some(cell.write)),
+                witness: witness(Some(cell)),
             },
             None => Stored {
                 record: Record::default(),
@@ -135,11 +143,84 @@ impl Shelves {
     }
 
     fn holds(&self, slot: &Slot, expected: &Witness) -> bool {
-        witness(self.cells.get(&slot.name).map(|cell| cell.write)) == *expected
+        witness(self.cells.get(&slot.name)) == *expected
+    }
+
+    /// Whether another owner has the lease.
+    fn is_held(&self, slot: &Slot, owner: &LeaseOwner, now: Timestamp) -> bool {
+        let lease = self.leases.get(&slot.name);
+        lease.is_some_and(|lease| lease.until > now && lease.owner != *owner)
+    }
+
+    fn claim(
+        &mut self,
+        slot: &Slot,
+        expected: &Witness,
+        owner: &LeaseOwner,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Claim {
+        if !self.holds(slot, expected) {
+            return Claim::Changed(self.stored(slot));
+        }
+        if self.is_held(slot, owner, now) {
+            return Claim::Held;
+        }
+        let owner = owner.clone();
+        self.leases
+            .insert(slot.name.clone(), Lease { owner, until });
+        Claim::Granted
+    }
+
+    fn commit(
+        &mut self,
+        slot: &Slot,
+        expected: &Witness,
+        record: &Record,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> Commit {
+        let succeeds = self.succeeds(slot, expected, record, now);
+        let free = succeeds && !self.cells.contains_key(&slot.name);
+        if !self.holds(slot, expected) && !free {
+            self.release(slot, owner);
+            return Commit::Changed(self.stored(slot));
+        }
+        if self.is_held(slot, owner, now) && !succeeds {
+            return Commit::LeaseLost;
+        }
+        self.write(slot, record, now);
+        self.release(slot, owner);
+        Commit::Done
+    }
+
+    /// Whether a tombstone names the refresh token that `record` succeeds.
+    fn succeeds(&self, slot: &Slot, expected: &Witness, record: &Record, now: Timestamp) -> bool {
+        let Some(before) = predecessor(refresh_token(expected), record) else {
+            return false;
+        };
+        let tombstone = self.tombstones.get(&slot.name);
+        tombstone.is_some_and(|stone| stone.until > now && stone.token.as_slice() == before)
+    }
+
+    fn bury(&mut self, slot: &Slot, expected: &Witness, now: Timestamp) {
+        let Some(token) = refresh_token(expected) else {
+            return;
+        };
+        let tombstone = Tombstone {
+            token: Zeroizing::new(token.to_vec()),
+            until: now.after(TOMBSTONE_LIFE),
+        };
+        self.tombstones.insert(slot.name.clone(), tombstone);
+        if self.tombstones.len() >= self.sweep_tombstones_at.max(FIRST_SWEEP_AT) {
+            self.tombstones.retain(|_, stone| stone.until > now);
+            self.sweep_tombstones_at = self.tombstones.len() * 2;
+        }
     }
 
     fn write(&mut self, slot: &Slot, record: &Record, now: Timestamp) {
         self.writes += 1;
+        self.tombstones.remove(&slot.name);
         if let Some(teller) = &self.teller {
             let (name, mark) = (slot.name.clone(), Mark::of_record(record));
             teller.tell(Told::Written(Arc::new(News { name, mark })));
@@ -180,19 +261,27 @@ impl Shelves {
         }
     }
 
-    fn release(&mut self, slot: &Slot, owner: &LeaseOwner) {
-        if let Entry::Occupied(lease) = self.leases.entry(slot.name.clone())
-            && lease.get().owner == *owner
-        {
-            lease.remove();
+    fn release(&mut self, slot: &Slot, owner: &LeaseOwner) -> bool {
+        match self.leases.entry(slot.name.clone()) {
+            Entry::Occupied(lease) if lease.get().owner == *owner => {
+                lease.remove();
+                true
+            }
+            _ => false,
         }
     }
 }
 
-fn witness(write: Option<u64>) -> Witness {
-    Witness(vec![
-        write.map(|write| Zeroizing::new(write.to_be_bytes().to_vec())),
-    ])
+/// The number of the write, and the refresh token.
+fn witness(cell: Option<&Cell>) -> Witness {
+    let write = cell.map(|cell| cell.write.to_be_bytes().to_vec());
+    let refresh = cell.and_then(|cell| cell.record.refresh.as_ref());
+    let refresh = refresh.map(|refresh| refresh.secret.expose().as_bytes().to_vec());
+    Witness([write, refresh].map(|part| part.map(Zeroizing::new)).into())
+}
+
+fn refresh_token(expected: &Witness) -> Option<&[u8]> {
+    expected.0.get(1)?.as_ref().map(|token| token.as_slice())
 }
 
 fn dies_at(record: &Record) -> Timestamp {
@@ -221,23 +310,8 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<Claim, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
-            if !shelves.holds(slot, expected) {
-                return Ok(Claim::Changed(shelves.stored(slot)));
-            }
-            let lease = shelves
-                .leases
-                .get(&slot.name)
-                .filter(|lease| lease.until > now);
-            if lease.is_some_and(|lease| lease.owner != *owner) {
-                return Ok(Claim::Held);
-            }
-            let lease = Lease {
-                owner: owner.clone(),
-                until: now.after(ttl),
-            };
-            shelves.leases.insert(slot.name.clone(), lease);
-            Ok(Claim::Granted)
+            let until = now.after(ttl);
+            Ok(self.shelves().claim(slot, expected, owner, until, now))
         })
     }
 
@@ -250,21 +324,42 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<Commit, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
+            Ok(self.shelves().commit(slot, expected, record, owner, now))
+        })
+    }
+
+    fn announce_deletion<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
             let mut shelves = self.shelves();
-            if !shelves.holds(slot, expected) {
-                shelves.release(slot, owner);
-                return Ok(Commit::Changed(shelves.stored(slot)));
+            let claim = shelves.claim(slot, expected, owner, now.after(ttl), now);
+            if matches!(claim, Claim::Granted) {
+                shelves.bury(slot, expected, now);
             }
-            let lease = shelves
-                .leases
-                .get(&slot.name)
-                .filter(|lease| lease.until > now);
-            if lease.is_some_and(|lease| lease.owner != *owner) {
-                return Ok(Commit::LeaseLost);
+            Ok(claim)
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async move {
+            let (now, nothing) = (self.clock.now(), Record::default());
+            let mut shelves = self.shelves();
+            let commit = shelves.commit(slot, expected, &nothing, owner, now);
+            if matches!(commit, Commit::Done) {
+                shelves.bury(slot, expected, now);
             }
-            shelves.write(slot, record, now);
-            shelves.release(slot, owner);
-            Ok(Commit::Done)
+            Ok(commit)
         })
     }
 
@@ -272,11 +367,8 @@ impl Store for MemoryStore {
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            self.shelves().release(slot, owner);
-            Ok(())
-        })
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move { Ok(self.shelves().release(slot, owner)) })
     }
 
     fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
@@ -322,6 +414,22 @@ impl Store for MemoryStore {
                     CodeClaim::Granted
                 }
             })
+        })
+    }
+
+    fn release_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let mut shelves = self.shelves();
+            let known = shelves.codes.get(code).map(|code| &code.state);
+            let ours = matches!(known, Some(CodeState::Claimed(holder)) if holder == owner);
+            if ours {
+                shelves.codes.remove(code);
+            }
+            Ok(ours)
         })
     }
 

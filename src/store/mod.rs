@@ -182,6 +182,17 @@ pub enum Commit {
     LeaseLost,
 }
 
+/// How long a tombstone names the refresh token of a deleted pair. It outlives the time for which a
+/// process offers a granted pair to the store.
+pub(crate) const TOMBSTONE_LIFE: Duration = Duration::from_secs(120);
+
+/// Returns the refresh token that `record` succeeds: the one it was made from, if WeChat granted
+/// another one for it.
+fn predecessor<'a>(before: Option<&'a [u8]>, record: &Record) -> Option<&'a [u8]> {
+    let refresh = record.refresh.as_ref()?;
+    before.filter(|before| *before != refresh.secret.expose().as_bytes())
+}
+
 /// Something that all processes of an account together may do only so often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
@@ -258,6 +269,10 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
 
     /// Replaces `expected` by `record` (an empty one deletes) and gives the lease back, in one
     /// atomic step; nothing is written where the slot holds anything else (R2).
+    ///
+    /// A pair whose predecessor a tombstone names is also written where the slot is empty, and
+    /// beside another holder of the lease: WeChat has told that holder that the predecessor is
+    /// dead, so nothing newer can come of it (R3).
     #[doc(hidden)]
     fn commit<'a>(
         &'a self,
@@ -267,16 +282,39 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<Commit, Error>>;
 
-    /// Gives a lease back without writing. A lease that is somebody else's stays theirs.
+    /// Claims the lease again and writes a tombstone that names the refresh token of `expected`,
+    /// in one atomic step. From then on a process that holds the successor can commit it.
+    #[doc(hidden)]
+    fn announce_deletion<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>>;
+
+    /// Deletes `expected`, leaves a tombstone that names its refresh token, and gives the lease
+    /// back, in one atomic step; nothing is deleted where the slot holds anything else. A login, a
+    /// logout and a commit remove the tombstone.
+    #[doc(hidden)]
+    fn delete<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>>;
+
+    /// Gives a lease back without writing. Returns `true` if it was the owner's; another owner's
+    /// lease stays theirs.
     #[doc(hidden)]
     fn release<'a>(
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<(), Error>>;
+    ) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Writes a record whatever lies there: a login beats everything before it (R2). An empty
-    /// record deletes.
+    /// record deletes. Removes the tombstone, so that nothing comes back after a logout.
     #[doc(hidden)]
     fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>>;
 
@@ -292,6 +330,14 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         owner: &'a LeaseOwner,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeClaim, Error>>;
+
+    /// Gives back the right to exchange a code. Returns `true` if it was the owner's.
+    #[doc(hidden)]
+    fn release_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Says for `ttl` what came of a code. With `owner`, only if the right is still theirs.
     #[doc(hidden)]

@@ -15,6 +15,10 @@ const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// After an errcode that nobody knows, WeChat is not asked again for this long.
 const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
 
+/// errcode: the user has changed the password, so both tokens are void (WeChat's global return
+/// codes).
+const PASSWORD_CHANGED: i64 = 42007;
+
 pub(super) struct UserSource {
     pub(super) wechat: WechatClient,
     pub(super) clock: Clock,
@@ -44,6 +48,10 @@ impl Source for UserSource {
             renewed(record, refresh, &grant, self.clock.now(), self.margin)
                 .map_err(Failure::Transient)
         })
+    }
+
+    fn voids_access_token(&self, error: &Error) -> bool {
+        error.errcode() == Some(PASSWORD_CHANGED)
     }
 }
 

@@ -236,6 +236,37 @@ async fn bad_requests_are_told_so() {
     assert!((1..=30).contains(&wait));
 }
 
+/// The page sent `?url=` and its `location.href` as it is: the URL ends at its first `&`.
+#[tokio::test]
+async fn a_page_that_was_not_encoded_is_not_signed() {
+    let rig = Rig::start().await;
+    let (_accounts, center) = center(&rig);
+    for url in [
+        "https://h5.example.com/?a=1&b=2",
+        "https://h5.example.com/?from=singlemessage&isappinstalled=0",
+        "https://h5.example.com/?a=%E5%80%BC",
+        "https%3A%2F%2Fh5.example.com%2F&url=https%3A%2F%2Fh5.example.com%2F",
+        "https%3A%2F%2Fh5.example.com%2F%EF%BF%BD",
+        "https%3A%2F%2Fh5.example.com%2F%E5%80",
+        "https%253A%252F%252Fh5.example.com%252F",
+        "https%3A%2F%2Fh5.example.com%2F%3Fa%3Db%20c",
+    ] {
+        let reply = get(&center, &format!("/jssdk/config?url={url}")).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{url}");
+        assert_eq!(reply.body["error"], "bad_request", "{url}");
+        let message = reply.body["message"].as_str().unwrap();
+        assert!(message.contains("encodeURIComponent"), "{url}: {message}");
+    }
+    assert!(rig.sim.calls().is_empty(), "{:?}", rig.sim.calls());
+    for url in [
+        "https://h5.example.com/?a=1",
+        "https%3A%2F%2Fh5.example.com%2F%3Fa%3D1%26b%3D2&_=1700000000",
+    ] {
+        let reply = get(&center, &format!("/jssdk/config?url={url}")).await;
+        assert_eq!(reply.status, StatusCode::OK, "{url}");
+    }
+}
+
 #[tokio::test]
 async fn hyper_serves_it_without_a_router() {
     let rig = Rig::start().await;

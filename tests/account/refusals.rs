@@ -1,5 +1,8 @@
 //! Reports of refused tokens: compared, renewed once, never in a loop.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
@@ -171,4 +174,42 @@ async fn a_forced_refresh_whose_answer_is_lost_is_found_by_the_normal_mode() {
     assert_ne!(current.access_token(), refused.access_token());
     assert!(rig.alive(&current));
     assert_eq!(rig.sim.calls_to(STABLE), 3, "normal, forced, normal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_make_no_other_caller_fail() {
+    for errcode in [45009, -1, 40030] {
+        let rig = Rig::start().await;
+        let brief = std::time::Duration::from_millis(500);
+        let accounts = rig.builder(rig.memory()).wait(brief).lease(brief).build();
+        let token = accounts.get().await.unwrap();
+        rig.sim.inject(Fault::on(STABLE).errcode(errcode));
+        let failed = Arc::new(AtomicU32::new(0));
+        let mut reporters = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let (accounts, token, failed) = (accounts.clone(), token.clone(), failed.clone());
+            reporters.spawn(async move {
+                loop {
+                    let outcome = accounts.report_refused(token.access_token()).await;
+                    failed.fetch_add(u32::from(outcome.is_err()), Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let (accounts, failed) = (accounts.clone(), failed.clone());
+            readers.spawn(async move {
+                let (mut reads, mut errors) = (0, Vec::new());
+                while reads < 1_000 || failed.load(Ordering::Relaxed) < 40 {
+                    errors.extend(accounts.get().await.err());
+                    reads += 1;
+                    tokio::task::yield_now().await;
+                }
+                errors
+            });
+        }
+        let errors = readers.join_all().await.concat();
+        assert_eq!(errors.len(), 0, "{errcode}: such as {}", errors[0]);
+    }
 }

@@ -162,3 +162,30 @@ async fn the_js_sdk_card_shows_the_signature_of_this_page() {
         .await;
     tab.picture("js-sdk").await;
 }
+
+/// The classic of the JS-SDK: a page sends its URL, encoded or not, before and after a share.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_does_not_encode_its_url_reads_so_once_it_was_shared() {
+    let demo = Demo::start().await;
+    let browser = Chromium::start();
+    let tab = browser.tab().await;
+    sign_in(&tab, &demo.url).await;
+    let status = async |url: &str| {
+        let ask = format!("fetch('/api/jssdk?url=' + {url}).then(reply => reply.status)");
+        tab.value(&ask).await
+    };
+    let (plain, encoded) = (
+        "location.href.split('#')[0]",
+        "encodeURIComponent(location.href.split('#')[0])",
+    );
+    assert_eq!(status(plain).await, 200);
+    for page in [
+        "/?from=singlemessage&isappinstalled=0",
+        "/?名=值#/route?a=1&b=2",
+    ] {
+        tab.open(&format!("{}{page}", demo.url)).await;
+        tab.until("!!document.querySelector('#renew')").await;
+        assert_eq!(status(encoded).await, 200, "{page}");
+        assert_eq!(status(plain).await, 400, "{page}");
+    }
+}

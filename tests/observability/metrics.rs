@@ -14,6 +14,16 @@ use super::{GUIDE, file, queries};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The bearer secret of the demo's token center.
+const CENTER_TOKEN: &str = "the-bearer-secret-of-these-tests";
+
+/// A demo with a token center.
+async fn demo_of(scene: &mut Scene) -> DemoProcess {
+    let secret = ("CENTER_TOKEN".to_owned(), CENTER_TOKEN.to_owned());
+    scene.variables.push(secret);
+    scene.demo().await
+}
+
 /// Lets a demo meet all that is counted.
 async fn traffic(scene: &Scene, demo: &DemoProcess) {
     // Users: expired (and renewed), from the store, from memory, stale, nobody, impossible.
@@ -31,6 +41,14 @@ async fn traffic(scene: &Scene, demo: &DemoProcess) {
     assert_eq!(demo.get("/api/userinfo", "oFresh").await.status, 200);
     let page = format!("/api/jssdk?url={}/", demo.url);
     assert_eq!(demo.ask(Asked::get(&page)).await.status, 200);
+    for (bearer, status) in [
+        (format!("Bearer {CENTER_TOKEN}"), 200),
+        ("Bearer of-another-center".to_owned(), 401),
+        ("Basic of-another-center".to_owned(), 401),
+    ] {
+        let asked = Asked::get("/center/access_token").header("authorization", &bearer);
+        assert_eq!(demo.ask(asked).await.status, status, "{bearer}");
+    }
 
     // A login, one that was denied, and a callback of nobody's.
     scene.wechat.add_user(SimulatedUser::new("oLogin"));
@@ -78,7 +96,7 @@ async fn scrape(demo: &DemoProcess) -> Scrape {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
     let mut scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let demo = demo_of(&mut scene).await;
     traffic(&scene, &demo).await;
     scene.redis.kill();
     demo.me("oNobody")
@@ -153,7 +171,7 @@ async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
                 guide.contains(&format!("`{label}`")) || label == "le",
                 "the guide tells of the label {label}"
             );
-            let a_word = ["outcome", "kind", "result"].contains(&label.as_str());
+            let a_word = ["outcome", "kind", "result", "reason"].contains(&label.as_str());
             assert!(
                 !a_word || guide.contains(&format!("`{value}`")),
                 "the guide tells of {label}={value}"
@@ -165,8 +183,8 @@ async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
 /// Each outcome is counted once, and as what it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn outcomes_are_told_apart() {
-    let scene = Scene::new(Layout::Keys).await;
-    let demo = scene.demo().await;
+    let mut scene = Scene::new(Layout::Keys).await;
+    let demo = demo_of(&mut scene).await;
     traffic(&scene, &demo).await;
     let seen = scrape(&demo).await;
     let count = |name: &str, labels: &[(&str, &str)]| seen.value(name, labels).unwrap_or_default();
@@ -191,6 +209,15 @@ async fn outcomes_are_told_apart() {
     assert_eq!(logins("denied"), 1.0);
     assert_eq!(logins("unknown"), 1.0);
     assert_eq!(count("wechat_logins_begun_total", &[]), 2.0);
+    let refused = |reason| count("wechat_center_refused_total", &[("reason", reason)]);
+    assert_eq!(refused("wrong"), 1.0);
+    assert_eq!(refused("missing"), 1.0);
+    demo.says(
+        1,
+        &["WARN", "the token center refused a bearer", "refused=1"],
+    )
+    .await;
+    assert!(!demo.log().contains("of-another-center"), "{}", demo.log());
 
     let app = scene.wechat.app_id();
     let now = super::support::scene::now_ms() as f64 / 1_000.0;

@@ -1,12 +1,13 @@
 //! R6 reports are compared.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccessToken, Error, ErrorKind, Language, UserInfo, UserToken, UserTokens};
 
-use crate::rig::{Rig, grant, id, text};
+use crate::rig::{REFRESH, Rig, grant, id, text};
 
 crate::for_each_store!(
     r6_a_thousand_reports_make_one_renewal,
@@ -14,6 +15,8 @@ crate::for_each_store!(
     r6_a_refused_call_is_healed_once,
     r6_a_call_is_never_made_a_third_time,
     r6_wechat_handing_back_what_it_refused_makes_no_storm,
+    r6_reports_make_no_other_caller_fail,
+    r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail,
 );
 
 /// A pair whose access token WeChat does not know, although its time is not over.
@@ -116,4 +119,70 @@ async fn r6_wechat_handing_back_what_it_refused_makes_no_storm(rig: Rig) {
     calls.store(0, Ordering::Relaxed);
     userinfo(&users, &calls).await.unwrap();
     assert_eq!((calls.load(Ordering::Relaxed), rig.refreshes()), (2, 2));
+}
+
+/// Reads a user's token from several tasks while others report it all the time, until many
+/// reports have failed. Returns the errors of the readers.
+async fn reads_beside_reports(users: &UserTokens, token: &AccessToken) -> Vec<Error> {
+    const READERS: usize = 10;
+    const READS: usize = 1_000;
+    const FAILED_REPORTS: u32 = 40;
+    let failed = Arc::new(AtomicU32::new(0));
+    let mut reporters = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (users, token, failed) = (users.clone(), token.clone(), failed.clone());
+        reporters.spawn(async move {
+            loop {
+                let outcome = users.report_refused(&id("oA"), &token).await;
+                failed.fetch_add(u32::from(outcome.is_err()), Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..READERS {
+        let (users, failed) = (users.clone(), failed.clone());
+        readers.spawn(async move {
+            let (mut reads, mut errors) = (0, Vec::new());
+            while reads < READS || failed.load(Ordering::Relaxed) < FAILED_REPORTS {
+                errors.extend(users.get(&id("oA")).await.err());
+                reads += 1;
+                tokio::task::yield_now().await;
+            }
+            errors
+        });
+    }
+    let errors = readers.join_all().await.concat();
+    reporters.abort_all();
+    errors
+}
+
+/// Renewals that fail soon, so that many reports do.
+async fn impatient(rig: &Rig) -> UserTokens {
+    let brief = Duration::from_millis(500);
+    rig.process_with(|builder| builder.wait(brief).lease(brief))
+        .await
+}
+
+async fn r6_reports_make_no_other_caller_fail(rig: Rig) {
+    for errcode in [45009, -1, 40030] {
+        let users = impatient(&rig).await;
+        rig.simulator.clear_faults();
+        let pair = rig.log_in(&users, "oA").await;
+        let token = AccessToken::from(pair.access_token.as_str());
+        rig.simulator.inject(Fault::on(REFRESH).errcode(errcode));
+        let errors = reads_beside_reports(&users, &token).await;
+        assert_eq!(errors.len(), 0, "{errcode}: such as {}", errors[0]);
+        // The token is still there for other processes.
+        assert_eq!(rig.stored_token("oA").await.unwrap(), pair.access_token);
+    }
+}
+
+async fn r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail(rig: Rig) {
+    let users = impatient(&rig).await;
+    let mut alone = grant(&rig.simulator.sign_in("oA", "snsapi_userinfo"));
+    alone.refresh_token = None;
+    users.put(&id("oA"), &alone).await.unwrap();
+    let errors = reads_beside_reports(&users, &alone.access_token).await;
+    assert_eq!(errors.len(), 0, "such as {}", errors[0]);
 }

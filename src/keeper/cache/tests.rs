@@ -305,7 +305,7 @@ fn who_shares_a_key_with_somebody_is_not_taken_for_them() {
     cache.entries.insert(cache.key("a"), held("b"));
     assert!(cache.fresh("a", NOW).is_none());
     assert!(cache.leftover("a", NOW).is_none());
-    cache.evict("a", held("b").secret());
+    cache.outdate("a", held("b").secret());
     cache.forget("a");
     assert_eq!(cache.len(), 1, "what is another's stays");
 }

@@ -25,6 +25,8 @@ use tokio::runtime::Runtime;
 
 use self::switching::flights_end_after;
 use self::world::{Age, World};
+use super::Failure;
+use crate::error::{Error, ErrorKind};
 
 /// Schedules of each test, for each way to choose them. `SCHEDULES` in the environment sets
 /// another number.
@@ -227,6 +229,53 @@ fn reports_of_one_token_renew_once() {
             world.comes_to_rest(false).await;
             assert_eq!(world.renewals(0), 1, "R6");
         });
+    });
+}
+
+#[test]
+fn reports_that_fail_make_no_other_caller_fail() {
+    for refusal in [
+        || {
+            reports_fail(|| {
+                let error = Error::new(ErrorKind::LoginRequired, "the refresh token is dead");
+                Failure::Dead(error)
+            });
+        },
+        || {
+            reports_fail(|| {
+                let error = Error::new(ErrorKind::WechatConfig, "the quota is spent");
+                Failure::Operator(error)
+            });
+        },
+    ] {
+        check("reports that fail", refusal);
+    }
+}
+
+fn reports_fail(refusal: fn() -> Failure) {
+    world(Age::Fresh, false, async |world| {
+        world.refuse(refusal);
+        let tasks = [
+            start(&world, async |world| {
+                for _ in 0..4 {
+                    world.report_without_success(0).await;
+                }
+            }),
+            start(&world, async |world| {
+                world.get(0).await;
+                world.get(0).await;
+                world.get(0).await;
+            }),
+            start(&world, async |world| {
+                world.get(0).await;
+                world.get(1).await;
+            }),
+            start(&world, async |world| world.report_without_success(1).await),
+        ];
+        all(tasks).await;
+        world.comes_to_rest(false).await;
+        world.get(0).await;
+        world.get(1).await;
     });
 }
 

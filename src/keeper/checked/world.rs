@@ -146,11 +146,44 @@ impl Store for Ledger {
         })
     }
 
+    fn announce_deletion<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async move {
+            self.way().await?;
+            let announced = self.memory.announce_deletion(slot, expected, owner, ttl);
+            let claim = announced.await?;
+            self.way().await?;
+            Ok(claim)
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async move {
+            self.way().await?;
+            let commit = self.memory.delete(slot, expected, owner).await?;
+            if matches!(commit, Commit::Done) {
+                self.note(&Record::default());
+            }
+            self.way().await?;
+            Ok(commit)
+        })
+    }
+
     fn release<'a>(
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+    ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             self.way().await?;
             self.memory.release(slot, owner).await
@@ -177,6 +210,14 @@ impl Store for Ledger {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
         self.memory.claim_code(code, owner, ttl)
+    }
+
+    fn release_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.memory.release_code(code, owner)
     }
 
     fn settle_code<'a>(
@@ -219,6 +260,8 @@ struct Wechat {
     renewing: AtomicBool,
     /// A flight may have died while it asked, and another ask again.
     lenient: bool,
+    /// What it refuses every renewal with, if it does.
+    refusal: Mutex<Option<fn() -> Failure>>,
 }
 
 impl Wechat {
@@ -252,7 +295,10 @@ impl Source for Issuer {
                 .as_ref()
                 .map(|it| it.secret.expose().to_owned());
             let live = wechat.granted.lock().unwrap().len() - 1;
-            let outcome = if shown == Some(format!("refresh-{live}")) {
+            let refusal = *wechat.refusal.lock().unwrap();
+            let outcome = if let Some(refusal) = refusal {
+                Err(refusal())
+            } else if shown == Some(format!("refresh-{live}")) {
                 Ok(super::world::record(wechat.grant(), Age::Fresh))
             } else {
                 let dead = Error::new(ErrorKind::LoginRequired, "the refresh token is dead");
@@ -320,6 +366,11 @@ impl World {
     /// From now on so many requests or replies on their way to the store and back may get lost.
     pub(super) fn may_lose(&self, so_many: usize) {
         self.ledger.losing.store(so_many, Ordering::Relaxed);
+    }
+
+    /// From now on WeChat refuses every renewal.
+    pub(super) fn refuse(&self, refusal: fn() -> Failure) {
+        *self.wechat.refusal.lock().unwrap() = Some(refusal);
     }
 
     /// Whether the store is behind a closed door.
@@ -406,6 +457,13 @@ impl World {
             assert_ne!(*held.secret(), refused, "R6: what was refused comes back");
         }
         self.judge(at, floor, outcome);
+    }
+
+    /// Reports the first token, while nothing can be renewed.
+    pub(super) async fn report_without_success(&self, at: usize) {
+        let refused = AccessToken::from("access-0");
+        let outcome = self.keepers[at].report_refused(ID, &refused).await;
+        assert!(outcome.is_err(), "R6: there is no other token");
     }
 
     pub(super) async fn log_in(&self, at: usize) {

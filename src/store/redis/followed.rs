@@ -320,12 +320,31 @@ impl Store for FollowedStore {
         Box::pin(async { Err(read_only()) })
     }
 
+    fn announce_deletion<'a>(
+        &'a self,
+        _slot: &'a Slot,
+        _expected: &'a Witness,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        _slot: &'a Slot,
+        _expected: &'a Witness,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
     fn release<'a>(
         &'a self,
         _slot: &'a Slot,
         _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(true) })
     }
 
     fn put<'a>(&'a self, _slot: &'a Slot, _record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
@@ -343,6 +362,14 @@ impl Store for FollowedStore {
         _ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
         Box::pin(async { Err(read_only()) })
+    }
+
+    fn release_code<'a>(
+        &'a self,
+        _code: &'a CodeName,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(true) })
     }
 
     fn settle_code<'a>(

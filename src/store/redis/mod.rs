@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisResult};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -45,10 +46,10 @@ use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
     Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, Glimpse, LeaseOwner, Look,
-    Mark, Name, Slot, Store, Stored, Witness,
+    Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AppId, Record};
+use crate::credential::{AppId, Record, RefreshToken};
 use crate::error::Error;
 use crate::observe;
 
@@ -298,6 +299,7 @@ impl RedisStore {
         expected: &Witness,
         owner: &LeaseOwner,
         ttl: Duration,
+        tombstone: &str,
     ) -> Result<Claim, Error> {
         self.0.seal.may_replace(slot, expected)?;
         let places = self.places(slot);
@@ -309,6 +311,7 @@ impl RedisStore {
                 .arg(cell.field.unwrap_or(""))
                 .arg(flagged(expected).as_slice());
         }
+        call.arg(tombstone).arg(millis(TOMBSTONE_LIFE));
         Ok(match self.script(&call).await? {
             Answer(1, _) => Claim::Granted,
             Answer(0, _) => Claim::Held,
@@ -325,8 +328,13 @@ impl RedisStore {
         expected: &Witness,
         record: &Record,
         owner: &LeaseOwner,
+        tombstone: &str,
     ) -> Result<Commit, Error> {
-        let mut outcome = self.try_to_write(slot, expected, record, owner).await?;
+        let write = async |expected: &Witness| {
+            self.try_to_write(slot, expected, record, owner, tombstone)
+                .await
+        };
+        let mut outcome = write(expected).await?;
         let started_from = &expected.0;
         for _ in 0..RESEALINGS {
             // The same record in another seal is no news: what WeChat has granted from it counts
@@ -336,7 +344,7 @@ impl RedisStore {
                 _ => break,
             };
             let witness = newer.witness.clone();
-            outcome = self.try_to_write(slot, &witness, record, owner).await?;
+            outcome = write(&witness).await?;
         }
         Ok(outcome)
     }
@@ -364,6 +372,21 @@ impl RedisStore {
             && decode(&place, slot, values().collect(), seal).record == now.record
     }
 
+    /// The refresh token in what was expected.
+    fn refresh_token(&self, slot: &Slot, expected: &Witness) -> Option<RefreshToken> {
+        let place = self.0.names.place(self.0.layout, &slot.name);
+        let values = expected.0.iter();
+        let values = values.map(|value| value.as_ref().map(|bytes| bytes.to_vec()));
+        let stored = decode(&place, slot, values.collect(), &self.0.seal);
+        stored.record.refresh.map(|refresh| refresh.secret)
+    }
+
+    /// What a tombstone for `expected` says; nothing where there is no refresh token.
+    fn tombstone(&self, slot: &Slot, expected: &Witness) -> String {
+        let token = self.refresh_token(slot, expected);
+        token.map_or_else(String::new, |token| fingerprint(token.expose().as_bytes()))
+    }
+
     /// One try to write where the slot holds `expected`.
     async fn try_to_write(
         &self,
@@ -371,11 +394,16 @@ impl RedisStore {
         expected: &Witness,
         record: &Record,
         owner: &LeaseOwner,
+        tombstone: &str,
     ) -> Result<Commit, Error> {
         self.0.seal.may_replace(slot, expected)?;
         let places = self.places(slot);
         let now = self.0.clock.now();
         let mut call = start(&scripts::COMMIT, &places, owner);
+        let before = self.refresh_token(slot, expected);
+        let before = before.as_ref().map(|token| token.expose().as_bytes());
+        let before = predecessor(before, record).map_or_else(String::new, fingerprint);
+        call.arg(before).arg(tombstone).arg(millis(TOMBSTONE_LIFE));
         let compared = expected.0.iter().map(flagged);
         let read = places.read.cells.iter().zip(compared);
         let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
@@ -407,6 +435,10 @@ impl RedisStore {
         let places = self.places(slot);
         let now = self.0.clock.now();
         let mut call = scripts::PUT.call();
+        for tombstone in &places.tombstones {
+            call.key(tombstone);
+        }
+        call.arg(places.tombstones.len());
         for place in places.all() {
             let news = encode(place, slot, record, now, &self.0.seal)?;
             for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
@@ -486,11 +518,21 @@ fn key_of(command: &Cmd) -> &[u8] {
 /// Begins the call of a script that works under the leases of these places.
 fn start<'a>(script: &'a Script, places: &Places<'_>, owner: &LeaseOwner) -> Call<'a> {
     let mut call = script.call();
-    for lease in &places.leases {
-        call.key(lease);
+    for key in places.leases.iter().chain(&places.tombstones) {
+        call.key(key);
     }
-    call.arg(owner.as_str()).arg(places.leases.len());
+    call.arg(owner.as_str())
+        .arg(places.leases.len())
+        .arg(places.tombstones.len());
     call
+}
+
+/// Names a token without telling it: half of its hash, of which there are too many to find another
+/// token for.
+fn fingerprint(token: &[u8]) -> String {
+    let digest = Sha256::digest(token);
+    let half = digest.iter().take(16);
+    half.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A script's answer: a number, and the values of the cells where they were not as expected.
@@ -539,7 +581,7 @@ impl Store for RedisStore {
         owner: &'a LeaseOwner,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Claim, Error>> {
-        Box::pin(self.take_lease(slot, expected, owner, ttl))
+        Box::pin(self.take_lease(slot, expected, owner, ttl, ""))
     }
 
     fn commit<'a>(
@@ -549,14 +591,41 @@ impl Store for RedisStore {
         record: &'a Record,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<Commit, Error>> {
-        Box::pin(self.write_if_unchanged(slot, expected, record, owner))
+        Box::pin(self.write_if_unchanged(slot, expected, record, owner, ""))
+    }
+
+    fn announce_deletion<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async move {
+            let tombstone = self.tombstone(slot, expected);
+            self.take_lease(slot, expected, owner, ttl, &tombstone)
+                .await
+        })
+    }
+
+    fn delete<'a>(
+        &'a self,
+        slot: &'a Slot,
+        expected: &'a Witness,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<Commit, Error>> {
+        Box::pin(async move {
+            let (nothing, tombstone) = (Record::default(), self.tombstone(slot, expected));
+            self.write_if_unchanged(slot, expected, &nothing, owner, &tombstone)
+                .await
+        })
     }
 
     fn release<'a>(
         &'a self,
         slot: &'a Slot,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+    ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let places = self.places(slot);
             let mut call = scripts::RELEASE.call();
@@ -564,7 +633,7 @@ impl Store for RedisStore {
                 call.key(lease);
             }
             call.arg(owner.as_str());
-            self.script::<i64>(&call).await.map(|_| ())
+            self.script::<i64>(&call).await.map(|gone| gone > 0)
         })
     }
 
@@ -601,6 +670,18 @@ impl Store for RedisStore {
                     None => CodeClaim::Held,
                 },
             })
+        })
+    }
+
+    fn release_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let mut call = scripts::RELEASE_CODE.key(self.0.names.code(code));
+            call.arg(owner.as_str());
+            self.script::<i64>(&call).await.map(|gone| gone > 0)
         })
     }
 

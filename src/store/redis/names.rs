@@ -167,6 +167,8 @@ pub(super) struct Places<'a> {
     pub(super) mirror: Option<Place<'a>>,
     /// The leases of all places: who renews holds those of services that know one layout only.
     pub(super) leases: Vec<String>,
+    /// The tombstones of all places: each names the refresh token of a deleted pair.
+    pub(super) tombstones: Vec<String>,
 }
 
 impl<'a> Places<'a> {
@@ -187,12 +189,14 @@ impl RedisNames {
         let mirror = mirror.map(|layout| self.place(layout, name));
         // What is ours alone lies in the same place in either layout.
         let mirror = mirror.filter(|mirror| mirror.cells != read.cells);
-        let places = std::iter::once(&read).chain(&mirror);
-        let leases = places.map(|place| self.lease(name, place)).collect();
+        let places = || std::iter::once(&read).chain(&mirror);
+        let leases = places().map(|place| self.lease(name, place)).collect();
+        let tombstones = places().map(|place| self.tombstone(name, place)).collect();
         Places {
             read,
             mirror,
             leases,
+            tombstones,
         }
     }
 
@@ -325,6 +329,16 @@ impl RedisNames {
 
     /// The lease of a place. It is needed where something is written, not for each read.
     pub(super) fn lease(&self, name: &Name, place: &Place<'_>) -> String {
+        self.beside("lease", name, place)
+    }
+
+    /// The tombstone of a place.
+    pub(super) fn tombstone(&self, name: &Name, place: &Place<'_>) -> String {
+        self.beside("tombstone", name, place)
+    }
+
+    /// A key in the same slot of a Cluster as a place.
+    fn beside(&self, what: &str, name: &Name, place: &Place<'_>) -> String {
         let (prefix, app) = (&self.prefix, &name.app);
         let key = place.cells.first().map_or("", |cell| &cell.key);
         match place.form {
@@ -332,13 +346,13 @@ impl RedisNames {
                 // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
                 let tag = hash_tag(key).map(|tag| format!("{{{tag}}}:"));
                 let tag = tag.unwrap_or_default();
-                format!("{prefix}{app}:lease:{tag}user:{}", name.id)
+                format!("{prefix}{app}:{what}:{tag}user:{}", name.id)
             }
             // A string key without a hash tag is hashed as a whole; a lease whose tag is that whole
             // key lies in the same slot of a Cluster, and users spread over slots.
             Form::Record | Form::Token => {
                 let tag = hash_tag(key).unwrap_or(key);
-                format!("{prefix}{app}:lease:{{{tag}}}")
+                format!("{prefix}{app}:{what}:{{{tag}}}")
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Those of a slot know it as a list of cells, each a string key or a field of a hash, so that both
 //! layouts run the same code. The leases come first among `KEYS` (one, or two where a record is
-//! also written in the other layout); the cells follow. `ARGV[1]` names the owner, `ARGV[2]` how
-//! many leases there are. A cell's arguments start with its field (empty for a string key) and
+//! also written in the other layout); the tombstones follow, then the cells. `ARGV[1]` names the
+//! owner, `ARGV[2]` how many leases there are, `ARGV[3]` how many tombstones. A cell's arguments start with its field (empty for a string key) and
 //! what is expected in it: `-` for nothing, `=` and the bytes for a value, `*` for anything at all.
 //!
 //! Every key of a call lies in one slot of a Cluster; [`names`](super::names) sees to that.
@@ -97,11 +97,13 @@ impl Call<'_> {
     }
 }
 
-/// Defines `held()`, whether somebody else has a lease; `release()`, which gives ours back; and
-/// `check(start, step)`, which returns whether every cell holds what is expected, and the values of
-/// the cells that were compared.
+/// Defines `held()`, whether somebody else has a lease; `release()`, which gives ours back;
+/// `bury(token, ttl)`, which writes the tombstones, or removes them where the token is empty; and
+/// `check(start, step)`, which returns whether every cell holds what is expected, the values of the
+/// cells that were compared, and whether there are none.
 const CELLS: &str = r"
-local owner, leases = ARGV[1], tonumber(ARGV[2])
+local owner, leases, tombstones = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local others = leases + tombstones
 local function held()
   for lease = 1, leases do
     local holder = redis.call('GET', KEYS[lease])
@@ -119,16 +121,26 @@ local function read(key, field)
   return redis.call('HGET', key, field)
 end
 local function check(start, step)
-  local same, values = true, {}
-  for cell = 1, #KEYS - leases do
+  local same, values, empty = true, {}, true
+  for cell = 1, #KEYS - others do
     local at = start + (cell - 1) * step
     if ARGV[at + 1] ~= '*' then
-      local value = read(KEYS[leases + cell], ARGV[at])
+      local value = read(KEYS[others + cell], ARGV[at])
       if (value and ('=' .. value) or '-') ~= ARGV[at + 1] then same = false end
+      if value then empty = false end
       values[cell] = value
     end
   end
-  return same, values
+  return same, values, empty
+end
+local function bury(token, ttl)
+  for tombstone = leases + 1, others do
+    if token == '' then
+      redis.call('DEL', KEYS[tombstone])
+    else
+      redis.call('SET', KEYS[tombstone], token, 'PX', ttl)
+    end
+  end
 end
 ";
 
@@ -162,41 +174,51 @@ end
 ";
 
 /// R1: takes the lease where the cells hold what is expected.
-/// `ARGV`: owner, number of leases, lease in milliseconds, then field and expected value of each
-/// cell.
+/// `ARGV`: owner, number of leases and of tombstones, lease in milliseconds, then field and expected
+/// value of each cell; in the end the token that the tombstones are to name, and for how many
+/// milliseconds. An empty token leaves them as they are.
 /// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0 (somebody
 /// else has it), or 2 and the values (changed).
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "{CELLS}{}",
         r"
-local same, values = check(4, 2)
+local same, values = check(5, 2)
 if not same then return {2, values} end
 if held() then return {0} end
-for lease = 1, leases do redis.call('SET', KEYS[lease], owner, 'PX', ARGV[3]) end
+for lease = 1, leases do redis.call('SET', KEYS[lease], owner, 'PX', ARGV[4]) end
+if ARGV[#ARGV - 1] ~= '' then bury(ARGV[#ARGV - 1], ARGV[#ARGV]) end
 return {1}
 "
     ))
 });
 
-/// R2: writes the cells where they hold what is expected, and gives the lease back.
-/// `ARGV`: owner, number of leases, then field, expected value, new value (`-` deletes) and the
-/// time to live in milliseconds (0: for ever) of each cell; channel and news.
+/// R2: writes the cells where they hold what is expected, and gives the lease back. R3: where a
+/// tombstone names the predecessor, the cells may be empty as well, and the lease another's.
+/// `ARGV`: owner, number of leases and of tombstones, predecessor (or empty), the token that the
+/// tombstones are to name (empty removes them), and for how many milliseconds; then field, expected
+/// value, new value (`-` deletes) and the time to live in milliseconds (0: for ever) of each cell;
+/// channel and news.
 /// Answers 1 (written), 0 (the lease is somebody else's), or 2 and the values (changed).
 pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "{CELLS}{WRITE}{TELL}{}",
         r"
-local same, values = check(3, 4)
-if not same then
+local same, values, empty = check(7, 4)
+local succeeds = false
+for tombstone = leases + 1, others do
+  if ARGV[4] ~= '' and redis.call('GET', KEYS[tombstone]) == ARGV[4] then succeeds = true end
+end
+if not same and not (succeeds and empty) then
   release()
   return {2, values}
 end
-if held() then return {0} end
-for cell = 1, #KEYS - leases do
-  local at = 3 + (cell - 1) * 4
-  write(KEYS[leases + cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
+if held() and not succeeds then return {0} end
+for cell = 1, #KEYS - others do
+  local at = 7 + (cell - 1) * 4
+  write(KEYS[others + cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
 end
+bury(ARGV[5], ARGV[6])
 release()
 tell()
 return {1}
@@ -204,8 +226,10 @@ return {1}
     ))
 });
 
-/// R2: writes the cells whatever they hold. `KEYS` are the cells, without a lease.
-/// `ARGV`: field, new value and time to live of each cell, channel and news, as above.
+/// R2: writes the cells whatever they hold, and removes the tombstones. `KEYS` are the tombstones
+/// and the cells, without a lease.
+/// `ARGV`: number of tombstones, then field, new value and time to live of each cell, channel and
+/// news, as above.
 ///
 /// A transaction would do the same on one server. A script is one command, which a Cluster can
 /// answer with `TRYAGAIN` while the two hashes move to another node.
@@ -213,9 +237,11 @@ pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "{WRITE}{TELL}{}",
         r"
-for cell = 1, #KEYS do
-  local at = cell * 3 - 2
-  write(KEYS[cell], ARGV[at], ARGV[at + 1], ARGV[at + 2])
+local tombstones = tonumber(ARGV[1])
+for tombstone = 1, tombstones do redis.call('DEL', KEYS[tombstone]) end
+for cell = 1, #KEYS - tombstones do
+  local at = cell * 3 - 1
+  write(KEYS[tombstones + cell], ARGV[at], ARGV[at + 1], ARGV[at + 2])
 end
 tell()
 "
@@ -246,6 +272,17 @@ local value = redis.call('GET', KEYS[1])
 if value and value ~= '?' .. ARGV[1] then return value end
 redis.call('SET', KEYS[1], '?' .. ARGV[1], 'PX', ARGV[2])
 return false
+",
+    )
+});
+
+/// Gives back the right to exchange a code, if it is still the owner's. `ARGV`: owner. Answers how
+/// many rights were given back.
+pub(super) static RELEASE_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 ",
     )
 });

@@ -4,6 +4,7 @@
 mod sealing;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
+mod tombstones;
 
 use std::time::Duration;
 

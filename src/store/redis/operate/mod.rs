@@ -145,6 +145,8 @@ impl RedisStore {
             call.key(lease);
         }
         call.arg(owner.as_str()).arg(leases.len());
+        // Nothing is granted here, so the tombstones stay as they are.
+        call.arg(0).arg("").arg("").arg(0);
         for Change {
             cell,
             expected,

@@ -1,0 +1,279 @@
+//! Reads the page's URL from `?url=`, and notices where a page did not encode it.
+
+use http::Uri;
+use percent_encoding::percent_decode_str;
+
+use crate::error::{Error, ErrorKind};
+
+/// Returns the page's URL from the query of a request such as `GET /api/jssdk?url=…`, for
+/// [`Tickets::js_config`](crate::Tickets::js_config).
+///
+/// Pages send it as `"/api/jssdk?url=" + encodeURIComponent(location.href.split("#")[0])`. Without
+/// `encodeURIComponent` the URL ends at its first `&`, and its escapes are decoded once too often.
+/// Its signature is then right on some pages and wrong on others: often right on the page itself,
+/// and wrong once WeChat has added `?from=…&isappinstalled=0` to a link that was shared.
+///
+/// A URL that was encoded is returned decoded, and other parameters beside it are ignored. A URL
+/// that was not encoded is returned where it must be whole all the same: it holds no escape, and no
+/// parameter follows it. A `+` stays a plus, because no URL holds a blank.
+///
+/// # Errors
+/// [`ErrorKind::BadRequest`], with a message that names `encodeURIComponent`: `url` is missing,
+/// empty or there twice; it was not encoded and may be cut or decoded wrongly; it holds an escape
+/// that is none, or is not UTF-8.
+///
+/// ```
+/// use tower_wechat::jssdk::page_url;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let asked = "/api/jssdk?url=https%3A%2F%2Fh5.example.com%2F%3Fa%3D1%26b%3D2".parse()?;
+/// assert_eq!(page_url(&asked)?, "https://h5.example.com/?a=1&b=2");
+///
+/// // What arrives here where the page did not encode it: a URL that may end too early.
+/// let cut = "/api/jssdk?url=https://h5.example.com/?a=1&b=2".parse()?;
+/// assert!(page_url(&cut).unwrap_err().to_string().contains("encodeURIComponent"));
+/// # Ok(()) }
+/// ```
+pub fn page_url(request: &Uri) -> Result<String, Error> {
+    let (url, followed) = parameter(request.query().unwrap_or_default())?;
+    if url.bytes().any(|byte| !byte.is_ascii()) {
+        return Err(refused("holds letters beyond ASCII that are not encoded"));
+    }
+    if !is_encoded(url) {
+        // The URL stands there as it is. What follows it may be the rest of its own query.
+        if followed {
+            return Err(refused(
+                "is not encoded and other parameters follow it, so that it may end too early",
+            ));
+        }
+        // Decoding would change it, and the browser's own URL keeps its escapes.
+        if url.contains('%') {
+            return Err(refused(
+                "is not encoded as a whole, so that its own escapes would be decoded",
+            ));
+        }
+        return Ok(url.to_owned());
+    }
+    if !escapes_are_whole(url) {
+        return Err(refused("holds a % that no two hexadecimal digits follow"));
+    }
+    percent_decode_str(url)
+        .decode_utf8()
+        .map(String::from)
+        .map_err(|_| refused("is not UTF-8 once it is decoded"))
+}
+
+fn refused(what: &str) -> Error {
+    let message = format!(
+        "the parameter url, the URL of the page, {what}: \
+         send url= and encodeURIComponent(location.href.split('#')[0])"
+    );
+    Error::new(ErrorKind::BadRequest, message)
+}
+
+/// The raw value of the one parameter `url`, and whether other parameters follow it.
+fn parameter(query: &str) -> Result<(&str, bool), Error> {
+    let mut found = None;
+    let mut followed = false;
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !percent_decode_str(name).eq("url".bytes()) {
+            // An empty one counts: a URL may end with `&`.
+            followed |= found.is_some();
+        } else if found.replace(value).is_some() {
+            return Err(refused("is there twice"));
+        }
+    }
+    match found {
+        Some("") | None => Err(refused("is missing or empty")),
+        Some(url) => Ok((url, followed)),
+    }
+}
+
+/// Returns `true` if a client has encoded this value as one parameter.
+///
+/// All encoders escape `=` and `&`, which `encodeURIComponent` does too. Some leave `:`, `/` and
+/// `?` alone, as RFC 3986 allows in a query; the escaped `=` or `&` of the page's own query, or its
+/// escaped `?`, then shows that they have been at work.
+fn is_encoded(value: &str) -> bool {
+    if value.contains('=') {
+        return false;
+    }
+    let escaped = |sign: &str, within: &str| within.to_ascii_uppercase().contains(sign);
+    match (value.contains("://"), value.split_once('?')) {
+        (false, None) => true,
+        (true, None) => escaped("%3F", value),
+        (_, Some((_, query))) => escaped("%3D", query) || escaped("%26", query),
+    }
+}
+
+fn escapes_are_whole(value: &str) -> bool {
+    value.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
+    /// What `encodeURIComponent` escapes (ECMA-262).
+    const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'!')
+        .remove(b'~')
+        .remove(b'*')
+        .remove(b'\'')
+        .remove(b'(')
+        .remove(b')');
+
+    fn encoded(url: &str) -> String {
+        utf8_percent_encode(url, COMPONENT).to_string()
+    }
+
+    fn read(query: &str) -> Result<String, Error> {
+        page_url(&format!("/api/jssdk?{query}").parse().expect(query))
+    }
+
+    #[track_caller]
+    fn is_refused(query: &str) {
+        let error = read(query).expect_err(query);
+        assert_eq!(error.kind(), ErrorKind::BadRequest, "{query}");
+        assert!(error.to_string().contains("encodeURIComponent"), "{error}");
+    }
+
+    const PAGES: [&str; 12] = [
+        "http://mp.weixin.qq.com",
+        "http://mp.weixin.qq.com?params=value",
+        "https://h5.example.com/",
+        "https://h5.example.com/p?a=1&b=2",
+        "https://h5.example.com/p?a=1&url=https%3A%2F%2Fother.example%2F%3Fc%3D1",
+        "https://h5.example.com/p?from=singlemessage&isappinstalled=0",
+        "https://h5.example.com/%E9%A1%B5?%E5%90%8D=%E5%80%BC",
+        "https://h5.example.com/p?discount=100%25&q=a+b",
+        "https://h5.example.com/p?q=a%20b&",
+        "https://h5.example.com/p?a=(b)*'c'!~",
+        "https://h5.example.com/p;v=1/@me,you$",
+        "https://h5.example.com/#/route?a=1&b=2",
+    ];
+
+    #[test]
+    fn encoded_pages_are_decoded_once() {
+        for page in PAGES {
+            let url = encoded(page);
+            assert_eq!(read(&format!("url={url}")).unwrap(), page);
+            // Parameters of the caller's own do no harm, wherever they stand.
+            let beside = format!("t=1&url={url}&_=1700000000&callback=cb");
+            assert_eq!(read(&beside).unwrap(), page);
+            assert_eq!(read(&format!("url={url}&")).unwrap(), page);
+        }
+    }
+
+    /// What other encoders than `encodeURIComponent` make of a page.
+    #[test]
+    fn other_encoders_count_as_such() {
+        let page = "https://h5.example.com/p?a=1&b=%E5%80%BC";
+        for url in [
+            // axios
+            "https:%2F%2Fh5.example.com%2Fp%3Fa%3D1%26b%3D%25E5%2580%25BC",
+            // Python's quote
+            "https%3A//h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
+            // Python's quote with safe=":/"
+            "https://h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
+            // those that escape what RFC 3986 wants escaped
+            "https://h5.example.com/p?a%3D1%26b%3D%25E5%2580%25BC",
+            // with small letters
+            "https%3a%2f%2fh5.example.com%2fp%3fa%3d1%26b%3d%25E5%2580%25BC",
+        ] {
+            assert_eq!(read(&format!("url={url}")).unwrap(), page, "{url}");
+        }
+    }
+
+    #[test]
+    fn pages_that_were_not_encoded_are_refused_where_the_signature_may_be_wrong() {
+        for page in [
+            "https://h5.example.com/p?a=1&b=2",
+            "https://h5.example.com/p?a&b",
+            "https://h5.example.com/p?a=1&",
+            "https://h5.example.com/p?a=1&amp;b=2",
+            "https://h5.example.com/p?from=singlemessage&isappinstalled=0",
+            "https://h5.example.com/p?a=1&url=2",
+            "https://h5.example.com/p?a=%E5%80%BC",
+            "https://h5.example.com/%E9%A1%B5",
+            "https://h5.example.com/p?q=a%20b",
+            "https://h5.example.com/p?next=https%3A%2F%2Fh5.example.com",
+            "https://h5.example.com/p?discount=100%25",
+            "https://h5.example.com/p?a=值",
+            "https://h5.example.com/页",
+            // encodeURI
+            "https://h5.example.com/p?a=1&b=%25E5%2580%25BC",
+            "https%3A%2F%2Fh5.example.com/p?a=1&b=2",
+        ] {
+            is_refused(&format!("url={page}"));
+        }
+    }
+
+    #[test]
+    fn pages_that_were_not_encoded_pass_where_they_are_whole() {
+        for page in [
+            "http://mp.weixin.qq.com",
+            "http://mp.weixin.qq.com?params=value",
+            "https://h5.example.com/a+b?q=c+d",
+            "https://h5.example.com/p?from=singlemessage",
+        ] {
+            assert_eq!(read(&format!("url={page}")).unwrap(), page);
+            assert_eq!(read(&format!("_=1&url={page}")).unwrap(), page);
+        }
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_refused() {
+        for query in [
+            "",
+            "url",
+            "url=",
+            "URL=https%3A%2F%2Fh5.example.com",
+            "url=https%3A%2F%2Fh5.example.com&url=https%3A%2F%2Fh5.example.com",
+            "url=https%3A%2F%2Fh5.example.com&%75rl=x",
+            "url=%FF",
+            "url=https%3A%2F%2Fh5.example.com%2F%E9%A1",
+            "url=https%3A%2F%2Fh5.example.com%2F%",
+            "url=https%3A%2F%2Fh5.example.com%2F%4",
+            "url=https%3A%2F%2Fh5.example.com%2F%u9875",
+            "url=https%3A%2F%2Fh5.example.com%2F%zz",
+        ] {
+            is_refused(query);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_encoded_arrives(page in "https?://[!-~]{1,60}", beside in "(&[a-z=]{0,5}){0,3}") {
+            prop_assert_eq!(read(&format!("url={}{beside}", encoded(&page))).unwrap(), page);
+        }
+
+        /// A page that sends its URL as it is never gets another page's signature.
+        #[test]
+        fn whatever_is_not_encoded_arrives_whole_or_not_at_all(
+            page in "https?://h5\\.example\\.com(/[a-z%0-9A-F]{0,4}){0,2}(\\?[a-z0-9=&%+A-F/?:]{0,20})?",
+        ) {
+            let Ok(asked) = format!("/api/jssdk?url={page}").parse() else { return Ok(()) };
+            if let Ok(read) = page_url(&asked) && read != page {
+                // Only where it reads as encoded: no page has an escaped `=` and no plain one.
+                prop_assert!(is_encoded(&page), "{} for {}", read, page);
+            }
+        }
+
+        #[test]
+        fn every_query_is_judged(query in "[!-\"$-~]{0,60}") {
+            if let Ok(asked) = format!("/api/jssdk?{query}").parse() {
+                let _ = page_url(&asked);
+            }
+        }
+    }
+}

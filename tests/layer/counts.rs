@@ -1,0 +1,84 @@
+//! What operators see of requests: each is counted once, however many layers it comes through.
+
+use axum::body::Body;
+use http::{Method, Request};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_wechat::{
+    CookieKeys, Login, MemoryStore, Policy, Scope, UserGrant, UserTokens, WechatClient, WechatLayer,
+};
+
+use super::{asked_by, header, id, users, who};
+
+/// All requests that were counted, by outcome.
+fn counted(recorder: &PrometheusRecorder) -> Vec<(String, u64)> {
+    let text = recorder.handle().render();
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("wechat_requests_total{outcome=\""));
+    lines
+        .map(|line| {
+            let (outcome, count) = line.split_once("\"} ").unwrap();
+            (outcome.to_owned(), count.parse().unwrap())
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// The counters are looked up when a layer is made.
+fn layer(recorder: &PrometheusRecorder, users: UserTokens) -> WechatLayer {
+    metrics::with_local_recorder(recorder, || WechatLayer::new(users))
+}
+
+#[tokio::test]
+async fn a_request_through_two_layers_is_counted_once() {
+    let users = users().await;
+    let less = UserGrant::new("t").expires_in(7_200).scope("snsapi_base");
+    users.put(&id("oLess"), &less).await.unwrap();
+    let fresh = |user: &str| asked_by(user);
+    let preflight = || {
+        let request = Request::builder().method(Method::OPTIONS);
+        let request = request.header("access-control-request-method", "GET");
+        request.body(Body::empty()).unwrap()
+    };
+    for (request, policy, outcome) in [
+        (fresh("oA"), Policy::Require, "cache"),
+        (fresh("oA"), Policy::Optional, "cache"),
+        (fresh("oLess"), Policy::Require, "cache"),
+        (fresh("oLess"), Policy::Optional, "cache"),
+        (fresh("oStranger"), Policy::Require, "login"),
+        (fresh("oStranger"), Policy::Optional, "login"),
+        (fresh(""), Policy::Require, "login"),
+        (fresh(""), Policy::Optional, "login"),
+        (fresh("a\tb"), Policy::Optional, "rejected"),
+        (preflight(), Policy::Require, "login"),
+        (preflight(), Policy::Optional, "login"),
+    ] {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
+        let outer = layer(&recorder, users.clone())
+            .identity(header())
+            .policy(policy)
+            .login(login);
+        let inner = outer.clone().require_scope(Scope::UserInfo);
+        let service = outer.layer(inner.layer(service_fn(who::<Body>)));
+        service.oneshot(request).await.unwrap();
+        assert_eq!(counted(&recorder), [(outcome.to_owned(), 1)], "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_the_store_is_counted_once() {
+    let store = MemoryStore::new();
+    let wechat = WechatClient::new("wxa", "secret").unwrap();
+    let users = UserTokens::new(wechat.clone(), store.clone());
+    let grant = UserGrant::new("token-a").expires_in(7_200);
+    users.put(&id("oA"), &grant).await.unwrap();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    // Another process, which has nobody in memory.
+    let users = UserTokens::new(wechat, store);
+    let outer = layer(&recorder, users).identity(header());
+    let service = outer.layer(outer.layer(service_fn(who::<Body>)));
+    service.oneshot(asked_by("oA")).await.unwrap();
+    assert_eq!(counted(&recorder), [("store".to_owned(), 1)]);
+}

@@ -1,0 +1,184 @@
+//! Pages that are open to everybody: they are served, whatever becomes of their user's token.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::routing::get;
+use axum::{Router, response::IntoResponse};
+use http::{Request, Response};
+use tokio::time::{Instant, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_wechat::simulator::{Fault, Simulator};
+use tower_wechat::{
+    Clock, CookieKeys, Login, MemoryStore, Policy, Scope, UserGrant, UserTokens, WechatClient,
+    WechatLayer, WechatUser,
+};
+
+use super::{asked_by, header, id, text, users, who};
+
+/// Somebody whose token has expired.
+async fn expired(simulator: &Simulator) -> UserTokens {
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .build()
+        .unwrap();
+    let clock = Clock::shifted();
+    let users = UserTokens::builder(wechat, MemoryStore::new())
+        .clock(clock.clone())
+        .build();
+    let pair = simulator.sign_in("oA", "snsapi_base");
+    let grant = UserGrant::new(pair.access_token).refresh_token(pair.refresh_token);
+    users
+        .put(&id("oA"), &grant.expires_in(7_200))
+        .await
+        .unwrap();
+    clock.advance(Duration::from_secs(7_300));
+    users
+}
+
+#[tokio::test]
+async fn a_public_page_is_served_while_wechat_fails() {
+    let fault = || Fault::on("/sns/oauth2/refresh_token");
+    for (name, fault) in [
+        ("silent", fault().hang()),
+        ("slow", fault().delay(Duration::from_secs(30))),
+        ("broken", fault().status(500)),
+        ("refusing", fault().errcode(40125)),
+        ("busy", fault().errcode(45011)),
+    ] {
+        let simulator = Simulator::start().await.unwrap();
+        let users = expired(&simulator).await;
+        simulator.inject(fault);
+        let layer = WechatLayer::new(users).identity(header());
+        let service = layer
+            .clone()
+            .policy(Policy::Optional)
+            .layer(service_fn(who::<Body>));
+        let since = Instant::now();
+        let response = service.oneshot(asked_by("oA")).await.unwrap();
+        assert_eq!(response.status(), 200, "{name}");
+        assert_eq!(text(response).await, "nobody", "{name}");
+        assert!(since.elapsed() < Duration::from_secs(4), "{name}");
+    }
+}
+
+/// Who cannot do without the user says what is the matter, and sends nobody to log in for it.
+#[tokio::test]
+async fn a_handler_that_needs_the_user_says_that_wechat_fails() {
+    let simulator = Simulator::start().await.unwrap();
+    let users = expired(&simulator).await;
+    simulator.inject(Fault::on("/sns/oauth2/refresh_token").status(500));
+    let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
+    let layer = WechatLayer::new(users)
+        .identity(header())
+        .login(login)
+        .policy(Policy::Optional);
+    let app: Router = Router::new()
+        .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+        .route(
+            "/maybe",
+            get(async |user: Option<WechatUser>| format!("{}", user.is_some())),
+        )
+        .layer(layer);
+    let ask = async |path: &str, accept: &'static str| {
+        let mut request = asked_by("oA");
+        *request.uri_mut() = path.parse().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("accept", http::HeaderValue::from_static(accept));
+        app.clone().oneshot(request).await.unwrap()
+    };
+    let response = ask("/maybe", "*/*").await;
+    assert_eq!(text(response).await, "false");
+    for accept in ["application/json", "text/html"] {
+        let response = ask("/me", accept).await;
+        assert_eq!(response.status(), 503, "{accept}");
+        assert!(response.headers().contains_key("retry-after"), "{accept}");
+    }
+    assert!(
+        text(ask("/me", "application/json").await)
+            .await
+            .contains("wechat_unavailable")
+    );
+    assert!(text(ask("/me", "text/html").await).await.contains("<html"));
+}
+
+#[tokio::test]
+async fn a_renewal_goes_on_when_a_public_page_stops_waiting() {
+    let simulator = Simulator::start().await.unwrap();
+    let users = expired(&simulator).await;
+    let slow = Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_secs(2));
+    simulator.inject(slow);
+    let service = WechatLayer::new(users)
+        .identity(header())
+        .policy(Policy::Optional)
+        .layer(service_fn(who::<Body>));
+    let response = service.clone().oneshot(asked_by("oA")).await.unwrap();
+    assert_eq!(text(response).await, "nobody");
+    timeout(Duration::from_secs(20), async {
+        while text(service.clone().oneshot(asked_by("oA")).await.unwrap()).await == "nobody" {}
+    })
+    .await
+    .expect("the token comes");
+    assert_eq!(simulator.calls_to("/sns/oauth2/refresh_token"), 1);
+}
+
+/// Strangers and users who have granted less are served alike; what needs more asks for it.
+#[tokio::test]
+async fn a_scope_that_is_missing_keeps_nobody_from_a_public_page() {
+    let users = users().await;
+    let grant = |scope: &str| UserGrant::new("t").expires_in(7_200).scope(scope);
+    let less = grant("snsapi_base");
+    users.put(&id("oLess"), &less).await.unwrap();
+    let more = grant("snsapi_userinfo");
+    users.put(&id("oMore"), &more).await.unwrap();
+    let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
+    let layer = WechatLayer::new(users)
+        .identity(header())
+        .login(login)
+        .policy(Policy::Optional)
+        .require_scope(Scope::UserInfo);
+    let app: Router = Router::new()
+        .route(
+            "/",
+            get(async |user: Option<WechatUser>| {
+                user.map_or("nobody".to_owned(), |user| user.id().to_owned())
+            }),
+        )
+        .route(
+            "/card",
+            get(async |user: WechatUser| user.id().to_owned().into_response()),
+        )
+        .layer(layer);
+    let ask = async |path: &str, user: &str, page: bool| -> Response<Body> {
+        let mut request: Request<Body> = asked_by(user);
+        *request.uri_mut() = path.parse().unwrap();
+        if page {
+            let html = http::HeaderValue::from_static("text/html");
+            request.headers_mut().insert("accept", html);
+        }
+        app.clone().oneshot(request).await.unwrap()
+    };
+    // oA's pair does not say what was granted.
+    for (user, expected) in [
+        ("", "nobody"),
+        ("oLess", "nobody"),
+        ("oMore", "oMore"),
+        ("oA", "oA"),
+    ] {
+        let response = ask("/", user, true).await;
+        assert_eq!(
+            (response.status().as_u16(), text(response).await),
+            (200, expected.to_owned())
+        );
+    }
+    for user in ["", "oLess"] {
+        let response = ask("/card", user, true).await;
+        assert_eq!(response.status(), 302, "{user}");
+        let to = response.headers()["location"].to_str().unwrap();
+        assert!(to.contains("scope=snsapi_userinfo"), "{to}");
+        let response = ask("/card", user, false).await;
+        assert_eq!(response.status(), 401);
+        assert!(text(response).await.contains("scope=snsapi_userinfo"));
+    }
+    assert_eq!(text(ask("/card", "oMore", true).await).await, "oMore");
+}
