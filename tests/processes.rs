@@ -21,6 +21,8 @@ mod news;
 mod redis_away;
 #[path = "processes/sealing.rs"]
 mod sealing;
+#[path = "processes/sessions.rs"]
+mod sessions;
 #[path = "processes/start_up.rs"]
 mod start_up;
 mod support;

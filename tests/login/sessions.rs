@@ -275,7 +275,7 @@ async fn a_login_that_crosses_a_logout_revives_no_session() {
         let sites = rig.cluster(2).await;
         let session = rig.session(&sites[0]);
         let mut lived = 0;
-        for round in 0..150 {
+        for round in 0..60 {
             let user = UserId::new(format!("oCrossing{round}")).unwrap();
             let grant = |token: &str| {
                 UserGrant::new(token)

@@ -1,0 +1,148 @@
+//! Sessions of real processes: what is left to a thief after a logout everywhere.
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::http_client::{Answer, Asked};
+use crate::support::scene::{Layout, Scene, now_ms, variables};
+
+const SESSION: &str = "__Host-wechat_session=";
+const DAY_MS: i64 = 86_400_000;
+
+/// A scene whose demos are behind https and know users by the session's cookie.
+async fn scene(layout: Layout) -> Scene {
+    let mut scene = Scene::new(layout).await;
+    scene.variables = variables(&[
+        ("TRUSTED_USER_HEADER", ""),
+        ("PUBLIC_URL", "https://h5.example.com"),
+        ("COOKIE_KEY", &"QUJD".repeat(22)),
+        // What another service writes is told nobody; so the store is asked each time.
+        ("CACHE_TTL_SECS", "0"),
+    ]);
+    scene
+}
+
+/// A demo whose clock is off.
+async fn demo_at(scene: &Scene, off: &str) -> DemoProcess {
+    let mut environment = scene.environment();
+    environment.extend(variables(&[
+        ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1"),
+        ("FAKETIME", off),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]));
+    DemoProcess::start(&environment).await
+}
+
+/// The cookies that an answer sets, as a browser sends them back.
+fn set_cookies(answer: &Answer) -> Vec<String> {
+    let set = answer.headers.get_all("set-cookie").iter();
+    let pair = |set: &str| set.split(';').next().unwrap().to_owned();
+    set.map(|set| pair(set.to_str().unwrap())).collect()
+}
+
+fn session_of(answer: &Answer) -> Option<String> {
+    set_cookies(answer)
+        .into_iter()
+        .find(|cookie| cookie.starts_with(SESSION))
+}
+
+/// Signs a user in and answers the session's cookie.
+async fn sign_in(scene: &Scene, demo: &DemoProcess, user: &str) -> String {
+    let begin = demo.ask(Asked::get("/wechat/login?return_to=%2F")).await;
+    let to = begin.header("location").to_owned();
+    let state = to
+        .split(['&', '#'])
+        .find_map(|part| part.strip_prefix("state="));
+    let code = scene.wechat.authorize(user, "snsapi_userinfo");
+    let callback = format!("/wechat/callback?code={code}&state={}", state.unwrap());
+    let cookies = set_cookies(&begin).join("; ");
+    let landed = demo
+        .ask(Asked::get(&callback).header("cookie", cookies))
+        .await;
+    session_of(&landed).unwrap_or_else(|| panic!("no session: {landed:?}"))
+}
+
+async fn me(demo: &DemoProcess, cookie: &str) -> Answer {
+    demo.ask(Asked::get("/api/me").header("cookie", cookie))
+        .await
+}
+
+async fn a_thief_stays_out(layout: Layout) {
+    let scene = scene(layout).await;
+    let user = "oVictim";
+    let today = scene.demo().await;
+    let stolen = sign_in(&scene, &today, user).await;
+    assert_eq!(me(&today, &stolen).await.status, 200);
+    drop(today);
+
+    // Half of the session is over, and servers' clocks are a minute apart.
+    let ahead = demo_at(&scene, "+16d").await;
+    let behind = demo_at(&scene, "+1382340s").await;
+    let slid = me(&ahead, &stolen).await;
+    assert_eq!(slid.status, 200, "{}", slid.text);
+    let renewed = session_of(&slid).expect("the thief's copy is issued anew");
+    let out = async |why: &str| {
+        for demo in [&ahead, &behind] {
+            for copy in [&stolen, &renewed] {
+                let answer = me(demo, copy).await;
+                assert_eq!(answer.status, 401, "{why}, {layout:?}: {}", answer.text);
+                assert_eq!(session_of(&answer), None);
+            }
+        }
+    };
+    let logout = Asked::post("/logout?everywhere=true").header("cookie", &stolen);
+    assert_eq!(ahead.ask(logout).await.status, 204);
+    out("logged out").await;
+    let victims = sign_in(&scene, &behind, user).await;
+    out("logged in again").await;
+    for (what, renew_at) in [
+        ("a pair that is to be renewed", now_ms()),
+        ("a fresh pair", now_ms() + 17 * DAY_MS),
+    ] {
+        let pair = scene.wechat.current_pair(user).unwrap();
+        let (access, refresh) = (&pair.access_token, &pair.refresh_token);
+        scene.store_text(user, access, renew_at, refresh);
+        out(what).await;
+        for demo in [&ahead, &behind] {
+            assert_eq!(me(demo, &victims).await.status, 200, "{what}, {layout:?}");
+        }
+        out(what).await;
+    }
+    scene.books_balance(user);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_stays_out_in_hashes() {
+    a_thief_stays_out(Layout::Hashes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_stays_out_in_keys() {
+    a_thief_stays_out(Layout::Keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_under_https_plants_no_session() {
+    let scene = scene(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let [victims, attackers] = [
+        sign_in(&scene, &demo, "oVictim").await,
+        sign_in(&scene, &demo, "oAttacker").await,
+    ];
+    // What another host can set has no prefix; in front or behind, it is nothing here.
+    let planted = attackers.trim_start_matches("__Host-");
+    me(&demo, planted).await.is_rejected(401, "login_required");
+    for both in [
+        format!("{planted}; {victims}"),
+        format!("{victims}; {planted}"),
+    ] {
+        let answer = me(&demo, &both).await;
+        assert_eq!(answer.json()["user_id"], "oVictim");
+    }
+    // Where a browser knows no prefix: nobody's, with one line in the log.
+    for both in [
+        format!("{attackers}; {victims}"),
+        format!("{victims}; {attackers}"),
+    ] {
+        me(&demo, &both).await.is_rejected(401, "login_required");
+    }
+    demo.says(1, &["WARN", "valid sessions of two users"]).await;
+}
