@@ -6,12 +6,14 @@
 //! such as that of `examples/token_center.rs`; without them it starts one of its own.
 
 use std::env;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tower_wechat::jssdk::page_url;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
@@ -26,9 +28,14 @@ async fn main() -> Result<(), Failure> {
     let listen = env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(listen).await?;
 
-    let (app_id, center, secret) = match env::var("CENTER_URL") {
-        Ok(url) => (env::var("WECHAT_APPID")?, url, env::var("CENTER_TOKEN")?),
-        Err(_) => a_center_of_our_own().await?,
+    let (app_id, center, secret) = match set("CENTER_URL") {
+        Some(url) => {
+            let missing = |name| format!("CENTER_URL is set, so set {name} too");
+            let app_id = set("WECHAT_APPID").ok_or_else(|| missing("WECHAT_APPID"))?;
+            let secret = set("CENTER_TOKEN").ok_or_else(|| missing("CENTER_TOKEN"))?;
+            (app_id, url, secret)
+        }
+        None => a_center_of_our_own().await?,
     };
     let source = TokenCenterSource::new(&app_id, &center, secret)?;
     let accounts = AccountTokens::from_center(source, MemoryStore::new());
@@ -41,9 +48,27 @@ async fn main() -> Result<(), Failure> {
     let app = Router::new()
         .route("/token", get(token))
         .route("/js-config", get(js_config))
-        .with_state(tickets);
+        .with_state(tickets.clone());
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, app).await?)
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop)
+        .await?;
+    tickets.shutdown(Duration::from_secs(10)).await;
+    accounts.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+/// A variable that is set to something.
+fn set(name: &str) -> Option<String> {
+    let value = env::var(name).ok()?.trim().to_owned();
+    Some(value).filter(|value| !value.is_empty())
 }
 
 /// What there is to know of the token; never the token itself.

@@ -6,7 +6,10 @@
 //! **The gateway has to remove the header from what comes from outside.** Whoever can set it is
 //! whoever they like.
 
+use std::time::Duration;
+
 use axum::{Router, routing::get};
+use tokio::signal::unix::{SignalKind, signal};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
     MemoryStore, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
@@ -35,10 +38,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/me", get(me))
-        .layer(WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?));
+        .layer(WechatLayer::new(users.clone()).identity(TrustedHeader::new("x-user-id")?));
 
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, app).await?)
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop)
+        .await?;
+    // What WeChat has granted reaches the store before the process ends.
+    users.shutdown(Duration::from_secs(10)).await;
+    Ok(())
 }
 
 /// The user's own id, and what WeChat says of them.

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use tokio::signal::unix::{SignalKind, signal};
 use tower::ServiceBuilder;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
@@ -47,14 +48,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on {origin}");
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let ending = hyper_util::server::graceful::GracefulShutdown::new();
+    let mut terminate = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let (stream, _) = accepted?;
+                let Ok((stream, _)) = accepted else {
+                    // A client that went away already, or too many open files: others go on.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 let service = TowerToHyperService::new(service.clone());
                 let connection = server.serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(ending.watch(connection.into_owned()));
             }
+            _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }

@@ -5,9 +5,12 @@
 //! stdout what a collector would be sent. For a collector, put the exporter of `opentelemetry-otlp`
 //! in the place of the one here.
 
+use std::time::Duration;
+
 use axum::{Router, routing::get};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::signal::unix::{SignalKind, signal};
 use tower_http::trace::TraceLayer;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
@@ -46,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/", get(hello))
-        .layer(WechatLayer::new(users).login(login))
+        .layer(WechatLayer::new(users.clone()).login(login))
         // The outermost. tower-http's own span would hold the whole URI, and a callback's query has
         // a code in it; the path has none.
         .layer(
@@ -60,8 +63,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }),
         );
 
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
     println!("listening on {origin}");
-    axum::serve(listener, app).await?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop)
+        .await?;
+    users.shutdown(Duration::from_secs(10)).await;
+    // Spans that still lie in a batch reach the collector.
     provider.shutdown()?;
     Ok(())
 }

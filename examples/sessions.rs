@@ -4,12 +4,18 @@
 //!
 //! `cargo run --example sessions`, then open http://127.0.0.1:3000/sign-in in a browser.
 
-use axum::Router;
-use axum::extract::Request;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, SET_COOKIE};
 use axum::middleware::{Next, from_fn};
-use axum::response::{Redirect, Response};
-use axum::routing::get;
-use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Router, serve};
+use tokio::signal::unix::{SignalKind, signal};
+use tower_sessions::cookie::SameSite;
+use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer, SessionStore};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
     CookieKeys, ExtensionIdentity, Login, MemoryStore, UserId, UserTokens, WechatClient,
@@ -20,33 +26,96 @@ use tower_wechat::{
 #[derive(Clone)]
 struct SignedIn(Option<String>);
 
-/// Sessions are read by waiting for their store, which a layer's identity cannot: this does it
-/// ahead of it.
-async fn read_session(session: Session, mut request: Request, next: Next) -> Response {
-    let openid = session.get("openid").await.ok().flatten();
+/// The store of sessions does not answer. That is not the same as a session that names nobody: who
+/// is signed in must not be sent to sign in again because of it.
+struct SessionsAway;
+
+impl From<tower_sessions::session::Error> for SessionsAway {
+    fn from(error: tower_sessions::session::Error) -> Self {
+        tracing::error!(%error, "the store of sessions failed");
+        Self
+    }
+}
+
+impl IntoResponse for SessionsAway {
+    fn into_response(self) -> Response {
+        let text = "Sessions cannot be read at the moment. Try again soon.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        (status, [(RETRY_AFTER, "1")], text).into_response()
+    }
+}
+
+/// Reads the session ahead of the layer, whose identity cannot wait for a store.
+async fn read_session(
+    session: Session,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, SessionsAway> {
+    let openid = session.get("openid").await?;
     request.extensions_mut().insert(SignedIn(openid));
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
 /// WeChat has just said who this is.
-async fn sign_in(user: WechatUser, session: Session) -> Redirect {
+async fn sign_in(
+    user: WechatUser,
+    session: Session,
+    State(login): State<Login>,
+) -> Result<impl IntoResponse, SessionsAway> {
     // A new session id for a new user: whoever knew the old one learns nothing.
-    let _ = session.cycle_id().await;
-    let _ = session.insert("openid", user.id()).await;
-    Redirect::to("/me")
+    session.cycle_id().await?;
+    session.insert("openid", user.id()).await?;
+    session.save().await?;
+    // From here on the application's session counts, and nothing else: the login's own cookie would
+    // sign the next user of this phone in as this one, at `/sign-in` after a sign-out.
+    Ok(([(SET_COOKIE, login.sign_out())], Redirect::to("/me")))
 }
 
-async fn me(user: WechatUser) -> String {
-    format!("hello {}", user.id())
+async fn me(user: WechatUser) -> Html<String> {
+    // A form, since a sign-out is a POST: links are followed by whoever looks ahead, and any other
+    // site can have a browser open one.
+    Html(format!(
+        "hello {}\n<form method=post action=/sign-out><button>Sign out</button></form>",
+        user.id()
+    ))
 }
 
-async fn sign_out(session: Session) -> Redirect {
-    let _ = session.flush().await;
-    Redirect::to("/me")
+async fn sign_out(session: Session) -> Result<&'static str, SessionsAway> {
+    // Its record first: if that fails, the browser keeps its cookie and can try once more.
+    session.delete().await?;
+    session.clear().await;
+    Ok("You are signed out.")
+}
+
+/// The application, made of what it needs, so that tests can give it other things.
+pub fn application(users: UserTokens, login: Login, sessions: impl SessionStore + Clone) -> Router {
+    let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0.clone()?).ok());
+    // One door where WeChat is asked; everything else goes by the session.
+    let door = Router::new()
+        .route("/sign-in", get(sign_in))
+        .route("/wechat/{*path}", get(async || StatusCode::NOT_FOUND))
+        .with_state(login.clone())
+        .layer(WechatLayer::new(users.clone()).login(login));
+    Router::new()
+        .route("/me", get(me))
+        .layer(WechatLayer::new(users).identity(identity))
+        .layer(from_fn(read_session))
+        .route("/sign-out", post(sign_out))
+        .merge(door)
+        .layer(
+            SessionManagerLayer::new(sessions)
+                // Browsers hold `Strict`, the default, back on the way from WeChat.
+                .with_same_site(SameSite::Lax)
+                // For plain http; leave this out where browsers see https.
+                .with_secure(false),
+        )
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let origin = format!("http://{}", listener.local_addr()?);
@@ -58,22 +127,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::new(&origin, CookieKeys::random()?)?;
-    let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0.clone()?).ok());
+    let app = application(users.clone(), login, Sessions::default());
 
-    // One door where WeChat is asked; everything else goes by the session.
-    let door = Router::new()
-        .route("/sign-in", get(sign_in))
-        .route("/wechat/{*path}", get(async || "nothing here"))
-        .layer(WechatLayer::new(users.clone()).login(login));
-    let app = Router::new()
-        .route("/me", get(me))
-        .layer(WechatLayer::new(users).identity(identity))
-        .layer(from_fn(read_session))
-        .route("/sign-out", get(sign_out))
-        .merge(door)
-        // For plain http; leave `with_secure` out where browsers see https.
-        .layer(SessionManagerLayer::new(Sessions::default()).with_secure(false));
-
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
     println!("listening on {origin}");
-    Ok(axum::serve(listener, app).await?)
+    serve(listener, app).with_graceful_shutdown(stop).await?;
+    // What WeChat has granted reaches the store before the process ends.
+    users.shutdown(Duration::from_secs(10)).await;
+    Ok(())
 }

@@ -5,8 +5,11 @@
 //! `REDIS_URL` tokens stay in memory, and nobody else sees them; with it, look at what lies there:
 //! `redis-cli hgetall user.wxUserAccessToken`.
 
+use std::time::Duration;
+
 use axum::{Router, routing::get};
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
     CookieKeys, Login, MemoryStore, RedisNames, RedisStore, UserTokens, WechatClient, WechatLayer,
@@ -40,15 +43,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .open_url(simulator.url())
         .build()?;
     let settings: Settings = serde_json::from_str(SETTINGS)?;
-    let users = match std::env::var("REDIS_URL") {
-        Ok(url) => {
+    let redis_url = std::env::var("REDIS_URL").ok();
+    let users = match redis_url.filter(|url| !url.is_empty()) {
+        Some(url) => {
             let store = RedisStore::builder(&url)
                 .names(settings.wx)
                 .connect()
                 .await?;
             UserTokens::new(wechat, store)
         }
-        Err(_) => {
+        None => {
             eprintln!("REDIS_URL is not set: tokens stay in memory");
             UserTokens::new(wechat, MemoryStore::new())
         }
@@ -57,10 +61,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let app = Router::new()
         .route("/me", get(me))
-        .layer(WechatLayer::new(users).login(login));
+        .layer(WechatLayer::new(users.clone()).login(login));
 
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
     println!("listening on {origin}");
-    Ok(axum::serve(listener, app).await?)
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop)
+        .await?;
+    // What WeChat has granted reaches Redis before the process ends.
+    users.shutdown(Duration::from_secs(10)).await;
+    Ok(())
 }
 
 async fn me(user: WechatUser) -> String {

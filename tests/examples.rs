@@ -5,7 +5,12 @@
 #[path = "login/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../examples/sessions.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod sessions;
 mod support;
+#[path = "support/switched_store.rs"]
+mod switched_store;
 
 use std::time::Duration;
 
@@ -64,11 +69,83 @@ async fn sessions_remember_whom_wechat_has_named() {
     assert_eq!(Browser::new().fetch(&me).await.status, 401);
     let (browser, text) = signed_in(&program, "/sign-in").await;
     assert!(text.starts_with("hello o"), "{text}");
-    // It is tower-sessions' cookie that counts from here on.
-    browser.drop_cookies(|name| name != "id");
+    // It is tower-sessions' cookie that counts from here on, and there is no other.
+    let of_wechat = |name: &String| name.contains("wechat_session");
+    assert!(!browser.cookie_names().iter().any(of_wechat));
     assert_eq!(browser.fetch(&me).await.text, text);
-    browser.visit(&format!("{}/sign-out", program.url)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_end_by_a_post_for_whoever_comes_next() {
+    let program = example("sessions").await;
+    let me = format!("{}/me", program.url);
+    let (browser, text) = signed_in(&program, "/sign-in").await;
+    let copy = browser.copy();
+    let out = format!("{}/sign-out", program.url);
+    // A link signs nobody out.
+    assert_eq!(browser.visit(&out).await.status, 405);
+    assert_eq!(browser.fetch(&me).await.text, text);
+    assert_eq!(browser.post(&out).await.status, 200);
     assert_eq!(browser.fetch(&me).await.status, 401);
+    assert_eq!(copy.fetch(&me).await.status, 401, "a copy of the cookie");
+    // The next one at this browser is asked for by WeChat; nothing signs the former one in.
+    let next = browser.visit(&format!("{}/sign-in", program.url)).await;
+    assert_eq!(next.status, 302, "{next:?}");
+    let location = next.location().expect("WeChat's page");
+    assert_eq!(location.path(), "/connect/oauth2/authorize");
+}
+
+/// An outage of the sessions' store is told as such, to signed-in users too.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_cannot_be_read_are_not_nobody() {
+    let store = switched_store::Switched::default();
+    let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();
+    let (origin, _app) = switched_store::serve(&simulator, store.clone()).await;
+    let browser = Browser::new();
+    let me = format!("{origin}/me");
+    let page = browser.open(&format!("{origin}/sign-in")).await;
+    assert_eq!(page.status, 200, "{page:?}");
+
+    store.fail(true);
+    for answer in [
+        browser.fetch(&me).await,
+        browser.visit(&me).await,
+        browser.post(&format!("{origin}/sign-out")).await,
+    ] {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.headers["retry-after"], "1", "{answer:?}");
+    }
+    // Nobody is told that they are signed in, either.
+    let other = Browser::new().open(&format!("{origin}/sign-in")).await;
+    assert_eq!(other.status, 503, "{other:?}");
+
+    store.fail(false);
+    assert_eq!(browser.fetch(&me).await.text, page.text);
+    assert_eq!(
+        browser.post(&format!("{origin}/sign-out")).await.status,
+        200
+    );
+    assert_eq!(browser.fetch(&me).await.status, 401);
+}
+
+/// Whoever runs an example under a supervisor stops it by SIGTERM: what runs is finished.
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_stop_when_they_are_told_to() {
+    let stopping = [
+        "center_client",
+        "gateway",
+        "hyper",
+        "opentelemetry",
+        "sessions",
+        "simulator",
+        "spring_boot",
+    ];
+    for name in stopping {
+        let program = example(name).await;
+        program.signal("TERM");
+        let (status, log) = program.ended(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0), "{name}: {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,12 @@
 mod chromium;
 mod demo;
 mod looks;
+#[path = "../../examples/sessions.rs"]
+#[allow(dead_code)]
+mod sessions;
+#[path = "../support/switched_store.rs"]
+#[allow(dead_code)]
+mod switched_store;
 
 use std::time::Duration;
 
@@ -188,4 +194,24 @@ async fn a_page_that_does_not_encode_its_url_reads_so_once_it_was_shared() {
         assert_eq!(status(encoded).await, 200, "{page}");
         assert_eq!(status(plain).await, 400, "{page}");
     }
+}
+
+/// Browsers hold a `Strict` cookie back on the way from another site, as WeChat's is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_of_the_example_survives_the_way_from_wechat() {
+    let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();
+    simulator.settings(|settings| settings.auto_approve = false);
+    let sessions = tower_sessions::MemoryStore::default();
+    let (origin, _serving) = switched_store::serve(&simulator, sessions).await;
+    let browser = Chromium::start();
+    let tab = browser.tab().await;
+    tab.open(&format!("{origin}/sign-in")).await;
+    // The page from which the browser comes back is one of 127.0.0.1, and not of localhost.
+    tab.press("#allow").await;
+    tab.shows("hello o").await;
+    tab.until("location.pathname === '/me'").await;
+    tab.press("form button").await;
+    tab.shows("You are signed out.").await;
+    tab.open(&format!("{origin}/me")).await;
+    tab.shows("login_required").await;
 }
