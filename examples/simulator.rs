@@ -52,10 +52,10 @@ async fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// An environment variable; an empty one counts as unset.
+/// An environment variable, without blanks and newlines around it; an empty one counts as unset.
 fn variable(name: &str) -> Result<Option<String>, String> {
     match env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8.")),
     }

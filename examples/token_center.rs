@@ -18,7 +18,7 @@
 //! no bearer. The first line on stdout is `listening on http://ADDR`. SIGTERM: what runs is
 //! finished, then it exits with 0.
 
-use std::env;
+use std::env::{self, VarError};
 use std::error::Error;
 use std::future::IntoFuture;
 use std::io::Write;
@@ -53,16 +53,16 @@ async fn main() {
 }
 
 async fn run() -> Result<(), Failure> {
-    let secrets = set("CENTER_TOKEN").ok_or(
+    let secrets = set("CENTER_TOKEN")?.ok_or(
         "set CENTER_TOKEN to a long random secret: whoever shows it gets the account's token",
     )?;
-    let hosts = set("JSSDK_HOSTS").unwrap_or_else(|| "localhost:*,127.0.0.1:*".to_owned());
+    let hosts = set("JSSDK_HOSTS")?.unwrap_or_else(|| "localhost:*,127.0.0.1:*".to_owned());
     let (wechat, _simulator) = wechat().await?;
     let accounts = accounts(wechat).await?;
     let tickets = Tickets::new(&accounts, listed(&hosts))?;
     let center = TokenCenter::new(accounts.clone(), listed(&secrets))?.tickets(tickets.clone());
 
-    let listen = set("LISTEN").unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listen = set("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(&listen)
         .await
         .map_err(|error| format!("cannot listen on LISTEN={listen}: {error}"))?;
@@ -105,7 +105,7 @@ async fn run() -> Result<(), Failure> {
 
 /// The client of WeChat, and the simulator behind it where no account is configured.
 async fn wechat() -> Result<(WechatClient, Option<Simulator>), Failure> {
-    let (builder, simulator) = match (set("WECHAT_APPID"), set("WECHAT_SECRET")) {
+    let (builder, simulator) = match (set("WECHAT_APPID")?, set("WECHAT_SECRET")?) {
         (Some(app_id), Some(secret)) => (WechatClient::builder(app_id, secret), None),
         (None, None) => {
             let sim = Simulator::start().await?;
@@ -118,7 +118,7 @@ async fn wechat() -> Result<(WechatClient, Option<Simulator>), Failure> {
         }
         _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
     };
-    let builder = match set("WECHAT_API_URL") {
+    let builder = match set("WECHAT_API_URL")? {
         Some(url) => builder.api_url(url),
         None => builder,
     };
@@ -126,10 +126,10 @@ async fn wechat() -> Result<(WechatClient, Option<Simulator>), Failure> {
 }
 
 async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
-    let builder = match set("REDIS_URL") {
+    let builder = match set("REDIS_URL")? {
         None => AccountTokens::builder(wechat, MemoryStore::new()),
         Some(url) => {
-            let layout = match set("REDIS_LAYOUT").as_deref() {
+            let layout = match set("REDIS_LAYOUT")?.as_deref() {
                 None | Some("hashes") => Layout::Hashes,
                 Some("keys") => Layout::Keys,
                 Some(other) => {
@@ -140,14 +140,14 @@ async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
             AccountTokens::builder(wechat, store)
         }
     };
-    let mode = match set("WECHAT_TOKEN_MODE").as_deref() {
+    let mode = match set("WECHAT_TOKEN_MODE")?.as_deref() {
         None | Some("stable") => TokenMode::Stable,
         Some("plain") => TokenMode::Plain,
         Some(other) => {
             return Err(format!("WECHAT_TOKEN_MODE={other} is neither stable nor plain").into());
         }
     };
-    let ttl = set("CACHE_TTL_SECS").unwrap_or_else(|| "60".to_owned());
+    let ttl = set("CACHE_TTL_SECS")?.unwrap_or_else(|| "60".to_owned());
     let ttl = ttl
         .parse()
         .map_err(|_| format!("CACHE_TTL_SECS={ttl} is not a whole number of seconds"))?;
@@ -157,9 +157,14 @@ async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
         .build())
 }
 
-/// A variable that is set to something.
-fn set(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
+/// The value of a variable without the blanks and newlines that files and dashboards put around
+/// it; `None` where nothing is left.
+fn set(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8: write it anew").into()),
+    }
 }
 
 /// The parts of a list with commas.

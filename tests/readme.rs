@@ -137,7 +137,7 @@ fn both_languages_have_the_same_commands() {
 #[test]
 fn the_variables_are_the_demos() {
     let settings = file("examples/demo/settings.rs");
-    let read: Vec<&str> = ["set(\"", "seconds(\"", "file(\""]
+    let read: Vec<&str> = ["set(\"", "key(\"", "choice(\"", "seconds(\"", "file(\""]
         .iter()
         .flat_map(|call| settings.split(call).skip(1))
         .filter_map(|rest| rest.split('"').next())

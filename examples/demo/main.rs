@@ -10,6 +10,7 @@ mod account;
 mod api;
 mod page;
 mod settings;
+mod variables;
 
 use std::future::IntoFuture;
 use std::io::{IsTerminal, Write};

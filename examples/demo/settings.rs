@@ -19,8 +19,9 @@
 //! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
 //! | `CENTER_TOKEN` | bearer secret, several with commas; set: the token center is at `/center` |
 //! | `SIMULATOR_CONSENT` | `ask`: the simulator asks users before it signs them in |
+//!
+//! Blanks and line breaks around a value do not count.
 
-use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use tower_wechat::{
     TrustedHeader, UserTokens, WechatClient,
 };
 
-type Failure = Box<dyn std::error::Error>;
+use crate::variables::{Failure, choice, file, in_ascii, key, seconds, set};
 
 pub struct Settings {
     pub listen: String,
@@ -50,6 +51,8 @@ pub struct Settings {
     margin: Duration,
     cache_ttl: Duration,
     center_secrets: Option<String>,
+    /// Whether the simulator asks users before it signs them in.
+    consent: bool,
 }
 
 /// What the demo runs with.
@@ -80,22 +83,6 @@ impl Identify for DemoIdentity {
     }
 }
 
-/// A variable that is set to something.
-fn set(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// A file that a variable names.
-fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
-    match set(name) {
-        Some(path) => match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) => Err(format!("{name}={path}: {error}").into()),
-        },
-        None => Ok(None),
-    }
-}
-
 /// How Redis is spoken with.
 fn redis(url: &str) -> Result<RedisStoreBuilder, Failure> {
     let mut redis = RedisStore::builder(url);
@@ -107,87 +94,76 @@ fn redis(url: &str) -> Result<RedisStoreBuilder, Failure> {
         (None, None) => redis,
         _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
     };
-    if let Some(password) = set("REDIS_SENTINEL_PASSWORD") {
-        let user = set("REDIS_SENTINEL_USER").unwrap_or_default();
-        redis = redis.sentinel_credentials(user, password);
-    }
+    redis = match (set("REDIS_SENTINEL_USER")?, set("REDIS_SENTINEL_PASSWORD")?) {
+        (user, Some(password)) => redis.sentinel_credentials(user.unwrap_or_default(), password),
+        (None, None) => redis,
+        (Some(_), None) => {
+            return Err("REDIS_SENTINEL_USER is set without REDIS_SENTINEL_PASSWORD".into());
+        }
+    };
     Ok(redis)
 }
 
-fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
-    let Some(value) = set(name) else {
-        return Ok(Duration::from_secs(default));
+/// The keys that values in Redis are sealed with.
+fn sealing() -> Result<Option<SealingKeys>, Failure> {
+    let keys = match key("SEALING_KEY")? {
+        Some(keys) => {
+            Some(SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?)
+        }
+        None => None,
     };
-    match value.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => Err(format!(
-            "{name}={value} is not a whole number of seconds, such as {default}"
-        )
-        .into()),
+    match (keys, set("SEALING_MODE")?) {
+        (Some(keys), Some(mode)) => {
+            let mode = mode
+                .parse()
+                .map_err(|error| format!("SEALING_MODE: {error}"))?;
+            Ok(Some(keys.mode(mode)))
+        }
+        (None, Some(_)) => Err("SEALING_MODE is set without SEALING_KEY".into()),
+        (keys, None) => Ok(keys),
     }
 }
 
 impl Settings {
     pub fn from_env() -> Result<Self, Failure> {
-        let (layout, mirror) = match set("REDIS_LAYOUT").as_deref() {
-            None | Some("hashes") => (Layout::Hashes, None),
-            Some("keys") => (Layout::Keys, None),
-            Some("hashes+keys") => (Layout::Hashes, Some(Layout::Keys)),
-            Some("keys+hashes") => (Layout::Keys, Some(Layout::Hashes)),
-            Some(other) => {
-                return Err(format!(
-                    "REDIS_LAYOUT={other} is neither hashes nor keys (nor both, with a +)"
-                )
-                .into());
-            }
-        };
-        let sealing = match set("SEALING_KEY") {
-            Some(keys) => Some(
-                SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?,
-            ),
-            None => None,
-        };
-        let sealing = match (sealing, set("SEALING_MODE")) {
-            (Some(keys), Some(mode)) => Some(
-                keys.mode(
-                    mode.parse()
-                        .map_err(|error| format!("SEALING_MODE: {error}"))?,
-                ),
-            ),
-            (None, Some(_)) => return Err("SEALING_MODE is set without SEALING_KEY".into()),
-            (keys, None) => keys,
-        };
-        let account = match (set("WECHAT_APPID"), set("WECHAT_SECRET")) {
+        let layouts = [
+            ("hashes", (Layout::Hashes, None)),
+            ("keys", (Layout::Keys, None)),
+            ("hashes+keys", (Layout::Hashes, Some(Layout::Keys))),
+            ("keys+hashes", (Layout::Keys, Some(Layout::Hashes))),
+        ];
+        let says = "neither hashes nor keys (nor both, with a +)";
+        let (layout, mirror) =
+            choice("REDIS_LAYOUT", &layouts, says)?.unwrap_or((Layout::Hashes, None));
+        let account = match (set("WECHAT_APPID")?, set("WECHAT_SECRET")?) {
             (Some(app_id), Some(secret)) => Some((app_id, secret)),
             (None, None) => None,
             _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
         };
-        let scope = match set("WECHAT_SCOPE").as_deref() {
-            None | Some("snsapi_userinfo") => Scope::UserInfo,
-            Some("snsapi_base") => Scope::Base,
-            Some(other) => {
-                return Err(format!(
-                    "WECHAT_SCOPE={other} is neither snsapi_userinfo nor snsapi_base"
-                )
-                .into());
-            }
-        };
+        let scopes = [
+            ("snsapi_userinfo", Scope::UserInfo),
+            ("snsapi_base", Scope::Base),
+        ];
+        let says = "neither snsapi_userinfo nor snsapi_base";
+        let public_url = set("PUBLIC_URL")?;
+        let consent = [("ask", true)];
         Ok(Self {
-            scope,
-            listen: set("LISTEN").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
-            redis_url: set("REDIS_URL"),
+            scope: choice("WECHAT_SCOPE", &scopes, says)?.unwrap_or(Scope::UserInfo),
+            listen: set("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
+            redis_url: set("REDIS_URL")?,
             layout,
             mirror,
-            sealing,
+            sealing: sealing()?,
             account,
-            api_url: set("WECHAT_API_URL"),
-            open_url: set("WECHAT_OPEN_URL"),
-            public_url: set("PUBLIC_URL"),
-            cookie_key: set("COOKIE_KEY"),
-            trusted_header: set("TRUSTED_USER_HEADER"),
+            api_url: set("WECHAT_API_URL")?,
+            open_url: set("WECHAT_OPEN_URL")?,
+            public_url: public_url.as_deref().map(in_ascii).transpose()?,
+            cookie_key: key("COOKIE_KEY")?,
+            trusted_header: set("TRUSTED_USER_HEADER")?,
             margin: seconds("RENEW_MARGIN_SECS", 900)?,
             cache_ttl: seconds("CACHE_TTL_SECS", 60)?,
-            center_secrets: set("CENTER_TOKEN"),
+            center_secrets: set("CENTER_TOKEN")?,
+            consent: choice("SIMULATOR_CONSENT", &consent, "not ask")?.unwrap_or(false),
         })
     }
 
@@ -231,7 +207,8 @@ impl Settings {
             ),
             None => DemoIdentity::Cookie(session),
         };
-        let tickets = Tickets::new(&accounts, page_hosts(&public_url, address))?;
+        let tickets = Tickets::new(&accounts, page_hosts(&public_url, address))
+            .map_err(|error| format!("PUBLIC_URL: {error}"))?;
         let center = match &self.center_secrets {
             Some(secrets) => {
                 let secrets = secrets.split(',').map(str::trim);
@@ -241,7 +218,7 @@ impl Settings {
             }
             None => None,
         };
-        self.tell(simulator.as_ref(), &public_url);
+        self.tell(simulator.as_ref(), &public_url, address);
         Ok(Parts {
             users,
             tickets,
@@ -272,7 +249,7 @@ impl Settings {
     async fn wechat(&self) -> Result<(WechatClient, Option<Simulator>), Failure> {
         let simulator = match self.account {
             Some(_) => None,
-            None => Some(a_wechat_of_our_own().await?),
+            None => Some(a_wechat_of_our_own(self.consent).await?),
         };
         let (app_id, secret) = match (&self.account, &simulator) {
             (Some((app_id, secret)), _) => (app_id.as_str(), secret.as_str()),
@@ -295,12 +272,30 @@ impl Settings {
     }
 
     /// What is good to know, once nothing is wrong: a mistake is told in one sentence, alone.
-    fn tell(&self, simulator: Option<&Simulator>, public_url: &str) {
+    fn tell(&self, simulator: Option<&Simulator>, public_url: &str, address: SocketAddr) {
         if let Some(simulator) = simulator {
             tracing::info!(
                 url = simulator.url(),
-                "WECHAT_APPID is not set: a simulator is WeChat"
+                "WECHAT_APPID is not set: a simulator is WeChat, for browsers of this machine"
             );
+        }
+        // Nobody can open that address, and WeChat would send users back to it.
+        if self.public_url.is_none() && address.ip().is_unspecified() {
+            let port = address.port();
+            tracing::warn!(
+                "PUBLIC_URL is not set, and browsers cannot open {public_url}, where logins come \
+                 back to: set it to the address that they open, such as \
+                 PUBLIC_URL=https://h5.example.com or http://192.168.1.2:{port}"
+            );
+        }
+        match (&self.redis_url, &self.account) {
+            (Some(_), _) => {}
+            (None, None) => tracing::info!("REDIS_URL is not set: tokens stay in memory"),
+            // The pairs that WeChat has granted go with the process, and no other one has them.
+            (None, Some(_)) => tracing::warn!(
+                "REDIS_URL is not set: tokens stay in memory, and all users log in again when \
+                 this process ends"
+            ),
         }
         if self.cookie_key.is_none() {
             tracing::warn!("COOKIE_KEY is not set: sessions end when this process does");
@@ -338,9 +333,8 @@ fn page_hosts(public_url: &str, address: SocketAddr) -> [String; 2] {
 }
 
 /// A WeChat of our own, and people to sign in as; the last one is who comes first.
-async fn a_wechat_of_our_own() -> std::io::Result<Simulator> {
+async fn a_wechat_of_our_own(asks: bool) -> std::io::Result<Simulator> {
     let simulator = Simulator::start().await?;
-    let asks = set("SIMULATOR_CONSENT").is_some_and(|value| value == "ask");
     simulator.settings(|settings| settings.auto_approve = !asks);
     let virtual_user = SimulatedUser::random().nickname("快照用户").snapshot(true);
     for user in [

@@ -30,6 +30,7 @@ pub use lifetime::{Freshness, Lifetime};
 pub(crate) use sealing::Unopened;
 #[cfg(feature = "sealing")]
 pub use sealing::{SealingKeys, SealingMode};
+pub(crate) use secret::decode_base64;
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable, logout_time};

@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Payload};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::sealed_form::{self, Binding, SealId};
+use super::secret::decode_base64;
 use crate::error::{Error, ErrorKind};
 
 /// The fewest bytes of a key.
@@ -136,7 +135,7 @@ pub(crate) enum Unopened {
 impl SealingKeys {
     /// Reads keys of at least 32 bytes each, base64-encoded and separated by commas.
     ///
-    /// `openssl rand -base64 32` makes one.
+    /// `openssl rand -base64 32` makes one. Blanks and line breaks in it do not count.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: a key is not base64 or too short, one is there twice, or there
@@ -152,7 +151,7 @@ impl SealingKeys {
         let mut ring: Vec<SealingKey> = Vec::new();
         for (at, written) in text.split(',').map(str::trim).enumerate() {
             let number = at + 1;
-            let secret = STANDARD.decode(written).map(Zeroizing::new).map_err(|_| {
+            let secret = decode_base64(written).ok_or_else(|| {
                 misconfigured(format!("sealing key {number} is not base64; {MAKES_ONE}"))
             })?;
             if secret.len() < KEY_BYTES {
@@ -280,6 +279,8 @@ fn misconfigured(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     fn written(byte: u8) -> String {

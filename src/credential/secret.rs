@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 macro_rules! secret {
     ($(#[$meta:meta])* $name:ident) => {
@@ -123,6 +125,16 @@ impl BearerSecret {
         }
         Ok(())
     }
+}
+
+/// Decodes a key in base64. Blanks and line breaks do not count: `openssl rand -base64 64` wraps
+/// its output, and files end with a newline.
+pub(crate) fn decode_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
+    // Of the length that is needed, so that no copy stays behind where it grew.
+    let mut key = Zeroizing::new(Vec::with_capacity(text.len()));
+    key.extend(letters);
+    STANDARD.decode(&*key).map(Zeroizing::new).ok()
 }
 
 /// The start of a secret's SHA-256, in hexadecimal digits.

@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::credential::decode_base64;
 use crate::error::{Error, ErrorKind};
 
 /// The fewest bytes of a key.
@@ -38,7 +37,8 @@ pub struct CookieKeys(Vec<Zeroizing<Vec<u8>>>);
 impl CookieKeys {
     /// Reads keys of at least 64 bytes each, base64-encoded and separated by commas.
     ///
-    /// `openssl rand -base64 64 | tr -d '\n'` makes one.
+    /// `openssl rand -base64 64 | tr -d '\n'` makes one. Blanks and line breaks, which `openssl`
+    /// puts into a key of that length, do not count.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: a key is not base64 or too short, or there is none.
@@ -52,7 +52,7 @@ impl CookieKeys {
     pub fn from_base64(text: &str) -> Result<Self, Error> {
         let keys = text.split(',').map(str::trim).enumerate();
         let keys = keys.map(|(at, key)| {
-            let key = STANDARD.decode(key).map(Zeroizing::new).map_err(|_| {
+            let key = decode_base64(key).ok_or_else(|| {
                 misconfigured(format!("cookie key {} is not base64; {MAKES_ONE}", at + 1))
             })?;
             if key.len() < KEY_BYTES {
@@ -138,6 +138,8 @@ fn misconfigured(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     /// HMAC as RFC 2104 has it, by hand.
     fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
@@ -151,6 +153,26 @@ mod tests {
 
     fn mac(purpose: &[&str]) -> KeyedMac {
         KeyedMac::new(&[7; KEY_BYTES], purpose)
+    }
+
+    #[test]
+    fn a_key_may_be_wrapped_into_lines() {
+        let key = STANDARD.encode([7; KEY_BYTES]);
+        let (first, second) = key.split_at(64);
+        let tag = |text: &str| {
+            let keys = CookieKeys::from_base64(text).unwrap().for_purpose(&["p"]);
+            let tags: Vec<_> = keys.iter().map(|key| key.sign(b"message")).collect();
+            tags
+        };
+        for wrapped in [
+            format!("{first}\n{second}\n"),
+            format!(" {first}\r\n{second}"),
+            format!("{first} {second}\t"),
+        ] {
+            assert_eq!(tag(&wrapped), tag(&key), "{wrapped:?}");
+        }
+        assert_eq!(tag(&format!("{first}\n{second},\n{key}\n")).len(), 2);
+        assert!(CookieKeys::from_base64(&format!("{first}-\n{second}")).is_err());
     }
 
     #[test]

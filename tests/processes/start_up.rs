@@ -8,6 +8,7 @@ use tower_wechat::{ErrorKind, RedisStore};
 
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::free_port;
+use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
 use crate::support::scene::{Age, Layout, Scene, variables};
 
@@ -142,12 +143,133 @@ async fn variables_that_cannot_be_right() {
         (("WECHAT_SECRET", PASSWORD), "WECHAT_APPID"),
         (("WECHAT_APPID", "wx0123456789abcdef"), "WECHAT_SECRET"),
         (("SEALING_MODE", "seal"), "without SEALING_KEY"),
+        (("SIMULATOR_CONSENT", "yes"), "ask"),
+        (("REDIS_LAYOUT", "KEYS"), "hashes nor keys"),
+        (("RENEW_MARGIN_SECS", "18446744073709551615"), "30 days"),
+        (("CACHE_TTL_SECS", "60000000"), "30 days"),
+        (("PUBLIC_URL", "https://h5.exa\nmple.com"), "line break"),
+        (("PUBLIC_URL", "https://例 子.example"), "https://例子.com"),
+        (("PUBLIC_URL", "https：//例子.example"), "https://例子.com"),
+        (("PUBLIC_URL", "https://*.example.com"), "no host"),
+        (("PUBLIC_URL", "https://h5.example.com:99999"), "no host"),
+        (("TRUSTED_USER_HEADER", "x-user\n-id"), "line break"),
+        (("WECHAT_SCOPE", "SNSAPI_BASE"), "snsapi_userinfo nor"),
     ] {
         gives_up(&[pair], &[pair.0, says]).await;
     }
     gives_up(&[("WECHAT_API_URL", "ftp://127.0.0.1")], &["ftp", "http"]).await;
     let account = [("WECHAT_APPID", "wx 1"), ("WECHAT_SECRET", PASSWORD)];
     gives_up(&account, &["app id"]).await;
+}
+
+/// Files and dashboards add a newline or a blank to what is copied from them.
+#[tokio::test]
+async fn blanks_and_newlines_around_a_value_do_not_count() {
+    let redis = RedisServer::start();
+    let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
+    let padded = |text: &str| format!(" {text}\r\n");
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3\n\
+               ODkwMTIzNDU2Nzg5MDEyMw==";
+    let sealing = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let pairs = [
+        ("LISTEN", "127.0.0.1:0"),
+        ("PUBLIC_URL", "https://h5.example.com"),
+        ("REDIS_URL", &redis.url()),
+        ("REDIS_LAYOUT", "keys"),
+        ("SEALING_KEY", sealing),
+        ("SEALING_MODE", "open"),
+        ("WECHAT_APPID", wechat.app_id()),
+        ("WECHAT_SECRET", wechat.app_secret()),
+        ("WECHAT_API_URL", wechat.url()),
+        ("WECHAT_OPEN_URL", wechat.url()),
+        ("WECHAT_SCOPE", "snsapi_base"),
+        ("COOKIE_KEY", key),
+        ("TRUSTED_USER_HEADER", USER_HEADER),
+        ("RENEW_MARGIN_SECS", "900"),
+        ("CACHE_TTL_SECS", "60"),
+        ("CENTER_TOKEN", "a-long-random-secret"),
+        ("SIMULATOR_CONSENT", "ask"),
+    ];
+    let padded: Vec<_> = pairs
+        .map(|(name, value)| (name.to_owned(), padded(value)))
+        .into();
+    let demo = DemoProcess::start(&padded).await;
+    demo.me("oStranger")
+        .await
+        .is_rejected(401, "login_required");
+    let page = demo
+        .ask(Asked::get("/").header("accept", "text/html"))
+        .await;
+    let location = page.header("location");
+    assert!(location.starts_with(wechat.url()), "{page:?}");
+    assert!(
+        location.contains("redirect_uri=https%3A%2F%2Fh5.example.com%2Fwechat%2Fcallback&"),
+        "{page:?}"
+    );
+    assert!(location.contains("&scope=snsapi_base&"), "{page:?}");
+    let bearer = "Bearer a-long-random-secret";
+    let asked = Asked::get("/center/access_token").header("authorization", bearer);
+    assert_eq!(demo.ask(asked).await.status, 200);
+
+    // Nothing but blanks is nothing.
+    let blank = pairs.map(|(name, _)| (name, " \n"));
+    let blank = blank.iter().filter(|(name, _)| *name != "LISTEN");
+    let blank: Vec<_> = blank.copied().collect();
+    let demo = DemoProcess::start(&variables(&blank)).await;
+    assert_eq!(demo.ask(Asked::get("/healthz")).await.status, 200);
+    demo.says(1, &["WARN", "COOKIE_KEY is not set"]).await;
+}
+
+/// Browsers send an international host in its ASCII form, and WeChat compares that.
+#[tokio::test]
+async fn a_chinese_host_is_what_browsers_make_of_it() {
+    for (url, origin) in [
+        ("https://例子.example\n", "https://xn--fsqu00a.example"),
+        (
+            "https://例子。example:8443/",
+            "https://xn--fsqu00a.example:8443",
+        ),
+    ] {
+        let demo = DemoProcess::start(&variables(&[("PUBLIC_URL", url)])).await;
+        let page = demo
+            .ask(Asked::get("/").header("accept", "text/html"))
+            .await;
+        let callback = format!("{origin}/wechat/callback").replace(':', "%3A");
+        let callback = format!("redirect_uri={}&", callback.replace('/', "%2F"));
+        assert!(page.header("location").contains(&callback), "{page:?}");
+        let page = origin.replace(':', "%3A").replace('/', "%2F");
+        let signed = demo
+            .ask(Asked::get(&format!("/api/jssdk?url={page}%2F")))
+            .await;
+        assert_eq!(signed.status, 200, "{signed:?}");
+    }
+}
+
+/// Every address of the machine is none that a browser could open.
+#[tokio::test]
+async fn listening_everywhere_without_a_public_url_is_warned_of() {
+    let warning = ["WARN", "PUBLIC_URL is not set", "set it to the address"];
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let mut pairs = vec![("LISTEN", listen)];
+        let demo = DemoProcess::start(&variables(&pairs)).await;
+        demo.says(1, &warning).await;
+        pairs.push(("PUBLIC_URL", "https://h5.example.com"));
+        let demo = DemoProcess::start(&variables(&pairs)).await;
+        demo.says(0, &warning).await;
+    }
+}
+
+/// Tokens of real users that go with the process are worth a line.
+#[tokio::test]
+async fn a_store_in_memory_is_told_of() {
+    let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
+    let demo = DemoProcess::start(&variables(&[
+        ("WECHAT_APPID", wechat.app_id()),
+        ("WECHAT_SECRET", wechat.app_secret()),
+        ("WECHAT_API_URL", wechat.url()),
+    ]))
+    .await;
+    demo.says(1, &["WARN", "REDIS_URL is not set"]).await;
 }
 
 #[tokio::test]
@@ -236,9 +358,7 @@ async fn an_acl_user_and_a_database_of_the_url() {
 #[tokio::test]
 async fn no_variables_at_all() {
     let demo = DemoProcess::start(&[]).await;
-    let answer = demo
-        .ask(crate::support::http_client::Asked::get("/api/me"))
-        .await;
+    let answer = demo.ask(Asked::get("/api/me")).await;
     answer.is_rejected(401, "login_required");
     demo.signal("TERM");
     let (status, log) = demo.ended(SOON).await;

@@ -1,0 +1,100 @@
+//! Reads the environment, and says in one sentence what is wrong with it.
+//!
+//! Blanks and line breaks around a value do not count: files and dashboards that secrets are copied
+//! from add them. A variable of nothing else is one that is not set.
+
+use std::env::{self, VarError};
+use std::time::Duration;
+
+use url::Url;
+
+pub type Failure = Box<dyn std::error::Error>;
+
+/// The longest time that a variable may hold. Whoever writes more meant milliseconds.
+const MAX_SECONDS: u64 = 30 * 24 * 3_600;
+
+/// Returns the value of a variable, or `None` where it is not set or blank.
+pub fn set(name: &str) -> Result<Option<String>, Failure> {
+    let value = text(name)?;
+    match &value {
+        Some(text) if text.contains(char::is_control) => Err(format!(
+            "{name} holds a line break or another control character: take it out"
+        )
+        .into()),
+        _ => Ok(value),
+    }
+}
+
+/// Returns the value of a variable of keys in base64, which programs wrap into several lines.
+pub fn key(name: &str) -> Result<Option<String>, Failure> {
+    text(name)
+}
+
+fn text(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8: write it anew").into()),
+    }
+}
+
+/// Returns which one of `known` a variable is set to.
+pub fn choice<T>(name: &str, known: &[(&str, T)], says: &str) -> Result<Option<T>, Failure>
+where
+    T: Copy,
+{
+    let Some(value) = set(name)? else {
+        return Ok(None);
+    };
+    let found = known.iter().find(|(word, _)| *word == value);
+    match found {
+        Some((_, choice)) => Ok(Some(*choice)),
+        None => Err(format!("{name}={value} is {says}").into()),
+    }
+}
+
+/// Returns the content of the file that a variable names.
+pub fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    match set(name)? {
+        Some(path) => match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(format!("{name}={path}: {error}").into()),
+        },
+        None => Ok(None),
+    }
+}
+
+/// Returns a time in whole seconds.
+pub fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
+    let Some(value) = set(name)? else {
+        return Ok(Duration::from_secs(default));
+    };
+    match value.parse() {
+        Ok(seconds) if seconds <= MAX_SECONDS => Ok(Duration::from_secs(seconds)),
+        Ok(_) => Err(format!("{name}={value} is more than 30 days; it is in seconds").into()),
+        Err(_) => Err(format!(
+            "{name}={value} is not a whole number of seconds, such as {default}"
+        )
+        .into()),
+    }
+}
+
+/// Returns the public URL with the host in ASCII, as browsers send it: 例子.com is xn--fsqu00a.com.
+/// What is wrong with any other URL is for `Login` to say.
+pub fn in_ascii(public_url: &str) -> Result<String, Failure> {
+    if public_url.is_ascii() {
+        return Ok(public_url.to_owned());
+    }
+    let wrong = |why: String| {
+        format!(
+            "PUBLIC_URL={public_url}: {why}; write it like https://h5.example.com or https://例子.com"
+        )
+    };
+    let url = Url::parse(public_url).map_err(|error| wrong(error.to_string()))?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    if !plain || !url.origin().is_tuple() {
+        return Err(wrong("it must end after the host".to_owned()).into());
+    }
+    let path = url.path().trim_end_matches('/');
+    Ok(format!("{}{path}", url.origin().ascii_serialization()))
+}
