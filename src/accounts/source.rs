@@ -10,17 +10,10 @@ use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
 use crate::store::BoxFuture;
-use crate::wechat::{AccountGrant, WechatClient};
+use crate::wechat::{AccountGrant, WechatClient, pausing_renewals};
 
 /// After an errcode that nobody expects here, WeChat is not asked again for this long.
 const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
-
-/// With the day's quota spent (45009) WeChat is asked again after this long, and not only at
-/// midnight: the operator may clear the quota meanwhile.
-const SPENT_QUOTA_PAUSE: Duration = Duration::from_secs(60);
-
-/// errcode: the day's quota is spent (WeChat's global return codes).
-const QUOTA_SPENT: i64 = 45009;
 
 pub(super) struct WechatSource {
     pub(super) wechat: WechatClient,
@@ -161,10 +154,7 @@ pub(crate) fn account_record(secret: AccessToken, lifetime: Lifetime) -> Record 
 pub(crate) fn sorted(error: Error) -> Failure {
     let wait = error.retry_after().unwrap_or_default();
     match error.kind() {
-        ErrorKind::WechatConfig if error.errcode() == Some(QUOTA_SPENT) => {
-            Failure::Operator(error.retrying_after(wait.min(SPENT_QUOTA_PAUSE)))
-        }
-        ErrorKind::WechatConfig => Failure::Operator(error),
+        ErrorKind::WechatConfig => Failure::Operator(pausing_renewals(error)),
         ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => Failure::Transient(error),
         _ => Failure::Transient(error.retrying_after(wait.max(UNKNOWN_ERRCODE_PAUSE))),
     }

@@ -7,7 +7,7 @@ use crate::credential::{AccessToken, Details, Lifetime, Record, Refresh, Token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
 use crate::store::BoxFuture;
-use crate::wechat::{UserGrant, WechatClient};
+use crate::wechat::{UserGrant, WechatClient, pausing_renewals};
 
 /// How long a refresh token lives, by WeChat's documentation of web authorization (网页授权).
 const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -59,7 +59,7 @@ impl Source for UserSource {
 fn sorted(error: Error) -> Failure {
     match error.kind() {
         ErrorKind::LoginRequired => Failure::Dead(error),
-        ErrorKind::WechatConfig => Failure::Operator(error),
+        ErrorKind::WechatConfig => Failure::Operator(pausing_renewals(error)),
         ErrorKind::WechatUnavailable => Failure::Transient(error),
         _ => {
             let wait = error

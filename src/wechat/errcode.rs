@@ -119,6 +119,20 @@ fn cool_down(errcode: i64, now: Timestamp) -> Option<Duration> {
     }
 }
 
+/// After a spent quota (45009) renewals ask WeChat again after this long, and not only at midnight:
+/// the operator may clear the quota meanwhile, and the number also stands for limits that end
+/// sooner.
+const SPENT_QUOTA_PAUSE: Duration = Duration::from_secs(60);
+
+/// Returns the error with the time for which renewals of its account pause: what the errcode asks
+/// for, but a minute at most after a spent quota.
+pub(crate) fn pausing_renewals(error: Error) -> Error {
+    match (error.errcode(), error.retry_after()) {
+        (Some(45009), Some(wait)) => error.retrying_after(wait.min(SPENT_QUOTA_PAUSE)),
+        _ => error,
+    }
+}
+
 fn until_next(span: Duration, now: Timestamp) -> Duration {
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let left = span - now.as_millis().rem_euclid(span);

@@ -20,6 +20,7 @@ mod user_info;
 pub use builder::WechatClientBuilder;
 pub(crate) use builder::{base_url, http_client, root_cause};
 pub use client::WechatClient;
+pub(crate) use errcode::pausing_renewals;
 pub use grant::{AccountGrant, TicketGrant, UserGrant};
 pub(crate) use reply::is_token;
 pub use user_info::{Language, UserInfo};

@@ -14,6 +14,7 @@ crate::for_each_store!(
     r5_a_lasting_failure_is_not_asked_for_with_every_request,
     r5_an_operators_failure_rests_the_whole_account,
     r5_a_limit_is_waited_for,
+    r5_a_spent_quota_stops_renewals_for_a_minute_at_most,
     a_token_of_another_user_is_not_kept,
 );
 
@@ -185,4 +186,22 @@ async fn a_token_of_another_user_is_not_kept(rig: Rig) {
     );
     rig.simulator.clear_faults();
     assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
+}
+
+async fn r5_a_spent_quota_stops_renewals_for_a_minute_at_most(rig: Rig) {
+    let users = rig.process().await;
+    rig.expired(&users, &["oA", "oB"]).await;
+    rig.simulator
+        .inject(Fault::on(REFRESH).errcode(45009).times(1));
+    for openid in ["oA", "oB"] {
+        let error = users.get(&id(openid)).await.unwrap_err();
+        assert_eq!(error.errcode(), Some(45009), "{openid}");
+        assert!(error.retry_after().unwrap() <= Duration::from_secs(60));
+    }
+    assert_eq!(rig.refreshes(), 1);
+    rig.advance(Duration::from_secs(61));
+    for openid in ["oA", "oB"] {
+        let token = users.get(&id(openid)).await.unwrap();
+        assert_eq!(text(&token), rig.live_token(openid));
+    }
 }
