@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub(crate) use self::ahead::Ahead;
 use self::cache::Cache;
@@ -286,7 +287,8 @@ impl Keeper {
     }
 
     /// R2: stores a record whatever lies there, and serves it from now on: a login beats every
-    /// renewal that began before it.
+    /// renewal that began before it. Dropped in the middle it leaves the store and the cache apart:
+    /// see [`run_to_end`](Self::run_to_end).
     pub(crate) async fn put(&self, id: &str, record: Record) -> Result<Held, Error> {
         let inner = &self.0;
         let slot = inner.slot(id);
@@ -313,7 +315,7 @@ impl Keeper {
     }
 
     /// Deletes the credential, here and in the store. A renewal that is under way cannot bring it
-    /// back: its commit compares with what is gone.
+    /// back: its commit compares with what is gone. Not to be dropped in the middle either.
     pub(crate) async fn forget(&self, id: &str) -> Result<(), Error> {
         let inner = &self.0;
         inner.cache.forget(id);
@@ -322,6 +324,21 @@ impl Keeper {
         inner.cache.forget(id);
         inner.flights.leave_behind(id);
         outcome
+    }
+
+    /// Runs work that must not be half done in a task of its own, which goes on when the caller
+    /// hangs up and which [`shutdown`](Self::shutdown) waits for. Returns the result of the work.
+    pub(crate) async fn run_to_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        // In a trace the work lies under the request that began it.
+        self.spawn(work.in_current_span())
+            .await
+            .unwrap_or_else(|_| {
+                let message = "the process ended before the store had answered";
+                Err(Error::new(ErrorKind::StoreUnavailable, message))
+            })
     }
 
     /// Runs work that must not end with the request that began it, and that [`shutdown`] waits for.

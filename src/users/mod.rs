@@ -152,7 +152,8 @@ impl UserTokens {
     }
 
     /// Stores what WeChat granted at a login, whatever was there before: a login beats every
-    /// renewal that began before it (R2).
+    /// renewal that began before it (R2). Once begun it runs to its end, also when the caller stops
+    /// waiting.
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it, and
@@ -170,23 +171,26 @@ impl UserTokens {
             record.refresh = None;
         }
         self.0.profiles.forget(user.as_str());
-        let keeper = &self.0.keeper;
-        let name = keeper.name(user.as_str());
-        let mut revoked_at = keeper.store().revoked(&name).await?;
-        for _ in 0..LOGOUTS_CROSSED {
-            record.details.sessions_from = revoked_at;
-            let held = keeper.put(user.as_str(), record.clone()).await?;
-            // Asked again once the pair is there: a logout that comes after this one deletes the
-            // pair, and one that came before is in it. Otherwise sessions of before the logout
-            // would live again by a pair that does not know of it.
-            let by_now = keeper.store().revoked(&name).await?;
-            if by_now == revoked_at {
-                return Ok(UserToken::new(held));
+        let (keeper, user) = (self.0.keeper.clone(), user.clone());
+        let work = async move {
+            let name = keeper.name(user.as_str());
+            let mut revoked_at = keeper.store().revoked(&name).await?;
+            for _ in 0..LOGOUTS_CROSSED {
+                record.details.sessions_from = revoked_at;
+                let held = keeper.put(user.as_str(), record.clone()).await?;
+                // Asked again once the pair is there: a logout that comes after this one deletes
+                // the pair, and one that came before is in it. Otherwise sessions of before the
+                // logout would live again by a pair that does not know of it.
+                let by_now = keeper.store().revoked(&name).await?;
+                if by_now == revoked_at {
+                    return Ok(UserToken::new(held));
+                }
+                revoked_at = by_now;
             }
-            revoked_at = by_now;
-        }
-        let message = "the user logs out everywhere again and again while they log in";
-        Err(Error::new(ErrorKind::StoreUnavailable, message))
+            let message = "the user logs out everywhere again and again while they log in";
+            Err(Error::new(ErrorKind::StoreUnavailable, message))
+        };
+        self.0.keeper.run_to_end(work).await
     }
 
     /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
@@ -254,18 +258,21 @@ impl UserTokens {
     /// back. The sessions that the user has ([`SessionCookie`](crate::SessionCookie)) end for
     /// good, with all copies of them: they lead to a login, and do not live again after it.
     ///
+    /// Once begun it runs to its end, also when the caller stops waiting.
+    ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
     pub async fn forget(&self, user: &UserId) -> Result<(), Error> {
         self.0.profiles.forget(user.as_str());
-        let keeper = &self.0.keeper;
-        // Before the tokens go: whoever logs in as soon as they are gone must find it.
-        let (name, now) = (keeper.name(user.as_str()), self.clock().now());
-        keeper
-            .store()
-            .revoke(&name, now, self.longest_session())
-            .await?;
-        keeper.forget(user.as_str()).await
+        let (keeper, user) = (self.0.keeper.clone(), user.clone());
+        let longest_session = self.longest_session();
+        let work = async move {
+            // Before the tokens go: whoever logs in as soon as they are gone must find it.
+            let (name, now) = (keeper.name(user.as_str()), keeper.clock().now());
+            keeper.store().revoke(&name, now, longest_session).await?;
+            keeper.forget(user.as_str()).await
+        };
+        self.0.keeper.run_to_end(work).await
     }
 
     /// How long a session of these users can outlive the logout that ends it.

@@ -17,6 +17,8 @@ crate::for_each_store!(
     r2_a_login_acts_at_once_while_a_stale_token_is_served,
     r5_those_who_wait_for_their_turn_hear_of_the_operators_failure,
     r6_a_report_makes_nobody_else_wait,
+    r3_a_logout_whose_caller_hangs_up_runs_to_its_end,
+    r3_a_login_whose_caller_hangs_up_runs_to_its_end,
 );
 
 fn grant(token: &str) -> UserGrant {
@@ -216,6 +218,54 @@ async fn r6_a_report_makes_nobody_else_wait(rig: Rig) {
         began.elapsed()
     );
     reporting.abort();
+}
+
+/// Begins some work, and hangs up after a while: at once, or when a reply is on its way.
+async fn hang_up(work: impl Future<Output = ()>, round: u32) {
+    let after = Duration::from_micros(u64::from(round) * 40);
+    tokio::select! {
+        biased;
+        () = work => {}
+        () = tokio::time::sleep(after) => {}
+    }
+}
+
+async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
+    let (users, elsewhere) = (rig.process().await, rig.process().await);
+    for round in 0..20 {
+        let openid = format!("oUser{round}");
+        rig.log_in(&users, &openid).await;
+        let user = id(&openid);
+        let forget = async {
+            users.forget(&user).await.unwrap();
+        };
+        hang_up(forget, round).await;
+        eventually("the pair is gone", Duration::from_secs(5), async || {
+            elsewhere.get(&user).await.is_err()
+        })
+        .await;
+    }
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+}
+
+async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
+    let (users, elsewhere) = (rig.process().await, rig.process().await);
+    for round in 0..20 {
+        let user = id(&format!("oUser{round}"));
+        let login = grant("login");
+        let put = async {
+            users.put(&user, &login).await.unwrap();
+        };
+        hang_up(put, round).await;
+        eventually("the pair is stored", Duration::from_secs(5), async || {
+            elsewhere.get(&user).await.is_ok() && users.get(&user).await.is_ok()
+        })
+        .await;
+    }
+    // Work that comes after the end of the server is done all the same.
+    assert!(users.shutdown(Duration::from_secs(5)).await);
+    users.forget(&id("oUser0")).await.unwrap();
+    assert!(rig.stored_token("oUser0").await.is_err());
 }
 
 /// The runtime that a task was given to may end before the task has begun.
