@@ -141,6 +141,15 @@ impl Clock {
     }
 }
 
+/// The furthest deadline, in place of those that a clock cannot tell: ten years.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
+/// Returns the point `after` from now, of the clock that runs steadily; ten years from now if it is
+/// further away. Adding a `Duration` that an application has set would panic where it is very long.
+pub(crate) fn deadline(after: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + after.min(LONGEST_WAIT)
+}
+
 fn system_now() -> Timestamp {
     // A clock set before 1970 reads as 1970: every token is then long fresh and the first call to
     // WeChat tells, which beats a panic in a request.

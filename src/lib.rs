@@ -135,6 +135,7 @@ mod layer;
 mod login;
 mod observe;
 mod reaction;
+mod room;
 #[cfg(feature = "simulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
 pub mod simulator;

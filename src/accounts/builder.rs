@@ -143,7 +143,8 @@ impl AccountTokensBuilder {
 
     /// How long the right to fetch a token is held, and so how long a process that dies while it
     /// fetches keeps the others waiting. A whole renewal takes four fifths of it at most (R7).
-    /// Default: 10 seconds.
+    /// Anything below 100 milliseconds counts as that, anything above an hour as an hour. Default:
+    /// 10 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease(lease);
         self

@@ -137,9 +137,15 @@ impl TokenCenterSource {
         }
         if response.status().is_success() {
             let reply: Option<T> = serde_json::from_slice(&body).ok();
-            return reply
+            let reply = reply
                 .filter(|reply| is_token(reply.secret()))
-                .ok_or_else(|| nonsense(response.status()));
+                .ok_or_else(|| nonsense(response.status()))?;
+            // A center says how long is left, so this is not a life that WeChat has not told.
+            if reply.expires_in() <= 0 {
+                let message = "the token center hands out a token that has expired";
+                return Err(unavailable(message.to_owned()));
+            }
+            return Ok(reply);
         }
         Err(refusal(&response, &body))
     }
@@ -192,17 +198,28 @@ fn unavailable(message: String) -> Failure {
 /// likewise.
 trait Grants: for<'de> Deserialize<'de> {
     fn secret(&self) -> &str;
+
+    /// Returns the seconds that are left.
+    fn expires_in(&self) -> i64;
 }
 
 impl Grants for TokenReply {
     fn secret(&self) -> &str {
         &self.access_token
     }
+
+    fn expires_in(&self) -> i64 {
+        self.expires_in
+    }
 }
 
 impl Grants for TicketReply {
     fn secret(&self) -> &str {
         &self.ticket
+    }
+
+    fn expires_in(&self) -> i64 {
+        self.expires_in
     }
 }
 

@@ -23,6 +23,10 @@ const ABSENT_CAPACITY: usize = 10_000;
 /// How many generations guard the cache; credentials share them by hash.
 const FENCES: usize = 256;
 
+/// More entries than any process has memory for. The library makes room for a part of its capacity
+/// at once.
+const MOST_ENTRIES: usize = 100_000_000;
+
 /// The part of its capacity that the cache is told to expect.
 const EXPECTED_PART: usize = 12;
 
@@ -162,7 +166,7 @@ const NEVER: i64 = i64::MIN;
 
 impl Cache {
     pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
-        let capacity = capacity.max(1);
+        let capacity = capacity.clamp(1, MOST_ENTRIES);
         // The library remembers who has left it, so that they are kept longer when they come back:
         // half as many as it expects entries. That memory counts against the users, so it is told
         // to expect few.

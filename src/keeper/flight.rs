@@ -16,6 +16,7 @@ use super::{Held, Inner, renewal};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind};
+use crate::room::{shrink_map, shrink_set};
 use crate::store::Mark;
 
 /// What a caller asks for.
@@ -52,6 +53,8 @@ pub(super) struct Stage {
     pub(super) alive: Option<Held>,
     /// The result of the flight, once it has ended.
     pub(super) outcome: Option<Result<Held, Error>>,
+    /// Whether the flight waits for WeChat, here or in another process, and not for the store.
+    pub(super) at_wechat: bool,
 }
 
 impl Stage {
@@ -99,6 +102,10 @@ impl Flight {
         }
     }
 
+    fn waits_for_store(&self) -> bool {
+        !self.stage.borrow().at_wechat
+    }
+
     /// Whether its task is still there to say how it ends.
     fn is_under_way(&self) -> bool {
         self.stage.has_changed().is_ok()
@@ -132,7 +139,9 @@ pub(super) struct Reading<'a> {
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        self.flights.lock().readers.remove(&self.key);
+        let mut list = self.flights.lock();
+        list.readers.remove(&self.key);
+        shrink_set(&mut list.readers);
     }
 }
 
@@ -146,6 +155,14 @@ struct List {
     /// lease may be taken again, since it is the process's own; a flight that was left behind must
     /// not give back the lease of its successor, so that one holds it under another name.
     left_behind: u64,
+}
+
+impl List {
+    fn remove(&mut self, id: &str) -> bool {
+        let removed = self.flights.remove(id).is_some();
+        shrink_map(&mut self.flights);
+        removed
+    }
 }
 
 impl Flights {
@@ -216,9 +233,15 @@ impl Flights {
     /// began before. It goes on for those who have (R3), and its commit will find what is new (R2).
     pub(super) fn leave_behind(&self, id: &str) {
         let mut list = self.lock();
-        if list.flights.remove(id).is_some() {
+        if list.remove(id) {
             list.left_behind += 1;
         }
+    }
+
+    /// Returns `true` if a flight for this credential is under way and waits for the store.
+    pub(super) fn waits_for_store(&self, id: &str) -> bool {
+        let list = self.lock();
+        list.flights.get(id).is_some_and(Flight::waits_for_store)
     }
 
     /// A flight is about to write this.
@@ -235,7 +258,7 @@ impl Flights {
         if let Some(flight) = list.flights.get(id)
             && (flight.commits.is_none() || flight.commits != mark)
         {
-            list.flights.remove(id);
+            list.remove(id);
             list.left_behind += 1;
         }
     }
@@ -245,6 +268,13 @@ impl Flights {
     pub(super) fn is_empty(&self) -> bool {
         let list = self.lock();
         list.flights.is_empty() && list.readers.is_empty()
+    }
+
+    /// How many flights and reads there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        let list = self.lock();
+        list.flights.capacity().max(list.readers.capacity())
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
@@ -267,7 +297,82 @@ impl Drop for Landing {
             .get(&self.id)
             .is_some_and(|flight| flight.number == self.number)
         {
-            list.flights.remove(&self.id);
+            list.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::credential::{AppId, Lifetime, Record, Token};
+    use crate::keeper::{Failure, Keeper, Settings, Source, Start};
+    use crate::room::ROOM;
+    use crate::store::{BoxFuture, Kind, MemoryStore};
+
+    /// Answers after all have asked.
+    struct Slow;
+
+    impl Source for Slow {
+        fn can_renew(&self, _record: &Record) -> bool {
+            true
+        }
+
+        fn renew<'a>(
+            &'a self,
+            _record: &'a Record,
+            _refused: Option<&'a AccessToken>,
+        ) -> BoxFuture<'a, Result<Record, Failure>> {
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let now = Clock::system().now();
+                let token = Token {
+                    secret: AccessToken::from("token"),
+                    lifetime: Lifetime::granted(now, Some(7_200), Duration::from_secs(900)),
+                };
+                Ok(Record {
+                    token: Some(token),
+                    ..Record::default()
+                })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_table_of_calls_shrinks_after_a_crowd() {
+        let second = Duration::from_secs(1);
+        let settings = Settings {
+            margin: second,
+            start: Start::AtPoint,
+            cache_ttl: second,
+            cache_capacity: 16,
+            wait: 60 * second,
+            lease: 10 * second,
+            renewal: 8 * second,
+        };
+        let keeper = Keeper::new(
+            AppId::new("wx1").unwrap(),
+            Kind::User,
+            settings,
+            Clock::system(),
+            Arc::new(MemoryStore::new()),
+            Box::new(Slow),
+        );
+        let mut crowd = tokio::task::JoinSet::new();
+        for user in 0..10_000 {
+            let keeper = keeper.clone();
+            crowd.spawn(async move { keeper.get(&format!("u{user}")).await.map(drop) });
+        }
+        while keeper.0.flights.room() < 10_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for outcome in crowd.join_all().await {
+            outcome.unwrap();
+        }
+        assert!(keeper.shutdown(second * 10).await);
+        let left = keeper.0.flights.room();
+        assert!(left <= 4 * ROOM, "room for {left} is kept");
     }
 }

@@ -130,8 +130,8 @@ pub(crate) struct Settings {
 impl Settings {
     /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
     pub(crate) fn lease(&mut self, lease: Duration) {
-        self.lease = lease;
-        self.renewal = lease * 4 / 5;
+        self.lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
+        self.renewal = self.lease * 4 / 5;
     }
 }
 
@@ -153,14 +153,26 @@ struct Inner {
     troubles: Troubles,
     /// Counts the credentials that callers have read without a flight.
     reads: AtomicU32,
-    /// Bounds the renewals of this process that run at once.
+    /// Bounds the renewals of this process that run at once, and those among them for which nobody
+    /// waits.
     turns: Semaphore,
+    turns_ahead: Semaphore,
     tasks: TaskTracker,
     listener: Listener,
 }
 
+/// The bounds of a lease. A store cannot keep one for no time at all, and no process that has died
+/// may keep the others waiting for longer than this.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
+
 /// How many renewals of one process may run at once.
 const RENEWALS_AT_ONCE: usize = 512;
+
+/// How many of them may be renewals of tokens that are alive, for which nobody waits. While WeChat
+/// does not answer, each renewal takes its full time: the rest is for users whose token has
+/// expired.
+const AHEAD_AT_ONCE: usize = RENEWALS_AT_ONCE / 2;
 
 /// A caller's request is joined to at most this many flights: the one under way when it came, and
 /// one of its own.
@@ -191,6 +203,7 @@ impl Keeper {
             troubles: Troubles::default(),
             reads: AtomicU32::new(0),
             turns: Semaphore::new(RENEWALS_AT_ONCE),
+            turns_ahead: Semaphore::new(AHEAD_AT_ONCE),
             tasks: TaskTracker::new(),
             listener: Listener::default(),
         }));
@@ -266,7 +279,7 @@ impl Keeper {
                 outcome => outcome,
             }
         };
-        self.within_wait(twice).await
+        self.within_wait(id, twice).await
     }
 
     /// R6: somebody's call was refused with this token. Renews it only if it is still the current
@@ -282,7 +295,7 @@ impl Keeper {
             return Ok(held);
         }
         self.0.cache.outdate(id, refused);
-        self.within_wait(self.fly(id, &Need::OtherThan(refused.clone()), None))
+        self.within_wait(id, self.fly(id, &Need::OtherThan(refused.clone()), None))
             .await
     }
 
@@ -393,12 +406,15 @@ impl Keeper {
 
     async fn within_wait<T>(
         &self,
+        id: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let wait = self.0.settings.wait;
-        tokio::time::timeout(wait, work)
-            .await
-            .unwrap_or_else(|_| Err(self.0.overdue()))
+        let done = tokio::time::timeout(wait, work).await;
+        done.unwrap_or_else(|_| match self.0.flights.waits_for_store(id) {
+            true => Err(self.0.store_overdue()),
+            false => Err(self.0.overdue()),
+        })
     }
 }
 
@@ -430,6 +446,12 @@ impl Inner {
             format!("no usable token came within {wait:?}; its renewal goes on"),
         )
         .with_retry_after(Duration::from_secs(1))
+    }
+
+    fn store_overdue(&self) -> Error {
+        let wait = self.settings.wait;
+        let message = format!("the store did not answer within {wait:?}");
+        Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(Duration::from_secs(1))
     }
 }
 

@@ -45,7 +45,7 @@ impl Keeper {
         let key = inner.cache.key(id);
         // In boxes of their own, so that a look which needs no flight carries no room for one.
         let Some(reading) = inner.flights.read_alone(key, id) else {
-            return Box::pin(self.within_wait(self.fly(id, &Need::Usable, None))).await;
+            return Box::pin(self.within_wait(id, self.fly(id, &Need::Usable, None))).await;
         };
         let found = self.read(&slot, key, now).await;
         drop(reading);
@@ -53,7 +53,7 @@ impl Keeper {
             Found::Usable(held) => Ok(held),
             Found::ForFlight(glance) => {
                 let flight = self.fly(id, &Need::Usable, Some(glance));
-                Box::pin(self.within_wait(flight)).await
+                Box::pin(self.within_wait(id, flight)).await
             }
             Found::Slow(held) => {
                 // Somebody has to hear what becomes of the store.
@@ -86,7 +86,9 @@ impl Keeper {
                 inner.observe_now_and_then(&held);
                 Found::Usable(held)
             }
-            (Ok(_), None) => alive().map_or_else(|| Found::Failed(inner.overdue()), Found::Slow),
+            (Ok(_), None) => {
+                alive().map_or_else(|| Found::Failed(inner.store_overdue()), Found::Slow)
+            }
             (Err(error), _) => match alive() {
                 Some(held) => {
                     inner.tell_away(&error);

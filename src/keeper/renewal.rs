@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
@@ -15,7 +15,7 @@ use super::held::Origin;
 use super::reading::{Glance, SLOW_STORE};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, deadline};
 use crate::credential::{AccessToken, Lifetime, Record, RecordView, Token};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -78,6 +78,9 @@ enum Loaded {
     /// The store does not answer, but this is still alive.
     StoreAway(Held),
 }
+
+/// The right to renew, and where nobody waits for the renewal, one of a smaller number.
+type Turn<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
 
 /// What the store's state asks for.
 enum Next {
@@ -144,17 +147,18 @@ impl Course<'_> {
     /// From what is stored to a usable token.
     async fn run(&self, mut stored: Stored, mut fence: Fence) -> Result<Held, Error> {
         let settings = &self.inner.settings;
-        let give_up = Instant::now() + settings.lease + settings.renewal + STALE_RECHECK;
+        let give_up = deadline(settings.lease + settings.renewal + STALE_RECHECK);
         let mut rest = FIRST_REST;
         loop {
             let usable = match self.judge(&stored.record, &fence) {
                 Next::Land(outcome) => return outcome,
                 Next::Renew(usable) => usable,
             };
-            let Ok(Ok(turn)) = tokio::time::timeout_at(give_up, self.inner.turns.acquire()).await
-            else {
+            self.waits_for_wechat(true);
+            let Some(turn) = self.turn(usable.as_ref(), give_up).await else {
                 return usable.ok_or_else(|| self.inner.overdue());
             };
+            self.waits_for_wechat(false);
             // While this one waited for its turn, others may have learnt that asking is in vain.
             if let Some(trouble) = self.trouble() {
                 return usable.ok_or(trouble);
@@ -177,6 +181,7 @@ impl Course<'_> {
                     Some(held) => return Ok(held),
                     None => {
                         drop(turn);
+                        self.waits_for_wechat(true);
                         tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
                         rest = (rest * 2).min(LONGEST_REST);
                     }
@@ -234,6 +239,29 @@ impl Course<'_> {
         Next::Renew(usable)
     }
 
+    /// Waits for the right to renew. Renewals of tokens that are still alive share a part of these
+    /// rights: nobody waits for them, as long as they are.
+    async fn turn(&self, usable: Option<&Held>, give_up: Instant) -> Option<Turn<'_>> {
+        let inner = self.inner;
+        let mut ahead = None;
+        if let Some(held) = usable {
+            let dies = deadline(self.now().until(held.lifetime().expires_at()));
+            let turn = tokio::time::timeout_at(give_up.min(dies), inner.turns_ahead.acquire());
+            ahead = turn.await.ok().and_then(Result::ok);
+        }
+        let turn = tokio::time::timeout_at(give_up, inner.turns.acquire()).await;
+        let turn = turn.ok().and_then(Result::ok)?;
+        Some((turn, ahead))
+    }
+
+    /// Notes what callers are waiting for, without waking them.
+    fn waits_for_wechat(&self, at_wechat: bool) {
+        self.stage.send_if_modified(|stage| {
+            stage.at_wechat = at_wechat;
+            false
+        });
+    }
+
     /// The span around a renewal.
     fn span(&self) -> Span {
         tracing::info_span!(
@@ -249,7 +277,10 @@ impl Course<'_> {
     /// Asks for a new credential, under the lease, and commits what comes.
     async fn renew(&self, stored: &Stored, usable: Option<Held>) -> After {
         let started = Instant::now();
-        let outcome = match self.ask(stored).await {
+        self.waits_for_wechat(true);
+        let asked = self.ask(stored).await;
+        self.waits_for_wechat(false);
+        let outcome = match asked {
             ControlFlow::Continue(outcome) => outcome,
             ControlFlow::Break(newer) => {
                 self.release().await;
@@ -303,7 +334,7 @@ impl Course<'_> {
     /// Tries until WeChat answers, within the time of a renewal. After each failure the store is
     /// looked at: while WeChat fails us, the user may log in elsewhere, which ends the trying.
     async fn ask(&self, stored: &Stored) -> ControlFlow<Stored, Result<Record, Failure>> {
-        let give_up = Instant::now() + self.inner.settings.renewal;
+        let give_up = deadline(self.inner.settings.renewal);
         let mut failures = self.inner.troubles.failures(self.id);
         loop {
             let ask = self.inner.source.renew(&stored.record, self.need.refused());
@@ -314,7 +345,7 @@ impl Course<'_> {
             };
             failures = failures.saturating_add(1);
             let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
-            if Instant::now() + wait >= give_up {
+            if deadline(wait) >= give_up {
                 self.inner
                     .troubles
                     .failed(self.id, failures, &error, self.now());

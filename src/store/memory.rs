@@ -16,6 +16,7 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
+use crate::room::shrink_map;
 
 /// Records whose refresh token should be dead are dropped when the map has doubled since the last
 /// look, so that looking costs nothing per insertion.
@@ -214,6 +215,7 @@ impl Shelves {
         self.tombstones.insert(slot.name.clone(), tombstone);
         if self.tombstones.len() >= self.sweep_tombstones_at.max(FIRST_SWEEP_AT) {
             self.tombstones.retain(|_, stone| stone.until > now);
+            shrink_map(&mut self.tombstones);
             self.sweep_tombstones_at = self.tombstones.len() * 2;
         }
     }
@@ -227,6 +229,7 @@ impl Shelves {
         }
         if record.is_empty() {
             self.cells.remove(&slot.name);
+            shrink_map(&mut self.cells);
             return;
         }
         let cell = Cell {
@@ -236,7 +239,9 @@ impl Shelves {
         self.cells.insert(slot.name.clone(), cell);
         if self.cells.len() >= self.sweep_at.max(FIRST_SWEEP_AT) {
             self.cells.retain(|_, cell| dies_at(&cell.record) > now);
+            shrink_map(&mut self.cells);
             self.leases.retain(|_, lease| lease.until > now);
+            shrink_map(&mut self.leases);
             self.sweep_at = self.cells.len() * 2;
         }
     }
@@ -246,6 +251,7 @@ impl Shelves {
         self.codes.insert(code.clone(), Code { state, until });
         if self.codes.len() >= self.sweep_codes_at.max(FIRST_SWEEP_AT) {
             self.codes.retain(|_, code| code.until > now);
+            shrink_map(&mut self.codes);
             self.sweep_codes_at = self.codes.len() * 2;
         }
     }
@@ -257,6 +263,7 @@ impl Shelves {
         self.revoked.insert(name.clone(), Revoked { at, until });
         if self.revoked.len() >= self.sweep_revoked_at.max(FIRST_SWEEP_AT) {
             self.revoked.retain(|_, revoked| revoked.until > now);
+            shrink_map(&mut self.revoked);
             self.sweep_revoked_at = self.revoked.len() * 2;
         }
     }
@@ -265,6 +272,7 @@ impl Shelves {
         match self.leases.entry(slot.name.clone()) {
             Entry::Occupied(lease) if lease.get().owner == *owner => {
                 lease.remove();
+                shrink_map(&mut self.leases);
                 true
             }
             _ => false,
@@ -384,6 +392,7 @@ impl Store for MemoryStore {
             let now = self.clock.now();
             let mut shelves = self.shelves();
             shelves.allowances.retain(|_, spent| now < spent.until);
+            shrink_map(&mut shelves.allowances);
             let of = (allowance.app.clone(), allowance.name.clone());
             let spent = shelves.allowances.entry(of).or_insert_with(|| Spent {
                 uses: 0,

@@ -107,7 +107,8 @@ impl UserTokensBuilder {
 
     /// How long the right to renew a token is held, and so how long a process that dies while it
     /// renews keeps the others waiting. A whole renewal takes four fifths of it at most, so that
-    /// a lease outlives the calls that it covers (R7). Default: 10 seconds.
+    /// a lease outlives the calls that it covers (R7). Anything below 100 milliseconds counts as
+    /// that, anything above an hour as an hour. Default: 10 seconds.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease(lease);
         self

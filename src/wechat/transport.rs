@@ -11,7 +11,7 @@ use super::builder::root_cause;
 use super::errcode::{self, Endpoint, Refused};
 use super::redaction::{QUERY_VALUE, Secrets};
 use super::reply::{self, BadReply, Object};
-use crate::clock::Clock;
+use crate::clock::{Clock, deadline};
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::observe;
@@ -93,7 +93,7 @@ impl Transport {
         call: &Call<'_>,
         read: impl Fn(&Object) -> Result<T, BadReply>,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + self.total_timeout;
+        let deadline = deadline(self.total_timeout);
         let mut told = Vec::new();
         let mut unclear = false;
         for host in &self.hosts {

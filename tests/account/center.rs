@@ -415,3 +415,32 @@ async fn a_center_whose_token_cannot_be_one_is_not_believed() {
         }
     }
 }
+
+/// What a center says that is not one of ours.
+async fn foreign(answer: &'static str) -> AccountTokens {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(move || async move { answer });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let center = TokenCenterSource::new("wx0123456789abcdef", url, SECRET).unwrap();
+    AccountTokens::center_builder(center, MemoryStore::new())
+        .wait(secs(1))
+        .build()
+}
+
+#[tokio::test]
+async fn a_token_without_any_life_left_is_not_believed() {
+    for answer in [
+        r#"{"access_token":"83_t","expires_in":0}"#,
+        r#"{"access_token":"83_t","expires_in":-5}"#,
+        r#"{"access_token":"83_t"}"#,
+        r#"{"access_token":"83_t","expires_in":null}"#,
+    ] {
+        let accounts = foreign(answer).await;
+        let error = accounts.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{answer}");
+        assert!(accounts.cached().is_none(), "{answer}");
+    }
+    let most = r#"{"access_token":"83_t","expires_in":9223372036854775807}"#;
+    assert!(foreign(most).await.get().await.is_ok());
+}

@@ -20,6 +20,9 @@ use crate::observe;
 /// How long a command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A longer time for a command is no bound at all.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// How long the start-up waits for the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -149,9 +152,10 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a command may take before the store counts as away. Default: 1 second.
+    /// How long a command may take before the store counts as away, an hour at most. Default: 1
+    /// second.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 

@@ -1,0 +1,109 @@
+//! Bounds: extreme settings, slow stores, and a WeChat that takes its time.
+
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{ErrorKind, RedisStoreBuilder, UserTokens, WechatClient};
+
+use crate::rig::{REFRESH, Rig, id, text};
+use crate::support::eventually;
+
+crate::for_each_store!(
+    extreme_settings_neither_panic_nor_stop_anybody,
+    a_slow_store_is_reported_as_the_store,
+    expired_users_come_before_those_whose_token_is_alive,
+);
+
+async fn extreme_settings_neither_panic_nor_stop_anybody(rig: Rig) {
+    let (least, most) = (Duration::ZERO, Duration::MAX);
+    for (number, span) in [least, most].into_iter().enumerate() {
+        for capacity in [0, usize::MAX] {
+            let users = rig
+                .process_with(|builder| {
+                    builder
+                        .lease(span)
+                        .cache_ttl(span)
+                        .renew_margin(span)
+                        .cache_capacity(capacity)
+                        .wait(most)
+                })
+                .await;
+            let openid = format!("oUser{number}-{}", capacity == 0);
+            rig.expired(&users, &[&openid]).await;
+            let token = users.get(&id(&openid)).await.unwrap();
+            assert_eq!(text(&token), rig.live_token(&openid), "{span:?} {capacity}");
+            users.forget(&id(&openid)).await.unwrap();
+            assert!(users.shutdown(most).await);
+        }
+    }
+    let client = WechatClient::builder(rig.simulator.app_id(), rig.simulator.app_secret())
+        .api_url(rig.simulator.url())
+        .connect_timeout(most)
+        .timeout(most)
+        .total_timeout(most)
+        .build()
+        .unwrap();
+    client.account_token().await.unwrap();
+    if let Some(redis) = &rig.redis {
+        let timeout = |builder: RedisStoreBuilder| builder.command_timeout(most);
+        let store = rig.redis_store_at(&redis.url(), timeout).await;
+        UserTokens::new(client, store).health().await.unwrap();
+    }
+    // Whoever waits for no time at all gets what is at hand.
+    let users = rig.process_with(|builder| builder.wait(least)).await;
+    rig.log_in(&users, "oA").await;
+    users.get(&id("oA")).await.unwrap();
+}
+
+async fn a_slow_store_is_reported_as_the_store(rig: Rig) {
+    let Some(redis) = &rig.redis else {
+        return;
+    };
+    let users = rig
+        .process_with(|builder| builder.wait(Duration::from_millis(300)))
+        .await;
+    rig.expired(&users, &["oA", "oB"]).await;
+    redis.freeze(true);
+    let alone = users.get(&id("oA")).await.unwrap_err();
+    // Reports, and whoever comes second, wait for a flight.
+    let in_flight = users
+        .report_refused(&id("oB"), &"83_old".into())
+        .await
+        .unwrap_err();
+    redis.freeze(false);
+    for error in [alone, in_flight] {
+        assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
+    }
+    // And a slow WeChat is WeChat.
+    eventually("Redis is back", Duration::from_secs(10), async || {
+        users.health().await.is_ok()
+    })
+    .await;
+    rig.expired(&users, &["oC"]).await;
+    rig.simulator.inject(Fault::on(REFRESH).hang());
+    let error = users.get(&id("oC")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
+}
+
+async fn expired_users_come_before_those_whose_token_is_alive(rig: Rig) {
+    let users = rig.process().await;
+    rig.log_in(&users, "oExpired").await;
+    rig.advance(Duration::from_secs(1_000));
+    let openids: Vec<String> = (0..1_000).map(|n| format!("oUser{n}")).collect();
+    let named: Vec<&str> = openids.iter().map(String::as_str).collect();
+    rig.stale(&users, &named).await;
+    rig.simulator
+        .inject(Fault::on(REFRESH).delay(Duration::from_millis(3_000)));
+    let mut running = tokio::task::JoinSet::new();
+    for openid in openids {
+        let users = users.clone();
+        running.spawn(async move { users.get(&id(&openid)).await.map(drop) });
+    }
+    for served in running.join_all().await {
+        served.unwrap();
+    }
+    let began = Instant::now();
+    let token = users.get(&id("oExpired")).await.unwrap();
+    assert_eq!(text(&token), rig.live_token("oExpired"));
+    assert!(began.elapsed() < Duration::from_millis(4_900));
+}
