@@ -20,11 +20,11 @@ use tower_wechat::{
 };
 
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let text = match request.extensions().get::<WechatUser>() {
-        Some(user) => format!("hello {}", user.id()),
-        None => "hello stranger".to_owned(),
-    };
-    Ok(Response::new(Full::from(text)))
+    match WechatUser::required(&request) {
+        Ok(user) => Ok(Response::new(Full::from(format!("hello {}", user.id())))),
+        // The layer makes of this what it answers itself: the way to log in, say.
+        Err(rejection) => Ok(rejection.response().map(Full::new)),
+    }
 }
 
 #[tokio::main]

@@ -1,21 +1,20 @@
 //! axum extractors: the user as an argument of a handler.
 
+use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
 
 use crate::accounts::AccountToken;
 use crate::error::Error;
 use crate::identity::RequestHead;
 use crate::jssdk::JsConfig;
-use crate::layer::{
-    JsonRejection, PassedWithoutUser, Reject, Rejection, WechatAccount, WechatUser,
-};
+use crate::layer::{PassedWithoutUser, Rejection, WechatAccount, WechatUser};
 
 /// Why a handler that takes a [`WechatUser`] was not called.
 ///
-/// It answers as the layer would have, under [`Policy::Require`](crate::Policy::Require).
+/// The layer answers it as it would have under [`Policy::Require`](crate::Policy::Require): in the
+/// application's form ([`WechatLayer::reject`](crate::WechatLayer::reject)), with the way to log in.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
@@ -35,28 +34,11 @@ use crate::layer::{
 /// }
 /// ```
 #[derive(Debug)]
-pub struct MissingUser(Missing);
-
-#[derive(Debug)]
-enum Missing {
-    /// The layer let the request pass without a user.
-    User(Response),
-    /// The request never met the layer.
-    Layer,
-}
+pub struct MissingUser(Rejection);
 
 impl IntoResponse for MissingUser {
     fn into_response(self) -> Response {
-        match self.0 {
-            Missing::User(answer) => answer,
-            Missing::Layer => {
-                tracing::error!(
-                    target: "tower_wechat::layer",
-                    "a handler takes a WechatUser, but no WechatLayer lies around its route"
-                );
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
-        }
+        self.0.response().map(Body::from)
     }
 }
 
@@ -64,17 +46,14 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
     type Rejection = MissingUser;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        if let Some(user) = parts.extensions.get::<WechatUser>() {
-            return Ok(user.clone());
-        }
-        let Some(passed) = parts.extensions.get::<PassedWithoutUser>() else {
-            return Err(MissingUser(Missing::Layer));
-        };
-        let answer = passed.refuse(&RequestHead::of_parts(parts));
-        Err(MissingUser(Missing::User(answer)))
+        let user = WechatUser::required_of(&RequestHead::of_parts(parts));
+        user.cloned().map_err(MissingUser)
     }
 }
 
+/// A page that is open to everybody takes an `Option<WechatUser>`, under
+/// [`Policy::Optional`](crate::Policy::Optional). Where no layer lies around its route, that is 500
+/// as it is for a [`WechatUser`], and not `None`.
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
     type Rejection = MissingUser;
 
@@ -84,7 +63,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
     ) -> Result<Option<Self>, Self::Rejection> {
         let user = parts.extensions.get::<WechatUser>();
         if user.is_none() && parts.extensions.get::<PassedWithoutUser>().is_none() {
-            return Err(MissingUser(Missing::Layer));
+            return Err(MissingUser(Rejection::no_layer()));
         }
         Ok(user.cloned())
     }
@@ -106,27 +85,30 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
 /// }
 /// ```
 #[derive(Debug)]
-pub struct MissingAccount(Option<Error>);
+pub struct MissingAccount(Rejection);
+
+impl MissingAccount {
+    fn because(error: &Error, parts: &Parts) -> Self {
+        Self(Rejection::from(error).with_head(&RequestHead::of_parts(parts)))
+    }
+}
 
 impl IntoResponse for MissingAccount {
     fn into_response(self) -> Response {
-        match self.0 {
-            Some(error) => error.into_response(),
-            None => {
-                tracing::error!(
-                    target: "tower_wechat::layer",
-                    "a handler takes the account's token or a JsConfig, but no WechatLayer with \
-                     an account lies around its route"
-                );
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
-        }
+        self.0.response().map(Body::from)
     }
 }
 
 fn account(parts: &Parts) -> Result<WechatAccount, MissingAccount> {
     let account = parts.extensions.get::<WechatAccount>();
-    account.cloned().ok_or(MissingAccount(None))
+    account.cloned().ok_or_else(|| {
+        tracing::error!(
+            target: "tower_wechat::layer",
+            "a handler takes the account's token or a JsConfig, but no WechatLayer with an account \
+             lies around its route"
+        );
+        MissingAccount(Rejection::misconfigured())
+    })
 }
 
 /// The account's token, fetched if it must be.
@@ -135,7 +117,7 @@ impl<S: Sync> FromRequestParts<S> for AccountToken {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let token = account(parts)?.tokens().get().await;
-        token.map_err(|error| MissingAccount(Some(error)))
+        token.map_err(|error| MissingAccount::because(&error, parts))
     }
 }
 
@@ -145,20 +127,14 @@ impl<S: Sync> FromRequestParts<S> for JsConfig {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let config = account(parts)?.js_config(&parts.headers).await;
-        config.map_err(|error| MissingAccount(Some(error)))
+        config.map_err(|error| MissingAccount::because(&error, parts))
     }
 }
 
-/// Handlers may return the crate's errors: they are answered as the layer answers its own.
+/// Handlers may return the crate's errors. The layer around them renders them as it does its own
+/// answers: in the application's form, and where the user has to log in, with the way there.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (method, uri, headers, extensions) = Default::default();
-        let head = RequestHead {
-            method: &method,
-            uri: &uri,
-            headers: &headers,
-            extensions: &extensions,
-        };
-        JsonRejection::new().reject(&Rejection::from_error(&self), &head)
+        Rejection::from(&self).response().map(Body::from)
     }
 }

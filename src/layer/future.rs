@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::caching;
-use super::refusal::Refusal;
 use super::rejection::{Reject, Rejection};
+use super::retained::Retained;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
@@ -56,6 +56,8 @@ pin_project! {
         #[pin]
         state: State<S::Future, S, I, R, ReqBody, S::Response>,
         set_cookie: Option<HeaderValue>,
+        // Where nothing is kept, a handler's refusal is as the layer would render it.
+        kept: Option<Kept<I, R>>,
     }
 }
 
@@ -83,6 +85,9 @@ pin_project! {
     }
 }
 
+/// Who renders what a handler refuses, and what is kept of its request.
+pub(super) type Kept<I, R> = (Arc<Shared<I, R>>, Retained);
+
 /// What waits for a token.
 pub(super) struct Waiting<S, I, R, ReqBody> {
     pub(super) inner: S,
@@ -96,10 +101,15 @@ where
     S: Service<Request<ReqBody>>,
 {
     #[inline]
-    pub(super) fn calling(call: S::Future, set_cookie: Option<HeaderValue>) -> Self {
+    pub(super) fn calling(
+        call: S::Future,
+        set_cookie: Option<HeaderValue>,
+        kept: Option<Kept<I, R>>,
+    ) -> Self {
         Self {
             state: State::Calling { call },
             set_cookie,
+            kept,
         }
     }
 
@@ -107,6 +117,7 @@ where
         token: BoxFuture<'static, Result<UserToken, Error>>,
         waiting: Waiting<S, I, R, ReqBody>,
         set_cookie: Option<HeaderValue>,
+        kept: Option<Kept<I, R>>,
     ) -> Self {
         Self {
             state: State::Resolving {
@@ -114,6 +125,7 @@ where
                 waiting: Some(waiting),
             },
             set_cookie,
+            kept,
         }
     }
 
@@ -128,6 +140,7 @@ where
                 waiting: Some((request, shared)),
             },
             set_cookie: None,
+            kept: None,
         }
     }
 
@@ -137,6 +150,7 @@ where
                 answer: Some(answer),
             },
             set_cookie: None,
+            kept: None,
         }
     }
 }
@@ -154,6 +168,15 @@ where
             let next = match this.state.as_mut().project() {
                 StateProjection::Calling { call } => {
                     let mut response = ready!(call.poll(cx))?;
+                    if let Some(rejection) = Rejection::take(&mut response)
+                        && let Some((shared, retained)) = this.kept.take()
+                    {
+                        if rejection.kind() == ErrorKind::LoginRequired {
+                            // Whoever has to log in has no session that could go on.
+                            *this.set_cookie = None;
+                        }
+                        response = shared.render_refused(rejection, &retained, response);
+                    }
                     if let Some(cookie) = this.set_cookie.take() {
                         caching::add_session(&mut response, cookie);
                     }
@@ -229,24 +252,26 @@ where
             shared,
             session,
         } = self;
-        let refusal = match token {
+        let rejection = match token {
             Ok(token) => match shared.scope.filter(|scope| SignIn::lacks(&token, *scope)) {
-                Some(scope) => Some(Refusal::lacks(scope, session)),
+                Some(scope) => Some(Rejection::lacks(scope, session)),
                 None => {
                     shared.enter(token, session, &mut request);
                     None
                 }
             },
-            Err(error) => Some(Rejection::from_error(&error).into()),
+            Err(error) => Some(Rejection::from(&error)),
         };
-        match (refusal, shared.policy) {
-            (Some(refusal), Policy::Require) => {
-                let answer = shared.refuse(refusal, &RequestHead::of(&request));
+        match (rejection, shared.policy) {
+            (Some(rejection), Policy::Require) => {
+                let answer = shared.refuse(rejection, &RequestHead::of(&request));
                 return State::Answered {
                     answer: Some(answer),
                 };
             }
-            (Some(refusal), Policy::Optional) => shared.pass_without_user(refusal, &mut request),
+            (Some(rejection), Policy::Optional) => {
+                shared.pass_without_user(rejection, &mut request);
+            }
             (None, _) => {}
         }
         State::Readying {

@@ -5,6 +5,7 @@ mod caching;
 mod future;
 mod refusal;
 mod rejection;
+mod retained;
 mod service;
 mod user;
 
@@ -344,7 +345,8 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// How the layer's own answers look. Default: [`JsonRejection`].
+    /// How refusals look: the layer's own, and those of axum's extractors and of handlers that
+    /// return an [`Error`](crate::Error) ([`Reject`] says which). Default: [`JsonRejection`].
     #[must_use]
     pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q> {
         WechatLayer(Arc::new(

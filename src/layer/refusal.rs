@@ -5,110 +5,77 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 
 use super::Shared;
 use super::rejection::{Reject, Rejection};
+use super::retained::Retained;
 use super::user::{PassedWithoutUser, has_met_layer};
 use crate::error::ErrorKind;
-use crate::identity::{RequestHead, Session};
-use crate::login::{Answer, Outcome, Scope, SignIn, is_navigation};
+use crate::identity::RequestHead;
+use crate::login::{Answer, Outcome, is_navigation};
 use crate::observe::Outcome as Counted;
-
-/// Why a request is not served with its user, and what would help.
-#[derive(Debug, Clone)]
-pub(crate) struct Refusal {
-    rejection: Rejection,
-    /// What the user has to grant. `None`: whatever the login asks for.
-    scope: Option<Scope>,
-    /// Whether the user was asked for that scope and did not grant it. They are not asked in a loop.
-    declined: bool,
-}
-
-impl From<Rejection> for Refusal {
-    fn from(rejection: Rejection) -> Self {
-        Self {
-            rejection,
-            scope: None,
-            declined: false,
-        }
-    }
-}
-
-impl Refusal {
-    /// The user has granted less than this.
-    pub(super) fn lacks(scope: Scope, session: Session) -> Self {
-        Self {
-            scope: Some(scope),
-            declined: session.snapshot || session.asked_in_vain,
-            ..Self::from(Rejection::nobody())
-        }
-    }
-
-    /// Sets what a login asks for, unless that is known.
-    pub(super) fn asking(mut self, scope: Option<Scope>) -> Self {
-        self.scope = self.scope.or(scope);
-        self
-    }
-
-    /// The response. Where a login is mounted, a page load without a user is sent to WeChat, and
-    /// every other request learns where to log in.
-    pub(super) fn response<B, R: Reject<B>>(
-        self,
-        reject: &R,
-        login: Option<&SignIn>,
-        head: &RequestHead<'_>,
-    ) -> Response<B> {
-        let Self {
-            rejection,
-            scope,
-            declined,
-        } = self;
-        let rejection = match (login, rejection.kind()) {
-            (None, _) => rejection,
-            (Some(login), ErrorKind::LoginRequired) => match scope {
-                Some(scope) if declined => {
-                    return respond(reject, login.not_granted(head, scope), head);
-                }
-                _ if is_navigation(head) => {
-                    return respond(reject, login.redirect(head, scope), head);
-                }
-                _ => rejection.with_login_url(login.login_url(head, scope)),
-            },
-            (Some(_), _) => rejection.for_reader(head),
-        };
-        reject.reject(&rejection, head)
-    }
-
-    fn outcome(&self) -> Counted {
-        match self.declined {
-            true => Counted::Rejected,
-            false => self.rejection.outcome(),
-        }
-    }
-}
 
 impl<I, R> Shared<I, R> {
     /// Answers a request that does not reach its handler.
-    pub(super) fn refuse<B>(
+    pub(super) fn refuse<B>(&self, rejection: Rejection, head: &RequestHead<'_>) -> Response<B>
+    where
+        R: Reject<B>,
+    {
+        let rejection = rejection.asking(self.scope);
+        self.count(rejection.outcome(), head.extensions);
+        self.render(rejection, head, Way::ToWechat)
+    }
+
+    /// Lets a request pass without a user. Its handler may still refuse it.
+    pub(super) fn pass_without_user<B>(&self, rejection: Rejection, request: &mut Request<B>) {
+        let rejection = rejection.asking(self.scope);
+        self.count(rejection.outcome(), request.extensions());
+        PassedWithoutUser::enter(request, rejection);
+    }
+
+    /// Renders what a handler refused, in place of the response that it returned.
+    pub(super) fn render_refused<B>(
         &self,
-        refusal: impl Into<Refusal>,
-        head: &RequestHead<'_>,
+        mut rejection: Rejection,
+        retained: &Retained,
+        response: Response<B>,
     ) -> Response<B>
     where
         R: Reject<B>,
     {
-        let refusal = refusal.into().asking(self.scope);
-        self.count(refusal.outcome(), head.extensions);
-        refusal.response(&*self.reject, self.login.as_ref(), head)
+        rejection.declined |= rejection.scope.is_some() && retained.declined;
+        let rejection = rejection.asking(self.scope);
+        // An extractor saw the request's whole head. A handler that returns an error did not.
+        let rendered = match rejection.head.clone() {
+            Some(head) => self.render(rejection, &head.borrow(), Way::ToWechat),
+            None => retained.with_head(|head| self.render(rejection, head, Way::ToLogin)),
+        };
+        merge(response, rendered)
     }
 
-    /// Lets a request pass without a user. Its handler may still refuse it.
-    pub(super) fn pass_without_user<B>(
-        &self,
-        refusal: impl Into<Refusal>,
-        request: &mut Request<B>,
-    ) {
-        let refusal = refusal.into().asking(self.scope);
-        self.count(refusal.outcome(), request.extensions());
-        let login = self.login.as_ref();
-        PassedWithoutUser::enter(request, login, refusal);
+    /// Where a login is mounted, a page load without a user is sent there, and every other request
+    /// learns where to log in.
+    fn render<B>(&self, rejection: Rejection, head: &RequestHead<'_>, way: Way) -> Response<B>
+    where
+        R: Reject<B>,
+    {
+        let Some(login) = &self.login else {
+            return self.reject.reject(&rejection, head);
+        };
+        if rejection.kind() != ErrorKind::LoginRequired {
+            return self.reject.reject(&rejection.for_reader(head), head);
+        }
+        match rejection.scope {
+            Some(scope) if rejection.declined => self.respond(login.not_granted(head, scope), head),
+            scope if is_navigation(head) => {
+                let answer = match way {
+                    Way::ToWechat => login.redirect(head, scope),
+                    Way::ToLogin => login.redirect_to_login(head, scope),
+                };
+                self.respond(answer, head)
+            }
+            scope => {
+                let rejection = rejection.with_login_url(login.login_url(head, scope));
+                self.reject.reject(&rejection, head)
+            }
+        }
     }
 
     /// Counts a request, unless a layer further out has done so.
@@ -118,13 +85,23 @@ impl<I, R> Shared<I, R> {
         }
     }
 
-    /// Makes a response of what the login answers on its own paths.
+    /// Makes a response of what the login answers.
     pub(super) fn respond<B>(&self, answer: Answer, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
     {
         respond(&*self.reject, answer, head)
     }
+}
+
+/// Where a page load without a user is sent.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To WeChat's authorize page at once.
+    ToWechat,
+    /// To the login's own path, which begins the login. It sees the browser's cookies, and the
+    /// layer has not kept those of this request.
+    ToLogin,
 }
 
 fn respond<B, R: Reject<B>>(reject: &R, answer: Answer, head: &RequestHead<'_>) -> Response<B> {
@@ -145,4 +122,56 @@ fn respond<B, R: Reject<B>>(reject: &R, answer: Answer, head: &RequestHead<'_>) 
         headers.append(SET_COOKIE, cookie);
     }
     response
+}
+
+/// The rendered response, with the headers that the handler and the layers inside have set: those
+/// of CORS, say. Headers that describe the former body go.
+fn merge<B>(handlers: Response<B>, mut rendered: Response<B>) -> Response<B> {
+    use http::header::{
+        ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+        CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED, RETRY_AFTER, TRANSFER_ENCODING,
+    };
+    let (parts, _) = handlers.into_parts();
+    let mut headers = parts.headers;
+    for name in [
+        ACCEPT_RANGES,
+        CACHE_CONTROL,
+        CONTENT_DISPOSITION,
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        ETAG,
+        EXPIRES,
+        LAST_MODIFIED,
+        RETRY_AFTER,
+        TRANSFER_ENCODING,
+    ] {
+        headers.remove(name);
+    }
+    let mut last = None;
+    for (name, value) in std::mem::take(rendered.headers_mut()) {
+        match name {
+            // A cookie takes nothing from another cookie.
+            Some(name) if name != SET_COOKIE => {
+                headers.insert(&name, value);
+                last = Some(name);
+            }
+            Some(name) => {
+                headers.append(&name, value);
+                last = Some(name);
+            }
+            // Another value of the same name.
+            None => {
+                if let Some(name) = &last {
+                    headers.append(name, value);
+                }
+            }
+        }
+    }
+    *rendered.headers_mut() = headers;
+    let extensions = std::mem::replace(rendered.extensions_mut(), parts.extensions);
+    rendered.extensions_mut().extend(extensions);
+    rendered
 }

@@ -1,24 +1,29 @@
 //! The layer's own answers.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
 };
-use http::{HeaderValue, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
-use crate::identity::RequestHead;
-use crate::login::{Problem, SignIn, is_navigation};
+use crate::identity::{RequestHead, Session};
+use crate::login::{Problem, Scope, SignIn, is_navigation};
 use crate::observe::Outcome;
 
 /// What a page of ours may load: its own style and nothing else. No other page may frame it, so
 /// that nobody is led to press its button unawares.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                            form-action 'none'; frame-ancestors 'none'";
+
+/// The errcode of a call that needs a scope which the user has not granted.
+const SCOPE_NOT_GRANTED: i64 = 48_001;
 
 /// Why a request did not reach its handler.
 ///
@@ -56,7 +61,38 @@ pub struct Rejection {
     /// Where the kind does not tell it.
     status: Option<StatusCode>,
     /// What a reader is told instead of a program.
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
+    /// What the user has to grant. `None`: whatever the login asks for.
+    pub(super) scope: Option<Scope>,
+    /// Whether the user was asked for that scope and did not grant it. They are not asked in a loop.
+    pub(super) declined: bool,
+    /// The request, where whoever refused it had it at hand.
+    pub(super) head: Option<Arc<OwnedHead>>,
+}
+
+/// A copy of a request's head.
+pub(super) struct OwnedHead {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    extensions: Extensions,
+}
+
+impl OwnedHead {
+    pub(super) fn borrow(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.method,
+            uri: &self.uri,
+            headers: &self.headers,
+            extensions: &self.extensions,
+        }
+    }
+}
+
+impl fmt::Debug for OwnedHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.borrow().fmt(f)
+    }
 }
 
 impl Rejection {
@@ -110,11 +146,109 @@ impl Rejection {
     /// The page that tells a reader what happened, as HTML in Chinese and English: where a
     /// [`Login`](crate::Login) is mounted and the request is a navigation.
     pub fn page(&self) -> Option<String> {
-        self.problem.as_ref().map(Problem::html)
+        self.problem.as_ref().map(|problem| problem.html())
+    }
+
+    /// The response of a handler that was called and cannot serve the request: `{"error": CODE,
+    /// "message": TEXT}`, until it reaches the layer around the handler. The layer renders it in
+    /// the application's own form ([`WechatLayer::reject`](crate::WechatLayer::reject)), with the
+    /// way to log in. In axum, [`Error`] and the extractors' rejections do this by themselves.
+    ///
+    /// A handler may add headers and they stay. If it sets another status, the response stays as it
+    /// is. Where several layers lie around the handler, the innermost renders.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower_wechat::{Rejection, WechatUser};
+    ///
+    /// /// A handler without axum.
+    /// async fn card<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    ///     let user = match WechatUser::required(&request) {
+    ///         Ok(user) => user,
+    ///         Err(rejection) => return Ok(rejection.response().map(Full::new)),
+    ///     };
+    ///     Ok(match user.profile().await {
+    ///         Ok(profile) => Response::new(Full::from(profile.nickname.clone())),
+    ///         Err(error) => Rejection::from(&error).response().map(Full::new),
+    ///     })
+    /// }
+    /// ```
+    pub fn response(self) -> Response<Bytes> {
+        let (method, uri, headers, extensions) = Default::default();
+        let nowhere = RequestHead {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            extensions: &extensions,
+        };
+        let mut response: Response<Bytes> = JsonRejection::new().reject(&self, &nowhere);
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// The rejection that a handler has left in its response, unless the handler has made another
+    /// response of it since.
+    #[inline]
+    pub(super) fn take<B>(response: &mut Response<B>) -> Option<Self> {
+        if response.extensions().is_empty() {
+            return None;
+        }
+        let status = response.status();
+        let rejection: Self = response.extensions_mut().remove()?;
+        (rejection.status() == status).then_some(rejection)
     }
 
     pub(crate) fn nobody() -> Self {
         Self::new(ErrorKind::LoginRequired, None)
+    }
+
+    /// The user has granted less than this.
+    pub(super) fn lacks(scope: Scope, session: Session) -> Self {
+        Self {
+            scope: Some(scope),
+            declined: session.snapshot || session.asked_in_vain,
+            ..Self::nobody()
+        }
+    }
+
+    /// Sets what a login asks for, unless that is known.
+    pub(super) fn asking(self, scope: Option<Scope>) -> Self {
+        Self {
+            scope: self.scope.or(scope),
+            ..self
+        }
+    }
+
+    /// Keeps the request, for the layer that renders this.
+    pub(crate) fn with_head(self, head: &RequestHead<'_>) -> Self {
+        let head = OwnedHead {
+            method: head.method.clone(),
+            // Before a router inside of the layer took a prefix away.
+            uri: head.asked().clone(),
+            headers: head.headers.clone(),
+            extensions: head.extensions.clone(),
+        };
+        Self {
+            head: Some(Arc::new(head)),
+            ..self
+        }
+    }
+
+    /// No layer lies around the handler.
+    pub(crate) fn no_layer() -> Self {
+        tracing::error!(
+            target: "tower_wechat::layer",
+            "a handler takes a WechatUser, but no WechatLayer lies around its route"
+        );
+        Self::misconfigured()
+    }
+
+    pub(crate) fn misconfigured() -> Self {
+        Self::new(ErrorKind::Configuration, None)
     }
 
     /// A CORS preflight, which names no user.
@@ -147,7 +281,7 @@ impl Rejection {
         Self {
             message: Cow::Owned(problem.sentence()),
             status: Some(problem.what.status()),
-            problem: Some(problem),
+            problem: Some(Box::new(problem)),
             ..Self::new(kind, None)
         }
     }
@@ -156,7 +290,7 @@ impl Rejection {
     pub(super) fn for_reader(self, head: &RequestHead<'_>) -> Self {
         let problem = SignIn::page_problem(self.kind, self.retry_after, head.asked());
         Self {
-            problem: self.problem.or(problem),
+            problem: self.problem.or(problem.map(Box::new)),
             ..self
         }
     }
@@ -166,23 +300,6 @@ impl Rejection {
         Self {
             message: Cow::Owned(message),
             ..Self::new(ErrorKind::BadRequest, None)
-        }
-    }
-
-    pub(crate) fn from_error(error: &Error) -> Self {
-        // Whatever is behind it is told loudly, once, where it happened; this comes with every
-        // request.
-        if error.kind() != ErrorKind::LoginRequired {
-            tracing::debug!(target: "tower_wechat::layer", code = error.kind().code(), %error, "no usable token");
-        }
-        let rejection = Self::new(error.kind(), error.retry_after());
-        match error.kind() {
-            // What is wrong with the request is its sender's to know.
-            ErrorKind::BadRequest => Self {
-                message: Cow::Owned(error.to_string()),
-                ..rejection
-            },
-            _ => rejection,
         }
     }
 
@@ -202,12 +319,15 @@ impl Rejection {
             login_url: None,
             status: None,
             problem: None,
+            scope: None,
+            declined: false,
+            head: None,
         }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
         match self.kind {
-            ErrorKind::LoginRequired => Outcome::Login,
+            ErrorKind::LoginRequired if !self.declined => Outcome::Login,
             _ => Outcome::Rejected,
         }
     }
@@ -229,7 +349,38 @@ impl Rejection {
     }
 }
 
+impl From<&Error> for Rejection {
+    fn from(error: &Error) -> Self {
+        // Whatever is behind it is told loudly, once, where it happened; this comes with every
+        // request.
+        if error.kind() != ErrorKind::LoginRequired {
+            tracing::debug!(target: "tower_wechat::layer", code = error.kind().code(), %error, "no usable token");
+        }
+        let rejection = Self::new(error.kind(), error.retry_after());
+        match error.kind() {
+            // What is wrong with the request is its sender's to know.
+            ErrorKind::BadRequest => Self {
+                message: Cow::Owned(error.to_string()),
+                ..rejection
+            },
+            // WeChat asks for the scope that this call needs.
+            ErrorKind::LoginRequired if error.errcode() == Some(SCOPE_NOT_GRANTED) => Self {
+                scope: Some(Scope::UserInfo),
+                ..rejection
+            },
+            _ => rejection,
+        }
+    }
+}
+
 /// Renders a [`Rejection`].
+///
+/// The layer asks it for every answer of its own, and for those of handlers that cannot do without
+/// what the layer could not give: axum's extractors ([`WechatUser`](crate::WechatUser),
+/// [`AccountToken`](crate::AccountToken), [`JsConfig`](crate::JsConfig)), handlers that return an
+/// [`Error`], and [`Rejection::response`]. Where a handler returns an error, the head has the
+/// method, the URI that the browser asked for, and of the headers `Accept`, `Referer`,
+/// `Sec-Fetch-Mode` and `X-Requested-With`: the others went to the handler.
 ///
 /// Where a [`Login`](crate::Login) is mounted it is also asked for the redirects of a login, with
 /// status 302: their headers are added to what it returns.
@@ -250,6 +401,11 @@ impl Rejection {
 /// # Ok(()) }
 /// ```
 pub trait Reject<B> {
+    /// Whether this renders as [`Rejection::response`] does where no login is mounted. A response
+    /// of a handler is left as it is then, and nothing of its request has to be kept.
+    #[doc(hidden)]
+    const RENDERS_AS_HANDLERS: bool = false;
+
     /// The answer to a request that does not reach its handler.
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B>;
 }
@@ -290,6 +446,8 @@ impl JsonRejection {
 }
 
 impl<B: From<Bytes>> Reject<B> for JsonRejection {
+    const RENDERS_AS_HANDLERS: bool = true;
+
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
         #[derive(serde::Serialize)]
         struct Body<'a> {

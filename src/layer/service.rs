@@ -11,9 +11,9 @@ use http::{Method, Request, Response};
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::future::{ResponseFuture, Waiting};
-use super::refusal::Refusal;
+use super::future::{Kept, ResponseFuture, Waiting};
 use super::rejection::{Reject, Rejection};
+use super::retained::Retained;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
@@ -116,14 +116,15 @@ where
                 if let Some(scope) = shared.scope
                     && SignIn::lacks(&token, scope)
                 {
-                    let lacks = Refusal::lacks(scope, user.session);
+                    let lacks = Rejection::lacks(scope, user.session);
                     return self.without_user(lacks, request);
                 }
                 let set_cookie = user.set_cookie;
+                let kept = shared.keep::<_, ResBody>(&request, user.session);
                 if WechatUser::enter(&mut request, token, users) {
                     shared.requests.count(Outcome::Cache);
                 }
-                ResponseFuture::calling(self.inner.call(request), set_cookie)
+                ResponseFuture::calling(self.inner.call(request), set_cookie, kept)
             }
             Identity::Nobody => self.without_user(Rejection::nobody(), request),
             Identity::Invalid(invalid) => {
@@ -204,7 +205,7 @@ impl<S, I, R> WechatService<S, I, R> {
     /// The request has no user whom its handler may see.
     fn without_user<ReqBody, ResBody>(
         &mut self,
-        refusal: impl Into<Refusal>,
+        rejection: Rejection,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
@@ -212,34 +213,37 @@ impl<S, I, R> WechatService<S, I, R> {
         R: Reject<ResBody>,
     {
         match self.shared.policy {
-            Policy::Optional => self.pass_without_user(refusal, request),
+            Policy::Optional => self.pass_without_user(rejection, request),
             Policy::Require => {
-                let answer = self.shared.refuse(refusal, &RequestHead::of(&request));
+                let answer = self.shared.refuse(rejection, &RequestHead::of(&request));
                 self.answered(answer)
             }
         }
     }
 
-    fn pass_without_user<ReqBody>(
+    fn pass_without_user<ReqBody, ResBody>(
         &mut self,
-        refusal: impl Into<Refusal>,
+        rejection: Rejection,
         mut request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
-        S: Service<Request<ReqBody>>,
+        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        R: Reject<ResBody>,
     {
-        self.shared.pass_without_user(refusal, &mut request);
-        ResponseFuture::calling(self.inner.call(request), None)
+        self.shared.pass_without_user(rejection, &mut request);
+        let kept = self.shared.keep::<_, ResBody>(&request, Session::default());
+        ResponseFuture::calling(self.inner.call(request), None, kept)
     }
 
     /// The token is not in memory: the request waits for it.
-    fn resolve<ReqBody>(
+    fn resolve<ReqBody, ResBody>(
         &mut self,
         user: Identified<'static>,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
-        S: Service<Request<ReqBody>> + Clone,
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        R: Reject<ResBody>,
     {
         // The inner service was polled ready. Others may want what it has reserved while this
         // request waits, so that goes back, and the future polls a clone when it has the token.
@@ -249,17 +253,34 @@ impl<S, I, R> WechatService<S, I, R> {
             set_cookie,
             session,
         } = user;
+        let kept = self.shared.keep::<_, ResBody>(&request, session);
         let waiting = Waiting {
             inner: self.inner.clone(),
             request,
             shared: Arc::clone(&self.shared),
             session,
         };
-        ResponseFuture::resolving(self.shared.token(id, session), waiting, set_cookie)
+        ResponseFuture::resolving(self.shared.token(id, session), waiting, set_cookie, kept)
     }
 }
 
 impl<I, R> Shared<I, R> {
+    /// What to keep of a request whose handler is called, to render what the handler refuses.
+    #[inline]
+    fn keep<ReqBody, ResBody>(
+        self: &Arc<Self>,
+        request: &Request<ReqBody>,
+        session: Session,
+    ) -> Option<Kept<I, R>>
+    where
+        R: Reject<ResBody>,
+    {
+        if R::RENDERS_AS_HANDLERS && self.login.is_none() {
+            return None;
+        }
+        Some((Arc::clone(self), Retained::of(request, session)))
+    }
+
     /// A token that is not in memory. Under [`Policy::Optional`] it is not waited for long; its
     /// renewal goes on all the same.
     fn token(

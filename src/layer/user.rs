@@ -5,14 +5,11 @@ use std::sync::Arc;
 
 use http::{Extensions, Request};
 
-#[cfg(feature = "axum")]
-use super::JsonRejection;
-use super::refusal::Refusal;
+use super::Rejection;
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
 use crate::error::{Error, TokenRefusal};
-#[cfg(feature = "axum")]
 use crate::identity::RequestHead;
-use crate::login::{Scope, SignIn};
+use crate::login::Scope;
 use crate::users::{UserToken, UserTokens};
 use crate::wechat::UserInfo;
 
@@ -95,36 +92,19 @@ pub struct WechatUser {
 /// tell it from one that never met the layer, and answer as the layer would.
 #[derive(Clone)]
 pub(crate) struct PassedWithoutUser {
-    #[cfg_attr(not(feature = "axum"), allow(dead_code))]
-    login: Option<SignIn>,
-    #[cfg_attr(not(feature = "axum"), allow(dead_code))]
-    refusal: Refusal,
+    /// What a handler answers that cannot do without a user.
+    rejection: Rejection,
     /// The user of a layer for another account, further out on the same route: they are not the
     /// one whom handlers behind this layer mean.
     outer: Option<Arc<WechatUser>>,
 }
 
 impl PassedWithoutUser {
-    pub(super) fn enter<B>(request: &mut Request<B>, login: Option<&SignIn>, refusal: Refusal) {
-        let login = login.cloned();
+    pub(super) fn enter<B>(request: &mut Request<B>, rejection: Rejection) {
         let extensions = request.extensions_mut();
         let passed = extensions.remove::<Self>().and_then(|passed| passed.outer);
         let outer = extensions.remove::<WechatUser>().map(Arc::new).or(passed);
-        extensions.insert(Self {
-            login,
-            refusal,
-            outer,
-        });
-    }
-
-    /// What a handler answers that cannot do without a user.
-    #[cfg(feature = "axum")]
-    pub(crate) fn refuse<B: From<bytes::Bytes>>(
-        &self,
-        head: &RequestHead<'_>,
-    ) -> http::Response<B> {
-        let refusal = self.refusal.clone();
-        refusal.response(&JsonRejection::new(), self.login.as_ref(), head)
+        extensions.insert(Self { rejection, outer });
     }
 }
 
@@ -134,6 +114,26 @@ pub(super) fn has_met_layer(extensions: &Extensions) -> bool {
 }
 
 impl WechatUser {
+    /// The user of a request, for handlers without axum that cannot do without one. In axum they take
+    /// a [`WechatUser`] as an argument.
+    ///
+    /// # Errors
+    /// Without a user, what the handler answers: see [`Rejection::response`]. Without a layer around
+    /// the handler it is 500, and the log says so.
+    pub fn required<B>(request: &Request<B>) -> Result<&Self, Rejection> {
+        Self::required_of(&RequestHead::of(request))
+    }
+
+    pub(crate) fn required_of<'a>(head: &RequestHead<'a>) -> Result<&'a Self, Rejection> {
+        if let Some(user) = head.extensions.get::<Self>() {
+            return Ok(user);
+        }
+        match head.extensions.get::<PassedWithoutUser>() {
+            Some(passed) => Err(passed.rejection.clone().with_head(head)),
+            None => Err(Rejection::no_layer()),
+        }
+    }
+
     /// Puts the user into a request. The user of another account, whom a layer further out has put
     /// there, is kept behind. Returns `true` if no layer further out has seen the request.
     #[inline]

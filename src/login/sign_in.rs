@@ -119,6 +119,20 @@ impl SignIn {
         self.to_wechat(scope, ReturnTo::of_uri(head.asked()), head)
     }
 
+    /// As [`redirect`](Self::redirect), where the browser's cookies are not at hand: the login's own
+    /// path gets to see them.
+    pub(crate) fn redirect_to_login(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
+        let page = ReturnTo::of_uri(head.asked());
+        let url = self.0.settings.login_url(Some(&page), scope);
+        match HeaderValue::try_from(url) {
+            Ok(url) => Answer {
+                outcome: Outcome::Redirect(url),
+                cookies: Vec::new(),
+            },
+            Err(_) => self.problem(Trouble::BadRequest, None),
+        }
+    }
+
     /// Where a script can send its user to log in: a path of ours that leads back to the page
     /// from which the script asked.
     pub(crate) fn login_url(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> String {

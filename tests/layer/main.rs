@@ -4,6 +4,7 @@ mod counts;
 mod optional;
 mod preflights;
 mod readiness;
+mod rejections;
 
 use std::convert::Infallible;
 use std::time::Duration;

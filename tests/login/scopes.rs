@@ -99,9 +99,48 @@ async fn a_profile_without_the_scope_asks_for_a_login() {
     let site = rig.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
-    browser
+    let asked = browser
         .fetch(&format!("{}/nickname", site.url))
         .await
         .is_error(401, "login_required");
+    assert_eq!(
+        asked["login_url"],
+        "/wechat/login?return_to=%2F&scope=snsapi_userinfo"
+    );
     assert_eq!(rig.sim.calls_to(USERINFO), 1, "48001 is not tried again");
+}
+
+/// No layer asks for the scope there; the handler's error does.
+#[tokio::test]
+async fn a_page_that_needs_the_profile_sends_its_user_to_grant_it() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    let page = browser.open(&format!("{}/nickname?a=b", site.url)).await;
+    assert_eq!((page.status, &*page.text), (200, "爱丽丝"));
+    assert_eq!(page.url.path(), "/nickname");
+    assert_eq!(page.url.query(), Some("a=b"));
+    assert_eq!(rig.exchanges(), 2);
+}
+
+#[tokio::test]
+async fn a_page_whose_user_does_not_grant_the_profile_does_not_loop() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    let body = json!({
+        "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
+        "openid": ALICE, "scope": "snsapi_base",
+    });
+    rig.sim.inject(Fault::on(EXCHANGE).body(body.to_string()));
+    rig.sim.inject(Fault::on(USERINFO).errcode(48001));
+    let page = browser.open(&format!("{}/nickname", site.url)).await;
+    page.is_page(403, "需要您的授权");
+    assert_eq!(rig.exchanges(), 2);
+    browser
+        .fetch(&format!("{}/nickname", site.url))
+        .await
+        .is_error(403, "login_denied");
 }

@@ -1,0 +1,60 @@
+//! What the layer keeps of a request that its handler has taken.
+
+use http::header::{ACCEPT, HeaderName, REFERER};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
+
+use crate::identity::{RequestHead, Session};
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
+/// What is kept of a request while its handler works: enough to render an error that the handler
+/// returns. Nothing in it is copied; URIs and headers share their memory.
+pub(super) struct Retained {
+    method: Method,
+    /// Before a router took a prefix away.
+    uri: Uri,
+    /// What says which kind of answer the client takes, and which page it asks from.
+    accept: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    mode: Option<HeaderValue>,
+    requested_with: Option<HeaderValue>,
+    /// Whether the user was asked for a scope and did not grant it.
+    pub(super) declined: bool,
+}
+
+impl Retained {
+    pub(super) fn of<B>(request: &Request<B>, session: Session) -> Self {
+        let headers = request.headers();
+        Self {
+            method: request.method().clone(),
+            uri: RequestHead::of(request).asked().clone(),
+            accept: headers.get(ACCEPT).cloned(),
+            referer: headers.get(REFERER).cloned(),
+            mode: headers.get(SEC_FETCH_MODE).cloned(),
+            requested_with: headers.get(X_REQUESTED_WITH).cloned(),
+            declined: session.snapshot || session.asked_in_vain,
+        }
+    }
+
+    /// Calls `render` with a head that is made of what was kept.
+    pub(super) fn with_head<T>(&self, render: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (ACCEPT, &self.accept),
+            (REFERER, &self.referer),
+            (SEC_FETCH_MODE, &self.mode),
+            (X_REQUESTED_WITH, &self.requested_with),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        render(&RequestHead {
+            method: &self.method,
+            uri: &self.uri,
+            headers: &headers,
+            extensions: &Extensions::new(),
+        })
+    }
+}
