@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{HOST, REFERER};
-use http::{HeaderMap, Request, Uri};
+use http::header::{HOST, ORIGIN, REFERER};
+use http::{Extensions, HeaderMap, Method, Request, Uri};
 
 use crate::accounts::AccountTokens;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
-use crate::jssdk::JsConfig;
+use crate::jssdk::{JsConfig, page_url};
+use crate::login::is_navigation;
 use crate::tickets::Tickets;
 
 /// The account of a request, put into its extensions by
@@ -48,6 +49,7 @@ use crate::tickets::Tickets;
 #[derive(Clone)]
 pub struct WechatAccount {
     shared: Arc<Shared>,
+    method: Method,
     /// What the request asked for before a router took its prefix away.
     uri: Uri,
     /// The account of a layer further out on the same route.
@@ -86,6 +88,7 @@ impl WechatAccount {
     fn new(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
+            method: Method::GET,
             uri: Uri::default(),
             outer: None,
         }
@@ -129,12 +132,18 @@ impl WechatAccount {
         None
     }
 
-    /// The signature of the page that asks: the one that this request loads, or, where a script
-    /// makes the request, the page that it runs on, as its `Referer` tells.
+    /// The signature of the page that asks. Where this request loads a page, that is the page. Where
+    /// a script makes it, the page is what the script sends as `url` (read by
+    /// [`jssdk::page_url`](crate::jssdk::page_url)), else what the `Referer` tells.
+    ///
+    /// Browsers cut the `Referer` to the bare origin where a page calls a service of another origin.
+    /// Such a request is refused and has to send `url`; so has every script of a page whose own
+    /// `Referrer-Policy` cuts the `Referer` (`origin`, `strict-origin`, `no-referrer`), since a
+    /// bare origin looks like the start page's URL.
     ///
     /// # Errors
-    /// As [`Tickets::js_config`]; [`ErrorKind::BadRequest`] for a script's request without a
-    /// `Referer`, and [`ErrorKind::Configuration`] where the layer was given no [`Tickets`].
+    /// As [`Tickets::js_config`]; [`ErrorKind::BadRequest`] for a script's request that does not
+    /// tell its page, and [`ErrorKind::Configuration`] where the layer was given no [`Tickets`].
     pub async fn js_config(&self, headers: &HeaderMap) -> Result<JsConfig, Error> {
         let Some(tickets) = self.tickets() else {
             let message = "the layer was given no Tickets, so no page can be signed: pass them to \
@@ -145,30 +154,73 @@ impl WechatAccount {
     }
 
     fn page(&self, headers: &HeaderMap) -> Result<String, Error> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if !is_navigation(headers) {
-            return text(REFERER.as_str()).map(str::to_owned).ok_or_else(|| {
-                let message = "a script's request for a JS-SDK configuration needs a Referer: set \
-                               no Referrer-Policy that hides the page, or pass its URL yourself";
-                Error::new(ErrorKind::BadRequest, message)
-            });
+        let head = RequestHead {
+            method: &self.method,
+            uri: &self.uri,
+            headers,
+            extensions: &Extensions::new(),
+        };
+        if !is_navigation(&head) {
+            return match sends_url(&self.uri) {
+                true => page_url(&self.uri),
+                false => self.referring_page(headers),
+            };
         }
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         if let Some(origin) = &self.shared.public_url {
             return Ok(format!("{origin}{path}"));
         }
-        let host = text(HOST.as_str()).or(self.uri.authority().map(|host| host.as_str()));
-        let scheme = match text("x-forwarded-proto") {
+        let scheme = match text(headers, "x-forwarded-proto") {
             Some("http") => "http",
             _ => "https",
         };
-        Ok(format!("{scheme}://{}{path}", host.unwrap_or_default()))
+        let host = self.host(headers).unwrap_or_default();
+        Ok(format!("{scheme}://{host}{path}"))
+    }
+
+    /// The page that a script runs on, as its request's `Referer` tells.
+    fn referring_page(&self, headers: &HeaderMap) -> Result<String, Error> {
+        let refused = |what: &str| {
+            let message = format!(
+                "a script asks for a JS-SDK configuration, and {what}: send url= and \
+                 encodeURIComponent(location.href.split('#')[0])"
+            );
+            Err(Error::new(ErrorKind::BadRequest, message))
+        };
+        let Some(page) = text(headers, REFERER.as_str()) else {
+            return refused("its Referer is missing");
+        };
+        if is_bare_origin(page) && !self.is_from_own_origin(page, headers) {
+            return refused("its Referer tells the origin of the page alone");
+        }
+        Ok(page.to_owned())
+    }
+
+    /// Whether a script of this origin asks for something of the same origin. Browsers then send the
+    /// whole `Referer`, and an origin alone is the start page.
+    fn is_from_own_origin(&self, page: &str, headers: &HeaderMap) -> bool {
+        if let Some(site) = text(headers, "sec-fetch-site") {
+            return site.eq_ignore_ascii_case("same-origin");
+        }
+        // Older browsers. They name the origin where it is another one, at least for scripts.
+        let origin = page.trim_end_matches('/');
+        if text(headers, ORIGIN.as_str()).is_some_and(|from| from != origin) {
+            return false;
+        }
+        let host = origin.split_once("://").map(|(_, host)| host);
+        self.shared.public_url.as_deref() == Some(origin)
+            || (host.is_some() && host == self.host(headers))
+    }
+
+    fn host<'a>(&'a self, headers: &'a HeaderMap) -> Option<&'a str> {
+        text(headers, HOST.as_str()).or(self.uri.authority().map(|host| host.as_str()))
     }
 
     /// Puts the account into a request. That of a layer further out is kept behind.
     pub(super) fn enter<B>(&self, request: &mut Request<B>) {
         // The page's own, before a router took its prefix away: that is what is signed.
         let uri = RequestHead::of(request).asked().clone();
+        let method = request.method().clone();
         let extensions = request.extensions_mut();
         let outer = match extensions.remove::<Self>() {
             Some(outer) if outer.app_id() == self.app_id() => outer.outer,
@@ -176,18 +228,29 @@ impl WechatAccount {
         };
         extensions.insert(Self {
             shared: Arc::clone(&self.shared),
+            method,
             uri,
             outer,
         });
     }
 }
 
-/// Whether a browser loads a page with this request, and not a script something from a page.
-fn is_navigation(headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    match text("sec-fetch-mode") {
-        Some(mode) => mode == "navigate",
-        None => text("accept").is_some_and(|accept| accept.contains("text/html")),
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether a request brings the URL of its page.
+fn sends_url(request: &Uri) -> bool {
+    let mut pairs = request.query().unwrap_or_default().split('&');
+    pairs.any(|pair| pair.split('=').next() == Some("url"))
+}
+
+/// Whether a URL has neither a path nor a query.
+fn is_bare_origin(url: &str) -> bool {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    match after_scheme.split_once(['/', '?']) {
+        Some((_, rest)) => after_scheme.ends_with('/') && rest.is_empty(),
+        None => true,
     }
 }
 

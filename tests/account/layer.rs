@@ -151,13 +151,165 @@ async fn handlers_take_the_configuration_of_the_page_that_asks() {
     assert_eq!(rig.sim.calls_to(TICKET), 1);
 }
 
+async fn ticket_and_app(rig: &Rig) -> (String, Router) {
+    let tickets = rig.tickets(&rig.accounts());
+    let ticket = tickets.get().await.unwrap();
+    (ticket.ticket().expose().to_owned(), app(rig, tickets))
+}
+
+/// What is signed, `None` where the answer is 400 and names the cure.
+async fn signed(ticket: &str, app: &Router, uri: &str, headers: &[(&str, &str)]) -> Option<String> {
+    let (status, body) = ask(app, uri, headers).await;
+    let json: Value = serde_json::from_str(&body).unwrap();
+    if status == StatusCode::BAD_REQUEST {
+        let message = json["message"].as_str().unwrap();
+        assert!(message.contains("encodeURIComponent"), "{message}");
+        return None;
+    }
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let (nonce, at) = (json["nonceStr"].as_str().unwrap(), &json["timestamp"]);
+    let pages = [
+        "https://h5.example.com/",
+        "https://h5.example.com/a?b=1",
+        "https://h5.example.com/config",
+        "https://h5.example.com/page?x=1&y=%2F",
+    ];
+    let of = |page: &&str| {
+        jssdk::sign(ticket, nonce, at.as_u64().unwrap(), page)
+            == json["signature"].as_str().unwrap()
+    };
+    Some((*pages.iter().find(|page| of(page)).expect("one of these")).to_owned())
+}
+
+/// Browsers cut the `Referer` of a request to another origin to the page's origin. Signing that
+/// works on the start page alone.
+#[tokio::test]
+async fn a_referer_that_was_cut_is_not_signed() {
+    let rig = Rig::start().await;
+    let (ticket, app) = ticket_and_app(&rig).await;
+    let root = ("referer", "https://h5.example.com/");
+    let api = ("host", "api.example.com");
+    let own = ("host", "h5.example.com");
+    for cut in [
+        &[root, api, ("sec-fetch-site", "same-site")][..],
+        &[root, api, ("sec-fetch-site", "cross-site")],
+        &[root, own, ("sec-fetch-site", "cross-site")],
+        &[root, api],
+        &[root],
+        &[root, own, ("origin", "https://other.example.com")],
+        &[("referer", "https://h5.example.com"), api],
+        &[("referer", "http://h5.example.com:8080/"), own],
+    ] {
+        assert_eq!(signed(&ticket, &app, "/config", cut).await, None, "{cut:?}");
+    }
+    // The start page itself, which many pages that route behind the # are.
+    for whole in [
+        &[root, api, ("sec-fetch-site", "same-origin")][..],
+        &[root, own],
+        &[root, own, ("origin", "https://h5.example.com")],
+    ] {
+        let page = signed(&ticket, &app, "/config", whole).await;
+        assert_eq!(
+            page.as_deref(),
+            Some("https://h5.example.com/"),
+            "{whole:?}"
+        );
+    }
+    let tickets = rig.tickets(&rig.accounts());
+    let ticket = tickets.get().await.unwrap().ticket().expose().to_owned();
+    let public = WechatAccount::from(tickets).public_url("https://h5.example.com");
+    let behind = self::app(&rig, public);
+    let inside = ("host", "10.0.0.7:3000");
+    let page = signed(&ticket, &behind, "/config", &[root, inside]).await;
+    assert_eq!(page.as_deref(), Some("https://h5.example.com/"));
+}
+
+/// The cure: the page sends its URL.
+#[tokio::test]
+async fn a_script_may_send_the_url_of_its_page() {
+    let rig = Rig::start().await;
+    let (ticket, app) = ticket_and_app(&rig).await;
+    let cut = [
+        ("referer", "https://h5.example.com/"),
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-mode", "cors"),
+    ];
+    let uri = "/nested/config?url=https%3A%2F%2Fh5.example.com%2Fpage%3Fx%3D1%26y%3D%252F";
+    let page = signed(&ticket, &app, uri, &cut).await;
+    assert_eq!(
+        page.as_deref(),
+        Some("https://h5.example.com/page?x=1&y=%2F")
+    );
+    let page = signed(&ticket, &app, uri, &[]).await;
+    assert_eq!(
+        page.as_deref(),
+        Some("https://h5.example.com/page?x=1&y=%2F")
+    );
+    // Not encoded, and so cut at its first &.
+    let uri = "/config?url=https://h5.example.com/page?x=1&y=%2F";
+    assert_eq!(signed(&ticket, &app, uri, &cut).await, None);
+    // Whose page it is counts all the same.
+    let (status, _) = ask(&app, "/config?url=https%3A%2F%2Fevil.example%2F", &cut).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+/// The one rule of what loads a page: that of the login.
+#[tokio::test]
+async fn only_what_loads_a_page_signs_its_own_url() {
+    let rig = Rig::start().await;
+    let (ticket, app) = ticket_and_app(&rig).await;
+    let host = ("host", "h5.example.com");
+    for page_load in [
+        &[host, ("sec-fetch-mode", "NAVIGATE")][..],
+        &[host, ("accept", "application/xml;q=0.9, TEXT/HTML;q=0.8")],
+        &[
+            host,
+            ("accept", "text/html"),
+            ("x-requested-with", "com.tencent.mm"),
+        ],
+    ] {
+        let page = signed(&ticket, &app, "/config", page_load).await;
+        assert_eq!(page.as_deref(), Some("https://h5.example.com/config"));
+    }
+    let referer = ("referer", "https://h5.example.com/a?b=1");
+    for script in [
+        &[host, referer][..],
+        &[host, referer, ("accept", "text/html-sandboxed")],
+        &[
+            host,
+            referer,
+            ("accept", "text/html"),
+            ("x-requested-with", "XMLHttpRequest"),
+        ],
+        &[
+            host,
+            referer,
+            ("accept", "text/html"),
+            ("sec-fetch-dest", "empty"),
+        ],
+        &[
+            host,
+            referer,
+            ("sec-fetch-mode", "navigate"),
+            ("x-requested-with", "XMLHttpRequest"),
+        ],
+    ] {
+        let page = signed(&ticket, &app, "/config", script).await;
+        assert_eq!(
+            page.as_deref(),
+            Some("https://h5.example.com/a?b=1"),
+            "{script:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_refused_account_is_503() {
     let rig = Rig::start().await;
     rig.settings(|settings| settings.account_frozen = true);
     let app = app(&rig, rig.tickets(&rig.accounts()));
     for uri in ["/token", "/config"] {
-        let (status, body) = ask(&app, uri, &[("referer", "https://h5.example.com/")]).await;
+        let (status, body) = ask(&app, uri, &[("referer", "https://h5.example.com/a")]).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.contains("wechat_config"), "{body}");
     }
