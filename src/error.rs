@@ -95,6 +95,16 @@ struct Inner {
     rid: Option<Box<str>>,
     retry_after: Option<Duration>,
     reaction: Option<Reaction>,
+    store: StoreTrouble,
+}
+
+/// What an error of the store means to an operator.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StoreTrouble {
+    /// A sentence without an address, where the store has said what is wrong.
+    pub(crate) reason: Option<&'static str>,
+    /// Whether the store serves reads all the same.
+    pub(crate) serves_reads: bool,
 }
 
 impl Error {
@@ -106,6 +116,7 @@ impl Error {
             rid: None,
             retry_after: None,
             reaction: None,
+            store: StoreTrouble::default(),
         }))
     }
 
@@ -132,6 +143,23 @@ impl Error {
         self.with(|inner| inner.reaction = Some(reaction))
     }
 
+    /// The same error with what the store has said, in a sentence without an address.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_reason(self, reason: &'static str) -> Self {
+        self.with(|inner| inner.store.reason = Some(reason))
+    }
+
+    /// The same error of a store that refuses writes and serves reads.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_reads_served(self) -> Self {
+        self.with(|inner| inner.store.serves_reads = true)
+    }
+
+    /// What an error of the store means to an operator.
+    pub(crate) fn store_trouble(&self) -> StoreTrouble {
+        self.0.store
+    }
+
     /// The same error with another wait; the original stays with those who share it.
     pub(crate) fn retrying_after(&self, wait: Duration) -> Self {
         Self(Arc::new(Inner {
@@ -141,6 +169,7 @@ impl Error {
             rid: self.0.rid.clone(),
             retry_after: Some(wait),
             reaction: self.0.reaction,
+            store: self.0.store,
         }))
     }
 

@@ -1,4 +1,15 @@
 //! Whether a process can do its work, for the endpoint that a load balancer asks.
+//!
+//! # What ready means
+//!
+//! A process is ready when it can read **and write** in the store now: only then can users log in
+//! and tokens be renewed. Every condition follows this one rule. A server that is unreachable,
+//! loading or busy, a full memory (`OOM`), a disk that cannot be saved to (`MISCONF`), too few
+//! replicas (`NOREPLICAS`), a primary that has become a replica (`READONLY`) and a missing right
+//! (`NOPERM`) all make it not ready, with the reason beside it.
+//!
+//! What is still served meanwhile is told apart, see [`Serves`]. The account's token and WeChat are
+//! not part of the rule: another process would not have them either.
 
 use std::time::Duration;
 
@@ -8,12 +19,15 @@ use crate::accounts::AccountTokens;
 use crate::error::Error;
 use crate::users::UserTokens;
 
-/// Whether a process can do its work: whether the store answers, and whether the account's token
-/// is alive. Made by [`health`].
+/// Whether a process can do its work: whether it can read and write in the store, and whether the
+/// account's token is alive. Made by [`health`].
 ///
-/// Written as JSON it says `{"status": "ok", "store": "ok", "account_token": "alive",
-/// "account_token_expires_in_secs": 6000}`; the words are `unavailable` for a missing token and the
-/// [code](crate::ErrorKind::code) of the store's error. Nothing in it is secret.
+/// Written as JSON it says `{"status": "ok", "store": "ok", "serves": "everyone", "account_token":
+/// "alive", "account_token_expires_in_secs": 6000}`. A process that is not ready says
+/// `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens", "reason":
+/// "the memory of Redis is full, and it refuses writes", …}`: the [code](crate::ErrorKind::code) of
+/// the store's error, [what is still served](Serves), and why. A missing token is `unavailable`.
+/// Nothing in it is secret, and no address.
 ///
 /// ```
 /// use tower_wechat::{Error, UserTokens, health};
@@ -29,8 +43,7 @@ use crate::users::UserTokens;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether the store answers. While it does not, users whose tokens are in memory are served
-    /// and nobody else.
+    /// Whether this process can read and write in the store.
     pub store: Result<(), Error>,
     /// The account's own token.
     pub account_token: AccountTokenHealth,
@@ -61,16 +74,60 @@ pub enum AccountTokenHealth {
     NotKept,
 }
 
-impl Health {
-    /// Whether the process should get requests: the store answers. Without the account's token
-    /// users are served all the same, so its absence takes no process out of service.
-    pub fn is_ready(&self) -> bool {
-        self.store.is_ok()
+/// Who is served at the moment.
+///
+/// ```
+/// use tower_wechat::{Health, Serves};
+///
+/// /// Whether users who are signed in notice anything.
+/// fn is_quiet(health: &Health) -> bool {
+///     matches!(health.serves(), Serves::Everyone | Serves::StoredTokens)
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Serves {
+    /// Everyone: users log in, and tokens are renewed.
+    Everyone,
+    /// Users with a usable token in the store or in memory. The store refuses writes, so nobody logs
+    /// in and no token is renewed.
+    StoredTokens,
+    /// Users with a usable token in this process' memory. The store does not answer.
+    CachedTokens,
+}
+
+impl Serves {
+    /// Its name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Everyone => "everyone",
+            Self::StoredTokens => "stored_tokens",
+            Self::CachedTokens => "cached_tokens",
+        }
     }
 }
 
-/// Asks the store whether it answers, within the store's time (1 second), and looks at the
-/// account's token in memory. Never asks WeChat: a WeChat that is down is no reason to restart.
+impl Health {
+    /// Returns `true` if the process should get requests: it can read and write in the store. Without
+    /// the account's token users are served all the same, so its absence takes no process out of
+    /// service.
+    pub fn is_ready(&self) -> bool {
+        self.store.is_ok()
+    }
+
+    /// Returns who is served at the moment.
+    pub fn serves(&self) -> Serves {
+        match &self.store {
+            Ok(()) => Serves::Everyone,
+            Err(error) if error.store_trouble().serves_reads => Serves::StoredTokens,
+            Err(_) => Serves::CachedTokens,
+        }
+    }
+}
+
+/// Asks the store whether it can be read and written, within the store's time (1 second), and looks
+/// at the account's token in memory. The store is asked once a second at most, however often this is
+/// called. Never asks WeChat: a WeChat that is down is no reason to restart.
 ///
 /// ```
 /// use axum::Json;
@@ -100,13 +157,18 @@ pub async fn health(users: &UserTokens, accounts: Option<&AccountTokens>) -> Hea
 
 impl Serialize for Health {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Health", 4)?;
+        let mut out = serializer.serialize_struct("Health", 6)?;
         let (status, store) = match &self.store {
             Ok(()) => ("ok", "ok"),
             Err(error) => ("unavailable", error.kind().code()),
         };
         out.serialize_field("status", status)?;
         out.serialize_field("store", store)?;
+        out.serialize_field("serves", self.serves().as_str())?;
+        if let Err(error) = &self.store {
+            let reason = error.store_trouble().reason;
+            out.serialize_field("reason", reason.unwrap_or("the store does not answer"))?;
+        }
         match self.account_token {
             AccountTokenHealth::Alive(left) => {
                 out.serialize_field("account_token", "alive")?;

@@ -160,7 +160,7 @@ pub use error::{Error, ErrorKind, TokenRefusal};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use extract::{MissingAccount, MissingUser};
-pub use health::{AccountTokenHealth, Health, health};
+pub use health::{AccountTokenHealth, Health, Serves, health};
 pub use identity::{
     CookieKeys, ExtensionIdentity, Identified, Identify, Identity, NoIdentity, RequestHead,
     SessionCookie, TrustedHeader,

@@ -63,7 +63,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    server: String,
+    server: Mutex<String>,
     seed: u64,
     weather: Mutex<Weather>,
     state: watch::Sender<State>,
@@ -81,7 +81,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            server: server.to_owned(),
+            server: Mutex::new(server.to_owned()),
             seed,
             weather: Mutex::new(Weather::CALM),
             state: watch::channel(State::Open).0,
@@ -100,6 +100,12 @@ impl Proxy {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Leads new connections to another `HOST:PORT`. Those that stand stay where they are, as behind
+    /// a name, a virtual IP or the endpoint of a managed Redis.
+    pub fn lead_to(&self, server: &str) {
+        *self.shared.server.lock().unwrap() = server.to_owned();
     }
 
     pub fn weather(&self, weather: Weather) {
@@ -174,7 +180,8 @@ impl Drop for Piece<'_> {
 
 impl Shared {
     async fn serve(&self, client: TcpStream, number: u64) {
-        let Ok(server) = TcpStream::connect(&self.server).await else {
+        let server = self.server.lock().unwrap().clone();
+        let Ok(server) = TcpStream::connect(&server).await else {
             return;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));

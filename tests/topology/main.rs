@@ -6,10 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod cluster;
 mod demo;
 mod load;
 mod mistakes;
+mod moved;
+mod resp2;
 mod restricted;
 mod sentinel;
 mod tls;

@@ -43,23 +43,34 @@ pub(super) struct Address {
     pub(super) tls: bool,
 }
 
+/// The parameters of a URL that count.
+#[derive(Debug, Default)]
+struct Parameters {
+    database: Option<String>,
+    resp2: bool,
+}
+
 impl Address {
     pub(super) fn read(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let (plain, tls) = match scheme.split_once('+') {
             Some(("redis", topology)) => (topology, false),
             Some(("rediss", topology)) => (topology, true),
-            _ => return Self::single(url),
+            _ => ("", false),
         };
+        if !matches!(plain, "sentinel" | "cluster") {
+            return Self::single(url);
+        }
         let (authority, path) = match rest.find(['/', '?', '#']) {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let path = path.split(['?', '#']).next().unwrap_or_default();
+        let (path, parameters) = Parameters::take(path)?;
+        let path = path.split('#').next().unwrap_or_default();
         let mut parts = path.split('/').skip(1).filter(|part| !part.is_empty());
         let (first, second) = (parts.next(), parts.next());
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        match plain {
+        let mut address = match plain {
             "sentinel" => {
                 let Some(group) = first else {
                     return Err(misconfigured(
@@ -68,48 +79,77 @@ impl Address {
                     ));
                 };
                 let group = percent_encoding::percent_decode_str(group).decode_utf8_lossy();
-                let (sentinels, settings) =
-                    several(user, hosts, second.unwrap_or("0"), tls, SENTINEL_PORT)?;
-                Ok(Self {
+                let database = parameters.database_beside(second)?;
+                let (sentinels, settings) = several(user, hosts, &database, tls, SENTINEL_PORT)?;
+                Self {
                     topology: Topology::Sentinel {
                         group: group.into_owned(),
                         sentinels,
                     },
                     settings,
                     tls,
-                })
+                }
             }
-            "cluster" => {
-                if first.is_some_and(|database| database != "0") {
+            _ => {
+                if parameters.database_beside(first)? != "0" {
                     return Err(misconfigured(
                         "a Redis Cluster has no databases but 0; leave it out of the \
                          redis+cluster:// URL",
                     ));
                 }
                 let (nodes, settings) = several(user, hosts, "0", tls, 6_379)?;
-                Ok(Self {
+                Self {
                     topology: Topology::Cluster(nodes),
                     settings,
                     tls,
-                })
+                }
             }
-            _ => Self::single(url),
-        }
+        };
+        address.speak(parameters.resp2);
+        Ok(address)
     }
 
     fn single(url: &str) -> Result<Self, Error> {
+        // The path of a socket has no room for a database: the library reads its parameters itself.
+        let socket = url
+            .split("://")
+            .next()
+            .is_some_and(|scheme| scheme.contains("unix"));
+        let (before, parameters) = match socket {
+            true => (String::new(), Parameters::of_a_socket(url)),
+            false => Parameters::take(url)?,
+        };
         let info = read_one(url)?;
-        Ok(Self {
+        let mut address = Self {
             topology: Topology::Single(info.addr().clone()),
             settings: info.redis_settings().clone(),
             tls: matches!(info.addr(), ConnectionAddr::TcpTls { .. }),
-        })
+        };
+        if parameters.database.is_some() {
+            let path = before.split_once("://").unwrap_or_default().1;
+            let path = path.split('#').next().unwrap_or_default();
+            let path = path.split_once('/').map(|(_, path)| path.trim_matches('/'));
+            let database = parameters.database_beside(path.filter(|path| !path.is_empty()))?;
+            let database = database.parse().map_err(|_| unreadable())?;
+            address.settings = address.settings.set_db(database);
+        }
+        address.speak(parameters.resp2);
+        Ok(address)
+    }
+
+    /// RESP3 tells of a disconnect at once; under RESP2 the next command fails.
+    fn speak(&mut self, resp2: bool) {
+        let protocol = match resp2 {
+            true => ProtocolVersion::RESP2,
+            false => ProtocolVersion::RESP3,
+        };
+        self.settings = speaking(self.settings.clone(), protocol);
     }
 
     /// The URL's servers as they may be shown: no user, no password.
     pub(super) fn shown(&self) -> String {
         match &self.topology {
-            Topology::Single(address) => address.to_string(),
+            Topology::Single(address) => shown(address),
             Topology::Sentinel { group, sentinels } => {
                 format!("{}, group {group}", list(sentinels))
             }
@@ -118,9 +158,89 @@ impl Address {
     }
 }
 
+impl Parameters {
+    fn of_a_socket(url: &str) -> Self {
+        let query = url.split_once('?').unwrap_or_default().1;
+        Self {
+            database: None,
+            resp2: query
+                .split('&')
+                .any(|one| matches!(one, "protocol=resp2" | "protocol=2")),
+        }
+    }
+
+    /// Takes the parameters from the end of a URL, and refuses those that would have no effect.
+    fn take(url: &str) -> Result<(String, Self), Error> {
+        let (url, fragment) = match url.split_once('#') {
+            Some((url, fragment)) => (url, format!("#{fragment}")),
+            None => (url, String::new()),
+        };
+        let (before, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut parameters = Self::default();
+        for one in query.split('&').filter(|one| !one.is_empty()) {
+            match one.split_once('=').unwrap_or((one, "")) {
+                ("db", database) => parameters.database = Some(database.to_owned()),
+                ("protocol", "resp2" | "2") => parameters.resp2 = true,
+                ("protocol", "resp3" | "3") => parameters.resp2 = false,
+                ("protocol", _) => {
+                    return Err(misconfigured(
+                        "the protocol of a Redis URL is resp2 or resp3 (?protocol=resp2)",
+                    ));
+                }
+                (name, _) => {
+                    // A name cannot hold a secret unless it is one that was cut in two.
+                    let known = name.len() <= 32
+                        && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                    let name = if known {
+                        format!(", {name}")
+                    } else {
+                        String::new()
+                    };
+                    return Err(misconfigured(format!(
+                        "the Redis URL has a parameter that would have no effect{name}; those that \
+                         have one are db and protocol (?db=2&protocol=resp2)"
+                    )));
+                }
+            }
+        }
+        Ok((format!("{before}{fragment}"), parameters))
+    }
+
+    /// The database, which the path may name too.
+    fn database_beside(&self, path: Option<&str>) -> Result<String, Error> {
+        match (self.database.as_deref(), path) {
+            (Some(one), Some(other)) if one != other => Err(misconfigured(
+                "the Redis URL names two databases, one in its path and one as db=; leave one out",
+            )),
+            (Some(database), _) | (None, Some(database)) => Ok(database.to_owned()),
+            (None, None) => Ok("0".to_owned()),
+        }
+    }
+}
+
+/// An address as people write it: an IPv6 address in brackets, so that its port can be told.
+pub(super) fn shown(address: &ConnectionAddr) -> String {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
+            if host.contains(':') =>
+        {
+            format!("[{host}]:{port}")
+        }
+        other => other.to_string(),
+    }
+}
+
 pub(super) fn list(addresses: &[ConnectionAddr]) -> String {
-    let shown: Vec<_> = addresses.iter().map(ConnectionAddr::to_string).collect();
+    let shown: Vec<_> = addresses.iter().map(shown).collect();
     shown.join(",")
+}
+
+fn speaking(settings: RedisConnectionInfo, protocol: ProtocolVersion) -> RedisConnectionInfo {
+    match protocol {
+        // Servers and proxies that know nothing newer may hang up at CLIENT SETINFO.
+        ProtocolVersion::RESP2 => settings.set_protocol(protocol).set_skip_set_lib_name(),
+        _ => settings.set_protocol(protocol),
+    }
 }
 
 /// The servers of a list, each read as if it stood in a URL alone.
@@ -239,7 +359,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn speaking(mut self, protocol: ProtocolVersion) -> Self {
-        self.settings = self.settings.set_protocol(protocol);
+        self.settings = speaking(self.settings, protocol);
         self
     }
 
@@ -280,7 +400,7 @@ mod tests {
             shown("redis+sentinel://a,b:7/main"),
             "a:26379,b:7, group main"
         );
-        assert_eq!(shown("rediss+cluster://u:p@[::1]:1,b"), "::1:1,b:6379");
+        assert_eq!(shown("rediss+cluster://u:p@[::1]:1,b"), "[::1]:1,b:6379");
 
         let read = Address::read("rediss+sentinel://u:p%40@a:1,b:2/my%20group/4").unwrap();
         assert!(read.tls);

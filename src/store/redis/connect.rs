@@ -10,8 +10,10 @@ use super::address::{Address, Certificates, Topology};
 use super::connection::{Connection, Target};
 use super::guard::{Guard, describe};
 use super::news::Channels;
+use super::ready::Ready;
+use super::refusal::Refusal;
 use super::seal::Seal;
-use super::start_up::unavailable;
+use super::start_up::{misconfigured, unavailable};
 use super::{Inner, Layout, RedisNames, RedisStore, marks, scripts};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -181,6 +183,10 @@ impl RedisStoreBuilder {
     /// messages thus make no process staler than `cache_ttl` in either case; **a token that
     /// somebody deletes or replaces by hand, though, is served until its renewal point.**
     ///
+    /// This is for one server: [`connect`](Self::connect) refuses it behind Sentinels and on a
+    /// Cluster, where a server that is cut off from the others would go on proving that nothing was
+    /// lost.
+    ///
     /// An ACL user needs `+subscribe +publish` and the channel, such as `&wechat:*`. Without them,
     /// one line in the log says so, and `cache_ttl` is all there is; processes that may listen must
     /// not declare this where others may not publish.
@@ -240,7 +246,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Connects, and asks Redis for a sign of life.
+    /// Connects, and asks Redis for a sign of life. A server that serves reads and refuses writes is
+    /// taken: [`health`](crate::health()) says what it lacks.
     ///
     /// # Errors
     /// As [`RedisStore::connect`].
@@ -250,6 +257,13 @@ impl RedisStoreBuilder {
         if at.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
             // rustls needs a provider of cryptography; what the application installed stays.
             let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        if self.sole_writer && !matches!(at.topology, Topology::Single(_)) {
+            return Err(misconfigured(
+                "sole_writer is for one Redis server (redis://): behind Sentinels and on a Cluster \
+                 a server that is cut off from the others confirms that no message was lost; \
+                 leave it out, and cache_ttl bounds how stale a token may be",
+            ));
         }
         if matches!(at.topology, Topology::Cluster(_)) {
             self.names.fit_a_cluster(self.layout, self.mirror)?;
@@ -298,6 +312,7 @@ impl RedisStoreBuilder {
             clock: self.clock,
             sole_writer: self.sole_writer,
             channels: Channels::default(),
+            ready: Ready::default(),
             address,
         })))
     }
@@ -307,14 +322,27 @@ impl RedisStoreBuilder {
     async fn try_a_script(&self, connection: &mut Connection, address: &str) {
         let mut probe = scripts::RELEASE.key(format!("{}lease:probe", self.names.prefix));
         let probe = probe.arg("nobody").invoke::<i64>(connection);
-        if let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await {
-            let said = describe(&error);
-            tracing::error!(
+        let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await else {
+            return;
+        };
+        let said = describe(&error);
+        match Refusal::of(&error) {
+            // It will run them in a moment, or the next command tells what is wrong.
+            None | Some(Refusal::Elsewhere | Refusal::WrongType) => {}
+            Some(refusal) if refusal.passes() => {}
+            Some(Refusal::Rights) => tracing::error!(
                 target: "tower_wechat::store",
                 address,
                 "Redis does not let us run scripts ({said}), so no token can be renewed; \
-                 let this user run +eval +evalsha"
-            );
+                 let this user run +eval +evalsha, unless this process only follows another \
+                 system's token"
+            ),
+            Some(_) => tracing::error!(
+                target: "tower_wechat::store",
+                address,
+                "Redis does not run our scripts ({said}), so no token can be renewed; \
+                 guide::redis says what a server or proxy with rules for scripts needs"
+            ),
         }
     }
 }

@@ -1,21 +1,21 @@
 //! The one connection that all tasks share, and connections of their own for messages.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, PubSub};
-use redis::{
-    Client, Cmd, FromRedisValue, Pipeline, ProtocolVersion, RedisError, RedisFuture, RedisResult,
-    Value,
-};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+use tokio::sync::watch;
 
+#[cfg(feature = "cluster")]
+use super::address::shown;
 use super::address::{Address, Certificates, Dialer, Topology};
 #[cfg(feature = "cluster")]
 use super::cluster::Nodes;
 use super::primary::{OpenError, Primary};
+use super::refusal::Refusal;
 use super::sentinel::Sentinels;
 use super::single::Single;
-use super::start_up::{check_mode, start_up_error};
+use super::start_up::{check_mode, primary_error, start_up_error};
 use crate::error::Error;
 
 /// A node of a Cluster usually has neighbouring slots; so many ranges of them are told apart.
@@ -33,7 +33,7 @@ pub(super) struct Connection {
 #[derive(Clone)]
 enum Link {
     /// One server.
-    Single(Single, Arc<Client>),
+    Single(Single),
     /// The primary among several, as Sentinels name it.
     Sentinel(Primary),
     #[cfg(feature = "cluster")]
@@ -63,33 +63,21 @@ impl Target<'_> {
 
     /// Connects, and asks for a sign of life.
     pub(super) async fn connect(&self) -> Result<Connection, Error> {
-        // RESP3 tells of a disconnect at once: under RESP2 the next command fails.
-        match self.connect_speaking(ProtocolVersion::RESP3).await {
-            Err(Refusal::SpeaksResp2(address)) => {
-                tracing::info!(target: "tower_wechat::store", address, "Redis is older than 6; RESP2 is spoken with it");
-                let again = self.connect_speaking(ProtocolVersion::RESP2).await;
-                again.map_err(Refusal::into_error)
-            }
-            other => other.map_err(Refusal::into_error),
-        }
-    }
-
-    async fn connect_speaking(&self, protocol: ProtocolVersion) -> Result<Connection, Refusal> {
         let address = self.address;
-        let dialer = self.dialer().map_err(Refusal::Told)?.speaking(protocol);
+        let dialer = self.dialer()?;
         let shown = address.shown();
-        let refused = |error: RedisError| Refusal::of(&shown, &error);
+        let refused = |error: RedisError| start_up_error(&shown, &error);
         let link = match &address.topology {
             Topology::Single(at) => {
-                let client = dialer.client(at).map_err(refused)?;
-                let single = Single::open(client.clone(), self.timeout).await;
-                Link::Single(single.map_err(refused)?, Arc::new(client))
+                let single = Single::open(at.clone(), dialer).await;
+                Link::Single(single.map_err(refused)?)
             }
             Topology::Sentinel { group, sentinels } => {
                 let mut of_sentinels = Dialer {
                     settings: redis::RedisConnectionInfo::default(),
                     ..dialer.clone()
-                };
+                }
+                .speaking(dialer.settings.protocol());
                 if let Some((user, password)) = self.sentinel_user {
                     let settings = of_sentinels.settings.set_password(password.as_str());
                     of_sentinels.settings = if user.is_empty() {
@@ -99,26 +87,25 @@ impl Target<'_> {
                     };
                 }
                 let sentinels =
-                    Sentinels::new(group.clone(), sentinels, &of_sentinels, address.tls)
-                        .map_err(refused)?;
+                    Sentinels::new(group.clone(), sentinels, &of_sentinels, address.tls);
                 let primary = Primary::open(sentinels, dialer).await;
                 Link::Sentinel(primary.map_err(|error| match error {
-                    OpenError::Sentinels(error) => Refusal::Told(error),
-                    OpenError::Server(at, error) => Refusal::of(&at.to_string(), &error),
+                    OpenError::Sentinels(error) => error,
+                    OpenError::Server(named, error) => primary_error(&named, &error),
                 })?)
             }
             #[cfg(feature = "cluster")]
             Topology::Cluster(nodes) => {
-                probe(&dialer, nodes).await?;
+                let dialer = probe(&dialer, nodes).await?;
                 let nodes = Nodes::open(nodes.clone(), dialer, address.tls).await;
                 Link::Cluster(nodes.map_err(refused)?)
             }
             #[cfg(not(feature = "cluster"))]
             Topology::Cluster(_) => {
-                return Err(Refusal::Told(super::start_up::misconfigured(
+                return Err(super::start_up::misconfigured(
                     "redis+cluster:// needs the feature `cluster` of tower-wechat, and this \
                      program was built without it",
-                )));
+                ));
             }
         };
         let mut connection = Connection {
@@ -126,11 +113,13 @@ impl Target<'_> {
             timeout: self.timeout,
             database: address.settings.db(),
         };
-        let alive = connection.ping(self.key).await;
-        alive.map_err(refused)?;
-        if matches!(address.topology, Topology::Single(_)) {
-            let mode = check_mode(&mut connection, &shown).await;
-            mode.map_err(Refusal::Told)?;
+        match connection.ping(self.key).await {
+            // It serves reads, and health says that nobody can log in.
+            Err(error) if Refusal::of(&error) == Some(Refusal::WritesRefused) => {}
+            alive => alive.map_err(refused)?,
+        }
+        if matches!(&connection.link, Link::Single(single) if single.knows_hello()) {
+            check_mode(&mut connection, &shown).await?;
         }
         Ok(connection)
     }
@@ -147,67 +136,36 @@ fn one_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
 
 /// Asks the nodes of a Cluster for what the library is going to ask them, one by one until one
 /// answers: the library's own error would not tell a wrong password from a node that is down.
+/// Returns the dialer that speaks as that node does.
 #[cfg(feature = "cluster")]
-async fn probe(dialer: &Dialer, nodes: &[redis::ConnectionAddr]) -> Result<(), Refusal> {
+async fn probe(dialer: &Dialer, nodes: &[redis::ConnectionAddr]) -> Result<Dialer, Error> {
+    let quick = Dialer {
+        timeout: dialer.timeout / 2,
+        ..dialer.clone()
+    };
     let mut refusal = None;
     for node in nodes {
-        let shown = node.to_string();
+        let shown = shown(node);
         let asked = async {
-            let config = redis::AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(dialer.timeout / 2))
-                .set_response_timeout(Some(dialer.timeout / 2));
-            let client = dialer.client(node)?;
-            let mut connection = client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await?;
+            let (mut connection, spoken) = quick.greet(node).await?;
             let mut ask = redis::cmd("CLUSTER");
-            ask.arg("SLOTS").query_async(&mut connection).await
+            let slots: Vec<Value> = ask.arg("SLOTS").query_async(&mut connection).await?;
+            Ok((slots, spoken))
         };
-        let slots: RedisResult<Vec<Value>> = asked.await;
-        match slots {
-            Ok(slots) if slots.is_empty() => {
-                return Err(Refusal::Told(super::start_up::misconfigured(format!(
-                    "the Redis Cluster of {shown} serves no slots yet; create it first \
-                     (redis-cli --cluster create)"
-                ))));
+        match asked.await {
+            Ok((slots, spoken)) => {
+                super::start_up::check_slots(&slots, &shown)?;
+                return Ok(dialer.clone().speaking(spoken.settings.protocol()));
             }
-            Ok(_) => return Ok(()),
             Err(error) => {
                 // What a server says is better to know than that another one is down.
-                let says = super::guard::server_error(&error).is_some();
-                let next = Refusal::of(&shown, &error);
-                if says || refusal.is_none() {
-                    refusal = Some(next);
+                if refusal.is_none() || Refusal::of(&error).is_some() {
+                    refusal = Some(start_up_error(&shown, &error));
                 }
             }
         }
     }
-    refusal.map_or(Ok(()), Err)
-}
-
-/// Why there is no connection.
-enum Refusal {
-    /// The server at this address is too old for RESP3.
-    SpeaksResp2(String),
-    Told(Error),
-}
-
-impl Refusal {
-    fn of(address: &str, error: &RedisError) -> Self {
-        if error.kind() == redis::ErrorKind::RESP3NotSupported {
-            return Self::SpeaksResp2(address.to_owned());
-        }
-        Self::Told(start_up_error(address, error))
-    }
-
-    fn into_error(self) -> Error {
-        match self {
-            Self::Told(error) => error,
-            Self::SpeaksResp2(address) => super::start_up::misconfigured(format!(
-                "Redis at {address} speaks neither RESP3 nor RESP2"
-            )),
-        }
-    }
+    refusal.map_or_else(|| Ok(dialer.clone()), Err)
 }
 
 impl Connection {
@@ -219,7 +177,7 @@ impl Connection {
     pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
         let connecting = async {
             match &self.link {
-                Link::Single(_, client) => client.get_async_pubsub().await,
+                Link::Single(single) => single.client()?.get_async_pubsub().await,
                 Link::Sentinel(primary) => primary.client().await?.get_async_pubsub().await,
                 #[cfg(feature = "cluster")]
                 Link::Cluster(nodes) => nodes.client().await?.get_async_pubsub().await,
@@ -233,10 +191,31 @@ impl Connection {
             })
     }
 
+    /// Returns when commands go to another server than before, whose messages a subscriber of the
+    /// old one may miss. It may never return: the other topologies end such subscriptions.
+    pub(super) async fn moved(&self, moves: &mut Option<watch::Receiver<u64>>) {
+        if let Some(moves) = moves
+            && moves.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// What [`moved`](Self::moved) waits on, from this moment.
+    pub(super) fn moves(&self) -> Option<watch::Receiver<u64>> {
+        match &self.link {
+            Link::Single(single) => Some(single.moves()),
+            Link::Sentinel(_) => None,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(_) => None,
+        }
+    }
+
     /// An answer did not come in time: another server may have taken over.
     pub(super) fn suspect(&self) {
         match &self.link {
-            Link::Single(..) => {}
+            Link::Single(_) => {}
             Link::Sentinel(primary) => primary.suspect(),
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => nodes.suspect(),
@@ -246,7 +225,7 @@ impl Connection {
     /// Whether keys lie on several servers.
     pub(super) fn is_cluster(&self) -> bool {
         match &self.link {
-            Link::Single(..) | Link::Sentinel(_) => false,
+            Link::Single(_) | Link::Sentinel(_) => false,
             #[cfg(feature = "cluster")]
             Link::Cluster(_) => true,
         }
@@ -261,7 +240,7 @@ impl Connection {
     #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
     pub(super) fn part(&self, key: &[u8]) -> usize {
         match &self.link {
-            Link::Single(..) | Link::Sentinel(_) => 0,
+            Link::Single(_) | Link::Sentinel(_) => 0,
             #[cfg(feature = "cluster")]
             Link::Cluster(_) => super::cluster::part(key, PARTS),
         }
@@ -280,7 +259,7 @@ impl Connection {
     pub(super) async fn value(&self, command: &Cmd) -> RedisResult<Option<Vec<u8>>> {
         let answer = match &self.link {
             // Without a box of its own: this is what every look into the store takes.
-            Link::Single(single, _) => single.command(command).await,
+            Link::Single(single) => single.command(command).await,
             Link::Sentinel(primary) => Box::pin(primary.command(command)).await,
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => Box::pin(nodes.command(command)).await,
@@ -300,7 +279,7 @@ impl Connection {
         let mut together = Pipeline::with_capacity(2);
         together.add_command(one).add_command(two);
         let answers = match &self.link {
-            Link::Single(single, _) => single.commands(&together, 0, 2).await,
+            Link::Single(single) => single.commands(&together, 0, 2).await,
             Link::Sentinel(primary) => Box::pin(primary.commands(&together, 0, 2)).await,
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => Box::pin(nodes.commands(&together, 0, 2)).await,
@@ -310,22 +289,17 @@ impl Connection {
         Ok([next()?, next()?])
     }
 
-    /// Reads several things in one round trip; on a Cluster each by itself and at the same time, so
-    /// that each finds its node while slots move.
+    /// Reads several things in one round trip; on a Cluster one after another, so that each finds its
+    /// node while slots move.
     pub(super) async fn read_all<T: FromRedisValue + Send + Sync>(
         &self,
         reads: &[Cmd],
     ) -> RedisResult<Vec<T>> {
-        let mut first = self.clone();
-        if let (true, [one, two]) = (self.is_cluster(), reads) {
-            let mut second = self.clone();
-            let both = tokio::try_join!(one.query_async(&mut first), two.query_async(&mut second));
-            return both.map(|(one, two)| vec![one, two]);
-        }
+        let mut connection = self.clone();
         if self.is_cluster() {
             let mut all = Vec::with_capacity(reads.len());
             for read in reads {
-                all.push(read.query_async(&mut first).await?);
+                all.push(read.query_async(&mut connection).await?);
             }
             return Ok(all);
         }
@@ -333,21 +307,7 @@ impl Connection {
         for read in reads {
             together.add_command(read.clone());
         }
-        together.query_async(&mut first).await
-    }
-}
-
-impl Connection {
-    /// Whether a subscriber hears all messages in the order in which they were published: those of
-    /// one server. The nodes of a Cluster pass each other's on as well as they can.
-    pub(super) fn keeps_order(&self) -> bool {
-        match &self.link {
-            Link::Single(..) => true,
-            // A primary that was cut off with its subscribers would prove itself complete.
-            Link::Sentinel(_) => false,
-            #[cfg(feature = "cluster")]
-            Link::Cluster(_) => false,
-        }
+        together.query_async(&mut connection).await
     }
 }
 
@@ -359,7 +319,7 @@ impl Connection {
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
         match &self.link {
-            Link::Single(..) | Link::Sentinel(_) => Ok(Default::default()),
+            Link::Single(_) | Link::Sentinel(_) => Ok(Default::default()),
             Link::Cluster(nodes) => nodes.primaries().await,
         }
     }
@@ -382,7 +342,7 @@ impl Connection {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match &mut self.link {
-            Link::Single(single, _) => Box::pin(single.command(command)),
+            Link::Single(single) => Box::pin(single.command(command)),
             Link::Sentinel(primary) => Box::pin(primary.command(command)),
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => Box::pin(nodes.command(command)),
@@ -396,7 +356,7 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match &mut self.link {
-            Link::Single(single, _) => Box::pin(single.commands(commands, offset, count)),
+            Link::Single(single) => Box::pin(single.commands(commands, offset, count)),
             Link::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)),
             #[cfg(feature = "cluster")]
             Link::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)),

@@ -1,5 +1,6 @@
 //! An account token that another system keeps in Redis: read, never written.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::RedisStore;
 use super::codec::{Value, warn_once};
 use super::guard::describe;
 use super::names::RedisNames;
+use super::refusal::Refusal;
 use crate::clock::Timestamp;
 use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
 use crate::credential::{Lifetime, Record, Token};
@@ -190,6 +192,8 @@ pub(crate) struct FollowedStore {
     redis: RedisStore,
     token: FollowedToken,
     last: Mutex<Option<LastRead>>,
+    /// Whether the operator knows of a key of another type.
+    wrong_type_told: AtomicBool,
 }
 
 /// What was read last, from a key that ends by itself.
@@ -205,6 +209,7 @@ impl FollowedStore {
             redis,
             token,
             last: Mutex::default(),
+            wrong_type_told: AtomicBool::new(false),
         }
     }
 
@@ -222,6 +227,30 @@ impl FollowedStore {
         last.as_ref().map(|last| last.token.clone())
     }
 
+    async fn read_all(&self, key: &str, reads: &[Cmd]) -> Result<Vec<redis::Value>, Error> {
+        let store = &*self.redis.0;
+        let reading = async {
+            match store.connection.read_all(reads).await {
+                // The store's own sentence is about keys of ours. This one is somebody else's.
+                Err(error) if Refusal::of(&error) == Some(Refusal::WrongType) => Ok(None),
+                answer => answer.map(Some),
+            }
+        };
+        let values = self.redis.run(key.as_bytes(), reading).await?;
+        values.ok_or_else(|| {
+            let sentence = format!(
+                "the key {key} in Redis at {}, under which another system's token is followed, \
+                 holds a value of another type; it belongs to that system, so check the name and \
+                 form that FollowedToken was given",
+                store.address
+            );
+            if !self.wrong_type_told.swap(true, Ordering::Relaxed) {
+                tracing::error!(target: "tower_wechat::store", "{sentence}");
+            }
+            Error::new(ErrorKind::StoreUnavailable, sentence)
+        })
+    }
+
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
         let app = slot.name.app.as_str();
         let key = RedisNames::of(&self.token.key, app);
@@ -229,11 +258,7 @@ impl FollowedStore {
         if let Some(expiry) = &self.token.expires_at_key {
             reads.push(Cmd::get(RedisNames::of(expiry, app)));
         }
-        let mut read = self
-            .redis
-            .read_all::<redis::Value>(&reads)
-            .await?
-            .into_iter();
+        let mut read = self.read_all(&key, &reads).await?.into_iter();
         let mut value = || read.next().unwrap_or(redis::Value::Nil);
         let (value, lives, expiry) = (value(), value(), value());
         let (value, lives, expiry): (Value, i64, Value) = readable(value, lives, expiry)
@@ -396,7 +421,7 @@ impl Store for FollowedStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.redis.ping()
+        Box::pin(self.redis.check_reading())
     }
 }
 

@@ -4,10 +4,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis::{RedisError, ServerError, ServerErrorKind};
+use redis::{RedisError, ServerError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::refusal::{Refusal, sentence};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 
@@ -170,33 +171,41 @@ impl Guard {
         part: usize,
         address: &str,
         began: Instant,
-        error: &RedisError,
+        raw: &RedisError,
     ) -> Error {
+        let error = raw;
         // The connection has the same limit as we, and it is a matter of load which is met first.
         if error.is_timeout() {
             return self.timed_out(part, address, began, began.elapsed());
         }
         let said = describe(error);
-        let Some(server) = server_error(error) else {
+        let Some(refusal) = Refusal::of(error) else {
             self.pause(part, address, &said);
             return unavailable(format!("Redis at {address} cannot be reached: {said}"));
         };
-        match server.kind() {
-            _ if server.code() == "WRONGTYPE" => self.wrong_type(address),
-            Some(
-                ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown,
-            ) => {
+        let error = match refusal {
+            Refusal::WrongType => self.wrong_type(address),
+            Refusal::Busy => {
                 self.pause(part, address, &said);
                 unavailable(format!("Redis at {address} is not ready: {said}"))
             }
-            // Redis is there and says no (READONLY, NOPERM, OOM, …). Other commands may do, so
-            // nothing is paused for it.
-            _ => {
+            Refusal::Retry => unavailable(format!("Redis at {address} was not ready: {said}")),
+            Refusal::Elsewhere => {
+                let sentence = format!(
+                    "Redis at {address} is a node of a Cluster ({said}); use redis+cluster://"
+                );
+                self.tell_refusal(address, &said);
+                unavailable(sentence)
+            }
+            // Redis is there and says no. Other commands may do, so nothing is paused for it.
+            Refusal::Replica | Refusal::WritesRefused | Refusal::Rights | Refusal::Command => {
                 self.tell_refusal(address, &said);
                 unavailable(format!("Redis at {address} refused a command: {said}"))
             }
+        };
+        match sentence(raw) {
+            Some(sentence) => error.with_reason(sentence),
+            None => error,
         }
     }
 

@@ -7,6 +7,7 @@ mod codec;
 mod connect;
 mod connection;
 mod followed;
+mod greeting;
 mod guard;
 mod marks;
 mod names;
@@ -14,6 +15,8 @@ mod news;
 #[cfg(feature = "cli")]
 pub mod operate;
 mod primary;
+mod ready;
+mod refusal;
 mod revoked;
 mod scripts;
 mod seal;
@@ -27,6 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, FromRedisValue, RedisResult};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -41,6 +45,7 @@ use self::guard::{Guard, Turn, millis};
 use self::names::{Cell, Cells, Place, Places};
 pub use self::names::{Layout, RedisNames};
 use self::news::Channels;
+use self::ready::Ready;
 use self::scripts::{Call, Script};
 use self::seal::Seal;
 pub use self::sweep::Swept;
@@ -55,6 +60,9 @@ use crate::observe;
 
 /// How often a value may be sealed anew between the start of a renewal and its commit.
 const RESEALINGS: usize = 3;
+
+/// How many reads of a crowd are under way at once on a Cluster.
+const READS_AT_ONCE: usize = 64;
 
 /// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
 /// layout, share them.
@@ -113,6 +121,7 @@ struct Inner {
     /// Whether nobody writes here without telling.
     sole_writer: bool,
     channels: Channels,
+    ready: Ready,
     /// The server's address as it may be shown: no user, no password.
     address: String,
 }
@@ -198,6 +207,9 @@ impl RedisStore {
                 Err(guard.timed_out(part, address, *began, inner.timeout))
             }
         };
+        if outcome.is_err() {
+            inner.ready.forget();
+        }
         observe::store_call(ended.duration_since(*began), outcome.is_ok());
         outcome
     }
@@ -208,11 +220,17 @@ impl RedisStore {
             .await
     }
 
-    /// Several reads in one round trip.
+    /// Several reads in one round trip. On a Cluster they go out side by side, each to its node and
+    /// each within the store's time: how many there are says nothing of Redis.
     async fn read_all<T: FromRedisValue + Send + Sync>(
         &self,
         reads: &[Cmd],
     ) -> Result<Vec<T>, Error> {
+        if self.0.connection.is_cluster() {
+            let reads = reads.iter().map(|read| self.command(read));
+            let together = stream::iter(reads).buffered(READS_AT_ONCE);
+            return together.try_collect().await;
+        }
         let key = reads.first().map_or(&[][..], key_of);
         self.run(key, self.0.connection.read_all(reads)).await
     }
@@ -723,11 +741,7 @@ impl Store for RedisStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async {
-            let key = format!("{}ping", self.0.names.prefix);
-            let mut connection = self.0.connection.clone();
-            self.run(key.as_bytes(), connection.ping(&key)).await
-        })
+        Box::pin(self.check_writing())
     }
 }
 

@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
-use redis::{Msg, RedisError, ServerErrorKind};
+use redis::{Msg, RedisError};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::RedisStore;
 use super::connection::Connection;
-use super::guard::{describe, server_error};
+use super::guard::describe;
+use super::refusal::Refusal;
 use crate::credential::AppId;
 use crate::store::news::{News, PROVED_EVERY, Teller};
 use crate::store::{Feed, Kind, LeaseOwner, Mark, Name, Told};
@@ -80,7 +81,7 @@ impl RedisStore {
                 channel: self.0.names.news(app),
                 teller: channel.teller.clone(),
                 listening: Arc::clone(&channel.listening),
-                proves: self.0.sole_writer && self.0.connection.keeps_order(),
+                proves: self.0.sole_writer,
                 instance: LeaseOwner::unique(),
                 told: AtomicBool::new(false),
                 awaited: Mutex::default(),
@@ -119,6 +120,8 @@ impl Hearing {
         let mut rest = FIRST_REST;
         loop {
             let began = Instant::now();
+            // Before the subscription: a move that is on its way ends it.
+            let mut moves = self.connection.moves();
             match self.subscribe().await {
                 Ok(messages) => {
                     self.listening.store(true, Ordering::Release);
@@ -126,11 +129,13 @@ impl Hearing {
                     tokio::select! {
                         () = self.pass_on(messages) => {}
                         () = self.prove() => {}
+                        // The old server passes on what the new one publishes, if it follows it.
+                        () = self.connection.moved(&mut moves) => {}
                     }
                     self.listening.store(false, Ordering::Release);
                     tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "the news channel is lost");
                 }
-                Err(error) if is_refusal(&error) => {
+                Err(error) if lasts(&error) => {
                     self.tell_operator(&error);
                     rest = REST_AFTER_REFUSAL;
                 }
@@ -158,15 +163,21 @@ impl Hearing {
 
     /// One line for what only the operator can change.
     fn tell_operator(&self, error: &RedisError) {
-        if !self.told.swap(true, Ordering::Relaxed) {
-            let (address, channel, said) = (&self.address, &self.channel, describe(error));
-            tracing::warn!(
-                target: "tower_wechat::store", address,
-                "Redis does not let us use the channel {channel} ({said}): what one process \
-                 changes, others see only when they read it again, at the latest after cache_ttl; \
-                 let this user run +subscribe +publish on &{channel}"
-            );
+        if self.told.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let (address, channel, said) = (&self.address, &self.channel, describe(error));
+        let cure = match Refusal::of(error) {
+            Some(Refusal::Rights) => {
+                format!("let this user run +subscribe +publish on &{channel}")
+            }
+            _ => "a server or proxy without channels cannot do better".to_owned(),
+        };
+        tracing::warn!(
+            target: "tower_wechat::store", address,
+            "Redis does not let us use the channel {channel} ({said}): what one process \
+             changes, others see only when they read it again, at the latest after cache_ttl; {cure}"
+        );
     }
 
     /// Passes on what is published, until the connection ends.
@@ -208,11 +219,12 @@ impl Hearing {
             let published = publish.exec_async(&mut connection);
             let published = tokio::time::timeout(self.timeout, published).await;
             if let Ok(Err(error)) = &published
-                && is_refusal(error)
+                && lasts(error)
             {
                 // What others publish can be heard all the same.
                 self.tell_operator(error);
-                std::future::pending::<()>().await;
+                tokio::time::sleep(REST_AFTER_REFUSAL).await;
+                continue;
             }
             tokio::time::sleep(PROVED_EVERY).await;
             // Where it could not be sent, Redis is away, or busy: the next one will tell.
@@ -227,19 +239,9 @@ impl Hearing {
     }
 }
 
-/// Whether Redis has said no, and will say so again.
-fn is_refusal(error: &RedisError) -> bool {
-    server_error(error).is_some_and(|said| {
-        !matches!(
-            said.kind(),
-            Some(
-                ServerErrorKind::BusyLoading
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::TryAgain
-            )
-        )
-    })
+/// Whether Redis has said no, and will say so until somebody changes something.
+fn lasts(error: &RedisError) -> bool {
+    Refusal::of(error).is_some_and(|refusal| !refusal.passes())
 }
 
 impl fmt::Debug for Channels {

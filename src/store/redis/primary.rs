@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, PushInfo, PushKind, RedisError,
-    RedisResult, ServerError, ServerErrorKind, Value,
+    Client, Cmd, ConnectionAddr, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
+    RedisResult, ServerError, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::Dialer;
+use super::address::{Dialer, shown};
 use super::guard::{describe, server_error};
-use super::sentinel::Sentinels;
+use super::refusal::{leads_elsewhere, may_fail_over};
+use super::sentinel::{Named, Sentinels};
 use crate::error::Error;
 
 /// How often the Sentinels are asked while all is well.
@@ -60,6 +61,8 @@ enum State {
 #[derive(Clone)]
 struct Link {
     connection: MultiplexedConnection,
+    /// What it was made with: in RESP2 where the server knows nothing else.
+    dialer: Dialer,
     address: ConnectionAddr,
     lost: Arc<AtomicBool>,
 }
@@ -73,7 +76,7 @@ impl Link {
 impl Primary {
     /// Finds the primary and connects to it.
     pub(super) async fn open(sentinels: Sentinels, dialer: Dialer) -> Result<Self, OpenError> {
-        let address = sentinels.primary().await.map_err(OpenError::Sentinels)?;
+        let named = sentinels.primary().await.map_err(OpenError::Sentinels)?;
         let (state, _) = watch::channel(State::Down("not connected yet".into()));
         let shared = Arc::new(Shared {
             sentinels,
@@ -82,9 +85,9 @@ impl Primary {
             doubt: Notify::new(),
         });
         let link = shared
-            .dial(&address)
+            .dial(&named.address)
             .await
-            .map_err(|error| OpenError::Server(address, error))?;
+            .map_err(|error| OpenError::Server(named, error))?;
         shared.state.send_replace(State::Up(link));
         let watch = tokio::spawn(Arc::clone(&shared).watch());
         Ok(Self {
@@ -101,7 +104,7 @@ impl Primary {
     /// A client of the present primary, for connections of their own.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         let link = self.link().await?;
-        self.shared.dialer.client(&link.address)
+        link.dialer.client(&link.address)
     }
 
     async fn link(&self) -> RedisResult<Link> {
@@ -161,13 +164,12 @@ impl Primary {
     ) -> bool {
         let said = refusal.cloned().or_else(|| error.and_then(server_error));
         match said {
-            Some(said) if refuses_as_replica(&said) => {
+            Some(said) if leads_elsewhere(&said) => {
                 self.shared.lose(link);
                 true
             }
             Some(said) => {
-                // It waits for its replicas, or loads its data: another one may take its place.
-                if matches!(said.code(), "NOREPLICAS" | "LOADING" | "MASTERDOWN") {
+                if may_fail_over(&said) {
                     self.suspect();
                 }
                 false
@@ -182,14 +184,6 @@ impl Primary {
             }
         }
     }
-}
-
-/// Redis before version 7 packs what a command in a script says into an error of its own.
-fn refuses_as_replica(said: &ServerError) -> bool {
-    said.kind() == Some(ServerErrorKind::ReadOnly)
-        || said
-            .details()
-            .is_some_and(|details| details.contains("-READONLY "))
 }
 
 impl Shared {
@@ -226,7 +220,7 @@ impl Shared {
         silent: Option<Instant>,
     ) -> Option<Instant> {
         let found = match self.sentinels.primary().await {
-            Ok(address) => address,
+            Ok(named) => named,
             // Without Sentinels a primary that answers goes on being used.
             Err(error) if current.is_some() => {
                 tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels do not answer");
@@ -239,7 +233,7 @@ impl Shared {
         };
         let mut since = None;
         if let Some(link) = &current
-            && link.address == found
+            && link.address == found.address
             && !link.is_lost()
         {
             if self.answers(link).await {
@@ -251,18 +245,18 @@ impl Shared {
             }
             since = Some(began);
         }
-        match self.dial(&found).await {
+        match self.dial(&found.address).await {
             Ok(link) => {
                 tracing::info!(
                     target: "tower_wechat::store",
-                    primary = %found,
+                    primary = shown(&found.address),
                     "Redis: connected to the primary"
                 );
                 self.state.send_replace(State::Up(link));
                 None
             }
             Err(error) if current.is_none() => {
-                self.failed(&format!("the primary {found}: {}", describe(&error)));
+                self.failed(&format!("the primary, {found}: {}", describe(&error)));
                 None
             }
             Err(error) => {
@@ -294,13 +288,13 @@ impl Shared {
     /// Connects to a server that says that it is the primary.
     async fn dial(self: &Arc<Self>, address: &ConnectionAddr) -> RedisResult<Link> {
         let lost = Arc::new(AtomicBool::new(false));
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.dialer.timeout))
-            .set_response_timeout(Some(self.dialer.timeout));
-        if self.dialer.settings.protocol() != redis::ProtocolVersion::RESP2 {
+        let greeting = self.dialer.greet_with(address, |protocol, config| {
+            if protocol == ProtocolVersion::RESP2 {
+                return config;
+            }
             // RESP3 tells of a disconnect at once: under RESP2 the next command fails.
             let (shared, lost) = (Arc::downgrade(self), Arc::clone(&lost));
-            config = config.set_push_sender(move |push: PushInfo| {
+            config.set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
                     lost.store(true, Ordering::Relaxed);
                     if let Some(shared) = shared.upgrade() {
@@ -308,12 +302,9 @@ impl Shared {
                     }
                 }
                 Ok::<_, std::convert::Infallible>(())
-            });
-        }
-        let client = self.dialer.client(address)?;
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+            })
+        });
+        let (mut connection, dialer) = greeting.await?;
         // Sentinels may name a server a moment before it takes over, or after it was demoted.
         let role: RedisResult<Vec<Value>> = redis::cmd("ROLE").query_async(&mut connection).await;
         match role {
@@ -334,6 +325,7 @@ impl Shared {
         }
         Ok(Link {
             connection,
+            dialer,
             address: address.clone(),
             lost,
         })
@@ -343,7 +335,7 @@ impl Shared {
 /// Why there is no first connection.
 pub(super) enum OpenError {
     Sentinels(Error),
-    Server(ConnectionAddr, RedisError),
+    Server(Named, RedisError),
 }
 
 fn not_connected(why: &str) -> RedisError {

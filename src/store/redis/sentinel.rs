@@ -1,17 +1,19 @@
 //! Asking the Sentinels which server is the primary.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisError, RedisResult};
+use redis::{ConnectionAddr, RedisError, RedisResult};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::address::{Dialer, list};
+use super::address::{Dialer, list, shown};
 use super::guard::{describe, server_error};
+use super::refusal::Refusal;
 use super::start_up::{misconfigured, refuses_us, unavailable, unreachable};
 use crate::error::Error;
 
@@ -28,10 +30,28 @@ pub(super) struct Sentinels {
 }
 
 struct Sentinel {
-    client: Client,
+    address: ConnectionAddr,
+    dialer: Dialer,
     /// Kept from one question to the next.
     connection: Mutex<Option<MultiplexedConnection>>,
-    timeout: Duration,
+}
+
+/// The server that a Sentinel names as the primary.
+pub(super) struct Named {
+    pub(super) address: ConnectionAddr,
+    /// The address of that Sentinel, and the group that it was asked for.
+    sentinel: String,
+    group: String,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (address, sentinel, group) = (shown(&self.address), &self.sentinel, &self.group);
+        write!(
+            f,
+            "{address} (named by the Sentinel at {sentinel} for the group {group})"
+        )
+    }
 }
 
 /// What a Sentinel says of a group.
@@ -43,46 +63,46 @@ impl Sentinels {
         addresses: &[ConnectionAddr],
         dialer: &Dialer,
         tls: bool,
-    ) -> RedisResult<Self> {
-        let all: RedisResult<_> = addresses
-            .iter()
-            .map(|address| {
-                Ok(Arc::new(Sentinel {
-                    client: dialer.client(address)?,
-                    connection: Mutex::default(),
-                    timeout: dialer.timeout,
-                }))
+    ) -> Self {
+        let of = |address: &ConnectionAddr| {
+            Arc::new(Sentinel {
+                address: address.clone(),
+                dialer: dialer.clone(),
+                connection: Mutex::default(),
             })
-            .collect();
-        Ok(Self {
+        };
+        Self {
             group,
             shown: list(addresses),
-            all: all?,
+            all: addresses.iter().map(of).collect(),
             timeout: dialer.timeout,
             tls,
-        })
+        }
     }
 
     /// The primary by the newest configuration that any Sentinel knows. All are asked at once, so
     /// that one that is down or frozen costs nothing, and one that was cut off and is behind the
     /// others is not believed.
-    pub(super) async fn primary(&self) -> Result<ConnectionAddr, Error> {
+    pub(super) async fn primary(&self) -> Result<Named, Error> {
         let mut asked = JoinSet::new();
         for sentinel in &self.all {
             let (sentinel, group) = (Arc::clone(sentinel), self.group.clone());
-            asked.spawn(async move { sentinel.ask(&group).await });
+            asked.spawn(async move {
+                let said = sentinel.ask(&group).await;
+                said.map(|said| (shown(&sentinel.address), said))
+            });
         }
         let mut until = Instant::now() + self.timeout;
-        let mut newest: Option<(u64, Said)> = None;
+        let mut newest: Option<(u64, String, Said)> = None;
         let mut failed: Option<RedisError> = None;
         while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.join_next()).await {
             match answer {
-                Ok(Ok(said)) => {
+                Ok(Ok((by, said))) => {
                     until = until.min(Instant::now() + LATECOMERS);
                     let epoch = said.get("config-epoch").and_then(|text| text.parse().ok());
                     let epoch = epoch.unwrap_or(0);
-                    if newest.as_ref().is_none_or(|(known, _)| *known < epoch) {
-                        newest = Some((epoch, said));
+                    if newest.as_ref().is_none_or(|(known, ..)| *known < epoch) {
+                        newest = Some((epoch, by, said));
                     }
                 }
                 // What a Sentinel says is better to know than that another one is down.
@@ -94,7 +114,7 @@ impl Sentinels {
                 Err(_) => {}
             }
         }
-        let Some((_, said)) = newest else {
+        let Some((_, sentinel, said)) = newest else {
             return Err(self.nothing_known(failed.as_ref()).await);
         };
         let port = said.get("port").and_then(|port| port.parse().ok());
@@ -103,7 +123,7 @@ impl Sentinels {
             return Err(unavailable(message));
         };
         let host = host.clone();
-        Ok(if self.tls {
+        let address = if self.tls {
             ConnectionAddr::TcpTls {
                 host,
                 port,
@@ -112,6 +132,11 @@ impl Sentinels {
             }
         } else {
             ConnectionAddr::Tcp(host, port)
+        };
+        Ok(Named {
+            address,
+            sentinel,
+            group: self.group.clone(),
         })
     }
 
@@ -141,6 +166,11 @@ impl Sentinels {
             return misconfigured(format!(
                 "the Sentinels at {shown} refuse us ({said}); their user and password are set \
                  apart from those of the URL, with sentinel_credentials"
+            ));
+        }
+        if Refusal::of(error).is_some_and(Refusal::passes) {
+            return unavailable(format!(
+                "the Sentinels at {shown} do not answer us for now ({said}); try again in a moment"
             ));
         }
         if server_error(error).is_some() {
@@ -187,13 +217,7 @@ impl Sentinel {
                 answer => return answer,
             }
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout));
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        let connection = kept.insert(connection.await?);
-        command.query_async(connection).await
+        let (connection, _) = self.dialer.greet(&self.address).await?;
+        command.query_async(kept.insert(connection)).await
     }
 }

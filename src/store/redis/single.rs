@@ -1,11 +1,30 @@
-//! The connection to one server, and its replacement when it has fallen silent.
+//! The connection to one address, and its replacement: when it has fallen silent, when the server
+//! does not let us in, and when another server has taken over behind the address.
+//!
+//! # States
+//!
+//! - *In use*: commands go out on the connection that stands. Its manager makes another one when it
+//!   breaks.
+//! - *Silent*: no command has been answered for three seconds. The next command goes out on a new
+//!   connection.
+//! - *Turned away*: the server has refused the greeting. The next command after a rest goes out on
+//!   a new connection.
+//! - *Left*: the server has refused a command as a replica does, or says that it has become one. A
+//!   name, a virtual IP or the endpoint of a managed Redis may lead to the new primary by now, while
+//!   connections to the old one stay open. The command is asked again on a new connection, and
+//!   subscribers are told to follow.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, Pipeline, RedisResult, Value};
+use redis::{Client, Cmd, ConnectionAddr, Pipeline, ProtocolVersion, RedisResult, Value};
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::address::Dialer;
+use super::refusal::leads_elsewhere;
 
 /// A connection on which nothing was answered for so long is given up, and another one made.
 ///
@@ -20,23 +39,48 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// a connection broke, and would hand out that refusal until the process ends.
 const TURNED_AWAY: Duration = Duration::from_millis(250);
 
+/// The shortest life of a connection that is left because its server is a replica. Until the address
+/// leads to the new primary, each new connection ends at the old one, however many writes are asked.
+const BETWEEN_MOVES: Duration = Duration::from_millis(500);
+
+/// How often the server is asked whether it is still the primary. Reads, messages and a process
+/// without requests would never find out otherwise.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a server that cannot be reached is tried when the store is opened, and the rest
+/// between two tries.
+const OPENINGS: u32 = 3;
+const BETWEEN_OPENINGS: Duration = Duration::from_millis(100);
+
 /// Clones share the connection.
 #[derive(Clone)]
-pub(super) struct Single(Arc<Inner>);
+pub(super) struct Single {
+    inner: Arc<Inner>,
+    /// Ends with the last clone.
+    _watch: Arc<AbortOnDropHandle<()>>,
+}
 
 struct Inner {
-    client: Client,
-    config: ConnectionManagerConfig,
+    address: ConnectionAddr,
     patience: Duration,
     current: Mutex<Current>,
+    /// How often the server was left for another one.
+    moves: watch::Sender<u64>,
 }
 
 struct Current {
+    /// What connections are made with: in RESP2 where the server knows nothing else.
+    dialer: Dialer,
     manager: ConnectionManager,
+    /// Counts the managers, so that a late answer on an old connection condemns no new one.
+    number: u64,
+    made: Instant,
     /// Since when no question has been answered, where there is one.
     silent_since: Option<Instant>,
     /// When Redis refused to speak with us on this connection, where it did.
     turned_away: Option<Instant>,
+    /// Whether the server has refused as a replica does.
+    left: bool,
 }
 
 impl Current {
@@ -44,62 +88,98 @@ impl Current {
         let lasts = |since: Option<Instant>, patience| {
             since.is_some_and(|since| now.duration_since(since) >= patience)
         };
-        lasts(self.silent_since, SILENCE) || lasts(self.turned_away, TURNED_AWAY)
+        lasts(self.silent_since, SILENCE)
+            || lasts(self.turned_away, TURNED_AWAY)
+            || (self.left && self.may_be_left(now))
+    }
+
+    fn may_be_left(&self, now: Instant) -> bool {
+        now.duration_since(self.made) >= BETWEEN_MOVES
+    }
+
+    /// Makes another manager, which connects with the first question. The old one ends with the
+    /// last command that waits on it.
+    fn renew(&mut self, address: &ConnectionAddr, patience: Duration) -> RedisResult<()> {
+        let client = self.dialer.client(address)?;
+        self.manager = ConnectionManager::new_lazy_with_config(client, config(patience))?;
+        self.number += 1;
+        self.made = Instant::now();
+        self.silent_since = None;
+        self.turned_away = None;
+        self.left = false;
+        Ok(())
     }
 }
 
+fn config(patience: Duration) -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(patience))
+        // Whoever asks bounds the whole of their question, and asks through the guard; a second
+        // timer for each would bound nothing more.
+        .set_response_timeout(None)
+        // Few and short tries: after them the next command starts over, so that Redis is
+        // found again within seconds of its return.
+        .set_number_of_retries(2)
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(Duration::from_millis(300))
+}
+
 impl Single {
-    /// Connects. Answers are to be waited for at most `patience`.
-    pub(super) async fn open(client: Client, patience: Duration) -> RedisResult<Self> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(patience))
-            // Whoever asks bounds the whole of their question, and asks through the guard; a second
-            // timer for each would bound nothing more.
-            .set_response_timeout(None)
-            // Few and short tries: after them the next command starts over, so that Redis is
-            // found again within seconds of its return.
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(300));
-        let manager = ConnectionManager::new_with_config(client.clone(), config.clone()).await?;
-        let current = Mutex::new(Current {
-            manager,
-            silent_since: None,
-            turned_away: None,
-        });
-        Ok(Self(Arc::new(Inner {
-            client,
-            config,
+    /// Connects. Answers are to be waited for at most as long as the dialer says.
+    pub(super) async fn open(address: ConnectionAddr, dialer: Dialer) -> RedisResult<Self> {
+        // The first connection finds out which protocol the server speaks, and ends. Whoever opens
+        // the store bounds the whole of it.
+        let mut tries = 1;
+        let dialer = loop {
+            match dialer.greet(&address).await {
+                Ok((_, dialer)) => break dialer,
+                Err(error) if tries < OPENINGS && error.is_io_error() => tries += 1,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(BETWEEN_OPENINGS).await;
+        };
+        let patience = dialer.timeout;
+        let client = dialer.client(&address)?;
+        let manager = ConnectionManager::new_with_config(client, config(patience)).await?;
+        let inner = Arc::new(Inner {
+            address,
             patience,
-            current,
-        })))
+            current: Mutex::new(Current {
+                dialer,
+                manager,
+                number: 0,
+                made: Instant::now(),
+                silent_since: None,
+                turned_away: None,
+                left: false,
+            }),
+            moves: watch::Sender::new(0),
+        });
+        let watch = tokio::spawn(watch_role(Arc::downgrade(&inner)));
+        Ok(Self {
+            inner,
+            _watch: Arc::new(AbortOnDropHandle::new(watch)),
+        })
     }
 
-    /// The connection for a question that is asked now.
-    fn ask(&self) -> RedisResult<(ConnectionManager, Question<'_>)> {
-        let asked = Instant::now();
-        let mut current = self.0.current();
-        if current.is_given_up(asked) {
-            let (client, config) = (self.0.client.clone(), self.0.config.clone());
-            // It connects with the first question. The old one ends with the last that waits.
-            current.manager = ConnectionManager::new_lazy_with_config(client, config)?;
-            current.silent_since = None;
-            current.turned_away = None;
-        }
-        current.silent_since.get_or_insert(asked);
-        let question = Question {
-            inner: &self.0,
-            asked,
-            answered: false,
-        };
-        Ok((current.manager.clone(), question))
+    /// A client for connections of their own, which lead wherever the address leads by then.
+    pub(super) fn client(&self) -> RedisResult<Client> {
+        let dialer = self.inner.current().dialer.clone();
+        dialer.client(&self.inner.address)
+    }
+
+    /// Whether the server is spoken with in RESP3, and so knows HELLO.
+    pub(super) fn knows_hello(&self) -> bool {
+        self.inner.knows_hello()
+    }
+
+    /// Counts how often the server was left for another one.
+    pub(super) fn moves(&self) -> watch::Receiver<u64> {
+        self.inner.moves.subscribe()
     }
 
     pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
-        let (mut manager, mut question) = self.ask()?;
-        let outcome = manager.send_packed_command(command).await;
-        question.answered(&outcome);
-        outcome
+        self.inner.command(command).await
     }
 
     pub(super) async fn commands(
@@ -108,9 +188,15 @@ impl Single {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let (mut manager, mut question) = self.ask()?;
+        let (mut manager, mut question) = self.inner.ask()?;
         let outcome = manager.send_packed_commands(commands, offset, count).await;
         question.answered(&outcome);
+        let number = question.number;
+        // What a pipeline has done so far is not known, so it is not asked again.
+        let refused = outcome.iter().flatten().any(refuses_as_replica);
+        if refused {
+            self.inner.leave(number);
+        }
         outcome
     }
 }
@@ -119,11 +205,133 @@ impl Inner {
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn knows_hello(&self) -> bool {
+        self.current().dialer.settings.protocol() != ProtocolVersion::RESP2
+    }
+
+    /// The connection for a question that is asked now.
+    fn ask(&self) -> RedisResult<(ConnectionManager, Question<'_>)> {
+        let asked = Instant::now();
+        let mut current = self.current();
+        if current.is_given_up(asked) {
+            let moves = current.left;
+            current.renew(&self.address, self.patience)?;
+            if moves {
+                self.moves.send_modify(|moves| *moves += 1);
+            }
+        }
+        current.silent_since.get_or_insert(asked);
+        let question = Question {
+            inner: self,
+            number: current.number,
+            asked,
+            answered: false,
+        };
+        Ok((current.manager.clone(), question))
+    }
+
+    async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+        let (answer, number) = self.command_once(command).await;
+        if !answer.as_ref().is_ok_and(refuses_as_replica) || !self.leave(number) {
+            return answer;
+        }
+        // A replica refuses the first write of a script, of a transaction or by itself, so nothing
+        // has happened yet: asking the new primary cannot do it twice. In a box, since it is rare.
+        Box::pin(self.command_once(command)).await.0
+    }
+
+    /// The answer, and the number of the connection that brought it.
+    async fn command_once(&self, command: &Cmd) -> (RedisResult<Value>, u64) {
+        let (mut manager, mut question) = match self.ask() {
+            Ok(asked) => asked,
+            Err(error) => return (Err(error), 0),
+        };
+        let outcome = manager.send_packed_command(command).await;
+        question.answered(&outcome);
+        (outcome, question.number)
+    }
+
+    /// Leaves the server of this connection. Answers whether another connection is there to ask;
+    /// none is where the last one is too young.
+    fn leave(&self, number: u64) -> bool {
+        let mut current = self.current();
+        if current.number != number {
+            return true;
+        }
+        current.left = true;
+        current.may_be_left(Instant::now())
+    }
+
+    /// Asks the server whether it is still the primary, and leaves one that is no more.
+    async fn look(&self, was_primary: &mut bool) {
+        if !self.knows_hello() {
+            return;
+        }
+        let hello = redis::cmd("HELLO");
+        let asked = tokio::time::timeout(self.patience, self.command_once(&hello)).await;
+        let (answer, number) = match asked {
+            Ok((Ok(answer), number)) => (answer, number),
+            Ok((Err(_), _)) => return self.greet_again().await,
+            Err(_) => return,
+        };
+        match is_primary(answer) {
+            Some(true) => *was_primary = true,
+            // Who set this up with a replica, to follow another system's token, keeps it.
+            Some(false) if *was_primary => {
+                if self.leave(number) {
+                    let asked = self.command_once(&hello);
+                    let _ = tokio::time::timeout(self.patience, asked).await;
+                }
+            }
+            Some(false) | None => {}
+        }
+    }
+
+    /// The server has refused our greeting, or hangs up. Behind the address there may be one by now
+    /// that speaks RESP2 only.
+    async fn greet_again(&self) {
+        let dialer = self.current().dialer.clone();
+        if let Ok((_, spoken)) = dialer.greet(&self.address).await
+            && spoken.settings.protocol() == ProtocolVersion::RESP2
+        {
+            let mut current = self.current();
+            current.dialer = spoken;
+            let _ = current.renew(&self.address, self.patience);
+        }
+    }
+}
+
+async fn watch_role(inner: Weak<Inner>) {
+    let mut was_primary = false;
+    loop {
+        match inner.upgrade() {
+            Some(inner) => inner.look(&mut was_primary).await,
+            None => return,
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The `role` in the answer to HELLO.
+fn is_primary(answer: Value) -> Option<bool> {
+    let said: std::collections::HashMap<String, Value> = redis::from_redis_value(answer).ok()?;
+    let role = said.get("role")?.clone();
+    redis::from_redis_value::<String>(role)
+        .ok()
+        .map(|role| role == "master")
+}
+
+/// Whether a server has answered as a replica does that is asked to write.
+fn refuses_as_replica(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(said) if leads_elsewhere(said))
 }
 
 /// A question that is not answered yet.
 struct Question<'a> {
     inner: &'a Inner,
+    /// The number of the connection that it goes out on.
+    number: u64,
     asked: Instant,
     answered: bool,
 }
@@ -139,7 +347,7 @@ impl Question<'_> {
         }
         // What Redis says to a command comes as a value here. Another error was its answer to our
         // greeting, or no answer of a Redis.
-        if error.is_some_and(|error| !error.is_io_error()) {
+        if error.is_some_and(|error| !error.is_io_error()) && current.number == self.number {
             current.turned_away.get_or_insert_with(Instant::now);
         }
     }

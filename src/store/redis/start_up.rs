@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use redis::{RedisError, RedisResult, Value};
 
 use super::connection::Connection;
-use super::guard::{describe, server_error};
+use super::guard::describe;
+use super::refusal::Refusal;
+use super::sentinel::Named;
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
@@ -19,29 +21,53 @@ pub(super) fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
 
 /// Whether the server does not take our user or password.
 pub(super) fn refuses_us(error: &RedisError) -> bool {
-    let code = server_error(error).map_or(String::new(), |said| said.code().to_owned());
-    error.kind() == redis::ErrorKind::AuthenticationFailed
-        || matches!(code.as_str(), "WRONGPASS" | "NOAUTH")
+    Refusal::of(error) == Some(Refusal::Rights) && error.code() != Some("NOPERM")
 }
 
 pub(super) fn start_up_error(address: &str, error: &RedisError) -> Error {
+    server_refuses(&format!("Redis at {address}"), error)
+        .unwrap_or_else(|| unreachable(&format!("Redis at {address}"), error))
+}
+
+/// Why the server that a Sentinel names does not serve us.
+pub(super) fn primary_error(named: &Named, error: &RedisError) -> Error {
+    let who = format!("Redis at {named}");
+    if let Some(error) = server_refuses(&who, error) {
+        return error;
+    }
+    if error.is_connection_refusal() || error.is_timeout() {
+        let said = describe(error);
+        return unavailable(format!(
+            "{who} cannot be reached from here ({said}); if it runs, the Sentinels know it by an \
+             address of its own network: set replica-announce-ip on the servers, and \
+             `sentinel monitor` to an address that holds here too"
+        ));
+    }
+    unreachable(&who, error)
+}
+
+/// What the server itself says. `who` begins the sentence.
+fn server_refuses(who: &str, error: &RedisError) -> Option<Error> {
     let said = describe(error);
     if refuses_us(error) {
-        return misconfigured(format!(
-            "Redis at {address} refuses the user or password of the URL \
-             (redis://user:password@host/): {said}"
-        ));
+        return Some(misconfigured(format!(
+            "{who} refuses the user or password of the URL (redis://user:password@host/): {said}"
+        )));
     }
     if said.contains("cluster support disabled") {
-        return misconfigured(format!(
-            "Redis at {address} is a single server and no Cluster; use redis:// (rediss:// with \
-             TLS) for it"
-        ));
+        return Some(misconfigured(format!(
+            "{who} is a single server and no Cluster; use redis:// (rediss:// with TLS) for it"
+        )));
+    }
+    if Refusal::of(error).is_some_and(Refusal::passes) {
+        return Some(unavailable(format!(
+            "{who} is not ready ({said}); try again in a moment"
+        )));
     }
     if error.is_io_error() || error.is_timeout() {
-        return unreachable(&format!("Redis at {address}"), error);
+        return None;
     }
-    misconfigured(format!("Redis at {address} does not accept us: {said}"))
+    Some(misconfigured(format!("{who} does not accept us: {said}")))
 }
 
 /// What the network or TLS says. `who` begins the sentence.
@@ -102,5 +128,46 @@ pub(super) async fn check_mode(connection: &mut Connection, address: &str) -> Re
              redis+sentinel://{address}/NAME with the name of its group of servers"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Slots that no client could find its way by.
+#[cfg(feature = "cluster")]
+pub(super) fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
+    if slots.is_empty() {
+        return Err(misconfigured(format!(
+            "the Redis Cluster of {address} serves no slots yet; create it first \
+             (redis-cli --cluster create)"
+        )));
+    }
+    if slots.iter().flat_map(nodes_of).any(has_no_address) {
+        return Err(misconfigured(format!(
+            "the Redis Cluster of {address} does not tell the addresses of its nodes, so that their \
+             slots cannot be found; set cluster-preferred-endpoint-type to ip, or to hostname with \
+             a cluster-announce-hostname on every node"
+        )));
+    }
+    Ok(())
+}
+
+/// The nodes behind the two ends of a range of slots.
+#[cfg(feature = "cluster")]
+fn nodes_of(range: &Value) -> &[Value] {
+    match range {
+        Value::Array(parts) => parts.get(2..).unwrap_or_default(),
+        _ => &[],
+    }
+}
+
+/// An empty name stands for the address that was asked; these two stand for nothing.
+#[cfg(feature = "cluster")]
+fn has_no_address(node: &Value) -> bool {
+    match node {
+        Value::Array(parts) => match parts.first() {
+            Some(Value::Nil) | None => true,
+            Some(Value::BulkString(host)) => host == b"?",
+            Some(_) => false,
+        },
+        _ => false,
     }
 }

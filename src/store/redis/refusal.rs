@@ -1,0 +1,222 @@
+//! What an error reply of Redis means: for how long it holds, and for which commands.
+//!
+//! Every place that must tell a passing answer from a lasting one asks here, and nothing else in
+//! the store looks at the codes of replies. Codes are compared, never sentences: those differ from
+//! version to version and from product to product.
+
+use redis::{RedisError, ServerError};
+
+use super::guard::server_error;
+
+/// The meaning of an error reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The server refuses every command for now: it loads its data, runs a script that does not
+    /// end, or waits for another server. Passes without anybody changing something here.
+    Busy,
+    /// The server could not run this command at this moment. Others are not affected.
+    Retry,
+    /// The server is a replica. Another server takes writes.
+    Replica,
+    /// The server serves reads and refuses writes: its memory is full, it cannot save to disk, or
+    /// too few replicas are connected.
+    WritesRefused,
+    /// The user of this connection lacks a right, or is not let in at all.
+    Rights,
+    /// The key holds a value of another type.
+    WrongType,
+    /// The key lies on another server: this one is a node of a Cluster.
+    Elsewhere,
+    /// Any other error, which holds until somebody changes something.
+    Command,
+}
+
+/// The codes that have a meaning here, each with the sentence that tells it to an operator.
+const CODES: &[(&str, Refusal, &str)] = {
+    use Refusal::{Busy, Command, Elsewhere, Replica, Retry, Rights, WritesRefused, WrongType};
+    &[
+        ("BUSY", Busy, "Redis runs a script that does not end"),
+        ("LOADING", Busy, "Redis is loading its data"),
+        (
+            "MASTERDOWN",
+            Busy,
+            "the server is a replica that has lost its primary",
+        ),
+        (
+            "CLUSTERDOWN",
+            Busy,
+            "the Redis Cluster does not serve all slots",
+        ),
+        (
+            "TRYAGAIN",
+            Retry,
+            "a slot of the Redis Cluster is being moved",
+        ),
+        ("UNBLOCKED", Replica, "the server has become a replica"),
+        (
+            "READONLY",
+            Replica,
+            "the server is a replica, and Redis refuses writes there",
+        ),
+        (
+            "OOM",
+            WritesRefused,
+            "the memory of Redis is full, and it refuses writes",
+        ),
+        (
+            "MISCONF",
+            WritesRefused,
+            "Redis cannot save to disk, and refuses writes",
+        ),
+        (
+            "NOREPLICAS",
+            WritesRefused,
+            "too few replicas are connected, and Redis refuses writes",
+        ),
+        (
+            "NOPERM",
+            Rights,
+            "Redis does not let this user run a command",
+        ),
+        ("NOAUTH", Rights, "Redis asks for a password"),
+        ("WRONGPASS", Rights, "Redis refuses the user or password"),
+        (
+            "WRONGTYPE",
+            WrongType,
+            "a key holds a value of another type",
+        ),
+        (
+            "MOVED",
+            Elsewhere,
+            "the server is a node of a Redis Cluster",
+        ),
+        ("ASK", Elsewhere, "the server is a node of a Redis Cluster"),
+        (
+            "CROSSSLOT",
+            Command,
+            "the keys of a command lie in several slots",
+        ),
+    ]
+};
+
+impl Refusal {
+    /// The meaning of what the server said, unless the error is none of the server's.
+    pub(super) fn of(error: &RedisError) -> Option<Self> {
+        if error.kind() == redis::ErrorKind::AuthenticationFailed {
+            return Some(Self::Rights);
+        }
+        server_error(error).as_ref().map(Self::of_reply)
+    }
+
+    /// The meaning of an error reply.
+    pub(super) fn of_reply(said: &ServerError) -> Self {
+        known(said).map_or(Self::Command, |(_, refusal, _)| *refusal)
+    }
+
+    /// Returns `true` if the same command may succeed later although nobody changes anything.
+    pub(super) fn passes(self) -> bool {
+        match self {
+            Self::Busy | Self::Retry | Self::Replica | Self::WritesRefused => true,
+            Self::Rights | Self::WrongType | Self::Elsewhere | Self::Command => false,
+        }
+    }
+}
+
+/// Returns `true` if a server that refuses like this may have handed its part over to another one.
+pub(super) fn leads_elsewhere(said: &ServerError) -> bool {
+    known(said)
+        .is_some_and(|(code, refusal, _)| *refusal == Refusal::Replica || *code == "MASTERDOWN")
+}
+
+/// Returns `true` if another server may soon take the place of a primary that refuses like this.
+pub(super) fn may_fail_over(said: &ServerError) -> bool {
+    known(said).is_some_and(|(code, refusal, _)| *refusal == Refusal::Busy || *code == "NOREPLICAS")
+}
+
+/// A sentence on an error reply that names no address.
+pub(super) fn sentence(error: &RedisError) -> Option<&'static str> {
+    if error.kind() == redis::ErrorKind::AuthenticationFailed {
+        return Some("Redis refuses the user or password");
+    }
+    known(&server_error(error)?).map(|(_, _, sentence)| *sentence)
+}
+
+type Known = (&'static str, Refusal, &'static str);
+
+fn known(said: &ServerError) -> Option<&'static Known> {
+    let by_code = |code: &str| CODES.iter().find(|(known, ..)| *known == code);
+    if let Some(known) = by_code(said.code()) {
+        return Some(known);
+    }
+    // Redis before 7 answers ERR for a command that failed in a script, and puts the code of that
+    // command into the text; `EXECABORT` does the same for a transaction.
+    let text = said.details().unwrap_or_default();
+    if let Some(known) = text
+        .split([' ', ':', ','])
+        .find_map(|word| by_code(word.trim_start_matches('-')))
+    {
+        return Some(known);
+    }
+    // The one answer that passes by itself and has no code: a server that is full of connections.
+    let full = text.contains("max number of clients");
+    full.then_some(&(
+        "ERR",
+        Refusal::Busy,
+        "Redis has as many connections as it takes",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(reply: &str) -> Refusal {
+        let mut bytes = b"-".to_vec();
+        bytes.extend(reply.as_bytes());
+        bytes.extend(b"\r\n");
+        let value = redis::parse_redis_value(&bytes).unwrap();
+        Refusal::of(&value.extract_error().unwrap_err()).expect(reply)
+    }
+
+    #[test]
+    fn each_code_has_its_meaning() {
+        for (code, meaning, _) in CODES {
+            assert_eq!(refusal(&format!("{code} whatever it says")), *meaning);
+            assert_eq!(refusal(code), *meaning, "alone");
+        }
+        for lasting in [
+            "ERR unknown command 'EVAL'",
+            "NOSCRIPT x",
+            "EXOTIC",
+            "NOPROTO sorry",
+        ] {
+            assert_eq!(refusal(lasting), Refusal::Command, "{lasting}");
+        }
+    }
+
+    #[test]
+    fn codes_that_a_script_wraps_are_found() {
+        for (text, meaning) in [
+            (
+                "ERR Error running script (call to f_0): @user_script:3: @user_script: 3: \
+                 -READONLY You can't write against a read only replica.",
+                Refusal::Replica,
+            ),
+            (
+                "ERR user_script:1: -OOM command not allowed when used memory > 'maxmemory'.",
+                Refusal::WritesRefused,
+            ),
+            (
+                "READONLY You can't write against a read only replica. script: 0, on @user_script:3.",
+                Refusal::Replica,
+            ),
+            (
+                "EXECABORT Transaction discarded because of: MISCONF Redis is configured to save",
+                Refusal::WritesRefused,
+            ),
+            ("ERR max number of clients reached", Refusal::Busy),
+        ] {
+            assert_eq!(refusal(text), meaning, "{text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A proxy in front of Redis that speaks RESP2 only, as products that are older than RESP3 do: it
+//! answers `HELLO` itself, and passes everything else on.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::AbortOnDropHandle;
+
+/// What becomes of a greeting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// `HELLO` gets this error, without its leading `-`.
+    Says(&'static str),
+    /// The connection ends at `HELLO`, and at any `CLIENT`.
+    HangsUp,
+    /// The connection ends at whatever is said.
+    HangsUpAtEverything,
+}
+
+pub struct OldProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    server: Mutex<String>,
+    manner: Manner,
+    /// The names of all commands that came.
+    heard: Mutex<Vec<String>>,
+}
+
+impl OldProxy {
+    pub async fn start(server: &str, manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            server: Mutex::new(server.to_owned()),
+            manner,
+            heard: Mutex::default(),
+        });
+        let for_clients = Arc::clone(&shared);
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let shared = Arc::clone(&for_clients);
+                tokio::spawn(async move { shared.serve(client).await });
+            }
+        });
+        Self {
+            address,
+            shared,
+            _accepting: AbortOnDropHandle::new(accepting),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stands before another `HOST:PORT` from now on.
+    pub fn stand_before(&self, server: &str) {
+        *self.shared.server.lock().unwrap() = server.to_owned();
+    }
+
+    /// How often a command was sent, by its name in capitals.
+    pub fn heard(&self, name: &str) -> usize {
+        let heard = self.shared.heard.lock().unwrap();
+        heard.iter().filter(|command| *command == name).count()
+    }
+}
+
+impl Shared {
+    async fn serve(&self, client: TcpStream) {
+        let server = self.server.lock().unwrap().clone();
+        let Ok(server) = TcpStream::connect(&server).await else {
+            return;
+        };
+        let (from_client, mut to_client) = client.into_split();
+        let (from_server, mut to_server) = server.into_split();
+        let (mut from_client, mut from_server) =
+            (BufReader::new(from_client), BufReader::new(from_server));
+        loop {
+            let Some(command) = message(&mut from_client).await else {
+                return;
+            };
+            let name = name_of(&command);
+            self.heard.lock().unwrap().push(name.clone());
+            let greets = matches!(&*name, "HELLO" | "CLIENT");
+            match self.manner {
+                Manner::HangsUpAtEverything => return,
+                Manner::HangsUp if greets => return,
+                Manner::Says(words) if name == "HELLO" => {
+                    let reply = format!("-{words}\r\n");
+                    if to_client.write_all(reply.as_bytes()).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Manner::Says(_) | Manner::HangsUp => {}
+            }
+            if to_server.write_all(&command).await.is_err() {
+                return;
+            }
+            if name == "SUBSCRIBE" {
+                return pass_on(from_client, to_server, from_server, to_client).await;
+            }
+            let Some(reply) = message(&mut from_server).await else {
+                return;
+            };
+            if to_client.write_all(&reply).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Passes on what comes from either side, until one ends.
+async fn pass_on(
+    mut from_client: BufReader<OwnedReadHalf>,
+    mut to_server: OwnedWriteHalf,
+    mut from_server: BufReader<OwnedReadHalf>,
+    mut to_client: OwnedWriteHalf,
+) {
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
+}
+
+/// The next whole message, as it came.
+async fn message(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
+    let (mut whole, mut parts) = (Vec::new(), 1_usize);
+    while parts > 0 {
+        parts -= 1;
+        let start = whole.len();
+        if from.read_until(b'\n', &mut whole).await.ok()? == 0 {
+            return None;
+        }
+        let line = whole[start..].to_vec();
+        let count: i64 = String::from_utf8_lossy(line.get(1..)?)
+            .trim()
+            .parse()
+            .unwrap_or(0);
+        match (line[0], usize::try_from(count)) {
+            (b'*', Ok(more)) => parts += more,
+            (b'$', Ok(length)) => {
+                let start = whole.len();
+                whole.resize(start + length + 2, 0);
+                from.read_exact(&mut whole[start..]).await.ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(whole)
+}
+
+fn name_of(command: &[u8]) -> String {
+    let text = String::from_utf8_lossy(command);
+    text.lines().nth(2).unwrap_or_default().to_uppercase()
+}

@@ -1,0 +1,254 @@
+//! Answers of a server that pass by themselves, and such as hold: what each does to users and to
+//! `/healthz`.
+
+use std::time::Duration;
+
+use redis::Connection;
+use tower_wechat::{ErrorKind, RedisStore, UserGrant, UserId, UserTokens, WechatClient};
+
+use crate::mistakes::refused;
+use crate::support::demo_process::DemoProcess;
+use crate::support::eventually;
+use crate::support::free_port;
+use crate::support::http_client::{Answer, Asked};
+use crate::support::proxy::Proxy;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::{Age, Layout, Scene};
+
+/// All is well within 5 s of the cure.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+async fn healthz(demo: &DemoProcess) -> Answer {
+    demo.ask(Asked::get("/healthz")).await
+}
+
+fn run(server: &mut Connection, words: &[&str]) {
+    let _: redis::Value = redis::cmd(words[0]).arg(&words[1..]).query(server).unwrap();
+}
+
+/// A server that serves reads and refuses writes, for whatever reason: one rule.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
+    for layout in Layout::BOTH {
+        let options = ["--save", "900", "1", "--appendonly", "no"];
+        let scene = Scene::on(RedisServer::with_options(&options), layout).await;
+        scene.sign_in("oExpired", Age::Expired).await;
+        scene.sign_in("oReader", Age::Fresh).await;
+        let demo = scene.demo().await;
+        let nowhere = free_port().to_string();
+        let folder = scene.redis.process().1.to_owned();
+        let mut operator = scene.connection();
+        run(&mut operator, &["CONFIG", "SET", "save", "900 1"]);
+        for (reason, begin, end) in [
+            (
+                "memory of Redis is full",
+                &["CONFIG", "SET", "maxmemory", "1"][..],
+                &["CONFIG", "SET", "maxmemory", "0"][..],
+            ),
+            (
+                "too few replicas",
+                &["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            ),
+            (
+                "is a replica",
+                &["REPLICAOF", "127.0.0.1", &nowhere],
+                &["REPLICAOF", "NO", "ONE"],
+            ),
+            (
+                "does not let this user",
+                &["ACL", "SETUSER", "default", "-set", "-evalsha", "-eval"],
+                &["ACL", "SETUSER", "default", "+@all"],
+            ),
+            (
+                "cannot save to disk",
+                &["BGSAVE"],
+                &["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"],
+            ),
+        ] {
+            eventually("ready", RECOVERY, async || {
+                healthz(&demo).await.status == 200
+            })
+            .await;
+            let ready = healthz(&demo).await;
+            assert_eq!(ready.field("serves"), "everyone", "{ready:?}");
+            assert!(ready.json().get("reason").is_none(), "{ready:?}");
+            if begin == ["BGSAVE"] {
+                std::fs::remove_dir_all(&folder).unwrap();
+            }
+            run(&mut operator, begin);
+            eventually(reason, Duration::from_secs(5), async || {
+                healthz(&demo).await.status == 503
+            })
+            .await;
+            let health = healthz(&demo).await;
+            assert_eq!(health.field("status"), "unavailable", "{health:?}");
+            assert_eq!(health.field("store"), "store_unavailable", "{health:?}");
+            assert_eq!(health.field("serves"), "stored_tokens", "{health:?}");
+            assert!(
+                health.field("reason").contains(reason),
+                "{reason}: {health:?}"
+            );
+            assert!(!health.text.contains("127.0.0.1"), "{health:?}");
+            let refused = demo.me("oExpired").await;
+            refused.is_rejected(503, "store_unavailable");
+            assert_eq!(demo.me("oReader").await.status, 200, "{reason}");
+            // A process that starts now serves the same, and says the same.
+            if reason != "does not let this user" {
+                let another = scene.demo().await;
+                assert_eq!(another.me("oReader").await.status, 200, "{reason}");
+                assert_eq!(healthz(&another).await.field("serves"), "stored_tokens");
+            }
+            run(&mut operator, end);
+        }
+        eventually("all is well", RECOVERY, async || {
+            healthz(&demo).await.status == 200 && demo.me("oExpired").await.status == 200
+        })
+        .await;
+        std::fs::create_dir_all(&folder).unwrap();
+    }
+}
+
+/// Whoever asks, Redis is asked once a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_checks_are_no_load() {
+    let scene = Scene::new(Layout::Keys).await;
+    let demo = scene.demo().await;
+    assert_eq!(healthz(&demo).await.status, 200);
+    let before = scene.redis.calls("set");
+    let began = std::time::Instant::now();
+    for _ in 0..300 {
+        assert_eq!(healthz(&demo).await.status, 200);
+    }
+    let seconds = began.elapsed().as_secs() + 2;
+    let asked = scene.redis.calls("set") - before;
+    assert!(asked <= seconds, "{asked} times in {seconds} s");
+}
+
+/// Somebody's script that does not end, until it is killed.
+struct Endless {
+    thread: std::thread::JoinHandle<()>,
+    /// Made before, since a busy server answers nothing to newcomers.
+    operator: Connection,
+}
+
+impl Endless {
+    async fn begin(server: &RedisServer) -> Self {
+        let (mut connection, mut operator) = (server.connection(), server.connection());
+        let thread = std::thread::spawn(move || {
+            let _: Result<(), _> = redis::cmd("EVAL")
+                .arg("while true do end")
+                .arg(0)
+                .query(&mut connection);
+        });
+        eventually("Redis is busy", Duration::from_secs(10), async || {
+            let mut get = redis::cmd("GET");
+            let answer = get.arg("x").query::<redis::Value>(&mut operator);
+            answer.is_err_and(|error| error.code() == Some("BUSY"))
+        })
+        .await;
+        Self { thread, operator }
+    }
+
+    fn end(mut self) {
+        run(&mut self.operator, &["SCRIPT", "KILL"]);
+        self.thread.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_script_takes_no_rights_away() {
+    let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
+    let mut scene = Scene::on(server, Layout::Keys).await;
+    let proxy = Proxy::start(&scene.redis.address(), 1).await;
+    let url = format!("redis://{}/", proxy.address());
+    scene.variables = vec![("REDIS_URL".to_owned(), url.clone())];
+    scene.sign_in("oUser", Age::Fresh).await;
+    let demo = scene.demo().await;
+    assert_eq!(demo.me("oUser").await.status, 200);
+    let listens = || {
+        let mut ask = redis::cmd("PUBSUB");
+        ask.arg("NUMSUB")
+            .arg(format!("wechat:{}:news", scene.wechat.app_id()));
+        let (_, count): (String, u64) = ask.query(&mut scene.connection()).unwrap();
+        count > 0
+    };
+    eventually("it listens", Duration::from_secs(5), async || listens()).await;
+
+    let endless = Endless::begin(&scene.redis).await;
+    // Its next proof is refused, and its next subscription.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let health = healthz(&demo).await;
+    assert_eq!(health.status, 503, "{health:?}");
+    assert_eq!(health.field("serves"), "cached_tokens", "{health:?}");
+    assert!(health.field("reason").contains("script"), "{health:?}");
+    assert_eq!(demo.me("oUser").await.status, 200, "from memory");
+    proxy.cut_all();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let says = ["is not ready", "BUSY"];
+    refused(
+        RedisStore::builder(&url),
+        ErrorKind::StoreUnavailable,
+        &says,
+    )
+    .await;
+    endless.end();
+
+    eventually("ready", RECOVERY, async || {
+        healthz(&demo).await.status == 200
+    })
+    .await;
+    eventually("it listens again", RECOVERY, async || listens()).await;
+    let before = scene.redis.calls("publish");
+    eventually("proofs go on", Duration::from_secs(10), async || {
+        scene.redis.calls("publish") >= before + 2
+    })
+    .await;
+    assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
+}
+
+/// Proofs go on where the subscription itself was never lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn proofs_go_on_after_an_endless_script() {
+    let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
+    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
+    users
+        .put(&UserId::new("oUser").unwrap(), &grant)
+        .await
+        .unwrap();
+    let published = || server.calls("publish");
+    eventually("proofs", Duration::from_secs(10), async || published() > 1).await;
+    let endless = Endless::begin(&server).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    endless.end();
+    let before = published();
+    eventually("more proofs", Duration::from_secs(10), async || {
+        published() >= before + 2
+    })
+    .await;
+}
+
+/// A server that is full of connections is no server that refuses us.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_full_of_connections() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
+    let mut operator = server.connection();
+    run(&mut operator, &["CONFIG", "SET", "maxclients", "1"]);
+    // Its words get lost where the connection is reset under them; either way it passes.
+    let full = RedisStore::builder(&server.url());
+    refused(full, ErrorKind::StoreUnavailable, &["Redis at "]).await;
+    run(
+        &mut operator,
+        &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
+    );
+    eventually("not ready", Duration::from_secs(5), async || {
+        users.health().await.is_err()
+    })
+    .await;
+    run(&mut operator, &["CONFIG", "SET", "maxclients", "1000"]);
+    eventually("ready", RECOVERY, async || users.health().await.is_ok()).await;
+}
