@@ -199,7 +199,7 @@ impl Connection {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// What [`moved`](Self::moved) waits on, from this moment.

@@ -30,7 +30,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, FromRedisValue, RedisResult};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -60,9 +59,6 @@ use crate::observe;
 
 /// How often a value may be sealed anew between the start of a renewal and its commit.
 const RESEALINGS: usize = 3;
-
-/// How many reads of a crowd are under way at once on a Cluster.
-const READS_AT_ONCE: usize = 64;
 
 /// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
 /// layout, share them.
@@ -218,21 +214,6 @@ impl RedisStore {
         let mut connection = self.0.connection.clone();
         self.run(key_of(command), command.query_async(&mut connection))
             .await
-    }
-
-    /// Several reads in one round trip. On a Cluster they go out side by side, each to its node and
-    /// each within the store's time: how many there are says nothing of Redis.
-    async fn read_all<T: FromRedisValue + Send + Sync>(
-        &self,
-        reads: &[Cmd],
-    ) -> Result<Vec<T>, Error> {
-        if self.0.connection.is_cluster() {
-            let reads = reads.iter().map(|read| self.command(read));
-            let together = stream::iter(reads).buffered(READS_AT_ONCE);
-            return together.try_collect().await;
-        }
-        let key = reads.first().map_or(&[][..], key_of);
-        self.run(key, self.0.connection.read_all(reads)).await
     }
 
     async fn script<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, Error> {

@@ -61,8 +61,8 @@ enum State {
 #[derive(Clone)]
 struct Link {
     connection: MultiplexedConnection,
-    /// What it was made with: in RESP2 where the server knows nothing else.
-    dialer: Dialer,
+    /// RESP2 where the server knows nothing else.
+    protocol: ProtocolVersion,
     address: ConnectionAddr,
     lost: Arc<AtomicBool>,
 }
@@ -104,7 +104,8 @@ impl Primary {
     /// A client of the present primary, for connections of their own.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         let link = self.link().await?;
-        link.dialer.client(&link.address)
+        let dialer = self.shared.dialer.clone().speaking(link.protocol);
+        dialer.client(&link.address)
     }
 
     async fn link(&self) -> RedisResult<Link> {
@@ -325,7 +326,7 @@ impl Shared {
         }
         Ok(Link {
             connection,
-            dialer,
+            protocol: dialer.settings.protocol(),
             address: address.clone(),
             lost,
         })
