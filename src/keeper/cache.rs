@@ -419,6 +419,19 @@ impl Cache {
         }
     }
 
+    /// R2: remembers what WeChat has granted and the store has not taken yet, unless anything else
+    /// came since `fence` was taken: that may be newer. The fence then stands behind this write, so
+    /// that the next try to store it is not disturbed by it.
+    pub(super) fn hold_unstored(&self, held: &Held, fence: &mut Fence) {
+        let mut generation = self.generation(fence.key);
+        if Self::is_alone(|| Some(held.mark()), fence, &generation) {
+            generation.writes.note(fence.key, Write::Ours);
+            fence.writes = generation.writes.number;
+            self.absent.remove(held.id());
+            self.keep(held.clone(), fence);
+        }
+    }
+
     /// Makes the next caller ask the store, if the entry holds the token that was reported. The
     /// entry stays for a store that is away: the report may be mistaken.
     pub(super) fn outdate(&self, id: &str, refused: &AccessToken) {

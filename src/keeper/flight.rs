@@ -151,17 +151,12 @@ struct List {
     /// Who is being read by a caller without a flight.
     readers: HashSet<Key, Spread>,
     started: u64,
-    /// Counts the flights that were left behind. While there is one flight for a credential its
-    /// lease may be taken again, since it is the process's own; a flight that was left behind must
-    /// not give back the lease of its successor, so that one holds it under another name.
-    left_behind: u64,
 }
 
 impl List {
-    fn remove(&mut self, id: &str) -> bool {
-        let removed = self.flights.remove(id).is_some();
+    fn remove(&mut self, id: &str) {
+        self.flights.remove(id);
         shrink_map(&mut self.flights);
-        removed
     }
 }
 
@@ -207,7 +202,9 @@ impl Flights {
                 commits: None,
             };
             list.flights.insert(id.into(), flight.clone());
-            (flight, inner.owner.numbered(list.left_behind), glance)
+            // A name of its own: a flight that was left behind must not give back the lease of its
+            // successor.
+            (flight, inner.owner.numbered(list.started), glance)
         };
         // Made before the task, so that a panic, or a runtime that ends before the task has begun,
         // takes the flight off the list too: its end is the end of the sender, and those who wait
@@ -219,8 +216,8 @@ impl Flights {
         };
         let need = need.clone();
         let course = async move {
-            let (inner, id) = (&landing.inner, &landing.id);
-            let outcome = renewal::fly(inner, id, &need, owner, &sender, glance).await;
+            let (inner, flight) = (&landing.inner, (&*landing.id, landing.number));
+            let outcome = renewal::fly(inner, flight, &need, owner, &sender, glance).await;
             drop(landing);
             sender.send_modify(|stage| stage.outcome = Some(outcome));
         };
@@ -232,10 +229,7 @@ impl Flights {
     /// The store holds something else since: who asks from now on must not join a flight that
     /// began before. It goes on for those who have (R3), and its commit will find what is new (R2).
     pub(super) fn leave_behind(&self, id: &str) {
-        let mut list = self.lock();
-        if list.remove(id) {
-            list.left_behind += 1;
-        }
+        self.lock().remove(id);
     }
 
     /// Returns `true` if a flight for this credential is under way and waits for the store.
@@ -244,9 +238,11 @@ impl Flights {
         list.flights.get(id).is_some_and(Flight::waits_for_store)
     }
 
-    /// A flight is about to write this.
-    pub(super) fn commits(&self, id: &str, mark: Mark) {
-        if let Some(flight) = self.lock().flights.get_mut(id) {
+    /// A flight is about to write this. One that was left behind says nothing of its successor.
+    pub(super) fn commits(&self, id: &str, number: u64, mark: Mark) {
+        let mut list = self.lock();
+        let flight = list.flights.get_mut(id);
+        if let Some(flight) = flight.filter(|flight| flight.number == number) {
             flight.commits = Some(mark);
         }
     }
@@ -259,7 +255,6 @@ impl Flights {
             && (flight.commits.is_none() || flight.commits != mark)
         {
             list.remove(id);
-            list.left_behind += 1;
         }
     }
 

@@ -11,11 +11,11 @@
 //! |---|---|
 //! | R1 one renewal | [`flight`]: one flight for each credential in a process; [`renewal`]: a lease among processes, with the re-read inside |
 //! | R2 the newest wins | [`commit`]: commits compare; [`cache`]: what crosses is not remembered; [`flight`]: logins leave running flights behind |
-//! | R3 nothing is lost | [`flight`]: flights are tasks of their own, and [`reading`] only reads; [`commit`]: commits are retried; [`Keeper::shutdown`] waits |
+//! | R3 nothing is lost | [`flight`]: flights are tasks of their own, and [`reading`] only reads; [`commit`]: commits are retried, and a deletion leaves a tombstone for who holds the successor; [`Keeper::shutdown`] waits |
 //! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
 //! | R5 failures are sorted | [`Failure`], [`trouble`] |
 //! | R6 reports are compared | [`Keeper::report_refused`]; [`healing`]: never a third call |
-//! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then |
+//! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then; [`lease`]: whatever ends a flight, its lease is given back |
 //! | caches agree | [`news`]: what others write is told; [`cache`]: what was read before is believed no longer, and nothing longer than `cache_ttl` without a proof that all was heard |
 //! | nobody waits at rollover | [`ahead`]: a task that looks at a credential before requests need it |
 //! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
@@ -28,6 +28,7 @@ mod commit;
 mod flight;
 mod healing;
 mod held;
+mod lease;
 mod news;
 mod reading;
 mod renewal;
@@ -145,7 +146,7 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     store: Arc<dyn Store>,
-    /// What this engine's leases are held under.
+    /// What the names of this engine's leases start with.
     owner: LeaseOwner,
     source: Box<dyn Source>,
     cache: Cache,

@@ -1,6 +1,7 @@
 //! What a flight does: reads the store, and renews under a lease what must be renewed.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::cache::Fence;
 use super::commit::After;
 use super::flight::{Need, Stage};
 use super::held::Origin;
+use super::lease::Lease;
 use super::reading::{Glance, SLOW_STORE};
 use super::trouble::back_off;
 use super::{Failure, Held, Inner, Start};
@@ -19,7 +21,7 @@ use crate::clock::{Timestamp, deadline};
 use crate::credential::{AccessToken, Lifetime, Record, RecordView, Token};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
-use crate::store::{Claim, LeaseOwner, Slot, Stored};
+use crate::store::{Claim, LeaseOwner, Stored};
 
 /// How long a token that is due for renewal is served from the cache before the store is asked
 /// again whether somebody has renewed it.
@@ -34,8 +36,8 @@ const JUST_BEHIND: u32 = 30;
 
 /// The whole course of a flight.
 pub(super) async fn fly(
-    inner: &Inner,
-    id: &str,
+    inner: &Arc<Inner>,
+    (id, number): (&str, u64),
     need: &Need,
     owner: LeaseOwner,
     stage: &watch::Sender<Stage>,
@@ -48,9 +50,9 @@ pub(super) async fn fly(
     let course = Course {
         inner,
         id,
-        slot: inner.slot(id),
+        number,
+        lease: Lease::new(inner, inner.slot(id), owner),
         need,
-        owner,
         stage,
     };
     let loaded = match stored {
@@ -66,10 +68,10 @@ pub(super) async fn fly(
 pub(super) struct Course<'a> {
     pub(super) inner: &'a Inner,
     pub(super) id: &'a str,
-    pub(super) slot: Slot,
+    /// Tells flights of one credential apart.
+    pub(super) number: u64,
+    pub(super) lease: Lease,
     pub(super) need: &'a Need,
-    /// What this flight's lease is held under.
-    pub(super) owner: LeaseOwner,
     stage: &'a watch::Sender<Stage>,
 }
 
@@ -117,7 +119,7 @@ impl Course<'_> {
     /// but not its own is served (R4).
     async fn load(&self) -> Result<Loaded, Error> {
         let leftover = self.inner.cache.leftover(self.id, self.now());
-        let mut load = self.inner.store.load(&self.slot);
+        let mut load = self.inner.store.load(self.lease.slot());
         let loaded = match &leftover {
             None => load.await,
             Some(held) => match tokio::time::timeout(SLOW_STORE, &mut load).await {
@@ -149,6 +151,8 @@ impl Course<'_> {
         let settings = &self.inner.settings;
         let give_up = deadline(settings.lease + settings.renewal + STALE_RECHECK);
         let mut rest = FIRST_REST;
+        // What WeChat has said of what is stored, where another process renews it all the same.
+        let mut dead = None;
         loop {
             let usable = match self.judge(&stored.record, &fence) {
                 Next::Land(outcome) => return outcome,
@@ -163,19 +167,24 @@ impl Course<'_> {
             if let Some(trouble) = self.trouble() {
                 return usable.ok_or(trouble);
             }
-            let before = self.inner.cache.fence(self.id);
-            let claim =
-                self.inner
-                    .store
-                    .claim(&self.slot, &stored.witness, &self.owner, settings.lease);
-            match claim.await {
+            // Before WeChat is asked: what is told from now on may be newer than its answer.
+            let mut before = self.inner.cache.fence(self.id);
+            match self.lease.claim(&stored).await {
                 Ok(Claim::Granted) => {
-                    match self.renew(&stored, usable).instrument(self.span()).await {
+                    let after = match dead.take() {
+                        None => {
+                            let renewal = self.renew(&stored, usable, &mut before);
+                            renewal.instrument(self.span()).await
+                        }
+                        Some(error) => self.delete(&stored, error, &before).await,
+                    };
+                    match after {
                         After::Landed(outcome) => return outcome,
                         After::Changed(newer) => (stored, fence) = (newer, before),
+                        After::Overtaken(error) => dead = Some(error),
                     }
                 }
-                Ok(Claim::Changed(newer)) => (stored, fence) = (newer, before),
+                Ok(Claim::Changed(newer)) => (stored, fence, dead) = (newer, before, None),
                 // Somebody else renews it. Who has something to serve need not watch.
                 Ok(Claim::Held) => match usable {
                     Some(held) => return Ok(held),
@@ -275,7 +284,7 @@ impl Course<'_> {
     }
 
     /// Asks for a new credential, under the lease, and commits what comes.
-    async fn renew(&self, stored: &Stored, usable: Option<Held>) -> After {
+    async fn renew(&self, stored: &Stored, usable: Option<Held>, fence: &mut Fence) -> After {
         let started = Instant::now();
         self.waits_for_wechat(true);
         let asked = self.ask(stored).await;
@@ -283,7 +292,7 @@ impl Course<'_> {
         let outcome = match asked {
             ControlFlow::Continue(outcome) => outcome,
             ControlFlow::Break(newer) => {
-                self.release().await;
+                self.lease.release().await;
                 return After::Changed(newer);
             }
         };
@@ -294,17 +303,12 @@ impl Course<'_> {
                 observe::renewal(kind, "renewed");
                 tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, "renewed");
                 self.granted();
-                self.commit(stored, &record).await
+                self.commit(stored, &record, fence).await
             }
             Err(Failure::Dead(error)) => {
                 observe::renewal(kind, "dead");
                 tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the refresh token is dead");
-                if self.is_fresh_for_others(stored, &error) {
-                    self.release().await;
-                    self.note_nothing_new(error.clone());
-                    return After::Landed(Err(error));
-                }
-                self.delete(stored, error).await
+                self.delete(stored, error, fence).await
             }
             Err(Failure::Transient(error)) => {
                 observe::renewal(kind, "transient");
@@ -314,7 +318,7 @@ impl Course<'_> {
                 } else {
                     tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the renewal failed for now");
                 }
-                self.release().await;
+                self.lease.release().await;
                 After::Landed(self.alive(usable).ok_or(error))
             }
             Err(Failure::Operator(error)) => {
@@ -324,7 +328,7 @@ impl Course<'_> {
                 if !told {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
-                self.release().await;
+                self.lease.release().await;
                 let rests = error.retrying_after(self.now().until(until));
                 After::Landed(self.alive(usable).ok_or(rests))
             }
@@ -370,7 +374,7 @@ impl Course<'_> {
     /// access token may still be accepted. Then the pair stays until the access token is due: the
     /// caller that reported it has to log the user in, and the report of one caller does not take
     /// the token from the others.
-    fn is_fresh_for_others(&self, stored: &Stored, error: &Error) -> bool {
+    pub(super) fn is_fresh_for_others(&self, stored: &Stored, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
         self.need.refused().is_some()
             && stored.record.token.as_ref().is_some_and(fresh)
@@ -378,8 +382,8 @@ impl Course<'_> {
     }
 
     /// What somebody else has stored since, if anybody has.
-    async fn overtaken(&self, stored: &Stored) -> Option<Stored> {
-        let newer = self.inner.store.load(&self.slot).await.ok()?;
+    pub(super) async fn overtaken(&self, stored: &Stored) -> Option<Stored> {
+        let newer = self.inner.store.load(self.lease.slot()).await.ok()?;
         (newer.witness != stored.witness).then_some(newer)
     }
 

@@ -19,6 +19,16 @@ mod plain {
     ) {
         tasks.spawn(flight);
     }
+
+    /// Starts what a flight leaves behind when it ends, if there still is a runtime to run it.
+    pub(in crate::keeper) fn launch_last(
+        tasks: &TaskTracker,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tasks.spawn(work);
+        }
+    }
 }
 
 #[cfg(not(test))]

@@ -170,8 +170,10 @@ impl Exchange {
                     };
                 }
                 Ok(CodeClaim::Held) => {}
-                // The code is not spent: the user can try again.
+                // The code is not spent: the user can try again. The claim may have run, or may run
+                // later, and must not stand in the way of that.
                 Err(error) => {
+                    self.users.give_back_code(self.name.clone(), owner, LEASE);
                     tracing::warn!(target: "tower_wechat::login", app = %self.name.app, %error, "a login could not begin");
                     let verdict = Verdict::of(&error);
                     observe::login(verdict.name());

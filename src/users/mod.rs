@@ -17,7 +17,7 @@ use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, TokenRefusal};
 use crate::identity::{SNAPSHOT_LIFETIME, longest_session};
 use crate::keeper::Keeper;
-use crate::store::{Kind, Store};
+use crate::store::{CodeName, Kind, LeaseOwner, Store};
 use crate::wechat::{UserGrant, UserInfo, WechatClient};
 
 /// How often a login is stored again because its user has logged out everywhere meanwhile.
@@ -318,6 +318,11 @@ impl UserTokens {
         F: Future<Output: Send> + Send + 'static,
     {
         self.0.keeper.spawn(work)
+    }
+
+    /// Gives back the right to exchange a code, whose claim got no answer.
+    pub(crate) fn give_back_code(&self, code: CodeName, owner: LeaseOwner, lease: Duration) {
+        self.0.keeper.give_back_code(code, owner, lease);
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {

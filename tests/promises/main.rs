@@ -12,6 +12,8 @@ mod crossings;
 mod failures;
 mod freshness;
 mod herds;
+mod leases;
+mod lost_pairs;
 mod news;
 mod odd_replies;
 mod outages;
@@ -19,6 +21,18 @@ mod races;
 mod reports;
 mod rig;
 mod shared;
+
+/// Makes a test of each function for each store whose server the test has to itself, so that it may
+/// be stopped.
+#[macro_export]
+macro_rules! for_each_server {
+    ($($name:ident),* $(,)?) => {
+        $crate::for_each_store!(@ redis_hashes, Hashes, $($name),*);
+        $crate::for_each_store!(@ redis_keys, Keys, $($name),*);
+        $crate::for_each_store!(@ redis_sealed_hashes_and_keys, SealedHashesAndKeys, $($name),*);
+        $crate::for_each_store!(@ redis_sealed_keys_and_hashes, SealedKeysAndHashes, $($name),*);
+    };
+}
 
 /// Makes a test of each function for each store.
 #[macro_export]

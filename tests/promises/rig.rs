@@ -10,6 +10,7 @@ use tower_wechat::{
 };
 
 use crate::shared;
+use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
 pub const REFRESH: &str = "/sns/oauth2/refresh_token";
@@ -144,6 +145,19 @@ impl Rig {
             _ => UserTokens::builder(self.client(), self.redis_store().await),
         };
         change(builder.clock(self.clock.clone())).build()
+    }
+
+    /// One more process behind a proxy, which can cut it off from the store.
+    pub async fn process_behind_a_proxy(&self, lease: Duration) -> (UserTokens, Proxy) {
+        let server = self.redis.as_ref().expect("a server of its own").address();
+        let proxy = Proxy::start(&server, 1).await;
+        let url = format!("redis://{}/", proxy.address());
+        let store = self.redis_store_at(&url, |builder| builder).await;
+        let users = UserTokens::builder(self.client(), store)
+            .clock(self.clock.clone())
+            .lease(lease)
+            .build();
+        (users, proxy)
     }
 
     /// Lets time pass, here and at WeChat. Leases run by the store's clock, which goes on.

@@ -113,6 +113,18 @@ pub(in crate::keeper) fn launch(
     }
 }
 
+/// Starts what a flight leaves behind when it ends. The checker does not end it in the middle.
+pub(in crate::keeper) fn launch_last(
+    tasks: &TaskTracker,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    if in_schedule() {
+        drop(shuttle::future::spawn(tasks.track_future(work)));
+    } else if tokio::runtime::Handle::try_current().is_ok() {
+        tasks.spawn(work);
+    }
+}
+
 struct Flight<F> {
     course: Option<Pin<Box<F>>>,
     steps_left: Option<u32>,

@@ -1,0 +1,224 @@
+//! Leases that are lost, and claims, commits and deletions that the store does not answer.
+
+use std::time::Duration;
+
+use redis::Commands;
+use tokio::time::Instant;
+use tower_wechat::simulator::Fault;
+use tower_wechat::{ErrorKind, RedisStore, UserTokens};
+
+use crate::rig::{REFRESH, Rig, id, text};
+use crate::support::eventually;
+use crate::support::proxy::Weather;
+
+crate::for_each_server!(
+    r7_a_claim_whose_reply_is_lost_is_given_back,
+    r7_a_lease_that_could_not_be_given_back_is_given_back_later,
+    r5_who_was_told_that_a_token_is_dead_follows_who_renews_it,
+    r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble,
+    r2_no_older_token_is_kept_over_news_while_commits_fail,
+);
+
+/// Much longer than anybody may have to wait for a lease that nobody uses.
+const LONG_LEASE: Duration = Duration::from_secs(100);
+
+/// What users wait for at most after Redis' return, and what a loaded machine may add.
+const SOON: Duration = Duration::from_secs(5 * 4);
+
+/// Redis runs no command that may write for this long: those that come are run later.
+fn pause_writes(rig: &Rig, span: Duration) {
+    let mut pause = redis::cmd("CLIENT");
+    pause.arg("PAUSE").arg(span.as_millis() as u64).arg("WRITE");
+    let server = rig.redis.as_ref().unwrap();
+    let () = pause.query(&mut server.connection()).unwrap();
+}
+
+/// A user of Redis' own for one process.
+fn with_user(rig: &Rig, rules: &[&str]) {
+    let mut set = redis::cmd("ACL");
+    set.arg("SETUSER").arg("app").arg(rules);
+    let server = rig.redis.as_ref().unwrap();
+    let () = set.query(&mut server.connection()).unwrap();
+}
+
+/// The store of a process whose rights the test takes away and gives back.
+async fn under_rules(rig: &Rig) -> RedisStore {
+    with_user(rig, &["on", ">word", "~*", "&*", "+@all"]);
+    let address = rig.redis.as_ref().unwrap().address();
+    let url = format!("redis://app:word@{address}/");
+    rig.redis_store_at(&url, |builder| builder).await
+}
+
+const NO_SCRIPTS: &[&str] = &["-eval", "-evalsha"];
+const SCRIPTS: &[&str] = &["+eval", "+evalsha"];
+
+async fn process_under_rules(rig: &Rig) -> UserTokens {
+    let store = under_rules(rig).await;
+    UserTokens::builder(rig.client(), store)
+        .clock(rig.clock.clone())
+        .build()
+}
+
+fn leases(rig: &Rig) -> Vec<String> {
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    redis.keys("*lease*").unwrap()
+}
+
+async fn no_lease_is_left(rig: &Rig) {
+    eventually(
+        "all leases are given back",
+        Duration::from_secs(5),
+        async || leases(rig).is_empty(),
+    )
+    .await;
+}
+
+async fn asks_wechat(rig: &Rig, times: u64) {
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() >= times
+    })
+    .await;
+}
+
+/// Redis takes its time for a claim, and its reply gets lost. The process is busy meanwhile: a call
+/// for another user is left behind by a login.
+async fn r7_a_claim_whose_reply_is_lost_is_given_back(rig: Rig) {
+    let (users, proxy) = rig.process_behind_a_proxy(LONG_LEASE).await;
+    rig.expired(&users, &["oA", "oB", "oFirst"]).await;
+    // Redis knows the scripts from then on.
+    users.get(&id("oFirst")).await.unwrap();
+    pause_writes(&rig, Duration::from_millis(600));
+    let asking = tokio::spawn({
+        let users = users.clone();
+        async move { users.get(&id("oA")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let swallow = Weather {
+        blackhole: 1_000,
+        ..Weather::CALM
+    };
+    proxy.weather(swallow);
+    eventually("the claim has run", Duration::from_secs(5), async || {
+        !leases(&rig).is_empty()
+    })
+    .await;
+    // Its reply has been swallowed by now.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.weather(Weather::CALM);
+    let back = Instant::now();
+    let error = asking.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
+    rig.simulator.inject(
+        Fault::on(REFRESH)
+            .delay(Duration::from_millis(200))
+            .times(1),
+    );
+    let other = tokio::spawn({
+        let users = users.clone();
+        async move {
+            while users.get(&id("oB")).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    });
+    asks_wechat(&rig, 2).await;
+    rig.log_in(&users, "oB").await;
+    other.await.unwrap();
+    while users.get(&id("oA")).await.is_err() {
+        assert!(back.elapsed() < SOON, "its own lease is in its way");
+    }
+    no_lease_is_left(&rig).await;
+}
+
+async fn r7_a_lease_that_could_not_be_given_back_is_given_back_later(rig: Rig) {
+    let (users, proxy) = rig.process_behind_a_proxy(LONG_LEASE).await;
+    rig.expired(&users, &["oA"]).await;
+    // An account that may not be used just now: the lease is given back at once.
+    let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
+    rig.simulator.inject(slow.errcode(45009).times(1));
+    let asking = tokio::spawn({
+        let users = users.clone();
+        async move { users.get(&id("oA")).await }
+    });
+    asks_wechat(&rig, 1).await;
+    proxy.silent(true);
+    asking.await.unwrap().unwrap_err();
+    // What was sent is lost.
+    proxy.cut_all();
+    proxy.silent(false);
+    no_lease_is_left(&rig).await;
+}
+
+/// The lease gets lost, as in a fail-over. WeChat has killed the refresh token by granting another
+/// one to the second process, which holds the lease by then.
+async fn r5_who_was_told_that_a_token_is_dead_follows_who_renews_it(rig: Rig) {
+    let (first, second) = (rig.process().await, rig.process().await);
+    rig.expired(&first, &["oA"]).await;
+    let slow = |millis| Fault::on(REFRESH).delay(Duration::from_millis(millis));
+    rig.simulator.inject(slow(700).errcode(40030).times(1));
+    let ask = |users: &UserTokens| {
+        let users = users.clone();
+        tokio::spawn(async move { users.get(&id("oA")).await.map(|token| text(&token)) })
+    };
+    let told = ask(&first);
+    asks_wechat(&rig, 1).await;
+    rig.simulator.inject(slow(2_000).times(1));
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let _: () = redis.del(leases(&rig)).unwrap();
+    let granted = ask(&second);
+    let (told, granted) = (told.await.unwrap(), granted.await.unwrap());
+    assert_eq!(granted.as_ref().unwrap(), &rig.live_token("oA"));
+    assert_eq!(told.unwrap(), granted.unwrap());
+    assert_eq!(rig.refreshes(), 2);
+}
+
+async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(rig: Rig) {
+    let users = process_under_rules(&rig).await;
+    rig.expired(&users, &["oA"]).await;
+    let slow = Fault::on(REFRESH).delay(Duration::from_millis(500));
+    rig.simulator.inject(slow.errcode(40030).times(1));
+    let asking = tokio::spawn({
+        let users = users.clone();
+        async move { users.get(&id("oA")).await }
+    });
+    asks_wechat(&rig, 1).await;
+    with_user(&rig, NO_SCRIPTS);
+    let error = asking.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
+    with_user(&rig, SCRIPTS);
+    // The pair is still there, and alive: that answer was WeChat's mistake.
+    eventually("the user is served", SOON, async || {
+        users.get(&id("oA")).await.is_ok()
+    })
+    .await;
+}
+
+async fn r2_no_older_token_is_kept_over_news_while_commits_fail(rig: Rig) {
+    let (first, second) = (process_under_rules(&rig).await, rig.process().await);
+    rig.expired(&first, &["oA"]).await;
+    let slow = Fault::on(REFRESH).delay(Duration::from_millis(500));
+    rig.simulator.inject(slow.times(1));
+    let asking = tokio::spawn({
+        let users = first.clone();
+        async move { users.get(&id("oA")).await.map(|token| text(&token)) }
+    });
+    asks_wechat(&rig, 1).await;
+    with_user(&rig, NO_SCRIPTS);
+    let granted = asking.await.unwrap().unwrap();
+    assert_eq!(granted, rig.live_token("oA"));
+    // It is offered to the store again and again. Now the user logs in elsewhere.
+    let login = rig.log_in(&second, "oA").await;
+    let current = async || {
+        let token = first.get(&id("oA")).await;
+        token.is_ok_and(|token| text(&token) == login.access_token)
+    };
+    eventually("the login is heard of", SOON, current).await;
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        assert!(current().await, "an older token stands over a newer one");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    with_user(&rig, SCRIPTS);
+    assert!(first.shutdown(Duration::from_secs(20)).await);
+    assert_eq!(rig.stored_token("oA").await.unwrap(), login.access_token);
+}

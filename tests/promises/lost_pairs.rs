@@ -1,0 +1,130 @@
+//! R3 where a pair was granted to a process that is cut off from the store for longer than its
+//! lease lasts, and another process is told that the refresh token is dead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tower_wechat::simulator::Fault;
+use tower_wechat::{Error, ErrorKind, UserTokens};
+
+use crate::rig::{REFRESH, Rig, id, text};
+use crate::support::eventually;
+
+crate::for_each_server!(
+    r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead,
+    r3_a_pair_is_stored_after_an_outage_longer_than_its_lease,
+);
+
+const LEASE: Duration = Duration::from_secs(1);
+const USERS: u64 = 20;
+
+fn names() -> Vec<String> {
+    (0..USERS).map(|number| format!("oUser{number}")).collect()
+}
+
+/// Asks for every user at once, and waits until WeChat has granted every pair. The replies are
+/// still on their way.
+async fn granted(rig: &Rig, users: &UserTokens) -> JoinSet<Result<String, Error>> {
+    let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
+    rig.simulator.inject(slow.times(USERS));
+    let mut asking = JoinSet::new();
+    for name in names() {
+        let users = users.clone();
+        asking.spawn(async move { users.get(&id(&name)).await.map(|token| text(&token)) });
+    }
+    eventually("WeChat is asked", Duration::from_secs(5), async || {
+        rig.refreshes() == USERS
+    })
+    .await;
+    asking
+}
+
+/// Asks for all users again and again until `enough`. Returns the errors of each kind.
+fn traffic(users: &UserTokens, enough: &Arc<AtomicBool>) -> JoinSet<Vec<ErrorKind>> {
+    let mut callers = JoinSet::new();
+    for name in names() {
+        let (users, enough) = (users.clone(), Arc::clone(enough));
+        callers.spawn(async move {
+            let mut errors = Vec::new();
+            while !enough.load(Ordering::Relaxed) {
+                errors.extend(users.get(&id(&name)).await.err().map(|error| error.kind()));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            errors
+        });
+    }
+    callers
+}
+
+/// Every pair that WeChat granted last is stored, and can be renewed again.
+async fn every_pair_is_stored(rig: &Rig) {
+    let mut lost = Vec::new();
+    for name in names() {
+        let stored = rig.stored_token(&name).await;
+        let live = rig.live_token(&name);
+        lost.extend((stored.ok().as_ref() != Some(&live)).then_some(name));
+    }
+    assert!(lost.is_empty(), "of {USERS} pairs are lost: {lost:?}");
+    rig.advance(Duration::from_secs(7_300));
+    for name in names() {
+        let renewed = rig.stored_token(&name).await.unwrap();
+        assert_eq!(renewed, rig.live_token(&name));
+    }
+}
+
+fn rotating(rig: &Rig) {
+    rig.simulator
+        .settings(|settings| settings.rotate_refresh_token = true);
+}
+
+async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(rig: Rig) {
+    rotating(&rig);
+    let (first, proxy) = rig.process_behind_a_proxy(LEASE).await;
+    let second = rig.process_with(|builder| builder.lease(LEASE)).await;
+    let names = names();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    rig.expired(&first, &all).await;
+    let asking = granted(&rig, &first).await;
+    proxy.silent(true);
+    let enough = Arc::new(AtomicBool::new(false));
+    let callers = traffic(&second, &enough);
+    for token in asking.join_all().await {
+        token.expect("WeChat has granted it");
+    }
+    // Longer than the lease, and than anybody waits for who else may hold the pair.
+    tokio::time::sleep(LEASE * 4).await;
+    proxy.silent(false);
+    assert!(first.shutdown(Duration::from_secs(20)).await);
+    enough.store(true, Ordering::Relaxed);
+    drop(callers.join_all().await);
+    every_pair_is_stored(&rig).await;
+}
+
+async fn r3_a_pair_is_stored_after_an_outage_longer_than_its_lease(rig: Rig) {
+    rotating(&rig);
+    let (first, to_first) = rig.process_behind_a_proxy(LEASE).await;
+    let (second, to_second) = rig.process_behind_a_proxy(LEASE).await;
+    let names = names();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    rig.expired(&first, &all).await;
+    let asking = granted(&rig, &first).await;
+    to_first.silent(true);
+    to_second.silent(true);
+    let enough = Arc::new(AtomicBool::new(false));
+    let callers = traffic(&second, &enough);
+    for token in asking.join_all().await {
+        token.expect("WeChat has granted it");
+    }
+    tokio::time::sleep(LEASE * 2).await;
+    to_second.silent(false);
+    to_first.silent(false);
+    to_first.cut_all();
+    assert!(first.shutdown(Duration::from_secs(20)).await);
+    enough.store(true, Ordering::Relaxed);
+    let errors = callers.join_all().await.concat();
+    // Whoever holds the pair writes it before another process sends the user to log in.
+    assert!(!errors.contains(&ErrorKind::LoginRequired));
+    every_pair_is_stored(&rig).await;
+}
