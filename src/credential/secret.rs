@@ -127,8 +127,8 @@ impl BearerSecret {
     }
 }
 
-/// Decodes a key in base64. Blanks and line breaks do not count: `openssl rand -base64 64` wraps
-/// its output, and files end with a newline.
+/// Decodes a key in base64. Blanks and line breaks do not count: `openssl` wraps what is longer
+/// than 64 letters, and files end with a newline.
 pub(crate) fn decode_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
     // Of the length that is needed, so that no copy stays behind where it grew.
