@@ -3,6 +3,9 @@
 
 #[path = "processes/account.rs"]
 mod account;
+#[path = "login/client.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod client;
 #[path = "processes/contract.rs"]
 mod contract;
 #[path = "processes/crowds.rs"]
@@ -28,5 +31,7 @@ mod start_up;
 mod support;
 #[path = "processes/tls.rs"]
 mod tls;
+#[path = "processes/userinfo.rs"]
+mod userinfo;
 #[path = "processes/wechat_down.rs"]
 mod wechat_down;

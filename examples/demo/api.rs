@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    Error, ErrorKind, Health, Language, Login, Scope, Tickets, UserInfo, UserToken, UserTokens,
+    Error, ErrorKind, Health, Language, Login, Tickets, UserInfo, UserToken, UserTokens,
     WechatUser, health,
 };
 
@@ -52,11 +52,8 @@ pub async fn me(user: WechatUser) -> Json<Me> {
 }
 
 /// What WeChat says of the user, healed once if it refuses the token. Who has not granted the
-/// scope for it learns where to do so.
-pub async fn userinfo(
-    user: WechatUser,
-    extract::State(state): extract::State<State>,
-) -> Result<Json<UserInfo>, Response> {
+/// scope for it is led to do so by the layer, also where only WeChat knows that (48001).
+pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     let wechat = user.users().wechat();
     let info = user.with_token(|token: UserToken| async move {
         let openid = token.openid().unwrap_or(token.user_id());
@@ -64,19 +61,7 @@ pub async fn userinfo(
             .user_info(token.access_token(), openid, Language::ZhCn)
             .await
     });
-    info.await
-        .map(Json)
-        .map_err(|error: Error| match error.kind() {
-            ErrorKind::LoginRequired => {
-                let body = json!({
-                    "error": error.kind().code(),
-                    "message": "Sign in with WeChat and share your profile first.",
-                    "login_url": state.login.login_url("/", Some(Scope::UserInfo)),
-                });
-                (StatusCode::UNAUTHORIZED, Json(body)).into_response()
-            }
-            _ => error.into_response(),
-        })
+    info.await.map(Json)
 }
 
 #[derive(Deserialize)]

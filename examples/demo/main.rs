@@ -22,7 +22,7 @@ use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tower_wechat::WechatLayer;
+use tower_wechat::{Scope, WechatLayer};
 
 use settings::Settings;
 
@@ -72,13 +72,15 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .identity(parts.identity)
         .login(parts.login.clone())
         .account(parts.tickets.clone());
+    // Who has granted less is asked for more, once: a page load is sent to WeChat.
+    let userinfo = get(api::userinfo).layer(layer.clone().require_scope(Scope::UserInfo));
     let with_user = Router::new()
         .route("/", get(page::show))
         .route("/page/life", get(page::life))
         .route("/page/renew", post(page::renew))
         .route("/page/refuse", post(page::refuse))
         .route("/api/me", get(api::me))
-        .route("/api/userinfo", get(api::userinfo))
+        .route("/api/userinfo", userinfo)
         .route("/logout", post(api::logout))
         // The login answers its paths before any route does; this leads them through the layer.
         .route("/wechat/{*path}", any(nowhere))
