@@ -31,6 +31,12 @@ impl Timestamp {
         self.0
     }
 
+    /// Returns `true` for a time of the years 1970 to 2286: one of 13 digits at most. Others are not
+    /// in milliseconds, or were never meant for a time.
+    pub(crate) const fn is_plausible(self) -> bool {
+        0 <= self.0 && self.0 < 10_000_000_000_000
+    }
+
     /// The point `span` later, or the latest there is.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {

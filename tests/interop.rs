@@ -313,3 +313,140 @@ async fn a_dead_pair_is_dead_for_both() {
     .await;
     two.demo.me(USER).await.has_token(&pair.access_token);
 }
+
+/// What Java's own serialization makes of a text.
+fn java_serialized(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+    [
+        &[0xac, 0xed, 0x00, 0x05, 0x74],
+        &length[..],
+        text.as_bytes(),
+    ]
+    .concat()
+}
+
+/// What a `RedisTemplate` with other serializers makes of a value. One line says so, for any number
+/// of users and requests, and names the cure.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_other_spring_serializers_are_told_once() {
+    type Serializer = fn(&str) -> Vec<u8>;
+    let serializers: [(&str, Serializer); 4] = [
+        ("Java's own serialization", java_serialized),
+        // Jackson2JsonRedisSerializer, GenericJackson2JsonRedisSerializer, FastJson of a string.
+        ("JSON", |value| format!("\"{value}\"").into_bytes()),
+        ("JSON", |value| {
+            format!("{{\"@type\":\"com.example.Token\",\"value\":\"{value}\"}}").into_bytes()
+        }),
+        ("JSON", |value| {
+            format!("[\"java.lang.String\",\"{value}\"]").into_bytes()
+        }),
+    ];
+    for (named, serialized) in serializers {
+        let two = Neighbours::new().await;
+        let later = now_ms() + 3_600_000;
+        for user in ["oA", "oB", "oC"] {
+            two.scene
+                .put_access(user, serialized(&format!("access-{user}#{later}")));
+            two.scene
+                .put_refresh(user, serialized(&format!("refresh-{user}#{later}")));
+        }
+        for _ in 0..3 {
+            for user in ["oA", "oB", "oC"] {
+                two.demo.me(user).await.is_rejected(401, "login_required");
+            }
+        }
+        let log = two.demo.log();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("counts as missing"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(
+            lines[0].contains("ERROR") && lines[0].contains(named),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[0].contains("StringRedisTemplate"), "{}", lines[0]);
+        assert!(
+            !log.contains("access-oA") && !log.contains("refresh-oA"),
+            "{log}"
+        );
+        // A login mends the user.
+        let pair = two.java_login("oB").await;
+        support::eventually("the login is seen", Duration::from_secs(10), async || {
+            two.demo.me("oB").await.status == 200
+        })
+        .await;
+        two.demo.me("oB").await.has_token(&pair.access_token);
+    }
+}
+
+/// Names of fields and of hashes that another serializer has made are never asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_javas_own_serialization_are_told_once() {
+    use redis::Commands;
+
+    for whole in [false, true] {
+        let two = Neighbours::new().await;
+        let later = now_ms() + 3_600_000;
+        let mut redis = two.scene.connection();
+        for hash in [ACCESS_HASH, REFRESH_HASH] {
+            let name = match whole {
+                true => java_serialized(hash),
+                false => hash.as_bytes().to_vec(),
+            };
+            let value = format!("token#{later}");
+            () = redis.hset(name, java_serialized(USER), value).unwrap();
+        }
+        for _ in 0..3 {
+            two.demo.me(USER).await.is_rejected(401, "login_required");
+        }
+        two.demo
+            .says(
+                1,
+                &["ERROR", "Java's own serialization", "StringRedisTemplate"],
+            )
+            .await;
+        let log = two.demo.log();
+        assert_eq!(log.matches("AC ED 00 05").count(), 1, "{log}");
+    }
+}
+
+/// A stored token is held to what WeChat's tokens are made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_a_token_is_a_miss() {
+    let two = Neighbours::new().await;
+    let later = now_ms() + 3_600_000;
+    for (at, token) in [
+        "\u{feff}tok",
+        "to k",
+        "tok\n",
+        "t\u{7}ok",
+        "令牌",
+        " tok",
+        "tok\u{a0}",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let user = format!("oUser{at}");
+        two.scene.put_access(&user, format!("{token}#{later}"));
+        two.demo.me(&user).await.is_rejected(401, "login_required");
+        // With a good refresh token the user notices nothing.
+        let pair = two.scene.wechat.sign_in(&user, "snsapi_base");
+        two.scene
+            .put_refresh(&user, format!("{}#{later}", pair.refresh_token));
+        support::eventually("it is renewed", Duration::from_secs(10), async || {
+            two.demo.me(&user).await.status == 200
+        })
+        .await;
+        two.demo.me(&user).await.has_token(&two.current(&user));
+        two.scene.books_balance(&user);
+    }
+    let log = two.demo.log();
+    assert_eq!(
+        log.matches("its token holds what no token").count(),
+        7,
+        "{log}"
+    );
+}

@@ -11,11 +11,11 @@ use serde::Deserialize;
 
 use super::source::account_record;
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AccessToken, AppId, BearerSecret, Lifetime, Record};
+use crate::credential::{AccessToken, AppId, BearerSecret, Lifetime, Record, is_token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
 use crate::store::BoxFuture;
-use crate::wechat::{AccountGrant, TicketGrant, base_url, http_client, is_token, root_cause};
+use crate::wechat::{AccountGrant, TicketGrant, base_url, http_client, root_cause};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

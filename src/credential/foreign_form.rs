@@ -3,11 +3,8 @@
 
 use serde_json::Value;
 
-use super::AccessToken;
 use super::stored_text::{Unreadable, text};
-
-/// WeChat advises to keep 512 characters for a token.
-const MAX_TOKEN_BYTES: usize = 2_048;
+use super::{AccessToken, is_token};
 
 /// A form of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +17,7 @@ pub(crate) enum ForeignForm {
     Text,
     /// `{"access_token": "TOKEN", …}`.
     JsonObject,
-    /// What PHP's `serialize` makes of a string, or of an array with an `access_token`.
+    /// What PHP's `serialize` or igbinary makes of a string, or of an array with an `access_token`.
     Php,
 }
 
@@ -30,7 +27,26 @@ pub(crate) fn read_token(value: &[u8], form: ForeignForm) -> Result<AccessToken,
         ForeignForm::Text if value.starts_with(b"\"") => ForeignForm::JsonString,
         form => form,
     };
-    let token = match form {
+    let by_serializer = Unreadable::by_serializer(value);
+    let read = token_in(value, form);
+    // Who has written it says more of what is to be done than where the reading stopped.
+    let token = read.map_err(|why| by_serializer.unwrap_or(why))?;
+    if token.is_empty() {
+        return Err(Unreadable::EmptyToken);
+    }
+    if !is_token(&token) {
+        return Err(by_serializer.unwrap_or(Unreadable::BadToken));
+    }
+    // A token of WeChat's has letters, digits, '_' and '-'. Quotes and braces say that the value
+    // is of another form.
+    if token.contains(['"', '{', '}', '\\']) {
+        return Err(by_serializer.unwrap_or(Unreadable::UnknownForm));
+    }
+    Ok(AccessToken::from(token))
+}
+
+fn token_in(value: &[u8], form: ForeignForm) -> Result<String, Unreadable> {
+    Ok(match form {
         ForeignForm::Raw | ForeignForm::Text => text(value)?.to_owned(),
         ForeignForm::JsonString => match json(value)? {
             Value::String(token) => token,
@@ -41,17 +57,7 @@ pub(crate) fn read_token(value: &[u8], form: ForeignForm) -> Result<AccessToken,
             _ => return Err(Unreadable::UnknownForm),
         },
         ForeignForm::Php => php_token(value)?,
-    };
-    if token.is_empty() {
-        return Err(Unreadable::EmptyToken);
-    }
-    // A token of WeChat's has letters, digits, '_' and '-'. Quotes and braces say that the value
-    // is of another form.
-    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'{' | b'}' | b'\\');
-    if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(plain) {
-        return Err(Unreadable::UnknownForm);
-    }
-    Ok(AccessToken::from(token))
+    })
 }
 
 /// Reads a JSON number of seconds since the Unix epoch, as wechatpy writes an expiry.
@@ -76,6 +82,8 @@ fn php_token(value: &[u8]) -> Result<String, Unreadable> {
     let mut rest = value;
     let token = if value.starts_with(b"a:") {
         php_array_field(&mut rest, b"access_token")
+    } else if eat(&mut rest, IGBINARY).is_some() {
+        igbinary_token(&mut rest)
     } else {
         match php_scalar(&mut rest) {
             Some(Php::Text(token)) => Some(token),
@@ -122,6 +130,80 @@ fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<Php<'a>> {
     let known = value == b"N;" || value.get(1) == Some(&b':') && b"idb".contains(value.first()?);
     *rest = after;
     known.then_some(Php::Other)
+}
+
+/// What a value of igbinary's format 2 begins with.
+const IGBINARY: &[u8] = &[0, 0, 0, 2];
+
+/// A string, or a flat array with an `access_token`.
+fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let mut texts = Vec::new();
+    let width = match rest.first()? {
+        0x14 => 1,
+        0x15 => 2,
+        0x16 => 4,
+        _ => {
+            return match igbinary_scalar(rest, &mut texts)? {
+                Php::Text(token) => Some(token),
+                Php::Other => None,
+            };
+        }
+    };
+    eat_one(rest)?;
+    let count = big_endian(rest, width)?;
+    let mut found = None;
+    for _ in 0..count {
+        let key = igbinary_scalar(rest, &mut texts)?;
+        let value = igbinary_scalar(rest, &mut texts)?;
+        if let (Php::Text(b"access_token"), Php::Text(value)) = (key, value) {
+            found = Some(value);
+        }
+    }
+    found
+}
+
+/// A scalar of igbinary's. A text that occurs again is the number of its first occurrence.
+fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option<Php<'a>> {
+    let kind = eat_one(rest)?;
+    let skipped = match kind {
+        // Null, false and true.
+        0x00 | 0x04 | 0x05 => 0,
+        // Whole numbers by their width, and a float.
+        0x06 | 0x07 => 1,
+        0x08 | 0x09 => 2,
+        0x0a | 0x0b => 4,
+        0x0c | 0x20 | 0x21 => 8,
+        0x0d => return Some(Php::Text(b"")),
+        0x0e..=0x10 => {
+            let number = big_endian(rest, 1 << (kind - 0x0e))?;
+            return texts.get(number).copied().map(Php::Text);
+        }
+        0x11..=0x13 => {
+            let length = big_endian(rest, 1 << (kind - 0x11))?;
+            let (text, after) = rest.split_at_checked(length)?;
+            *rest = after;
+            texts.push(text);
+            return Some(Php::Text(text));
+        }
+        _ => return None,
+    };
+    *rest = rest.get(skipped..)?;
+    Some(Php::Other)
+}
+
+fn eat_one(rest: &mut &[u8]) -> Option<u8> {
+    let (first, after) = rest.split_first()?;
+    *rest = after;
+    Some(*first)
+}
+
+fn big_endian(rest: &mut &[u8], width: usize) -> Option<usize> {
+    let (bytes, after) = rest.split_at_checked(width)?;
+    *rest = after;
+    let number = bytes
+        .iter()
+        .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+    usize::try_from(number).ok()
 }
 
 fn eat(rest: &mut &[u8], prefix: &[u8]) -> Option<()> {
@@ -192,6 +274,57 @@ mod tests {
             }
         }
         assert!(read_token(b"\xac\xed\x00\x05t\x00\x0483_a", ForeignForm::Raw).is_err());
+        // Cut, counted wrongly, of another kind, or with something behind it.
+        for broken in [
+            &b"\0\0\0\x02"[..],
+            b"\0\0\0\x02\x11",
+            b"\0\0\0\x02\x11\x0883_easy",
+            b"\0\0\0\x02\x13\xff\xff\xff\xff83_easy",
+            b"\0\0\0\x02\x11\x0783_easy!",
+            b"\0\0\0\x02\x0e\x07",
+            b"\0\0\0\x02\x16\xff\xff\xff\xff",
+            b"\0\0\0\x02\x17\x01a",
+            b"\0\0\0\x02\x0d",
+            b"\0\0\0\x01\x11\x0783_easy",
+        ] {
+            let why = read_token(broken, Php).unwrap_err();
+            assert!(
+                matches!(why, Unreadable::Igbinary | Unreadable::EmptyToken),
+                "{broken:?}"
+            );
+        }
+    }
+
+    /// The bytes are what php 8.2 with igbinary 3.2 makes of these values.
+    #[test]
+    fn igbinary_is_read() {
+        let token = |value: &[u8]| read_token(value, ForeignForm::Php).unwrap();
+        assert_eq!(token(b"\0\0\0\x02\x11\x0783_easy").expose(), "83_easy");
+        let long = [b"\0\0\0\x02\x12\x01\x2c".as_slice(), &[b'a'; 300]].concat();
+        assert_eq!(token(&long).expose().len(), 300);
+        let array =
+            b"\0\0\0\x02\x14\x02\x11\x0caccess_token\x11\x0783_easy\x11\x0aexpires_in\x08\x1c\x20";
+        assert_eq!(token(array).expose(), "83_easy");
+        let all =
+            b"\0\0\0\x02\x14\x09\x11\x0aexpires_in\x08\x1c\x20\x11\x01n\x00\x11\x01b\x05\x11\x01d\
+            \x0c\x3f\xf8\0\0\0\0\0\0\x11\x03neg\x07\x05\x06\x00\x11\x01x\x11\x0caccess_token\
+            \x11\x0783_easy\x11\x05again\x0e\x07\x11\x01e\x0d";
+        assert_eq!(token(all).expose(), "83_easy");
+    }
+
+    #[test]
+    fn who_has_written_a_value_of_another_form_is_named() {
+        use ForeignForm::{JsonObject, Php, Raw};
+        let why = |value: &[u8], form| read_token(value, form).unwrap_err();
+        assert_eq!(why(b"s:7:\"83_easy\";", Raw), Unreadable::PhpSerialized);
+        assert_eq!(why(b"\0\0\0\x02\x11\x0783_easy", Raw), Unreadable::Igbinary);
+        assert_eq!(why(b"{\"access_token\":\"83\"}", Raw), Unreadable::Json);
+        assert_eq!(why(b"\"83_a\"", JsonObject), Unreadable::Json);
+        assert_eq!(
+            why(b"\xac\xed\x00\x05t\x00\x0283", Php),
+            Unreadable::JavaSerialized
+        );
+        assert_eq!(why("\u{feff}83_a".as_bytes(), Raw), Unreadable::BadToken);
         assert!(read_seconds(b"\"soon\"").is_err() && read_seconds(b"1e999").is_err());
     }
 

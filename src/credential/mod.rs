@@ -13,6 +13,7 @@ mod identifier;
 mod lifetime;
 #[cfg(any(feature = "redis", test))]
 pub(crate) mod record_form;
+pub(crate) mod refresh_life;
 #[cfg(any(feature = "redis", test))]
 pub(crate) mod sealed_form;
 #[cfg(feature = "sealing")]
@@ -20,11 +21,14 @@ mod sealing;
 mod secret;
 #[cfg(any(feature = "redis", test))]
 mod stored_text;
+mod token_text;
 mod view;
 
 pub use access_token::AccessToken;
 pub(crate) use base36::{Base36, read_base36};
 pub use identifier::{AppId, InvalidIdentifier, UserId};
+#[cfg(feature = "cli")]
+pub(crate) use lifetime::USUAL_LIFETIME;
 pub use lifetime::{Freshness, Lifetime};
 #[cfg(feature = "sealing")]
 pub(crate) use sealing::Unopened;
@@ -34,6 +38,7 @@ pub(crate) use secret::decode_base64;
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{Unreadable, Unstorable, logout_time};
+pub(crate) use token_text::is_token;
 pub(crate) use view::RecordView;
 #[cfg(any(feature = "redis", test))]
 use view::{DetailsView, RefreshView, TokenView};
@@ -54,8 +59,9 @@ pub struct Token {
 pub struct Refresh {
     /// The secret itself.
     pub secret: RefreshToken,
-    /// 30 days after the login less the margin, as the published layout writes it. A hint: WeChat
-    /// decides, and a refresh token past this point is still tried.
+    /// 30 days after the login less the margin, as this crate writes it. A hint: WeChat decides, and
+    /// a refresh token past this point is still tried. Other services may store the access token's
+    /// time here; `refresh_life` tells the two apart.
     pub due: Timestamp,
 }
 

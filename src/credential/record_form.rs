@@ -2,8 +2,8 @@
 //!
 //! `2#ACCESS#MS#SPAN#REFRESH#MS#MARKS#unionid=…`, with the points and the span from renewal to
 //! death in milliseconds and base 36. The marks are `u` or `b` for the scope `snsapi_userinfo` or
-//! `snsapi_base`, and `o` where the openid is the user id; what they cannot say stands behind them
-//! under its name. A half that is missing leaves its parts empty. The leading number names the
+//! `snsapi_base`, `o` where the openid is the user id, and `c` for a copy that services which read
+//! the hash layout have left here; what they cannot say stands behind them under its name. A half that is missing leaves its parts empty. The leading number names the
 //! form, so that a later one can differ.
 //!
 //! It is short because there are millions of it: with tokens of 110 characters it fits into the
@@ -17,7 +17,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::stored_text::{
-    Parts, Unreadable, Unstorable, read_details, storable, text, time, write_details,
+    Parts, Unreadable, Unstorable, plausible, read_details, secret, storable, text, time,
+    write_details,
 };
 use super::{Base36, read_base36};
 use super::{Details, DetailsView, Lifetime, Record, RecordView, RefreshView, TokenView};
@@ -26,11 +27,33 @@ use crate::clock::Timestamp;
 const FORM: &str = "2";
 const IN_FULL: &str = "1";
 
+/// The mark of a copy.
+const COPY: &str = "c";
+
 const USERINFO: &str = "snsapi_userinfo";
 const BASE: &str = "snsapi_base";
 
 /// Writes a whole record.
 pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, Unstorable> {
+    write_marked(record, user_id, "")
+}
+
+/// Writes a copy of what lies in the other layout, for services that do not read it yet.
+pub(crate) fn write_copy(record: &Record, user_id: &str) -> Result<String, Unstorable> {
+    write_marked(record, user_id, COPY)
+}
+
+/// Returns `true` if a record was written as a copy, and by no service that reads this layout since.
+#[cfg(any(feature = "cli", test))]
+pub(crate) fn is_copy(value: &[u8]) -> bool {
+    let Ok(text) = text(value) else {
+        return false;
+    };
+    let mut parts = Parts::of(text);
+    parts.next() == Some(FORM) && parts.nth(5).is_some_and(|marks| marks.contains(COPY))
+}
+
+fn write_marked(record: &Record, user_id: &str, marks: &str) -> Result<String, Unstorable> {
     let mut out = String::with_capacity(256);
     out.push_str(FORM);
     match &record.token {
@@ -55,19 +78,19 @@ pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, Unstorable
         }
         None => out.push_str("##"),
     }
-    write_marked(&mut out, &record.details, user_id);
+    write_details_marked(&mut out, &record.details, user_id, marks);
     Ok(out)
 }
 
-fn write_marked(out: &mut String, details: &Details, user_id: &str) {
+fn write_details_marked(out: &mut String, details: &Details, user_id: &str, marks: &str) {
     let mut rest = details.clone();
-    let mut marks = String::new();
+    let mut marks = marks.to_owned();
     match rest.scope.as_deref() {
         Some(USERINFO) => marks.push('u'),
         Some(BASE) => marks.push('b'),
         _ => {}
     }
-    if !marks.is_empty() {
+    if marks.contains(['u', 'b']) {
         rest.scope = None;
     }
     if rest.openid.as_deref() == Some(user_id) {
@@ -125,25 +148,25 @@ pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'
     let mut part = || parts.next().ok_or(Unreadable::NoTime);
     let token = match (part()?, part()?, part()?) {
         ("", "", "") => None,
-        ("", ..) => return Err(Unreadable::EmptyToken),
-        (secret, renew_at, end) => {
-            let renew_at = point(renew_at)?;
-            let expires_at = match in_full {
+        (token, renew_at, end) => {
+            let renew_at = plausible(point(renew_at)?);
+            let end = match in_full {
                 true => time(end)?,
                 false => renew_at.after(span(end)?),
             };
-            if expires_at < renew_at {
+            if end.is_plausible() && end < renew_at {
                 return Err(Unreadable::BadTime);
             }
+            let expires_at = plausible(end).max(renew_at);
             let lifetime = Lifetime::stored(renew_at, Some(expires_at), Duration::ZERO);
+            let secret = secret(token)?;
             Some(TokenView { secret, lifetime })
         }
     };
     let refresh = match (part()?, part()?) {
         ("", "") => None,
-        ("", _) => return Err(Unreadable::EmptyToken),
-        (secret, due) => Some(RefreshView {
-            secret,
+        (token, due) => Some(RefreshView {
+            secret: secret(token)?,
             due: point(due)?,
         }),
     };
@@ -165,7 +188,7 @@ mod tests {
 
     fn record() -> impl Strategy<Value = Record> {
         let token = (
-            "[^#]{1,120}",
+            "[!-\"$-~]{1,120}",
             0i64..4_000_000_000_000,
             any::<i64>(),
             0u64..10_000,
@@ -178,7 +201,7 @@ mod tests {
                     Duration::from_secs(margin),
                 ),
             });
-        let refresh = ("[^#]{1,120}", any::<i64>()).prop_map(|(secret, due)| Refresh {
+        let refresh = ("[!-\"$-~]{1,120}", any::<i64>()).prop_map(|(secret, due)| Refresh {
             secret: RefreshToken::from(secret),
             due: Timestamp::from_millis(due),
         });
@@ -207,12 +230,16 @@ mod tests {
         #[test]
         fn every_record_reads_back(record in record(), user_id in ".{1,40}") {
             let written = write(&record, &user_id).unwrap();
-            prop_assert_eq!(read(written.as_bytes(), &user_id).unwrap().to_record(), record);
+            prop_assert_eq!(&read(written.as_bytes(), &user_id).unwrap().to_record(), &record);
+            prop_assert!(!is_copy(written.as_bytes()));
+            let copy = write_copy(&record, &user_id).unwrap();
+            prop_assert_eq!(read(copy.as_bytes(), &user_id).unwrap().to_record(), record);
+            prop_assert!(is_copy(copy.as_bytes()));
         }
 
         #[test]
         fn every_byte_string_is_a_value_or_a_miss(bytes: Vec<u8>) {
-            let _ = read(&bytes, "user");
+            let _ = (read(&bytes, "user"), is_copy(&bytes));
         }
 
         #[test]
@@ -254,5 +281,7 @@ mod tests {
         let written = write(&record, id).unwrap();
         // Redis puts four bytes of its own around it.
         assert!(written.len() + 4 <= 256, "{} bytes", written.len());
+        let copy = write_copy(&record, id).unwrap();
+        assert!(copy.len() + 4 <= 256, "{} bytes", copy.len());
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::{Memchr, memchr, memchr_iter};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::{Details, DetailsView};
+use super::{Details, DetailsView, is_token};
 use crate::clock::Timestamp;
 
 /// Why a stored value is a miss. Says nothing of the value itself, which may be a secret.
@@ -17,10 +17,23 @@ pub(crate) enum Unreadable {
     NoTime,
     #[error("its token is empty")]
     EmptyToken,
+    #[error(
+        "its token holds what no token of WeChat's does: a byte order mark, a blank, a control \
+         character or a letter beyond ASCII"
+    )]
+    BadToken,
     #[error("its time is not a whole number of milliseconds")]
     BadTime,
     #[error("it is of a form that this version does not know")]
     UnknownForm,
+    #[error("Java's own serialization has written it (it begins with AC ED 00 05)")]
+    JavaSerialized,
+    #[error("a JSON serializer has written it (it begins with a quote or a bracket)")]
+    Json,
+    #[error("PHP's serialize has written it")]
+    PhpSerialized,
+    #[error("PHP's igbinary has written it, and it is neither a string nor an array of that kind")]
+    Igbinary,
     #[error("it is sealed with a key that this process does not have")]
     OtherKey,
     #[cfg(feature = "sealing")]
@@ -31,9 +44,43 @@ pub(crate) enum Unreadable {
     Plain,
 }
 
-/// Why a secret cannot be written: the published form has no way to escape its separator.
+impl Unreadable {
+    /// What another serializer than the service's has made of a value, as its first bytes say. No
+    /// token begins like this.
+    pub(super) fn by_serializer(value: &[u8]) -> Option<Self> {
+        match value {
+            [0xac, 0xed, 0x00, 0x05, ..] => Some(Self::JavaSerialized),
+            [b'"' | b'{' | b'[', ..] => Some(Self::Json),
+            [0, 0, 0, 1 | 2, ..] => Some(Self::Igbinary),
+            [b's' | b'a' | b'O' | b'C', b':', digit, ..] if digit.is_ascii_digit() => {
+                Some(Self::PhpSerialized)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns `true` if the service that writes the published layout uses another serializer than
+    /// it should, so that all of its values look like this one.
+    pub(crate) fn is_of_a_serializer(self) -> bool {
+        match self {
+            Self::JavaSerialized | Self::Json | Self::PhpSerialized | Self::Igbinary => true,
+            Self::NotText
+            | Self::NoTime
+            | Self::EmptyToken
+            | Self::BadToken
+            | Self::BadTime
+            | Self::UnknownForm
+            | Self::OtherKey => false,
+            #[cfg(feature = "sealing")]
+            Self::BrokenSeal | Self::Plain => false,
+        }
+    }
+}
+
+/// Why a secret cannot be written. The published form has no way to escape its separator, and what
+/// would not be read again is not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a token that is empty or holds '#' cannot be stored")]
+#[error("a token that can be stored has 1 to 2,048 visible ASCII characters, and no '#'")]
 pub(crate) struct Unstorable;
 
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
@@ -47,12 +94,32 @@ pub(super) fn time(text: &str) -> Result<Timestamp, Unreadable> {
         .map_err(|_| Unreadable::BadTime)
 }
 
-pub(super) fn storable(secret: &str) -> Result<&str, Unstorable> {
-    if secret.is_empty() || secret.contains('#') {
-        Err(Unstorable)
-    } else {
-        Ok(secret)
+/// A point in an access token's life. What cannot be a time in milliseconds of our days, such as one
+/// in nanoseconds or `Long.MAX_VALUE`, says nothing: the token is taken to be expired, so that the
+/// next one is fetched, and no sum of it overflows.
+pub(super) fn point(text: &str) -> Result<Timestamp, Unreadable> {
+    time(text).map(plausible)
+}
+
+/// The same of a time that is read already.
+pub(super) fn plausible(at: Timestamp) -> Timestamp {
+    match at.is_plausible() {
+        true => at,
+        false => Timestamp::from_millis(0),
     }
+}
+
+/// A secret that a stored text holds.
+pub(super) fn secret(text: &str) -> Result<&str, Unreadable> {
+    match text {
+        "" => Err(Unreadable::EmptyToken),
+        token if is_token(token) => Ok(token),
+        _ => Err(Unreadable::BadToken),
+    }
+}
+
+pub(super) fn storable(secret: &str) -> Result<&str, Unstorable> {
+    is_token(secret).then_some(secret).ok_or(Unstorable)
 }
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'#').add(b'%');

@@ -22,9 +22,6 @@ use crate::room::shrink_map;
 /// look, so that looking costs nothing per insertion.
 const FIRST_SWEEP_AT: usize = 1_024;
 
-/// A refresh token that is this far past its point is given up; WeChat decides before.
-const GRACE: Duration = Duration::from_secs(24 * 3_600);
-
 /// Keeps credentials in the memory of this process: for development, tests, and services that run
 /// as one process and may ask their users to log in again after a restart.
 ///
@@ -238,7 +235,7 @@ impl Shelves {
         };
         self.cells.insert(slot.name.clone(), cell);
         if self.cells.len() >= self.sweep_at.max(FIRST_SWEEP_AT) {
-            self.cells.retain(|_, cell| dies_at(&cell.record) > now);
+            self.cells.retain(|_, cell| !cell.record.is_dead(now));
             shrink_map(&mut self.cells);
             self.leases.retain(|_, lease| lease.until > now);
             shrink_map(&mut self.leases);
@@ -290,18 +287,6 @@ fn witness(cell: Option<&Cell>) -> Witness {
 
 fn refresh_token(expected: &Witness) -> Option<&[u8]> {
     expected.0.get(1)?.as_ref().map(|token| token.as_slice())
-}
-
-fn dies_at(record: &Record) -> Timestamp {
-    let token = record
-        .token
-        .as_ref()
-        .map(|token| token.lifetime.expires_at());
-    let refresh = record
-        .refresh
-        .as_ref()
-        .map(|refresh| refresh.due.after(GRACE));
-    token.max(refresh).unwrap_or(Timestamp::from_millis(0))
 }
 
 impl Store for MemoryStore {

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::credential::refresh_life::REFRESH_TOKEN_LIFE;
 use crate::credential::{AccessToken, Details, Lifetime, Record, Refresh, Token};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::{Failure, Source};
 use crate::store::BoxFuture;
 use crate::wechat::{UserGrant, WechatClient, pausing_renewals};
-
-/// How long a refresh token lives, by WeChat's documentation of web authorization (网页授权).
-const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// After an errcode that nobody knows, WeChat is not asked again for this long.
 const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);

@@ -22,12 +22,12 @@ pub(crate) use builder::{base_url, http_client, root_cause};
 pub use client::WechatClient;
 pub(crate) use errcode::pausing_renewals;
 pub use grant::{AccountGrant, TicketGrant, UserGrant};
-pub(crate) use reply::is_token;
 pub use user_info::{Language, UserInfo};
 
 /// What must hold of every reply, whatever it is.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_reply(body: &[u8]) {
+    use crate::credential::is_token;
     let Ok(reply) = reply::read(body) else {
         return;
     };

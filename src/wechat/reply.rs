@@ -8,13 +8,10 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::credential::{AccessToken, RefreshToken, UserId};
+use crate::credential::{AccessToken, RefreshToken, UserId, is_token};
 
 /// A reply's JSON object.
 pub(super) type Object = Map<String, Value>;
-
-/// The longest token that is believed. WeChat asks for room for 512 characters.
-const MAX_TOKEN_BYTES: usize = 2_048;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
@@ -186,13 +183,6 @@ pub(super) fn token(fields: &Object, name: &'static str) -> Result<AccessToken, 
 /// The refresh token of a reply; an empty one is none.
 pub(super) fn refresh_token(fields: &Object) -> Result<Option<RefreshToken>, BadReply> {
     Ok(checked(fields, "refresh_token")?.map(RefreshToken::from))
-}
-
-/// Whether a text may be a token: it must survive the stored form, which is cut at `#`, and a query
-/// string.
-pub(crate) fn is_token(text: &str) -> bool {
-    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(visible)
 }
 
 fn checked<'a>(fields: &'a Object, name: &'static str) -> Result<Option<&'a str>, BadReply> {

@@ -7,7 +7,8 @@
 //! - WxJava, silenceper/wechat, PowerWeChat, EasyWeChat: from the code that writes them
 //!   (`WxMpRedisConfigImpl.updateAccessToken`, `DefaultAccessToken.GetAccessTokenContext` with
 //!   `cache/redis.go`, `AccessToken.SetToken` with PowerLibs' `GRedis.Set`,
-//!   `OfficialAccount\AccessToken::getToken` with PHP's `serialize`).
+//!   `OfficialAccount\AccessToken::getToken` with PHP's `serialize`). The igbinary value is what
+//!   PHP 8.2 with igbinary 3.2 makes of the text.
 
 use redis::Commands;
 use tower_wechat::simulator::Fault;
@@ -31,7 +32,7 @@ fn nothing_was_fetched(rig: &Rig) {
 async fn what_the_sdks_write_is_read() {
     let rig = Rig::start().await;
     let server = RedisServer::start();
-    let app = rig.sim.app_id();
+    let (app, secret) = (rig.sim.app_id(), rig.sim.app_secret());
     let mut redis = server.connection();
     let now = rig.clock.now().as_millis() / 1_000;
     let power = "powerwechat.access_token.edc5f6181730baffc0b88cf96658aeff";
@@ -41,6 +42,14 @@ async fn what_the_sdks_write_is_read() {
             format!("wx:access_token:{app}"),
             "83_wx-java",
             "83_wx-java",
+            7_200,
+            7_200,
+        ),
+        (
+            FollowedToken::wx_java_redisson(),
+            format!("wx:access_token:{app}"),
+            "83_redisson",
+            "83_redisson",
             7_000,
             7_200,
         ),
@@ -90,6 +99,22 @@ async fn what_the_sdks_write_is_read() {
             format!("laravel_cache_:official_account.access_token.{app}"),
             r#"s:10:"83_laravel";"#,
             "83_laravel",
+            7_200,
+            7_200,
+        ),
+        (
+            FollowedToken::easy_wechat_6_15(secret, false),
+            format!("official_account.access_token.{app}.{secret}.0"),
+            r#"s:12:"83_easy_6.15";"#,
+            "83_easy_6.15",
+            7_200,
+            7_200,
+        ),
+        (
+            FollowedToken::easy_wechat_6_15(secret, true).key_prefix("app_cache_:"),
+            format!("app_cache_:official_account.access_token.{app}.{secret}.1"),
+            "\0\0\0\x02\x11\x0b83_igbinary",
+            "83_igbinary",
             7_200,
             7_200,
         ),
@@ -196,7 +221,7 @@ async fn a_token_serves_after_its_key_has_ended_but_not_after_it_was_deleted() {
     let rig = Rig::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", rig.sim.app_id());
-    let accounts = follow(&rig, &server, FollowedToken::wx_java()).await;
+    let accounts = follow(&rig, &server, FollowedToken::wx_java_redisson()).await;
     let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
     accounts.get().await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;

@@ -112,3 +112,51 @@ async fn no_secret_is_ever_logged() {
         assert!(seen.is_none(), "{secret}: {seen:?}");
     }
 }
+
+/// EasyWeChat's key holds the AppSecret: nothing that goes wrong with it shows it.
+#[tokio::test]
+async fn a_key_that_holds_the_secret_is_never_logged() {
+    use redis::Commands;
+    use tower_wechat::FollowedToken;
+
+    let rig = Rig::start().await;
+    let server = crate::support::redis_server::RedisServer::start();
+    let (lines, _guard) = collect();
+    let (app, secret) = (rig.sim.app_id(), rig.sim.app_secret());
+    let key = format!("cache_:official_account.access_token.{app}.{secret}.0");
+    let mut redis = server.connection();
+    let mut shown = String::new();
+    for token in [
+        FollowedToken::easy_wechat_6_15(secret, false).key_prefix("cache_:"),
+        FollowedToken::easy_wechat().key(key.as_str()),
+    ] {
+        for garbage in [
+            &b"\0\0\0\x02\x17\x01a"[..],
+            b"{\"access_token\":1}",
+            b"\xac\xed\x00\x05t\x00\x0283",
+            b"",
+        ] {
+            let _: () = redis.set_ex(&key, garbage, 100).unwrap();
+            let store = rig.redis(&server.url()).await;
+            let accounts = AccountTokens::follower_builder(rig.wechat(), store, token.clone())
+                .clock(rig.clock.clone())
+                .build();
+            let error = accounts.get().await.unwrap_err();
+            shown.push_str(&format!("{error} {error:?} {accounts:?} {token:?}\n"));
+        }
+    }
+    // A key of another type, and a user who may not read it.
+    let _: () = redis.del(&key).unwrap();
+    let _: () = redis.rpush(&key, "a").unwrap();
+    let store = rig.redis(&server.url()).await;
+    let token = FollowedToken::easy_wechat_6_15(secret, false).key_prefix("cache_:");
+    let accounts = AccountTokens::follow(rig.wechat(), store, token);
+    let error = accounts.get().await.unwrap_err();
+    shown.push_str(&format!("{error} {error:?} {accounts:?}"));
+
+    shown.push_str(&lines.text());
+    assert!(!shown.contains(secret), "{shown}");
+    assert!(shown.contains("igbinary"), "{shown}");
+    assert!(shown.contains("Java's own serialization"), "{shown}");
+    assert!(shown.contains("official_account.access_token"), "{shown}");
+}

@@ -6,6 +6,7 @@
 mod support;
 
 mod migrate;
+mod moves;
 mod program;
 mod reseal;
 mod topologies;

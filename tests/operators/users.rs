@@ -1,11 +1,13 @@
 //! Looking at users, and sweeping the dead.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use redis::Commands;
 use serde_json::json;
 
-use crate::program::on;
+use crate::program::{command, on};
 use crate::support::http_client::fingerprint;
 use crate::support::scene::{Age, Layout, Scene, now_ms};
 
@@ -131,4 +133,174 @@ async fn all_of_many_users_are_listed() {
             .collect();
         assert_eq!((users.len(), listed.lines().len()), (3_000, 3_000));
     }
+}
+
+/// The program with its output there.
+async fn written_to(scene: &Scene, path: &str, arguments: &[&str]) -> (i32, String) {
+    let url = scene.redis.url();
+    let variables = [
+        ("REDIS_URL", url.as_str()),
+        ("REDIS_LAYOUT", scene.layout.name()),
+        ("WECHAT_APPID", scene.wechat.app_id()),
+    ];
+    let mut command = command(arguments, &variables);
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    command.stdout(file).stderr(Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().expect("an exit code"), stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_a_failure_and_a_closed_pipe_is_none() {
+    let scene = Scene::new(Layout::Hashes).await;
+    for user in 0..2_000 {
+        scene.put_access(&format!("o{user}"), format!("a{user}#1"));
+    }
+    for arguments in [
+        &["list"][..],
+        &["list", "--json"],
+        &["list", "--limit", "1"],
+        &["show", "o1", "o2"],
+        &["sweep", "--dry-run"],
+        &["migrate", "--to", "keys", "--dry-run", "--json"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let (code, says) = written_to(&scene, "/dev/full", arguments).await;
+        assert_eq!(code, 1, "{arguments:?}: {says}");
+        assert_eq!(says.lines().count(), 1, "{arguments:?}: {says}");
+        assert!(
+            says.contains("could not be written"),
+            "{arguments:?}: {says}"
+        );
+    }
+    // Both are full: the exit code has to do.
+    let mut both = command(&["list"], &[("WECHAT_APPID", "wx1")]);
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    both.stdout(full()).stderr(full());
+    assert_eq!(both.status().unwrap().code(), Some(1));
+
+    // A reader that has seen enough.
+    let url = scene.redis.url();
+    let variables = [
+        ("REDIS_URL", url.as_str()),
+        ("WECHAT_APPID", scene.wechat.app_id()),
+    ];
+    let mut listing = command(&["list", "--pause-ms", "50"], &variables)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(listing.stdout.take().unwrap()).lines();
+        lines.next().expect("a user").unwrap();
+        drop(lines);
+        listing.wait_with_output().unwrap()
+    });
+    let ended = ended.await.unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_not_utf8_are_counted() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let mut redis = scene.connection();
+    scene.sign_in("oA", Age::Fresh).await;
+    // A Java service without string serializers, and garbage, in either hash.
+    let java = b"\xac\xed\x00\x05t\x00\x05oJava";
+    for hash in ["user.wxUserAccessToken", "user.wxUserRefreshToken"] {
+        let _: () = redis.hset(hash, &java[..], "tok#1").unwrap();
+    }
+    let _: () = redis
+        .hset("user.wxUserAccessToken", &b"\xff\xfe"[..], "tok#1")
+        .unwrap();
+    let listed = on(&scene, &["list", "--json"], &[]).await;
+    assert_eq!((listed.code, listed.lines().len()), (0, 1));
+    assert!(
+        listed.stderr.contains("2 users are not listed"),
+        "{}",
+        listed.stderr
+    );
+    assert!(
+        listed.stderr.contains("StringRedisTemplate"),
+        "{}",
+        listed.stderr
+    );
+
+    let dry = on(&scene, &["sweep", "--dry-run", "--json"], &[])
+        .await
+        .result();
+    assert_eq!(
+        (&dry["seen"], &dry["not_utf8"]),
+        (&5.into(), &3.into()),
+        "{dry}"
+    );
+    let text = on(&scene, &["sweep", "--dry-run"], &[]).await.stdout;
+    assert!(text.contains("3 have names that are not UTF-8"), "{text}");
+
+    let copied = on(&scene, &["migrate", "--to", "keys", "--json"], &[])
+        .await
+        .result();
+    assert_eq!(
+        (&copied["written"], &copied["not_utf8"]),
+        (&1.into(), &2.into()),
+        "{copied}"
+    );
+    assert_eq!(copied["unreadable"], 2, "{copied}");
+    let prefix = scene.key("");
+    let _: () = redis
+        .set([prefix.as_bytes(), b"\xff"].concat(), "tok#1")
+        .unwrap();
+    let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+    let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", key)])
+        .await
+        .result();
+    assert_eq!(
+        (&sealed["written"], &sealed["not_utf8"]),
+        (&2.into(), &3.into()),
+        "{sealed}"
+    );
+}
+
+/// Values that nobody can have meant stop nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_times_are_shown_and_swept_around() {
+    let scene = Scene::new(Layout::Hashes).await;
+    scene.sign_in("oA", Age::Fresh).await;
+    let mut odd = Vec::new();
+    for (at, time) in [i64::MIN, -1, 0, 1_000_000_000_000_000_000, i64::MAX]
+        .iter()
+        .enumerate()
+    {
+        let user = format!("oOdd{at}");
+        scene.put_access(&user, format!("access{at}#{time}"));
+        scene.put_refresh(&user, format!("refresh{at}#{time}"));
+        odd.push(user);
+    }
+    let listed = on(&scene, &["list", "--json"], &[]).await;
+    assert_eq!(
+        (listed.code, listed.lines().len()),
+        (0, 6),
+        "{}",
+        listed.stderr
+    );
+    for line in listed.lines() {
+        if line["user"] != "oA" {
+            assert_eq!(line["refresh_due_in_secs"], json!(null), "{line}");
+        }
+    }
+    let swept = on(&scene, &["sweep", "--json"], &[]).await.result();
+    // 1970 is long ago; what lies in no year at all is left alone.
+    assert_eq!(swept["seen"], 12, "{swept}");
+    let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+    let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", key)]).await;
+    assert_eq!(sealed.code, 0, "{}{}", sealed.stdout, sealed.stderr);
 }

@@ -3,6 +3,7 @@
 mod options;
 mod output;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,7 +17,10 @@ use self::output::Output;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(help) => return said(&help),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -26,30 +30,57 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("tower-wechat: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+/// A help that was asked for, or what is wrong with the command line.
+fn said(help: &clap::Error) -> ExitCode {
+    match help.print() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => failed(&not_written(&error)),
+        _ => ExitCode::from(u8::try_from(help.exit_code()).unwrap_or(1)),
+    }
+}
+
+/// One sentence on stderr. Where even that is full, the exit code has to do.
+fn failed(failure: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "tower-wechat: {failure}");
+    ExitCode::FAILURE
+}
+
+fn not_written(error: &std::io::Error) -> String {
+    format!("the output could not be written to the end: {error}")
 }
 
 async fn run(options: &Options) -> Result<(), Failure> {
     let work = options.work()?;
     let store = connect(options).await?;
     let mut output = Output::new(options.json);
+    let outcome = work_on(&store, &work, options, &mut output).await;
+    // The work may be done all the same, but whoever reads the output would not know.
+    output.finish().map_err(|error| not_written(&error))?;
+    outcome
+}
+
+async fn work_on(
+    store: &RedisStore,
+    work: &Work,
+    options: &Options,
+    output: &mut Output,
+) -> Result<(), Failure> {
     match &options.command {
         Command::Show { users } => {
             for user in users {
-                let (report, renewing) = store.user_report(&work, user).await?;
+                let (report, renewing) = store.user_report(work, user).await?;
                 if output.user(&report, Some(renewing)).is_break() {
                     break;
                 }
             }
             Ok(())
         }
-        Command::List { state, limit } => list(&store, &work, &mut output, state, *limit).await,
+        Command::List { state, limit } => list(store, work, output, state, *limit).await,
         Command::Sweep { .. } => {
-            let about = store.about_how_many(&work).await?;
+            let about = store.about_how_many(work).await?;
             let mut progress = output.progress(about);
             let mut heard = |swept: &tower_wechat::Swept| progress.tell(swept.seen, swept.removed);
             let swept = store.sweep_with(&work.app, work.pause, work.dry_run, &mut heard);
@@ -58,18 +89,18 @@ async fn run(options: &Options) -> Result<(), Failure> {
             Ok(())
         }
         Command::Migrate { to, .. } => {
-            let about = store.about_how_many(&work).await?;
+            let about = store.about_how_many(work).await?;
             let mut progress = output.progress(about);
             let mut heard = |tally: &Tally| progress.tell(tally.seen, tally.written);
-            let tally = store.migrate(&work, &mut heard).await?;
+            let tally = store.migrate(work, &mut heard).await?;
             output.tally("migrate", &tally, work.dry_run);
             complete(&tally, &format!("migrate --to {to}"))
         }
         Command::Reseal { keep_marks, .. } => {
-            let about = store.about_how_many(&work).await?;
+            let about = store.about_how_many(work).await?;
             let mut progress = output.progress(about);
             let mut heard = |tally: &Tally| progress.tell(tally.seen, tally.written);
-            let tally = store.reseal(&work, *keep_marks, &mut heard).await?;
+            let tally = store.reseal(work, *keep_marks, &mut heard).await?;
             output.tally("reseal", &tally, work.dry_run);
             complete(&tally, "reseal")
         }
@@ -99,7 +130,8 @@ async fn list(
         listed += 1;
         output.user(&report, None)
     };
-    store.survey(work, &mut visit, &mut heard).await?;
+    let tally = store.survey(work, &mut visit, &mut heard).await?;
+    output.not_utf8(tally.not_utf8);
     Ok(())
 }
 
@@ -112,11 +144,11 @@ fn complete(tally: &Tally, command: &str) -> Result<(), Failure> {
         )
         .into());
     }
-    if tally.unreadable > 0 {
+    let unreadable = tally.unreadable_users();
+    if unreadable > 0 {
         return Err(format!(
-            "{} records cannot be read and were left as they are; \
-             `tower-wechat list --state unreadable --state other-key` shows them",
-            tally.unreadable
+            "{unreadable} records cannot be read and were left as they are; \
+             `tower-wechat list --state unreadable --state other-key` shows them"
         )
         .into());
     }

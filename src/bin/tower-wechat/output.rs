@@ -1,6 +1,6 @@
 //! What is printed: for people, or one JSON object a line.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -11,29 +11,63 @@ use tower_wechat::operate::{Tally, UserReport};
 /// How often long work tells how far it has come.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
+/// Stdout, and what became of it. Whoever has read enough closes the pipe, which ends the output and
+/// is no failure. Anything else, such as a full disk, is one, and [`Output::finish`] returns it.
 pub(crate) struct Output {
     json: bool,
+    state: State,
+}
+
+enum State {
+    Open,
+    /// The reader has left.
+    Closed,
+    Failed(io::Error),
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            state: State::Open,
+        }
     }
 
-    /// A line on stdout; nobody may be reading any more.
-    fn line(&self, text: &str, value: &Value) -> ControlFlow<()> {
-        let mut stdout = std::io::stdout().lock();
+    /// Writes a line to stdout, and breaks where nothing more can be written.
+    fn line(&mut self, text: &str, value: &Value) -> ControlFlow<()> {
+        if !matches!(self.state, State::Open) {
+            return ControlFlow::Break(());
+        }
+        let mut stdout = io::stdout().lock();
         let written = match self.json {
             true => writeln!(stdout, "{value}"),
             false => writeln!(stdout, "{text}"),
         };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        self.note(written)
+    }
+
+    fn note(&mut self, written: io::Result<()>) -> ControlFlow<()> {
+        self.state = match written {
+            Ok(()) => return ControlFlow::Continue(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => State::Closed,
+            Err(error) => State::Failed(error),
+        };
+        ControlFlow::Break(())
+    }
+
+    /// Writes what is still buffered, and returns the error that kept any line from being written.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        if matches!(self.state, State::Open) {
+            let flushed = io::stdout().lock().flush();
+            let _ = self.note(flushed);
+        }
+        match self.state {
+            State::Open | State::Closed => Ok(()),
+            State::Failed(error) => Err(error),
         }
     }
 
-    pub(crate) fn user(&self, report: &UserReport, renewing: Option<bool>) -> ControlFlow<()> {
+    pub(crate) fn user(&mut self, report: &UserReport, renewing: Option<bool>) -> ControlFlow<()> {
         let mut value = json!({
             "user": report.user,
             "state": report.state.as_str(),
@@ -72,39 +106,84 @@ impl Output {
         self.line(&text, &value)
     }
 
-    pub(crate) fn swept(&self, swept: &Swept, dry_run: bool) {
+    pub(crate) fn swept(&mut self, swept: &Swept, dry_run: bool) {
         let (seen, removed) = (swept.seen, swept.removed);
         let would = if dry_run {
             "would be removed"
         } else {
             "were removed"
         };
-        let value = json!({
+        let mut value = json!({
             "command": "sweep", "dry_run": dry_run, "seen": seen, "removed": removed,
         });
-        let _ = self.line(
-            &format!("{seen} fields looked at; {removed} {would}"),
-            &value,
-        );
+        let mut text = format!("{seen} fields looked at; {removed} {would}");
+        if swept.not_utf8 > 0 {
+            value["not_utf8"] = swept.not_utf8.into();
+            let not_utf8 = swept.not_utf8;
+            text.push_str(&format!("; {not_utf8} have names that are not UTF-8"));
+        }
+        let _ = self.line(&text, &value);
     }
 
-    pub(crate) fn tally(&self, command: &str, tally: &Tally, dry_run: bool) {
+    pub(crate) fn tally(&mut self, command: &str, tally: &Tally, dry_run: bool) {
         let would = if dry_run {
             "would be written"
         } else {
             "written"
         };
-        let text = format!(
+        let mut text = format!(
             "{} records looked at: {} {would}, {} as they should be, {} newer on the other side, \
              {} unreadable, {} in use",
             tally.seen, tally.written, tally.same, tally.newer, tally.unreadable, tally.left
         );
-        let value = json!({
+        let mut value = json!({
             "command": command, "dry_run": dry_run, "seen": tally.seen,
             "written": tally.written, "same": tally.same, "newer": tally.newer,
             "unreadable": tally.unreadable, "left": tally.left,
         });
+        let removed = match dry_run {
+            true => "leftovers would be removed",
+            false => "leftovers removed",
+        };
+        // What is seldom is named where it occurs.
+        for (name, count, words) in [
+            ("dead", tally.dead, "dead and not copied"),
+            (
+                "logged_out",
+                tally.logged_out,
+                "of users who logged out, not copied",
+            ),
+            ("removed", tally.removed, removed),
+            (
+                "kept",
+                tally.kept,
+                "copies without a source, kept because services read them",
+            ),
+            (
+                "odd_times",
+                tally.odd_times,
+                "with a time that nobody can have meant",
+            ),
+            ("not_utf8", tally.not_utf8, "with names that are not UTF-8"),
+        ] {
+            value[name] = count.into();
+            if count > 0 {
+                text.push_str(&format!(", {count} {words}"));
+            }
+        }
         let _ = self.line(&text, &value);
+    }
+
+    /// Says on stderr what a list cannot show.
+    pub(crate) fn not_utf8(&self, count: u64) {
+        if count > 0 {
+            let _ = writeln!(
+                io::stderr(),
+                "tower-wechat: {count} users are not listed, because their names are not UTF-8; no \
+                 service of this crate writes such names, but a Java service without string \
+                 serializers does: let it use StringRedisTemplate"
+            );
+        }
     }
 
     pub(crate) fn progress(&self, about: u64) -> Progress {

@@ -1,8 +1,8 @@
 //! Between the cells of a slot and a record.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 use zeroize::Zeroizing;
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::names::{Cell, Form, Place};
 use super::seal::Seal;
 use crate::clock::Timestamp;
+use crate::credential::refresh_life::LONGEST_LIFE;
 use crate::credential::sealed_form::Binding;
 use crate::credential::{Record, RecordView, Unreadable, Unstorable, hash_form, record_form};
 use crate::error::{Error, ErrorKind};
@@ -17,9 +18,6 @@ use crate::store::{Kind, Slot, Stored, Witness};
 
 /// What a cell holds.
 pub(super) type Value = Option<Vec<u8>>;
-
-/// How long a key lives beyond the point at which its refresh token should be dead.
-const GRACE: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is to be written into a cell.
 pub(super) struct New {
@@ -57,6 +55,8 @@ pub(super) fn view<T>(
         if why == Unreadable::OtherKey {
             others = true;
             seal.tell_other_key(&cell.key, value);
+        } else if why.is_of_a_serializer() {
+            seal.tell_serializer(&cell.key, slot, why);
         } else {
             warn_once(&cell.key, slot, value, why);
         }
@@ -106,11 +106,21 @@ pub(super) fn decode(place: &Place<'_>, slot: &Slot, values: Vec<Value>, seal: &
     }
 }
 
+/// For whom a record is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// Services that read this place.
+    Readers,
+    /// Nobody yet: those that write it read the other layout.
+    Copy,
+}
+
 /// What each cell gets for a record to be stored. An empty record empties the cells.
 pub(super) fn encode(
     place: &Place<'_>,
     slot: &Slot,
     record: &Record,
+    written_for: For,
     now: Timestamp,
     seal: &Seal,
 ) -> Result<Vec<New>, Error> {
@@ -132,7 +142,10 @@ pub(super) fn encode(
                 .collect()
         }
         Form::Record => {
-            let whole = (!record.is_empty()).then(|| record_form::write(record, id));
+            let whole = (!record.is_empty()).then(|| match written_for {
+                For::Readers => record_form::write(record, id),
+                For::Copy => record_form::write_copy(record, id),
+            });
             [whole].into_iter().map(Option::transpose).collect()
         }
         Form::Token => [token()].into_iter().map(Option::transpose).collect(),
@@ -145,7 +158,7 @@ pub(super) fn encode(
     let ttl = if slot.name.kind == Kind::SnapshotUser {
         life_of_token(record, now)
     } else if place.expires {
-        time_to_live(record, now)
+        record.key_life(now)
     } else {
         Duration::ZERO
     };
@@ -157,25 +170,29 @@ pub(super) fn encode(
     cells.collect()
 }
 
-fn time_to_live(record: &Record, now: Timestamp) -> Duration {
-    let token = record
-        .token
-        .as_ref()
-        .map(|token| token.lifetime.expires_at());
-    let refresh = record
-        .refresh
-        .as_ref()
-        .map(|refresh| refresh.due.after(GRACE));
-    let dies_at = token.max(refresh).unwrap_or(now);
-    // A refresh token past its point is still tried, so the record stays for another while.
-    now.until(dies_at).max(GRACE / 24)
-}
-
 /// Virtual users are kept no longer than their token lives.
 fn life_of_token(record: &Record, now: Timestamp) -> Duration {
     let token = record.token.as_ref();
     let life = token.map(|token| now.until(token.lifetime.expires_at()));
-    life.unwrap_or_default().max(Duration::from_secs(1))
+    life.unwrap_or_default()
+        .clamp(Duration::from_secs(1), LONGEST_LIFE)
+}
+
+/// As many lines about unreadable values are written in each [`A_WHILE`], by this process.
+const MOST_LINES: u32 = 100;
+
+const A_WHILE: Duration = Duration::from_secs(60);
+
+/// Whether another line about an unreadable value may be written. Where all users' values are
+/// unreadable, lines for each of them would fill the disk and say nothing more.
+fn another_line() -> bool {
+    static LINES: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let (began, written) = lines
+        .filter(|(began, _)| began.elapsed() < A_WHILE)
+        .unwrap_or_else(|| (Instant::now(), 0));
+    *lines = Some((began, written.saturating_add(1)));
+    written < MOST_LINES
 }
 
 /// Warns of a value that cannot be read, once for each value: it is read again at every request.
@@ -186,6 +203,9 @@ pub(super) fn warn_once(key: &str, slot: &Slot, value: &[u8], unreadable: Unread
     let hash = hasher.hash_one((key, &slot.name.id, value));
     if warned.get(&hash).is_none() {
         warned.insert(hash, ());
+        if !another_line() {
+            return;
+        }
         tracing::warn!(
             target: "tower_wechat::store",
             app = %slot.name.app,

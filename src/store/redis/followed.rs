@@ -1,10 +1,12 @@
 //! An account token that another system keeps in Redis: read, never written.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, RedisResult};
+use zeroize::Zeroizing;
 
 use super::RedisStore;
 use super::codec::{Value, warn_once};
@@ -13,7 +15,7 @@ use super::names::RedisNames;
 use super::refusal::Refusal;
 use crate::clock::Timestamp;
 use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
-use crate::credential::{Lifetime, Record, Token};
+use crate::credential::{AppSecret, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
     Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
@@ -29,6 +31,12 @@ const UNSAID: Duration = Duration::from_secs(60);
 
 /// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
 const END_IS_ABOUT: Duration = Duration::from_secs(1);
+
+/// What stands in a name for the AppSecret.
+const SECRET: &str = "{secret}";
+
+/// As many hexadecimal digits in a row are an AppSecret, or a digest of one.
+const SECRET_DIGITS: usize = 32;
 
 /// Where and how another system keeps the account's token in Redis, for
 /// [`AccountTokens::follow`](crate::AccountTokens::follow).
@@ -48,9 +56,10 @@ const END_IS_ABOUT: Duration = Duration::from_secs(1);
 ///
 /// // Other systems with their usual names:
 /// let known = [
+///     FollowedToken::wx_java_redisson(),
 ///     FollowedToken::silenceper(),
 ///     FollowedToken::wechatpy(),
-///     FollowedToken::easy_wechat().key("laravel_cache:official_account.access_token.{appid}"),
+///     FollowedToken::easy_wechat_6_15("the AppSecret", false).key_prefix("laravel_cache_:"),
 ///     FollowedToken::power_wechat("powerwechat.access_token.0cc175b9c0f1b6a831c399e269772661"),
 /// ];
 /// // Any other, by the form of its value:
@@ -61,11 +70,13 @@ const END_IS_ABOUT: Duration = Duration::from_secs(1);
 ///     FollowedToken::php("token"),
 /// ];
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FollowedToken {
     form: ForeignForm,
     key: String,
     expires_at_key: Option<String>,
+    /// What `{secret}` in a name stands for.
+    secret: Option<AppSecret>,
     /// How much earlier than the token the key ends, at least.
     early: Duration,
 }
@@ -76,34 +87,54 @@ impl FollowedToken {
             form,
             key: key.into(),
             expires_at_key: None,
+            secret: None,
             early: Duration::ZERO,
         }
     }
 
-    /// WxJava (`WxMpRedisConfigImpl`): the bare token under `wx:access_token:{appid}`, in a key
-    /// that ends 200 seconds before the token.
+    /// WxJava's `WxMpRedisConfigImpl`, on Jedis or a `RedisTemplate`: the bare token under
+    /// `wx:access_token:{appid}`. The key lives as long as the token.
+    ///
+    /// Source: `WxMpRedisConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24). Versions before
+    /// commit 179d469 (2023-11-07) end the key 200 seconds before the token; this preset reads them
+    /// too, and gives up their last 200 seconds.
     pub fn wx_java() -> Self {
-        Self::raw("wx:access_token:{appid}").key_ends_early(Duration::from_secs(200))
+        Self::raw("wx:access_token:{appid}")
     }
 
-    /// silenceper/wechat (`credential/default_access_token.go`, `cache/redis.go`): the token under
-    /// `gowechat_officialaccount__access_token_{appid}`, bare, or as a JSON string from versions
-    /// of old, in a key that ends 300 seconds before the token or more.
+    /// WxJava's `WxMpRedissonConfigImpl`: the bare token under `wx:access_token:{appid}`, in a key
+    /// that ends 200 seconds before the token. Redisson has to use its `StringCodec`.
+    ///
+    /// Source: `WxMpRedissonConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
+    pub fn wx_java_redisson() -> Self {
+        Self::wx_java().key_ends_early(Duration::from_secs(200))
+    }
+
+    /// silenceper/wechat: the token under `gowechat_officialaccount__access_token_{appid}`, bare, or
+    /// as a JSON string from old versions, in a key that ends 300 seconds before the token or more.
+    /// Where it uses stable tokens the name is
+    /// `gowechat_officialaccount__stable_access_token_{appid}`; give it with [`key`](Self::key).
+    ///
+    /// Source: `credential/default_access_token.go` and `cache/redis.go`, commit 1797041 (2024-02).
     pub fn silenceper() -> Self {
         let key = "gowechat_officialaccount__access_token_{appid}";
         Self::new(ForeignForm::Text, key).key_ends_early(Duration::from_secs(300))
     }
 
-    /// PowerWeChat (`kernel/accessToken.go`): a JSON object under `powerwechat.access_token.` and
-    /// the MD5 of AppID and AppSecret written one after the other, in hexadecimal. `key` is that
-    /// whole name.
+    /// PowerWeChat: a JSON object under `powerwechat.access_token.` and the MD5 of AppID and
+    /// AppSecret written one after the other, in hexadecimal. `key` is that whole name.
+    ///
+    /// Source: `kernel/accessToken.go`, commit 38a5032 (2024-12).
     pub fn power_wechat(key: impl Into<String>) -> Self {
         Self::json_object(key)
     }
 
-    /// wechatpy (`session/redisstorage.py` with its usual prefix): a JSON string under
+    /// wechatpy with its `RedisStorage` and usual prefix: a JSON string under
     /// `wechatpy:{appid}_access_token`; version 2 adds the expiry under
     /// `wechatpy:{appid}_access_token_expires_at`.
+    ///
+    /// Source: `session/redisstorage.py`, commit 5b8502e (2025-02); releases 1.8.18 and 2.0.0a26 are
+    /// run by this crate's tests.
     pub fn wechatpy() -> Self {
         Self {
             expires_at_key: Some("wechatpy:{appid}_access_token_expires_at".into()),
@@ -111,12 +142,32 @@ impl FollowedToken {
         }
     }
 
-    /// EasyWeChat 6 (`OfficialAccount/AccessToken.php`) on a cache that stores what PHP's
-    /// `serialize` makes, such as Symfony's or Laravel's: a string under
-    /// `official_account.access_token.{appid}`. Caches put a prefix of their own before that; give
-    /// the whole name with [`key`](Self::key).
+    /// EasyWeChat 6 before 6.15.1 on a cache that stores what PHP's `serialize` or igbinary makes,
+    /// such as Symfony's or Laravel's: a string under `official_account.access_token.{appid}`.
+    /// Caches put a prefix of their own before that; give it with [`key_prefix`](Self::key_prefix).
+    /// Since 6.15.1 the name is another one: [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    ///
+    /// Source: `OfficialAccount/AccessToken.php`, commit 0306cb7.
     pub fn easy_wechat() -> Self {
         Self::php("official_account.access_token.{appid}")
+    }
+
+    /// EasyWeChat 6.15.1 and later: as [`easy_wechat`](Self::easy_wechat), under
+    /// `official_account.access_token.{appid}.{secret}.0`, or with a `1` at the end where its
+    /// setting `use_stable_access_token` is on, as `stable` says.
+    ///
+    /// The name holds the AppSecret. Logs and `Debug` output show `{secret}` instead.
+    ///
+    /// Source: w7corp/easywechat, pull request 2801 (merged 2024-03-29) and
+    /// `OfficialAccount/AccessToken.php`, commit 7a93b80 (2026-04).
+    pub fn easy_wechat_6_15(secret: impl Into<AppSecret>, stable: bool) -> Self {
+        let stable = u8::from(stable);
+        Self {
+            secret: Some(secret.into()),
+            ..Self::php(format!(
+                "official_account.access_token.{{appid}}.{{secret}}.{stable}"
+            ))
+        }
     }
 
     /// The bare token, and nothing else.
@@ -139,10 +190,18 @@ impl FollowedToken {
         Self::new(ForeignForm::Php, key)
     }
 
-    /// The name of the token's key; `{appid}` in it stands for the AppID.
+    /// The name of the token's key; `{appid}` in it stands for the AppID, and `{secret}` for the
+    /// AppSecret of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = key.into();
+        self
+    }
+
+    /// What a cache puts before the name of the token's key.
+    #[must_use]
+    pub fn key_prefix(mut self, prefix: &str) -> Self {
+        self.key.insert_str(0, prefix);
         self
     }
 
@@ -164,6 +223,32 @@ impl FollowedToken {
         self
     }
 
+    /// A name as it stands in Redis.
+    fn name(&self, name: &str, app: &str) -> Zeroizing<String> {
+        let name = RedisNames::of(name, app);
+        Zeroizing::new(match &self.secret {
+            Some(secret) => name.replace(SECRET, secret.expose()),
+            None => name.into_owned(),
+        })
+    }
+
+    /// A name as people may see it: without the secret, however it came there.
+    fn shown(&self, name: &str) -> String {
+        let name = match &self.secret {
+            Some(secret) if !secret.expose().is_empty() => name.replace(secret.expose(), SECRET),
+            _ => name.to_owned(),
+        };
+        let mut shown = String::with_capacity(name.len());
+        for run in name.split_inclusive(|letter: char| !letter.is_ascii_hexdigit()) {
+            let digits = run.trim_end_matches(|letter: char| !letter.is_ascii_hexdigit());
+            match digits.len() == SECRET_DIGITS {
+                true => shown.push_str(&run.replace(digits, "***")),
+                false => shown.push_str(run),
+            }
+        }
+        shown
+    }
+
     /// The life of a token that was read at `now`.
     fn lifetime(
         &self,
@@ -183,6 +268,19 @@ impl FollowedToken {
             None => end.after(self.early),
         };
         Lifetime::stored(end.before(look_again), Some(dies_at), look_again)
+    }
+}
+
+impl fmt::Debug for FollowedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let expires_at_key = self.expires_at_key.as_deref();
+        f.debug_struct("FollowedToken")
+            .field("form", &self.form)
+            .field("key", &self.shown(&self.key))
+            .field("expires_at_key", &expires_at_key.map(|key| self.shown(key)))
+            .field("secret", &self.secret)
+            .field("early", &self.early)
+            .finish()
     }
 }
 
@@ -227,7 +325,13 @@ impl FollowedStore {
         last.as_ref().map(|last| last.token.clone())
     }
 
-    async fn read_all(&self, key: &str, reads: &[Cmd]) -> Result<Vec<redis::Value>, Error> {
+    /// Reads these in one round trip; `shown` is the token's key as people may see it.
+    async fn read_all(
+        &self,
+        key: &str,
+        shown: &str,
+        reads: &[Cmd],
+    ) -> Result<Vec<redis::Value>, Error> {
         let store = &*self.redis.0;
         let reading = async {
             match store.connection.read_all(reads).await {
@@ -239,7 +343,7 @@ impl FollowedStore {
         let values = self.redis.run(key.as_bytes(), reading).await?;
         values.ok_or_else(|| {
             let sentence = format!(
-                "the key {key} in Redis at {}, under which another system's token is followed, \
+                "the key {shown} in Redis at {}, under which another system's token is followed, \
                  holds a value of another type; it belongs to that system, so check the name and \
                  form that FollowedToken was given",
                 store.address
@@ -253,12 +357,13 @@ impl FollowedStore {
 
     async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
         let app = slot.name.app.as_str();
-        let key = RedisNames::of(&self.token.key, app);
-        let mut reads = vec![Cmd::get(&key), Cmd::pttl(&key)];
+        let key = self.token.name(&self.token.key, app);
+        let mut reads = vec![Cmd::get(key.as_str()), Cmd::pttl(key.as_str())];
         if let Some(expiry) = &self.token.expires_at_key {
-            reads.push(Cmd::get(RedisNames::of(expiry, app)));
+            reads.push(Cmd::get(self.token.name(expiry, app).as_str()));
         }
-        let mut read = self.read_all(&key, &reads).await?.into_iter();
+        let shown = self.token.shown(&RedisNames::of(&self.token.key, app));
+        let mut read = self.read_all(&key, &shown, &reads).await?.into_iter();
         let mut value = || read.next().unwrap_or(redis::Value::Nil);
         let (value, lives, expiry) = (value(), value(), value());
         let (value, lives, expiry): (Value, i64, Value) = readable(value, lives, expiry)
@@ -270,7 +375,7 @@ impl FollowedStore {
         let secret = match read_token(&value, self.token.form) {
             Ok(secret) => secret,
             Err(unreadable) => {
-                warn_once(&key, slot, &value, unreadable);
+                warn_once(&shown, slot, &value, unreadable);
                 *self.last() = None;
                 return Ok(Stored::default());
             }
@@ -446,11 +551,36 @@ mod tests {
         assert_eq!(points(&exact, None, None), (30, 60));
         assert_eq!(
             points(&FollowedToken::wx_java(), Some(7_000), None),
+            (6_940, 7_000)
+        );
+        assert_eq!(
+            points(&FollowedToken::wx_java_redisson(), Some(7_000), None),
             (6_940, 7_200)
         );
         let two_keys = FollowedToken::wechatpy();
         assert_eq!(points(&two_keys, Some(7_200), Some(7_200)), (7_140, 7_200));
         assert_eq!(points(&two_keys, None, Some(100)), (50, 100));
         assert_eq!(points(&two_keys, None, Some(-5)), (0, 0));
+    }
+    #[test]
+    fn a_name_with_the_secret_is_never_shown() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let key = format!("cache:official_account.access_token.wx1.{secret}.1");
+        for token in [
+            FollowedToken::easy_wechat_6_15(secret, true).key_prefix("cache:"),
+            // The whole name, as somebody copies it from `redis-cli`.
+            FollowedToken::easy_wechat_6_15(secret, true).key(key.as_str()),
+            FollowedToken::easy_wechat().key(key.as_str()),
+        ] {
+            assert_eq!(token.name(&token.key, "wx1").as_str(), key);
+            let shown = format!("{token:?} {token:#?} {}", token.shown(&key));
+            assert!(!shown.contains(secret), "{shown}");
+            assert!(shown.contains("official_account.access_token"), "{shown}");
+        }
+        // Secrets of other lengths are known where they are given.
+        let token = FollowedToken::easy_wechat_6_15("s3cret", false).key("k.s3cret");
+        assert!(!format!("{token:?}").contains("s3cret"));
+        let token = FollowedToken::power_wechat("power.edc5f6181730baffc0b88cf96658aeff");
+        assert!(format!("{token:?}").contains("power.***"));
     }
 }

@@ -9,6 +9,8 @@ mod connection;
 mod followed;
 mod greeting;
 mod guard;
+mod java_names;
+mod log_limit;
 mod marks;
 mod names;
 mod news;
@@ -226,8 +228,16 @@ impl RedisStore {
         let place = self.0.names.place(self.0.layout, &slot.name);
         let values = self.values(&place, Duration::MAX).await?;
         let values = values.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))?;
-        self.completed(slot, decode(&place, slot, values.into(), &self.0.seal))
-            .await
+        let stored = decode(&place, slot, values.into(), &self.0.seal);
+        self.look_for_others(&place, slot, &stored).await;
+        self.completed(slot, stored).await
+    }
+
+    /// A user of whom nothing is stored may lie under a name that another serializer has made.
+    async fn look_for_others(&self, place: &Place<'_>, slot: &Slot, stored: &Stored) {
+        if stored.witness.0.iter().all(Option::is_none) {
+            Box::pin(self.look_for_java_names(place, slot)).await;
+        }
     }
 
     async fn look_at(
@@ -268,6 +278,7 @@ impl RedisStore {
         if revoked_at.is_some() {
             stored.record.details.sessions_from = revoked_at;
         }
+        self.look_for_others(&place, slot, &stored).await;
         Ok(Glimpse::Left(stored))
     }
 
@@ -408,8 +419,8 @@ impl RedisStore {
         let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
         let cells = read.chain(written.map(|cell| (cell, anything())));
         let mut news = Vec::new();
-        for place in places.all() {
-            news.extend(encode(place, slot, record, now, &self.0.seal)?);
+        for (place, written_for) in places.all() {
+            news.extend(encode(place, slot, record, written_for, now, &self.0.seal)?);
         }
         for ((cell, expected), new) in cells.zip(news) {
             let value = new.value.as_ref().map(|text| text.as_bytes());
@@ -438,8 +449,8 @@ impl RedisStore {
             call.key(tombstone);
         }
         call.arg(places.tombstones.len());
-        for place in places.all() {
-            let news = encode(place, slot, record, now, &self.0.seal)?;
+        for (place, written_for) in places.all() {
+            let news = encode(place, slot, record, written_for, now, &self.0.seal)?;
             for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
                 let value = value.as_ref().map(|text| text.as_bytes());
                 call.key(&*cell.key)

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use memchr::{memchr, memchr3};
 use serde::Deserialize;
 
+use super::codec::For;
 use super::start_up::misconfigured;
 use crate::credential::AppId;
 use crate::error::Error;
@@ -172,8 +173,10 @@ pub(super) struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    pub(super) fn all(&self) -> impl Iterator<Item = &Place<'a>> {
-        std::iter::once(&self.read).chain(&self.mirror)
+    /// All of them, and for whom each is written.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Place<'a>, For)> {
+        let mirror = self.mirror.iter().map(|place| (place, For::Copy));
+        std::iter::once((&self.read, For::Readers)).chain(mirror)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::guard::millis;
+use super::java_names::CURE;
+use super::log_limit::Lines;
 use crate::credential::Unreadable;
 use crate::credential::sealed_form::{self, Binding, SealId};
 #[cfg(feature = "sealing")]
@@ -18,28 +18,15 @@ use crate::store::{Slot, Witness};
 /// How often a wrong ring that goes on is told again.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
+/// How often a serializer that goes on is told again.
+const BETWEEN_SERIALIZER_LINES: Duration = Duration::from_secs(60);
+
 /// What this process can open and seal; nothing at all without keys.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seal {
     #[cfg(feature = "sealing")]
     keys: Option<SealingKeys>,
-    told: Arc<Told>,
-}
-
-/// When the lines about a wrong ring are due again.
-#[derive(Debug)]
-struct Told {
-    started: Instant,
-    until: AtomicU64,
-}
-
-impl Default for Told {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            until: AtomicU64::new(0),
-        }
-    }
+    lines: Arc<Lines>,
 }
 
 /// The plain text of a value.
@@ -163,6 +150,11 @@ impl Seal {
         (!self.has(id)).then_some(id)
     }
 
+    /// Whether a value is sealed, and none of our keys is the one.
+    pub(super) fn is_others(&self, value: &[u8]) -> bool {
+        self.other_key(value).is_some()
+    }
+
     /// Refuses to renew over what another process can read and this one cannot. A login is not
     /// asked: it beats everything before it.
     pub(super) fn may_replace(&self, slot: &Slot, expected: &Witness) -> Result<(), Error> {
@@ -185,14 +177,7 @@ impl Seal {
         let Some(id) = self.other_key(value) else {
             return;
         };
-        let now = millis(self.told.started.elapsed());
-        let due = self.told.until.load(Ordering::Relaxed);
-        let next = now.saturating_add(millis(BETWEEN_LINES)).max(1);
-        let ours = || {
-            let told = &self.told.until;
-            told.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
-        };
-        if due <= now && ours().is_ok() {
+        if self.lines.other_key.allows_one_in(BETWEEN_LINES) {
             tracing::error!(
                 target: "tower_wechat::store",
                 key,
@@ -202,5 +187,25 @@ impl Seal {
                  missing here and is left as it is: add that key to the sealing keys"
             );
         }
+    }
+
+    /// One loud line in a while for a service that writes all of its values so.
+    pub(super) fn tell_serializer(&self, key: &str, slot: &Slot, why: Unreadable) {
+        let lines = &self.lines.serializer;
+        if lines.allows_one_in(BETWEEN_SERIALIZER_LINES) {
+            tracing::error!(
+                target: "tower_wechat::store",
+                app = %slot.name.app,
+                kind = slot.name.kind.as_str(),
+                key,
+                "a value in {key} counts as missing, as does every other that is written like it: \
+                 {why}; {CURE}"
+            );
+        }
+    }
+
+    /// Whether a search for names of another serializer is due.
+    pub(super) fn may_search_names(&self, span: Duration) -> bool {
+        self.lines.names.allows_one_in(span)
     }
 }

@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use super::names::RedisNames;
 use super::{Layout, RedisStore, scripts};
+use crate::credential::refresh_life::surely_dead_at;
 use crate::credential::sealed_form::Binding;
-use crate::credential::{AppId, hash_form};
+use crate::credential::{AppId, Lifetime, hash_form};
 use crate::error::Error;
 use crate::store::Kind;
 
 /// How many fields one step looks at: a few hundred microseconds of Redis's time.
 const STEP: usize = 500;
-
-/// A refresh token is swept this long after the time that is stored with it. Services of the
-/// published layout may store the point of the access token there, hours after the login, although
-/// a refresh token lives for 30 days; and until it is surely dead, WeChat is still asked.
-const GRACE: Duration = Duration::from_secs(31 * 24 * 3_600);
 
 /// The margin of access tokens is unknown here; the longest there is errs on the side of life.
 const LONGEST_MARGIN: Duration = Duration::from_secs(24 * 3_600);
@@ -43,12 +39,14 @@ pub struct Swept {
     pub seen: u64,
     /// How many were removed.
     pub removed: u64,
+    /// How many have names that are not UTF-8, which no user of this crate has.
+    pub not_utf8: u64,
 }
 
 impl RedisStore {
     /// Removes from the hashes of the published layout the users whose refresh token is surely
-    /// dead, 31 days after the time that is stored with it, and the expired access tokens that
-    /// nothing can renew any more.
+    /// dead, 31 days after the time that is stored with it and after the access token's, and the
+    /// expired access tokens that nothing can renew any more.
     ///
     /// It goes through the hashes in steps of about 500 fields and rests `pause` between them, so
     /// that a large hash is swept without anybody noticing; a field that changes meanwhile stays.
@@ -90,11 +88,14 @@ impl RedisStore {
         let names = &self.0.names;
         let refresh_hash = RedisNames::of(&names.user_refresh_token, app.as_str());
         let access_hash = RedisNames::of(&names.user_access_token, app.as_str());
-        for (hash, beside) in [(&refresh_hash, None), (&access_hash, Some(&*refresh_hash))] {
+        for (hash, beside, of) in [
+            (&refresh_hash, &access_hash, Half::Refresh),
+            (&access_hash, &refresh_hash, Half::Access),
+        ] {
             let mut cursor = 0u64;
             loop {
                 cursor = self
-                    .sweep_step(app, hash, beside, cursor, dry_run, &mut swept)
+                    .sweep_step(app, [hash, beside], of, cursor, dry_run, &mut swept)
                     .await?;
                 progress(&swept);
                 if cursor == 0 {
@@ -107,14 +108,12 @@ impl RedisStore {
         Ok(swept)
     }
 
-    /// A step through one hash; answers the cursor of the next. Access tokens (those with a
-    /// `refresh_hash` beside them) are dead when they are expired and no refresh token is there;
-    /// refresh tokens by their time alone.
+    /// A step through the first hash, with the other one beside it; answers the cursor of the next.
     async fn sweep_step(
         &self,
         app: &AppId,
-        hash: &str,
-        refresh_hash: Option<&str>,
+        [hash, beside]: [&str; 2],
+        of: Half,
         cursor: u64,
         dry_run: bool,
         swept: &mut Swept,
@@ -123,28 +122,34 @@ impl RedisStore {
         scan.arg(hash).arg(cursor).arg("COUNT").arg(STEP);
         let (next, fields): (u64, Vec<Field>) = self.command(&scan).await?;
         swept.seen += fields.len() as u64;
-        let mut dead: Vec<_> = fields
+        let not_utf8 = fields
+            .iter()
+            .filter(|(id, _)| std::str::from_utf8(id).is_err());
+        swept.not_utf8 += not_utf8.count() as u64;
+        let mut dead: Vec<Field> = fields
             .into_iter()
-            .filter(|(id, value)| {
-                let user = std::str::from_utf8(id).unwrap_or_default();
-                let binding = Binding {
-                    app: app.as_str(),
-                    kind: Kind::User.as_str(),
-                    user,
-                    key: hash,
-                };
-                self.is_dead(value, &binding, refresh_hash)
+            .filter(|(id, value)| match of {
+                Half::Refresh => self.refresh_is_dead(app, hash, id, value, None),
+                Half::Access => self
+                    .life_of(app, hash, id, value)
+                    .is_some_and(|life| life.expires_at() < self.0.clock.now()),
             })
             .collect();
-        if let Some(refresh_hash) = refresh_hash
-            && !dead.is_empty()
-        {
+        if !dead.is_empty() {
             let ids: Vec<&[u8]> = dead.iter().map(|(id, _)| id.as_slice()).collect();
             let mut read = redis::cmd("HMGET");
-            read.arg(refresh_hash).arg(ids);
-            let refreshes: Vec<Option<Vec<u8>>> = self.command(&read).await?;
-            let mut alone = refreshes.iter().map(Option::is_none);
-            dead.retain(|_| alone.next().unwrap_or(false));
+            read.arg(beside).arg(ids);
+            let others: Vec<Option<Vec<u8>>> = self.command(&read).await?;
+            let mut others = others.into_iter();
+            dead.retain(|(id, value)| match (of, others.next().flatten()) {
+                (_, None) => true,
+                // Something can still be made of it.
+                (Half::Access, Some(_)) => false,
+                // What was granted lately was granted by a refresh token that lived.
+                (Half::Refresh, Some(access)) => {
+                    self.refresh_is_dead(app, hash, id, value, Some((beside, &access)))
+                }
+            });
         }
         if dry_run {
             swept.removed += dead.len() as u64;
@@ -158,16 +163,55 @@ impl RedisStore {
         Ok(next)
     }
 
-    fn is_dead(&self, value: &[u8], at: &Binding<'_>, refresh_hash: Option<&str>) -> bool {
-        let now = self.0.clock.now();
-        let Ok(value) = self.0.seal.open(value, at) else {
+    /// Whether a refresh token is certainly dead, with the access token beside it where there is one.
+    /// What cannot be read is not.
+    fn refresh_is_dead(
+        &self,
+        app: &AppId,
+        hash: &str,
+        id: &[u8],
+        value: &[u8],
+        access: Option<(&str, &[u8])>,
+    ) -> bool {
+        let renew_at = match access {
+            None => None,
+            // It may have been granted a moment ago.
+            Some((_, value)) if self.0.seal.is_others(value) => return false,
+            Some((hash, value)) => self
+                .life_of(app, hash, id, value)
+                .map(|life| life.renew_at()),
+        };
+        let Ok(value) = self.0.seal.open(value, &binding(app, id, hash)) else {
             return false;
         };
-        if refresh_hash.is_some() {
-            let token = hash_form::read_token(&value, LONGEST_MARGIN);
-            return token.is_ok_and(|token| token.lifetime.expires_at() < now);
-        }
         let refresh = hash_form::read_refresh(&value, "");
-        refresh.is_ok_and(|(refresh, _)| refresh.due.after(GRACE) < now)
+        refresh.is_ok_and(|(refresh, _)| surely_dead_at(refresh.due, renew_at) < self.0.clock.now())
+    }
+
+    /// The life of an access token, if it can be read and has a time that somebody can have meant.
+    fn life_of(&self, app: &AppId, hash: &str, id: &[u8], value: &[u8]) -> Option<Lifetime> {
+        let value = self.0.seal.open(value, &binding(app, id, hash)).ok()?;
+        let token = hash_form::read_token(&value, LONGEST_MARGIN).ok()?;
+        // Read as a refresh value, the time is as it stands.
+        let (stored, _) = hash_form::read_refresh(&value, "").ok()?;
+        stored.due.is_plausible().then_some(token.lifetime)
+    }
+}
+
+/// Which half of a pair a hash holds.
+#[derive(Clone, Copy)]
+enum Half {
+    /// Refresh tokens, which die by themselves.
+    Refresh,
+    /// Access tokens, which are dead when they are expired and no refresh token is there.
+    Access,
+}
+
+fn binding<'a>(app: &'a AppId, id: &'a [u8], key: &'a str) -> Binding<'a> {
+    Binding {
+        app: app.as_str(),
+        kind: Kind::User.as_str(),
+        user: std::str::from_utf8(id).unwrap_or_default(),
+        key,
     }
 }

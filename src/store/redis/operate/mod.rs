@@ -4,6 +4,7 @@
 //! All of it goes through the users in small steps while services run. What is written is compared
 //! first, and a user whose token is being renewed at the moment is left to the end.
 
+mod leftovers;
 mod migrate;
 mod reseal;
 mod survey;
@@ -60,8 +61,22 @@ pub struct Tally {
     pub same: u64,
     /// Those of which the other place holds something newer.
     pub newer: u64,
-    /// Those that cannot be read: garbage, or sealed with a key that is not in the ring.
+    /// Those that cannot be read: garbage, sealed with a key that is not in the ring, or under a
+    /// name that is not UTF-8.
     pub unreadable: u64,
+    /// Those of the unreadable whose names are not UTF-8, which no user of this crate has.
+    pub not_utf8: u64,
+    /// Those of which nothing can be made any more; they are not copied.
+    pub dead: u64,
+    /// Those of users who have logged out everywhere since; they are not copied.
+    pub logged_out: u64,
+    /// Copies that were removed (that would be, on a dry run), because what they were made from is
+    /// gone, or their user has logged out.
+    pub removed: u64,
+    /// Copies without what they were made from, which stay because services read them already.
+    pub kept: u64,
+    /// Those of the written whose stored time nobody can have meant.
+    pub odd_times: u64,
     /// Those that were in use all the time; another run will find them.
     pub left: u64,
 }
@@ -72,9 +87,13 @@ pub type Progress<'a> = &'a mut (dyn FnMut(&Tally) + Send);
 /// What came of one record.
 enum Outcome {
     Written,
+    WrittenWithOddTime,
     Same,
     Newer,
     Unreadable,
+    Dead,
+    LoggedOut,
+    Removed,
     /// Its token is being renewed, or it keeps changing.
     Busy,
 }
@@ -84,12 +103,31 @@ impl Tally {
     fn count(&mut self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Written => self.written += 1,
+            Outcome::WrittenWithOddTime => {
+                self.written += 1;
+                self.odd_times += 1;
+            }
+            Outcome::Dead => self.dead += 1,
+            Outcome::LoggedOut => self.logged_out += 1,
+            Outcome::Removed => self.removed += 1,
             Outcome::Same => self.same += 1,
             Outcome::Newer => self.newer += 1,
             Outcome::Unreadable => self.unreadable += 1,
             Outcome::Busy => return true,
         }
         false
+    }
+
+    /// How many users have a record that cannot be read. Names that are not UTF-8 are no users'.
+    pub fn unreadable_users(&self) -> u64 {
+        self.unreadable.saturating_sub(self.not_utf8)
+    }
+
+    /// Counts what cannot be anybody's, by its name.
+    fn unnamed(&mut self, not_utf8: u64) {
+        self.seen += not_utf8;
+        self.unreadable += not_utf8;
+        self.not_utf8 += not_utf8;
     }
 }
 
@@ -152,12 +190,14 @@ impl RedisStore {
         Ok(places.iter().map(of).collect())
     }
 
-    /// Writes where everything still holds what is expected and nobody renews.
+    /// Writes where everything still holds what is expected and nobody renews, and tells the
+    /// account's services `news`, if there are any.
     async fn rewrite(
         &self,
         leases: &[String],
         owner: &LeaseOwner,
         changes: &[Change<'_>],
+        news: Option<(&AppId, String)>,
     ) -> Result<Rewritten, Error> {
         let mut call = scripts::COMMIT.call();
         for lease in leases {
@@ -183,8 +223,11 @@ impl RedisStore {
                 .arg(new.as_slice())
                 .arg(life);
         }
-        // The credentials stay what they are, so there is no news.
-        call.arg("").arg("");
+        // Where the credentials stay what they are, there is no news.
+        match news {
+            Some((app, news)) => call.arg(self.0.names.news(app)).arg(news),
+            None => call.arg("").arg(""),
+        };
         Ok(match self.script(&call).await? {
             Answer(1, _) => Rewritten::Done,
             Answer(0, _) => Rewritten::InUse,

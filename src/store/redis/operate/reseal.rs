@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 use super::super::codec::binding;
 use super::super::marks;
 use super::super::names::Place;
-use super::super::seal::Seal;
 use super::super::{Layout, RedisStore};
 use super::walk::Walk;
 use super::{Change, New, Outcome, PATIENCE, Progress, REST, Rewritten, TRIES, Tally, Work};
@@ -49,6 +48,7 @@ impl RedisStore {
         ] {
             let mut walk = Walk::new(self, &work.app, kind, layout);
             while let Some(ids) = walk.next().await? {
+                tally.unnamed(walk.take_not_utf8());
                 let slots = ids.iter().map(|id| work.slot(kind, id)).collect();
                 self.reseal_some(work, slots, layout, &owner, &mut tally, &mut busy)
                     .await?;
@@ -70,7 +70,7 @@ impl RedisStore {
         }
         tally.left = busy.len() as u64;
         progress(&tally);
-        if tally.left == 0 && tally.unreadable == 0 && !keep_marks && !work.dry_run {
+        if tally.left == 0 && tally.unreadable_users() == 0 && !keep_marks && !work.dry_run {
             self.remove_other_marks().await?;
         }
         Ok(tally)
@@ -161,7 +161,12 @@ impl RedisStore {
             });
             let changes: Vec<Change<'_>> = changes.collect();
             match self
-                .rewrite(&[self.0.names.lease(&slot.name, &place)], owner, &changes)
+                .rewrite(
+                    &[self.0.names.lease(&slot.name, &place)],
+                    owner,
+                    &changes,
+                    None,
+                )
                 .await?
             {
                 Rewritten::Done => return Ok(Outcome::Written),
@@ -183,12 +188,5 @@ impl RedisStore {
             self.command::<i64>(remove.arg(&name).arg(mark)).await?;
         }
         Ok(())
-    }
-}
-
-impl Seal {
-    /// Whether a value is sealed, and none of our keys is the one.
-    pub(super) fn is_others(&self, value: &[u8]) -> bool {
-        sealed_form::split(value).is_some_and(|(id, _)| !self.has(id))
     }
 }

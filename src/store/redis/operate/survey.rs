@@ -1,9 +1,7 @@
 //! The state of users' tokens, and never the tokens.
 
-use std::ops::ControlFlow;
-use std::time::Duration;
-
 use redis::Cmd;
+use std::ops::ControlFlow;
 
 use super::super::codec::Value;
 use super::super::names::Place;
@@ -11,12 +9,10 @@ use super::super::{Layout, RedisStore};
 use super::walk::Walk;
 use super::{Progress, Tally, Work, whole};
 use crate::clock::Timestamp;
+use crate::credential::refresh_life::surely_dead_at;
 use crate::credential::{Freshness, Record, sealed_form};
 use crate::error::Error;
 use crate::store::{Kind, Slot};
-
-/// How long after the time that is stored with it a refresh token is surely dead.
-const SURELY_DEAD: Duration = Duration::from_secs(31 * 24 * 3_600);
 
 /// Where a user's pair stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +61,8 @@ pub struct UserReport {
     pub token_fingerprint: Option<String>,
     /// Seconds until the access token dies; negative when it has.
     pub expires_in_secs: Option<i64>,
-    /// Seconds until the refresh token should be dead by the time stored with it.
+    /// Seconds until the refresh token should be dead, where the time stored with it can say so:
+    /// other services may store the access token's.
     pub refresh_due_in_secs: Option<i64>,
     /// What WeChat told of the user.
     pub openid: Option<String>,
@@ -107,6 +104,7 @@ impl RedisStore {
         let mut tally = Tally::default();
         let mut walk = Walk::new(self, &work.app, Kind::User, self.0.layout);
         while let Some(ids) = walk.next().await? {
+            tally.unnamed(walk.take_not_utf8());
             let slots: Vec<Slot> = ids.iter().map(|id| work.slot(Kind::User, id)).collect();
             let places: Vec<Place<'_>> = slots.iter().map(|slot| self.places(slot).read).collect();
             let values = self.read_many(&places.iter().collect::<Vec<_>>()).await?;
@@ -163,7 +161,7 @@ impl RedisStore {
         };
         let record = record.unwrap_or_default();
         let token = record.token.as_ref();
-        let seconds = |at: Timestamp| (at.as_millis() - now.as_millis()) / 1_000;
+        let seconds = |at: Timestamp| at.as_millis().saturating_sub(now.as_millis()) / 1_000;
         let mut sealed_with: Vec<String> = ids.iter().map(ToString::to_string).collect();
         sealed_with.dedup();
         UserReport {
@@ -171,7 +169,7 @@ impl RedisStore {
             state,
             token_fingerprint: token.map(|token| token.secret.fingerprint()),
             expires_in_secs: token.map(|token| seconds(token.lifetime.expires_at())),
-            refresh_due_in_secs: record.refresh.as_ref().map(|refresh| seconds(refresh.due)),
+            refresh_due_in_secs: record.view().refresh_ends_at().map(seconds),
             openid: record.details.openid.map(String::from),
             scope: record.details.scope.map(String::from),
             sealed_with,
@@ -186,7 +184,8 @@ fn state(record: &Record, now: Timestamp) -> State {
     let token = record.token.as_ref();
     let freshness = token.map(|token| token.lifetime.freshness(now));
     let renewable = record.refresh.as_ref();
-    let renewable = renewable.is_some_and(|refresh| refresh.due.after(SURELY_DEAD) >= now);
+    let renew_at = token.map(|token| token.lifetime.renew_at());
+    let renewable = renewable.is_some_and(|refresh| surely_dead_at(refresh.due, renew_at) >= now);
     match freshness {
         Some(Freshness::Fresh) => State::Fresh,
         Some(Freshness::Stale) => State::Stale,

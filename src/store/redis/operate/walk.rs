@@ -22,6 +22,8 @@ pub(super) struct Walk<'a> {
     store: &'a RedisStore,
     cursor: u64,
     stage: Stage,
+    /// How many names were not UTF-8 since somebody asked.
+    not_utf8: u64,
 }
 
 enum Stage {
@@ -79,7 +81,14 @@ impl<'a> Walk<'a> {
             store,
             cursor: 0,
             stage,
+            not_utf8: 0,
         }
+    }
+
+    /// How many fields or keys of the users that were brought since the last call have names that
+    /// are not UTF-8: users of this crate have none of them.
+    pub(super) fn take_not_utf8(&mut self) -> u64 {
+        std::mem::take(&mut self.not_utf8)
     }
 
     /// The next users; an empty list is not the end.
@@ -87,14 +96,18 @@ impl<'a> Walk<'a> {
         let ids = match &mut self.stage {
             Stage::Done => return Ok(None),
             Stage::Refreshes { refresh, .. } => {
-                scan_hash(self.store, &mut self.cursor, refresh).await?
+                let ids = scan_hash(self.store, &mut self.cursor, refresh).await?;
+                in_utf8(ids, &mut self.not_utf8)
             }
             Stage::Accesses { refresh, access } => {
                 let ids = scan_hash(self.store, &mut self.cursor, access).await?;
-                without_a_field(self.store, refresh, ids).await?
+                let ids = without_a_field(self.store, refresh, ids).await?;
+                in_utf8(ids, &mut self.not_utf8)
             }
             Stage::Keys { begin, servers } => {
-                let ids = scan_keys(self.store, &mut self.cursor, servers, begin).await?;
+                let keys = scan_keys(self.store, &mut self.cursor, servers, begin).await?;
+                let keys = in_utf8(keys, &mut self.not_utf8);
+                let ids = keys.iter().filter_map(|key| id_of(key, begin)).collect();
                 if self.cursor == 0 && servers.has_next(self.store).await? {
                     return Ok(Some(ids));
                 }
@@ -153,22 +166,33 @@ impl Servers {
     }
 }
 
-async fn scan_hash(store: &RedisStore, cursor: &mut u64, hash: &str) -> Result<Vec<String>, Error> {
+/// Those that are UTF-8; the others are counted.
+fn in_utf8(names: Vec<Vec<u8>>, others: &mut u64) -> Vec<String> {
+    let before = names.len();
+    let names = names.into_iter().map(|name| String::from_utf8(name).ok());
+    let names: Vec<String> = names.flatten().collect();
+    *others += (before - names.len()) as u64;
+    names
+}
+
+async fn scan_hash(
+    store: &RedisStore,
+    cursor: &mut u64,
+    hash: &str,
+) -> Result<Vec<Vec<u8>>, Error> {
     let mut scan = redis::cmd("HSCAN");
     scan.arg(hash).arg(*cursor).arg("COUNT").arg(STEP);
     let (next, fields): (u64, Vec<Field>) = store.command(&scan).await?;
     *cursor = next;
-    // A field that is not UTF-8 names no user of ours.
-    let ids = fields.into_iter().map(|(id, _)| String::from_utf8(id).ok());
-    Ok(ids.flatten().collect())
+    Ok(fields.into_iter().map(|(id, _)| id).collect())
 }
 
 /// Those of whom this hash has no field.
 async fn without_a_field(
     store: &RedisStore,
     hash: &str,
-    ids: Vec<String>,
-) -> Result<Vec<String>, Error> {
+    ids: Vec<Vec<u8>>,
+) -> Result<Vec<Vec<u8>>, Error> {
     if ids.is_empty() {
         return Ok(ids);
     }
@@ -183,7 +207,7 @@ async fn scan_keys(
     cursor: &mut u64,
     servers: &mut Servers,
     begin: &str,
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<Vec<u8>>, Error> {
     let mut scan = redis::cmd("SCAN");
     scan.arg(*cursor).arg("MATCH");
     scan.arg(format!("{}*", literally(begin)));
@@ -195,10 +219,7 @@ async fn scan_keys(
     };
     let (next, keys): (u64, Vec<Vec<u8>>) = store.run(b"", scanning).await?;
     *cursor = next;
-    let keys = keys
-        .into_iter()
-        .filter_map(|key| String::from_utf8(key).ok());
-    Ok(keys.filter_map(|key| id_of(&key, begin)).collect())
+    Ok(keys)
 }
 
 /// A pattern that stands for this text alone.
