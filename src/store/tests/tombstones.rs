@@ -5,7 +5,7 @@ use super::*;
 /// A pair that WeChat has granted for another refresh token.
 fn successor(kind: Kind, token: &str) -> Record {
     let mut record = record(kind, token);
-    let refresh = RefreshToken::from(format!("refresh of {token}").as_str());
+    let refresh = RefreshToken::from(format!("refresh-of-{token}").as_str());
     if let Some(now) = &mut record.refresh {
         now.secret = refresh;
     }
