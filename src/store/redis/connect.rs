@@ -104,8 +104,10 @@ impl RedisStoreBuilder {
     /// before the next one begins:
     ///
     /// 1. `.layout(Hashes).mirror(Keys)`: the hashes are read, both are written.
-    /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies what nobody has written since.
-    ///    Run it until it says that nothing was written.
+    /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies what nobody has written since, and
+    ///    removes copies of what processes of the plain old layout have deleted since. Run it until
+    ///    it says that nothing was written. [`guide::redis`](crate::guide::redis) has a table of what
+    ///    it does in each case.
     /// 3. `.layout(Keys).mirror(Hashes)`: the keys are read, both are written.
     /// 4. `.layout(Keys)`. The hashes may go.
     ///
