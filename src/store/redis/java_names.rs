@@ -27,6 +27,9 @@ const FIELDS: usize = 20;
 pub(crate) const CURE: &str = "let the Java service use StringRedisTemplate, or set \
      RedisSerializer.string() for keys, hash keys and hash values";
 
+/// A field of a hash and its value.
+type Field = (Vec<u8>, Vec<u8>);
+
 impl RedisStore {
     /// Searches after a user was not found, and tells the operator what it finds.
     pub(super) async fn look_for_java_names(&self, place: &Place<'_>, slot: &Slot) {
@@ -60,8 +63,8 @@ impl RedisStore {
     async fn any_field(&self, hash: &[u8], like: impl Fn(&[u8]) -> bool) -> bool {
         let mut scan = redis::cmd("HSCAN");
         scan.arg(hash).arg(0).arg("COUNT").arg(FIELDS);
-        let scanned = self.command(&scan).await;
-        let (_, mut fields): (u64, Vec<(Vec<u8>, Vec<u8>)>) = scanned.unwrap_or_default();
+        let scanned = self.command::<(u64, Vec<Field>)>(&scan).await;
+        let (_, mut fields) = scanned.unwrap_or_default();
         let found = fields.iter().any(|(name, _)| like(name));
         // The values hold tokens.
         for (_, value) in &mut fields {
