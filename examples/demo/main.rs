@@ -16,12 +16,15 @@ use std::future::IntoFuture;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
+use axum::{Router, ServiceExt};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower::Layer;
+use tower::util::MapRequestLayer;
 use tower_wechat::{Scope, WechatLayer};
 
 use settings::Settings;
@@ -85,6 +88,11 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         // The login answers its paths before any route does; this leads them through the layer.
         .route("/wechat/{*path}", any(nowhere))
         .layer(layer);
+    let prefix = parts
+        .login
+        .public_path("/")
+        .trim_end_matches('/')
+        .to_owned();
     let app = Router::new()
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(async move || metrics.render()))
@@ -115,7 +123,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     std::io::stdout().flush()?;
 
     let (stop, stopping) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+    let app = MapRequestLayer::new(without(prefix)).layer(app);
+    let server = axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async {
         let _ = stopping.await;
     });
     let server = tokio::spawn(server.into_future());
@@ -133,6 +142,26 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         parts.tickets.accounts().shutdown(PATIENCE),
     );
     Ok(())
+}
+
+/// Takes the path of `PUBLIC_URL` off a request's, where the proxy in front has left it.
+fn without(prefix: String) -> impl Fn(Request) -> Request + Clone {
+    move |mut request| {
+        let asked = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |asked| asked.as_str());
+        let rest = asked.strip_prefix(&prefix).filter(|_| !prefix.is_empty());
+        let rest = match rest {
+            Some(rest) if rest.starts_with('/') => rest.to_owned(),
+            Some(rest) if rest.is_empty() || rest.starts_with('?') => format!("/{rest}"),
+            _ => return request,
+        };
+        if let Ok(uri) = rest.parse() {
+            *request.uri_mut() = uri;
+        }
+        request
+    }
 }
 
 /// What went wrong with the address, and what to do about it.

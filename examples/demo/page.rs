@@ -28,6 +28,8 @@ struct Page<'a> {
     grant_url: Option<String>,
     life: Life,
     whole: u64,
+    /// What stands in front of the demo's paths where a proxy puts it below one.
+    base: String,
 }
 
 /// What the page shows of the user's token; never the token itself.
@@ -87,6 +89,11 @@ pub async fn show(
         grant_url: lacks_scope.then(|| state.login.login_url("/", Some(Scope::UserInfo))),
         life: Life::of(user.token(), &user),
         whole: TOKEN_LIFE,
+        base: state
+            .login
+            .public_path("/")
+            .trim_end_matches('/')
+            .to_owned(),
     };
     let html = page.render().unwrap_or_else(|error| error.to_string());
     Ok(([(CACHE_CONTROL, "no-store")], Html(html)).into_response())

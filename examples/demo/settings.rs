@@ -3,7 +3,7 @@
 //! | variable | meaning (default) |
 //! |---|---|
 //! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
-//! | `PUBLIC_URL` | origin that browsers see (`http://` and the address) |
+//! | `PUBLIC_URL` | address that browsers see: an origin, and a path where a proxy puts the demo below one, whether it strips that path or not (`http://` and the address) |
 //! | `REDIS_URL` | unset: in-process store; `redis://`, `rediss://` (TLS), `redis+sentinel://h:p,h:p/master`, `redis+cluster://h:p,h:p`, `rediss+sentinel://`, `rediss+cluster://` |
 //! | `REDIS_CA` | file of the authority of Redis's certificate (PEM); unset: those of the system |
 //! | `REDIS_CLIENT_CERT`, `REDIS_CLIENT_KEY` | files of our own certificate and its key (PEM) |

@@ -60,7 +60,7 @@ impl<I, R> Shared<I, R> {
             return self.reject.reject(&rejection, head);
         };
         if rejection.kind() != ErrorKind::LoginRequired {
-            return self.reject.reject(&rejection.for_reader(head), head);
+            return self.reject.reject(&rejection.for_reader(login, head), head);
         }
         match rejection.scope {
             Some(scope) if rejection.declined => self.respond(login.not_granted(head, scope), head),

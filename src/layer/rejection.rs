@@ -287,8 +287,8 @@ impl Rejection {
     }
 
     /// Where a login is mounted, readers get a page.
-    pub(super) fn for_reader(self, head: &RequestHead<'_>) -> Self {
-        let problem = SignIn::page_problem(self.kind, self.retry_after, head.asked());
+    pub(super) fn for_reader(self, login: &SignIn, head: &RequestHead<'_>) -> Self {
+        let problem = login.page_problem(self.kind, self.retry_after, head.asked());
         Self {
             problem: self.problem.or(problem.map(Box::new)),
             ..self

@@ -100,6 +100,12 @@ where
         {
             return self.sign_in(request);
         }
+        if let Some(login) = &shared.login
+            && let Some(answer) = login.astray(&head)
+        {
+            shared.requests.count(Outcome::Rejected);
+            return ResponseFuture::answered(shared.respond(answer, &head));
+        }
         match shared.identity.identify(&head) {
             Identity::User(user) => {
                 let users = if user.session.snapshot {

@@ -51,6 +51,8 @@ impl Problem {
 pub(crate) enum Trouble {
     /// The request makes no sense.
     BadRequest,
+    /// WeChat has sent the user back to a path that is not the callback's.
+    Misplaced,
     /// The login has expired.
     Expired,
     /// The login is not one of this browser, or none of ours.
@@ -81,7 +83,7 @@ impl Trouble {
     /// What went wrong, by the one list of kinds.
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
-            Self::BadRequest => ErrorKind::BadRequest,
+            Self::BadRequest | Self::Misplaced => ErrorKind::BadRequest,
             Self::Expired | Self::Unknown => ErrorKind::InvalidState,
             Self::Denied
             | Self::SnapshotRefused
@@ -98,7 +100,9 @@ impl Trouble {
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest | Self::Expired | Self::Unknown => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::Misplaced | Self::Expired | Self::Unknown => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Denied
             | Self::SnapshotRefused
             | Self::Barred
@@ -140,6 +144,7 @@ impl Trouble {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Misplaced => "misplaced",
             Self::Expired => "expired",
             Self::Unknown => "unknown",
             Self::Denied => "denied",
@@ -155,8 +160,9 @@ impl Trouble {
         }
     }
 
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadRequest,
+        Self::Misplaced,
         Self::Expired,
         Self::Unknown,
         Self::Denied,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http::Uri;
 
 use super::answer::{Answer, Trouble};
+use super::cookies::{Attempt, Browser, CodeMark, Progress, TRAIL};
 use super::exchange::{Exchange, SignedIn, Verdict};
 use super::return_to::ReturnTo;
-use super::rounds::Rounds;
 use super::sign_in::{Reply, SignIn, pairs};
-use super::state::{Attempt, BadState, Progress, seconds};
+use super::state::{BadState, seconds};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
@@ -22,10 +22,7 @@ const LONGEST_CODE: usize = 1_024;
 
 /// How often one browser can be logged in within a minute. Several tabs may do so at once; more
 /// is a loop of logins that do not help.
-const LOGINS_IN_WINDOW: usize = 10;
-
-/// Cookies of former logins beyond this many are cleared, oldest first.
-const COOKIES_KEPT: usize = 16;
+const LOGINS_IN_WINDOW: usize = TRAIL;
 
 impl SignIn {
     /// WeChat sends the user back: `?code=…&state=…`, or the state alone where they said no.
@@ -39,7 +36,7 @@ impl SignIn {
             }) => {
                 let name = CodeName::of(self.0.users.app_id(), &code);
                 let login = attempt.issued.number;
-                if !self.0.codes.admit(login, mark(&name)) {
+                if !self.0.codes.admit(login, &name.hash) {
                     return Reply::Now(self.too_often(&attempt.return_to));
                 }
                 let Ok(turn) = Arc::clone(&self.0.turns).try_acquire_owned() else {
@@ -58,7 +55,7 @@ impl SignIn {
                     _turn: turn,
                     named,
                 };
-                Reply::Later(Box::pin(this.finish(exchange, attempt, before)))
+                Reply::Later(Box::pin(this.finish(exchange, attempt, *before)))
             }
             Err((trouble, onward)) => {
                 // Not a warning: WeChat's servers fetch callbacks without cookies every day.
@@ -75,30 +72,22 @@ impl SignIn {
         let now = self.now();
         let (code, state) = code_and_state(head.uri).map_err(|trouble| (trouble, None))?;
         let Some(state) = state else {
-            let trouble = if code.is_some() {
-                Trouble::Unknown
-            } else {
-                Trouble::BadRequest
-            };
-            return Err((trouble, None));
+            if code.is_some() {
+                return Err((Trouble::Unknown, None));
+            }
+            if let Some(more) = inner.lines.may_write("callback_without_query") {
+                tracing::warn!(target: "tower_wechat::login", app = %inner.users.app_id(), more, "a callback came without code and state; a proxy in front drops the query, or a person has opened the path");
+            }
+            return Err((Trouble::BadRequest, None));
         };
-        let mut before = inner.states.attempts(head.headers, now);
+        let browser = inner.cookies.read(head.headers, now);
         let issued = match inner.states.read(&state, now) {
             Ok(issued) => issued,
-            Err(BadState::Expired(issued))
-                if inner.states.succeeded(head.headers, issued, now).is_some() =>
-            {
-                issued
-            }
+            // One that has succeeded within its time still answers its duplicates.
+            Err(BadState::Expired(issued)) if browser.has_succeeded(issued) => issued,
             Err(bad) => return Err((bad.into(), None)),
         };
-        let attempt = inner.states.attempt_of(head.headers, issued);
-        if let Some(attempt) = &attempt
-            && !before.iter().any(|one| one.issued == issued)
-        {
-            before.push(attempt.clone());
-        }
-        let attempt = match attempt {
+        let attempt = match browser.attempt(issued) {
             Some(attempt) => Some(attempt),
             // Checked before the code is spent: whoever fetches the URL ahead of the user, without
             // their cookies, must not burn it.
@@ -112,37 +101,36 @@ impl SignIn {
                 return_to.map(|page| inner.settings.login_url(Some(&page), None)),
             ));
         };
+        let knows = attempt.is_some();
         let attempt = attempt.unwrap_or_else(|| Attempt {
             issued,
             scope: inner.settings.scope,
-            return_to: ReturnTo::root(),
+            return_to: ReturnTo::root(&inner.settings.public_url),
             progress: Progress::Open,
+            again: 0,
         });
-        let signed_in = matches!(inner.session.identify(head), Identity::User(_));
+        let before = Before {
+            browser,
+            knows,
+            signed_in: matches!(inner.session.identify(head), Identity::User(_)),
+        };
         if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
             // A reload, the back button, or WeChat's second request, perhaps with another code.
-            if signed_in {
+            if before.signed_in {
                 let answer = self.onward(&attempt.return_to, Vec::new());
                 return Ok(Received::Answered(answer));
             }
-            if mark(&CodeName::of(inner.users.app_id(), &code)) != &**spent {
+            if mark(&CodeName::of(inner.users.app_id(), &code)) != *spent {
                 return Err((Trouble::Unknown, None));
             }
             // The answer that wrote this cookie set a session too: who has lost it since has
             // signed out. Only WeChat signs them in again.
-            let before = Before {
-                attempts: before,
-                signed_in,
-            };
-            return Ok(Received::Answered(self.restart(attempt, &before)));
+            return Ok(Received::Answered(self.restart(attempt, before)));
         }
         Ok(Received::Code {
             code,
             attempt,
-            before: Before {
-                attempts: before,
-                signed_in,
-            },
+            before: Box::new(before),
         })
     }
 
@@ -153,13 +141,13 @@ impl SignIn {
         attempt: Attempt,
         before: Before,
     ) -> impl Future<Output = Answer> + Send {
-        let (wait, mark) = (self.0.settings.wait, mark(&exchange.name).to_owned());
+        let (wait, mark) = (self.0.settings.wait, mark(&exchange.name));
         async move {
             match exchange.verdict(wait).await {
-                Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, &mark, &before),
+                Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, mark, before),
                 // The user is signed in by another tab or from before: the old code is no matter.
-                Verdict::Spent if before.signed_in => self.past(attempt, &before),
-                Verdict::Spent => self.restart(attempt, &before),
+                Verdict::Spent if before.signed_in => self.past(attempt, before),
+                Verdict::Spent => self.restart(attempt, before),
                 Verdict::Trouble(trouble) => {
                     let page = self.0.settings.login_url(Some(&attempt.return_to), None);
                     self.problem(trouble, Some(page))
@@ -172,15 +160,12 @@ impl SignIn {
         &self,
         signed_in: &SignedIn,
         mut attempt: Attempt,
-        mark: &str,
-        before: &Before,
+        mark: CodeMark,
+        mut before: Before,
     ) -> Answer {
         let now = self.now();
-        let logins = if before.knows(&attempt) {
-            before.lately(now, |progress| match progress {
-                Progress::SignedIn { at, .. } => Some(*at),
-                _ => None,
-            })
+        let logins = if before.knows {
+            before.browser.logins()
         } else {
             // A lenient login of a browser that may keep no cookie at all.
             self.0.rounds.another(&signed_in.user, now) - 1
@@ -201,47 +186,46 @@ impl SignIn {
         };
         attempt.progress = Progress::SignedIn {
             at: seconds(now),
-            code: mark.into(),
+            code: mark,
         };
-        let mut cookies = vec![
-            self.0.session.issue_session(&user, session),
-            self.cookie(&attempt, now),
-        ];
-        cookies.extend(
-            before
-                .surplus()
-                .map(|name| self.set_cookie(&format!("{name}="), 0)),
-        );
+        before.browser.end(&attempt);
+        let mut cookies = self.kept(&before.browser);
+        cookies.insert(0, self.0.session.issue_session(&user, session));
         self.onward(&attempt.return_to, cookies)
     }
 
     /// On to the page with the session from before. Counted as a restart: where the session is of
     /// no use to the page, it sends its user here again.
-    fn past(&self, mut attempt: Attempt, before: &Before) -> Answer {
-        let now = self.now();
-        if before.restarts(now) >= self.0.settings.restarts {
+    fn past(&self, mut attempt: Attempt, mut before: Before) -> Answer {
+        if self.has_restarted_enough(&before) {
             return self.too_often(&attempt.return_to);
         }
-        attempt.progress = Progress::Restarted { at: seconds(now) };
-        let cookie = self.cookie(&attempt, now);
-        self.onward(&attempt.return_to, vec![cookie])
+        let at = seconds(self.now());
+        attempt.progress = Progress::Restarted { at };
+        before.browser.end(&attempt);
+        let cookies = self.kept(&before.browser);
+        self.onward(&attempt.return_to, cookies)
     }
 
     /// Begins anew by itself, a few times a minute at most.
-    fn restart(&self, mut attempt: Attempt, before: &Before) -> Answer {
-        let now = self.now();
-        if before.restarts(now) >= self.0.settings.restarts {
+    fn restart(&self, mut attempt: Attempt, mut before: Before) -> Answer {
+        if self.has_restarted_enough(&before) {
             return self.too_often(&attempt.return_to);
         }
-        if !before.knows(&attempt) {
+        if !before.knows {
             // Where the browser sends no cookie, as lenient logins allow, nothing would count.
             let page = self.0.settings.login_url(Some(&attempt.return_to), None);
             return self.problem(Trouble::NotAccepted, Some(page));
         }
-        let (scope, return_to) = (attempt.scope, attempt.return_to.clone());
-        attempt.progress = Progress::Restarted { at: seconds(now) };
-        let cookies = vec![self.cookie(&attempt, now)];
-        self.begin(scope, return_to, cookies)
+        let at = seconds(self.now());
+        attempt.progress = Progress::Restarted { at };
+        before.browser.end(&attempt);
+        self.begin(attempt.scope, attempt.return_to, before.browser)
+    }
+
+    /// A browser remembers [`TRAIL`] logins, so no more can be counted.
+    fn has_restarted_enough(&self, before: &Before) -> bool {
+        before.browser.restarts() >= self.0.settings.restarts.min(TRAIL)
     }
 
     fn too_often(&self, return_to: &ReturnTo) -> Answer {
@@ -257,53 +241,21 @@ enum Received {
     Code {
         code: String,
         attempt: Attempt,
-        before: Before,
+        before: Box<Before>,
     },
 }
 
 /// What the browser brings along.
 struct Before {
-    attempts: Vec<Attempt>,
+    browser: Browser,
+    /// Whether it has the cookie of this login.
+    knows: bool,
     signed_in: bool,
 }
 
-impl Before {
-    /// Whether the browser has the cookie of a login.
-    fn knows(&self, attempt: &Attempt) -> bool {
-        self.attempts.iter().any(|one| one.issued == attempt.issued)
-    }
-
-    /// How many logins of this browser came to an end of one kind within the last minute.
-    fn lately(&self, now: Timestamp, ended: impl Fn(&Progress) -> Option<u64>) -> usize {
-        let ends = self
-            .attempts
-            .iter()
-            .filter_map(|attempt| ended(&attempt.progress));
-        ends.filter(|at| at.saturating_add(Rounds::WINDOW) > seconds(now))
-            .count()
-    }
-
-    fn restarts(&self, now: Timestamp) -> usize {
-        self.lately(now, |progress| match progress {
-            Progress::Restarted { at } => Some(*at),
-            _ => None,
-        })
-    }
-
-    /// The names of the oldest cookies beyond those that are kept.
-    fn surplus(&self) -> impl Iterator<Item = String> {
-        let mut issued: Vec<_> = self.attempts.iter().map(|attempt| attempt.issued).collect();
-        issued.sort_by_key(|issued| std::cmp::Reverse(issued.age_key()));
-        issued
-            .into_iter()
-            .skip(COOKIES_KEPT)
-            .map(|issued| issued.name())
-    }
-}
-
 /// The mark under which a cookie remembers a code.
-fn mark(code: &CodeName) -> &str {
-    code.hash.get(..16).unwrap_or_default()
+fn mark(code: &CodeName) -> CodeMark {
+    CodeMark::of(&code.hash)
 }
 
 /// The code and the state of a callback, if they can be such.

@@ -7,9 +7,12 @@ mod answer;
 mod authorize;
 mod callback;
 mod codes;
+mod cookies;
 mod exchange;
+mod lines;
 mod navigation;
 mod page;
+mod public_url;
 mod return_to;
 mod rounds;
 mod scope;
@@ -19,11 +22,12 @@ mod state;
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 
 pub(crate) use self::answer::{Answer, Outcome, Problem};
 use self::authorize::Extras;
 pub(crate) use self::navigation::is_navigation;
+use self::public_url::{PublicUrl, is_plain};
 use self::return_to::ReturnTo;
 pub use self::scope::Scope;
 pub(crate) use self::sign_in::{Reply, SignIn};
@@ -83,6 +87,16 @@ pub enum SnapshotPolicy {
 /// URL must be the account's 网页授权域名. Several accounts on one host need a
 /// [`callback_path`](Self::callback_path), a [`login_path`](Self::login_path) and a
 /// [`session_name`](Self::session_name) each.
+///
+/// # Back to the page
+///
+/// A login leads back to the very page that was asked for, query included, up to 2,048 bytes of its
+/// address. A longer one loses its query; `return_to` of a link becomes the start page where it is
+/// longer, or no path of the application's own. The log says so, once a minute at most.
+///
+/// Until then the page is kept in the browser, in a handful of cookies that stay below 4 KiB in all
+/// however many tabs log in. Where many do, the oldest give way: their users are signed in all the
+/// same, and land on the start page.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -167,8 +181,7 @@ pub struct Login(Settings);
 
 #[derive(Clone)]
 struct Settings {
-    /// Scheme, host and port, without a slash at the end.
-    origin: String,
+    public_url: PublicUrl,
     keys: CookieKeys,
     callback_path: String,
     login_path: String,
@@ -191,8 +204,13 @@ impl Login {
     /// A login for the application at this public URL: scheme and host, and the port where there
     /// is one, as browsers see them. The keys sign its cookies.
     ///
+    /// Where a proxy puts the application below a path, that path belongs to the URL:
+    /// `https://example.com/h5`. Everything that browsers are told then lies below it. The proxy may
+    /// strip the path before it passes a request on, or leave it; below a proxy that strips it, the
+    /// application has no routes of its own that begin with that path.
+    ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the URL is no `http` or `https` origin.
+    /// [`ErrorKind::Configuration`]: the URL is no `http` or `https` URL of a host and a plain path.
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login};
@@ -206,7 +224,7 @@ impl Login {
     /// ```
     pub fn new(public_url: impl AsRef<str>, keys: CookieKeys) -> Result<Self, Error> {
         Ok(Self(Settings {
-            origin: origin(public_url.as_ref())?,
+            public_url: PublicUrl::parse(public_url.as_ref())?,
             keys,
             callback_path: CALLBACK_PATH.to_owned(),
             login_path: LOGIN_PATH.to_owned(),
@@ -401,6 +419,9 @@ impl Login {
     /// The path that begins a login which leads back to `return_to`, a path of the application's
     /// own; anything else leads to the start page. With a scope, the user is asked for that one.
     ///
+    /// What browsers encode is encoded (letters beyond ASCII, blanks), and our own origin may stand
+    /// in front. Encoded, path and query may have 2,048 bytes together.
+    ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login, Scope};
     ///
@@ -414,7 +435,24 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn login_url(&self, return_to: &str, scope: Option<Scope>) -> String {
-        self.0.login_url(ReturnTo::new(return_to).as_ref(), scope)
+        let page = ReturnTo::read(return_to.as_bytes(), &self.0.public_url).ok();
+        self.0.login_url(page.as_ref(), scope)
+    }
+
+    /// Returns a path of the application's as browsers know it: with the path of the public URL in
+    /// front, unless it is there already.
+    ///
+    /// ```
+    /// use tower_wechat::{CookieKeys, Login};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let login = Login::new("https://example.com/h5", CookieKeys::random()?)?;
+    /// assert_eq!(login.public_path("/profile"), "/h5/profile");
+    /// assert_eq!(login.public_path("/h5/profile"), "/h5/profile");
+    /// # Ok(()) }
+    /// ```
+    pub fn public_path(&self, path: &str) -> String {
+        self.0.public_url.public(path)
     }
 
     /// Sets the login up for the users of one account.
@@ -437,7 +475,7 @@ impl Settings {
     }
 
     fn secure(&self) -> bool {
-        self.origin.starts_with("https:")
+        self.public_url.is_secure()
     }
 
     fn session(&self, app: &AppId) -> SessionCookie {
@@ -465,7 +503,7 @@ impl fmt::Debug for Login {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("origin", &self.origin)
+            .field("public_url", &self.public_url)
             .field("keys", &self.keys)
             .field("callback_path", &self.callback_path)
             .field("login_path", &self.login_path)
@@ -479,38 +517,8 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message.into())
 }
 
-/// Scheme, host and port of a public URL.
-fn origin(url: &str) -> Result<String, Error> {
-    let lower = url.get(..8).unwrap_or(url).to_ascii_lowercase();
-    if !lower.starts_with("https://") && !lower.starts_with("http://") {
-        return Err(wrong(
-            "the public URL must begin with https:// or http://, as https://h5.example.com does",
-        ));
-    }
-    let uri: Uri = url
-        .parse()
-        .map_err(|_| wrong("the public URL is none: write it like https://h5.example.com"))?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(wrong("the public URL has no host"));
-    };
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err(wrong("the public URL must name a host, and no user"));
-    }
-    if uri.path() != "/" || uri.query().is_some() {
-        return Err(wrong(
-            "the public URL must end after the host: the login's own paths are set by callback_path and login_path",
-        ));
-    }
-    // As browsers write an origin: in lower case, without the scheme's own port.
-    let authority = authority.as_str().to_ascii_lowercase();
-    let own_port = if scheme == "https" { ":443" } else { ":80" };
-    let authority = authority.strip_suffix(own_port).unwrap_or(&authority);
-    Ok(format!("{scheme}://{authority}"))
-}
-
 fn plain_path(path: &str) -> Result<String, Error> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-    if ReturnTo::new(path).is_none() || path == "/" || !path.bytes().all(plain) {
+    if !is_plain(path.strip_suffix('/').unwrap_or(path)) {
         return Err(wrong(format!(
             "{path:?} is no path for a login; write one like {CALLBACK_PATH}"
         )));
@@ -523,94 +531,77 @@ fn plain_path(path: &str) -> Result<String, Error> {
 pub(crate) fn fuzz(data: &[u8]) {
     use crate::fuzzing::{NOW, altered, headers, keys, untouched};
     let text = String::from_utf8_lossy(data);
+    let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {
+        return;
+    };
     for page in [
-        ReturnTo::new(&text),
-        ReturnTo::of_referer(&text, "https://h5.example.com"),
+        ReturnTo::read(data, &ours).ok(),
+        ReturnTo::of_referer(data, &ours),
     ]
     .into_iter()
     .flatten()
     {
         let path = page.as_str();
-        assert!(path.starts_with('/') && !path.starts_with("//") && !path.contains('\\'));
+        assert!(path.starts_with("/app") && !path.contains('\\'));
         assert!(HeaderValue::from_str(path).is_ok(), "{path:?}");
+        assert_eq!(ReturnTo::stored(path), Some(page));
     }
-    if let Ok(uri) = Uri::try_from(data) {
+    if let Ok(uri) = http::Uri::try_from(data) {
         if let Ok((Some(code), _)) = callback::code_and_state(&uri) {
             assert!(code.len() <= 1_024 && code.bytes().all(|byte| byte.is_ascii_graphic()));
         }
-        let page = ReturnTo::of_uri(&uri);
+        let (page, _) = ReturnTo::of_uri(&uri, &ours);
         assert!(HeaderValue::from_str(page.as_str()).is_ok());
     }
     exchange::Verdict::read(&text);
 
     let (app, keys) = keys();
-    let states = state::States::new(&untouched(), keys, STATE_LIFETIME);
-    assert!(states.read(&text, NOW).is_err(), "a forged state: {text}");
-    let cookie = [b"wechat_login_", data].concat();
-    for cookie in [data, &cookie] {
-        let sent = headers(http::header::COOKIE, cookie);
-        assert!(
-            states.attempts(&sent, NOW).is_empty(),
-            "a forged cookie: {text}"
-        );
+    let states = |app| state::States::new(app, keys, "/callback", STATE_LIFETIME);
+    let cookies = |app| {
+        let root = ReturnTo::root(&ours);
+        cookies::LoginCookies::new(app, keys, "/callback", false, STATE_LIFETIME, root)
+    };
+    let untouched = untouched();
+    let foreign = states(&untouched);
+    assert!(foreign.read(&text, NOW).is_err(), "a forged state: {text}");
+    let (foreign, mut whole) = (cookies(&untouched), data.to_vec());
+    for prefix in ["", "wechat_login_", foreign.prefix()] {
+        whole.splice(..0, prefix.bytes());
+        let browser = foreign.read(&headers(http::header::COOKIE, &whole), NOW);
+        assert!(browser.is_empty(), "a forged cookie: {text}");
+        whole.drain(..prefix.len());
     }
-    let states = state::States::new(app, keys, STATE_LIFETIME);
-    let Some(attempt) = states.begin(Scope::Base, ReturnTo::root(), NOW) else {
+    let (states, cookies) = (states(app), cookies(app));
+    let Some(issued) = states.begin(NOW) else {
         return;
     };
-    let state = states.text(attempt.issued);
-    assert_eq!(states.read(&state, NOW), Ok(attempt.issued));
+    let state = states.text(issued);
+    assert_eq!(states.read(&state, NOW), Ok(issued));
     if let Some(altered) = altered(&state, data) {
         let altered = String::from_utf8_lossy(&altered);
         assert!(states.read(&altered, NOW).is_err(), "{altered} for {state}");
     }
-    let (cookie, _) = states.cookie(&attempt, NOW);
-    if let Some(altered) = altered(&cookie, data) {
-        let sent = headers(http::header::COOKIE, &altered);
-        assert!(
-            states.attempts(&sent, NOW).is_empty(),
-            "{altered:?} for {cookie}"
-        );
+    let mut browser = cookies.read(&http::HeaderMap::new(), NOW);
+    browser.begin(cookies::Attempt {
+        issued,
+        scope: Scope::Base,
+        return_to: ReturnTo::root(&ours),
+        progress: cookies::Progress::Open,
+        again: 0,
+    });
+    for (cookie, _) in cookies.write(&browser) {
+        if let Some(altered) = altered(&cookie, data) {
+            let browser = cookies.read(&headers(http::header::COOKIE, &altered), NOW);
+            // A blank or a semicolon at its end leaves a cookie as it was.
+            let same = altered.starts_with(cookie.as_bytes());
+            assert!(same || browser.is_empty(), "{altered:?} for {cookie}");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_public_url_is_an_origin() {
-        let of = |url| origin(url).ok();
-        assert_eq!(
-            of("https://h5.example.com").as_deref(),
-            Some("https://h5.example.com")
-        );
-        assert_eq!(
-            of("HTTPS://H5.Example.com:443/").as_deref(),
-            Some("https://h5.example.com")
-        );
-        assert_eq!(
-            of("http://127.0.0.1:3000").as_deref(),
-            Some("http://127.0.0.1:3000")
-        );
-        assert_eq!(
-            of("http://[::1]:3000").as_deref(),
-            Some("http://[::1]:3000")
-        );
-        for wrong in [
-            "",
-            "h5.example.com",
-            "ftp://a.b",
-            "https://",
-            "https://a.b/app",
-            "https://a.b/?c",
-            "https://user@a.b",
-            "https://a b",
-            "//a.b",
-        ] {
-            assert_eq!(of(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_lenient_login_does_not_bind_to_the_identity() {
@@ -641,7 +632,9 @@ mod tests {
     fn paths_of_a_login_are_plain() {
         let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
         assert!(login().callback_path("/auth/wechat").is_ok());
-        for wrong in ["", "/", "a", "//a", "/a?b", "/a;b", "/a b", "/%41"] {
+        for wrong in [
+            "", "/", "a", "//a", "/a?b", "/a;b", "/a b", "/%41", "/a/../b",
+        ] {
             assert!(login().callback_path(wrong).is_err(), "{wrong:?}");
             assert!(login().login_path(wrong).is_err(), "{wrong:?}");
         }

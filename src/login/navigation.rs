@@ -49,6 +49,23 @@ pub(crate) fn is_wechat(headers: &HeaderMap) -> bool {
     agent.contains("micromessenger") && !agent.contains("wxwork")
 }
 
+/// Where a browser was led here from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Site {
+    /// Another site, by a link or a redirect.
+    Other,
+    /// A page of ours, or none.
+    OursOrNone,
+}
+
+/// Returns where the browser says that it was led here from. `None` where it does not say.
+pub(crate) fn came_from(headers: &HeaderMap) -> Option<Site> {
+    let site = text(headers, "sec-fetch-site")?;
+    let others = ["cross-site", "same-site"];
+    let other = others.iter().any(|other| site.eq_ignore_ascii_case(other));
+    Some(if other { Site::Other } else { Site::OursOrNone })
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }

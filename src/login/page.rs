@@ -20,6 +20,14 @@ fn text(trouble: Trouble) -> Text {
             ["链接不完整或已损坏。", "It is incomplete or damaged."],
             HOME,
         ),
+        Trouble::Misplaced => (
+            ["登录未完成", "The sign-in did not succeed"],
+            [
+                "微信返回的地址不正确，服务配置有误，我们会尽快处理。",
+                "WeChat sent you back to the wrong address. The service is not set up correctly.",
+            ],
+            HOME,
+        ),
         Trouble::Expired => (
             ["登录已过期", "The sign-in has expired"],
             [

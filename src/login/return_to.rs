@@ -1,76 +1,162 @@
 //! Where a login may lead: a path of our own origin, and nothing that a browser could read as
 //! anything else.
 
+use std::borrow::Cow;
 use std::fmt;
 
-/// The longest path, in bytes: it has to fit into a cookie.
-const LONGEST: usize = 1_024;
+use super::public_url::PublicUrl;
 
-/// A path of our own origin, with its query.
+/// The longest page, in bytes of its percent-encoded path, query and fragment. It has to fit into a
+/// cookie on the way to WeChat, and into a `Location` on the way back: nginx takes no more than
+/// 4,096 bytes of headers from an application unless it is told otherwise.
+pub(super) const LONGEST: usize = 2_048;
+
+/// A path of our own origin, with its query: a page to which a login leads.
 ///
-/// It starts with one slash, and has neither the backslash that browsers read as a slash, nor the
-/// tabs, newlines and spaces that they strip, nor anything beyond visible ASCII. It has no dot
-/// segments either: browsers resolve them before they ask, so that `/.//evil.example` would become
-/// `//evil.example`, which is another page than the one that was checked here.
+/// It starts with one slash and consists of visible ASCII. What browsers encode (letters beyond
+/// ASCII, blanks, quotation marks) is percent-encoded here; what they strip or read as something
+/// else (control characters, the backslash) is refused. It has no dot segments either: browsers
+/// resolve them before they ask, so that `/.//evil.example` would become `//evil.example`, which is
+/// another page than the one that was checked here.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ReturnTo(Box<str>);
 
-impl ReturnTo {
-    /// The path, if it cannot lead anywhere else.
-    pub(crate) fn new(path: &str) -> Option<Self> {
-        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
-        let ours = path.len() <= LONGEST
-            && path.starts_with('/')
-            && !path.starts_with("//")
-            && path.bytes().all(plain)
-            && !without_query(path).split('/').any(is_dot_segment);
-        ours.then(|| Self(path.into()))
-    }
+/// Why a login does not lead to the page that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoReturn {
+    /// The page is longer than [`LONGEST`].
+    TooLong,
+    /// A browser could go elsewhere than to a page of ours.
+    Unsafe,
+}
 
-    /// The start page.
-    pub(crate) fn root() -> Self {
-        Self("/".into())
-    }
-
-    /// Where a request itself was going; its path alone where the query makes it too long.
-    pub(crate) fn of_uri(uri: &http::Uri) -> Self {
-        let whole = uri.path_and_query().and_then(|all| Self::new(all.as_str()));
-        whole
-            .or_else(|| Self::new(uri.path()))
-            .unwrap_or_else(Self::root)
-    }
-
-    /// The path of a `Referer` of our own origin.
-    pub(crate) fn of_referer(referer: &str, origin: &str) -> Option<Self> {
-        let rest = referer.strip_prefix(origin)?;
-        if rest.is_empty() {
-            return Some(Self::root());
+impl NoReturn {
+    /// The reason as the log gives it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "it is longer than 2,048 bytes",
+            Self::Unsafe => "it is no path of our own origin",
         }
-        Self::new(rest.split('#').next().unwrap_or_default())
+    }
+}
+
+impl ReturnTo {
+    /// Reads a path of our own, or a URL with our own origin in front. Below the prefix of the
+    /// public URL it stays as it is; any other path is moved there.
+    pub(crate) fn read(page: &[u8], ours: &PublicUrl) -> Result<Self, NoReturn> {
+        let path = match std::str::from_utf8(page)
+            .ok()
+            .and_then(|url| ours.path_of(url))
+        {
+            Some("") => b"/",
+            Some(path) => path.as_bytes(),
+            None => page,
+        };
+        let slash = if path.starts_with(b"?") || path.starts_with(b"#") {
+            "/"
+        } else {
+            ""
+        };
+        // Only behind our own origin may a path begin with its query.
+        if !slash.is_empty() && path.len() == page.len() {
+            return Err(NoReturn::Unsafe);
+        }
+        let path = encoded(path).ok_or(NoReturn::Unsafe)?;
+        let path = format!("{slash}{path}");
+        if !is_safe(&path) {
+            return Err(NoReturn::Unsafe);
+        }
+        let path = ours.public(&path);
+        if path.len() > LONGEST {
+            return Err(NoReturn::TooLong);
+        }
+        Ok(Self(path.into()))
+    }
+
+    /// Returns the page of a text that was written by [`as_str`](Self::as_str).
+    pub(super) fn stored(path: &str) -> Option<Self> {
+        (path.len() <= LONGEST && is_safe(path)).then(|| Self(path.into()))
+    }
+
+    /// Returns the start page.
+    pub(crate) fn root(ours: &PublicUrl) -> Self {
+        Self(format!("{}/", ours.prefix()).into())
+    }
+
+    /// Returns the page that a request asked for: its path alone where the query makes it too
+    /// long, the start page where that is of no use either.
+    pub(crate) fn of_uri(uri: &http::Uri, ours: &PublicUrl) -> (Self, Option<NoReturn>) {
+        let whole = uri.path_and_query().map_or("/", |all| all.as_str());
+        let reason = match Self::read(whole.as_bytes(), ours) {
+            Ok(page) => return (page, None),
+            Err(reason) => reason,
+        };
+        let path = Self::read(uri.path().as_bytes(), ours).ok();
+        (path.unwrap_or_else(|| Self::root(ours)), Some(reason))
+    }
+
+    /// Returns the path of a `Referer` of our own origin.
+    pub(crate) fn of_referer(referer: &[u8], ours: &PublicUrl) -> Option<Self> {
+        let url = std::str::from_utf8(referer).ok()?;
+        ours.path_of(url)?;
+        let page = url.split('#').next().unwrap_or_default();
+        Self::read(page.as_bytes(), ours).ok()
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The path without query and fragment.
+    /// Returns the path without query and fragment.
     pub(crate) fn path(&self) -> &str {
         without_query(&self.0)
     }
 }
 
-fn without_query(path: &str) -> &str {
-    path.split(['?', '#']).next().unwrap_or_default()
+/// Percent-encodes what browsers encode in a path or a query. `None` where there is something that
+/// browsers strip: control characters.
+fn encoded(path: &[u8]) -> Option<Cow<'_, str>> {
+    let control = |byte: &u8| byte.is_ascii_control();
+    let controls_beyond_ascii = |text: &str| text.chars().any(char::is_control);
+    if path.iter().any(control) || std::str::from_utf8(path).is_ok_and(controls_beyond_ascii) {
+        return None;
+    }
+    // The circumflex is encoded because cookies keep a semicolon as one.
+    let stays = |byte: u8| byte.is_ascii_graphic() && !b"\"<>^".contains(&byte);
+    if path.iter().all(|byte| stays(*byte)) {
+        return std::str::from_utf8(path).ok().map(Cow::Borrowed);
+    }
+    let mut text = String::with_capacity(path.len() + 32);
+    for byte in path {
+        if stays(*byte) {
+            text.push(char::from(*byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Some(Cow::Owned(text))
 }
 
-/// Whether browsers resolve this segment: `.` and `..`, however they are encoded (WHATWG URL).
-fn is_dot_segment(segment: &str) -> bool {
-    // At most two dots of three characters each; anything longer is a name.
-    segment.len() <= 6
-        && matches!(
-            &*segment.to_ascii_lowercase().replace("%2e", "."),
-            "." | ".."
-        )
+/// Returns `true` if every browser, and every proxy that decodes paths, stays on our origin.
+fn is_safe(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^".contains(&byte);
+    if !path.starts_with('/') || !path.bytes().all(plain) {
+        return false;
+    }
+    // As a proxy reads it that decodes what stands for dots and slashes.
+    let decoded = without_query(path)
+        .to_ascii_lowercase()
+        .replace("%2e", ".")
+        .replace("%2f", "/")
+        .replace("%5c", "\\");
+    !decoded[1..].starts_with(['/', '\\'])
+        && !decoded
+            .split(['/', '\\'])
+            .any(|segment| matches!(segment, "." | ".."))
+}
+
+fn without_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or_default()
 }
 
 impl fmt::Debug for ReturnTo {
@@ -87,6 +173,14 @@ mod tests {
     use url::Url;
 
     const PAGE: &str = "https://h5.example.com/wechat/callback?code=1&state=2";
+
+    fn ours() -> PublicUrl {
+        PublicUrl::parse("https://h5.example.com").unwrap()
+    }
+
+    fn read(page: &str) -> Result<String, NoReturn> {
+        ReturnTo::read(page.as_bytes(), &ours()).map(|page| page.as_str().to_owned())
+    }
 
     /// Where a browser goes that is sent there.
     fn followed(path: &ReturnTo) -> Url {
@@ -107,15 +201,22 @@ mod tests {
             "/\n/evil.example",
             "\t//evil.example",
             " //evil.example",
+            " /a",
             "https://evil.example",
             "https:evil.example",
             "javascript:alert(1)",
             "https://h5.example.com@evil.example/",
+            "https://h5.example.com:8443/",
+            "https://h5.example.com.evil.example/",
+            "https://h5.example.com//evil.example",
+            "https://h5.example.com/\\evil.example",
+            "https://h5.example.com\\evil.example",
+            "https:h5.example.com/a",
+            "http://h5.example.com/",
             "/a\r\nSet-Cookie: x=y",
-            "/a b",
-            "/中文",
             "/\u{0}",
             "/\u{7f}",
+            "/\u{85}",
             "//h5.example.com/",
             "?a",
             "#a",
@@ -129,10 +230,15 @@ mod tests {
             "/a/.",
             "/a/..?b",
             "/%2e#b",
+            "/%2f/evil.example",
+            "/%2Fevil.example",
+            "/%5cevil.example",
+            "/%5C/evil.example",
+            "/x%2f..%2f..%2fy",
+            "/x/..%5Cy",
         ] {
-            assert_eq!(ReturnTo::new(trick), None, "{trick:?}");
+            assert_eq!(read(trick), Err(NoReturn::Unsafe), "{trick:?}");
         }
-        assert_eq!(ReturnTo::new(&format!("/{}", "a".repeat(LONGEST))), None);
     }
 
     #[test]
@@ -143,22 +249,77 @@ mod tests {
             "/a#b",
             "/%0d%0aSet-Cookie:x",
             "/a//b",
+            "/a%2Fb%5Cc",
             "/@evil.example",
             "/?next=https://evil.example",
-            "/a:b",
+            "/a:b;c,d?e=f;g,h",
             "/.well-known/x",
             "/a...b/.../..c",
             "/a?next=/../b",
+            "/a?list[]=1&json={x|y}",
+            "/s?gbk=%C4%E3%BA%C3&broken=%zz%",
         ] {
-            let page = ReturnTo::new(page).unwrap();
+            assert_eq!(read(page).as_deref(), Ok(page));
+            let page = ReturnTo::stored(page).unwrap();
             assert_eq!(followed(&page).origin(), Url::parse(PAGE).unwrap().origin());
         }
     }
 
     #[test]
+    fn what_browsers_encode_is_encoded() {
+        for (page, encoded) in [
+            ("/a b", "/a%20b"),
+            ("/a ", "/a%20"),
+            (
+                "/\u{4e2d}\u{6587}?q=\u{8336}",
+                "/%E4%B8%AD%E6%96%87?q=%E8%8C%B6",
+            ),
+            ("/?q=\u{1f44d}", "/?q=%F0%9F%91%8D"),
+            ("/?q=\"<x>\"", "/?q=%22%3Cx%3E%22"),
+            ("/?q=a^b", "/?q=a%5Eb"),
+            ("/a\u{202e}b", "/a%E2%80%AEb"),
+            ("https://h5.example.com", "/"),
+            ("https://h5.example.com/a?b#c", "/a?b#c"),
+            ("https://h5.example.com?b", "/?b"),
+            ("HTTPS://H5.EXAMPLE.COM:443/\u{8336}", "/%E8%8C%B6"),
+        ] {
+            assert_eq!(read(page).as_deref(), Ok(encoded));
+        }
+        // A page in another encoding is that page, byte for byte.
+        let gbk = ReturnTo::read(b"/s?q=\xc4\xe3", &ours()).unwrap();
+        assert_eq!(gbk.as_str(), "/s?q=%C4%E3");
+    }
+
+    #[test]
+    fn the_longest_page_has_2048_bytes() {
+        let longest = format!("/{}", "a".repeat(LONGEST - 1));
+        assert_eq!(read(&longest).as_deref(), Ok(longest.as_str()));
+        assert_eq!(read(&format!("{longest}a")), Err(NoReturn::TooLong));
+        let uri = format!("/page?q={}", "a".repeat(LONGEST));
+        let (page, reason) = ReturnTo::of_uri(&uri.parse().unwrap(), &ours());
+        assert_eq!((page.as_str(), reason), ("/page", Some(NoReturn::TooLong)));
+    }
+
+    #[test]
+    fn a_page_below_a_prefix_gets_the_prefix_once() {
+        let ours = PublicUrl::parse("https://a.b/app").unwrap();
+        for (page, public) in [
+            ("/", "/app/"),
+            ("/me?a", "/app/me?a"),
+            ("/app", "/app"),
+            ("/app/me", "/app/me"),
+            ("https://a.b/app/me", "/app/me"),
+        ] {
+            let page = ReturnTo::read(page.as_bytes(), &ours).unwrap();
+            assert_eq!(page.as_str(), public);
+        }
+        assert_eq!(ReturnTo::root(&ours).as_str(), "/app/");
+    }
+
+    #[test]
     fn a_referer_counts_only_from_our_own_origin() {
-        let of = |referer| {
-            ReturnTo::of_referer(referer, "https://h5.example.com").map(|path| path.0.into_string())
+        let of = |referer: &str| {
+            ReturnTo::of_referer(referer.as_bytes(), &ours()).map(|path| path.0.into_string())
         };
         assert_eq!(of("https://h5.example.com/a?b#c").as_deref(), Some("/a?b"));
         assert_eq!(of("https://h5.example.com").as_deref(), Some("/"));
@@ -167,6 +328,7 @@ mod tests {
         assert_eq!(of("https://h5.example.com:8443/a"), None);
         assert_eq!(of("http://h5.example.com/a"), None);
         assert_eq!(of("https://h5.example.com//evil.example"), None);
+        assert_eq!(of("/a"), None);
     }
 
     proptest! {
@@ -178,26 +340,44 @@ mod tests {
                 "\\PC{0,30}",
                 "[/\\\\]{0,3}[\t\n\r @:.?#%/\\\\a-zA-Z0-9]{0,20}",
                 "/[ -~]{0,40}",
-                "(/|/|\\.|%2e|%2E|x|\\?){0,12}",
+                "(/|/|\\.|%2e|%2E|%2f|%5C|x|\\?|;|\u{4e2d}| ){0,12}",
+                "(https?:/{0,3}|HTTPS://)h5\\.example\\.com[@:/.?#\\\\a-z0-9]{0,20}",
                 any::<String>(),
-            ]
+            ],
+            prefix in prop_oneof![Just(""), Just("/app")],
         ) {
-            if let Some(path) = ReturnTo::new(&path) {
+            let ours = PublicUrl::parse(&format!("https://h5.example.com{prefix}")).unwrap();
+            if let Ok(path) = ReturnTo::read(path.as_bytes(), &ours) {
                 let url = followed(&path);
                 prop_assert_eq!(url.origin(), Url::parse(PAGE).unwrap().origin());
                 prop_assert_eq!(url.username(), "");
                 prop_assert!(!url.path().starts_with("//"), "{}", url);
+                prop_assert!(url.path().starts_with(prefix), "{}", url);
                 // The page is the one that was checked: nothing in it was resolved.
                 let segments = |path: &str| path.split('/').count();
                 prop_assert_eq!(segments(url.path()), segments(path.path()), "{}", url);
                 prop_assert!(http::HeaderValue::from_str(path.as_str()).is_ok());
+                prop_assert_eq!(ReturnTo::stored(path.as_str()), Some(path));
             }
+        }
+
+        /// The page that a browser shows in its address bar is the page that it comes back to.
+        #[test]
+        fn the_very_page(path in "/[a-z0-9\u{4e00}-\u{4eff} \u{1f600}-\u{1f64f}\"'();,@&=+$!*~_-]{0,40}",
+            query in "[a-z0-9\u{4e00}-\u{4eff} \"'();,@&=+$!*~_/?:{}|\\[\\]-]{0,40}") {
+            let shown = Url::parse(&format!("https://h5.example.com{path}?{query}")).unwrap();
+            let page = ReturnTo::read(shown.as_str().as_bytes(), &ours()).unwrap();
+            prop_assert_eq!(followed(&page), shown.clone());
+            prop_assume!(!query.ends_with(' '));
+            // Also where somebody wrote it down without encoding it.
+            let page = ReturnTo::read(format!("{path}?{query}").as_bytes(), &ours()).unwrap();
+            prop_assert_eq!(followed(&page), shown);
         }
 
         #[test]
         fn whatever_a_referer_says_stays_on_the_origin(rest in "\\PC{0,40}") {
-            let origin = "https://h5.example.com";
-            if let Some(path) = ReturnTo::of_referer(&format!("{origin}{rest}"), origin) {
+            let referer = format!("https://h5.example.com{rest}");
+            if let Some(path) = ReturnTo::of_referer(referer.as_bytes(), &ours()) {
                 prop_assert_eq!(followed(&path).origin(), Url::parse(PAGE).unwrap().origin());
             }
         }

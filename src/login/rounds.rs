@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
+use super::cookies::WINDOW;
 use super::state::seconds;
 use crate::clock::Timestamp;
 
@@ -21,9 +22,6 @@ struct Round {
 }
 
 impl Rounds {
-    /// Within which time a browser's restarts and logins are counted against loops, in seconds.
-    pub(super) const WINDOW: u64 = 60;
-
     pub(super) fn new() -> Self {
         Self(Cache::new(CAPACITY))
     }
@@ -36,7 +34,7 @@ impl Rounds {
             .get_or_insert_with(user, || Ok::<_, Infallible>(Arc::default()));
         let mut round = round.lock().unwrap_or_else(PoisonError::into_inner);
         // The lower bound is for wall clocks that are set back.
-        if !(round.since <= now && now < round.since.saturating_add(Self::WINDOW)) {
+        if !(round.since <= now && now < round.since.saturating_add(WINDOW)) {
             *round = Round {
                 since: now,
                 logins: 0,

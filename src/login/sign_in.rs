@@ -12,10 +12,12 @@ use tokio::sync::Semaphore;
 use super::answer::{Answer, Outcome, Problem, Trouble};
 use super::authorize::{Authorize, query_value};
 use super::codes::Codes;
-use super::navigation::is_wechat;
-use super::return_to::ReturnTo;
+use super::cookies::{Attempt, Browser, LoginCookies, Progress};
+use super::lines::Lines;
+use super::navigation::{Site, came_from, is_navigation, is_wechat};
+use super::return_to::{NoReturn, ReturnTo};
 use super::rounds::Rounds;
-use super::state::{Attempt, States};
+use super::state::{BadState, States};
 use super::{Scope, Settings};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
@@ -29,6 +31,14 @@ use crate::users::{UserToken, UserTokens};
 /// again in a moment.
 const EXCHANGES_AT_ONCE: usize = 512;
 
+/// How often a browser may come back to one page, within a minute and without having passed the
+/// callback, before that is called a loop: three visits to WeChat in all, since the first one may
+/// have begun at another page.
+const MISSED_CALLBACKS: u8 = 2;
+
+/// Within how many seconds no person opens a page that often.
+const FASTER_THAN_PERSONS: u64 = 2;
+
 /// A [`Login`](super::Login), set up for the users of one account. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct SignIn(pub(super) Arc<Inner>);
@@ -38,6 +48,8 @@ pub(super) struct Inner {
     pub(super) users: UserTokens,
     pub(super) session: SessionCookie,
     pub(super) states: States,
+    pub(super) cookies: LoginCookies,
+    pub(super) lines: Lines,
     pub(super) rounds: Rounds,
     pub(super) codes: Codes,
     /// Bounds the exchanges of this process that run at once.
@@ -55,13 +67,20 @@ impl SignIn {
     pub(super) fn new(settings: Settings, users: UserTokens) -> Self {
         let app = users.app_id();
         let session = settings.session(app).clock(users.clock().clone());
-        let states = States::new(app, &settings.keys, settings.state_lifetime);
-        let redirect_uri = format!("{}{}", settings.origin, settings.callback_path);
+        let (keys, lifetime) = (&settings.keys, settings.state_lifetime);
+        let callback = settings.public_url.public(&settings.callback_path);
+        let states = States::new(app, keys, &callback, lifetime);
+        let start_page = ReturnTo::root(&settings.public_url);
+        let secure = settings.secure();
+        let cookies = LoginCookies::new(app, keys, &callback, secure, lifetime, start_page);
+        let redirect_uri = settings.public_url.address_of(&callback);
         Self(Arc::new(Inner {
             settings,
             users,
             session,
             states,
+            cookies,
+            lines: Lines::default(),
             rounds: Rounds::new(),
             codes: Codes::new(),
             turns: Arc::new(Semaphore::new(EXCHANGES_AT_ONCE)),
@@ -76,8 +95,15 @@ impl SignIn {
     /// Whether the login answers this path itself. Every request is asked this.
     #[inline]
     pub(crate) fn owns(&self, path: &str) -> bool {
-        let settings = &self.0.settings;
-        path == settings.callback_path || path == settings.login_path
+        self.is_callback(path) || self.is_login(path)
+    }
+
+    fn is_callback(&self, path: &str) -> bool {
+        self.0.settings.is_at(path, &self.0.settings.callback_path)
+    }
+
+    fn is_login(&self, path: &str) -> bool {
+        self.0.settings.is_at(path, &self.0.settings.login_path)
     }
 
     /// Whether logins are for the user whom the layer's identity names.
@@ -91,7 +117,7 @@ impl SignIn {
         if *head.method != Method::GET && *head.method != Method::HEAD {
             return Reply::Now(self.problem(Trouble::BadRequest, None));
         }
-        if head.asked().path() == self.0.settings.login_path {
+        if self.is_login(head.asked().path()) {
             return Reply::Now(self.asked_for(head));
         }
         self.callback(head, named)
@@ -101,14 +127,17 @@ impl SignIn {
     fn asked_for(&self, head: &RequestHead<'_>) -> Answer {
         let mut return_to = None;
         let mut scope = self.0.settings.scope;
-        for (name, value) in pairs(head.uri) {
+        for (name, value) in byte_pairs(head.uri) {
             match &*name {
-                "return_to" => return_to = self.page(&value),
-                "scope" => scope = Scope::named(&value).unwrap_or(scope),
+                b"return_to" => return_to = self.page(&value),
+                b"scope" => {
+                    let value = String::from_utf8_lossy(&value);
+                    scope = Scope::named(&value).unwrap_or(scope);
+                }
                 _ => {}
             }
         }
-        let return_to = return_to.unwrap_or_else(ReturnTo::root);
+        let return_to = return_to.unwrap_or_else(|| self.start_page());
         self.to_wechat(scope, return_to, head)
     }
 
@@ -116,13 +145,66 @@ impl SignIn {
     /// is sent to WeChat. For anything else, see [`login_url`](Self::login_url).
     pub(crate) fn redirect(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
         let scope = scope.unwrap_or(self.0.settings.scope);
-        self.to_wechat(scope, ReturnTo::of_uri(head.asked()), head)
+        match self.page_asked_for(head) {
+            Ok(page) => self.to_wechat(scope, page, head),
+            Err(answer) => answer,
+        }
+    }
+
+    /// The page that a request asked for, to be led back to.
+    fn page_asked_for(&self, head: &RequestHead<'_>) -> Result<ReturnTo, Answer> {
+        let asked = head.asked();
+        if self.0.settings.looks_like_callback(asked.path()) {
+            // WeChat has sent the user here, and a proxy has dropped the query too.
+            return Err(self.misplaced(asked.path()));
+        }
+        let (page, left_out) = ReturnTo::of_uri(asked, &self.0.settings.public_url);
+        if let Some(reason) = left_out {
+            let bytes = asked.path_and_query().map_or(0, |all| all.as_str().len());
+            self.does_not_return(reason, bytes);
+        }
+        Ok(page)
+    }
+
+    /// Returns the answer to a page load that WeChat has sent here although this is not the
+    /// callback: sent there again, it would come here again.
+    pub(crate) fn astray(&self, head: &RequestHead<'_>) -> Option<Answer> {
+        let query = head.uri.query()?;
+        // Nearly every request ends here.
+        memchr::memmem::find(query.as_bytes(), b"state=")?;
+        let now = self.now();
+        let ours = |state: &str| !matches!(self.0.states.read(state, now), Err(BadState::Forged));
+        let is_ours = pairs(head.uri).any(|(name, value)| name == "state" && ours(&value));
+        (is_ours && is_navigation(head)).then(|| self.misplaced(head.asked().path()))
+    }
+
+    fn misplaced(&self, path: &str) -> Answer {
+        if let Some(more) = self.0.lines.may_write("misplaced") {
+            let came: String = path.chars().take(200).collect();
+            tracing::error!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                ?came,
+                expected = self.0.settings.public_url.public(&self.0.settings.callback_path),
+                more,
+                "WeChat sent a user back to a path that is not the callback; a proxy in front \
+                 strips a prefix (add it to the public URL) or rewrites the path (pass it on as it is)"
+            );
+        }
+        observe::login(Trouble::Misplaced.name());
+        self.problem(
+            Trouble::Misplaced,
+            Some(self.start_page().as_str().to_owned()),
+        )
     }
 
     /// As [`redirect`](Self::redirect), where the browser's cookies are not at hand: the login's own
     /// path gets to see them.
     pub(crate) fn redirect_to_login(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
-        let page = ReturnTo::of_uri(head.asked());
+        let page = match self.page_asked_for(head) {
+            Ok(page) => page,
+            Err(answer) => return answer,
+        };
         let url = self.0.settings.login_url(Some(&page), scope);
         match HeaderValue::try_from(url) {
             Ok(url) => Answer {
@@ -136,19 +218,38 @@ impl SignIn {
     /// Where a script can send its user to log in: a path of ours that leads back to the page
     /// from which the script asked.
     pub(crate) fn login_url(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> String {
-        let referer = head
-            .headers
-            .get(REFERER)
-            .and_then(|referer| referer.to_str().ok());
-        let page =
-            referer.and_then(|referer| ReturnTo::of_referer(referer, &self.0.settings.origin));
-        let page = page.filter(|page| !self.owns(page.path()));
+        let referer = head.headers.get(REFERER).map(HeaderValue::as_bytes);
+        let ours = &self.0.settings.public_url;
+        let page = referer.and_then(|referer| ReturnTo::of_referer(referer, ours));
+        let page = page.filter(|page| !self.leads_to_login(page));
         self.0.settings.login_url(page.as_ref(), scope)
     }
 
     /// A path of an application's own, to which a login may lead.
-    fn page(&self, path: &str) -> Option<ReturnTo> {
-        ReturnTo::new(path).filter(|page| !self.owns(page.path()))
+    fn page(&self, path: &[u8]) -> Option<ReturnTo> {
+        match ReturnTo::read(path, &self.0.settings.public_url) {
+            Ok(page) => Some(page).filter(|page| !self.leads_to_login(page)),
+            Err(reason) => {
+                self.does_not_return(reason, path.len());
+                None
+            }
+        }
+    }
+
+    /// Whether a page is one of the login's own paths, however it is written.
+    fn leads_to_login(&self, page: &ReturnTo) -> bool {
+        self.owns(&percent_decode_str(page.path()).decode_utf8_lossy())
+    }
+
+    fn does_not_return(&self, reason: NoReturn, bytes: usize) {
+        let kind = reason.as_str();
+        if let Some(more) = self.0.lines.may_write(kind) {
+            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), reason = kind, bytes, more, "a login does not lead back to the page that was asked for");
+        }
+    }
+
+    fn start_page(&self) -> ReturnTo {
+        ReturnTo::root(&self.0.settings.public_url)
     }
 
     /// Whether a user's token covers a scope. Where the scope is not known, the call is tried.
@@ -158,7 +259,7 @@ impl SignIn {
 
     /// What a user gets who lacks a scope and is not to be asked again.
     pub(crate) fn not_granted(&self, head: &RequestHead<'_>, scope: Scope) -> Answer {
-        let page = ReturnTo::of_uri(head.asked());
+        let (page, _) = ReturnTo::of_uri(head.asked(), &self.0.settings.public_url);
         let onward = self.0.settings.login_url(Some(&page), Some(scope));
         self.problem(Trouble::ProfileNotGranted, Some(onward))
     }
@@ -167,37 +268,83 @@ impl SignIn {
         if self.0.settings.wechat_only && !is_wechat(head.headers) {
             return self.problem(Trouble::OutsideWechat, Some(return_to.as_str().to_owned()));
         }
-        self.begin(scope, return_to, Vec::new())
+        let mut browser = self.0.cookies.read(head.headers, self.now());
+        let Some(attempt) = browser.begun_again(scope, &return_to) else {
+            return self.begin(scope, return_to, browser);
+        };
+        if attempt.again >= MISSED_CALLBACKS && self.comes_back(&attempt, head) {
+            return self.misses_callback(&return_to);
+        }
+        self.send(&attempt, &browser)
     }
 
-    pub(super) fn begin(
-        &self,
-        scope: Scope,
-        return_to: ReturnTo,
-        mut cookies: Vec<HeaderValue>,
-    ) -> Answer {
-        let inner = &*self.0;
-        let now = self.now();
-        let Some(attempt) = inner.states.begin(scope, return_to, now) else {
+    /// Whether this page load seems to come from WeChat by a way that the callback is not on, and
+    /// not from a person who reloads. Older web views do not say enough to tell.
+    fn comes_back(&self, attempt: &Attempt, head: &RequestHead<'_>) -> bool {
+        // With its query, a callback is known wherever it comes.
+        let has_query = attempt.return_to.as_str().contains('?');
+        match came_from(head.headers) {
+            _ if has_query => false,
+            None => false,
+            Some(Site::Other) => true,
+            // An address that was typed, or opened by another program, counts as that through all
+            // redirects. Nobody types this fast.
+            Some(Site::OursOrNone) => attempt.age(self.now()) <= FASTER_THAN_PERSONS,
+        }
+    }
+
+    fn misses_callback(&self, return_to: &ReturnTo) -> Answer {
+        if let Some(more) = self.0.lines.may_write("misses_callback") {
+            let came: String = return_to.path().chars().take(200).collect();
+            tracing::error!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                ?came,
+                expected = self.0.settings.public_url.public(&self.0.settings.callback_path),
+                more,
+                "a browser comes back from WeChat again and again without passing the callback; a \
+                 proxy in front rewrites the path or drops the query"
+            );
+        }
+        observe::login(Trouble::TooOften.name());
+        let page = self.0.settings.login_url(Some(return_to), None);
+        self.problem(Trouble::TooOften, Some(page))
+    }
+
+    pub(super) fn begin(&self, scope: Scope, return_to: ReturnTo, mut browser: Browser) -> Answer {
+        let Some(issued) = self.0.states.begin(self.now()) else {
             tracing::error!(target: "tower_wechat::login", "the system gives no random bytes for a login");
             return self.problem(Trouble::StoreAway, None);
         };
+        let attempt = Attempt {
+            issued,
+            scope,
+            return_to,
+            progress: Progress::Open,
+            again: 0,
+        };
+        browser.begin(attempt.clone());
+        self.send(&attempt, &browser)
+    }
+
+    /// To WeChat's page, with what this browser has to keep.
+    fn send(&self, attempt: &Attempt, browser: &Browser) -> Answer {
+        let inner = &*self.0;
         let state = inner.states.text(attempt.issued);
         let authorize = Authorize {
             open_url: inner.users.wechat().open_url(),
             app_id: inner.users.app_id().as_str(),
             redirect_uri: &inner.redirect_uri,
-            scope,
+            scope: attempt.scope,
             state: &state,
             extras: inner.settings.extras,
         };
-        cookies.push(self.cookie(&attempt, now));
         match HeaderValue::try_from(authorize.url()) {
             Ok(url) => {
                 observe::login_begun();
                 Answer {
                     outcome: Outcome::Redirect(url),
-                    cookies,
+                    cookies: self.kept(browser),
                 }
             }
             Err(_) => self.problem(Trouble::Misconfigured, None),
@@ -218,7 +365,7 @@ impl SignIn {
 
     pub(super) fn problem(&self, what: Trouble, onward: Option<String>) -> Answer {
         let onward = onward.unwrap_or_else(|| match what {
-            Trouble::BadRequest => "/".to_owned(),
+            Trouble::BadRequest => self.start_page().as_str().to_owned(),
             _ => self.0.settings.login_url(None, None),
         });
         Answer {
@@ -233,32 +380,41 @@ impl SignIn {
 
     /// What stands in the way of a page, for its reader.
     pub(crate) fn page_problem(
+        &self,
         kind: ErrorKind,
         retry_after: Option<Duration>,
         uri: &Uri,
     ) -> Option<Problem> {
+        let (page, _) = ReturnTo::of_uri(uri, &self.0.settings.public_url);
         Some(Problem {
             what: Trouble::of_page(kind)?,
-            onward: ReturnTo::of_uri(uri).as_str().to_owned(),
+            onward: page.as_str().to_owned(),
             retry_after,
         })
     }
 
-    pub(super) fn cookie(&self, attempt: &Attempt, now: Timestamp) -> HeaderValue {
-        let (text, life) = self.0.states.cookie(attempt, now);
-        self.set_cookie(&text, life)
-    }
-
-    /// Only the callback gets to see these cookies.
-    pub(super) fn set_cookie(&self, text: &str, life: u64) -> HeaderValue {
-        let settings = &self.0.settings;
-        let secure = if settings.secure() { "; Secure" } else { "" };
-        let path = &settings.callback_path;
-        let text = format!("{text}; Path={path}; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        let mut header =
-            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        header.set_sensitive(true);
-        header
+    /// The cookies of a browser that have changed. Every path gets to see them: a page load has to
+    /// know which logins are under way.
+    pub(super) fn kept(&self, browser: &Browser) -> Vec<HeaderValue> {
+        let secure = self.0.settings.secure();
+        let prefix = self.0.settings.public_url.prefix();
+        // What only this host may set has to be for all of it.
+        let path = if secure || prefix.is_empty() {
+            "/"
+        } else {
+            prefix
+        };
+        let secure = if secure { "; Secure" } else { "" };
+        let header = |(text, life): (String, u64)| {
+            let text =
+                format!("{text}; Path={path}; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
+            let mut header =
+                HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+            header.set_sensitive(true);
+            header
+        };
+        let cookies = self.0.cookies.write(browser);
+        cookies.into_iter().map(header).collect()
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -266,11 +422,17 @@ impl SignIn {
     }
 }
 
-/// The pairs of a query, decoded.
+/// The pairs of a query, decoded; what is no UTF-8 is repaired.
 pub(super) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    byte_pairs(uri).map(move |(name, value)| (text(name), text(value)))
+}
+
+/// The pairs of a query, decoded.
+fn byte_pairs(uri: &Uri) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
     let decoded = |text: &str| {
         let spaced = text.replace('+', " ");
-        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        percent_decode_str(&spaced).collect()
     };
     uri.query().unwrap_or_default().split('&').map(move |pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -279,16 +441,46 @@ pub(super) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
 }
 
 impl Settings {
+    /// Whether a request's path is one of the login's own: as browsers know it, or as a proxy leaves
+    /// it that strips the prefix; with a slash at its end or without.
+    #[inline]
+    fn is_at(&self, path: &str, own: &str) -> bool {
+        let plain = |path| str::strip_suffix(path, '/').unwrap_or(path);
+        let below = |path| self.public_url.below_prefix(path).unwrap_or(path);
+        below(plain(path)) == below(plain(own))
+    }
+
+    /// Whether a path is what a proxy may make of the callback's by taking from its front, or by
+    /// adding to it.
+    fn looks_like_callback(&self, path: &str) -> bool {
+        let callback = self.public_url.public(&self.callback_path);
+        let path = path.trim_matches('/');
+        !path.is_empty()
+            && (ends_with_segments(callback.trim_matches('/'), path)
+                || ends_with_segments(path, self.callback_path.trim_matches('/')))
+    }
+
     /// The path that begins a login which leads back to `page`.
     pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
-        let page = page.map_or("/", ReturnTo::as_str);
-        let mut url = format!("{}?return_to={}", self.login_path, query_value(page));
+        let start_page = || ReturnTo::root(&self.public_url);
+        let page = page.cloned().unwrap_or_else(start_page);
+        let login = self.public_url.public(&self.login_path);
+        let mut url = format!("{login}?return_to={}", query_value(page.as_str()));
         if let Some(scope) = scope {
             url.push_str("&scope=");
             url.push_str(scope.as_str());
         }
         url
     }
+}
+
+/// Whether the last segments of a path are these.
+fn ends_with_segments(path: &str, segments: &str) -> bool {
+    let front = path.len().checked_sub(segments.len());
+    let Some((front, back)) = front.and_then(|at| path.split_at_checked(at)) else {
+        return false;
+    };
+    back.eq_ignore_ascii_case(segments) && (front.is_empty() || front.ends_with('/'))
 }
 
 impl fmt::Debug for SignIn {

@@ -15,6 +15,11 @@ pub struct Demo {
 impl Demo {
     /// A demo whose WeChat asks for consent.
     pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same with further variables.
+    pub async fn with(variables: &[(&str, &str)]) -> Self {
         let sim = Simulator::start().await.unwrap();
         sim.settings(|settings| settings.auto_approve = false);
         sim.add_user(SimulatedUser::new("oLin000000000000000000000000").nickname("林晓雨"));
@@ -25,6 +30,7 @@ impl Demo {
             .env("WECHAT_API_URL", sim.url())
             .env("WECHAT_OPEN_URL", sim.url())
             .env("RUST_LOG", "warn")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -8,6 +8,10 @@
 mod chromium;
 mod demo;
 mod looks;
+#[path = "../support/nginx.rs"]
+#[allow(dead_code)]
+mod nginx;
+mod proxies;
 #[path = "../../examples/sessions.rs"]
 #[allow(dead_code)]
 mod sessions;

@@ -145,7 +145,7 @@ async fn anothers_state_is_none() {
     let cookies: Vec<_> = begun.browser.cookie_names();
     let theirs = other.cookie_names();
     let value = other.cookie(&theirs[0]).unwrap();
-    other.set_cookie(&cookies[0], "/wechat/callback", &value);
+    other.set_cookie(&cookies[0], "/", &value);
     other
         .fetch(&begun.callback)
         .await
@@ -182,14 +182,14 @@ async fn a_cookie_that_was_cut_or_changed_is_none() {
         "....",
         &format!("{value}a"),
     ] {
-        begun.browser.set_cookie(&name, "/wechat/callback", bad);
+        begun.browser.set_cookie(&name, "/", bad);
         begun
             .browser
             .fetch(&begun.callback)
             .await
             .is_error(400, "invalid_state");
     }
-    begun.browser.set_cookie(&name, "/wechat/callback", &value);
+    begun.browser.set_cookie(&name, "/", &value);
     assert_eq!(
         begun.browser.open(&begun.callback).await.json()["id"],
         ALICE
@@ -235,7 +235,7 @@ async fn a_flood_of_cookies_does_no_harm() {
     // Most servers refuse more than this before anybody looks at it.
     for number in 0..60 {
         let (name, value) = (format!("wechat_login_{number:016x}"), "x".repeat(3_000));
-        begun.browser.set_cookie(&name, "/wechat/callback", &value);
+        begun.browser.set_cookie(&name, "/", &value);
     }
     begun
         .browser

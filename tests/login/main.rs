@@ -10,6 +10,8 @@ mod bad_input;
 mod client;
 mod duplicates;
 mod flow;
+mod proxies;
+mod return_to;
 mod rig;
 mod scopes;
 mod sessions;

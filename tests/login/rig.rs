@@ -139,6 +139,20 @@ impl Rig {
         Site { url, users }
     }
 
+    /// A server that browsers know under another address.
+    pub async fn behind(
+        &self,
+        public_url: &str,
+        change: impl FnOnce(Login) -> Login,
+        app: impl FnOnce(WechatLayer, Login) -> Router,
+    ) -> Site {
+        let users = self.users().await;
+        let (listener, url) = listen().await;
+        let login = change(Login::new(public_url, self.keys.clone()).unwrap());
+        serve(listener, app(WechatLayer::new(users.clone()), login));
+        Site { url, users }
+    }
+
     async fn users(&self) -> UserTokens {
         match &self.redis {
             None => self.users_in(self.memory.clone()),

@@ -163,21 +163,20 @@ async fn cookies_of_old_logins_do_not_pile_up() {
     let rig = Rig::new().await;
     let site = rig.site().await;
     let browser = Browser::new();
-    for _ in 0..25 {
-        browser.visit(&format!("{}/me", site.url)).await;
+    for number in 0..25 {
+        // Some pages again and again, others once.
+        let page = format!("{}/me?page={}", site.url, number % 20);
+        assert_eq!(browser.visit(&page).await.status, 302);
     }
     assert_eq!(
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
     );
     let names = browser.cookie_names();
-    assert_eq!(
-        names
-            .iter()
-            .filter(|name| name.starts_with("wechat_login_"))
-            .count(),
-        16
-    );
+    let logins = names
+        .iter()
+        .filter(|name| name.starts_with("wechat_login_"));
+    assert!(logins.count() <= 7, "{names:?}");
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod demo_process;
 pub mod http_client;
 pub mod log_lines;
+pub mod nginx;
 pub mod old_proxy;
 pub mod proxy;
 pub mod redis_cluster;

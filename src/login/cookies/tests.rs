@@ -1,0 +1,326 @@
+use super::*;
+use http::HeaderValue;
+use http::header::COOKIE;
+use proptest::prelude::*;
+
+use super::super::public_url::PublicUrl;
+use super::super::state::States;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const LIFE: Duration = Duration::from_secs(600);
+
+fn keys(key: u8) -> CookieKeys {
+    use base64::engine::general_purpose::STANDARD;
+    CookieKeys::from_base64(&STANDARD.encode([key; 64])).unwrap()
+}
+
+fn page(path: &str) -> ReturnTo {
+    ReturnTo::read(path.as_bytes(), &PublicUrl::parse("https://a.b").unwrap()).unwrap()
+}
+
+fn ours(app: &str, key: u8) -> LoginCookies {
+    let app = AppId::new(app).unwrap();
+    LoginCookies::new(&app, &keys(key), "/callback", true, LIFE, page("/"))
+}
+
+fn attempt(path: &str, now: Timestamp) -> Attempt {
+    let states = States::new(&AppId::new("wx1").unwrap(), &keys(1), "/callback", LIFE);
+    Attempt {
+        issued: states.begin(now).unwrap(),
+        scope: Scope::Base,
+        return_to: page(path),
+        progress: Progress::Open,
+        again: 0,
+    }
+}
+
+/// A browser that keeps what it is told.
+#[derive(Clone, Default)]
+struct Jar(std::collections::BTreeMap<String, String>);
+
+impl Jar {
+    fn take(&mut self, set: Vec<(String, u64)>) {
+        for (text, life) in set {
+            let (name, value) = text.split_once('=').unwrap();
+            if life == 0 {
+                self.0.remove(name);
+            } else {
+                self.0.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let cookies = self.0.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut headers = HeaderMap::new();
+        let all = cookies.collect::<Vec<_>>().join("; ");
+        headers.insert(COOKIE, HeaderValue::try_from(all).unwrap());
+        headers
+    }
+
+    fn bytes(&self) -> usize {
+        self.headers()[COOKIE].len()
+    }
+
+    fn begin(&mut self, cookies: &LoginCookies, attempt: &Attempt, now: Timestamp) {
+        let mut browser = cookies.read(&self.headers(), now);
+        browser.begin(attempt.clone());
+        self.take(cookies.write(&browser));
+    }
+
+    fn end(
+        &mut self,
+        cookies: &LoginCookies,
+        attempt: &Attempt,
+        progress: Progress,
+        now: Timestamp,
+    ) {
+        let mut browser = cookies.read(&self.headers(), now);
+        let mut attempt = attempt.clone();
+        attempt.progress = progress;
+        browser.end(&attempt);
+        self.take(cookies.write(&browser));
+    }
+
+    fn knows(&self, cookies: &LoginCookies, attempt: &Attempt, now: Timestamp) -> Option<Attempt> {
+        cookies.read(&self.headers(), now).attempt(attempt.issued)
+    }
+}
+
+fn signed_in(now: Timestamp) -> Progress {
+    Progress::SignedIn {
+        at: seconds(now),
+        code: CodeMark::of("hash"),
+    }
+}
+
+#[test]
+fn the_logins_of_several_tabs_read_back_whatever_became_of_them() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    let tabs = [
+        attempt("/a?b=c;d,e#f", NOW),
+        attempt("/b", NOW),
+        attempt(&format!("/c?{}", "x".repeat(2_000)), NOW),
+    ];
+    for tab in &tabs {
+        jar.begin(&ours, tab, NOW);
+    }
+    for tab in &tabs {
+        assert_eq!(jar.knows(&ours, tab, NOW).as_ref(), Some(tab));
+    }
+    jar.end(&ours, &tabs[1], signed_in(NOW), NOW);
+    let known = jar.knows(&ours, &tabs[1], NOW).unwrap();
+    assert_eq!(
+        (known.return_to.path(), known.progress),
+        ("/b", signed_in(NOW))
+    );
+    assert_eq!(jar.knows(&ours, &tabs[0], NOW).as_ref(), Some(&tabs[0]));
+    assert_eq!(jar.knows(&ours, &tabs[0], NOW.after(LIFE)), None);
+    for other in [self::ours("wx1", 2), self::ours("wx2", 1)] {
+        assert!(other.read(&jar.headers(), NOW).is_empty());
+    }
+}
+
+#[test]
+fn a_login_that_ended_late_answers_its_duplicates_for_ten_minutes_on_the_very_page() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    let tab = attempt("/page?a=b", NOW);
+    jar.begin(&ours, &tab, NOW);
+    let late = NOW.after(LIFE - Duration::from_secs(1));
+    jar.end(&ours, &tab, signed_in(late), late);
+    let last = late.after(LIFE - Duration::from_secs(1));
+    assert!(ours.read(&jar.headers(), last).has_succeeded(tab.issued));
+    let known = jar.knows(&ours, &tab, last).unwrap();
+    assert_eq!(known.return_to, tab.return_to);
+    assert!(
+        !ours
+            .read(&jar.headers(), late.after(LIFE))
+            .has_succeeded(tab.issued)
+    );
+}
+
+#[test]
+fn one_place_is_not_another_and_one_cookie_not_two() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    let tab = attempt("/a", NOW);
+    jar.begin(&ours, &tab, NOW);
+    let (name, value) = jar.0.pop_first().unwrap();
+    for place in 0..PLACES.len() {
+        let renamed = format!("{}{place}", ours.prefix());
+        let mut forged = Jar::default();
+        forged.0.insert(renamed.clone(), value.clone());
+        assert_eq!(forged.knows(&ours, &tab, NOW).is_some(), renamed == name);
+    }
+    // Where one cookie came twice, the true one counts in whatever order.
+    for order in [["", "junk"], ["junk", ""]] {
+        let text = order.map(|value_| {
+            let value = if value_.is_empty() { &value } else { value_ };
+            format!("{name}={value}")
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::try_from(text.join("; ")).unwrap());
+        assert!(ours.read(&headers, NOW).attempt(tab.issued).is_some());
+    }
+}
+
+#[test]
+fn two_tabs_of_a_thousand_characters_and_many_of_few_find_their_pages() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    let long = [1, 2].map(|tab| attempt(&format!("/?tab={tab}&q={}", "x".repeat(1_000)), NOW));
+    let short = [1, 2, 3, 4, 5, 6].map(|tab| attempt(&format!("/me?tab={tab}"), NOW));
+    for tab in long.iter().chain(&short) {
+        jar.begin(&ours, tab, NOW);
+    }
+    for tab in long.iter().chain(&short) {
+        assert_eq!(jar.knows(&ours, tab, NOW).as_ref(), Some(tab));
+    }
+    let mut many = Jar::default();
+    let tabs: Vec<_> = (0..30)
+        .map(|tab| attempt(&format!("/me?tab={tab}"), NOW))
+        .collect();
+    for tab in &tabs {
+        many.begin(&ours, tab, NOW);
+    }
+    for tab in &tabs {
+        assert_eq!(many.knows(&ours, tab, NOW).as_ref(), Some(tab));
+    }
+}
+
+#[test]
+fn whoever_gives_way_signs_in_all_the_same_and_comes_to_the_start_page() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    let tabs: Vec<_> = (0..4)
+        .map(|tab| {
+            attempt(
+                &format!("/{tab}?{}", "x".repeat(2_000)),
+                NOW.after(Duration::from_secs(tab)),
+            )
+        })
+        .collect();
+    for tab in &tabs {
+        jar.begin(&ours, tab, NOW);
+    }
+    assert_eq!(jar.knows(&ours, &tabs[3], NOW).as_ref(), Some(&tabs[3]));
+    for tab in &tabs[..3] {
+        let known = jar.knows(&ours, tab, NOW).unwrap();
+        assert_eq!(
+            (known.return_to.as_str(), known.progress),
+            ("/", Progress::Open)
+        );
+    }
+}
+
+#[test]
+fn a_page_that_is_asked_for_again_is_one_login() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    let tab = attempt("/a", NOW);
+    jar.begin(&ours, &tab, NOW);
+    for again in 1..=3 {
+        let mut browser = ours.read(&jar.headers(), NOW);
+        let known = browser.begun_again(Scope::Base, &tab.return_to).unwrap();
+        assert_eq!((known.issued, known.again), (tab.issued, again));
+        jar.take(ours.write(&browser));
+    }
+    assert_eq!(jar.0.len(), 1);
+    let mut browser = ours.read(&jar.headers(), NOW);
+    assert_eq!(browser.begun_again(Scope::UserInfo, &tab.return_to), None);
+    assert_eq!(browser.begun_again(Scope::Base, &page("/b")), None);
+    let later = NOW.after(Duration::from_secs(60));
+    let mut browser = ours.read(&jar.headers(), later);
+    assert_eq!(browser.begun_again(Scope::Base, &tab.return_to), None);
+    jar.end(&ours, &tab, Progress::Restarted { at: seconds(NOW) }, NOW);
+    let mut browser = ours.read(&jar.headers(), NOW);
+    assert_eq!(browser.begun_again(Scope::Base, &tab.return_to), None);
+}
+
+#[test]
+fn restarts_and_logins_of_the_last_minute_are_counted() {
+    let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+    for number in 0..TRAIL {
+        let tab = attempt(&format!("/{number}"), NOW);
+        jar.begin(&ours, &tab, NOW);
+        jar.end(&ours, &tab, signed_in(NOW), NOW);
+    }
+    let restarted = attempt("/", NOW);
+    jar.begin(&ours, &restarted, NOW);
+    assert_eq!(ours.read(&jar.headers(), NOW).logins(), TRAIL);
+    jar.end(
+        &ours,
+        &restarted,
+        Progress::Restarted { at: seconds(NOW) },
+        NOW,
+    );
+    let browser = ours.read(&jar.headers(), NOW);
+    assert_eq!((browser.logins(), browser.restarts()), (TRAIL - 1, 1));
+    let browser = ours.read(&jar.headers(), NOW.after(Duration::from_secs(60)));
+    assert_eq!((browser.logins(), browser.restarts()), (0, 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Tabs that see each other's cookies and tabs that do not, in any mixture and of any length:
+    /// with a session beside them they stay below 4 KiB, and no answer has more than nginx takes.
+    #[test]
+    fn all_cookies_stay_below_four_kib(
+        tabs in prop::collection::vec((0usize..2_040, any::<bool>(), 0u8..4), 1..60)
+    ) {
+        let (ours, mut jar) = (ours("wx0123456789abcdef", 1), Jar::default());
+        let mut seen = jar.clone();
+        let mut last = None;
+        for (number, (length, sees, ends)) in tabs.into_iter().enumerate() {
+            let now = NOW.after(Duration::from_secs(number as u64));
+            let length = if ends == 3 { length % 60 } else { length };
+            let tab = attempt(&format!("/{}", ";".repeat(length)), now);
+            if sees {
+                seen = jar.clone();
+            }
+            let mut browser = ours.read(&seen.headers(), now);
+            browser.begin(tab.clone());
+            let mut set = ours.write(&browser);
+            let answer: usize = set.iter().map(|(text, _)| text.len() + 90).sum();
+            prop_assert!(answer < 3_400, "{answer}");
+            if ends == 0 {
+                let mut tab = tab.clone();
+                tab.progress = signed_in(now);
+                let mut browser = ours.read(&jar.headers(), now);
+                browser.end(&tab);
+                let trail = ours.write(&browser);
+                prop_assert!(trail.iter().all(|(text, _)| text.len() < 300));
+                set.extend(trail);
+            }
+            jar.take(set);
+            last = Some((tab, now, sees));
+            let session = "; __Host-wechat_session=".len() + 28 + 1 + 6 + 1 + 6 + 3 + 44;
+            prop_assert!(jar.bytes() + session < 4_096, "{}", jar.bytes());
+        }
+        if let Some((tab, now, true)) = last {
+            prop_assert_eq!(jar.knows(&ours, &tab, now).unwrap().return_to, tab.return_to);
+        }
+    }
+
+    #[test]
+    fn no_changed_cookie_passes(at in 0usize..300, with in "[A-Za-z0-9._=-]") {
+        let (ours, mut jar) = (ours("wx1", 1), Jar::default());
+        let tab = attempt("/page?a=b", NOW);
+        jar.begin(&ours, &tab, NOW);
+        jar.end(&ours, &tab, signed_in(NOW), NOW);
+        for (name, value) in jar.0 {
+            let at = at % value.len();
+            let changed = format!("{}{with}{}", &value[..at], &value[at + 1..]);
+            for changed in [changed, value[..at].to_owned()] {
+                let mut forged = Jar::default();
+                forged.0.insert(name.clone(), changed.clone());
+                prop_assert!(changed == value || ours.read(&forged.headers(), NOW).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn no_other_text_passes(text in "[ -~&&[^;]]{0,200}", place in "[0-9t]?") {
+        let ours = ours("wx1", 1);
+        let mut forged = Jar::default();
+        forged.0.insert(format!("{}{place}", ours.prefix()), text);
+        prop_assert!(ours.read(&forged.headers(), NOW).is_empty());
+    }
+}
