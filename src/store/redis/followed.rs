@@ -325,11 +325,11 @@ impl FollowedStore {
         last.as_ref().map(|last| last.token.clone())
     }
 
-    /// Reads these in one round trip; `shown` is the token's key as people may see it.
+    /// Reads these in one round trip; `key` is the token's as people may see it, and `name` is it.
     async fn read_all(
         &self,
+        name: &str,
         key: &str,
-        shown: &str,
         reads: &[Cmd],
     ) -> Result<Vec<redis::Value>, Error> {
         let store = &*self.redis.0;
@@ -340,10 +340,10 @@ impl FollowedStore {
                 answer => answer.map(Some),
             }
         };
-        let values = self.redis.run(key.as_bytes(), reading).await?;
+        let values = self.redis.run(name.as_bytes(), reading).await?;
         values.ok_or_else(|| {
             let sentence = format!(
-                "the key {shown} in Redis at {}, under which another system's token is followed, \
+                "the key {key} in Redis at {}, under which another system's token is followed, \
                  holds a value of another type; it belongs to that system, so check the name and \
                  form that FollowedToken was given",
                 store.address
