@@ -377,9 +377,14 @@ impl RedisStore {
                 .iter()
                 .map(|value| value.as_ref().map(|bytes| bytes.to_vec()))
         };
-        touched
-            && !now.record.is_empty()
-            && decode(&place, slot, values().collect(), seal).record == now.record
+        if !touched || now.record.is_empty() {
+            return false;
+        }
+        let mut before = decode(&place, slot, values().collect(), seal).record;
+        // What has been looked up besides is in neither of the values.
+        let details = &mut before.details;
+        details.sessions_from = details.sessions_from.or(now.record.details.sessions_from);
+        before == now.record
     }
 
     /// The refresh token in what was expected.
