@@ -102,6 +102,9 @@ impl Chromium {
             "--disable-sync",
             "--disable-dev-shm-usage",
             "--hide-scrollbars",
+            // Hosts of tests, with certificates that tests have made.
+            "--host-resolver-rules=MAP *.example.test 127.0.0.1",
+            "--ignore-certificate-errors",
             "--remote-debugging-pipe",
         ];
         let mut child = Command::new("sh")
@@ -327,6 +330,18 @@ impl Tab {
             });
             self.ask("Input.dispatchKeyEvent", params).await;
         }
+    }
+
+    /// The names and values of the cookies that a URL would get, also of those that scripts do not
+    /// see.
+    pub async fn cookies(&self, url: &str) -> Vec<(String, String)> {
+        let params = json!({ "urls": [url] });
+        let found = self.ask("Network.getCookies", params).await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let cookies = found["cookies"].as_array().unwrap().iter();
+        cookies
+            .map(|cookie| (text(&cookie["name"]), text(&cookie["value"])))
+            .collect()
     }
 
     pub async fn back(&self) {

@@ -15,6 +15,7 @@ mod proxies;
 #[path = "../../examples/sessions.rs"]
 #[allow(dead_code)]
 mod sessions;
+mod siblings;
 #[path = "../support/switched_store.rs"]
 #[allow(dead_code)]
 mod switched_store;

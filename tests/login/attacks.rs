@@ -5,10 +5,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use tower_wechat::simulator::{Fault, SimulatedUser};
-use tower_wechat::{Scope, UserId, WechatUser};
+use tower_wechat::{Policy, Scope, UserId, WechatUser};
 
 use crate::client::{Browser, Reply};
 use crate::rig::{ALICE, EXCHANGE, Rig, pages};
+use crate::support::free_port;
+use crate::support::nginx::Nginx;
 
 fn query(url: &str, name: &str) -> String {
     let url = url::Url::parse(url).unwrap();
@@ -212,6 +214,49 @@ async fn a_session_slides_into_nothing_that_may_be_cached() {
     rig.advance(Duration::from_secs(16 * 86_400));
     let logo = browser.fetch(&format!("{}/logo.svg", site.url)).await;
     assert!(logo.cookies().is_empty());
+}
+
+/// As many have it: a cache that keeps pages with cookies in them.
+#[tokio::test]
+async fn a_session_lies_in_no_cache_of_a_gateway() {
+    let rig = Rig::new().await;
+    let page = |user: Option<WechatUser>| async move {
+        let greeting = user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned());
+        (
+            [("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT")],
+            greeting,
+        )
+    };
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/page", get(page))
+                    .layer(layer.policy(Policy::Optional).login(login))
+            },
+        )
+        .await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let cache = "  proxy_cache_path FOLDER/cache keys_zone=pages:1m;\n";
+    let server = format!(
+        "location / {{ proxy_pass {}; proxy_cache pages; proxy_cache_valid 200 10m; \
+         proxy_ignore_headers Set-Cookie; add_header x-cache $upstream_cache_status; }}",
+        site.url
+    );
+    let _nginx = Nginx::with(&address, cache, &server);
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.advance(Duration::from_secs(16 * 86_400));
+    let before = browser.cookie("wechat_session");
+    let url = format!("http://{address}/page");
+    assert_eq!(browser.fetch(&url).await.text, ALICE);
+    assert_ne!(browser.cookie("wechat_session"), before, "it slides");
+    let stranger = Browser::new().fetch(&url).await;
+    assert_eq!((&*stranger.text, stranger.cookies()), ("nobody", vec![]));
+    // The cache is one: what says nothing of cookies comes from there.
+    let again = Browser::new().fetch(&url).await;
+    assert_eq!(again.header("x-cache"), Some("HIT"));
 }
 
 #[tokio::test]

@@ -18,6 +18,11 @@ pub struct Nginx {
 impl Nginx {
     /// Starts nginx at an address with these directives inside of its one `server`.
     pub fn start(address: &str, server: &str) -> Self {
+        Self::with(address, "", server)
+    }
+
+    /// The same with directives outside of the server. `FOLDER` in them is one of its own.
+    pub fn with(address: &str, outside: &str, server: &str) -> Self {
         let folder = std::env::temp_dir().join(format!(
             "tower-wechat-nginx-{}-{:x}",
             std::process::id(),
@@ -25,12 +30,13 @@ impl Nginx {
         ));
         std::fs::create_dir_all(&folder).unwrap();
         let here = folder.display();
+        let outside = outside.replace("FOLDER", &here.to_string());
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("  {kind}_temp_path {here}/{kind};\n"))
             .concat();
         let config = format!(
             "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/error.log;\n\
-             events {{}}\nhttp {{\n  access_log off;\n{temporary}  server {{\n    listen {address};\n\
+             events {{}}\nhttp {{\n  access_log off;\n{temporary}{outside}  server {{\n    listen {address};\n\
              {server}\n  }}\n}}\n"
         );
         let file = folder.join("nginx.conf");

@@ -1,0 +1,191 @@
+//! What another host of the domain can plant in a browser, behind https and over plain http.
+
+use tower_wechat::simulator::SimulatedUser;
+
+use crate::chromium::{Chromium, Tab};
+use crate::demo::Demo;
+use crate::nginx::Nginx;
+
+const VICTIM: &str = "oVictim0000000000000000000000";
+const ATTACKER: &str = "oAttacker00000000000000000000";
+
+/// A free port.
+fn port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The demo at h5.example.test, with a sibling that sets whatever cookie its address names.
+struct Site {
+    demo: Demo,
+    https: bool,
+    port: u16,
+    folder: std::path::PathBuf,
+    _nginx: Nginx,
+}
+
+impl Site {
+    async fn start(https: bool) -> Self {
+        let (port, plain) = (port(), port());
+        let scheme = if https { "https" } else { "http" };
+        let public = format!("{scheme}://h5.example.test:{port}");
+        let demo = Demo::with(&[("PUBLIC_URL", &public)]).await;
+        demo.sim.settings(|settings| settings.auto_approve = true);
+        let folder = std::env::temp_dir().join(format!("tower-wechat-siblings-{port}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = rcgen::generate_simple_self_signed(["*.example.test".to_owned()]).unwrap();
+        std::fs::write(folder.join("cert.pem"), key.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), key.signing_key.serialize_pem()).unwrap();
+        let here = folder.display();
+        let listen = match https {
+            true => format!(
+                "listen 127.0.0.1:{port} ssl; ssl_certificate {here}/cert.pem; \
+                 ssl_certificate_key {here}/key.pem;"
+            ),
+            false => format!("listen 127.0.0.1:{port};"),
+        };
+        let secure = if https { "; Secure" } else { "" };
+        let server = format!(
+            "{listen}\n\
+             location = /plant {{ add_header Set-Cookie \"$arg_cookie; Domain=example.test; Path=/{secure}\"; \
+             default_type text/html; return 200 planted; }}\n\
+             location / {{ proxy_set_header Host $http_host; proxy_pass {}; }}",
+            demo.url
+        );
+        let nginx = Nginx::start(&format!("127.0.0.1:{plain}"), &server);
+        Self {
+            demo,
+            https,
+            port,
+            folder,
+            _nginx: nginx,
+        }
+    }
+
+    fn url(&self, host: &str, path: &str) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{host}.example.test:{}{path}", self.port)
+    }
+
+    /// Whoever answers WeChat's page from now on.
+    fn user(&self, openid: &str) {
+        self.demo.sim.add_user(SimulatedUser::new(openid));
+    }
+
+    async fn sign_in(&self, tab: &Tab, openid: &str) {
+        self.user(openid);
+        tab.open(&self.url("h5", "/")).await;
+        tab.until("!!document.querySelector('#renew')").await;
+        assert_eq!(self.who(tab).await, openid);
+    }
+
+    /// Who the browser is by the demo's word, or its error.
+    async fn who(&self, tab: &Tab) -> String {
+        tab.open(&self.url("h5", "/healthz")).await;
+        tab.until("document.readyState === 'complete' && location.pathname === '/healthz'")
+            .await;
+        let me =
+            "fetch('/api/me').then(answer => answer.json()).then(me => me.user_id ?? me.error)";
+        tab.value(me).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    async fn plant(&self, tab: &Tab, cookie: &str) {
+        let path = format!("/plant?cookie={cookie}");
+        tab.open(&self.url("evil", &path)).await;
+        tab.shows("planted").await;
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A login of the attacker's, under way: its cookies, and the callback that would end it.
+async fn attackers_login(site: &Site, tab: &Tab) -> (Vec<(String, String)>, String) {
+    site.demo
+        .sim
+        .settings(|settings| settings.auto_approve = false);
+    let before = tab.cookies(&site.url("h5", "/")).await;
+    tab.open(&site.url("h5", "/wechat/login?return_to=%2F"))
+        .await;
+    tab.shows("申请使用").await;
+    let to = url::Url::parse(&tab.last_asked("/connect/oauth2/authorize")).unwrap();
+    let state = to
+        .query_pairs()
+        .find(|(name, _)| name == "state")
+        .unwrap()
+        .1;
+    let code = site.demo.sim.authorize(ATTACKER, "snsapi_userinfo");
+    let callback = format!("/wechat/callback?code={code}&state={state}");
+    let cookies = tab.cookies(&site.url("h5", "/wechat/callback")).await;
+    let new = cookies
+        .into_iter()
+        .filter(|cookie| !before.contains(cookie));
+    site.demo
+        .sim
+        .settings(|settings| settings.auto_approve = true);
+    (new.collect(), site.url("h5", &callback))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_https_a_sibling_plants_nothing() {
+    let site = Site::start(true).await;
+    let (attackers, victims) = (Chromium::start(), Chromium::start());
+    let (attacker, victim) = (attackers.tab().await, victims.tab().await);
+    site.sign_in(&attacker, ATTACKER).await;
+    let session = attacker.cookies(&site.url("h5", "/")).await;
+    let named = |(name, _): &&(String, String)| name == "__Host-wechat_session";
+    let (_, session) = session.iter().find(named).unwrap();
+    let (login, callback) = attackers_login(&site, &attacker).await;
+    assert!(!login.is_empty());
+
+    // A browser that nobody is signed in with.
+    for name in ["wechat_session", "__Host-wechat_session"] {
+        site.plant(&victim, &format!("{name}={session}")).await;
+    }
+    assert_eq!(site.who(&victim).await, "login_required");
+    for (name, value) in &login {
+        let bare = name.trim_start_matches("__Host-");
+        for name in [name, bare] {
+            site.plant(&victim, &format!("{name}={value}")).await;
+        }
+    }
+    victim.open(&callback).await;
+    victim
+        .until("document.querySelector('main') !== null")
+        .await;
+    assert_eq!(site.who(&victim).await, "login_required");
+
+    // And one that is.
+    site.sign_in(&victim, VICTIM).await;
+    for number in 0..6 {
+        site.plant(&victim, &format!("wechat_session={session}{number}"))
+            .await;
+    }
+    assert_eq!(site.who(&victim).await, VICTIM);
+    victim.open(&callback).await;
+    victim
+        .until("document.querySelector('main') !== null")
+        .await;
+    assert_eq!(site.who(&victim).await, VICTIM);
+}
+
+/// What is left where browsers forbid nothing: the sibling can sign users out, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_a_sibling_signs_nobody_in_as_itself_beside_a_session() {
+    let site = Site::start(false).await;
+    let (attackers, victims) = (Chromium::start(), Chromium::start());
+    let (attacker, victim) = (attackers.tab().await, victims.tab().await);
+    site.sign_in(&attacker, ATTACKER).await;
+    let session = attacker.cookies(&site.url("h5", "/")).await;
+    let named = |(name, _): &&(String, String)| name == "wechat_session";
+    let (_, session) = session.iter().find(named).unwrap();
+    site.sign_in(&victim, VICTIM).await;
+    site.plant(&victim, "wechat_session=junk").await;
+    assert_eq!(site.who(&victim).await, VICTIM);
+    site.plant(&victim, &format!("wechat_session={session}"))
+        .await;
+    assert_eq!(site.who(&victim).await, "login_required");
+}
