@@ -237,6 +237,12 @@ impl Keeper {
         &self.0.store
     }
 
+    /// What the store holds, whatever its life: nothing is renewed for it.
+    pub(crate) async fn stored(&self, id: &str) -> Result<Record, Error> {
+        let stored = self.0.store.load(&self.0.slot(id)).await?;
+        Ok(stored.record)
+    }
+
     /// The credential, if this process holds one that needs no thought. Never waits.
     #[inline]
     pub(crate) fn cached(&self, id: &str) -> Option<Held> {

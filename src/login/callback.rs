@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Uri;
 
+use super::Scope;
 use super::answer::{Answer, Trouble};
 use super::cookies::{Attempt, Browser, CodeMark, Progress, TRAIL};
 use super::exchange::{Exchange, SignedIn, Verdict};
@@ -112,6 +113,7 @@ impl SignIn {
         let before = Before {
             browser,
             knows,
+            user: self.session_user(head),
             signed_in: matches!(inner.session.identify(head), Identity::User(_)),
         };
         if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
@@ -143,6 +145,10 @@ impl SignIn {
     ) -> impl Future<Output = Answer> + Send {
         let (wait, mark) = (self.0.settings.wait, mark(&exchange.name));
         async move {
+            if self.would_lower(&attempt, &before).await {
+                let scope = Scope::UserInfo;
+                return self.restart(Attempt { scope, ..attempt }, before);
+            }
             match exchange.verdict(wait).await {
                 Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, mark, before),
                 // The user is signed in by another tab or from before: the old code is no matter.
@@ -189,9 +195,19 @@ impl SignIn {
             code: mark,
         };
         before.browser.end(&attempt);
-        let mut cookies = self.kept(&before.browser);
-        cookies.insert(0, self.0.session.issue_session(&user, session));
-        self.onward(&attempt.return_to, cookies)
+        let session = self.0.session.issue_session(&user, session);
+        let mut answer = match (signed_in.had_more, attempt.scope) {
+            // They are signed in, and asked at once for what they had granted elsewhere.
+            (true, Scope::Base) if before.knows => {
+                self.begin(Scope::UserInfo, attempt.return_to, before.browser)
+            }
+            _ => {
+                let cookies = self.kept(&before.browser);
+                self.onward(&attempt.return_to, cookies)
+            }
+        };
+        answer.cookies.insert(0, session);
+        answer
     }
 
     /// On to the page with the session from before. Counted as a restart: where the session is of
@@ -246,10 +262,12 @@ enum Received {
 }
 
 /// What the browser brings along.
-struct Before {
+pub(super) struct Before {
     browser: Browser,
     /// Whether it has the cookie of this login.
-    knows: bool,
+    pub(super) knows: bool,
+    /// Whose session it has, apart from those of virtual users.
+    pub(super) user: Option<Box<str>>,
     signed_in: bool,
 }
 

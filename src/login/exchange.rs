@@ -7,14 +7,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::SnapshotPolicy;
 use super::answer::Trouble;
+use super::{Scope, SnapshotPolicy};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 use crate::store::{CodeClaim, CodeName, LeaseOwner};
-use crate::users::UserTokens;
+use crate::users::{Granted, UserTokens};
 use crate::wechat::UserGrant;
 
 /// How long the right to exchange a code is held: longer than the call may take.
@@ -60,6 +60,9 @@ pub(super) struct SignedIn {
     /// When the user had last logged out everywhere by then, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) epoch: Option<i64>,
+    /// The user had granted `snsapi_userinfo` before, which this code's pair has replaced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) had_more: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -245,6 +248,7 @@ impl Exchange {
         } else {
             &self.users
         };
+        let had_more = !grant.snapshot && self.had_more(&user, grant).await;
         let give_up = Instant::now() + STORE_PATIENCE;
         let mut rest = FIRST_REST;
         let stored = loop {
@@ -267,7 +271,19 @@ impl Exchange {
             scope: grant.scope.clone(),
             login: self.login,
             epoch: stored.sessions_from().map(Timestamp::as_millis),
+            had_more,
         })
+    }
+
+    /// Returns `true` if what is stored of the user covers more than what they have granted now.
+    /// Who it was is known only now, with the code spent and the former pair dead by that.
+    async fn had_more(&self, user: &UserId, grant: &UserGrant) -> bool {
+        let covers = |granted: &str| Scope::UserInfo.is_in(granted);
+        if grant.scope.as_deref().is_some_and(covers) {
+            return false;
+        }
+        let before = self.users.granted(user.as_str()).await;
+        matches!(before, Ok(Granted::Known(before)) if covers(&before))
     }
 }
 
@@ -283,6 +299,7 @@ mod tests {
             scope: Some("snsapi_base".into()),
             login: 7,
             epoch: Some(1_700_000_000_000),
+            had_more: true,
         };
         let mut verdicts = vec![Verdict::SignedIn(signed_in), Verdict::Spent];
         verdicts.extend(Trouble::ALL.map(Verdict::Trouble));

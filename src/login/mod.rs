@@ -9,6 +9,7 @@ mod callback;
 mod codes;
 mod cookies;
 mod exchange;
+mod granted;
 mod lines;
 mod navigation;
 mod page;

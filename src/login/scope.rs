@@ -38,6 +38,14 @@ impl Scope {
             .find(|scope| scope.as_str() == name)
     }
 
+    /// The one of two that covers the other.
+    pub(crate) fn at_least(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Base, Self::Base) => Self::Base,
+            (Self::UserInfo, _) | (_, Self::UserInfo) => Self::UserInfo,
+        }
+    }
+
     /// Whether a granted scope, comma-separated as WeChat writes it, covers this one.
     pub fn is_in(self, granted: &str) -> bool {
         granted.split(',').any(|one| {

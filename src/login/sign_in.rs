@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::REFERER;
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 
@@ -118,13 +118,14 @@ impl SignIn {
             return Reply::Now(self.problem(Trouble::BadRequest, None));
         }
         if self.is_login(head.asked().path()) {
-            return Reply::Now(self.asked_for(head));
+            return self.asked_for(head, named.as_ref());
         }
         self.callback(head, named)
     }
 
-    /// `/wechat/login?return_to=PATH`.
-    fn asked_for(&self, head: &RequestHead<'_>) -> Answer {
+    /// `/wechat/login?return_to=PATH&scope=SCOPE`. The scope only raises what is asked for: anybody
+    /// can make such a link.
+    fn asked_for(&self, head: &RequestHead<'_>, named: Option<&UserId>) -> Reply {
         let mut return_to = None;
         let mut scope = self.0.settings.scope;
         for (name, value) in byte_pairs(head.uri) {
@@ -132,13 +133,13 @@ impl SignIn {
                 b"return_to" => return_to = self.page(&value),
                 b"scope" => {
                     let value = String::from_utf8_lossy(&value);
-                    scope = Scope::named(&value).unwrap_or(scope);
+                    scope = Scope::named(&value).map_or(scope, |named| scope.at_least(named));
                 }
                 _ => {}
             }
         }
         let return_to = return_to.unwrap_or_else(|| self.start_page());
-        self.to_wechat(scope, return_to, head)
+        self.begin_no_lower(scope, return_to, head, named)
     }
 
     /// What a request gets that nobody is signed in for, or whose user lacks a scope: a navigation
@@ -146,7 +147,7 @@ impl SignIn {
     pub(crate) fn redirect(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
         let scope = scope.unwrap_or(self.0.settings.scope);
         match self.page_asked_for(head) {
-            Ok(page) => self.to_wechat(scope, page, head),
+            Ok(page) => self.to_wechat(scope, page, head.headers),
             Err(answer) => answer,
         }
     }
@@ -264,15 +265,20 @@ impl SignIn {
         self.problem(Trouble::ProfileNotGranted, Some(onward))
     }
 
-    fn to_wechat(&self, scope: Scope, return_to: ReturnTo, head: &RequestHead<'_>) -> Answer {
-        if self.0.settings.wechat_only && !is_wechat(head.headers) {
+    pub(super) fn to_wechat(
+        &self,
+        scope: Scope,
+        return_to: ReturnTo,
+        headers: &HeaderMap,
+    ) -> Answer {
+        if self.0.settings.wechat_only && !is_wechat(headers) {
             return self.problem(Trouble::OutsideWechat, Some(return_to.as_str().to_owned()));
         }
-        let mut browser = self.0.cookies.read(head.headers, self.now());
+        let mut browser = self.0.cookies.read(headers, self.now());
         let Some(attempt) = browser.begun_again(scope, &return_to) else {
             return self.begin(scope, return_to, browser);
         };
-        if attempt.again >= MISSED_CALLBACKS && self.comes_back(&attempt, head) {
+        if attempt.again >= MISSED_CALLBACKS && self.comes_back(&attempt, headers) {
             return self.misses_callback(&return_to);
         }
         self.send(&attempt, &browser)
@@ -280,10 +286,10 @@ impl SignIn {
 
     /// Whether this page load seems to come from WeChat by a way that the callback is not on, and
     /// not from a person who reloads. Older web views do not say enough to tell.
-    fn comes_back(&self, attempt: &Attempt, head: &RequestHead<'_>) -> bool {
+    fn comes_back(&self, attempt: &Attempt, headers: &HeaderMap) -> bool {
         // With its query, a callback is known wherever it comes.
         let has_query = attempt.return_to.as_str().contains('?');
-        match came_from(head.headers) {
+        match came_from(headers) {
             _ if has_query => false,
             None => false,
             Some(Site::Other) => true,

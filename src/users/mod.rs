@@ -86,6 +86,17 @@ struct Inner {
     snapshots: Option<UserTokens>,
 }
 
+/// What is known of a user's grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// There is no pair.
+    Nothing,
+    /// There is one, and it says not for what: another service has stored it.
+    Unknown,
+    /// This scope, comma-separated.
+    Known(Box<str>),
+}
+
 impl UserTokens {
     /// The tokens of the client's account, kept in `store`, with the usual times.
     pub fn new(wechat: WechatClient, store: impl Store) -> Self {
@@ -281,6 +292,17 @@ impl UserTokens {
             true => SNAPSHOT_LIFETIME,
             false => longest_session(),
         }
+    }
+
+    /// Returns what the user has granted, as far as the store knows, whether the pair is usable or
+    /// not.
+    pub(crate) async fn granted(&self, user: &str) -> Result<Granted, Error> {
+        let record = self.0.keeper.stored(user).await?;
+        Ok(match record.details.scope {
+            _ if record.is_empty() => Granted::Nothing,
+            Some(scope) => Granted::Known(scope),
+            None => Granted::Unknown,
+        })
     }
 
     /// Whether the store answers.

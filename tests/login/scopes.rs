@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tower_wechat::Scope;
 use tower_wechat::simulator::Fault;
+use tower_wechat::{Layout, Scope};
 
-use crate::client::Browser;
+use crate::client::{Browser, Reply};
 use crate::rig::{ALICE, EXCHANGE, Rig, USERINFO};
 
 #[tokio::test]
@@ -143,4 +143,143 @@ async fn a_page_whose_user_does_not_grant_the_profile_does_not_loop() {
         .fetch(&format!("{}/nickname", site.url))
         .await
         .is_error(403, "login_denied");
+}
+
+/// The scope that a redirect to WeChat asks for.
+fn asked(reply: &Reply) -> String {
+    let to = reply
+        .location()
+        .unwrap_or_else(|| panic!("no redirect: {reply:?}"));
+    assert_eq!(to.path(), "/connect/oauth2/authorize");
+    let scope = to.query_pairs().find(|(name, _)| name == "scope").unwrap();
+    scope.1.into_owned()
+}
+
+#[tokio::test]
+async fn no_link_lowers_what_was_granted() {
+    for rig in [Rig::new().await, Rig::with_redis().await] {
+        let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+        let other = rig.site_with(|login| login.scope(Scope::Base)).await;
+        let browser = Browser::new();
+        browser.open(&format!("{}/me", site.url)).await;
+        // Who has granted no more is asked for no more.
+        let link = "/wechat/login?return_to=%2Fme&scope=snsapi_base";
+        let sent = browser.visit(&format!("{}{link}", site.url)).await;
+        assert_eq!(asked(&sent), "snsapi_base");
+
+        browser.open(&format!("{}/profile", site.url)).await;
+        for url in [&site.url, &other.url] {
+            for link in [
+                link,
+                "/wechat/login?return_to=%2Fme",
+                "/wechat/login?return_to=%2Fme&scope=snsapi_userinfo&scope=snsapi_base",
+                "/wechat/login?return_to=%2Fme&scope=",
+                "/wechat/login?return_to=%2Fme&scope=snsapi_login",
+            ] {
+                let link = format!("{url}{link}");
+                assert_eq!(
+                    asked(&browser.visit(&link).await),
+                    "snsapi_userinfo",
+                    "{link}"
+                );
+                // Apart from the other logins of this browser, which would count as a loop.
+                let copy = browser.copy();
+                copy.drop_cookies(|name| name.starts_with("wechat_login_"));
+                let landed = copy.open(&link).await.json();
+                assert_eq!(landed["scope"], "snsapi_userinfo", "{link}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_asks_for_no_less_than_the_application() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let link = format!(
+        "{}/wechat/login?return_to=%2Fme&scope=snsapi_base",
+        site.url
+    );
+    let browser = Browser::new();
+    assert_eq!(asked(&browser.visit(&link).await), "snsapi_userinfo");
+    let landed = browser.open(&link).await.json();
+    assert_eq!(landed["scope"], "snsapi_userinfo");
+}
+
+/// The browser has no session, so only the code tells who logs in.
+#[tokio::test]
+async fn a_login_in_another_browser_lowers_nothing() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let (me, profile) = (format!("{}/me", site.url), format!("{}/profile", site.url));
+    let browser = Browser::new();
+    browser.open(&profile).await;
+    let link = format!(
+        "{}/wechat/login?return_to=%2Fme&scope=snsapi_base",
+        site.url
+    );
+    for start in [&me, &link] {
+        let other = Browser::new();
+        let landed = other.open(start).await.json();
+        assert_eq!(landed["scope"], "snsapi_userinfo", "{start}");
+        assert_eq!(browser.fetch(&profile).await.status, 200);
+    }
+    // Who does not grant it again is signed in all the same, and asked no more.
+    rig.sim.inject(
+        Fault::on(EXCHANGE).body(
+            json!({
+                "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
+                "openid": ALICE, "scope": "snsapi_base",
+            })
+            .to_string(),
+        ),
+    );
+    let third = Browser::new();
+    assert_eq!(third.open(&me).await.json()["scope"], "snsapi_base");
+    let before = rig.exchanges();
+    assert_eq!(third.open(&me).await.json()["scope"], "snsapi_base");
+    assert_eq!(rig.exchanges(), before);
+}
+
+#[tokio::test]
+async fn an_older_login_lowers_nothing() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    // A tab that was left at WeChat's page.
+    let older = browser.callback_of(&me).await;
+    browser.open(&format!("{}/profile", site.url)).await;
+    let before = rig.exchanges();
+    let sent = browser.visit(&older).await;
+    assert_eq!(asked(&sent), "snsapi_userinfo");
+    assert_eq!(
+        rig.exchanges(),
+        before,
+        "the code is not spent: the pair lives"
+    );
+    assert_eq!(browser.fetch(&me).await.json()["scope"], "snsapi_userinfo");
+    let landed = browser.open(sent.header("location").unwrap()).await;
+    assert_eq!(landed.json()["scope"], "snsapi_userinfo");
+}
+
+/// A pair that another service has stored says not what was granted.
+#[tokio::test]
+async fn a_grant_that_is_not_known_is_not_lowered() {
+    let rig = Rig::with_redis_in(Layout::Hashes).await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.rewrite(ALICE);
+    let link = format!(
+        "{}/wechat/login?return_to=%2Fme&scope=snsapi_base",
+        site.url
+    );
+    assert_eq!(asked(&browser.visit(&link).await), "snsapi_userinfo");
+    // Where nothing can be asked, nothing is lowered either.
+    let redis = rig.redis.as_ref().unwrap();
+    redis.freeze(true);
+    let sent = browser.visit(&link).await;
+    redis.freeze(false);
+    assert_eq!(asked(&sent), "snsapi_userinfo");
 }
