@@ -167,8 +167,8 @@ pub use identity::{
 };
 pub use jssdk::JsConfig;
 pub use layer::{
-    JsonRejection, Policy, Reject, Rejection, ResponseFuture, WechatAccount, WechatLayer,
-    WechatService, WechatUser,
+    JsonRejection, LoginService, Policy, Reject, Rejection, ResponseFuture, WechatAccount,
+    WechatLayer, WechatService, WechatUser,
 };
 pub use login::{Login, Scope, SnapshotPolicy};
 pub use reaction::Reaction;

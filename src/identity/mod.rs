@@ -218,13 +218,15 @@ impl<'a> Identity<'a> {
 #[diagnostic::on_unimplemented(
     message = "this layer does not know how to tell who is asking",
     label = "`{Self}` identifies nobody",
-    note = "give the layer an identity: `WechatLayer::new(users).identity(SessionCookie::new(..))`, `.identity(TrustedHeader::new(..))` or a closure"
+    note = "mount a login, whose session cookie tells: `WechatLayer::new(users).login(login)`",
+    note = "or give the layer an identity: `.identity(TrustedHeader::new(..)?)`, `.identity(ExtensionIdentity::new(..))` or a closure `|head: &RequestHead<'_>| -> Option<UserId> {{ .. }}`"
 )]
 pub trait Identify {
     /// Reads the user of a request. Runs for every request: it must not block.
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<F> Identify for F
 where
     F: Fn(&RequestHead<'_>) -> Option<UserId>,
@@ -260,6 +262,7 @@ where
 #[non_exhaustive]
 pub struct NoIdentity;
 
+#[diagnostic::do_not_recommend]
 impl<I: Identify + ?Sized> Identify for std::sync::Arc<I> {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         (**self).identify(head)

@@ -3,6 +3,7 @@
 mod account;
 mod caching;
 mod future;
+mod login_service;
 mod refusal;
 mod rejection;
 mod retained;
@@ -16,6 +17,7 @@ use tower_layer::Layer;
 
 pub use self::account::WechatAccount;
 pub use self::future::ResponseFuture;
+pub use self::login_service::LoginService;
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
 #[cfg(feature = "axum")]
@@ -134,6 +136,11 @@ struct Shared<I, R> {
 }
 
 /// What [`WechatLayer::login`] makes of the identity that was set before: one that was set stays.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not tell who is asking",
+    label = "identifies nobody",
+    note = "leave `.identity(..)` out: the login's session cookie tells then"
+)]
 #[allow(unnameable_types)]
 pub trait UnderLogin {
     /// Who tells who is asking from then on.
@@ -151,6 +158,7 @@ impl UnderLogin for NoIdentity {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<I: Identify> UnderLogin for I {
     type Identity = I;
 
@@ -285,9 +293,10 @@ impl<I, R> WechatLayer<I, R> {
     /// Users are told by the login's session cookie then, unless an
     /// [`identity`](Self::identity) is set.
     ///
-    /// The login's paths are no routes of the application, so the layer has to see requests that no
-    /// route takes. Around a whole axum router it does. Around one that is merged with others, lead
-    /// them there: `.route("/wechat/{*path}", any(not_found))`, before the layer.
+    /// The layer answers them wherever it sees them: around a whole application it sees every
+    /// request. Around a part of one, such as a router that is merged or nested, mount them as what
+    /// they are: [`login_routes`](Self::login_routes), or [`login_service`](Self::login_service)
+    /// without axum.
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where

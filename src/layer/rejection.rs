@@ -247,6 +247,15 @@ impl Rejection {
         Self::misconfigured()
     }
 
+    /// The login's own routes have nothing there.
+    pub(super) fn not_found() -> Self {
+        Self {
+            message: Cow::Borrowed("There is nothing at this address."),
+            status: Some(StatusCode::NOT_FOUND),
+            ..Self::new(ErrorKind::BadRequest, None)
+        }
+    }
+
     pub(crate) fn misconfigured() -> Self {
         Self::new(ErrorKind::Configuration, None)
     }
@@ -400,6 +409,12 @@ impl From<&Error> for Rejection {
 /// });
 /// # Ok(()) }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` renders no rejection with a body of the type `{B}`",
+    label = "no renderer for `{B}`",
+    note = "say how: `.reject(JsonRejection::with(|bytes| ..))` makes a body from `Bytes`, and `.reject(|rejection: &Rejection, head: &RequestHead<'_>| ..)` a whole `Response<{B}>`",
+    note = "where layers inside of this one wrap bodies (tracing, compression), put `tower_http::map_response_body::MapResponseBodyLayer::new(axum::body::Body::new)` between"
+)]
 pub trait Reject<B> {
     /// Whether this renders as [`Rejection::response`] does where no login is mounted. A response
     /// of a handler is left as it is then, and nothing of its request has to be kept.
@@ -410,6 +425,7 @@ pub trait Reject<B> {
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<F, B> Reject<B> for F
 where
     F: Fn(&Rejection, &RequestHead<'_>) -> Response<B>,
@@ -434,18 +450,79 @@ where
 ///     response
 /// }
 /// ```
+///
+/// Bodies that are made from [`Bytes`] (axum's, `Full`, `Bytes`) need no more. For others,
+/// [`with`](Self::with) takes a function.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
-pub struct JsonRejection;
+pub struct JsonRejection<M = FromBytes>(M);
 
 impl JsonRejection {
-    /// The default rendering.
+    /// The default rendering, for bodies that are made from [`Bytes`].
     pub const fn new() -> Self {
-        Self
+        Self(FromBytes)
     }
 }
 
-impl<B: From<Bytes>> Reject<B> for JsonRejection {
+impl<M> JsonRejection<M> {
+    /// The default rendering, for bodies that this function makes: boxes of hyper's, bodies of
+    /// gRPC.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, Full, combinators::BoxBody};
+    /// use tower_wechat::{JsonRejection, MemoryStore, UserTokens, WechatClient, WechatLayer};
+    ///
+    /// type Body = BoxBody<Bytes, std::io::Error>;
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let boxed = |bytes| Body::new(Full::new(bytes).map_err(|never| match never {}));
+    /// let layer = WechatLayer::new(users).reject(JsonRejection::with(boxed));
+    /// # Ok(()) }
+    /// ```
+    pub const fn with<B>(make: M) -> Self
+    where
+        M: Fn(Bytes) -> B,
+    {
+        Self(make)
+    }
+}
+
+/// Makes bodies by their own `From<Bytes>`.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+#[allow(unnameable_types)]
+pub struct FromBytes;
+
+/// Makes the body of an answer.
+#[diagnostic::on_unimplemented(
+    message = "the layer cannot make a body of the type `{B}` for its own answers",
+    label = "no `{B}` is made from bytes here",
+    note = "say how: `.reject(JsonRejection::with(|bytes| ..))` makes a body from `Bytes`, and `.reject(|rejection: &Rejection, head: &RequestHead<'_>| ..)` a whole response",
+    note = "where layers inside of this one wrap bodies (tracing, compression), put `tower_http::map_response_body::MapResponseBodyLayer::new(axum::body::Body::new)` between"
+)]
+#[allow(unnameable_types)]
+pub trait MakeBody<B> {
+    /// The body that holds these bytes.
+    fn make(&self, bytes: Bytes) -> B;
+}
+
+#[diagnostic::do_not_recommend]
+impl<B: From<Bytes>> MakeBody<B> for FromBytes {
+    fn make(&self, bytes: Bytes) -> B {
+        B::from(bytes)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<B, F: Fn(Bytes) -> B> MakeBody<B> for F {
+    fn make(&self, bytes: Bytes) -> B {
+        self(bytes)
+    }
+}
+
+impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
     const RENDERS_AS_HANDLERS: bool = true;
 
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
@@ -457,7 +534,7 @@ impl<B: From<Bytes>> Reject<B> for JsonRejection {
             login_url: Option<&'a str>,
         }
         if rejection.status().is_redirection() {
-            return Response::new(B::from(Bytes::new()));
+            return Response::new(self.0.make(Bytes::new()));
         }
         let page = rejection.page().filter(|_| is_navigation(head));
         let is_page = page.is_some();
@@ -475,7 +552,7 @@ impl<B: From<Bytes>> Reject<B> for JsonRejection {
                 )
             }
         };
-        let mut response = Response::new(B::from(Bytes::from(body)));
+        let mut response = Response::new(self.0.make(Bytes::from(body)));
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

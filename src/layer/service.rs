@@ -55,6 +55,10 @@ impl<S, I, R> WechatService<S, I, R> {
         Self { inner, shared }
     }
 
+    pub(super) fn shared(&self) -> &Shared<I, R> {
+        &self.shared
+    }
+
     /// The service inside.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -86,7 +90,25 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+    #[inline]
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        Self::call(self, request)
+    }
+}
+
+impl<S, I, R> WechatService<S, I, R> {
+    /// As [`Service::call`]. It is found also where the layer cannot be used around the service, so
+    /// that the compiler says what is missing: an identity, or a way to make the service's bodies.
+    #[inline]
+    pub fn call<ReqBody, ResBody>(
+        &mut self,
+        mut request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
+        R: Reject<ResBody>,
+    {
         let shared = &self.shared;
         if let Some(account) = &shared.account {
             account.enter(&mut request);
@@ -139,9 +161,7 @@ where
             }
         }
     }
-}
 
-impl<S, I, R> WechatService<S, I, R> {
     /// Answers without the inner service, which was polled ready and is not called. What it has
     /// reserved for the call (a place under a limit of concurrency, say) goes back at once: this
     /// service may be idle from now on, as that of a connection is between requests.
@@ -178,7 +198,7 @@ impl<S, I, R> WechatService<S, I, R> {
     }
 
     /// The request is for one of the login's own paths.
-    fn sign_in<ReqBody, ResBody>(
+    pub(super) fn sign_in<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>

@@ -1,5 +1,7 @@
 //! A login at work for one account, and the way to WeChat.
 
+#[cfg(feature = "axum")]
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +106,19 @@ impl SignIn {
 
     fn is_login(&self, path: &str) -> bool {
         self.0.settings.is_at(path, &self.0.settings.login_path)
+    }
+
+    /// The paths that the login answers: as browsers know them, or as a proxy leaves them that strips
+    /// the prefix; with a slash at the end or without.
+    #[cfg(feature = "axum")]
+    pub(crate) fn paths(&self) -> BTreeSet<String> {
+        let settings = &self.0.settings;
+        let own = [&settings.callback_path, &settings.login_path];
+        let known = own.into_iter().flat_map(|path| {
+            let plain = path.strip_suffix('/').unwrap_or(path);
+            [plain.to_owned(), settings.public_url.public(plain)]
+        });
+        known.flat_map(|path| [format!("{path}/"), path]).collect()
     }
 
     /// Whether logins are for the user whom the layer's identity names.

@@ -1,6 +1,7 @@
 //! The layer as services use it: policies, identities, rejections, readiness, two accounts.
 
 mod counts;
+mod mounting;
 mod optional;
 mod preflights;
 mod readiness;

@@ -1,0 +1,189 @@
+//! The login's own paths, mounted as what they are: a service, or routes of an axum router.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Pending, pending};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::future::ResponseFuture;
+use super::rejection::{Reject, Rejection};
+use super::{WechatLayer, WechatService};
+use crate::identity::{Identify, RequestHead};
+
+/// Answers the paths of a [`Login`](crate::Login), and 404 to every other request. Made by
+/// [`WechatLayer::login_service`].
+///
+/// For services without axum whose layer does not see every request:
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer};
+///
+/// type Answer = Result<Response<Full<Bytes>>, Infallible>;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_wechat::Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+/// let layer = WechatLayer::new(users).login(login);
+/// let signing_in = layer.login_service::<Full<Bytes>>();
+/// let api = layer.layer(service_fn(async |_: Request<()>| Answer::Ok(Response::default())));
+///
+/// // The application's own choice of who answers what:
+/// let route = async |request: Request<()>| match request.uri().path() {
+///     path if signing_in.answers(path) => signing_in.clone().oneshot(request).await,
+///     path if path.starts_with("/api/") => api.clone().oneshot(request).await,
+///     _ => Answer::Ok(Response::default()),
+/// };
+/// let begun = route(Request::get("/wechat/login").body(()).unwrap()).await;
+/// assert_eq!(begun.unwrap().status(), 302);
+/// # Ok(()) }
+/// ```
+pub struct LoginService<B, I, R>(WechatService<Nothing<B>, I, R>);
+
+impl<B, I, R> LoginService<B, I, R> {
+    /// Returns `true` if this path is one of the login's own.
+    pub fn answers(&self, path: &str) -> bool {
+        let login = &self.0.shared().login;
+        login.as_ref().is_some_and(|login| login.owns(path))
+    }
+}
+
+impl<B, I, R, ReqBody> Service<Request<ReqBody>> for LoginService<B, I, R>
+where
+    I: Identify,
+    R: Reject<B>,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = ResponseFuture<Nothing<B>, I, R, ReqBody>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let head = RequestHead::of(&request);
+        if self.answers(head.asked().path()) {
+            return self.0.sign_in(request);
+        }
+        let nowhere = Rejection::not_found();
+        ResponseFuture::answered(self.0.shared().reject.reject(&nowhere, &head))
+    }
+}
+
+impl<B, I, R> Clone for LoginService<B, I, R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B, I, R> fmt::Debug for LoginService<B, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginService").finish_non_exhaustive()
+    }
+}
+
+/// What stands behind the login's paths. It is never called.
+#[doc(hidden)]
+#[allow(unnameable_types)]
+pub struct Nothing<B>(PhantomData<fn() -> B>);
+
+impl<B, ReqBody> Service<Request<ReqBody>> for Nothing<B> {
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = Pending<Result<Response<B>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<ReqBody>) -> Self::Future {
+        pending()
+    }
+}
+
+impl<B> Clone for Nothing<B> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<B> fmt::Debug for Nothing<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nothing")
+    }
+}
+
+impl<I, R> WechatLayer<I, R> {
+    /// The login's own paths as a service, for applications without axum whose layer does not see
+    /// every request. It shares all that this layer has of the login.
+    pub fn login_service<B>(&self) -> LoginService<B, I, R> {
+        if self.0.login.is_none() {
+            tracing::error!(
+                target: "tower_wechat::login",
+                "a layer without a login has no paths to mount: call WechatLayer::login first"
+            );
+        }
+        let nothing = Nothing(PhantomData);
+        LoginService(WechatService::new(nothing, Arc::clone(&self.0)))
+    }
+
+    /// The login's own paths as routes: `/wechat/callback` and `/wechat/login`, unless the
+    /// [`Login`](crate::Login) has others; with a slash at the end too, and where the public URL has
+    /// a prefix, with it and without.
+    ///
+    /// The layer answers these paths wherever it sees them. Around the outermost router it sees every
+    /// request, and needs no routes. It does not see them where a router
+    ///
+    /// - is nested (`nest("/api", …)`): requests outside of its prefix do not come there;
+    /// - is merged with others: which router's fallback is kept depends on the order;
+    /// - has the layer by `route_layer`, which leaves paths without a route alone.
+    ///
+    /// Then WeChat sends users back to a 404. Merge these routes into the outermost router, at its
+    /// root:
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// # use tower_wechat::{CookieKeys, MemoryStore, UserTokens, WechatClient};
+    /// use tower_wechat::{Login, WechatLayer, WechatUser};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// let layer = WechatLayer::new(users).login(login);
+    /// let routes = layer.login_routes();
+    /// let api = Router::new()
+    ///     .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+    ///     .layer(layer);
+    /// let app: Router = Router::new()
+    ///     .route("/healthz", get(async || "well"))
+    ///     .nest("/api", api)
+    ///     .merge(routes);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "axum")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+    pub fn login_routes<S>(&self) -> axum::Router<S>
+    where
+        I: Identify + Send + Sync + 'static,
+        R: Reject<axum::body::Body> + Send + Sync + 'static,
+        S: Clone + Send + Sync + 'static,
+    {
+        let service = self.login_service::<axum::body::Body>();
+        let paths = self.0.login.iter().flat_map(|login| login.paths());
+        paths.fold(axum::Router::new(), |router, path| {
+            router.route_service(&path, service.clone())
+        })
+    }
+}

@@ -1,0 +1,9 @@
+//! Something that cannot tell who is asking.
+//~ `&str` identifies nobody
+
+use axum::Router;
+use tower_wechat::{UserTokens, WechatLayer};
+
+pub fn app(users: UserTokens) -> Router {
+    Router::new().layer(WechatLayer::new(users).identity("x-user-id"))
+}

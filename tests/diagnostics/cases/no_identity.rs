@@ -1,0 +1,12 @@
+//! Neither an identity nor a login.
+//~ this layer does not know how to tell who is asking
+//~ .login(
+
+use axum::{Router, routing::get};
+use tower_wechat::{UserTokens, WechatLayer, WechatUser};
+
+pub fn app(users: UserTokens) -> Router {
+    Router::new()
+        .route("/", get(async |user: WechatUser| user.id().to_owned()))
+        .layer(WechatLayer::new(users))
+}

@@ -1,0 +1,145 @@
+//! What the compiler says where the layer is put together wrongly: it names the cure.
+//!
+//! Each file in `cases` is a program of its own, compiled against the crate as this test was built
+//! with it. A program that is meant to fail has its expected words in lines `//~ WORDS`; one without
+//! them compiles.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What the cases name.
+const CRATES: [&str; 8] = [
+    "axum",
+    "bytes",
+    "http",
+    "http_body_util",
+    "hyper",
+    "tower",
+    "tower_http",
+    "tower_wechat",
+];
+
+/// The libraries that this test was linked with. Everything is built, so cargo only names them.
+fn libraries() -> BTreeMap<String, PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([
+            "test",
+            "--no-run",
+            "--locked",
+            "--offline",
+            "--message-format=json",
+        ])
+        .args(["--test", "diagnostics"]);
+    if cfg!(feature = "cli") {
+        cargo.arg("--all-features");
+    }
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().expect("cargo runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let mut found = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Value = serde_json::from_str(line).expect("JSON of cargo");
+        if message["reason"] != "compiler-artifact" {
+            continue;
+        }
+        let name = message["target"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .replace('-', "_");
+        let files = message["filenames"].as_array().into_iter().flatten();
+        let library = files
+            .filter_map(Value::as_str)
+            .find(|file| file.ends_with(".rlib"));
+        // Of two versions of one crate the newer is what the tests name.
+        let version = message["package_id"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        if let (Some(library), true) = (library, CRATES.contains(&&*name)) {
+            let known = found
+                .entry(name)
+                .or_insert((version.clone(), PathBuf::from(library)));
+            if known.0 < version {
+                *known = (version, PathBuf::from(library));
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(name, (_, file))| (name, file))
+        .collect()
+}
+
+fn compile(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Result<(), String> {
+    let directory = tempfile_directory();
+    let mut rustc = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()));
+    rustc
+        .args([
+            "--edition=2024",
+            "--crate-type=lib",
+            "--emit=metadata",
+            "--cap-lints=allow",
+        ])
+        .args(["--color=never", "--diagnostic-width=400"])
+        .arg("--out-dir")
+        .arg(&directory)
+        .arg(case);
+    for (name, file) in libraries {
+        rustc
+            .arg("--extern")
+            .arg(format!("{name}={}", file.display()));
+        let deps = file.parent().expect("a directory");
+        rustc
+            .arg("-L")
+            .arg(format!("dependency={}", deps.display()));
+    }
+    let output = rustc.output().expect("rustc runs");
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn tempfile_directory() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diagnostics");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    directory
+}
+
+#[test]
+fn the_compiler_names_the_cure() {
+    let libraries = libraries();
+    assert_eq!(libraries.len(), CRATES.len(), "{libraries:?}");
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics/cases");
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for case in std::fs::read_dir(cases).expect("cases") {
+        let case = case.expect("a case").path();
+        let source = std::fs::read_to_string(&case).expect("a text");
+        let expected: Vec<_> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("//~ "))
+            .collect();
+        seen += 1;
+        let said = compile(&case, &libraries).err();
+        let right = match &said {
+            None => expected.is_empty(),
+            Some(said) => !expected.is_empty() && expected.iter().all(|words| said.contains(words)),
+        };
+        if !right {
+            let said = said.as_deref().unwrap_or("it compiles");
+            wrong.push(format!("{}: {expected:?}\n{said}", case.display()));
+        }
+    }
+    assert!(seen >= 8, "{seen} cases");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,178 @@
+//! Where the login's own paths are answered, by the way in which an application puts its routers
+//! together.
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{any, get};
+use http::{Request, StatusCode};
+use tower::{Layer, ServiceExt};
+use tower_wechat::{
+    CookieKeys, Login, SessionCookie, TrustedHeader, WechatClient, WechatLayer, WechatUser,
+};
+
+use super::{header, text, users};
+
+type Signing = WechatLayer<TrustedHeader>;
+
+async fn layer() -> Signing {
+    let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
+    WechatLayer::new(users().await)
+        .identity(header())
+        .login(login)
+}
+
+fn pages() -> Router {
+    Router::new().route("/me", get(async |user: WechatUser| user.id().to_owned()))
+}
+
+fn others() -> Router {
+    Router::new().route("/healthz", get(async || "well"))
+}
+
+async fn nowhere() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "the application's own 404")
+}
+
+/// Whether a login can begin and end there.
+async fn signs_in(app: &Router) -> bool {
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("accept", "text/html");
+        let request = request.body(Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap()
+    };
+    let begun = ask("/wechat/login?return_to=%2Fme").await;
+    let ended = ask("/wechat/callback?code=a&state=b").await;
+    match (begun.status().as_u16(), ended.status().as_u16()) {
+        (302, 400) => true,
+        (404, 404) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Ways to put it together; those that need no routes of the login's, and those that do.
+#[tokio::test]
+async fn the_callback_is_answered_however_routers_are_put_together() {
+    type Composition = (&'static str, fn(Signing, Router) -> Router, bool);
+    // The router that is given holds the login's routes, or nothing.
+    let compositions: [Composition; 11] = [
+        (
+            "a layer around the whole router",
+            |layer, routes| pages().merge(others()).merge(routes).layer(layer),
+            true,
+        ),
+        (
+            "around everything, with a fallback",
+            |layer, routes| pages().merge(routes).fallback(nowhere).layer(layer),
+            true,
+        ),
+        (
+            "a service around the whole router",
+            |layer, routes| Router::new().fallback_service(layer.layer(pages().merge(routes))),
+            true,
+        ),
+        (
+            "merged into others",
+            |layer, routes| others().merge(routes).merge(pages().layer(layer)),
+            true,
+        ),
+        (
+            "merged with others",
+            |layer, routes| pages().layer(layer).merge(others()).merge(routes),
+            false,
+        ),
+        (
+            "routes merged first",
+            |layer, routes| routes.merge(pages().layer(layer)).merge(others()),
+            false,
+        ),
+        (
+            "merged, and a fallback after it",
+            |layer, routes| pages().layer(layer).merge(routes).fallback(nowhere),
+            false,
+        ),
+        (
+            "merged into one with a fallback",
+            |layer, routes| {
+                let others = others().merge(routes).fallback(nowhere);
+                others.merge(pages().layer(layer))
+            },
+            false,
+        ),
+        (
+            "nested",
+            |layer, routes| others().nest("/api", pages().layer(layer)).merge(routes),
+            false,
+        ),
+        (
+            "nested as a service",
+            |layer, routes| {
+                let api = layer.layer(pages());
+                others().nest_service("/api", api).merge(routes)
+            },
+            false,
+        ),
+        (
+            "around routes alone",
+            |layer, routes| pages().route_layer(layer).merge(routes),
+            false,
+        ),
+    ];
+    for (name, app, alone) in compositions {
+        let layer = layer().await;
+        let without = app(layer.clone(), Router::new());
+        assert_eq!(signs_in(&without).await, alone, "{name}");
+        let with = app(layer.clone(), layer.login_routes());
+        assert!(signs_in(&with).await, "{name}");
+    }
+}
+
+/// The routes stand beside a wildcard of the application's, and are the login's alone.
+#[tokio::test]
+async fn the_logins_routes_take_no_other_path() {
+    let layer = layer().await;
+    let app: Router = Router::new()
+        .route("/wechat/{*path}", any(nowhere))
+        .merge(layer.login_routes());
+    assert!(signs_in(&app).await);
+    let request = Request::get("/wechat/other").body(Body::empty()).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(text(response).await, "the application's own 404");
+
+    let service = layer.login_service::<Body>();
+    assert!(service.answers("/wechat/callback") && service.answers("/wechat/login"));
+    assert!(!service.answers("/") && !service.answers("/wechat"));
+    let request = Request::get("/me").body(Body::empty()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+/// As browsers know the paths, and as proxies leave them.
+#[tokio::test]
+async fn routes_stand_with_a_prefix_and_without() {
+    let keys = CookieKeys::random().unwrap();
+    let login = Login::new("https://h5.example.com/shop", keys).unwrap();
+    let layer = WechatLayer::new(users().await)
+        .identity(header())
+        .login(login);
+    let app: Router = others().merge(layer.login_routes());
+    for path in [
+        "/wechat/callback",
+        "/wechat/callback/",
+        "/shop/wechat/callback",
+        "/shop/wechat/callback/",
+    ] {
+        let request = Request::get(format!("{path}?code=a&state=b"));
+        let request = request.body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{path}");
+    }
+}
+
+/// A layer whose login has no paths says so in the log, and mounts nothing.
+#[tokio::test]
+async fn without_a_login_there_are_no_routes() {
+    let wechat = WechatClient::new("wxa", "secret").unwrap();
+    let session = SessionCookie::new(wechat.app_id(), &CookieKeys::random().unwrap());
+    let layer = WechatLayer::new(users().await).identity(session);
+    assert!(!signs_in(&layer.login_routes()).await);
+}
