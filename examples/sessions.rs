@@ -91,11 +91,12 @@ async fn sign_out(session: Session) -> Result<&'static str, SessionsAway> {
 pub fn application(users: UserTokens, login: Login, sessions: impl SessionStore + Clone) -> Router {
     let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0.clone()?).ok());
     // One door where WeChat is asked; everything else goes by the session.
+    let layer = WechatLayer::new(users.clone()).login(login.clone());
     let door = Router::new()
         .route("/sign-in", get(sign_in))
-        .route("/wechat/{*path}", get(async || StatusCode::NOT_FOUND))
-        .with_state(login.clone())
-        .layer(WechatLayer::new(users.clone()).login(login));
+        .with_state(login)
+        .layer(layer.clone())
+        .merge(layer.login_routes());
     Router::new()
         .route("/me", get(me))
         .layer(WechatLayer::new(users).identity(identity))
