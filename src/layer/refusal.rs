@@ -79,7 +79,7 @@ impl<I, R> Shared<I, R> {
     }
 
     /// Counts a request, unless a layer further out has done so.
-    fn count(&self, outcome: Counted, extensions: &Extensions) {
+    pub(super) fn count(&self, outcome: Counted, extensions: &Extensions) {
         if !has_met_layer(extensions) {
             self.requests.count(outcome);
         }

@@ -125,8 +125,9 @@ impl<S, I, R> WechatService<S, I, R> {
         if let Some(login) = &shared.login
             && let Some(answer) = login.astray(&head)
         {
-            shared.requests.count(Outcome::Rejected);
-            return ResponseFuture::answered(shared.respond(answer, &head));
+            shared.count(Outcome::Rejected, head.extensions);
+            let answer = shared.respond(answer, &head);
+            return self.answered(answer);
         }
         match shared.identity.identify(&head) {
             Identity::User(user) => {
