@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::rig::{Rig, Row, lasting, seconds};
+use crate::support::eventually;
+use crate::support::old_proxy::{Manner, OldProxy};
 use crate::support::proxy::Weather;
+use crate::support::redis_server::RedisServer;
 use crate::support::scene::{Age, Layout};
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "store_unavailable")];
@@ -152,5 +155,94 @@ async fn redis_is_flushed() {
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     rig.recovers().await;
+    rig.print(&row, false);
+}
+
+/// A managed Redis, a virtual IP, a service name: the old primary stays as a replica, with its
+/// connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_takes_over_behind_the_address() {
+    let row = Row {
+        test: "another_server_takes_over_behind_the_address",
+        fault: [
+            "another server takes over behind the address of Redis; the old one becomes a replica and keeps its connections",
+            "Redis 地址背后换了主库；旧主库变成从库，连接都还在",
+        ],
+        sees: [
+            "stored tokens are served; renewals and logins get 503 until the address leads to the new primary, and `/healthz` says so",
+            "已存的令牌照常使用；续期和登录在地址指向新主库之前得到 503，`/healthz` 会说明",
+        ],
+        answers: SERVED_OR_TOLD,
+    };
+    let mut rig = Rig::start(&row, Layout::Keys, 2).await;
+    let port = rig.scene.redis.port().to_string();
+    let second = RedisServer::with_options(&["--replicaof", "127.0.0.1", &port]);
+    let follow = |server: &RedisServer, whom: &[&str]| {
+        let mut command = ::redis::cmd("REPLICAOF");
+        let () = command.arg(whom).query(&mut server.connection()).unwrap();
+    };
+    eventually(
+        "the replica is filled",
+        Duration::from_secs(20),
+        async || {
+            let info: String = ::redis::cmd("INFO")
+                .arg("replication")
+                .query(&mut second.connection())
+                .unwrap();
+            info.contains("master_link_status:up")
+        },
+    )
+    .await;
+    // Whatever was renewed until the swap has to be there.
+    for user in &rig.users {
+        rig.demos[0].me(user).await;
+    }
+    for user in &rig.users[..4] {
+        rig.scene.sign_in(user, Age::Expired).await;
+    }
+    let _: u64 = ::redis::cmd("WAIT")
+        .arg(&[1, 5_000])
+        .query(&mut rig.scene.connection())
+        .unwrap();
+    follow(&second, &["NO", "ONE"]);
+    follow(&rig.scene.redis, &["127.0.0.1", &second.port().to_string()]);
+    rig.during(async {
+        seconds(1.0).await;
+        rig.redis.lead_to(&second.address());
+        seconds(1.5).await;
+    })
+    .await;
+    let _old = std::mem::replace(&mut rig.scene.redis, second);
+    rig.recovers().await;
+    assert_eq!(rig.redis.damage().cut, 0);
+    rig.print(&row, false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_redis_speaks_resp2_only() {
+    let row = Row {
+        test: "the_way_to_redis_speaks_resp2_only",
+        fault: [
+            "a proxy that speaks RESP2 only takes over the way to Redis",
+            "通往 Redis 的路上换成了只会 RESP2 的代理",
+        ],
+        sees: [
+            "503 for a moment, unless the token is in memory; then RESP2 is spoken",
+            "片刻的 503，令牌在内存中的用户不受影响；之后改用 RESP2",
+        ],
+        answers: SERVED_OR_TOLD,
+    };
+    let rig = Rig::start(&row, Layout::Hashes, 1).await;
+    let words = Manner::Says("ERR unknown command 'HELLO'");
+    let old = OldProxy::start(&rig.scene.redis.address(), words).await;
+    rig.during(async {
+        seconds(0.5).await;
+        rig.redis.lead_to(&old.address().to_string());
+        rig.redis.cut_all();
+        seconds(3.5).await;
+    })
+    .await;
+    rig.recovers().await;
+    assert!(old.heard("HELLO") > 0);
     rig.print(&row, false);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tower_wechat::{
     Layout, RedisStore, RedisStoreBuilder, UserGrant, UserId, UserTokens, WechatClient,
@@ -10,9 +11,11 @@ use tower_wechat::{
 
 use crate::program::{Ran, command, run};
 use crate::support::certificates::Certificates;
+use crate::support::proxy::{Proxy, Weather};
 use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
 use crate::support::sentinel_group::SentinelGroup;
+use crate::support::{eventually, free_port};
 
 const APP: &str = "wx0123456789abcdef";
 
@@ -89,6 +92,46 @@ async fn the_users_of_a_cluster_are_listed_and_sealed_on_all_its_servers() {
         assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
         assert!(refused.stderr.contains(says), "{}", refused.stderr);
     }
+}
+
+/// However long the way, each read has the store's time to itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_of_a_cluster_far_away_are_listed_and_sealed() {
+    let front = Proxy::start("127.0.0.1:1", 7).await;
+    let (bus, port) = (free_port().to_string(), front.address().port().to_string());
+    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    let announce = [
+        "--cluster-announce-ip",
+        "127.0.0.1",
+        "--cluster-announce-port",
+        &port,
+    ];
+    let node = RedisServer::with_options(&[&options[..], &announce].concat());
+    front.lead_to(&node.address());
+    let mut take = redis::cmd("CLUSTER");
+    take.arg(&["ADDSLOTSRANGE", "0", "16383"]);
+    let () = take.query(&mut node.connection()).unwrap();
+    let url = format!("redis+cluster://{}", front.address());
+    let builder = RedisStore::builder(&url);
+    eventually("the Cluster is up", Duration::from_secs(30), async || {
+        builder.clone().layout(Layout::Keys).connect().await.is_ok()
+    })
+    .await;
+    let ids = users(builder, 500).await;
+
+    // 6 ms on the way, in the middle.
+    front.weather(Weather {
+        delay: 1_000,
+        longest_delay: Duration::from_millis(12),
+        ..Weather::CALM
+    });
+    let list = ["list", "--json", "--pause-ms", "0"];
+    assert_eq!(listed(&at(&url, &list, &[]).await), ids);
+    use base64::Engine as _;
+    let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
+    let reseal = ["reseal", "--json", "--pause-ms", "0"];
+    let sealed = at(&url, &reseal, &[("SEALING_KEY", &key)]).await.result();
+    assert_eq!(sealed["written"], ids.len(), "{sealed}");
 }
 
 /// Who went from a server that was still to come to one that had been gone through is missing.

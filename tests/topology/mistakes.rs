@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tower_wechat::{ErrorKind, Layout, RedisStore, RedisStoreBuilder};
+use redis::Commands;
+use tower_wechat::{
+    AccountTokens, ErrorKind, FollowedToken, Layout, RedisStore, RedisStoreBuilder, UserGrant,
+    UserId, UserTokens, WechatClient,
+};
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::free_port;
@@ -156,4 +160,164 @@ async fn a_plain_url_at_a_node_of_a_cluster_and_a_layout_that_does_not_fit_one()
     ];
     refused(to(&url), ErrorKind::Configuration, &says).await;
     demo_refuses(&url, &["share a hash tag", "REDIS_LAYOUT=keys"]).await;
+}
+
+/// The address is not in the URL: whose it is has to be said.
+#[tokio::test]
+async fn a_sentinel_that_names_a_server_that_cannot_be_reached() {
+    let port = free_port();
+    let sentinel = RedisServer::sentinel(&format!("sentinel monitor main 127.0.0.1 {port} 1\n"));
+    let at = sentinel.address();
+    let url = format!("redis+sentinel://:{SECRET}@{at}/main");
+    let says = [
+        &format!("Redis at 127.0.0.1:{port}"),
+        &format!("named by the Sentinel at {at}"),
+        "the group main",
+        "replica-announce-ip",
+    ];
+    refused(to(&url), ErrorKind::StoreUnavailable, &says).await;
+    demo_refuses(&url, &says).await;
+}
+
+/// Such as in the middle of a fail-over.
+#[tokio::test]
+async fn a_sentinel_that_names_a_replica() {
+    let nowhere = free_port().to_string();
+    let replica = RedisServer::with_options(&["--replicaof", "127.0.0.1", &nowhere]);
+    let port = replica.port();
+    let sentinel = RedisServer::sentinel(&format!("sentinel monitor main 127.0.0.1 {port} 1\n"));
+    let url = format!("redis+sentinel://{}/main", sentinel.address());
+    let says = ["named by the Sentinel at", "is a replica"];
+    refused(to(&url), ErrorKind::StoreUnavailable, &says).await;
+}
+
+async fn sign_in(store: RedisStore) {
+    let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
+    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
+    users
+        .put(&UserId::new("oUser").unwrap(), &grant)
+        .await
+        .unwrap();
+    users.health().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_named_as_a_parameter() {
+    let redis = RedisServer::start();
+    let url = format!("redis://{}?db=2", redis.address());
+    sign_in(to(&url).layout(Layout::Keys).connect().await.unwrap()).await;
+    let keys_of = |database: u32| -> usize {
+        let mut connection = redis.connection();
+        let () = redis::cmd("SELECT")
+            .arg(database)
+            .query(&mut connection)
+            .unwrap();
+        connection
+            .keys::<_, Vec<String>>("wechat:wx0:user:*")
+            .unwrap()
+            .len()
+    };
+    assert_eq!((keys_of(0), keys_of(2)), (0, 1));
+    for (parameters, says) in [("/1?db=2", "two databases"), ("/?ssl=true", "no effect")] {
+        let url = format!("redis://:{SECRET}@{}{parameters}", redis.address());
+        refused(to(&url), ErrorKind::Configuration, &[says]).await;
+        demo_refuses(&url, &[says]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_addresses_of_all_topologies() {
+    let bus = free_port().to_string();
+    let both = ["--bind", "127.0.0.1", "::1"];
+    let redis = RedisServer::with_options(&both);
+    let watch = format!("sentinel monitor main ::1 {} 1\n", redis.port());
+    let sentinel = RedisServer::sentinel(&watch);
+    let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    let node = RedisServer::with_options(&[&options[..], &both].concat());
+    let mut take = redis::cmd("CLUSTER");
+    take.arg(&["ADDSLOTSRANGE", "0", "16383"]);
+    let () = take.query(&mut node.connection()).unwrap();
+    for url in [
+        format!("redis://[::1]:{}/", redis.port()),
+        format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port()),
+        format!("redis+cluster://[::1]:{}", node.port()),
+    ] {
+        let builder = to(&url).layout(Layout::Keys);
+        crate::support::eventually(&url, Duration::from_secs(20), async || {
+            builder.clone().connect().await.is_ok()
+        })
+        .await;
+        sign_in(builder.connect().await.expect(&url)).await;
+    }
+    let nowhere = free_port();
+    let shown = format!("[::1]:{nowhere}");
+    for url in [
+        format!("redis://:{SECRET}@[::1]:{nowhere}/"),
+        format!("redis+sentinel://:{SECRET}@[::1]:{nowhere}/main"),
+        format!("redis+cluster://:{SECRET}@[::1]:{nowhere}"),
+    ] {
+        let builder = to(&url).layout(Layout::Keys);
+        refused(builder, ErrorKind::StoreUnavailable, &[&shown]).await;
+    }
+}
+
+/// Without the addresses of its nodes nobody finds a slot.
+#[tokio::test]
+async fn a_cluster_that_does_not_tell_the_addresses_of_its_nodes() {
+    for kind in ["unknown-endpoint", "hostname"] {
+        let bus = free_port().to_string();
+        let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+        let endpoint = ["--cluster-preferred-endpoint-type", kind];
+        let node = RedisServer::with_options(&[&options[..], &endpoint].concat());
+        let mut take = redis::cmd("CLUSTER");
+        take.arg(&["ADDSLOTSRANGE", "0", "16383"]);
+        let () = take.query(&mut node.connection()).unwrap();
+        let url = format!("redis+cluster://{}", node.address());
+        let says = [
+            "does not tell the addresses of its nodes",
+            "cluster-preferred-endpoint-type",
+        ];
+        let builder = to(&url).layout(Layout::Keys);
+        refused(builder, ErrorKind::Configuration, &says).await;
+    }
+}
+
+/// What another system keeps under its name is not ours to remove.
+#[tokio::test]
+async fn a_followed_key_of_another_type_is_somebody_elses() {
+    let redis = RedisServer::start();
+    let () = redis
+        .connection()
+        .rpush("wx:access_token:wx0", "a list")
+        .unwrap();
+    let store = to(&redis.url()).connect().await.unwrap();
+    let client = WechatClient::new("wx0", "secret").unwrap();
+    let accounts = AccountTokens::follow(client, store, FollowedToken::wx_java());
+    let said = accounts.get().await.unwrap_err().to_string();
+    for part in [
+        "wx:access_token:wx0",
+        "another type",
+        "belongs to that system",
+        "FollowedToken",
+    ] {
+        assert!(said.contains(part), "{part:?} in: {said}");
+    }
+    assert!(!said.contains("remove"), "{said}");
+}
+
+/// A proof is worth nothing where a server may be cut off from those that count.
+#[tokio::test]
+async fn a_sole_writer_on_more_than_one_server() {
+    for url in [
+        "redis+sentinel://127.0.0.1:1/main",
+        "redis+cluster://127.0.0.1:1",
+    ] {
+        let builder = to(url).layout(Layout::Keys).sole_writer(true);
+        refused(
+            builder,
+            ErrorKind::Configuration,
+            &["sole_writer", "cache_ttl"],
+        )
+        .await;
+    }
 }

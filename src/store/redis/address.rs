@@ -414,6 +414,60 @@ mod tests {
     }
 
     #[test]
+    fn parameters_count_or_are_refused() {
+        let database = |url: &str| Address::read(url).expect(url).settings.db();
+        for (url, is) in [
+            ("redis://h", 0),
+            ("redis://h:1?db=2", 2),
+            ("redis://h:1/?db=2", 2),
+            ("redis://h:1/2?db=2", 2),
+            ("redis://u:p@h:1/3?protocol=resp3", 3),
+            ("rediss://h:1?protocol=resp2&db=4", 4),
+            ("redis+sentinel://h/main?db=5", 5),
+            ("redis+sentinel://h/main/5?db=5", 5),
+            ("redis+cluster://h?db=0", 0),
+        ] {
+            assert_eq!(database(url), is, "{url}");
+        }
+        let protocol = |url: &str| Address::read(url).expect(url).settings.protocol();
+        for url in [
+            "redis://h?protocol=resp2",
+            "redis://h/2?protocol=2",
+            "redis+sentinel://h/main?protocol=resp2",
+            "redis+cluster://h/?protocol=resp2",
+            "redis+unix:///run/redis.sock?protocol=resp2",
+        ] {
+            assert_eq!(protocol(url), ProtocolVersion::RESP2, "{url}");
+        }
+        assert_eq!(protocol("redis://h"), ProtocolVersion::RESP3);
+        for (url, says) in [
+            ("redis://h:1/1?db=2", "two databases"),
+            ("redis+sentinel://h/main/1?db=2", "two databases"),
+            ("redis+cluster://h?db=2", "no databases"),
+            ("redis://h?db=two", "cannot be read"),
+            ("redis://h?protocol=resp4", "resp2 or resp3"),
+            ("redis://h?timeout=5", "no effect, timeout"),
+            ("redis+sentinel://h/main?master=x", "no effect, master"),
+            ("redis+cluster://h?readFrom=replica", "no effect"),
+        ] {
+            let error = Address::read(url).expect_err(url).to_string();
+            assert!(error.contains(says), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn ipv6_addresses_are_shown_in_brackets() {
+        let shown = |url: &str| Address::read(url).expect(url).shown();
+        assert_eq!(shown("redis://[::1]:6379/1"), "[::1]:6379");
+        assert_eq!(shown("rediss://[2001:db8::7]/"), "[2001:db8::7]:6379");
+        assert_eq!(
+            shown("redis+sentinel://[::1],[::2]:7/main"),
+            "[::1]:26379,[::2]:7, group main"
+        );
+        assert_eq!(shown("redis+cluster://u:p@[::1]"), "[::1]:6379");
+    }
+
+    #[test]
     fn urls_that_cannot_be_right_are_told_without_the_password() {
         for (url, says) in [
             ("redis+sentinel://u:secret@a:1,b:2", "names the group"),

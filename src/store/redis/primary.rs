@@ -315,7 +315,7 @@ impl Shared {
                     .next()
                     .map(redis::from_redis_value::<String>);
                 if !matches!(&role, Some(Ok(role)) if role == "master") {
-                    return Err(not_connected("the server is not the primary yet"));
+                    return Err(not_connected(NOT_PRIMARY));
                 }
             }
             // A user may not be allowed to ask; then the first write tells.
@@ -333,6 +333,9 @@ impl Shared {
     }
 }
 
+/// What is said of a server that Sentinels name, and that is a replica.
+pub(super) const NOT_PRIMARY: &str = "the server is not the primary yet";
+
 /// Why there is no first connection.
 pub(super) enum OpenError {
     Sentinels(Error),
@@ -340,5 +343,6 @@ pub(super) enum OpenError {
 }
 
 fn not_connected(why: &str) -> RedisError {
-    std::io::Error::new(std::io::ErrorKind::NotConnected, why.to_owned()).into()
+    // Not as a connection that was dropped: nobody has hung up.
+    std::io::Error::other(why.to_owned()).into()
 }

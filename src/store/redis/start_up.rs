@@ -7,6 +7,7 @@ use redis::{RedisError, RedisResult, Value};
 
 use super::connection::Connection;
 use super::guard::describe;
+use super::primary::NOT_PRIMARY;
 use super::refusal::Refusal;
 use super::sentinel::Named;
 use crate::error::{Error, ErrorKind};
@@ -35,15 +36,19 @@ pub(super) fn primary_error(named: &Named, error: &RedisError) -> Error {
     if let Some(error) = server_refuses(&who, error) {
         return error;
     }
-    if error.is_connection_refusal() || error.is_timeout() {
-        let said = describe(error);
+    let said = describe(error);
+    if said.contains(NOT_PRIMARY) {
         return unavailable(format!(
+            "{who} is a replica; a fail-over may be under way, so try again in a moment"
+        ));
+    }
+    bad_end(&who, error).unwrap_or_else(|| {
+        unavailable(format!(
             "{who} cannot be reached from here ({said}); if it runs, the Sentinels know it by an \
              address of its own network: set replica-announce-ip on the servers, and \
              `sentinel monitor` to an address that holds here too"
-        ));
-    }
-    unreachable(&who, error)
+        ))
+    })
 }
 
 /// What the server itself says. `who` begins the sentence.
@@ -73,42 +78,50 @@ fn server_refuses(who: &str, error: &RedisError) -> Option<Error> {
 /// What the network or TLS says. `who` begins the sentence.
 pub(super) fn unreachable(who: &str, error: &RedisError) -> Error {
     let said = describe(error);
+    bad_end(who, error).unwrap_or_else(|| {
+        unavailable(format!(
+            "{who} cannot be reached ({said}); is it running, and is the URL right?"
+        ))
+    })
+}
+
+/// What TLS says, or that the server hangs up: it was reached, and the connection ended badly.
+fn bad_end(who: &str, error: &RedisError) -> Option<Error> {
+    let said = describe(error);
     if said.contains("Expired") || said.contains("certificate expired") {
-        return misconfigured(format!(
+        return Some(misconfigured(format!(
             "{who} shows a certificate that has expired, or the clock here is wrong ({said}); renew it"
-        ));
+        )));
     }
     if said.contains("invalid peer certificate") {
-        return misconfigured(format!(
+        return Some(misconfigured(format!(
             "{who} shows a certificate that is not accepted ({said}); give the authority that signed it \
              with certificate_authority, and use a host name that the certificate holds"
-        ));
+        )));
     }
     if said.contains("CertificateRequired") || said.contains("HandshakeFailure") {
-        return misconfigured(format!(
+        return Some(misconfigured(format!(
             "{who} wants a certificate of ours ({said}); give it with client_certificate"
-        ));
+        )));
     }
     if said.contains("received fatal alert") {
-        return misconfigured(format!(
+        return Some(misconfigured(format!(
             "{who} does not accept our certificate or TLS ({said}); check client_certificate"
-        ));
+        )));
     }
     if said.contains("InvalidContentType") || said.contains("corrupt message") {
-        return misconfigured(format!(
+        return Some(misconfigured(format!(
             "{who} does not speak TLS on that port; use its TLS port, or a URL without the s of \
              rediss://"
-        ));
+        )));
     }
     if error.is_connection_dropped() && !error.is_connection_refusal() {
-        return unavailable(format!(
+        return Some(unavailable(format!(
             "{who} closes the connection at once ({said}); if it speaks TLS there, use rediss:// \
              (rediss+sentinel://, rediss+cluster://)"
-        ));
+        )));
     }
-    unavailable(format!(
-        "{who} cannot be reached ({said}); is it running, and is the URL right?"
-    ))
+    None
 }
 
 /// A URL of one topology at a server of another.
