@@ -304,3 +304,49 @@ async fn absurd_times_are_shown_and_swept_around() {
     let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", key)]).await;
     assert_eq!(sealed.code, 0, "{}{}", sealed.stdout, sealed.stderr);
 }
+
+/// A key of another type below the names of users is one unreadable user, and stops nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_type_stops_nothing() {
+    let scene = Scene::new(Layout::Keys).await;
+    for user in ["oA", "oB"] {
+        scene.sign_in(user, Age::Fresh).await;
+    }
+    let mut redis = scene.connection();
+    let _: () = redis.rpush(scene.key("oList"), "a").unwrap();
+    let listed = on(&scene, &["list", "--json"], &[]).await;
+    assert_eq!(
+        (listed.code, listed.lines().len()),
+        (0, 3),
+        "{}",
+        listed.stderr
+    );
+    let odd = on(&scene, &["list", "--state", "unreadable", "--json"], &[]).await;
+    assert_eq!(odd.lines()[0]["user"], "oList");
+    let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+    for (arguments, variables, written) in [
+        (&["migrate", "--to", "hashes", "--json"][..], &[][..], 2),
+        // The other way it would take the place of the list.
+        (&["migrate", "--to", "keys", "--json"], &[], 0),
+        (&["reseal", "--json"], &[("SEALING_KEY", key)], 4),
+    ] {
+        let ran = on(&scene, arguments, variables).await;
+        let done = &ran.lines()[0];
+        assert_eq!(done["written"], written, "{arguments:?}: {done}");
+        let unreadable = u64::from(!arguments.contains(&"keys"));
+        assert_eq!(done["unreadable"], unreadable, "{arguments:?}: {done}");
+        assert_eq!(ran.code, i32::from(unreadable > 0), "{}", ran.stderr);
+    }
+    // The user of that name has a pair in the hashes.
+    let later = now_ms() + 3_600_000;
+    scene.put_access("oList", format!("token#{later}"));
+    let migrate = ["migrate", "--to", "keys", "--json"];
+    let ran = on(&scene, &migrate, &[("SEALING_KEY", key)]).await;
+    assert_eq!(
+        (ran.code, &ran.lines()[0]["unreadable"]),
+        (1, &json!(1)),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(redis.llen::<_, i64>(scene.key("oList")).unwrap(), 1);
+}

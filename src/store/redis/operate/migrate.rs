@@ -8,6 +8,7 @@ use super::super::codec::{For, Value, encode};
 use super::super::names::Place;
 use super::super::start_up::misconfigured;
 use super::super::{Layout, RedisStore};
+use super::values::OTHER_TYPE;
 use super::walk::Walk;
 use super::{Change, New, Outcome, PATIENCE, Progress, REST, Rewritten, TRIES, Tally, Work, whole};
 use crate::clock::Timestamp;
@@ -223,7 +224,8 @@ impl Move<'_> {
         // Garbage is replaced as a login would do it; what others can read is not.
         let there = whole(&into, slot, &facts.theirs, &store.seal);
         let mut theirs = facts.theirs.iter().flatten();
-        if there.is_none() && theirs.any(|value| store.seal.is_others(value)) {
+        let is_kept = |value: &Vec<u8>| value == OTHER_TYPE || store.seal.is_others(value);
+        if there.is_none() && theirs.any(is_kept) {
             return Verdict::Nothing(Outcome::Unreadable);
         }
         let there = there.unwrap_or_default();

@@ -8,18 +8,16 @@ mod leftovers;
 mod migrate;
 mod reseal;
 mod survey;
+mod values;
 mod walk;
 
 use std::time::Duration;
-
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use redis::{Cmd, FromRedisValue};
 
 pub use self::survey::{State, UserReport};
 use super::codec::{Value, decode};
 use super::names::{Cell, Place};
 use super::seal::Seal;
-use super::{Answer, RedisStore, anything, flagged, key_of, reading, scripts};
+use super::{Answer, RedisStore, anything, flagged, scripts};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{Kind, LeaseOwner, Name, Slot};
@@ -32,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(12);
 
 /// The rest between two looks at them.
 const REST: Duration = Duration::from_millis(250);
-
-/// How many reads of a crowd are under way at once on a Cluster.
-const READS_AT_ONCE: usize = 64;
 
 /// How the work is done.
 #[derive(Debug, Clone)]
@@ -162,34 +157,6 @@ impl Work {
 }
 
 impl RedisStore {
-    /// Several reads in one round trip. On a Cluster they go out side by side, each to its node and
-    /// each within the store's time: how many there are says nothing of Redis.
-    async fn read_all<T: FromRedisValue + Send + Sync>(
-        &self,
-        reads: &[Cmd],
-    ) -> Result<Vec<T>, Error> {
-        if self.0.connection.is_cluster() {
-            let reads = reads.iter().map(|read| self.command(read));
-            let together = stream::iter(reads).buffered(READS_AT_ONCE);
-            return together.try_collect().await;
-        }
-        let key = reads.first().map_or(&[][..], key_of);
-        self.run(key, self.0.connection.read_all(reads)).await
-    }
-
-    /// Reads the cells of many places in one exchange.
-    async fn read_many(&self, places: &[&Place<'_>]) -> Result<Vec<Vec<Value>>, Error> {
-        let cells = places.iter().flat_map(|place| &*place.cells);
-        let reads: Vec<Cmd> = cells.map(reading).collect();
-        if reads.is_empty() {
-            return Ok(Vec::new());
-        }
-        let values: Vec<Value> = self.read_all(&reads).await?;
-        let mut values = values.into_iter();
-        let of = |place: &&Place<'_>| values.by_ref().take(place.cells.len()).collect();
-        Ok(places.iter().map(of).collect())
-    }
-
     /// Writes where everything still holds what is expected and nobody renews, and tells the
     /// account's services `news`, if there are any.
     async fn rewrite(
