@@ -71,6 +71,58 @@ async fn no_code_state_cookie_or_token_is_logged() {
     }
 }
 
+/// Whoever can cause a line can cause a million.
+#[tokio::test(flavor = "current_thread")]
+async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
+    let lines = LogLines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("tower_wechat=info")
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    for number in 0..20 {
+        let browser = Browser::new();
+        let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+        let url = Url::parse(&callback).unwrap();
+        let state = url
+            .query_pairs()
+            .find(|(name, _)| name == "state")
+            .unwrap()
+            .1;
+        for code in 0..3 {
+            let forged = format!("?code=none-{number}-{code}&state={state}");
+            let copy = browser.copy();
+            copy.visit(&format!("{}/wechat/callback{forged}", site.url))
+                .await;
+            copy.visit(&format!("{}/stripped{forged}", site.url))
+                .await
+                .is_page(400, "登录未完成");
+        }
+        Browser::new().visit(&callback).await;
+        Browser::new()
+            .visit(&format!("{}/wechat/callback", site.url))
+            .await;
+        let page = format!("{}/wechat/login?return_to=//evil.example/secret", site.url);
+        browser.visit(&page).await;
+    }
+    let log = lines.text();
+    for line in [
+        "WeChat did not exchange a code",
+        "a browser logs in again and again",
+        "WeChat sent a user back to a path that is not the callback",
+        "a callback came without code and state",
+        "a login does not lead back to the page that was asked for",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
+    }
+    assert!(log.contains("came=\"/stripped\"") && log.contains("expected=\"/wechat/callback\""));
+    assert!(!log.contains("secret") && !log.contains("none-"), "{log}");
+    assert!(log.lines().count() < 15, "{log}");
+}
+
 /// What would begin a line of its own, colour it, or hide its end.
 const NASTY: &str =
     "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";

@@ -2,16 +2,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 
 use super::Scope;
 use super::answer::{Answer, Trouble};
 use super::cookies::{Attempt, Browser, CodeMark, Progress, TRAIL};
-use super::exchange::{Exchange, SignedIn, Verdict};
+use super::exchange::{Exchange, SignedIn, Verdict, keep_from_others};
 use super::return_to::ReturnTo;
 use super::sign_in::{Reply, SignIn, pairs};
-use super::state::{BadState, seconds};
+use super::state::{BadState, Issued, seconds};
+use super::turns::CopyKey;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
@@ -30,6 +32,11 @@ impl SignIn {
     pub(super) fn callback(&self, head: &RequestHead<'_>, named: Option<UserId>) -> Reply {
         match self.received(head) {
             Ok(Received::Answered(answer)) => Reply::Now(answer),
+            Ok(Received::Unspent {
+                code,
+                login,
+                answer,
+            }) => self.unspent(&code, login, answer),
             Ok(Received::Code {
                 code,
                 attempt,
@@ -40,12 +47,6 @@ impl SignIn {
                 if !self.0.codes.admit(login, &name.hash) {
                     return Reply::Now(self.too_often(&attempt.return_to));
                 }
-                let Ok(turn) = Arc::clone(&self.0.turns).try_acquire_owned() else {
-                    tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), "too many logins at once");
-                    observe::login(Trouble::WechatAway.name());
-                    let page = self.0.settings.login_url(Some(&attempt.return_to), None);
-                    return Reply::Now(self.problem(Trouble::WechatAway, Some(page)));
-                };
                 let this = self.clone();
                 let exchange = Exchange {
                     users: self.0.users.clone(),
@@ -53,18 +54,37 @@ impl SignIn {
                     code,
                     name,
                     login,
-                    _turn: turn,
+                    turns: Arc::clone(&self.0.turns),
+                    lines: Arc::clone(&self.0.lines),
                     named,
                 };
                 Reply::Later(Box::pin(this.finish(exchange, attempt, *before)))
             }
-            Err((trouble, onward)) => {
-                // Not a warning: WeChat's servers fetch callbacks without cookies every day.
-                tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = trouble.name(), "refused a callback");
-                observe::login(trouble.name());
-                Reply::Now(self.problem(trouble, onward))
-            }
+            Err((trouble, onward)) => Reply::Now(self.refused(trouble, onward)),
         }
+    }
+
+    fn refused(&self, trouble: Trouble, onward: Option<String>) -> Answer {
+        // Not a warning: WeChat's servers fetch callbacks without cookies every day.
+        if let Some(more) = self.0.lines.may_write(trouble.name()) {
+            tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = trouble.name(), more, "refused a callback");
+        }
+        observe::login(trouble.name());
+        self.problem(trouble, onward)
+    }
+
+    /// Answers a callback whose code is not spent, when no other login can spend it any more:
+    /// whoever has heard of it cannot sign in with it.
+    fn unspent(&self, code: &str, login: u64, answer: Answer) -> Reply {
+        let name = CodeName::of(self.0.users.app_id(), code);
+        if !self.0.refused.admit(login, &name.hash) {
+            return Reply::Now(answer);
+        }
+        let users = self.0.users.clone();
+        Reply::Later(Box::pin(async move {
+            keep_from_others(&users, &name, login).await;
+            answer
+        }))
     }
 
     /// All that can be said of a callback before its code is spent.
@@ -86,13 +106,18 @@ impl SignIn {
             Ok(issued) => issued,
             // One that has succeeded within its time still answers its duplicates.
             Err(BadState::Expired(issued)) if browser.has_succeeded(issued) => issued,
+            Err(BadState::Expired(issued)) => {
+                return self.without_login(Trouble::Expired, issued, code);
+            }
             Err(bad) => return Err((bad.into(), None)),
         };
         let attempt = match browser.attempt(issued) {
             Some(attempt) => Some(attempt),
             // Checked before the code is spent: whoever fetches the URL ahead of the user, without
             // their cookies, must not burn it.
-            None if !inner.settings.lenient => return Err((Trouble::from(BadState::Forged), None)),
+            None if !inner.settings.lenient => {
+                return self.without_login(Trouble::Unknown, issued, code);
+            }
             None => None,
         };
         let return_to = attempt.as_ref().map(|attempt| attempt.return_to.clone());
@@ -118,12 +143,21 @@ impl SignIn {
         };
         if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
             // A reload, the back button, or WeChat's second request, perhaps with another code.
+            let another = mark(&CodeName::of(inner.users.app_id(), &code)) != *spent;
             if before.signed_in {
                 let answer = self.onward(&attempt.return_to, Vec::new());
-                return Ok(Received::Answered(answer));
+                let login = issued.number;
+                return Ok(match another {
+                    true => Received::Unspent {
+                        code,
+                        login,
+                        answer,
+                    },
+                    false => Received::Answered(answer),
+                });
             }
-            if mark(&CodeName::of(inner.users.app_id(), &code)) != *spent {
-                return Err((Trouble::Unknown, None));
+            if another {
+                return self.without_login(Trouble::Unknown, issued, Some(code));
             }
             // The answer that wrote this cookie set a session too: who has lost it since has
             // signed out. Only WeChat signs them in again.
@@ -133,6 +167,24 @@ impl SignIn {
             code,
             attempt,
             before: Box::new(before),
+        })
+    }
+
+    /// Refuses a callback that no login of this browser is under way for. Its code, if it has one,
+    /// is of no use under another login.
+    fn without_login(
+        &self,
+        trouble: Trouble,
+        issued: Issued,
+        code: Option<String>,
+    ) -> Result<Received, (Trouble, Option<String>)> {
+        let Some(code) = code else {
+            return Err((trouble, None));
+        };
+        Ok(Received::Unspent {
+            code,
+            login: issued.number,
+            answer: self.refused(trouble, None),
         })
     }
 
@@ -146,10 +198,11 @@ impl SignIn {
         let (wait, mark) = (self.0.settings.wait, mark(&exchange.name));
         async move {
             if self.would_lower(&attempt, &before).await {
+                keep_from_others(&exchange.users, &exchange.name, exchange.login).await;
                 let scope = Scope::UserInfo;
                 return self.restart(Attempt { scope, ..attempt }, before);
             }
-            match exchange.verdict(wait).await {
+            match self.verdict(exchange, wait).await {
                 Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, mark, before),
                 // The user is signed in by another tab or from before: the old code is no matter.
                 Verdict::Spent if before.signed_in => self.past(attempt, before),
@@ -159,6 +212,29 @@ impl SignIn {
                     self.problem(trouble, Some(page))
                 }
             }
+        }
+    }
+
+    /// What came of the code, within `wait`. Copies of one callback wait for one exchange.
+    async fn verdict(&self, exchange: Exchange, wait: Duration) -> Verdict {
+        let key = CopyKey {
+            code: exchange.name.clone(),
+            login: exchange.login,
+            named: exchange.named.clone(),
+        };
+        let start = |leader| exchange.start(leader, wait);
+        let Some(mut told) = self.0.running.join(key, start) else {
+            if let Some(more) = self.0.lines.may_write("turns") {
+                tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "too many logins at once");
+            }
+            observe::login(Trouble::WechatAway.name());
+            return Verdict::Trouble(Trouble::WechatAway);
+        };
+        let told = tokio::time::timeout(wait, told.wait_for(Option::is_some)).await;
+        match told {
+            Ok(Ok(verdict)) => verdict.clone().unwrap_or(Verdict::Spent),
+            // It goes on, and the user's next try finds the result; or it has panicked.
+            Ok(Err(_)) | Err(_) => Verdict::Trouble(Trouble::WechatAway),
         }
     }
 
@@ -245,7 +321,9 @@ impl SignIn {
     }
 
     fn too_often(&self, return_to: &ReturnTo) -> Answer {
-        tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), "a browser logs in again and again");
+        if let Some(more) = self.0.lines.may_write("too_often") {
+            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a browser logs in again and again");
+        }
         observe::login(Trouble::TooOften.name());
         let page = self.0.settings.login_url(Some(return_to), None);
         self.problem(Trouble::TooOften, Some(page))
@@ -254,6 +332,13 @@ impl SignIn {
 
 enum Received {
     Answered(Answer),
+    /// The code is not spent, and no other login shall spend it.
+    Unspent {
+        code: String,
+        /// The number of its login.
+        login: u64,
+        answer: Answer,
+    },
     Code {
         code: String,
         attempt: Attempt,

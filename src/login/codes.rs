@@ -7,34 +7,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
-/// How many different codes one login may bring. WeChat sends one, and sometimes a second one
-/// behind it.
-const CODES: usize = 4;
-
 /// How many logins are remembered; the least active leave first. To have one forgotten, an attacker
 /// has to begin as many others.
 const CAPACITY: usize = 10_000;
 
 /// The marks of the codes that each login has brought, by its number.
-pub(super) struct Codes(Cache<u64, Arc<Mutex<Vec<Box<str>>>>>);
+pub(super) struct Codes {
+    brought: Cache<u64, Arc<Mutex<Vec<Box<str>>>>>,
+    most: usize,
+}
 
 impl Codes {
-    pub(super) fn new() -> Self {
-        Self(Cache::new(CAPACITY))
+    /// Counts so many different codes of each login.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            brought: Cache::new(CAPACITY),
+            most,
+        }
     }
 
     /// Whether a login may bring this code. A code that it has brought before is always let in:
     /// copies of one callback share one exchange.
     pub(super) fn admit(&self, login: u64, mark: &str) -> bool {
         let brought = self
-            .0
+            .brought
             .get_or_insert_with(&login, || Ok::<_, std::convert::Infallible>(Arc::default()));
         let Ok(brought) = brought;
         let mut brought = brought.lock().unwrap_or_else(PoisonError::into_inner);
         if brought.iter().any(|known| **known == *mark) {
             return true;
         }
-        if brought.len() >= CODES {
+        if brought.len() >= self.most {
             return false;
         }
         brought.push(mark.into());
@@ -48,16 +51,16 @@ mod tests {
 
     #[test]
     fn a_login_brings_a_few_codes_and_each_of_them_again() {
-        let codes = Codes::new();
+        let codes = Codes::new(4);
         let admitted = (0..100).filter(|code| codes.admit(1, &code.to_string()));
-        assert_eq!(admitted.count(), CODES);
+        assert_eq!(admitted.count(), 4);
         assert!(codes.admit(1, "0") && codes.admit(1, "3") && !codes.admit(1, "4"));
         assert!(codes.admit(2, "4"), "logins are counted apart");
     }
 
     #[test]
     fn the_bound_holds_however_many_come_at_once() {
-        let codes = Codes::new();
+        let codes = Codes::new(4);
         let admitted = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|thread| {
@@ -73,6 +76,6 @@ mod tests {
                 .map(|one| one.join().unwrap())
                 .sum::<usize>()
         });
-        assert_eq!(admitted, CODES);
+        assert_eq!(admitted, 4);
     }
 }

@@ -1,19 +1,21 @@
 //! One code is exchanged once in the whole cluster; every copy of its callback is told the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
 use super::answer::Trouble;
+use super::lines::Lines;
+use super::turns::{Leader, Turns};
 use super::{Scope, SnapshotPolicy};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
 use crate::observe;
-use crate::store::{CodeClaim, CodeName, LeaseOwner};
+use crate::store::{Allowance, CodeBinding, CodeClaim, CodeName, LeaseOwner};
 use crate::users::{Granted, UserTokens};
 use crate::wechat::UserGrant;
 
@@ -22,6 +24,24 @@ const LEASE: Duration = Duration::from_secs(10);
 
 /// How long every copy of a callback gets the same result.
 const RESULT_LIFETIME: Duration = Duration::from_secs(10 * 60);
+
+/// How long it is remembered of a code that WeChat says it was none: made-up codes leave nothing
+/// that lasts.
+const NO_CODE_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long a code that was refused unspent belongs to its login. WeChat forgets it after five
+/// minutes.
+const REFUSED_LIFETIME: Duration = Duration::from_secs(6 * 60);
+
+/// How many codes of one login are exchanged, by all processes together. WeChat sends one, and
+/// sometimes a second one behind it; only WeChat can tell a made-up one.
+pub(super) const CODES: usize = 2;
+
+/// How long the store counts the codes of a login. Each process counts them for longer.
+const CODES_SPAN: Duration = Duration::from_secs(60);
+
+/// WeChat's errcode for what is no code.
+const NO_CODE: i64 = 40_029;
 
 /// How long a failure is told that may be gone in a moment: as long as copies come together.
 const PASSING_LIFETIME: Duration = Duration::from_secs(2);
@@ -128,14 +148,14 @@ pub(super) struct Exchange {
     pub(super) login: u64,
     /// Who logs in, where that is not for WeChat to tell.
     pub(super) named: Option<UserId>,
-    /// One of the exchanges that this process runs at once. It goes with the work.
-    pub(super) _turn: OwnedSemaphorePermit,
+    pub(super) turns: Arc<Turns>,
+    pub(super) lines: Arc<Lines>,
 }
 
 impl Exchange {
-    /// What came of the code, within `wait`. The work is a task of its own (R3): whoever asked may
-    /// hang up, and what WeChat grants reaches the store.
-    pub(super) async fn verdict(self, wait: Duration) -> Verdict {
+    /// Starts the exchange, which tells `leader` what came of the code. It is a task of its own
+    /// (nothing is lost): whoever asked may hang up, and what WeChat grants reaches the store.
+    pub(super) fn start(self, leader: Leader, wait: Duration) {
         let users = self.users.clone();
         let span = tracing::info_span!(
             target: "tower_wechat::login",
@@ -143,17 +163,85 @@ impl Exchange {
             app = %self.name.app,
             result = field::Empty,
         );
-        let task = users.spawn(self.run(wait).instrument(span));
-        match tokio::time::timeout(wait, task).await {
-            Ok(Ok(verdict)) => verdict,
-            // It goes on, and the user's next try finds the result; or it has panicked.
-            Ok(Err(_)) | Err(_) => Verdict::Trouble(Trouble::WechatAway),
-        }
+        let work = async move { leader.tell(self.run(wait).await) };
+        // The keeper waits for it at shutdown.
+        drop(users.spawn(work.instrument(span)));
     }
 
     async fn run(self, wait: Duration) -> Verdict {
-        let owner = LeaseOwner::unique();
         let began = Instant::now();
+        let Some(turn) = self.turns.take(wait).await else {
+            if let Some(more) = self.lines.may_write("turns") {
+                tracing::warn!(target: "tower_wechat::login", app = %self.name.app, more, "too many logins at once");
+            }
+            observe::login(Trouble::WechatAway.name());
+            return Verdict::Trouble(Trouble::WechatAway);
+        };
+        let verdict = match self.admitted().await {
+            Ok(()) => self.claimed(began, wait).await,
+            Err(verdict) => {
+                observe::login(verdict.name());
+                verdict
+            }
+        };
+        if verdict != Verdict::Spent {
+            turn.was_no_refusal();
+        }
+        verdict
+    }
+
+    /// Whether this login may bring this code: no other login has, and it has not brought many.
+    async fn admitted(&self) -> Result<(), Verdict> {
+        let store = self.users.store();
+        let binding = store.bind_code(&self.name, self.login, RESULT_LIFETIME);
+        match binding.await.map_err(|error| self.not_begun(&error))? {
+            CodeBinding::Ours => return Ok(()),
+            CodeBinding::First => {}
+            CodeBinding::Others => return Err(self.foreign()),
+        }
+        let codes = Allowance {
+            app: self.name.app.clone(),
+            name: format!("login:{:016x}", self.login).into(),
+            uses: CODES as u32,
+            span: CODES_SPAN,
+        };
+        match store.spend(&codes).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.forget_soon().await;
+                Err(Verdict::Trouble(Trouble::TooOften))
+            }
+            Err(error) => Err(self.not_begun(&error)),
+        }
+    }
+
+    /// The code is not spent: the user can try again.
+    fn not_begun(&self, error: &Error) -> Verdict {
+        if let Some(more) = self.lines.may_write("not_begun") {
+            tracing::warn!(target: "tower_wechat::login", app = %self.name.app, %error, more, "a login could not begin");
+        }
+        Verdict::of(error)
+    }
+
+    fn foreign(&self) -> Verdict {
+        if let Some(more) = self.lines.may_write("foreign") {
+            tracing::warn!(target: "tower_wechat::login", app = %self.name.app, more, "a used code came under another login's state, or for another user");
+        }
+        Verdict::Trouble(Trouble::Unknown)
+    }
+
+    /// What was never a code need not be remembered to be somebody's.
+    async fn forget_soon(&self) {
+        let store = self.users.store();
+        let bound = store.bind_code(&self.name, self.login, NO_CODE_LIFETIME);
+        if let Err(error) = bound.await {
+            tracing::debug!(target: "tower_wechat::login", %error, "a made-up code is remembered for longer");
+        }
+    }
+
+    /// Exchanges the code, or waits for what comes of it elsewhere.
+    async fn claimed(&self, began: Instant, wait: Duration) -> Verdict {
+        let owner = LeaseOwner::unique();
         let mut rest = FIRST_REST;
         loop {
             match self
@@ -165,10 +253,7 @@ impl Exchange {
                 Ok(CodeClaim::Granted) => return self.exchange(&owner).await,
                 Ok(CodeClaim::Settled(outcome)) => {
                     return match Verdict::read(&outcome) {
-                        Verdict::SignedIn(other) if !self.is_answered_by(&other) => {
-                            tracing::warn!(target: "tower_wechat::login", app = %self.name.app, "a used code came under another login's state, or for another user");
-                            Verdict::Trouble(Trouble::Unknown)
-                        }
+                        Verdict::SignedIn(other) if !self.is_answered_by(&other) => self.foreign(),
                         verdict => verdict,
                     };
                 }
@@ -177,8 +262,7 @@ impl Exchange {
                 // later, and must not stand in the way of that.
                 Err(error) => {
                     self.users.give_back_code(self.name.clone(), owner, LEASE);
-                    tracing::warn!(target: "tower_wechat::login", app = %self.name.app, %error, "a login could not begin");
-                    let verdict = Verdict::of(&error);
+                    let verdict = self.not_begun(&error);
                     observe::login(verdict.name());
                     return verdict;
                 }
@@ -199,16 +283,13 @@ impl Exchange {
 
     async fn exchange(&self, owner: &LeaseOwner) -> Verdict {
         let app = &self.name.app;
+        let mut no_code = false;
         let verdict = match self.users.wechat().exchange_code(&self.code).await {
             Ok(grant) => self.take_in(&grant).await,
             Err(error) => {
-                let verdict = Verdict::of(&error);
-                if error.kind() == ErrorKind::WechatConfig {
-                    tracing::error!(target: "tower_wechat::login", %app, %error, "WeChat refuses this account; the operator must act");
-                } else {
-                    tracing::warn!(target: "tower_wechat::login", %app, %error, "WeChat did not exchange a code");
-                }
-                verdict
+                no_code = error.errcode() == Some(NO_CODE);
+                self.log_refusal(&error);
+                Verdict::of(&error)
             }
         };
         observe::login(verdict.name());
@@ -218,7 +299,11 @@ impl Exchange {
             Verdict::SignedIn(_) => None,
             _ => Some(owner),
         };
-        let (text, lifetime) = (verdict.write(), verdict.lifetime());
+        let lifetime = match no_code {
+            true => NO_CODE_LIFETIME,
+            false => verdict.lifetime(),
+        };
+        let text = verdict.write();
         let settle = self
             .users
             .store()
@@ -226,7 +311,22 @@ impl Exchange {
         if let Err(error) = settle.await {
             tracing::warn!(target: "tower_wechat::login", %app, %error, "the result of a login could not be told to its copies");
         }
+        if no_code {
+            self.forget_soon().await;
+        }
         verdict
+    }
+
+    /// One line for many: anybody can make up codes.
+    fn log_refusal(&self, error: &Error) {
+        let app = &self.name.app;
+        if error.kind() == ErrorKind::WechatConfig {
+            if let Some(more) = self.lines.may_write("config") {
+                tracing::error!(target: "tower_wechat::login", %app, %error, more, "WeChat refuses this account; the operator must act");
+            }
+        } else if let Some(more) = self.lines.may_write("refused_code") {
+            tracing::warn!(target: "tower_wechat::login", %app, %error, more, "WeChat did not exchange a code");
+        }
     }
 
     /// Stores what WeChat granted, before anybody is told (R2, R3).
@@ -284,6 +384,14 @@ impl Exchange {
         }
         let before = self.users.granted(user.as_str()).await;
         matches!(before, Ok(Granted::Known(before)) if covers(&before))
+    }
+}
+
+/// Makes a code that is refused unspent useless under any other login.
+pub(super) async fn keep_from_others(users: &UserTokens, name: &CodeName, login: u64) {
+    let bound = users.store().bind_code(name, login, REFUSED_LIFETIME).await;
+    if let Err(error) = bound {
+        tracing::warn!(target: "tower_wechat::login", app = %name.app, %error, "a code that was refused may still be used under another login");
     }
 }
 

@@ -19,6 +19,7 @@ mod rounds;
 mod scope;
 mod sign_in;
 mod state;
+mod turns;
 
 use std::fmt;
 use std::time::Duration;

@@ -9,17 +9,18 @@ use std::time::Duration;
 use http::header::REFERER;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
-use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Outcome, Problem, Trouble};
 use super::authorize::{Authorize, query_value};
 use super::codes::Codes;
 use super::cookies::{Attempt, Browser, LoginCookies, Progress};
+use super::exchange::CODES;
 use super::lines::Lines;
 use super::navigation::{Site, came_from, is_navigation, is_wechat};
 use super::return_to::{NoReturn, ReturnTo};
 use super::rounds::Rounds;
 use super::state::{BadState, States};
+use super::turns::{Running, Turns};
 use super::{Scope, Settings};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
@@ -29,9 +30,8 @@ use crate::observe;
 use crate::store::BoxFuture;
 use crate::users::{UserToken, UserTokens};
 
-/// How many exchanges of codes one process may run at once; further callbacks are told to come
-/// again in a moment.
-const EXCHANGES_AT_ONCE: usize = 512;
+/// How many codes of one login that were refused unspent are kept from other logins.
+const REFUSED_CODES: usize = 8;
 
 /// How often a browser may come back to one page, within a minute and without having passed the
 /// callback, before that is called a loop: three visits to WeChat in all, since the first one may
@@ -51,11 +51,14 @@ pub(super) struct Inner {
     pub(super) session: SessionCookie,
     pub(super) states: States,
     pub(super) cookies: LoginCookies,
-    pub(super) lines: Lines,
+    pub(super) lines: Arc<Lines>,
     pub(super) rounds: Rounds,
     pub(super) codes: Codes,
-    /// Bounds the exchanges of this process that run at once.
-    pub(super) turns: Arc<Semaphore>,
+    /// The codes that were refused unspent.
+    pub(super) refused: Codes,
+    /// Bounds the exchanges of this process.
+    pub(super) turns: Arc<Turns>,
+    pub(super) running: Arc<Running>,
     redirect_uri: String,
 }
 
@@ -82,10 +85,12 @@ impl SignIn {
             session,
             states,
             cookies,
-            lines: Lines::default(),
+            lines: Arc::default(),
             rounds: Rounds::new(),
-            codes: Codes::new(),
-            turns: Arc::new(Semaphore::new(EXCHANGES_AT_ONCE)),
+            codes: Codes::new(CODES),
+            refused: Codes::new(REFUSED_CODES),
+            turns: Turns::new(),
+            running: Arc::default(),
             redirect_uri,
         }))
     }

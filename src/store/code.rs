@@ -34,6 +34,17 @@ impl fmt::Debug for CodeName {
     }
 }
 
+/// Which login a code belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeBinding {
+    /// To the one that asks, from now on.
+    First,
+    /// To the one that asks, as before.
+    Ours,
+    /// To another one, which came first.
+    Others,
+}
+
 /// The answer to a claim of a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CodeClaim {

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::news::{Mark, News, Teller};
 use super::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Name, Slot, Store,
-    Stored, TOMBSTONE_LIFE, Told, Witness, predecessor,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Name,
+    Slot, Store, Stored, TOMBSTONE_LIFE, Told, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -56,6 +56,8 @@ struct Shelves {
     tombstones: HashMap<Name, Tombstone>,
     allowances: HashMap<(AppId, Box<str>), Spent>,
     codes: HashMap<CodeName, Code>,
+    /// The login of each code, and until when it is remembered.
+    bound: HashMap<CodeName, (u64, Timestamp)>,
     revoked: HashMap<Name, Revoked>,
     /// Numbers every write, so that a witness never matches a later value (no ABA).
     writes: u64,
@@ -64,6 +66,7 @@ struct Shelves {
     sweep_at: usize,
     sweep_tombstones_at: usize,
     sweep_codes_at: usize,
+    sweep_bound_at: usize,
     sweep_revoked_at: usize,
 }
 
@@ -386,6 +389,30 @@ impl Store for MemoryStore {
             let left = spent.uses < allowance.uses;
             spent.uses += u32::from(left);
             Ok(left)
+        })
+    }
+
+    fn bind_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        login: u64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.shelves();
+            let known = shelves.bound.get(code).filter(|(_, until)| *until > now);
+            let binding = match known {
+                Some((other, _)) if *other != login => return Ok(CodeBinding::Others),
+                Some(_) => CodeBinding::Ours,
+                None => CodeBinding::First,
+            };
+            shelves.bound.insert(code.clone(), (login, now.after(ttl)));
+            if shelves.bound.len() >= shelves.sweep_bound_at.max(FIRST_SWEEP_AT) {
+                shelves.bound.retain(|_, (_, until)| *until > now);
+                shelves.sweep_bound_at = shelves.bound.len() * 2;
+            }
+            Ok(binding)
         })
     }
 

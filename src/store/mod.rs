@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::code::{CodeClaim, CodeName};
+pub(crate) use self::code::{CodeBinding, CodeClaim, CodeName};
 pub use self::memory::MemoryStore;
 pub(crate) use self::news::{Feed, Mark, News, Told};
 #[cfg(feature = "redis")]
@@ -321,6 +321,16 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Takes one use of an allowance. Answers whether there was one left.
     #[doc(hidden)]
     fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Binds a code to the login of this number, unless it is bound to another one already. Where
+    /// it is bound to this one, that lasts for `ttl` from now.
+    #[doc(hidden)]
+    fn bind_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        login: u64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBinding, Error>>;
 
     /// Takes the right to exchange a code for `ttl`, unless somebody has it or has used it.
     #[doc(hidden)]

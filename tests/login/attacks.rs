@@ -71,9 +71,134 @@ async fn one_login_cannot_bring_codes_without_end() {
         let reply = browser.copy().visit(&forged).await;
         refused += usize::from(reply.status == 429);
     }
-    assert_eq!((rig.exchanges(), refused), (4, 26));
+    assert_eq!((rig.exchanges(), refused), (2, 28));
     let honest = Browser::new().open(&format!("{}/me", site.url)).await;
     assert_eq!(honest.status, 200, "others log in all the same");
+}
+
+/// The same by way of several processes, which share a count; and nothing lasts.
+#[tokio::test]
+async fn made_up_codes_cost_two_calls_in_the_cluster_and_are_forgotten_after_a_minute() {
+    let rig = Rig::with_redis().await;
+    let sites = rig.cluster(3).await;
+    let browser = Browser::new();
+    let sent = browser.visit(&format!("{}/me", sites[0].url)).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    for code in 0..30 {
+        let site = &sites[code % sites.len()];
+        let forged = format!(
+            "{}/wechat/callback?code=none-{code}&state={state}",
+            site.url
+        );
+        browser.copy().visit(&forged).await;
+    }
+    assert_eq!(rig.exchanges(), 2);
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
+    assert!(!keys.is_empty());
+    for key in keys {
+        let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut redis).unwrap();
+        assert!((1..=60_000).contains(&left), "{key} for {left} ms");
+    }
+}
+
+/// Callbacks without cookies, which WeChat's own servers send too.
+async fn refused_codes_are_nobody_elses(rig: Rig, expired: bool) {
+    rig.sim
+        .add_user(SimulatedUser::new("oVictim0000000000000000000"));
+    let sites = rig.cluster(2).await;
+    let me = format!("{}/me", sites[0].url);
+    let victim = Browser::new();
+    let callback = victim.callback_of(&me).await;
+    let thief = Browser::new();
+    if expired {
+        // The code is younger than the state.
+        rig.clock.advance(Duration::from_secs(600));
+        victim.visit(&callback).await.is_page(400, "登录已过期");
+    } else {
+        Browser::new()
+            .fetch(&callback)
+            .await
+            .is_error(400, "invalid_state");
+    }
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&callback, "code");
+    for site in &sites {
+        let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+        thief.fetch(&forged).await.is_error(400, "invalid_state");
+        thief.fetch(&me).await.is_error(401, "login_required");
+    }
+    assert_eq!(rig.exchanges(), 0);
+    if !expired {
+        // Whoever fetched the callback ahead of its user has spent nothing.
+        let landed = victim.open(&callback).await;
+        assert_eq!(landed.json()["id"], "oVictim0000000000000000000");
+        assert_eq!(rig.exchanges(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_came_without_its_cookie_is_of_no_use_under_another_login() {
+    refused_codes_are_nobody_elses(Rig::new().await, false).await;
+    refused_codes_are_nobody_elses(Rig::with_redis().await, false).await;
+}
+
+#[tokio::test]
+async fn a_code_that_came_too_late_is_of_no_use_under_another_login() {
+    refused_codes_are_nobody_elses(Rig::with_redis().await, true).await;
+}
+
+/// A second code for a login that has succeeded is not spent, and lies in the history.
+#[tokio::test]
+async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let victim = Browser::new();
+    let first = victim.visit(&me).await.location().unwrap();
+    let authorize = first.to_string();
+    let [callback, second] = [
+        victim.callback_of(&authorize).await,
+        victim.callback_of(&authorize).await,
+    ];
+    victim.open(&callback).await;
+    assert_eq!(victim.visit(&second).await.status, 302);
+    let thief = Browser::new();
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&second, "code");
+    let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+    thief.fetch(&forged).await.is_error(400, "invalid_state");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+/// More copies than there are turns, of a callback whose exchange is slow.
+#[tokio::test]
+async fn copies_of_one_callback_share_one_turn() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    rig.sim.inject(
+        Fault::on(EXCHANGE)
+            .delay(Duration::from_millis(500))
+            .times(1),
+    );
+    let stranger = Browser::new();
+    let sent = stranger.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let forged = format!("{}/wechat/callback?code=none&state={state}", site.url);
+    let mut copies = tokio::task::JoinSet::new();
+    for _ in 0..600 {
+        let (forged, copy) = (forged.clone(), stranger.copy());
+        copies.spawn(async move { copy.visit(&forged).await.status });
+    }
+    // Others do not even wait for the exchange that is under way.
+    let honest = Browser::new().open(&me).await;
+    assert_eq!(honest.status, 200);
+    let statuses = copies.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 302), "{statuses:?}");
+    assert_eq!(rig.exchanges(), 2, "one for the copies, one for the honest");
 }
 
 #[tokio::test]

@@ -48,9 +48,11 @@ impl Browser {
 
     /// The same cookies in another browser.
     pub fn copy(&self) -> Self {
-        let copy = Self::new();
-        *copy.cookies.lock().unwrap() = self.cookies.lock().unwrap().clone();
-        copy
+        Self {
+            client: self.client.clone(),
+            cookies: Mutex::new(self.cookies.lock().unwrap().clone()),
+            headers: Vec::new(),
+        }
     }
 
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {

@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind};
 use crate::keeper::flight::Need;
 use crate::keeper::{Failure, Held, Keeper, Settings, Source, Start};
 use crate::store::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, Kind, LeaseOwner, MemoryStore,
-    Name, Sealed, Slot, Store, Stored, Told, Witness,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Kind, LeaseOwner,
+    MemoryStore, Name, Sealed, Slot, Store, Stored, Told, Witness,
 };
 
 pub(super) const ID: &str = "oUser";
@@ -201,6 +201,15 @@ impl Store for Ledger {
 
     fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
         self.memory.spend(allowance)
+    }
+
+    fn bind_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        login: u64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
+        self.memory.bind_code(code, login, ttl)
     }
 
     fn claim_code<'a>(

@@ -18,8 +18,8 @@ use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
 use crate::credential::{AppSecret, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot, Store,
-    Stored, Witness, sealed,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot,
+    Store, Stored, Witness, sealed,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
@@ -483,6 +483,15 @@ impl Store for FollowedStore {
 
     fn spend<'a>(&'a self, _allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async { Ok(false) })
+    }
+
+    fn bind_code<'a>(
+        &'a self,
+        _code: &'a CodeName,
+        _login: u64,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
+        Box::pin(async { Err(read_only()) })
     }
 
     fn claim_code<'a>(

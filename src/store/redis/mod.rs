@@ -51,8 +51,8 @@ use self::scripts::{Call, Script};
 use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
-    Allowance, BoxFuture, Claim, CodeClaim, CodeName, Commit, Feed, Glimpse, LeaseOwner, Look,
-    Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Glimpse,
+    LeaseOwner, Look, Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record, RefreshToken};
@@ -663,6 +663,23 @@ impl Store for RedisStore {
                 scripts::SPEND.key(format!("{prefix}{app}:allowance:{}", allowance.name));
             call.arg(allowance.uses).arg(millis(allowance.span));
             Ok(self.script::<i64>(&call).await? == 1)
+        })
+    }
+
+    fn bind_code<'a>(
+        &'a self,
+        code: &'a CodeName,
+        login: u64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
+        Box::pin(async move {
+            let mut call = scripts::BIND_CODE.key(self.0.names.bound(code));
+            call.arg(format!("{login:016x}")).arg(millis(ttl));
+            Ok(match self.script::<i64>(&call).await? {
+                0 => CodeBinding::Others,
+                1 => CodeBinding::First,
+                _ => CodeBinding::Ours,
+            })
         })
     }
 

@@ -267,6 +267,11 @@ impl RedisNames {
         Ok(())
     }
 
+    /// Where it lies which login a code belongs to.
+    pub(super) fn bound(&self, code: &CodeName) -> String {
+        format!("{}{}:bound:{}", self.prefix, code.app, code.hash)
+    }
+
     /// Where the outcome of a code lies.
     pub(super) fn code(&self, code: &CodeName) -> String {
         format!("{}{}:code:{}", self.prefix, code.app, code.hash)

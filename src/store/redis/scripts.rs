@@ -261,6 +261,19 @@ return gone
     )
 });
 
+/// Binds a code to a login, unless it is bound to another one. `ARGV`: the login, and for how many
+/// milliseconds. Answers 0 (another one's), 1 (bound now) or 2 (bound before).
+pub(super) static BIND_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local bound = redis.call('GET', KEYS[1])
+if bound and bound ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return bound and 2 or 1
+",
+    )
+});
+
 /// Takes the right to exchange a code. The key holds `?` and who has the right, or `=` and what
 /// came of it. `ARGV`: owner, and for how many milliseconds.
 /// Answers nothing (granted; again, where a claim of ours ran although its answer was lost), or

@@ -171,6 +171,23 @@ async fn a_code_is_one_claimants_until_its_outcome_is_everybodys() {
 }
 
 #[tokio::test]
+async fn a_code_belongs_to_the_login_that_brought_it_first() {
+    on_every_store(async |store, slot| {
+        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let bind = async |login, ttl| store.bind_code(&code, login, ttl).await.unwrap();
+        assert_eq!(bind(1, LEASE).await, CodeBinding::First);
+        assert_eq!(bind(1, LEASE).await, CodeBinding::Ours);
+        assert_eq!(bind(2, LEASE).await, CodeBinding::Others);
+        let short = Duration::from_millis(30);
+        assert_eq!(bind(1, short).await, CodeBinding::Ours);
+        tokio::time::sleep(short * 2).await;
+        assert_eq!(bind(2, LEASE).await, CodeBinding::First);
+        assert_eq!(bind(1, LEASE).await, CodeBinding::Others);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_claim_on_a_code_runs_out() {
     on_every_store(async |store, slot| {
         // Codes lie in one place in both layouts, and the two share a server here.
