@@ -36,6 +36,7 @@ use crate::users::UserTokens;
 ///     let health = health(users, None).await;
 ///     if !health.is_ready() {
 ///         println!("not ready: {}", serde_json::json!(health));
+///         println!("served all the same: {}", health.serves().as_str());
 ///     }
 ///     health.store
 /// }
@@ -79,10 +80,11 @@ pub enum AccountTokenHealth {
 /// ```
 /// use tower_wechat::{Health, Serves};
 ///
-/// /// Whether users who are signed in notice anything.
+/// /// Returns `true` if users who are signed in do not notice anything yet.
 /// fn is_quiet(health: &Health) -> bool {
 ///     matches!(health.serves(), Serves::Everyone | Serves::StoredTokens)
 /// }
+/// assert_eq!(Serves::StoredTokens.as_str(), "stored_tokens");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
