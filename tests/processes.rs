@@ -12,6 +12,8 @@ mod contract;
 mod crowds;
 #[path = "processes/deaths.rs"]
 mod deaths;
+#[path = "processes/forward_proxy.rs"]
+mod forward_proxy;
 #[path = "processes/garbage.rs"]
 mod garbage;
 #[path = "processes/identities.rs"]

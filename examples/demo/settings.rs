@@ -13,6 +13,7 @@
 //! | `SEALING_MODE` | `open`, `seal` (default) or `require` |
 //! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the simulator is started |
 //! | `WECHAT_API_URL`, `WECHAT_OPEN_URL` | base URLs of WeChat |
+//! | `WECHAT_PROXY` | forward proxy for calls to WeChat: `http://user:password@host:port`, `https://`, `socks5://` or `socks5h://`; unset: none |
 //! | `WECHAT_SCOPE` | `snsapi_userinfo` (default) or `snsapi_base` |
 //! | `COOKIE_KEY` | base64, at least 64 bytes, several with commas; unset: random |
 //! | `TRUSTED_USER_HEADER` | name of a header that names the user |
@@ -44,6 +45,7 @@ pub struct Settings {
     account: Option<(String, String)>,
     api_url: Option<String>,
     open_url: Option<String>,
+    proxy: Option<String>,
     public_url: Option<String>,
     scope: Scope,
     cookie_key: Option<String>,
@@ -124,6 +126,19 @@ fn sealing() -> Result<Option<SealingKeys>, Failure> {
     }
 }
 
+/// The forward proxy. Tried alone, so that what is wrong with it is told of this variable.
+fn proxy() -> Result<Option<String>, Failure> {
+    let url = set("WECHAT_PROXY")?;
+    if let Some(url) = &url {
+        let client = WechatClient::builder("wx0", "none").api_url("http://127.0.0.1");
+        client
+            .proxy(url)
+            .build()
+            .map_err(|error| format!("WECHAT_PROXY: {error}"))?;
+    }
+    Ok(url)
+}
+
 impl Settings {
     pub fn from_env() -> Result<Self, Failure> {
         let layouts = [
@@ -157,6 +172,7 @@ impl Settings {
             account,
             api_url: set("WECHAT_API_URL")?,
             open_url: set("WECHAT_OPEN_URL")?,
+            proxy: proxy()?,
             public_url: public_url.as_deref().map(in_ascii).transpose()?,
             cookie_key: key("COOKIE_KEY")?,
             trusted_header: set("TRUSTED_USER_HEADER")?,
@@ -267,6 +283,14 @@ impl Settings {
         }
         if let Some(url) = self.open_url.clone().or_else(of_simulator) {
             builder = builder.open_url(url);
+        }
+        match &self.proxy {
+            // The simulator is in this process.
+            Some(_) if simulator.is_some() && self.api_url.is_none() => {
+                tracing::warn!("WECHAT_PROXY is not used: WECHAT_APPID is not set");
+            }
+            Some(url) => builder = builder.proxy(url),
+            None => {}
         }
         Ok((builder.build()?, simulator))
     }

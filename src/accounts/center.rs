@@ -74,7 +74,8 @@ impl TokenCenterSource {
         let base = base_url("the token center's URL", url.as_ref())?;
         Ok(Self(Arc::new(Inner {
             app_id,
-            http: http_client(base.scheme() == "https", CONNECT_TIMEOUT)?,
+            // A center belongs to the same network, so it is asked without a proxy.
+            http: http_client(base.scheme() == "https", CONNECT_TIMEOUT, None)?,
             base: base.as_str().trim_end_matches('/').to_owned(),
             bearer,
         })))

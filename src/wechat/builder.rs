@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use zeroize::Zeroizing;
 
 use super::client::WechatClient;
+use super::proxy;
 use super::transport::{Host, Transport};
 use crate::clock::Clock;
 use crate::credential::{AppId, AppSecret};
@@ -58,6 +60,7 @@ pub struct WechatClientBuilder {
     api_url: String,
     fallback_api_urls: Vec<String>,
     open_url: String,
+    proxy: Option<Zeroizing<String>>,
     connect_timeout: Duration,
     timeout: Duration,
     total_timeout: Duration,
@@ -72,6 +75,7 @@ impl WechatClientBuilder {
             api_url: API_URL.to_owned(),
             fallback_api_urls: Vec::new(),
             open_url: OPEN_URL.to_owned(),
+            proxy: None,
             connect_timeout: CONNECT_TIMEOUT,
             timeout: TIMEOUT,
             total_timeout: TOTAL_TIMEOUT,
@@ -101,6 +105,26 @@ impl WechatClientBuilder {
     /// there, this client does not.
     pub fn open_url(mut self, url: impl Into<String>) -> Self {
         self.open_url = url.into();
+        self
+    }
+
+    /// Sends all calls of this client through a forward proxy, such as
+    /// `http://user:password@proxy.internal:3128` or `socks5://proxy.internal:1080`: where only
+    /// the proxy's address is on the IP whitelist of the account. Schemes are `http`, `https`,
+    /// `socks5` and `socks5h` (the proxy resolves names); user and password are percent-encoded.
+    /// No host is exempt, and neither `NO_PROXY` nor any other variable of the environment counts.
+    /// Browsers and the token center's clients do not go through it. None unless set.
+    ///
+    /// ```
+    /// use tower_wechat::WechatClient;
+    ///
+    /// let client = WechatClient::builder("wx0123456789abcdef", "the-AppSecret")
+    ///     .proxy("http://user:password@proxy.internal:3128")
+    ///     .build()?;
+    /// # Ok::<(), tower_wechat::Error>(())
+    /// ```
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = Some(Zeroizing::new(url.into()));
         self
     }
 
@@ -134,11 +158,13 @@ impl WechatClientBuilder {
     /// TLS comes from rustls with the operating system's certificates. Where the process has no
     /// default `rustls::crypto::CryptoProvider` yet, ring's becomes the default; to use another,
     /// install it first. With `http` base URLs alone, as with a simulator, no
-    /// certificates are needed. Proxies named in the environment are not used.
+    /// certificates are needed. Proxies named in the environment are not used; a warning says so
+    /// where there is one, see [`proxy`](Self::proxy).
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`], in one sentence: the AppID or the AppSecret is empty or has
-    /// characters that none has, a base URL is none, a timeout is zero, or TLS cannot start.
+    /// characters that none has, a base URL or the proxy's is none, a timeout is zero, or TLS
+    /// cannot start.
     pub fn build(self) -> Result<WechatClient, Error> {
         let app_id = AppId::new(&self.app_id)
             .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
@@ -157,10 +183,23 @@ impl WechatClientBuilder {
                 return Err(wrong(format!("{name} is zero: no call could succeed")));
             }
         }
-        let http = http_client(hosts.iter().any(Host::is_https), self.connect_timeout)?;
+        let proxy = match &self.proxy {
+            Some(url) => Some(proxy::forward_proxy(url)?),
+            None => {
+                proxy::warn_of_unused();
+                None
+            }
+        };
+        let (via, proxy, proxy_is_https) = match proxy {
+            Some(it) => (Some(it.name.into()), Some(it.proxy), it.is_https),
+            None => (None, None, false),
+        };
+        let https = proxy_is_https || hosts.iter().any(Host::is_https);
+        let http = http_client(https, self.connect_timeout, proxy)?;
         let transport = Transport {
             http,
             hosts,
+            via,
             app_id,
             timeout: self.timeout,
             total_timeout: self.total_timeout,
@@ -227,9 +266,11 @@ pub(crate) fn base_url(name: &str, text: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// Makes a client that looks neither at the environment nor at the system for a proxy.
 pub(crate) fn http_client(
     https: bool,
     connect_timeout: Duration,
+    proxy: Option<reqwest::Proxy>,
 ) -> Result<reqwest::Client, Error> {
     // The builder needs a provider even where no host speaks TLS, and panics without one.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
@@ -248,6 +289,10 @@ pub(crate) fn http_client(
         // secrets and all.
         .http1_only()
         .no_proxy();
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(proxy),
+        None => builder,
+    };
     let builder = if https {
         builder
     } else {

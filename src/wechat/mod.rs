@@ -10,6 +10,7 @@ mod builder;
 mod client;
 mod errcode;
 mod grant;
+mod proxy;
 mod redaction;
 mod reply;
 #[cfg(test)]

@@ -23,6 +23,9 @@ const MAX_REPLY_BYTES: usize = 1024 * 1024;
 /// How much of an answer that makes no sense an error shows, in characters.
 const MAX_SNIPPET_CHARS: usize = 80;
 
+/// How much of a Content-Encoding an error shows, in characters.
+const MAX_ENCODING_CHARS: usize = 40;
+
 /// How much of the system's words on a broken connection an error shows, in characters.
 const MAX_CAUSE_CHARS: usize = 120;
 
@@ -80,6 +83,8 @@ enum Failure {
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
     pub(super) hosts: Vec<Host>,
+    /// The proxy that calls go through, for people.
+    pub(super) via: Option<Box<str>>,
     pub(super) app_id: AppId,
     pub(super) timeout: Duration,
     pub(super) total_timeout: Duration,
@@ -197,12 +202,26 @@ impl Transport {
         let mut response = request.send().await.map_err(|error| {
             let error = error.without_url();
             if error.is_connect() || error.is_builder() {
-                Failure::NotSent(format!("cannot be reached ({})", cause(&error)))
+                let via = match &self.via {
+                    Some(proxy) => format!(" through the proxy {proxy}"),
+                    None => String::new(),
+                };
+                Failure::NotSent(format!("cannot be reached{via} ({})", cause(&error)))
             } else {
                 Failure::Unclear(format!("broke off ({})", cause(&error)))
             }
         })?;
         let status = response.status();
+        if let Some(proxy) = &self.via
+            && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        {
+            let why = "asks for another user and password (HTTP 407)";
+            return Err(Failure::NotSent(format!(
+                "cannot be reached: the proxy {proxy} {why}"
+            )));
+        }
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        let encoding = encoding.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
         let told = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         let mut body = Vec::with_capacity(told.min(8 * 1024));
         let mut too_large = told > MAX_REPLY_BYTES;
@@ -217,6 +236,7 @@ impl Transport {
         }
         Ok(Answer {
             status,
+            encoding,
             body,
             too_large,
         })
@@ -260,13 +280,34 @@ impl Transport {
 /// A reply as it came.
 struct Answer {
     status: StatusCode,
+    /// The header Content-Encoding.
+    encoding: Option<String>,
     body: Vec<u8>,
     too_large: bool,
 }
 
 impl Answer {
+    /// Returns the encoding of a body that is not plain text, by its header or by its first bytes.
+    fn unasked_encoding(&self) -> Option<&str> {
+        let told = self.encoding.as_deref().map(str::trim);
+        let told = told.filter(|told| !told.is_empty() && !told.eq_ignore_ascii_case("identity"));
+        told.or(match self.body.as_slice() {
+            [0x1f, 0x8b, ..] => Some("gzip"),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+            [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Some("deflate"),
+            _ => None,
+        })
+    }
+
     fn described(&self, why: BadReply, secrets: &Secrets<'_>) -> String {
         let status = self.status.as_u16();
+        if let Some(encoding) = self.unasked_encoding() {
+            let encoding = secrets.clean(encoding, MAX_ENCODING_CHARS);
+            return format!(
+                "answered HTTP {status} in the Content-Encoding {encoding}, which was not asked \
+                 for: see what is between this process and WeChat"
+            );
+        }
         let snippet = secrets.clean(&String::from_utf8_lossy(&self.body), MAX_SNIPPET_CHARS);
         if snippet.is_empty() {
             format!("answered HTTP {status} with {why}")

@@ -4,6 +4,7 @@
 
 pub mod certificates;
 pub mod demo_process;
+pub mod forward_proxy;
 pub mod http_client;
 pub mod log_lines;
 pub mod nginx;

@@ -1,0 +1,174 @@
+//! The forward proxy that calls to WeChat go through.
+
+use std::sync::Once;
+
+use reqwest::Url;
+
+use crate::error::{Error, ErrorKind};
+
+/// What the URL of a proxy looks like.
+const SUCH_AS: &str =
+    "set a URL such as http://user:password@proxy.internal:3128 or socks5://proxy.internal:1080";
+
+/// The longest user and password that SOCKS5 can carry (RFC 1929).
+const MAX_SOCKS_CREDENTIAL: usize = 255;
+
+/// Environment variables by which other programs find their proxy.
+const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// A proxy to connect through, and its address without credentials.
+pub(super) struct ForwardProxy {
+    pub(super) proxy: reqwest::Proxy,
+    /// `host:port`, for people.
+    pub(super) name: String,
+    /// Whether the connection to the proxy itself is TLS.
+    pub(super) is_https: bool,
+}
+
+/// Reads the URL of a proxy. The error never shows its text, which may hold a password.
+pub(super) fn forward_proxy(text: &str) -> Result<ForwardProxy, Error> {
+    let wrong = |why: String| {
+        let text = format!("the proxy {why}: {SUCH_AS}");
+        Error::new(ErrorKind::Configuration, text)
+    };
+    let url = Url::parse(text.trim()).map_err(|why| wrong(format!("is not a URL ({why})")))?;
+    let port = match url.scheme() {
+        "http" => 80,
+        "https" => 443,
+        "socks5" | "socks5h" => 1080,
+        // Not the scheme itself: of `user:password@host` it would be the user.
+        _ => {
+            let why = "does not begin with http://, https://, socks5:// or socks5h://";
+            return Err(wrong(why.to_owned()));
+        }
+    };
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+        return Err(wrong("has no host".to_owned()));
+    };
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("has a path, a query or a fragment".to_owned()));
+    }
+    if url.port() == Some(0) {
+        return Err(wrong("has the port 0".to_owned()));
+    }
+    if url.scheme().starts_with("socks") {
+        check_socks_credentials(&url).map_err(wrong)?;
+    }
+    // The library ignores a proxy that it cannot read, and connects directly.
+    let uri = url.as_str().parse::<http::Uri>();
+    if !uri.is_ok_and(|uri| uri.host().is_some()) {
+        let why = "holds characters that have to be percent-encoded";
+        return Err(wrong(why.to_owned()));
+    }
+    let name = format!("{host}:{}", url.port().unwrap_or(port));
+    let proxy = reqwest::Proxy::all(url.as_str())
+        .map_err(|_| wrong("cannot be used".to_owned()))?
+        // Whoever names a proxy here means it for this client, whatever the environment says.
+        .no_proxy(None);
+    Ok(ForwardProxy {
+        proxy,
+        name,
+        is_https: url.scheme() == "https",
+    })
+}
+
+fn check_socks_credentials(url: &Url) -> Result<(), String> {
+    let length = |text: &str| percent_encoding::percent_decode_str(text).count();
+    let too_long = [Some(url.username()), url.password()]
+        .into_iter()
+        .flatten()
+        .any(|text| length(text) > MAX_SOCKS_CREDENTIAL);
+    match too_long {
+        true => Err("has a user or a password that is too long for SOCKS5".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Warns once where the environment names a proxy that this client does not use.
+pub(super) fn warn_of_unused() {
+    static WARNED: Once = Once::new();
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if let Some(variable) = VARIABLES.into_iter().find(|name| is_set(&name)) {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                target: "tower_wechat::api",
+                "{variable} is set and not used: calls to WeChat are made directly; where they \
+                 need a proxy, set WechatClientBuilder::proxy (the demo's WECHAT_PROXY)"
+            );
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        match forward_proxy(text) {
+            Ok(proxy) => panic!("{text} is taken for {}", proxy.name),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Configuration);
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn proxies_are_named_without_credentials() {
+        for (text, name) in [
+            ("http://proxy.internal", "proxy.internal:80"),
+            (
+                "http://user:pass@proxy.internal:3128/",
+                "proxy.internal:3128",
+            ),
+            (" https://user@proxy.internal\n", "proxy.internal:443"),
+            ("socks5://10.0.0.1", "10.0.0.1:1080"),
+            ("socks5h://u:p%40ss@[::1]:1081", "[::1]:1081"),
+            ("HTTP://PROXY.internal:3128", "proxy.internal:3128"),
+        ] {
+            assert_eq!(forward_proxy(text).unwrap().name, name, "{text}");
+        }
+        assert!(forward_proxy("https://proxy").unwrap().is_https);
+        assert!(!forward_proxy("http://proxy").unwrap().is_https);
+    }
+
+    #[test]
+    fn a_wrong_proxy_is_told_in_one_sentence_without_its_password() {
+        for (text, why) in [
+            ("", "is not a URL"),
+            ("proxy.internal:3128", "does not begin with"),
+            ("user:s3cret@proxy.internal:3128", "does not begin with"),
+            ("socks4://s3cret@proxy", "does not begin with"),
+            ("ftp://u:s3cret@proxy", "does not begin with"),
+            ("http://", "is not a URL"),
+            ("socks5://u:s3cret@", "is not a URL"),
+            ("socks5:///s3cret", "has no host"),
+            ("http://u:s3cret@proxy/path", "has a path"),
+            ("http://u:s3cret@proxy?a=b", "has a path"),
+            ("http://u:s3cret@proxy:0", "the port 0"),
+            ("http://u:s3cret@proxy:99999", "is not a URL"),
+        ] {
+            let told = refusal(text);
+            assert!(told.contains(why), "{text}: {told}");
+            assert!(
+                told.contains("set a URL such as") && !told.contains("s3cret"),
+                "{told}"
+            );
+            assert!(!told.contains('\n'), "{told}");
+        }
+        let long = format!("socks5://u:{}@proxy", "p".repeat(256));
+        assert!(refusal(&long).contains("too long"));
+    }
+
+    #[test]
+    fn whatever_a_password_holds_the_proxy_is_used_or_refused() {
+        for letter in (0x20u8..0x7f).map(char::from) {
+            let text = format!("http://user:a{letter}b@proxy.internal:3128");
+            if let Ok(proxy) = forward_proxy(&text)
+                && proxy.name != "proxy.internal:3128"
+            {
+                panic!("{text}: {}", proxy.name);
+            }
+        }
+    }
+}
