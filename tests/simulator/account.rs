@@ -348,6 +348,40 @@ async fn tokens_of_the_other_kind_are_refused() {
         .refused(40001, NOT_LATEST);
 }
 
+/// Another account's token looks like one of ours, and is told so; what cannot be a token is not.
+#[tokio::test]
+async fn tokens_that_were_never_issued_are_told_from_nonsense() {
+    let (rig, other) = (Rig::start().await, Rig::start().await);
+    let theirs = other.stable().await.field("access_token");
+    let user = other.sim.sign_in("oAlice", "snsapi_userinfo").access_token;
+    rig.sim.sign_in("oAlice", "snsapi_userinfo");
+    for token in [
+        theirs.as_str(),
+        &user,
+        &format!("102_{}", "aZ09_-".repeat(20)),
+    ] {
+        rig.using(token).await.refused(40001, NOT_LATEST);
+        rig.userinfo(token, "oAlice")
+            .await
+            .refused(40001, NOT_LATEST);
+    }
+    for token in [
+        "x",
+        "83_short",
+        &theirs[3..],
+        &theirs[..20],
+        "83_%23%20",
+        "null",
+    ] {
+        rig.using(token)
+            .await
+            .refused(40014, "invalid access_token");
+        rig.userinfo(token, "oAlice")
+            .await
+            .refused(40014, "invalid access_token");
+    }
+}
+
 #[tokio::test]
 async fn a_misspelt_path_is_an_invalid_url() {
     let rig = Rig::start().await;
