@@ -217,6 +217,44 @@ async fn what_is_no_reply_is_a_passing_trouble_told_without_secrets() {
 }
 
 #[tokio::test]
+async fn an_encoding_that_was_not_asked_for_is_named_and_not_printed() {
+    let gzip = b"\x1f\x8b\x08\x00\x00AAAAbbbb\xff".to_vec();
+    let brotli = b"\x0b\x02\x80AAAA".to_vec();
+    for (answer, named) in [
+        (Answer::Encoded("gzip", gzip.clone()), "gzip"),
+        (Answer::Encoded("br", brotli), "br"),
+        (Answer::Encoded("zstd", b"AAAA".to_vec()), "zstd"),
+        (
+            Answer::Encoded("deflate, gzip", b"AAAA".to_vec()),
+            "deflate, gzip",
+        ),
+        (Answer::Encoded("GZIP", Vec::new()), "GZIP"),
+        (Answer::Encoded("identity", gzip.clone()), "gzip"),
+        (Answer::Body(502, gzip), "gzip"),
+        (Answer::Body(200, b"\x28\xb5\x2f\xfdAAAA".to_vec()), "zstd"),
+        (Answer::Body(200, b"\x78\x9cAAAA".to_vec()), "deflate"),
+    ] {
+        let error = Server::answering(answer)
+            .await
+            .client()
+            .account_token()
+            .await;
+        let error = error.unwrap_err();
+        assert_unavailable(&error);
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("Content-Encoding {named}, which")),
+            "{text}"
+        );
+        assert!(!text.contains("AAAA") && text.is_ascii(), "{text}");
+    }
+    // Plain JSON that is only called something else is an answer.
+    let json = json!({ "access_token": "t", "expires_in": 7200 }).to_string();
+    let server = Server::answering(Answer::Encoded("gzip", json.into_bytes())).await;
+    assert!(server.client().account_token().await.is_ok());
+}
+
+#[tokio::test]
 async fn an_errcode_counts_whatever_the_status() {
     let server = Server::bytes(
         500,

@@ -13,6 +13,8 @@ use super::{TOKEN, WechatClient, client};
 #[derive(Clone)]
 pub(super) enum Answer {
     Body(u16, Vec<u8>),
+    /// A body under this Content-Encoding.
+    Encoded(&'static str, Vec<u8>),
     /// Reads the request, then closes the connection.
     Close,
     /// Reads the request, then says nothing.
@@ -93,6 +95,12 @@ async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String
         Answer::Body(status, body) => {
             let head = head(status, &format!("Content-Length: {}\r\n", body.len()));
             let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&body).await;
+        }
+        Answer::Encoded(encoding, body) => {
+            let length = body.len();
+            let more = format!("Content-Encoding: {encoding}\r\nContent-Length: {length}\r\n");
+            let _ = stream.write_all(head(200, &more).as_bytes()).await;
             let _ = stream.write_all(&body).await;
         }
         Answer::Close => {}
