@@ -88,7 +88,7 @@ fn check_socks_credentials(url: &Url) -> Result<(), String> {
 pub(super) fn warn_of_unused() {
     static WARNED: Once = Once::new();
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if let Some(variable) = VARIABLES.into_iter().find(|name| is_set(&name)) {
+    if let Some(variable) = VARIABLES.into_iter().find(is_set) {
         WARNED.call_once(|| {
             tracing::warn!(
                 target: "tower_wechat::api",
