@@ -196,10 +196,52 @@ fn labelled(path: &str) -> String {
     path.to_owned()
 }
 
-#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn cached(kind: &'static str, count: usize) {
+/// How many credentials one engine holds in memory. The gauge is the sum of all engines of a kind
+/// in this process, since an application may serve several accounts.
+pub(crate) struct Cached {
     #[cfg(feature = "metrics")]
-    metrics::gauge!("wechat_cached_credentials", "kind" => kind).set(count as f64);
+    kind: &'static str,
+    #[cfg(feature = "metrics")]
+    counted: std::sync::atomic::AtomicUsize,
+}
+
+impl Cached {
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+    pub(crate) fn new(kind: &'static str) -> Self {
+        let cached = Self {
+            #[cfg(feature = "metrics")]
+            kind,
+            #[cfg(feature = "metrics")]
+            counted: 0.into(),
+        };
+        // A panel of nothing looks like a panel that is broken.
+        cached.set(0);
+        cached
+    }
+
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
+    pub(crate) fn set(&self, count: usize) {
+        #[cfg(feature = "metrics")]
+        {
+            use std::collections::BTreeMap;
+            use std::sync::atomic::Ordering;
+            use std::sync::{Mutex, PoisonError};
+
+            static TOTALS: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
+            let mut totals = TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
+            let total = totals.entry(self.kind).or_default();
+            let before = self.counted.swap(count, Ordering::Relaxed);
+            *total = total.saturating_sub(before).saturating_add(count);
+            // Under the lock, so that no older sum comes last.
+            metrics::gauge!("wechat_cached_credentials", "kind" => self.kind).set(*total as f64);
+        }
+    }
+}
+
+impl Drop for Cached {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// When one of the account's own credentials dies.

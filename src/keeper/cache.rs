@@ -9,7 +9,7 @@ use quick_cache::{DefaultHashBuilder, UnitWeighter};
 
 use super::Held;
 use super::sync::{AtomicI64, AtomicU16, Mutex, MutexGuard};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::store::Mark;
 
@@ -445,6 +445,22 @@ impl Cache {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Goes through the entries: the key of each that has expired, `None` for the others. No lock
+    /// is held between two of them.
+    pub(super) fn keys_of_expired<'a>(
+        &'a self,
+        clock: &'a Clock,
+    ) -> impl Iterator<Item = Option<Key>> + 'a {
+        let entries = self.entries.iter();
+        entries.map(|(key, held)| (!held.is_alive(clock.now())).then_some(key))
+    }
+
+    /// Drops an entry that has expired, unless a newer one has taken its place. There is nothing to
+    /// fence: what has expired is served to nobody.
+    pub(super) fn remove_expired(&self, key: Key, now: Timestamp) {
+        self.entries.remove_if(&key, |held| !held.is_alive(now));
     }
 
     fn generation(&self, key: Key) -> MutexGuard<'_, Generation> {

@@ -134,6 +134,7 @@ impl Course<'_> {
             Ok(Commit::Done) => {
                 self.inner.cache.settle(self.id, None, self.now(), fence);
                 self.publish(None);
+                self.inner.observe_count();
                 After::Landed(Err(error))
             }
             Ok(Commit::Changed(newer)) => After::Changed(newer),

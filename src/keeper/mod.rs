@@ -22,6 +22,7 @@
 
 mod ahead;
 mod cache;
+mod census;
 #[cfg(test)]
 mod checked;
 mod commit;
@@ -46,6 +47,7 @@ use tracing::Instrument;
 
 pub(crate) use self::ahead::Ahead;
 use self::cache::Cache;
+use self::census::Census;
 use self::flight::{Flights, Need};
 pub(crate) use self::held::Held;
 use self::held::Origin;
@@ -160,6 +162,9 @@ struct Inner {
     turns_ahead: Semaphore,
     tasks: TaskTracker,
     listener: Listener,
+    census: Census,
+    /// Tells the operator how many credentials the cache holds.
+    cached: observe::Cached,
 }
 
 /// The bounds of a lease. A store cannot keep one for no time at all, and no process that has died
@@ -190,7 +195,11 @@ impl Keeper {
     ) -> Self {
         observe::describe();
         // A panel of nothing looks like a panel that is broken.
-        observe::rests(&app, kind.as_str(), Timestamp::from_millis(0));
+        let never = Timestamp::from_millis(0);
+        observe::rests(&app, kind.as_str(), never);
+        if kind.is_accounts_own() {
+            observe::expires(&app, kind.as_str(), never);
+        }
         let keeper = Self(Arc::new(Inner {
             app,
             kind,
@@ -207,8 +216,10 @@ impl Keeper {
             turns_ahead: Semaphore::new(AHEAD_AT_ONCE),
             tasks: TaskTracker::new(),
             listener: Listener::default(),
+            census: Census::default(),
+            cached: observe::Cached::new(kind.as_str()),
         }));
-        keeper.0.listener.start(&keeper.0);
+        keeper.0.start_tasks();
         keeper
     }
 
@@ -329,6 +340,7 @@ impl Keeper {
         // Only now: a flight that begins with what was read before finds that outdated, or is on
         // the list already.
         inner.flights.leave_behind(id);
+        inner.observe_count();
         outcome?;
         inner.troubles.clear(id);
         Ok(held)
@@ -343,6 +355,7 @@ impl Keeper {
         // In this order, as above.
         inner.cache.forget(id);
         inner.flights.leave_behind(id);
+        inner.observe_count();
         outcome
     }
 
@@ -391,7 +404,7 @@ impl Keeper {
     }
 
     async fn fly(&self, id: &str, need: &Need, mut glance: Option<Glance>) -> Result<Held, Error> {
-        self.0.listener.start(&self.0);
+        self.0.start_tasks();
         let mut outcome = Err(self.0.overdue());
         for _ in 0..FLIGHTS_PER_CALL {
             let flight = self.0.flights.join(&self.0, id, need, glance.take());
@@ -426,6 +439,13 @@ impl Keeper {
 }
 
 impl Inner {
+    /// Starts the tasks of the engine, unless they run. Where the engine was made there may have
+    /// been no runtime yet.
+    fn start_tasks(self: &Arc<Self>) {
+        self.listener.start(self);
+        self.census.start(self);
+    }
+
     fn name(&self, id: &str) -> Name {
         Name {
             app: self.app.clone(),

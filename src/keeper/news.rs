@@ -73,6 +73,9 @@ impl Inner {
         if news.name.app == self.app && news.name.kind == self.kind {
             self.cache.told(&news.name.id, news.mark);
             self.flights.told(&news.name.id, news.mark);
+            if news.mark.is_none() {
+                self.observe_count();
+            }
         }
     }
 }

@@ -38,8 +38,7 @@ impl Keeper {
     /// The credential from the store, renewed if it must be.
     pub(super) async fn look(&self, id: Box<str>, now: Timestamp) -> Result<Held, Error> {
         let inner = &self.0;
-        // Where the engine was made there may have been no runtime yet.
-        inner.listener.start(inner);
+        inner.start_tasks();
         let slot = inner.slot_of(id);
         let id = &*slot.name.id;
         let key = inner.cache.key(id);

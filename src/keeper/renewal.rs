@@ -460,7 +460,7 @@ impl Inner {
     /// Tells the operator what this process holds.
     pub(super) fn observe(&self, held: &Held) {
         let kind = self.kind.as_str();
-        observe::cached(kind, self.cache.len());
+        self.observe_count();
         if self.kind.is_accounts_own() {
             observe::expires(&self.app, kind, held.lifetime().expires_at());
         }

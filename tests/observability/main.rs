@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 mod client;
 mod exposition;
+mod gauges;
 mod health;
 mod metrics;
 mod queries;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio_util::task::TaskTracker;
 
 /// Whether the checker decides who goes on.
-fn in_schedule() -> bool {
+pub(in crate::keeper) fn in_schedule() -> bool {
     shuttle::current::try_get_current_task().is_some()
 }
 
