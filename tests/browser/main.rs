@@ -19,6 +19,7 @@ mod siblings;
 #[path = "../support/switched_store.rs"]
 #[allow(dead_code)]
 mod switched_store;
+mod two_origins;
 
 use std::time::Duration;
 
