@@ -9,7 +9,7 @@ use super::retained::Retained;
 use super::user::{PassedWithoutUser, has_met_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
-use crate::login::{Answer, Outcome, is_navigation};
+use crate::login::{Answer, Outcome, is_form, is_navigation};
 use crate::observe::Outcome as Counted;
 
 impl<I, R> Shared<I, R> {
@@ -70,6 +70,13 @@ impl<I, R> Shared<I, R> {
                     Way::ToLogin => login.redirect_to_login(head, scope),
                 };
                 self.respond(answer, head)
+            }
+            scope if is_form(head) => {
+                let mut response = self.respond(login.redirect_form(head, scope), head);
+                if response.status() == StatusCode::FOUND {
+                    *response.status_mut() = StatusCode::SEE_OTHER;
+                }
+                response
             }
             scope => {
                 let rejection = rejection.with_login_url(login.login_url(head, scope));

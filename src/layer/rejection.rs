@@ -14,7 +14,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Uri
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
-use crate::login::{Problem, Scope, SignIn, is_navigation};
+use crate::login::{Problem, Scope, SignIn, is_form, is_navigation};
 use crate::observe::Outcome;
 
 /// What a page of ours may load: its own style and nothing else. No other page may frame it, so
@@ -536,7 +536,9 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
         if rejection.status().is_redirection() {
             return Response::new(self.0.make(Bytes::new()));
         }
-        let page = rejection.page().filter(|_| is_navigation(head));
+        let page = rejection
+            .page()
+            .filter(|_| is_navigation(head) || is_form(head));
         let is_page = page.is_some();
         let (body, content_type) = match page {
             Some(page) => (page.into_bytes(), "text/html; charset=utf-8"),

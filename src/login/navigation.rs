@@ -12,7 +12,29 @@ use crate::identity::RequestHead;
 /// that says so by `X-Requested-With: XMLHttpRequest` is none; other values of that header are
 /// none of its business, since Android web views put the name of their app there.
 pub(crate) fn is_navigation(head: &RequestHead<'_>) -> bool {
-    if *head.method != Method::GET && *head.method != Method::HEAD {
+    (*head.method == Method::GET || *head.method == Method::HEAD) && opens_page(head)
+}
+
+/// Returns `true` if a browser sends a form with this request and shows whatever is answered: a
+/// `POST` that is otherwise like a navigation.
+pub(crate) fn is_form(head: &RequestHead<'_>) -> bool {
+    *head.method == Method::POST && opens_page(head)
+}
+
+/// Headers by which libraries say that a script has sent the request, although it asks for HTML.
+const SCRIPTS: [&str; 7] = [
+    "hx-request",
+    "turbo-frame",
+    "x-inertia",
+    "x-livewire",
+    "x-pjax",
+    "x-turbo-request-id",
+    "x-up-version",
+];
+
+/// Returns `true` if what is answered becomes a page in the browser.
+fn opens_page(head: &RequestHead<'_>) -> bool {
+    if SCRIPTS.iter().any(|name| head.headers.contains_key(*name)) {
         return false;
     }
     let text = |name: &str| text(head.headers, name);
@@ -112,6 +134,23 @@ mod tests {
         ));
         assert!(!navigates("GET", &[HTML, ("sec-fetch-mode", "cors")]));
         assert!(!navigates("GET", &[HTML, ("sec-fetch-dest", "empty")]));
+    }
+
+    #[test]
+    fn forms_and_scripts_that_ask_for_html_are_sorted() {
+        let form = |headers: &[(&str, &str)]| {
+            let mut request = Request::builder().method("POST");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            is_form(&RequestHead::of(&request.body(()).unwrap()))
+        };
+        assert!(form(&[HTML]) && form(&[("sec-fetch-mode", "navigate")]));
+        assert!(!form(&[("accept", "*/*")]) && !form(&[HTML, ("sec-fetch-mode", "cors")]));
+        for script in ["hx-request", "turbo-frame", "x-pjax", "x-inertia"] {
+            assert!(!form(&[HTML, (script, "true")]));
+            assert!(!navigates("GET", &[HTML, (script, "true")]));
+        }
     }
 
     #[test]

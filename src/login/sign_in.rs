@@ -236,6 +236,18 @@ impl SignIn {
         }
     }
 
+    /// What a form gets that nobody is signed in for: a login that leads back to the page with the
+    /// form. Its data is not sent again.
+    pub(crate) fn redirect_form(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
+        match HeaderValue::try_from(self.login_url(head, scope)) {
+            Ok(url) => Answer {
+                outcome: Outcome::Redirect(url),
+                cookies: Vec::new(),
+            },
+            Err(_) => self.problem(Trouble::BadRequest, None),
+        }
+    }
+
     /// Where a script can send its user to log in: a path of ours that leads back to the page
     /// from which the script asked.
     pub(crate) fn login_url(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> String {

@@ -126,6 +126,34 @@ async fn scripts_learn_where_to_log_in() {
 }
 
 #[tokio::test]
+async fn a_form_is_led_to_the_login_and_a_script_that_asks_for_html_is_not() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let (me, referer) = (format!("{}/me", site.url), format!("{}/me?form", site.url));
+    let html = ("accept", "text/html,*/*;q=0.8");
+    let form = [html, ("referer", referer.as_str())];
+    let browser = Browser::new();
+    let reply = browser.send(http::Method::POST, &me, &form).await.unwrap();
+    let login = Some("/wechat/login?return_to=%2Fme%3Fform");
+    assert_eq!((reply.status, reply.header("location")), (303, login));
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let landed = browser.open(reply.location().unwrap().as_str()).await;
+    assert_eq!(landed.json()["uri"], "/me?form");
+    let nobody = Browser::new();
+    for script in [
+        ("hx-request", "true"),
+        ("x-requested-with", "XMLHttpRequest"),
+        ("sec-fetch-mode", "cors"),
+    ] {
+        for method in [http::Method::GET, http::Method::POST] {
+            let reply = nobody.send(method, &me, &[html, script]).await.unwrap();
+            let json = reply.is_error(401, "login_required");
+            assert!(json["login_url"].is_string());
+        }
+    }
+}
+
+#[tokio::test]
 async fn head_is_like_get() {
     let rig = Rig::new().await;
     let site = rig.site().await;
