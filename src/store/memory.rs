@@ -122,6 +122,12 @@ impl MemoryStore {
         }
     }
 
+    /// Forgets all leases, as a fail-over may.
+    #[cfg(test)]
+    pub(crate) fn lose_leases(&self) {
+        self.shelves().leases.clear();
+    }
+
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
         // A panic while the lock was held cannot leave a half-written record: every step below
         // replaces whole values.

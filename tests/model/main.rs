@@ -16,7 +16,10 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use invariants::{ASKED_ONCE, COMPARED, NEWEST_WINS, NOTHING_LOST, ONE_HOLDER, ONLY_THE_DEAD};
+use invariants::{
+    ASKED_ONCE, COMPARED, GIVEN_BACK, GONE_IS_GONE, NEWEST_WINS, NOTHING_LOST, ONE_HOLDER,
+    ONLY_THE_DEAD,
+};
 use protocol::{Mutant, Protocol};
 use wechat::Rotation;
 
@@ -26,6 +29,7 @@ const SMALL: Protocol = Protocol {
     events: 2,
     time: 2,
     rotation: Rotation::AfterExpiry,
+    late_claims: false,
     mutant: Mutant::None,
 };
 
@@ -50,6 +54,7 @@ fn is_found(mutant: Mutant, violated: &'static str, rotation: Rotation) {
     let protocol = Protocol {
         mutant,
         rotation,
+        late_claims: violated == GIVEN_BACK,
         ..SMALL
     };
     let wanted = HasDiscoveries::AnyOf([violated].into());
@@ -86,6 +91,18 @@ fn two_processes_where_refresh_tokens_always_change() {
         "refresh tokens always change",
         Protocol {
             rotation: Rotation::Always,
+            ..SMALL
+        },
+    );
+}
+
+#[test]
+fn claims_come_late() {
+    holds(
+        "claims come late",
+        Protocol {
+            events: 1,
+            late_claims: true,
             ..SMALL
         },
     );
@@ -130,11 +147,7 @@ fn a_lease_without_reading_again_is_found() {
 #[test]
 fn a_commit_that_does_not_compare_is_found() {
     is_found(Mutant::CommitWithoutCompare, NEWEST_WINS, Rotation::Never);
-    is_found(
-        Mutant::CommitWithoutCompare,
-        invariants::GONE_IS_GONE,
-        Rotation::Never,
-    );
+    is_found(Mutant::CommitWithoutCompare, GONE_IS_GONE, Rotation::Never);
 }
 
 #[test]
@@ -165,6 +178,38 @@ fn a_commit_that_is_tried_once_is_found() {
 #[test]
 fn a_commit_beside_the_next_holder_is_found() {
     is_found(Mutant::CommitBesideHolder, NOTHING_LOST, Rotation::Never);
+}
+
+/// One process is cut off from the store with what WeChat has granted; another is told that the
+/// refresh token is dead.
+#[test]
+fn a_deletion_without_a_tombstone_is_found() {
+    is_found(Mutant::NoTombstone, NOTHING_LOST, Rotation::Always);
+}
+
+#[test]
+fn a_tombstone_that_survives_a_logout_is_found() {
+    is_found(Mutant::TombstoneAfterLogout, GONE_IS_GONE, Rotation::Always);
+}
+
+#[test]
+fn a_pair_with_a_dead_refresh_token_that_comes_back_is_found() {
+    is_found(Mutant::TombstoneForTheDead, GONE_IS_GONE, Rotation::Never);
+}
+
+#[test]
+fn leases_of_one_name_are_found() {
+    is_found(Mutant::OneOwner, ONE_HOLDER, Rotation::Never);
+}
+
+#[test]
+fn a_claim_that_is_not_given_back_is_found() {
+    is_found(Mutant::ClaimNotGivenBack, GIVEN_BACK, Rotation::Never);
+}
+
+#[test]
+fn a_late_claim_that_is_not_given_back_is_found() {
+    is_found(Mutant::ClaimGivenBackOnce, GIVEN_BACK, Rotation::Never);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 //! WeChat; between any two of them others may act, time may pass, leases may run out and processes
 //! may die. A slow reply is a process that takes its next step late.
 //!
-//! What is left out: requests within a process, which share one flight, and the clock of leases: a
-//! lease may run out at any moment, which is worse than any clock.
+//! What is left out: requests within a process, which share one flight; a flight that was left
+//! behind by a login is a process of its own here, since its lease has a name of its own. And the
+//! clock of leases: a lease may run out at any moment, which is worse than any clock. Tombstones do
+//! not run out, since they outlive everybody who offers a pair to the store.
 
 use stateright::{Model, Property};
 
@@ -24,6 +26,8 @@ pub enum Step {
     Claiming {
         seen: Pair,
         need: Need,
+        /// WeChat has said that the refresh token is dead, and another process renews it.
+        dead: bool,
     },
     // The steps from here on are under the lease.
     Asking {
@@ -38,6 +42,11 @@ pub enum Step {
         seen: Pair,
         need: Need,
         answer: Pair,
+    },
+    /// WeChat has said that the refresh token is dead.
+    Announcing {
+        seen: Pair,
+        need: Need,
     },
     Deleting {
         seen: Pair,
@@ -60,6 +69,12 @@ pub struct Process {
     pub ended: bool,
     /// WeChat had nothing new a moment ago: it is not asked for reports now.
     pub paused: bool,
+    /// The lease in the store bears the name of a flight of this process that has ended.
+    pub left: bool,
+    /// A claim of a flight that has ended, which is still on its way.
+    pub late: Option<Pair>,
+    /// A task of this process gives that lease back.
+    pub gives_back: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,6 +82,8 @@ pub struct State {
     pub now: u8,
     pub wechat: Wechat,
     pub stored: Option<Pair>,
+    /// Names the refresh token of a pair that was, or is about to be, deleted.
+    pub tombstone: Option<u8>,
     /// Kept in order: which process is which makes no difference.
     pub processes: Vec<Process>,
     /// The lease bears the name of a process that is no more.
@@ -91,6 +108,8 @@ pub struct Seen {
     pub older_over_newer: bool,
     pub raised_the_dead: bool,
     pub lost: bool,
+    /// A lease bears the name of a flight that has ended, and its process does not care.
+    pub abandoned: bool,
     pub killed_the_living: bool,
     pub renewed_unasked: bool,
 }
@@ -116,6 +135,18 @@ pub enum Mutant {
     CommitBesideHolder,
     /// Whatever token is reported, the current one is renewed.
     ReportsWithoutCompare,
+    /// A dead pair is deleted without a trace.
+    NoTombstone,
+    /// A logout leaves the tombstone where it is.
+    TombstoneAfterLogout,
+    /// A pair with the dead refresh token passes for its successor.
+    TombstoneForTheDead,
+    /// All leases of a process bear one name.
+    OneOwner,
+    /// A flight whose claim got no answer ends, and nothing else.
+    ClaimNotGivenBack,
+    /// It gives its lease back once, although the claim may still be on its way.
+    ClaimGivenBackOnce,
 }
 
 /// The bounds of an exploration.
@@ -128,6 +159,8 @@ pub struct Protocol {
     pub events: u8,
     pub time: u8,
     pub rotation: Rotation,
+    /// Whether claims that got no answer may come later.
+    pub late_claims: bool,
     pub mutant: Mutant,
 }
 
@@ -139,10 +172,15 @@ pub enum Action {
     Report(usize, u8),
     Claim(usize),
     ClaimAnswerLost(usize),
+    /// The claim got no answer, and comes later.
+    ClaimLate(usize),
+    LateClaim(usize),
+    GiveBack(usize),
     Ask(usize),
     AskAnswerLost(usize),
     AskAgain(usize),
     GiveUpAsking(usize),
+    Announce(usize),
     Commit(usize),
     CommitLost(usize),
     CommitAnswerLost(usize),
@@ -164,7 +202,15 @@ impl Process {
             outlived: false,
             ended: false,
             paused: false,
+            left: false,
+            late: None,
+            gives_back: false,
         }
+    }
+
+    /// Whether a process that is no more has left nothing behind.
+    pub fn is_idle(&self) -> bool {
+        self.step == Step::Resting && !self.leases && !self.left && self.late.is_none()
     }
 
     /// The witness of a flight that believes it has the lease.
@@ -173,6 +219,7 @@ impl Process {
             Step::Asking { seen, .. }
             | Step::Retrying { seen, .. }
             | Step::Committing { seen, .. }
+            | Step::Announcing { seen, .. }
             | Step::Deleting { seen, .. } => Some(seen),
             _ => None,
         }
@@ -200,7 +247,11 @@ impl Protocol {
         if paused || (meets && !pair.is_due(state.now)) {
             Step::Resting
         } else {
-            Step::Claiming { seen: pair, need }
+            Step::Claiming {
+                seen: pair,
+                need,
+                dead: false,
+            }
         }
     }
 
@@ -211,16 +262,42 @@ impl Protocol {
         state.processes[at].step = step;
     }
 
-    /// The script `CLAIM`.
-    pub fn claim(&self, state: &mut State, at: usize, seen: Pair, need: Need) {
+    /// The script `CLAIM`. Answers whether it granted the lease.
+    pub fn claim(&self, state: &mut State, at: usize, seen: Pair, need: Need, dead: bool) -> bool {
         if state.stored != Some(seen) && self.mutant != Mutant::ClaimWithoutCompare {
-            return self.go_on(state, at, state.stored, need);
+            self.go_on(state, at, state.stored, need);
+            return false;
         }
-        if !state.held_by_another(at) {
+        let granted = self.mutant == Mutant::OneOwner || !state.held_by_another(at);
+        if granted {
             state.processes[at].leases = true;
             state.processes[at].outlived = false;
-            state.processes[at].step = Step::Asking { seen, need };
+            state.processes[at].step = match dead {
+                true => Step::Announcing { seen, need },
+                false => Step::Asking { seen, need },
+            };
         }
+        granted
+    }
+
+    /// The script `CLAIM`, with a tombstone.
+    pub fn announce(&self, state: &mut State, at: usize, seen: Pair, need: Need) {
+        if state.stored != Some(seen) {
+            // The lease is given back before what is stored is judged.
+            state.processes[at].leases = false;
+            return self.go_on(state, at, state.stored, need);
+        }
+        if state.held_by_another(at) {
+            state.processes[at].step = Step::Claiming {
+                seen,
+                need,
+                dead: true,
+            };
+            return;
+        }
+        state.processes[at].leases = true;
+        state.bury(self, seen);
+        state.processes[at].step = Step::Deleting { seen, need };
     }
 
     pub fn ask(&self, state: &mut State, at: usize, seen: Pair, need: Need) -> Option<Pair> {
@@ -230,7 +307,7 @@ impl Protocol {
         let answer = state.wechat.refresh(seen.refresh, state.now, self.rotation);
         state.processes[at].step = match answer {
             Some(answer) => Step::Committing { seen, need, answer },
-            None => Step::Deleting { seen, need },
+            None => Step::Announcing { seen, need },
         };
         answer
     }
@@ -246,17 +323,27 @@ impl Protocol {
             Some(_) => self.mutant != Mutant::CommitWithoutCompare,
             None => self.mutant != Mutant::DeleteWithoutCompare,
         };
-        if compares && state.stored != Some(seen) {
+        let succeeds = answer.is_some_and(|answer| {
+            let other = answer.refresh != seen.refresh;
+            state.tombstone == Some(seen.refresh)
+                && (other || self.mutant == Mutant::TombstoneForTheDead)
+        });
+        let free = succeeds && state.stored.is_none();
+        if compares && state.stored != Some(seen) && !free {
             state.processes[at].leases = false;
             if let Some(answer) = answer {
-                state.drop_answer(at, answer);
+                state.drop_answer(at, seen, answer);
             }
             return self.go_on(state, at, state.stored, need);
         }
         let beside = answer.is_some() && self.mutant == Mutant::CommitBesideHolder;
-        if state.held_by_another(at) && !beside {
+        if state.held_by_another(at) && !beside && !succeeds {
             if answer.is_none() {
-                state.processes[at].land();
+                state.processes[at].step = Step::Claiming {
+                    seen,
+                    need,
+                    dead: true,
+                };
             }
             return;
         }
@@ -264,7 +351,9 @@ impl Protocol {
             Some(answer) => {
                 state.seen.older_over_newer |=
                     state.stored.is_some_and(|old| old.grant > answer.grant);
-                state.seen.raised_the_dead |= state.stored.is_none();
+                // What a tombstone lets through is alive, unless a login came meanwhile.
+                state.seen.raised_the_dead |= state.stored.is_none()
+                    && (state.seen.forgotten || !free || answer.refresh == seen.refresh);
                 let same = matches!(need, Need::OtherThan(refused) if refused == answer.access);
                 state.processes[at].paused = same;
             }
@@ -275,6 +364,9 @@ impl Protocol {
             }
         }
         state.store(answer);
+        if answer.is_none() {
+            state.bury(self, seen);
+        }
         state.processes[at].leases = false;
         state.processes[at].land();
     }
@@ -290,13 +382,24 @@ impl State {
     fn held_by_another(&self, at: usize) -> bool {
         let others = self.processes.iter().enumerate();
         self.orphaned
+            || self.processes.iter().any(|one| one.left)
             || others
                 .filter(|(other, _)| *other != at)
                 .any(|(_, other)| other.leases)
     }
 
+    /// Whether nobody has the lease.
+    pub fn is_free(&self) -> bool {
+        !self.orphaned && !self.processes.iter().any(|one| one.left || one.leases)
+    }
+
+    fn bury(&mut self, protocol: &Protocol, seen: Pair) {
+        self.tombstone = (protocol.mutant != Mutant::NoTombstone).then_some(seen.refresh);
+    }
+
     pub fn store(&mut self, pair: Option<Pair>) {
         self.stored = pair;
+        self.tombstone = None;
         self.seen.stored |= pair.map_or(0, |pair| 1 << pair.grant);
     }
 
@@ -305,13 +408,24 @@ impl State {
     }
 
     /// R3: WeChat's answer is let go of. It must have been stored, or something newer, or the user
-    /// be gone, or the flight have outlived its lease.
-    pub fn drop_answer(&mut self, at: usize, answer: Pair) {
+    /// be gone, or the pair be dead.
+    ///
+    /// Nobody can be blamed where another process has renewed with the same refresh token meanwhile
+    /// and kept it, and only this answer brought another one: between such two renewals a token
+    /// expires, which takes two hours, and no flight lasts as long.
+    pub fn drop_answer(&mut self, at: usize, seen: Pair, answer: Pair) {
         let it_or_newer_was_stored = self.seen.stored >> answer.grant != 0;
         // The same tokens count, be it with an earlier time: then both had asked before the expiry.
         let tokens = |pair: Pair| (pair.access, pair.refresh);
         let same = self.stored.map(tokens) == Some(tokens(answer));
-        let excused = self.seen.forgotten || self.processes[at].outlived;
+        // Of a flight that has outlived its lease an access token may be lost, whose refresh token
+        // is stored: the next renewal brings it again.
+        let again = |stored: Pair| stored.refresh == answer.refresh;
+        let again = self.processes[at].outlived && self.stored.is_some_and(again);
+        let kept = |stored: Pair| stored.refresh == seen.refresh && answer.refresh != seen.refresh;
+        let hours_later = self.stored.is_some_and(kept);
+        let dead = !self.wechat.is_alive(answer.refresh);
+        let excused = self.seen.forgotten || dead || again || hours_later;
         self.seen.lost |= !it_or_newer_was_stored && !same && !excused;
     }
 }
@@ -331,6 +445,7 @@ impl Model for Protocol {
             now: 0,
             wechat: Wechat::new(pair),
             stored: Some(pair),
+            tombstone: None,
             processes: vec![Process::resting(); self.processes],
             orphaned: false,
             login: None,
@@ -367,8 +482,16 @@ impl Model for Protocol {
             let mut perhaps = |fault: Action| actions.extend(faulty.then_some(fault));
             match process.step {
                 Step::Resting => {}
-                Step::Claiming { .. } => perhaps(Action::ClaimAnswerLost(at)),
+                // A process has one such claim at a time here.
+                Step::Claiming { .. } if !process.gives_back => {
+                    perhaps(Action::ClaimAnswerLost(at));
+                    if self.late_claims {
+                        perhaps(Action::ClaimLate(at));
+                    }
+                }
+                Step::Claiming { .. } => {}
                 Step::Asking { .. } => perhaps(Action::AskAnswerLost(at)),
+                Step::Announcing { .. } => {}
                 Step::Committing { .. } | Step::Deleting { .. } => {
                     perhaps(Action::CommitLost(at));
                     perhaps(Action::CommitAnswerLost(at));
@@ -376,8 +499,14 @@ impl Model for Protocol {
                 Step::Releasing { .. } => perhaps(Action::ReleaseLost(at)),
                 Step::Retrying { .. } => {}
             }
-            if process.step != Step::Resting || process.leases {
+            if !process.is_idle() {
                 perhaps(Action::Crash(at));
+            }
+            if process.late.is_some() {
+                actions.push(Action::LateClaim(at));
+            }
+            if process.gives_back {
+                actions.push(Action::GiveBack(at));
             }
             match process.step {
                 Step::Resting => {
@@ -403,6 +532,7 @@ impl Model for Protocol {
                         actions.push(Action::GiveUpCommit(at));
                     }
                 }
+                Step::Announcing { .. } => actions.push(Action::Announce(at)),
                 Step::Deleting { .. } => actions.push(Action::Commit(at)),
                 Step::Releasing { .. } => actions.push(Action::Release(at)),
             }

@@ -17,11 +17,45 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             state.events += 1;
             protocol.go_on(state, at, state.stored, Need::OtherThan(refused));
         }
-        Action::Claim(at) => claim(protocol, state, at),
+        Action::Claim(at) => {
+            claim(protocol, state, at);
+        }
         Action::ClaimAnswerLost(at) => {
             state.faults += 1;
-            claim(protocol, state, at);
+            if claim(protocol, state, at) {
+                state.processes[at].leases = false;
+                state.processes[at].left = true;
+            }
             state.processes[at].land();
+            gives_back(protocol, state, at);
+        }
+        Action::ClaimLate(at) => {
+            state.faults += 1;
+            if let Step::Claiming { seen, .. } = state.processes[at].step {
+                state.processes[at].late = Some(seen);
+            }
+            state.processes[at].land();
+            gives_back(protocol, state, at);
+        }
+        // The script `CLAIM`, whose answer nobody hears.
+        Action::LateClaim(at) => {
+            let seen = state.processes[at].late.take();
+            if state.stored == seen && state.is_free() {
+                state.processes[at].left = true;
+                state.seen.abandoned |= !state.processes[at].gives_back;
+            }
+        }
+        // `lease::give_back`, until the claim can be on its way no more.
+        Action::GiveBack(at) => {
+            let process = &mut state.processes[at];
+            process.left = false;
+            process.gives_back =
+                process.late.is_some() && protocol.mutant != Mutant::ClaimGivenBackOnce;
+        }
+        Action::Announce(at) => {
+            if let Step::Announcing { seen, need } = state.processes[at].step {
+                protocol.announce(state, at, seen, need);
+            }
         }
         Action::Ask(at) => {
             if let Step::Asking { seen, need } = state.processes[at].step {
@@ -36,7 +70,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             protocol.ask(state, at, seen, need);
             state.excuse(seen);
             state.processes[at].step = match protocol.mutant {
-                Mutant::DeleteOnFailure => Step::Deleting { seen, need },
+                Mutant::DeleteOnFailure => Step::Announcing { seen, need },
                 _ => Step::Retrying { seen, need },
             };
         }
@@ -96,16 +130,28 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
         }
         Action::Forget => {
             state.events += 1;
+            let tombstone = state.tombstone;
             state.store(None);
+            if protocol.mutant == Mutant::TombstoneAfterLogout {
+                state.tombstone = tombstone;
+            }
             state.seen.forgotten = true;
         }
     }
 }
 
-fn claim(protocol: &Protocol, state: &mut State, at: usize) {
-    if let Step::Claiming { seen, need } = state.processes[at].step {
-        protocol.claim(state, at, seen, need);
+fn claim(protocol: &Protocol, state: &mut State, at: usize) -> bool {
+    match state.processes[at].step {
+        Step::Claiming { seen, need, dead } => protocol.claim(state, at, seen, need, dead),
+        _ => false,
     }
+}
+
+/// A flight whose claim got no answer leaves a task behind.
+fn gives_back(protocol: &Protocol, state: &mut State, at: usize) {
+    let process = &mut state.processes[at];
+    process.gives_back = protocol.mutant != Mutant::ClaimNotGivenBack;
+    state.seen.abandoned |= process.left && !process.gives_back;
 }
 
 fn lease_runs_out(state: &mut State) {
@@ -113,6 +159,9 @@ fn lease_runs_out(state: &mut State) {
         return; // its time has come: that is no fault
     }
     state.faults += 1;
+    for process in &mut state.processes {
+        process.left = false;
+    }
     let Some(at) = state.processes.iter().position(|one| one.leases) else {
         return;
     };
@@ -126,8 +175,8 @@ fn lease_runs_out(state: &mut State) {
 /// The store does not answer, and has not done anything.
 fn commit_lost(protocol: &Protocol, state: &mut State, at: usize) {
     match state.processes[at].step {
-        Step::Committing { answer, .. } if protocol.mutant == Mutant::CommitOnce => {
-            state.drop_answer(at, answer);
+        Step::Committing { seen, answer, .. } if protocol.mutant == Mutant::CommitOnce => {
+            state.drop_answer(at, seen, answer);
             state.processes[at].land();
         }
         Step::Committing { .. } => {}
@@ -145,8 +194,12 @@ fn release(protocol: &Protocol, state: &mut State, at: usize) {
         state
             .processes
             .iter_mut()
-            .for_each(|one| one.leases = false);
+            .for_each(|one| (one.leases, one.left) = (false, false));
         state.orphaned = false;
+    }
+    if protocol.mutant == Mutant::OneOwner {
+        let all = state.processes.iter_mut();
+        all.for_each(|one| one.leases = false);
     }
     state.processes[at].leases = false;
     after_release(protocol, state, at);
@@ -165,10 +218,10 @@ fn after_release(protocol: &Protocol, state: &mut State, at: usize) {
 fn crash(state: &mut State, at: usize) {
     state.faults += 1;
     let process = std::mem::replace(&mut state.processes[at], Process::resting());
-    state.orphaned |= process.leases;
+    state.orphaned |= process.leases || process.left;
     let asked = matches!(
         process.step,
-        Step::Committing { .. } | Step::Deleting { .. }
+        Step::Committing { .. } | Step::Announcing { .. } | Step::Deleting { .. }
     );
     if let Some(seen) = process.holds().filter(|_| asked && !process.outlived) {
         state.excuse(seen);

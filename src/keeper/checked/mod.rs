@@ -384,3 +384,66 @@ fn lost_replies_lose_no_grant() {
         });
     });
 }
+
+/// Two processes renew at once, since the store has lost a lease. One is granted a pair, which kills
+/// the refresh token that the other one asks with.
+#[test]
+fn a_lost_lease_loses_no_pair_and_sends_nobody_to_log_in() {
+    check("a lost lease", || {
+        world(Age::Expired, true, async |world| {
+            let tasks = [
+                start(&world, async |world| world.get(0).await),
+                start(&world, async |world| world.get(1).await),
+                start(&world, async |world| world.lose_lease().await),
+            ];
+            all(tasks).await;
+            world.comes_to_rest(false).await;
+            let (written, granted) = world.history();
+            assert_eq!(written.last(), Some(&Some(granted)), "R3: {written:?}");
+            assert!(!written.contains(&None), "{written:?}");
+        });
+    });
+}
+
+#[test]
+fn a_logout_beside_a_lost_lease_is_final() {
+    check("a logout beside a lost lease", || {
+        world(Age::Expired, true, async |world| {
+            let tasks = [
+                start(&world, async |world| world.get(0).await),
+                start(&world, async |world| world.get(1).await),
+                start(&world, async |world| {
+                    world.lose_lease().await;
+                    world.forget(1).await;
+                }),
+            ];
+            all(tasks).await;
+            world.comes_to_rest(false).await;
+            let (written, _) = world.history();
+            assert_eq!(written.last(), Some(&None), "R2: {written:?}");
+        });
+    });
+}
+
+#[test]
+fn news_while_replies_are_lost_is_not_overwritten() {
+    check("news and lost replies", || {
+        world(Age::Expired, true, async |world| {
+            world.listen(0);
+            world.may_lose(6);
+            let tasks = [
+                start(&world, async |world| {
+                    world.get(0).await;
+                    world.get(0).await;
+                }),
+                start(&world, async |world| world.log_in(1).await),
+                start(&world, async |world| {
+                    world.get(0).await;
+                    world.get(0).await;
+                }),
+            ];
+            all(tasks).await;
+            world.comes_to_rest(false).await;
+        });
+    });
+}

@@ -93,6 +93,20 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// A claim that got no answer may run later all the same, before its lease would be over.
+    fn comes_late(&self, slot: &Slot, expected: &Witness, owner: &LeaseOwner, ttl: Duration) {
+        let (memory, slot) = (self.memory.clone(), slot.clone());
+        let (expected, owner) = (expected.clone(), owner.clone());
+        drop(shuttle::future::spawn(async move {
+            for _ in 0..super::draw(0..20) {
+                shuttle::future::yield_now().await;
+            }
+            drop(memory.claim(&slot, &expected, &owner, ttl).await);
+        }));
+    }
+}
+
 impl Sealed for Ledger {}
 
 impl fmt::Debug for Ledger {
@@ -121,7 +135,10 @@ impl Store for Ledger {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Claim, Error>> {
         Box::pin(async move {
-            self.way().await?;
+            if let Err(error) = self.way().await {
+                self.comes_late(slot, expected, owner, ttl);
+                return Err(error);
+            }
             let claim = self.memory.claim(slot, expected, owner, ttl).await?;
             self.way().await?;
             Ok(claim)
@@ -382,6 +399,32 @@ impl World {
         *self.wechat.refusal.lock().unwrap() = Some(refusal);
     }
 
+    /// The store loses the lease, whoever has it: in a fail-over, or because its time is over.
+    pub(super) async fn lose_lease(&self) {
+        shuttle::future::yield_now().await;
+        self.ledger.memory.lose_leases();
+    }
+
+    /// No lease stands that nobody uses.
+    async fn all_leases_are_given_back(&self) {
+        let (memory, slot) = (&self.ledger.memory, self.keepers[0].0.slot(ID));
+        let (witness, stranger) = (
+            memory.load(&slot).await.unwrap().witness,
+            LeaseOwner::unique(),
+        );
+        let claim = memory
+            .claim(&slot, &witness, &stranger, Duration::from_secs(10))
+            .await;
+        assert!(matches!(claim, Ok(Claim::Granted)), "R7: a lease is left");
+        memory.release(&slot, &stranger).await.unwrap();
+    }
+
+    /// What was written, in order, and WeChat's last grant.
+    pub(super) fn history(&self) -> (Vec<Option<String>>, String) {
+        let granted = self.wechat.granted.lock().unwrap().len() - 1;
+        (self.ledger.written(), format!("access-{granted}"))
+    }
+
     /// Whether the store is behind a closed door.
     pub(super) fn close(&self, closed: bool) {
         self.ledger.closed.store(closed, Ordering::Relaxed);
@@ -535,6 +578,7 @@ impl World {
             }
             assert!(keeper.0.flights.is_empty(), "a flight has not landed");
         }
+        self.all_leases_are_given_back().await;
         let written = self.ledger.written();
         let last = written.last().cloned().flatten();
         for (at, keeper) in self.keepers.iter().enumerate() {
