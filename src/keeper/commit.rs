@@ -147,7 +147,9 @@ impl Course<'_> {
     /// the store has kept waiting. That process gets its chance to commit it first (R3). Returns
     /// what became of this flight if it did.
     async fn give_way(&self, stored: &Stored, error: &Error) -> Option<After> {
-        if !self.may_have_successor(&stored.record) {
+        // Where both tokens are void, no grant has killed the refresh token.
+        let void = self.inner.source.voids_access_token(error);
+        if void || !self.may_have_successor(&stored.record) {
             return None;
         }
         let newer = match self.lease.announce_deletion(stored).await {

@@ -15,7 +15,7 @@ const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")]
 const UNDER_WAY: u64 = 8;
 
 /// A process that renews eight users, each for `delay`; those of its successor do not take as long.
-async fn renewing(rig: &mut Rig, delay: Duration) -> DemoProcess {
+pub async fn renewing(rig: &mut Rig, delay: Duration) -> DemoProcess {
     let slow = Fault::on(REFRESH).delay(delay).times(UNDER_WAY);
     rig.scene.wechat.inject(slow);
     let holder = rig.demos.remove(0);

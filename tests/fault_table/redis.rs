@@ -1,7 +1,8 @@
 //! Redis goes, freezes, falls silent, loses its connections and its memory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::processes::renewing;
 use crate::rig::{Rig, Row, lasting, seconds};
 use crate::support::eventually;
 use crate::support::old_proxy::{Manner, OldProxy};
@@ -10,6 +11,12 @@ use crate::support::redis_server::RedisServer;
 use crate::support::scene::{Age, Layout};
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "store_unavailable")];
+
+const SERVED_OR_LATE: &[(u16, &str)] = &[
+    (200, ""),
+    (503, "store_unavailable"),
+    (503, "wechat_unavailable"),
+];
 
 const SEES: [&str; 2] = [
     "users this process holds are served; others get 503 within a command's second; all is well within seconds of its return",
@@ -244,5 +251,75 @@ async fn the_way_to_redis_speaks_resp2_only() {
     .await;
     rig.recovers().await;
     assert!(old.heard("HELLO") > 0);
+    rig.print(&row, false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_away_for_longer_than_a_lease() {
+    let row = Row {
+        test: "redis_is_away_for_longer_than_a_lease",
+        fault: [
+            "Redis away for 12 s, longer than a lease, just when WeChat has granted new refresh tokens",
+            "微信刚发放新的 refresh_token，Redis 就断开 12 秒（超过租约）",
+        ],
+        sees: [
+            "users this process holds are served, others get 503; every pair that was granted is stored afterwards, and nobody has to log in",
+            "本进程缓存中的用户照常访问，其他用户得到 503；恢复后已发放的令牌全部写入，无人需要重新登录",
+        ],
+        answers: SERVED_OR_LATE,
+    };
+    let mut rig = Rig::start(&row, Layout::Keys, 2).await;
+    rig.scene
+        .wechat
+        .settings(|settings| settings.rotate_refresh_token = true);
+    let holder = renewing(&mut rig, Duration::from_millis(500)).await;
+    rig.redis.silent(true);
+    rig.during(seconds(12.0)).await;
+    // What was sent meanwhile is lost.
+    rig.redis.cut_all();
+    rig.redis.silent(false);
+    rig.demos.push(holder);
+    rig.during(seconds(2.0)).await;
+    rig.recovers().await;
+    rig.print(&row, false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_to_claims_are_lost() {
+    let row = Row {
+        test: "replies_to_claims_are_lost",
+        fault: [
+            "Redis grants leases, and its replies are lost",
+            "Redis 已授予租约，但回复丢失",
+        ],
+        sees: [
+            "users whose token has expired get 503; the process gives the leases back by itself, and all is well within seconds",
+            "令牌已过期的用户得到 503；进程会自行归还租约，数秒内一切正常",
+        ],
+        answers: SERVED_OR_LATE,
+    };
+    let rig = Rig::start(&row, Layout::Hashes, 1).await;
+    // A claim takes its time, so that its reply can be lost for certain. Redis knows the scripts.
+    rig.demos[0].me(&rig.users[3]).await;
+    let () = ::redis::cmd("CLIENT")
+        .arg(&["PAUSE", "600", "WRITE"])
+        .query(&mut rig.scene.connection())
+        .unwrap();
+    let swallow = Weather {
+        blackhole: 1_000,
+        ..Weather::CALM
+    };
+    rig.during(async {
+        seconds(0.3).await;
+        rig.redis.weather(swallow);
+        seconds(0.6).await;
+        rig.redis.weather(Weather::CALM);
+    })
+    .await;
+    let back = Instant::now();
+    rig.during(seconds(3.0)).await;
+    rig.recovers().await;
+    let took = back.elapsed();
+    assert!(took < Duration::from_secs(9), "a lease was left: {took:?}");
     rig.print(&row, false);
 }

@@ -20,8 +20,8 @@ fn least_apart() -> Duration {
 }
 
 /// How long after WeChat's answer a process may still hold it: it offers it to a Redis that is
-/// away for as long as storms and silences last.
-const UNCOMMITTED: Duration = Duration::from_secs(6);
+/// away for as long as storms, silences and outages last.
+const UNCOMMITTED: Duration = Duration::from_secs(16);
 
 /// What the memory of a process may grow by between a tenth of the load and all of it, and how many
 /// files more it may hold: callers who wait at once, and connections to WeChat.

@@ -112,6 +112,7 @@ impl Chaos {
             12 => self.silence(false).await,
             13 => self.cut_all(),
             14 => self.wechat_fails(),
+            15 if self.crowd.rotates.load(Ordering::SeqCst) => self.outage().await,
             // What comes to light much later could not be told from a fault of ours.
             _ if self.crowd.rotates.load(Ordering::SeqCst) => self.wechat_fails(),
             _ => self.time_passes(),
@@ -187,6 +188,16 @@ impl Chaos {
             true => "silences of Redis",
             false => "silences of WeChat",
         });
+    }
+
+    /// Nobody reaches Redis for longer than a lease, and what was sent meanwhile is lost. What WeChat
+    /// has granted just then must be stored afterwards, whoever asks first.
+    async fn outage(&mut self) {
+        self.wires.redis.silent(true);
+        tokio::time::sleep(LONGER_THAN_A_LEASE).await;
+        self.wires.redis.cut_all();
+        self.wires.redis.silent(false);
+        self.done.note("outages of Redis longer than a lease");
     }
 
     fn cut_all(&mut self) {
