@@ -447,3 +447,33 @@ fn news_while_replies_are_lost_is_not_overwritten() {
         });
     });
 }
+
+/// Nobody else renews meanwhile, so that a lease which is left stands for its whole time.
+#[test]
+fn a_claim_without_an_answer_is_given_back() {
+    check("a lost claim", || {
+        world(Age::Expired, true, async |world| {
+            world.may_lose(1);
+            all([start(&world, async |world| world.get(0).await)]).await;
+            world.comes_to_rest(false).await;
+        });
+    });
+}
+
+#[test]
+fn a_flight_that_was_left_behind_keeps_its_lease() {
+    check("a lease of a flight that was left behind", || {
+        world(Age::Expired, false, async |world| {
+            let tasks = [
+                start(&world, async |world| world.get(0).await),
+                start(&world, async |world| {
+                    world.leave_behind();
+                    world.get(0).await;
+                }),
+            ];
+            all(tasks).await;
+            world.comes_to_rest(false).await;
+            assert_eq!(world.renewals(0), 1, "R1");
+        });
+    });
+}

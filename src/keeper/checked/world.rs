@@ -63,6 +63,8 @@ pub(super) struct Ledger {
     closed: AtomicBool,
     /// Replies that are still to be lost.
     losing: AtomicUsize,
+    /// Claims that are still on their way, although nobody waits for an answer.
+    late: Arc<AtomicUsize>,
 }
 
 impl Ledger {
@@ -98,11 +100,14 @@ impl Ledger {
     fn comes_late(&self, slot: &Slot, expected: &Witness, owner: &LeaseOwner, ttl: Duration) {
         let (memory, slot) = (self.memory.clone(), slot.clone());
         let (expected, owner) = (expected.clone(), owner.clone());
+        let late = Arc::clone(&self.late);
+        late.fetch_add(1, Ordering::Relaxed);
         drop(shuttle::future::spawn(async move {
-            for _ in 0..super::draw(0..20) {
+            for _ in 0..super::draw(0..40) {
                 shuttle::future::yield_now().await;
             }
             drop(memory.claim(&slot, &expected, &owner, ttl).await);
+            late.fetch_sub(1, Ordering::Relaxed);
         }));
     }
 }
@@ -357,6 +362,7 @@ impl World {
             written: Mutex::default(),
             closed: AtomicBool::new(false),
             losing: AtomicUsize::new(0),
+            late: Arc::default(),
         });
         let wechat = Arc::new(Wechat {
             lenient,
@@ -577,6 +583,9 @@ impl World {
                 shuttle::future::yield_now().await;
             }
             assert!(keeper.0.flights.is_empty(), "a flight has not landed");
+        }
+        while self.ledger.late.load(Ordering::Relaxed) > 0 {
+            shuttle::future::yield_now().await;
         }
         self.all_leases_are_given_back().await;
         let written = self.ledger.written();
