@@ -77,7 +77,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .account(parts.tickets.clone());
     // Who has granted less is asked for more, once: a page load is sent to WeChat.
     let userinfo = get(api::userinfo).layer(layer.clone().require_scope(Scope::UserInfo));
-    let with_user = Router::new()
+    let routes = Router::new()
         .route("/", get(page::show))
         .route("/page/life", get(page::life))
         .route("/page/renew", post(page::renew))
@@ -86,7 +86,11 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/userinfo", userinfo)
         .route("/logout", post(api::logout))
         // The login answers its paths before any route does; this leads them through the layer.
-        .route("/wechat/{*path}", any(nowhere))
+        .route("/wechat/{*path}", any(nowhere));
+    // WeChat's verification files too.
+    let with_user = settings
+        .verification_paths()
+        .fold(routes, |routes, path| routes.route(&path, any(nowhere)))
         .layer(layer);
     let prefix = parts
         .login

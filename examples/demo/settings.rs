@@ -16,6 +16,7 @@
 //! | `WECHAT_PROXY` | forward proxy for calls to WeChat: `http://user:password@host:port`, `https://`, `socks5://` or `socks5h://`; unset: none |
 //! | `WECHAT_SCOPE` | `snsapi_userinfo` (default) or `snsapi_base` |
 //! | `COOKIE_KEY` | base64, at least 64 bytes, several with commas; unset: random |
+//! | `VERIFICATION_FILE` | `NAME=CONTENT` of WeChat's `MP_verify_….txt`, several with commas |
 //! | `TRUSTED_USER_HEADER` | name of a header that names the user |
 //! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
 //! | `CENTER_TOKEN` | bearer secret, several with commas; set: the token center is at `/center` |
@@ -50,6 +51,8 @@ pub struct Settings {
     scope: Scope,
     cookie_key: Option<String>,
     trusted_header: Option<String>,
+    /// Names and contents of WeChat's verification files.
+    verification: Vec<(String, String)>,
     margin: Duration,
     cache_ttl: Duration,
     center_secrets: Option<String>,
@@ -139,6 +142,19 @@ fn proxy() -> Result<Option<String>, Failure> {
     Ok(url)
 }
 
+/// The verification files of `NAME=CONTENT,NAME=CONTENT`.
+fn verification(text: Option<&str>) -> Result<Vec<(String, String)>, Failure> {
+    let files = text.into_iter().flat_map(|text| text.split(','));
+    let pairs = files.map(|file| match file.split_once('=') {
+        Some((name, content)) => Ok((name.trim().to_owned(), content.trim().to_owned())),
+        None => Err(format!(
+            "VERIFICATION_FILE: {file:?} is not NAME=CONTENT, such as MP_verify_Ab1c.txt=Ab1c"
+        )
+        .into()),
+    });
+    pairs.collect()
+}
+
 impl Settings {
     pub fn from_env() -> Result<Self, Failure> {
         let layouts = [
@@ -176,6 +192,7 @@ impl Settings {
             public_url: public_url.as_deref().map(in_ascii).transpose()?,
             cookie_key: key("COOKIE_KEY")?,
             trusted_header: set("TRUSTED_USER_HEADER")?,
+            verification: verification(set("VERIFICATION_FILE")?.as_deref())?,
             margin: seconds("RENEW_MARGIN_SECS", 900)?,
             cache_ttl: seconds("CACHE_TTL_SECS", 60)?,
             center_secrets: set("CENTER_TOKEN")?,
@@ -215,6 +232,13 @@ impl Settings {
             .scope(self.scope)
             // Who comes through a gateway is known by the gateway's id.
             .bind_to_identity(self.trusted_header.is_some())?;
+        let login = self
+            .verification
+            .iter()
+            .try_fold(login, |login, (name, content)| {
+                let login = login.verification_file(name, content);
+                login.map_err(|error| format!("VERIFICATION_FILE: {error}"))
+            })?;
         let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(
@@ -293,6 +317,11 @@ impl Settings {
             None => {}
         }
         Ok((builder.build()?, simulator))
+    }
+
+    /// The paths of WeChat's verification files.
+    pub fn verification_paths(&self) -> impl Iterator<Item = String> {
+        self.verification.iter().map(|(name, _)| format!("/{name}"))
     }
 
     /// What is good to know, once nothing is wrong: a mistake is told in one sentence, alone.

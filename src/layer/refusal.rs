@@ -1,6 +1,6 @@
 //! What a request gets instead of its handler: a way to log in, or what went wrong.
 
-use http::header::{CACHE_CONTROL, LOCATION, PRAGMA, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 
 use super::Shared;
@@ -120,6 +120,13 @@ fn respond<B, R: Reject<B>>(reject: &R, answer: Answer, head: &RequestHead<'_>) 
             response
         }
         Outcome::Problem(problem) => reject.reject(&Rejection::of_login(problem), head),
+        Outcome::File(content) => {
+            let mut response = reject.reject(&Rejection::file(content), head);
+            *response.status_mut() = StatusCode::OK;
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, text);
+            response
+        }
     };
     let headers = response.headers_mut();
     // Some web views keep even redirects: a code that comes back from there is spent.

@@ -144,9 +144,18 @@ impl Rejection {
     }
 
     /// The page that tells a reader what happened, as HTML in Chinese and English: where a
-    /// [`Login`](crate::Login) is mounted and the request is a navigation.
+    /// [`Login`](crate::Login) is mounted and the request is a navigation. For a
+    /// [verification file](crate::Login::verification_file) its content, to be answered as it is.
     pub fn page(&self) -> Option<String> {
-        self.problem.as_ref().map(|problem| problem.html())
+        match self.is_file() {
+            true => Some(self.message.clone().into_owned()),
+            false => self.problem.as_ref().map(|problem| problem.html()),
+        }
+    }
+
+    /// Returns `true` if this is the content of a file, and no rejection at all.
+    fn is_file(&self) -> bool {
+        self.status == Some(StatusCode::OK)
     }
 
     /// The response of a handler that was called and cannot serve the request: `{"error": CODE,
@@ -279,6 +288,15 @@ impl Rejection {
         }
     }
 
+    /// The content of a verification file. Status and type are added to whatever is rendered.
+    pub(super) fn file(content: String) -> Self {
+        Self {
+            message: Cow::Owned(content),
+            status: Some(StatusCode::OK),
+            ..Self::new(ErrorKind::LoginRequired, None)
+        }
+    }
+
     pub(super) fn with_login_url(mut self, url: String) -> Self {
         self.login_url = Some(url);
         self
@@ -392,7 +410,8 @@ impl From<&Error> for Rejection {
 /// `Sec-Fetch-Mode` and `X-Requested-With`: the others went to the handler.
 ///
 /// Where a [`Login`](crate::Login) is mounted it is also asked for the redirects of a login, with
-/// status 302: their headers are added to what it returns.
+/// status 302, and for its verification files, with status 200 and their content as the
+/// [`page`](Rejection::page): headers are added to what it returns.
 ///
 /// Closures are renderers too, for bodies of any type:
 ///
@@ -536,9 +555,8 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
         if rejection.status().is_redirection() {
             return Response::new(self.0.make(Bytes::new()));
         }
-        let page = rejection
-            .page()
-            .filter(|_| is_navigation(head) || is_form(head));
+        let is_page = rejection.is_file() || is_navigation(head) || is_form(head);
+        let page = rejection.page().filter(|_| is_page);
         let is_page = page.is_some();
         let (body, content_type) = match page {
             Some(page) => (page.into_bytes(), "text/html; charset=utf-8"),

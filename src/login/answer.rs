@@ -23,6 +23,8 @@ pub(crate) enum Outcome {
     Redirect(HeaderValue),
     /// The user reads what happened.
     Problem(Problem),
+    /// WeChat reads the content of a verification file.
+    File(String),
 }
 
 /// What the user is told, and what they can do.

@@ -20,6 +20,7 @@ mod scope;
 mod sign_in;
 mod state;
 mod turns;
+mod verification;
 
 use std::fmt;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use self::public_url::{PublicUrl, is_plain};
 use self::return_to::ReturnTo;
 pub use self::scope::Scope;
 pub(crate) use self::sign_in::{Reply, SignIn};
+use self::verification::VerificationFile;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{CookieKeys, SessionCookie};
@@ -83,7 +85,8 @@ pub enum SnapshotPolicy {
 /// - answers `/wechat/callback`, where WeChat sends users back: checks that this browser began the
 ///   login, exchanges the code once however many copies of the request come, stores the user's
 ///   tokens, sets the session cookie and sends the browser on to the page it was going to;
-/// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script.
+/// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script;
+/// - serves the [files](Self::verification_file) by which WeChat checks your domain.
 ///
 /// Mount the layer around the whole router, so that it sees these paths. The host of the public
 /// URL must be the account's 网页授权域名. Several accounts on one host need a
@@ -200,6 +203,7 @@ struct Settings {
     session_name: Option<String>,
     restarts: usize,
     wait: Duration,
+    verification: Vec<VerificationFile>,
 }
 
 impl Login {
@@ -243,6 +247,7 @@ impl Login {
             session_name: None,
             restarts: RESTARTS,
             wait: WAIT,
+            verification: Vec::new(),
         }))
     }
 
@@ -411,6 +416,31 @@ impl Login {
     pub fn wait(mut self, wait: Duration) -> Self {
         self.0.wait = wait;
         self
+    }
+
+    /// Serves the file by which WeChat checks that a domain is yours, at the root of the public URL:
+    /// `MP_verify_….txt`, which mp.weixin.qq.com gives you when you set 网页授权域名 or
+    /// JS接口安全域名. Anybody can read it, signed in or not. Each name is one file more; one that is
+    /// given again replaces the former. Default: none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: the name is none that ends with `.txt` and has only letters,
+    /// digits, `-` and `_` before that, or the content is not one word.
+    ///
+    /// ```
+    /// use tower_wechat::{CookieKeys, Login};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
+    ///     // Or include_str!("../MP_verify_Ab1cD2eF3gH4iJ5k.txt").
+    ///     .verification_file("MP_verify_Ab1cD2eF3gH4iJ5k.txt", "Ab1cD2eF3gH4iJ5k")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn verification_file(mut self, name: &str, content: &str) -> Result<Self, Error> {
+        let file = VerificationFile::new(name, content)?;
+        self.0.verification.retain(|known| known.path != file.path);
+        self.0.verification.push(file);
+        Ok(self)
     }
 
     /// The value of the `Set-Cookie` header that ends the session of whoever gets it.

@@ -21,6 +21,7 @@ use super::return_to::{NoReturn, ReturnTo};
 use super::rounds::Rounds;
 use super::state::{BadState, States};
 use super::turns::{Running, Turns};
+use super::verification::VerificationFile;
 use super::{Scope, Settings};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
@@ -102,7 +103,7 @@ impl SignIn {
     /// Whether the login answers this path itself. Every request is asked this.
     #[inline]
     pub(crate) fn owns(&self, path: &str) -> bool {
-        self.is_callback(path) || self.is_login(path)
+        self.is_callback(path) || self.is_login(path) || self.verification_file(path).is_some()
     }
 
     fn is_callback(&self, path: &str) -> bool {
@@ -114,7 +115,7 @@ impl SignIn {
     }
 
     /// The paths that the login answers: as browsers know them, or as a proxy leaves them that strips
-    /// the prefix; with a slash at the end or without.
+    /// the prefix; with a slash at the end or without. Verification files have none.
     #[cfg(feature = "axum")]
     pub(crate) fn paths(&self) -> BTreeSet<String> {
         let settings = &self.0.settings;
@@ -123,7 +124,18 @@ impl SignIn {
             let plain = path.strip_suffix('/').unwrap_or(path);
             [plain.to_owned(), settings.public_url.public(plain)]
         });
-        known.flat_map(|path| [format!("{path}/"), path]).collect()
+        let known = known.flat_map(|path| [format!("{path}/"), path]);
+        let files = settings.verification.iter().map(|file| &*file.path);
+        let files = files.flat_map(|path| [path.to_owned(), settings.public_url.public(path)]);
+        known.chain(files).collect()
+    }
+
+    /// Returns the verification file at a path, which a proxy may have stripped of the prefix.
+    #[inline]
+    fn verification_file(&self, path: &str) -> Option<&VerificationFile> {
+        let settings = &self.0.settings;
+        let mut files = settings.verification.iter();
+        files.find(|file| settings.public_url.below_prefix(path).unwrap_or(path) == file.path)
     }
 
     /// Whether logins are for the user whom the layer's identity names.
@@ -136,6 +148,12 @@ impl SignIn {
     pub(crate) fn answer(&self, head: &RequestHead<'_>, named: Option<UserId>) -> Reply {
         if *head.method != Method::GET && *head.method != Method::HEAD {
             return Reply::Now(self.problem(Trouble::BadRequest, None));
+        }
+        if let Some(file) = self.verification_file(head.asked().path()) {
+            return Reply::Now(Answer {
+                outcome: Outcome::File(file.content.clone()),
+                cookies: Vec::new(),
+            });
         }
         if self.is_login(head.asked().path()) {
             return self.asked_for(head, named.as_ref());

@@ -15,5 +15,7 @@ mod return_to;
 mod rig;
 mod scopes;
 mod sessions;
+mod shared_phone;
 mod snapshots;
 mod trouble;
+mod verification;

@@ -153,7 +153,7 @@ impl Rig {
         Site { url, users }
     }
 
-    async fn users(&self) -> UserTokens {
+    pub async fn users(&self) -> UserTokens {
         match &self.redis {
             None => self.users_in(self.memory.clone()),
             Some(redis) => {

@@ -1,0 +1,83 @@
+//! Files by which WeChat checks that whoever sets a domain can serve it.
+
+use crate::error::{Error, ErrorKind};
+
+/// The longest name, without its ending, and the longest content. WeChat's have 26 and 16 letters.
+const LONGEST: usize = 128;
+
+/// One such file, at the root of the domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VerificationFile {
+    /// The name behind a slash.
+    pub(super) path: String,
+    pub(super) content: String,
+}
+
+impl VerificationFile {
+    /// Reads the name and the content of a file. Blanks and newlines around the content do not
+    /// count.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: this is no name of such a file, or no content of one.
+    pub(super) fn new(name: &str, content: &str) -> Result<Self, Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let stem = name.strip_suffix(".txt").unwrap_or_default();
+        if stem.is_empty() || stem.len() > LONGEST || !stem.bytes().all(plain) {
+            return Err(wrong(format!(
+                "{name:?} is no name of a verification file; it is called as mp.weixin.qq.com \
+                 calls it, such as MP_verify_0123456789abcdef.txt"
+            )));
+        }
+        let content = content.trim();
+        let fits = (1..=LONGEST).contains(&content.len());
+        if !fits || !content.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong(format!(
+                "the content of {name} is not one word of at most {LONGEST} letters: take the \
+                 file's own, as mp.weixin.qq.com lets you download it"
+            )));
+        }
+        Ok(Self {
+            path: format!("/{name}"),
+            content: content.to_owned(),
+        })
+    }
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_plain_name_and_one_word() {
+        for name in ["MP_verify_Ab1.txt", "WW_verify_Ab1.txt", "a1b2c3d4e5.txt"] {
+            let file = VerificationFile::new(name, " Ab1\r\n").unwrap();
+            assert_eq!(file.path, format!("/{name}"));
+            assert_eq!(file.content, "Ab1");
+        }
+        for name in [
+            "",
+            ".txt",
+            "MP_verify_Ab1",
+            "MP_verify_Ab1.html",
+            "/MP_verify_Ab1.txt",
+            "a/b.txt",
+            "../a.txt",
+            "a%2fb.txt",
+            "a b.txt",
+            "页.txt",
+            &format!("{}.txt", "a".repeat(LONGEST + 1)),
+        ] {
+            let error = VerificationFile::new(name, "Ab1").expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{name}");
+        }
+        let long = "a".repeat(LONGEST + 1);
+        for content in ["", " \n", "a b", "a\nb", "页", long.as_str()] {
+            let error = VerificationFile::new("a.txt", content).expect_err(content);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{content:?}");
+        }
+    }
+}
