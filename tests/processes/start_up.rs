@@ -132,7 +132,7 @@ async fn variables_that_cannot_be_right() {
         (("COOKIE_KEY", "dG9vIHNob3J0"), OPENSSL),
         (("PUBLIC_URL", "h5.example.com"), "https://h5.example.com"),
         (
-            ("PUBLIC_URL", "https://h5.example.com/app"),
+            ("PUBLIC_URL", "https://h5.example.com/app?x"),
             "after the host",
         ),
         (("WECHAT_SCOPE", "base"), "snsapi_userinfo nor snsapi_base"),
