@@ -18,14 +18,26 @@ impl<I, R> Shared<I, R> {
     where
         R: Reject<B>,
     {
-        let rejection = rejection.asking(self.scope);
+        let rejection = self.noting_decline(rejection, head).asking(self.scope);
         self.count(rejection.outcome(), head.extensions);
         self.render(rejection, head, Way::ToWechat)
     }
 
+    /// Marks the rejection of a user who lacks a scope as declined, if this browser has come back
+    /// from WeChat a moment ago without it. The session remembers that too, but users whom a header
+    /// names have none, and WeChat does not always say what was granted.
+    fn noting_decline(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
+        if let (Some(scope), Some(login)) = (rejection.scope, &self.login) {
+            rejection.declined |= is_navigation(head) && login.was_asked_for(scope, head.headers);
+        }
+        rejection
+    }
+
     /// Lets a request pass without a user. Its handler may still refuse it.
     pub(super) fn pass_without_user<B>(&self, rejection: Rejection, request: &mut Request<B>) {
-        let rejection = rejection.asking(self.scope);
+        let rejection = self
+            .noting_decline(rejection, &RequestHead::of(request))
+            .asking(self.scope);
         self.count(rejection.outcome(), request.extensions());
         PassedWithoutUser::enter(request, rejection);
     }
@@ -41,11 +53,16 @@ impl<I, R> Shared<I, R> {
         R: Reject<B>,
     {
         rejection.declined |= rejection.scope.is_some() && retained.declined;
-        let rejection = rejection.asking(self.scope);
         // An extractor saw the request's whole head. A handler that returns an error did not.
         let rendered = match rejection.head.clone() {
-            Some(head) => self.render(rejection, &head.borrow(), Way::ToWechat),
-            None => retained.with_head(|head| self.render(rejection, head, Way::ToLogin)),
+            Some(head) => {
+                let rejection = rejection.asking(self.scope);
+                self.render(rejection, &head.borrow(), Way::ToWechat)
+            }
+            None => retained.with_head(|head| {
+                let rejection = self.noting_decline(rejection, head).asking(self.scope);
+                self.render(rejection, head, Way::ToLogin)
+            }),
         };
         merge(response, rendered)
     }

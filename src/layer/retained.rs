@@ -1,6 +1,6 @@
 //! What the layer keeps of a request that its handler has taken.
 
-use http::header::{ACCEPT, HeaderName, REFERER};
+use http::header::{ACCEPT, COOKIE, HeaderName, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::identity::{RequestHead, Session};
@@ -19,6 +19,8 @@ pub(super) struct Retained {
     referer: Option<HeaderValue>,
     mode: Option<HeaderValue>,
     requested_with: Option<HeaderValue>,
+    /// What says whether the user was asked for a scope a moment ago.
+    cookie: Option<HeaderValue>,
     /// Whether the user was asked for a scope and did not grant it.
     pub(super) declined: bool,
 }
@@ -33,6 +35,7 @@ impl Retained {
             referer: headers.get(REFERER).cloned(),
             mode: headers.get(SEC_FETCH_MODE).cloned(),
             requested_with: headers.get(X_REQUESTED_WITH).cloned(),
+            cookie: headers.get(COOKIE).cloned(),
             declined: session.snapshot || session.asked_in_vain,
         }
     }
@@ -45,6 +48,7 @@ impl Retained {
             (REFERER, &self.referer),
             (SEC_FETCH_MODE, &self.mode),
             (X_REQUESTED_WITH, &self.requested_with),
+            (COOKIE, &self.cookie),
         ] {
             if let Some(value) = value {
                 headers.insert(name, value.clone());

@@ -519,10 +519,20 @@ impl Browser {
         self.lately(|progress| matches!(progress, Progress::SignedIn { .. }))
     }
 
+    /// Returns `true` if a login of this browser that asked for `scope` has signed a user in within
+    /// the last minute.
+    pub(crate) fn was_asked_for(&self, scope: Scope) -> bool {
+        let mut steps = self.trail.iter().filter(|step| self.is_recent(step));
+        steps.any(|step| step.scope == scope && matches!(step.progress, Progress::SignedIn { .. }))
+    }
+
     fn lately(&self, is_one: impl Fn(&Progress) -> bool) -> usize {
-        let lately = |step: &&Step| step.at.saturating_add(WINDOW) > self.now;
         let steps = self.trail.iter().filter(|step| is_one(&step.progress));
-        steps.filter(lately).count()
+        steps.filter(|step| self.is_recent(step)).count()
+    }
+
+    fn is_recent(&self, step: &Step) -> bool {
+        step.at.saturating_add(WINDOW) > self.now
     }
 }
 

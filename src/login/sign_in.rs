@@ -39,8 +39,8 @@ const REFUSED_CODES: usize = 8;
 /// have begun at another page.
 const MISSED_CALLBACKS: u8 = 2;
 
-/// Within how many seconds no person opens a page that often.
-const FASTER_THAN_PERSONS: u64 = 2;
+/// A person takes at least this many seconds from one reload of a page to the next, on average.
+const PERSON_RELOADS_AFTER: u64 = 2;
 
 /// A [`Login`](super::Login), set up for the users of one account. Clones share everything.
 #[derive(Clone)]
@@ -308,6 +308,15 @@ impl SignIn {
         token.scope().is_some_and(|granted| !scope.is_in(granted))
     }
 
+    /// Returns `true` if this browser has come back within the last minute from a login that asked
+    /// for `scope`.
+    pub(crate) fn was_asked_for(&self, scope: Scope, headers: &HeaderMap) -> bool {
+        self.0
+            .cookies
+            .read(headers, self.now())
+            .was_asked_for(scope)
+    }
+
     /// What a user gets who lacks a scope and is not to be asked again.
     pub(crate) fn not_granted(&self, head: &RequestHead<'_>, scope: Scope) -> Answer {
         let (page, _) = ReturnTo::of_uri(head.asked(), &self.0.settings.public_url);
@@ -344,8 +353,12 @@ impl SignIn {
             None => false,
             Some(Site::Other) => true,
             // An address that was typed, or opened by another program, counts as that through all
-            // redirects. Nobody types this fast.
-            Some(Site::OursOrNone) => attempt.age(self.now()) <= FASTER_THAN_PERSONS,
+            // redirects. Redirects come back faster than a person reloads. The first two loads are
+            // free: web views load a page twice.
+            Some(Site::OursOrNone) => {
+                let reloads = u64::from(attempt.again).saturating_sub(1);
+                attempt.age(self.now()) < PERSON_RELOADS_AFTER * reloads
+            }
         }
     }
 
