@@ -39,7 +39,7 @@ pub fn page_url(request: &Uri) -> Result<String, Error> {
     if url.bytes().any(|byte| !byte.is_ascii()) {
         return Err(refused("holds letters beyond ASCII that are not encoded"));
     }
-    if !is_encoded(url) {
+    if !is_encoded(url, followed) {
         // The URL stands there as it is. What follows it may be the rest of its own query.
         if followed {
             return Err(refused(
@@ -92,14 +92,15 @@ fn parameter(query: &str) -> Result<(&str, bool), Error> {
 
 /// Returns `true` if a client has encoded this value as one parameter.
 ///
-/// All encoders escape `=` and `&`, which `encodeURIComponent` does too. Some leave `:`, `/` and
-/// `?` alone, as RFC 3986 allows in a query; the escaped `=` or `&` of the page's own query, or its
-/// escaped `?`, then shows that they have been at work.
-fn is_encoded(value: &str) -> bool {
-    if value.contains('=') {
-        return false;
-    }
+/// All encoders escape `&`, and nearly all escape `=`, which `encodeURIComponent` does too. Some
+/// leave `:`, `/` and `?` alone, as RFC 3986 allows in a query; the escaped `=` or `&` of the page's
+/// own query, or its escaped `?`, then shows that they have been at work. A plain `=` behind an
+/// escaped `?` is whole only if no other parameter follows.
+fn is_encoded(value: &str, followed: bool) -> bool {
     let escaped = |sign: &str, within: &str| within.to_ascii_uppercase().contains(sign);
+    if let Some((front, _)) = value.split_once('=') {
+        return !followed && !value.contains('?') && escaped("%3F", front);
+    }
     match (value.contains("://"), value.split_once('?')) {
         (false, None) => true,
         (true, None) => escaped("%3F", value),
@@ -187,6 +188,8 @@ mod tests {
             "https://h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
             // those that escape what RFC 3986 wants escaped
             "https://h5.example.com/p?a%3D1%26b%3D%25E5%2580%25BC",
+            // those that leave `=` alone as well
+            "https://h5.example.com/p%3Fa=1%26b=%25E5%2580%25BC",
             // with small letters
             "https%3a%2f%2fh5.example.com%2fp%3fa%3d1%26b%3d%25E5%2580%25BC",
         ] {
@@ -210,6 +213,7 @@ mod tests {
             "https://h5.example.com/p?discount=100%25",
             "https://h5.example.com/p?a=值",
             "https://h5.example.com/页",
+            "https://h5.example.com/p%3Fa=1&b=2",
             // encodeURI
             "https://h5.example.com/p?a=1&b=%25E5%2580%25BC",
             "https%3A%2F%2Fh5.example.com/p?a=1&b=2",
@@ -264,8 +268,9 @@ mod tests {
         ) {
             let Ok(asked) = format!("/api/jssdk?url={page}").parse() else { return Ok(()) };
             if let Ok(read) = page_url(&asked) && read != page {
-                // Only where it reads as encoded: no page has an escaped `=` and no plain one.
-                prop_assert!(is_encoded(&page), "{} for {}", read, page);
+                // Only where it reads as encoded: no page has an escaped `=` and no plain one, or
+                // an escaped `?` in its path and an `=` behind it.
+                prop_assert!(is_encoded(&page, false), "{} for {}", read, page);
             }
         }
 
