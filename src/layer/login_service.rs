@@ -127,7 +127,19 @@ impl<B> fmt::Debug for Nothing<B> {
 
 impl<I, R> WechatLayer<I, R> {
     /// The login's own paths as a service, for applications without axum whose layer does not see
-    /// every request. It shares all that this layer has of the login.
+    /// every request. It shares all that this layer has of the login. [`LoginService`] shows where it
+    /// stands.
+    ///
+    /// ```
+    /// # use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer};
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// let layer = WechatLayer::new(users).login(login);
+    /// let signing_in = layer.login_service::<String>();
+    /// assert!(signing_in.answers("/wechat/callback"));
+    /// # Ok(()) }
+    /// ```
     pub fn login_service<B>(&self) -> LoginService<B, I, R> {
         if self.0.login.is_none() {
             tracing::error!(

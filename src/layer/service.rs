@@ -99,6 +99,7 @@ where
 impl<S, I, R> WechatService<S, I, R> {
     /// As [`Service::call`]. It is found also where the layer cannot be used around the service, so
     /// that the compiler says what is missing: an identity, or a way to make the service's bodies.
+    #[doc(hidden)]
     #[inline]
     pub fn call<ReqBody, ResBody>(
         &mut self,

@@ -120,6 +120,20 @@ impl WechatUser {
     /// # Errors
     /// Without a user, what the handler answers: see [`Rejection::response`]. Without a layer around
     /// the handler it is 500, and the log says so.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower_wechat::WechatUser;
+    ///
+    /// fn greet<B>(request: &Request<B>) -> Response<String> {
+    ///     match WechatUser::required(request) {
+    ///         Ok(user) => Response::new(format!("hello {}", user.id())),
+    ///         Err(rejection) => rejection.response().map(|body| String::from_utf8_lossy(&body).into()),
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(greet(&Request::new(())).status(), 500);
+    /// ```
     pub fn required<B>(request: &Request<B>) -> Result<&Self, Rejection> {
         Self::required_of(&RequestHead::of(request))
     }

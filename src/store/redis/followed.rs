@@ -59,6 +59,7 @@ const SECRET_DIGITS: usize = 32;
 ///     FollowedToken::wx_java_redisson(),
 ///     FollowedToken::silenceper(),
 ///     FollowedToken::wechatpy(),
+///     FollowedToken::easy_wechat(),
 ///     FollowedToken::easy_wechat_6_15("the AppSecret", false).key_prefix("laravel_cache_:"),
 ///     FollowedToken::power_wechat("powerwechat.access_token.0cc175b9c0f1b6a831c399e269772661"),
 /// ];
