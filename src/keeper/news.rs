@@ -50,6 +50,10 @@ impl Listener {
         };
         *state = match inner.store.news(&inner.app) {
             Some(feed) => {
+                // Before the task runs: what is remembered from here on is covered by the feed.
+                if feed.listening {
+                    inner.cache.outdate_all();
+                }
                 let task = runtime.spawn(listen(Arc::downgrade(inner), feed));
                 State::Running(task.abort_handle())
             }
@@ -81,10 +85,7 @@ impl Inner {
 }
 
 async fn listen(engine: Weak<Inner>, mut feed: Feed) {
-    let mut told = match feed.listening {
-        true => Told::Listening,
-        false => feed.next().await,
-    };
+    let mut told = feed.next().await;
     let mut outdate_again_at = Instant::now();
     loop {
         let Some(inner) = engine.upgrade() else {
