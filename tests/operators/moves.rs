@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Commands, Connection};
 use serde_json::Value;
+use tower_wechat::{RedisStore, UserGrant, UserId, UserTokens, WechatClient};
 
 use crate::program::on;
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
@@ -282,6 +283,44 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
         .await
         .is_rejected(401, "login_required");
     assert_eq!(arrived.me("oStays").await.status, 200);
+}
+
+/// A service that has arrived in the other layout deletes and writes there only: what the layout of
+/// before still holds was logged out, and the new pair was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_after_a_logout_in_the_other_layout_stays() {
+    for to in ["keys", "hashes"] {
+        let (before, after) = match to {
+            "keys" => (Layout::Hashes, tower_wechat::Layout::Keys),
+            _ => (Layout::Keys, tower_wechat::Layout::Hashes),
+        };
+        let scene = Scene::new(before).await;
+        for user in ["oAlice", "oBob"] {
+            scene.sign_in(user, Age::Fresh).await;
+        }
+        migrate(&scene, to).await;
+
+        let url = scene.redis.url();
+        let store = RedisStore::builder(&url).layout(after).connect().await;
+        let wechat = WechatClient::new(scene.wechat.app_id(), "secret").unwrap();
+        let users = UserTokens::new(wechat, store.unwrap());
+        let alice = UserId::new("oAlice").unwrap();
+        users.forget(&alice).await.unwrap();
+        let pair = scene.wechat.sign_in("oAlice", "snsapi_userinfo");
+        let grant = UserGrant::new(pair.access_token.as_str())
+            .refresh_token(pair.refresh_token.as_str())
+            .expires_in(7_200);
+        users.put(&alice, &grant).await.unwrap();
+
+        let moved = migrate(&scene, to).await;
+        assert_eq!(moved["removed"], 0, "to {to}: {moved}");
+        let store = RedisStore::builder(&url).layout(after).connect().await;
+        let wechat = users.wechat().clone();
+        let elsewhere = UserTokens::new(wechat, store.unwrap());
+        let token = elsewhere.get(&alice).await.unwrap();
+        assert_eq!(token.access_token().expose(), pair.access_token, "to {to}");
+        assert_eq!(migrate(&scene, to).await["removed"], 0);
+    }
 }
 
 /// The same of a copy that the program has made, of the last user, and of a deletion that nobody

@@ -214,15 +214,21 @@ impl Move<'_> {
         if record.is_empty() {
             return Verdict::Nothing(Outcome::Same);
         }
+        let there = whole(&into, slot, &facts.theirs, &store.seal);
         if is_logged_out(&record, facts.revoked) {
-            return Verdict::LoggedOut;
+            // The user may have logged in again since, at a service that writes the new layout only.
+            return match &there {
+                Some(there) if !there.is_empty() && !is_logged_out(there, facts.revoked) => {
+                    Verdict::Nothing(Outcome::Newer)
+                }
+                Some(_) | None => Verdict::LoggedOut,
+            };
         }
         // Its copy would end at once, and be made again by each run.
         if record.is_dead(now) {
             return Verdict::Nothing(Outcome::Dead);
         }
         // Garbage is replaced as a login would do it; what others can read is not.
-        let there = whole(&into, slot, &facts.theirs, &store.seal);
         let mut theirs = facts.theirs.iter().flatten();
         let is_kept = |value: &Vec<u8>| value == OTHER_TYPE || store.seal.is_others(value);
         if there.is_none() && theirs.any(is_kept) {
