@@ -3,6 +3,8 @@
 
 #[path = "processes/account.rs"]
 mod account;
+#[path = "processes/astray.rs"]
+mod astray;
 #[path = "login/client.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod client;

@@ -87,6 +87,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(api::logout))
         // The login answers its paths before any route does; this leads them through the layer.
         .route("/wechat/{*path}", any(nowhere));
+    let astray = layer.login_service::<axum::body::Body>();
     // WeChat's verification files too.
     let with_user = settings
         .verification_paths()
@@ -108,7 +109,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             simulator: parts.simulator,
         })
         .merge(account::routes(parts.tickets.clone(), parts.center))
-        .fallback(nowhere);
+        // A callback that a proxy has led elsewhere is told from a page that is not there.
+        .fallback_service(astray);
 
     // A WeChat that does not answer must not keep the demo from starting.
     let tickets = parts.tickets.clone();

@@ -18,6 +18,9 @@ use crate::identity::{Identify, RequestHead};
 /// Answers the paths of a [`Login`](crate::Login), and 404 to every other request. Made by
 /// [`WechatLayer::login_service`].
 ///
+/// As the fallback of a router it also answers a callback that a proxy has led to a path where
+/// nothing is: with a page and a line in the log, in place of a bare 404.
+///
 /// For services without axum whose layer does not see every request:
 ///
 /// ```
@@ -76,6 +79,10 @@ where
         let head = RequestHead::of(&request);
         if self.answers(head.asked().path()) {
             return self.0.sign_in(request);
+        }
+        let login = &self.0.shared().login;
+        if let Some(answer) = login.as_ref().and_then(|login| login.astray(&head)) {
+            return ResponseFuture::answered(self.0.shared().respond(answer, &head));
         }
         let nowhere = Rejection::not_found();
         ResponseFuture::answered(self.0.shared().reject.reject(&nowhere, &head))

@@ -155,10 +155,14 @@ impl SignIn {
                 cookies: Vec::new(),
             });
         }
-        if self.is_login(head.asked().path()) {
-            return self.asked_for(head, named.as_ref());
+        if self.is_callback(head.asked().path()) {
+            return self.callback(head, named);
         }
-        self.callback(head, named)
+        // A callback that was rewritten to the login's path would begin the next login.
+        match self.astray(head) {
+            Some(answer) => Reply::Now(answer),
+            None => self.asked_for(head, named.as_ref()),
+        }
     }
 
     /// `/wechat/login?return_to=PATH&scope=SCOPE`. The scope only raises what is asked for: anybody

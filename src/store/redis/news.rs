@@ -22,6 +22,7 @@ use super::RedisStore;
 use super::connection::Connection;
 use super::guard::describe;
 use super::refusal::Refusal;
+use super::start_up::refuses_us;
 use crate::credential::AppId;
 use crate::store::news::{News, PROVED_EVERY, Teller};
 use crate::store::{Feed, Kind, LeaseOwner, Mark, Name, Told};
@@ -239,9 +240,11 @@ impl Hearing {
     }
 }
 
-/// Whether Redis has said no, and will say so until somebody changes something.
+/// Whether Redis has said no, and will say so until somebody changes something. A password that is
+/// asked for concerns every command, not the channel: it is tried again as soon as Redis serves.
 fn lasts(error: &RedisError) -> bool {
-    Refusal::of(error).is_some_and(|refusal| !refusal.passes())
+    let of_channel = |refusal: Refusal| !refusal.passes() && !refuses_us(error);
+    Refusal::of(error).is_some_and(of_channel)
 }
 
 impl fmt::Debug for Channels {

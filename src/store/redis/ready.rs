@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::RedisStore;
 use super::guard::millis;
+use super::scripts;
 use crate::error::Error;
 
 /// An answer holds for this long, however many load balancers ask.
@@ -48,7 +49,8 @@ impl RedisStore {
     /// Returns whether this process can read and write, from an answer that is a second old at most.
     ///
     /// A write tells what no reading does: a full memory, a disk that cannot be saved to, too few
-    /// replicas, a primary that has become a replica.
+    /// replicas, a primary that has become a replica. A script tells whether leases and logins can be
+    /// written, which the right to set a key alone does not allow.
     pub(super) async fn check_writing(&self) -> Result<(), Error> {
         if let Some(said) = self.0.ready.last() {
             return said;
@@ -59,6 +61,13 @@ impl RedisStore {
         let read = Cmd::get(&key);
         let (read, write) =
             tokio::join!(self.command::<Value>(&read), self.command::<Value>(&write),);
+        // The key holds nothing, as the script compares, so that it deletes the key.
+        let mut script = scripts::RELEASE.key(&key);
+        script.arg("");
+        let write = match write {
+            Ok(_) => self.script::<i64>(&script).await.map(drop),
+            Err(error) => Err(error),
+        };
         let said = match (read, write) {
             // Not kept: while Redis is away, the guard bounds how often it is asked.
             (Err(error), _) => return Err(error),
