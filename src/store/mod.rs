@@ -182,7 +182,7 @@ pub enum Commit {
     LeaseLost,
 }
 
-/// How long a tombstone names the refresh token of a deleted pair. It outlives the time for which a
+/// How long a tombstone at least names the refresh token of a deleted pair. It outlives the time for which a
 /// process offers a granted pair to the store.
 pub(crate) const TOMBSTONE_LIFE: Duration = Duration::from_secs(120);
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Commands, Connection};
 use serde_json::Value;
+use tower_wechat::simulator::Fault;
 use tower_wechat::{RedisStore, UserGrant, UserId, UserTokens, WechatClient};
 
 use crate::program::on;
@@ -283,6 +284,25 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
         .await
         .is_rejected(401, "login_required");
     assert_eq!(arrived.me("oStays").await.status, 200);
+}
+
+/// The hashes still hold a pair that died in the keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_died_in_the_other_layout_is_not_copied_again() {
+    let scene = Scene::new(Layout::Hashes).await;
+    for user in ["oDead", "oStays"] {
+        scene.sign_in(user, Age::Expired).await;
+    }
+    migrate(&scene, "keys").await;
+    let arrived = demo(&scene, "keys").await;
+    let dead = Fault::on("/sns/oauth2/refresh_token").errcode(42007);
+    scene.wechat.inject(dead.times(1));
+    arrived.me("oDead").await.is_rejected(401, "login_required");
+    assert!(!has_copy(&scene, "oDead") && has_fields(&scene, "oDead"));
+
+    let moved = migrate(&scene, "keys").await;
+    assert_eq!(moved["dead"], 1, "{moved}");
+    assert!(!has_copy(&scene, "oDead") && has_copy(&scene, "oStays"));
 }
 
 /// A service that has arrived in the other layout deletes and writes there only: what the layout of

@@ -55,6 +55,7 @@ use super::{
     LeaseOwner, Look, Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
+use crate::credential::refresh_life::LONGEST_LIFE;
 use crate::credential::{AppId, Record, RefreshToken};
 use crate::error::Error;
 use crate::observe;
@@ -418,7 +419,7 @@ impl RedisStore {
         let before = self.refresh_token(slot, expected);
         let before = before.as_ref().map(|token| token.expose().as_bytes());
         let before = predecessor(before, record).map_or_else(String::new, fingerprint);
-        call.arg(before).arg(tombstone).arg(millis(TOMBSTONE_LIFE));
+        call.arg(before).arg(tombstone).arg(millis(BURIED_FOR));
         let compared = expected.0.iter().map(flagged);
         let read = places.read.cells.iter().zip(compared);
         let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
@@ -542,9 +543,14 @@ fn start<'a>(script: &'a Script, places: &Places<'_>, owner: &LeaseOwner) -> Cal
     call
 }
 
+/// How long the tombstone of a deleted pair stays: as long as a copy of the pair in the other layout
+/// may look alive, so that a move does not bring it back. Only users who came back with a dead
+/// refresh token and did not log in again have one.
+const BURIED_FOR: Duration = LONGEST_LIFE;
+
 /// Names a token without telling it: half of its hash, of which there are too many to find another
 /// token for.
-fn fingerprint(token: &[u8]) -> String {
+pub(super) fn fingerprint(token: &[u8]) -> String {
     let digest = Sha256::digest(token);
     let half = digest.iter().take(16);
     half.map(|byte| format!("{byte:02x}")).collect()

@@ -200,8 +200,9 @@ async fn a_tombstone_expires_and_holds_no_token() {
         let [key] = keys.as_slice() else {
             panic!("{keys:?}");
         };
-        let life: u64 = connection.pttl(key).unwrap();
-        assert!((60_001..=120_000).contains(&life), "{life}");
+        // As long as a copy of the pair may look alive.
+        let (life, day): (u64, u64) = (connection.pttl(key).unwrap(), 24 * 3_600_000);
+        assert!((31 * day..=33 * day).contains(&life), "{life}");
         let value: String = connection.get(key).unwrap();
         assert!(!value.contains("refresh"), "{value}");
         let _: () = connection.del(key).unwrap();

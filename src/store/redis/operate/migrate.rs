@@ -7,7 +7,7 @@ use redis::{Cmd, Value as Answer, from_redis_value};
 use super::super::codec::{For, Value, encode};
 use super::super::names::Place;
 use super::super::start_up::misconfigured;
-use super::super::{Layout, RedisStore};
+use super::super::{Layout, RedisStore, fingerprint};
 use super::values::OTHER_TYPE;
 use super::walk::Walk;
 use super::{Change, New, Outcome, PATIENCE, Progress, REST, Rewritten, TRIES, Tally, Work, whole};
@@ -39,6 +39,8 @@ pub(super) struct Facts {
     pub(super) theirs: Vec<Value>,
     /// When the user logged out everywhere, if that is remembered.
     pub(super) revoked: Option<Timestamp>,
+    /// The fingerprint of the refresh token that died in the layout that is copied to.
+    buried: Option<String>,
     /// How long the key of the copy lives, where it has an end.
     key_lives: Option<Duration>,
 }
@@ -86,6 +88,16 @@ impl RedisStore {
         moving.remove_leftovers(&mut tally, progress).await?;
         progress(&tally);
         Ok(tally)
+    }
+}
+
+impl Facts {
+    /// Returns `true` if a service of the other layout has deleted this pair because its refresh
+    /// token was dead.
+    fn is_buried(&self, record: &Record) -> bool {
+        let refresh = record.refresh.as_ref();
+        let token = refresh.map(|refresh| fingerprint(refresh.secret.expose().as_bytes()));
+        token.is_some() && token == self.buried
     }
 }
 
@@ -173,8 +185,13 @@ impl Move<'_> {
         let mut values = self.store.read_many(&places).await?.into_iter();
         let beside = slots.iter().zip(&sides).flat_map(|(slot, [_, into])| {
             let key = into.cells.first().map_or("", |cell| &cell.key);
-            let revoked = self.store.0.names.revoked(&slot.name);
-            [Cmd::get(revoked), Cmd::pttl(key)]
+            let names = &self.store.0.names;
+            let tombstone = names.tombstone(&slot.name, into);
+            [
+                Cmd::get(names.revoked(&slot.name)),
+                Cmd::get(tombstone),
+                Cmd::pttl(key),
+            ]
         });
         let beside: Vec<Cmd> = beside.collect();
         let beside: Vec<Answer> = match beside.is_empty() {
@@ -189,6 +206,10 @@ impl Move<'_> {
                 .next()
                 .and_then(|answer| from_redis_value(answer).ok())
                 .flatten();
+            let buried: Option<String> = beside
+                .next()
+                .and_then(|answer| from_redis_value(answer).ok())
+                .flatten();
             let lives: Option<i64> = beside
                 .next()
                 .and_then(|answer| from_redis_value(answer).ok());
@@ -196,6 +217,7 @@ impl Move<'_> {
                 ours: values.next().unwrap_or_default(),
                 theirs: values.next().unwrap_or_default(),
                 revoked: revoked.map(logout_time),
+                buried,
                 key_lives: lives
                     .and_then(|lives| u64::try_from(lives).ok())
                     .map(Duration::from_millis),
@@ -224,8 +246,9 @@ impl Move<'_> {
                 Some(_) | None => Verdict::LoggedOut,
             };
         }
-        // Its copy would end at once, and be made again by each run.
-        if record.is_dead(now) {
+        // Its copy would end at once, and be made again by each run. Or it did: WeChat has refused this
+        // refresh token to a service that deleted the copy.
+        if record.is_dead(now) || facts.is_buried(&record) {
             return Verdict::Nothing(Outcome::Dead);
         }
         // Garbage is replaced as a login would do it; what others can read is not.
