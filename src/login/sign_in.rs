@@ -12,9 +12,10 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::{Answer, Outcome, Problem, Trouble};
 use super::authorize::{Authorize, query_value};
+use super::callback::code_and_state;
 use super::codes::Codes;
 use super::cookies::{Attempt, Browser, LoginCookies, Progress};
-use super::exchange::CODES;
+use super::exchange::{CODES, keep_from_others};
 use super::lines::Lines;
 use super::navigation::{Site, came_from, is_navigation, is_wechat};
 use super::return_to::{NoReturn, ReturnTo};
@@ -28,7 +29,7 @@ use crate::credential::UserId;
 use crate::error::ErrorKind;
 use crate::identity::{RequestHead, SessionCookie};
 use crate::observe;
-use crate::store::BoxFuture;
+use crate::store::{BoxFuture, CodeName};
 use crate::users::{UserToken, UserTokens};
 
 /// How many codes of one login that were refused unspent are kept from other logins.
@@ -216,9 +217,30 @@ impl SignIn {
         // Nearly every request ends here.
         memchr::memmem::find(query.as_bytes(), b"state=")?;
         let now = self.now();
-        let ours = |state: &str| !matches!(self.0.states.read(state, now), Err(BadState::Forged));
-        let is_ours = pairs(head.uri).any(|(name, value)| name == "state" && ours(&value));
-        (is_ours && is_navigation(head)).then(|| self.misplaced(head.asked().path()))
+        let ours = |(name, value): (String, String)| match self.0.states.read(&value, now) {
+            Ok(issued) | Err(BadState::Expired(issued)) if name == "state" => Some(issued),
+            Ok(_) | Err(BadState::Expired(_) | BadState::Forged) => None,
+        };
+        let issued = pairs(head.uri).find_map(ours)?;
+        if !is_navigation(head) {
+            return None;
+        }
+        self.keep_code_from_others(head.uri, issued.number);
+        Some(self.misplaced(head.asked().path()))
+    }
+
+    /// Makes the code of a callback that came elsewhere useless under any other login: it is in the
+    /// logs of whatever led it there.
+    fn keep_code_from_others(&self, uri: &Uri, login: u64) {
+        let Ok((Some(code), _)) = code_and_state(uri) else {
+            return;
+        };
+        let name = CodeName::of(self.0.users.app_id(), &code);
+        if self.0.refused.admit(login, &name.hash) {
+            let users = self.0.users.clone();
+            let keep = async move { keep_from_others(&users, &name, login).await };
+            self.0.users.spawn(keep);
+        }
     }
 
     fn misplaced(&self, path: &str) -> Answer {

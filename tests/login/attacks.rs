@@ -173,6 +173,29 @@ async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
     assert_eq!(rig.exchanges(), 1);
 }
 
+/// A proxy has led the callback to another page, and wrote its query into a log.
+#[tokio::test]
+async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let victim = Browser::new();
+    let authorize = victim.visit(&me).await.location().unwrap().to_string();
+    let callback = victim.callback_of(&authorize).await;
+    let elsewhere = callback.replace("/wechat/callback", "/me");
+    assert_eq!(Browser::new().visit(&elsewhere).await.status, 400);
+
+    let thief = Browser::new();
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&callback, "code");
+    let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+    thief.fetch(&forged).await.is_error(400, "invalid_state");
+    // Whoever it was for can still use it.
+    assert_eq!(victim.visit(&callback).await.status, 302);
+    assert_eq!(rig.exchanges(), 1);
+}
+
 /// More copies than there are turns, of a callback whose exchange is slow.
 #[tokio::test]
 async fn copies_of_one_callback_share_one_turn() {
