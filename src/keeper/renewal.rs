@@ -153,6 +153,9 @@ impl Course<'_> {
         let mut rest = FIRST_REST;
         // What WeChat has said of what is stored, where another process renews it all the same.
         let mut dead = None;
+        // Whether another process renews. The short looks at its lease are then no wait for the store,
+        // which says by itself when it does not answer.
+        let mut follows = false;
         loop {
             let usable = match self.judge(&stored.record, &fence) {
                 Next::Land(outcome) => return outcome,
@@ -162,7 +165,7 @@ impl Course<'_> {
             let Some(turn) = self.turn(usable.as_ref(), give_up).await else {
                 return usable.ok_or_else(|| self.inner.overdue());
             };
-            self.waits_for_wechat(false);
+            self.waits_for_wechat(follows);
             // While this one waited for its turn, others may have learnt that asking is in vain.
             if let Some(trouble) = self.trouble() {
                 return usable.ok_or(trouble);
@@ -190,6 +193,7 @@ impl Course<'_> {
                     Some(held) => return Ok(held),
                     None => {
                         drop(turn);
+                        follows = true;
                         self.waits_for_wechat(true);
                         tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
                         rest = (rest * 2).min(LONGEST_REST);
