@@ -62,8 +62,14 @@ impl Audit<'_> {
         for user in &books.users {
             let known = self.crowd.scene.wechat.current_pair(&user.openid);
             let known = known.map(|pair| (pair.access_token, pair.refresh_token));
-            if self.crowd.scene.stored(&user.openid) != known {
-                books.wrong(|| format!("what is stored for {} is not WeChat's", user.openid));
+            let stored = self.crowd.scene.stored(&user.openid);
+            if stored.is_none() && known.is_some() {
+                // They will be sent to log in, which has to be explained as for everybody else.
+                let sent = (user.openid.clone(), SystemTime::now());
+                books.sent_to_log_in.lock().unwrap().push(sent);
+            } else if stored != known {
+                let openid = &user.openid;
+                books.wrong(|| format!("stored for {openid}: {stored:?}, WeChat has {known:?}"));
             }
         }
         let wire = &self.chaos.wires.wechat;
