@@ -537,8 +537,8 @@ impl Browser {
 }
 
 /// What orders logins by their use: those that have ended before those that have not, each by age.
-fn age(attempt: &Attempt) -> (bool, u64) {
-    (attempt.progress == Progress::Open, attempt.issued.at)
+fn age(attempt: &Attempt) -> (bool, (u64, u64)) {
+    (attempt.progress == Progress::Open, attempt.issued.order())
 }
 
 /// The trail keeps six bytes of a number: enough within one browser.

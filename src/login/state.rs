@@ -1,5 +1,6 @@
 //! The `state` of a login: 56 hexadecimal digits, a number, the time, and a MAC of both, so that no
-//! store is needed to know a state of ours. [`cookies`](super::cookies) binds it to one browser.
+//! store is needed to know a state of ours. The number begins with the millisecond of its second,
+//! because several tabs that open together begin their logins within one second. [`cookies`](super::cookies) binds it to one browser.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use crate::identity::{CookieKeys, KeyedMac};
 /// Half of an HMAC-SHA256 is beyond guessing, and keeps the state within 64 characters.
 pub(super) const TAG_BYTES: usize = 16;
 const STATE_BYTES: usize = 8 + 4 + TAG_BYTES;
+
+/// The digits of a number below its millisecond, which chance fills.
+const CHANCE_BITS: u32 = 54;
 
 /// A state that claims to be issued later than this from now was not issued by a sane clock.
 const CLOCK_DIFFERENCE: u64 = 5 * 60;
@@ -55,8 +59,9 @@ impl States {
     pub(crate) fn begin(&self, now: Timestamp) -> Option<Issued> {
         let mut number = [0; 8];
         getrandom::fill(&mut number).ok()?;
+        let millisecond = u64::try_from(now.as_millis()).unwrap_or(0) % 1_000;
         Some(Issued {
-            number: u64::from_be_bytes(number),
+            number: millisecond << CHANCE_BITS | u64::from_be_bytes(number) >> (64 - CHANCE_BITS),
             at: seconds(now),
         })
     }
@@ -95,6 +100,11 @@ impl States {
 }
 
 impl Issued {
+    /// Returns what orders logins by when they began: the second, and the millisecond in it.
+    pub(super) fn order(self) -> (u64, u64) {
+        (self.at, self.number >> CHANCE_BITS)
+    }
+
     pub(super) fn bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&self.number.to_be_bytes());

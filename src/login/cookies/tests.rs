@@ -186,6 +186,30 @@ fn two_tabs_of_a_thousand_characters_and_many_of_few_find_their_pages() {
     }
 }
 
+/// Chance decides which place an empty browser fills first, hence the many rounds.
+#[test]
+fn the_newest_tabs_find_their_pages_however_fast_they_were_opened() {
+    let ours = ours("wx1", 1);
+    for apart in [1, 7, 100, 400, 1_000] {
+        for _ in 0..20 {
+            let mut jar = Jar::default();
+            let tabs: Vec<_> = (0..8)
+                .map(|tab| {
+                    let now = NOW.after(Duration::from_millis(tab * apart));
+                    attempt(&format!("/?tab={tab}&q={}", "x".repeat(1_000)), now)
+                })
+                .collect();
+            for tab in &tabs {
+                let now = Timestamp::from_millis(tab.issued.at as i64 * 1_000);
+                jar.begin(&ours, tab, now);
+            }
+            for tab in &tabs[6..] {
+                assert_eq!(jar.knows(&ours, tab, NOW).as_ref(), Some(tab), "{apart} ms");
+            }
+        }
+    }
+}
+
 #[test]
 fn whoever_gives_way_signs_in_all_the_same_and_comes_to_the_start_page() {
     let (ours, mut jar) = (ours("wx1", 1), Jar::default());
