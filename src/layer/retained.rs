@@ -4,6 +4,7 @@ use http::header::{ACCEPT, COOKIE, HeaderName, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::identity::{RequestHead, Session};
+use crate::login::marks_of_scripts;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
@@ -21,6 +22,9 @@ pub(super) struct Retained {
     requested_with: Option<HeaderValue>,
     /// What says whether the user was asked for a scope a moment ago.
     cookie: Option<HeaderValue>,
+    /// Further values, and the headers by which scripts are known. Empty for nearly every request,
+    /// and nothing is allocated then.
+    more: Vec<(HeaderName, HeaderValue)>,
     /// Whether the user was asked for a scope and did not grant it.
     pub(super) declined: bool,
 }
@@ -28,12 +32,23 @@ pub(super) struct Retained {
 impl Retained {
     pub(super) fn of<B>(request: &Request<B>, session: Session) -> Self {
         let headers = request.headers();
+        let (accept, mode) = (headers.get(ACCEPT), headers.get(SEC_FETCH_MODE));
+        let mut more = Vec::new();
+        // HTTP/2 splits cookies.
+        for name in [ACCEPT, COOKIE] {
+            let values = headers.get_all(&name).iter().skip(1);
+            more.extend(values.map(|value| (name.clone(), value.clone())));
+        }
+        if mode.is_none() && accept.is_some() {
+            more.extend(marks_of_scripts(headers));
+        }
         Self {
+            more,
             method: request.method().clone(),
             uri: RequestHead::of(request).asked().clone(),
-            accept: headers.get(ACCEPT).cloned(),
+            accept: accept.cloned(),
             referer: headers.get(REFERER).cloned(),
-            mode: headers.get(SEC_FETCH_MODE).cloned(),
+            mode: mode.cloned(),
             requested_with: headers.get(X_REQUESTED_WITH).cloned(),
             cookie: headers.get(COOKIE).cloned(),
             declined: session.snapshot || session.asked_in_vain,
@@ -53,6 +68,9 @@ impl Retained {
             if let Some(value) = value {
                 headers.insert(name, value.clone());
             }
+        }
+        for (name, value) in &self.more {
+            headers.append(name, value.clone());
         }
         render(&RequestHead {
             method: &self.method,

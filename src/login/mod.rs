@@ -29,7 +29,7 @@ use http::HeaderValue;
 
 pub(crate) use self::answer::{Answer, Outcome, Problem};
 use self::authorize::Extras;
-pub(crate) use self::navigation::{is_form, is_navigation};
+pub(crate) use self::navigation::{is_form, is_navigation, marks_of_scripts};
 use self::public_url::{PublicUrl, is_plain};
 use self::return_to::ReturnTo;
 pub use self::scope::Scope;

@@ -1,7 +1,7 @@
 //! Who sends a request: a browser that opens a page, or a script of the page.
 
-use http::header::ACCEPT;
-use http::{HeaderMap, Method};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::identity::RequestHead;
 
@@ -16,7 +16,8 @@ pub(crate) fn is_navigation(head: &RequestHead<'_>) -> bool {
 }
 
 /// Returns `true` if a browser sends a form with this request and shows whatever is answered: a
-/// `POST` that is otherwise like a navigation.
+/// `POST` that is otherwise like a navigation. Without `Sec-Fetch-*` its body has to be one that
+/// forms have, too.
 pub(crate) fn is_form(head: &RequestHead<'_>) -> bool {
     *head.method == Method::POST && opens_page(head)
 }
@@ -32,6 +33,30 @@ const SCRIPTS: [&str; 7] = [
     "x-up-version",
 ];
 
+/// Headers by which browsers say, beside `Sec-Fetch-Mode`, what a request is for.
+const SAYS_MORE: [&str; 3] = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
+
+/// The types of bodies that forms send. Scripts send these too, and any other.
+const FORMS: [&str; 3] = [
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "text/plain",
+];
+
+/// Returns the headers by which a request without `Sec-Fetch-Mode` is known for a script's, apart
+/// from `Accept` and `X-Requested-With`.
+pub(crate) fn marks_of_scripts(
+    headers: &HeaderMap,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
+    let body = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING];
+    let names = SCRIPTS.into_iter().chain(SAYS_MORE);
+    let names = names.map(HeaderName::from_static).chain(body);
+    names.flat_map(|name| {
+        let values = headers.get_all(&name).iter().cloned();
+        values.map(move |value| (name.clone(), value))
+    })
+}
+
 /// Returns `true` if what is answered becomes a page in the browser.
 fn opens_page(head: &RequestHead<'_>) -> bool {
     if SCRIPTS.iter().any(|name| head.headers.contains_key(*name)) {
@@ -42,13 +67,14 @@ fn opens_page(head: &RequestHead<'_>) -> bool {
         return false;
     }
     if let Some(mode) = text("sec-fetch-mode") {
+        // The browser's own word, which no script can write: also an application around a web view
+        // that opens a page with a body of its own making shows what is answered.
         return mode.eq_ignore_ascii_case("navigate");
     }
-    let says_more = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
-    if says_more
+    let says_more = SAYS_MORE
         .iter()
-        .any(|name| head.headers.contains_key(*name))
-    {
+        .any(|name| head.headers.contains_key(*name));
+    if says_more || !has_body_of_form(head.headers) {
         return false;
     }
     let accepts = head.headers.get_all(ACCEPT).iter();
@@ -59,6 +85,22 @@ fn opens_page(head: &RequestHead<'_>) -> bool {
             let kind = one.split(';').next().unwrap_or_default().trim();
             kind.eq_ignore_ascii_case("text/html")
         })
+}
+
+/// Returns `true` if a form can have sent these headers: it names one of its types, or has no body.
+/// A page load may have such a type left over from the form that led to it.
+fn has_body_of_form(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter().peekable();
+    if types.peek().is_none() {
+        let length = text(headers, CONTENT_LENGTH.as_str());
+        let is_empty = length.is_none_or(|length| length.trim() == "0");
+        return is_empty && !headers.contains_key(TRANSFER_ENCODING);
+    }
+    types.all(|value| {
+        let kind = value.to_str().unwrap_or_default().split(';').next();
+        let kind = kind.unwrap_or_default().trim();
+        FORMS.iter().any(|form| kind.eq_ignore_ascii_case(form))
+    })
 }
 
 /// Whether the browser says that it is WeChat's own. A hint: anybody can say so. WeCom's browser,
@@ -150,6 +192,54 @@ mod tests {
         for script in ["hx-request", "turbo-frame", "x-pjax", "x-inertia"] {
             assert!(!form(&[HTML, (script, "true")]));
             assert!(!navigates("GET", &[HTML, (script, "true")]));
+        }
+    }
+
+    /// What fetch, XMLHttpRequest and the programs of servers send, where nothing else says so.
+    #[test]
+    fn a_body_that_no_form_sends_is_a_scripts() {
+        let asks = |method: &str, headers: &[(&str, &str)]| {
+            let mut request = Request::builder().method(method);
+            for (name, value) in [&[HTML], headers].concat() {
+                request = request.header(name, value);
+            }
+            let request = request.body(()).unwrap();
+            let head = RequestHead::of(&request);
+            is_form(&head) || is_navigation(&head)
+        };
+        for form in [
+            &[("content-type", "application/x-www-form-urlencoded")][..],
+            &[(
+                "content-type",
+                "Application/X-WWW-Form-Urlencoded ; charset=UTF-8",
+            )],
+            &[("content-type", "multipart/form-data; boundary=x")],
+            &[("content-type", "text/plain"), ("content-length", "7")],
+            &[("content-length", "0")],
+            &[],
+            &[
+                ("content-type", "application/json"),
+                ("sec-fetch-mode", "navigate"),
+            ],
+        ] {
+            assert!(asks("POST", form) && asks("GET", form), "{form:?}");
+        }
+        for script in [
+            &[("content-type", "application/json")][..],
+            &[("content-type", "application/json;charset=utf-8")],
+            &[("content-type", "application/vnd.api+json")],
+            &[("content-type", "application/x-www-form-urlencoded-not")],
+            &[("content-type", "text/xml")],
+            &[("content-type", "application/octet-stream")],
+            &[("content-type", "")],
+            &[
+                ("content-type", "text/plain"),
+                ("content-type", "application/json"),
+            ],
+            &[("content-length", "7")],
+            &[("transfer-encoding", "chunked")],
+        ] {
+            assert!(!asks("POST", script) && !asks("GET", script), "{script:?}");
         }
     }
 

@@ -189,6 +189,44 @@ async fn page_loads_are_sent_to_log_in() {
     }
 }
 
+/// A script that asks for HTML, also where only the layer remembers its request.
+#[tokio::test]
+async fn scripts_that_ask_for_html_learn_where_to_log_in() {
+    for (name, value) in [
+        ("hx-request", "true"),
+        ("turbo-frame", "cards"),
+        ("sec-fetch-dest", "empty"),
+        ("content-type", "application/json"),
+        ("transfer-encoding", "chunked"),
+        ("x-requested-with", "XMLHttpRequest"),
+    ] {
+        for method in ["GET", "POST"] {
+            for path in ["/me", "/current"] {
+                let users = users().await;
+                let grant = UserGrant::new("token-a").expires_in(7_200);
+                users.put(&id("oA"), &grant).await.unwrap();
+                let layer = WechatLayer::new(users)
+                    .identity(header())
+                    .policy(Policy::Optional);
+                let app = Router::new()
+                    .route("/current", axum::routing::any(current))
+                    .route("/me", axum::routing::any(async |_: WechatUser| "me"))
+                    .layer(layer.login(login()));
+                let mut request = page(path);
+                *request.method_mut() = method.parse().unwrap();
+                let headers = request.headers_mut();
+                headers.insert(name, HeaderValue::from_static(value));
+                if path == "/current" {
+                    request = with_user(request, "oA");
+                }
+                let (parts, body) = ask(&app, request).await;
+                assert_eq!(parts.status, 401, "{method} {path} {name}: {body}");
+                assert!(body.contains("login_url"), "{method} {path} {name}: {body}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_a_login_it_is_the_form_alone() {
     let app = routes().layer(layer().await.reject(form));

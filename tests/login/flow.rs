@@ -144,6 +144,8 @@ async fn a_form_is_led_to_the_login_and_a_script_that_asks_for_html_is_not() {
         ("hx-request", "true"),
         ("x-requested-with", "XMLHttpRequest"),
         ("sec-fetch-mode", "cors"),
+        ("content-type", "application/json"),
+        ("content-type", "application/octet-stream"),
     ] {
         for method in [http::Method::GET, http::Method::POST] {
             let reply = nobody.send(method, &me, &[html, script]).await.unwrap();
