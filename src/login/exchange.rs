@@ -44,7 +44,8 @@ const CODES_SPAN: Duration = Duration::from_secs(60);
 const NO_CODE: i64 = 40_029;
 
 /// How long a failure is told that may be gone in a moment: as long as copies come together.
-const PASSING_LIFETIME: Duration = Duration::from_secs(2);
+/// `Retry-After` is made of it: a client that waits as long as it was told finds it forgotten.
+pub(super) const PASSING_LIFETIME: Duration = Duration::from_secs(2);
 
 /// R3: how long what WeChat has granted is offered to a store that does not answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use super::authorize::{Authorize, query_value};
 use super::callback::code_and_state;
 use super::codes::Codes;
 use super::cookies::{Attempt, Browser, LoginCookies, Progress};
-use super::exchange::{CODES, keep_from_others};
+use super::exchange::{CODES, PASSING_LIFETIME, keep_from_others};
 use super::lines::Lines;
 use super::navigation::{Site, came_from, is_navigation, is_wechat};
 use super::return_to::{NoReturn, ReturnTo};
@@ -467,7 +467,7 @@ impl SignIn {
             outcome: Outcome::Problem(Problem {
                 what,
                 onward,
-                retry_after: what.passes().then(|| Duration::from_secs(1)),
+                retry_after: what.passes().then_some(PASSING_LIFETIME),
             }),
             cookies: Vec::new(),
         }

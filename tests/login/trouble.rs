@@ -127,9 +127,28 @@ async fn a_reload_after_wechat_is_back_signs_in() {
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     rig.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
-    assert_eq!(browser.visit(&callback).await.status, 503);
-    rig.advance(Duration::from_secs(3));
+    let page = browser.visit(&callback).await;
+    assert_eq!(page.status, 503);
+    // Not a moment later than it was told.
+    let wait: u64 = page.header("retry-after").unwrap().parse().unwrap();
+    rig.advance(Duration::from_secs(wait));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+}
+
+/// The same where Redis forgets the result by its own clock.
+#[tokio::test]
+async fn whoever_waits_as_long_as_told_is_signed_in() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    rig.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
+    let refused = browser.fetch(&callback).await;
+    refused.is_error(503, "wechat_unavailable");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    assert_eq!(rig.exchanges(), 2);
 }
 
 #[tokio::test]
