@@ -107,6 +107,14 @@ async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
             .await;
         let page = format!("{}/wechat/login?return_to=//evil.example/secret", site.url);
         browser.visit(&page).await;
+        let page = format!("{}/wechat/login?return_to=/me?a=secret&b=secret", site.url);
+        browser.visit(&page).await;
+        // What WeChat adds to links that are shared is no sign of that.
+        let page = format!(
+            "{}/wechat/login?return_to=%2Fshared&from=timeline",
+            site.url
+        );
+        browser.visit(&page).await;
     }
     let log = lines.text();
     for line in [
@@ -115,10 +123,12 @@ async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
         "WeChat sent a user back to a path that is not the callback",
         "a callback came without code and state",
         "a login does not lead back to the page that was asked for",
+        "encode the page with encodeURIComponent",
     ] {
         assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
     }
     assert!(log.contains("came=\"/stripped\"") && log.contains("expected=\"/wechat/callback\""));
+    assert!(log.contains("path=\"/me\""), "{log}");
     assert!(!log.contains("secret") && !log.contains("none-"), "{log}");
     assert!(log.lines().count() < 15, "{log}");
 }

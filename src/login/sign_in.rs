@@ -169,20 +169,31 @@ impl SignIn {
     /// `/wechat/login?return_to=PATH&scope=SCOPE`. The scope only raises what is asked for: anybody
     /// can make such a link.
     fn asked_for(&self, head: &RequestHead<'_>, named: Option<&UserId>) -> Reply {
-        let mut return_to = None;
-        let mut scope = self.0.settings.scope;
-        for (name, value) in byte_pairs(head.uri) {
-            match &*name {
-                b"return_to" => return_to = self.page(&value),
-                b"scope" => {
-                    let value = String::from_utf8_lossy(&value);
-                    scope = Scope::named(&value).map_or(scope, |named| scope.at_least(named));
-                }
-                _ => {}
-            }
+        let asked = Asked::of(head.uri.query().unwrap_or_default());
+        let return_to = asked.return_to.and_then(|page| self.page(&page));
+        if asked.has_rest {
+            self.is_unencoded(return_to.as_ref());
         }
         let return_to = return_to.unwrap_or_else(|| self.start_page());
+        let scope = self.0.settings.scope;
+        let scope = asked.scope.map_or(scope, |asked| scope.at_least(asked));
         self.begin_no_lower(scope, return_to, head, named)
+    }
+
+    fn is_unencoded(&self, page: Option<&ReturnTo>) {
+        if let Some(more) = self.0.lines.may_write("unencoded") {
+            let path = page.map_or("", ReturnTo::path);
+            let path: String = path.chars().take(200).collect();
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                ?path,
+                more,
+                "a link to the login did not encode its return_to, and what followed was taken for \
+                 the rest of it; encode the page with encodeURIComponent, or let Login::login_url \
+                 make the link"
+            );
+        }
     }
 
     /// What a request gets that nobody is signed in for, or whose user lacks a scope: a navigation
@@ -517,22 +528,58 @@ impl SignIn {
     }
 }
 
-/// The pairs of a query, decoded; what is no UTF-8 is repaired.
-pub(super) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    byte_pairs(uri).map(move |(name, value)| (text(name), text(value)))
+/// What a link to the login asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked {
+    return_to: Option<Vec<u8>>,
+    scope: Option<Scope>,
+    /// Whether parameters that the login does not know were taken for the rest of `return_to`.
+    has_rest: bool,
 }
 
-/// The pairs of a query, decoded.
-fn byte_pairs(uri: &Uri) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
-    let decoded = |text: &str| {
-        let spaced = text.replace('+', " ");
-        percent_decode_str(&spaced).collect()
-    };
+impl Asked {
+    /// Reads a query. A page that does not encode its `return_to` loses all behind the first `&` to
+    /// the login's own query, as in `return_to=/a?x=1&y=2`. An encoded one has neither a question
+    /// mark nor an equals sign, so that what others add to a link (WeChat adds `from`) stays out.
+    fn of(query: &str) -> Self {
+        let mut asked = Self::default();
+        let mut is_cut = false;
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, text) = (decoded(name), decoded(value));
+            let scope = || Scope::named(std::str::from_utf8(&text).ok()?);
+            match (&*name, &mut asked.return_to) {
+                (b"return_to", page) => {
+                    is_cut = text.contains(&b'?') && value.contains(['?', '=']);
+                    asked.has_rest = false;
+                    *page = Some(text);
+                }
+                (b"scope", _) if scope().is_some() => asked.scope = scope(),
+                (_, Some(page)) if is_cut && !pair.is_empty() => {
+                    page.push(b'&');
+                    page.extend(pair.bytes());
+                    asked.has_rest = true;
+                }
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+/// The pairs of a query, decoded; what is no UTF-8 is repaired.
+pub(super) fn pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
+    let text = |text| String::from_utf8_lossy(&decoded(text)).into_owned();
     uri.query().unwrap_or_default().split('&').map(move |pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
+        (text(name), text(value))
     })
+}
+
+/// What a name or a value of a query stands for.
+fn decoded(text: &str) -> Vec<u8> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).collect()
 }
 
 impl Settings {

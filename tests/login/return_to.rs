@@ -91,3 +91,33 @@ async fn a_page_load_comes_back_to_the_very_page() {
         .await;
     assert_eq!(landed.json()["uri"], "/me");
 }
+
+/// Links that nobody encoded: all behind the first `&` is not the login's.
+#[tokio::test]
+async fn a_return_to_that_was_not_encoded_is_not_cut() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    for (asked, landed) in [
+        ("/me?x=1&y=2", "/me?x=1&y=2"),
+        ("/me?x=1&y=2&scope=snsapi_userinfo", "/me?x=1&y=2"),
+        (
+            "/me?x=1&scope=snsapi_userinfo&y=a+b%26c",
+            "/me?x=1&y=a+b%26c",
+        ),
+        ("/me?scope=mine&scope=yours", "/me?scope=mine&scope=yours"),
+        ("/me?flag&list[]=%E8%8C%B6&&", "/me?flag&list[]=%E8%8C%B6"),
+        ("/me%3Fx=1&y=2", "/me?x=1&y=2"),
+        (&format!("{}/me?x=1&y=2", site.url), "/me?x=1&y=2"),
+        ("/me?x=1&return_to=/me?z=3&y=2", "/me?z=3&y=2"),
+        // Encoded, with what WeChat adds to links that are shared.
+        ("%2Fme%3Fx%3D1%26y%3D2&from=singlemessage", "/me?x=1&y=2"),
+        ("/me?x%3D1%26y%3D2", "/me?x=1&y=2"),
+        ("/me&from=timeline&isappinstalled=0", "/me"),
+        ("//evil.example/?a=b&c=d", "/"),
+        ("/me?x=1&y=\\evil", "/"),
+    ] {
+        let login = format!("{}/wechat/login?return_to={asked}", site.url);
+        let page = Browser::new().open(&login).await;
+        assert_eq!(page.json()["uri"], landed, "{asked}");
+    }
+}
