@@ -262,7 +262,7 @@ impl Protocol {
         state.processes[at].step = step;
     }
 
-    /// The script `CLAIM`. Answers whether it granted the lease.
+    /// The step `Claim`. Answers whether it granted the lease.
     pub fn claim(&self, state: &mut State, at: usize, seen: Pair, need: Need, dead: bool) -> bool {
         if state.stored != Some(seen) && self.mutant != Mutant::ClaimWithoutCompare {
             self.go_on(state, at, state.stored, need);
@@ -280,7 +280,7 @@ impl Protocol {
         granted
     }
 
-    /// The script `CLAIM`, with a tombstone.
+    /// The step `Claim`, with a tombstone.
     pub fn announce(&self, state: &mut State, at: usize, seen: Pair, need: Need) {
         if state.stored != Some(seen) {
             // The lease is given back before what is stored is judged.
@@ -312,7 +312,7 @@ impl Protocol {
         answer
     }
 
-    /// The script `COMMIT`. Answers whether it ended the flight's hold.
+    /// The step `Commit`. Answers whether it ended the flight's hold.
     pub fn commit(&self, state: &mut State, at: usize) {
         let (seen, need, answer) = match state.processes[at].step {
             Step::Committing { seen, need, answer } => (seen, need, Some(answer)),

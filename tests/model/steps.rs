@@ -37,7 +37,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             state.processes[at].land();
             gives_back(protocol, state, at);
         }
-        // The script `CLAIM`, whose answer nobody hears.
+        // The step `Claim`, whose answer nobody hears.
         Action::LateClaim(at) => {
             let seen = state.processes[at].late.take();
             if state.stored == seen && state.is_free() {

@@ -1,5 +1,6 @@
-//! A proxy in front of Redis that speaks RESP2 only, as products that are older than RESP3 do: it
-//! answers `HELLO` itself, and passes everything else on.
+//! A proxy in front of Redis with rules of its own, as products have them: one that is older than
+//! RESP3 answers `HELLO` itself, and one of a managed Cluster looks at scripts. Everything else is
+//! passed on.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,12 @@ pub enum Manner {
     HangsUp,
     /// The connection ends at whatever is said.
     HangsUpAtEverything,
+    /// `PUBLISH` is passed on as `XPUBLSH`, for a server that knows it by that name only: so it can
+    /// be sent by itself, and scripts cannot call it.
+    RenamesPublish,
+    /// The text of a script is refused unless each of its calls names a command and, as its key,
+    /// `KEYS[1]`, `KEYS[2]` … literally.
+    ChecksScripts,
 }
 
 pub struct OldProxy {
@@ -83,7 +90,7 @@ impl Shared {
         let (mut from_client, mut from_server) =
             (BufReader::new(from_client), BufReader::new(from_server));
         loop {
-            let Some(command) = message(&mut from_client).await else {
+            let Some(mut command) = message(&mut from_client).await else {
                 return;
             };
             let name = name_of(&command);
@@ -99,7 +106,20 @@ impl Shared {
                     }
                     continue;
                 }
-                Manner::Says(_) | Manner::HangsUp => {}
+                Manner::RenamesPublish if name == "PUBLISH" => rename_publish(&mut command),
+                Manner::ChecksScripts if name == "EVAL" && !is_literal(&command) => {
+                    self.heard.lock().unwrap().push("refused".to_owned());
+                    let reply = b"-ERR bad lua script for redis cluster, all the keys that the \
+                                  script uses should be passed using the KEYS array\r\n";
+                    if to_client.write_all(reply).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Manner::Says(_)
+                | Manner::HangsUp
+                | Manner::RenamesPublish
+                | Manner::ChecksScripts => {}
             }
             if to_server.write_all(&command).await.is_err() {
                 return;
@@ -145,8 +165,9 @@ async fn message(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
             .parse()
             .unwrap_or(0);
         match (line[0], usize::try_from(count)) {
-            (b'*', Ok(more)) => parts += more,
-            (b'$', Ok(length)) => {
+            (b'*' | b'~' | b'>', Ok(more)) => parts += more,
+            (b'%', Ok(pairs)) => parts += pairs * 2,
+            (b'$' | b'=', Ok(length)) => {
                 let start = whole.len();
                 whole.resize(start + length + 2, 0);
                 from.read_exact(&mut whole[start..]).await.ok()?;
@@ -160,4 +181,23 @@ async fn message(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
 fn name_of(command: &[u8]) -> String {
     let text = String::from_utf8_lossy(command);
     text.lines().nth(2).unwrap_or_default().to_uppercase()
+}
+
+fn rename_publish(command: &mut [u8]) {
+    let at = command.iter().position(|byte| *byte == b'$').unwrap();
+    let name = &mut command[at + 4..at + 11];
+    assert_eq!(name.to_ascii_uppercase(), b"PUBLISH");
+    name.copy_from_slice(b"XPUBLSH");
+}
+
+/// Whether each call of a script's text names its command and its key literally.
+fn is_literal(command: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(command);
+    text.split("call(").skip(1).all(|call| {
+        let mut words = call.split([',', ')']);
+        let (command, key) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let number = key.trim().strip_prefix("KEYS[");
+        let number = number.and_then(|rest| rest.strip_suffix(']'));
+        command.starts_with('\'') && number.is_some_and(|number| number.parse::<u8>().is_ok())
+    })
 }

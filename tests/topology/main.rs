@@ -14,5 +14,6 @@ mod mistakes;
 mod moved;
 mod resp2;
 mod restricted;
+mod scripts;
 mod sentinel;
 mod tls;

@@ -10,11 +10,13 @@ use super::address::{Address, Certificates, Topology};
 use super::connection::{Connection, Target};
 use super::guard::{Guard, describe};
 use super::news::Channels;
+use super::publish::Publishing;
 use super::ready::Ready;
 use super::refusal::Refusal;
+use super::scripts::{Call, Step};
 use super::seal::Seal;
 use super::start_up::{misconfigured, unavailable};
-use super::{Inner, Layout, RedisNames, RedisStore, marks, scripts};
+use super::{Inner, Layout, RedisNames, RedisStore, marks};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::observe;
@@ -314,6 +316,7 @@ impl RedisStoreBuilder {
             clock: self.clock,
             sole_writer: self.sole_writer,
             channels: Channels::default(),
+            publishing: Publishing::default(),
             ready: Ready::default(),
             address,
         })))
@@ -322,7 +325,8 @@ impl RedisStoreBuilder {
     /// Who may not run scripts can read tokens, which is enough to follow another system's, and
     /// renew none: that is told now, and not by the first user whose token expires.
     async fn try_a_script(&self, connection: &mut Connection, address: &str) {
-        let mut probe = scripts::RELEASE.key(format!("{}lease:probe", self.names.prefix));
+        let mut probe = Call::of(Step::Release);
+        probe.lease(format!("{}lease:probe", self.names.prefix));
         let probe = probe.arg("nobody").invoke::<i64>(connection);
         let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await else {
             return;

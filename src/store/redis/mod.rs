@@ -17,6 +17,7 @@ mod news;
 #[cfg(feature = "cli")]
 pub mod operate;
 mod primary;
+mod publish;
 mod ready;
 mod refusal;
 mod revoked;
@@ -46,8 +47,9 @@ use self::guard::{Guard, Turn, millis};
 use self::names::{Cell, Cells, Place, Places};
 pub use self::names::{Layout, RedisNames};
 use self::news::Channels;
+use self::publish::{Publishing, Tidings};
 use self::ready::Ready;
-use self::scripts::{Call, Script};
+use self::scripts::{Call, Step};
 use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
@@ -120,6 +122,7 @@ struct Inner {
     /// Whether nobody writes here without telling.
     sole_writer: bool,
     channels: Channels,
+    publishing: Publishing,
     ready: Ready,
     /// The server's address as it may be shown: no user, no password.
     address: String,
@@ -219,7 +222,7 @@ impl RedisStore {
             .await
     }
 
-    async fn script<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, Error> {
+    async fn script<T: FromRedisValue + Send>(&self, call: &Call) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
         self.run(call.first_key(), call.invoke(&mut connection))
             .await
@@ -315,14 +318,14 @@ impl RedisStore {
         self.0.seal.may_replace(slot, expected)?;
         let places = self.places(slot);
         let place = &places.read;
-        let mut call = start(&scripts::CLAIM, &places, owner);
-        call.arg(millis(ttl));
+        let mut call = start(Step::Claim, &places);
+        call.arg(owner.as_str()).arg(millis(ttl));
+        call.arg(tombstone).arg(millis(TOMBSTONE_LIFE));
         for (cell, expected) in place.cells.iter().zip(&expected.0) {
-            call.key(&*cell.key)
+            call.cell(&*cell.key)
                 .arg(cell.field.unwrap_or(""))
                 .arg(flagged(expected).as_slice());
         }
-        call.arg(tombstone).arg(millis(TOMBSTONE_LIFE));
         Ok(match self.script(&call).await? {
             Answer(1, _) => Claim::Granted,
             Answer(0, _) => Claim::Held,
@@ -415,11 +418,12 @@ impl RedisStore {
         self.0.seal.may_replace(slot, expected)?;
         let places = self.places(slot);
         let now = self.0.clock.now();
-        let mut call = start(&scripts::COMMIT, &places, owner);
+        let mut call = start(Step::Commit, &places);
         let before = self.refresh_token(slot, expected);
         let before = before.as_ref().map(|token| token.expose().as_bytes());
         let before = predecessor(before, record).map_or_else(String::new, fingerprint);
-        call.arg(before).arg(tombstone).arg(millis(BURIED_FOR));
+        call.arg(owner.as_str()).arg(before);
+        call.arg(tombstone).arg(millis(BURIED_FOR));
         let compared = expected.0.iter().map(flagged);
         let read = places.read.cells.iter().zip(compared);
         let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
@@ -430,14 +434,13 @@ impl RedisStore {
         }
         for ((cell, expected), new) in cells.zip(news) {
             let value = new.value.as_ref().map(|text| text.as_bytes());
-            call.key(&*cell.key)
+            call.cell(&*cell.key)
                 .arg(cell.field.unwrap_or(""))
                 .arg(expected.as_slice())
                 .arg(flagged(&value).as_slice())
                 .arg(millis(new.ttl));
         }
-        self.tell(&mut call, slot, record);
-        Ok(match self.script(&call).await? {
+        Ok(match self.write(call, self.tidings(slot, record)).await? {
             Answer(1, _) => Commit::Done,
             Answer(0, _) => Commit::LeaseLost,
             Answer(_, values) => {
@@ -450,29 +453,30 @@ impl RedisStore {
     async fn overwrite(&self, slot: &Slot, record: &Record) -> Result<(), Error> {
         let places = self.places(slot);
         let now = self.0.clock.now();
-        let mut call = scripts::PUT.call();
+        let mut call = Call::of(Step::Put);
         for tombstone in &places.tombstones {
-            call.key(tombstone);
+            call.tombstone(tombstone);
         }
-        call.arg(places.tombstones.len());
         for (place, written_for) in places.all() {
             let news = encode(place, slot, record, written_for, now, &self.0.seal)?;
             for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
                 let value = value.as_ref().map(|text| text.as_bytes());
-                call.key(&*cell.key)
+                call.cell(&*cell.key)
                     .arg(cell.field.unwrap_or(""))
                     .arg(flagged(&value).as_slice())
                     .arg(millis(*ttl));
             }
         }
-        self.tell(&mut call, slot, record);
-        self.script(&call).await
+        let written = self.write(call, self.tidings(slot, record)).await;
+        written.map(drop)
     }
 
     /// What a script that writes tells the others.
-    fn tell(&self, call: &mut Call<'_>, slot: &Slot, record: &Record) {
-        let news = news::written(&slot.name, Mark::of_record(record));
-        call.arg(self.0.names.news(&slot.name.app)).arg(news);
+    fn tidings(&self, slot: &Slot, record: &Record) -> Option<Tidings> {
+        Some(Tidings {
+            channel: self.0.names.news(&slot.name.app),
+            news: news::written(&slot.name, Mark::of_record(record)),
+        })
     }
 }
 
@@ -531,15 +535,15 @@ fn key_of(command: &Cmd) -> &[u8] {
     }
 }
 
-/// Begins the call of a script that works under the leases of these places.
-fn start<'a>(script: &'a Script, places: &Places<'_>, owner: &LeaseOwner) -> Call<'a> {
-    let mut call = script.call();
-    for key in places.leases.iter().chain(&places.tombstones) {
-        call.key(key);
+/// Begins the call of a step that works under the leases of these places.
+fn start(step: Step, places: &Places<'_>) -> Call {
+    let mut call = Call::of(step);
+    for key in &places.leases {
+        call.lease(key);
     }
-    call.arg(owner.as_str())
-        .arg(places.leases.len())
-        .arg(places.tombstones.len());
+    for key in &places.tombstones {
+        call.tombstone(key);
+    }
     call
 }
 
@@ -649,9 +653,9 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let places = self.places(slot);
-            let mut call = scripts::RELEASE.call();
+            let mut call = Call::of(Step::Release);
             for lease in &places.leases {
-                call.key(lease);
+                call.lease(lease);
             }
             call.arg(owner.as_str());
             self.script::<i64>(&call).await.map(|gone| gone > 0)

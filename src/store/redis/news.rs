@@ -1,5 +1,5 @@
-//! News over Redis: each write is published by the very script that makes it, and heard on a
-//! connection that does nothing else.
+//! News over Redis: each write is [published](super::publish) by the very script that makes it, and
+//! heard on a connection that does nothing else.
 //!
 //! One channel for each account carries `KIND MARK ID` for each write (`-` instead of the mark for
 //! a deletion). Every store that listens also publishes a proof of its own there now and then, on
@@ -32,7 +32,7 @@ const FIRST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// The rest after Redis has said no: only its operator can change that.
-const REST_AFTER_REFUSAL: Duration = Duration::from_secs(60);
+pub(super) const REST_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
 /// A message that is longer than any of ours is not read.
 const LONGEST_MESSAGE: usize = 1_024;
@@ -242,7 +242,7 @@ impl Hearing {
 
 /// Whether Redis has said no, and will say so until somebody changes something. A password that is
 /// asked for concerns every command, not the channel: it is tried again as soon as Redis serves.
-fn lasts(error: &RedisError) -> bool {
+pub(super) fn lasts(error: &RedisError) -> bool {
     let of_channel = |refusal: Refusal| !refusal.passes() && !refuses_us(error);
     Refusal::of(error).is_some_and(of_channel)
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::RedisStore;
 use super::guard::millis;
-use super::scripts;
+use super::scripts::{Call, Step};
 use crate::error::Error;
 
 /// An answer holds for this long, however many load balancers ask.
@@ -62,8 +62,8 @@ impl RedisStore {
         let (read, write) =
             tokio::join!(self.command::<Value>(&read), self.command::<Value>(&write),);
         // The key holds nothing, as the script compares, so that it deletes the key.
-        let mut script = scripts::RELEASE.key(&key);
-        script.arg("");
+        let mut script = Call::of(Step::Release);
+        script.lease(&key).arg("");
         let write = match write {
             Ok(_) => self.script::<i64>(&script).await.map(drop),
             Err(error) => Err(error),

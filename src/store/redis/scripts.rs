@@ -1,18 +1,20 @@
 //! The atomic steps, as Lua.
 //!
-//! Those of a slot know it as a list of cells, each a string key or a field of a hash, so that both
-//! layouts run the same code. The leases come first among `KEYS` (one, or two where a record is
-//! also written in the other layout); the tombstones follow, then the cells. `ARGV[1]` names the
-//! owner, `ARGV[2]` how many leases there are, `ARGV[3]` how many tombstones. A cell's arguments start with its field (empty for a string key) and
-//! what is expected in it: `-` for nothing, `=` and the bytes for a value, `*` for anything at all.
+//! Those of a slot are in [`steps`], for each number of keys a text of its own. The others have one
+//! key each. Some managed Clusters look at a text before they run it: every call here names its
+//! command and its key literally (`KEYS[1]`, `KEYS[2]` …), and nothing else is done with `KEYS`.
 //!
 //! Every key of a call lies in one slot of a Cluster; [`names`](super::names) sees to that.
 
-use std::sync::LazyLock;
+mod steps;
+
+use std::sync::{Arc, LazyLock};
 
 use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
 use sha1::{Digest, Sha1};
 
+use self::steps::Shape;
+pub(super) use self::steps::{Step, Voice};
 use super::connection::Connection;
 
 /// A script, and the name that Redis gives it.
@@ -29,33 +31,75 @@ impl Script {
         Self { text, hash }
     }
 
-    /// A call without a key so far; the first one it gets is that by which a Cluster finds the
-    /// node.
-    pub(super) fn call(&self) -> Call<'_> {
-        Call {
-            script: self,
-            keys: Vec::new(),
-            arguments: Vec::new(),
-        }
-    }
-
-    /// A call with this first key.
-    pub(super) fn key(&self, key: impl ToRedisArgs) -> Call<'_> {
-        let mut call = self.call();
+    /// A call with this key, by which a Cluster finds the node.
+    pub(super) fn key(&'static self, key: impl ToRedisArgs) -> Call {
+        let mut call = Call::new(Source::Fixed(self));
         call.key(key);
         call
     }
 }
 
+/// Where the text of a call comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    Fixed(&'static Script),
+    /// By the number of its keys.
+    Step(Step, Shape),
+}
+
 /// A call of a script: its `KEYS` and `ARGV`.
-pub(super) struct Call<'a> {
-    script: &'a Script,
+pub(super) struct Call {
+    source: Source,
     keys: Vec<Vec<u8>>,
     arguments: Vec<Vec<u8>>,
 }
 
-impl Call<'_> {
-    pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+/// The answer to a call, and whether the server has read its text for it.
+pub(super) struct Invoked<T> {
+    pub(super) answer: RedisResult<T>,
+    pub(super) by_text: bool,
+}
+
+impl Call {
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            keys: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// A call of a step without a key so far: its leases come first, then its tombstones, then its
+    /// cells.
+    pub(super) fn of(step: Step) -> Self {
+        Self::new(Source::Step(step, Shape::default()))
+    }
+
+    pub(super) fn lease(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted(key, |shape| &mut shape.leases)
+    }
+
+    pub(super) fn tombstone(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted(key, |shape| &mut shape.tombstones)
+    }
+
+    /// The key of a cell, whose arguments follow.
+    pub(super) fn cell(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted(key, |shape| &mut shape.cells)
+    }
+
+    fn counted(
+        &mut self,
+        key: impl ToRedisArgs,
+        count: impl Fn(&mut Shape) -> &mut usize,
+    ) -> &mut Self {
+        if let Source::Step(_, shape) = &mut self.source {
+            *count(shape) += 1;
+        }
+        self.key(key)
+    }
+
+    fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         key.write_redis_args(&mut self.keys);
         self
     }
@@ -70,22 +114,45 @@ impl Call<'_> {
         self
     }
 
+    /// Runs it, and publishes in the script where there is something to publish.
+    pub(super) async fn invoke<T: FromRedisValue + Send>(
+        &self,
+        connection: &mut Connection,
+    ) -> RedisResult<T> {
+        self.invoke_as(Voice::InScript, connection).await.answer
+    }
+
     /// Runs it by its name, and where Redis does not know that yet, by its text.
     ///
     /// A restart and a fail-over forget scripts, since replicas never hear of them. The library's
     /// own `Script` would then load it on every node of a Cluster and fail where one is down; the
     /// text goes to the node that is asked, and to no other.
-    pub(super) async fn invoke<T: FromRedisValue + Send>(
+    pub(super) async fn invoke_as<T: FromRedisValue + Send>(
         &self,
+        voice: Voice,
         connection: &mut Connection,
-    ) -> RedisResult<T> {
-        let by_name = self.command("EVALSHA", &self.script.hash);
+    ) -> Invoked<T> {
+        let kept: Arc<Script>;
+        let script = match self.source {
+            Source::Fixed(script) => script,
+            Source::Step(step, shape) => {
+                kept = steps::script(step, shape, voice);
+                &*kept
+            }
+        };
+        let by_name = self.command("EVALSHA", &script.hash);
         match by_name.query_async(connection).await {
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
-                let by_text = self.command("EVAL", &self.script.text);
-                by_text.query_async(connection).await
+                let by_text = self.command("EVAL", &script.text);
+                Invoked {
+                    answer: by_text.query_async(connection).await,
+                    by_text: true,
+                }
             }
-            answer => answer,
+            answer => Invoked {
+                answer,
+                by_text: false,
+            },
         }
     }
 
@@ -96,170 +163,6 @@ impl Call<'_> {
         command
     }
 }
-
-/// Defines `held()`, whether somebody else has a lease; `release()`, which gives ours back;
-/// `bury(token, ttl)`, which writes the tombstones, or removes them where the token is empty; and
-/// `check(start, step)`, which returns whether every cell holds what is expected, the values of the
-/// cells that were compared, and whether there are none.
-const CELLS: &str = r"
-local owner, leases, tombstones = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local others = leases + tombstones
-local function held()
-  for lease = 1, leases do
-    local holder = redis.call('GET', KEYS[lease])
-    if holder and holder ~= owner then return true end
-  end
-  return false
-end
-local function release()
-  for lease = 1, leases do
-    if redis.call('GET', KEYS[lease]) == owner then redis.call('DEL', KEYS[lease]) end
-  end
-end
-local function read(key, field)
-  if field == '' then return redis.call('GET', key) end
-  return redis.call('HGET', key, field)
-end
-local function check(start, step)
-  local same, values, empty = true, {}, true
-  for cell = 1, #KEYS - others do
-    local at = start + (cell - 1) * step
-    if ARGV[at + 1] ~= '*' then
-      local value = read(KEYS[others + cell], ARGV[at])
-      if (value and ('=' .. value) or '-') ~= ARGV[at + 1] then same = false end
-      if value then empty = false end
-      values[cell] = value
-    end
-  end
-  return same, values, empty
-end
-local function bury(token, ttl)
-  for tombstone = leases + 1, others do
-    if token == '' then
-      redis.call('DEL', KEYS[tombstone])
-    else
-      redis.call('SET', KEYS[tombstone], token, 'PX', ttl)
-    end
-  end
-end
-";
-
-/// Defines `write(key, field, new, ttl)`: `new` is `-` to delete, `*` to leave, or `=` and the bytes;
-/// `ttl` is in milliseconds, `0` for ever, `keep` for what is left of the old one's.
-const WRITE: &str = r"
-local function write(key, field, new, ttl)
-  if new == '*' then return end
-  if ttl == 'keep' then
-    local left = redis.call('PTTL', key)
-    ttl = left > 0 and tostring(left) or '0'
-  end
-  if new == '-' then
-    if field == '' then redis.call('DEL', key) else redis.call('HDEL', key, field) end
-  elseif field ~= '' then
-    redis.call('HSET', key, field, string.sub(new, 2))
-  elseif ttl == '0' then
-    redis.call('SET', key, string.sub(new, 2))
-  else
-    redis.call('SET', key, string.sub(new, 2), 'PX', ttl)
-  end
-end
-";
-
-/// Defines `tell()`, which publishes what the last two of `ARGV` name: a channel, and what to say;
-/// nothing where the channel is empty. Who may not publish writes all the same.
-const TELL: &str = r"
-local function tell()
-  if ARGV[#ARGV - 1] ~= '' then redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV]) end
-end
-";
-
-/// R1: takes the lease where the cells hold what is expected.
-/// `ARGV`: owner, number of leases and of tombstones, lease in milliseconds, then field and expected
-/// value of each cell; in the end the token that the tombstones are to name, and for how many
-/// milliseconds. An empty token leaves them as they are.
-/// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0 (somebody
-/// else has it), or 2 and the values (changed).
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(format!(
-        "{CELLS}{}",
-        r"
-local same, values = check(5, 2)
-if not same then return {2, values} end
-if held() then return {0} end
-for lease = 1, leases do redis.call('SET', KEYS[lease], owner, 'PX', ARGV[4]) end
-if ARGV[#ARGV - 1] ~= '' then bury(ARGV[#ARGV - 1], ARGV[#ARGV]) end
-return {1}
-"
-    ))
-});
-
-/// R2: writes the cells where they hold what is expected, and gives the lease back. R3: where a
-/// tombstone names the predecessor, the cells may be empty as well, and the lease another's.
-/// `ARGV`: owner, number of leases and of tombstones, predecessor (or empty), the token that the
-/// tombstones are to name (empty removes them), and for how many milliseconds; then field, expected
-/// value, new value (`-` deletes) and the time to live in milliseconds (0: for ever) of each cell;
-/// channel and news.
-/// Answers 1 (written), 0 (the lease is somebody else's), or 2 and the values (changed).
-pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(format!(
-        "{CELLS}{WRITE}{TELL}{}",
-        r"
-local same, values, empty = check(7, 4)
-local succeeds = false
-for tombstone = leases + 1, others do
-  if ARGV[4] ~= '' and redis.call('GET', KEYS[tombstone]) == ARGV[4] then succeeds = true end
-end
-if not same and not (succeeds and empty) then
-  release()
-  return {2, values}
-end
-if held() and not succeeds then return {0} end
-for cell = 1, #KEYS - others do
-  local at = 7 + (cell - 1) * 4
-  write(KEYS[others + cell], ARGV[at], ARGV[at + 2], ARGV[at + 3])
-end
-bury(ARGV[5], ARGV[6])
-release()
-tell()
-return {1}
-"
-    ))
-});
-
-/// R2: writes the cells whatever they hold, and removes the tombstones. `KEYS` are the tombstones
-/// and the cells, without a lease.
-/// `ARGV`: number of tombstones, then field, new value and time to live of each cell, channel and
-/// news, as above.
-///
-/// A transaction would do the same on one server. A script is one command, which a Cluster can
-/// answer with `TRYAGAIN` while the two hashes move to another node.
-pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(format!(
-        "{WRITE}{TELL}{}",
-        r"
-local tombstones = tonumber(ARGV[1])
-for tombstone = 1, tombstones do redis.call('DEL', KEYS[tombstone]) end
-for cell = 1, #KEYS - tombstones do
-  local at = cell * 3 - 1
-  write(KEYS[tombstones + cell], ARGV[at], ARGV[at + 1], ARGV[at + 2])
-end
-tell()
-"
-    ))
-});
-
-/// Gives leases back, those that are still ours. All of `KEYS` are leases.
-pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local gone = 0
-for _, lease in ipairs(KEYS) do
-  if redis.call('GET', lease) == ARGV[1] then gone = gone + redis.call('DEL', lease) end
-end
-return gone
-",
-    )
-});
 
 /// Binds a code to a login, unless it is bound to another one. `ARGV`: the login, and for how many
 /// milliseconds. Answers 0 (another one's), 1 (bound now) or 2 (bound before).

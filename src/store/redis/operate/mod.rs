@@ -16,8 +16,10 @@ use std::time::Duration;
 pub use self::survey::{State, UserReport};
 use super::codec::{Value, decode};
 use super::names::{Cell, Place};
+use super::publish::Tidings;
+use super::scripts::{Call, Step};
 use super::seal::Seal;
-use super::{Answer, RedisStore, anything, flagged, scripts};
+use super::{Answer, RedisStore, anything, flagged};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{Kind, LeaseOwner, Name, Slot};
@@ -166,13 +168,12 @@ impl RedisStore {
         changes: &[Change<'_>],
         news: Option<(&AppId, String)>,
     ) -> Result<Rewritten, Error> {
-        let mut call = scripts::COMMIT.call();
+        let mut call = Call::of(Step::Commit);
         for lease in leases {
-            call.key(lease);
+            call.lease(lease);
         }
-        call.arg(owner.as_str()).arg(leases.len());
         // Nothing is granted here, so the tombstones stay as they are.
-        call.arg(0).arg("").arg("").arg(0);
+        call.arg(owner.as_str()).arg("").arg("").arg(0);
         for Change {
             cell,
             expected,
@@ -184,18 +185,18 @@ impl RedisStore {
                 New::Text(text, life) => (flagged(text), life.as_millis().to_string()),
                 New::TextWithOldLife(text) => (flagged(&Some(text)), "keep".to_owned()),
             };
-            call.key(&*cell.key)
+            call.cell(&*cell.key)
                 .arg(cell.field.unwrap_or(""))
                 .arg(flagged(expected).as_slice())
                 .arg(new.as_slice())
                 .arg(life);
         }
         // Where the credentials stay what they are, there is no news.
-        match news {
-            Some((app, news)) => call.arg(self.0.names.news(app)).arg(news),
-            None => call.arg("").arg(""),
-        };
-        Ok(match self.script(&call).await? {
+        let tidings = news.map(|(app, news)| Tidings {
+            channel: self.0.names.news(app),
+            news,
+        });
+        Ok(match self.write(call, tidings).await? {
             Answer(1, _) => Rewritten::Done,
             Answer(0, _) => Rewritten::InUse,
             Answer(..) => Rewritten::Changed,

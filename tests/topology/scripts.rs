@@ -1,0 +1,110 @@
+//! Servers and proxies with rules for scripts: some refuse `PUBLISH` there, and some look at a
+//! script's text before they run it.
+
+use std::time::Duration;
+
+use tower_wechat::{
+    ErrorKind, Layout, RedisStore, RedisStoreBuilder, UserGrant, UserId, UserTokens, WechatClient,
+};
+
+use crate::support::eventually;
+use crate::support::old_proxy::{Manner, OldProxy};
+use crate::support::redis_server::RedisServer;
+
+/// Much shorter than `cache_ttl`, which is a minute.
+const SOON: Duration = Duration::from_secs(5);
+
+fn user() -> UserId {
+    UserId::new("oUser").unwrap()
+}
+
+async fn users(builder: &RedisStoreBuilder) -> UserTokens {
+    let store = builder.clone().connect().await.unwrap();
+    UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store)
+}
+
+async fn sign_in(users: &UserTokens, token: &str) {
+    let grant = UserGrant::new(token).expires_in(7_200).refresh_token("r");
+    users.put(&user(), &grant).await.unwrap();
+}
+
+/// One store sees at once what another one writes and deletes.
+async fn news_arrives(builder: &RedisStoreBuilder, what: &str) {
+    let (one, other) = (users(builder).await, users(builder).await);
+    sign_in(&one, "first").await;
+    let seen = async || other.get(&user()).await;
+    assert_eq!(seen().await.unwrap().access_token().expose(), "first");
+    let mut written = 0;
+    eventually(&format!("a write is seen: {what}"), SOON, async || {
+        written += 1;
+        let token = format!("token-{written}");
+        sign_in(&one, &token).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        seen().await.unwrap().access_token().expose() == token
+    })
+    .await;
+    one.forget(&user()).await.unwrap();
+    eventually(&format!("a logout is seen: {what}"), SOON, async || {
+        seen()
+            .await
+            .is_err_and(|error| error.kind() == ErrorKind::LoginRequired)
+    })
+    .await;
+    one.health().await.unwrap();
+}
+
+/// Reads one layout and writes the other too, or does not.
+fn each_layout(url: &str) -> [(RedisStoreBuilder, String); 4] {
+    let builder = RedisStore::builder(url);
+    [
+        (Layout::Hashes, None),
+        (Layout::Keys, None),
+        (Layout::Hashes, Some(Layout::Keys)),
+        (Layout::Keys, Some(Layout::Hashes)),
+    ]
+    .map(|(layout, mirror)| {
+        let builder = builder.clone().layout(layout);
+        let what = format!("{layout:?}, mirror {mirror:?}");
+        match mirror {
+            Some(mirror) => (builder.mirror(mirror), what),
+            None => (builder, what),
+        }
+    })
+}
+
+/// The server runs the script, which cannot call `PUBLISH`.
+#[tokio::test(flavor = "multi_thread")]
+async fn news_where_scripts_may_not_publish() {
+    let server = RedisServer::with_options(&["--rename-command", "PUBLISH", "XPUBLSH"]);
+    let proxy = OldProxy::start(&server.address(), Manner::RenamesPublish).await;
+    for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {
+        news_arrives(&builder, &what).await;
+    }
+}
+
+/// The proxy refuses a text that publishes, or that does not name its keys literally.
+#[tokio::test(flavor = "multi_thread")]
+async fn news_where_the_text_of_scripts_is_looked_at() {
+    let server = RedisServer::start();
+    let proxy = OldProxy::start(&server.address(), Manner::ChecksScripts).await;
+    for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {
+        news_arrives(&builder, &what).await;
+    }
+    assert!(proxy.heard("refused") > 0, "it has looked at texts");
+}
+
+/// Where scripts may publish, nobody does it by another command.
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_that_may_publish_are_one_round_trip() {
+    let server = RedisServer::start();
+    let proxy = OldProxy::start(&server.address(), Manner::Says("ERR unknown command")).await;
+    let url = format!("redis://{}/", proxy.address());
+    let users = users(&RedisStore::builder(&url)).await;
+    for n in 0..50 {
+        sign_in(&users, &format!("token-{n}")).await;
+    }
+    assert!(server.calls("publish") >= 50);
+    // The proofs of a store come every two seconds.
+    let apart = proxy.heard("PUBLISH");
+    assert!(apart < 25, "{apart}");
+}
