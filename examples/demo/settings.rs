@@ -35,7 +35,7 @@ use tower_wechat::{
     TrustedHeader, UserTokens, WechatClient,
 };
 
-use crate::variables::{Failure, choice, file, in_ascii, key, seconds, set};
+use crate::variables::{Failure, as_browsers_write_it, choice, file, key, seconds, set};
 
 pub struct Settings {
     pub listen: String,
@@ -189,7 +189,10 @@ impl Settings {
             api_url: set("WECHAT_API_URL")?,
             open_url: set("WECHAT_OPEN_URL")?,
             proxy: proxy()?,
-            public_url: public_url.as_deref().map(in_ascii).transpose()?,
+            public_url: public_url
+                .as_deref()
+                .map(as_browsers_write_it)
+                .transpose()?,
             cookie_key: key("COOKIE_KEY")?,
             trusted_header: set("TRUSTED_USER_HEADER")?,
             verification: verification(set("VERIFICATION_FILE")?.as_deref())?,

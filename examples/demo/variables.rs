@@ -79,22 +79,27 @@ pub fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
     }
 }
 
-/// Returns the public URL with the host in ASCII, as browsers send it: 例子.com is xn--fsqu00a.com.
-/// What is wrong with any other URL is for `Login` to say.
-pub fn in_ascii(public_url: &str) -> Result<String, Failure> {
-    if public_url.is_ascii() {
+/// Returns the public URL with its origin as browsers write it: HTTPS://例子.com is
+/// https://xn--fsqu00a.com. What is wrong with it otherwise, and with its path, is for `Login` to
+/// say.
+pub fn as_browsers_write_it(public_url: &str) -> Result<String, Failure> {
+    let Some((scheme, rest)) = public_url.split_once("://") else {
+        return Ok(public_url.to_owned());
+    };
+    let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let is_web = ["http", "https"].contains(&&*scheme.to_ascii_lowercase());
+    // A port that is left out behind its colon is a mistake, and not one of browsers.
+    if !is_web || authority.is_empty() || authority.contains('@') || authority.ends_with(':') {
         return Ok(public_url.to_owned());
     }
-    let wrong = |why: String| {
-        format!(
-            "PUBLIC_URL={public_url}: {why}; write it like https://h5.example.com or https://例子.com"
+    match Url::parse(&format!("{scheme}://{authority}")) {
+        Ok(url) => Ok(format!("{}{path}", url.origin().ascii_serialization())),
+        Err(_) if authority.is_ascii() => Ok(public_url.to_owned()),
+        Err(error) => Err(format!(
+            "PUBLIC_URL: {authority:?} is no host: {error}; write it like https://h5.example.com or \
+             https://例子.com"
         )
-    };
-    let url = Url::parse(public_url).map_err(|error| wrong(error.to_string()))?;
-    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
-    if !plain || !url.origin().is_tuple() {
-        return Err(wrong("it must end after the host".to_owned()).into());
+        .into()),
     }
-    let path = url.path().trim_end_matches('/');
-    Ok(format!("{}{path}", url.origin().ascii_serialization()))
 }

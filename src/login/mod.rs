@@ -216,7 +216,8 @@ impl Login {
     /// application has no routes of its own that begin with that path.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the URL is no `http` or `https` URL of a host and a plain path.
+    /// [`ErrorKind::Configuration`]: the URL is no `http` or `https` URL of a host in ASCII and a
+    /// plain path (letters, digits and `-_.~`), or it is the address of the callback.
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login};
@@ -229,7 +230,7 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn new(public_url: impl AsRef<str>, keys: CookieKeys) -> Result<Self, Error> {
-        Ok(Self(Settings {
+        let login = Self(Settings {
             public_url: PublicUrl::parse(public_url.as_ref())?,
             keys,
             callback_path: CALLBACK_PATH.to_owned(),
@@ -248,7 +249,9 @@ impl Login {
             restarts: RESTARTS,
             wait: WAIT,
             verification: Vec::new(),
-        }))
+        });
+        login.0.check_prefix()?;
+        Ok(login)
     }
 
     /// What users are asked to grant. Default: [`Scope::UserInfo`].
@@ -264,18 +267,20 @@ impl Login {
     /// The path to which WeChat sends users back. Default: `/wechat/callback`.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: this is no plain path.
+    /// [`ErrorKind::Configuration`]: this is no plain path, or the path of the public URL.
     pub fn callback_path(mut self, path: &str) -> Result<Self, Error> {
         self.0.callback_path = plain_path(path)?;
+        self.0.check_prefix()?;
         Ok(self)
     }
 
     /// The path that begins a login. Default: `/wechat/login`.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: this is no plain path.
+    /// [`ErrorKind::Configuration`]: this is no plain path, or the path of the public URL.
     pub fn login_path(mut self, path: &str) -> Result<Self, Error> {
         self.0.login_path = plain_path(path)?;
+        self.0.check_prefix()?;
         Ok(self)
     }
 
@@ -506,6 +511,21 @@ impl Settings {
         Ok(())
     }
 
+    /// Refuses a public URL that is the address of one of the login's own paths. A proxy that strips
+    /// it would leave nothing by which that path is told from the start page.
+    fn check_prefix(&self) -> Result<(), Error> {
+        for path in [&self.callback_path, &self.login_path] {
+            let below = self.public_url.below_prefix(path);
+            if below.is_some_and(|below| matches!(below, "" | "/")) {
+                return Err(wrong(format!(
+                    "the public URL must be the address below which the login's paths lie: leave \
+                     {path} out of it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn secure(&self) -> bool {
         self.public_url.is_secure()
     }
@@ -658,6 +678,19 @@ mod tests {
                 .bind_to_identity(true)
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn a_public_url_is_none_of_the_logins_paths() {
+        let login = |url| Login::new(url, CookieKeys::random().unwrap());
+        for url in ["https://a.b/wechat/callback", "https://a.b/wechat/login/"] {
+            let error = login(url).unwrap_err().to_string();
+            assert!(error.contains("out of it"), "{error}");
+        }
+        let below = login("https://a.b/app").unwrap();
+        assert!(below.clone().callback_path("/app").is_err());
+        assert!(below.callback_path("/app/callback").is_ok());
+        assert!(login("https://a.b/wechat").is_ok());
     }
 
     #[test]

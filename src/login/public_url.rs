@@ -1,7 +1,9 @@
 //! The address under which browsers know the application: an origin, and a path where a proxy puts
 //! the application below one.
 
-use http::Uri;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::uri::Authority;
 
 use crate::error::{Error, ErrorKind};
 
@@ -23,31 +25,20 @@ impl PublicUrl {
     /// # Errors
     /// [`ErrorKind::Configuration`]: this is no `http` or `https` URL of a host and a plain path.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
-        let lower = url.get(..8).unwrap_or(url).to_ascii_lowercase();
-        if !lower.starts_with("https://") && !lower.starts_with("http://") {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "https" && scheme != "http" {
             return Err(wrong(
                 "the public URL must begin with https:// or http://, as https://h5.example.com does",
             ));
         }
-        let uri: Uri = url
-            .parse()
-            .map_err(|_| wrong("the public URL is none: write it like https://h5.example.com"))?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(wrong("the public URL has no host"));
-        };
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return Err(wrong("the public URL must name a host, and no user"));
-        }
-        let prefix = uri.path().trim_end_matches('/');
-        if uri.query().is_some() || url.contains('#') || !(prefix.is_empty() || is_plain(prefix)) {
-            return Err(wrong(
-                "the public URL must end after the host, or after the path below which a proxy \
-                 puts the application: https://h5.example.com/app. The login's own paths are set \
-                 by callback_path and login_path",
-            ));
-        }
+        let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        check_authority(authority)?;
+        let prefix = path.trim_end_matches('/');
+        check_prefix(prefix)?;
         // As browsers write an origin: in lower case, without the scheme's own port.
-        let authority = authority.as_str().to_ascii_lowercase();
+        let authority = authority.to_ascii_lowercase();
         let own_port = if scheme == "https" { ":443" } else { ":80" };
         let authority = authority.strip_suffix(own_port).unwrap_or(&authority);
         Ok(Self {
@@ -105,18 +96,100 @@ impl PublicUrl {
     }
 }
 
+/// Refuses what is no host, with a port or without.
+fn check_authority(authority: &str) -> Result<(), Error> {
+    if authority.is_empty() {
+        return Err(wrong(
+            "the public URL names no host: write it like https://h5.example.com",
+        ));
+    }
+    // What stands there may be a password.
+    if authority.contains('@') {
+        return Err(wrong("the public URL must name a host, and no user"));
+    }
+    if !authority.is_ascii() {
+        return Err(wrong(format!(
+            "{authority:?} is no host in ASCII, which is how browsers send it: https://例子.com is \
+             https://xn--fsqu00a.com"
+        )));
+    }
+    if !is_host_and_port(authority) {
+        return Err(wrong(format!(
+            "{authority:?} is no host and port: write the public URL like https://h5.example.com or \
+             https://h5.example.com:8443"
+        )));
+    }
+    Ok(())
+}
+
+fn is_host_and_port(authority: &str) -> bool {
+    let Ok(parsed) = authority.parse::<Authority>() else {
+        return false;
+    };
+    let host = parsed.host();
+    let port = authority.strip_prefix(host).unwrap_or_default();
+    let is_port = match port.strip_prefix(':') {
+        Some(digits) => digits.parse::<u16>().is_ok_and(|port| {
+            // As browsers write it.
+            port > 0 && port.to_string() == digits
+        }),
+        None => port.is_empty(),
+    };
+    is_port && is_host(host)
+}
+
+/// Returns `true` for what browsers take for a name or an address, and write in this way.
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[') {
+        let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
+        return matches!(address, Some(Ok(_)));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    // What ends with a number is an address, to browsers.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
+
+/// Refuses what is no plain path, and says why.
+fn check_prefix(prefix: &str) -> Result<(), Error> {
+    if prefix.is_empty() || is_plain(prefix) {
+        return Ok(());
+    }
+    let end = prefix.find(['?', '#']);
+    if let Some(mark) = end.and_then(|at| prefix.get(at..=at)) {
+        return Err(wrong(format!(
+            "the public URL must end before its {mark:?}: it is an origin, and the path below which \
+             a proxy puts the application, as in https://h5.example.com/app"
+        )));
+    }
+    if let Some(other) = prefix.chars().find(|letter| !is_plain_letter(*letter)) {
+        return Err(wrong(format!(
+            "the path of the public URL holds {other:?}; give the application a path of letters, \
+             digits and -_.~ only, such as https://h5.example.com/app"
+        )));
+    }
+    Err(wrong(format!(
+        "the path {prefix:?} of the public URL has an empty segment, or one of dots: write the path \
+         that browsers show, such as https://h5.example.com/app"
+    )))
+}
+
+fn is_plain_letter(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "/-_.~".contains(letter)
+}
+
 /// Returns `true` if a path has only letters, digits and `-_.~`, and no segment that is empty or
 /// that browsers resolve.
 pub(super) fn is_plain(path: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
     let segments = || path.split('/').skip(1);
     path.starts_with('/')
-        && path.bytes().all(plain)
+        && path.chars().all(is_plain_letter)
         && !segments().any(|segment| matches!(segment, "" | "." | ".."))
 }
 
-fn wrong(message: &str) -> Error {
-    Error::new(ErrorKind::Configuration, message.to_owned())
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message.into())
 }
 
 #[cfg(test)]
@@ -157,6 +230,83 @@ mod tests {
             "//a.b",
         ] {
             assert_eq!(parsed(wrong), None, "{wrong:?}");
+        }
+    }
+
+    /// Each is refused for what is wrong with it, in one sentence.
+    #[test]
+    fn what_is_wrong_with_a_public_url_is_said() {
+        let scheme = "must begin with https:// or http://";
+        let (host, user) = ("is no host and port", "and no user");
+        let (query, fragment) = ("end before its \"?\"", "end before its \"#\"");
+        let segment = "an empty segment, or one of dots";
+        for (url, why) in [
+            ("", scheme),
+            ("h5.example.com", scheme),
+            ("//a.b", scheme),
+            ("ws://a.b", scheme),
+            ("https:/a.b", scheme),
+            ("https:a.b", scheme),
+            ("\"https://a.b\"", scheme),
+            ("https\u{ff1a}//a.b", scheme),
+            ("https://", "names no host"),
+            ("https:///a", "names no host"),
+            ("https://?a", "names no host"),
+            ("https://user@a.b", user),
+            ("https://user:secret@a.b/c d", user),
+            ("https://\u{7528}\u{6237}@a.b", user),
+            ("https://\u{4f8b}\u{5b50}.com/a", "no host in ASCII"),
+            ("https://a b", host),
+            ("https://a.b https://c.d", host),
+            ("https://a.b:", host),
+            ("https://a.b:0", host),
+            ("https://a.b:080", host),
+            ("https://a.b:99999", host),
+            ("https://a.b:c", host),
+            ("https://*.b", host),
+            ("https://a%41.b", host),
+            ("https://a.b,https:", host),
+            ("https://[::1", host),
+            ("https://[a]", host),
+            ("https://256.1.1.1", host),
+            ("https://1.2", host),
+            ("https://a.b?c", query),
+            ("https://a.b/c?", query),
+            ("https://a.b/c d?e", query),
+            ("https://a.b#", fragment),
+            ("https://a.b/#/home", fragment),
+            ("https://a.b/c#d?e", fragment),
+            ("https://a.b/c d", "holds ' '"),
+            ("https://a.b/%zz", "holds '%'"),
+            ("https://a.b/%E8%8C%B6", "holds '%'"),
+            ("https://a.b/c;d", "holds ';'"),
+            ("https://a.b/\u{8336}", "holds '\u{8336}'"),
+            ("https://a.b/c\\d", "holds '\\\\'"),
+            ("https://a.b\\c", "holds '\\\\'"),
+            ("https://a.b/c\u{202e}", "holds '\\u{202e}'"),
+            ("https://a.b/../c", segment),
+            ("https://a.b/c/..", segment),
+            ("https://a.b/./c", segment),
+            ("https://a.b//c", segment),
+        ] {
+            let error = PublicUrl::parse(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let text = error.to_string();
+            assert!(text.contains(why), "{url:?}: {text}");
+            assert!(
+                !text.contains("secret") && !text.contains('\u{202e}'),
+                "{text}"
+            );
+        }
+        for url in [
+            "https://a.b/c//",
+            "http://a_b.c:8443/d",
+            "https://1a.b",
+            "https://b.1c",
+            "http://10.0.0.1:80",
+            "https://xn--fsqu00a.com",
+        ] {
+            assert!(PublicUrl::parse(url).is_ok(), "{url}");
         }
     }
 

@@ -65,6 +65,22 @@ async fn me(demo: &DemoProcess, cookie: &str) -> Answer {
         .await
 }
 
+/// The demo reads the session that its login has set, however the variable is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_url_in_capitals_keeps_users_signed_in() {
+    for url in [
+        "HTTPS://H5.Example.com",
+        "https://例子.example/h5",
+        "HTTPS://h5.example.com:443/H5/",
+    ] {
+        let mut scene = scene(Layout::Hashes).await;
+        scene.variables.extend(variables(&[("PUBLIC_URL", url)]));
+        let demo = scene.demo().await;
+        let session = sign_in(&scene, &demo, "oUser").await;
+        assert_eq!(me(&demo, &session).await.json()["user_id"], "oUser");
+    }
+}
+
 async fn a_thief_stays_out(layout: Layout) {
     let scene = scene(layout).await;
     let user = "oVictim";

@@ -131,10 +131,6 @@ async fn variables_that_cannot_be_right() {
         (("COOKIE_KEY", "s3cret-of-redis, no base64"), OPENSSL),
         (("COOKIE_KEY", "dG9vIHNob3J0"), OPENSSL),
         (("PUBLIC_URL", "h5.example.com"), "https://h5.example.com"),
-        (
-            ("PUBLIC_URL", "https://h5.example.com/app?x"),
-            "after the host",
-        ),
         (("WECHAT_SCOPE", "base"), "snsapi_userinfo nor snsapi_base"),
         (("TRUSTED_USER_HEADER", "x user id"), "use letters"),
         (("CENTER_TOKEN", ","), "set a long random one"),
@@ -149,9 +145,30 @@ async fn variables_that_cannot_be_right() {
         (("CACHE_TTL_SECS", "60000000"), "30 days"),
         (("PUBLIC_URL", "https://h5.exa\nmple.com"), "line break"),
         (("PUBLIC_URL", "https://例 子.example"), "https://例子.com"),
-        (("PUBLIC_URL", "https：//例子.example"), "https://例子.com"),
-        (("PUBLIC_URL", "https://*.example.com"), "no host"),
-        (("PUBLIC_URL", "https://h5.example.com:99999"), "no host"),
+        (("PUBLIC_URL", "https：//例子.example"), "must begin with"),
+        (("PUBLIC_URL", "https://*.example.com"), "no host and port"),
+        (
+            ("PUBLIC_URL", "https://h5.example.com:"),
+            "no host and port",
+        ),
+        (
+            ("PUBLIC_URL", "https://h5.example.com:99999"),
+            "no host and port",
+        ),
+        (("PUBLIC_URL", "https://用户@例子.example"), "and no user"),
+        (("PUBLIC_URL", "https://h5.example.com/app?x"), "its \"?\""),
+        (("PUBLIC_URL", "https://例子.example/a?b"), "its \"?\""),
+        (("PUBLIC_URL", "https://例子.example/#/a"), "its \"#\""),
+        (("PUBLIC_URL", "https://h5.example.com/a b"), "holds ' '"),
+        (("PUBLIC_URL", "https://h5.example.com/%zz"), "holds '%'"),
+        (("PUBLIC_URL", "https://例子.example/茶"), "holds '茶'"),
+        (("PUBLIC_URL", "https://例子.example/a\\b"), "holds '\\\\'"),
+        (("PUBLIC_URL", "https://例子.example/../b"), "one of dots"),
+        (("PUBLIC_URL", "https://h5.example.com//a"), "empty segment"),
+        (
+            ("PUBLIC_URL", "https://h5.example.com/wechat/callback"),
+            "leave /wechat/callback out",
+        ),
         (("TRUSTED_USER_HEADER", "x-user\n-id"), "line break"),
         (("WECHAT_SCOPE", "SNSAPI_BASE"), "snsapi_userinfo nor"),
     ] {
@@ -229,6 +246,7 @@ async fn a_chinese_host_is_what_browsers_make_of_it() {
             "https://例子。example:8443/",
             "https://xn--fsqu00a.example:8443",
         ),
+        ("HTTPS://H5.Example.com:443", "https://h5.example.com"),
     ] {
         let demo = DemoProcess::start(&variables(&[("PUBLIC_URL", url)])).await;
         let page = demo
