@@ -11,7 +11,9 @@ mod rig;
 mod support;
 
 use tower_wechat::simulator::Fault;
-use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
+use tower_wechat::{
+    CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
+};
 use url::Url;
 
 use client::Browser;
@@ -224,5 +226,54 @@ async fn nobody_else_writes_lines_of_the_log() {
             !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
         };
         assert!(of_ours && line.chars().all(plain), "{line:?}");
+    }
+}
+
+/// Two applications below two paths of one host, in one browser. Each visit lands on its page.
+#[tokio::test(flavor = "current_thread")]
+async fn applications_that_replace_each_others_session_are_told_of() {
+    for (shares_keys, name, logins, told) in [
+        (true, None, 1, 0),
+        (false, None, 6, 2),
+        (false, Some("club_session"), 2, 0),
+    ] {
+        let lines = LogLines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("tower_wechat=info")
+            .with_ansi(false)
+            .with_writer(lines.clone())
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let rig = Rig::new().await;
+        let address = format!("127.0.0.1:{}", support::free_port());
+        let of = |path: &str| format!("http://{address}{path}");
+        let shop = rig.behind(&of("/shop"), |login| login, rig::router).await;
+        let club = of("/club");
+        let change = |login: Login| {
+            let login = match shares_keys {
+                true => login,
+                false => Login::new(&club, CookieKeys::random().unwrap()).unwrap(),
+            };
+            match name {
+                Some(name) => login.session_name(name).unwrap(),
+                None => login,
+            }
+        };
+        let other = rig.behind(&club, change, rig::router).await;
+        let server = format!(
+            "location /shop/ {{ proxy_pass {}/; }} location /club/ {{ proxy_pass {}/; }}",
+            shop.url, other.url
+        );
+        let _nginx = support::nginx::Nginx::start(&address, &server);
+        let browser = Browser::new();
+        for _ in 0..3 {
+            for path in ["/shop/me", "/club/me"] {
+                assert_eq!(browser.open(&of(path)).await.json()["id"], ALICE);
+            }
+        }
+        assert_eq!(rig.exchanges(), logins);
+        // Once for each application.
+        let line = "a login has replaced a session that this application cannot read";
+        assert_eq!(lines.text().matches(line).count(), told, "{}", lines.text());
     }
 }

@@ -16,6 +16,7 @@
 //! | `WECHAT_PROXY` | forward proxy for calls to WeChat: `http://user:password@host:port`, `https://`, `socks5://` or `socks5h://`; unset: none |
 //! | `WECHAT_SCOPE` | `snsapi_userinfo` (default) or `snsapi_base` |
 //! | `COOKIE_KEY` | base64, at least 64 bytes, several with commas; unset: random |
+//! | `SESSION_NAME` | name of the session's cookie, for a second application on one host (`wechat_session`) |
 //! | `VERIFICATION_FILE` | `NAME=CONTENT` of WeChat's `MP_verify_….txt`, several with commas |
 //! | `TRUSTED_USER_HEADER` | name of a header that names the user |
 //! | `RENEW_MARGIN_SECS`, `CACHE_TTL_SECS` | 900, 60 |
@@ -50,6 +51,7 @@ pub struct Settings {
     public_url: Option<String>,
     scope: Scope,
     cookie_key: Option<String>,
+    session_name: Option<String>,
     trusted_header: Option<String>,
     /// Names and contents of WeChat's verification files.
     verification: Vec<(String, String)>,
@@ -194,6 +196,7 @@ impl Settings {
                 .map(as_browsers_write_it)
                 .transpose()?,
             cookie_key: key("COOKIE_KEY")?,
+            session_name: set("SESSION_NAME")?,
             trusted_header: set("TRUSTED_USER_HEADER")?,
             verification: verification(set("VERIFICATION_FILE")?.as_deref())?,
             margin: seconds("RENEW_MARGIN_SECS", 900)?,
@@ -243,6 +246,13 @@ impl Settings {
                 login.map_err(|error| format!("VERIFICATION_FILE: {error}"))
             })?;
         let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
+        let (login, session) = match &self.session_name {
+            Some(name) => login
+                .session_name(name)
+                .and_then(|login| Ok((login, session.name(name)?)))
+                .map_err(|error| format!("SESSION_NAME: {error}"))?,
+            None => (login, session),
+        };
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(
                 TrustedHeader::new(name)

@@ -332,6 +332,22 @@ impl SessionCookie {
         found
     }
 
+    /// Returns `true` if a request brings a session under this cookie's name that somebody else has
+    /// signed: another application of this host, another account's, or this one with a former key.
+    pub(crate) fn finds_foreign(&self, head: &RequestHead<'_>) -> bool {
+        let now = self.0.clock.now();
+        let mut values = cookies::named(head.headers, &self.0.name);
+        values.any(|value| {
+            let message = value.split_last_chunk::<TAG_CHARS>();
+            let message = message.and_then(|(message, _)| message.strip_suffix(b"."));
+            let text = message.and_then(session_value::read);
+            let lasts = |text: session_value::Text<'_>| {
+                now < self.end_of(text.issued, text.login, text.session)
+            };
+            text.is_some_and(lasts) && self.read(value, now).is_none()
+        })
+    }
+
     /// Whoever can set cookies for this host can cause this at will, so it is one line a minute.
     #[cold]
     fn log_two_users(&self, now: Timestamp) {
@@ -485,6 +501,24 @@ mod tests {
         assert_eq!(who(&other_app.renamed(), &cookie), None);
         // Nor what was signed for plain http, where any host of the domain can set it.
         assert_eq!(who(&ours.clone().secure(false), &cookie), None);
+    }
+
+    #[test]
+    fn a_session_that_somebody_else_has_signed_is_foreign() {
+        let (ours, clock) = session(&keys(1));
+        let user = UserId::new("oUser").unwrap();
+        let finds = |value: &str| {
+            let cookie = format!("{}={value}", ours.0.name);
+            let request = http::Request::builder().header(COOKIE, cookie);
+            let request = request.body(()).unwrap();
+            ours.finds_foreign(&RequestHead::of(&request))
+        };
+        let theirs = value(&session(&keys(2)).0.issue(&user));
+        assert!(finds(&theirs));
+        assert!(!finds(&value(&ours.issue(&user))));
+        assert!(!finds("") && !finds("theme.dark") && !finds(&theirs[1..theirs.len() / 2]));
+        clock.advance(SESSION_LIFETIME);
+        assert!(!finds(&theirs), "one that has ended");
     }
 
     #[test]

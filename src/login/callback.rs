@@ -140,6 +140,7 @@ impl SignIn {
             knows,
             user: self.session_user(head),
             signed_in: matches!(inner.session.identify(head), Identity::User(_)),
+            foreign_session: inner.session.finds_foreign(head),
         };
         if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
             // A reload, the back button, or WeChat's second request, perhaps with another code.
@@ -258,6 +259,9 @@ impl SignIn {
         let Ok(user) = UserId::new(signed_in.user.as_str()) else {
             return self.problem(Trouble::WechatAway, None);
         };
+        if before.foreign_session {
+            self.replaces_foreign_session();
+        }
         let granted = signed_in.scope.as_deref();
         let session = Session {
             snapshot: signed_in.snapshot,
@@ -284,6 +288,20 @@ impl SignIn {
         };
         answer.cookies.insert(0, session);
         answer
+    }
+
+    /// Told only of those who have logged in: anybody can send such a cookie.
+    fn replaces_foreign_session(&self) {
+        if let Some(more) = self.0.lines.may_write("foreign_session") {
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                more,
+                "a login has replaced a session that this application cannot read; if it goes on, \
+                 another application of this host uses the same cookie: give both the same keys, \
+                 or one of them another name for its session"
+            );
+        }
     }
 
     /// On to the page with the session from before. Counted as a restart: where the session is of
@@ -354,6 +372,8 @@ pub(super) struct Before {
     /// Whose session it has, apart from those of virtual users.
     pub(super) user: Option<Box<str>>,
     signed_in: bool,
+    /// Whether it has a session under our cookie's name that is none of ours.
+    foreign_session: bool,
 }
 
 /// The mark under which a cookie remembers a code.

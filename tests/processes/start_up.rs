@@ -170,6 +170,7 @@ async fn variables_that_cannot_be_right() {
             "leave /wechat/callback out",
         ),
         (("TRUSTED_USER_HEADER", "x-user\n-id"), "line break"),
+        (("SESSION_NAME", "my session"), "is no name of a cookie"),
         (("WECHAT_SCOPE", "SNSAPI_BASE"), "snsapi_userinfo nor"),
     ] {
         gives_up(&[pair], &[pair.0, says]).await;
