@@ -40,6 +40,11 @@ const REFUSED_CODES: usize = 8;
 /// have begun at another page.
 const MISSED_CALLBACKS: u8 = 2;
 
+/// How often a browser may begin a login for one page, within a minute and without having passed the
+/// callback, whatever it says of itself: more than the tabs and reloads of any person. A cookie counts
+/// up to 15.
+const BEGUN_AT_MOST: u8 = 13;
+
 /// A person takes at least this many seconds from one reload of a page to the next, on average.
 const PERSON_RELOADS_AFTER: u64 = 2;
 
@@ -380,9 +385,13 @@ impl SignIn {
         self.send(&attempt, &browser)
     }
 
-    /// Whether this page load seems to come from WeChat by a way that the callback is not on, and
-    /// not from a person who reloads. Older web views do not say enough to tell.
+    /// Returns `true` if this page load seems to come from WeChat by a way that the callback is not
+    /// on, and not from a person who reloads. Older web views do not say enough to tell, so that
+    /// only a number that no person reaches is a loop.
     fn comes_back(&self, attempt: &Attempt, headers: &HeaderMap) -> bool {
+        if attempt.again >= BEGUN_AT_MOST {
+            return true;
+        }
         // With its query, a callback is known wherever it comes.
         let has_query = attempt.return_to.as_str().contains('?');
         match came_from(headers) {

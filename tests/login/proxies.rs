@@ -35,7 +35,7 @@ async fn behind(
 async fn journey(browser: &Browser, url: &str) -> (Reply, Vec<String>) {
     let mut reply = browser.visit(url).await;
     let mut paths = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..60 {
         let Some(next) = reply.location() else {
             return (reply, paths);
         };
@@ -154,6 +154,18 @@ async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wech
             "/wechat/callback",
             "location / { rewrite ^(.*)$ $1? break; proxy_pass SITE; }",
         ),
+        (
+            "the callback is led to a page with another query",
+            "/wechat/callback",
+            "location / { proxy_pass SITE; }\n\
+             location /wechat/callback { rewrite ^ /me?from=wechat? break; proxy_pass SITE; }",
+        ),
+        (
+            "the callback is redirected to the start page",
+            "/wechat/callback",
+            "location / { proxy_pass SITE; }\n\
+             location /wechat/callback { rewrite ^ /? redirect; }",
+        ),
     ] {
         let rig = Rig::new().await;
         let address = address();
@@ -175,20 +187,56 @@ async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wech
         } else {
             "/me"
         };
-        // A browser that says where it comes from, as those of today.
-        let browser = Browser::new()
+        // A browser that says where it comes from, as those of today; and an older web view.
+        let today = Browser::new()
             .with_header("sec-fetch-mode", "navigate")
             .with_header("sec-fetch-site", "cross-site");
-        let (page, paths) = journey(&browser, &format!("{}{start}?a=b", nginx.url)).await;
-        assert!(
-            [400, 429].contains(&page.status),
-            "{what}: {paths:?} {page:?}"
-        );
-        page.is_page(page.status, "lang=\"zh-CN\"");
-        let visits = rig.sim.calls_to(AUTHORIZE);
-        assert!((1..=3).contains(&visits), "{what}: {visits} visits");
+        for (browser, most) in [(today, 3), (Browser::new(), 14)] {
+            // A page with a query may be opened by a link of another site, again and again.
+            let most = if what.ends_with("another query") {
+                14
+            } else {
+                most
+            };
+            let before = rig.sim.calls_to(AUTHORIZE);
+            let (page, paths) = journey(&browser, &format!("{}{start}?a=b", nginx.url)).await;
+            assert!(
+                [400, 429].contains(&page.status),
+                "{what}: {paths:?} {page:?}"
+            );
+            page.is_page(page.status, "lang=\"zh-CN\"");
+            let visits = rig.sim.calls_to(AUTHORIZE) - before;
+            assert!((1..=most).contains(&visits), "{what}: {visits} visits");
+        }
         // Nor is a user who is signed in sent around, or shown the application's own "not found".
         assert_eq!(rig.exchanges(), 0, "{what}");
+    }
+}
+
+/// Older web views do not say where they come from, and people reload.
+#[tokio::test]
+async fn whoever_opens_a_page_often_is_no_loop() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    for page in ["/me", "/me?a=b"] {
+        let url = format!("{}{page}", site.url);
+        // Eight tabs, and six reloads of which each loads the page twice.
+        for loads in [8, 12] {
+            let browser = Browser::new();
+            for load in 0..loads {
+                let sent = browser.visit(&url).await;
+                assert_eq!(sent.status, 302, "{page}, load {load} of {loads}");
+            }
+            assert_eq!(browser.open(&url).await.json()["uri"], page);
+        }
+        // The next minute is another one.
+        let browser = Browser::new();
+        for _ in 0..3 {
+            for _ in 0..12 {
+                assert_eq!(browser.visit(&url).await.status, 302);
+            }
+            rig.advance(std::time::Duration::from_secs(61));
+        }
     }
 }
 
