@@ -277,3 +277,53 @@ async fn applications_that_replace_each_others_session_are_told_of() {
         assert_eq!(lines.text().matches(line).count(), told, "{}", lines.text());
     }
 }
+
+/// Loops that no callback and no session ends: one line each, which names what usually does that.
+#[tokio::test(flavor = "current_thread")]
+async fn loops_are_one_line_that_says_what_to_look_for() {
+    let lines = LogLines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("tower_wechat=warn")
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let rig = Rig::new().await;
+    let followed = async |url: String| {
+        let browser = Browser::new();
+        let mut reply = browser.visit(&url).await;
+        while let Some(next) = reply.location() {
+            reply = browser.visit(next.as_str()).await;
+        }
+        assert_eq!(reply.status, 429, "{reply:?}");
+    };
+    let header = TrustedHeader::new("x-user").unwrap();
+    let unnamed = rig
+        .mounted(
+            |login| login,
+            |layer, login| rig::pages(login.clone()).layer(layer.login(login).identity(header)),
+        )
+        .await;
+    let address = format!("127.0.0.1:{}", support::free_port());
+    let lost = rig
+        .behind(&format!("http://{address}"), |login| login, rig::router)
+        .await;
+    let server = format!(
+        "location / {{ proxy_pass {0}; }}\n\
+         location /wechat/callback {{ rewrite ^ /? break; proxy_pass {0}; }}",
+        lost.url
+    );
+    let nginx = support::nginx::Nginx::start(&address, &server);
+    for _ in 0..3 {
+        followed(format!("{}/me", unnamed.url)).await;
+        followed(format!("{}/", nginx.url)).await;
+    }
+    let log = lines.text();
+    for line in [
+        "the layer's identity does not read",
+        "rewrites the path or drops the query",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+    }
+    assert_eq!(log.lines().count(), 2, "{log}");
+}

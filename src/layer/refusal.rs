@@ -83,7 +83,7 @@ impl<I, R> Shared<I, R> {
             Some(scope) if rejection.declined => self.respond(login.not_granted(head, scope), head),
             scope if is_navigation(head) => {
                 let answer = match way {
-                    Way::ToWechat => login.redirect(head, scope),
+                    Way::ToWechat => login.redirect(head, scope, rejection.unnamed),
                     Way::ToLogin => login.redirect_to_login(head, scope),
                 };
                 self.respond(answer, head)

@@ -66,6 +66,8 @@ pub struct Rejection {
     pub(super) scope: Option<Scope>,
     /// Whether the user was asked for that scope and did not grant it. They are not asked in a loop.
     pub(super) declined: bool,
+    /// Whether the layer's identity named nobody, rather than a user without a token.
+    pub(super) unnamed: bool,
     /// The request, where whoever refused it had it at hand.
     pub(super) head: Option<Arc<OwnedHead>>,
 }
@@ -215,6 +217,14 @@ impl Rejection {
         Self::new(ErrorKind::LoginRequired, None)
     }
 
+    /// The layer's identity names nobody.
+    pub(super) fn unnamed() -> Self {
+        Self {
+            unnamed: true,
+            ..Self::nobody()
+        }
+    }
+
     /// The user has granted less than this.
     pub(super) fn lacks(scope: Scope, session: Session) -> Self {
         Self {
@@ -348,6 +358,7 @@ impl Rejection {
             problem: None,
             scope: None,
             declined: false,
+            unnamed: false,
             head: None,
         }
     }

@@ -7,6 +7,7 @@ use crate::identity::{RequestHead, Session};
 use crate::login::marks_of_scripts;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// What is kept of a request while its handler works: enough to render an error that the handler
@@ -19,6 +20,8 @@ pub(super) struct Retained {
     accept: Option<HeaderValue>,
     referer: Option<HeaderValue>,
     mode: Option<HeaderValue>,
+    /// Beside a mode only; among `more` otherwise.
+    site: Option<HeaderValue>,
     requested_with: Option<HeaderValue>,
     /// What says whether the user was asked for a scope a moment ago.
     cookie: Option<HeaderValue>,
@@ -49,6 +52,7 @@ impl Retained {
             accept: accept.cloned(),
             referer: headers.get(REFERER).cloned(),
             mode: mode.cloned(),
+            site: mode.and_then(|_| headers.get(SEC_FETCH_SITE)).cloned(),
             requested_with: headers.get(X_REQUESTED_WITH).cloned(),
             cookie: headers.get(COOKIE).cloned(),
             declined: session.snapshot || session.asked_in_vain,
@@ -62,6 +66,7 @@ impl Retained {
             (ACCEPT, &self.accept),
             (REFERER, &self.referer),
             (SEC_FETCH_MODE, &self.mode),
+            (SEC_FETCH_SITE, &self.site),
             (X_REQUESTED_WITH, &self.requested_with),
             (COOKIE, &self.cookie),
         ] {

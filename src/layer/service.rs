@@ -156,7 +156,7 @@ impl<S, I, R> WechatService<S, I, R> {
                 }
                 ResponseFuture::calling(self.inner.call(request), set_cookie, kept)
             }
-            Identity::Nobody => self.without_user(Rejection::nobody(), request),
+            Identity::Nobody => self.without_user(Rejection::unnamed(), request),
             Identity::Invalid(invalid) => {
                 let answer = shared.refuse(Rejection::invalid(invalid), &head);
                 self.answered(answer)

@@ -71,6 +71,8 @@ pub(crate) enum Trouble {
     OutsideWechat,
     /// The login began anew too often.
     TooOften,
+    /// Logins succeed, and the requests behind them name nobody.
+    NotKept,
     /// WeChat does not take the code.
     NotAccepted,
     /// WeChat does not take this service.
@@ -92,7 +94,8 @@ impl Trouble {
             | Self::Barred
             | Self::ProfileNotGranted
             | Self::OutsideWechat
-            | Self::TooOften => ErrorKind::LoginDenied,
+            | Self::TooOften
+            | Self::NotKept => ErrorKind::LoginDenied,
             Self::NotAccepted => ErrorKind::WechatRefused,
             Self::Misconfigured => ErrorKind::WechatConfig,
             Self::WechatAway => ErrorKind::WechatUnavailable,
@@ -110,7 +113,7 @@ impl Trouble {
             | Self::Barred
             | Self::ProfileNotGranted
             | Self::OutsideWechat => StatusCode::FORBIDDEN,
-            Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooOften | Self::NotKept => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAccepted | Self::Misconfigured => StatusCode::BAD_GATEWAY,
             Self::WechatAway | Self::StoreAway => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -155,6 +158,7 @@ impl Trouble {
             Self::ProfileNotGranted => "profile_not_granted",
             Self::OutsideWechat => "outside_wechat",
             Self::TooOften => "too_often",
+            Self::NotKept => "not_kept",
             Self::NotAccepted => "not_accepted",
             Self::Misconfigured => "misconfigured",
             Self::WechatAway => "wechat_away",
@@ -162,7 +166,7 @@ impl Trouble {
         }
     }
 
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::Misplaced,
         Self::Expired,
@@ -173,6 +177,7 @@ impl Trouble {
         Self::ProfileNotGranted,
         Self::OutsideWechat,
         Self::TooOften,
+        Self::NotKept,
         Self::NotAccepted,
         Self::Misconfigured,
         Self::WechatAway,

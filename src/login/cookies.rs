@@ -519,6 +519,15 @@ impl Browser {
         self.lately(|progress| matches!(progress, Progress::SignedIn { .. }))
     }
 
+    /// Returns how many seconds ago this browser was logged in last.
+    pub(crate) fn since_login(&self) -> Option<u64> {
+        let logins = self.trail.iter().filter_map(|step| match step.progress {
+            Progress::SignedIn { at, .. } => Some(at),
+            Progress::Open | Progress::Restarted { .. } => None,
+        });
+        logins.max().map(|last| self.now.saturating_sub(last))
+    }
+
     /// Returns `true` if a login of this browser that asked for `scope` has signed a user in within
     /// the last minute.
     pub(crate) fn was_asked_for(&self, scope: Scope) -> bool {

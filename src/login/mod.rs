@@ -12,6 +12,7 @@ mod exchange;
 mod granted;
 mod lines;
 mod navigation;
+mod not_kept;
 mod page;
 mod public_url;
 mod return_to;

@@ -92,6 +92,14 @@ fn text(trouble: Trouble) -> Text {
             ],
             RETRY,
         ),
+        Trouble::NotKept => (
+            ["登录没有生效", "The sign-in has no effect"],
+            [
+                "微信登录已成功，但页面仍无法识别您：浏览器没有保存 Cookie，或服务配置有误。请稍等一分钟再试。",
+                "WeChat has signed you in, but the page does not know it: the browser keeps no cookies, or the service is not set up correctly. Please wait a minute.",
+            ],
+            RETRY,
+        ),
         Trouble::NotAccepted => (
             ["登录未完成", "The sign-in did not succeed"],
             ["微信未接受此次登录。", "WeChat did not accept it."],

@@ -202,11 +202,19 @@ impl SignIn {
     }
 
     /// What a request gets that nobody is signed in for, or whose user lacks a scope: a navigation
-    /// is sent to WeChat. For anything else, see [`login_url`](Self::login_url).
-    pub(crate) fn redirect(&self, head: &RequestHead<'_>, scope: Option<Scope>) -> Answer {
+    /// is sent to WeChat. For anything else, see [`login_url`](Self::login_url). `unnamed` is whether
+    /// the layer's identity names nobody.
+    pub(crate) fn redirect(
+        &self,
+        head: &RequestHead<'_>,
+        scope: Option<Scope>,
+        unnamed: bool,
+    ) -> Answer {
         let scope = scope.unwrap_or(self.0.settings.scope);
         match self.page_asked_for(head) {
-            Ok(page) => self.to_wechat(scope, page, head.headers),
+            Ok(page) => self
+                .not_kept(head, &page, unnamed)
+                .unwrap_or_else(|| self.to_wechat(scope, page, head.headers)),
             Err(answer) => answer,
         }
     }
@@ -286,6 +294,9 @@ impl SignIn {
             Ok(page) => page,
             Err(answer) => return answer,
         };
+        if let Some(answer) = self.not_kept(head, &page, false) {
+            return answer;
+        }
         let url = self.0.settings.login_url(Some(&page), scope);
         match HeaderValue::try_from(url) {
             Ok(url) => Answer {

@@ -220,24 +220,32 @@ async fn page_loads_get_pages_while_the_store_is_away() {
         .is_error(503, "store_unavailable");
 }
 
-/// Follows redirects until something else comes; how many logins that took.
-async fn rounds_until_told(rig: &Rig, browser: &Browser, url: &str, forget: bool) -> u64 {
+/// Follows redirects until a page says that the login does not help; how many logins that took.
+async fn rounds_until_told(
+    rig: &Rig,
+    browser: &Browser,
+    url: &str,
+    loses: impl Fn(&str) -> bool,
+    told: &str,
+) -> u64 {
+    let before = rig.exchanges();
     let mut reply = browser.visit(url).await;
     for _ in 0..200 {
         let Some(next) = reply.location() else {
-            reply.is_page(429, "登录过于频繁");
-            return rig.exchanges();
+            reply.is_page(429, told);
+            return rig.exchanges() - before;
         };
-        if forget {
-            browser.drop_cookies(|_| true);
-        }
+        browser.drop_cookies(&loses);
         reply = browser.visit(next.as_str()).await;
     }
     panic!("a loop without end");
 }
 
+const NO_EFFECT: &str = "登录没有生效";
+const TOO_OFTEN: &str = "登录过于频繁";
+
 #[tokio::test]
-async fn logins_that_do_not_help_end_on_a_page() {
+async fn logins_that_nobody_hears_of_end_after_three() {
     let rig = Rig::new().await;
     // The gateway never names the user, so that every login is in vain.
     let header = tower_wechat::TrustedHeader::new("x-user").unwrap();
@@ -249,20 +257,107 @@ async fn logins_that_do_not_help_end_on_a_page() {
             },
         )
         .await;
-    let url = format!("{}/me", site.url);
-    assert_eq!(
-        rounds_until_told(&rig, &Browser::new(), &url, false).await,
-        11
-    );
+    let (url, none) = (format!("{}/me", site.url), |_: &str| false);
+    let browser = Browser::new();
+    let rounds = rounds_until_told(&rig, &browser, &url, none, NO_EFFECT).await;
+    assert_eq!(rounds, 3);
+    // The next minute is another one, and a gateway that names the user by then is heard.
+    rig.advance(Duration::from_secs(61));
+    assert_eq!(browser.visit(&url).await.status, 302);
+    let named = [("x-user", ALICE), ("accept", "text/html")];
+    let page = browser.send(http::Method::GET, &url, &named).await.unwrap();
+    assert_eq!(page.json()["id"], ALICE);
+}
+
+#[tokio::test]
+async fn a_handler_that_asks_for_a_login_again_and_again_is_no_loop() {
+    let rig = Rig::new().await;
+    let refuse = async |user: tower_wechat::WechatUser| {
+        user.users()
+            .forget(&tower_wechat::UserId::new(user.id())?)
+            .await?;
+        Ok::<_, tower_wechat::Error>(user.current().await?.user_id().to_owned())
+    };
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                axum::Router::new()
+                    .route("/again", axum::routing::get(refuse))
+                    .layer(layer.login(login))
+            },
+        )
+        .await;
+    let (url, none) = (format!("{}/again", site.url), |_: &str| false);
+    let rounds = rounds_until_told(&rig, &today(), &url, none, NO_EFFECT).await;
+    assert_eq!(rounds, 3);
+    let rounds = rounds_until_told(&rig, &Browser::new(), &url, none, TOO_OFTEN).await;
+    assert_eq!(rounds, 11);
+}
+
+/// A browser that says that it comes from WeChat.
+fn today() -> Browser {
+    Browser::new()
+        .with_header("sec-fetch-mode", "navigate")
+        .with_header("sec-fetch-site", "cross-site")
+}
+
+#[tokio::test]
+async fn a_session_that_is_lost_on_its_way_is_no_loop() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let (url, session) = (format!("{}/me", site.url), |name: &str| {
+        name == "wechat_session"
+    });
+    let rounds = rounds_until_told(&rig, &today(), &url, session, NO_EFFECT).await;
+    assert_eq!(rounds, 3);
+    // An older web view does not say that it comes from WeChat, as nobody does who has signed out.
+    let older = Browser::new();
+    let rounds = rounds_until_told(&rig, &older, &url, session, TOO_OFTEN).await;
+    assert_eq!(rounds, 11);
+}
+
+#[tokio::test]
+async fn whoever_signs_out_and_in_again_gets_in() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    for came_from in ["none", "same-origin", ""] {
+        let browser = Browser::new().with_header("sec-fetch-site", came_from);
+        let browser = match came_from {
+            "" => Browser::new(),
+            _ => browser.with_header("sec-fetch-mode", "navigate"),
+        };
+        for logout in ["logout", "logout/everywhere"] {
+            for _ in 0..4 {
+                let page = browser.open(&format!("{}/me", site.url)).await;
+                assert_eq!(page.json()["id"], ALICE);
+                let logout = format!("{}/{logout}", site.url);
+                assert_eq!(browser.post(&logout).await.status, 204);
+            }
+        }
+        // An application that leaves the session's cookie there when it logs out everywhere.
+        rig.advance(Duration::from_secs(61));
+        let user = tower_wechat::UserId::new(ALICE).unwrap();
+        for _ in 0..8 {
+            let page = browser.open(&format!("{}/me", site.url)).await;
+            assert_eq!(page.json()["id"], ALICE);
+            site.users.forget(&user).await.unwrap();
+        }
+        // Whoever asks who is there now has a session each time.
+        let browser = browser.copy();
+        rig.advance(Duration::from_secs(61));
+        for _ in 0..8 {
+            let login = format!("{}/wechat/login?return_to=/me", site.url);
+            assert_eq!(browser.open(&login).await.json()["id"], ALICE);
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
     let rig = Rig::new().await;
     let site = rig.site_with(|login| login.lenient(true).unwrap()).await;
-    let url = format!("{}/me", site.url);
-    assert_eq!(
-        rounds_until_told(&rig, &Browser::new(), &url, true).await,
-        11
-    );
+    let (url, all) = (format!("{}/me", site.url), |_: &str| true);
+    let rounds = rounds_until_told(&rig, &Browser::new(), &url, all, TOO_OFTEN).await;
+    assert_eq!(rounds, 11);
 }
