@@ -190,14 +190,14 @@ impl Shelves {
         let succeeds = self.succeeds(slot, expected, record, now);
         let free = succeeds && !self.cells.contains_key(&slot.name);
         if !self.holds(slot, expected) && !free {
-            self.release(slot, owner);
+            self.release(slot, owner, now);
             return Commit::Changed(self.stored(slot));
         }
         if self.is_held(slot, owner, now) && !succeeds {
             return Commit::LeaseLost;
         }
         self.write(slot, record, now);
-        self.release(slot, owner);
+        self.release(slot, owner, now);
         Commit::Done
     }
 
@@ -274,15 +274,22 @@ impl Shelves {
         }
     }
 
-    fn release(&mut self, slot: &Slot, owner: &LeaseOwner) -> bool {
+    /// Removes the owner's lease. Returns `false` if the owner has none, or if it has expired.
+    fn release(&mut self, slot: &Slot, owner: &LeaseOwner, now: Timestamp) -> bool {
         match self.leases.entry(slot.name.clone()) {
             Entry::Occupied(lease) if lease.get().owner == *owner => {
-                lease.remove();
+                let was_held = lease.remove().until > now;
                 shrink_map(&mut self.leases);
-                true
+                was_held
             }
             _ => false,
         }
+    }
+
+    /// Returns `true` if the owner has the right to exchange a code, and it has not expired.
+    fn is_claimed_by(&self, code: &CodeName, owner: &LeaseOwner, now: Timestamp) -> bool {
+        let known = self.codes.get(code).filter(|code| code.until > now);
+        matches!(known.map(|code| &code.state), Some(CodeState::Claimed(holder)) if holder == owner)
     }
 }
 
@@ -370,7 +377,10 @@ impl Store for MemoryStore {
         slot: &'a Slot,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async move { Ok(self.shelves().release(slot, owner)) })
+        Box::pin(async move {
+            let now = self.clock.now();
+            Ok(self.shelves().release(slot, owner, now))
+        })
     }
 
     fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
@@ -416,6 +426,7 @@ impl Store for MemoryStore {
             shelves.bound.insert(code.clone(), (login, now.after(ttl)));
             if shelves.bound.len() >= shelves.sweep_bound_at.max(FIRST_SWEEP_AT) {
                 shelves.bound.retain(|_, (_, until)| *until > now);
+                shrink_map(&mut shelves.bound);
                 shelves.sweep_bound_at = shelves.bound.len() * 2;
             }
             Ok(binding)
@@ -450,9 +461,9 @@ impl Store for MemoryStore {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
+            let now = self.clock.now();
             let mut shelves = self.shelves();
-            let known = shelves.codes.get(code).map(|code| &code.state);
-            let ours = matches!(known, Some(CodeState::Claimed(holder)) if holder == owner);
+            let ours = shelves.is_claimed_by(code, owner, now);
             if ours {
                 shelves.codes.remove(code);
             }
@@ -470,11 +481,7 @@ impl Store for MemoryStore {
         Box::pin(async move {
             let now = self.clock.now();
             let mut shelves = self.shelves();
-            let ours = match (owner, shelves.codes.get(code).map(|code| &code.state)) {
-                (Some(owner), Some(CodeState::Claimed(holder))) => holder == owner,
-                (Some(_), _) => false,
-                (None, _) => true,
-            };
+            let ours = owner.is_none_or(|owner| shelves.is_claimed_by(code, owner, now));
             if ours {
                 let settled = CodeState::Settled(outcome.to_owned());
                 shelves.keep_code(code, settled, now, ttl);

@@ -204,6 +204,26 @@ async fn a_claim_on_a_code_runs_out() {
 }
 
 #[tokio::test]
+async fn expired_leases_release_and_settle_nothing() {
+    on_every_store(async |store, slot| {
+        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let (late, next) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let short = Duration::from_millis(30);
+        let witness = store.load(&slot).await.unwrap().witness;
+        store.claim(&slot, &witness, &late, short).await.unwrap();
+        store.claim_code(&code, &late, short).await.unwrap();
+        tokio::time::sleep(short * 2).await;
+        assert!(!store.release(&slot, &late).await.unwrap());
+        assert!(!store.release_code(&code, &late).await.unwrap());
+        let settled = store.settle_code(&code, Some(&late), "late", LEASE).await;
+        settled.unwrap();
+        let claim = store.claim_code(&code, &next, LEASE).await.unwrap();
+        assert_eq!(claim, CodeClaim::Granted);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn r1_what_changed_since_it_was_read_is_told_instead_of_a_lease() {
     on_every_store(async |store, slot| {
         let before = store.load(&slot).await.unwrap().witness;
