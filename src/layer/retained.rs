@@ -35,13 +35,16 @@ pub(super) struct Retained {
 impl Retained {
     pub(super) fn of<B>(request: &Request<B>, session: Session) -> Self {
         let headers = request.headers();
-        let (accept, mode) = (headers.get(ACCEPT), headers.get(SEC_FETCH_MODE));
+        let mode = headers.get(SEC_FETCH_MODE);
         let mut more = Vec::new();
         // HTTP/2 splits cookies.
-        for name in [ACCEPT, COOKIE] {
-            let values = headers.get_all(&name).iter().skip(1);
-            more.extend(values.map(|value| (name.clone(), value.clone())));
-        }
+        let mut all = |name: HeaderName| {
+            let mut values = headers.get_all(&name).iter().cloned();
+            let first = values.next();
+            more.extend(values.map(|value| (name.clone(), value)));
+            first
+        };
+        let (accept, cookie) = (all(ACCEPT), all(COOKIE));
         if mode.is_none() && accept.is_some() {
             more.extend(marks_of_scripts(headers));
         }
@@ -49,12 +52,12 @@ impl Retained {
             more,
             method: request.method().clone(),
             uri: RequestHead::of(request).asked().clone(),
-            accept: accept.cloned(),
+            accept,
             referer: headers.get(REFERER).cloned(),
             mode: mode.cloned(),
             site: mode.and_then(|_| headers.get(SEC_FETCH_SITE)).cloned(),
             requested_with: headers.get(X_REQUESTED_WITH).cloned(),
-            cookie: headers.get(COOKIE).cloned(),
+            cookie,
             declined: session.snapshot || session.asked_in_vain,
         }
     }

@@ -19,6 +19,7 @@ pub struct Browser {
     /// Values by name and path. Sites of one test differ in their port, which cookies ignore.
     cookies: Mutex<BTreeMap<(String, String), String>>,
     headers: Vec<(&'static str, String)>,
+    splits_cookies: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +44,7 @@ impl Browser {
             client,
             cookies: Mutex::default(),
             headers: Vec::new(),
+            splits_cookies: false,
         }
     }
 
@@ -52,11 +54,18 @@ impl Browser {
             client: self.client.clone(),
             cookies: Mutex::new(self.cookies.lock().unwrap().clone()),
             headers: Vec::new(),
+            splits_cookies: false,
         }
     }
 
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// Sends each cookie in a header of its own, as HTTP/2 may.
+    pub fn with_split_cookies(mut self) -> Self {
+        self.splits_cookies = true;
         self
     }
 
@@ -154,7 +163,11 @@ impl Browser {
             .filter(|((_, path), _)| path == "/" || url.path().starts_with(path.as_str()))
             .map(|((name, _), value)| format!("{name}={value}"))
             .collect();
-        if !sent.is_empty() {
+        if self.splits_cookies {
+            for cookie in sent {
+                request = request.header("cookie", cookie);
+            }
+        } else if !sent.is_empty() {
             request = request.header("cookie", sent.join("; "));
         }
         let response = request.send().await?;
