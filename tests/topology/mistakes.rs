@@ -321,3 +321,191 @@ async fn a_sole_writer_on_more_than_one_server() {
         .await;
     }
 }
+
+/// No error of a connection tells a name that does not resolve from a server that is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn host_names_that_do_not_resolve() {
+    for url in [
+        format!("redis://:{SECRET}@nowhere.invalid/"),
+        format!("redis+cluster://:{SECRET}@nowhere.invalid"),
+        format!("redis+sentinel://:{SECRET}@nowhere.invalid/main"),
+    ] {
+        let says = ["nowhere.invalid", "does not resolve", "check the name"];
+        let builder = to(&url).layout(Layout::Keys);
+        refused(builder, ErrorKind::StoreUnavailable, &says).await;
+        if !url.contains("cluster") {
+            demo_refuses(&url, &says).await;
+        }
+    }
+    // One of two: the other one may be all that is wrong.
+    let nobody = free_port();
+    for scheme in ["redis+cluster", "redis+sentinel"] {
+        let url = format!("{scheme}://127.0.0.1:{nobody},nowhere.invalid/main");
+        let url = url.replace(
+            if scheme.ends_with("cluster") {
+                "/main"
+            } else {
+                "!"
+            },
+            "",
+        );
+        let says = [
+            &format!("127.0.0.1:{nobody}"),
+            "can",
+            "be reached",
+            "nowhere.invalid",
+            "does not resolve",
+        ];
+        let builder = to(&url).layout(Layout::Keys);
+        refused(builder, ErrorKind::StoreUnavailable, &says).await;
+    }
+}
+
+/// The addresses are not in the URL: whose they are has to be said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_whose_nodes_cannot_be_reached_by_the_addresses_that_it_names() {
+    let nobody = free_port().to_string();
+    for announce in [
+        ["--cluster-announce-hostname", "nowhere.invalid"],
+        ["--cluster-announce-port", &nobody],
+    ] {
+        let bus = free_port().to_string();
+        let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+        let by_name = ["--cluster-preferred-endpoint-type", "hostname"];
+        let by_name = &by_name[..if announce[1] == nobody { 0 } else { 2 }];
+        let node = RedisServer::with_options(&[&options[..], by_name, &announce].concat());
+        let mut take = redis::cmd("CLUSTER");
+        take.arg(&["ADDSLOTSRANGE", "0", "16383"]);
+        let () = take.query(&mut node.connection()).unwrap();
+        let url = format!("redis+cluster://{}", node.address());
+        let says = [
+            &format!("the Redis Cluster of {}", node.address()),
+            announce[1],
+            "can be reached from here",
+            "cluster-announce-ip",
+        ];
+        let builder = to(&url).layout(Layout::Keys);
+        refused(builder, ErrorKind::StoreUnavailable, &says).await;
+        let keys = [("REDIS_URL", &*url), ("REDIS_LAYOUT", "keys")];
+        let ended = DemoProcess::start_in_vain(&variables(&keys)).await;
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(!ended.stdout.contains("redis::"), "{}", ended.stdout);
+    }
+}
+
+/// Answers what is said to it with these bytes, and closes the connection.
+async fn something_else(says: &'static [u8]) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut said = [0; 4_096];
+                if client.read(&mut said).await.is_ok_and(|read| read > 0) {
+                    let _ = client.write_all(says).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_no_redis() {
+    for (answer, kind, says) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n<html></html>\r\n"[..],
+            ErrorKind::Configuration,
+            "does not speak the protocol of Redis",
+        ),
+        (
+            b"220 mail.example.com ESMTP\r\n",
+            ErrorKind::Configuration,
+            "does not speak the protocol of Redis",
+        ),
+        (
+            b"J\0\0\0\n8.0.33\0\0\0\0\0",
+            ErrorKind::Configuration,
+            "does not speak the protocol of Redis",
+        ),
+        // Looks like Redis' protocol, and answers no question.
+        (
+            b"+OK POP3 ready\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
+            ErrorKind::Configuration,
+            "does not speak the protocol of Redis",
+        ),
+        (
+            b"",
+            ErrorKind::StoreUnavailable,
+            "closes the connection at once",
+        ),
+    ] {
+        let at = something_else(answer).await;
+        for url in [
+            format!("redis://:{SECRET}@{at}/"),
+            format!("redis+cluster://:{SECRET}@{at}"),
+            format!("redis+sentinel://:{SECRET}@{at}/main"),
+            format!("redis://{at}/?protocol=resp2"),
+        ] {
+            if answer.starts_with(b"+OK") && !url.starts_with("redis://1") {
+                continue;
+            }
+            let says = [&at.to_string(), says, "the port"];
+            let builder = to(&url).layout(Layout::Keys);
+            refused(builder, kind, &says).await;
+        }
+    }
+}
+
+/// Whatever follows, nobody lands in database 0 without a word.
+#[tokio::test]
+async fn urls_that_say_more_than_counts() {
+    let nobody = free_port();
+    let at = format!(":{SECRET}@127.0.0.1:{nobody}");
+    for (url, says) in [
+        (format!("redis://{at}/?db=2&db=3"), "two databases"),
+        (format!("redis://{at}?db=3&db=2"), "two databases"),
+        (
+            format!("redis+sentinel://{at}/m?db=2&db=3"),
+            "two databases",
+        ),
+        (format!("redis+cluster://{at}?db=0&db=2"), "two databases"),
+        (
+            format!("redis+unix:///tmp/{nobody}?db=2&db=3"),
+            "two databases",
+        ),
+        (
+            format!("redis://{at}/?protocol=resp2&protocol=resp3"),
+            "two protocols",
+        ),
+        (format!("redis://{at}/#db2"), "?db=2"),
+        (format!("redis://{at}#2"), "?db=2"),
+        (format!("redis://{at}/2#"), "?db=2"),
+        (format!("rediss://{at}/2?db=2#db3"), "?db=2"),
+        (format!("redis+sentinel://{at}/m#db2"), "?db=2"),
+        (format!("redis+cluster://{at}#db2"), "?db=2"),
+        (format!("redis+unix:///tmp/{nobody}#db2"), "?db=2"),
+        (format!("redis://:{SECRET}#1@127.0.0.1:{nobody}/"), "%23"),
+        (format!("redis://{at}/?database=2"), "no effect, database"),
+        (
+            format!("redis+sentinel://{at}/m?master=x"),
+            "no effect, master",
+        ),
+        (format!("redis+cluster://{at}?ssl=true"), "no effect, ssl"),
+        (
+            format!("redis+unix:///tmp/{nobody}?db=2&timeout=3"),
+            "no effect, timeout",
+        ),
+        (format!("redis+sentinel://{at}/m/2/3"), "after its database"),
+        (format!("redis+cluster://{at}/0/2"), "after its database"),
+    ] {
+        let builder = to(&url).layout(Layout::Keys);
+        refused(builder, ErrorKind::Configuration, &[says]).await;
+        if url.starts_with("redis://") {
+            demo_refuses(&url, &[says]).await;
+        }
+    }
+    let same = format!("redis://{at}/2?db=2&db=2&protocol=2&protocol=resp2");
+    refused(to(&same), ErrorKind::StoreUnavailable, &["reached"]).await;
+}

@@ -52,6 +52,12 @@ struct Parameters {
 
 impl Address {
     pub(super) fn read(url: &str) -> Result<Self, Error> {
+        if url.contains('#') {
+            return Err(misconfigured(
+                "the Redis URL has a fragment (#), which would have no effect; the database is named \
+                 as /2 or ?db=2, and a # of the password is written %23",
+            ));
+        }
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let (plain, tls) = match scheme.split_once('+') {
             Some(("redis", topology)) => (topology, false),
@@ -61,14 +67,18 @@ impl Address {
         if !matches!(plain, "sentinel" | "cluster") {
             return Self::single(url);
         }
-        let (authority, path) = match rest.find(['/', '?', '#']) {
+        let (authority, path) = match rest.find(['/', '?']) {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let (path, parameters) = Parameters::take(path)?;
-        let path = path.split('#').next().unwrap_or_default();
+        let (path, parameters) = Parameters::take(path, &[])?;
         let mut parts = path.split('/').skip(1).filter(|part| !part.is_empty());
-        let (first, second) = (parts.next(), parts.next());
+        let (first, second, third) = (parts.next(), parts.next(), parts.next());
+        if third.is_some() || (plain == "cluster" && second.is_some()) {
+            return Err(misconfigured(
+                "the path of the Redis URL goes on after its database; leave the rest out",
+            ));
+        }
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let mut address = match plain {
             "sentinel" => {
@@ -115,10 +125,11 @@ impl Address {
             .split("://")
             .next()
             .is_some_and(|scheme| scheme.contains("unix"));
-        let (before, parameters) = match socket {
-            true => (String::new(), Parameters::of_a_socket(url)),
-            false => Parameters::take(url)?,
-        };
+        let read_by_the_library: &[&str] = if socket { &["user", "pass"] } else { &[] };
+        let (before, mut parameters) = Parameters::take(url, read_by_the_library)?;
+        if socket {
+            parameters.database = None;
+        }
         let info = read_one(url)?;
         let mut address = Self {
             topology: Topology::Single(info.addr().clone()),
@@ -127,7 +138,6 @@ impl Address {
         };
         if parameters.database.is_some() {
             let path = before.split_once("://").unwrap_or_default().1;
-            let path = path.split('#').next().unwrap_or_default();
             let path = path.split_once('/').map(|(_, path)| path.trim_matches('/'));
             let database = parameters.database_beside(path.filter(|path| !path.is_empty()))?;
             let database = database.parse().map_err(|_| unreadable())?;
@@ -146,6 +156,16 @@ impl Address {
         self.settings = speaking(self.settings.clone(), protocol);
     }
 
+    /// The hosts and ports that the URL names.
+    pub(super) fn hosts(&self) -> Vec<(&str, u16)> {
+        let all = match &self.topology {
+            Topology::Single(address) => std::slice::from_ref(address),
+            Topology::Sentinel { sentinels, .. } => sentinels,
+            Topology::Cluster(nodes) => nodes,
+        };
+        all.iter().filter_map(host_and_port).collect()
+    }
+
     /// The URL's servers as they may be shown: no user, no password.
     pub(super) fn shown(&self) -> String {
         match &self.topology {
@@ -159,34 +179,36 @@ impl Address {
 }
 
 impl Parameters {
-    fn of_a_socket(url: &str) -> Self {
-        let query = url.split_once('?').unwrap_or_default().1;
-        Self {
-            database: None,
-            resp2: query
-                .split('&')
-                .any(|one| matches!(one, "protocol=resp2" | "protocol=2")),
-        }
-    }
-
-    /// Takes the parameters from the end of a URL, and refuses those that would have no effect.
-    fn take(url: &str) -> Result<(String, Self), Error> {
-        let (url, fragment) = match url.split_once('#') {
-            Some((url, fragment)) => (url, format!("#{fragment}")),
-            None => (url, String::new()),
-        };
+    /// Takes the parameters from the end of a URL. Refuses those that would have no effect, and
+    /// those that contradict each other. The library reads some more of certain URLs.
+    fn take(url: &str, more: &[&str]) -> Result<(String, Self), Error> {
         let (before, query) = url.split_once('?').unwrap_or((url, ""));
         let mut parameters = Self::default();
+        let mut protocol = None;
         for one in query.split('&').filter(|one| !one.is_empty()) {
             match one.split_once('=').unwrap_or((one, "")) {
-                ("db", database) => parameters.database = Some(database.to_owned()),
-                ("protocol", "resp2" | "2") => parameters.resp2 = true,
-                ("protocol", "resp3" | "3") => parameters.resp2 = false,
+                ("db", database) => {
+                    let known = parameters.database.replace(database.to_owned());
+                    if known.is_some_and(|known| known != database) {
+                        return Err(misconfigured(
+                            "the Redis URL names two databases as db=; leave one out",
+                        ));
+                    }
+                }
+                ("protocol", name @ ("resp2" | "2" | "resp3" | "3")) => {
+                    parameters.resp2 = name.ends_with('2');
+                    if protocol.replace(parameters.resp2) == Some(!parameters.resp2) {
+                        return Err(misconfigured(
+                            "the Redis URL names two protocols; leave one out",
+                        ));
+                    }
+                }
                 ("protocol", _) => {
                     return Err(misconfigured(
                         "the protocol of a Redis URL is resp2 or resp3 (?protocol=resp2)",
                     ));
                 }
+                (name, _) if more.contains(&name) => {}
                 (name, _) => {
                     // A name cannot hold a secret unless it is one that was cut in two.
                     let known = name.len() <= 32
@@ -203,7 +225,7 @@ impl Parameters {
                 }
             }
         }
-        Ok((format!("{before}{fragment}"), parameters))
+        Ok((before.to_owned(), parameters))
     }
 
     /// The database, which the path may name too.
@@ -215,6 +237,16 @@ impl Parameters {
             (Some(database), _) | (None, Some(database)) => Ok(database.to_owned()),
             (None, None) => Ok("0".to_owned()),
         }
+    }
+}
+
+/// The host and port of an address that has them.
+fn host_and_port(address: &ConnectionAddr) -> Option<(&str, u16)> {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host, *port))
+        }
+        _ => None,
     }
 }
 

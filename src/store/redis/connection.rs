@@ -6,8 +6,6 @@ use redis::aio::{ConnectionLike, PubSub};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio::sync::watch;
 
-#[cfg(feature = "cluster")]
-use super::address::shown;
 use super::address::{Address, Certificates, Dialer, Topology};
 #[cfg(feature = "cluster")]
 use super::cluster::Nodes;
@@ -15,8 +13,8 @@ use super::primary::{OpenError, Primary};
 use super::refusal::Refusal;
 use super::sentinel::Sentinels;
 use super::single::Single;
-use super::start_up::{check_mode, primary_error, start_up_error};
-use crate::error::Error;
+use super::start_up::{check_mode, primary_error, start_up_error, with_unresolved};
+use crate::error::{Error, ErrorKind};
 
 /// A node of a Cluster usually has neighbouring slots; so many ranges of them are told apart.
 const PARTS: usize = 64;
@@ -63,6 +61,15 @@ impl Target<'_> {
 
     /// Connects, and asks for a sign of life.
     pub(super) async fn connect(&self) -> Result<Connection, Error> {
+        match self.open().await {
+            Err(error) if error.kind() == ErrorKind::StoreUnavailable => {
+                Err(with_unresolved(error, self.address.hosts()).await)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, Error> {
         let address = self.address;
         let dialer = self.dialer()?;
         let shown = address.shown();
@@ -96,7 +103,7 @@ impl Target<'_> {
             }
             #[cfg(feature = "cluster")]
             Topology::Cluster(nodes) => {
-                let dialer = probe(&dialer, nodes).await?;
+                let dialer = super::seeds::probe(&dialer, nodes).await?;
                 let nodes = Nodes::open(nodes.clone(), dialer, address.tls).await;
                 Link::Cluster(nodes.map_err(refused)?)
             }
@@ -132,40 +139,6 @@ fn one_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
         Value::Nil => Ok(None),
         other => Ok(redis::from_redis_value(other.extract_error()?)?),
     }
-}
-
-/// Asks the nodes of a Cluster for what the library is going to ask them, one by one until one
-/// answers: the library's own error would not tell a wrong password from a node that is down.
-/// Returns the dialer that speaks as that node does.
-#[cfg(feature = "cluster")]
-async fn probe(dialer: &Dialer, nodes: &[redis::ConnectionAddr]) -> Result<Dialer, Error> {
-    let quick = Dialer {
-        timeout: dialer.timeout / 2,
-        ..dialer.clone()
-    };
-    let mut refusal = None;
-    for node in nodes {
-        let shown = shown(node);
-        let asked = async {
-            let (mut connection, spoken) = quick.greet(node).await?;
-            let mut ask = redis::cmd("CLUSTER");
-            let slots: Vec<Value> = ask.arg("SLOTS").query_async(&mut connection).await?;
-            Ok((slots, spoken))
-        };
-        match asked.await {
-            Ok((slots, spoken)) => {
-                super::start_up::check_slots(&slots, &shown)?;
-                return Ok(dialer.clone().speaking(spoken.settings.protocol()));
-            }
-            Err(error) => {
-                // What a server says is better to know than that another one is down.
-                if refusal.is_none() || Refusal::of(&error).is_some() {
-                    refusal = Some(start_up_error(&shown, &error));
-                }
-            }
-        }
-    }
-    refusal.map_or_else(|| Ok(dialer.clone()), Err)
 }
 
 impl Connection {
@@ -252,7 +225,12 @@ impl Connection {
             // To ping all nodes would take one that is down for all.
             return Cmd::get(key).exec_async(self).await;
         }
-        redis::cmd("PING").exec_async(self).await
+        let answer: Value = redis::cmd("PING").query_async(self).await?;
+        match &answer {
+            Value::SimpleString(pong) if pong == "PONG" => Ok(()),
+            Value::BulkString(pong) if pong == b"PONG" => Ok(()),
+            _ => Err((redis::ErrorKind::UnexpectedReturnType, "no answer to PING").into()),
+        }
     }
 
     /// What a command reads that finds one value or none.

@@ -23,6 +23,8 @@ mod refusal;
 mod revoked;
 mod scripts;
 mod seal;
+#[cfg(feature = "cluster")]
+mod seeds;
 mod sentinel;
 mod single;
 mod start_up;

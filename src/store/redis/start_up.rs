@@ -69,15 +69,36 @@ fn server_refuses(who: &str, error: &RedisError) -> Option<Error> {
             "{who} is not ready ({said}); try again in a moment"
         )));
     }
-    if error.is_io_error() || error.is_timeout() {
+    let not_found = error.kind() == redis::ErrorKind::ClusterConnectionNotFound;
+    if error.is_io_error() || error.is_timeout() || not_found {
         return None;
     }
+    if is_no_redis(error) {
+        return Some(no_redis(who));
+    }
     Some(misconfigured(format!("{who} does not accept us: {said}")))
+}
+
+/// Returns `true` if what came is no answer of a Redis.
+fn is_no_redis(error: &RedisError) -> bool {
+    use redis::ErrorKind::{Parse, UnexpectedReturnType};
+    matches!(error.kind(), Parse | UnexpectedReturnType)
+}
+
+/// `who` begins the sentence.
+fn no_redis(who: &str) -> Error {
+    misconfigured(format!(
+        "{who} does not speak the protocol of Redis, so something else listens there, such as a web \
+         server; check the host and the port of the URL"
+    ))
 }
 
 /// What the network or TLS says. `who` begins the sentence.
 pub(super) fn unreachable(who: &str, error: &RedisError) -> Error {
     let said = describe(error);
+    if is_no_redis(error) {
+        return no_redis(who);
+    }
     bad_end(who, error).unwrap_or_else(|| {
         unavailable(format!(
             "{who} cannot be reached ({said}); is it running, and is the URL right?"
@@ -117,8 +138,8 @@ fn bad_end(who: &str, error: &RedisError) -> Option<Error> {
     }
     if error.is_connection_dropped() && !error.is_connection_refusal() {
         return Some(unavailable(format!(
-            "{who} closes the connection at once ({said}); if it speaks TLS there, use rediss:// \
-             (rediss+sentinel://, rediss+cluster://)"
+            "{who} closes the connection at once ({said}); check that a Redis listens on the port, \
+             and if it speaks TLS there, use rediss:// (rediss+sentinel://, rediss+cluster://)"
         )));
     }
     None
@@ -144,43 +165,22 @@ pub(super) async fn check_mode(connection: &mut Connection, address: &str) -> Re
     }
 }
 
-/// Slots that no client could find its way by.
-#[cfg(feature = "cluster")]
-pub(super) fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
-    if slots.is_empty() {
-        return Err(misconfigured(format!(
-            "the Redis Cluster of {address} serves no slots yet; create it first \
-             (redis-cli --cluster create)"
-        )));
+/// Adds to an error which of these host names do not resolve. The errors of a connection say it in
+/// the words of the system, which differ, so the names are looked up once more.
+pub(super) async fn with_unresolved(error: Error, hosts: Vec<(&str, u16)>) -> Error {
+    let mut unknown = Vec::new();
+    for (host, port) in &hosts {
+        if tokio::net::lookup_host((*host, *port)).await.is_err() {
+            unknown.push(*host);
+        }
     }
-    if slots.iter().flat_map(nodes_of).any(has_no_address) {
-        return Err(misconfigured(format!(
-            "the Redis Cluster of {address} does not tell the addresses of its nodes, so that their \
-             slots cannot be found; set cluster-preferred-endpoint-type to ip, or to hostname with \
-             a cluster-announce-hostname on every node"
-        )));
+    if unknown.is_empty() {
+        return error;
     }
-    Ok(())
-}
-
-/// The nodes behind the two ends of a range of slots.
-#[cfg(feature = "cluster")]
-fn nodes_of(range: &Value) -> &[Value] {
-    match range {
-        Value::Array(parts) => parts.get(2..).unwrap_or_default(),
-        _ => &[],
-    }
-}
-
-/// An empty name stands for the address that was asked; these two stand for nothing.
-#[cfg(feature = "cluster")]
-fn has_no_address(node: &Value) -> bool {
-    match node {
-        Value::Array(parts) => match parts.first() {
-            Some(Value::Nil) | None => true,
-            Some(Value::BulkString(host)) => host == b"?",
-            Some(_) => false,
-        },
-        _ => false,
-    }
+    let names = unknown.join(", ");
+    let remedy = "check the name, and the DNS of this machine";
+    unavailable(match unknown.len() == hosts.len() {
+        true => format!("the Redis URL names {names}, which does not resolve here; {remedy}"),
+        false => format!("{error}; and {names} does not resolve here: {remedy}"),
+    })
 }

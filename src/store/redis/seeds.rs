@@ -1,0 +1,149 @@
+//! The first words with a Cluster: a listed node tells which nodes there are.
+//!
+//! The library would ask the same, and say no more than that it found no connection: neither a wrong
+//! password nor an address that holds elsewhere only can be told from its error. It also logs each
+//! node that it does not reach, so it comes last.
+
+use redis::{ConnectionAddr, RedisError, Value};
+use tokio::task::JoinSet;
+
+use super::address::{Dialer, shown};
+use super::guard::describe;
+use super::refusal::Refusal;
+use super::start_up::{misconfigured, start_up_error, unavailable};
+use crate::error::Error;
+
+/// So many addresses are named in a sentence.
+const NAMED: usize = 6;
+
+/// Asks the nodes of a Cluster which nodes there are, one by one until one answers, and looks whether
+/// any of those can be reached. Returns the dialer that speaks as that node does.
+pub(super) async fn probe(dialer: &Dialer, seeds: &[ConnectionAddr]) -> Result<Dialer, Error> {
+    let quick = Dialer {
+        timeout: dialer.timeout / 2,
+        ..dialer.clone()
+    };
+    let mut refusal = None;
+    for seed in seeds {
+        let shown = shown(seed);
+        let asked = async {
+            let (mut connection, spoken) = quick.greet(seed).await?;
+            let mut ask = redis::cmd("CLUSTER");
+            let slots: Vec<Value> = ask.arg("SLOTS").query_async(&mut connection).await?;
+            Ok((slots, spoken))
+        };
+        match asked.await {
+            Ok((slots, spoken)) => {
+                check_slots(&slots, &shown)?;
+                check_nodes(&spoken, seed, &slots).await?;
+                return Ok(dialer.clone().speaking(spoken.settings.protocol()));
+            }
+            Err(error) => {
+                // What a server says is better to know than that another one is down.
+                if refusal.is_none() || Refusal::of(&error).is_some() {
+                    refusal = Some(start_up_error(&shown, &error));
+                }
+            }
+        }
+    }
+    refusal.map_or_else(|| Ok(dialer.clone()), Err)
+}
+
+/// Refuses slots that no client could find its way by.
+fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
+    if slots.is_empty() {
+        return Err(misconfigured(format!(
+            "the Redis Cluster of {address} serves no slots yet; create it first \
+             (redis-cli --cluster create)"
+        )));
+    }
+    if slots.iter().flat_map(nodes_of).any(has_no_address) {
+        return Err(misconfigured(format!(
+            "the Redis Cluster of {address} does not tell the addresses of its nodes, so that their \
+             slots cannot be found; set cluster-preferred-endpoint-type to ip, or to hostname with \
+             a cluster-announce-hostname on every node"
+        )));
+    }
+    Ok(())
+}
+
+/// The nodes behind the two ends of a range of slots.
+fn nodes_of(range: &Value) -> &[Value] {
+    match range {
+        Value::Array(parts) => parts.get(2..).unwrap_or_default(),
+        _ => &[],
+    }
+}
+
+/// An empty name stands for the address that was asked; these two stand for nothing.
+fn has_no_address(node: &Value) -> bool {
+    match node {
+        Value::Array(parts) => match parts.first() {
+            Some(Value::Nil) | None => true,
+            Some(Value::BulkString(host)) => host == b"?",
+            Some(_) => false,
+        },
+        _ => false,
+    }
+}
+
+/// Where a node says that it is, in the way that `seed` was reached.
+fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
+    let Value::Array(parts) = node else {
+        return None;
+    };
+    let (Some(Value::BulkString(name)), Some(Value::Int(port))) = (parts.first(), parts.get(1))
+    else {
+        return None;
+    };
+    let name = String::from_utf8(name.clone()).ok()?;
+    let at = u16::try_from(*port).ok()?;
+    let mut address = seed.clone();
+    match &mut address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            if !name.is_empty() {
+                *host = name;
+            }
+            *port = at;
+        }
+        _ => return None,
+    }
+    Some(address)
+}
+
+/// Refuses a Cluster of whose nodes none can be reached by the address that it names. The one that
+/// has just answered needs no other try.
+async fn check_nodes(dialer: &Dialer, seed: &ConnectionAddr, slots: &[Value]) -> Result<(), Error> {
+    let mut nodes: Vec<ConnectionAddr> = Vec::new();
+    for node in slots.iter().flat_map(nodes_of) {
+        match address_of(node, seed) {
+            Some(address) if address == *seed => return Ok(()),
+            Some(address) if !nodes.contains(&address) => nodes.push(address),
+            _ => {}
+        }
+    }
+    let mut tries = JoinSet::new();
+    for node in nodes.clone() {
+        let dialer = dialer.clone();
+        tries.spawn(async move { dialer.greet(&node).await.map(drop) });
+    }
+    let mut last: Option<RedisError> = None;
+    while let Some(tried) = tries.join_next().await {
+        match tried {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => {}
+        }
+    }
+    let Some(error) = last else {
+        return Ok(());
+    };
+    let named: Vec<_> = nodes.iter().take(NAMED).map(shown).collect();
+    let more = if nodes.len() > NAMED { " …" } else { "" };
+    let (seed, named, said) = (shown(seed), named.join(", "), describe(&error));
+    Err(unavailable(format!(
+        "the Redis Cluster of {seed} names its nodes {named}{more}, and none of them can be reached \
+         from here ({said}); set cluster-announce-ip or cluster-announce-hostname, and \
+         cluster-announce-port, on the nodes to what holds here too"
+    )))
+}
