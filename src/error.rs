@@ -149,6 +149,14 @@ impl Error {
         self.with(|inner| inner.store.reason = Some(reason))
     }
 
+    /// The same error with a sentence for a store that has said nothing that is known.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_reason_if_none(self, reason: &'static str) -> Self {
+        self.with(|inner| {
+            inner.store.reason.get_or_insert(reason);
+        })
+    }
+
     /// The same error of a store that refuses writes and serves reads.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reads_served(self) -> Self {

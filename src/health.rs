@@ -6,7 +6,9 @@
 //! and tokens be renewed. Every condition follows this one rule. A server that is unreachable,
 //! loading or busy, a full memory (`OOM`), a disk that cannot be saved to (`MISCONF`), too few
 //! replicas (`NOREPLICAS`), a primary that has become a replica (`READONLY`) and a missing right
-//! (`NOPERM`) all make it not ready, with the reason beside it.
+//! (`NOPERM`) all make it not ready, with the reason beside it. So does a configured hash name under
+//! which a key of another type lies (`WRONGTYPE`). The check runs every command that a login or a
+//! renewal needs, on a key of its own, and deletes a field that does not exist from those hashes.
 //!
 //! What is still served meanwhile is told apart, see [`Serves`]. The account's token and WeChat are
 //! not part of the rule: another process would not have them either.

@@ -314,7 +314,7 @@ impl AccountTokens {
     /// # }
     /// ```
     pub async fn health(&self) -> Result<(), Error> {
-        self.0.keeper.store().ping().await?;
+        self.0.keeper.ping().await?;
         self.get().await.map(drop)
     }
 

@@ -248,6 +248,11 @@ impl Keeper {
         &self.0.store
     }
 
+    /// Returns whether the store can be read and written for credentials of this engine.
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        self.0.store.ping(self.app(), self.kind()).await
+    }
+
     /// What the store holds, whatever its life: nothing is renewed for it.
     pub(crate) async fn stored(&self, id: &str) -> Result<Record, Error> {
         let stored = self.0.store.load(&self.0.slot(id)).await?;

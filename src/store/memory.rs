@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::news::{Mark, News, Teller};
 use super::{
-    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, LeaseOwner, Name,
-    Slot, Store, Stored, TOMBSTONE_LIFE, Told, Witness, predecessor,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Kind, LeaseOwner,
+    Name, Slot, Store, Stored, TOMBSTONE_LIFE, Told, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -519,7 +519,7 @@ impl Store for MemoryStore {
         Some(Feed::from_within(teller.listen()))
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+    fn ping<'a>(&'a self, _app: &'a AppId, _kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -380,7 +380,7 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Whether the store answers.
+    /// Returns whether credentials of this account and kind can be read and written now.
     #[doc(hidden)]
-    fn ping(&self) -> BoxFuture<'_, Result<(), Error>>;
+    fn ping<'a>(&'a self, app: &'a AppId, kind: Kind) -> BoxFuture<'a, Result<(), Error>>;
 }

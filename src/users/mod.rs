@@ -305,12 +305,12 @@ impl UserTokens {
         })
     }
 
-    /// Whether the store answers.
+    /// Returns whether users' tokens can be read and written in the store now.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] when it does not.
+    /// [`ErrorKind::StoreUnavailable`] when they cannot.
     pub async fn health(&self) -> Result<(), Error> {
-        self.0.keeper.store().ping().await
+        self.0.keeper.ping().await
     }
 
     /// How many users' tokens this process holds in memory.

@@ -289,3 +289,119 @@ async fn a_server_that_is_full_of_connections() {
     run(&mut operator, &["CONFIG", "SET", "maxclients", "1000"]);
     eventually("ready", RECOVERY, async || users.health().await.is_ok()).await;
 }
+
+/// A right that logins need, and a configured name that holds something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_keeps_logins_away_is_not_ready() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        scene.sign_in("oReader", Age::Fresh).await;
+        let demo = scene.demo().await;
+        assert_eq!(demo.me("oReader").await.status, 200);
+        let mut operator = scene.connection();
+        let hashes = layout == Layout::Hashes;
+        let all_rights = &["ACL", "SETUSER", "default", "+@all", "allkeys"][..];
+        for (what, begin, end, concerns) in [
+            (
+                "-hset",
+                &["ACL", "SETUSER", "default", "-hset"][..],
+                all_rights,
+                hashes,
+            ),
+            (
+                "-hdel",
+                &["ACL", "SETUSER", "default", "-hdel"],
+                all_rights,
+                hashes,
+            ),
+            (
+                "-hget",
+                &["ACL", "SETUSER", "default", "-hget"],
+                all_rights,
+                hashes,
+            ),
+            (
+                "-del",
+                &["ACL", "SETUSER", "default", "-del"],
+                all_rights,
+                true,
+            ),
+            (
+                "-incr",
+                &["ACL", "SETUSER", "default", "-incr"],
+                all_rights,
+                true,
+            ),
+            (
+                "-pexpire",
+                &["ACL", "SETUSER", "default", "-pexpire"],
+                all_rights,
+                true,
+            ),
+            (
+                "keys",
+                &[
+                    "ACL",
+                    "SETUSER",
+                    "default",
+                    "resetkeys",
+                    "~wechat:*",
+                    "~sys.wx*",
+                ],
+                all_rights,
+                hashes,
+            ),
+            (
+                "type of the first hash",
+                &["RENAME", "user.wxUserAccessToken", "elsewhere"],
+                &["RENAME", "elsewhere", "user.wxUserAccessToken"],
+                hashes,
+            ),
+            (
+                "type of the second hash",
+                &["RENAME", "user.wxUserRefreshToken", "elsewhere"],
+                &["RENAME", "elsewhere", "user.wxUserRefreshToken"],
+                hashes,
+            ),
+        ] {
+            if begin[0] == "RENAME" && hashes {
+                run(&mut operator, begin);
+            }
+            match begin[0] {
+                "RENAME" => run(&mut operator, &["SET", begin[1], "not a hash"]),
+                _ => run(&mut operator, begin),
+            }
+            if concerns {
+                eventually(what, Duration::from_secs(5), async || {
+                    healthz(&demo).await.status == 503
+                })
+                .await;
+                let health = healthz(&demo).await;
+                assert_ne!(health.field("serves"), "everyone", "{what}: {health:?}");
+                let reason = health.field("reason");
+                let says = if begin[0] == "RENAME" {
+                    "another type"
+                } else {
+                    "user"
+                };
+                assert!(reason.contains(says), "{what}: {health:?}");
+            } else {
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+                let health = healthz(&demo).await;
+                assert_eq!(health.status, 200, "{what}: {health:?}");
+            }
+            if begin[0] == "RENAME" {
+                run(&mut operator, &["DEL", begin[1]]);
+            }
+            if begin[0] != "RENAME" || hashes {
+                run(&mut operator, end);
+            }
+            eventually(what, RECOVERY, async || healthz(&demo).await.status == 200).await;
+        }
+        let left: Vec<String> = redis::cmd("KEYS")
+            .arg("*ping*")
+            .query(&mut operator)
+            .unwrap();
+        assert_eq!(left, Vec::<String>::new(), "nothing stays of the checks");
+    }
+}

@@ -279,8 +279,8 @@ impl Store for Ledger {
         None
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.memory.ping()
+    fn ping<'a>(&'a self, app: &'a AppId, kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
+        self.memory.ping(app, kind)
     }
 }
 

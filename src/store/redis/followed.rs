@@ -15,11 +15,11 @@ use super::names::RedisNames;
 use super::refusal::Refusal;
 use crate::clock::Timestamp;
 use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
-use crate::credential::{AppSecret, Lifetime, Record, Token};
+use crate::credential::{AppId, AppSecret, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
-    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, LeaseOwner, Name, Slot,
-    Store, Stored, Witness, sealed,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Kind, LeaseOwner, Name,
+    Slot, Store, Stored, Witness, sealed,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
@@ -535,7 +535,7 @@ impl Store for FollowedStore {
         Box::pin(async { Ok(None) })
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+    fn ping<'a>(&'a self, _app: &'a AppId, _kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.redis.check_reading())
     }
 }

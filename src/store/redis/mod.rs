@@ -55,7 +55,7 @@ use self::scripts::{Call, Step};
 use self::seal::Seal;
 pub use self::sweep::Swept;
 use super::{
-    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Glimpse,
+    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Glimpse, Kind,
     LeaseOwner, Look, Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
 };
 use crate::clock::{Clock, Timestamp};
@@ -766,8 +766,8 @@ impl Store for RedisStore {
         self.hear(app)
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.check_writing())
+    fn ping<'a>(&'a self, app: &'a AppId, kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.check_writing(app, kind))
     }
 }
 

@@ -1,81 +1,147 @@
 //! Whether this process can read and write in Redis now, for health checks.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use super::RedisStore;
 use super::guard::millis;
-use super::scripts::{Call, Step};
+use super::scripts;
+use crate::credential::AppId;
 use crate::error::Error;
+use crate::store::{Kind, Name};
 
 /// An answer holds for this long, however many load balancers ask.
 const HOLDS_FOR: Duration = Duration::from_secs(1);
 
-/// How long the key of a check stays: long enough for nobody to miss it, and gone when the process
-/// is.
+/// How long the key of a check stays where it is not removed: long enough for nobody to miss it, and
+/// gone when the process is.
 const KEY_LIVES: Duration = Duration::from_secs(60);
 
-/// The last answer, and when it came.
+/// For a script that was refused in words that have no meaning here: servers word missing rights of a
+/// script's user differently.
+const REFUSED: &str = "Redis refuses a script of ours: this user lacks the right to a command in it, \
+                       or the server has rules for scripts";
+
+/// The hashes that a check looked at.
+type Looked = Vec<String>;
+
+/// The last answers.
 #[derive(Default)]
-pub(super) struct Ready(Mutex<Option<(Instant, Result<(), Error>)>>);
+pub(super) struct Ready(Mutex<HashMap<Looked, Answer>>);
 
-impl Ready {
-    fn last(&self) -> Option<Result<(), Error>> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, said) = last.as_ref()?;
-        (at.elapsed() < HOLDS_FOR).then(|| said.clone())
-    }
+struct Answer {
+    came: Instant,
+    said: Result<(), Error>,
+}
 
-    fn keep(&self, said: &Result<(), Error>) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some((Instant::now(), said.clone()));
-    }
-
-    /// Forgets the answer: a command has failed since.
-    pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+impl Answer {
+    fn holds(&self) -> bool {
+        self.came.elapsed() < HOLDS_FOR
     }
 }
 
+impl Ready {
+    fn last(&self, looked: &Looked) -> Option<Result<(), Error>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = last.get(looked).filter(|answer| answer.holds())?;
+        Some(answer.said.clone())
+    }
+
+    fn keep(&self, looked: Looked, said: &Result<(), Error>) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.retain(|_, answer| answer.holds());
+        let (came, said) = (Instant::now(), said.clone());
+        last.insert(looked, Answer { came, said });
+    }
+
+    /// Forgets the answers: a command has failed since.
+    pub(super) fn forget(&self) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clear();
+    }
+}
+
+/// The hashes of users' tokens that a kind of credential lies in.
+struct Hashes {
+    read: Looked,
+    written: Looked,
+}
+
 impl RedisStore {
-    /// The key that checks read and write.
+    /// The key that checks read and write. As a field of a hash it is nobody's: no user id that WeChat
+    /// gives has a colon.
     fn check_key(&self) -> String {
         format!("{}ping", self.0.names.prefix)
     }
 
-    /// Returns whether this process can read and write, from an answer that is a second old at most.
+    fn hashes(&self, app: &AppId, kind: Kind) -> Hashes {
+        let (names, layout, mirror) = (&self.0.names, self.0.layout, self.0.mirror);
+        let (app, id) = (app.clone(), self.check_key().into());
+        let name = Name { app, kind, id };
+        let places = names.places(layout, mirror, &name);
+        let hashes = |cells: &[super::Cell<'_>]| -> Looked {
+            let hashes = cells.iter().filter(|cell| cell.field.is_some());
+            hashes.map(|cell| cell.key.to_string()).collect()
+        };
+        Hashes {
+            read: hashes(&places.read.cells),
+            written: places
+                .all()
+                .flat_map(|(place, _)| hashes(&place.cells))
+                .collect(),
+        }
+    }
+
+    /// Returns whether this process can read and write credentials of a kind, from an answer that is a
+    /// second old at most.
     ///
-    /// A write tells what no reading does: a full memory, a disk that cannot be saved to, too few
-    /// replicas, a primary that has become a replica. A script tells whether leases and logins can be
-    /// written, which the right to set a key alone does not allow.
-    pub(super) async fn check_writing(&self) -> Result<(), Error> {
-        if let Some(said) = self.0.ready.last() {
+    /// A script that writes tells what no reading does: a full memory, a disk that cannot be saved to,
+    /// too few replicas, a primary that has become a replica, a right that is missing. The hashes of
+    /// users' tokens are looked at by their names, which may hold something else, or be forbidden.
+    pub(super) async fn check_writing(&self, app: &AppId, kind: Kind) -> Result<(), Error> {
+        let hashes = self.hashes(app, kind);
+        if let Some(said) = self.0.ready.last(&hashes.written) {
             return said;
         }
         let key = self.check_key();
-        let mut write = redis::cmd("SET");
-        write.arg(&key).arg("").arg("PX").arg(millis(KEY_LIVES));
-        let read = Cmd::get(&key);
-        let (read, write) =
-            tokio::join!(self.command::<Value>(&read), self.command::<Value>(&write),);
-        // The key holds nothing, as the script compares, so that it deletes the key.
-        let mut script = Call::of(Step::Release);
-        script.lease(&key).arg("");
-        let write = match write {
-            Ok(_) => self.script::<i64>(&script).await.map(drop),
-            Err(error) => Err(error),
+        let get = Cmd::get(&key);
+        let fields = |command: &str, hashes: &Looked| -> Vec<Cmd> {
+            let one = |hash| redis::cmd(command).arg(hash).arg(&key).to_owned();
+            hashes.iter().map(one).collect()
         };
-        let said = match (read, write) {
+        let (reads, writes) = (
+            fields("HGET", &hashes.read),
+            fields("HDEL", &hashes.written),
+        );
+        let (answers, reads, writes, script) = tokio::join!(
+            self.command::<Value>(&get),
+            try_join_all(reads.iter().map(|read| self.command::<Value>(read))),
+            try_join_all(writes.iter().map(|write| self.command::<Value>(write))),
+            self.check_script(&key, !hashes.written.is_empty()),
+        );
+        let said = match (answers, reads, script, writes) {
             // Not kept: while Redis is away, the guard bounds how often it is asked.
-            (Err(error), _) => return Err(error),
-            (Ok(_), Err(error)) => Err(error.with_reads_served()),
-            (Ok(_), Ok(_)) => Ok(()),
+            (Err(error), ..) => return Err(error),
+            (Ok(_), Err(error), ..) => Err(error),
+            (_, _, Err(error), _) | (_, _, _, Err(error)) => Err(error.with_reads_served()),
+            (Ok(_), Ok(_), Ok(()), Ok(_)) => Ok(()),
         };
-        self.0.ready.keep(&said);
+        self.0.ready.keep(hashes.written, &said);
         said
+    }
+
+    /// Runs what a login and a renewal need, on the key of checks.
+    async fn check_script(&self, key: &str, hashes: bool) -> Result<(), Error> {
+        let mut call = scripts::CHECK.key(key);
+        call.arg(millis(KEY_LIVES)).arg(i32::from(hashes));
+        let ran = self.script::<Value>(&call).await;
+        ran.map(drop)
+            .map_err(|error| error.with_reason_if_none(REFUSED))
     }
 
     /// Returns whether this process can read: all that is needed to follow another system's token.

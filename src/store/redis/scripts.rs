@@ -243,6 +243,28 @@ redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', ARGV[2])
     )
 });
 
+/// Runs every command that the scripts of a login and a renewal need, on a key of checks, and leaves
+/// nothing there. `ARGV`: for how many milliseconds the key stays where a later command is refused, and
+/// whether users lie in hashes (`1`). A hash would stay for ever, so the right to delete it is used
+/// before it is made.
+pub(super) static CHECK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('SET', KEYS[1], '0', 'PX', ARGV[1])
+redis.call('GET', KEYS[1])
+redis.call('INCR', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[1])
+if ARGV[2] == '1' then
+  redis.call('HGET', KEYS[1], 'field')
+  redis.call('HDEL', KEYS[1], 'field')
+  redis.call('HSET', KEYS[1], 'field', '')
+  redis.call('DEL', KEYS[1])
+end
+",
+    )
+});
+
 /// Takes one use of an allowance.
 /// `ARGV`: the uses there are, and its life in milliseconds from the first one. Answers 1 where one
 /// was left.

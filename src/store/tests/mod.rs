@@ -511,8 +511,10 @@ async fn a_name_that_holds_another_type_is_the_stores_fault() {
             assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
             assert!(error.to_string().contains("another type"), "{error}");
         }
-        // It is not an outage: other commands still run.
-        store.ping().await.unwrap();
+        // It is not an outage: other commands still run. But nobody can log in.
+        let (app, kind) = (&slot.name.app, slot.name.kind);
+        store.ping(app, Kind::SnapshotUser).await.unwrap();
+        assert_eq!(store.ping(app, kind).await.is_err(), kind == Kind::User);
     }
 }
 
@@ -637,7 +639,9 @@ async fn a_restricted_user_of_redis_is_enough() {
         };
         assert!(store.spend(&allowance).await.unwrap());
         store.sweep(&app, Duration::ZERO).await.unwrap();
-        store.ping().await.unwrap();
+        for kind in Kind::ALL {
+            store.ping(&app, kind).await.unwrap();
+        }
     }
 }
 
@@ -696,12 +700,12 @@ async fn start_up_mistakes_are_told_in_a_sentence() {
         assert_eq!(text.lines().count(), 1);
     }
     let url = format!("redis://:right@127.0.0.1:{port}/3");
-    RedisStore::connect(&url)
-        .await
-        .unwrap()
-        .ping()
-        .await
-        .unwrap();
+    let store = RedisStore::connect(&url).await.unwrap();
+    ping(&store).await.unwrap();
+}
+
+async fn ping(store: &RedisStore) -> Result<(), Error> {
+    store.ping(&AppId::new("wx1").unwrap(), Kind::User).await
 }
 
 /// A balancer in front of Redis may lose its way to it without a word to us: TCP sees nothing.
@@ -713,20 +717,20 @@ async fn a_connection_that_has_fallen_silent_is_replaced() {
     let proxy = Proxy::start(&format!("127.0.0.1:{}", server.port()), 1).await;
     let url = format!("redis://{}/", proxy.address());
     let store = RedisStore::connect(&url).await.unwrap();
-    store.ping().await.unwrap();
+    ping(&store).await.unwrap();
     proxy.weather(Weather {
         blackhole: 1_000,
         ..Weather::CALM
     });
     // The answer of a second ago may still hold.
     support::eventually("it is noticed", Duration::from_secs(5), async || {
-        store.ping().await.is_err()
+        ping(&store).await.is_err()
     })
     .await;
     // The connection that stands stays as it is; a new one would do.
     proxy.weather(Weather::CALM);
     support::eventually("another one is made", Duration::from_secs(20), async || {
-        store.ping().await.is_ok()
+        ping(&store).await.is_ok()
     })
     .await;
 }

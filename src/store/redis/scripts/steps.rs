@@ -347,6 +347,7 @@ mod tests {
             &others::SWEEP,
             &others::REVOKE,
             &others::SPEND,
+            &others::CHECK,
         ] {
             assert_literal(&script.text, 1);
         }
