@@ -139,7 +139,16 @@ impl Load {
                         if self.is_alive(user, &token) {
                             break;
                         }
-                        let _ = fresh.report_refused(&id(user), token.access_token()).await;
+                        // A pair that another login replaced at WeChat: its access token is not
+                        // due, so it stays for other callers, and who reported it logs in.
+                        let (id, dead) = (id(user), token.access_token());
+                        match fresh.report_refused(&id, dead).await {
+                            Err(error) if error.kind() == ErrorKind::LoginRequired => {
+                                again += 1;
+                                log_in(&self.wechat, &fresh, &self.books, user).await;
+                            }
+                            Ok(_) | Err(_) => {}
+                        }
                     }
                     Err(error) if error.kind() == ErrorKind::LoginRequired => {
                         again += 1;
