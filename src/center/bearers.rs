@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The secrets that are accepted, as digests: those have one length, so that a comparison tells
 /// nothing of the secret's either.
-pub(super) struct Bearers(RwLock<Vec<Accepted>>);
+pub(crate) struct Bearers(RwLock<Vec<Accepted>>);
 
 #[derive(Clone, Copy)]
 struct Accepted {
@@ -23,7 +23,7 @@ struct Accepted {
 }
 
 impl Bearers {
-    pub(super) fn new(secrets: impl Iterator<Item = BearerSecret>) -> Result<Self, Error> {
+    pub(crate) fn new(secrets: impl Iterator<Item = BearerSecret>) -> Result<Self, Error> {
         Ok(Self(RwLock::new(accepted(secrets)?)))
     }
 
@@ -51,7 +51,7 @@ impl Bearers {
     }
 
     /// Returns `Ok` if a request proves itself. Looks at every secret, whichever is right.
-    pub(super) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refused> {
+    pub(crate) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refused> {
         let digest = digest(offered(headers).ok_or(Refused::Missing)?);
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (known, accepted) = all.iter().fold((false, false), |(known, accepted), one| {

@@ -10,28 +10,13 @@ mod service;
 use std::fmt;
 use std::sync::Arc;
 
-use self::bearers::Bearers;
+pub(crate) use self::bearers::Bearers;
 use self::refusals::Refusals;
 use crate::accounts::AccountTokens;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
 use crate::error::Error;
 use crate::tickets::Tickets;
-
-/// Nobody proves itself but with the secret.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_bearer(headers: &http::HeaderMap) {
-    const SECRET: &str = "0f-the-center-0123456789-abcdefghijkl";
-    let Ok(bearers) = Bearers::new([BearerSecret::from(SECRET)].into_iter()) else {
-        return;
-    };
-    if bearers.admit(headers, crate::fuzzing::NOW).is_ok() {
-        let value = headers.get(http::header::AUTHORIZATION);
-        let value = value.map_or(&b""[..], |value| value.as_bytes());
-        // Blanks around it are the header's.
-        assert!(value.trim_ascii().ends_with(SECRET.as_bytes()), "{value:?}");
-    }
-}
 
 /// A Tower service that hands the account's token, ticket and signatures to whoever proves itself
 /// with a bearer secret. Mount it where only your own services reach it.

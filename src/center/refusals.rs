@@ -12,7 +12,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why a request did not prove itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// It has no `Authorization: Bearer`, or more than one `Authorization`.
     Missing,
     /// Its secret is none that the center accepts.

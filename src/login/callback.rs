@@ -382,7 +382,7 @@ fn mark(code: &CodeName) -> CodeMark {
 }
 
 /// The code and the state of a callback, if they can be such.
-pub(super) fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
+pub(crate) fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
     let (mut code, mut state) = (None, None);
     for (name, value) in pairs(uri) {
         let known = match &*name {

@@ -56,7 +56,7 @@ const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// What came of a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It signed this user in.
     SignedIn(SignedIn),
     /// WeChat does not take it: the login has to begin anew.
@@ -67,7 +67,7 @@ pub(super) enum Verdict {
 
 /// Who was signed in. Never a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SignedIn {
+pub(crate) struct SignedIn {
     pub(super) user: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) snapshot: bool,
@@ -105,7 +105,7 @@ impl Verdict {
     }
 
     /// What cannot be read was written by a later version of this crate.
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(Written::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {
                 Self::SignedIn(signed_in)

@@ -5,21 +5,21 @@
 
 mod answer;
 mod authorize;
-mod callback;
+pub(crate) mod callback;
 mod codes;
-mod cookies;
-mod exchange;
+pub(crate) mod cookies;
+pub(crate) mod exchange;
 mod granted;
 mod lines;
 mod navigation;
 mod not_kept;
 mod page;
-mod public_url;
-mod return_to;
+pub(crate) mod public_url;
+pub(crate) mod return_to;
 mod rounds;
 mod scope;
 mod sign_in;
-mod state;
+pub(crate) mod state;
 mod turns;
 mod verification;
 
@@ -577,79 +577,6 @@ fn plain_path(path: &str) -> Result<String, Error> {
         )));
     }
     Ok(path.to_owned())
-}
-
-/// What must hold of all that a browser brings to a login.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz(data: &[u8]) {
-    use crate::fuzzing::{NOW, altered, headers, keys, untouched};
-    let text = String::from_utf8_lossy(data);
-    let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {
-        return;
-    };
-    for page in [
-        ReturnTo::read(data, &ours).ok(),
-        ReturnTo::of_referer(data, &ours),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        let path = page.as_str();
-        assert!(path.starts_with("/app") && !path.contains('\\'));
-        assert!(HeaderValue::from_str(path).is_ok(), "{path:?}");
-        assert_eq!(ReturnTo::stored(path), Some(page));
-    }
-    if let Ok(uri) = http::Uri::try_from(data) {
-        if let Ok((Some(code), _)) = callback::code_and_state(&uri) {
-            assert!(code.len() <= 1_024 && code.bytes().all(|byte| byte.is_ascii_graphic()));
-        }
-        let (page, _) = ReturnTo::of_uri(&uri, &ours);
-        assert!(HeaderValue::from_str(page.as_str()).is_ok());
-    }
-    exchange::Verdict::read(&text);
-
-    let (app, keys) = keys();
-    let states = |app| state::States::new(app, keys, "/callback", STATE_LIFETIME);
-    let cookies = |app| {
-        let root = ReturnTo::root(&ours);
-        cookies::LoginCookies::new(app, keys, "/callback", false, STATE_LIFETIME, root)
-    };
-    let untouched = untouched();
-    let foreign = states(&untouched);
-    assert!(foreign.read(&text, NOW).is_err(), "a forged state: {text}");
-    let (foreign, mut whole) = (cookies(&untouched), data.to_vec());
-    for prefix in ["", "wechat_login_", foreign.prefix()] {
-        whole.splice(..0, prefix.bytes());
-        let browser = foreign.read(&headers(http::header::COOKIE, &whole), NOW);
-        assert!(browser.is_empty(), "a forged cookie: {text}");
-        whole.drain(..prefix.len());
-    }
-    let (states, cookies) = (states(app), cookies(app));
-    let Some(issued) = states.begin(NOW) else {
-        return;
-    };
-    let state = states.text(issued);
-    assert_eq!(states.read(&state, NOW), Ok(issued));
-    if let Some(altered) = altered(&state, data) {
-        let altered = String::from_utf8_lossy(&altered);
-        assert!(states.read(&altered, NOW).is_err(), "{altered} for {state}");
-    }
-    let mut browser = cookies.read(&http::HeaderMap::new(), NOW);
-    browser.begin(cookies::Attempt {
-        issued,
-        scope: Scope::Base,
-        return_to: ReturnTo::root(&ours),
-        progress: cookies::Progress::Open,
-        again: 0,
-    });
-    for (cookie, _) in cookies.write(&browser) {
-        if let Some(altered) = altered(&cookie, data) {
-            let browser = cookies.read(&headers(http::header::COOKIE, &altered), NOW);
-            // A blank or a semicolon at its end leaves a cookie as it was.
-            let same = altered.starts_with(cookie.as_bytes());
-            assert!(same || browser.is_empty(), "{altered:?} for {cookie}");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl PublicUrl {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: this is no `http` or `https` URL of a host and a plain path.
-    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "https" && scheme != "http" {

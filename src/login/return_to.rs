@@ -74,7 +74,7 @@ impl ReturnTo {
     }
 
     /// Returns the page of a text that was written by [`as_str`](Self::as_str).
-    pub(super) fn stored(path: &str) -> Option<Self> {
+    pub(crate) fn stored(path: &str) -> Option<Self> {
         (path.len() <= LONGEST && is_safe(path)).then(|| Self(path.into()))
     }
 

@@ -21,7 +21,7 @@ const BEIJING: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Families of endpoints in which one errcode means one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     /// `sns/oauth2/access_token`: carries the secret and the user's code.
     CodeExchange,
     /// `sns/oauth2/refresh_token`: carries the user's refresh token and no secret.
@@ -198,16 +198,16 @@ fn rid_in(errmsg: &str) -> Option<&str> {
 }
 
 /// Where a refusal comes from, and what must not show in its text.
-pub(super) struct Refused<'a> {
-    pub(super) endpoint: Endpoint,
-    pub(super) path: &'a str,
-    pub(super) app_id: &'a AppId,
-    pub(super) secrets: &'a Secrets<'a>,
-    pub(super) now: Timestamp,
+pub(crate) struct Refused<'a> {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) path: &'a str,
+    pub(crate) app_id: &'a AppId,
+    pub(crate) secrets: &'a Secrets<'a>,
+    pub(crate) now: Timestamp,
 }
 
 /// The error that an errcode other than 0 becomes.
-pub(super) fn error(errcode: i64, errmsg: &str, refused: &Refused<'_>) -> Error {
+pub(crate) fn error(errcode: i64, errmsg: &str, refused: &Refused<'_>) -> Error {
     let reaction = reaction(errcode, refused.endpoint);
     let kind = kind(errcode, reaction);
     let rid = rid_in(errmsg);

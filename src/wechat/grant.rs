@@ -114,7 +114,7 @@ impl UserGrant {
     }
 
     /// The reply to a code exchange, which is worth nothing without whom it is for.
-    pub(super) fn exchanged(fields: &Object) -> Result<Self, BadReply> {
+    pub(crate) fn exchanged(fields: &Object) -> Result<Self, BadReply> {
         let grant = Self::refreshed(fields)?;
         match grant.openid {
             Some(_) => Ok(grant),
@@ -148,7 +148,7 @@ impl AccountGrant {
         }
     }
 
-    pub(super) fn granted(fields: &Object) -> Result<Self, BadReply> {
+    pub(crate) fn granted(fields: &Object) -> Result<Self, BadReply> {
         Ok(Self {
             access_token: reply::token(fields, "access_token")?,
             expires_in: expires_in(fields),
@@ -181,7 +181,7 @@ impl TicketGrant {
         }
     }
 
-    pub(super) fn granted(fields: &Object) -> Result<Self, BadReply> {
+    pub(crate) fn granted(fields: &Object) -> Result<Self, BadReply> {
         Ok(Self {
             ticket: reply::token(fields, "ticket")?,
             expires_in: expires_in(fields),

@@ -21,10 +21,10 @@ pub(super) const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The secrets that went into one call, to be cut out of all that comes back from it.
 #[derive(Clone, Default)]
-pub(super) struct Secrets<'a>(Vec<Cow<'a, str>>);
+pub(crate) struct Secrets<'a>(Vec<Cow<'a, str>>);
 
 impl<'a> Secrets<'a> {
-    pub(super) fn new(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<Cow<'a, str>> = Vec::new();
         for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
             let encoded: Cow<'a, str> = utf8_percent_encode(secret, QUERY_VALUE).into();

@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use crate::credential::{AccessToken, RefreshToken, UserId, is_token};
 
 /// A reply's JSON object.
-pub(super) type Object = Map<String, Value>;
+pub(crate) type Object = Map<String, Value>;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Why a reply is of no use. Says nothing of its content, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadReply {
+pub(crate) enum BadReply {
     #[error("an empty body")]
     Empty,
     #[error("something other than JSON")]
@@ -40,13 +40,13 @@ pub(super) enum BadReply {
 
 /// What a reply says: its errcode, 0 or absent being success, and all its fields.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) errcode: i64,
-    pub(super) fields: Object,
+pub(crate) struct Reply {
+    pub(crate) errcode: i64,
+    pub(crate) fields: Object,
 }
 
 impl Reply {
-    pub(super) fn errmsg(&self) -> &str {
+    pub(crate) fn errmsg(&self) -> &str {
         self.fields
             .get("errmsg")
             .and_then(Value::as_str)
@@ -55,7 +55,7 @@ impl Reply {
 }
 
 /// Reads a reply's body.
-pub(super) fn read(body: &[u8]) -> Result<Reply, BadReply> {
+pub(crate) fn read(body: &[u8]) -> Result<Reply, BadReply> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
     if text.is_empty() {

@@ -72,7 +72,7 @@ pub struct UserInfo {
 
 impl UserInfo {
     /// The profile in a reply that was asked about `openid`.
-    pub(super) fn of(openid: &str, fields: &Object) -> Result<Self, BadReply> {
+    pub(crate) fn of(openid: &str, fields: &Object) -> Result<Self, BadReply> {
         let told = reply::openid(fields).ok_or(BadReply::Missing("openid"))?;
         if told != openid {
             return Err(BadReply::OtherOpenid);

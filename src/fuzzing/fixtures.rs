@@ -1,0 +1,60 @@
+//! Values that all entry points share. They are always the same, so that a finding can be
+//! reproduced.
+
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+use crate::clock::Timestamp;
+use crate::credential::AppId;
+use crate::identity::{CookieKeys, Identify, Identity, RequestHead};
+
+/// The time of every entry point.
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+#[allow(clippy::expect_used)]
+static KEYS: LazyLock<(AppId, CookieKeys)> = LazyLock::new(|| {
+    let key =
+        "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0NTY3ODkrLw==";
+    let keys = CookieKeys::from_base64(key).expect("64 bytes");
+    (AppId::new("wx0123456789abcdef").expect("an AppID"), keys)
+});
+
+/// Returns the account of the entry points, and its keys.
+pub(super) fn keys() -> &'static (AppId, CookieKeys) {
+    &KEYS
+}
+
+/// Returns another account, for which the entry points never sign anything. A fuzzer that traces
+/// comparisons learns every value that its own entry point signs, and would submit it as a forgery.
+#[allow(clippy::expect_used)]
+pub(super) fn unused_account() -> AppId {
+    AppId::new("wxfedcba9876543210").expect("an AppID")
+}
+
+/// Returns headers with one value, or none if the bytes cannot be a header's value.
+pub(super) fn headers(name: HeaderName, value: &[u8]) -> HeaderMap {
+    let value = HeaderValue::from_bytes(value).ok();
+    value.map(|value| (name, value)).into_iter().collect()
+}
+
+/// Changes a few bytes of a value that the crate has made. Each two bytes of `changes` are a
+/// position and a mask. Returns `None` if nothing has changed.
+pub(super) fn altered(original: &str, changes: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = original.as_bytes().to_vec();
+    for change in changes.chunks_exact(2) {
+        let at = usize::from(change[0]) % bytes.len();
+        bytes[at] ^= change[1];
+    }
+    (bytes != original.as_bytes()).then_some(bytes)
+}
+
+/// Returns the id of the user that a request with these headers identifies.
+pub(super) fn identified_user(identify: &impl Identify, headers: HeaderMap) -> Option<String> {
+    let mut request = Request::new(());
+    *request.headers_mut() = headers;
+    match identify.identify(&RequestHead::of(&request)) {
+        Identity::User(user) => Some(user.id.into_owned()),
+        Identity::Nobody | Identity::Invalid(_) => None,
+    }
+}

@@ -1,0 +1,40 @@
+//! Entry points of the fuzzers: everything that other parties send, as bytes, and the properties
+//! that must hold of it.
+//!
+//! `cargo fuzz` compiles them (`--cfg fuzzing`), and so do this crate's own tests, which replay the
+//! corpora and run a bounded number of mutations on the stable toolchain. They are no part of the
+//! API.
+
+mod bearer;
+mod fixtures;
+mod login;
+#[cfg(feature = "redis")]
+mod redis_value;
+mod session;
+mod user_header;
+mod wechat_reply;
+
+pub use bearer::bearer;
+pub use login::login;
+#[cfg(feature = "redis")]
+pub use redis_value::redis_value;
+pub use session::session;
+pub use user_header::user_header;
+pub use wechat_reply::wechat_reply;
+
+/// An entry point: the name of its corpus, and the function that takes the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All entry points.
+pub const TARGETS: &[Target] = &[
+    ("bearer", bearer),
+    ("login", login),
+    #[cfg(feature = "redis")]
+    ("redis_value", redis_value),
+    ("session", session),
+    ("user_header", user_header),
+    ("wechat_reply", wechat_reply),
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! The session cookie.
+
+use http::header::COOKIE;
+
+use super::fixtures::{altered, headers, identified_user, keys, unused_account};
+use crate::credential::UserId;
+use crate::identity::SessionCookie;
+
+/// Rejects every session cookie that this crate has not signed.
+pub fn session(data: &[u8]) {
+    let (app, keys) = keys();
+    let session = SessionCookie::new(&unused_account(), keys);
+    let forged = [b"__Host-wechat_session=", data].concat();
+    assert_eq!(identified_user(&session, headers(COOKIE, &forged)), None);
+    assert_eq!(identified_user(&session, headers(COOKIE, data)), None);
+    let session = SessionCookie::new(app, keys);
+    let Ok(user) = UserId::new("oUser-0000") else {
+        return;
+    };
+    let issued = session.issue(&user);
+    let ours = issued.to_str().ok().and_then(|all| all.split(';').next());
+    let ours = ours.unwrap_or_default();
+    assert!(identified_user(&session, headers(COOKIE, ours.as_bytes())).is_some());
+    if let Some(altered) = altered(ours, data)
+        // A semicolon or a blank at the end leaves the value as it was.
+        && !altered.starts_with(ours.as_bytes())
+    {
+        assert_eq!(identified_user(&session, headers(COOKIE, &altered)), None);
+    }
+}
