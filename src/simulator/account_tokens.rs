@@ -145,7 +145,7 @@ impl AccountTokens {
     /// Whether a call for the account may use this token.
     pub(super) fn check(&self, access_token: &str, now: Duration) -> Result<(), Refusal> {
         match self.issued.get(access_token) {
-            None => Err(random::never_issued(access_token)),
+            None => Err(Refusal::never_issued(access_token)),
             Some(issued) if now < issued.dies_at => Ok(()),
             Some(issued) if issued.superseded => Err(Refusal::new(40001)),
             Some(_) => Err(Refusal::new(42001)),

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use super::refusal::Refusal;
-
-const WORD: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+pub(super) const WORD: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 const ALPHANUMERIC: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 fn pick(alphabet: &[u8], length: usize) -> String {
@@ -17,21 +15,6 @@ fn pick(alphabet: &[u8], length: usize) -> String {
 /// An access token, a refresh token: a decimal prefix, an underscore, many characters.
 pub(super) fn token() -> String {
     format!("83_{}", pick(WORD, 100))
-}
-
-/// The shortest rest of a token behind its prefix that WeChat would look up.
-const SHORTEST_TOKEN: usize = 40;
-
-/// The error for a token that was never handed out: 40001 where it looks like one, as another
-/// account's does, and 40014 for what cannot be a token.
-pub(super) fn never_issued(token: &str) -> Refusal {
-    let looks_like_one = token.split_once('_').is_some_and(|(prefix, rest)| {
-        (1..=4).contains(&prefix.len())
-            && prefix.bytes().all(|byte| byte.is_ascii_digit())
-            && rest.len() >= SHORTEST_TOKEN
-            && rest.bytes().all(|byte| WORD.contains(&byte))
-    });
-    Refusal::new(if looks_like_one { 40001 } else { 40014 })
 }
 
 /// A `jsapi_ticket`, which has no prefix.

@@ -4,6 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use super::random;
 
+/// The shortest token that WeChat would look up, in characters behind the prefix.
+const SHORTEST_TOKEN: usize = 40;
+
 /// A call that WeChat refuses. It becomes HTTP 200 with `{"errcode": …, "errmsg": …}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -17,6 +20,18 @@ impl Refusal {
             errcode,
             text: None,
         }
+    }
+
+    /// Returns the error for a token that this account never issued: 40001 for a well-formed token,
+    /// such as another account's, and 40014 for a text that cannot be a token.
+    pub(super) fn never_issued(token: &str) -> Self {
+        let is_well_formed = token.split_once('_').is_some_and(|(prefix, rest)| {
+            (1..=4).contains(&prefix.len())
+                && prefix.bytes().all(|byte| byte.is_ascii_digit())
+                && rest.len() >= SHORTEST_TOKEN
+                && rest.bytes().all(|byte| random::WORD.contains(&byte))
+        });
+        Self::new(if is_well_formed { 40001 } else { 40014 })
     }
 
     /// 40164, in the form seen on the wire since 2021: an IPv4 address is told twice, the second

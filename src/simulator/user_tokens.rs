@@ -198,7 +198,7 @@ impl UserTokens {
         let issued = self
             .access_tokens
             .get(access_token)
-            .ok_or_else(|| random::never_issued(access_token))?;
+            .ok_or_else(|| Refusal::never_issued(access_token))?;
         match issued.fate {
             Fate::Live => {}
             Fate::Superseded => return Err(Refusal::new(40001)),

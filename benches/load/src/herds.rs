@@ -10,10 +10,11 @@ use tower_wechat::simulator::{Fault, Simulator};
 use crate::contender::{Contender, Naming};
 use crate::generator::{Generator, Order, Until};
 use crate::machine::now_ms;
+use crate::population::WECHAT_URL;
 use crate::population::{self, ACCESS_HASH, APP_ID, APP_SECRET, REFRESH_HASH, USERS};
 use crate::processes::{Counter, Redis, Server};
 use crate::results::{Herd, Restart};
-use crate::servers::{LAYOUT, WECHAT_URL};
+use crate::servers::LAYOUT;
 use crate::throughput::CONNECTIONS;
 
 /// How long WeChat takes for a renewal.

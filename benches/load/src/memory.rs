@@ -10,7 +10,8 @@ use crate::machine;
 use crate::population;
 use crate::processes::{Counter, Redis};
 use crate::results::Memory;
-use crate::servers::{REDIS_URL, layer::wechat};
+use crate::population::wechat;
+use crate::servers::REDIS_URL;
 
 pub struct Plan {
     pub cached: usize,

@@ -15,17 +15,22 @@ use tower_sessions_redis_store::RedisStore as SessionsInRedis;
 use tower_sessions_redis_store::fred::clients::Pool;
 use tower_sessions_redis_store::fred::interfaces::ClientLike;
 use tower_sessions_redis_store::fred::types::config::Config;
-use tower_wechat::{CookieKeys, Layout, RedisStore, SessionCookie, UserGrant, UserId, UserTokens};
+use tower_wechat::{
+    CookieKeys, Layout, RedisStore, SessionCookie, UserGrant, UserId, UserTokens, WechatClient,
+};
 
 use crate::contender::Naming;
 use crate::generator::Requests;
-use crate::servers::layer::wechat;
 
 /// The users of the throughput and of the herds.
 pub const USERS: usize = 10_000;
 
 pub const APP_ID: &str = "wx0123456789abcdef";
 pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The environment variable with the simulator's URL. It is unset for servers that do not call
+/// WeChat.
+pub const WECHAT_URL: &str = "LOAD_WECHAT_URL";
 
 pub const USER_HEADER: &str = "x-user-id";
 pub const TAGGED_COOKIE: &str = "session";
@@ -45,6 +50,15 @@ pub fn id(at: usize) -> String {
 /// A token of 110 characters, WeChat's usual length.
 fn token(kind: char, at: usize) -> String {
     format!("83_{kind}{at:0106}")
+}
+
+/// Returns the client of the account, which asks the simulator if the environment names one.
+pub fn wechat() -> WechatClient {
+    let mut client = WechatClient::builder(APP_ID, APP_SECRET);
+    if let Ok(url) = std::env::var(WECHAT_URL) {
+        client = client.api_url(url);
+    }
+    client.build().expect("a client")
 }
 
 pub fn cookie_keys() -> CookieKeys {

@@ -10,7 +10,11 @@ use axum::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Sim, callback, consent, params::Params};
+use super::{
+    Sim, callback,
+    consent::{self, Mistake, Page},
+    params::Params,
+};
 use crate::simulator::{
     users::SimulatedUser,
     world::{Shared, World},
@@ -31,73 +35,6 @@ const NOT_IN_A_URL: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
-
-/// Which of the two pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
-    InWeChat,
-    QrCode,
-}
-
-/// Why there is a page of WeChat's instead of a redirect. These are HTML with HTTP 200, and
-/// never lead back to the application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mistake {
-    /// WeChat checks the link with a regular expression; in another order the page does not open.
-    Order,
-    ResponseType,
-    StateTooLong,
-    /// 10003: the host is not the one of the settings, or this is no URL.
-    RedirectUri,
-    /// 10005: the account does not have this scope.
-    Scope,
-    NoScope,
-    NoRedirectUri,
-    NoAppId,
-    NoState,
-    WrongAppId,
-}
-
-impl Mistake {
-    /// The number on WeChat's error page, where it has one (guide to web authorization).
-    pub(super) fn number(self) -> Option<u16> {
-        match self {
-            Self::RedirectUri => Some(10003),
-            Self::Scope => Some(10005),
-            Self::NoScope => Some(10010),
-            Self::NoRedirectUri => Some(10011),
-            Self::NoAppId => Some(10012),
-            Self::NoState => Some(10013),
-            Self::Order | Self::ResponseType | Self::StateTooLong | Self::WrongAppId => None,
-        }
-    }
-
-    pub(super) fn text(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Order => (
-                "链接参数顺序错误",
-                "The parameters must be appid, redirect_uri, response_type, scope, state, in this \
-                 order and spelling, each of them percent-encoded.",
-            ),
-            Self::ResponseType => ("response_type 参数错误", "response_type must be code."),
-            Self::StateTooLong => ("state 参数过长", "state is longer than 128 bytes."),
-            Self::RedirectUri => (
-                "redirect_uri 域名与后台配置不一致",
-                "The host of redirect_uri is not the one in the account's settings, or \
-                 redirect_uri is no http or https URL.",
-            ),
-            Self::Scope => (
-                "该公众号没有这个 scope 权限",
-                "The account does not have this scope.",
-            ),
-            Self::NoScope => ("scope 不能为空", "scope is empty."),
-            Self::NoRedirectUri => ("redirect_uri 不能为空", "redirect_uri is empty."),
-            Self::NoAppId => ("appid 不能为空", "appid is empty."),
-            Self::NoState => ("state 不能为空", "state is empty."),
-            Self::WrongAppId => ("appid 参数错误", "appid is not the one of this account."),
-        }
-    }
-}
 
 /// What the link asks for, once all of it is right.
 #[derive(Debug)]

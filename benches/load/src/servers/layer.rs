@@ -5,24 +5,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use tower_wechat::{
-    Layout, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    Layout, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
-use super::WECHAT_URL;
 use crate::contender::{Contender, Naming};
-use crate::population::{APP_ID, APP_SECRET, USER_HEADER, cookie_keys};
+use crate::population::{USER_HEADER, cookie_keys, wechat};
 
 async fn me(user: WechatUser) -> String {
     user.id().to_owned()
-}
-
-pub fn wechat() -> WechatClient {
-    let mut client = WechatClient::builder(APP_ID, APP_SECRET);
-    if let Ok(url) = std::env::var(WECHAT_URL) {
-        client = client.api_url(url);
-    }
-    client.build().expect("a client")
 }
 
 pub(super) async fn app(contender: Contender, redis: &str) -> Router {

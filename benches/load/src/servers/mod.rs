@@ -2,7 +2,7 @@
 //! with the user's id.
 
 mod bare;
-pub mod layer;
+mod layer;
 mod own_cache;
 mod sessions;
 mod tokens_in_redis;
@@ -18,9 +18,6 @@ use crate::population;
 
 /// Where Redis is, for the server's process.
 pub const REDIS_URL: &str = "LOAD_REDIS_URL";
-
-/// Where WeChat is. Unset for servers that never meet it.
-pub const WECHAT_URL: &str = "LOAD_WECHAT_URL";
 
 /// `keys`: the cached servers of this crate read that layout. Unset: the published one.
 pub const LAYOUT: &str = "LOAD_LAYOUT";
