@@ -22,18 +22,18 @@ use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, service_fn};
 use tower_wechat::{
-    CookieKeys, Layout, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserGrant,
+    CookieKeys, Layout, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserTokenResponse,
     UserTokens, WechatLayer,
 };
 
-use scene::{Body, ask, client, no_op, plain_hget, user};
+use scene::{Body, hget_service, respond_empty, send_requests, user_id, wechat_client};
 use support::redis_server::RedisServer;
 
 /// As many users as a run asks for: each is in memory, or in Redis, before the first request.
 const USERS: usize = 200;
 
 /// valgrind is slow, and a busy machine slower.
-const PATIENCE: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is counted, and the case that it is compared with.
 const CASES: [(&str, Option<&str>); 7] = [
@@ -53,22 +53,22 @@ fn main() {
         .filter(|word| word != "--bench")
         .collect();
     match words.as_slice() {
-        [] => compare(),
-        [case, requests] => run(case, requests.parse().expect("a number of requests")),
+        [] => print_table(),
+        [case, requests] => run_case(case, requests.parse().expect("a number of requests")),
         [case, requests, url] => {
-            run_against(case, requests.parse().expect("a number of requests"), url);
+            run_case_against(case, requests.parse().expect("a number of requests"), url);
         }
         _ => panic!("no words, or CASE REQUESTS"),
     }
 }
 
 /// Counts every case and prints a table.
-fn compare() {
+fn print_table() {
     let server = RedisServer::start();
     println!("{:<18} {:>14} {:>10}", "", "instructions", "added");
     let mut counts: Vec<(&str, u64)> = Vec::new();
     for (case, beside) in CASES {
-        let count = instructions(case, &server);
+        let count = instructions_per_request(case, &server);
         let other = |name| counts.iter().find(|(other, _)| *other == name);
         let added = beside.and_then(other).map_or(String::new(), |(_, other)| {
             (count as i64 - *other as i64).to_string()
@@ -78,15 +78,15 @@ fn compare() {
     }
 }
 
-fn instructions(case: &str, server: &RedisServer) -> u64 {
+fn instructions_per_request(case: &str, server: &RedisServer) -> u64 {
     const FEW: usize = 640;
     const MANY: usize = 6_400;
-    let [few, many] = [FEW, MANY].map(|requests| counted(case, requests, server));
+    let [few, many] = [FEW, MANY].map(|requests| count_instructions(case, requests, server));
     (many - few) / (MANY - FEW) as u64
 }
 
 /// All instructions of a run, as callgrind says in its last line.
-fn counted(case: &str, requests: usize, server: &RedisServer) -> u64 {
+fn count_instructions(case: &str, requests: usize, server: &RedisServer) -> u64 {
     let this = std::env::current_exe().expect("this program");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -106,21 +106,21 @@ fn counted(case: &str, requests: usize, server: &RedisServer) -> u64 {
         .unwrap_or_else(|| panic!("callgrind counts nothing: {said}"))
 }
 
-fn run(case: &str, requests: usize) {
+fn run_case(case: &str, requests: usize) {
     let server = RedisServer::start();
-    run_against(case, requests, &server.url());
+    run_case_against(case, requests, &server.url());
 }
 
-fn run_against(case: &str, requests: usize, url: &str) {
+fn run_case_against(case: &str, requests: usize, url: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     match case {
-        "bare" | "extension" | "header" | "cookie" => cached(&runtime, case, requests),
+        "bare" | "extension" | "header" | "cookie" => run_cached(&runtime, case, requests),
         "naive-hget" => runtime.block_on(async {
-            drop(stored(url, Layout::Hashes).await);
-            ask(plain_hget(url, PATIENCE).await, requests, USERS).await;
+            drop(stored_users(url, Layout::Hashes).await);
+            send_requests(hget_service(url, COMMAND_TIMEOUT).await, requests, USERS).await;
         }),
         "uncached-hashes" | "uncached-keys" => runtime.block_on(async {
             let layout = match case {
@@ -128,40 +128,51 @@ fn run_against(case: &str, requests: usize, url: &str) {
                 _ => Layout::Hashes,
             };
             let header = TrustedHeader::new("x-user-id").expect("a header");
-            let layer = WechatLayer::new(stored(url, layout).await).identity(header);
-            ask(layer.layer(service_fn(no_op::<Body>)), requests, USERS).await;
+            let layer = WechatLayer::new(stored_users(url, layout).await).identity(header);
+            send_requests(
+                layer.layer(service_fn(respond_empty::<Body>)),
+                requests,
+                USERS,
+            )
+            .await;
         }),
         _ => panic!("the cases are {:?}", CASES.map(|(case, _)| case)),
     }
 }
 
-fn grant(at: usize) -> UserGrant {
-    UserGrant::new(format!("83_{at:0107}"))
+fn token_response(at: usize) -> UserTokenResponse {
+    UserTokenResponse::new(format!("83_{at:0107}"))
         .expires_in(7_200)
         .refresh_token(format!("83_{at:0107}"))
         .scope("snsapi_userinfo")
 }
 
-async fn stored(url: &str, layout: Layout) -> UserTokens {
+async fn stored_users(url: &str, layout: Layout) -> UserTokens {
     let store = RedisStore::builder(url)
         .layout(layout)
-        .command_timeout(PATIENCE)
+        .command_timeout(COMMAND_TIMEOUT)
         .connect()
         .await;
-    let builder = UserTokens::builder(client(), store.expect("Redis"));
+    let builder = UserTokens::builder(wechat_client(), store.expect("Redis"));
     let users = builder.cache_ttl(Duration::ZERO).build();
     for at in 0..USERS {
-        users.put(&user(at), &grant(at)).await.expect("stored");
+        users
+            .store(&user_id(at), &token_response(at))
+            .await
+            .expect("stored");
     }
     users
 }
 
-fn cached(runtime: &Runtime, case: &str, requests: usize) {
+fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
     let _entered = runtime.enter();
-    let users = UserTokens::new(client(), MemoryStore::new());
+    let users = UserTokens::new(wechat_client(), MemoryStore::new());
     runtime.block_on(async {
         for at in 0..USERS {
-            users.put(&user(at), &grant(at)).await.expect("stored");
+            users
+                .store(&user_id(at), &token_response(at))
+                .await
+                .expect("stored");
         }
     });
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().expect("keys"));
@@ -170,41 +181,41 @@ fn cached(runtime: &Runtime, case: &str, requests: usize) {
             let request = Request::builder();
             let request = match case {
                 "cookie" => {
-                    let set = session.issue(&user(at));
+                    let set = session.issue(&user_id(at));
                     let cookie = set.to_str().expect("text").split(';').next();
                     request.header("cookie", cookie.unwrap_or_default())
                 }
-                _ => request.header("x-user-id", user(at).as_str()),
+                _ => request.header("x-user-id", user_id(at).as_str()),
             };
             request.body(Body::new()).expect("a request")
         })
         .collect();
-    let bare = service_fn(no_op::<Body>);
+    let bare = service_fn(respond_empty::<Body>);
     let header = TrustedHeader::new("x-user-id").expect("a header");
     match case {
-        "bare" => poll(bare, &made, requests),
+        "bare" => poll_requests(bare, &made, requests),
         "extension" => {
-            let value = users.cached(user(0).as_str()).expect("cached");
+            let value = users.cached(user_id(0).as_str()).expect("cached");
             let adding = move |mut request: Request<Body>| {
                 let three = (value.clone(), value.clone(), None::<std::sync::Arc<()>>);
                 request.extensions_mut().insert(three);
-                no_op(request)
+                respond_empty(request)
             };
-            poll(service_fn(adding), &made, requests);
+            poll_requests(service_fn(adding), &made, requests);
         }
         "header" => {
             let layer = WechatLayer::new(users).identity(header);
-            poll(layer.layer(bare), &made, requests);
+            poll_requests(layer.layer(bare), &made, requests);
         }
         _ => {
             let layer = WechatLayer::new(users).identity(session);
-            poll(layer.layer(bare), &made, requests);
+            poll_requests(layer.layer(bare), &made, requests);
         }
     }
 }
 
 /// Polls each call once: a cached user does not wait.
-fn poll<S>(mut service: S, made: &[Request<Body>], requests: usize)
+fn poll_requests<S>(mut service: S, made: &[Request<Body>], requests: usize)
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {

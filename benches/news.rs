@@ -10,7 +10,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use tower_wechat::{
-    Layout, MemoryStore, RedisStore, UserGrant, UserId, UserTokens, UserTokensBuilder, WechatClient,
+    Layout, MemoryStore, RedisStore, UserId, UserTokenResponse, UserTokens, UserTokensBuilder,
+    WechatClient,
 };
 
 use support::redis_server::RedisServer;
@@ -33,7 +34,7 @@ fn main() {
             let engine = async || {
                 let store = RedisStore::builder(&server.url()).layout(layout);
                 let store = store.connect().await.expect("redis-server answers");
-                UserTokens::builder(wechat(), store)
+                UserTokens::builder(wechat_client(), store)
             };
             measure(
                 &format!("Redis, {layout:?}"),
@@ -43,12 +44,12 @@ fn main() {
             .await;
         }
         let memory = MemoryStore::new();
-        let engine = || UserTokens::builder(wechat(), memory.clone());
+        let engine = || UserTokens::builder(wechat_client(), memory.clone());
         measure("memory", engine(), engine()).await;
     });
 }
 
-fn wechat() -> WechatClient {
+fn wechat_client() -> WechatClient {
     WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
 }
 
@@ -58,7 +59,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
     let (mut logins, mut deletions) = (Vec::new(), Vec::new());
     // The first hundred warm up: channels are opened and scripts loaded.
     for round in 0..ROUNDS + 100 {
-        let grant = UserGrant::new(format!("83_{round:0107}")).expires_in(7_200);
+        let grant = UserTokenResponse::new(format!("83_{round:0107}")).expires_in(7_200);
         for deletes in [false, true] {
             let before = theirs.get(&user).await.ok();
             let serves_other = |token: &tower_wechat::UserToken| {
@@ -68,9 +69,9 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
             };
             let began = Instant::now();
             if deletes {
-                ours.forget(&user).await.expect("deleted");
+                ours.revoke(&user).await.expect("deleted");
             } else {
-                ours.put(&user, &grant).await.expect("stored");
+                ours.store(&user, &grant).await.expect("stored");
             }
             if let Some(before) = before {
                 while !serves_other(&before) {
@@ -81,7 +82,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
             }
             // So that the next login replaces something.
             if deletes {
-                ours.put(&user, &grant).await.expect("stored");
+                ours.store(&user, &grant).await.expect("stored");
                 while theirs.get(&user).await.is_err() {
                     tokio::task::yield_now().await;
                 }

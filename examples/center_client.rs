@@ -17,31 +17,31 @@ use tokio::signal::unix::{SignalKind, signal};
 use tower_wechat::jssdk::page_url;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    AccountTokens, Error, JsConfig, MemoryStore, Tickets, TokenCenter, TokenCenterSource,
+    AccountTokens, Error, JsConfig, MemoryStore, Tickets, TokenCenter, TokenCenterClient,
     WechatClient,
 };
 
-type Failure = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> Result<(), BoxError> {
     let listen = env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(listen).await?;
 
-    let (app_id, center, secret) = match set("CENTER_URL") {
+    let (app_id, center, secret) = match read_variable("CENTER_URL") {
         Some(url) => {
             let missing = |name| format!("CENTER_URL is set, so set {name} too");
-            let app_id = set("WECHAT_APPID").ok_or_else(|| missing("WECHAT_APPID"))?;
-            let secret = set("CENTER_TOKEN").ok_or_else(|| missing("CENTER_TOKEN"))?;
+            let app_id = read_variable("WECHAT_APPID").ok_or_else(|| missing("WECHAT_APPID"))?;
+            let secret = read_variable("CENTER_TOKEN").ok_or_else(|| missing("CENTER_TOKEN"))?;
             (app_id, url, secret)
         }
-        None => a_center_of_our_own().await?,
+        None => start_token_center().await?,
     };
-    let source = TokenCenterSource::new(&app_id, &center, secret)?;
+    let source = TokenCenterClient::new(&app_id, &center, secret)?;
     let accounts = AccountTokens::from_center(source, MemoryStore::new());
     // The center is in charge of whose pages are signed; so is this service of its own.
     let tickets = Tickets::new(&accounts, ["127.0.0.1:*", "localhost:*"])?;
-    if let Err(error) = tickets.warm().await {
+    if let Err(error) = tickets.prefetch().await {
         eprintln!("started without a token; it is tried for: {error}");
     }
 
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// A variable that is set to something.
-fn set(name: &str) -> Option<String> {
+fn read_variable(name: &str) -> Option<String> {
     let value = env::var(name).ok()?.trim().to_owned();
     Some(value).filter(|value| !value.is_empty())
 }
@@ -84,7 +84,7 @@ async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Json<
 }
 
 /// A simulated WeChat, and a token center that asks it, as they would run elsewhere.
-async fn a_center_of_our_own() -> Result<(String, String, String), Failure> {
+async fn start_token_center() -> Result<(String, String, String), BoxError> {
     let simulator = Simulator::start().await?;
     let (app_id, secret) = (
         simulator.app_id().to_owned(),

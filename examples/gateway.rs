@@ -12,7 +12,7 @@ use axum::{Router, routing::get};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    MemoryStore, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
+    MemoryStore, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient, WechatLayer,
     WechatUser,
 };
 
@@ -30,11 +30,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The gateway, or the Java service beside it, stores the pair of everybody who logs in. Here
     // nobody does, so user 42 has logged in a moment ago.
     let pair = simulator.sign_in("oUserNumber42", "snsapi_userinfo");
-    let grant = UserGrant::new(pair.access_token)
+    let grant = UserTokenResponse::new(pair.access_token)
         .expires_in(pair.expires_in.as_secs() as i64)
         .refresh_token(pair.refresh_token)
         .openid("oUserNumber42");
-    users.put(&UserId::new("42")?, &grant).await?;
+    users.store(&UserId::new("42")?, &grant).await?;
 
     let app = Router::new()
         .route("/me", get(me))

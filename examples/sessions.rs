@@ -28,16 +28,16 @@ struct SignedIn(Option<String>);
 
 /// The store of sessions does not answer. That is not the same as a session that names nobody: who
 /// is signed in must not be sent to sign in again because of it.
-struct SessionsAway;
+struct SessionStoreError;
 
-impl From<tower_sessions::session::Error> for SessionsAway {
+impl From<tower_sessions::session::Error> for SessionStoreError {
     fn from(error: tower_sessions::session::Error) -> Self {
         tracing::error!(%error, "the store of sessions failed");
         Self
     }
 }
 
-impl IntoResponse for SessionsAway {
+impl IntoResponse for SessionStoreError {
     fn into_response(self) -> Response {
         let text = "Sessions cannot be read at the moment. Try again soon.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -50,7 +50,7 @@ async fn read_session(
     session: Session,
     mut request: Request,
     next: Next,
-) -> Result<Response, SessionsAway> {
+) -> Result<Response, SessionStoreError> {
     let openid = session.get("openid").await?;
     request.extensions_mut().insert(SignedIn(openid));
     Ok(next.run(request).await)
@@ -61,14 +61,14 @@ async fn sign_in(
     user: WechatUser,
     session: Session,
     State(login): State<Login>,
-) -> Result<impl IntoResponse, SessionsAway> {
+) -> Result<impl IntoResponse, SessionStoreError> {
     // A new session id for a new user: whoever knew the old one learns nothing.
     session.cycle_id().await?;
     session.insert("openid", user.id()).await?;
     session.save().await?;
     // From here on the application's session counts, and nothing else: the login's own cookie would
     // sign the next user of this phone in as this one, at `/sign-in` after a sign-out.
-    Ok(([(SET_COOKIE, login.sign_out())], Redirect::to("/me")))
+    Ok(([(SET_COOKIE, login.logout_cookie())], Redirect::to("/me")))
 }
 
 async fn me(user: WechatUser) -> Html<String> {
@@ -80,7 +80,7 @@ async fn me(user: WechatUser) -> Html<String> {
     ))
 }
 
-async fn sign_out(session: Session) -> Result<&'static str, SessionsAway> {
+async fn sign_out(session: Session) -> Result<&'static str, SessionStoreError> {
     // Its record first: if that fails, the browser keeps its cookie and can try once more.
     session.delete().await?;
     session.clear().await;

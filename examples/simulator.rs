@@ -28,9 +28,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), String> {
-    let listen = variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:8000".to_owned());
+    let listen = read_variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:8000".to_owned());
     let mut builder = Simulator::builder().listen(&listen);
-    match (variable("WECHAT_APPID")?, variable("WECHAT_SECRET")?) {
+    match (
+        read_variable("WECHAT_APPID")?,
+        read_variable("WECHAT_SECRET")?,
+    ) {
         (Some(app_id), Some(secret)) => builder = builder.app(app_id, secret),
         (None, None) => {}
         _ => return Err("Set WECHAT_APPID and WECHAT_SECRET both, or neither.".to_owned()),
@@ -53,7 +56,7 @@ async fn run() -> Result<(), String> {
 }
 
 /// An environment variable, without blanks and newlines around it; an empty one counts as unset.
-fn variable(name: &str) -> Result<Option<String>, String> {
+fn read_variable(name: &str) -> Result<Option<String>, String> {
     match env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
         Err(env::VarError::NotPresent) => Ok(None),

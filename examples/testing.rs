@@ -19,7 +19,7 @@ async fn greet(user: WechatUser) -> Result<String, tower_wechat::Error> {
 }
 
 /// A client of a WeChat that is simulated.
-fn client(simulator: &Simulator) -> Result<WechatClient, tower_wechat::Error> {
+fn wechat_client(simulator: &Simulator) -> Result<WechatClient, tower_wechat::Error> {
     WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())
         .open_url(simulator.url())
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let origin = format!("http://{}", listener.local_addr()?);
     let simulator = Simulator::start().await?;
-    let users = UserTokens::new(client(&simulator)?, MemoryStore::new());
+    let users = UserTokens::new(wechat_client(&simulator)?, MemoryStore::new());
     let login = Login::new(&origin, tower_wechat::CookieKeys::random()?)?;
     println!("listening on {origin}");
     Ok(axum::serve(listener, application(users, login)).await?)
@@ -46,37 +46,37 @@ mod tests {
     use axum::http::{Request, StatusCode, header};
     use tower::ServiceExt;
     use tower_wechat::simulator::{Fault, SimulatedUser};
-    use tower_wechat::{Clock, CookieKeys, SessionCookie, UserGrant, UserId};
+    use tower_wechat::{Clock, CookieKeys, SessionCookie, UserId, UserTokenResponse};
 
     use super::*;
 
     const REFRESH: &str = "/sns/oauth2/refresh_token";
 
     /// The application with somebody signed in, and what steers WeChat and the time.
-    struct Rig {
+    struct TestApp {
         app: Router,
         simulator: Simulator,
         clock: Clock,
         cookie: String,
     }
 
-    impl Rig {
+    impl TestApp {
         async fn new() -> Self {
             let simulator = Simulator::start().await.unwrap();
             let clock = Clock::shifted();
-            let users = UserTokens::builder(client(&simulator).unwrap(), MemoryStore::new())
+            let users = UserTokens::builder(wechat_client(&simulator).unwrap(), MemoryStore::new())
                 .clock(clock.clone())
                 .build();
             let keys = CookieKeys::random().unwrap();
 
             simulator.add_user(SimulatedUser::new("oLin").nickname("林晓雨"));
             let pair = simulator.sign_in("oLin", "snsapi_userinfo");
-            let grant = UserGrant::new(pair.access_token)
+            let grant = UserTokenResponse::new(pair.access_token)
                 .expires_in(7_200)
                 .refresh_token(pair.refresh_token)
                 .openid("oLin");
             let user = UserId::new("oLin").unwrap();
-            users.put(&user, &grant).await.unwrap();
+            users.store(&user, &grant).await.unwrap();
 
             // What the browser would have been given at the end of a login.
             let session = SessionCookie::new(users.app_id(), &keys).secure(false);
@@ -108,24 +108,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_signed_in_is_greeted() {
-        let rig = Rig::new().await;
+    async fn a_logged_in_user_is_greeted() {
+        let rig = TestApp::new().await;
         let answer = rig.open(&rig.cookie).await;
         assert_eq!(answer, (StatusCode::OK, "你好，林晓雨".to_owned()));
         assert_eq!(rig.simulator.calls_to(REFRESH), 0);
     }
 
     #[tokio::test]
-    async fn a_stranger_is_sent_to_wechat() {
-        let rig = Rig::new().await;
+    async fn an_anonymous_user_is_redirected_to_wechat() {
+        let rig = TestApp::new().await;
         let (status, location) = rig.open("").await;
         assert_eq!(status, StatusCode::FOUND);
         assert!(location.starts_with(rig.simulator.url()), "{location}");
     }
 
     #[tokio::test]
-    async fn an_expired_token_is_renewed_on_the_way() {
-        let rig = Rig::new().await;
+    async fn an_expired_token_is_renewed_during_the_request() {
+        let rig = TestApp::new().await;
         // Here and at WeChat three hours pass.
         let hours = Duration::from_secs(3 * 3_600);
         rig.clock.advance(hours);
@@ -136,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_refresh_token_leads_to_a_new_login() {
-        let rig = Rig::new().await;
+        let rig = TestApp::new().await;
         let hours = Duration::from_secs(3 * 3_600);
         rig.clock.advance(hours);
         rig.simulator.advance(hours);

@@ -35,9 +35,9 @@ use tower_wechat::{
 };
 
 /// How long requests and renewals that run at the end are waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Failure = Box<dyn Error>;
+type BoxError = Box<dyn Error>;
 
 #[tokio::main]
 async fn main() {
@@ -52,17 +52,19 @@ async fn main() {
     }
 }
 
-async fn run() -> Result<(), Failure> {
-    let secrets = set("CENTER_TOKEN")?.ok_or(
+async fn run() -> Result<(), BoxError> {
+    let secrets = read_variable("CENTER_TOKEN")?.ok_or(
         "set CENTER_TOKEN to a long random secret: whoever shows it gets the account's token",
     )?;
-    let hosts = set("JSSDK_HOSTS")?.unwrap_or_else(|| "localhost:*,127.0.0.1:*".to_owned());
-    let (wechat, _simulator) = wechat().await?;
-    let accounts = accounts(wechat).await?;
-    let tickets = Tickets::new(&accounts, listed(&hosts))?;
-    let center = TokenCenter::new(accounts.clone(), listed(&secrets))?.tickets(tickets.clone());
+    let hosts =
+        read_variable("JSSDK_HOSTS")?.unwrap_or_else(|| "localhost:*,127.0.0.1:*".to_owned());
+    let (wechat, _simulator) = wechat_client().await?;
+    let accounts = account_tokens(wechat).await?;
+    let tickets = Tickets::new(&accounts, comma_separated(&hosts))?;
+    let center =
+        TokenCenter::new(accounts.clone(), comma_separated(&secrets))?.tickets(tickets.clone());
 
-    let listen = set("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listen = read_variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(&listen)
         .await
         .map_err(|error| format!("cannot listen on LISTEN={listen}: {error}"))?;
@@ -71,7 +73,7 @@ async fn run() -> Result<(), Failure> {
 
     // A WeChat that does not answer must not keep the service down: tokens that lie in Redis can
     // be handed out, and the rest comes when it comes.
-    if let Err(error) = tickets.warm().await {
+    if let Err(error) = tickets.prefetch().await {
         tracing::warn!(%error, "started without a token or a ticket; they are tried for");
     }
     let healthy = accounts.clone();
@@ -97,15 +99,18 @@ async fn run() -> Result<(), Failure> {
         _ = interrupt.recv() => {}
     }
     let _ = stop.send(());
-    let _ = tokio::time::timeout(PATIENCE, server).await;
-    tickets.shutdown(PATIENCE).await;
-    accounts.shutdown(PATIENCE).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, server).await;
+    tickets.shutdown(SHUTDOWN_TIMEOUT).await;
+    accounts.shutdown(SHUTDOWN_TIMEOUT).await;
     Ok(())
 }
 
 /// The client of WeChat, and the simulator behind it where no account is configured.
-async fn wechat() -> Result<(WechatClient, Option<Simulator>), Failure> {
-    let (builder, simulator) = match (set("WECHAT_APPID")?, set("WECHAT_SECRET")?) {
+async fn wechat_client() -> Result<(WechatClient, Option<Simulator>), BoxError> {
+    let (builder, simulator) = match (
+        read_variable("WECHAT_APPID")?,
+        read_variable("WECHAT_SECRET")?,
+    ) {
         (Some(app_id), Some(secret)) => (WechatClient::builder(app_id, secret), None),
         (None, None) => {
             let sim = Simulator::start().await?;
@@ -118,18 +123,18 @@ async fn wechat() -> Result<(WechatClient, Option<Simulator>), Failure> {
         }
         _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
     };
-    let builder = match set("WECHAT_API_URL")? {
+    let builder = match read_variable("WECHAT_API_URL")? {
         Some(url) => builder.api_url(url),
         None => builder,
     };
     Ok((builder.build()?, simulator))
 }
 
-async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
-    let builder = match set("REDIS_URL")? {
+async fn account_tokens(wechat: WechatClient) -> Result<AccountTokens, BoxError> {
+    let builder = match read_variable("REDIS_URL")? {
         None => AccountTokens::builder(wechat, MemoryStore::new()),
         Some(url) => {
-            let layout = match set("REDIS_LAYOUT")?.as_deref() {
+            let layout = match read_variable("REDIS_LAYOUT")?.as_deref() {
                 None | Some("hashes") => Layout::Hashes,
                 Some("keys") => Layout::Keys,
                 Some(other) => {
@@ -140,14 +145,14 @@ async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
             AccountTokens::builder(wechat, store)
         }
     };
-    let mode = match set("WECHAT_TOKEN_MODE")?.as_deref() {
+    let mode = match read_variable("WECHAT_TOKEN_MODE")?.as_deref() {
         None | Some("stable") => TokenMode::Stable,
         Some("plain") => TokenMode::Plain,
         Some(other) => {
             return Err(format!("WECHAT_TOKEN_MODE={other} is neither stable nor plain").into());
         }
     };
-    let ttl = set("CACHE_TTL_SECS")?.unwrap_or_else(|| "60".to_owned());
+    let ttl = read_variable("CACHE_TTL_SECS")?.unwrap_or_else(|| "60".to_owned());
     let ttl = ttl
         .parse()
         .map_err(|_| format!("CACHE_TTL_SECS={ttl} is not a whole number of seconds"))?;
@@ -159,7 +164,7 @@ async fn accounts(wechat: WechatClient) -> Result<AccountTokens, Failure> {
 
 /// The value of a variable without the blanks and newlines that files and dashboards put around
 /// it; `None` where nothing is left.
-fn set(name: &str) -> Result<Option<String>, Failure> {
+fn read_variable(name: &str) -> Result<Option<String>, BoxError> {
     match env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
@@ -168,7 +173,7 @@ fn set(name: &str) -> Result<Option<String>, Failure> {
 }
 
 /// The parts of a list with commas.
-fn listed(text: &str) -> impl Iterator<Item = &str> {
+fn comma_separated(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())

@@ -39,18 +39,18 @@ impl Timestamp {
 
     /// The point `span` later, or the latest there is.
     #[must_use]
-    pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(millis(span)))
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(to_millis(duration)))
     }
 
     /// The point `span` earlier, or the earliest there is.
     #[must_use]
-    pub fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(millis(span)))
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(to_millis(duration)))
     }
 
     /// How long it is from here until `later`; zero when that has passed.
-    pub fn until(self, later: Timestamp) -> Duration {
+    pub fn duration_until(self, later: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
     }
 }
@@ -61,8 +61,8 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+fn to_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Where the crate reads the time of day.
@@ -86,10 +86,10 @@ fn millis(span: Duration) -> i64 {
 /// assert!(Clock::system().now() < clock.now());
 /// ```
 #[derive(Clone)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone)]
-enum Source {
+enum ClockSource {
     System,
     /// The system's time plus so many milliseconds.
     Shifted(Arc<AtomicI64>),
@@ -100,47 +100,47 @@ enum Source {
 impl Clock {
     /// The operating system's clock.
     pub const fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
     /// The operating system's clock, moved by [`advance`](Self::advance) only: it runs on by itself.
     pub fn shifted() -> Self {
-        Self(Source::Shifted(Arc::new(AtomicI64::new(0))))
+        Self(ClockSource::Shifted(Arc::new(AtomicI64::new(0))))
     }
 
     /// A clock that stands at `now` until it is moved.
     pub fn manual(now: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(now.0))))
+        Self(ClockSource::Manual(Arc::new(AtomicI64::new(now.0))))
     }
 
     /// The time now.
     #[inline]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => system_now(),
-            Source::Shifted(offset) => Timestamp(
+            ClockSource::System => system_now(),
+            ClockSource::Shifted(offset) => Timestamp(
                 system_now()
                     .0
                     .saturating_add(offset.load(Ordering::Relaxed)),
             ),
-            Source::Manual(now) => Timestamp(now.load(Ordering::Relaxed)),
+            ClockSource::Manual(now) => Timestamp(now.load(Ordering::Relaxed)),
         }
     }
 
     /// Moves a clock of tests, and all its clones, ahead. The system's clock does not move.
-    pub fn advance(&self, span: Duration) {
-        self.shift_millis(millis(span));
+    pub fn advance(&self, duration: Duration) {
+        self.shift_millis(to_millis(duration));
     }
 
     /// Moves a clock of tests, and all its clones, back. The system's clock does not move.
-    pub fn rewind(&self, span: Duration) {
-        self.shift_millis(-millis(span));
+    pub fn rewind(&self, duration: Duration) {
+        self.shift_millis(-to_millis(duration));
     }
 
     fn shift_millis(&self, by: i64) {
         match &self.0 {
-            Source::System => {}
-            Source::Shifted(value) | Source::Manual(value) => {
+            ClockSource::System => {}
+            ClockSource::Shifted(value) | ClockSource::Manual(value) => {
                 value.fetch_add(by, Ordering::Relaxed);
             }
         }
@@ -148,12 +148,12 @@ impl Clock {
 }
 
 /// The furthest deadline, in place of those that a clock cannot tell: ten years.
-const LONGEST_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+const MAX_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// Returns the point `after` from now, of the clock that runs steadily; ten years from now if it is
 /// further away. Adding a `Duration` that an application has set would panic where it is very long.
-pub(crate) fn deadline(after: Duration) -> tokio::time::Instant {
-    tokio::time::Instant::now() + after.min(LONGEST_WAIT)
+pub(crate) fn deadline_in(duration: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + duration.min(MAX_DEADLINE)
 }
 
 fn system_now() -> Timestamp {
@@ -162,7 +162,7 @@ fn system_now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Timestamp(millis(since))
+    Timestamp(to_millis(since))
 }
 
 impl Default for Clock {
@@ -174,9 +174,9 @@ impl Default for Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.0 {
-            Source::System => "system",
-            Source::Shifted(_) => "shifted",
-            Source::Manual(_) => "manual",
+            ClockSource::System => "system",
+            ClockSource::Shifted(_) => "shifted",
+            ClockSource::Manual(_) => "manual",
         };
         write!(f, "Clock({name}, {:?})", self.now())
     }

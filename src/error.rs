@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::reaction::Reaction;
+use crate::reaction::RecommendedAction;
 
 /// What went wrong, sorted by what can be done about it.
 ///
@@ -94,13 +94,13 @@ struct Inner {
     errcode: Option<i64>,
     rid: Option<Box<str>>,
     retry_after: Option<Duration>,
-    reaction: Option<Reaction>,
-    store: StoreTrouble,
+    recommended_action: Option<RecommendedAction>,
+    store_diagnosis: StoreDiagnosis,
 }
 
 /// What an error of the store means to an operator.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct StoreTrouble {
+pub(crate) struct StoreDiagnosis {
     /// A sentence without an address, where the store has said what is wrong.
     pub(crate) reason: Option<&'static str>,
     /// Whether the store serves reads all the same.
@@ -115,8 +115,8 @@ impl Error {
             errcode: None,
             rid: None,
             retry_after: None,
-            reaction: None,
-            store: StoreTrouble::default(),
+            recommended_action: None,
+            store_diagnosis: StoreDiagnosis::default(),
         }))
     }
 
@@ -135,49 +135,49 @@ impl Error {
         })
     }
 
-    pub(crate) fn with_retry_after(self, wait: Duration) -> Self {
-        self.with(|inner| inner.retry_after = Some(wait))
+    pub(crate) fn with_retry_after(self, retry_after: Duration) -> Self {
+        self.with(|inner| inner.retry_after = Some(retry_after))
     }
 
-    pub(crate) fn with_reaction(self, reaction: Reaction) -> Self {
-        self.with(|inner| inner.reaction = Some(reaction))
+    pub(crate) fn with_recommended_action(self, action: RecommendedAction) -> Self {
+        self.with(|inner| inner.recommended_action = Some(action))
     }
 
     /// The same error with what the store has said, in a sentence without an address.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reason(self, reason: &'static str) -> Self {
-        self.with(|inner| inner.store.reason = Some(reason))
+        self.with(|inner| inner.store_diagnosis.reason = Some(reason))
     }
 
     /// The same error with a sentence for a store that has said nothing that is known.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reason_if_none(self, reason: &'static str) -> Self {
         self.with(|inner| {
-            inner.store.reason.get_or_insert(reason);
+            inner.store_diagnosis.reason.get_or_insert(reason);
         })
     }
 
     /// The same error of a store that refuses writes and serves reads.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reads_served(self) -> Self {
-        self.with(|inner| inner.store.serves_reads = true)
+        self.with(|inner| inner.store_diagnosis.serves_reads = true)
     }
 
     /// What an error of the store means to an operator.
-    pub(crate) fn store_trouble(&self) -> StoreTrouble {
-        self.0.store
+    pub(crate) fn store_diagnosis(&self) -> StoreDiagnosis {
+        self.0.store_diagnosis
     }
 
     /// The same error with another wait; the original stays with those who share it.
-    pub(crate) fn retrying_after(&self, wait: Duration) -> Self {
+    pub(crate) fn clone_with_retry_after(&self, retry_after: Duration) -> Self {
         Self(Arc::new(Inner {
             kind: self.kind(),
             message: self.0.message.clone(),
             errcode: self.0.errcode,
             rid: self.0.rid.clone(),
-            retry_after: Some(wait),
-            reaction: self.0.reaction,
-            store: self.0.store,
+            retry_after: Some(retry_after),
+            recommended_action: self.0.recommended_action,
+            store_diagnosis: self.0.store_diagnosis,
         }))
     }
 
@@ -197,8 +197,8 @@ impl Error {
     }
 
     /// What helps against it, where the error comes from a call of WeChat's API.
-    pub fn reaction(&self) -> Option<Reaction> {
-        self.0.reaction
+    pub fn recommended_action(&self) -> Option<RecommendedAction> {
+        self.0.recommended_action
     }
 
     /// When it makes sense to try again, where that is known.
@@ -224,7 +224,7 @@ impl fmt::Debug for Error {
         if let Some(rid) = &self.0.rid {
             out.field("rid", rid);
         }
-        if let Some(reaction) = self.0.reaction {
+        if let Some(reaction) = self.0.recommended_action {
             out.field("reaction", &reaction);
         }
         if let Some(wait) = self.0.retry_after {
@@ -259,13 +259,13 @@ impl From<crate::credential::InvalidIdentifier> for Error {
 ///     }
 /// }
 /// ```
-pub trait TokenRefusal {
+pub trait InvalidToken {
     /// Whether a new token may help.
-    fn is_token_refused(&self) -> bool;
+    fn is_token_invalid(&self) -> bool;
 }
 
-impl TokenRefusal for Error {
-    fn is_token_refused(&self) -> bool {
+impl InvalidToken for Error {
+    fn is_token_invalid(&self) -> bool {
         self.kind() == ErrorKind::TokenRefused
     }
 }

@@ -9,7 +9,7 @@ use crate::accounts::AccountToken;
 use crate::error::Error;
 use crate::identity::RequestHead;
 use crate::jssdk::JsConfig;
-use crate::layer::{PassedWithoutUser, Rejection, WechatAccount, WechatUser};
+use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 
 /// Why a handler that takes a [`WechatUser`] was not called.
 ///
@@ -34,20 +34,20 @@ use crate::layer::{PassedWithoutUser, Rejection, WechatAccount, WechatUser};
 /// }
 /// ```
 #[derive(Debug)]
-pub struct MissingUser(Rejection);
+pub struct WechatUserRejection(Rejection);
 
-impl IntoResponse for MissingUser {
+impl IntoResponse for WechatUserRejection {
     fn into_response(self) -> Response {
         self.0.response().map(Body::from)
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for WechatUser {
-    type Rejection = MissingUser;
+    type Rejection = WechatUserRejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        let user = WechatUser::required_of(&RequestHead::of_parts(parts));
-        user.cloned().map_err(MissingUser)
+        let user = WechatUser::required_from(&RequestHead::from_parts(parts));
+        user.cloned().map_err(WechatUserRejection)
     }
 }
 
@@ -55,15 +55,15 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
 /// [`Policy::Optional`](crate::Policy::Optional). Where no layer lies around its route, that is 500
 /// as it is for a [`WechatUser`], and not `None`.
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
-    type Rejection = MissingUser;
+    type Rejection = WechatUserRejection;
 
     async fn from_request_parts(
         parts: &mut Parts,
         _state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
         let user = parts.extensions.get::<WechatUser>();
-        if user.is_none() && parts.extensions.get::<PassedWithoutUser>().is_none() {
-            return Err(MissingUser(Rejection::no_layer()));
+        if user.is_none() && parts.extensions.get::<AnonymousRequest>().is_none() {
+            return Err(WechatUserRejection(Rejection::no_layer()));
         }
         Ok(user.cloned())
     }
@@ -85,21 +85,21 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
 /// }
 /// ```
 #[derive(Debug)]
-pub struct MissingAccount(Rejection);
+pub struct WechatAccountRejection(Rejection);
 
-impl MissingAccount {
-    fn because(error: &Error, parts: &Parts) -> Self {
-        Self(Rejection::from(error).with_head(&RequestHead::of_parts(parts)))
+impl WechatAccountRejection {
+    fn from_error(error: &Error, parts: &Parts) -> Self {
+        Self(Rejection::from(error).retain_head(&RequestHead::from_parts(parts)))
     }
 }
 
-impl IntoResponse for MissingAccount {
+impl IntoResponse for WechatAccountRejection {
     fn into_response(self) -> Response {
         self.0.response().map(Body::from)
     }
 }
 
-fn account(parts: &Parts) -> Result<WechatAccount, MissingAccount> {
+fn account_from_parts(parts: &Parts) -> Result<WechatAccount, WechatAccountRejection> {
     let account = parts.extensions.get::<WechatAccount>();
     account.cloned().ok_or_else(|| {
         tracing::error!(
@@ -107,27 +107,27 @@ fn account(parts: &Parts) -> Result<WechatAccount, MissingAccount> {
             "a handler takes the account's token or a JsConfig, but no WechatLayer with an account \
              lies around its route"
         );
-        MissingAccount(Rejection::misconfigured())
+        WechatAccountRejection(Rejection::misconfigured())
     })
 }
 
 /// The account's token, fetched if it must be.
 impl<S: Sync> FromRequestParts<S> for AccountToken {
-    type Rejection = MissingAccount;
+    type Rejection = WechatAccountRejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        let token = account(parts)?.tokens().get().await;
-        token.map_err(|error| MissingAccount::because(&error, parts))
+        let token = account_from_parts(parts)?.tokens().get().await;
+        token.map_err(|error| WechatAccountRejection::from_error(&error, parts))
     }
 }
 
 /// The signature of the page that asks; see [`WechatAccount::js_config`].
 impl<S: Sync> FromRequestParts<S> for JsConfig {
-    type Rejection = MissingAccount;
+    type Rejection = WechatAccountRejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        let config = account(parts)?.js_config(&parts.headers).await;
-        config.map_err(|error| MissingAccount::because(&error, parts))
+        let config = account_from_parts(parts)?.js_config(&parts.headers).await;
+        config.map_err(|error| WechatAccountRejection::from_error(&error, parts))
     }
 }
 

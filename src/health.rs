@@ -70,11 +70,11 @@ pub struct Health {
 #[non_exhaustive]
 pub enum AccountTokenHealth {
     /// This process holds one that lives for so long yet.
-    Alive(Duration),
+    Available(Duration),
     /// It holds none: none has been asked for, or none could be had.
     Unavailable,
     /// [`health`] was not asked about it.
-    NotKept,
+    NotConfigured,
 }
 
 /// Who is served at the moment.
@@ -90,7 +90,7 @@ pub enum AccountTokenHealth {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Serves {
+pub enum ServiceLevel {
     /// Everyone: users log in, and tokens are renewed.
     Everyone,
     /// Users with a usable token in the store or in memory. The store refuses writes, so nobody logs
@@ -100,7 +100,7 @@ pub enum Serves {
     CachedTokens,
 }
 
-impl Serves {
+impl ServiceLevel {
     /// Its name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -120,11 +120,11 @@ impl Health {
     }
 
     /// Returns who is served at the moment.
-    pub fn serves(&self) -> Serves {
+    pub fn service_level(&self) -> ServiceLevel {
         match &self.store {
-            Ok(()) => Serves::Everyone,
-            Err(error) if error.store_trouble().serves_reads => Serves::StoredTokens,
-            Err(_) => Serves::CachedTokens,
+            Ok(()) => ServiceLevel::Everyone,
+            Err(error) if error.store_diagnosis().serves_reads => ServiceLevel::StoredTokens,
+            Err(_) => ServiceLevel::CachedTokens,
         }
     }
 }
@@ -151,10 +151,11 @@ pub async fn health(users: &UserTokens, accounts: Option<&AccountTokens>) -> Hea
     Health {
         store: users.health().await,
         account_token: match accounts {
-            None => AccountTokenHealth::NotKept,
-            Some(accounts) => accounts
-                .alive_for()
-                .map_or(AccountTokenHealth::Unavailable, AccountTokenHealth::Alive),
+            None => AccountTokenHealth::NotConfigured,
+            Some(accounts) => accounts.remaining_lifetime().map_or(
+                AccountTokenHealth::Unavailable,
+                AccountTokenHealth::Available,
+            ),
         },
     }
 }
@@ -168,20 +169,20 @@ impl Serialize for Health {
         };
         out.serialize_field("status", status)?;
         out.serialize_field("store", store)?;
-        out.serialize_field("serves", self.serves().as_str())?;
+        out.serialize_field("serves", self.service_level().as_str())?;
         if let Err(error) = &self.store {
-            let reason = error.store_trouble().reason;
+            let reason = error.store_diagnosis().reason;
             out.serialize_field("reason", reason.unwrap_or("the store does not answer"))?;
         }
         match self.account_token {
-            AccountTokenHealth::Alive(left) => {
+            AccountTokenHealth::Available(left) => {
                 out.serialize_field("account_token", "alive")?;
                 out.serialize_field("account_token_expires_in_secs", &left.as_secs())?;
             }
             AccountTokenHealth::Unavailable => {
                 out.serialize_field("account_token", "unavailable")?;
             }
-            AccountTokenHealth::NotKept => {}
+            AccountTokenHealth::NotConfigured => {}
         }
         out.end()
     }

@@ -145,7 +145,7 @@ mod users;
 mod wechat;
 
 pub use accounts::{
-    AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterSource, TokenMode,
+    AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient, TokenMode,
 };
 pub use center::TokenCenter;
 pub use clock::{Clock, Timestamp};
@@ -156,13 +156,13 @@ pub use credential::{
 #[cfg(feature = "sealing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
 pub use credential::{SealingKeys, SealingMode};
-pub use error::{Error, ErrorKind, TokenRefusal};
+pub use error::{Error, ErrorKind, InvalidToken};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use extract::{MissingAccount, MissingUser};
-pub use health::{AccountTokenHealth, Health, Serves, health};
+pub use extract::{WechatAccountRejection, WechatUserRejection};
+pub use health::{AccountTokenHealth, Health, ServiceLevel, health};
 pub use identity::{
-    CookieKeys, ExtensionIdentity, Identified, Identify, Identity, NoIdentity, RequestHead,
+    CookieKeys, ExtensionIdentity, IdentifiedUser, Identify, Identity, NoIdentity, RequestHead,
     SessionCookie, TrustedHeader,
 };
 pub use jssdk::JsConfig;
@@ -171,16 +171,17 @@ pub use layer::{
     WechatLayer, WechatService, WechatUser,
 };
 pub use login::{Login, Scope, SnapshotPolicy};
-pub use reaction::Reaction;
+pub use reaction::RecommendedAction;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use store::operate;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use store::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+pub use store::{ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport};
 pub use store::{MemoryStore, Store};
 pub use tickets::{JsapiTicket, Tickets};
 pub use users::{UserToken, UserTokens, UserTokensBuilder};
 pub use wechat::{
-    AccountGrant, Language, TicketGrant, UserGrant, UserInfo, WechatClient, WechatClientBuilder,
+    AccountTokenResponse, JsapiTicketResponse, Language, UserInfo, UserTokenResponse, WechatClient,
+    WechatClientBuilder,
 };

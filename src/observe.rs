@@ -13,11 +13,11 @@ use crate::credential::AppId;
 /// How many paths of WeChat's API have a label of their own. The crate's calls take eight; an
 /// application may call any path, and whatever it does, labels stay few.
 #[cfg(feature = "metrics")]
-const PATHS: usize = 64;
+const MAX_PATH_LABELS: usize = 64;
 
 /// How a request was answered, as far as the layer is concerned.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Outcome {
+pub(crate) enum RequestOutcome {
     /// The token was in memory.
     Cache,
     /// The store had to be asked.
@@ -34,12 +34,12 @@ pub(crate) enum Outcome {
 
 /// Counters that every request touches: looked up once, so that a request costs one addition.
 #[derive(Clone)]
-pub(crate) struct Requests {
+pub(crate) struct RequestCounters {
     #[cfg(feature = "metrics")]
     counters: [metrics::Counter; 6],
 }
 
-impl Requests {
+impl RequestCounters {
     pub(crate) fn new() -> Self {
         Self {
             #[cfg(feature = "metrics")]
@@ -50,13 +50,13 @@ impl Requests {
 
     #[inline]
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
-    pub(crate) fn count(&self, outcome: Outcome) {
+    pub(crate) fn count(&self, outcome: RequestOutcome) {
         #[cfg(feature = "metrics")]
         self.counters[outcome as usize].increment(1);
     }
 }
 
-impl std::fmt::Debug for Requests {
+impl std::fmt::Debug for RequestCounters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Requests")
     }
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Requests {
 
 /// Tells the recorder what each metric is, as often as an engine is made: a recorder may have been
 /// installed since the last time.
-pub(crate) fn describe() {
+pub(crate) fn describe_metrics() {
     #[cfg(feature = "metrics")]
     {
         use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -129,66 +129,67 @@ pub(crate) fn describe() {
 
 /// How a renewal ended, for the counter and for the span around it.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn renewal(kind: &'static str, result: &'static str) {
+pub(crate) fn record_renewal(kind: &'static str, result: &'static str) {
     Span::current().record("result", result);
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_renewals_total", "kind" => kind, "result" => result).increment(1);
 }
 
-pub(crate) fn login_begun() {
+pub(crate) fn count_login_start() {
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_logins_begun_total").increment(1);
 }
 
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn login(result: &'static str) {
+pub(crate) fn count_login(result: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_logins_total", "result" => result).increment(1);
 }
 
 /// Counts a request that the token center refused for its bearer.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn center_refused(reason: &'static str) {
+pub(crate) fn count_center_rejection(reason: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_center_refused_total", "reason" => reason).increment(1);
 }
 
 #[cfg(feature = "redis")]
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn store_call(took: Duration, ok: bool) {
+pub(crate) fn record_store_call(duration: Duration, ok: bool) {
     #[cfg(feature = "metrics")]
     {
         let result = if ok { "ok" } else { "failed" };
-        metrics::histogram!("wechat_store_seconds", "result" => result).record(took.as_secs_f64());
+        metrics::histogram!("wechat_store_seconds", "result" => result)
+            .record(duration.as_secs_f64());
     }
 }
 
 /// Whether Redis answers. `address` holds no password.
 #[cfg(feature = "redis")]
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn store_up(address: &str, up: bool) {
+pub(crate) fn set_store_up(address: &str, up: bool) {
     #[cfg(feature = "metrics")]
     metrics::gauge!("wechat_store_up", "address" => address.to_owned())
         .set(f64::from(u8::from(up)));
 }
 
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn api_call(path: &str, result: &'static str, took: Duration) {
+pub(crate) fn record_api_call(path: &str, result: &'static str, duration: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("wechat_api_seconds", "path" => labelled(path), "result" => result)
-        .record(took.as_secs_f64());
+    metrics::histogram!("wechat_api_seconds", "path" => path_label(path), "result" => result)
+        .record(duration.as_secs_f64());
 }
 
 /// The path, or `other` once there are many.
 #[cfg(feature = "metrics")]
-fn labelled(path: &str) -> String {
+fn path_label(path: &str) -> String {
     use std::collections::BTreeSet;
     use std::sync::{Mutex, PoisonError};
 
     static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     if !seen.contains(path) {
-        if seen.len() >= PATHS {
+        if seen.len() >= MAX_PATH_LABELS {
             return "other".to_owned();
         }
         seen.insert(path.to_owned());
@@ -198,14 +199,14 @@ fn labelled(path: &str) -> String {
 
 /// How many credentials one engine holds in memory. The gauge is the sum of all engines of a kind
 /// in this process, since an application may serve several accounts.
-pub(crate) struct Cached {
+pub(crate) struct CachedGauge {
     #[cfg(feature = "metrics")]
     kind: &'static str,
     #[cfg(feature = "metrics")]
     counted: std::sync::atomic::AtomicUsize,
 }
 
-impl Cached {
+impl CachedGauge {
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
     pub(crate) fn new(kind: &'static str) -> Self {
         let cached = Self {
@@ -238,7 +239,7 @@ impl Cached {
     }
 }
 
-impl Drop for Cached {
+impl Drop for CachedGauge {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -246,7 +247,7 @@ impl Drop for Cached {
 
 /// When one of the account's own credentials dies.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn expires(app: &AppId, kind: &'static str, at: Timestamp) {
+pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
     #[cfg(feature = "metrics")]
     metrics::gauge!(
         "wechat_credential_expires_timestamp_seconds",
@@ -257,7 +258,7 @@ pub(crate) fn expires(app: &AppId, kind: &'static str, at: Timestamp) {
 
 /// Until when an account rests; the epoch where it does not.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn rests(app: &AppId, kind: &'static str, until: Timestamp) {
+pub(crate) fn set_resting_until(app: &AppId, kind: &'static str, until: Timestamp) {
     #[cfg(feature = "metrics")]
     metrics::gauge!(
         "wechat_resting_until_timestamp_seconds",
@@ -271,11 +272,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_stay_few_whatever_an_application_calls() {
+    fn the_number_of_path_labels_is_bounded() {
         let labels: std::collections::BTreeSet<_> = (0..1_000)
-            .map(|number| labelled(&format!("cgi-bin/card/{number}")))
+            .map(|number| path_label(&format!("cgi-bin/card/{number}")))
             .collect();
-        assert!(labels.len() <= PATHS + 1, "{}", labels.len());
+        assert!(labels.len() <= MAX_PATH_LABELS + 1, "{}", labels.len());
         assert!(labels.contains("other"));
     }
 }

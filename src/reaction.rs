@@ -18,13 +18,13 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reaction {
+pub enum RecommendedAction {
     /// Try again later, with back-off and jitter: −1 and −1000 (system busy), an answer that
     /// makes no sense, no answer at all.
     Retry,
     /// The access token is not accepted: report it, and call once more with its successor.
     /// 40001, 40014 and 42001 on calls that carry a token.
-    Renew,
+    RenewToken,
     /// Only the user can help, by logging in again. A code that is bad, used or expired (40029,
     /// 40163, 41008, 42003); a refresh token that is dead (40030, 42002, 42007, 41003); an openid
     /// that the token does not belong to (40003); a scope that was not granted (48001 on the
@@ -33,20 +33,20 @@ pub enum Reaction {
     /// With [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable) it means that
     /// the answer to a code exchange was lost: the code may be spent, so the same one must not be
     /// tried again.
-    Login,
+    LogIn,
     /// Only the operator of the account can help: a wrong AppID or AppSecret (40013, 40125, 40001
     /// where a token is asked for), an IP outside the whitelist (40164, 61004, 89501, 89503, 89506,
     /// 89507), a frozen secret or account (40243, 50007), an API that the account may not use
     /// (48001, 48004, 50004). Do not retry at once; cool down.
-    Operator,
+    ContactOperator,
     /// Stop until the window has passed: 45011 until the next minute, 45009 until midnight in
     /// Beijing. [`Error::retry_after`](crate::Error::retry_after) says how long that is.
-    RateLimited,
+    BackOff,
     /// The call itself is wrong: a parameter is missing (41001, 41009), the method or the body is
     /// not what the API takes (43001, 43002, 44002, 47001). No retry helps.
-    Bug,
+    FixRequest,
     /// Refuse the user: blocked as high risk (40226), blacklisted (43019), restricted (50002).
-    Deny,
+    DenyUser,
     /// An errcode that has nothing to do with tokens, or that this crate does not know: whoever
     /// made the call decides. Also a call that must not be repeated by itself whose answer was
     /// lost.

@@ -4,26 +4,26 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
 /// The room that is always kept.
-pub(crate) const ROOM: usize = 1_024;
+pub(crate) const MIN_CAPACITY: usize = 1_024;
 
 /// Shrinks a table that has much more room than it needs.
 pub(crate) fn shrink_map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
-    if is_roomy(map.len(), map.capacity()) {
-        map.shrink_to(ROOM.max(2 * map.len()));
+    if is_oversized(map.len(), map.capacity()) {
+        map.shrink_to(MIN_CAPACITY.max(2 * map.len()));
     }
 }
 
 /// Shrinks a set that has much more room than it needs.
 pub(crate) fn shrink_set<K: Eq + Hash, S: BuildHasher>(set: &mut HashSet<K, S>) {
-    if is_roomy(set.len(), set.capacity()) {
-        set.shrink_to(ROOM.max(2 * set.len()));
+    if is_oversized(set.len(), set.capacity()) {
+        set.shrink_to(MIN_CAPACITY.max(2 * set.len()));
     }
 }
 
 /// Returns `true` if an eighth of the room is needed at most. What is shrunk is half full at most,
 /// so that it neither grows again nor shrinks again at once.
-fn is_roomy(length: usize, capacity: usize) -> bool {
-    capacity > 4 * ROOM && length < capacity / 8
+fn is_oversized(length: usize, capacity: usize) -> bool {
+    capacity > 4 * MIN_CAPACITY && length < capacity / 8
 }
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_shrinks_when_most_have_left_it() {
+    fn a_table_shrinks_once_most_entries_are_removed() {
         let mut table: HashMap<usize, ()> = (0..100_000).map(|number| (number, ())).collect();
         let most = table.capacity();
         for number in 0..50_000 {
@@ -46,7 +46,7 @@ mod tests {
             shrink_map(&mut table);
             times += usize::from(table.capacity() < before / 2);
         }
-        assert!(table.capacity() <= 4 * ROOM, "{}", table.capacity());
+        assert!(table.capacity() <= 4 * MIN_CAPACITY, "{}", table.capacity());
         assert!(times <= 5, "{times} times");
     }
 }

@@ -255,7 +255,7 @@ async fn applications_that_replace_each_others_session_are_told_of() {
                 false => Login::new(&club, CookieKeys::random().unwrap()).unwrap(),
             };
             match name {
-                Some(name) => login.session_name(name).unwrap(),
+                Some(name) => login.cookie_name(name).unwrap(),
                 None => login,
             }
         };

@@ -14,21 +14,21 @@ use tower_wechat::{
     CookieKeys, MemoryStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
-use super::scene::{Body, client, no_op, user};
-use super::{grant, median};
+use super::scene::{Body, respond_empty, user_id, wechat_client};
+use super::{median, token_response};
 
 /// Calls whose requests are made together, before the clock starts: few enough for the
 /// processor's caches.
-const CALLS: usize = 4_000;
+const CALLS_PER_ROUND: usize = 4_000;
 
 /// Turns of each contender.
 const ROUNDS: usize = 41;
 
 /// How much more than one two threads should answer.
-const THREADS_TARGET: f64 = 1.8;
+const SCALING_TARGET: f64 = 1.8;
 
 /// So many users, and the nanoseconds that the layer may add.
-pub(crate) struct Case {
+pub(crate) struct CacheSize {
     pub(crate) users: usize,
     pub(crate) header_target: u32,
     pub(crate) cookie_target: u32,
@@ -36,50 +36,50 @@ pub(crate) struct Case {
 
 /// What came out for one contender.
 #[derive(Default)]
-struct Figures {
+struct CachedMeasurements {
     nanos: Vec<f64>,
     /// Throughput of two threads by that of one, in pairs.
     scaling: Vec<f64>,
     allocations: u64,
 }
 
-pub(crate) fn compare(runtime: &Runtime, case: &Case) {
+pub(crate) fn compare(runtime: &Runtime, case: &CacheSize) {
     let _entered = runtime.enter();
     let count = case.users;
-    let users = remembered(runtime, count);
+    let users = cached_users(runtime, count);
     let keys = CookieKeys::random().expect("keys");
     let session = SessionCookie::new(users.app_id(), &keys);
     let header = TrustedHeader::new("x-user-id").expect("a header");
 
     let with_header = |at: usize| {
-        let request = Request::builder().header("x-user-id", user(at).as_str());
+        let request = Request::builder().header("x-user-id", user_id(at).as_str());
         request.body(Body::new()).expect("a request")
     };
     let with_cookie = |at: usize| {
-        let set = session.issue(&user(at));
+        let set = session.issue(&user_id(at));
         let cookie = set.to_str().expect("text").split(';').next();
         let request = Request::builder().header("cookie", cookie.unwrap_or_default());
         request.body(Body::new()).expect("a request")
     };
 
-    let bare = service_fn(no_op::<Body>);
-    let value = sample(&users, with_header(0));
+    let bare = service_fn(respond_empty::<Body>);
+    let value = extension_value(&users, with_header(0));
     let inserting = service_fn(move |mut request: Request<Body>| {
         request.extensions_mut().insert(value.clone());
-        no_op(request)
+        respond_empty(request)
     });
     let by_header = WechatLayer::new(users.clone()).identity(header).layer(bare);
     let by_cookie = WechatLayer::new(users)
         .identity(session.clone())
         .layer(bare);
 
-    let mut figures: [Figures; 4] = Default::default();
+    let mut figures: [CachedMeasurements; 4] = Default::default();
     for round in 0..ROUNDS {
         let seed = round as u64;
-        turn(&mut figures[0], &bare, with_header, count, seed);
-        turn(&mut figures[1], &inserting, with_header, count, seed);
-        turn(&mut figures[2], &by_header, with_header, count, seed);
-        turn(&mut figures[3], &by_cookie, with_cookie, count, seed);
+        run_round(&mut figures[0], &bare, with_header, count, seed);
+        run_round(&mut figures[1], &inserting, with_header, count, seed);
+        run_round(&mut figures[2], &by_header, with_header, count, seed);
+        run_round(&mut figures[3], &by_cookie, with_cookie, count, seed);
     }
 
     println!("\ncached user, {count} users, around a service that does nothing");
@@ -106,7 +106,7 @@ pub(crate) fn compare(runtime: &Runtime, case: &Case) {
         let (added, scaling) = match target {
             Some(target) => (
                 format!("{added:.0} (≤ {target})"),
-                format!("{scaling:.2} (≥ {THREADS_TARGET})"),
+                format!("{scaling:.2} (≥ {SCALING_TARGET})"),
             ),
             None => (format!("{added:.0}"), format!("{scaling:.2}")),
         };
@@ -116,21 +116,24 @@ pub(crate) fn compare(runtime: &Runtime, case: &Case) {
 }
 
 /// Tokens of so many users, all of them in memory.
-fn remembered(runtime: &Runtime, count: usize) -> UserTokens {
+fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
     // Its parts fill unevenly: none may overflow.
     let capacity = count + count / 4;
-    let users = UserTokens::builder(client(), MemoryStore::new())
+    let users = UserTokens::builder(wechat_client(), MemoryStore::new())
         .cache_capacity(capacity)
         .cache_ttl(Duration::from_secs(3_600))
         .build();
     runtime.block_on(async {
         for at in 0..count {
-            users.put(&user(at), &grant(at)).await.expect("stored");
+            users
+                .store(&user_id(at), &token_response(at))
+                .await
+                .expect("stored");
         }
         // What was put while news of a neighbour came is not remembered until it is read.
         for at in 0..count {
-            while users.cached(user(at).as_str()).is_none() {
-                users.get(&user(at)).await.expect("a token");
+            while users.cached(user_id(at).as_str()).is_none() {
+                users.get(&user_id(at)).await.expect("a token");
             }
         }
     });
@@ -138,8 +141,8 @@ fn remembered(runtime: &Runtime, count: usize) -> UserTokens {
 }
 
 /// One turn of a contender, with users picked at random.
-fn turn<S>(
-    figures: &mut Figures,
+fn run_round<S>(
+    figures: &mut CachedMeasurements,
     service: &S,
     make: impl Fn(usize) -> Request<Body> + Copy + Sync,
     users: usize,
@@ -162,7 +165,7 @@ fn turn<S>(
             let running: Vec<_> = (0..threads)
                 .map(|part| {
                     scope.spawn(move || {
-                        time(service, pick(part), || {
+                        time_calls(service, pick(part), || {
                             together.wait();
                         })
                     })
@@ -174,41 +177,46 @@ fn turn<S>(
             took.collect::<Vec<Duration>>()
         })
     };
-    let per_call = |took: &Duration| took.as_nanos() as f64 / CALLS as f64;
+    let per_call = |took: &Duration| took.as_nanos() as f64 / CALLS_PER_ROUND as f64;
     let (one, two) = (parallel(1), parallel(2));
     let throughput = |took: &[Duration]| took.iter().map(|took| 1.0 / per_call(took)).sum::<f64>();
     figures.nanos.extend(one.iter().map(per_call));
     figures.scaling.push(throughput(&two) / throughput(&one));
-    figures.allocations = allocations(service, make(0));
+    figures.allocations = count_allocations(service, make(0));
 }
 
 /// How long the calls take once `begin` has returned.
-fn time<S>(service: &S, mut make: impl FnMut() -> Request<Body>, begin: impl FnOnce()) -> Duration
+fn time_calls<S>(
+    service: &S,
+    mut make: impl FnMut() -> Request<Body>,
+    begin: impl FnOnce(),
+) -> Duration
 where
     S: Service<Request<Body>, Response = Response<Full<bytes::Bytes>>, Error = Infallible> + Clone,
 {
     let mut service = service.clone();
     // Requests are made before the clock starts: their cost is not the layer's.
-    let ready: Vec<_> = (0..CALLS).map(|_| make()).collect();
+    let ready: Vec<_> = (0..CALLS_PER_ROUND).map(|_| make()).collect();
     begin();
     let began = Instant::now();
     for request in ready {
-        drop(black_box(answer(&mut service, request)));
+        drop(black_box(poll_ready(&mut service, request)));
     }
     began.elapsed()
 }
 
-fn allocations<S>(service: &S, request: Request<Body>) -> u64
+fn count_allocations<S>(service: &S, request: Request<Body>) -> u64
 where
     S: Service<Request<Body>, Response = Response<Full<bytes::Bytes>>, Error = Infallible> + Clone,
 {
     let mut service = service.clone();
-    let counted = allocation_counter::measure(|| drop(black_box(answer(&mut service, request))));
+    let counted =
+        allocation_counter::measure(|| drop(black_box(poll_ready(&mut service, request))));
     counted.count_total
 }
 
 /// Polls a call once: a cached user does not wait.
-fn answer<S>(service: &mut S, request: Request<Body>) -> S::Response
+fn poll_ready<S>(service: &mut S, request: Request<Body>) -> S::Response
 where
     S: Service<Request<Body>, Error = Infallible>,
 {
@@ -220,15 +228,15 @@ where
 }
 
 /// What the layer puts into the extensions.
-fn sample(users: &UserTokens, request: Request<Body>) -> WechatUser {
+fn extension_value(users: &UserTokens, request: Request<Body>) -> WechatUser {
     let header = TrustedHeader::new("x-user-id").expect("a header");
     let (sender, receiver) = std::sync::mpsc::channel();
     let mut service = WechatLayer::new(users.clone())
         .identity(header)
         .layer(service_fn(move |request: Request<Body>| {
             let _ = sender.send(request.extensions().get::<WechatUser>().cloned());
-            no_op(request)
+            respond_empty(request)
         }));
-    answer(&mut service, request);
+    poll_ready(&mut service, request);
     receiver.recv().ok().flatten().expect("a user")
 }

@@ -10,7 +10,7 @@ mod scene;
 mod support;
 mod uncached;
 
-use tower_wechat::UserGrant;
+use tower_wechat::UserTokenResponse;
 
 fn main() {
     // cargo passes --bench; any other word is a filter that this program does not know.
@@ -20,12 +20,12 @@ fn main() {
         .build()
         .expect("a runtime");
     println!("targets stand in parentheses");
-    let few = cached::Case {
+    let few = cached::CacheSize {
         users: 10_000,
         header_target: 330,
         cookie_target: 800,
     };
-    let many = cached::Case {
+    let many = cached::CacheSize {
         users: 1_000_000,
         header_target: 1_000,
         cookie_target: 1_500,
@@ -36,8 +36,8 @@ fn main() {
     uncached::compare(&runtime);
 }
 
-fn grant(at: usize) -> UserGrant {
-    UserGrant::new(format!("83_{at:0107}")).expires_in(7_200)
+fn token_response(at: usize) -> UserTokenResponse {
+    UserTokenResponse::new(format!("83_{at:0107}")).expires_in(7_200)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

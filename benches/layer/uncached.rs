@@ -7,17 +7,20 @@ use tokio::runtime::Runtime;
 use tower::{Layer, service_fn};
 use tower_wechat::{Layout, RedisStore, TrustedHeader, UserTokens, WechatLayer};
 
-use super::scene::{AT_ONCE, Body, Called, ask, client, no_op, plain_hget, user};
+use super::scene::{
+    BenchService, Body, CONCURRENCY, hget_service, respond_empty, send_requests, user_id,
+    wechat_client,
+};
 use super::support::redis_server::RedisServer;
-use super::{grant, median};
+use super::{median, token_response};
 
 const USERS: usize = 10_000;
 
 /// Requests of one turn.
-const REQUESTS: usize = 12_800;
+const REQUESTS_PER_ROUND: usize = 12_800;
 
 /// How long an answer is waited for, as the library does it by itself.
-const TIMEOUT: Duration = Duration::from_millis(500);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Turns of each contender.
 const ROUNDS: usize = 21;
@@ -27,7 +30,7 @@ const CPU_TARGET: f64 = 1.1;
 
 /// What came out for one contender.
 #[derive(Default)]
-struct Figures {
+struct UncachedMeasurements {
     wall_micros: Vec<f64>,
     cpu_micros: Vec<f64>,
     commands: f64,
@@ -35,18 +38,18 @@ struct Figures {
 
 pub(crate) fn compare(runtime: &Runtime) {
     let server = RedisServer::start();
-    let hashes = runtime.block_on(layered(&server, Layout::Hashes));
-    let keys = runtime.block_on(layered(&server, Layout::Keys));
-    let naive = runtime.block_on(plain_hget(&server.url(), TIMEOUT));
+    let hashes = runtime.block_on(layer_service(&server, Layout::Hashes));
+    let keys = runtime.block_on(layer_service(&server, Layout::Keys));
+    let naive = runtime.block_on(hget_service(&server.url(), RESPONSE_TIMEOUT));
 
-    let mut figures: [Figures; 3] = Default::default();
+    let mut figures: [UncachedMeasurements; 3] = Default::default();
     for _ in 0..ROUNDS {
-        turn(&mut figures[0], runtime, &server, &naive);
-        turn(&mut figures[1], runtime, &server, &hashes);
-        turn(&mut figures[2], runtime, &server, &keys);
+        run_round(&mut figures[0], runtime, &server, &naive);
+        run_round(&mut figures[1], runtime, &server, &hashes);
+        run_round(&mut figures[2], runtime, &server, &keys);
     }
 
-    println!("\nuncached user, {USERS} users, {AT_ONCE} requests at once");
+    println!("\nuncached user, {USERS} users, {CONCURRENCY} requests at once");
     println!(
         "  {:<30} {:>8} {:>8} {:>8} {:>14} {:>9}",
         "", "µs/call", "÷ HGET", "CPU µs", "CPU ÷ HGET", "commands"
@@ -74,33 +77,38 @@ pub(crate) fn compare(runtime: &Runtime) {
 }
 
 /// The layer over a store of this layout, with a cache that believes nothing.
-async fn layered(server: &RedisServer, layout: Layout) -> impl Called {
+async fn layer_service(server: &RedisServer, layout: Layout) -> impl BenchService {
     let store = RedisStore::builder(&server.url())
         .layout(layout)
         .connect()
         .await;
-    let builder = UserTokens::builder(client(), store.expect("Redis"));
+    let builder = UserTokens::builder(wechat_client(), store.expect("Redis"));
     let users: UserTokens = builder.cache_ttl(Duration::ZERO).build();
     for at in 0..USERS {
-        let grant = grant(at).refresh_token(format!("83_{at:0107}"));
-        users.put(&user(at), &grant).await.expect("stored");
+        let grant = token_response(at).refresh_token(format!("83_{at:0107}"));
+        users.store(&user_id(at), &grant).await.expect("stored");
     }
     let header = TrustedHeader::new("x-user-id").expect("a header");
     WechatLayer::new(users)
         .identity(header)
-        .layer(service_fn(no_op::<Body>))
+        .layer(service_fn(respond_empty::<Body>))
 }
 
-fn turn(figures: &mut Figures, runtime: &Runtime, server: &RedisServer, service: &impl Called) {
+fn run_round(
+    figures: &mut UncachedMeasurements,
+    runtime: &Runtime,
+    server: &RedisServer,
+    service: &impl BenchService,
+) {
     let ran = || server.calls("hget") + server.calls("get");
     let before = ran();
     let (cpu, began) = (cpu_time(), Instant::now());
-    runtime.block_on(ask(service.clone(), REQUESTS, USERS));
+    runtime.block_on(send_requests(service.clone(), REQUESTS_PER_ROUND, USERS));
     let (took, cpu) = (began.elapsed(), cpu_time() - cpu);
-    let per_call = |time: Duration| time.as_nanos() as f64 / 1e3 / REQUESTS as f64;
+    let per_call = |time: Duration| time.as_nanos() as f64 / 1e3 / REQUESTS_PER_ROUND as f64;
     figures.wall_micros.push(per_call(took));
     figures.cpu_micros.push(per_call(cpu));
-    figures.commands = (ran() - before) as f64 / REQUESTS as f64;
+    figures.commands = (ran() - before) as f64 / REQUESTS_PER_ROUND as f64;
 }
 
 /// The processor time that this program has had.

@@ -16,25 +16,27 @@ use tower::{Service, ServiceExt, service_fn};
 use tower_wechat::{UserId, WechatClient};
 
 /// Requests to Redis that are under way at once.
-pub(crate) const AT_ONCE: usize = 64;
+pub(crate) const CONCURRENCY: usize = 64;
 
 pub(crate) type Body = Empty<Bytes>;
 
-pub(crate) fn user(at: usize) -> UserId {
+pub(crate) fn user_id(at: usize) -> UserId {
     UserId::new(format!("o6_bmjrPTlm6_2sgVt7hMZ{at:06}")).expect("an id")
 }
 
-pub(crate) fn client() -> WechatClient {
+pub(crate) fn wechat_client() -> WechatClient {
     WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
 }
 
-pub(crate) async fn no_op<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+pub(crate) async fn respond_empty<B>(
+    request: Request<B>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     black_box(&request);
     Ok(Response::new(Full::new(Bytes::new())))
 }
 
 /// A service over Redis at `url` that the benchmarks call with one of many users in a header.
-pub(crate) trait Called:
+pub(crate) trait BenchService:
     Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
     + Clone
     + Send
@@ -42,7 +44,7 @@ pub(crate) trait Called:
 {
 }
 
-impl<S> Called for S where
+impl<S> BenchService for S where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
         + Clone
         + Send
@@ -51,7 +53,7 @@ impl<S> Called for S where
 }
 
 /// The algorithm that is published: one command for each request, and nothing else.
-pub(crate) async fn plain_hget(url: &str, timeout: Duration) -> impl Called {
+pub(crate) async fn hget_service(url: &str, timeout: Duration) -> impl BenchService {
     let client = redis::Client::open(url).expect("a client");
     let config = ConnectionManagerConfig::new().set_response_timeout(Some(timeout));
     let connection = ConnectionManager::new_with_config(client, config).await;
@@ -65,19 +67,19 @@ pub(crate) async fn plain_hget(url: &str, timeout: Duration) -> impl Called {
             let token: Option<String> =
                 command.query_async(&mut connection).await.expect("a value");
             assert!(token.is_some());
-            no_op(request).await
+            respond_empty(request).await
         }
     })
 }
 
 /// Asks for `users` in turn, and keeps a number of requests under way, as a busy server has them.
-pub(crate) async fn ask(service: impl Called, requests: usize, users: usize) {
+pub(crate) async fn send_requests(service: impl BenchService, requests: usize, users: usize) {
     let mut running = tokio::task::JoinSet::new();
-    for task in 0..AT_ONCE {
+    for task in 0..CONCURRENCY {
         let service = service.clone();
         running.spawn(async move {
-            for turn in 0..requests / AT_ONCE {
-                let id = user((task + turn * AT_ONCE) % users);
+            for turn in 0..requests / CONCURRENCY {
+                let id = user_id((task + turn * CONCURRENCY) % users);
                 let request = Request::builder().header("x-user-id", id.as_str());
                 let request = request.body(Body::new()).expect("a request");
                 let response = service.clone().oneshot(request).await.expect("an answer");

@@ -17,7 +17,7 @@ use tower_wechat::{
 };
 
 #[derive(Clone)]
-pub struct State {
+pub struct AppState {
     pub users: UserTokens,
     pub tickets: Tickets,
     pub login: Login,
@@ -75,7 +75,7 @@ pub struct Logout {
 pub async fn logout(
     user: WechatUser,
     logout: Result<Query<Logout>, QueryRejection>,
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<AppState>,
 ) -> Result<impl IntoResponse, Response> {
     let Query(logout) = logout.map_err(|_| {
         let message = "everywhere is true or false";
@@ -83,17 +83,19 @@ pub async fn logout(
         (StatusCode::BAD_REQUEST, Json(body)).into_response()
     })?;
     if logout.everywhere {
-        user.forget().await.map_err(IntoResponse::into_response)?;
+        user.revoke().await.map_err(IntoResponse::into_response)?;
     }
     Ok((
         StatusCode::NO_CONTENT,
-        [(SET_COOKIE, state.login.sign_out())],
+        [(SET_COOKIE, state.login.logout_cookie())],
     ))
 }
 
 /// 503 where the store is away: without it nobody new can be served. A missing account token is
 /// told, but takes no process out of service: users' tokens do without it.
-pub async fn healthz(extract::State(state): extract::State<State>) -> (StatusCode, Json<Health>) {
+pub async fn healthz(
+    extract::State(state): extract::State<AppState>,
+) -> (StatusCode, Json<Health>) {
     let health = health(&state.users, Some(state.tickets.accounts())).await;
     let status = match health.is_ready() {
         true => StatusCode::OK,

@@ -30,7 +30,7 @@ use tower_wechat::{Scope, WechatLayer};
 use settings::Settings;
 
 /// How long requests that run at the end are waited for, and then renewals.
-const PATIENCE: Duration = Duration::from_secs(9);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// The histograms' buckets: from a Redis beside us to a WeChat that keeps us waiting.
 const SECONDS: [f64; 12] = [
@@ -67,7 +67,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings::from_env()?;
     let listener = TcpListener::bind(&settings.listen)
         .await
-        .map_err(|error| cannot_listen(&settings.listen, &error))?;
+        .map_err(|error| listen_error(&settings.listen, &error))?;
     let address = listener.local_addr()?;
     let parts = settings.connect(address).await?;
 
@@ -79,19 +79,19 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let userinfo = get(api::userinfo).layer(layer.clone().require_scope(Scope::UserInfo));
     let routes = Router::new()
         .route("/", get(page::show))
-        .route("/page/life", get(page::life))
+        .route("/page/life", get(page::token_life))
         .route("/page/renew", post(page::renew))
-        .route("/page/refuse", post(page::refuse))
+        .route("/page/refuse", post(page::call_with_expired_token))
         .route("/api/me", get(api::me))
         .route("/api/userinfo", userinfo)
         .route("/logout", post(api::logout))
         // The login answers its paths before any route does; this leads them through the layer.
-        .route("/wechat/{*path}", any(nowhere));
+        .route("/wechat/{*path}", any(not_found));
     let astray = layer.login_service::<axum::body::Body>();
     // WeChat's verification files too.
     let with_user = settings
         .verification_paths()
-        .fold(routes, |routes, path| routes.route(&path, any(nowhere)))
+        .fold(routes, |routes, path| routes.route(&path, any(not_found)))
         .layer(layer);
     let prefix = parts
         .login
@@ -102,7 +102,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(async move || metrics.render()))
         .merge(with_user)
-        .with_state(api::State {
+        .with_state(api::AppState {
             users: parts.users.clone(),
             tickets: parts.tickets.clone(),
             login: parts.login,
@@ -115,7 +115,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     // A WeChat that does not answer must not keep the demo from starting.
     let tickets = parts.tickets.clone();
     let warming = tokio::spawn(async move {
-        if let Err(error) = tickets.warm().await {
+        if let Err(error) = tickets.prefetch().await {
             tracing::warn!(%error, "started without a token or a ticket; they are tried for");
         }
     });
@@ -129,7 +129,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     std::io::stdout().flush()?;
 
     let (stop, stopping) = tokio::sync::oneshot::channel();
-    let app = MapRequestLayer::new(without(prefix)).layer(app);
+    let app = MapRequestLayer::new(strip_prefix(prefix)).layer(app);
     let server = axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async {
         let _ = stopping.await;
     });
@@ -141,17 +141,17 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let _ = stop.send(());
     warming.abort();
     upkeep.abort();
-    let _ = tokio::time::timeout(PATIENCE, server).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, server).await;
     tokio::join!(
-        parts.users.shutdown(PATIENCE),
-        parts.tickets.shutdown(PATIENCE),
-        parts.tickets.accounts().shutdown(PATIENCE),
+        parts.users.shutdown(SHUTDOWN_TIMEOUT),
+        parts.tickets.shutdown(SHUTDOWN_TIMEOUT),
+        parts.tickets.accounts().shutdown(SHUTDOWN_TIMEOUT),
     );
     Ok(())
 }
 
 /// Takes the path of `PUBLIC_URL` off a request's, where the proxy in front has left it.
-fn without(prefix: String) -> impl Fn(Request) -> Request + Clone {
+fn strip_prefix(prefix: String) -> impl Fn(Request) -> Request + Clone {
     move |mut request| {
         let asked = request
             .uri()
@@ -171,7 +171,7 @@ fn without(prefix: String) -> impl Fn(Request) -> Request + Clone {
 }
 
 /// What went wrong with the address, and what to do about it.
-fn cannot_listen(address: &str, error: &std::io::Error) -> String {
+fn listen_error(address: &str, error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     let cure = match error.kind() {
         AddrInUse => "another program has it: stop that one, or take another port (0 is any)",
@@ -183,6 +183,6 @@ fn cannot_listen(address: &str, error: &std::io::Error) -> String {
 }
 
 /// For paths that nobody has to sign in for, since nothing is there.
-async fn nowhere() -> StatusCode {
+async fn not_found() -> StatusCode {
     StatusCode::NOT_FOUND
 }

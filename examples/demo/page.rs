@@ -10,7 +10,7 @@ use axum::response::{Html, IntoResponse, Response};
 use serde::Serialize;
 use tower_wechat::{Error, ErrorKind, Freshness, Language, Scope, UserToken, WechatUser};
 
-use crate::api::State;
+use crate::api::AppState;
 
 /// A token's life at WeChat, for the clock on the page.
 const TOKEN_LIFE: u64 = 7_200;
@@ -26,7 +26,7 @@ struct Page<'a> {
     snapshot: bool,
     /// Where to grant the nickname, if that is what is missing.
     grant_url: Option<String>,
-    life: Life,
+    life: TokenLife,
     whole: u64,
     /// What stands in front of the demo's paths where a proxy puts it below one.
     base: String,
@@ -34,15 +34,15 @@ struct Page<'a> {
 
 /// What the page shows of the user's token; never the token itself.
 #[derive(Serialize)]
-pub struct Life {
+pub struct TokenLife {
     fingerprint: String,
     freshness: &'static str,
     expires_in_secs: u64,
     renew_in_secs: u64,
 }
 
-impl Life {
-    fn of(token: &UserToken, user: &WechatUser) -> Self {
+impl TokenLife {
+    fn from_token(token: &UserToken, user: &WechatUser) -> Self {
         // The handle knows the clock; the lifetime says where its two points lie.
         let expires_in = user.expires_in();
         let margin = Duration::from_millis(
@@ -61,7 +61,7 @@ impl Life {
 /// `GET /`
 pub async fn show(
     user: WechatUser,
-    extract::State(state): extract::State<State>,
+    extract::State(state): extract::State<AppState>,
 ) -> Result<Response, Error> {
     let profile = match user.profile().await {
         Ok(profile) => Some(profile),
@@ -87,7 +87,7 @@ pub async fn show(
         unionid: user.unionid(),
         snapshot: user.is_snapshot(),
         grant_url: lacks_scope.then(|| state.login.login_url("/", Some(Scope::UserInfo))),
-        life: Life::of(user.token(), &user),
+        life: TokenLife::from_token(user.token(), &user),
         whole: TOKEN_LIFE,
         base: state
             .login
@@ -100,12 +100,12 @@ pub async fn show(
 }
 
 /// `GET /page/life`: what the page's clock runs by.
-pub async fn life(user: WechatUser) -> Json<Life> {
-    Json(Life::of(user.token(), &user))
+pub async fn token_life(user: WechatUser) -> Json<TokenLife> {
+    Json(TokenLife::from_token(user.token(), &user))
 }
 
 #[derive(Serialize)]
-pub struct Renewed {
+pub struct RenewalReport {
     before: String,
     after: String,
 }
@@ -113,15 +113,15 @@ pub struct Renewed {
 /// `POST /page/renew`: renews the token ahead of time, as if a call had been refused.
 pub async fn renew(
     user: WechatUser,
-    extract::State(state): extract::State<State>,
-) -> Result<Json<Renewed>, Error> {
+    extract::State(state): extract::State<AppState>,
+) -> Result<Json<RenewalReport>, Error> {
     state.expire_at_wechat();
     let before = user.access_token().fingerprint();
-    let after = user.report_refused().await?.access_token().fingerprint();
-    Ok(Json(Renewed { before, after }))
+    let after = user.report_invalid().await?.access_token().fingerprint();
+    Ok(Json(RenewalReport { before, after }))
 }
 
-impl State {
+impl AppState {
     /// The simulator's clock runs ahead until all tokens have expired there, and only there. The
     /// real WeChat is left alone, and repeats a token that is alive when asked for a new one.
     fn expire_at_wechat(&self) {
@@ -132,10 +132,10 @@ impl State {
 }
 
 /// `POST /page/refuse`: lets WeChat refuse the token, and calls it all the same. The call heals.
-pub async fn refuse(
+pub async fn call_with_expired_token(
     user: WechatUser,
-    extract::State(state): extract::State<State>,
-) -> Result<Json<Renewed>, Error> {
+    extract::State(state): extract::State<AppState>,
+) -> Result<Json<RenewalReport>, Error> {
     state.expire_at_wechat();
     let before = user.access_token().fingerprint();
     let wechat = user.users().wechat();
@@ -145,14 +145,14 @@ pub async fn refuse(
         call.await.map(|_| token)
     });
     match called.await {
-        Ok(token) => Ok(Json(Renewed {
+        Ok(token) => Ok(Json(RenewalReport {
             before,
             after: token.access_token().fingerprint(),
         })),
         // Without the scope there is nothing to call, but by now the token is a new one.
         Err(error) if error.kind() == ErrorKind::LoginRequired => {
             let after = user.current().await?.access_token().fingerprint();
-            Ok(Json(Renewed { before, after }))
+            Ok(Json(RenewalReport { before, after }))
         }
         Err(error) => Err(error),
     }

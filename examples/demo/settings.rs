@@ -36,7 +36,10 @@ use tower_wechat::{
     TrustedHeader, UserTokens, WechatClient,
 };
 
-use crate::variables::{Failure, as_browsers_write_it, choice, file, key, seconds, set};
+use crate::variables::{
+    BoxError, as_browsers_write_it, read_choice, read_key, read_named_file, read_seconds,
+    read_variable,
+};
 
 pub struct Settings {
     pub listen: String,
@@ -63,7 +66,7 @@ pub struct Settings {
 }
 
 /// What the demo runs with.
-pub struct Parts {
+pub struct DemoParts {
     pub users: UserTokens,
     pub login: Login,
     pub identity: DemoIdentity,
@@ -91,17 +94,23 @@ impl Identify for DemoIdentity {
 }
 
 /// How Redis is spoken with.
-fn redis(url: &str) -> Result<RedisStoreBuilder, Failure> {
+fn build_redis(url: &str) -> Result<RedisStoreBuilder, BoxError> {
     let mut redis = RedisStore::builder(url);
-    if let Some(authority) = file("REDIS_CA")? {
+    if let Some(authority) = read_named_file("REDIS_CA")? {
         redis = redis.certificate_authority(authority);
     }
-    redis = match (file("REDIS_CLIENT_CERT")?, file("REDIS_CLIENT_KEY")?) {
+    redis = match (
+        read_named_file("REDIS_CLIENT_CERT")?,
+        read_named_file("REDIS_CLIENT_KEY")?,
+    ) {
         (Some(certificate), Some(key)) => redis.client_certificate(certificate, key),
         (None, None) => redis,
         _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
     };
-    redis = match (set("REDIS_SENTINEL_USER")?, set("REDIS_SENTINEL_PASSWORD")?) {
+    redis = match (
+        read_variable("REDIS_SENTINEL_USER")?,
+        read_variable("REDIS_SENTINEL_PASSWORD")?,
+    ) {
         (user, Some(password)) => redis.sentinel_credentials(user.unwrap_or_default(), password),
         (None, None) => redis,
         (Some(_), None) => {
@@ -112,14 +121,14 @@ fn redis(url: &str) -> Result<RedisStoreBuilder, Failure> {
 }
 
 /// The keys that values in Redis are sealed with.
-fn sealing() -> Result<Option<SealingKeys>, Failure> {
-    let keys = match key("SEALING_KEY")? {
+fn read_sealing_keys() -> Result<Option<SealingKeys>, BoxError> {
+    let keys = match read_key("SEALING_KEY")? {
         Some(keys) => {
             Some(SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?)
         }
         None => None,
     };
-    match (keys, set("SEALING_MODE")?) {
+    match (keys, read_variable("SEALING_MODE")?) {
         (Some(keys), Some(mode)) => {
             let mode = mode
                 .parse()
@@ -132,8 +141,8 @@ fn sealing() -> Result<Option<SealingKeys>, Failure> {
 }
 
 /// The forward proxy. Tried alone, so that what is wrong with it is told of this variable.
-fn proxy() -> Result<Option<String>, Failure> {
-    let url = set("WECHAT_PROXY")?;
+fn read_proxy() -> Result<Option<String>, BoxError> {
+    let url = read_variable("WECHAT_PROXY")?;
     if let Some(url) = &url {
         let client = WechatClient::builder("wx0", "none").api_url("http://127.0.0.1");
         client
@@ -145,7 +154,7 @@ fn proxy() -> Result<Option<String>, Failure> {
 }
 
 /// The verification files of `NAME=CONTENT,NAME=CONTENT`.
-fn verification(text: Option<&str>) -> Result<Vec<(String, String)>, Failure> {
+fn parse_verification_files(text: Option<&str>) -> Result<Vec<(String, String)>, BoxError> {
     let files = text.into_iter().flat_map(|text| text.split(','));
     let pairs = files.map(|file| match file.split_once('=') {
         Some((name, content)) => Ok((name.trim().to_owned(), content.trim().to_owned())),
@@ -158,7 +167,7 @@ fn verification(text: Option<&str>) -> Result<Vec<(String, String)>, Failure> {
 }
 
 impl Settings {
-    pub fn from_env() -> Result<Self, Failure> {
+    pub fn from_env() -> Result<Self, BoxError> {
         let layouts = [
             ("hashes", (Layout::Hashes, None)),
             ("keys", (Layout::Keys, None)),
@@ -167,8 +176,11 @@ impl Settings {
         ];
         let says = "neither hashes nor keys (nor both, with a +)";
         let (layout, mirror) =
-            choice("REDIS_LAYOUT", &layouts, says)?.unwrap_or((Layout::Hashes, None));
-        let account = match (set("WECHAT_APPID")?, set("WECHAT_SECRET")?) {
+            read_choice("REDIS_LAYOUT", &layouts, says)?.unwrap_or((Layout::Hashes, None));
+        let account = match (
+            read_variable("WECHAT_APPID")?,
+            read_variable("WECHAT_SECRET")?,
+        ) {
             (Some(app_id), Some(secret)) => Some((app_id, secret)),
             (None, None) => None,
             _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
@@ -178,49 +190,49 @@ impl Settings {
             ("snsapi_base", Scope::Base),
         ];
         let says = "neither snsapi_userinfo nor snsapi_base";
-        let public_url = set("PUBLIC_URL")?;
+        let public_url = read_variable("PUBLIC_URL")?;
         let consent = [("ask", true)];
         Ok(Self {
-            scope: choice("WECHAT_SCOPE", &scopes, says)?.unwrap_or(Scope::UserInfo),
-            listen: set("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
-            redis_url: set("REDIS_URL")?,
+            scope: read_choice("WECHAT_SCOPE", &scopes, says)?.unwrap_or(Scope::UserInfo),
+            listen: read_variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
+            redis_url: read_variable("REDIS_URL")?,
             layout,
             mirror,
-            sealing: sealing()?,
+            sealing: read_sealing_keys()?,
             account,
-            api_url: set("WECHAT_API_URL")?,
-            open_url: set("WECHAT_OPEN_URL")?,
-            proxy: proxy()?,
+            api_url: read_variable("WECHAT_API_URL")?,
+            open_url: read_variable("WECHAT_OPEN_URL")?,
+            proxy: read_proxy()?,
             public_url: public_url
                 .as_deref()
                 .map(as_browsers_write_it)
                 .transpose()?,
-            cookie_key: key("COOKIE_KEY")?,
-            session_name: set("SESSION_NAME")?,
-            trusted_header: set("TRUSTED_USER_HEADER")?,
-            verification: verification(set("VERIFICATION_FILE")?.as_deref())?,
-            margin: seconds("RENEW_MARGIN_SECS", 900)?,
-            cache_ttl: seconds("CACHE_TTL_SECS", 60)?,
-            center_secrets: set("CENTER_TOKEN")?,
-            consent: choice("SIMULATOR_CONSENT", &consent, "not ask")?.unwrap_or(false),
+            cookie_key: read_key("COOKIE_KEY")?,
+            session_name: read_variable("SESSION_NAME")?,
+            trusted_header: read_variable("TRUSTED_USER_HEADER")?,
+            verification: parse_verification_files(read_variable("VERIFICATION_FILE")?.as_deref())?,
+            margin: read_seconds("RENEW_MARGIN_SECS", 900)?,
+            cache_ttl: read_seconds("CACHE_TTL_SECS", 60)?,
+            center_secrets: read_variable("CENTER_TOKEN")?,
+            consent: read_choice("SIMULATOR_CONSENT", &consent, "not ask")?.unwrap_or(false),
         })
     }
 
-    pub async fn connect(&self, address: SocketAddr) -> Result<Parts, Failure> {
-        let (wechat, simulator) = self.wechat().await?;
+    pub async fn connect(&self, address: SocketAddr) -> Result<DemoParts, BoxError> {
+        let (wechat, simulator) = self.build_wechat_client().await?;
         let app = wechat.app_id().clone();
         let (users, accounts) = match &self.redis_url {
-            None => self.tokens(&wechat, &MemoryStore::new()),
+            None => self.build_tokens(&wechat, &MemoryStore::new()),
             Some(url) => {
-                let mut builder = redis(url)?.layout(self.layout);
+                let mut builder = build_redis(url)?.layout(self.layout);
                 if let Some(mirror) = self.mirror {
-                    builder = builder.mirror(mirror);
+                    builder = builder.dual_write(mirror);
                 }
                 if let Some(keys) = &self.sealing {
                     builder = builder.sealing(keys.clone());
                 }
                 let store = builder.connect().await?;
-                self.tokens(&wechat, &store)
+                self.build_tokens(&wechat, &store)
             }
         };
         let keys = match &self.cookie_key {
@@ -248,7 +260,7 @@ impl Settings {
         let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
         let (login, session) = match &self.session_name {
             Some(name) => login
-                .session_name(name)
+                .cookie_name(name)
                 .and_then(|login| Ok((login, session.name(name)?)))
                 .map_err(|error| format!("SESSION_NAME: {error}"))?,
             None => (login, session),
@@ -271,8 +283,8 @@ impl Settings {
             }
             None => None,
         };
-        self.tell(simulator.as_ref(), &public_url, address);
-        Ok(Parts {
+        self.log_warnings(simulator.as_ref(), &public_url, address);
+        Ok(DemoParts {
             users,
             tickets,
             center,
@@ -283,7 +295,7 @@ impl Settings {
     }
 
     /// The users' tokens and the account's, in one store.
-    fn tokens(
+    fn build_tokens(
         &self,
         wechat: &WechatClient,
         store: &(impl Store + Clone),
@@ -299,10 +311,10 @@ impl Settings {
     }
 
     /// The client of WeChat, and the simulator behind it where no account is configured.
-    async fn wechat(&self) -> Result<(WechatClient, Option<Simulator>), Failure> {
+    async fn build_wechat_client(&self) -> Result<(WechatClient, Option<Simulator>), BoxError> {
         let simulator = match self.account {
             Some(_) => None,
-            None => Some(a_wechat_of_our_own(self.consent).await?),
+            None => Some(start_simulator(self.consent).await?),
         };
         let (app_id, secret) = match (&self.account, &simulator) {
             (Some((app_id, secret)), _) => (app_id.as_str(), secret.as_str()),
@@ -338,7 +350,7 @@ impl Settings {
     }
 
     /// What is good to know, once nothing is wrong: a mistake is told in one sentence, alone.
-    fn tell(&self, simulator: Option<&Simulator>, public_url: &str, address: SocketAddr) {
+    fn log_warnings(&self, simulator: Option<&Simulator>, public_url: &str, address: SocketAddr) {
         if let Some(simulator) = simulator {
             tracing::info!(
                 url = simulator.url(),
@@ -399,7 +411,7 @@ fn page_hosts(public_url: &str, address: SocketAddr) -> [String; 2] {
 }
 
 /// A WeChat of our own, and people to sign in as; the last one is who comes first.
-async fn a_wechat_of_our_own(asks: bool) -> std::io::Result<Simulator> {
+async fn start_simulator(asks: bool) -> std::io::Result<Simulator> {
     let simulator = Simulator::start().await?;
     simulator.settings(|settings| settings.auto_approve = !asks);
     let virtual_user = SimulatedUser::random().nickname("快照用户").snapshot(true);

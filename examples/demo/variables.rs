@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use url::Url;
 
-pub type Failure = Box<dyn std::error::Error>;
+pub type BoxError = Box<dyn std::error::Error>;
 
 /// The longest time that a variable may hold. Whoever writes more meant milliseconds.
 const MAX_SECONDS: u64 = 30 * 24 * 3_600;
 
 /// Returns the value of a variable, or `None` where it is not set or blank.
-pub fn set(name: &str) -> Result<Option<String>, Failure> {
-    let value = text(name)?;
+pub fn read_variable(name: &str) -> Result<Option<String>, BoxError> {
+    let value = read_trimmed(name)?;
     match &value {
         Some(text) if text.contains(char::is_control) => Err(format!(
             "{name} holds a line break or another control character: take it out"
@@ -26,11 +26,11 @@ pub fn set(name: &str) -> Result<Option<String>, Failure> {
 }
 
 /// Returns the value of a variable of keys in base64, which programs wrap into several lines.
-pub fn key(name: &str) -> Result<Option<String>, Failure> {
-    text(name)
+pub fn read_key(name: &str) -> Result<Option<String>, BoxError> {
+    read_trimmed(name)
 }
 
-fn text(name: &str) -> Result<Option<String>, Failure> {
+fn read_trimmed(name: &str) -> Result<Option<String>, BoxError> {
     match env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
@@ -39,11 +39,11 @@ fn text(name: &str) -> Result<Option<String>, Failure> {
 }
 
 /// Returns which one of `known` a variable is set to.
-pub fn choice<T>(name: &str, known: &[(&str, T)], says: &str) -> Result<Option<T>, Failure>
+pub fn read_choice<T>(name: &str, known: &[(&str, T)], says: &str) -> Result<Option<T>, BoxError>
 where
     T: Copy,
 {
-    let Some(value) = set(name)? else {
+    let Some(value) = read_variable(name)? else {
         return Ok(None);
     };
     let found = known.iter().find(|(word, _)| *word == value);
@@ -54,8 +54,8 @@ where
 }
 
 /// Returns the content of the file that a variable names.
-pub fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
-    match set(name)? {
+pub fn read_named_file(name: &str) -> Result<Option<Vec<u8>>, BoxError> {
+    match read_variable(name)? {
         Some(path) => match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) => Err(format!("{name}={path}: {error}").into()),
@@ -65,8 +65,8 @@ pub fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
 }
 
 /// Returns a time in whole seconds.
-pub fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
-    let Some(value) = set(name)? else {
+pub fn read_seconds(name: &str, default: u64) -> Result<Duration, BoxError> {
+    let Some(value) = read_variable(name)? else {
         return Ok(Duration::from_secs(default));
     };
     match value.parse() {
@@ -82,7 +82,7 @@ pub fn seconds(name: &str, default: u64) -> Result<Duration, Failure> {
 /// Returns the public URL with its origin as browsers write it: HTTPS://例子.com is
 /// https://xn--fsqu00a.com. What is wrong with it otherwise, and with its path, is for `Login` to
 /// say.
-pub fn as_browsers_write_it(public_url: &str) -> Result<String, Failure> {
+pub fn as_browsers_write_it(public_url: &str) -> Result<String, BoxError> {
     let Some((scheme, rest)) = public_url.split_once("://") else {
         return Ok(public_url.to_owned());
     };

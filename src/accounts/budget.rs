@@ -9,107 +9,111 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 
 /// WeChat's days begin at midnight in Beijing.
-const BEIJING: Duration = Duration::from_secs(8 * 3_600);
+const BEIJING_UTC_OFFSET: Duration = Duration::from_secs(8 * 3_600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The documentation of `cgi-bin/stable_token` allows 20 forced refreshes a day.
-pub(super) const FORCED_A_DAY: u32 = 19;
+pub(super) const MAX_FORCED_REFRESHES_PER_DAY: u32 = 19;
 
 /// Closer together, forced refreshes have no effect (same place); and tokens of `cgi-bin/token`
 /// that are refused faster than this are not mended by still another one.
-pub(super) const REFUSALS_APART: Duration = Duration::from_secs(30);
+pub(super) const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why WeChat is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum RenewalReason {
     /// There is no token, or its time has come.
     Due,
     /// Somebody reported a token as refused whose time has not come.
-    Refused,
+    ReportedInvalid,
 }
 
 /// Why WeChat must not be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum QuotaExceeded {
     /// The day's budget is spent; so long until the next day.
-    Spent(Duration),
+    Daily(Duration),
     /// What reports of refused tokens may spend of it is spent; the rest is for tokens that are
     /// due.
-    SpentByRefusals,
+    Reports,
 }
 
 /// The counts of one day.
 #[derive(Debug, Clone, Copy, Default)]
-struct Counts {
+struct DailyCounts {
     day: i64,
-    all: u32,
-    by_refusals: u32,
+    total: u32,
+    for_reports: u32,
 }
 
 #[derive(Debug)]
-pub(super) struct Budget {
-    a_day: u32,
-    counts: Mutex<Counts>,
+pub(super) struct DailyQuota {
+    per_day: u32,
+    counts: Mutex<DailyCounts>,
 }
 
-impl Budget {
+impl DailyQuota {
     pub(super) fn new(a_day: u32) -> Self {
         Self {
-            a_day,
+            per_day: a_day,
             counts: Mutex::default(),
         }
     }
 
     /// Takes one call out of the day's budget; see [`Taken`].
-    pub(super) fn call<'a>(&'a self, cause: Cause, clock: &'a Clock) -> Result<Taken<'a>, Denied> {
-        self.take(cause, clock.now())?;
-        Ok(Taken {
-            budget: self,
+    pub(super) fn reserve<'a>(
+        &'a self,
+        reason: RenewalReason,
+        clock: &'a Clock,
+    ) -> Result<QuotaReservation<'a>, QuotaExceeded> {
+        self.count_call(reason, clock.now())?;
+        Ok(QuotaReservation {
+            quota: self,
             clock,
-            cause,
-            kept: false,
+            reason,
+            confirmed: false,
         })
     }
 
     /// Reports of refused tokens get half of the budget at most: a loop of them must not leave a
     /// token that is due without a successor.
-    fn take(&self, cause: Cause, now: Timestamp) -> Result<(), Denied> {
+    fn count_call(&self, reason: RenewalReason, now: Timestamp) -> Result<(), QuotaExceeded> {
         self.with_today(now, |counts| {
-            if counts.all >= self.a_day {
-                return Err(Denied::Spent(until_next_day(now)));
+            if counts.total >= self.per_day {
+                return Err(QuotaExceeded::Daily(until_beijing_midnight(now)));
             }
-            if cause == Cause::Refused {
-                if counts.by_refusals >= self.for_refusals() {
-                    return Err(Denied::SpentByRefusals);
+            if reason == RenewalReason::ReportedInvalid {
+                if counts.for_reports >= self.max_for_reports() {
+                    return Err(QuotaExceeded::Reports);
                 }
-                counts.by_refusals += 1;
+                counts.for_reports += 1;
             }
-            counts.all += 1;
+            counts.total += 1;
             Ok(())
         })
     }
 
-    fn give_back(&self, cause: Cause, now: Timestamp) {
+    fn refund(&self, reason: RenewalReason, now: Timestamp) {
         self.with_today(now, |counts| {
-            counts.all = counts.all.saturating_sub(1);
-            if cause == Cause::Refused {
-                counts.by_refusals = counts.by_refusals.saturating_sub(1);
+            counts.total = counts.total.saturating_sub(1);
+            if reason == RenewalReason::ReportedInvalid {
+                counts.for_reports = counts.for_reports.saturating_sub(1);
             }
         });
     }
 
     /// What reports of refused tokens may spend of a day.
-    pub(super) fn for_refusals(&self) -> u32 {
-        self.a_day / 2
+    pub(super) fn max_for_reports(&self) -> u32 {
+        self.per_day / 2
     }
 
-    fn with_today<T>(&self, now: Timestamp, take: impl FnOnce(&mut Counts) -> T) -> T {
+    fn with_today<T>(&self, now: Timestamp, take: impl FnOnce(&mut DailyCounts) -> T) -> T {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let day = day_of(now);
+        let day = beijing_day(now);
         if counts.day != day {
-            *counts = Counts {
+            *counts = DailyCounts {
                 day,
-                ..Counts::default()
+                ..DailyCounts::default()
             };
         }
         take(&mut counts)
@@ -121,24 +125,24 @@ impl Budget {
 /// need. A call that hangs ends with the future that waits for it, and goes back as well.
 #[must_use = "a call goes back unless it is kept"]
 #[derive(Debug)]
-pub(super) struct Taken<'a> {
-    budget: &'a Budget,
+pub(super) struct QuotaReservation<'a> {
+    quota: &'a DailyQuota,
     clock: &'a Clock,
-    cause: Cause,
-    kept: bool,
+    reason: RenewalReason,
+    confirmed: bool,
 }
 
-impl Taken<'_> {
+impl QuotaReservation<'_> {
     /// The call got a token.
-    pub(super) fn keep(mut self) {
-        self.kept = true;
+    pub(super) fn confirm(mut self) {
+        self.confirmed = true;
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for QuotaReservation<'_> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.budget.give_back(self.cause, self.clock.now());
+        if !self.confirmed {
+            self.quota.refund(self.reason, self.clock.now());
         }
     }
 }
@@ -147,12 +151,17 @@ fn day_millis() -> i64 {
     i64::try_from(DAY.as_millis()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn day_of(now: Timestamp) -> i64 {
-    now.after(BEIJING).as_millis().div_euclid(day_millis())
+pub(super) fn beijing_day(now: Timestamp) -> i64 {
+    now.saturating_add(BEIJING_UTC_OFFSET)
+        .as_millis()
+        .div_euclid(day_millis())
 }
 
-fn until_next_day(now: Timestamp) -> Duration {
-    let into = now.after(BEIJING).as_millis().rem_euclid(day_millis());
+fn until_beijing_midnight(now: Timestamp) -> Duration {
+    let into = now
+        .saturating_add(BEIJING_UTC_OFFSET)
+        .as_millis()
+        .rem_euclid(day_millis());
     DAY.saturating_sub(Duration::from_millis(into.unsigned_abs()))
 }
 
@@ -164,24 +173,33 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
     #[test]
-    fn refusals_leave_half_of_the_day_for_what_is_due() {
-        let budget = Budget::new(10);
+    fn reports_leave_half_of_the_quota_for_due_renewals() {
+        let budget = DailyQuota::new(10);
         for _ in 0..5 {
-            assert_eq!(budget.take(Cause::Refused, NOW), Ok(()));
+            assert_eq!(
+                budget.count_call(RenewalReason::ReportedInvalid, NOW),
+                Ok(())
+            );
         }
         for _ in 0..1_000 {
             assert_eq!(
-                budget.take(Cause::Refused, NOW),
-                Err(Denied::SpentByRefusals)
+                budget.count_call(RenewalReason::ReportedInvalid, NOW),
+                Err(QuotaExceeded::Reports)
             );
         }
         for _ in 0..5 {
-            assert_eq!(budget.take(Cause::Due, NOW), Ok(()));
+            assert_eq!(budget.count_call(RenewalReason::Due, NOW), Ok(()));
         }
-        budget.give_back(Cause::Due, NOW);
-        assert_eq!(budget.take(Cause::Due, NOW), Ok(()));
+        budget.refund(RenewalReason::Due, NOW);
+        assert_eq!(budget.count_call(RenewalReason::Due, NOW), Ok(()));
         let left = DAY - Duration::from_secs(6 * 3_600 + 13 * 60 + 20);
-        assert_eq!(budget.take(Cause::Due, NOW), Err(Denied::Spent(left)));
-        assert_eq!(budget.take(Cause::Due, NOW.after(left)), Ok(()));
+        assert_eq!(
+            budget.count_call(RenewalReason::Due, NOW),
+            Err(QuotaExceeded::Daily(left))
+        );
+        assert_eq!(
+            budget.count_call(RenewalReason::Due, NOW.saturating_add(left)),
+            Ok(())
+        );
     }
 }

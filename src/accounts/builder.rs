@@ -3,47 +3,49 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::{Budget, FORCED_A_DAY, REFUSALS_APART};
+use super::budget::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
 use super::center::CenterSource;
 #[cfg(feature = "redis")]
-use super::followed::Nowhere;
-use super::limit::Limit;
+use super::followed::ReadOnlySource;
+use super::limit::RateLimiter;
 use super::source::WechatSource;
-use super::{AccountTokens, Inner, Origin, TokenMode};
+use super::{AccountSourceKind, AccountTokens, Inner, TokenMode};
 use crate::clock::Clock;
 use crate::credential::AppId;
-use crate::keeper::{Ahead, Keeper, Settings, Source, Start};
+use crate::keeper::{
+    CredentialProvider, CredentialSource, Prefetcher, ProviderConfig, RenewalTiming,
+};
 #[cfg(feature = "redis")]
-use crate::store::FollowedStore;
-use crate::store::{Kind, Store};
+use crate::store::ExternalTokenStore;
+use crate::store::{CredentialKind, Store};
 
 /// WeChat hands out a new stable token only in the last five minutes of the one before.
-const STABLE_MARGIN: Duration = Duration::from_secs(5 * 60);
+const STABLE_RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// What the published layout's service subtracts.
-const PLAIN_MARGIN: Duration = Duration::from_secs(15 * 60);
+const PLAIN_RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
 /// How many calls a day this process allows itself, of 500,000 and 2,000 that WeChat's
 /// documentation names.
-const STABLE_BUDGET: u32 = 10_000;
-const PLAIN_BUDGET: u32 = 1_000;
+const STABLE_DAILY_QUOTA: u32 = 10_000;
+const PLAIN_DAILY_QUOTA: u32 = 1_000;
 
 const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 16;
 
 /// Under `cgi-bin/token` a token dies five minutes after another process has fetched the next one,
 /// whatever its own life says: no process may believe it for as long without asking the store.
-const LONGEST_PLAIN_CACHE: Duration = Duration::from_secs(4 * 60);
+const MAX_PLAIN_CACHE_TTL: Duration = Duration::from_secs(4 * 60);
 
 /// A token center may be in plain mode, which its clients cannot know, and answers with what it may
 /// itself have believed for a while.
-const LONGEST_CENTER_CACHE: Duration = Duration::from_secs(120);
+const MAX_CENTER_CACHE_TTL: Duration = Duration::from_secs(120);
 
 /// A token center is not asked more often than this, however short the cache.
-const SHORTEST_POLL: Duration = Duration::from_secs(1);
-const WAIT: Duration = Duration::from_secs(5);
-const LEASE: Duration = Duration::from_secs(10);
-const RENEWAL: Duration = Duration::from_secs(8);
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const LEASE_DURATION: Duration = Duration::from_secs(10);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Settings of [`AccountTokens`], made by [`AccountTokens::builder`].
 ///
@@ -67,32 +69,32 @@ const RENEWAL: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct AccountTokensBuilder {
-    origin: Origin,
+    source: AccountSourceKind,
     store: Arc<dyn Store>,
     mode: TokenMode,
-    margin: Option<Duration>,
-    daily_budget: Option<u32>,
-    settings: Settings,
+    renew_margin: Option<Duration>,
+    daily_quota: Option<u32>,
+    settings: ProviderConfig,
     clock: Clock,
 }
 
 impl AccountTokensBuilder {
-    pub(super) fn new(origin: Origin, store: Arc<dyn Store>) -> Self {
-        let settings = Settings {
-            margin: STABLE_MARGIN,
-            start: Start::AtPoint,
+    pub(super) fn new(origin: AccountSourceKind, store: Arc<dyn Store>) -> Self {
+        let settings = ProviderConfig {
+            margin: STABLE_RENEW_MARGIN,
+            timing: RenewalTiming::AtRenewalTime,
             cache_ttl: CACHE_TTL,
             cache_capacity: CACHE_CAPACITY,
-            wait: WAIT,
-            lease: LEASE,
-            renewal: RENEWAL,
+            load_timeout: LOAD_TIMEOUT,
+            lease_duration: LEASE_DURATION,
+            renewal_timeout: RENEWAL_TIMEOUT,
         };
         Self {
-            origin,
+            source: origin,
             store,
             mode: TokenMode::default(),
-            margin: None,
-            daily_budget: None,
+            renew_margin: None,
+            daily_quota: None,
             settings,
             clock: Clock::system(),
         }
@@ -108,7 +110,7 @@ impl AccountTokensBuilder {
     /// must agree on it. Default: 300 seconds under [`TokenMode::Stable`], since WeChat repeats
     /// its token until then, and 900 seconds under [`TokenMode::Plain`].
     pub fn renew_margin(mut self, margin: Duration) -> Self {
-        self.margin = Some(margin);
+        self.renew_margin = Some(margin);
         self
     }
 
@@ -118,8 +120,8 @@ impl AccountTokensBuilder {
     /// and cool-down bound them. The count is this process's own and outlives whatever happens to
     /// the store. Default: 10,000 under
     /// [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
-    pub fn daily_budget(mut self, calls: u32) -> Self {
-        self.daily_budget = Some(calls);
+    pub fn daily_quota(mut self, calls: u32) -> Self {
+        self.daily_quota = Some(calls);
         self
     }
 
@@ -136,8 +138,8 @@ impl AccountTokensBuilder {
     }
 
     /// How long a caller waits for a token that has to be fetched first. Default: 5 seconds.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.settings.wait = wait;
+    pub fn load_timeout(mut self, wait: Duration) -> Self {
+        self.settings.load_timeout = wait;
         self
     }
 
@@ -145,8 +147,8 @@ impl AccountTokensBuilder {
     /// fetches keeps the others waiting. A whole renewal takes four fifths of it at most (R7).
     /// Anything below 100 milliseconds counts as that, anything above an hour as an hour. Default:
     /// 10 seconds.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.lease(lease);
+    pub fn lease_duration(mut self, lease: Duration) -> Self {
+        self.settings.set_lease_duration(lease);
         self
     }
 
@@ -160,86 +162,93 @@ impl AccountTokensBuilder {
     /// [`warm`](AccountTokens::warm) or [`get`](AccountTokens::get).
     pub fn build(mut self) -> AccountTokens {
         let (margin, budget) = match self.mode {
-            TokenMode::Stable => (STABLE_MARGIN, STABLE_BUDGET),
-            TokenMode::Plain => (PLAIN_MARGIN, PLAIN_BUDGET),
+            TokenMode::Stable => (STABLE_RENEW_MARGIN, STABLE_DAILY_QUOTA),
+            TokenMode::Plain => (PLAIN_RENEW_MARGIN, PLAIN_DAILY_QUOTA),
         };
-        self.settings.margin = self.margin.unwrap_or(margin);
+        self.settings.margin = self.renew_margin.unwrap_or(margin);
         let Self {
             settings,
             clock,
             store,
             ..
         } = self;
-        let keeper = |app: &AppId, store: &Arc<dyn Store>, settings, source: Box<dyn Source>| {
-            let (clock, store) = (clock.clone(), store.clone());
-            Keeper::new(
-                app.clone(),
-                Kind::AccountToken,
-                settings,
-                clock,
-                store,
-                source,
-            )
-        };
-        let keeper = match &self.origin {
-            Origin::Wechat(wechat) => {
-                let budget = Budget::new(self.daily_budget.unwrap_or(budget));
-                let limit =
-                    |name, a_day| Limit::new(wechat.app_id(), &store, name, REFUSALS_APART, a_day);
+        let provider =
+            |app: &AppId, store: &Arc<dyn Store>, settings, source: Box<dyn CredentialSource>| {
+                let (clock, store) = (clock.clone(), store.clone());
+                CredentialProvider::new(
+                    app.clone(),
+                    CredentialKind::AccountToken,
+                    settings,
+                    clock,
+                    store,
+                    source,
+                )
+            };
+        let keeper = match &self.source {
+            AccountSourceKind::Wechat(wechat) => {
+                let quota = DailyQuota::new(self.daily_quota.unwrap_or(budget));
+                let limiter = |name, a_day| {
+                    RateLimiter::new(wechat.app_id(), &store, name, MIN_REPORT_INTERVAL, a_day)
+                };
                 let source = WechatSource {
                     wechat: wechat.clone(),
                     clock: clock.clone(),
                     mode: self.mode,
                     margin: settings.margin,
-                    forced: limit("forced", FORCED_A_DAY),
-                    replaced: limit("refused", budget.for_refusals()),
-                    budget,
+                    forced_refreshes: limiter("forced", MAX_FORCED_REFRESHES_PER_DAY),
+                    reported_replacements: limiter("refused", quota.max_for_reports()),
+                    quota,
                 };
                 let start = match self.mode {
-                    TokenMode::Stable => Start::JustBehind,
-                    TokenMode::Plain => Start::AtPoint,
+                    TokenMode::Stable => RenewalTiming::AfterRenewalTime,
+                    TokenMode::Plain => RenewalTiming::AtRenewalTime,
                 };
                 let cache_ttl = match self.mode {
                     TokenMode::Stable => settings.cache_ttl,
-                    TokenMode::Plain => settings.cache_ttl.min(LONGEST_PLAIN_CACHE),
+                    TokenMode::Plain => settings.cache_ttl.min(MAX_PLAIN_CACHE_TTL),
                 };
-                let settings = Settings {
-                    start,
+                let settings = ProviderConfig {
+                    timing: start,
                     cache_ttl,
                     ..settings
                 };
-                keeper(wechat.app_id(), &store, settings, Box::new(source))
+                provider(wechat.app_id(), &store, settings, Box::new(source))
             }
-            Origin::Center(center) => {
-                let settings = Settings {
-                    cache_ttl: settings.cache_ttl.min(LONGEST_CENTER_CACHE),
+            AccountSourceKind::TokenCenter(center) => {
+                let settings = ProviderConfig {
+                    cache_ttl: settings.cache_ttl.min(MAX_CENTER_CACHE_TTL),
                     ..settings
                 };
                 let source = CenterSource {
                     center: center.clone(),
                     clock: clock.clone(),
                     margin: settings.margin,
-                    poll: settings.cache_ttl.max(SHORTEST_POLL),
+                    poll_interval: settings.cache_ttl.max(MIN_POLL_INTERVAL),
                 };
-                keeper(center.app_id(), &store, settings, Box::new(source))
+                provider(center.app_id(), &store, settings, Box::new(source))
             }
             #[cfg(feature = "redis")]
-            Origin::Followed(wechat, redis, token) => {
+            AccountSourceKind::External(wechat, redis, token) => {
                 // Its keeper may well fetch by `cgi-bin/token`.
-                let settings = Settings {
-                    cache_ttl: settings.cache_ttl.min(LONGEST_PLAIN_CACHE),
+                let settings = ProviderConfig {
+                    cache_ttl: settings.cache_ttl.min(MAX_PLAIN_CACHE_TTL),
                     ..settings
                 };
-                let followed = FollowedStore::new(redis.clone(), token.clone());
-                let followed: Arc<dyn Store> = Arc::new(followed);
-                keeper(wechat.app_id(), &followed, settings, Box::new(Nowhere))
+                let external = ExternalTokenStore::new(redis.clone(), token.clone());
+                let followed: Arc<dyn Store> = Arc::new(external);
+                provider(
+                    wechat.app_id(),
+                    &followed,
+                    settings,
+                    Box::new(ReadOnlySource),
+                )
             }
         };
         AccountTokens(Arc::new(Inner {
-            keeper,
-            origin: self.origin,
+            provider: keeper,
+            source: self.source,
             store,
-            ahead: Ahead::default(),
+            prefetcher: Prefetcher::default(),
         }))
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::credential::{AccessToken, Record};
 use crate::error::{Error, ErrorKind};
-use crate::keeper::{Failure, Source};
+use crate::keeper::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
 
 /// Nowhere to get a token from.
-pub(super) struct Nowhere;
+pub(super) struct ReadOnlySource;
 
-impl Source for Nowhere {
+impl CredentialSource for ReadOnlySource {
     fn can_renew(&self, _record: &Record) -> bool {
         false
     }
@@ -16,13 +16,13 @@ impl Source for Nowhere {
     fn renew<'a>(
         &'a self,
         _record: &'a Record,
-        refused: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Record, Failure>> {
-        Box::pin(async move { Err(Failure::Transient(self.exhausted(refused))) })
+        invalid: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
+        Box::pin(async move { Err(RenewalFailure::Transient(self.no_token_error(invalid))) })
     }
 
-    fn exhausted(&self, refused: Option<&AccessToken>) -> Error {
-        match refused {
+    fn no_token_error(&self, invalid: Option<&AccessToken>) -> Error {
+        match invalid {
             None => Error::new(
                 ErrorKind::WechatUnavailable,
                 "the system that keeps the account's token has no usable one in Redis: see that \

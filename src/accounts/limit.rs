@@ -7,40 +7,40 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::budget::{DAY, day_of};
+use super::budget::{DAY, beijing_day};
 use crate::clock::Timestamp;
 use crate::credential::AppId;
-use crate::store::{Allowance, Store};
+use crate::store::{Quota, Store};
 
-pub(crate) struct Limit {
+pub(crate) struct RateLimiter {
     app: AppId,
     store: Arc<dyn Store>,
     /// What is limited, as the store names it.
     name: &'static str,
-    apart: Duration,
-    a_day: u32,
-    own: Mutex<Own>,
+    min_interval: Duration,
+    max_per_day: u32,
+    local: Mutex<LocalCount>,
 }
 
 /// This process's own count.
 #[derive(Debug, Default)]
-struct Own {
+struct LocalCount {
     day: i64,
     uses: u32,
-    at: Option<Timestamp>,
+    last_use: Option<Timestamp>,
     /// The use taken at `at` came to nothing.
-    unused: bool,
+    last_use_failed: bool,
 }
 
 /// One use. Dropped without being [`used`](Right::used) it stays this process's until the next
 /// one could be taken: a call that failed is tried again, and not put off.
 #[must_use = "a right is lost unless it is used"]
-pub(crate) struct Right<'a> {
-    limit: &'a Limit,
-    used: bool,
+pub(crate) struct RatePermit<'a> {
+    limiter: &'a RateLimiter,
+    confirmed: bool,
 }
 
-impl Limit {
+impl RateLimiter {
     /// `a_day` uses from midnight to midnight in Beijing, no two of them closer than `apart`.
     pub(crate) fn new(
         app: &AppId,
@@ -53,93 +53,97 @@ impl Limit {
             app: app.clone(),
             store: store.clone(),
             name,
-            apart,
-            a_day,
-            own: Mutex::default(),
+            min_interval: apart,
+            max_per_day: a_day,
+            local: Mutex::default(),
         }
     }
 
     /// Takes one use, or says how long to wait before asking again.
-    pub(crate) async fn take(&self, now: Timestamp) -> Result<Right<'_>, Duration> {
-        if !self.take_unused(now)? {
-            for allowance in self.allowances(now) {
-                match self.store.spend(&allowance).await {
+    pub(crate) async fn acquire(&self, now: Timestamp) -> Result<RatePermit<'_>, Duration> {
+        if !self.reuse_failed_or_check(now)? {
+            for quota in self.store_quotas(now) {
+                match self.store.try_consume(&quota).await {
                     Ok(true) => {}
-                    Ok(false) => return Err(self.apart),
+                    Ok(false) => return Err(self.min_interval),
                     Err(error) => {
                         let (app, limit) = (&self.app, self.name);
                         tracing::debug!(target: "tower_wechat::account", %app, limit, %error, "counted by this process alone");
                     }
                 }
             }
-            let mut own = self.own();
+            let mut own = self.lock_local();
             own.uses = own.uses.saturating_add(1);
-            own.at = Some(now);
+            own.last_use = Some(now);
         }
-        Ok(Right {
-            limit: self,
-            used: false,
+        Ok(RatePermit {
+            limiter: self,
+            confirmed: false,
         })
     }
 
     /// Whether a use is left over that came to nothing; else whether the own count allows one.
-    fn take_unused(&self, now: Timestamp) -> Result<bool, Duration> {
-        let mut own = self.own();
-        let day = day_of(now);
+    fn reuse_failed_or_check(&self, now: Timestamp) -> Result<bool, Duration> {
+        let mut own = self.lock_local();
+        let day = beijing_day(now);
         if own.day != day {
             own.day = day;
             own.uses = 0;
         }
         // A clock that was set back must not lock the way for as long.
-        let taken = own.at.filter(|at| *at <= now);
-        let next = taken.map(|at| at.after(self.apart));
+        let taken = own.last_use.filter(|at| *at <= now);
+        let next = taken.map(|at| at.saturating_add(self.min_interval));
         if let Some(next) = next.filter(|next| now < *next) {
-            if std::mem::take(&mut own.unused) {
+            if std::mem::take(&mut own.last_use_failed) {
                 return Ok(true);
             }
-            return Err(now.until(next));
+            return Err(now.duration_until(next));
         }
-        own.unused = false;
-        if own.uses >= self.a_day {
-            return Err(self.apart);
+        own.last_use_failed = false;
+        if own.uses >= self.max_per_day {
+            return Err(self.min_interval);
         }
         Ok(false)
     }
 
-    fn allowances(&self, now: Timestamp) -> [Allowance; 2] {
-        let allowance = |name: String, uses, span| Allowance {
+    fn store_quotas(&self, now: Timestamp) -> [Quota; 2] {
+        let allowance = |name: String, uses, span| Quota {
             app: self.app.clone(),
-            name: name.into(),
-            uses,
-            span,
+            purpose: name.into(),
+            limit: uses,
+            window: span,
         };
         [
-            allowance(self.name.to_owned(), 1, self.apart),
-            allowance(format!("{}:{}", self.name, day_of(now)), self.a_day, DAY),
+            allowance(self.name.to_owned(), 1, self.min_interval),
+            allowance(
+                format!("{}:{}", self.name, beijing_day(now)),
+                self.max_per_day,
+                DAY,
+            ),
         ]
     }
 
-    fn own(&self) -> MutexGuard<'_, Own> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_local(&self) -> MutexGuard<'_, LocalCount> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Right<'_> {
+impl RatePermit<'_> {
     /// It has served; the next one is to be taken anew.
-    pub(crate) fn used(mut self) {
-        self.used = true;
+    pub(crate) fn confirm(mut self) {
+        self.confirmed = true;
     }
 }
 
-impl Drop for Right<'_> {
+impl Drop for RatePermit<'_> {
     fn drop(&mut self) {
-        if !self.used {
-            self.limit.own().unused = true;
+        if !self.confirmed {
+            self.limiter.lock_local().last_use_failed = true;
         }
     }
 }
 
-impl fmt::Debug for Limit {
+impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limit")
             .field("app", &self.app)
@@ -155,49 +159,68 @@ mod tests {
     use crate::store::MemoryStore;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-    const APART: Duration = Duration::from_secs(30);
+    const MIN_INTERVAL: Duration = Duration::from_secs(30);
 
     /// Each with a store of its own, so that the process's own count is what holds.
-    fn limit(a_day: u32) -> Limit {
+    fn limiter(a_day: u32) -> RateLimiter {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::with_clock(Clock::system()));
-        Limit::new(&AppId::new("wx1").unwrap(), &store, "test", APART, a_day)
+        RateLimiter::new(
+            &AppId::new("wx1").unwrap(),
+            &store,
+            "test",
+            MIN_INTERVAL,
+            a_day,
+        )
     }
 
-    fn flushed(limit: Limit) -> Limit {
-        Limit {
+    fn with_flushed_store(limit: RateLimiter) -> RateLimiter {
+        RateLimiter {
             store: Arc::new(MemoryStore::new()),
             ..limit
         }
     }
 
     #[tokio::test]
-    async fn uses_are_apart_and_few() {
-        let mut limit = limit(3);
+    async fn uses_keep_their_interval_and_daily_maximum() {
+        let mut limit = limiter(3);
         let mut now = NOW;
-        limit.take(now).await.ok().unwrap().used();
-        let soon = now.after(Duration::from_secs(29));
-        assert_eq!(limit.take(soon).await.err(), Some(Duration::from_secs(1)));
+        limit.acquire(now).await.ok().unwrap().confirm();
+        let soon = now.saturating_add(Duration::from_secs(29));
+        assert_eq!(
+            limit.acquire(soon).await.err(),
+            Some(Duration::from_secs(1))
+        );
         for _ in 1..3 {
-            now = now.after(APART);
-            limit = flushed(limit);
-            limit.take(now).await.ok().unwrap().used();
+            now = now.saturating_add(MIN_INTERVAL);
+            limit = with_flushed_store(limit);
+            limit.acquire(now).await.ok().unwrap().confirm();
         }
-        limit = flushed(limit);
-        assert_eq!(limit.take(now.after(APART)).await.err(), Some(APART));
-        limit.take(now.after(DAY)).await.ok().unwrap().used();
+        limit = with_flushed_store(limit);
+        assert_eq!(
+            limit.acquire(now.saturating_add(MIN_INTERVAL)).await.err(),
+            Some(MIN_INTERVAL)
+        );
+        limit
+            .acquire(now.saturating_add(DAY))
+            .await
+            .ok()
+            .unwrap()
+            .confirm();
         // The clock was an hour ahead and has been set right.
-        limit = flushed(limit);
-        let right = now.after(DAY).before(Duration::from_secs(3_600));
-        limit.take(right).await.ok().unwrap().used();
+        limit = with_flushed_store(limit);
+        let right = now
+            .saturating_add(DAY)
+            .saturating_sub(Duration::from_secs(3_600));
+        limit.acquire(right).await.ok().unwrap().confirm();
     }
 
     #[tokio::test]
-    async fn what_was_not_used_is_taken_again() {
-        let limit = limit(1);
+    async fn unconfirmed_permit_can_be_acquired_again() {
+        let limit = limiter(1);
         for _ in 0..3 {
-            drop(limit.take(NOW).await.ok().unwrap());
+            drop(limit.acquire(NOW).await.ok().unwrap());
         }
-        limit.take(NOW).await.ok().unwrap().used();
-        assert!(limit.take(NOW).await.is_err());
+        limit.acquire(NOW).await.ok().unwrap().confirm();
+        assert!(limit.acquire(NOW).await.is_err());
     }
 }

@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::AccountTokensBuilder;
-pub use self::center::TokenCenterSource;
-pub(crate) use self::limit::Limit;
-pub(crate) use self::source::{account_record, sorted};
+pub use self::center::TokenCenterClient;
+pub(crate) use self::limit::RateLimiter;
+pub(crate) use self::source::{account_record, classify};
 pub use self::token::AccountToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId};
-use crate::error::{Error, TokenRefusal};
-use crate::keeper::{Ahead, Held, Keeper};
+use crate::error::{Error, InvalidToken};
+use crate::keeper::{CacheEntry, CredentialProvider, Prefetcher};
 use crate::store::Store;
 #[cfg(feature = "redis")]
-use crate::store::{FollowedToken, RedisStore};
+use crate::store::{ExternalToken, RedisStore};
 use crate::wechat::WechatClient;
 
 /// An account has one token of its kind: there is nobody to name.
-const ACCOUNT: &str = "";
+const ACCOUNT_ID: &str = "";
 
 /// Which of WeChat's two calls the account's token comes from. Their tokens know nothing of each
 /// other, so all services of an account that share a store must agree.
@@ -112,22 +112,22 @@ pub enum TokenMode {
 pub struct AccountTokens(Arc<Inner>);
 
 struct Inner {
-    keeper: Keeper,
-    origin: Origin,
+    provider: CredentialProvider,
+    source: AccountSourceKind,
     store: Arc<dyn Store>,
-    ahead: Ahead,
+    prefetcher: Prefetcher,
 }
 
 /// Where the account's credentials come from.
 #[derive(Debug, Clone)]
-pub(crate) enum Origin {
+pub(crate) enum AccountSourceKind {
     /// From WeChat.
     Wechat(WechatClient),
     /// From a token center.
-    Center(TokenCenterSource),
+    TokenCenter(TokenCenterClient),
     /// The token lies in Redis, where another system keeps it; all else comes from WeChat.
     #[cfg(feature = "redis")]
-    Followed(WechatClient, RedisStore, FollowedToken),
+    External(WechatClient, RedisStore, ExternalToken),
 }
 
 impl AccountTokens {
@@ -148,7 +148,7 @@ impl AccountTokens {
     /// # Ok(()) }
     /// ```
     pub fn builder(wechat: WechatClient, store: impl Store) -> AccountTokensBuilder {
-        AccountTokensBuilder::new(Origin::Wechat(wechat), Arc::new(store))
+        AccountTokensBuilder::new(AccountSourceKind::Wechat(wechat), Arc::new(store))
     }
 
     /// The token that a token center keeps: this process never asks WeChat for it, and needs no
@@ -157,7 +157,7 @@ impl AccountTokens {
     ///
     /// `store` is this process's own or that of its group. The center's own Redis is no place for
     /// it: who reaches that needs no center.
-    pub fn from_center(center: TokenCenterSource, store: impl Store) -> Self {
+    pub fn from_center(center: TokenCenterClient, store: impl Store) -> Self {
         Self::center_builder(center, store).build()
     }
 
@@ -176,8 +176,8 @@ impl AccountTokens {
     /// let accounts = AccountTokens::from_center(center, MemoryStore::new());
     /// # Ok(()) }
     /// ```
-    pub fn center_builder(center: TokenCenterSource, store: impl Store) -> AccountTokensBuilder {
-        AccountTokensBuilder::new(Origin::Center(center), Arc::new(store))
+    pub fn center_builder(center: TokenCenterClient, store: impl Store) -> AccountTokensBuilder {
+        AccountTokensBuilder::new(AccountSourceKind::TokenCenter(center), Arc::new(store))
     }
 
     /// The token that another system keeps in Redis: it is read and never fetched, renewed or
@@ -187,7 +187,7 @@ impl AccountTokens {
     /// The client is for the ticket, which this crate keeps itself, in `store`.
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn follow(wechat: WechatClient, store: RedisStore, token: FollowedToken) -> Self {
+    pub fn follow(wechat: WechatClient, store: RedisStore, token: ExternalToken) -> Self {
         Self::follower_builder(wechat, store, token).build()
     }
 
@@ -211,15 +211,15 @@ impl AccountTokens {
     pub fn follower_builder(
         wechat: WechatClient,
         store: RedisStore,
-        token: FollowedToken,
+        token: ExternalToken,
     ) -> AccountTokensBuilder {
-        let origin = Origin::Followed(wechat, store.clone(), token);
+        let origin = AccountSourceKind::External(wechat, store.clone(), token);
         AccountTokensBuilder::new(origin, Arc::new(store))
     }
 
     /// The account whose token this is.
     pub fn app_id(&self) -> &AppId {
-        self.0.keeper.app()
+        self.0.provider.app()
     }
 
     /// Fetches the token, so that the first request finds it, and starts the task that looks
@@ -229,7 +229,7 @@ impl AccountTokens {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn warm(&self) -> Result<(), Error> {
+    pub async fn prefetch(&self) -> Result<(), Error> {
         self.get().await.map(drop)
     }
 
@@ -248,10 +248,10 @@ impl AccountTokens {
         if let Some(token) = self.cached() {
             return Ok(token);
         }
-        self.0.ahead.start(&self.0.keeper, ACCOUNT);
+        self.0.prefetcher.start(&self.0.provider, ACCOUNT_ID);
         self.0
-            .keeper
-            .get(ACCOUNT)
+            .provider
+            .get(ACCOUNT_ID)
             .await
             .map(|held| self.token(held))
     }
@@ -259,13 +259,16 @@ impl AccountTokens {
     /// The token, if this process holds one that needs no thought. Never waits.
     #[inline]
     pub fn cached(&self) -> Option<AccountToken> {
-        self.0.keeper.cached(ACCOUNT).map(|held| self.token(held))
+        self.0
+            .provider
+            .cached(ACCOUNT_ID)
+            .map(|held| self.token(held))
     }
 
     /// How long the token that this process holds has to live; `None` where it holds none that is
     /// alive. Never waits.
-    pub(crate) fn alive_for(&self) -> Option<Duration> {
-        let held = self.0.keeper.alive(ACCOUNT)?;
+    pub(crate) fn remaining_lifetime(&self) -> Option<Duration> {
+        let held = self.0.provider.unexpired(ACCOUNT_ID)?;
         Some(self.token(held).expires_in())
     }
 
@@ -280,8 +283,8 @@ impl AccountTokens {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn report_refused(&self, refused: &AccessToken) -> Result<AccountToken, Error> {
-        let current = self.0.keeper.report_refused(ACCOUNT, refused).await;
+    pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<AccountToken, Error> {
+        let current = self.0.provider.report_invalid(ACCOUNT_ID, invalid).await;
         current.map(|held| self.token(held))
     }
 
@@ -294,11 +297,11 @@ impl AccountTokens {
     where
         F: FnMut(AccountToken) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        E: TokenRefusal + From<Error>,
+        E: InvalidToken + From<Error>,
     {
-        self.0.ahead.start(&self.0.keeper, ACCOUNT);
+        self.0.prefetcher.start(&self.0.provider, ACCOUNT_ID);
         let call = |held| call(self.token(held));
-        self.0.keeper.with_credential(ACCOUNT, call).await
+        self.0.provider.with_credential(ACCOUNT_ID, call).await
     }
 
     /// Whether the store answers and a usable token is at hand or can be had.
@@ -314,7 +317,7 @@ impl AccountTokens {
     /// # }
     /// ```
     pub async fn health(&self) -> Result<(), Error> {
-        self.0.keeper.ping().await?;
+        self.0.provider.ping().await?;
         self.get().await.map(drop)
     }
 
@@ -333,29 +336,29 @@ impl AccountTokens {
     ///     }
     /// }
     /// ```
-    pub async fn shutdown(&self, patience: Duration) -> bool {
-        self.0.ahead.stop();
-        self.0.keeper.shutdown(patience).await
+    pub async fn shutdown(&self, timeout: Duration) -> bool {
+        self.0.prefetcher.stop();
+        self.0.provider.shutdown(timeout).await
     }
 
-    fn token(&self, held: Held) -> AccountToken {
-        AccountToken::new(held, self.clock())
+    fn token(&self, entry: CacheEntry) -> AccountToken {
+        AccountToken::new(entry, self.clock())
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        self.0.keeper.clock()
+        self.0.provider.clock()
     }
 
-    pub(crate) fn keeper(&self) -> &Keeper {
-        &self.0.keeper
+    pub(crate) fn provider(&self) -> &CredentialProvider {
+        &self.0.provider
     }
 
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.0.origin
+    pub(crate) fn source_kind(&self) -> &AccountSourceKind {
+        &self.0.source
     }
 
     /// The store that may be written to.
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn writable_store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 }
@@ -363,8 +366,8 @@ impl AccountTokens {
 impl fmt::Debug for AccountTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountTokens")
-            .field("keeper", &self.0.keeper)
-            .field("origin", &self.0.origin)
+            .field("keeper", &self.0.provider)
+            .field("origin", &self.0.source)
             .finish_non_exhaustive()
     }
 }

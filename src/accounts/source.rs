@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::TokenMode;
-use super::budget::{Budget, Cause, Denied, REFUSALS_APART, Taken};
-use super::limit::{Limit, Right};
+use super::budget::{
+    DailyQuota, MIN_REPORT_INTERVAL, QuotaExceeded, QuotaReservation, RenewalReason,
+};
+use super::limit::{RateLimiter, RatePermit};
 use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
-use crate::keeper::{Failure, Source};
+use crate::keeper::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
-use crate::wechat::{AccountGrant, WechatClient, pausing_renewals};
+use crate::wechat::{AccountTokenResponse, WechatClient, with_renewal_delay};
 
 /// After an errcode that nobody expects here, WeChat is not asked again for this long.
 const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
@@ -20,15 +22,15 @@ pub(super) struct WechatSource {
     pub(super) clock: Clock,
     pub(super) mode: TokenMode,
     pub(super) margin: Duration,
-    pub(super) budget: Budget,
+    pub(super) quota: DailyQuota,
     /// Forced refreshes of stable tokens.
-    pub(super) forced: Limit,
+    pub(super) forced_refreshes: RateLimiter,
     /// Tokens of `cgi-bin/token` that are replaced because they were refused. Every process sees
     /// the refusals of all: if each replaced the token, they would spend the account's day.
-    pub(super) replaced: Limit,
+    pub(super) reported_replacements: RateLimiter,
 }
 
-impl Source for WechatSource {
+impl CredentialSource for WechatSource {
     fn can_renew(&self, _record: &Record) -> bool {
         true
     }
@@ -36,27 +38,27 @@ impl Source for WechatSource {
     fn renew<'a>(
         &'a self,
         record: &'a Record,
-        refused: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Record, Failure>> {
+        invalid: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
         Box::pin(async move {
             // A token whose time has come is renewed whoever complains of it: reports take
             // nothing from the budget then, and cannot hold the renewal up.
             let now = self.clock.now();
             let fresh = |token: &Token| now < token.lifetime.renew_at();
-            let refused = refused.filter(|_| record.token.as_ref().is_some_and(fresh));
-            let cause = match refused {
-                Some(_) => Cause::Refused,
-                None => Cause::Due,
+            let refused = invalid.filter(|_| record.token.as_ref().is_some_and(fresh));
+            let reason = match refused {
+                Some(_) => RenewalReason::ReportedInvalid,
+                None => RenewalReason::Due,
             };
-            let call = self.spend(cause)?;
-            let grant = match self.mode {
-                TokenMode::Stable => self.ask_stable(refused).await?,
-                TokenMode::Plain => self.ask_plain(refused).await?,
+            let reservation = self.reserve_quota(reason)?;
+            let response = match self.mode {
+                TokenMode::Stable => self.fetch_stable(refused).await?,
+                TokenMode::Plain => self.fetch_plain(refused).await?,
             };
-            call.keep();
+            reservation.confirm();
             let now = self.clock.now();
-            let lifetime = Lifetime::granted(now, grant.expires_in, self.margin);
-            Ok(account_record(grant.access_token, lifetime))
+            let lifetime = Lifetime::from_response(now, response.expires_in, self.margin);
+            Ok(account_record(response.access_token, lifetime))
         })
     }
 }
@@ -64,13 +66,16 @@ impl Source for WechatSource {
 impl WechatSource {
     /// Normal mode first: if somebody else has renewed the token, WeChat hands the new one out.
     /// Only where it repeats the very token that was refused is a new one forced.
-    async fn ask_stable(&self, refused: Option<&AccessToken>) -> Result<AccountGrant, Failure> {
+    async fn fetch_stable(
+        &self,
+        invalid: Option<&AccessToken>,
+    ) -> Result<AccountTokenResponse, RenewalFailure> {
         let grant = self
             .wechat
             .stable_account_token(false)
             .await
-            .map_err(sorted)?;
-        if refused != Some(&grant.access_token) || !self.may_force().await {
+            .map_err(classify)?;
+        if invalid != Some(&grant.access_token) || !self.try_acquire_forced_refresh().await {
             return Ok(grant);
         }
         tracing::warn!(
@@ -86,37 +91,44 @@ impl WechatSource {
                 Ok(grant)
             }
             // It may have been done although the answer was lost; the normal mode will tell.
-            Err(error) => Err(sorted(error)),
+            Err(error) => Err(classify(error)),
         }
     }
 
-    async fn may_force(&self) -> bool {
-        let right = self.forced.take(self.clock.now()).await;
-        right.map(Right::used).is_ok()
+    async fn try_acquire_forced_refresh(&self) -> bool {
+        let permit = self.forced_refreshes.acquire(self.clock.now()).await;
+        permit.map(RatePermit::confirm).is_ok()
     }
 
     /// Every call makes a new token, and the one before lives for five minutes more.
-    async fn ask_plain(&self, refused: Option<&AccessToken>) -> Result<AccountGrant, Failure> {
-        if refused.is_none() {
-            return self.wechat.account_token().await.map_err(sorted);
+    async fn fetch_plain(
+        &self,
+        invalid: Option<&AccessToken>,
+    ) -> Result<AccountTokenResponse, RenewalFailure> {
+        if invalid.is_none() {
+            return self.wechat.account_token().await.map_err(classify);
         }
-        let right = self.replaced.take(self.clock.now()).await.map_err(|wait| {
-            let message = "the token was replaced a moment ago because it was refused, and its \
+        let permit = self
+            .reported_replacements
+            .acquire(self.clock.now())
+            .await
+            .map_err(|wait| {
+                let message = "the token was replaced a moment ago because it was refused, and its \
                            successor is refused too: another one will not help";
-            let error = Error::new(ErrorKind::WechatUnavailable, message);
-            Failure::Transient(error.with_retry_after(wait))
-        })?;
-        let grant = self.wechat.account_token().await.map_err(sorted)?;
-        right.used();
+                let error = Error::new(ErrorKind::WechatUnavailable, message);
+                RenewalFailure::Transient(error.with_retry_after(wait))
+            })?;
+        let grant = self.wechat.account_token().await.map_err(classify)?;
+        permit.confirm();
         Ok(grant)
     }
 
-    fn spend(&self, cause: Cause) -> Result<Taken<'_>, Failure> {
+    fn reserve_quota(&self, reason: RenewalReason) -> Result<QuotaReservation<'_>, RenewalFailure> {
         let app = self.wechat.app_id();
-        self.budget
-            .call(cause, &self.clock)
+        self.quota
+            .reserve(reason, &self.clock)
             .map_err(|denied| match denied {
-                Denied::Spent(wait) => Failure::Operator(
+                QuotaExceeded::Daily(wait) => RenewalFailure::Operator(
                     Error::new(
                         ErrorKind::WechatConfig,
                         format!(
@@ -127,7 +139,7 @@ impl WechatSource {
                     )
                     .with_retry_after(wait),
                 ),
-                Denied::SpentByRefusals => Failure::Transient(
+                QuotaExceeded::Reports => RenewalFailure::Transient(
                     Error::new(
                         ErrorKind::WechatUnavailable,
                         format!(
@@ -135,7 +147,7 @@ impl WechatSource {
                              reports renew nothing; the token is renewed when it is due"
                         ),
                     )
-                    .with_retry_after(REFUSALS_APART),
+                    .with_retry_after(MIN_REPORT_INTERVAL),
                 ),
             })
     }
@@ -151,11 +163,15 @@ pub(crate) fn account_record(secret: AccessToken, lifetime: Lifetime) -> Record 
 
 /// R5: what an error means where the account's own credentials come from. Nothing there is ever
 /// dead: there is nothing that only a user could give.
-pub(crate) fn sorted(error: Error) -> Failure {
+pub(crate) fn classify(error: Error) -> RenewalFailure {
     let wait = error.retry_after().unwrap_or_default();
     match error.kind() {
-        ErrorKind::WechatConfig => Failure::Operator(pausing_renewals(error)),
-        ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => Failure::Transient(error),
-        _ => Failure::Transient(error.retrying_after(wait.max(UNKNOWN_ERRCODE_PAUSE))),
+        ErrorKind::WechatConfig => RenewalFailure::Operator(with_renewal_delay(error)),
+        ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => {
+            RenewalFailure::Transient(error)
+        }
+        _ => {
+            RenewalFailure::Transient(error.clone_with_retry_after(wait.max(UNKNOWN_ERRCODE_PAUSE)))
+        }
     }
 }

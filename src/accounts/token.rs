@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime};
-use crate::keeper::Held;
+use crate::keeper::CacheEntry;
 
 /// The account's access token of this moment. Cheap to clone.
 ///
@@ -19,30 +19,32 @@ use crate::keeper::Held;
 /// ```
 #[derive(Clone)]
 pub struct AccountToken {
-    held: Held,
+    entry: CacheEntry,
     clock: Clock,
 }
 
 impl AccountToken {
     #[inline]
-    pub(super) fn new(held: Held, clock: &Clock) -> Self {
+    pub(super) fn new(entry: CacheEntry, clock: &Clock) -> Self {
         let clock = clock.clone();
-        Self { held, clock }
+        Self { entry, clock }
     }
 
     /// The secret that calls to WeChat carry.
     pub fn access_token(&self) -> &AccessToken {
-        self.held.secret()
+        self.entry.secret()
     }
 
     /// When the token is due for renewal and when it dies.
     pub fn lifetime(&self) -> Lifetime {
-        self.held.lifetime()
+        self.entry.lifetime()
     }
 
     /// How long it is from now until the token dies.
     pub fn expires_in(&self) -> Duration {
-        self.clock.now().until(self.lifetime().expires_at())
+        self.clock
+            .now()
+            .duration_until(self.lifetime().expires_at())
     }
 }
 

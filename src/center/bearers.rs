@@ -7,28 +7,28 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::refusals::Refused;
+use super::refusals::BearerRejection;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
 use crate::error::{Error, ErrorKind};
 
 /// The secrets that are accepted, as digests: those have one length, so that a comparison tells
 /// nothing of the secret's either.
-pub(crate) struct Bearers(RwLock<Vec<Accepted>>);
+pub(crate) struct BearerSecrets(RwLock<Vec<AcceptedSecret>>);
 
 #[derive(Clone, Copy)]
-struct Accepted {
+struct AcceptedSecret {
     digest: [u8; 32],
     until: Option<Timestamp>,
 }
 
-impl Bearers {
+impl BearerSecrets {
     pub(crate) fn new(secrets: impl Iterator<Item = BearerSecret>) -> Result<Self, Error> {
-        Ok(Self(RwLock::new(accepted(secrets)?)))
+        Ok(Self(RwLock::new(accepted_secrets(secrets)?)))
     }
 
     pub(super) fn replace(&self, secrets: impl Iterator<Item = BearerSecret>) -> Result<(), Error> {
-        let accepted = accepted(secrets)?;
+        let accepted = accepted_secrets(secrets)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = accepted;
         Ok(())
     }
@@ -39,9 +39,9 @@ impl Bearers {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let one = Accepted {
+        let one = AcceptedSecret {
             until: Some(until),
-            ..one(secret)?
+            ..accepted_secret(secret)?
         };
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         // A service that rotates by this alone must not gather secrets for ever.
@@ -51,8 +51,12 @@ impl Bearers {
     }
 
     /// Returns `Ok` if a request proves itself. Looks at every secret, whichever is right.
-    pub(crate) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refused> {
-        let digest = digest(offered(headers).ok_or(Refused::Missing)?);
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<(), BearerRejection> {
+        let digest = digest(presented_secret(headers).ok_or(BearerRejection::Missing)?);
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (known, accepted) = all.iter().fold((false, false), |(known, accepted), one| {
             let right = bool::from(one.digest.ct_eq(&digest));
@@ -61,15 +65,17 @@ impl Bearers {
         });
         match (known, accepted) {
             (_, true) => Ok(()),
-            (true, false) => Err(Refused::Expired),
-            (false, false) => Err(Refused::Wrong),
+            (true, false) => Err(BearerRejection::Expired),
+            (false, false) => Err(BearerRejection::Wrong),
         }
     }
 }
 
-fn accepted(secrets: impl Iterator<Item = BearerSecret>) -> Result<Vec<Accepted>, Error> {
+fn accepted_secrets(
+    secrets: impl Iterator<Item = BearerSecret>,
+) -> Result<Vec<AcceptedSecret>, Error> {
     let all: Vec<_> = secrets
-        .map(|secret| one(&secret))
+        .map(|secret| accepted_secret(&secret))
         .collect::<Result<_, _>>()?;
     if all.is_empty() {
         let message = "the token center has no bearer secret: set at least one, long and random";
@@ -78,11 +84,11 @@ fn accepted(secrets: impl Iterator<Item = BearerSecret>) -> Result<Vec<Accepted>
     Ok(all)
 }
 
-fn one(secret: &BearerSecret) -> Result<Accepted, Error> {
+fn accepted_secret(secret: &BearerSecret) -> Result<AcceptedSecret, Error> {
     secret
-        .check()
+        .check_header_value()
         .map_err(|why| Error::new(ErrorKind::Configuration, why))?;
-    Ok(Accepted {
+    Ok(AcceptedSecret {
         digest: digest(secret.expose().as_bytes()),
         until: None,
     })
@@ -94,7 +100,7 @@ fn digest(text: &[u8]) -> [u8; 32] {
 
 /// The secret of the one `Authorization: Bearer` header. Two headers are an attempt to make two
 /// readers see two secrets.
-fn offered(headers: &HeaderMap) -> Option<&[u8]> {
+fn presented_secret(headers: &HeaderMap) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -111,8 +117,8 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn bearers() -> Bearers {
-        Bearers::new(
+    fn bearers() -> BearerSecrets {
+        BearerSecrets::new(
             ["first-secret", "second-secret"]
                 .map(BearerSecret::from)
                 .into_iter(),
@@ -120,23 +126,23 @@ mod tests {
         .unwrap()
     }
 
-    fn admits(bearers: &Bearers, header: &str) -> bool {
+    fn accepts(bearers: &BearerSecrets, header: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
         bearers
-            .admit(&headers, Timestamp::from_millis(1_000))
+            .authenticate(&headers, Timestamp::from_millis(1_000))
             .is_ok()
     }
 
     #[test]
-    fn any_of_the_secrets_opens_and_nothing_else() {
+    fn only_accepted_secrets_authenticate() {
         let bearers = bearers();
         for right in [
             "Bearer first-secret",
             "bearer second-secret",
             "BEARER  first-secret",
         ] {
-            assert!(admits(&bearers, right), "{right}");
+            assert!(accepts(&bearers, right), "{right}");
         }
         for wrong in [
             "",
@@ -150,12 +156,12 @@ mod tests {
             "Bearerfirst-secret",
             "Bearer FIRST-SECRET",
         ] {
-            assert!(!admits(&bearers, wrong), "{wrong}");
+            assert!(!accepts(&bearers, wrong), "{wrong}");
         }
         let start = Timestamp::from_millis(0);
         assert_eq!(
-            bearers.admit(&HeaderMap::new(), start),
-            Err(Refused::Missing)
+            bearers.authenticate(&HeaderMap::new(), start),
+            Err(BearerRejection::Missing)
         );
         let mut two = HeaderMap::new();
         two.append(
@@ -166,7 +172,10 @@ mod tests {
             AUTHORIZATION,
             HeaderValue::from_static("Bearer first-secret"),
         );
-        assert_eq!(bearers.admit(&two, start), Err(Refused::Missing));
+        assert_eq!(
+            bearers.authenticate(&two, start),
+            Err(BearerRejection::Missing)
+        );
     }
 
     #[test]
@@ -175,17 +184,23 @@ mod tests {
         let until = Timestamp::from_millis(2_000);
         let now = Timestamp::from_millis(0);
         bearers.accept_until(&"third".into(), until, now).unwrap();
-        assert!(admits(&bearers, "Bearer third"));
+        assert!(accepts(&bearers, "Bearer third"));
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer third"));
-        assert_eq!(bearers.admit(&headers, until), Err(Refused::Expired));
+        assert_eq!(
+            bearers.authenticate(&headers, until),
+            Err(BearerRejection::Expired)
+        );
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer none"));
-        assert_eq!(bearers.admit(&headers, until), Err(Refused::Wrong));
+        assert_eq!(
+            bearers.authenticate(&headers, until),
+            Err(BearerRejection::Wrong)
+        );
         bearers
             .replace([BearerSecret::from("fourth")].into_iter())
             .unwrap();
-        assert!(!admits(&bearers, "Bearer first-secret"));
-        assert!(admits(&bearers, "Bearer fourth"));
+        assert!(!accepts(&bearers, "Bearer first-secret"));
+        assert!(accepts(&bearers, "Bearer fourth"));
         assert!(bearers.replace(std::iter::empty()).is_err());
         assert!(
             bearers
@@ -197,15 +212,15 @@ mod tests {
                 .replace([BearerSecret::from("a b")].into_iter())
                 .is_err()
         );
-        assert!(admits(&bearers, "Bearer fourth"));
+        assert!(accepts(&bearers, "Bearer fourth"));
     }
 
     #[test]
-    fn secrets_that_have_expired_are_forgotten() {
+    fn expired_secrets_are_removed() {
         let bearers = bearers();
         for second in 0..100 {
             let now = Timestamp::from_millis(second * 1_000);
-            let until = now.after(std::time::Duration::from_secs(2));
+            let until = now.saturating_add(std::time::Duration::from_secs(2));
             let secret = format!("secret-{second}");
             bearers.accept_until(&secret.into(), until, now).unwrap();
         }

@@ -10,8 +10,8 @@ mod service;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use self::bearers::Bearers;
-use self::refusals::Refusals;
+pub(crate) use self::bearers::BearerSecrets;
+use self::refusals::RejectionLog;
 use crate::accounts::AccountTokens;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
@@ -62,8 +62,8 @@ pub struct TokenCenter(Arc<Inner>);
 struct Inner {
     accounts: AccountTokens,
     tickets: Option<Tickets>,
-    bearers: Arc<Bearers>,
-    refusals: Arc<Refusals>,
+    secrets: Arc<BearerSecrets>,
+    rejection_log: Arc<RejectionLog>,
 }
 
 impl TokenCenter {
@@ -77,12 +77,12 @@ impl TokenCenter {
         accounts: AccountTokens,
         secrets: impl IntoIterator<Item = S>,
     ) -> Result<Self, Error> {
-        let bearers = Bearers::new(secrets.into_iter().map(Into::into))?;
+        let bearers = BearerSecrets::new(secrets.into_iter().map(Into::into))?;
         Ok(Self(Arc::new(Inner {
             accounts,
             tickets: None,
-            bearers: Arc::new(bearers),
-            refusals: Arc::default(),
+            secrets: Arc::new(bearers),
+            rejection_log: Arc::default(),
         })))
     }
 
@@ -102,7 +102,7 @@ impl TokenCenter {
         &self,
         secrets: impl IntoIterator<Item = S>,
     ) -> Result<(), Error> {
-        self.0.bearers.replace(secrets.into_iter().map(Into::into))
+        self.0.secrets.replace(secrets.into_iter().map(Into::into))
     }
 
     /// Accepts one more secret, on all clones, until a point in time.
@@ -126,7 +126,7 @@ impl TokenCenter {
         until: Timestamp,
     ) -> Result<(), Error> {
         let now = self.0.accounts.clock().now();
-        self.0.bearers.accept_until(&secret.into(), until, now)
+        self.0.secrets.accept_until(&secret.into(), until, now)
     }
 }
 

@@ -8,11 +8,11 @@ use crate::observe;
 
 /// How long the log stays silent after a line. Anybody can send requests without a secret, so
 /// their number must not decide the log's size.
-const SILENCE: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a request did not prove itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum BearerRejection {
     /// It has no `Authorization: Bearer`, or more than one `Authorization`.
     Missing,
     /// Its secret is none that the center accepts.
@@ -21,7 +21,7 @@ pub(crate) enum Refused {
     Expired,
 }
 
-impl Refused {
+impl BearerRejection {
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -33,19 +33,19 @@ impl Refused {
 
 /// The refusals that no line has reported yet.
 #[derive(Default)]
-pub(super) struct Refusals(Mutex<Unreported>);
+pub(super) struct RejectionLog(Mutex<Unreported>);
 
 #[derive(Default)]
 struct Unreported {
     count: u64,
-    silent_until: Option<Instant>,
+    next_line_at: Option<Instant>,
 }
 
-impl Refusals {
+impl RejectionLog {
     /// Counts a refusal, and logs it unless a line was logged within the last minute.
-    pub(super) fn report(&self, app: &AppId, why: Refused) {
-        observe::center_refused(why.as_str());
-        let Some(refused) = self.due(Instant::now()) else {
+    pub(super) fn record(&self, app: &AppId, why: BearerRejection) {
+        observe::count_center_rejection(why.as_str());
+        let Some(refused) = self.take_unreported(Instant::now()) else {
             return;
         };
         tracing::warn!(
@@ -59,13 +59,13 @@ impl Refusals {
 
     /// The number of refusals that a line now reports, this one included. `None` while the log
     /// stays silent.
-    fn due(&self, now: Instant) -> Option<u64> {
+    fn take_unreported(&self, now: Instant) -> Option<u64> {
         let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         unreported.count += 1;
-        if unreported.silent_until.is_some_and(|until| now < until) {
+        if unreported.next_line_at.is_some_and(|until| now < until) {
             return None;
         }
-        unreported.silent_until = Some(now + SILENCE);
+        unreported.next_line_at = Some(now + LOG_INTERVAL);
         Some(std::mem::take(&mut unreported.count))
     }
 }
@@ -75,14 +75,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_reports_many_refusals() {
-        let refusals = Refusals::default();
+    fn one_log_line_reports_many_rejections() {
+        let refusals = RejectionLog::default();
         let start = Instant::now();
-        assert_eq!(refusals.due(start), Some(1));
+        assert_eq!(refusals.take_unreported(start), Some(1));
         for second in 1..60 {
-            assert_eq!(refusals.due(start + Duration::from_secs(second)), None);
+            assert_eq!(
+                refusals.take_unreported(start + Duration::from_secs(second)),
+                None
+            );
         }
-        assert_eq!(refusals.due(start + SILENCE), Some(60));
-        assert_eq!(refusals.due(start + SILENCE * 3), Some(1));
+        assert_eq!(refusals.take_unreported(start + LOG_INTERVAL), Some(60));
+        assert_eq!(refusals.take_unreported(start + LOG_INTERVAL * 3), Some(1));
     }
 }

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use serde::Deserialize;
 use tower_service::Service;
 
-use super::answer::{self, Answer};
+use super::answer::{self, CenterResponse};
 use super::{Inner, TokenCenter};
 use crate::credential::AccessToken;
 use crate::error::Error;
@@ -35,7 +35,7 @@ where
 {
     type Response = http::Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<CenterResponse, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -46,8 +46,8 @@ where
         // Before the route, the body or anything else: who does not prove itself learns nothing
         // and costs nothing.
         let now = inner.accounts.clock().now();
-        if let Err(why) = inner.bearers.admit(request.headers(), now) {
-            inner.refusals.report(inner.accounts.app_id(), why);
+        if let Err(why) = inner.secrets.authenticate(request.headers(), now) {
+            inner.rejection_log.record(inner.accounts.app_id(), why);
             return Box::pin(std::future::ready(Ok(answer::unauthorized())));
         }
         let inner = inner.clone();
@@ -56,7 +56,7 @@ where
 }
 
 impl Inner {
-    async fn route<B>(&self, request: Request<B>) -> Answer
+    async fn route<B>(&self, request: Request<B>) -> CenterResponse
     where
         B: Body + Send,
         B::Data: Send,
@@ -66,14 +66,14 @@ impl Inner {
         let is = |method: Method| parts.method == method;
         match (parts.uri.path(), &self.tickets) {
             ("/access_token", _) if is(Method::GET) => self.access_token().await,
-            ("/access_token/invalid", _) if is(Method::POST) => self.invalid(body).await,
+            ("/access_token/invalid", _) if is(Method::POST) => self.report_invalid(body).await,
             ("/jsapi_ticket", Some(tickets)) if is(Method::GET) => match tickets.get().await {
                 Ok(ticket) => answer::ticket(&ticket),
                 Err(error) => answer::error(&error),
             },
             ("/jssdk/config", Some(tickets)) if is(Method::GET) => {
                 match js_config(tickets, &parts.uri).await {
-                    Ok(config) => answer::granted(&config),
+                    Ok(config) => answer::ok(&config),
                     Err(error) => answer::error(&error),
                 }
             }
@@ -85,7 +85,7 @@ impl Inner {
         }
     }
 
-    async fn access_token(&self) -> Answer {
+    async fn access_token(&self) -> CenterResponse {
         match self.accounts.get().await {
             Ok(token) => answer::token(&token),
             Err(error) => answer::error(&error),
@@ -93,17 +93,17 @@ impl Inner {
     }
 
     /// Compares and renews (R6).
-    async fn invalid<B>(&self, body: B) -> Answer
+    async fn report_invalid<B>(&self, body: B) -> CenterResponse
     where
         B: Body + Send,
         B::Data: Send,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let refused = match read(body).await {
+        let invalid = match read_report(body).await {
             Ok(refused) => refused,
             Err(why) => return answer::bad_request(why),
         };
-        match self.accounts.report_refused(&refused).await {
+        match self.accounts.report_invalid(&invalid).await {
             Ok(token) => answer::token(&token),
             Err(error) => answer::error(&error),
         }
@@ -111,11 +111,11 @@ impl Inner {
 }
 
 #[derive(Deserialize)]
-struct Report {
+struct InvalidTokenReport {
     access_token: String,
 }
 
-async fn read<B>(body: B) -> Result<AccessToken, &'static str>
+async fn read_report<B>(body: B) -> Result<AccessToken, &'static str>
 where
     B: Body + Send,
     B::Data: Send,
@@ -127,7 +127,7 @@ where
         Ok(Err(_)) => return Err("the body is longer than 8 KiB, or broke off"),
         Err(_) => return Err("the body did not come within 5 seconds"),
     };
-    let report: Report = serde_json::from_slice(&body)
+    let report: InvalidTokenReport = serde_json::from_slice(&body)
         .map_err(|_| "the body must be {\"access_token\": the one that WeChat refused}")?;
     if report.access_token.is_empty() {
         return Err("the refused access_token is empty");

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::secret::fingerprint;
 
 /// The bytes that say where the token ends.
-const LENGTH: usize = size_of::<u32>();
+const LENGTH_BYTES: usize = size_of::<u32>();
 
 /// An access token: the user's, the account's, or (in the same role) a `jsapi_ticket`. Cheap to
 /// clone.
@@ -48,7 +48,8 @@ impl AccessToken {
         // No text is as long as four gigabytes; one that were would lose its end.
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         let behind: usize = parts.iter().map(|part| part.len()).sum();
-        let mut memory: Arc<[u8]> = std::iter::repeat_n(0, LENGTH + text.len() + behind).collect();
+        let mut memory: Arc<[u8]> =
+            std::iter::repeat_n(0, LENGTH_BYTES + text.len() + behind).collect();
         // Nobody else has it yet.
         if let Some(mut free) = Arc::get_mut(&mut memory) {
             let first: [&[u8]; 2] = [&length.to_le_bytes(), text.as_bytes()];
@@ -64,13 +65,13 @@ impl AccessToken {
     /// What lies behind the token.
     #[inline]
     pub(crate) fn companion(&self) -> &[u8] {
-        self.parts().1
+        self.token_and_companion().1
     }
 
     /// The text itself. Keep it out of logs, errors and metrics.
     pub fn expose(&self) -> &str {
         // It was text when it was put there.
-        std::str::from_utf8(self.parts().0).unwrap_or_default()
+        std::str::from_utf8(self.token_and_companion().0).unwrap_or_default()
     }
 
     /// The first 16 hexadecimal digits of the text's SHA-256: enough to tell two secrets apart in
@@ -80,7 +81,7 @@ impl AccessToken {
     }
 
     /// A number that is the same for this token in every process, and tells nothing of it.
-    pub(crate) fn seed_of(text: &str) -> u64 {
+    pub(crate) fn jitter_seed(text: &str) -> u64 {
         // Without a key of its own, unlike a map's; who could choose tokens is WeChat.
         let mut hasher = DefaultHasher::new();
         hasher.write(text.as_bytes());
@@ -88,8 +89,11 @@ impl AccessToken {
     }
 
     #[inline]
-    fn parts(&self) -> (&[u8], &[u8]) {
-        let (length, rest) = self.0.split_first_chunk().unwrap_or((&[0; LENGTH], &[]));
+    fn token_and_companion(&self) -> (&[u8], &[u8]) {
+        let (length, rest) = self
+            .0
+            .split_first_chunk()
+            .unwrap_or((&[0; LENGTH_BYTES], &[]));
         let length = u32::from_le_bytes(*length) as usize;
         rest.split_at_checked(length).unwrap_or((rest, &[]))
     }
@@ -97,7 +101,10 @@ impl AccessToken {
 
 impl PartialEq for AccessToken {
     fn eq(&self, other: &Self) -> bool {
-        self.parts().0.ct_eq(other.parts().0).into()
+        self.token_and_companion()
+            .0
+            .ct_eq(other.token_and_companion().0)
+            .into()
     }
 }
 
@@ -140,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn tokens_are_compared_without_what_lies_beside_them() {
+    fn equality_ignores_the_companion_bytes() {
         let alone = AccessToken::from("tok");
         let held = AccessToken::beside("tok", &[b"with", b" more"]);
         assert_eq!(alone, held);
@@ -150,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_is_the_start_of_sha256() {
+    fn the_fingerprint_is_a_prefix_of_sha256() {
         assert_eq!(AccessToken::from("abc").fingerprint(), "ba7816bf8f01cfea");
     }
 
     proptest! {
         #[test]
-        fn every_text_reads_back(text: String, beside: Vec<u8>) {
+        fn every_token_round_trips(text: String, beside: Vec<u8>) {
             let token = AccessToken::beside(&text, &[&beside]);
             prop_assert_eq!(token.expose(), text.as_str());
             prop_assert_eq!(token.companion(), beside.as_slice());

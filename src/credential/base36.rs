@@ -28,23 +28,23 @@ impl fmt::Display for Base36 {
 }
 
 /// Reads what [`Base36`] shows.
-pub(crate) fn read_base36(text: &str) -> Option<i64> {
+pub(crate) fn parse_base36(text: &str) -> Option<i64> {
     // Points in time have eight digits; twelve cannot overflow.
-    if let Some(number) = short_base36(text.as_bytes()) {
+    if let Some(number) = parse_short(text.as_bytes()) {
         return Some(number);
     }
     i64::from_str_radix(text, 36).ok()
 }
 
 #[inline]
-fn short_base36(digits: &[u8]) -> Option<i64> {
+fn parse_short(digits: &[u8]) -> Option<i64> {
     if digits.is_empty() || digits.len() > 12 {
         return None;
     }
     let mut number = 0;
     for digit in digits {
-        let value = VALUES[usize::from(*digit)];
-        if value == NO_DIGIT {
+        let value = DIGIT_VALUES[usize::from(*digit)];
+        if value == NOT_A_DIGIT {
             return None;
         }
         number = number * 36 + i64::from(value);
@@ -52,11 +52,11 @@ fn short_base36(digits: &[u8]) -> Option<i64> {
     Some(number)
 }
 
-const NO_DIGIT: u8 = 36;
+const NOT_A_DIGIT: u8 = 36;
 
 /// What each byte is worth as a digit.
-const VALUES: [u8; 256] = {
-    let mut values = [NO_DIGIT; 256];
+const DIGIT_VALUES: [u8; 256] = {
+    let mut values = [NOT_A_DIGIT; 256];
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut at = 0;
     while at < digits.len() {
@@ -74,14 +74,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_number_reads_back(number: i64) {
-            prop_assert_eq!(read_base36(&Base36(number).to_string()), Some(number));
+            prop_assert_eq!(parse_base36(&Base36(number).to_string()), Some(number));
         }
     }
 
     #[test]
-    fn the_ends_and_the_middle() {
+    fn extremes_read_back() {
         for number in [i64::MIN, -1, 0, 35, 36, i64::MAX] {
-            assert_eq!(read_base36(&Base36(number).to_string()), Some(number));
+            assert_eq!(parse_base36(&Base36(number).to_string()), Some(number));
         }
         assert_eq!(Base36(1_700_000_000_000).to_string(), "loyw3v28");
     }

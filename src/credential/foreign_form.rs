@@ -3,18 +3,18 @@
 
 use serde_json::Value;
 
-use super::stored_text::{Unreadable, text};
-use super::{AccessToken, is_token};
+use super::stored_text::{DecodeError, parse_utf8};
+use super::{AccessToken, is_valid_token};
 
 /// A form of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ForeignForm {
+pub(crate) enum ExternalFormat {
     /// The token and nothing else.
     Raw,
     /// `"TOKEN"`.
     JsonString,
     /// Either of the two.
-    Text,
+    RawOrJsonString,
     /// `{"access_token": "TOKEN", …}`.
     JsonObject,
     /// What PHP's `serialize` or igbinary makes of a string, or of an array with an `access_token`.
@@ -22,114 +22,114 @@ pub(crate) enum ForeignForm {
 }
 
 /// Reads a token. What cannot be one is a miss.
-pub(crate) fn read_token(value: &[u8], form: ForeignForm) -> Result<AccessToken, Unreadable> {
-    let form = match form {
-        ForeignForm::Text if value.starts_with(b"\"") => ForeignForm::JsonString,
+pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessToken, DecodeError> {
+    let form = match format {
+        ExternalFormat::RawOrJsonString if value.starts_with(b"\"") => ExternalFormat::JsonString,
         form => form,
     };
-    let by_serializer = Unreadable::by_serializer(value);
-    let read = token_in(value, form);
+    let by_serializer = DecodeError::from_serializer(value);
+    let read = extract_token(value, form);
     // Who has written it says more of what is to be done than where the reading stopped.
     let token = read.map_err(|why| by_serializer.unwrap_or(why))?;
     if token.is_empty() {
-        return Err(Unreadable::EmptyToken);
+        return Err(DecodeError::EmptyToken);
     }
-    if !is_token(&token) {
-        return Err(by_serializer.unwrap_or(Unreadable::BadToken));
+    if !is_valid_token(&token) {
+        return Err(by_serializer.unwrap_or(DecodeError::InvalidToken));
     }
     // A token of WeChat's has letters, digits, '_' and '-'. Quotes and braces say that the value
     // is of another form.
     if token.contains(['"', '{', '}', '\\']) {
-        return Err(by_serializer.unwrap_or(Unreadable::UnknownForm));
+        return Err(by_serializer.unwrap_or(DecodeError::UnknownFormat));
     }
     Ok(AccessToken::from(token))
 }
 
-fn token_in(value: &[u8], form: ForeignForm) -> Result<String, Unreadable> {
-    Ok(match form {
-        ForeignForm::Raw | ForeignForm::Text => text(value)?.to_owned(),
-        ForeignForm::JsonString => match json(value)? {
+fn extract_token(value: &[u8], format: ExternalFormat) -> Result<String, DecodeError> {
+    Ok(match format {
+        ExternalFormat::Raw | ExternalFormat::RawOrJsonString => parse_utf8(value)?.to_owned(),
+        ExternalFormat::JsonString => match parse_json(value)? {
             Value::String(token) => token,
-            _ => return Err(Unreadable::UnknownForm),
+            _ => return Err(DecodeError::UnknownFormat),
         },
-        ForeignForm::JsonObject => match json(value)?.get("access_token") {
+        ExternalFormat::JsonObject => match parse_json(value)?.get("access_token") {
             Some(Value::String(token)) => token.clone(),
-            _ => return Err(Unreadable::UnknownForm),
+            _ => return Err(DecodeError::UnknownFormat),
         },
-        ForeignForm::Php => php_token(value)?,
+        ExternalFormat::Php => php_token(value)?,
     })
 }
 
 /// Reads a JSON number of seconds since the Unix epoch, as wechatpy writes an expiry.
-pub(crate) fn read_seconds(value: &[u8]) -> Result<i64, Unreadable> {
-    match json(value)? {
-        Value::Number(seconds) => seconds.as_i64().ok_or(Unreadable::BadTime),
-        _ => Err(Unreadable::BadTime),
+pub(crate) fn read_seconds(value: &[u8]) -> Result<i64, DecodeError> {
+    match parse_json(value)? {
+        Value::Number(seconds) => seconds.as_i64().ok_or(DecodeError::InvalidTime),
+        _ => Err(DecodeError::InvalidTime),
     }
 }
 
-fn json(value: &[u8]) -> Result<Value, Unreadable> {
-    serde_json::from_slice(value).map_err(|_| Unreadable::UnknownForm)
+fn parse_json(value: &[u8]) -> Result<Value, DecodeError> {
+    serde_json::from_slice(value).map_err(|_| DecodeError::UnknownFormat)
 }
 
 /// A value of PHP's `serialize`, of the few kinds that occur here.
-enum Php<'a> {
+enum PhpValue<'a> {
     Text(&'a [u8]),
     Other,
 }
 
-fn php_token(value: &[u8]) -> Result<String, Unreadable> {
+fn php_token(value: &[u8]) -> Result<String, DecodeError> {
     let mut rest = value;
     let token = if value.starts_with(b"a:") {
         php_array_field(&mut rest, b"access_token")
-    } else if eat(&mut rest, IGBINARY).is_some() {
+    } else if take_prefix(&mut rest, IGBINARY).is_some() {
         igbinary_token(&mut rest)
     } else {
         match php_scalar(&mut rest) {
-            Some(Php::Text(token)) => Some(token),
+            Some(PhpValue::Text(token)) => Some(token),
             _ => None,
         }
     };
     match token {
-        Some(token) if rest.is_empty() => text(token).map(str::to_owned),
-        _ => Err(Unreadable::UnknownForm),
+        Some(token) if rest.is_empty() => parse_utf8(token).map(str::to_owned),
+        _ => Err(DecodeError::UnknownFormat),
     }
 }
 
 /// `a:2:{s:12:"access_token";s:3:"abc";s:10:"expires_in";i:7200;}`, flat.
 fn php_array_field<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    eat(rest, b"a:")?;
-    let count = number_until(rest, b':')?;
-    eat(rest, b"{")?;
+    take_prefix(rest, b"a:")?;
+    let count = take_number(rest, b':')?;
+    take_prefix(rest, b"{")?;
     let mut found = None;
     for _ in 0..count {
         let key = php_scalar(rest)?;
         let value = php_scalar(rest)?;
-        if let (Php::Text(key), Php::Text(value)) = (key, value)
+        if let (PhpValue::Text(key), PhpValue::Text(value)) = (key, value)
             && key == name
         {
             found = Some(value);
         }
     }
-    eat(rest, b"}")?;
+    take_prefix(rest, b"}")?;
     found
 }
 
 /// `s:3:"abc";`, `i:7200;`, `d:7200.5;`, `b:1;` or `N;`.
-fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<Php<'a>> {
-    if eat(rest, b"s:").is_some() {
-        let length = number_until(rest, b':')?;
-        eat(rest, b"\"")?;
+fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<PhpValue<'a>> {
+    if take_prefix(rest, b"s:").is_some() {
+        let length = take_number(rest, b':')?;
+        take_prefix(rest, b"\"")?;
         let (text, after) = rest.split_at_checked(length)?;
         *rest = after;
-        eat(rest, b"\";")?;
-        return Some(Php::Text(text));
+        take_prefix(rest, b"\";")?;
+        return Some(PhpValue::Text(text));
     }
     let end = rest.iter().position(|byte| *byte == b';')?;
     let (value, after) = rest.split_at_checked(end + 1)?;
     let known = value == b"N;" || value.get(1) == Some(&b':') && b"idb".contains(value.first()?);
     *rest = after;
-    known.then_some(Php::Other)
+    known.then_some(PhpValue::Other)
 }
 
 /// What a value of igbinary's format 2 begins with.
@@ -144,18 +144,18 @@ fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
         0x16 => 4,
         _ => {
             return match igbinary_scalar(rest, &mut texts)? {
-                Php::Text(token) => Some(token),
-                Php::Other => None,
+                PhpValue::Text(token) => Some(token),
+                PhpValue::Other => None,
             };
         }
     };
-    eat_one(rest)?;
-    let count = big_endian(rest, width)?;
+    take_byte(rest)?;
+    let count = take_big_endian(rest, width)?;
     let mut found = None;
     for _ in 0..count {
         let key = igbinary_scalar(rest, &mut texts)?;
         let value = igbinary_scalar(rest, &mut texts)?;
-        if let (Php::Text(b"access_token"), Php::Text(value)) = (key, value) {
+        if let (PhpValue::Text(b"access_token"), PhpValue::Text(value)) = (key, value) {
             found = Some(value);
         }
     }
@@ -163,8 +163,8 @@ fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// A scalar of igbinary's. A text that occurs again is the number of its first occurrence.
-fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option<Php<'a>> {
-    let kind = eat_one(rest)?;
+fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option<PhpValue<'a>> {
+    let kind = take_byte(rest)?;
     let skipped = match kind {
         // Null, false and true.
         0x00 | 0x04 | 0x05 => 0,
@@ -173,31 +173,31 @@ fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option
         0x08 | 0x09 => 2,
         0x0a | 0x0b => 4,
         0x0c | 0x20 | 0x21 => 8,
-        0x0d => return Some(Php::Text(b"")),
+        0x0d => return Some(PhpValue::Text(b"")),
         0x0e..=0x10 => {
-            let number = big_endian(rest, 1 << (kind - 0x0e))?;
-            return texts.get(number).copied().map(Php::Text);
+            let number = take_big_endian(rest, 1 << (kind - 0x0e))?;
+            return texts.get(number).copied().map(PhpValue::Text);
         }
         0x11..=0x13 => {
-            let length = big_endian(rest, 1 << (kind - 0x11))?;
+            let length = take_big_endian(rest, 1 << (kind - 0x11))?;
             let (text, after) = rest.split_at_checked(length)?;
             *rest = after;
             texts.push(text);
-            return Some(Php::Text(text));
+            return Some(PhpValue::Text(text));
         }
         _ => return None,
     };
     *rest = rest.get(skipped..)?;
-    Some(Php::Other)
+    Some(PhpValue::Other)
 }
 
-fn eat_one(rest: &mut &[u8]) -> Option<u8> {
+fn take_byte(rest: &mut &[u8]) -> Option<u8> {
     let (first, after) = rest.split_first()?;
     *rest = after;
     Some(*first)
 }
 
-fn big_endian(rest: &mut &[u8], width: usize) -> Option<usize> {
+fn take_big_endian(rest: &mut &[u8], width: usize) -> Option<usize> {
     let (bytes, after) = rest.split_at_checked(width)?;
     *rest = after;
     let number = bytes
@@ -206,12 +206,12 @@ fn big_endian(rest: &mut &[u8], width: usize) -> Option<usize> {
     usize::try_from(number).ok()
 }
 
-fn eat(rest: &mut &[u8], prefix: &[u8]) -> Option<()> {
+fn take_prefix(rest: &mut &[u8], prefix: &[u8]) -> Option<()> {
     *rest = rest.strip_prefix(prefix)?;
     Some(())
 }
 
-fn number_until(rest: &mut &[u8], end: u8) -> Option<usize> {
+fn take_number(rest: &mut &[u8], end: u8) -> Option<usize> {
     let at = rest.iter().position(|byte| *byte == end)?;
     let (digits, after) = rest.split_at_checked(at)?;
     *rest = after.get(1..)?;
@@ -225,32 +225,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(value: &str, form: ForeignForm) -> Option<String> {
+    fn read(value: &str, form: ExternalFormat) -> Option<String> {
         read_token(value.as_bytes(), form)
             .ok()
             .map(|token| token.expose().to_owned())
     }
 
     #[test]
-    fn each_form_is_read() {
+    fn each_format_is_read() {
         let token = Some("83_aB-c".to_owned());
-        assert_eq!(read("83_aB-c", ForeignForm::Raw), token);
-        assert_eq!(read("\"83_aB-c\"", ForeignForm::JsonString), token);
-        assert_eq!(read("83_aB-c", ForeignForm::Text), token);
-        assert_eq!(read("\"83_aB-c\"", ForeignForm::Text), token);
+        assert_eq!(read("83_aB-c", ExternalFormat::Raw), token);
+        assert_eq!(read("\"83_aB-c\"", ExternalFormat::JsonString), token);
+        assert_eq!(read("83_aB-c", ExternalFormat::RawOrJsonString), token);
+        assert_eq!(read("\"83_aB-c\"", ExternalFormat::RawOrJsonString), token);
         let object = r#"{"access_token":"83_aB-c","expires_in":7200}"#;
-        assert_eq!(read(object, ForeignForm::JsonObject), token);
-        assert_eq!(read(r#"s:7:"83_aB-c";"#, ForeignForm::Php), token);
+        assert_eq!(read(object, ExternalFormat::JsonObject), token);
+        assert_eq!(read(r#"s:7:"83_aB-c";"#, ExternalFormat::Php), token);
         let array = r#"a:2:{s:12:"access_token";s:7:"83_aB-c";s:10:"expires_in";i:7200;}"#;
-        assert_eq!(read(array, ForeignForm::Php), token);
+        assert_eq!(read(array, ExternalFormat::Php), token);
         let array = r#"a:3:{i:0;N;s:10:"expires_in";d:7200.5;s:12:"access_token";s:7:"83_aB-c";}"#;
-        assert_eq!(read(array, ForeignForm::Php), token);
+        assert_eq!(read(array, ExternalFormat::Php), token);
         assert_eq!(read_seconds(b"1700000000"), Ok(1_700_000_000));
     }
 
     #[test]
-    fn garbage_and_other_forms_are_a_miss() {
-        use ForeignForm::{JsonObject, JsonString, Php, Raw};
+    fn malformed_and_other_formats_are_rejected() {
+        use ExternalFormat::{JsonObject, JsonString, Php, Raw};
         for (value, forms) in [
             ("", &[Raw, JsonString, JsonObject, Php][..]),
             ("\"83_a\"", &[Raw, JsonObject, Php]),
@@ -273,7 +273,7 @@ mod tests {
                 assert_eq!(read(value, *form), None, "{value} as {form:?}");
             }
         }
-        assert!(read_token(b"\xac\xed\x00\x05t\x00\x0483_a", ForeignForm::Raw).is_err());
+        assert!(read_token(b"\xac\xed\x00\x05t\x00\x0483_a", ExternalFormat::Raw).is_err());
         // Cut, counted wrongly, of another kind, or with something behind it.
         for broken in [
             &b"\0\0\0\x02"[..],
@@ -289,7 +289,7 @@ mod tests {
         ] {
             let why = read_token(broken, Php).unwrap_err();
             assert!(
-                matches!(why, Unreadable::Igbinary | Unreadable::EmptyToken),
+                matches!(why, DecodeError::Igbinary | DecodeError::EmptyToken),
                 "{broken:?}"
             );
         }
@@ -298,7 +298,7 @@ mod tests {
     /// The bytes are what php 8.2 with igbinary 3.2 makes of these values.
     #[test]
     fn igbinary_is_read() {
-        let token = |value: &[u8]| read_token(value, ForeignForm::Php).unwrap();
+        let token = |value: &[u8]| read_token(value, ExternalFormat::Php).unwrap();
         assert_eq!(token(b"\0\0\0\x02\x11\x0783_easy").expose(), "83_easy");
         let long = [b"\0\0\0\x02\x12\x01\x2c".as_slice(), &[b'a'; 300]].concat();
         assert_eq!(token(&long).expose().len(), 300);
@@ -313,25 +313,31 @@ mod tests {
     }
 
     #[test]
-    fn who_has_written_a_value_of_another_form_is_named() {
-        use ForeignForm::{JsonObject, Php, Raw};
+    fn errors_name_the_serializer() {
+        use ExternalFormat::{JsonObject, Php, Raw};
         let why = |value: &[u8], form| read_token(value, form).unwrap_err();
-        assert_eq!(why(b"s:7:\"83_easy\";", Raw), Unreadable::PhpSerialized);
-        assert_eq!(why(b"\0\0\0\x02\x11\x0783_easy", Raw), Unreadable::Igbinary);
-        assert_eq!(why(b"{\"access_token\":\"83\"}", Raw), Unreadable::Json);
-        assert_eq!(why(b"\"83_a\"", JsonObject), Unreadable::Json);
+        assert_eq!(why(b"s:7:\"83_easy\";", Raw), DecodeError::PhpSerialized);
+        assert_eq!(
+            why(b"\0\0\0\x02\x11\x0783_easy", Raw),
+            DecodeError::Igbinary
+        );
+        assert_eq!(why(b"{\"access_token\":\"83\"}", Raw), DecodeError::Json);
+        assert_eq!(why(b"\"83_a\"", JsonObject), DecodeError::Json);
         assert_eq!(
             why(b"\xac\xed\x00\x05t\x00\x0283", Php),
-            Unreadable::JavaSerialized
+            DecodeError::JavaSerialized
         );
-        assert_eq!(why("\u{feff}83_a".as_bytes(), Raw), Unreadable::BadToken);
+        assert_eq!(
+            why("\u{feff}83_a".as_bytes(), Raw),
+            DecodeError::InvalidToken
+        );
         assert!(read_seconds(b"\"soon\"").is_err() && read_seconds(b"1e999").is_err());
     }
 
     proptest! {
         #[test]
-        fn every_value_is_a_token_or_a_miss(bytes: Vec<u8>, text in "[asid:;{}\"0-9_.a-c]{0,40}") {
-            use ForeignForm::{JsonObject, JsonString, Php, Raw};
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, text in "[asid:;{}\"0-9_.a-c]{0,40}") {
+            use ExternalFormat::{JsonObject, JsonString, Php, Raw};
             for form in [Raw, JsonString, JsonObject, Php] {
                 let _ = read_token(&bytes, form);
                 let _ = read_token(text.as_bytes(), form);
@@ -342,7 +348,7 @@ mod tests {
         #[test]
         fn every_php_string_reads_back(token in "[A-Za-z0-9_-]{1,200}") {
             let written = format!("s:{}:\"{token}\";", token.len());
-            prop_assert_eq!(read(&written, ForeignForm::Php), Some(token));
+            prop_assert_eq!(read(&written, ExternalFormat::Php), Some(token));
         }
     }
 }

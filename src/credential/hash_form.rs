@@ -6,45 +6,45 @@
 use std::time::Duration;
 
 use super::stored_text::{
-    Parts, Unreadable, Unstorable, plausible, point, read_details, secret, storable, text, time,
-    write_details,
+    DecodeError, EncodeError, Parts, check_storable, parse_plausible_time, parse_secret,
+    parse_time, parse_utf8, plausible_or_zero, read_details, write_details,
 };
-use super::{Details, DetailsView, Lifetime, Refresh, RefreshView, Token, TokenView};
+use super::{Lifetime, Refresh, RefreshView, Token, TokenView, UserDetails, UserDetailsView};
 use crate::clock::Timestamp;
 
 /// `TOKEN#MS`, with the true expiry as a third part where a short lifetime clamped the margin.
-pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, Unstorable> {
+pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, EncodeError> {
     let renew_at = token.lifetime.renew_at();
     let mut out = format!(
         "{}#{}",
-        storable(token.secret.expose())?,
+        check_storable(token.secret.expose())?,
         renew_at.as_millis()
     );
-    if renew_at.after(margin) != token.lifetime.expires_at() {
+    if renew_at.saturating_add(margin) != token.lifetime.expires_at() {
         out.push_str(&format!("#{}", token.lifetime.expires_at().as_millis()));
     }
     Ok(out)
 }
 
 /// Reads `TOKEN#MS` and its tolerated third part.
-pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>, Unreadable> {
-    let (secret, renew_at, mut rest) = first_two(value)?;
-    let renew_at = plausible(renew_at);
-    let expires_at = rest.next().and_then(|part| point(part).ok());
+pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>, DecodeError> {
+    let (secret, renew_at, mut rest) = split_token(value)?;
+    let renew_at = plausible_or_zero(renew_at);
+    let expires_at = rest.next().and_then(|part| parse_plausible_time(part).ok());
     Ok(TokenView {
         secret,
-        lifetime: Lifetime::stored(renew_at, expires_at, margin),
+        lifetime: Lifetime::from_stored(renew_at, expires_at, margin),
     })
 }
 
 /// `REFRESH_TOKEN#MS`, followed by what else is known of the user.
 pub(crate) fn write_refresh(
     refresh: &Refresh,
-    details: &Details,
+    details: &UserDetails,
     user_id: &str,
-) -> Result<String, Unstorable> {
-    let secret = storable(refresh.secret.expose())?;
-    let mut out = format!("{secret}#{}", refresh.due.as_millis());
+) -> Result<String, EncodeError> {
+    let secret = check_storable(refresh.secret.expose())?;
+    let mut out = format!("{secret}#{}", refresh.expected_expiry.as_millis());
     write_details(&mut out, details, user_id);
     Ok(out)
 }
@@ -53,20 +53,26 @@ pub(crate) fn write_refresh(
 pub(crate) fn read_refresh<'a>(
     value: &'a [u8],
     user_id: &'a str,
-) -> Result<(RefreshView<'a>, DetailsView<'a>), Unreadable> {
-    let (secret, due, rest) = first_two(value)?;
-    Ok((RefreshView { secret, due }, read_details(rest, user_id)))
+) -> Result<(RefreshView<'a>, UserDetailsView<'a>), DecodeError> {
+    let (secret, due, rest) = split_token(value)?;
+    Ok((
+        RefreshView {
+            secret,
+            expected_expiry: due,
+        },
+        read_details(rest, user_id),
+    ))
 }
 
-fn first_two(value: &[u8]) -> Result<(&str, Timestamp, Parts<'_>), Unreadable> {
+fn split_token(value: &[u8]) -> Result<(&str, Timestamp, Parts<'_>), DecodeError> {
     let read = || {
-        let mut parts = Parts::of(text(value)?);
+        let mut parts = Parts::new(parse_utf8(value)?);
         let token = parts.next().unwrap_or_default();
-        let at = parts.next().ok_or(Unreadable::NoTime)?;
-        Ok((secret(token)?, time(at)?, parts))
+        let at = parts.next().ok_or(DecodeError::MissingTime)?;
+        Ok((parse_secret(token)?, parse_time(at)?, parts))
     };
     // Who has written it says more of what is to be done than where the reading stopped.
-    read().map_err(|why| Unreadable::by_serializer(value).unwrap_or(why))
+    read().map_err(|why| DecodeError::from_serializer(value).unwrap_or(why))
 }
 
 #[cfg(test)]
@@ -81,7 +87,7 @@ mod tests {
         let now = Timestamp::from_millis(1_700_000_000_000);
         Token {
             secret: AccessToken::from(secret),
-            lifetime: Lifetime::granted(now, Some(expires_in), MARGIN),
+            lifetime: Lifetime::from_response(now, Some(expires_in), MARGIN),
         }
     }
 
@@ -96,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_token_has_two_parts_and_a_short_one_three() {
+    fn short_lived_tokens_carry_their_expiry() {
         assert_eq!(
             write_token(&token("tok", 7_200), MARGIN).unwrap(),
             "tok#1700006300000"
@@ -108,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_a_miss() {
+    fn malformed_values_are_rejected() {
         for garbage in [
             &b"abc"[..],
             b"tok#",
@@ -142,7 +148,10 @@ mod tests {
         let read = read_token(b"tok#1000#2000#x", MARGIN).unwrap();
         assert_eq!(read.lifetime.expires_at().as_millis(), 2_000);
         let (refresh, details) = read_refresh(b"ref#5#junk#scope=snsapi_base#x=y", "u").unwrap();
-        assert_eq!((refresh.secret, refresh.due.as_millis()), ("ref", 5));
+        assert_eq!(
+            (refresh.secret, refresh.expected_expiry.as_millis()),
+            ("ref", 5)
+        );
         assert_eq!(details.scope.as_deref(), Some("snsapi_base"));
         assert_eq!(details.openid, None);
         // Former versions wrote the time of a logout in seconds.
@@ -150,12 +159,12 @@ mod tests {
             let value = format!("ref#5#from={from}");
             let (_, details) = read_refresh(value.as_bytes(), "u").unwrap();
             let at = Timestamp::from_millis(1_700_000_000_000);
-            assert_eq!(details.sessions_from, Some(at));
+            assert_eq!(details.sessions_valid_from, Some(at));
         }
     }
 
     #[test]
-    fn a_time_that_cannot_be_one_is_long_past() {
+    fn implausible_times_read_as_expired() {
         for at in [
             "9223372036854775807",
             "1700000000000000000",
@@ -170,12 +179,12 @@ mod tests {
             // What is written of it is read as the same, and the time of a refresh token is kept.
             let value = format!("tok#{at}");
             let (refresh, _) = read_refresh(value.as_bytes(), "u").unwrap();
-            assert_eq!(refresh.due.as_millis().to_string(), at);
+            assert_eq!(refresh.expected_expiry.as_millis().to_string(), at);
         }
     }
 
     #[test]
-    fn what_the_separator_would_break_is_refused() {
+    fn tokens_with_a_separator_are_rejected() {
         assert!(write_token(&token("a#b", 7_200), MARGIN).is_err());
         assert!(write_token(&token("", 7_200), MARGIN).is_err());
     }
@@ -186,7 +195,7 @@ mod tests {
             secret in "[!-\"$-~]{1,200}", at in 0i64..4_000_000_000_000, expires_in: i64, margin in 0u64..10_000,
         ) {
             let margin = Duration::from_secs(margin);
-            let lifetime = Lifetime::granted(Timestamp::from_millis(at), Some(expires_in), margin);
+            let lifetime = Lifetime::from_response(Timestamp::from_millis(at), Some(expires_in), margin);
             let token = Token { secret: AccessToken::from(secret.as_str()), lifetime };
             let written = write_token(&token, margin).unwrap();
             prop_assert_eq!(&read_token(written.as_bytes(), margin).unwrap().to_token(), &token);
@@ -202,10 +211,10 @@ mod tests {
             unionid in proptest::option::of(".{1,40}"),
             user_id in ".{1,40}",
         ) {
-            let refresh = Refresh { secret: RefreshToken::from(secret.as_str()), due: Timestamp::from_millis(due) };
+            let refresh = Refresh { secret: RefreshToken::from(secret.as_str()), expected_expiry: Timestamp::from_millis(due) };
             let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-            let sessions_from = from.map(Timestamp::from_millis);
-            let details = Details { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid), sessions_from };
+            let sessions_valid_from = from.map(Timestamp::from_millis);
+            let details = UserDetails { openid: boxed(openid), scope: boxed(scope), unionid: boxed(unionid), sessions_valid_from };
             let written = write_refresh(&refresh, &details, &user_id).unwrap();
             let (read, known) = read_refresh(written.as_bytes(), &user_id).unwrap();
             prop_assert_eq!((read.to_refresh(), known.to_details()), (refresh, details));
@@ -213,13 +222,13 @@ mod tests {
         }
 
         #[test]
-        fn every_byte_string_is_a_value_or_a_miss(bytes: Vec<u8>, margin in 0u64..10_000) {
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, margin in 0u64..10_000) {
             let _ = read_token(&bytes, Duration::from_secs(margin));
             let _ = read_refresh(&bytes, "user");
         }
 
         #[test]
-        fn hash_shaped_strings_too(text in "[a-z#=%0-9+-]{0,40}") {
+        fn java_agrees_on_token_like_text(text in "[a-z#=%0-9+-]{0,40}") {
             if let Ok(read) = read_token(text.as_bytes(), MARGIN)
                 && read.lifetime.renew_at().as_millis() != 0
             {

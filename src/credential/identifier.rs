@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The longest user id that is accepted, in bytes.
-const MAX_USER_ID_BYTES: usize = 256;
+const MAX_IDENTIFIER_BYTES: usize = 256;
 
 /// Why a text is no identifier.
 ///
@@ -29,13 +29,13 @@ pub enum InvalidIdentifier {
     ControlCharacter,
     /// The text is not UTF-8.
     #[error("the identifier is not UTF-8")]
-    NotText,
+    NotUtf8,
     /// There is more than one.
     #[error("there is more than one identifier")]
     Ambiguous,
     /// An app id holds something other than visible ASCII letters, digits, `-` and `_`.
     #[error("an app id has only ASCII letters, digits, '-' and '_'")]
-    NotAnAppId,
+    InvalidAppId,
 }
 
 /// The AppID of an account (公众号), `wx` and 16 hexadecimal digits in real life.
@@ -59,14 +59,14 @@ impl AppId {
         if text.is_empty() {
             return Err(InvalidIdentifier::Empty);
         }
-        if text.len() > MAX_USER_ID_BYTES {
+        if text.len() > MAX_IDENTIFIER_BYTES {
             return Err(InvalidIdentifier::TooLong);
         }
         if !text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         {
-            return Err(InvalidIdentifier::NotAnAppId);
+            return Err(InvalidIdentifier::InvalidAppId);
         }
         Ok(Self(text.into()))
     }
@@ -111,7 +111,7 @@ impl UserId {
         if text.is_empty() {
             return Err(InvalidIdentifier::Empty);
         }
-        if text.len() > MAX_USER_ID_BYTES {
+        if text.len() > MAX_IDENTIFIER_BYTES {
             return Err(InvalidIdentifier::TooLong);
         }
         // Openids are visible ASCII, which is found out many bytes at a time.

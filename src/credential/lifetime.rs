@@ -5,16 +5,16 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 
 /// How long a token is taken to live when WeChat does not say, or says zero or less.
-pub(crate) const UNSAID_LIFETIME: Duration = Duration::from_secs(60);
+pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(60);
 
 /// What WeChat's tokens live in truth; stands in for a nonsensical `expires_in`.
-pub(crate) const USUAL_LIFETIME: Duration = Duration::from_secs(7_200);
+pub(crate) const STANDARD_LIFETIME: Duration = Duration::from_secs(7_200);
 
 /// An `expires_in` above this is nonsense.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// Renewals of tokens obtained together are spread over this part of their margin (R4).
-const JITTER_PART_OF_MARGIN: u32 = 5;
+const JITTER_DIVISOR: u32 = 5;
 
 /// Where a credential stands in its life.
 ///
@@ -76,24 +76,24 @@ impl Lifetime {
     /// A lifetime that is not longer than the margin would never be fresh: its margin is half the
     /// lifetime. A missing, zero or negative `expires_in` makes a token that is due at once and
     /// lives 60 s; one above 30 days is read as 7,200 s.
-    pub fn granted(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
+    pub fn from_response(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
         let Some(seconds) = expires_in
             .and_then(|s| u64::try_from(s).ok())
             .filter(|s| *s > 0)
         else {
             return Self {
                 renew_at: now,
-                expires_at: now.after(UNSAID_LIFETIME),
+                expires_at: now.saturating_add(FALLBACK_LIFETIME),
             };
         };
         let life = match Duration::from_secs(seconds) {
-            life if life > LONGEST_LIFETIME => USUAL_LIFETIME,
+            life if life > MAX_LIFETIME => STANDARD_LIFETIME,
             life => life,
         };
         let margin = if life <= margin { life / 2 } else { margin };
         Self {
-            renew_at: now.after(life - margin),
-            expires_at: now.after(life),
+            renew_at: now.saturating_add(life - margin),
+            expires_at: now.saturating_add(life),
         }
     }
 
@@ -108,10 +108,14 @@ impl Lifetime {
     /// let life = Lifetime::stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));
     /// assert_eq!(life.expires_at().as_millis(), 7_200_000);
     /// ```
-    pub fn stored(renew_at: Timestamp, expires_at: Option<Timestamp>, margin: Duration) -> Self {
+    pub fn from_stored(
+        renew_at: Timestamp,
+        expires_at: Option<Timestamp>,
+        margin: Duration,
+    ) -> Self {
         let expires_at = expires_at
             .filter(|at| *at >= renew_at)
-            .unwrap_or_else(|| renew_at.after(margin));
+            .unwrap_or_else(|| renew_at.saturating_add(margin));
         Self {
             renew_at,
             expires_at,
@@ -140,20 +144,21 @@ impl Lifetime {
     }
 
     /// Before this point the renewal of no credential of this life starts.
-    pub(crate) fn earliest_renewal(&self) -> Timestamp {
-        let window = self.renew_at.until(self.expires_at) / JITTER_PART_OF_MARGIN;
-        self.renew_at.before(window)
+    pub(crate) fn earliest_renewal_at(&self) -> Timestamp {
+        let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
+        self.renew_at.saturating_sub(window)
     }
 
     /// R4, early and jittered: when the renewal of this credential may start. `seed` spreads
     /// credentials that were obtained together; all processes that know the same seed agree.
     pub(crate) fn renewal_starts_at(&self, seed: u64) -> Timestamp {
-        let window = self.renew_at.until(self.expires_at) / JITTER_PART_OF_MARGIN;
+        let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
         if window == 0 {
             return self.renew_at;
         }
-        self.renew_at.before(Duration::from_millis(seed % window))
+        self.renew_at
+            .saturating_sub(Duration::from_millis(seed % window))
     }
 }
 
@@ -165,8 +170,8 @@ mod tests {
     const MARGIN: Duration = Duration::from_secs(900);
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-    fn points(expires_in: Option<i64>) -> (i64, i64) {
-        let life = Lifetime::granted(NOW, expires_in, MARGIN);
+    fn renewal_and_expiry(expires_in: Option<i64>) -> (i64, i64) {
+        let life = Lifetime::from_response(NOW, expires_in, MARGIN);
         let start = NOW.as_millis();
         (
             life.renew_at().as_millis() - start,
@@ -175,32 +180,35 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_are_as_settled() {
-        assert_eq!(points(Some(7_200)), (6_300_000, 7_200_000));
-        assert_eq!(points(Some(901)), (1_000, 901_000));
-        assert_eq!(points(Some(900)), (450_000, 900_000));
-        assert_eq!(points(Some(600)), (300_000, 600_000));
-        assert_eq!(points(None), (0, 60_000));
-        assert_eq!(points(Some(0)), (0, 60_000));
-        assert_eq!(points(Some(-5)), (0, 60_000));
-        assert_eq!(points(Some(2_592_000)), (2_591_100_000, 2_592_000_000));
-        assert_eq!(points(Some(2_592_001)), (6_300_000, 7_200_000));
-        assert_eq!(points(Some(i64::MAX)), (6_300_000, 7_200_000));
+    fn lifetimes_follow_expires_in() {
+        assert_eq!(renewal_and_expiry(Some(7_200)), (6_300_000, 7_200_000));
+        assert_eq!(renewal_and_expiry(Some(901)), (1_000, 901_000));
+        assert_eq!(renewal_and_expiry(Some(900)), (450_000, 900_000));
+        assert_eq!(renewal_and_expiry(Some(600)), (300_000, 600_000));
+        assert_eq!(renewal_and_expiry(None), (0, 60_000));
+        assert_eq!(renewal_and_expiry(Some(0)), (0, 60_000));
+        assert_eq!(renewal_and_expiry(Some(-5)), (0, 60_000));
+        assert_eq!(
+            renewal_and_expiry(Some(2_592_000)),
+            (2_591_100_000, 2_592_000_000)
+        );
+        assert_eq!(renewal_and_expiry(Some(2_592_001)), (6_300_000, 7_200_000));
+        assert_eq!(renewal_and_expiry(Some(i64::MAX)), (6_300_000, 7_200_000));
     }
 
     proptest! {
         #[test]
-        fn every_grant_with_a_life_is_fresh_at_first(seconds in 1i64.., margin in 0u64..100_000) {
-            let life = Lifetime::granted(NOW, Some(seconds), Duration::from_secs(margin));
+        fn every_positive_lifetime_starts_fresh(seconds in 1i64.., margin in 0u64..100_000) {
+            let life = Lifetime::from_response(NOW, Some(seconds), Duration::from_secs(margin));
             prop_assert_eq!(life.freshness(NOW), Freshness::Fresh);
             prop_assert!(life.renew_at() <= life.expires_at());
         }
 
         #[test]
-        fn renewal_starts_early_by_a_fifth_of_the_margin_at_most(seed: u64, seconds in 1i64..100_000) {
-            let life = Lifetime::granted(NOW, Some(seconds), MARGIN);
-            let early = life.renewal_starts_at(seed).until(life.renew_at());
-            prop_assert!(early <= life.renew_at().until(life.expires_at()) / 5);
+        fn renewal_starts_at_most_a_fifth_of_the_margin_early(seed: u64, seconds in 1i64..100_000) {
+            let life = Lifetime::from_response(NOW, Some(seconds), MARGIN);
+            let early = life.renewal_starts_at(seed).duration_until(life.renew_at());
+            prop_assert!(early <= life.renew_at().duration_until(life.expires_at()) / 5);
         }
     }
 
@@ -208,12 +216,15 @@ mod tests {
     #[test]
     fn renewals_after_a_mass_login_are_spread_evenly() {
         const USERS: usize = 100_000;
-        let life = Lifetime::granted(NOW, Some(7_200), MARGIN);
-        let window = life.earliest_renewal().until(life.renew_at()).as_secs() as usize;
+        let life = Lifetime::from_response(NOW, Some(7_200), MARGIN);
+        let window = life
+            .earliest_renewal_at()
+            .duration_until(life.renew_at())
+            .as_secs() as usize;
         let mut seconds = vec![0; window];
         for at in 0..USERS {
-            let seed = crate::credential::AccessToken::seed_of(&format!("83_{at:0107}"));
-            let early = life.renewal_starts_at(seed).until(life.renew_at());
+            let seed = crate::credential::AccessToken::jitter_seed(&format!("83_{at:0107}"));
+            let early = life.renewal_starts_at(seed).duration_until(life.renew_at());
             seconds[early.as_secs() as usize] += 1;
         }
         let mean = USERS / window;

@@ -25,23 +25,23 @@ mod token_text;
 mod view;
 
 pub use access_token::AccessToken;
-pub(crate) use base36::{Base36, read_base36};
+pub(crate) use base36::{Base36, parse_base36};
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 #[cfg(feature = "cli")]
-pub(crate) use lifetime::USUAL_LIFETIME;
+pub(crate) use lifetime::STANDARD_LIFETIME;
 pub use lifetime::{Freshness, Lifetime};
 #[cfg(feature = "sealing")]
-pub(crate) use sealing::Unopened;
+pub(crate) use sealing::OpenError;
 #[cfg(feature = "sealing")]
 pub use sealing::{SealingKeys, SealingMode};
-pub(crate) use secret::decode_base64;
+pub(crate) use secret::decode_base64_key;
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
-pub(crate) use stored_text::{Unreadable, Unstorable, logout_time};
-pub(crate) use token_text::is_token;
+pub(crate) use stored_text::{DecodeError, EncodeError, parse_revoked_at};
+pub(crate) use token_text::is_valid_token;
 pub(crate) use view::RecordView;
 #[cfg(any(feature = "redis", test))]
-use view::{DetailsView, RefreshView, TokenView};
+use view::{RefreshView, TokenView, UserDetailsView};
 
 use crate::clock::Timestamp;
 
@@ -62,12 +62,12 @@ pub struct Refresh {
     /// 30 days after the login less the margin, as this crate writes it. A hint: WeChat decides, and
     /// a refresh token past this point is still tried. Other services may store the access token's
     /// time here; `refresh_life` tells the two apart.
-    pub due: Timestamp,
+    pub expected_expiry: Timestamp,
 }
 
 /// What WeChat told about the user of a pair, besides the tokens.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Details {
+pub struct UserDetails {
     /// The user's openid, where it is known: a pair that another service wrote may lack it.
     pub openid: Option<Box<str>>,
     /// The granted scope, comma-separated, where it is known.
@@ -76,16 +76,16 @@ pub struct Details {
     pub unionid: Option<Box<str>>,
     /// Where the user has logged out everywhere: when that was last. Sessions of logins that did not
     /// know of it are void, also after the next login.
-    pub sessions_from: Option<Timestamp>,
+    pub sessions_valid_from: Option<Timestamp>,
 }
 
-impl std::fmt::Debug for Details {
+impl std::fmt::Debug for UserDetails {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Details")
             .field("openid", &self.openid)
             .field("scope", &self.scope)
             .field("unionid", &self.unionid)
-            .field("sessions_from", &self.sessions_from)
+            .field("sessions_from", &self.sessions_valid_from)
             .finish()
     }
 }
@@ -98,7 +98,7 @@ pub struct Record {
     /// What the next token is made from. The account's own credentials have none.
     pub refresh: Option<Refresh>,
     /// What else is known.
-    pub details: Details,
+    pub details: UserDetails,
 }
 
 impl Record {

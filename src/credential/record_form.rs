@@ -17,50 +17,51 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::stored_text::{
-    Parts, Unreadable, Unstorable, plausible, read_details, secret, storable, text, time,
-    write_details,
+    DecodeError, EncodeError, Parts, check_storable, parse_secret, parse_time, parse_utf8,
+    plausible_or_zero, read_details, write_details,
 };
-use super::{Base36, read_base36};
-use super::{Details, DetailsView, Lifetime, Record, RecordView, RefreshView, TokenView};
+use super::{Base36, parse_base36};
+use super::{Lifetime, Record, RecordView, RefreshView, TokenView, UserDetails, UserDetailsView};
 use crate::clock::Timestamp;
 
-const FORM: &str = "2";
-const IN_FULL: &str = "1";
+const FORMAT_SHORT: &str = "2";
+const FORMAT_FULL: &str = "1";
 
 /// The mark of a copy.
-const COPY: &str = "c";
+const COPY_FLAG: &str = "c";
 
-const USERINFO: &str = "snsapi_userinfo";
-const BASE: &str = "snsapi_base";
+const SCOPE_USERINFO: &str = "snsapi_userinfo";
+const SCOPE_BASE: &str = "snsapi_base";
 
 /// Writes a whole record.
-pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, Unstorable> {
-    write_marked(record, user_id, "")
+pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, EncodeError> {
+    write_with_flags(record, user_id, "")
 }
 
 /// Writes a copy of what lies in the other layout, for services that do not read it yet.
-pub(crate) fn write_copy(record: &Record, user_id: &str) -> Result<String, Unstorable> {
-    write_marked(record, user_id, COPY)
+pub(crate) fn write_copy(record: &Record, user_id: &str) -> Result<String, EncodeError> {
+    write_with_flags(record, user_id, COPY_FLAG)
 }
 
 /// Returns `true` if a record was written as a copy, and by no service that reads this layout since.
 #[cfg(any(feature = "cli", test))]
 pub(crate) fn is_copy(value: &[u8]) -> bool {
-    let Ok(text) = text(value) else {
+    let Ok(text) = parse_utf8(value) else {
         return false;
     };
-    let mut parts = Parts::of(text);
-    parts.next() == Some(FORM) && parts.nth(5).is_some_and(|marks| marks.contains(COPY))
+    let mut parts = Parts::new(text);
+    parts.next() == Some(FORMAT_SHORT)
+        && parts.nth(5).is_some_and(|marks| marks.contains(COPY_FLAG))
 }
 
-fn write_marked(record: &Record, user_id: &str, marks: &str) -> Result<String, Unstorable> {
+fn write_with_flags(record: &Record, user_id: &str, flags: &str) -> Result<String, EncodeError> {
     let mut out = String::with_capacity(256);
-    out.push_str(FORM);
+    out.push_str(FORMAT_SHORT);
     match &record.token {
         Some(token) => {
             let (point, end) = (token.lifetime.renew_at(), token.lifetime.expires_at());
-            let span = i64::try_from(point.until(end).as_millis()).unwrap_or(i64::MAX);
-            let secret = storable(token.secret.expose())?;
+            let span = i64::try_from(point.duration_until(end).as_millis()).unwrap_or(i64::MAX);
+            let secret = check_storable(token.secret.expose())?;
             // Writing to a String does not fail.
             let _ = write!(
                 out,
@@ -73,21 +74,25 @@ fn write_marked(record: &Record, user_id: &str, marks: &str) -> Result<String, U
     }
     match &record.refresh {
         Some(refresh) => {
-            let secret = storable(refresh.secret.expose())?;
-            let _ = write!(out, "#{secret}#{}", Base36(refresh.due.as_millis()));
+            let secret = check_storable(refresh.secret.expose())?;
+            let _ = write!(
+                out,
+                "#{secret}#{}",
+                Base36(refresh.expected_expiry.as_millis())
+            );
         }
         None => out.push_str("##"),
     }
-    write_details_marked(&mut out, &record.details, user_id, marks);
+    write_details_with_flags(&mut out, &record.details, user_id, flags);
     Ok(out)
 }
 
-fn write_details_marked(out: &mut String, details: &Details, user_id: &str, marks: &str) {
+fn write_details_with_flags(out: &mut String, details: &UserDetails, user_id: &str, flags: &str) {
     let mut rest = details.clone();
-    let mut marks = marks.to_owned();
+    let mut marks = flags.to_owned();
     match rest.scope.as_deref() {
-        Some(USERINFO) => marks.push('u'),
-        Some(BASE) => marks.push('b'),
+        Some(SCOPE_USERINFO) => marks.push('u'),
+        Some(SCOPE_BASE) => marks.push('b'),
         _ => {}
     }
     if marks.contains(['u', 'b']) {
@@ -106,13 +111,13 @@ fn write_details_marked(out: &mut String, details: &Details, user_id: &str, mark
     }
 }
 
-fn read_marked<'a>(mut parts: Parts<'a>, user_id: &'a str) -> DetailsView<'a> {
-    let marks = parts.next().unwrap_or_default();
+fn read_details_with_flags<'a>(mut parts: Parts<'a>, user_id: &'a str) -> UserDetailsView<'a> {
+    let flags = parts.next().unwrap_or_default();
     let mut details = read_details(parts, user_id);
-    for mark in marks.bytes() {
-        match mark {
-            b'u' => details.scope = Some(USERINFO.into()),
-            b'b' => details.scope = Some(BASE.into()),
+    for flag in flags.bytes() {
+        match flag {
+            b'u' => details.scope = Some(SCOPE_USERINFO.into()),
+            b'b' => details.scope = Some(SCOPE_BASE.into()),
             b'o' => details.openid = Some(user_id.into()),
             _ => {}
         }
@@ -120,54 +125,56 @@ fn read_marked<'a>(mut parts: Parts<'a>, user_id: &'a str) -> DetailsView<'a> {
     details
 }
 
-fn short_time(text: &str) -> Result<Timestamp, Unreadable> {
-    let millis = read_base36(text).ok_or(Unreadable::BadTime)?;
+fn parse_base36_time(text: &str) -> Result<Timestamp, DecodeError> {
+    let millis = parse_base36(text).ok_or(DecodeError::InvalidTime)?;
     Ok(Timestamp::from_millis(millis))
 }
 
-fn span(text: &str) -> Result<Duration, Unreadable> {
-    let millis = read_base36(text).and_then(|millis| u64::try_from(millis).ok());
-    millis.map(Duration::from_millis).ok_or(Unreadable::BadTime)
+fn parse_base36_span(text: &str) -> Result<Duration, DecodeError> {
+    let millis = parse_base36(text).and_then(|millis| u64::try_from(millis).ok());
+    millis
+        .map(Duration::from_millis)
+        .ok_or(DecodeError::InvalidTime)
 }
 
 /// Reads a whole record.
-pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'a>, Unreadable> {
-    let mut parts = Parts::of(text(value)?);
+pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'a>, DecodeError> {
+    let mut parts = Parts::new(parse_utf8(value)?);
     let in_full = match parts.next() {
-        Some(FORM) => false,
-        Some(IN_FULL) => true,
-        _ => return Err(Unreadable::UnknownForm),
+        Some(FORMAT_SHORT) => false,
+        Some(FORMAT_FULL) => true,
+        _ => return Err(DecodeError::UnknownFormat),
     };
     let point = |text| {
         if in_full {
-            time(text)
+            parse_time(text)
         } else {
-            short_time(text)
+            parse_base36_time(text)
         }
     };
-    let mut part = || parts.next().ok_or(Unreadable::NoTime);
+    let mut part = || parts.next().ok_or(DecodeError::MissingTime);
     let token = match (part()?, part()?, part()?) {
         ("", "", "") => None,
         (token, renew_at, end) => {
-            let renew_at = plausible(point(renew_at)?);
+            let renew_at = plausible_or_zero(point(renew_at)?);
             let end = match in_full {
-                true => time(end)?,
-                false => renew_at.after(span(end)?),
+                true => parse_time(end)?,
+                false => renew_at.saturating_add(parse_base36_span(end)?),
             };
             if end.is_plausible() && end < renew_at {
-                return Err(Unreadable::BadTime);
+                return Err(DecodeError::InvalidTime);
             }
-            let expires_at = plausible(end).max(renew_at);
-            let lifetime = Lifetime::stored(renew_at, Some(expires_at), Duration::ZERO);
-            let secret = secret(token)?;
+            let expires_at = plausible_or_zero(end).max(renew_at);
+            let lifetime = Lifetime::from_stored(renew_at, Some(expires_at), Duration::ZERO);
+            let secret = parse_secret(token)?;
             Some(TokenView { secret, lifetime })
         }
     };
     let refresh = match (part()?, part()?) {
         ("", "") => None,
         (token, due) => Some(RefreshView {
-            secret: secret(token)?,
-            due: point(due)?,
+            secret: parse_secret(token)?,
+            expected_expiry: point(due)?,
         }),
     };
     Ok(RecordView {
@@ -175,7 +182,7 @@ pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'
         refresh,
         details: match in_full {
             true => read_details(parts, user_id),
-            false => read_marked(parts, user_id),
+            false => read_details_with_flags(parts, user_id),
         },
     })
 }
@@ -195,7 +202,7 @@ mod tests {
         )
             .prop_map(|(secret, at, expires_in, margin)| Token {
                 secret: AccessToken::from(secret),
-                lifetime: Lifetime::granted(
+                lifetime: Lifetime::from_response(
                     Timestamp::from_millis(at),
                     Some(expires_in),
                     Duration::from_secs(margin),
@@ -203,16 +210,16 @@ mod tests {
             });
         let refresh = ("[!-\"$-~]{1,120}", any::<i64>()).prop_map(|(secret, due)| Refresh {
             secret: RefreshToken::from(secret),
-            due: Timestamp::from_millis(due),
+            expected_expiry: Timestamp::from_millis(due),
         });
         let text = || proptest::option::of(".{1,40}".prop_map(String::into_boxed_str));
         let from = proptest::option::of(100_000_000_000..=i64::MAX);
         let details =
-            (text(), text(), text(), from).prop_map(|(openid, scope, unionid, from)| Details {
+            (text(), text(), text(), from).prop_map(|(openid, scope, unionid, from)| UserDetails {
                 openid,
                 scope,
                 unionid,
-                sessions_from: from.map(Timestamp::from_millis),
+                sessions_valid_from: from.map(Timestamp::from_millis),
             });
         (
             proptest::option::of(token),
@@ -228,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_record_reads_back(record in record(), user_id in ".{1,40}") {
+        fn every_record_and_copy_reads_back(record in record(), user_id in ".{1,40}") {
             let written = write(&record, &user_id).unwrap();
             prop_assert_eq!(&read(written.as_bytes(), &user_id).unwrap().to_record(), &record);
             prop_assert!(!is_copy(written.as_bytes()));
@@ -238,18 +245,18 @@ mod tests {
         }
 
         #[test]
-        fn every_byte_string_is_a_value_or_a_miss(bytes: Vec<u8>) {
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>) {
             let _ = (read(&bytes, "user"), is_copy(&bytes));
         }
 
         #[test]
-        fn record_shaped_strings_too(text in "[12]#[a-z#=%0-9+-]{0,60}") {
+        fn no_record_like_text_makes_the_reader_panic(text in "[12]#[a-z#=%0-9+-]{0,60}") {
             let _ = read(text.as_bytes(), "user");
         }
     }
 
     #[test]
-    fn a_record_in_full_is_read_too() {
+    fn the_full_format_is_read() {
         let id = "o1";
         let written = "1#a#1700000000000#1700000900000#r#1702000000000#scope=snsapi_base#openid=";
         let in_full = read(written.as_bytes(), id).unwrap().to_record();
@@ -259,23 +266,23 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_ordinary_size_fits_into_256_bytes() {
+    fn a_usual_record_fits_into_256_bytes() {
         let id = "o6_bmjrPTlm6_2sgVt7hMZOPfL2M";
         let now = Timestamp::from_millis(1_700_000_000_000);
         let record = Record {
             token: Some(Token {
                 secret: AccessToken::from("a".repeat(110)),
-                lifetime: Lifetime::granted(now, Some(7_200), Duration::from_secs(900)),
+                lifetime: Lifetime::from_response(now, Some(7_200), Duration::from_secs(900)),
             }),
             refresh: Some(Refresh {
                 secret: RefreshToken::from("r".repeat(110)),
-                due: now,
+                expected_expiry: now,
             }),
-            details: Details {
+            details: UserDetails {
                 openid: Some(id.into()),
                 scope: Some("snsapi_userinfo".into()),
                 unionid: None,
-                sessions_from: None,
+                sessions_valid_from: None,
             },
         };
         let written = write(&record, id).unwrap();

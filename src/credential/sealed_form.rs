@@ -18,34 +18,34 @@ const PREFIX: &str = "#0#s1#";
 const ID_BYTES: usize = 6;
 
 /// The same, written.
-const ID_LETTERS: usize = 8;
+const ID_CHARS: usize = 8;
 
 /// Names a sealing key without telling it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SealId([u8; ID_BYTES]);
+pub(crate) struct SealingKeyId([u8; ID_BYTES]);
 
-impl SealId {
+impl SealingKeyId {
     /// The name that begins these bytes.
     #[cfg(feature = "sealing")]
-    pub(crate) fn of(digest: &[u8; 32]) -> Self {
+    pub(crate) fn from_digest(digest: &[u8; 32]) -> Self {
         let [a, b, c, d, e, f, ..] = *digest;
         Self([a, b, c, d, e, f])
     }
 
     /// Reads a name as `Display` writes it.
-    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         bytes.try_into().ok().map(Self)
     }
 }
 
-impl fmt::Display for SealId {
+impl fmt::Display for SealingKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
     }
 }
 
-impl fmt::Debug for SealId {
+impl fmt::Debug for SealingKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SealId({self})")
     }
@@ -57,7 +57,7 @@ impl fmt::Debug for SealId {
     not(feature = "sealing"),
     allow(dead_code, reason = "read where something is sealed or opened")
 )]
-pub(crate) struct Binding<'a> {
+pub(crate) struct SealBinding<'a> {
     pub(crate) app: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) user: &'a str,
@@ -66,8 +66,8 @@ pub(crate) struct Binding<'a> {
 }
 
 #[cfg(feature = "sealing")]
-impl Binding<'_> {
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+impl SealBinding<'_> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let parts = [
             "tower-wechat sealed 1",
             self.app,
@@ -87,21 +87,21 @@ impl Binding<'_> {
 
 /// Writes the form around a body.
 #[cfg(feature = "sealing")]
-pub(crate) fn write(key: SealId, body: &[u8]) -> String {
+pub(crate) fn write(key: SealingKeyId, body: &[u8]) -> String {
     format!("{PREFIX}{key}#{}", URL_SAFE_NO_PAD.encode(body))
 }
 
 /// Takes the form apart: which key, and the body as it is written. Nothing where the value is no
 /// sealed one.
-pub(crate) fn split(value: &[u8]) -> Option<(SealId, &[u8])> {
+pub(crate) fn split(value: &[u8]) -> Option<(SealingKeyId, &[u8])> {
     let rest = value.strip_prefix(PREFIX.as_bytes())?;
-    let (id, rest) = rest.split_at_checked(ID_LETTERS)?;
-    Some((SealId::read(id)?, rest.strip_prefix(b"#")?))
+    let (id, rest) = rest.split_at_checked(ID_CHARS)?;
+    Some((SealingKeyId::parse(id)?, rest.strip_prefix(b"#")?))
 }
 
 /// The bytes of a body.
 #[cfg(feature = "sealing")]
-pub(crate) fn body(written: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_body(written: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(written).ok()
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use crate::credential::{hash_form, record_form};
 
     #[test]
-    fn without_the_key_it_is_a_miss_in_every_form() {
+    fn plain_readers_reject_sealed_values() {
         let value = b"#0#s1#AAECAwQF#AAAA";
         assert!(split(value).is_some());
         assert!(hash_form::read_token(value, std::time::Duration::ZERO).is_err());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_the_form_is_not_taken_for_it() {
+    fn other_values_are_not_taken_as_sealed() {
         for other in [
             &b"tok#1700000000000"[..],
             b"#0#s1#",

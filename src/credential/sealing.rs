@@ -14,13 +14,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::sealed_form::{self, Binding, SealId};
-use super::secret::decode_base64;
+use super::sealed_form::{self, SealBinding, SealingKeyId};
+use super::secret::decode_base64_key;
 use crate::error::{Error, ErrorKind};
 
 /// The fewest bytes of a key.
-const KEY_BYTES: usize = 32;
-const MAKES_ONE: &str = "`openssl rand -base64 32` makes one";
+const MIN_KEY_BYTES: usize = 32;
+const KEYGEN_HINT: &str = "`openssl rand -base64 32` makes one";
 
 /// The bytes of a nonce. Random ones are good for 2^32 values under one key; a hundred million
 /// users whose pairs are sealed at each of a thousand renewals come near, so rotate every year.
@@ -63,7 +63,7 @@ impl std::str::FromStr for SealingMode {
             "open" => Ok(Self::Open),
             "seal" => Ok(Self::Seal),
             "require" => Ok(Self::Require),
-            other => Err(misconfigured(format!(
+            other => Err(configuration_error(format!(
                 "the sealing mode {other:?} is none of open, seal and require"
             ))),
         }
@@ -113,23 +113,23 @@ impl std::str::FromStr for SealingMode {
 /// ```
 #[derive(Clone)]
 pub struct SealingKeys {
-    ring: Arc<[SealingKey]>,
+    keys: Arc<[SealingKey]>,
     mode: SealingMode,
 }
 
 struct SealingKey {
-    id: SealId,
+    id: SealingKeyId,
     /// Wipes its key on drop.
     cipher: Aes256Gcm,
 }
 
 /// Why a sealed value does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unopened {
+pub(crate) enum OpenError {
     /// None of the keys is the one.
-    OtherKey,
+    UnknownKey,
     /// It was changed or cut, or lay elsewhere when it was sealed.
-    Broken,
+    Corrupt,
 }
 
 impl SealingKeys {
@@ -151,18 +151,18 @@ impl SealingKeys {
         let mut ring: Vec<SealingKey> = Vec::new();
         for (at, written) in text.split(',').map(str::trim).enumerate() {
             let number = at + 1;
-            let secret = decode_base64(written).ok_or_else(|| {
-                misconfigured(format!("sealing key {number} is not base64; {MAKES_ONE}"))
+            let secret = decode_base64_key(written).ok_or_else(|| {
+                configuration_error(format!("sealing key {number} is not base64; {KEYGEN_HINT}"))
             })?;
-            if secret.len() < KEY_BYTES {
-                return Err(misconfigured(format!(
-                    "sealing key {number} has {} bytes; it needs at least {KEY_BYTES}: {MAKES_ONE}",
+            if secret.len() < MIN_KEY_BYTES {
+                return Err(configuration_error(format!(
+                    "sealing key {number} has {} bytes; it needs at least {MIN_KEY_BYTES}: {KEYGEN_HINT}",
                     secret.len()
                 )));
             }
             let key = SealingKey::new(&secret);
             if let Some(same) = ring.iter().position(|other| other.id == key.id) {
-                return Err(misconfigured(format!(
+                return Err(configuration_error(format!(
                     "sealing key {number} is sealing key {} again; remove one of them",
                     same + 1
                 )));
@@ -170,7 +170,7 @@ impl SealingKeys {
             ring.push(key);
         }
         Ok(Self {
-            ring: ring.into(),
+            keys: ring.into(),
             mode: SealingMode::default(),
         })
     }
@@ -185,63 +185,64 @@ impl SealingKeys {
     /// The ids of the keys, in their order: short names that are derived from the keys and tell
     /// nothing of them.
     pub fn ids(&self) -> impl Iterator<Item = String> {
-        self.ring.iter().map(|key| key.id.to_string())
+        self.keys.iter().map(|key| key.id.to_string())
     }
 
     /// The key that seals, where values are to be sealed.
-    pub(crate) fn sealing_id(&self) -> Option<SealId> {
+    pub(crate) fn active_key_id(&self) -> Option<SealingKeyId> {
         let seals = self.mode != SealingMode::Open;
-        self.ring.first().filter(|_| seals).map(|key| key.id)
+        self.keys.first().filter(|_| seals).map(|key| key.id)
     }
 
-    pub(crate) fn refuses_plain(&self) -> bool {
+    pub(crate) fn rejects_plain(&self) -> bool {
         self.mode == SealingMode::Require
     }
 
-    pub(crate) fn has(&self, id: SealId) -> bool {
-        self.ring.iter().any(|key| key.id == id)
+    pub(crate) fn has_key(&self, id: SealingKeyId) -> bool {
+        self.keys.iter().any(|key| key.id == id)
     }
 
     /// Seals a text with the first key.
-    pub(crate) fn seal(&self, text: &str, binding: &Binding<'_>) -> Result<String, Error> {
+    pub(crate) fn seal(&self, text: &str, binding: &SealBinding<'_>) -> Result<String, Error> {
         let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce)
-            .map_err(|_| misconfigured("the system gives no random bytes for a seal".into()))?;
-        let bound = binding.bytes();
+        getrandom::fill(&mut nonce).map_err(|_| {
+            configuration_error("the system gives no random bytes for a seal".into())
+        })?;
+        let bound = binding.to_bytes();
         let payload = Payload {
             msg: text.as_bytes(),
             aad: &bound,
         };
-        let sealed = self.ring.first().and_then(|key| {
+        let sealed = self.keys.first().and_then(|key| {
             let sealed = key.cipher.encrypt(&nonce.into(), payload).ok()?;
             Some(sealed_form::write(
                 key.id,
                 &[&nonce[..], &sealed[..]].concat(),
             ))
         });
-        sealed.ok_or_else(|| misconfigured("there is no sealing key".into()))
+        sealed.ok_or_else(|| configuration_error("there is no sealing key".into()))
     }
 
     /// Opens what has been taken out of its form by [`sealed_form::split`].
     pub(crate) fn open(
         &self,
-        id: SealId,
+        id: SealingKeyId,
         written: &[u8],
-        binding: &Binding<'_>,
-    ) -> Result<Zeroizing<Vec<u8>>, Unopened> {
-        let key = self.ring.iter().find(|key| key.id == id);
-        let key = key.ok_or(Unopened::OtherKey)?;
-        let body = sealed_form::body(written).ok_or(Unopened::Broken)?;
+        binding: &SealBinding<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let key = self.keys.iter().find(|key| key.id == id);
+        let key = key.ok_or(OpenError::UnknownKey)?;
+        let body = sealed_form::decode_body(written).ok_or(OpenError::Corrupt)?;
         let (nonce, sealed) = body
             .split_first_chunk::<NONCE_BYTES>()
-            .ok_or(Unopened::Broken)?;
-        let bound = binding.bytes();
+            .ok_or(OpenError::Corrupt)?;
+        let bound = binding.to_bytes();
         let payload = Payload {
             msg: sealed,
             aad: &bound,
         };
         let opened = key.cipher.decrypt(&(*nonce).into(), payload);
-        opened.map(Zeroizing::new).map_err(|_| Unopened::Broken)
+        opened.map(Zeroizing::new).map_err(|_| OpenError::Corrupt)
     }
 }
 
@@ -256,7 +257,7 @@ impl SealingKey {
             Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()))
         };
         Self {
-            id: SealId::of(&derive(b"id")),
+            id: SealingKeyId::from_digest(&derive(b"id")),
             cipher: Aes256Gcm::new((&*derive(b"key")).into()),
         }
     }
@@ -264,7 +265,7 @@ impl SealingKey {
 
 impl fmt::Debug for SealingKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<SealId> = self.ring.iter().map(|key| key.id).collect();
+        let ids: Vec<SealingKeyId> = self.keys.iter().map(|key| key.id).collect();
         f.debug_struct("SealingKeys")
             .field("ids", &ids)
             .field("mode", &self.mode)
@@ -272,7 +273,7 @@ impl fmt::Debug for SealingKeys {
     }
 }
 
-fn misconfigured(message: String) -> Error {
+fn configuration_error(message: String) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
@@ -283,7 +284,7 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
-    fn written(byte: u8) -> String {
+    fn encoded_key(byte: u8) -> String {
         STANDARD.encode([byte; 32])
     }
 
@@ -291,27 +292,27 @@ mod tests {
         SealingKeys::from_base64(text).unwrap()
     }
 
-    const HERE: Binding<'static> = Binding {
+    const HERE: SealBinding<'static> = SealBinding {
         app: "wx1",
         kind: "user",
         user: "oA",
         key: "user.wxUserAccessToken",
     };
 
-    fn open(keys: &SealingKeys, value: &[u8], at: &Binding<'_>) -> Result<Vec<u8>, Unopened> {
-        let (id, body) = sealed_form::split(value).ok_or(Unopened::Broken)?;
+    fn open(keys: &SealingKeys, value: &[u8], at: &SealBinding<'_>) -> Result<Vec<u8>, OpenError> {
+        let (id, body) = sealed_form::split(value).ok_or(OpenError::Corrupt)?;
         keys.open(id, body, at).map(|text| text.to_vec())
     }
 
     #[test]
-    fn a_wrong_ring_is_told_in_one_sentence() {
+    fn key_errors_are_one_sentence() {
         let error = |text: &str| SealingKeys::from_base64(text).unwrap_err().to_string();
         let cure = "`openssl rand -base64 32` makes one";
         assert_eq!(
             error(""),
             format!("sealing key 1 has 0 bytes; it needs at least 32: {cure}")
         );
-        let (a, b) = (written(1), written(2));
+        let (a, b) = (encoded_key(1), encoded_key(2));
         assert_eq!(
             error(&format!("{a},c2hvcnQ=")),
             format!("sealing key 2 has 5 bytes; it needs at least 32: {cure}")
@@ -328,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_shows_nothing_of_its_keys() {
-        let secret = written(7);
+    fn debug_output_hides_the_keys() {
+        let secret = encoded_key(7);
         let shown = format!("{:?}", keys(&secret));
         assert!(
             !shown.contains(&secret) && shown.contains("SealId("),
@@ -338,41 +339,41 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_open_and_the_first_one_seals() {
-        let (a, b) = (written(1), written(2));
+    fn all_keys_open_and_the_first_seals() {
+        let (a, b) = (encoded_key(1), encoded_key(2));
         let sealed = keys(&a).seal("secret", &HERE).unwrap();
         let both = keys(&format!("{b},{a}"));
         assert_eq!(open(&both, sealed.as_bytes(), &HERE).unwrap(), b"secret");
         let again = both.seal("secret", &HERE).unwrap();
         assert_eq!(open(&keys(&b), again.as_bytes(), &HERE).unwrap(), b"secret");
         let closed = open(&keys(&a), again.as_bytes(), &HERE);
-        assert_eq!(closed, Err(Unopened::OtherKey));
+        assert_eq!(closed, Err(OpenError::UnknownKey));
     }
 
     #[test]
-    fn the_same_text_is_never_sealed_twice_alike() {
-        let ring = keys(&written(1));
+    fn each_seal_of_a_text_differs() {
+        let ring = keys(&encoded_key(1));
         let seal = || ring.seal("secret", &HERE).unwrap();
         assert_ne!(seal(), seal());
     }
 
     proptest! {
         #[test]
-        fn every_text_opens_where_it_was_sealed_and_nowhere_else(
+        fn values_open_only_under_their_binding(
             text in ".{0,300}", app in "[a-z0-9]{1,8}", user in ".{0,20}", key in ".{1,20}",
             other in ".{0,20}",
         ) {
-            let ring = keys(&written(1));
-            let here = Binding { app: &app, kind: "user", user: &user, key: &key };
+            let ring = keys(&encoded_key(1));
+            let here = SealBinding { app: &app, kind: "user", user: &user, key: &key };
             let sealed = ring.seal(&text, &here).unwrap();
             prop_assert_eq!(open(&ring, sealed.as_bytes(), &here).unwrap(), text.as_bytes());
             for there in [
-                Binding { app: &other, ..here },
-                Binding { kind: &other, ..here },
-                Binding { user: &other, ..here },
-                Binding { key: &other, ..here },
+                SealBinding { app: &other, ..here },
+                SealBinding { kind: &other, ..here },
+                SealBinding { user: &other, ..here },
+                SealBinding { key: &other, ..here },
                 // The same letters, otherwise divided.
-                Binding { user: &key, key: &user, ..here },
+                SealBinding { user: &key, key: &user, ..here },
             ] {
                 let moved = (there.app, there.kind, there.user, there.key)
                     != (here.app, here.kind, here.user, here.key);
@@ -382,10 +383,10 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_or_cut_value_does_not_open(
+        fn changed_or_truncated_values_do_not_open(
             text in ".{0,60}", at: prop::sample::Index, bit in 0u8..8, end: prop::sample::Index,
         ) {
-            let ring = keys(&written(1));
+            let ring = keys(&encoded_key(1));
             let sealed = ring.seal(&text, &HERE).unwrap().into_bytes();
             let cut = &sealed[..end.index(sealed.len())];
             prop_assert!(open(&ring, cut, &HERE).is_err());
@@ -396,8 +397,8 @@ mod tests {
         }
 
         #[test]
-        fn every_byte_string_is_a_value_or_a_miss(bytes: Vec<u8>, body in "[A-Za-z0-9_#-]{0,60}") {
-            let ring = keys(&written(1));
+        fn no_bytes_make_open_panic(bytes: Vec<u8>, body in "[A-Za-z0-9_#-]{0,60}") {
+            let ring = keys(&encoded_key(1));
             let _ = open(&ring, &bytes, &HERE);
             let id = ring.ids().next().unwrap();
             let shaped = format!("#0#s1#{id}#{body}");

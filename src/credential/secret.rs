@@ -113,7 +113,7 @@ secret! {
 
 impl BearerSecret {
     /// Whether this can stand in a header at all; a sentence of what is wrong where it cannot.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check_header_value(&self) -> Result<(), &'static str> {
         if self.0.is_empty() {
             return Err("the bearer secret of the token center is empty: set a long random one");
         }
@@ -129,7 +129,7 @@ impl BearerSecret {
 
 /// Decodes a key in base64. Blanks and line breaks do not count: `openssl` wraps what is longer
 /// than 64 letters, and files end with a newline.
-pub(crate) fn decode_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
     // Of the length that is needed, so that no copy stays behind where it grew.
     let mut key = Zeroizing::new(Vec::with_capacity(text.len()));
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing_of_the_text() {
+    fn debug_output_hides_the_secret() {
         let shown = format!(
             "{:?} {:#?}",
             RefreshToken::from("tok-1"),

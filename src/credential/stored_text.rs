@@ -5,27 +5,27 @@ use std::borrow::Cow;
 use memchr::{Memchr, memchr, memchr_iter};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::{Details, DetailsView, is_token};
+use super::{UserDetails, UserDetailsView, is_valid_token};
 use crate::clock::Timestamp;
 
 /// Why a stored value is a miss. Says nothing of the value itself, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum DecodeError {
     #[error("it is not UTF-8")]
-    NotText,
+    NotUtf8,
     #[error("it has no '#' between a token and its time")]
-    NoTime,
+    MissingTime,
     #[error("its token is empty")]
     EmptyToken,
     #[error(
         "its token holds what no token of WeChat's does: a byte order mark, a blank, a control \
          character or a letter beyond ASCII"
     )]
-    BadToken,
+    InvalidToken,
     #[error("its time is not a whole number of milliseconds")]
-    BadTime,
+    InvalidTime,
     #[error("it is of a form that this version does not know")]
-    UnknownForm,
+    UnknownFormat,
     #[error("Java's own serialization has written it (it begins with AC ED 00 05)")]
     JavaSerialized,
     #[error("a JSON serializer has written it (it begins with a quote or a bracket)")]
@@ -35,19 +35,19 @@ pub(crate) enum Unreadable {
     #[error("PHP's igbinary has written it, and it is neither a string nor an array of that kind")]
     Igbinary,
     #[error("it is sealed with a key that this process does not have")]
-    OtherKey,
+    UnknownKey,
     #[cfg(feature = "sealing")]
     #[error("its seal is broken: it was changed, cut, or copied from another place")]
     BrokenSeal,
     #[cfg(feature = "sealing")]
     #[error("it is not sealed, and plain values are refused")]
-    Plain,
+    NotSealed,
 }
 
-impl Unreadable {
+impl DecodeError {
     /// What another serializer than the service's has made of a value, as its first bytes say. No
     /// token begins like this.
-    pub(super) fn by_serializer(value: &[u8]) -> Option<Self> {
+    pub(super) fn from_serializer(value: &[u8]) -> Option<Self> {
         match value {
             [0xac, 0xed, 0x00, 0x05, ..] => Some(Self::JavaSerialized),
             [b'"' | b'{' | b'[', ..] => Some(Self::Json),
@@ -61,18 +61,18 @@ impl Unreadable {
 
     /// Returns `true` if the service that writes the published layout uses another serializer than
     /// it should, so that all of its values look like this one.
-    pub(crate) fn is_of_a_serializer(self) -> bool {
+    pub(crate) fn is_from_serializer(self) -> bool {
         match self {
             Self::JavaSerialized | Self::Json | Self::PhpSerialized | Self::Igbinary => true,
-            Self::NotText
-            | Self::NoTime
+            Self::NotUtf8
+            | Self::MissingTime
             | Self::EmptyToken
-            | Self::BadToken
-            | Self::BadTime
-            | Self::UnknownForm
-            | Self::OtherKey => false,
+            | Self::InvalidToken
+            | Self::InvalidTime
+            | Self::UnknownFormat
+            | Self::UnknownKey => false,
             #[cfg(feature = "sealing")]
-            Self::BrokenSeal | Self::Plain => false,
+            Self::BrokenSeal | Self::NotSealed => false,
         }
     }
 }
@@ -81,28 +81,28 @@ impl Unreadable {
 /// would not be read again is not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token that can be stored has 1 to 2,048 visible ASCII characters, and no '#'")]
-pub(crate) struct Unstorable;
+pub(crate) struct EncodeError;
 
-pub(super) fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
-    std::str::from_utf8(bytes).map_err(|_| Unreadable::NotText)
+pub(super) fn parse_utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
 }
 
 /// A number of milliseconds as Java's `Long.parseLong` reads it, ASCII digits only.
-pub(super) fn time(text: &str) -> Result<Timestamp, Unreadable> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
     text.parse()
         .map(Timestamp::from_millis)
-        .map_err(|_| Unreadable::BadTime)
+        .map_err(|_| DecodeError::InvalidTime)
 }
 
 /// A point in an access token's life. What cannot be a time in milliseconds of our days, such as one
 /// in nanoseconds or `Long.MAX_VALUE`, says nothing: the token is taken to be expired, so that the
 /// next one is fetched, and no sum of it overflows.
-pub(super) fn point(text: &str) -> Result<Timestamp, Unreadable> {
-    time(text).map(plausible)
+pub(super) fn parse_plausible_time(text: &str) -> Result<Timestamp, DecodeError> {
+    parse_time(text).map(plausible_or_zero)
 }
 
 /// The same of a time that is read already.
-pub(super) fn plausible(at: Timestamp) -> Timestamp {
+pub(super) fn plausible_or_zero(at: Timestamp) -> Timestamp {
     match at.is_plausible() {
         true => at,
         false => Timestamp::from_millis(0),
@@ -110,23 +110,23 @@ pub(super) fn plausible(at: Timestamp) -> Timestamp {
 }
 
 /// A secret that a stored text holds.
-pub(super) fn secret(text: &str) -> Result<&str, Unreadable> {
+pub(super) fn parse_secret(text: &str) -> Result<&str, DecodeError> {
     match text {
-        "" => Err(Unreadable::EmptyToken),
-        token if is_token(token) => Ok(token),
-        _ => Err(Unreadable::BadToken),
+        "" => Err(DecodeError::EmptyToken),
+        token if is_valid_token(token) => Ok(token),
+        _ => Err(DecodeError::InvalidToken),
     }
 }
 
-pub(super) fn storable(secret: &str) -> Result<&str, Unstorable> {
-    is_token(secret).then_some(secret).ok_or(Unstorable)
+pub(super) fn check_storable(secret: &str) -> Result<&str, EncodeError> {
+    is_valid_token(secret).then_some(secret).ok_or(EncodeError)
 }
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
 
 /// Appends the details as `#name=value` parts. An openid that is the user id itself is written
 /// as an empty value: at millions of users its second copy would cost more than the rest.
-pub(super) fn write_details(out: &mut String, details: &Details, user_id: &str) {
+pub(super) fn write_details(out: &mut String, details: &UserDetails, user_id: &str) {
     let openid = details.openid.as_deref().map(|openid| match openid {
         same if same == user_id => "",
         other => other,
@@ -143,7 +143,7 @@ pub(super) fn write_details(out: &mut String, details: &Details, user_id: &str) 
     if let Some(openid) = openid {
         push_part(out, "openid", openid);
     }
-    if let Some(from) = details.sessions_from {
+    if let Some(from) = details.sessions_valid_from {
         push_part(out, "from", &from.as_millis().to_string());
     }
 }
@@ -157,20 +157,20 @@ fn push_part(out: &mut String, name: &str, value: &str) {
 
 /// Numbers below this are seconds, as former versions wrote them: as milliseconds they would lie
 /// before 1973.
-const FIRST_MILLIS: i64 = 100_000_000_000;
+const MIN_MILLIS: i64 = 100_000_000_000;
 
 /// Reads when a user has last logged out everywhere.
-pub(crate) fn logout_time(stored: i64) -> Timestamp {
+pub(crate) fn parse_revoked_at(stored: i64) -> Timestamp {
     let millis = match stored {
-        seconds if seconds < FIRST_MILLIS => seconds.saturating_mul(1_000),
+        seconds if seconds < MIN_MILLIS => seconds.saturating_mul(1_000),
         millis => millis,
     };
     Timestamp::from_millis(millis)
 }
 
 /// Reads the named parts that it knows and passes over all others.
-pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> DetailsView<'a> {
-    let mut details = DetailsView::default();
+pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetailsView<'a> {
+    let mut details = UserDetailsView::default();
     for part in parts {
         let Some(equals) = memchr(b'=', part.as_bytes()) else {
             continue;
@@ -185,7 +185,7 @@ pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> DetailsVie
             "openid" => details.openid = known(value).or(Some(Cow::Borrowed(user_id))),
             "scope" => details.scope = known(value),
             "unionid" => details.unionid = known(value),
-            "from" => details.sessions_from = value.parse().ok().map(logout_time),
+            "from" => details.sessions_valid_from = value.parse().ok().map(parse_revoked_at),
             _ => {}
         }
     }
@@ -194,18 +194,18 @@ pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> DetailsVie
 
 /// The parts of a stored text, between `#`. A text of nothing is one part, as `str::split` has it.
 pub(super) struct Parts<'a> {
-    left: Option<&'a str>,
+    rest: Option<&'a str>,
     /// How far the text before `left` is.
-    passed: usize,
-    ends: Memchr<'a>,
+    consumed: usize,
+    separators: Memchr<'a>,
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn of(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self {
-            left: Some(text),
-            passed: 0,
-            ends: memchr_iter(b'#', text.as_bytes()),
+            rest: Some(text),
+            consumed: 0,
+            separators: memchr_iter(b'#', text.as_bytes()),
         }
     }
 }
@@ -216,14 +216,14 @@ impl<'a> Iterator for Parts<'a> {
     /// The library's own search looks at one byte after another where texts are short.
     #[inline]
     fn next(&mut self) -> Option<&'a str> {
-        let left = self.left?;
-        let Some(end) = self.ends.next() else {
-            self.left = None;
+        let left = self.rest?;
+        let Some(end) = self.separators.next() else {
+            self.rest = None;
             return Some(left);
         };
-        let (part, behind) = left.split_at(end - self.passed);
-        self.left = Some(&behind[1..]);
-        self.passed = end + 1;
+        let (part, behind) = left.split_at(end - self.consumed);
+        self.rest = Some(&behind[1..]);
+        self.consumed = end + 1;
         Some(part)
     }
 }

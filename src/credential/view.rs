@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{AccessToken, Details, Lifetime, Record, Refresh, RefreshToken, Token};
+use super::{AccessToken, Lifetime, Record, Refresh, RefreshToken, Token, UserDetails};
 use crate::clock::Timestamp;
 
 /// All that a stored text says.
@@ -17,7 +17,7 @@ pub struct RecordView<'a> {
     /// What the next one is made from.
     pub refresh: Option<RefreshView<'a>>,
     /// What else is known.
-    pub details: DetailsView<'a>,
+    pub details: UserDetailsView<'a>,
 }
 
 /// A token and its life.
@@ -35,12 +35,12 @@ pub struct RefreshView<'a> {
     /// The secret itself.
     pub secret: &'a str,
     /// See [`Refresh::due`].
-    pub due: Timestamp,
+    pub expected_expiry: Timestamp,
 }
 
 /// What WeChat told about the user; see [`Details`].
 #[derive(Debug, Default, Clone)]
-pub struct DetailsView<'a> {
+pub struct UserDetailsView<'a> {
     /// The user's openid.
     pub openid: Option<Cow<'a, str>>,
     /// The granted scope.
@@ -48,7 +48,7 @@ pub struct DetailsView<'a> {
     /// The unionid.
     pub unionid: Option<Cow<'a, str>>,
     /// See [`Details::sessions_from`].
-    pub sessions_from: Option<Timestamp>,
+    pub sessions_valid_from: Option<Timestamp>,
 }
 
 impl fmt::Debug for TokenView<'_> {
@@ -62,7 +62,7 @@ impl fmt::Debug for TokenView<'_> {
 impl fmt::Debug for RefreshView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshView")
-            .field("due", &self.due)
+            .field("due", &self.expected_expiry)
             .finish_non_exhaustive()
     }
 }
@@ -93,20 +93,20 @@ impl RefreshView<'_> {
     pub fn to_refresh(self) -> Refresh {
         Refresh {
             secret: RefreshToken::from(self.secret),
-            due: self.due,
+            expected_expiry: self.expected_expiry,
         }
     }
 }
 
-impl DetailsView<'_> {
+impl UserDetailsView<'_> {
     /// A copy that outlives the text.
-    pub fn to_details(&self) -> Details {
+    pub fn to_details(&self) -> UserDetails {
         let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(Box::from);
-        Details {
+        UserDetails {
             openid: owned(&self.openid),
             scope: owned(&self.scope),
             unionid: owned(&self.unionid),
-            sessions_from: self.sessions_from,
+            sessions_valid_from: self.sessions_valid_from,
         }
     }
 }
@@ -121,24 +121,24 @@ impl Record {
             }),
             refresh: self.refresh.as_ref().map(|refresh| RefreshView {
                 secret: refresh.secret.expose(),
-                due: refresh.due,
+                expected_expiry: refresh.expected_expiry,
             }),
             details: self.details.view(),
         }
     }
 }
 
-impl Details {
+impl UserDetails {
     /// A view of the details themselves.
-    pub fn view(&self) -> DetailsView<'_> {
+    pub fn view(&self) -> UserDetailsView<'_> {
         fn lent(text: &Option<Box<str>>) -> Option<Cow<'_, str>> {
             text.as_deref().map(Cow::Borrowed)
         }
-        DetailsView {
+        UserDetailsView {
             openid: lent(&self.openid),
             scope: lent(&self.scope),
             unionid: lent(&self.unionid),
-            sessions_from: self.sessions_from,
+            sessions_valid_from: self.sessions_valid_from,
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use http::header::AUTHORIZATION;
 
-use super::fixtures::{NOW, headers};
-use crate::center::Bearers;
+use super::fixtures::{NOW, header_map};
+use crate::center::BearerSecrets;
 use crate::credential::BearerSecret;
 
 const SECRET: &str = "0f-the-center-0123456789-abcdefghijkl";
 
 /// Accepts no bearer but the secret.
 pub fn bearer(data: &[u8]) {
-    let headers = headers(AUTHORIZATION, data);
-    let Ok(bearers) = Bearers::new([BearerSecret::from(SECRET)].into_iter()) else {
+    let headers = header_map(AUTHORIZATION, data);
+    let Ok(bearers) = BearerSecrets::new([BearerSecret::from(SECRET)].into_iter()) else {
         return;
     };
-    if bearers.admit(&headers, NOW).is_ok() {
+    if bearers.authenticate(&headers, NOW).is_ok() {
         // Blanks around the value belong to the header.
         assert!(data.trim_ascii().ends_with(SECRET.as_bytes()), "{data:?}");
     }

@@ -13,7 +13,7 @@ use crate::identity::{CookieKeys, Identify, Identity, RequestHead};
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 #[allow(clippy::expect_used)]
-static KEYS: LazyLock<(AppId, CookieKeys)> = LazyLock::new(|| {
+static FIXED_KEYS: LazyLock<(AppId, CookieKeys)> = LazyLock::new(|| {
     let key =
         "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0NTY3ODkrLw==";
     let keys = CookieKeys::from_base64(key).expect("64 bytes");
@@ -21,26 +21,26 @@ static KEYS: LazyLock<(AppId, CookieKeys)> = LazyLock::new(|| {
 });
 
 /// Returns the account of the entry points, and its keys.
-pub(super) fn keys() -> &'static (AppId, CookieKeys) {
-    &KEYS
+pub(super) fn fixed_keys() -> &'static (AppId, CookieKeys) {
+    &FIXED_KEYS
 }
 
 /// Returns another account, for which the entry points never sign anything. A fuzzer that traces
 /// comparisons learns every value that its own entry point signs, and would submit it as a forgery.
 #[allow(clippy::expect_used)]
-pub(super) fn unused_account() -> AppId {
+pub(super) fn other_app_id() -> AppId {
     AppId::new("wxfedcba9876543210").expect("an AppID")
 }
 
 /// Returns headers with one value, or none if the bytes cannot be a header's value.
-pub(super) fn headers(name: HeaderName, value: &[u8]) -> HeaderMap {
+pub(super) fn header_map(name: HeaderName, value: &[u8]) -> HeaderMap {
     let value = HeaderValue::from_bytes(value).ok();
     value.map(|value| (name, value)).into_iter().collect()
 }
 
 /// Changes a few bytes of a value that the crate has made. Each two bytes of `changes` are a
 /// position and a mask. Returns `None` if nothing has changed.
-pub(super) fn altered(original: &str, changes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn alter(original: &str, changes: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = original.as_bytes().to_vec();
     for change in changes.chunks_exact(2) {
         let at = usize::from(change[0]) % bytes.len();
@@ -53,8 +53,8 @@ pub(super) fn altered(original: &str, changes: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn identified_user(identify: &impl Identify, headers: HeaderMap) -> Option<String> {
     let mut request = Request::new(());
     *request.headers_mut() = headers;
-    match identify.identify(&RequestHead::of(&request)) {
+    match identify.identify(&RequestHead::from_request(&request)) {
         Identity::User(user) => Some(user.id.into_owned()),
-        Identity::Nobody | Identity::Invalid(_) => None,
+        Identity::Anonymous | Identity::Invalid(_) => None,
     }
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 
-use super::fixtures::{NOW, altered, headers, keys, unused_account};
+use super::fixtures::{NOW, alter, fixed_keys, header_map, other_app_id};
 use crate::login::Scope;
-use crate::login::callback::code_and_state;
-use crate::login::cookies::{Attempt, LoginCookies, Progress};
-use crate::login::exchange::Verdict;
+use crate::login::callback::parse_code_and_state;
+use crate::login::cookies::{AttemptStatus, LoginAttempt, LoginCookies};
+use crate::login::exchange::ExchangeOutcome;
 use crate::login::public_url::PublicUrl;
 use crate::login::return_to::ReturnTo;
-use crate::login::state::States;
+use crate::login::state::StateSigner;
 
 const LIFETIME: Duration = Duration::from_secs(600);
 
@@ -24,8 +24,8 @@ pub fn login(data: &[u8]) {
         return;
     };
     for page in [
-        ReturnTo::read(data, &ours).ok(),
-        ReturnTo::of_referer(data, &ours),
+        ReturnTo::parse(data, &ours).ok(),
+        ReturnTo::from_referer(data, &ours),
     ]
     .into_iter()
     .flatten()
@@ -33,54 +33,60 @@ pub fn login(data: &[u8]) {
         let path = page.as_str();
         assert!(path.starts_with("/app") && !path.contains('\\'));
         assert!(HeaderValue::from_str(path).is_ok(), "{path:?}");
-        assert_eq!(ReturnTo::stored(path), Some(page));
+        assert_eq!(ReturnTo::from_stored(path), Some(page));
     }
     if let Ok(uri) = Uri::try_from(data) {
-        if let Ok((Some(code), _)) = code_and_state(&uri) {
+        if let Ok((Some(code), _)) = parse_code_and_state(&uri) {
             assert!(code.len() <= 1_024 && code.bytes().all(|byte| byte.is_ascii_graphic()));
         }
-        let (page, _) = ReturnTo::of_uri(&uri, &ours);
+        let (page, _) = ReturnTo::from_uri(&uri, &ours);
         assert!(HeaderValue::from_str(page.as_str()).is_ok());
     }
-    Verdict::read(&text);
+    ExchangeOutcome::from_json(&text);
 
-    let (app, keys) = keys();
-    let states = |app| States::new(app, keys, "/callback", LIFETIME);
+    let (app, keys) = fixed_keys();
+    let states = |app| StateSigner::new(app, keys, "/callback", LIFETIME);
     let cookies = |app| {
-        let root = ReturnTo::root(&ours);
+        let root = ReturnTo::start_page(&ours);
         LoginCookies::new(app, keys, "/callback", false, LIFETIME, root)
     };
-    let unused = unused_account();
+    let unused = other_app_id();
     let foreign = states(&unused);
-    assert!(foreign.read(&text, NOW).is_err(), "a forged state: {text}");
+    assert!(
+        foreign.verify(&text, NOW).is_err(),
+        "a forged state: {text}"
+    );
     let (foreign, mut whole) = (cookies(&unused), data.to_vec());
     for prefix in ["", "wechat_login_", foreign.prefix()] {
         whole.splice(..0, prefix.bytes());
-        let browser = foreign.read(&headers(COOKIE, &whole), NOW);
+        let browser = foreign.read(&header_map(COOKIE, &whole), NOW);
         assert!(browser.is_empty(), "a forged cookie: {text}");
         whole.drain(..prefix.len());
     }
     let (states, cookies) = (states(app), cookies(app));
-    let Some(issued) = states.begin(NOW) else {
+    let Some(issued) = states.issue(NOW) else {
         return;
     };
-    let state = states.text(issued);
-    assert_eq!(states.read(&state, NOW), Ok(issued));
-    if let Some(altered) = altered(&state, data) {
+    let state = states.encode(issued);
+    assert_eq!(states.verify(&state, NOW), Ok(issued));
+    if let Some(altered) = alter(&state, data) {
         let altered = String::from_utf8_lossy(&altered);
-        assert!(states.read(&altered, NOW).is_err(), "{altered} for {state}");
+        assert!(
+            states.verify(&altered, NOW).is_err(),
+            "{altered} for {state}"
+        );
     }
     let mut browser = cookies.read(&HeaderMap::new(), NOW);
-    browser.begin(Attempt {
-        issued,
+    browser.add_attempt(LoginAttempt {
+        state: issued,
         scope: Scope::Base,
-        return_to: ReturnTo::root(&ours),
-        progress: Progress::Open,
-        again: 0,
+        return_to: ReturnTo::start_page(&ours),
+        status: AttemptStatus::Open,
+        repeats: 0,
     });
     for (cookie, _) in cookies.write(&browser) {
-        if let Some(altered) = altered(&cookie, data) {
-            let browser = cookies.read(&headers(COOKIE, &altered), NOW);
+        if let Some(altered) = alter(&cookie, data) {
+            let browser = cookies.read(&header_map(COOKIE, &altered), NOW);
             // A blank or a semicolon at its end leaves a cookie as it was.
             let same = altered.starts_with(cookie.as_bytes());
             assert!(same || browser.is_empty(), "{altered:?} for {cookie}");

@@ -23,10 +23,10 @@ pub use user_header::user_header;
 pub use wechat_reply::wechat_reply;
 
 /// An entry point: the name of its corpus, and the function that takes the bytes.
-pub type Target = (&'static str, fn(&[u8]));
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All entry points.
-pub const TARGETS: &[Target] = &[
+pub const TARGETS: &[FuzzTarget] = &[
     ("bearer", bearer),
     ("login", login),
     #[cfg(feature = "redis")]

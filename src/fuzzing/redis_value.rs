@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::credential::foreign_form::ForeignForm::{JsonObject, JsonString, Php, Raw, Text};
+use crate::credential::foreign_form::ExternalFormat::{
+    JsonObject, JsonString, Php, Raw, RawOrJsonString,
+};
 use crate::credential::{foreign_form, hash_form, record_form, sealed_form};
 
 /// Reads a value in every form. A value that can be read can be written, and is then read as the
@@ -36,7 +38,7 @@ pub fn redis_value(data: &[u8]) {
     {
         assert_eq!(record(written.as_bytes()), Some(read), "{written}");
     }
-    for form in [Raw, JsonString, Text, JsonObject, Php] {
+    for form in [Raw, JsonString, RawOrJsonString, JsonObject, Php] {
         if let Ok(token) = foreign_form::read_token(data, form) {
             let token = token.expose();
             assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -45,5 +47,5 @@ pub fn redis_value(data: &[u8]) {
     let _ = foreign_form::read_seconds(data);
     let _ = sealed_form::split(data);
     #[cfg(feature = "sealing")]
-    let _ = sealed_form::body(data);
+    let _ = sealed_form::decode_body(data);
 }

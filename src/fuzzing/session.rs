@@ -2,17 +2,17 @@
 
 use http::header::COOKIE;
 
-use super::fixtures::{altered, headers, identified_user, keys, unused_account};
+use super::fixtures::{alter, fixed_keys, header_map, identified_user, other_app_id};
 use crate::credential::UserId;
 use crate::identity::SessionCookie;
 
 /// Rejects every session cookie that this crate has not signed.
 pub fn session(data: &[u8]) {
-    let (app, keys) = keys();
-    let session = SessionCookie::new(&unused_account(), keys);
+    let (app, keys) = fixed_keys();
+    let session = SessionCookie::new(&other_app_id(), keys);
     let forged = [b"__Host-wechat_session=", data].concat();
-    assert_eq!(identified_user(&session, headers(COOKIE, &forged)), None);
-    assert_eq!(identified_user(&session, headers(COOKIE, data)), None);
+    assert_eq!(identified_user(&session, header_map(COOKIE, &forged)), None);
+    assert_eq!(identified_user(&session, header_map(COOKIE, data)), None);
     let session = SessionCookie::new(app, keys);
     let Ok(user) = UserId::new("oUser-0000") else {
         return;
@@ -20,11 +20,14 @@ pub fn session(data: &[u8]) {
     let issued = session.issue(&user);
     let ours = issued.to_str().ok().and_then(|all| all.split(';').next());
     let ours = ours.unwrap_or_default();
-    assert!(identified_user(&session, headers(COOKIE, ours.as_bytes())).is_some());
-    if let Some(altered) = altered(ours, data)
+    assert!(identified_user(&session, header_map(COOKIE, ours.as_bytes())).is_some());
+    if let Some(altered) = alter(ours, data)
         // A semicolon or a blank at the end leaves the value as it was.
         && !altered.starts_with(ours.as_bytes())
     {
-        assert_eq!(identified_user(&session, headers(COOKIE, &altered)), None);
+        assert_eq!(
+            identified_user(&session, header_map(COOKIE, &altered)),
+            None
+        );
     }
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 use super::TARGETS;
 
 /// How many mutations of each corpus are run where nothing else is said.
-const RUNS: usize = 3_000;
+const DEFAULT_RUNS: usize = 3_000;
 
 /// The longest input.
-const LONGEST: usize = 2_048;
+const MAX_INPUT_BYTES: usize = 2_048;
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
+fn read_corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
         .join(name);
@@ -25,7 +25,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 }
 
 /// A part of an input cut out, doubled, changed, or another's put in.
-fn mutated(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
+fn mutate(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut input = corpus[random.usize(..corpus.len())].clone();
     for _ in 0..random.usize(1..=6) {
         let from = random.usize(..=input.len());
@@ -52,12 +52,12 @@ fn mutated(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
             }
         }
     }
-    input.truncate(LONGEST);
+    input.truncate(MAX_INPUT_BYTES);
     input
 }
 
 #[test]
-fn what_others_send_breaks_nothing() {
+fn corpora_and_mutations_never_panic() {
     let runs = std::env::var("FUZZ_RUNS")
         .ok()
         .and_then(|runs| runs.parse().ok());
@@ -66,10 +66,10 @@ fn what_others_send_breaks_nothing() {
         .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     for (name, target) in TARGETS {
-        let corpus = corpus(name);
+        let corpus = read_corpus(name);
         assert!(!corpus.is_empty(), "{name} has no corpus");
         let mut random = fastrand::Rng::with_seed(seed);
-        let mutations = (0..runs.unwrap_or(RUNS)).map(|_| mutated(&mut random, &corpus));
+        let mutations = (0..runs.unwrap_or(DEFAULT_RUNS)).map(|_| mutate(&mut random, &corpus));
         for input in corpus.iter().cloned().chain(mutations) {
             if catch_unwind(AssertUnwindSafe(|| target(&input))).is_err() {
                 panic!(

@@ -1,22 +1,24 @@
 //! Replies of WeChat, or of whatever answers in its place.
 
-use super::fixtures::{NOW, keys};
-use crate::credential::{UserId, is_token};
+use super::fixtures::{NOW, fixed_keys};
+use crate::credential::{UserId, is_valid_token};
 use crate::wechat::errcode::Endpoint::{
     AccountCall, AccountToken, CodeExchange, UserCall, UserRefresh,
 };
-use crate::wechat::errcode::{self, Refused};
-use crate::wechat::redaction::Secrets;
-use crate::wechat::{AccountGrant, TicketGrant, UserGrant, UserInfo, reply};
+use crate::wechat::errcode::{self, ErrorContext};
+use crate::wechat::redaction::Redactor;
+use crate::wechat::{
+    AccountTokenResponse, JsapiTicketResponse, UserInfo, UserTokenResponse, reply,
+};
 
 /// Reads a reply as every kind of answer. No error text holds a secret or a control character, and
 /// no answer holds an invalid token or user id.
 pub fn wechat_reply(data: &[u8]) {
-    let Ok(reply) = reply::read(data) else {
+    let Ok(reply) = reply::parse(data) else {
         return;
     };
-    let (app_id, _) = keys();
-    let secrets = Secrets::new(["s3cret-0f-the-c4ll"]);
+    let (app_id, _) = fixed_keys();
+    let secrets = Redactor::new(["s3cret-0f-the-c4ll"]);
     for endpoint in [
         CodeExchange,
         UserRefresh,
@@ -24,32 +26,32 @@ pub fn wechat_reply(data: &[u8]) {
         AccountToken,
         AccountCall,
     ] {
-        let refused = Refused {
+        let refused = ErrorContext {
             endpoint,
             path: "sns/oauth2/access_token",
             app_id,
-            secrets: &secrets,
+            redactor: &secrets,
             now: NOW,
         };
-        let text = errcode::error(reply.errcode, reply.errmsg(), &refused).to_string();
+        let text = errcode::error_from_errcode(reply.errcode, reply.errmsg(), &refused).to_string();
         assert!(!text.contains("s3cret-0f-the-c4ll"), "{text}");
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
-    if let Ok(grant) = UserGrant::exchanged(&reply.fields) {
+    if let Ok(grant) = UserTokenResponse::from_code_exchange(&reply.fields) {
         let openid = grant.openid.unwrap_or_default();
         assert!(UserId::check(&openid).is_ok());
-        assert!(is_token(grant.access_token.expose()));
+        assert!(is_valid_token(grant.access_token.expose()));
         assert!(
             grant
                 .refresh_token
-                .is_none_or(|token| is_token(token.expose()))
+                .is_none_or(|token| is_valid_token(token.expose()))
         );
     }
-    if let Ok(grant) = AccountGrant::granted(&reply.fields) {
-        assert!(is_token(grant.access_token.expose()));
+    if let Ok(grant) = AccountTokenResponse::from_reply(&reply.fields) {
+        assert!(is_valid_token(grant.access_token.expose()));
     }
-    if let Ok(grant) = TicketGrant::granted(&reply.fields) {
-        assert!(is_token(grant.ticket.expose()));
+    if let Ok(grant) = JsapiTicketResponse::from_reply(&reply.fields) {
+        assert!(is_valid_token(grant.ticket.expose()));
     }
-    let _ = UserInfo::of("oUser", &reply.fields);
+    let _ = UserInfo::from_reply("oUser", &reply.fields);
 }

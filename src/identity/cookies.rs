@@ -5,44 +5,47 @@ use http::header::COOKIE;
 use memchr::memchr;
 
 /// No cookie of ours is longer; anything that is was not made by us.
-const LONGEST: usize = 1_024;
+const MAX_VALUE_BYTES: usize = 1_024;
 
 /// How many cookies of one name are looked at. Browsers send several that were set for different
 /// paths or domains, and other hosts of the domain can put theirs in front of ours. A header of
 /// 64 KiB has no room for more.
-const SAME_NAME: usize = 1_024;
+const MAX_SAME_NAME: usize = 1_024;
 
 /// The values of the cookies called `name`, in the order in which the browser sends them.
-pub(super) fn named<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    bytes_after(headers, name)
+pub(super) fn values_named<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
+    bytes_after_prefix(headers, name)
         .filter_map(|rest| rest.strip_prefix(b"="))
-        .filter(|value| value.len() <= LONGEST)
-        .take(SAME_NAME)
+        .filter(|value| value.len() <= MAX_VALUE_BYTES)
+        .take(MAX_SAME_NAME)
 }
 
 /// What follows `prefix` in the cookies that start with it, name and value alike.
-pub(crate) fn starting_with<'a>(
+pub(crate) fn text_after_prefix<'a>(
     headers: &'a HeaderMap,
     prefix: &str,
 ) -> impl Iterator<Item = &'a str> {
-    bytes_after(headers, prefix).filter_map(|rest| std::str::from_utf8(rest).ok())
+    bytes_after_prefix(headers, prefix).filter_map(|rest| std::str::from_utf8(rest).ok())
 }
 
 /// Only the cookies that start with `prefix` are looked at, by hand: parsing all of them costs
 /// three times as much. Other cookies may hold any bytes, and browsers send those of Chinese pages
 /// as they are.
-fn bytes_after<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = &'a [u8]> {
+fn bytes_after_prefix<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(COOKIE)
         .iter()
-        .flat_map(|header| between_semicolons(header.as_bytes()))
+        .flat_map(|header| split_cookies(header.as_bytes()))
         .filter_map(move |cookie| {
             let rest = cookie.trim_ascii_start().strip_prefix(prefix.as_bytes())?;
             Some(rest.trim_ascii_end())
         })
 }
 
-fn between_semicolons(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn split_cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut left = Some(header);
     std::iter::from_fn(move || {
         let cookies = left?;
@@ -58,7 +61,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn finds_the_named_cookie_only() {
+    fn finds_only_the_named_cookie() {
         let mut headers = HeaderMap::new();
         headers.append(
             COOKIE,
@@ -67,11 +70,11 @@ mod tests {
         let neighbour = "b=;nick=\u{5f20}\u{4e09};session=z".as_bytes();
         headers.append(COOKIE, HeaderValue::from_bytes(neighbour).unwrap());
         headers.append(COOKIE, HeaderValue::from_bytes(b"session=\xff").unwrap());
-        let found = |name| named(&headers, name).collect::<Vec<_>>();
+        let found = |name| values_named(&headers, name).collect::<Vec<_>>();
         assert_eq!(found("session"), [&b"x.y"[..], b"z", b"\xff"]);
         assert_eq!(found("none"), [b""; 0]);
         assert_eq!(found("b"), [b""]);
-        let text: Vec<_> = starting_with(&headers, "session=").collect();
+        let text: Vec<_> = text_after_prefix(&headers, "session=").collect();
         assert_eq!(text, ["x.y", "z"]);
     }
 }

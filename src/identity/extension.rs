@@ -32,7 +32,7 @@ use crate::credential::UserId;
 /// ```
 pub struct ExtensionIdentity<T, F> {
     read: F,
-    missing_told: Arc<AtomicBool>,
+    missing_logged: Arc<AtomicBool>,
     extension: PhantomData<fn(&T)>,
 }
 
@@ -45,7 +45,7 @@ where
     pub fn new(read: F) -> Self {
         Self {
             read,
-            missing_told: Arc::default(),
+            missing_logged: Arc::default(),
             extension: PhantomData,
         }
     }
@@ -58,7 +58,7 @@ where
 {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let Some(extension) = head.extensions.get::<T>() else {
-            if !self.missing_told.swap(true, Ordering::Relaxed) {
+            if !self.missing_logged.swap(true, Ordering::Relaxed) {
                 tracing::error!(
                     target: "tower_wechat::layer",
                     extension = std::any::type_name::<T>(),
@@ -66,11 +66,11 @@ where
                      put the layer that sets it outside of WechatLayer"
                 );
             }
-            return Identity::Nobody;
+            return Identity::Anonymous;
         };
         match (self.read)(extension) {
             Some(user) => Identity::user(user.as_str().to_owned()),
-            None => Identity::Nobody,
+            None => Identity::Anonymous,
         }
     }
 }
@@ -79,7 +79,7 @@ impl<T, F: Clone> Clone for ExtensionIdentity<T, F> {
     fn clone(&self) -> Self {
         Self {
             read: self.read.clone(),
-            missing_told: Arc::clone(&self.missing_told),
+            missing_logged: Arc::clone(&self.missing_logged),
             extension: PhantomData,
         }
     }

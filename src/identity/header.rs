@@ -45,15 +45,15 @@ impl Identify for TrustedHeader {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let mut values = head.headers.get_all(&self.0).iter();
         let Some(value) = values.next() else {
-            return Identity::Nobody;
+            return Identity::Anonymous;
         };
         if values.next().is_some() {
             return Identity::Invalid(InvalidIdentifier::Ambiguous);
         }
         match std::str::from_utf8(value.as_bytes()) {
-            Ok("") => Identity::Nobody,
+            Ok("") => Identity::Anonymous,
             Ok(id) => Identity::user(id),
-            Err(_) => Identity::Invalid(InvalidIdentifier::NotText),
+            Err(_) => Identity::Invalid(InvalidIdentifier::NotUtf8),
         }
     }
 }

@@ -6,12 +6,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::credential::decode_base64;
+use crate::credential::decode_base64_key;
 use crate::error::{Error, ErrorKind};
 
 /// The fewest bytes of a key.
-const KEY_BYTES: usize = 64;
-const MAKES_ONE: &str = r"`openssl rand -base64 64 | tr -d '\n'` makes one";
+const MIN_KEY_BYTES: usize = 64;
+const KEY_COMMAND_HINT: &str = r"`openssl rand -base64 64 | tr -d '\n'` makes one";
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -52,12 +52,12 @@ impl CookieKeys {
     pub fn from_base64(text: &str) -> Result<Self, Error> {
         let keys = text.split(',').map(str::trim).enumerate();
         let keys = keys.map(|(at, key)| {
-            let key = decode_base64(key).ok_or_else(|| {
-                misconfigured(format!("cookie key {} is not base64; {MAKES_ONE}", at + 1))
+            let key = decode_base64_key(key).ok_or_else(|| {
+                configuration_error(format!("cookie key {} is not base64; {KEY_COMMAND_HINT}", at + 1))
             })?;
-            if key.len() < KEY_BYTES {
-                return Err(misconfigured(format!(
-                    "cookie key {} has {} bytes; it needs at least {KEY_BYTES}: {MAKES_ONE}",
+            if key.len() < MIN_KEY_BYTES {
+                return Err(configuration_error(format!(
+                    "cookie key {} has {} bytes; it needs at least {MIN_KEY_BYTES}: {KEY_COMMAND_HINT}",
                     at + 1,
                     key.len()
                 )));
@@ -72,14 +72,15 @@ impl CookieKeys {
     /// # Errors
     /// [`ErrorKind::Configuration`]: the system has no randomness to give.
     pub fn random() -> Result<Self, Error> {
-        let mut key = Zeroizing::new(vec![0; KEY_BYTES]);
-        getrandom::fill(&mut key)
-            .map_err(|_| misconfigured("the system gives no random bytes for a key".into()))?;
+        let mut key = Zeroizing::new(vec![0; MIN_KEY_BYTES]);
+        getrandom::fill(&mut key).map_err(|_| {
+            configuration_error("the system gives no random bytes for a key".into())
+        })?;
         Ok(Self(vec![key]))
     }
 
     /// The keys, made fit for one purpose: what one of them authenticates means nothing to another.
-    pub(crate) fn for_purpose(&self, purpose: &[&str]) -> Vec<KeyedMac> {
+    pub(crate) fn derive_macs(&self, purpose: &[&str]) -> Vec<KeyedMac> {
         self.0
             .iter()
             .map(|key| KeyedMac::new(key, purpose))
@@ -101,14 +102,14 @@ pub(crate) struct KeyedMac(HmacSha256);
 impl KeyedMac {
     /// The key of a purpose is the MAC of the purpose under the key of the application.
     fn new(key: &[u8], purpose: &[&str]) -> Self {
-        let mut derived = keyed(key);
+        let mut derived = hmac_with_key(key);
         for part in purpose {
             // The length first, so that no two lists of parts run into the same bytes.
             derived.update(&(part.len() as u64).to_be_bytes());
             derived.update(part.as_bytes());
         }
         let derived: Zeroizing<[u8; 32]> = Zeroizing::new(derived.finalize().into_bytes().into());
-        Self(keyed(&*derived))
+        Self(hmac_with_key(&*derived))
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 32] {
@@ -125,13 +126,13 @@ impl KeyedMac {
     }
 }
 
-fn keyed(key: &[u8]) -> HmacSha256 {
+fn hmac_with_key(key: &[u8]) -> HmacSha256 {
     // A key of any length will do.
     <HmacSha256 as KeyInit>::new_from_slice(key)
         .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()))
 }
 
-fn misconfigured(message: String) -> Error {
+fn configuration_error(message: String) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
@@ -152,15 +153,15 @@ mod tests {
     }
 
     fn mac(purpose: &[&str]) -> KeyedMac {
-        KeyedMac::new(&[7; KEY_BYTES], purpose)
+        KeyedMac::new(&[7; MIN_KEY_BYTES], purpose)
     }
 
     #[test]
-    fn a_key_may_be_wrapped_into_lines() {
-        let key = STANDARD.encode([7; KEY_BYTES]);
+    fn keys_may_contain_line_breaks() {
+        let key = STANDARD.encode([7; MIN_KEY_BYTES]);
         let (first, second) = key.split_at(64);
         let tag = |text: &str| {
-            let keys = CookieKeys::from_base64(text).unwrap().for_purpose(&["p"]);
+            let keys = CookieKeys::from_base64(text).unwrap().derive_macs(&["p"]);
             let tags: Vec<_> = keys.iter().map(|key| key.sign(b"message")).collect();
             tags
         };
@@ -176,15 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn each_purpose_has_a_key_of_its_own() {
+    fn each_purpose_derives_its_own_key() {
         let purpose = b"\0\0\0\0\0\0\0\x01p\0\0\0\0\0\0\0\x03wx1";
-        let derived = hmac(&[7; KEY_BYTES], purpose);
+        let derived = hmac(&[7; MIN_KEY_BYTES], purpose);
         let tag = mac(&["p", "wx1"]).sign(b"message");
         assert_eq!(tag, hmac(&derived, b"message"));
     }
 
     #[test]
-    fn purposes_do_not_run_into_each_other_or_into_messages() {
+    fn purposes_and_messages_cannot_be_confused() {
         let tag = mac(&["p", "wx1"]).sign(b"message");
         assert!(mac(&["p", "wx1"]).verifies(b"message", &tag));
         for (purpose, message) in [

@@ -24,7 +24,7 @@ pub use self::header::TrustedHeader;
 pub use self::keys::CookieKeys;
 pub(crate) use self::keys::KeyedMac;
 pub use self::session::SessionCookie;
-pub(crate) use self::session::{SNAPSHOT_LIFETIME, longest_session};
+pub(crate) use self::session::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
 pub(crate) use self::session_value::Session;
 use crate::credential::{InvalidIdentifier, UserId};
 
@@ -56,7 +56,7 @@ pub struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     /// The head of a request.
     #[inline]
-    pub fn of<B>(request: &'a Request<B>) -> Self {
+    pub fn from_request<B>(request: &'a Request<B>) -> Self {
         Self {
             method: request.method(),
             uri: request.uri(),
@@ -66,7 +66,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// What the browser asked for: axum's `nest` cuts its prefix off for those inside.
-    pub(crate) fn asked(&self) -> &'a Uri {
+    pub(crate) fn original_uri(&self) -> &'a Uri {
         #[cfg(feature = "axum")]
         if let Some(whole) = self.extensions.get::<axum::extract::OriginalUri>() {
             return &whole.0;
@@ -75,7 +75,7 @@ impl<'a> RequestHead<'a> {
     }
 
     #[cfg(feature = "axum")]
-    pub(crate) fn of_parts(parts: &'a http::request::Parts) -> Self {
+    pub(crate) fn from_parts(parts: &'a http::request::Parts) -> Self {
         let http::request::Parts {
             method,
             uri,
@@ -127,9 +127,9 @@ impl fmt::Debug for RequestHead<'_> {
 #[non_exhaustive]
 pub enum Identity<'a> {
     /// It names nobody.
-    Nobody,
+    Anonymous,
     /// It names a user.
-    User(Identified<'a>),
+    User(IdentifiedUser<'a>),
     /// It names something that cannot be a user: the answer is 400.
     Invalid(InvalidIdentifier),
 }
@@ -155,16 +155,16 @@ pub enum Identity<'a> {
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Identified<'a> {
+pub struct IdentifiedUser<'a> {
     pub(crate) id: Cow<'a, str>,
     pub(crate) set_cookie: Option<HeaderValue>,
     /// What the session cookie tells besides; nothing where the identity is none.
     pub(crate) session: Session,
 }
 
-impl Identified<'_> {
-    pub(crate) fn into_owned(self) -> Identified<'static> {
-        Identified {
+impl IdentifiedUser<'_> {
+    pub(crate) fn into_owned(self) -> IdentifiedUser<'static> {
+        IdentifiedUser {
             id: Cow::Owned(self.id.into_owned()),
             set_cookie: self.set_cookie,
             session: self.session,
@@ -184,7 +184,7 @@ impl<'a> Identity<'a> {
     pub fn user(id: impl Into<Cow<'a, str>>) -> Self {
         let id = id.into();
         match UserId::check(&id) {
-            Ok(()) => Self::User(Identified {
+            Ok(()) => Self::User(IdentifiedUser {
                 id,
                 set_cookie: None,
                 session: Session::default(),
@@ -235,13 +235,13 @@ where
         match self(head) {
             Some(user) => {
                 let id = Cow::Owned(user.as_str().to_owned());
-                Identity::User(Identified {
+                Identity::User(IdentifiedUser {
                     id,
                     set_cookie: None,
                     session: Session::default(),
                 })
             }
-            None => Identity::Nobody,
+            None => Identity::Anonymous,
         }
     }
 }
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_head_of_a_request_shows_no_secret() {
+    fn debug_of_request_head_hides_secrets() {
         let request = Request::get("https://h5.example.com/me?code=in-query")
             .header("cookie", "wechat_session=in-cookie")
             .header("authorization", "Bearer in-header")
@@ -282,7 +282,7 @@ mod tests {
             .body(())
             .unwrap();
         assert_eq!(
-            format!("{:?}", RequestHead::of(&request)),
+            format!("{:?}", RequestHead::from_request(&request)),
             r#"RequestHead { method: GET, path: "/me", .. }"#
         );
     }

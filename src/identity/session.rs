@@ -12,51 +12,51 @@ use http::HeaderValue;
 
 use super::keys::{CookieKeys, KeyedMac};
 use super::session_value::{self, Session};
-use super::{Identified, Identify, Identity, RequestHead, cookies};
+use super::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, UserId};
 use crate::error::{Error, ErrorKind};
 use crate::users::UserToken;
 
 /// What the cookie is called unless something else is set.
-const NAME: &str = "wechat_session";
+const DEFAULT_NAME: &str = "wechat_session";
 
 /// What its name begins with under https. Browsers take a cookie of such a name from this very host
 /// only, so that no other host of the domain can plant one.
 const HOST_PREFIX: &str = "__Host-";
 
 /// How long a session lasts since it was last issued.
-const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// How long a session lasts since its login, however often it was issued anew.
-const MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
+const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// The most that this can be set to: as long as that, logouts everywhere have to be remembered.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(3_650 * 24 * 3_600);
+const MAX_LIFETIME_LIMIT: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 
 /// How long the session of a virtual user of a snapshot page (快照页) lasts. It never slides.
-pub(crate) const SNAPSHOT_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
+pub(crate) const SNAPSHOT_SESSION_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 
 /// How long a login counts as one of a moment ago: longer than any process remembers that a user
 /// has no token.
-const LATELY: Duration = Duration::from_secs(2 * 60);
+const RECENT_LOGIN: Duration = Duration::from_secs(2 * 60);
 
 /// A session that claims to be issued later than this from now was not issued by a sane clock.
-const CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// How often it is logged that requests carry the sessions of two users.
-const BETWEEN_LINES: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An HMAC-SHA256 in base64.
 const TAG_CHARS: usize = 43;
 
 /// The longest that any session of this process can last since its login, in seconds.
-static LONGEST_OF_ALL: AtomicU64 = AtomicU64::new(MAX_LIFETIME.as_secs());
+static LONGEST_SESSION_SECONDS: AtomicU64 = AtomicU64::new(DEFAULT_MAX_LIFETIME.as_secs());
 
 /// Returns how long a logout everywhere has to be remembered: as long as any session of before it
 /// could last.
-pub(crate) fn longest_session() -> Duration {
-    Duration::from_secs(LONGEST_OF_ALL.load(Ordering::Relaxed))
+pub(crate) fn longest_session_lifetime() -> Duration {
+    Duration::from_secs(LONGEST_SESSION_SECONDS.load(Ordering::Relaxed))
 }
 
 /// Names the user of a browser in a signed cookie.
@@ -96,10 +96,10 @@ pub(crate) fn longest_session() -> Duration {
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct SessionCookie(Arc<Settings>);
+pub struct SessionCookie(Arc<SessionSettings>);
 
 #[derive(Clone)]
-struct Settings {
+struct SessionSettings {
     app: AppId,
     keys: CookieKeys,
     /// As it was set, without a prefix.
@@ -112,26 +112,26 @@ struct Settings {
     clock: Clock,
     macs: Vec<KeyedMac>,
     /// When it was last logged that a request carried two users' sessions, in milliseconds.
-    two_users_logged: Arc<AtomicI64>,
+    user_conflict_logged_at: Arc<AtomicI64>,
 }
 
 impl SessionCookie {
     /// Sessions of this account's users, under the name `__Host-wechat_session`; without
     /// [`secure`](Self::secure), `wechat_session`.
     pub fn new(app: &AppId, keys: &CookieKeys) -> Self {
-        Self(Arc::new(Settings {
+        Self(Arc::new(SessionSettings {
             app: app.clone(),
             keys: keys.clone(),
-            base_name: NAME.to_owned(),
+            base_name: DEFAULT_NAME.to_owned(),
             name: String::new(),
             secure: true,
-            lifetime: SESSION_LIFETIME,
-            max_lifetime: MAX_LIFETIME,
+            lifetime: DEFAULT_LIFETIME,
+            max_lifetime: DEFAULT_MAX_LIFETIME,
             clock: Clock::system(),
             macs: Vec::new(),
-            two_users_logged: Arc::new(AtomicI64::new(i64::MIN)),
+            user_conflict_logged_at: Arc::new(AtomicI64::new(i64::MIN)),
         }))
-        .renamed()
+        .with_derived_keys()
     }
 
     /// Gives the cookie another name. Where it is [`secure`](Self::secure), `__Host-` is put in
@@ -141,15 +141,17 @@ impl SessionCookie {
     /// [`ErrorKind::Configuration`]: cookies cannot have that name.
     pub fn name(self, name: &str) -> Result<Self, Error> {
         Self::check_name(name)?;
-        let base = without_prefix(name).to_owned();
-        Ok(self.with(|settings| settings.base_name = base).renamed())
+        let base = strip_host_prefix(name).to_owned();
+        Ok(self
+            .modify(|settings| settings.base_name = base)
+            .with_derived_keys())
     }
 
     pub(crate) fn check_name(name: &str) -> Result<(), Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let base = without_prefix(name);
+        let base = strip_host_prefix(name);
         if base.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-            return Err(misconfigured(format!(
+            return Err(configuration_error(format!(
                 "{name:?} is no name of a cookie; use letters, digits, '-', '_' and '.'"
             )));
         }
@@ -157,16 +159,16 @@ impl SessionCookie {
     }
 
     /// Derives what follows from the name.
-    fn renamed(self) -> Self {
-        self.with(|settings| {
-            settings.name = full_name(&settings.base_name, settings.secure);
+    fn with_derived_keys(self) -> Self {
+        self.modify(|settings| {
+            settings.name = prefixed_name(&settings.base_name, settings.secure);
             // The whole name, so that what was signed for plain http means nothing under https.
             let purpose = [
                 "tower-wechat session 1",
                 settings.app.as_str(),
                 &settings.name,
             ];
-            settings.macs = settings.keys.for_purpose(&purpose);
+            settings.macs = settings.keys.derive_macs(&purpose);
         })
     }
 
@@ -174,13 +176,14 @@ impl SessionCookie {
     /// Default: yes. Say no for development over plain http.
     #[must_use]
     pub fn secure(self, secure: bool) -> Self {
-        self.with(|settings| settings.secure = secure).renamed()
+        self.modify(|settings| settings.secure = secure)
+            .with_derived_keys()
     }
 
     /// How long a session lasts since it was last issued. Default: 30 days.
     #[must_use]
     pub fn lifetime(self, lifetime: Duration) -> Self {
-        self.with(|settings| settings.lifetime = lifetime)
+        self.modify(|settings| settings.lifetime = lifetime)
     }
 
     /// Sets how long a session lasts since its login, however often it is issued anew. At most ten
@@ -190,18 +193,18 @@ impl SessionCookie {
     /// and for 90 days at least: all processes that share a store should set the same.
     #[must_use]
     pub fn max_lifetime(self, max_lifetime: Duration) -> Self {
-        let max_lifetime = max_lifetime.min(LONGEST_LIFETIME);
-        LONGEST_OF_ALL.fetch_max(max_lifetime.as_secs(), Ordering::Relaxed);
-        self.with(|settings| settings.max_lifetime = max_lifetime)
+        let max_lifetime = max_lifetime.min(MAX_LIFETIME_LIMIT);
+        LONGEST_SESSION_SECONDS.fetch_max(max_lifetime.as_secs(), Ordering::Relaxed);
+        self.modify(|settings| settings.max_lifetime = max_lifetime)
     }
 
     /// The clock that sessions end by. Default: the system's.
     #[must_use]
     pub fn clock(self, clock: Clock) -> Self {
-        self.with(|settings| settings.clock = clock)
+        self.modify(|settings| settings.clock = clock)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    fn modify(mut self, change: impl FnOnce(&mut SessionSettings)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
     }
@@ -212,10 +215,10 @@ impl SessionCookie {
     /// out. Where the user's token is at hand, [`issue_for`](Self::issue_for) does without clocks.
     pub fn issue(&self, user: &UserId) -> HeaderValue {
         let session = Session {
-            epoch: Some(self.0.clock.now()),
+            last_known_logout: Some(self.0.clock.now()),
             ..Session::default()
         };
-        self.issue_str(user.as_str(), session)
+        self.issue_for_id(user.as_str(), session)
     }
 
     /// The same for the user of a token that has just been stored or read. A logout everywhere from
@@ -236,20 +239,20 @@ impl SessionCookie {
     /// ```
     pub fn issue_for(&self, token: &UserToken) -> HeaderValue {
         let session = Session {
-            epoch: token.sessions_from(),
+            last_known_logout: token.sessions_valid_from(),
             ..Session::default()
         };
-        self.issue_str(token.user_id(), session)
+        self.issue_for_id(token.user_id(), session)
     }
 
     /// The same of a login that knows more of the session.
-    pub(crate) fn issue_session(&self, user: &UserId, session: Session) -> HeaderValue {
-        self.issue_str(user.as_str(), session)
+    pub(crate) fn issue_with(&self, user: &UserId, session: Session) -> HeaderValue {
+        self.issue_for_id(user.as_str(), session)
     }
 
-    fn issue_str(&self, user: &str, session: Session) -> HeaderValue {
+    fn issue_for_id(&self, user: &str, session: Session) -> HeaderValue {
         let now = self.0.clock.now();
-        let message = session_value::write(user, now, session);
+        let message = session_value::encode(user, now, session);
         let tag = self
             .0
             .macs
@@ -257,40 +260,42 @@ impl SessionCookie {
             .map(|mac| mac.sign(message.as_bytes()))
             .unwrap_or_default();
         let value = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
-        let end = self.end_of(now, session.login.unwrap_or(now), session);
+        let end = self.expiry(now, session.logged_in_at.unwrap_or(now), session);
         let (name, secure) = (&self.0.name, self.0.secure);
-        set_cookie(name, &value, now.until(end), secure)
+        set_cookie_header(name, &value, now.duration_until(end), secure)
     }
 
     /// When a session ends.
-    fn end_of(&self, issued: Timestamp, login: Timestamp, session: Session) -> Timestamp {
+    fn expiry(&self, issued: Timestamp, login: Timestamp, session: Session) -> Timestamp {
         let lifetime = if session.snapshot {
-            self.0.lifetime.min(SNAPSHOT_LIFETIME)
+            self.0.lifetime.min(SNAPSHOT_SESSION_LIFETIME)
         } else {
             self.0.lifetime
         };
-        issued.after(lifetime).min(login.after(self.0.max_lifetime))
+        issued
+            .saturating_add(lifetime)
+            .min(login.saturating_add(self.0.max_lifetime))
     }
 
     /// The value of a `Set-Cookie` header that signs whoever it is out.
     pub fn clear(&self) -> HeaderValue {
-        Self::cleared(Some(&self.0.name), self.0.secure)
+        Self::removal_cookie(Some(&self.0.name), self.0.secure)
     }
 
     /// The same without keys or account.
-    pub(crate) fn cleared(name: Option<&str>, secure: bool) -> HeaderValue {
-        let name = full_name(without_prefix(name.unwrap_or(NAME)), secure);
-        set_cookie(&name, "", Duration::ZERO, secure)
+    pub(crate) fn removal_cookie(name: Option<&str>, secure: bool) -> HeaderValue {
+        let name = prefixed_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)), secure);
+        set_cookie_header(&name, "", Duration::ZERO, secure)
     }
 
     /// The session of a cookie's value; `None` unless we made it and it has not ended. What can be
     /// seen without a MAC is looked at first: any number of values can stand before the right one.
-    fn read<'a>(&self, value: &'a [u8], now: Timestamp) -> Option<Read<'a>> {
+    fn verify<'a>(&self, value: &'a [u8], now: Timestamp) -> Option<VerifiedSession<'a>> {
         let (message, tag) = value.split_last_chunk::<TAG_CHARS>()?;
         let message = message.strip_suffix(b".")?;
-        let text = session_value::read(message)?;
-        let end = self.end_of(text.issued, text.login, text.session);
-        if now >= end || now < text.issued.before(CLOCK_DIFFERENCE) {
+        let text = session_value::decode(message)?;
+        let end = self.expiry(text.issued_at, text.logged_in_at, text.session);
+        if now >= end || now < text.issued_at.saturating_sub(MAX_CLOCK_SKEW) {
             return None;
         }
         let mut bytes = [0; 32];
@@ -300,13 +305,13 @@ impl SessionCookie {
         if !self.0.macs.iter().any(|mac| mac.verifies(message, &bytes)) {
             return None;
         }
-        Some(Read {
+        Some(VerifiedSession {
             id: text.user()?,
-            issued: text.issued,
-            login: text.login,
-            end,
+            issued_at: text.issued_at,
+            logged_in_at: text.logged_in_at,
+            expires_at: end,
             session: Session {
-                lately: now < text.login.after(LATELY),
+                recent_login: now < text.logged_in_at.saturating_add(RECENT_LOGIN),
                 ..text.session
             },
         })
@@ -314,18 +319,22 @@ impl SessionCookie {
 
     /// The session among all cookies of its name: the one of the latest login, where they are all
     /// of one user.
-    fn find<'a>(&self, head: &RequestHead<'a>, now: Timestamp) -> Option<Read<'a>> {
-        let mut found: Option<Read<'a>> = None;
-        for value in cookies::named(head.headers, &self.0.name) {
-            let Some(read) = self.read(value, now) else {
+    fn find_session<'a>(
+        &self,
+        head: &RequestHead<'a>,
+        now: Timestamp,
+    ) -> Option<VerifiedSession<'a>> {
+        let mut found: Option<VerifiedSession<'a>> = None;
+        for value in cookies::values_named(head.headers, &self.0.name) {
+            let Some(read) = self.verify(value, now) else {
                 continue;
             };
             match &found {
-                Some(other) if !other.is_of_the_user_of(&read) => {
-                    self.log_two_users(now);
+                Some(other) if !other.is_same_user(&read) => {
+                    self.log_user_conflict(now);
                     return None;
                 }
-                Some(other) if other.age_key() >= read.age_key() => {}
+                Some(other) if other.recency() >= read.recency() => {}
                 Some(_) | None => found = Some(read),
             }
         }
@@ -336,27 +345,27 @@ impl SessionCookie {
     /// signed: another application of this host, another account's, or this one with a former key.
     pub(crate) fn finds_foreign(&self, head: &RequestHead<'_>) -> bool {
         let now = self.0.clock.now();
-        let mut values = cookies::named(head.headers, &self.0.name);
+        let mut values = cookies::values_named(head.headers, &self.0.name);
         values.any(|value| {
             let message = value.split_last_chunk::<TAG_CHARS>();
             let message = message.and_then(|(message, _)| message.strip_suffix(b"."));
-            let text = message.and_then(session_value::read);
-            let lasts = |text: session_value::Text<'_>| {
-                now < self.end_of(text.issued, text.login, text.session)
+            let text = message.and_then(session_value::decode);
+            let lasts = |text: session_value::SessionText<'_>| {
+                now < self.expiry(text.issued_at, text.logged_in_at, text.session)
             };
-            text.is_some_and(lasts) && self.read(value, now).is_none()
+            text.is_some_and(lasts) && self.verify(value, now).is_none()
         })
     }
 
     /// Whoever can set cookies for this host can cause this at will, so it is one line a minute.
     #[cold]
-    fn log_two_users(&self, now: Timestamp) {
-        let logged = self.0.two_users_logged.load(Ordering::Relaxed);
-        let rested = now.before(BETWEEN_LINES) >= Timestamp::from_millis(logged);
+    fn log_user_conflict(&self, now: Timestamp) {
+        let logged = self.0.user_conflict_logged_at.load(Ordering::Relaxed);
+        let interval_passed = now.saturating_sub(LOG_INTERVAL) >= Timestamp::from_millis(logged);
         // A clock that was set back ends the rest too.
-        if rested || now < Timestamp::from_millis(logged) {
+        if interval_passed || now < Timestamp::from_millis(logged) {
             self.0
-                .two_users_logged
+                .user_conflict_logged_at
                 .store(now.as_millis(), Ordering::Relaxed);
             tracing::warn!(
                 target: "tower_wechat::login",
@@ -369,36 +378,42 @@ impl SessionCookie {
 }
 
 /// What a session cookie says.
-struct Read<'a> {
+struct VerifiedSession<'a> {
     id: Cow<'a, str>,
-    issued: Timestamp,
-    login: Timestamp,
-    end: Timestamp,
+    issued_at: Timestamp,
+    logged_in_at: Timestamp,
+    expires_at: Timestamp,
     session: Session,
 }
 
-impl Read<'_> {
-    fn is_of_the_user_of(&self, other: &Self) -> bool {
+impl VerifiedSession<'_> {
+    fn is_same_user(&self, other: &Self) -> bool {
         (&self.id, self.session.snapshot) == (&other.id, other.session.snapshot)
     }
 
     /// What orders the sessions of one user: a logout everywhere ends those of former epochs.
-    fn age_key(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
-        (self.session.epoch, self.login, self.issued)
+    fn recency(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
+        (
+            self.session.last_known_logout,
+            self.logged_in_at,
+            self.issued_at,
+        )
     }
 }
 
 impl Identify for SessionCookie {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let now = self.0.clock.now();
-        let Some(read) = self.find(head, now) else {
-            return Identity::Nobody;
+        let Some(read) = self.find_session(head, now) else {
+            return Identity::Anonymous;
         };
-        let half_over = !read.session.snapshot && now >= read.issued.after(self.0.lifetime / 2);
-        let longer = half_over && self.end_of(now, read.login, read.session) > read.end;
-        let Read { id, session, .. } = read;
-        let set_cookie = longer.then(|| self.issue_str(&id, session));
-        Identity::User(Identified {
+        let is_past_half =
+            !read.session.snapshot && now >= read.issued_at.saturating_add(self.0.lifetime / 2);
+        let extends_session =
+            is_past_half && self.expiry(now, read.logged_in_at, read.session) > read.expires_at;
+        let VerifiedSession { id, session, .. } = read;
+        let set_cookie = extends_session.then(|| self.issue_for_id(&id, session));
+        Identity::User(IdentifiedUser {
             id,
             set_cookie,
             session,
@@ -407,14 +422,14 @@ impl Identify for SessionCookie {
 }
 
 /// The name of a cookie without the prefix, in whatever case: browsers know it in any.
-fn without_prefix(name: &str) -> &str {
+fn strip_host_prefix(name: &str) -> &str {
     match name.split_at_checked(HOST_PREFIX.len()) {
         Some((prefix, base)) if prefix.eq_ignore_ascii_case(HOST_PREFIX) => base,
         _ => name,
     }
 }
 
-fn full_name(base: &str, secure: bool) -> String {
+fn prefixed_name(base: &str, secure: bool) -> String {
     match secure {
         true => format!("{HOST_PREFIX}{base}"),
         false => base.to_owned(),
@@ -433,7 +448,7 @@ impl fmt::Debug for SessionCookie {
     }
 }
 
-fn set_cookie(name: &str, value: &str, lifetime: Duration, secure: bool) -> HeaderValue {
+fn set_cookie_header(name: &str, value: &str, lifetime: Duration, secure: bool) -> HeaderValue {
     let secure = if secure { "; Secure" } else { "" };
     let age = lifetime.as_secs();
     let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
@@ -443,7 +458,7 @@ fn set_cookie(name: &str, value: &str, lifetime: Duration, secure: bool) -> Head
     header
 }
 
-fn misconfigured(message: String) -> Error {
+fn configuration_error(message: String) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
@@ -472,7 +487,7 @@ mod tests {
         text.split_once('=').unwrap().1.to_owned()
     }
 
-    fn who(session: &SessionCookie, value: &str) -> Option<(String, bool)> {
+    fn identify_cookie(session: &SessionCookie, value: &str) -> Option<(String, bool)> {
         let mut headers = HeaderMap::new();
         let cookie = format!("{}={value}", session.0.name);
         headers.insert(COOKIE, HeaderValue::try_from(cookie).unwrap());
@@ -490,17 +505,26 @@ mod tests {
     }
 
     #[test]
-    fn another_key_app_or_name_does_not_pass() {
+    fn rejects_cookies_of_other_keys_apps_or_names() {
         let (ours, _) = session(&keys(1));
         let cookie = value(&ours.issue(&UserId::new("oUser").unwrap()));
-        assert_eq!(who(&ours, &cookie), Some(("oUser".to_owned(), false)));
-        assert_eq!(who(&session(&keys(2)).0, &cookie), None);
-        assert_eq!(who(&ours.clone().name("other").unwrap(), &cookie), None);
+        assert_eq!(
+            identify_cookie(&ours, &cookie),
+            Some(("oUser".to_owned(), false))
+        );
+        assert_eq!(identify_cookie(&session(&keys(2)).0, &cookie), None);
+        assert_eq!(
+            identify_cookie(&ours.clone().name("other").unwrap(), &cookie),
+            None
+        );
         let (other_app, _) = session(&keys(1));
-        let other_app = other_app.with(|settings| settings.app = AppId::new("wx2").unwrap());
-        assert_eq!(who(&other_app.renamed(), &cookie), None);
+        let other_app = other_app.modify(|settings| settings.app = AppId::new("wx2").unwrap());
+        assert_eq!(
+            identify_cookie(&other_app.with_derived_keys(), &cookie),
+            None
+        );
         // Nor what was signed for plain http, where any host of the domain can set it.
-        assert_eq!(who(&ours.clone().secure(false), &cookie), None);
+        assert_eq!(identify_cookie(&ours.clone().secure(false), &cookie), None);
     }
 
     #[test]
@@ -511,49 +535,55 @@ mod tests {
             let cookie = format!("{}={value}", ours.0.name);
             let request = http::Request::builder().header(COOKIE, cookie);
             let request = request.body(()).unwrap();
-            ours.finds_foreign(&RequestHead::of(&request))
+            ours.finds_foreign(&RequestHead::from_request(&request))
         };
         let theirs = value(&session(&keys(2)).0.issue(&user));
         assert!(finds(&theirs));
         assert!(!finds(&value(&ours.issue(&user))));
         assert!(!finds("") && !finds("theme.dark") && !finds(&theirs[1..theirs.len() / 2]));
-        clock.advance(SESSION_LIFETIME);
+        clock.advance(DEFAULT_LIFETIME);
         assert!(!finds(&theirs), "one that has ended");
     }
 
     #[test]
-    fn keys_rotate() {
+    fn accepts_cookies_of_the_previous_key() {
         let (old, _) = session(&keys(1));
         let (new, _) = session(&format!("{},{}", keys(2), keys(1)));
         let cookie = value(&old.issue(&UserId::new("oUser").unwrap()));
-        assert!(who(&new, &cookie).is_some());
+        assert!(identify_cookie(&new, &cookie).is_some());
         let cookie = value(&new.issue(&UserId::new("oUser").unwrap()));
-        assert!(who(&session(&keys(2)).0, &cookie).is_some());
-        assert!(who(&old, &cookie).is_none());
+        assert!(identify_cookie(&session(&keys(2)).0, &cookie).is_some());
+        assert!(identify_cookie(&old, &cookie).is_none());
     }
 
     #[test]
-    fn a_session_slides_past_its_half_and_ends() {
+    fn sessions_are_reissued_after_half_their_life() {
         let (session, clock) = session(&keys(1));
         let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
-        clock.advance(SESSION_LIFETIME / 2 - Duration::from_secs(1));
-        assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), false)));
+        clock.advance(DEFAULT_LIFETIME / 2 - Duration::from_secs(1));
+        assert_eq!(
+            identify_cookie(&session, &cookie),
+            Some(("oUser".to_owned(), false))
+        );
         clock.advance(Duration::from_secs(1));
-        assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), true)));
-        clock.advance(SESSION_LIFETIME / 2);
-        assert_eq!(who(&session, &cookie), None);
+        assert_eq!(
+            identify_cookie(&session, &cookie),
+            Some(("oUser".to_owned(), true))
+        );
+        clock.advance(DEFAULT_LIFETIME / 2);
+        assert_eq!(identify_cookie(&session, &cookie), None);
     }
 
     #[test]
-    fn a_session_ends_ninety_days_after_its_login() {
+    fn sessions_end_ninety_days_after_login() {
         let (session, clock) = session(&keys(1));
-        let session = session.lifetime(SESSION_LIFETIME);
+        let session = session.lifetime(DEFAULT_LIFETIME);
         let mut cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
         let step = Duration::from_secs(16 * 86_400);
         for days in [16, 32, 48, 64, 80] {
             clock.advance(step);
-            let read = session.read(cookie.as_bytes(), clock.now()).unwrap();
-            let renewed = session.issue_str(&read.id, read.session);
+            let read = session.verify(cookie.as_bytes(), clock.now()).unwrap();
+            let renewed = session.issue_for_id(&read.id, read.session);
             let ends_in = 30.min(90 - days) * 86_400;
             let age = format!("; Max-Age={ends_in};");
             assert!(renewed.to_str().unwrap().contains(&age), "day {days}");
@@ -561,20 +591,23 @@ mod tests {
         }
         clock.advance(Duration::from_secs(10 * 86_400 - 1));
         // Issued anew it would not last any longer.
-        assert_eq!(who(&session, &cookie), Some(("oUser".to_owned(), false)));
+        assert_eq!(
+            identify_cookie(&session, &cookie),
+            Some(("oUser".to_owned(), false))
+        );
         clock.advance(Duration::from_secs(1));
-        assert_eq!(who(&session, &cookie), None);
+        assert_eq!(identify_cookie(&session, &cookie), None);
         let bounded = session.clone().max_lifetime(Duration::from_secs(3_600));
         let cookie = bounded.issue(&UserId::new("oUser").unwrap());
         assert!(cookie.to_str().unwrap().contains("; Max-Age=3600;"));
         let unbounded = session.max_lifetime(Duration::MAX).lifetime(Duration::MAX);
         let cookie = value(&unbounded.issue(&UserId::new("oUser").unwrap()));
-        assert!(who(&unbounded, &cookie).is_some());
+        assert!(identify_cookie(&unbounded, &cookie).is_some());
     }
 
     /// As version 0.1 before its release wrote them.
     #[test]
-    fn sessions_of_before_stay_valid_and_slide() {
+    fn old_session_formats_stay_valid() {
         let (session, clock) = session(&keys(1));
         let session = session.secure(false);
         let issued = Base36(clock.now().as_millis() / 1_000);
@@ -582,9 +615,12 @@ mod tests {
             let message = format!("oUser.{issued}{marks}");
             let tag = session.0.macs[0].sign(message.as_bytes());
             let old = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
-            assert_eq!(who(&session, &old), Some(("oUser".to_owned(), false)));
-            let read = session.read(old.as_bytes(), clock.now()).unwrap();
-            assert_eq!(read.session.asked_in_vain, !marks.is_empty());
+            assert_eq!(
+                identify_cookie(&session, &old),
+                Some(("oUser".to_owned(), false))
+            );
+            let read = session.verify(old.as_bytes(), clock.now()).unwrap();
+            assert_eq!(read.session.scope_declined, !marks.is_empty());
             let logout = |millis| Some(Timestamp::from_millis(clock.now().as_millis() + millis));
             assert!(read.session.is_revoked(logout(1)));
             assert!(!read.session.is_revoked(logout(-1)) && !read.session.is_revoked(None));
@@ -592,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_the_prefix_once_and_under_https_only() {
+    fn host_prefix_is_added_once_under_https_only() {
         let (session, _) = session(&keys(1));
         for (name, https, http) in [
             ("h5", "__Host-h5=", "h5="),
@@ -603,7 +639,7 @@ mod tests {
             for (secure, expected) in [(true, https), (false, http)] {
                 let cookie = session.clone().secure(secure);
                 let user = UserId::new("oUser").unwrap();
-                let cleared = SessionCookie::cleared(Some(name), secure);
+                let cleared = SessionCookie::removal_cookie(Some(name), secure);
                 for set in [cookie.issue(&user), cookie.clear(), cleared] {
                     let set = set.to_str().unwrap();
                     assert!(set.starts_with(expected), "{set}");
@@ -619,64 +655,70 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_users_session_is_short_and_does_not_slide() {
+    fn snapshot_sessions_are_short_and_not_extended() {
         let (session, clock) = session(&keys(1));
         let marks = Session {
             snapshot: true,
             ..Session::default()
         };
-        let cookie = session.issue_session(&UserId::new("oVirtual").unwrap(), marks);
+        let cookie = session.issue_with(&UserId::new("oVirtual").unwrap(), marks);
         assert!(cookie.to_str().unwrap().contains("Max-Age=7200"));
         let cookie = value(&cookie);
-        clock.advance(SNAPSHOT_LIFETIME - Duration::from_secs(1));
-        assert_eq!(who(&session, &cookie), Some(("oVirtual".to_owned(), false)));
+        clock.advance(SNAPSHOT_SESSION_LIFETIME - Duration::from_secs(1));
+        assert_eq!(
+            identify_cookie(&session, &cookie),
+            Some(("oVirtual".to_owned(), false))
+        );
         assert!(
             session
-                .read(cookie.as_bytes(), clock.now())
+                .verify(cookie.as_bytes(), clock.now())
                 .unwrap()
                 .session
                 .snapshot
         );
         clock.advance(Duration::from_secs(1));
-        assert_eq!(who(&session, &cookie), None);
+        assert_eq!(identify_cookie(&session, &cookie), None);
         // The mark cannot be taken off.
         assert!(cookie.contains(".s-"));
-        assert_eq!(who(&session, &cookie.replace(".s-", ".-")), None);
+        assert_eq!(
+            identify_cookie(&session, &cookie.replace(".s-", ".-")),
+            None
+        );
     }
 
     #[test]
-    fn a_cookie_from_the_future_does_not_pass() {
+    fn rejects_cookies_from_the_future() {
         let (session, clock) = session(&keys(1));
         let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
         clock.rewind(Duration::from_secs(60));
-        assert!(who(&session, &cookie).is_some());
-        clock.rewind(CLOCK_DIFFERENCE);
-        assert!(who(&session, &cookie).is_none());
+        assert!(identify_cookie(&session, &cookie).is_some());
+        clock.rewind(MAX_CLOCK_SKEW);
+        assert!(identify_cookie(&session, &cookie).is_none());
     }
 
     proptest! {
         #[test]
-        fn every_user_reads_back(id in "\\PC{1,60}") {
+        fn user_ids_round_trip(id in "\\PC{1,60}") {
             let (session, _) = session(&keys(1));
             let user = UserId::new(id.as_str()).unwrap();
             let cookie = session.issue(&user);
             prop_assert!(cookie.to_str().unwrap().contains("HttpOnly; SameSite=Lax; Secure"));
-            prop_assert_eq!(who(&session, &value(&cookie)), Some((id, false)));
+            prop_assert_eq!(identify_cookie(&session, &value(&cookie)), Some((id, false)));
         }
 
         #[test]
-        fn no_changed_cookie_passes(at in 0usize..100, with in "[A-Za-z0-9._-]") {
+        fn tampered_cookies_are_rejected(at in 0usize..100, with in "[A-Za-z0-9._-]") {
             let (session, _) = session(&keys(1));
             let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
             let at = at % cookie.len();
             let changed = format!("{}{with}{}", &cookie[..at], &cookie[at + 1..]);
-            prop_assert!(changed == cookie || who(&session, &changed).is_none());
-            prop_assert!(who(&session, &cookie[..at]).is_none());
+            prop_assert!(changed == cookie || identify_cookie(&session, &changed).is_none());
+            prop_assert!(identify_cookie(&session, &cookie[..at]).is_none());
         }
 
         #[test]
-        fn no_other_text_passes(text in "[ -~&&[^;,]]{0,200}") {
-            prop_assert!(who(&session(&keys(1)).0, &text).is_none());
+        fn arbitrary_text_is_rejected(text in "[ -~&&[^;,]]{0,200}") {
+            prop_assert!(identify_cookie(&session(&keys(1)).0, &text).is_none());
         }
     }
 }

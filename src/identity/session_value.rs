@@ -10,10 +10,10 @@ use memchr::memchr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::clock::Timestamp;
-use crate::credential::{Base36, read_base36};
+use crate::credential::{Base36, parse_base36};
 
 /// What the id of a user may keep in a cookie as it is. Openids have nothing else.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+const USER_ID_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// What a session is, besides somebody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,57 +22,59 @@ pub(crate) struct Session {
     pub(crate) snapshot: bool,
     /// The user has been asked for `snsapi_userinfo` and has not granted it: asking again would
     /// be a loop.
-    pub(crate) asked_in_vain: bool,
+    pub(crate) scope_declined: bool,
     /// The login happened a moment ago. Not written: follows from the time of the login.
-    pub(crate) lately: bool,
+    pub(crate) recent_login: bool,
     /// When the user logged in. Renewals of the session keep it.
-    pub(crate) login: Option<Timestamp>,
+    pub(crate) logged_in_at: Option<Timestamp>,
     /// The user's last logout everywhere that the login knew of, where a session says so. Renewals
     /// keep it. A later logout ends the session, whatever the clocks of the servers say.
-    pub(crate) epoch: Option<Timestamp>,
+    pub(crate) last_known_logout: Option<Timestamp>,
 }
 
 impl Session {
     /// Returns `true` if the user has logged out everywhere since the login of this session.
     #[inline]
     pub(crate) fn is_revoked(self, revoked_at: Option<Timestamp>) -> bool {
-        match (self.epoch, revoked_at) {
+        match (self.last_known_logout, revoked_at) {
             (Some(epoch), Some(revoked_at)) => epoch < revoked_at,
             _ => false,
         }
     }
 
-    fn marked(marks: &[u8]) -> Self {
+    fn from_flags(flags: &[u8]) -> Self {
         Self {
-            snapshot: marks.contains(&b's'),
-            asked_in_vain: marks.contains(&b'v'),
+            snapshot: flags.contains(&b's'),
+            scope_declined: flags.contains(&b'v'),
             ..Self::default()
         }
     }
 }
 
 /// What a session's text says, as far as nobody has authenticated it yet.
-pub(super) struct Text<'a> {
+pub(super) struct SessionText<'a> {
     id: &'a [u8],
-    pub(super) issued: Timestamp,
-    pub(super) login: Timestamp,
+    pub(super) issued_at: Timestamp,
+    pub(super) logged_in_at: Timestamp,
     pub(super) session: Session,
 }
 
 /// Writes a session that is issued now.
-pub(super) fn write(user: &str, issued: Timestamp, session: Session) -> String {
+pub(super) fn encode(user: &str, issued: Timestamp, session: Session) -> String {
     let issued = issued.as_millis().max(0) / 1_000;
-    let login = session.login.map_or(issued, |at| at.as_millis() / 1_000);
-    let epoch = session.epoch.map_or(0, Timestamp::as_millis);
-    let marks = match (session.snapshot, session.asked_in_vain) {
+    let login = session
+        .logged_in_at
+        .map_or(issued, |at| at.as_millis() / 1_000);
+    let epoch = session.last_known_logout.map_or(0, Timestamp::as_millis);
+    let flags = match (session.snapshot, session.scope_declined) {
         (false, false) => "",
         (true, false) => "s",
         (false, true) => "v",
         (true, true) => "sv",
     };
     format!(
-        "{}.{}.{marks}-{}-{}",
-        utf8_percent_encode(user, ENCODED),
+        "{}.{}.{flags}-{}-{}",
+        utf8_percent_encode(user, USER_ID_ESCAPES),
         Base36(issued),
         Base36((issued - login).max(0)),
         Base36(epoch),
@@ -80,35 +82,35 @@ pub(super) fn write(user: &str, issued: Timestamp, session: Session) -> String {
 }
 
 /// Reads a session. Costs little, so that junk is told before anything is authenticated.
-pub(super) fn read(text: &[u8]) -> Option<Text<'_>> {
+pub(super) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
     let (id, rest) = split_once(text, b'.')?;
     let (issued, rest) = split_once(rest, b'.').unwrap_or((rest, b""));
-    let issued = number(issued)?.checked_mul(1_000)?;
-    let (marks, age_and_epoch) = match split_once(rest, b'-') {
+    let issued = parse_number(issued)?.checked_mul(1_000)?;
+    let (flags, age_and_epoch) = match split_once(rest, b'-') {
         Some((marks, behind)) => (marks, Some(split_once(behind, b'-')?)),
         None => (rest, None),
     };
     let (login, epoch) = match age_and_epoch {
         Some((age, epoch)) => {
-            let age = number(age)?.checked_mul(1_000)?;
-            (issued.checked_sub(age)?, number(epoch)?)
+            let age = parse_number(age)?.checked_mul(1_000)?;
+            (issued.checked_sub(age)?, parse_number(epoch)?)
         }
         None => (issued, issued),
     };
     let login = Timestamp::from_millis(login);
-    Some(Text {
+    Some(SessionText {
         id,
-        issued: Timestamp::from_millis(issued),
-        login,
+        issued_at: Timestamp::from_millis(issued),
+        logged_in_at: login,
         session: Session {
-            login: Some(login),
-            epoch: Some(Timestamp::from_millis(epoch)),
-            ..Session::marked(marks)
+            logged_in_at: Some(login),
+            last_known_logout: Some(Timestamp::from_millis(epoch)),
+            ..Session::from_flags(flags)
         },
     })
 }
 
-impl<'a> Text<'a> {
+impl<'a> SessionText<'a> {
     /// The user's id. Openids stand in a cookie as they are.
     pub(super) fn user(&self) -> Option<Cow<'a, str>> {
         let id = std::str::from_utf8(self.id).ok()?;
@@ -119,8 +121,8 @@ impl<'a> Text<'a> {
     }
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
-    read_base36(std::str::from_utf8(digits).ok()?)
+fn parse_number(digits: &[u8]) -> Option<i64> {
+    parse_base36(std::str::from_utf8(digits).ok()?)
 }
 
 /// What stands before the first separator, and after it.
@@ -140,52 +142,52 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_session_reads_back(
-            id in "\\PC{1,60}", snapshot: bool, asked_in_vain: bool,
+        fn sessions_round_trip(
+            id in "\\PC{1,60}", snapshot: bool, scope_declined: bool,
             login in 0i64..4_000_000_000, age in 0i64..400_000_000, epoch in 0i64..4_000_000_000_000,
         ) {
             let session = Session {
                 snapshot,
-                asked_in_vain,
-                lately: false,
-                login: Some(at(login * 1_000)),
-                epoch: Some(at(epoch)),
+                scope_declined,
+                recent_login: false,
+                logged_in_at: Some(at(login * 1_000)),
+                last_known_logout: Some(at(epoch)),
             };
             let issued = at((login + age) * 1_000);
-            let written = write(&id, issued, session);
-            let text = read(written.as_bytes()).unwrap();
+            let written = encode(&id, issued, session);
+            let text = decode(written.as_bytes()).unwrap();
             prop_assert_eq!(text.user().unwrap(), id);
-            prop_assert_eq!((text.issued, text.session), (issued, session));
+            prop_assert_eq!((text.issued_at, text.session), (issued, session));
         }
 
         #[test]
-        fn every_text_is_a_session_or_none(text in "[a-z0-9.%-]{0,40}") {
-            if let Some(text) = read(text.as_bytes()) {
+        fn decoding_arbitrary_text_never_panics(text in "[a-z0-9.%-]{0,40}") {
+            if let Some(text) = decode(text.as_bytes()) {
                 let _ = (text.user(), text.session.is_revoked(Some(at(1))));
             }
         }
     }
 
     #[test]
-    fn an_openids_session_fits_into_two_blocks_of_sha_256() {
+    fn session_of_an_openid_fits_two_sha256_blocks() {
         let now = at(1_900_000_000_000);
         let session = Session {
-            asked_in_vain: true,
-            login: Some(now.before(std::time::Duration::from_secs(90 * 86_400))),
-            epoch: Some(now),
+            scope_declined: true,
+            logged_in_at: Some(now.saturating_sub(std::time::Duration::from_secs(90 * 86_400))),
+            last_known_logout: Some(now),
             ..Session::default()
         };
-        let written = write("o6_bmjrPTlm6_2sgVt7hMZOPfL2M", now, session);
+        let written = encode("o6_bmjrPTlm6_2sgVt7hMZOPfL2M", now, session);
         assert!(written.len() <= 55, "{} bytes", written.len());
     }
 
     #[test]
-    fn a_session_of_before_counts_as_a_login_of_when_it_was_issued() {
+    fn old_sessions_use_issue_time_as_login_time() {
         for (text, asked_in_vain) in [("oA.sbjchc", false), ("oA.sbjchc.v", true)] {
-            let text = read(text.as_bytes()).unwrap();
-            assert_eq!(text.session.asked_in_vain, asked_in_vain);
-            assert_eq!(text.session.login, Some(text.issued));
-            assert_eq!(text.session.epoch, Some(text.issued));
+            let text = decode(text.as_bytes()).unwrap();
+            assert_eq!(text.session.scope_declined, asked_in_vain);
+            assert_eq!(text.session.logged_in_at, Some(text.issued_at));
+            assert_eq!(text.session.last_known_logout, Some(text.issued_at));
         }
     }
 }

@@ -24,13 +24,13 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use sha1::{Digest, Sha1};
 
-pub(crate) use self::page_hosts::PageHosts;
+pub(crate) use self::page_hosts::AllowedHosts;
 pub use self::page_url::page_url;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId};
 
 /// The letters of a nonce. WeChat asks for any random text.
-const NONCE_LETTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const NONCE_ALPHABET: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const NONCE_LENGTH: usize = 16;
 
 /// The JS-SDK signature of a page, in lower-case hexadecimal.
@@ -98,9 +98,9 @@ pub struct JsConfig {
 }
 
 impl JsConfig {
-    pub(crate) fn signed(app: &AppId, ticket: &AccessToken, now: Timestamp, url: &str) -> Self {
+    pub(crate) fn for_page(app: &AppId, ticket: &AccessToken, now: Timestamp, url: &str) -> Self {
         let timestamp = u64::try_from(now.as_millis() / 1_000).unwrap_or(0);
-        let nonce_str = nonce();
+        let nonce_str = random_nonce();
         Self {
             app_id: app.as_str().to_owned(),
             timestamp,
@@ -111,8 +111,8 @@ impl JsConfig {
 }
 
 /// A nonce only makes equal pages sign differently; it need not be unguessable.
-fn nonce() -> String {
-    let letter = || char::from(NONCE_LETTERS[fastrand::usize(..NONCE_LETTERS.len())]);
+fn random_nonce() -> String {
+    let letter = || char::from(NONCE_ALPHABET[fastrand::usize(..NONCE_ALPHABET.len())]);
     (0..NONCE_LENGTH).map(|_| letter()).collect()
 }
 
@@ -126,20 +126,20 @@ mod tests {
     const NONCE: &str = "Wm3WZYTPz0wzccnW";
     const AT: u64 = 1_414_587_457;
 
-    fn signed(url: &str) -> String {
+    fn sign_example(url: &str) -> String {
         sign(TICKET, NONCE, AT, url)
     }
 
     /// The current and the older vector of WeChat's guide, and one of the test suite of
     /// JeffreySu/WeiXinMPSDK.
     #[test]
-    fn the_published_vectors() {
+    fn published_signatures_match() {
         assert_eq!(
-            signed("http://mp.weixin.qq.com?params=value"),
+            sign_example("http://mp.weixin.qq.com?params=value"),
             "0f9de62fce790f9a083d5c99e95740ceb90c27ed"
         );
         assert_eq!(
-            signed("http://mp.weixin.qq.com"),
+            sign_example("http://mp.weixin.qq.com"),
             "f4d90daf4b3bca3078ab155816175ba34c443a7b"
         );
         let other = sign(
@@ -152,25 +152,28 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_that_the_browser_does_not_have_signs_something_else() {
-        let with_slash = signed("http://mp.weixin.qq.com/?params=value");
+    fn an_added_slash_changes_the_signature() {
+        let with_slash = sign_example("http://mp.weixin.qq.com/?params=value");
         assert_eq!(with_slash, "f50191877b62b116ef830363a3a613ed652a2d5d");
-        assert_ne!(with_slash, signed("http://mp.weixin.qq.com?params=value"));
+        assert_ne!(
+            with_slash,
+            sign_example("http://mp.weixin.qq.com?params=value")
+        );
     }
 
     #[test]
     fn the_fragment_is_not_signed() {
-        let cut = signed("http://mp.weixin.qq.com?params=value#frag");
+        let cut = sign_example("http://mp.weixin.qq.com?params=value#frag");
         assert_eq!(cut, "0f9de62fce790f9a083d5c99e95740ceb90c27ed");
         // What signing it whole would give.
         assert_ne!(cut, "b739d84cd9d554c46eddcefc9204e9f2196ecafd");
     }
 
     #[test]
-    fn it_serializes_to_what_wx_config_takes() {
+    fn config_serializes_to_wx_config_names() {
         let app = AppId::new("wx0123456789abcdef").unwrap();
         let now = Timestamp::from_millis(1_414_587_457_999);
-        let config = JsConfig::signed(&app, &TICKET.into(), now, "https://h5.example.com/");
+        let config = JsConfig::for_page(&app, &TICKET.into(), now, "https://h5.example.com/");
         let json = serde_json::to_value(&config).unwrap();
         let mut names: Vec<_> = json.as_object().unwrap().keys().collect();
         names.sort();
@@ -185,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_hash_of_the_documented_text(
+        fn the_signature_hashes_the_documented_text(
             ticket in ".{0,60}", nonce in ".{0,20}", at: u64, page in "[^#]{0,80}", fragment in ".{0,20}",
         ) {
             let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={at}&url={page}");
@@ -195,8 +198,8 @@ mod tests {
         }
 
         #[test]
-        fn every_byte_of_the_page_counts(page in "[^#]{1,40}", other in "[^#]{1,40}") {
-            prop_assert_eq!(signed(&page) == signed(&other), page == other);
+        fn every_byte_of_the_url_is_signed(page in "[^#]{1,40}", other in "[^#]{1,40}") {
+            prop_assert_eq!(sign_example(&page) == sign_example(&other), page == other);
         }
     }
 }

@@ -9,29 +9,29 @@ const MAX_URL_BYTES: usize = 8_192;
 
 /// The hosts whose pages may be signed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PageHosts(Vec<PageHost>);
+pub(crate) struct AllowedHosts(Vec<AllowedHost>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct PageHost {
+struct AllowedHost {
     /// In lower case, an international name in its ASCII form, an IPv6 address in brackets.
     host: String,
-    port: Port,
+    port: PortRule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Port {
+enum PortRule {
     /// 80 for http and 443 for https, named or not.
-    OfScheme,
-    This(u16),
+    SchemeDefault,
+    Exact(u16),
     Any,
 }
 
-impl PageHosts {
+impl AllowedHosts {
     /// Reads `HOST`, `HOST:PORT` and `HOST:*`.
     pub(crate) fn new<H: AsRef<str>>(hosts: impl IntoIterator<Item = H>) -> Result<Self, Error> {
         let hosts: Vec<_> = hosts
             .into_iter()
-            .map(|host| configured(host.as_ref()))
+            .map(|host| parse_allowed_host(host.as_ref()))
             .collect::<Result<_, _>>()?;
         if hosts.is_empty() {
             return Err(Error::new(
@@ -81,7 +81,7 @@ impl PageHosts {
         if authority.contains('@') {
             return refused("the URL of the page names a user");
         }
-        let Some((host, port)) = host_and_port(authority) else {
+        let Some((host, port)) = split_host_and_port(authority) else {
             return refused("the URL of the page has no host that can be read");
         };
         let Ok(port) = port.map_or(Ok(usual_port), str::parse) else {
@@ -90,9 +90,9 @@ impl PageHosts {
         let allowed = self.0.iter().any(|known| {
             known.host.eq_ignore_ascii_case(host)
                 && match known.port {
-                    Port::OfScheme => port == usual_port,
-                    Port::This(this) => port == this,
-                    Port::Any => true,
+                    PortRule::SchemeDefault => port == usual_port,
+                    PortRule::Exact(this) => port == this,
+                    PortRule::Any => true,
                 }
         });
         if allowed {
@@ -103,7 +103,7 @@ impl PageHosts {
     }
 }
 
-fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
+fn split_host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let end = rest.find(']')? + 2;
@@ -124,7 +124,7 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
     (!host.is_empty() && port.is_none_or(digits)).then_some((host, port))
 }
 
-fn configured(text: &str) -> Result<PageHost, Error> {
+fn parse_allowed_host(text: &str) -> Result<AllowedHost, Error> {
     let wrong = || {
         let message = format!(
             "{text:?} is no host whose pages could be signed: name a host such as \
@@ -148,17 +148,17 @@ fn configured(text: &str) -> Result<PageHost, Error> {
     let (Some(host), true, false) = (url.host_str(), plain, name.ends_with('/')) else {
         return Err(wrong());
     };
-    let named = host_and_port(name).ok_or_else(wrong)?.1;
+    let named = split_host_and_port(name).ok_or_else(wrong)?.1;
     let port = match (any_port, named) {
-        (true, None) => Port::Any,
+        (true, None) => PortRule::Any,
         (true, Some(_)) => return Err(wrong()),
-        (false, None) => Port::OfScheme,
+        (false, None) => PortRule::SchemeDefault,
         (false, Some(port)) => match port.parse() {
             Ok(0) | Err(_) => return Err(wrong()),
-            Ok(port) => Port::This(port),
+            Ok(port) => PortRule::Exact(port),
         },
     };
-    Ok(PageHost {
+    Ok(AllowedHost {
         host: host.to_owned(),
         port,
     })
@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn hosts() -> PageHosts {
-        PageHosts::new([
+    fn hosts() -> AllowedHosts {
+        AllowedHosts::new([
             "h5.example.com",
             "dev.example.com:8443",
             "localhost:*",
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_refused() {
+    fn pages_of_other_hosts_are_rejected() {
         for url in [
             "",
             "h5.example.com",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_hosts_fail_at_start_up() {
+    fn invalid_hosts_are_rejected_at_start_up() {
         for host in [
             "",
             "https://h5.example.com",
@@ -252,17 +252,17 @@ mod tests {
             "h:70000",
             "h:1:*",
         ] {
-            let error = PageHosts::new([host]).expect_err(host);
+            let error = AllowedHosts::new([host]).expect_err(host);
             assert_eq!(error.kind(), ErrorKind::Configuration, "{host}");
         }
-        assert!(PageHosts::new::<&str>([]).is_err());
-        let hosts = PageHosts::new(["例子.example"]).unwrap();
+        assert!(AllowedHosts::new::<&str>([]).is_err());
+        let hosts = AllowedHosts::new(["例子.example"]).unwrap();
         assert!(hosts.check("https://xn--fsqu00a.example/").is_ok());
     }
 
     proptest! {
         #[test]
-        fn what_passes_is_read_alike_by_a_browsers_parser(
+        fn accepted_urls_have_the_same_host_in_a_url_parser(
             url in "(https?|HTTPS|ftp)(://|:|:/)[a-z@:.\\[\\]/?#\\\\ 0-9%]{0,24}(h5\\.example\\.com|localhost)[a-z@:.\\[\\]/?#\\\\ 0-9%]{0,24}",
         ) {
             if hosts().check(&url).is_ok() {
@@ -273,7 +273,7 @@ mod tests {
         }
 
         #[test]
-        fn every_text_is_judged(url: String) {
+        fn arbitrary_text_never_panics(url: String) {
             let _ = hosts().check(&url);
         }
     }

@@ -35,35 +35,39 @@ use crate::error::{Error, ErrorKind};
 /// # Ok(()) }
 /// ```
 pub fn page_url(request: &Uri) -> Result<String, Error> {
-    let (url, followed) = parameter(request.query().unwrap_or_default())?;
+    let (url, followed) = url_parameter(request.query().unwrap_or_default())?;
     if url.bytes().any(|byte| !byte.is_ascii()) {
-        return Err(refused("holds letters beyond ASCII that are not encoded"));
+        return Err(invalid_url_parameter(
+            "holds letters beyond ASCII that are not encoded",
+        ));
     }
     if !is_encoded(url, followed) {
         // The URL stands there as it is. What follows it may be the rest of its own query.
         if followed {
-            return Err(refused(
+            return Err(invalid_url_parameter(
                 "is not encoded and other parameters follow it, so that it may end too early",
             ));
         }
         // Decoding would change it, and the browser's own URL keeps its escapes.
         if url.contains('%') {
-            return Err(refused(
+            return Err(invalid_url_parameter(
                 "is not encoded as a whole, so that its own escapes would be decoded",
             ));
         }
         return Ok(url.to_owned());
     }
-    if !escapes_are_whole(url) {
-        return Err(refused("holds a % that no two hexadecimal digits follow"));
+    if !has_only_complete_escapes(url) {
+        return Err(invalid_url_parameter(
+            "holds a % that no two hexadecimal digits follow",
+        ));
     }
     percent_decode_str(url)
         .decode_utf8()
         .map(String::from)
-        .map_err(|_| refused("is not UTF-8 once it is decoded"))
+        .map_err(|_| invalid_url_parameter("is not UTF-8 once it is decoded"))
 }
 
-fn refused(what: &str) -> Error {
+fn invalid_url_parameter(what: &str) -> Error {
     let message = format!(
         "the parameter url, the URL of the page, {what}: \
          send url= and encodeURIComponent(location.href.split('#')[0])"
@@ -72,21 +76,21 @@ fn refused(what: &str) -> Error {
 }
 
 /// The raw value of the one parameter `url`, and whether other parameters follow it.
-fn parameter(query: &str) -> Result<(&str, bool), Error> {
+fn url_parameter(query: &str) -> Result<(&str, bool), Error> {
     let mut found = None;
-    let mut followed = false;
+    let mut has_more_parameters = false;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !percent_decode_str(name).eq("url".bytes()) {
             // An empty one counts: a URL may end with `&`.
-            followed |= found.is_some();
+            has_more_parameters |= found.is_some();
         } else if found.replace(value).is_some() {
-            return Err(refused("is there twice"));
+            return Err(invalid_url_parameter("is there twice"));
         }
     }
     match found {
-        Some("") | None => Err(refused("is missing or empty")),
-        Some(url) => Ok((url, followed)),
+        Some("") | None => Err(invalid_url_parameter("is missing or empty")),
+        Some(url) => Ok((url, has_more_parameters)),
     }
 }
 
@@ -108,7 +112,7 @@ fn is_encoded(value: &str, followed: bool) -> bool {
     }
 }
 
-fn escapes_are_whole(value: &str) -> bool {
+fn has_only_complete_escapes(value: &str) -> bool {
     value.split('%').skip(1).all(|rest| {
         let digits = rest.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -137,13 +141,13 @@ mod tests {
         utf8_percent_encode(url, COMPONENT).to_string()
     }
 
-    fn read(query: &str) -> Result<String, Error> {
+    fn read_page_url(query: &str) -> Result<String, Error> {
         page_url(&format!("/api/jssdk?{query}").parse().expect(query))
     }
 
     #[track_caller]
-    fn is_refused(query: &str) {
-        let error = read(query).expect_err(query);
+    fn assert_rejected(query: &str) {
+        let error = read_page_url(query).expect_err(query);
         assert_eq!(error.kind(), ErrorKind::BadRequest, "{query}");
         assert!(error.to_string().contains("encodeURIComponent"), "{error}");
     }
@@ -167,17 +171,17 @@ mod tests {
     fn encoded_pages_are_decoded_once() {
         for page in PAGES {
             let url = encoded(page);
-            assert_eq!(read(&format!("url={url}")).unwrap(), page);
+            assert_eq!(read_page_url(&format!("url={url}")).unwrap(), page);
             // Parameters of the caller's own do no harm, wherever they stand.
             let beside = format!("t=1&url={url}&_=1700000000&callback=cb");
-            assert_eq!(read(&beside).unwrap(), page);
-            assert_eq!(read(&format!("url={url}&")).unwrap(), page);
+            assert_eq!(read_page_url(&beside).unwrap(), page);
+            assert_eq!(read_page_url(&format!("url={url}&")).unwrap(), page);
         }
     }
 
     /// What other encoders than `encodeURIComponent` make of a page.
     #[test]
-    fn other_encoders_count_as_such() {
+    fn other_url_encoders_are_recognized() {
         let page = "https://h5.example.com/p?a=1&b=%E5%80%BC";
         for url in [
             // axios
@@ -193,12 +197,12 @@ mod tests {
             // with small letters
             "https%3a%2f%2fh5.example.com%2fp%3fa%3d1%26b%3d%25E5%2580%25BC",
         ] {
-            assert_eq!(read(&format!("url={url}")).unwrap(), page, "{url}");
+            assert_eq!(read_page_url(&format!("url={url}")).unwrap(), page, "{url}");
         }
     }
 
     #[test]
-    fn pages_that_were_not_encoded_are_refused_where_the_signature_may_be_wrong() {
+    fn ambiguous_unencoded_urls_are_rejected() {
         for page in [
             "https://h5.example.com/p?a=1&b=2",
             "https://h5.example.com/p?a&b",
@@ -218,25 +222,25 @@ mod tests {
             "https://h5.example.com/p?a=1&b=%25E5%2580%25BC",
             "https%3A%2F%2Fh5.example.com/p?a=1&b=2",
         ] {
-            is_refused(&format!("url={page}"));
+            assert_rejected(&format!("url={page}"));
         }
     }
 
     #[test]
-    fn pages_that_were_not_encoded_pass_where_they_are_whole() {
+    fn complete_unencoded_urls_are_accepted() {
         for page in [
             "http://mp.weixin.qq.com",
             "http://mp.weixin.qq.com?params=value",
             "https://h5.example.com/a+b?q=c+d",
             "https://h5.example.com/p?from=singlemessage",
         ] {
-            assert_eq!(read(&format!("url={page}")).unwrap(), page);
-            assert_eq!(read(&format!("_=1&url={page}")).unwrap(), page);
+            assert_eq!(read_page_url(&format!("url={page}")).unwrap(), page);
+            assert_eq!(read_page_url(&format!("_=1&url={page}")).unwrap(), page);
         }
     }
 
     #[test]
-    fn what_is_no_parameter_is_refused() {
+    fn a_missing_or_invalid_parameter_is_rejected() {
         for query in [
             "",
             "url",
@@ -251,19 +255,19 @@ mod tests {
             "url=https%3A%2F%2Fh5.example.com%2F%u9875",
             "url=https%3A%2F%2Fh5.example.com%2F%zz",
         ] {
-            is_refused(query);
+            assert_rejected(query);
         }
     }
 
     proptest! {
         #[test]
-        fn whatever_is_encoded_arrives(page in "https?://[!-~]{1,60}", beside in "(&[a-z=]{0,5}){0,3}") {
-            prop_assert_eq!(read(&format!("url={}{beside}", encoded(&page))).unwrap(), page);
+        fn every_encoded_url_round_trips(page in "https?://[!-~]{1,60}", beside in "(&[a-z=]{0,5}){0,3}") {
+            prop_assert_eq!(read_page_url(&format!("url={}{beside}", encoded(&page))).unwrap(), page);
         }
 
         /// A page that sends its URL as it is never gets another page's signature.
         #[test]
-        fn whatever_is_not_encoded_arrives_whole_or_not_at_all(
+        fn an_unencoded_url_is_returned_whole_or_rejected(
             page in "https?://h5\\.example\\.com(/[a-z%0-9A-F]{0,4}){0,2}(\\?[a-z0-9=&%+A-F/?:]{0,20})?",
         ) {
             let Ok(asked) = format!("/api/jssdk?url={page}").parse() else { return Ok(()) };
@@ -275,7 +279,7 @@ mod tests {
         }
 
         #[test]
-        fn every_query_is_judged(query in "[!-\"$-~]{0,60}") {
+        fn arbitrary_queries_never_panic(query in "[!-\"$-~]{0,60}") {
             if let Ok(asked) = format!("/api/jssdk?{query}").parse() {
                 let _ = page_url(&asked);
             }

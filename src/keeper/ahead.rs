@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::Keeper;
+use super::CredentialProvider;
 
 /// How often the task looks at what this process holds: a look at memory, no more.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The store is asked again when the cache believes an entry for less than this.
 const REFRESH_BEFORE: Duration = Duration::from_secs(3);
@@ -21,65 +21,67 @@ const REFRESH_BEFORE: Duration = Duration::from_secs(3);
 /// The task and who ends it: dropping this does. A renewal that the task began is a flight of its
 /// own and goes on (R3).
 #[derive(Debug, Default)]
-pub(crate) struct Ahead(Mutex<State>);
+pub(crate) struct Prefetcher(Mutex<PrefetcherState>);
 
 #[derive(Debug, Default)]
-enum State {
+enum PrefetcherState {
     #[default]
     NotStarted,
     Running(AbortHandle),
     Stopped,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// Starts the task, unless it runs or was stopped, or there is no runtime to run it.
-    pub(crate) fn start(&self, keeper: &Keeper, id: &'static str) {
+    pub(crate) fn start(&self, provider: &CredentialProvider, id: &'static str) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = match &*state {
-            State::NotStarted => true,
+            PrefetcherState::NotStarted => true,
             // The runtime that ran it may be gone.
-            State::Running(task) => task.is_finished(),
-            State::Stopped => false,
+            PrefetcherState::Running(task) => task.is_finished(),
+            PrefetcherState::Stopped => false,
         };
         if idle {
-            let task = runtime.spawn(look_ahead(keeper.clone(), id));
-            *state = State::Running(task.abort_handle());
+            let task = runtime.spawn(prefetch(provider.clone(), id));
+            *state = PrefetcherState::Running(task.abort_handle());
         }
     }
 
     /// Ends the task for good.
     pub(crate) fn stop(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(task) = std::mem::replace(&mut *state, State::Stopped) {
+        if let PrefetcherState::Running(task) =
+            std::mem::replace(&mut *state, PrefetcherState::Stopped)
+        {
             task.abort();
         }
     }
 }
 
-impl Drop for Ahead {
+impl Drop for Prefetcher {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-async fn look_ahead(keeper: Keeper, id: &'static str) {
+async fn prefetch(provider: CredentialProvider, id: &'static str) {
     loop {
-        if keeper.lapses_soon(id) {
+        if provider.needs_prefetch(id) {
             // What went wrong is told where it happens; the next look tries again, as far as
             // back-off and cool-down let it.
-            let _ = keeper.look(id.into(), keeper.clock().now()).await;
+            let _ = provider.lookup(id.into(), provider.clock().now()).await;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-impl Keeper {
-    fn lapses_soon(&self, id: &str) -> bool {
+impl CredentialProvider {
+    fn needs_prefetch(&self, id: &str) -> bool {
         let now = self.clock().now();
-        let until = self.0.cache.believed_until(id, now);
-        until.is_none_or(|until| until < now.after(REFRESH_BEFORE))
+        let until = self.0.cache.valid_until(id, now);
+        until.is_none_or(|until| until < now.saturating_add(REFRESH_BEFORE))
     }
 }

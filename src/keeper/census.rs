@@ -9,38 +9,38 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::{Inner, sync};
+use super::{ProviderState, sync};
 
 /// How often the entries are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many entries are looked at in a second: a large cache is looked through less often, so that
 /// this takes a thousandth of a processor.
-const LOOKED_AT_IN_A_SECOND: usize = 20_000;
+const ENTRIES_PER_SECOND: usize = 20_000;
 
 /// How many are looked at before other tasks get their turn.
-const AT_ONCE: usize = 256;
+const ENTRIES_PER_YIELD: usize = 256;
 
 /// The task that counts. Dropping this ends it.
 #[derive(Debug, Default)]
-pub(super) struct Census(Mutex<Option<AbortHandle>>);
+pub(super) struct CacheMaintenance(Mutex<Option<AbortHandle>>);
 
-impl Census {
+impl CacheMaintenance {
     /// Starts the task, unless it runs, or there is no runtime to run it.
-    pub(super) fn start(&self, inner: &Arc<Inner>) {
+    pub(super) fn start(&self, inner: &Arc<ProviderState>) {
         let mut task = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The runtime that ran it may be gone.
-        if task.as_ref().is_some_and(|task| !task.is_finished()) || sync::in_schedule() {
+        if task.as_ref().is_some_and(|task| !task.is_finished()) || sync::is_under_shuttle() {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
-            let counting = runtime.spawn(count(Arc::downgrade(inner)));
+            let counting = runtime.spawn(maintain(Arc::downgrade(inner)));
             *task = Some(counting.abort_handle());
         }
     }
 }
 
-impl Drop for Census {
+impl Drop for CacheMaintenance {
     fn drop(&mut self) {
         let task = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(task) = task {
@@ -49,46 +49,46 @@ impl Drop for Census {
     }
 }
 
-async fn count(engine: Weak<Inner>) {
-    let mut seconds_until_look = 0;
+async fn maintain(engine: Weak<ProviderState>) {
+    let mut seconds_until_scan = 0;
     loop {
-        tokio::time::sleep(COUNT_EVERY).await;
+        tokio::time::sleep(MAINTENANCE_INTERVAL).await;
         let Some(inner) = engine.upgrade() else {
             return;
         };
-        if seconds_until_look == 0 {
-            drop_expired(&inner).await;
-            seconds_until_look = inner.cache.len() / LOOKED_AT_IN_A_SECOND;
+        if seconds_until_scan == 0 {
+            remove_expired_entries(&inner).await;
+            seconds_until_scan = inner.cache.len() / ENTRIES_PER_SECOND;
         } else {
-            seconds_until_look -= 1;
+            seconds_until_scan -= 1;
         }
-        inner.observe_count();
+        inner.update_cached_gauge();
     }
 }
 
-async fn drop_expired(inner: &Inner) {
-    let mut entries = inner.cache.keys_of_expired(&inner.clock);
+async fn remove_expired_entries(inner: &ProviderState) {
+    let mut entries = inner.cache.expired_keys(&inner.clock);
     loop {
-        let mut looked_at = 0;
+        let mut scanned = 0;
         for expired in entries.by_ref() {
             if let Some(key) = expired {
                 inner.cache.remove_expired(key, inner.clock.now());
             }
-            looked_at += 1;
-            if looked_at == AT_ONCE {
+            scanned += 1;
+            if scanned == ENTRIES_PER_YIELD {
                 break;
             }
         }
-        if looked_at < AT_ONCE {
+        if scanned < ENTRIES_PER_YIELD {
             return;
         }
         tokio::task::yield_now().await;
     }
 }
 
-impl Inner {
+impl ProviderState {
     /// Tells the operator how many credentials this process holds.
-    pub(super) fn observe_count(&self) {
-        self.cached.set(self.cache.len());
+    pub(super) fn update_cached_gauge(&self) {
+        self.cached_gauge.set(self.cache.len());
     }
 }

@@ -9,87 +9,89 @@ use quick_cache::DefaultHashBuilder;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::cache::{Key, Spread};
-use super::reading::Glance;
+use super::cache::{BuildSpreadHasher, EntryKey};
+use super::reading::ReadSnapshot;
 use super::sync::{self, Mutex, MutexGuard};
-use super::{Held, Inner, renewal};
+use super::{CacheEntry, ProviderState, renewal};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind};
 use crate::room::{shrink_map, shrink_set};
-use crate::store::Mark;
+use crate::store::RecordVersion;
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
-pub(super) enum Need {
+pub(super) enum Wanted {
     /// A token that is usable, be it stale.
-    Usable,
+    Any,
     /// A token other than this one, which WeChat has refused (R6).
-    OtherThan(AccessToken),
+    Replacing(AccessToken),
 }
 
-impl Need {
-    pub(super) fn is_met_by(&self, token: &AccessToken) -> bool {
+impl Wanted {
+    pub(super) fn is_satisfied_by(&self, token: &AccessToken) -> bool {
         match self {
-            Self::Usable => true,
-            Self::OtherThan(refused) => token != refused,
+            Self::Any => true,
+            Self::Replacing(refused) => token != refused,
         }
     }
 
-    pub(super) fn refused(&self) -> Option<&AccessToken> {
+    pub(super) fn replaced_token(&self) -> Option<&AccessToken> {
         match self {
-            Self::Usable => None,
-            Self::OtherThan(refused) => Some(refused),
+            Self::Any => None,
+            Self::Replacing(refused) => Some(refused),
         }
     }
 }
 
 /// How far a flight has come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stage {
+pub(super) struct CallState {
     /// The live token that the flight has found, for every caller whose need it meets (R4). It
     /// stays when the flight ends: a flight that began because of a report may fail although the
     /// stored token is alive.
-    pub(super) alive: Option<Held>,
+    pub(super) provisional: Option<CacheEntry>,
     /// The result of the flight, once it has ended.
-    pub(super) outcome: Option<Result<Held, Error>>,
+    pub(super) result: Option<Result<CacheEntry, Error>>,
     /// Whether the flight waits for WeChat, here or in another process, and not for the store.
-    pub(super) at_wechat: bool,
+    pub(super) awaits_wechat: bool,
 }
 
-impl Stage {
+impl CallState {
     /// Returns the live token if it meets `need`.
-    fn usable(&self, need: &Need, now: Timestamp) -> Option<&Held> {
-        let usable = |held: &&Held| need.is_met_by(held.secret()) && held.is_alive(now);
-        self.alive.as_ref().filter(usable)
+    fn provisional_for(&self, wanted: &Wanted, now: Timestamp) -> Option<&CacheEntry> {
+        let usable =
+            |held: &&CacheEntry| wanted.is_satisfied_by(held.secret()) && held.is_unexpired(now);
+        self.provisional.as_ref().filter(usable)
     }
 }
 
 /// A caller's view of a flight.
 #[derive(Clone)]
-pub(super) struct Flight {
-    stage: watch::Receiver<Stage>,
-    need: Need,
+pub(super) struct Call {
+    state: watch::Receiver<CallState>,
+    wanted: Wanted,
     /// Tells flights of one credential apart.
     number: u64,
     /// What it is about to write.
-    commits: Option<Mark>,
+    pending_version: Option<RecordVersion>,
 }
 
-impl Flight {
+impl Call {
     /// Waits until the flight has a token that meets `need`, or has ended. A token that is served
     /// meanwhile may have expired by the time the caller gets it.
-    pub(super) async fn landed(&self, need: &Need, clock: &Clock) -> Result<Held, Error> {
-        let mut stage = self.stage.clone();
-        let enough =
-            |stage: &Stage| stage.outcome.is_some() || stage.usable(need, clock.now()).is_some();
-        let reached = match stage.wait_for(enough).await {
+    pub(super) async fn wait(&self, wanted: &Wanted, clock: &Clock) -> Result<CacheEntry, Error> {
+        let mut stage = self.state.clone();
+        let is_enough = |stage: &CallState| {
+            stage.result.is_some() || stage.provisional_for(wanted, clock.now()).is_some()
+        };
+        let reached = match stage.wait_for(is_enough).await {
             Ok(stage) => stage.clone(),
             // The task panicked, or the runtime is being torn down.
-            Err(_) => Stage::default(),
+            Err(_) => CallState::default(),
         };
-        let usable = reached.usable(need, clock.now()).cloned();
-        match (reached.outcome, usable) {
+        let usable = reached.provisional_for(wanted, clock.now()).cloned();
+        match (reached.result, usable) {
             (Some(Ok(held)), _) => Ok(held),
             // The flight failed, perhaps because of a report. The token that it found is alive all
             // the same, and this caller has not reported it.
@@ -102,13 +104,13 @@ impl Flight {
         }
     }
 
-    fn waits_for_store(&self) -> bool {
-        !self.stage.borrow().at_wechat
+    fn is_waiting_for_store(&self) -> bool {
+        !self.state.borrow().awaits_wechat
     }
 
     /// Whether its task is still there to say how it ends.
-    fn is_under_way(&self) -> bool {
-        self.stage.has_changed().is_ok()
+    fn is_running(&self) -> bool {
+        self.state.has_changed().is_ok()
     }
 
     #[cfg(test)]
@@ -117,8 +119,8 @@ impl Flight {
     }
 
     /// Whether the flight began for the same reason.
-    pub(super) fn was_for(&self, need: &Need) -> bool {
-        match (need.refused(), self.need.refused()) {
+    pub(super) fn was_started_for(&self, wanted: &Wanted) -> bool {
+        match (wanted.replaced_token(), self.wanted.replaced_token()) {
             (Some(asked), Some(flown)) => asked == flown,
             (None, None) => true,
             _ => false,
@@ -128,131 +130,138 @@ impl Flight {
 
 /// The flights that are under way, by credential.
 #[derive(Default)]
-pub(super) struct Flights(Mutex<List>);
+pub(super) struct SingleFlight(Mutex<CallTable>);
 
 /// While this lives, others who look for the same credential take a flight instead of reading it
 /// as well.
-pub(super) struct Reading<'a> {
-    flights: &'a Flights,
-    key: Key,
+pub(super) struct ReadPermit<'a> {
+    single_flight: &'a SingleFlight,
+    key: EntryKey,
 }
 
-impl Drop for Reading<'_> {
+impl Drop for ReadPermit<'_> {
     fn drop(&mut self) {
-        let mut list = self.flights.lock();
+        let mut list = self.single_flight.lock();
         list.readers.remove(&self.key);
         shrink_set(&mut list.readers);
     }
 }
 
 #[derive(Default)]
-struct List {
-    flights: HashMap<Box<str>, Flight, DefaultHashBuilder>,
+struct CallTable {
+    calls: HashMap<Box<str>, Call, DefaultHashBuilder>,
     /// Who is being read by a caller without a flight.
-    readers: HashSet<Key, Spread>,
-    started: u64,
+    readers: HashSet<EntryKey, BuildSpreadHasher>,
+    started_count: u64,
 }
 
-impl List {
+impl CallTable {
     fn remove(&mut self, id: &str) {
-        self.flights.remove(id);
-        shrink_map(&mut self.flights);
+        self.calls.remove(id);
+        shrink_map(&mut self.calls);
     }
 }
 
-impl Flights {
+impl SingleFlight {
     /// Leave to read a credential without a flight, unless one is under way or somebody else reads
     /// it.
-    pub(super) fn read_alone(&self, key: Key, id: &str) -> Option<Reading<'_>> {
+    pub(super) fn try_read_alone(&self, key: EntryKey, id: &str) -> Option<ReadPermit<'_>> {
         let mut list = self.lock();
-        if list.flights.get(id).is_some_and(Flight::is_under_way) {
+        if list.calls.get(id).is_some_and(Call::is_running) {
             return None;
         }
-        let flights = self;
+        let single_flight = self;
         let first = list.readers.insert(key);
         drop(list);
-        first.then(|| Reading { flights, key })
+        first.then(|| ReadPermit { single_flight, key })
     }
 
     /// Joins the flight for a credential, or starts one, which takes a glance at the store for its
     /// own.
-    pub(super) fn join(
+    pub(super) fn join_or_start(
         &self,
-        inner: &Arc<Inner>,
+        provider: &Arc<ProviderState>,
         id: &str,
-        need: &Need,
-        glance: Option<Glance>,
-    ) -> Flight {
-        let (sender, stage) = watch::channel(Stage::default());
+        wanted: &Wanted,
+        snapshot: Option<ReadSnapshot>,
+    ) -> Call {
+        let (sender, stage) = watch::channel(CallState::default());
         let (flight, owner, glance) = {
             let mut list = self.lock();
-            if let Some(flight) = list.flights.get(id)
-                && flight.is_under_way()
+            if let Some(flight) = list.calls.get(id)
+                && flight.is_running()
             {
                 return flight.clone();
             }
             // What was read before a login is not what those want who join after it. A login that
             // begins only now finds this flight on the list, and leaves it behind.
-            let glance = glance.filter(|glance| inner.cache.is_undisturbed(&glance.fence));
-            list.started += 1;
-            let flight = Flight {
-                stage,
-                need: need.clone(),
-                number: list.started,
-                commits: None,
+            let glance = snapshot.filter(|glance| provider.cache.is_unchanged(&glance.stamp));
+            list.started_count += 1;
+            let flight = Call {
+                state: stage,
+                wanted: wanted.clone(),
+                number: list.started_count,
+                pending_version: None,
             };
-            list.flights.insert(id.into(), flight.clone());
+            list.calls.insert(id.into(), flight.clone());
             // A name of its own: a flight that was left behind must not give back the lease of its
             // successor.
-            (flight, inner.owner.numbered(list.started), glance)
+            (
+                flight,
+                provider.lease_owner.with_number(list.started_count),
+                glance,
+            )
         };
         // Made before the task, so that a panic, or a runtime that ends before the task has begun,
         // takes the flight off the list too: its end is the end of the sender, and those who wait
         // are told.
-        let landing = Landing {
-            inner: Arc::clone(inner),
+        let remove_on_drop = RemoveOnDrop {
+            provider: Arc::clone(provider),
             id: id.into(),
             number: flight.number,
         };
-        let need = need.clone();
-        let course = async move {
-            let (inner, flight) = (&landing.inner, (&*landing.id, landing.number));
-            let outcome = renewal::fly(inner, flight, &need, owner, &sender, glance).await;
-            drop(landing);
-            sender.send_modify(|stage| stage.outcome = Some(outcome));
+        let need = wanted.clone();
+        let task = async move {
+            let (inner, flight) = (
+                &remove_on_drop.provider,
+                (&*remove_on_drop.id, remove_on_drop.number),
+            );
+            let outcome = renewal::run(inner, flight, &need, owner, &sender, glance).await;
+            drop(remove_on_drop);
+            sender.send_modify(|stage| stage.result = Some(outcome));
         };
         // In a trace the flight lies under the request that began it.
-        sync::launch(&inner.tasks, course.in_current_span());
+        sync::spawn_call(&provider.tasks, task.in_current_span());
         flight
     }
 
     /// The store holds something else since: who asks from now on must not join a flight that
     /// began before. It goes on for those who have (R3), and its commit will find what is new (R2).
-    pub(super) fn leave_behind(&self, id: &str) {
+    pub(super) fn detach(&self, id: &str) {
         self.lock().remove(id);
     }
 
     /// Returns `true` if a flight for this credential is under way and waits for the store.
-    pub(super) fn waits_for_store(&self, id: &str) -> bool {
+    pub(super) fn is_waiting_for_store(&self, id: &str) -> bool {
         let list = self.lock();
-        list.flights.get(id).is_some_and(Flight::waits_for_store)
+        list.calls.get(id).is_some_and(Call::is_waiting_for_store)
     }
 
     /// A flight is about to write this. One that was left behind says nothing of its successor.
-    pub(super) fn commits(&self, id: &str, number: u64, mark: Mark) {
+    pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
         let mut list = self.lock();
-        let flight = list.flights.get_mut(id);
+        let flight = list.calls.get_mut(id);
         if let Some(flight) = flight.filter(|flight| flight.number == number) {
-            flight.commits = Some(mark);
+            flight.pending_version = Some(version);
         }
     }
 
     /// Somebody has written: who asks from now on must not join a flight that began before, unless
     /// it was its own doing.
-    pub(super) fn told(&self, id: &str, mark: Option<Mark>) {
+    pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let mut list = self.lock();
-        if let Some(flight) = list.flights.get(id)
-            && (flight.commits.is_none() || flight.commits != mark)
+        if let Some(flight) = list.calls.get(id)
+            && (flight.pending_version.is_none() || flight.pending_version != version)
         {
             list.remove(id);
         }
@@ -262,33 +271,33 @@ impl Flights {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let list = self.lock();
-        list.flights.is_empty() && list.readers.is_empty()
+        list.calls.is_empty() && list.readers.is_empty()
     }
 
     /// How many flights and reads there is room for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         let list = self.lock();
-        list.flights.capacity().max(list.readers.capacity())
+        list.calls.capacity().max(list.readers.capacity())
     }
 
-    fn lock(&self) -> MutexGuard<'_, List> {
+    fn lock(&self) -> MutexGuard<'_, CallTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes a flight off the list when its task ends, however it ends.
-struct Landing {
-    inner: Arc<Inner>,
+struct RemoveOnDrop {
+    provider: Arc<ProviderState>,
     id: Box<str>,
     number: u64,
 }
 
-impl Drop for Landing {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let mut list = self.inner.flights.lock();
+        let mut list = self.provider.calls.lock();
         if list
-            .flights
+            .calls
             .get(&self.id)
             .is_some_and(|flight| flight.number == self.number)
         {
@@ -303,14 +312,16 @@ mod tests {
 
     use super::*;
     use crate::credential::{AppId, Lifetime, Record, Token};
-    use crate::keeper::{Failure, Keeper, Settings, Source, Start};
-    use crate::room::ROOM;
-    use crate::store::{BoxFuture, Kind, MemoryStore};
+    use crate::keeper::{
+        CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure, RenewalTiming,
+    };
+    use crate::room::MIN_CAPACITY;
+    use crate::store::{BoxFuture, CredentialKind, MemoryStore};
 
     /// Answers after all have asked.
-    struct Slow;
+    struct SlowSource;
 
-    impl Source for Slow {
+    impl CredentialSource for SlowSource {
         fn can_renew(&self, _record: &Record) -> bool {
             true
         }
@@ -319,13 +330,13 @@ mod tests {
             &'a self,
             _record: &'a Record,
             _refused: Option<&'a AccessToken>,
-        ) -> BoxFuture<'a, Result<Record, Failure>> {
+        ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 let now = Clock::system().now();
                 let token = Token {
                     secret: AccessToken::from("token"),
-                    lifetime: Lifetime::granted(now, Some(7_200), Duration::from_secs(900)),
+                    lifetime: Lifetime::from_response(now, Some(7_200), Duration::from_secs(900)),
                 };
                 Ok(Record {
                     token: Some(token),
@@ -336,38 +347,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_table_of_calls_shrinks_after_a_crowd() {
+    async fn the_call_table_shrinks_after_10_000_calls() {
         let second = Duration::from_secs(1);
-        let settings = Settings {
+        let settings = ProviderConfig {
             margin: second,
-            start: Start::AtPoint,
+            timing: RenewalTiming::AtRenewalTime,
             cache_ttl: second,
             cache_capacity: 16,
-            wait: 60 * second,
-            lease: 10 * second,
-            renewal: 8 * second,
+            load_timeout: 60 * second,
+            lease_duration: 10 * second,
+            renewal_timeout: 8 * second,
         };
-        let keeper = Keeper::new(
+        let provider = CredentialProvider::new(
             AppId::new("wx1").unwrap(),
-            Kind::User,
+            CredentialKind::User,
             settings,
             Clock::system(),
             Arc::new(MemoryStore::new()),
-            Box::new(Slow),
+            Box::new(SlowSource),
         );
-        let mut crowd = tokio::task::JoinSet::new();
+        let mut requests = tokio::task::JoinSet::new();
         for user in 0..10_000 {
-            let keeper = keeper.clone();
-            crowd.spawn(async move { keeper.get(&format!("u{user}")).await.map(drop) });
+            let keeper = provider.clone();
+            requests.spawn(async move { keeper.get(&format!("u{user}")).await.map(drop) });
         }
-        while keeper.0.flights.room() < 10_000 {
+        while provider.0.calls.capacity() < 10_000 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        for outcome in crowd.join_all().await {
+        for outcome in requests.join_all().await {
             outcome.unwrap();
         }
-        assert!(keeper.shutdown(second * 10).await);
-        let left = keeper.0.flights.room();
-        assert!(left <= 4 * ROOM, "room for {left} is kept");
+        assert!(provider.shutdown(second * 10).await);
+        let left = provider.0.calls.capacity();
+        assert!(left <= 4 * MIN_CAPACITY, "room for {left} is kept");
     }
 }

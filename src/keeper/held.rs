@@ -7,15 +7,15 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Freshness, Lifetime, RecordView};
 #[cfg(test)]
-use crate::credential::{Details, Record, Token};
-use crate::store::Mark;
+use crate::credential::{Record, Token, UserDetails};
+use crate::store::RecordVersion;
 
 /// A credential that this process holds: its token, its times, and what is known of its user. A
 /// clone counts a reference and copies nothing.
 ///
 /// The refresh token is not kept: only renewals need it, and they read it under their lease.
 #[derive(Clone)]
-pub(crate) struct Held(
+pub(crate) struct CacheEntry(
     /// Behind the token lie [`Times`], a byte of [marks](mark), two of the era, the texts that are marked as
     /// [`texts`](Held::texts) says, and the id to the end.
     AccessToken,
@@ -23,7 +23,7 @@ pub(crate) struct Held(
 
 /// What the details of a credential are, as far as a bit can tell. At a million users each text
 /// that is not written out saves tens of megabytes.
-mod mark {
+mod flag {
     pub(super) const OPENID_IS_ID: u8 = 1;
     pub(super) const SCOPE_BASE: u8 = 1 << 1;
     pub(super) const SCOPE_USERINFO: u8 = 1 << 2;
@@ -39,7 +39,7 @@ mod mark {
 
 /// Where a process has a credential from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum EntryOrigin {
     /// It was read from the store, or came with a login.
     Stored,
     /// WeChat has granted it to this process: whoever waited for it waited for WeChat.
@@ -53,8 +53,8 @@ const USERINFO: &str = "snsapi_userinfo";
 /// guards against a wall clock that is set back.
 struct Times {
     lifetime: Lifetime,
-    since: Timestamp,
-    until: Timestamp,
+    valid_from: Timestamp,
+    valid_until: Timestamp,
 }
 
 /// What is written out of a credential's details, and its id.
@@ -67,72 +67,72 @@ struct Texts<'a> {
 }
 
 /// A point takes six bytes, from 1970 until the year 10,889; a span four, seven weeks at most.
-const POINT: usize = 6;
-const SPAN: usize = 4;
-const TIMES: usize = 2 * (POINT + SPAN);
+const TIMESTAMP_BYTES: usize = 6;
+const DURATION_BYTES: usize = 4;
+const TIMES_BYTES: usize = 2 * (TIMESTAMP_BYTES + DURATION_BYTES);
 
 /// How many bytes the era of an entry takes. Eras are seconds apart at least, and an entry lives a
 /// few hours, so that none sees its number again.
-const ERA: usize = 2;
+const EPOCH_BYTES: usize = 2;
 
-impl Held {
+impl CacheEntry {
     /// Of a record that has a token.
-    pub(super) fn of(
+    pub(super) fn from_record(
         id: &str,
         record: &RecordView<'_>,
-        believed: Range<Timestamp>,
-        origin: Origin,
-        era: u16,
+        validity: Range<Timestamp>,
+        origin: EntryOrigin,
+        epoch: u16,
     ) -> Option<Self> {
         let (token, details) = (record.token.as_ref()?, &record.details);
         let times = Times {
             lifetime: token.lifetime,
-            since: believed.start,
-            until: believed.end,
+            valid_from: validity.start,
+            valid_until: validity.end,
         };
         let (openid, scope) = (details.openid.as_deref(), details.scope.as_deref());
-        let (mut marks, mut openid_text, mut scope_text) = (0, None, None);
+        let (mut flags, mut openid_text, mut scope_text) = (0, None, None);
         match openid {
-            Some(openid) if openid == id => marks |= mark::OPENID_IS_ID,
+            Some(openid) if openid == id => flags |= flag::OPENID_IS_ID,
             other => openid_text = other,
         }
-        if origin == Origin::Renewed {
-            marks |= mark::RENEWED;
+        if origin == EntryOrigin::Renewed {
+            flags |= flag::RENEWED;
         }
         match scope {
-            Some(BASE) => marks |= mark::SCOPE_BASE,
-            Some(USERINFO) => marks |= mark::SCOPE_USERINFO,
+            Some(BASE) => flags |= flag::SCOPE_BASE,
+            Some(USERINFO) => flags |= flag::SCOPE_USERINFO,
             other => scope_text = other,
         }
         let mut lengths = [[0; 2]; 3];
         let mut texts: [&[u8]; 3] = [b""; 3];
         let written = [
-            (mark::OPENID, openid_text),
-            (mark::SCOPE, scope_text),
-            (mark::UNIONID, details.unionid.as_deref()),
+            (flag::OPENID, openid_text),
+            (flag::SCOPE, scope_text),
+            (flag::UNIONID, details.unionid.as_deref()),
         ];
         for (at, (bit, text)) in written.into_iter().enumerate() {
             // What no length can tell is not of WeChat, and is not known.
             if let Some(text) = text
                 && let Ok(length) = u16::try_from(text.len())
             {
-                marks |= bit;
+                flags |= bit;
                 lengths[at] = length.to_le_bytes();
                 texts[at] = text.as_bytes();
             }
         }
-        let from = details.sessions_from.map(|from| {
-            marks |= mark::SESSIONS_FROM;
-            point(from)
+        let from = details.sessions_valid_from.map(|from| {
+            flags |= flag::SESSIONS_FROM;
+            timestamp_bytes(from)
         });
         let length = |at: usize| {
-            let marked = marks & written[at].0 != 0;
+            let marked = flags & written[at].0 != 0;
             if marked { lengths[at].as_slice() } else { b"" }
         };
-        let mut start = [0; TIMES + 1 + ERA];
-        start[..TIMES].copy_from_slice(&times.written());
-        start[TIMES] = marks;
-        start[TIMES + 1..].copy_from_slice(&era.to_le_bytes());
+        let mut start = [0; TIMES_BYTES + 1 + EPOCH_BYTES];
+        start[..TIMES_BYTES].copy_from_slice(&times.to_bytes());
+        start[TIMES_BYTES] = flags;
+        start[TIMES_BYTES + 1..].copy_from_slice(&epoch.to_le_bytes());
         let parts: [&[u8]; 9] = [
             &start,
             length(0),
@@ -141,7 +141,7 @@ impl Held {
             texts[1],
             length(2),
             texts[2],
-            from.as_ref().map_or(b"", <[u8; POINT]>::as_slice),
+            from.as_ref().map_or(b"", <[u8; TIMESTAMP_BYTES]>::as_slice),
             id.as_bytes(),
         ];
         Some(Self(AccessToken::beside(token.secret, &parts)))
@@ -152,10 +152,10 @@ impl Held {
         id: &str,
         secret: &AccessToken,
         lifetime: Lifetime,
-        details: &Details,
-        believed: Range<Timestamp>,
-        origin: Origin,
-        era: u16,
+        details: &UserDetails,
+        validity: Range<Timestamp>,
+        origin: EntryOrigin,
+        epoch: u16,
     ) -> Self {
         let record = Record {
             token: Some(Token {
@@ -165,16 +165,16 @@ impl Held {
             refresh: None,
             details: details.clone(),
         };
-        Self::of(id, &record.view(), believed, origin, era).unwrap()
+        Self::from_record(id, &record.view(), validity, origin, epoch).unwrap()
     }
 
     pub(crate) fn id(&self) -> &str {
-        text(self.texts().id)
+        as_text(self.texts().id)
     }
 
     /// Whether this is the credential of that id.
     #[inline]
-    pub(super) fn is_of(&self, id: &str) -> bool {
+    pub(super) fn has_id(&self, id: &str) -> bool {
         self.texts().id == id.as_bytes()
     }
 
@@ -188,87 +188,95 @@ impl Held {
 
     /// Whether whoever waited for it waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
-        self.marks() & mark::RENEWED != 0
+        self.flags() & flag::RENEWED != 0
     }
 
     pub(crate) fn openid(&self) -> Option<&str> {
-        if self.marks() & mark::OPENID_IS_ID != 0 {
+        if self.flags() & flag::OPENID_IS_ID != 0 {
             return Some(self.id());
         }
-        self.texts().openid.map(text)
+        self.texts().openid.map(as_text)
     }
 
     pub(crate) fn scope(&self) -> Option<&str> {
-        match self.marks() {
-            marks if marks & mark::SCOPE_BASE != 0 => Some(BASE),
-            marks if marks & mark::SCOPE_USERINFO != 0 => Some(USERINFO),
-            _ => self.texts().scope.map(text),
+        match self.flags() {
+            marks if marks & flag::SCOPE_BASE != 0 => Some(BASE),
+            marks if marks & flag::SCOPE_USERINFO != 0 => Some(USERINFO),
+            _ => self.texts().scope.map(as_text),
         }
     }
 
     pub(crate) fn unionid(&self) -> Option<&str> {
-        self.texts().unionid.map(text)
+        self.texts().unionid.map(as_text)
     }
 
-    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_unexpired(&self, now: Timestamp) -> bool {
         self.lifetime().freshness(now) != Freshness::Expired
     }
 
     /// When it was read.
     #[inline]
-    pub(super) fn since(&self) -> Timestamp {
-        self.times().since
+    pub(super) fn valid_from(&self) -> Timestamp {
+        self.times().valid_from
     }
 
     /// Until when this process may believe the entry at most.
-    pub(super) fn believed_until(&self) -> Timestamp {
-        self.times().until
+    pub(super) fn valid_until(&self) -> Timestamp {
+        self.times().valid_until
     }
 
     /// The era of the cache in which it was read.
     #[inline]
-    pub(super) fn era(&self) -> u16 {
-        let era = self.0.companion().get(TIMES + 1..).unwrap_or_default();
+    pub(super) fn epoch(&self) -> u16 {
+        let era = self
+            .0
+            .companion()
+            .get(TIMES_BYTES + 1..)
+            .unwrap_or_default();
         era.first_chunk().map_or(0, |era| u16::from_le_bytes(*era))
     }
 
     /// The same, no longer to be believed without asking the store.
-    pub(super) fn outdated(&self) -> Self {
+    pub(super) fn to_invalidated(&self) -> Self {
         let mut companion = self.0.companion().to_vec();
-        if let Some(span) = companion.get_mut(POINT..POINT + SPAN) {
+        if let Some(span) = companion.get_mut(TIMESTAMP_BYTES..TIMESTAMP_BYTES + DURATION_BYTES) {
             span.fill(0);
         }
         Self(AccessToken::beside(self.0.expose(), &[&companion]))
     }
 
     /// What news of exactly this credential would carry.
-    pub(super) fn mark(&self) -> Mark {
-        Mark::of(&self.0, self.lifetime(), self.sessions_from())
+    pub(super) fn version(&self) -> RecordVersion {
+        RecordVersion::of_token(&self.0, self.lifetime(), self.sessions_from())
     }
 
     #[inline]
-    pub(super) fn is_believed(&self, now: Timestamp) -> bool {
+    pub(super) fn is_valid(&self, now: Timestamp) -> bool {
         let times = self.times();
-        times.since <= now && now < times.until
+        times.valid_from <= now && now < times.valid_until
     }
 
     #[inline]
     fn times(&self) -> Times {
         match self.0.companion().first_chunk() {
-            Some(written) => Times::read(written),
-            None => Times::read(&[0; TIMES]),
+            Some(written) => Times::from_bytes(written),
+            None => Times::from_bytes(&[0; TIMES_BYTES]),
         }
     }
 
     #[inline]
-    fn marks(&self) -> u8 {
-        self.0.companion().get(TIMES).copied().unwrap_or_default()
+    fn flags(&self) -> u8 {
+        self.0
+            .companion()
+            .get(TIMES_BYTES)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// When the user has last logged out everywhere, where they have.
     #[inline]
     pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
-        if self.marks() & mark::SESSIONS_FROM == 0 {
+        if self.flags() & flag::SESSIONS_FROM == 0 {
             return None;
         }
         let [a, b, c, d, e, f] = *self.texts().sessions_from.first_chunk()?;
@@ -280,14 +288,14 @@ impl Held {
     /// that tell its length; then the id.
     #[inline]
     fn texts(&self) -> Texts<'_> {
-        let marks = self.marks();
+        let flags = self.flags();
         let mut rest = self
             .0
             .companion()
-            .get(TIMES + 1 + ERA..)
+            .get(TIMES_BYTES + 1 + EPOCH_BYTES..)
             .unwrap_or_default();
         let mut written = |bit| {
-            if marks & bit == 0 {
+            if flags & bit == 0 {
                 return None;
             }
             let (length, behind) = rest.split_first_chunk()?;
@@ -296,13 +304,13 @@ impl Held {
             rest = behind;
             Some(text)
         };
-        let openid = written(mark::OPENID);
-        let scope = written(mark::SCOPE);
-        let unionid = written(mark::UNIONID);
-        let from = if marks & mark::SESSIONS_FROM == 0 {
+        let openid = written(flag::OPENID);
+        let scope = written(flag::SCOPE);
+        let unionid = written(flag::UNIONID);
+        let from = if flags & flag::SESSIONS_FROM == 0 {
             0
         } else {
-            POINT
+            TIMESTAMP_BYTES
         };
         let (sessions_from, id) = rest.split_at_checked(from).unwrap_or((b"", rest));
         Texts {
@@ -316,51 +324,54 @@ impl Held {
 }
 
 impl Times {
-    fn written(&self) -> [u8; TIMES] {
-        let mut written = [0; TIMES];
+    fn to_bytes(&self) -> [u8; TIMES_BYTES] {
+        let mut written = [0; TIMES_BYTES];
         let pairs = [
-            (self.since, self.until),
+            (self.valid_from, self.valid_until),
             (self.lifetime.renew_at(), self.lifetime.expires_at()),
         ];
-        for (to, (from, until)) in written.chunks_exact_mut(POINT + SPAN).zip(pairs) {
-            to[..POINT].copy_from_slice(&point(from));
-            let from = Timestamp::from_millis(from.as_millis().clamp(0, LATEST));
-            let span = from.until(until).as_millis();
+        for (to, (from, until)) in written
+            .chunks_exact_mut(TIMESTAMP_BYTES + DURATION_BYTES)
+            .zip(pairs)
+        {
+            to[..TIMESTAMP_BYTES].copy_from_slice(&timestamp_bytes(from));
+            let from = Timestamp::from_millis(from.as_millis().clamp(0, MAX_TIMESTAMP_MILLIS));
+            let span = from.duration_until(until).as_millis();
             let span = u32::try_from(span).unwrap_or(u32::MAX);
-            to[POINT..].copy_from_slice(&span.to_le_bytes());
+            to[TIMESTAMP_BYTES..].copy_from_slice(&span.to_le_bytes());
         }
         written
     }
 
     #[inline]
-    fn read(written: &[u8; TIMES]) -> Self {
-        let [a, b, c, d, e, f, s, t, u, v, g, h, i, j, k, l, w, x, y, z] = *written;
+    fn from_bytes(bytes: &[u8; TIMES_BYTES]) -> Self {
+        let [a, b, c, d, e, f, s, t, u, v, g, h, i, j, k, l, w, x, y, z] = *bytes;
         let since = Timestamp::from_millis(i64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
         let renew_at = Timestamp::from_millis(i64::from_le_bytes([g, h, i, j, k, l, 0, 0]));
         let span = |bytes| Duration::from_millis(u32::from_le_bytes(bytes).into());
-        let expires_at = renew_at.after(span([w, x, y, z]));
+        let expires_at = renew_at.saturating_add(span([w, x, y, z]));
         Self {
-            lifetime: Lifetime::stored(renew_at, Some(expires_at), Duration::ZERO),
-            since,
-            until: since.after(span([s, t, u, v])),
+            lifetime: Lifetime::from_stored(renew_at, Some(expires_at), Duration::ZERO),
+            valid_from: since,
+            valid_until: since.saturating_add(span([s, t, u, v])),
         }
     }
 }
 
 /// The latest point that six bytes can tell.
-const LATEST: i64 = (1 << (8 * POINT)) - 1;
+const MAX_TIMESTAMP_MILLIS: i64 = (1 << (8 * TIMESTAMP_BYTES)) - 1;
 
-fn point(at: Timestamp) -> [u8; POINT] {
-    let [a, b, c, d, e, f, ..] = at.as_millis().clamp(0, LATEST).to_le_bytes();
+fn timestamp_bytes(at: Timestamp) -> [u8; TIMESTAMP_BYTES] {
+    let [a, b, c, d, e, f, ..] = at.as_millis().clamp(0, MAX_TIMESTAMP_MILLIS).to_le_bytes();
     [a, b, c, d, e, f]
 }
 
 /// Texts were texts when they were put there.
-fn text(bytes: &[u8]) -> &str {
+fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for CacheEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held")
             .field("id", &self.id())
@@ -390,7 +401,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_held_reads_back(
+        fn every_entry_reads_back_as_it_was_written(
             id in ".{1,60}", token in ".{1,200}", openid in detail(), scope in detail(),
             unionid in detail(), same: bool, from in proptest::option::of(0i64..4_000_000_000_000),
             era: u16,
@@ -399,47 +410,47 @@ mod tests {
         ) {
             let openid = if same { Some(id.clone()) } else { openid };
             let [openid, scope, unionid] = [openid, scope, unionid].map(|d| d.map(Box::<str>::from));
-            let sessions_from = from.map(at);
-            let details = Details { openid, scope, unionid, sessions_from };
-            let lifetime = Lifetime::stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
+            let sessions_valid_from = from.map(at);
+            let details = UserDetails { openid, scope, unionid, sessions_valid_from };
+            let lifetime = Lifetime::from_stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
             let secret = AccessToken::new(token);
             let believed = at(since)..at(since + span);
-            let held = Held::new(&id, &secret, lifetime, &details, believed, Origin::Stored, era);
+            let held = CacheEntry::new(&id, &secret, lifetime, &details, believed, EntryOrigin::Stored, era);
             prop_assert!(!held.was_renewed());
-            prop_assert_eq!(held.era(), era);
-            let outdated = held.outdated();
-            prop_assert!(!outdated.is_believed(at(since)));
-            prop_assert_eq!(outdated.mark(), held.mark());
+            prop_assert_eq!(held.epoch(), era);
+            let outdated = held.to_invalidated();
+            prop_assert!(!outdated.is_valid(at(since)));
+            prop_assert_eq!(outdated.version(), held.version());
             prop_assert_eq!((outdated.id(), outdated.lifetime()), (held.id(), held.lifetime()));
             prop_assert_eq!(outdated.unionid(), held.unionid());
             prop_assert_eq!(held.id(), id.as_str());
             let longer = format!("{id}x");
-            prop_assert!(held.is_of(&id) && !held.is_of(&longer) && !held.is_of(""));
+            prop_assert!(held.has_id(&id) && !held.has_id(&longer) && !held.has_id(""));
             prop_assert_eq!(held.secret(), &secret);
             prop_assert_eq!(held.lifetime(), lifetime);
             prop_assert_eq!(held.openid(), details.openid.as_deref());
             prop_assert_eq!(held.scope(), details.scope.as_deref());
             prop_assert_eq!(held.unionid(), details.unionid.as_deref());
-            prop_assert_eq!(held.sessions_from(), sessions_from);
-            prop_assert_eq!(held.believed_until(), at(since + span));
-            prop_assert_eq!(held.is_believed(at(since)), span > 0);
-            prop_assert!(!held.is_believed(at(since - 1)) && !held.is_believed(at(since + span)));
+            prop_assert_eq!(held.sessions_from(), sessions_valid_from);
+            prop_assert_eq!(held.valid_until(), at(since + span));
+            prop_assert_eq!(held.is_valid(at(since)), span > 0);
+            prop_assert!(!held.is_valid(at(since - 1)) && !held.is_valid(at(since + span)));
         }
     }
 
     #[test]
-    fn points_that_no_token_has_are_bent_and_nothing_breaks() {
-        let details = Details::default();
+    fn times_out_of_range_are_clamped() {
+        let details = UserDetails::default();
         for (from, until) in [(i64::MIN, i64::MAX), (-5, 5), (i64::MAX, i64::MAX)] {
-            let lifetime = Lifetime::stored(at(from), Some(at(until)), Duration::ZERO);
+            let lifetime = Lifetime::from_stored(at(from), Some(at(until)), Duration::ZERO);
             let believed = at(from)..at(until);
-            let held = Held::new(
+            let held = CacheEntry::new(
                 "u",
                 &"t".into(),
                 lifetime,
                 &details,
                 believed,
-                Origin::Renewed,
+                EntryOrigin::Renewed,
                 0,
             );
             assert!(held.was_renewed());

@@ -15,105 +15,119 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::renewal::FIRST_REST;
-use super::{Inner, Keeper, sync};
+use super::renewal::MIN_POLL_INTERVAL;
+use super::{CredentialProvider, ProviderState, sync};
 use crate::credential::Record;
 use crate::error::Error;
-use crate::store::{Claim, CodeName, Commit, LeaseOwner, Slot, Store, Stored};
+use crate::store::{
+    CommitResult, CredentialSlot, LeaseOwner, LeaseResult, LoginCodeKey, Store, StoredRecord,
+};
 
 const IDLE: u8 = 0;
 const CLAIMING: u8 = 1;
 const HELD: u8 = 2;
 
 /// The longest pause between two tries to release a lease.
-const LONGEST_REST: Duration = Duration::from_millis(500);
+const MAX_RELEASE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a store that does not answer is asked to release a lease. A frozen server still runs
 /// what it was sent before when it goes on.
-const AWAY: Duration = Duration::from_secs(10 * 60);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// The lease of one flight, under a name that no other flight has.
 pub(super) struct Lease {
-    inner: Arc<Inner>,
-    slot: Slot,
+    provider: Arc<ProviderState>,
+    slot: CredentialSlot,
     owner: LeaseOwner,
     state: AtomicU8,
 }
 
 impl Lease {
-    pub(super) fn new(inner: &Arc<Inner>, slot: Slot, owner: LeaseOwner) -> Self {
+    pub(super) fn new(inner: &Arc<ProviderState>, slot: CredentialSlot, owner: LeaseOwner) -> Self {
         Self {
-            inner: Arc::clone(inner),
+            provider: Arc::clone(inner),
             slot,
             owner,
             state: AtomicU8::new(IDLE),
         }
     }
 
-    pub(super) fn slot(&self) -> &Slot {
+    pub(super) fn slot(&self) -> &CredentialSlot {
         &self.slot
     }
 
-    fn is(&self, state: u8) {
+    fn set_state(&self, state: u8) {
         self.state.store(state, Ordering::Relaxed);
     }
 
     /// Claims the lease, if the slot still holds what was read.
-    pub(super) async fn claim(&self, stored: &Stored) -> Result<Claim, Error> {
-        self.is(CLAIMING);
-        let (store, ttl) = (&self.inner.store, self.inner.settings.lease);
+    pub(super) async fn acquire(&self, stored: &StoredRecord) -> Result<LeaseResult, Error> {
+        self.set_state(CLAIMING);
+        let (store, ttl) = (&self.provider.store, self.provider.config.lease_duration);
         let claim = store
-            .claim(&self.slot, &stored.witness, &self.owner, ttl)
+            .acquire_lease(&self.slot, &stored.expected, &self.owner, ttl)
             .await?;
-        self.is(match claim {
-            Claim::Granted => HELD,
-            Claim::Held | Claim::Changed(_) => IDLE,
+        self.set_state(match claim {
+            LeaseResult::Acquired => HELD,
+            LeaseResult::Busy | LeaseResult::Conflict(_) => IDLE,
         });
         Ok(claim)
     }
 
     /// Writes the tombstone of what was read, and keeps the lease.
-    pub(super) async fn announce_deletion(&self, stored: &Stored) -> Result<Claim, Error> {
-        self.is(CLAIMING);
-        let (store, ttl) = (&self.inner.store, self.inner.settings.lease);
+    pub(super) async fn write_tombstone(
+        &self,
+        stored: &StoredRecord,
+    ) -> Result<LeaseResult, Error> {
+        self.set_state(CLAIMING);
+        let (store, ttl) = (&self.provider.store, self.provider.config.lease_duration);
         let claim = store
-            .announce_deletion(&self.slot, &stored.witness, &self.owner, ttl)
+            .announce_deletion(&self.slot, &stored.expected, &self.owner, ttl)
             .await?;
-        self.is(match claim {
+        self.set_state(match claim {
             // Where the slot has changed, nothing was claimed and nothing given back.
-            Claim::Granted | Claim::Changed(_) => HELD,
-            Claim::Held => IDLE,
+            LeaseResult::Acquired | LeaseResult::Conflict(_) => HELD,
+            LeaseResult::Busy => IDLE,
         });
         Ok(claim)
     }
 
     /// Replaces what was read, and gives the lease back.
-    pub(super) async fn commit(&self, stored: &Stored, record: &Record) -> Result<Commit, Error> {
-        let store = &self.inner.store;
+    pub(super) async fn commit(
+        &self,
+        stored: &StoredRecord,
+        record: &Record,
+    ) -> Result<CommitResult, Error> {
+        let store = &self.provider.store;
         let commit = store
-            .commit(&self.slot, &stored.witness, record, &self.owner)
+            .commit(&self.slot, &stored.expected, record, &self.owner)
             .await?;
         // Every answer means that the lease is another's or nobody's.
-        self.is(IDLE);
+        self.set_state(IDLE);
         Ok(commit)
     }
 
     /// Deletes what was read, and gives the lease back.
-    pub(super) async fn delete(&self, stored: &Stored) -> Result<Commit, Error> {
-        let store = &self.inner.store;
+    pub(super) async fn delete(&self, stored: &StoredRecord) -> Result<CommitResult, Error> {
+        let store = &self.provider.store;
         let commit = store
-            .delete(&self.slot, &stored.witness, &self.owner)
+            .commit_deletion(&self.slot, &stored.expected, &self.owner)
             .await?;
-        self.is(IDLE);
+        self.set_state(IDLE);
         Ok(commit)
     }
 
     /// Gives the lease back without writing.
     pub(super) async fn release(&self) {
-        match self.inner.store.release(&self.slot, &self.owner).await {
-            Ok(_) => self.is(IDLE),
+        match self
+            .provider
+            .store
+            .release_lease(&self.slot, &self.owner)
+            .await
+        {
+            Ok(_) => self.set_state(IDLE),
             Err(error) => {
-                tracing::debug!(target: "tower_wechat::renewal", app = %self.inner.app, %error, "a lease is released later");
+                tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, %error, "a lease is released later");
             }
         }
     }
@@ -125,75 +139,87 @@ impl Drop for Lease {
         if state == IDLE {
             return;
         }
-        let left = Left {
-            what: Claimed::Credential(self.slot.clone()),
+        let left = AbandonedLease {
+            target: LeaseTarget::Credential(self.slot.clone()),
             owner: self.owner.clone(),
             was_granted: state == HELD,
-            lease: self.inner.settings.lease,
+            duration: self.provider.config.lease_duration,
         };
-        sync::launch_last(&self.inner.tasks, give_back(Arc::clone(&self.inner), left));
+        sync::spawn_cleanup(
+            &self.provider.tasks,
+            release_abandoned(Arc::clone(&self.provider), left),
+        );
     }
 }
 
 /// What was claimed.
-enum Claimed {
-    Credential(Slot),
-    Code(CodeName),
+enum LeaseTarget {
+    Credential(CredentialSlot),
+    Code(LoginCodeKey),
 }
 
-impl Claimed {
+impl LeaseTarget {
     async fn release(&self, store: &dyn Store, owner: &LeaseOwner) -> Result<bool, Error> {
         match self {
-            Self::Credential(slot) => store.release(slot, owner).await,
+            Self::Credential(slot) => store.release_lease(slot, owner).await,
             Self::Code(code) => store.release_code(code, owner).await,
         }
     }
 }
 
 /// A lease that nobody uses any more and that may stand in the store.
-struct Left {
-    what: Claimed,
+struct AbandonedLease {
+    target: LeaseTarget,
     owner: LeaseOwner,
     /// Whether the store has answered the claim. If not, it may run the claim after a release.
     was_granted: bool,
     /// How long the lease lasts.
-    lease: Duration,
+    duration: Duration,
 }
 
 /// Releases a lease. Where the claim got no answer, one release that found nothing proves nothing:
 /// the claim may arrive later, on a connection that was slow or before a server that was frozen.
 /// So it is released again and again, for as long as a lease lasts after the store's first answer.
-async fn give_back(inner: Arc<Inner>, left: Left) {
-    let mut give_up = Instant::now() + AWAY;
-    let (mut rest, mut answered) = (FIRST_REST, false);
+async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLease) {
+    let mut give_up = Instant::now() + RELEASE_TIMEOUT;
+    let (mut retry_interval, mut has_answered) = (MIN_POLL_INTERVAL, false);
     loop {
-        match left.what.release(&*inner.store, &left.owner).await {
+        match abandoned
+            .target
+            .release(&*provider.store, &abandoned.owner)
+            .await
+        {
             Ok(true) => return,
-            Ok(false) if left.was_granted => return,
-            Ok(false) if !answered => {
-                answered = true;
-                give_up = Instant::now() + left.lease;
+            Ok(false) if abandoned.was_granted => return,
+            Ok(false) if !has_answered => {
+                has_answered = true;
+                give_up = Instant::now() + abandoned.duration;
             }
             Ok(false) | Err(_) => {}
         }
         // A shutdown waits for this task, and longer than for one try it need not.
-        if Instant::now() >= give_up || inner.tasks.is_closed() {
+        if Instant::now() >= give_up || provider.tasks.is_closed() {
             return;
         }
-        tokio::time::sleep(rest).await;
-        rest = (rest * 2).min(LONGEST_REST);
+        tokio::time::sleep(retry_interval).await;
+        retry_interval = (retry_interval * 2).min(MAX_RELEASE_INTERVAL);
     }
 }
 
-impl Keeper {
+impl CredentialProvider {
     /// Gives back the right to exchange a code, whose claim got no answer, in a task.
-    pub(crate) fn give_back_code(&self, code: CodeName, owner: LeaseOwner, lease: Duration) {
-        let left = Left {
-            what: Claimed::Code(code),
+    pub(crate) fn release_code_in_background(
+        &self,
+        code: LoginCodeKey,
+        owner: LeaseOwner,
+        lease_duration: Duration,
+    ) {
+        let left = AbandonedLease {
+            target: LeaseTarget::Code(code),
             owner,
             was_granted: false,
-            lease,
+            duration: lease_duration,
         };
-        sync::launch_last(&self.0.tasks, give_back(Arc::clone(&self.0), left));
+        sync::spawn_cleanup(&self.0.tasks, release_abandoned(Arc::clone(&self.0), left));
     }
 }

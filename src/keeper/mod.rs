@@ -45,23 +45,23 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-pub(crate) use self::ahead::Ahead;
+pub(crate) use self::ahead::Prefetcher;
 use self::cache::Cache;
-use self::census::Census;
-use self::flight::{Flights, Need};
-pub(crate) use self::held::Held;
-use self::held::Origin;
-use self::news::Listener;
-use self::reading::Glance;
-use self::trouble::Troubles;
+use self::census::CacheMaintenance;
+use self::flight::{SingleFlight, Wanted};
+pub(crate) use self::held::CacheEntry;
+use self::held::EntryOrigin;
+use self::news::InvalidationListener;
+use self::reading::ReadSnapshot;
+use self::trouble::FailureTracker;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
-use crate::store::{BoxFuture, Kind, LeaseOwner, Name, Slot, Store};
+use crate::store::{BoxFuture, CredentialKey, CredentialKind, CredentialSlot, LeaseOwner, Store};
 
 /// Where new credentials come from.
-pub(crate) trait Source: Send + Sync + 'static {
+pub(crate) trait CredentialSource: Send + Sync + 'static {
     /// Whether a new credential can be had from what is stored, without the user.
     fn can_renew(&self, record: &Record) -> bool;
 
@@ -69,18 +69,18 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn renew<'a>(
         &'a self,
         record: &'a Record,
-        refused: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Record, Failure>>;
+        invalid_token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, RenewalFailure>>;
 
     /// Returns `true` if an error that means a dead refresh token also means that the access token
     /// beside it is void.
-    fn voids_access_token(&self, _error: &Error) -> bool {
+    fn invalidates_access_token(&self, _error: &Error) -> bool {
         false
     }
 
     /// What callers are told where nothing usable is stored, or nothing but what was refused, and
     /// nothing can be renewed.
-    fn exhausted(&self, _refused: Option<&AccessToken>) -> Error {
+    fn no_token_error(&self, _invalid_token: Option<&AccessToken>) -> Error {
         Error::new(
             ErrorKind::LoginRequired,
             "there is no usable token, and none can be had without the user: send them to log in",
@@ -90,9 +90,9 @@ pub(crate) trait Source: Send + Sync + 'static {
 
 /// R5: why no new credential came, sorted by what is to be done.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum RenewalFailure {
     /// What the renewal started from is dead: delete exactly that, and let the user log in.
-    Dead(Error),
+    InvalidGrant(Error),
     /// It may work in a moment: try again with back-off, keep what is stored.
     Transient(Error),
     /// It is the operator's: no renewal of this account for a while, and one loud line.
@@ -101,138 +101,138 @@ pub(crate) enum Failure {
 
 /// R4: when the renewal of a credential starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum RenewalTiming {
     /// Early and jittered, so that a crowd obtained together is not renewed together.
     Jittered,
     /// At the renewal point.
-    AtPoint,
+    AtRenewalTime,
     /// Just behind it: for a credential that its issuer repeats until that very point, by a clock
     /// that is not ours.
-    JustBehind,
+    AfterRenewalTime,
 }
 
 /// The engine's times and sizes.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct ProviderConfig {
     /// The margin that renewal points keep from the true expiry.
     pub(crate) margin: Duration,
-    pub(crate) start: Start,
+    pub(crate) timing: RenewalTiming,
     /// The longest that an entry of the cache is believed without a word of the store: neither
     /// read, nor proved current by its news.
     pub(crate) cache_ttl: Duration,
     /// How many credentials the cache holds.
     pub(crate) cache_capacity: usize,
     /// How long a caller waits for a credential that has to be renewed.
-    pub(crate) wait: Duration,
+    pub(crate) load_timeout: Duration,
     /// How long the right to renew is held; outlives `renewal`.
-    pub(crate) lease: Duration,
+    pub(crate) lease_duration: Duration,
     /// How long a renewal with all its tries may take.
-    pub(crate) renewal: Duration,
+    pub(crate) renewal_timeout: Duration,
 }
 
-impl Settings {
+impl ProviderConfig {
     /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
-    pub(crate) fn lease(&mut self, lease: Duration) {
-        self.lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
-        self.renewal = self.lease * 4 / 5;
+    pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
+        self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
+        self.renewal_timeout = self.lease_duration * 4 / 5;
     }
 }
 
 /// The engine for one kind of credential of one account. Clones share everything.
 #[derive(Clone)]
-pub(crate) struct Keeper(Arc<Inner>);
+pub(crate) struct CredentialProvider(Arc<ProviderState>);
 
-struct Inner {
+struct ProviderState {
     app: AppId,
-    kind: Kind,
-    settings: Settings,
+    kind: CredentialKind,
+    config: ProviderConfig,
     clock: Clock,
     store: Arc<dyn Store>,
     /// What the names of this engine's leases start with.
-    owner: LeaseOwner,
-    source: Box<dyn Source>,
+    lease_owner: LeaseOwner,
+    source: Box<dyn CredentialSource>,
     cache: Cache,
-    flights: Flights,
-    troubles: Troubles,
+    calls: SingleFlight,
+    failures: FailureTracker,
     /// Counts the credentials that callers have read without a flight.
-    reads: AtomicU32,
+    direct_reads: AtomicU32,
     /// Bounds the renewals of this process that run at once, and those among them for which nobody
     /// waits.
-    turns: Semaphore,
-    turns_ahead: Semaphore,
+    renewal_permits: Semaphore,
+    early_renewal_permits: Semaphore,
     tasks: TaskTracker,
-    listener: Listener,
-    census: Census,
+    invalidation_listener: InvalidationListener,
+    maintenance: CacheMaintenance,
     /// Tells the operator how many credentials the cache holds.
-    cached: observe::Cached,
+    cached_gauge: observe::CachedGauge,
 }
 
 /// The bounds of a lease. A store cannot keep one for no time at all, and no process that has died
 /// may keep the others waiting for longer than this.
-const SHORTEST_LEASE: Duration = Duration::from_millis(100);
-const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
+const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
+const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
 
 /// How many renewals of one process may run at once.
-const RENEWALS_AT_ONCE: usize = 512;
+const MAX_CONCURRENT_RENEWALS: usize = 512;
 
 /// How many of them may be renewals of tokens that are alive, for which nobody waits. While WeChat
 /// does not answer, each renewal takes its full time: the rest is for users whose token has
 /// expired.
-const AHEAD_AT_ONCE: usize = RENEWALS_AT_ONCE / 2;
+const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
 
 /// A caller's request is joined to at most this many flights: the one under way when it came, and
 /// one of its own.
-const FLIGHTS_PER_CALL: usize = 3;
+const MAX_CALLS_PER_REQUEST: usize = 3;
 
-impl Keeper {
+impl CredentialProvider {
     pub(crate) fn new(
         app: AppId,
-        kind: Kind,
-        settings: Settings,
+        kind: CredentialKind,
+        settings: ProviderConfig,
         clock: Clock,
         store: Arc<dyn Store>,
-        source: Box<dyn Source>,
+        source: Box<dyn CredentialSource>,
     ) -> Self {
-        observe::describe();
+        observe::describe_metrics();
         // A panel of nothing looks like a panel that is broken.
-        let never = Timestamp::from_millis(0);
-        observe::rests(&app, kind.as_str(), never);
-        if kind.is_accounts_own() {
-            observe::expires(&app, kind.as_str(), never);
+        let unix_epoch = Timestamp::from_millis(0);
+        observe::set_resting_until(&app, kind.as_str(), unix_epoch);
+        if kind.belongs_to_account() {
+            observe::set_expiry(&app, kind.as_str(), unix_epoch);
         }
-        let keeper = Self(Arc::new(Inner {
+        let provider = Self(Arc::new(ProviderState {
             app,
             kind,
             cache: Cache::new(settings.cache_capacity, settings.cache_ttl),
-            settings,
+            config: settings,
             clock,
             store,
-            owner: LeaseOwner::unique(),
+            lease_owner: LeaseOwner::unique(),
             source,
-            flights: Flights::default(),
-            troubles: Troubles::default(),
-            reads: AtomicU32::new(0),
-            turns: Semaphore::new(RENEWALS_AT_ONCE),
-            turns_ahead: Semaphore::new(AHEAD_AT_ONCE),
+            calls: SingleFlight::default(),
+            failures: FailureTracker::default(),
+            direct_reads: AtomicU32::new(0),
+            renewal_permits: Semaphore::new(MAX_CONCURRENT_RENEWALS),
+            early_renewal_permits: Semaphore::new(MAX_EARLY_RENEWALS),
             tasks: TaskTracker::new(),
-            listener: Listener::default(),
-            census: Census::default(),
-            cached: observe::Cached::new(kind.as_str()),
+            invalidation_listener: InvalidationListener::default(),
+            maintenance: CacheMaintenance::default(),
+            cached_gauge: observe::CachedGauge::new(kind.as_str()),
         }));
-        keeper.0.start_tasks();
-        keeper
+        provider.0.start_background_tasks();
+        provider
     }
 
     pub(crate) fn app(&self) -> &AppId {
         &self.0.app
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> CredentialKind {
         self.0.kind
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.0.settings
+    pub(crate) fn config(&self) -> &ProviderConfig {
+        &self.0.config
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -240,8 +240,8 @@ impl Keeper {
     }
 
     /// What names a credential of this engine in the store.
-    pub(crate) fn name(&self, id: &str) -> Name {
-        self.0.name(id)
+    pub(crate) fn credential_key(&self, id: &str) -> CredentialKey {
+        self.0.credential_key(id)
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -250,123 +250,129 @@ impl Keeper {
 
     /// Returns whether the store can be read and written for credentials of this engine.
     pub(crate) async fn ping(&self) -> Result<(), Error> {
-        self.0.store.ping(self.app(), self.kind()).await
+        self.0.store.check_health(self.app(), self.kind()).await
     }
 
     /// What the store holds, whatever its life: nothing is renewed for it.
-    pub(crate) async fn stored(&self, id: &str) -> Result<Record, Error> {
+    pub(crate) async fn load_record(&self, id: &str) -> Result<Record, Error> {
         let stored = self.0.store.load(&self.0.slot(id)).await?;
         Ok(stored.record)
     }
 
     /// The credential, if this process holds one that needs no thought. Never waits.
     #[inline]
-    pub(crate) fn cached(&self, id: &str) -> Option<Held> {
+    pub(crate) fn cached(&self, id: &str) -> Option<CacheEntry> {
         self.0.cache.fresh(id, self.0.clock.now())
     }
 
     /// The credential: from the cache, else from the store, renewed if it must be.
-    pub(crate) async fn get(&self, id: &str) -> Result<Held, Error> {
+    pub(crate) async fn get(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if let Some(held) = self.0.cache.fresh(id, now) {
             return Ok(held);
         }
-        if self.0.cache.is_absent(id, now) {
-            return Err(self.0.source.exhausted(None));
+        if self.0.cache.is_known_absent(id, now) {
+            return Err(self.0.source.no_token_error(None));
         }
-        self.look(id.into(), now).await
+        self.lookup(id.into(), now).await
     }
 
     /// The same for a caller who has just been told by [`cached`](Self::cached) that it is not
     /// there.
-    pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<Held, Error> {
+    pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
-        if self.0.cache.is_absent(&id, now) {
-            return Err(self.0.source.exhausted(None));
+        if self.0.cache.is_known_absent(&id, now) {
+            return Err(self.0.source.no_token_error(None));
         }
-        self.look(id, now).await
+        self.lookup(id, now).await
     }
 
     /// The credential of somebody who has logged in a moment ago, perhaps on another process: what
     /// this one remembers of their having none, or is just reading, may be older than that login.
-    pub(crate) async fn get_after_login(&self, id: &str) -> Result<Held, Error> {
+    pub(crate) async fn get_after_login(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if let Some(held) = self.0.cache.fresh(id, now) {
             return Ok(held);
         }
         let twice = async {
-            match self.fly(id, &Need::Usable, None).await {
+            match self.fetch(id, &Wanted::Any, None).await {
                 Err(error) if error.kind() == ErrorKind::LoginRequired => {
-                    self.fly(id, &Need::Usable, None).await
+                    self.fetch(id, &Wanted::Any, None).await
                 }
                 outcome => outcome,
             }
         };
-        self.within_wait(id, twice).await
+        self.with_load_timeout(id, twice).await
     }
 
     /// R6: somebody's call was refused with this token. Renews it only if it is still the current
     /// one, and answers with the current one.
-    pub(crate) async fn report_refused(
+    pub(crate) async fn report_invalid(
         &self,
         id: &str,
-        refused: &AccessToken,
-    ) -> Result<Held, Error> {
+        invalid_token: &AccessToken,
+    ) -> Result<CacheEntry, Error> {
         if let Some(held) = self.0.cache.fresh(id, self.0.clock.now())
-            && held.secret() != refused
+            && held.secret() != invalid_token
         {
             return Ok(held);
         }
-        self.0.cache.outdate(id, refused);
-        self.within_wait(id, self.fly(id, &Need::OtherThan(refused.clone()), None))
-            .await
+        self.0.cache.invalidate_if_token(id, invalid_token);
+        self.with_load_timeout(
+            id,
+            self.fetch(id, &Wanted::Replacing(invalid_token.clone()), None),
+        )
+        .await
     }
 
     /// R2: stores a record whatever lies there, and serves it from now on: a login beats every
     /// renewal that began before it. Dropped in the middle it leaves the store and the cache apart:
     /// see [`run_to_end`](Self::run_to_end).
-    pub(crate) async fn put(&self, id: &str, record: Record) -> Result<Held, Error> {
+    pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
         let inner = &self.0;
         let slot = inner.slot(id);
-        let Some(held) = inner.hold(id, &record, Origin::Stored) else {
+        let Some(held) = inner.to_entry(id, &record, EntryOrigin::Stored) else {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
         // What this process remembers is wrong from the moment the store may have changed.
-        let fence = inner.cache.forget(id);
-        let outcome = inner.store.put(&slot, &record).await;
+        let fence = inner.cache.invalidate(id);
+        let outcome = inner.store.overwrite(&slot, &record).await;
         match &outcome {
             Ok(()) => inner
                 .cache
-                .settle(id, Some(&held), inner.clock.now(), &fence),
+                .complete_write(id, Some(&held), inner.clock.now(), &fence),
             // It may have been stored all the same.
-            Err(_) => drop(inner.cache.forget(id)),
+            Err(_) => drop(inner.cache.invalidate(id)),
         }
         // Only now: a flight that begins with what was read before finds that outdated, or is on
         // the list already.
-        inner.flights.leave_behind(id);
-        inner.observe_count();
+        inner.calls.detach(id);
+        inner.update_cached_gauge();
         outcome?;
-        inner.troubles.clear(id);
+        inner.failures.clear(id);
         Ok(held)
     }
 
     /// Deletes the credential, here and in the store. A renewal that is under way cannot bring it
     /// back: its commit compares with what is gone. Not to be dropped in the middle either.
-    pub(crate) async fn forget(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
         let inner = &self.0;
-        inner.cache.forget(id);
-        let outcome = inner.store.put(&inner.slot(id), &Record::default()).await;
+        inner.cache.invalidate(id);
+        let outcome = inner
+            .store
+            .overwrite(&inner.slot(id), &Record::default())
+            .await;
         // In this order, as above.
-        inner.cache.forget(id);
-        inner.flights.leave_behind(id);
-        inner.observe_count();
+        inner.cache.invalidate(id);
+        inner.calls.detach(id);
+        inner.update_cached_gauge();
         outcome
     }
 
     /// Runs work that must not be half done in a task of its own, which goes on when the caller
     /// hangs up and which [`shutdown`](Self::shutdown) waits for. Returns the result of the work.
-    pub(crate) async fn run_to_end<T: Send + 'static>(
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -391,16 +397,16 @@ impl Keeper {
 
     /// R3: waits for the flights that are under way, for at most `patience`. Answers whether all
     /// of them have ended.
-    pub(crate) async fn shutdown(&self, patience: Duration) -> bool {
+    pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.tasks.close();
-        tokio::time::timeout(patience, self.0.tasks.wait())
+        tokio::time::timeout(timeout, self.0.tasks.wait())
             .await
             .is_ok()
     }
 
     /// The credential, if this process holds one that is alive, believed or not. Never waits.
-    pub(crate) fn alive(&self, id: &str) -> Option<Held> {
-        self.0.cache.leftover(id, self.0.clock.now())
+    pub(crate) fn unexpired(&self, id: &str) -> Option<CacheEntry> {
+        self.0.cache.unexpired(id, self.0.clock.now())
     }
 
     /// How many credentials the cache holds.
@@ -408,71 +414,81 @@ impl Keeper {
         self.0.cache.len()
     }
 
-    async fn fly(&self, id: &str, need: &Need, mut glance: Option<Glance>) -> Result<Held, Error> {
-        self.0.start_tasks();
-        let mut outcome = Err(self.0.overdue());
-        for _ in 0..FLIGHTS_PER_CALL {
-            let flight = self.0.flights.join(&self.0, id, need, glance.take());
-            outcome = flight.landed(need, &self.0.clock).await;
+    async fn fetch(
+        &self,
+        id: &str,
+        wanted: &Wanted,
+        mut snapshot: Option<ReadSnapshot>,
+    ) -> Result<CacheEntry, Error> {
+        self.0.start_background_tasks();
+        let mut outcome = Err(self.0.load_timeout_error());
+        for _ in 0..MAX_CALLS_PER_REQUEST {
+            let call = self
+                .0
+                .calls
+                .join_or_start(&self.0, id, wanted, snapshot.take());
+            outcome = call.wait(wanted, &self.0.clock).await;
             match &outcome {
                 // Those who waited for a slow store with a flight of others may find that what was
                 // alive when it was served has died since.
-                Ok(held) if !held.is_alive(self.0.clock.now()) => outcome = Err(self.0.overdue()),
-                Ok(held) if need.is_met_by(held.secret()) => break,
+                Ok(held) if !held.is_unexpired(self.0.clock.now()) => {
+                    outcome = Err(self.0.load_timeout_error())
+                }
+                Ok(held) if wanted.is_satisfied_by(held.secret()) => break,
                 // A flight that began for others may have landed with the very token that this
                 // caller was refused, or failed to get what only they needed: one of its own will
                 // compare.
-                _ if !flight.was_for(need) => {}
+                _ if !call.was_started_for(wanted) => {}
                 _ => break,
             }
         }
         outcome
     }
 
-    async fn within_wait<T>(
+    async fn with_load_timeout<T>(
         &self,
         id: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let wait = self.0.settings.wait;
+        let wait = self.0.config.load_timeout;
         let done = tokio::time::timeout(wait, work).await;
-        done.unwrap_or_else(|_| match self.0.flights.waits_for_store(id) {
-            true => Err(self.0.store_overdue()),
-            false => Err(self.0.overdue()),
+        done.unwrap_or_else(|_| match self.0.calls.is_waiting_for_store(id) {
+            true => Err(self.0.store_timeout_error()),
+            false => Err(self.0.load_timeout_error()),
         })
     }
 }
 
-impl Inner {
+impl ProviderState {
     /// Starts the tasks of the engine, unless they run. Where the engine was made there may have
     /// been no runtime yet.
-    fn start_tasks(self: &Arc<Self>) {
-        self.listener.start(self);
-        self.census.start(self);
+    fn start_background_tasks(self: &Arc<Self>) {
+        self.invalidation_listener.start(self);
+        self.maintenance.start(self);
     }
 
-    fn name(&self, id: &str) -> Name {
-        Name {
+    fn credential_key(&self, id: &str) -> CredentialKey {
+        CredentialKey {
             app: self.app.clone(),
             kind: self.kind,
             id: id.into(),
         }
     }
 
-    fn slot(&self, id: &str) -> Slot {
+    fn slot(&self, id: &str) -> CredentialSlot {
         self.slot_of(id.into())
     }
 
-    fn slot_of(&self, id: Box<str>) -> Slot {
+    fn slot_of(&self, id: Box<str>) -> CredentialSlot {
         let (app, kind) = (self.app.clone(), self.kind);
-        Slot {
-            name: Name { app, kind, id },
-            margin: self.settings.margin,
+        CredentialSlot {
+            key: CredentialKey { app, kind, id },
+            margin: self.config.margin,
         }
     }
 
-    fn overdue(&self) -> Error {
-        let wait = self.settings.wait;
+    fn load_timeout_error(&self) -> Error {
+        let wait = self.config.load_timeout;
         Error::new(
             ErrorKind::WechatUnavailable,
             format!("no usable token came within {wait:?}; its renewal goes on"),
@@ -480,19 +496,19 @@ impl Inner {
         .with_retry_after(Duration::from_secs(1))
     }
 
-    fn store_overdue(&self) -> Error {
-        let wait = self.settings.wait;
+    fn store_timeout_error(&self) -> Error {
+        let wait = self.config.load_timeout;
         let message = format!("the store did not answer within {wait:?}");
         Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(Duration::from_secs(1))
     }
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for CredentialProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper")
             .field("app", &self.0.app)
             .field("kind", &self.0.kind)
-            .field("settings", &self.0.settings)
+            .field("settings", &self.0.config)
             .field("cached", &self.0.cache.len())
             .finish_non_exhaustive()
     }

@@ -12,35 +12,35 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::Inner;
-use crate::store::{Feed, News, Told};
+use super::ProviderState;
+use crate::store::{Event, Invalidation, Subscription};
 
 /// After something was missed the whole cache is outdated; not more often than this, however much
 /// is thrown at this process.
-const BETWEEN_LOSSES: Duration = Duration::from_secs(1);
+const MIN_INVALIDATE_ALL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The task that listens, and who ends it: dropping this does.
 #[derive(Debug, Default)]
-pub(super) struct Listener(Mutex<State>);
+pub(super) struct InvalidationListener(Mutex<ListenerState>);
 
 #[derive(Debug, Default)]
-enum State {
+enum ListenerState {
     #[default]
     NotStarted,
     Running(AbortHandle),
     /// This store tells nothing: entries are believed for their bounded time, and no longer.
-    Deaf,
+    Unsupported,
 }
 
-impl Listener {
+impl InvalidationListener {
     /// Starts the task, unless it runs, or there is no runtime to run it, or nothing to hear.
-    pub(super) fn start(&self, inner: &Arc<Inner>) {
+    pub(super) fn start(&self, provider: &Arc<ProviderState>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = match &*state {
-            State::NotStarted => true,
+            ListenerState::NotStarted => true,
             // The runtime that ran it may be gone.
-            State::Running(task) => task.is_finished(),
-            State::Deaf => false,
+            ListenerState::Running(task) => task.is_finished(),
+            ListenerState::Unsupported => false,
         };
         if !idle {
             return;
@@ -48,65 +48,69 @@ impl Listener {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        *state = match inner.store.news(&inner.app) {
+        *state = match provider.store.subscribe(&provider.app) {
             Some(feed) => {
                 // Before the task runs: what is remembered from here on is covered by the feed.
-                if feed.listening {
-                    inner.cache.outdate_all();
+                if feed.is_live {
+                    provider.cache.invalidate_all();
                 }
-                let task = runtime.spawn(listen(Arc::downgrade(inner), feed));
-                State::Running(task.abort_handle())
+                let task = runtime.spawn(listen(Arc::downgrade(provider), feed));
+                ListenerState::Running(task.abort_handle())
             }
-            None => State::Deaf,
+            None => ListenerState::Unsupported,
         };
     }
 }
 
-impl Drop for Listener {
+impl Drop for InvalidationListener {
     fn drop(&mut self) {
         let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(task) = state {
+        if let ListenerState::Running(task) = state {
             task.abort();
         }
     }
 }
 
-impl Inner {
+impl ProviderState {
     /// Somebody has written.
-    pub(super) fn hear(&self, news: &News) {
-        if news.name.app == self.app && news.name.kind == self.kind {
-            self.cache.told(&news.name.id, news.mark);
-            self.flights.told(&news.name.id, news.mark);
-            if news.mark.is_none() {
-                self.observe_count();
+    pub(super) fn apply_invalidation(&self, invalidation: &Invalidation) {
+        if invalidation.key.app == self.app && invalidation.key.kind == self.kind {
+            self.cache
+                .on_invalidation(&invalidation.key.id, invalidation.version);
+            self.calls
+                .on_invalidation(&invalidation.key.id, invalidation.version);
+            if invalidation.version.is_none() {
+                self.update_cached_gauge();
             }
         }
     }
 }
 
-async fn listen(engine: Weak<Inner>, mut feed: Feed) {
-    let mut told = feed.next().await;
-    let mut outdate_again_at = Instant::now();
+async fn listen(engine: Weak<ProviderState>, mut subscription: Subscription) {
+    let mut event = subscription.next_event().await;
+    let mut next_invalidate_all_at = Instant::now();
     loop {
         let Some(inner) = engine.upgrade() else {
             return;
         };
-        match told {
-            Told::Listening => inner.cache.outdate_all(),
-            Told::Written(news) => inner.hear(&news),
-            Told::Complete(at) => inner.cache.prove(inner.clock.now().before(at.elapsed())),
-            Told::Missed => {
-                inner.cache.unprove();
+        match event {
+            Event::Subscribed => inner.cache.invalidate_all(),
+            Event::Invalidated(news) => inner.apply_invalidation(&news),
+            Event::Synced(at) => inner
+                .cache
+                .mark_synced(inner.clock.now().saturating_sub(at.elapsed())),
+            Event::Lagged => {
+                inner.cache.mark_unsynced();
                 drop(inner);
-                tokio::time::sleep_until(outdate_again_at).await;
-                outdate_again_at = Instant::now() + BETWEEN_LOSSES;
-                feed.catch_up();
-                told = Told::Listening;
+                tokio::time::sleep_until(next_invalidate_all_at).await;
+                next_invalidate_all_at = Instant::now() + MIN_INVALIDATE_ALL_INTERVAL;
+                subscription.skip_backlog();
+                event = Event::Subscribed;
                 continue;
             }
-            Told::Ended => return,
+            Event::Closed => return,
         }
         drop(inner);
-        told = feed.next().await;
+        event = subscription.next_event().await;
     }
 }

@@ -7,93 +7,101 @@
 
 use std::time::Duration;
 
-use super::cache::{Fence, Key};
-use super::flight::Need;
-use super::{Held, Keeper};
+use super::cache::{EntryKey, VersionStamp};
+use super::flight::Wanted;
+use super::{CacheEntry, CredentialProvider};
 use crate::clock::Timestamp;
 use crate::credential::RecordView;
 use crate::error::Error;
-use crate::store::{Glimpse, Slot, Stored};
+use crate::store::{CredentialSlot, ReadOutcome, StoredRecord};
 
 /// How long a caller waits for a slow store while this process still holds a token that is alive.
-pub(super) const SLOW_STORE: Duration = Duration::from_millis(100);
+pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What was read, and the proof that nothing came between that and what is then remembered.
-pub(super) struct Glance {
-    pub(super) stored: Stored,
-    pub(super) fence: Fence,
+pub(super) struct ReadSnapshot {
+    pub(super) stored: StoredRecord,
+    pub(super) stamp: VersionStamp,
 }
 
 /// What a look into the store has brought.
-enum Found {
-    Usable(Held),
+enum LookupOutcome {
+    Ready(CacheEntry),
     /// A flight has to see to it.
-    ForFlight(Glance),
+    NeedsCall(ReadSnapshot),
     /// The store takes its time; this is alive meanwhile.
-    Slow(Held),
+    StoreSlow(CacheEntry),
     Failed(Error),
 }
 
-impl Keeper {
+impl CredentialProvider {
     /// The credential from the store, renewed if it must be.
-    pub(super) async fn look(&self, id: Box<str>, now: Timestamp) -> Result<Held, Error> {
+    pub(super) async fn lookup(&self, id: Box<str>, now: Timestamp) -> Result<CacheEntry, Error> {
         let inner = &self.0;
-        inner.start_tasks();
+        inner.start_background_tasks();
         let slot = inner.slot_of(id);
-        let id = &*slot.name.id;
+        let id = &*slot.key.id;
         let key = inner.cache.key(id);
         // In boxes of their own, so that a look which needs no flight carries no room for one.
-        let Some(reading) = inner.flights.read_alone(key, id) else {
-            return Box::pin(self.within_wait(id, self.fly(id, &Need::Usable, None))).await;
+        let Some(permit) = inner.calls.try_read_alone(key, id) else {
+            return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
         };
-        let found = self.read(&slot, key, now).await;
-        drop(reading);
-        match found {
-            Found::Usable(held) => Ok(held),
-            Found::ForFlight(glance) => {
-                let flight = self.fly(id, &Need::Usable, Some(glance));
-                Box::pin(self.within_wait(id, flight)).await
+        let outcome = self.read_store(&slot, key, now).await;
+        drop(permit);
+        match outcome {
+            LookupOutcome::Ready(held) => Ok(held),
+            LookupOutcome::NeedsCall(glance) => {
+                let flight = self.fetch(id, &Wanted::Any, Some(glance));
+                Box::pin(self.with_load_timeout(id, flight)).await
             }
-            Found::Slow(held) => {
+            LookupOutcome::StoreSlow(held) => {
                 // Somebody has to hear what becomes of the store.
-                drop(inner.flights.join(inner, id, &Need::Usable, None));
+                drop(inner.calls.join_or_start(inner, id, &Wanted::Any, None));
                 Ok(held)
             }
-            Found::Failed(error) => Err(error),
+            LookupOutcome::Failed(error) => Err(error),
         }
     }
 
-    async fn read(&self, slot: &Slot, key: Key, now: Timestamp) -> Found {
+    async fn read_store(
+        &self,
+        slot: &CredentialSlot,
+        key: EntryKey,
+        now: Timestamp,
+    ) -> LookupOutcome {
         let inner = &self.0;
-        let id = &*slot.name.id;
-        let leftover = inner.cache.leftover_at(key, id, now);
-        let fence = inner.cache.fence_of(key);
-        let patience = leftover
+        let id = &*slot.key.id;
+        let unexpired = inner.cache.unexpired_at(key, id, now);
+        let stamp = inner.cache.stamp_of(key);
+        let timeout = unexpired
             .as_ref()
-            .map_or(inner.settings.wait, |_| SLOW_STORE);
+            .map_or(inner.config.load_timeout, |_| SLOW_STORE_TIMEOUT);
         let mut fresh = None;
-        let mut look = |record: &RecordView<'_>| {
-            fresh = inner.fresh(id, record);
+        let mut visitor = |record: &RecordView<'_>| {
+            fresh = inner.to_fresh_entry(id, record);
             fresh.is_some()
         };
-        let seen = inner.store.glance(slot, patience, &mut look).await;
-        let alive = || leftover.filter(|held| held.is_alive(inner.clock.now()));
+        let seen = inner.store.read_with(slot, timeout, &mut visitor).await;
+        let alive = || unexpired.filter(|held| held.is_unexpired(inner.clock.now()));
         match (seen, fresh) {
-            (Ok(Glimpse::Left(stored)), _) => Found::ForFlight(Glance { stored, fence }),
+            (Ok(ReadOutcome::Rejected(stored)), _) => {
+                LookupOutcome::NeedsCall(ReadSnapshot { stored, stamp })
+            }
             (Ok(_), Some(held)) => {
-                inner.cache.remember(held.clone(), &fence);
-                inner.observe_now_and_then(&held);
-                Found::Usable(held)
+                inner.cache.insert_if_unchanged(held.clone(), &stamp);
+                inner.sample_metrics(&held);
+                LookupOutcome::Ready(held)
             }
-            (Ok(_), None) => {
-                alive().map_or_else(|| Found::Failed(inner.store_overdue()), Found::Slow)
-            }
+            (Ok(_), None) => alive().map_or_else(
+                || LookupOutcome::Failed(inner.store_timeout_error()),
+                LookupOutcome::StoreSlow,
+            ),
             (Err(error), _) => match alive() {
                 Some(held) => {
-                    inner.tell_away(&error);
-                    Found::Usable(held)
+                    inner.log_store_unavailable(&error);
+                    LookupOutcome::Ready(held)
                 }
-                None => Found::Failed(error),
+                None => LookupOutcome::Failed(error),
             },
         }
     }

@@ -9,313 +9,338 @@ use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::cache::Fence;
-use super::commit::After;
-use super::flight::{Need, Stage};
-use super::held::Origin;
+use super::cache::VersionStamp;
+use super::commit::CommitOutcome;
+use super::flight::{CallState, Wanted};
+use super::held::EntryOrigin;
 use super::lease::Lease;
-use super::reading::{Glance, SLOW_STORE};
+use super::reading::{ReadSnapshot, SLOW_STORE_TIMEOUT};
 use super::trouble::back_off;
-use super::{Failure, Held, Inner, Start};
-use crate::clock::{Timestamp, deadline};
+use super::{CacheEntry, ProviderState, RenewalFailure, RenewalTiming};
+use crate::clock::{Timestamp, deadline_in};
 use crate::credential::{AccessToken, Lifetime, Record, RecordView, Token};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
-use crate::store::{Claim, LeaseOwner, Stored};
+use crate::store::{LeaseOwner, LeaseResult, StoredRecord};
 
 /// How long a token that is due for renewal is served from the cache before the store is asked
 /// again whether somebody has renewed it.
-const STALE_RECHECK: Duration = Duration::from_secs(1);
+const STALE_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// R7: how long a follower rests between two requests for the lease, at first and at most.
-pub(super) const FIRST_REST: Duration = Duration::from_millis(20);
-pub(super) const LONGEST_REST: Duration = Duration::from_millis(250);
+pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The part of the margin that "just behind the renewal point" is: ten seconds of five minutes.
-const JUST_BEHIND: u32 = 30;
+const AFTER_RENEWAL_TIME_DIVISOR: u32 = 30;
 
 /// The whole course of a flight.
-pub(super) async fn fly(
-    inner: &Arc<Inner>,
+pub(super) async fn run(
+    provider: &Arc<ProviderState>,
     (id, number): (&str, u64),
-    need: &Need,
+    wanted: &Wanted,
     owner: LeaseOwner,
-    stage: &watch::Sender<Stage>,
-    glance: Option<Glance>,
-) -> Result<Held, Error> {
-    let (stored, fence) = match glance {
-        Some(Glance { stored, fence }) => (Some(stored), fence),
-        None => (None, inner.cache.fence(id)),
+    call_state: &watch::Sender<CallState>,
+    snapshot: Option<ReadSnapshot>,
+) -> Result<CacheEntry, Error> {
+    let (stored, fence) = match snapshot {
+        Some(ReadSnapshot {
+            stored,
+            stamp: fence,
+        }) => (Some(stored), fence),
+        None => (None, provider.cache.stamp(id)),
     };
-    let course = Course {
-        inner,
+    let task = RenewalTask {
+        provider,
         id,
         number,
-        lease: Lease::new(inner, inner.slot(id), owner),
-        need,
-        stage,
+        lease: Lease::new(provider, provider.slot(id), owner),
+        wanted,
+        call_state,
     };
     let loaded = match stored {
-        Some(stored) => Loaded::FromStore(stored),
-        None => course.load().await?,
+        Some(stored) => LoadOutcome::FromStore(stored),
+        None => task.load().await?,
     };
     match loaded {
-        Loaded::FromStore(stored) => course.run(stored, fence).await,
-        Loaded::StoreAway(held) => Ok(held),
+        LoadOutcome::FromStore(stored) => task.resolve(stored, fence).await,
+        LoadOutcome::StoreUnavailable(held) => Ok(held),
     }
 }
 
-pub(super) struct Course<'a> {
-    pub(super) inner: &'a Inner,
+pub(super) struct RenewalTask<'a> {
+    pub(super) provider: &'a ProviderState,
     pub(super) id: &'a str,
     /// Tells flights of one credential apart.
     pub(super) number: u64,
     pub(super) lease: Lease,
-    pub(super) need: &'a Need,
-    stage: &'a watch::Sender<Stage>,
+    pub(super) wanted: &'a Wanted,
+    call_state: &'a watch::Sender<CallState>,
 }
 
-enum Loaded {
-    FromStore(Stored),
+enum LoadOutcome {
+    FromStore(StoredRecord),
     /// The store does not answer, but this is still alive.
-    StoreAway(Held),
+    StoreUnavailable(CacheEntry),
 }
 
 /// The right to renew, and where nobody waits for the renewal, one of a smaller number.
-type Turn<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
+type RenewalPermit<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
 
 /// What the store's state asks for.
-enum Next {
-    Land(Result<Held, Error>),
+enum Decision {
+    Return(Result<CacheEntry, Error>),
     /// Renew; meanwhile this can be used.
-    Renew(Option<Held>),
+    Renew(Option<CacheEntry>),
 }
 
-impl Course<'_> {
+impl RenewalTask<'_> {
     pub(super) fn now(&self) -> Timestamp {
-        self.inner.clock.now()
+        self.provider.clock.now()
     }
 
     /// What could be used before the wait, if it still can.
-    fn alive(&self, usable: Option<Held>) -> Option<Held> {
-        usable.filter(|held| held.is_alive(self.now()))
+    fn if_unexpired(&self, usable: Option<CacheEntry>) -> Option<CacheEntry> {
+        usable.filter(|held| held.is_unexpired(self.now()))
     }
 
     /// R5: why WeChat is not asked for this credential now, if it is not.
-    fn trouble(&self) -> Option<Error> {
-        self.inner.troubles.active(self.id, self.now())
+    fn suppressing_error(&self) -> Option<Error> {
+        self.provider.failures.active_error(self.id, self.now())
     }
 
-    pub(super) fn serve(&self, held: &Held) {
-        self.publish(Some(held.clone()));
+    pub(super) fn publish_provisional(&self, held: &CacheEntry) {
+        self.set_provisional(Some(held.clone()));
     }
 
     /// Publishes the live token to all callers of this flight; `None` withdraws it.
-    pub(super) fn publish(&self, alive: Option<Held>) {
-        self.stage.send_modify(|stage| stage.alive = alive);
+    pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
+        self.call_state
+            .send_modify(|stage| stage.provisional = provisional);
     }
 
     /// Reads the store. While it is slow or away, a token that has outlived its time in the cache
     /// but not its own is served (R4).
-    async fn load(&self) -> Result<Loaded, Error> {
-        let leftover = self.inner.cache.leftover(self.id, self.now());
-        let mut load = self.inner.store.load(self.lease.slot());
-        let loaded = match &leftover {
+    async fn load(&self) -> Result<LoadOutcome, Error> {
+        let unexpired = self.provider.cache.unexpired(self.id, self.now());
+        let mut load = self.provider.store.load(self.lease.slot());
+        let loaded = match &unexpired {
             None => load.await,
-            Some(held) => match tokio::time::timeout(SLOW_STORE, &mut load).await {
+            Some(held) => match tokio::time::timeout(SLOW_STORE_TIMEOUT, &mut load).await {
                 Ok(loaded) => loaded,
                 Err(_) => {
-                    self.serve(held);
+                    self.publish_provisional(held);
                     load.await
                 }
             },
         };
         let error = match loaded {
-            Ok(stored) => return Ok(Loaded::FromStore(stored)),
+            Ok(stored) => return Ok(LoadOutcome::FromStore(stored)),
             Err(error) => error,
         };
         // For callers who have not reported it. Whoever has gets the store's error.
-        let leftover = self.alive(leftover);
-        self.publish(leftover.clone());
-        match leftover.filter(|held| self.need.is_met_by(held.secret())) {
+        let leftover = self.if_unexpired(unexpired);
+        self.set_provisional(leftover.clone());
+        match leftover.filter(|held| self.wanted.is_satisfied_by(held.secret())) {
             Some(held) => {
-                self.inner.tell_away(&error);
-                Ok(Loaded::StoreAway(held))
+                self.provider.log_store_unavailable(&error);
+                Ok(LoadOutcome::StoreUnavailable(held))
             }
             None => Err(error),
         }
     }
 
     /// From what is stored to a usable token.
-    async fn run(&self, mut stored: Stored, mut fence: Fence) -> Result<Held, Error> {
-        let settings = &self.inner.settings;
-        let give_up = deadline(settings.lease + settings.renewal + STALE_RECHECK);
-        let mut rest = FIRST_REST;
+    async fn resolve(
+        &self,
+        mut stored: StoredRecord,
+        mut stamp: VersionStamp,
+    ) -> Result<CacheEntry, Error> {
+        let settings = &self.provider.config;
+        let give_up = deadline_in(
+            settings.lease_duration + settings.renewal_timeout + STALE_RECHECK_INTERVAL,
+        );
+        let mut poll_interval = MIN_POLL_INTERVAL;
         // What WeChat has said of what is stored, where another process renews it all the same.
-        let mut dead = None;
+        let mut grant_error = None;
         // Whether another process renews. The short looks at its lease are then no wait for the store,
         // which says by itself when it does not answer.
-        let mut follows = false;
+        let mut is_follower = false;
         loop {
-            let usable = match self.judge(&stored.record, &fence) {
-                Next::Land(outcome) => return outcome,
-                Next::Renew(usable) => usable,
+            let usable = match self.decide(&stored.record, &stamp) {
+                Decision::Return(outcome) => return outcome,
+                Decision::Renew(usable) => usable,
             };
-            self.waits_for_wechat(true);
-            let Some(turn) = self.turn(usable.as_ref(), give_up).await else {
-                return usable.ok_or_else(|| self.inner.overdue());
+            self.set_awaits_wechat(true);
+            let Some(turn) = self.acquire_permit(usable.as_ref(), give_up).await else {
+                return usable.ok_or_else(|| self.provider.load_timeout_error());
             };
-            self.waits_for_wechat(follows);
+            self.set_awaits_wechat(is_follower);
             // While this one waited for its turn, others may have learnt that asking is in vain.
-            if let Some(trouble) = self.trouble() {
+            if let Some(trouble) = self.suppressing_error() {
                 return usable.ok_or(trouble);
             }
             // Before WeChat is asked: what is told from now on may be newer than its answer.
-            let mut before = self.inner.cache.fence(self.id);
-            match self.lease.claim(&stored).await {
-                Ok(Claim::Granted) => {
-                    let after = match dead.take() {
+            let mut before = self.provider.cache.stamp(self.id);
+            match self.lease.acquire(&stored).await {
+                Ok(LeaseResult::Acquired) => {
+                    let after = match grant_error.take() {
                         None => {
                             let renewal = self.renew(&stored, usable, &mut before);
-                            renewal.instrument(self.span()).await
+                            renewal.instrument(self.renewal_span()).await
                         }
                         Some(error) => self.delete(&stored, error, &before).await,
                     };
                     match after {
-                        After::Landed(outcome) => return outcome,
-                        After::Changed(newer) => (stored, fence) = (newer, before),
-                        After::Overtaken(error) => dead = Some(error),
+                        CommitOutcome::Done(outcome) => return outcome,
+                        CommitOutcome::Conflict(newer) => (stored, stamp) = (newer, before),
+                        CommitOutcome::DeletionDeferred(error) => grant_error = Some(error),
                     }
                 }
-                Ok(Claim::Changed(newer)) => (stored, fence, dead) = (newer, before, None),
+                Ok(LeaseResult::Conflict(newer)) => {
+                    (stored, stamp, grant_error) = (newer, before, None)
+                }
                 // Somebody else renews it. Who has something to serve need not watch.
-                Ok(Claim::Held) => match usable {
+                Ok(LeaseResult::Busy) => match usable {
                     Some(held) => return Ok(held),
                     None => {
                         drop(turn);
-                        follows = true;
-                        self.waits_for_wechat(true);
-                        tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-                        rest = (rest * 2).min(LONGEST_REST);
+                        is_follower = true;
+                        self.set_awaits_wechat(true);
+                        tokio::time::sleep(poll_interval.mul_f64(0.75 + 0.5 * fastrand::f64()))
+                            .await;
+                        poll_interval = (poll_interval * 2).min(MAX_POLL_INTERVAL);
                     }
                 },
                 Err(error) => return usable.ok_or(error),
             }
             if Instant::now() >= give_up {
-                return Err(self.inner.overdue());
+                return Err(self.provider.load_timeout_error());
             }
         }
     }
 
     /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
-    fn judge(&self, record: &Record, fence: &Fence) -> Next {
+    fn decide(&self, record: &Record, stamp: &VersionStamp) -> Decision {
         let now = self.now();
-        let renewable = self.inner.source.can_renew(record);
+        let renewable = self.provider.source.can_renew(record);
         // A store that has lost an account's own credential has not killed what this process still
         // holds of it: that is served while the next one is fetched. Nobody deletes those, but for
         // another system that keeps them, whose word counts.
-        let lost = record.is_empty() && self.inner.kind.is_accounts_own() && renewable;
+        let lost = record.is_empty() && self.provider.kind.belongs_to_account() && renewable;
         let alive = match lost {
-            true => self.inner.cache.leftover(self.id, now),
-            false => self.inner.hold(self.id, record, Origin::Stored),
+            true => self.provider.cache.unexpired(self.id, now),
+            false => self.provider.to_entry(self.id, record, EntryOrigin::Stored),
         };
-        let alive = alive.filter(|held| held.is_alive(now));
+        let alive = alive.filter(|held| held.is_unexpired(now));
         if let Some(held) = alive.as_ref().filter(|_| !lost) {
-            self.inner.cache.remember(held.clone(), fence);
-            self.inner.observe(held);
+            self.provider.cache.insert_if_unchanged(held.clone(), stamp);
+            self.provider.record_metrics(held);
         }
         // Behind the cache, which must not hold anything older than what a caller has got. Before
         // any return: a report keeps this token only from the caller that reported it. The report
         // may be mistaken, so its failure is not the failure of the others.
-        self.publish(alive.clone());
+        self.set_provisional(alive.clone());
         let usable = alive
             .clone()
-            .filter(|held| self.need.is_met_by(held.secret()));
+            .filter(|held| self.wanted.is_satisfied_by(held.secret()));
         if let Some(held) = usable.as_ref().filter(|_| !lost)
-            && !self.inner.is_due(held, now)
+            && !self.provider.is_due(held, now)
         {
-            return Next::Land(Ok(held.clone()));
+            return Decision::Return(Ok(held.clone()));
         }
         if !renewable {
-            return Next::Land(usable.ok_or_else(|| {
+            return Decision::Return(usable.ok_or_else(|| {
                 if alive.is_none() {
-                    self.inner.cache.remember_absent(self.id, now, fence);
+                    self.provider
+                        .cache
+                        .insert_absent_if_unchanged(self.id, now, stamp);
                 }
                 // With nothing alive in the store, it does not matter what was reported.
-                let refused = self.need.refused().filter(|_| alive.is_some());
-                self.inner.source.exhausted(refused)
+                let refused = self.wanted.replaced_token().filter(|_| alive.is_some());
+                self.provider.source.no_token_error(refused)
             }));
         }
-        if let Some(trouble) = self.trouble() {
-            return Next::Land(usable.ok_or(trouble));
+        if let Some(trouble) = self.suppressing_error() {
+            return Decision::Return(usable.ok_or(trouble));
         }
-        Next::Renew(usable)
+        Decision::Renew(usable)
     }
 
     /// Waits for the right to renew. Renewals of tokens that are still alive share a part of these
     /// rights: nobody waits for them, as long as they are.
-    async fn turn(&self, usable: Option<&Held>, give_up: Instant) -> Option<Turn<'_>> {
-        let inner = self.inner;
-        let mut ahead = None;
+    async fn acquire_permit(
+        &self,
+        usable: Option<&CacheEntry>,
+        give_up: Instant,
+    ) -> Option<RenewalPermit<'_>> {
+        let inner = self.provider;
+        let mut early_permit = None;
         if let Some(held) = usable {
-            let dies = deadline(self.now().until(held.lifetime().expires_at()));
-            let turn = tokio::time::timeout_at(give_up.min(dies), inner.turns_ahead.acquire());
-            ahead = turn.await.ok().and_then(Result::ok);
+            let expiry = deadline_in(self.now().duration_until(held.lifetime().expires_at()));
+            let turn =
+                tokio::time::timeout_at(give_up.min(expiry), inner.early_renewal_permits.acquire());
+            early_permit = turn.await.ok().and_then(Result::ok);
         }
-        let turn = tokio::time::timeout_at(give_up, inner.turns.acquire()).await;
+        let turn = tokio::time::timeout_at(give_up, inner.renewal_permits.acquire()).await;
         let turn = turn.ok().and_then(Result::ok)?;
-        Some((turn, ahead))
+        Some((turn, early_permit))
     }
 
     /// Notes what callers are waiting for, without waking them.
-    fn waits_for_wechat(&self, at_wechat: bool) {
-        self.stage.send_if_modified(|stage| {
-            stage.at_wechat = at_wechat;
+    fn set_awaits_wechat(&self, awaits_wechat: bool) {
+        self.call_state.send_if_modified(|stage| {
+            stage.awaits_wechat = awaits_wechat;
             false
         });
     }
 
     /// The span around a renewal.
-    fn span(&self) -> Span {
+    fn renewal_span(&self) -> Span {
         tracing::info_span!(
             target: "tower_wechat::renewal",
             "wechat.renew",
-            app = %self.inner.app,
-            kind = self.inner.kind.as_str(),
+            app = %self.provider.app,
+            kind = self.provider.kind.as_str(),
             user = ?self.id,
             result = field::Empty,
         )
     }
 
     /// Asks for a new credential, under the lease, and commits what comes.
-    async fn renew(&self, stored: &Stored, usable: Option<Held>, fence: &mut Fence) -> After {
+    async fn renew(
+        &self,
+        stored: &StoredRecord,
+        usable: Option<CacheEntry>,
+        stamp: &mut VersionStamp,
+    ) -> CommitOutcome {
         let started = Instant::now();
-        self.waits_for_wechat(true);
-        let asked = self.ask(stored).await;
-        self.waits_for_wechat(false);
+        self.set_awaits_wechat(true);
+        let asked = self.renew_with_retry(stored).await;
+        self.set_awaits_wechat(false);
         let outcome = match asked {
             ControlFlow::Continue(outcome) => outcome,
             ControlFlow::Break(newer) => {
                 self.lease.release().await;
-                return After::Changed(newer);
+                return CommitOutcome::Conflict(newer);
             }
         };
-        let (app, kind) = (&self.inner.app, self.inner.kind.as_str());
+        let (app, kind) = (&self.provider.app, self.provider.kind.as_str());
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match outcome {
             Ok(record) => {
-                observe::renewal(kind, "renewed");
+                observe::record_renewal(kind, "renewed");
                 tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, "renewed");
-                self.granted();
-                self.commit(stored, &record, fence).await
+                self.close_circuit();
+                self.commit(stored, &record, stamp).await
             }
-            Err(Failure::Dead(error)) => {
-                observe::renewal(kind, "dead");
+            Err(RenewalFailure::InvalidGrant(error)) => {
+                observe::record_renewal(kind, "dead");
                 tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the refresh token is dead");
-                self.delete(stored, error, fence).await
+                self.delete(stored, error, stamp).await
             }
-            Err(Failure::Transient(error)) => {
-                observe::renewal(kind, "transient");
+            Err(RenewalFailure::Transient(error)) => {
+                observe::record_renewal(kind, "transient");
                 // What only the operator can mend is told by whoever met it first.
                 if error.kind() == ErrorKind::WechatConfig {
                     tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "not renewed");
@@ -323,53 +348,59 @@ impl Course<'_> {
                     tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the renewal failed for now");
                 }
                 self.lease.release().await;
-                After::Landed(self.alive(usable).ok_or(error))
+                CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
             }
-            Err(Failure::Operator(error)) => {
-                observe::renewal(kind, "operator");
-                let (told, until) = self.inner.troubles.cool_down(&error, self.now());
-                observe::rests(app, kind, until);
+            Err(RenewalFailure::Operator(error)) => {
+                observe::record_renewal(kind, "operator");
+                let (told, until) = self.provider.failures.open_circuit(&error, self.now());
+                observe::set_resting_until(app, kind, until);
                 if !told {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
                 self.lease.release().await;
-                let rests = error.retrying_after(self.now().until(until));
-                After::Landed(self.alive(usable).ok_or(rests))
+                let rests = error.clone_with_retry_after(self.now().duration_until(until));
+                CommitOutcome::Done(self.if_unexpired(usable).ok_or(rests))
             }
         }
     }
 
     /// Tries until WeChat answers, within the time of a renewal. After each failure the store is
     /// looked at: while WeChat fails us, the user may log in elsewhere, which ends the trying.
-    async fn ask(&self, stored: &Stored) -> ControlFlow<Stored, Result<Record, Failure>> {
-        let give_up = deadline(self.inner.settings.renewal);
-        let mut failures = self.inner.troubles.failures(self.id);
+    async fn renew_with_retry(
+        &self,
+        stored: &StoredRecord,
+    ) -> ControlFlow<StoredRecord, Result<Record, RenewalFailure>> {
+        let give_up = deadline_in(self.provider.config.renewal_timeout);
+        let mut failures = self.provider.failures.failure_count(self.id);
         loop {
-            let ask = self.inner.source.renew(&stored.record, self.need.refused());
+            let ask = self
+                .provider
+                .source
+                .renew(&stored.record, self.wanted.replaced_token());
             let error = match tokio::time::timeout_at(give_up, ask).await {
-                Ok(Err(Failure::Transient(error))) => error,
+                Ok(Err(RenewalFailure::Transient(error))) => error,
                 Ok(outcome) => return ControlFlow::Continue(outcome),
-                Err(_) => self.inner.overdue(),
+                Err(_) => self.provider.load_timeout_error(),
             };
             failures = failures.saturating_add(1);
             let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
-            if deadline(wait) >= give_up {
-                self.inner
-                    .troubles
-                    .failed(self.id, failures, &error, self.now());
-                return match self.overtaken(stored).await {
+            if deadline_in(wait) >= give_up {
+                self.provider
+                    .failures
+                    .record_failure(self.id, failures, &error, self.now());
+                return match self.superseding(stored).await {
                     Some(newer) => ControlFlow::Break(newer),
-                    None => ControlFlow::Continue(Err(Failure::Transient(error))),
+                    None => ControlFlow::Continue(Err(RenewalFailure::Transient(error))),
                 };
             }
-            tracing::debug!(target: "tower_wechat::renewal", app = %self.inner.app, user = ?self.id, %error, ?wait, "trying once more");
+            tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.id, %error, ?wait, "trying once more");
             tokio::time::sleep(wait).await;
-            if let Some(newer) = self.overtaken(stored).await {
+            if let Some(newer) = self.superseding(stored).await {
                 return ControlFlow::Break(newer);
             }
             // The account may rest by now, because of somebody else's try.
-            if let Some(trouble) = self.trouble() {
-                return ControlFlow::Continue(Err(Failure::Transient(trouble)));
+            if let Some(trouble) = self.suppressing_error() {
+                return ControlFlow::Continue(Err(RenewalFailure::Transient(trouble)));
             }
         }
     }
@@ -378,60 +409,73 @@ impl Course<'_> {
     /// access token may still be accepted. Then the pair stays until the access token is due: the
     /// caller that reported it has to log the user in, and the report of one caller does not take
     /// the token from the others.
-    pub(super) fn is_fresh_for_others(&self, stored: &Stored, error: &Error) -> bool {
+    pub(super) fn is_fresh_for_others(&self, stored: &StoredRecord, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
-        self.need.refused().is_some()
+        self.wanted.replaced_token().is_some()
             && stored.record.token.as_ref().is_some_and(fresh)
-            && !self.inner.source.voids_access_token(error)
+            && !self.provider.source.invalidates_access_token(error)
     }
 
     /// What somebody else has stored since, if anybody has.
-    pub(super) async fn overtaken(&self, stored: &Stored) -> Option<Stored> {
-        let newer = self.inner.store.load(self.lease.slot()).await.ok()?;
-        (newer.witness != stored.witness).then_some(newer)
+    pub(super) async fn superseding(&self, stored: &StoredRecord) -> Option<StoredRecord> {
+        let newer = self.provider.store.load(self.lease.slot()).await.ok()?;
+        (newer.expected != stored.expected).then_some(newer)
     }
 
-    fn granted(&self) {
-        if self.inner.troubles.granted() {
-            let (app, kind) = (&self.inner.app, self.inner.kind.as_str());
-            observe::rests(app, kind, Timestamp::from_millis(0));
-            tracing::info!(target: "tower_wechat::renewal", app = %self.inner.app, "WeChat accepts this account again");
+    fn close_circuit(&self) {
+        if self.provider.failures.close_circuit() {
+            let (app, kind) = (&self.provider.app, self.provider.kind.as_str());
+            observe::set_resting_until(app, kind, Timestamp::from_millis(0));
+            tracing::info!(target: "tower_wechat::renewal", app = %self.provider.app, "WeChat accepts this account again");
         }
     }
 }
 
-impl Inner {
+impl ProviderState {
     /// R4: whether the renewal of a credential may start.
-    pub(super) fn is_due(&self, held: &Held, now: Timestamp) -> bool {
-        now >= self.renewal_starts_at(held.secret().expose(), held.lifetime())
+    pub(super) fn is_due(&self, entry: &CacheEntry, now: Timestamp) -> bool {
+        now >= self.renewal_starts_at(entry.secret().expose(), entry.lifetime())
     }
 
     fn renewal_starts_at(&self, secret: &str, lifetime: Lifetime) -> Timestamp {
         let point = lifetime.renew_at();
-        match self.settings.start {
-            Start::Jittered => lifetime.renewal_starts_at(AccessToken::seed_of(secret)),
-            Start::AtPoint => point,
-            Start::JustBehind => point.after(point.until(lifetime.expires_at()) / JUST_BEHIND),
+        match self.config.timing {
+            RenewalTiming::Jittered => lifetime.renewal_starts_at(AccessToken::jitter_seed(secret)),
+            RenewalTiming::AtRenewalTime => point,
+            RenewalTiming::AfterRenewalTime => point.saturating_add(
+                point.duration_until(lifetime.expires_at()) / AFTER_RENEWAL_TIME_DIVISOR,
+            ),
         }
     }
 
     /// Makes of a record what requests are served with.
-    pub(super) fn hold(&self, id: &str, record: &Record, origin: Origin) -> Option<Held> {
+    pub(super) fn to_entry(
+        &self,
+        id: &str,
+        record: &Record,
+        origin: EntryOrigin,
+    ) -> Option<CacheEntry> {
         let record = record.view();
         let lifetime = record.token.as_ref()?.lifetime;
         let now = self.clock.now();
         let until = self.fresh_until(&record, now).unwrap_or_else(|| {
-            now.after(STALE_RECHECK.min(self.settings.cache_ttl))
+            now.saturating_add(STALE_RECHECK_INTERVAL.min(self.config.cache_ttl))
                 .min(lifetime.expires_at())
         });
-        Held::of(id, &record, now..until, origin, self.cache.era())
+        CacheEntry::from_record(id, &record, now..until, origin, self.cache.epoch())
     }
 
     /// The same of a record that is being read, if its token is not due for renewal.
-    pub(super) fn fresh(&self, id: &str, record: &RecordView<'_>) -> Option<Held> {
+    pub(super) fn to_fresh_entry(&self, id: &str, record: &RecordView<'_>) -> Option<CacheEntry> {
         let now = self.clock.now();
         let until = self.fresh_until(record, now)?;
-        Held::of(id, record, now..until, Origin::Stored, self.cache.era())
+        CacheEntry::from_record(
+            id,
+            record,
+            now..until,
+            EntryOrigin::Stored,
+            self.cache.epoch(),
+        )
     }
 
     /// Until when a record's token is believed at most that is not due for renewal; `None` if it
@@ -439,34 +483,34 @@ impl Inner {
     fn fresh_until(&self, record: &RecordView<'_>, now: Timestamp) -> Option<Timestamp> {
         let token = record.token.as_ref()?;
         // Only near its end does it matter when exactly a token is due.
-        let earliest = token.lifetime.earliest_renewal();
-        let near = now.after(self.settings.cache_ttl) >= earliest;
-        if self.settings.start == Start::Jittered && !near {
+        let earliest = token.lifetime.earliest_renewal_at();
+        let near = now.saturating_add(self.config.cache_ttl) >= earliest;
+        if self.config.timing == RenewalTiming::Jittered && !near {
             return Some(earliest);
         }
         let due = self.renewal_starts_at(token.secret, token.lifetime);
         (now < due).then_some(due)
     }
 
-    pub(super) fn tell_away(&self, error: &Error) {
+    pub(super) fn log_store_unavailable(&self, error: &Error) {
         tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
     }
 
     /// As [`observe`](Self::observe), where that would be much of the work: after a start-up, and
     /// for one in sixty-four reads from then on.
-    pub(super) fn observe_now_and_then(&self, held: &Held) {
-        let reads = self.reads.fetch_add(1, Ordering::Relaxed);
-        if reads < 1_024 || reads.is_multiple_of(64) || self.kind.is_accounts_own() {
-            self.observe(held);
+    pub(super) fn sample_metrics(&self, held: &CacheEntry) {
+        let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
+        if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
+            self.record_metrics(held);
         }
     }
 
     /// Tells the operator what this process holds.
-    pub(super) fn observe(&self, held: &Held) {
+    pub(super) fn record_metrics(&self, held: &CacheEntry) {
         let kind = self.kind.as_str();
-        self.observe_count();
-        if self.kind.is_accounts_own() {
-            observe::expires(&self.app, kind, held.lifetime().expires_at());
+        self.update_cached_gauge();
+        if self.kind.belongs_to_account() {
+            observe::set_expiry(&self.app, kind, held.lifetime().expires_at());
         }
     }
 }

@@ -13,20 +13,20 @@ mod plain {
     use tokio_util::task::TaskTracker;
 
     /// Returns `true` if a checker decides which task goes on.
-    pub(in crate::keeper) const fn in_schedule() -> bool {
+    pub(in crate::keeper) const fn is_under_shuttle() -> bool {
         false
     }
 
     /// Starts a flight.
-    pub(in crate::keeper) fn launch(
+    pub(in crate::keeper) fn spawn_call(
         tasks: &TaskTracker,
-        flight: impl Future<Output = ()> + Send + 'static,
+        call: impl Future<Output = ()> + Send + 'static,
     ) {
-        tasks.spawn(flight);
+        tasks.spawn(call);
     }
 
     /// Starts what a flight leaves behind when it ends, if there still is a runtime to run it.
-    pub(in crate::keeper) fn launch_last(
+    pub(in crate::keeper) fn spawn_cleanup(
         tasks: &TaskTracker,
         work: impl Future<Output = ()> + Send + 'static,
     ) {

@@ -48,7 +48,7 @@ use crate::tickets::Tickets;
 /// ```
 #[derive(Clone)]
 pub struct WechatAccount {
-    shared: Arc<Shared>,
+    config: Arc<AccountConfig>,
     method: Method,
     /// What the request asked for before a router took its prefix away.
     uri: Uri,
@@ -57,8 +57,8 @@ pub struct WechatAccount {
 }
 
 #[derive(Clone)]
-struct Shared {
-    accounts: AccountTokens,
+struct AccountConfig {
+    tokens: AccountTokens,
     tickets: Option<Tickets>,
     /// Scheme and host, without a slash at the end.
     public_url: Option<String>,
@@ -66,8 +66,8 @@ struct Shared {
 
 impl From<AccountTokens> for WechatAccount {
     fn from(accounts: AccountTokens) -> Self {
-        Self::new(Shared {
-            accounts,
+        Self::new(AccountConfig {
+            tokens: accounts,
             tickets: None,
             public_url: None,
         })
@@ -76,8 +76,8 @@ impl From<AccountTokens> for WechatAccount {
 
 impl From<Tickets> for WechatAccount {
     fn from(tickets: Tickets) -> Self {
-        Self::new(Shared {
-            accounts: tickets.accounts().clone(),
+        Self::new(AccountConfig {
+            tokens: tickets.accounts().clone(),
             tickets: Some(tickets),
             public_url: None,
         })
@@ -85,9 +85,9 @@ impl From<Tickets> for WechatAccount {
 }
 
 impl WechatAccount {
-    fn new(shared: Shared) -> Self {
+    fn new(config: AccountConfig) -> Self {
         Self {
-            shared: Arc::new(shared),
+            config: Arc::new(config),
             method: Method::GET,
             uri: Uri::default(),
             outer: None,
@@ -100,28 +100,28 @@ impl WechatAccount {
     /// way.
     #[must_use]
     pub fn public_url(self, origin: impl AsRef<str>) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.shared);
+        let mut shared = Arc::unwrap_or_clone(self.config);
         shared.public_url = Some(origin.as_ref().trim_end_matches('/').to_owned());
         Self::new(shared)
     }
 
     /// The account's tokens.
     pub fn tokens(&self) -> &AccountTokens {
-        &self.shared.accounts
+        &self.config.tokens
     }
 
     /// The account's ticket and signatures, where the layer was given them.
     pub fn tickets(&self) -> Option<&Tickets> {
-        self.shared.tickets.as_ref()
+        self.config.tickets.as_ref()
     }
 
     /// Which account this is.
     pub fn app_id(&self) -> &AppId {
-        self.shared.accounts.app_id()
+        self.config.tokens.app_id()
     }
 
     /// This account or that of a layer further out, by its AppID.
-    pub fn of(&self, app_id: &AppId) -> Option<&WechatAccount> {
+    pub fn for_app(&self, app_id: &AppId) -> Option<&WechatAccount> {
         let mut account = Some(self);
         while let Some(candidate) = account {
             if candidate.app_id() == app_id {
@@ -150,10 +150,10 @@ impl WechatAccount {
                            WechatLayer::account";
             return Err(Error::new(ErrorKind::Configuration, message));
         };
-        tickets.js_config(&self.page(headers)?).await
+        tickets.js_config(&self.page_url_of_request(headers)?).await
     }
 
-    fn page(&self, headers: &HeaderMap) -> Result<String, Error> {
+    fn page_url_of_request(&self, headers: &HeaderMap) -> Result<String, Error> {
         let head = RequestHead {
             method: &self.method,
             uri: &self.uri,
@@ -161,65 +161,65 @@ impl WechatAccount {
             extensions: &Extensions::new(),
         };
         if !is_navigation(&head) {
-            return match sends_url(&self.uri) {
+            return match has_url_parameter(&self.uri) {
                 true => page_url(&self.uri),
-                false => self.referring_page(headers),
+                false => self.page_url_of_referer(headers),
             };
         }
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
-        if let Some(origin) = &self.shared.public_url {
+        if let Some(origin) = &self.config.public_url {
             return Ok(format!("{origin}{path}"));
         }
-        let scheme = match text(headers, "x-forwarded-proto") {
+        let scheme = match header_text(headers, "x-forwarded-proto") {
             Some("http") => "http",
             _ => "https",
         };
-        let host = self.host(headers).unwrap_or_default();
+        let host = self.requested_host(headers).unwrap_or_default();
         Ok(format!("{scheme}://{host}{path}"))
     }
 
     /// The page that a script runs on, as its request's `Referer` tells.
-    fn referring_page(&self, headers: &HeaderMap) -> Result<String, Error> {
-        let refused = |what: &str| {
+    fn page_url_of_referer(&self, headers: &HeaderMap) -> Result<String, Error> {
+        let bad_request = |what: &str| {
             let message = format!(
                 "a script asks for a JS-SDK configuration, and {what}: send url= and \
                  encodeURIComponent(location.href.split('#')[0])"
             );
             Err(Error::new(ErrorKind::BadRequest, message))
         };
-        let Some(page) = text(headers, REFERER.as_str()) else {
-            return refused("its Referer is missing");
+        let Some(page) = header_text(headers, REFERER.as_str()) else {
+            return bad_request("its Referer is missing");
         };
-        if is_bare_origin(page) && !self.is_from_own_origin(page, headers) {
-            return refused("its Referer tells the origin of the page alone");
+        if is_bare_origin(page) && !self.is_same_origin(page, headers) {
+            return bad_request("its Referer tells the origin of the page alone");
         }
         Ok(page.to_owned())
     }
 
     /// Whether a script of this origin asks for something of the same origin. Browsers then send the
     /// whole `Referer`, and an origin alone is the start page.
-    fn is_from_own_origin(&self, page: &str, headers: &HeaderMap) -> bool {
-        if let Some(site) = text(headers, "sec-fetch-site") {
+    fn is_same_origin(&self, page: &str, headers: &HeaderMap) -> bool {
+        if let Some(site) = header_text(headers, "sec-fetch-site") {
             return site.eq_ignore_ascii_case("same-origin");
         }
         // Older browsers. They name the origin where it is another one, at least for scripts.
         let origin = page.trim_end_matches('/');
-        if text(headers, ORIGIN.as_str()).is_some_and(|from| from != origin) {
+        if header_text(headers, ORIGIN.as_str()).is_some_and(|from| from != origin) {
             return false;
         }
         let host = origin.split_once("://").map(|(_, host)| host);
-        self.shared.public_url.as_deref() == Some(origin)
-            || (host.is_some() && host == self.host(headers))
+        self.config.public_url.as_deref() == Some(origin)
+            || (host.is_some() && host == self.requested_host(headers))
     }
 
-    fn host<'a>(&'a self, headers: &'a HeaderMap) -> Option<&'a str> {
-        text(headers, HOST.as_str()).or(self.uri.authority().map(|host| host.as_str()))
+    fn requested_host<'a>(&'a self, headers: &'a HeaderMap) -> Option<&'a str> {
+        header_text(headers, HOST.as_str()).or(self.uri.authority().map(|host| host.as_str()))
     }
 
     /// Puts the account into a request. That of a layer further out is kept behind.
-    pub(super) fn enter<B>(&self, request: &mut Request<B>) {
+    pub(super) fn insert_into<B>(&self, request: &mut Request<B>) {
         // The page's own, before a router took its prefix away: that is what is signed.
-        let uri = RequestHead::of(request).asked().clone();
+        let uri = RequestHead::from_request(request).original_uri().clone();
         let method = request.method().clone();
         let extensions = request.extensions_mut();
         let outer = match extensions.remove::<Self>() {
@@ -227,7 +227,7 @@ impl WechatAccount {
             outer => outer.map(Arc::new),
         };
         extensions.insert(Self {
-            shared: Arc::clone(&self.shared),
+            config: Arc::clone(&self.config),
             method,
             uri,
             outer,
@@ -235,12 +235,12 @@ impl WechatAccount {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Whether a request brings the URL of its page.
-fn sends_url(request: &Uri) -> bool {
+fn has_url_parameter(request: &Uri) -> bool {
     let mut pairs = request.query().unwrap_or_default().split('&');
     pairs.any(|pair| pair.split('=').next() == Some("url"))
 }
@@ -258,7 +258,7 @@ impl fmt::Debug for WechatAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WechatAccount")
             .field("app_id", self.app_id())
-            .field("public_url", &self.shared.public_url)
+            .field("public_url", &self.config.public_url)
             .finish_non_exhaustive()
     }
 }

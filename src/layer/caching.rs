@@ -15,34 +15,35 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 const X_ACCEL_EXPIRES: &str = "x-accel-expires";
 
 /// Adds the cookie of a renewed session to a response, unless a shared cache may keep that.
-pub(super) fn add_session<B>(response: &mut Response<B>, cookie: HeaderValue) {
+pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderValue) {
     let (status, headers) = (response.status(), response.headers_mut());
-    if is_set(headers, &cookie) {
+    if sets_same_cookie(headers, &cookie) {
         return;
     }
-    let said = Said::of(headers.get_all(CACHE_CONTROL));
+    let directives = CacheDirectives::parse(headers.get_all(CACHE_CONTROL));
     // What a 304 carries becomes part of the response that a cache has kept before.
-    let kept = status == StatusCode::NOT_MODIFIED || said.is_kept(|| expires_later(headers));
+    let shareable = status == StatusCode::NOT_MODIFIED
+        || directives.may_be_shared(|| expires_in_future(headers));
     let targeted: Vec<HeaderName> = headers
         .keys()
-        .filter(|&name| is_targeted(name))
+        .filter(|&name| is_targeted_cache_control(name))
         .cloned()
         .collect();
-    let kept_there = targeted.iter().any(|name| match name.as_str() {
+    let shareable_at_gateway = targeted.iter().any(|name| match name.as_str() {
         X_ACCEL_EXPIRES => headers.get_all(name).iter().any(|value| value != "0"),
-        _ => Said::of(headers.get_all(name)).is_kept(|| false),
+        _ => CacheDirectives::parse(headers.get_all(name)).may_be_shared(|| false),
     });
-    if (kept && !said.is_private()) || kept_there {
+    if (shareable && !directives.is_private()) || shareable_at_gateway {
         return;
     }
-    if !said.is_private() {
+    if !directives.is_private() {
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
     for name in targeted
         .iter()
         .filter(|name| name.as_str() != X_ACCEL_EXPIRES)
     {
-        if !Said::of(headers.get_all(name)).is_private() {
+        if !CacheDirectives::parse(headers.get_all(name)).is_private() {
             headers.append(name, HeaderValue::from_static("no-store"));
         }
     }
@@ -51,7 +52,7 @@ pub(super) fn add_session<B>(response: &mut Response<B>, cookie: HeaderValue) {
 
 /// Returns `true` if the application has said itself what becomes of this cookie: it signs somebody
 /// in or out.
-fn is_set(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
+fn sets_same_cookie(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
     let name = |cookie: &HeaderValue| {
         let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
         end.map(|end| cookie.as_bytes()[..end].to_vec())
@@ -65,14 +66,14 @@ fn is_set(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
 
 /// Returns `true` for a header that caches between us and browsers follow instead of `Cache-Control`:
 /// those of RFC 9213, under the name of whatever CDN, and what there was before.
-fn is_targeted(name: &HeaderName) -> bool {
+fn is_targeted_cache_control(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.ends_with("cdn-cache-control")
         || matches!(name, "surrogate-control" | "edge-control" | X_ACCEL_EXPIRES)
 }
 
 /// Returns `true` if `Expires` is later than the response itself.
-fn expires_later(headers: &HeaderMap) -> bool {
+fn expires_in_future(headers: &HeaderMap) -> bool {
     let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
     let sent = headers.get(DATE).and_then(date);
     let sent = sent.unwrap_or_else(SystemTime::now);
@@ -83,7 +84,7 @@ fn expires_later(headers: &HeaderMap) -> bool {
 
 /// What the application says to caches.
 #[derive(Debug, Default)]
-struct Said {
+struct CacheDirectives {
     private: bool,
     no_store: bool,
     /// A cache that understands the status may pass over `no-store` (RFC 9111 §5.2.2.3).
@@ -95,27 +96,27 @@ struct Said {
     /// Whether any cache may.
     max_age: Option<bool>,
     /// Whether it may be served when that time is over.
-    stale: bool,
+    may_serve_stale: bool,
 }
 
-impl Said {
-    fn of<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
-        let mut said = Self::default();
+impl CacheDirectives {
+    fn parse<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
+        let mut directives = Self::default();
         for value in values {
             let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-            for directive in directives(&value) {
-                said.take(directive);
+            for directive in split_directives(&value) {
+                directives.apply(directive);
             }
         }
-        said
+        directives
     }
 
-    fn take(&mut self, directive: &str) {
+    fn apply(&mut self, directive: &str) {
         let (name, value) = match directive.split_once('=') {
             Some((name, value)) => (name.trim(), Some(value.trim())),
             None => (directive, None),
         };
-        let lasts = value.is_some_and(is_positive);
+        let positive = value.is_some_and(is_positive_seconds);
         // With a list of fields these two say something of those fields alone.
         match (name, value) {
             ("private", None) => self.private = true,
@@ -124,9 +125,9 @@ impl Said {
             ("must-understand", _) => self.must_understand = true,
             ("public", _) => self.public = true,
             // Of several the most generous one counts: caches differ in which they take.
-            ("s-maxage", _) => self.s_maxage = Some(lasts || self.s_maxage == Some(true)),
-            ("max-age", _) => self.max_age = Some(lasts || self.max_age == Some(true)),
-            ("stale-while-revalidate" | "stale-if-error", _) => self.stale |= lasts,
+            ("s-maxage", _) => self.s_maxage = Some(positive || self.s_maxage == Some(true)),
+            ("max-age", _) => self.max_age = Some(positive || self.max_age == Some(true)),
+            ("stale-while-revalidate" | "stale-if-error", _) => self.may_serve_stale |= positive,
             _ => {}
         }
     }
@@ -138,11 +139,11 @@ impl Said {
 
     /// Returns `true` if a shared cache may serve the response to somebody else, unless something
     /// is added to it.
-    fn is_kept(&self, expires_later: impl FnOnce() -> bool) -> bool {
+    fn may_be_shared(&self, expires_later: impl FnOnce() -> bool) -> bool {
         if self.is_private() {
             return false;
         }
-        if self.public || self.stale || self.s_maxage == Some(true) {
+        if self.public || self.may_serve_stale || self.s_maxage == Some(true) {
             return true;
         }
         if self.no_cache || self.s_maxage.is_some() {
@@ -153,7 +154,7 @@ impl Said {
 }
 
 /// Returns `true` for a number of seconds other than zero, in quotes or not.
-fn is_positive(seconds: &str) -> bool {
+fn is_positive_seconds(seconds: &str) -> bool {
     let digits = seconds.trim_matches('"').bytes();
     digits
         .take_while(u8::is_ascii_digit)
@@ -161,7 +162,7 @@ fn is_positive(seconds: &str) -> bool {
 }
 
 /// The parts between commas that are not within quotes.
-fn directives(value: &str) -> impl Iterator<Item = &str> {
+fn split_directives(value: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     value
         .split(move |letter| {
@@ -179,14 +180,14 @@ mod tests {
 
     /// What becomes of a response with these headers, given as lines: whether the session rides on
     /// it, and what `Cache-Control` says then.
-    fn ridden(status: u16, lines: &[&str]) -> Option<String> {
+    fn cache_control_with_session(status: u16, lines: &[&str]) -> Option<String> {
         let mut response = Response::builder().status(status);
         for line in lines {
             let (name, value) = line.split_once(": ").unwrap();
             response = response.header(name, value);
         }
         let mut response = response.body(()).unwrap();
-        add_session(&mut response, HeaderValue::from_static(COOKIE));
+        add_session_cookie(&mut response, HeaderValue::from_static(COOKIE));
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
         let said = response.headers().get_all(CACHE_CONTROL).iter().map(text);
         let said = said.collect::<Vec<_>>().join(", ");
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_rides_on_what_no_shared_cache_keeps() {
+    fn session_cookie_is_added_to_private_responses() {
         for (lines, says) in [
             (&[][..], "private"),
             (&["last-modified: Thu, 01 Jan 2015 00:00:00 GMT"], "private"),
@@ -254,17 +255,24 @@ mod tests {
             (&["surrogate-control: max-age=0"], "private"),
             (&["x-accel-expires: 0"], "private"),
         ] {
-            assert_eq!(ridden(200, lines).as_deref(), Some(says), "{lines:?}");
+            assert_eq!(
+                cache_control_with_session(200, lines).as_deref(),
+                Some(says),
+                "{lines:?}"
+            );
         }
         for status in [204, 302, 404, 500] {
-            assert_eq!(ridden(status, &[]).as_deref(), Some("private"));
+            assert_eq!(
+                cache_control_with_session(status, &[]).as_deref(),
+                Some("private")
+            );
         }
-        let private = ridden(304, &["cache-control: private"]);
+        let private = cache_control_with_session(304, &["cache-control: private"]);
         assert_eq!(private.as_deref(), Some("private"));
     }
 
     #[test]
-    fn no_session_rides_on_what_a_shared_cache_may_serve_to_others() {
+    fn session_cookie_is_withheld_from_shareable_responses() {
         for lines in [
             &["cache-control: public"][..],
             &["cache-control: public, max-age=0"],
@@ -293,25 +301,28 @@ mod tests {
             &["cache-control: private", "x-accel-expires: 60"],
             &["x-accel-expires: @1900000000"],
         ] {
-            assert_eq!(ridden(200, lines), None, "{lines:?}");
+            assert_eq!(cache_control_with_session(200, lines), None, "{lines:?}");
         }
         for lines in [&[][..], &["etag: \"x\""], &["cache-control: max-age=0"]] {
-            assert_eq!(ridden(304, lines), None, "{lines:?}");
+            assert_eq!(cache_control_with_session(304, lines), None, "{lines:?}");
         }
     }
 
     #[test]
-    fn what_the_application_sets_itself_stays() {
-        let gone = "set-cookie: __Host-wechat_session=; Path=/; Max-Age=0";
-        assert_eq!(ridden(200, &[gone]).as_deref(), Some(""));
+    fn session_cookie_of_the_application_is_kept() {
+        let logout_cookie = "set-cookie: __Host-wechat_session=; Path=/; Max-Age=0";
+        assert_eq!(
+            cache_control_with_session(200, &[logout_cookie]).as_deref(),
+            Some("")
+        );
     }
 
     #[test]
-    fn caches_of_a_gateway_are_told_too() {
+    fn targeted_cache_headers_get_no_store() {
         let mut response = Response::new(());
         let headers = response.headers_mut();
         headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=0"));
-        add_session(&mut response, HeaderValue::from_static(COOKIE));
+        add_session_cookie(&mut response, HeaderValue::from_static(COOKIE));
         let said = response.headers().get_all("cdn-cache-control");
         let said: Vec<_> = said.iter().collect();
         assert_eq!(said, ["max-age=0", "no-store"]);

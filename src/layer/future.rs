@@ -12,13 +12,13 @@ use tower_service::Service;
 
 use super::caching;
 use super::rejection::{Reject, Rejection};
-use super::retained::Retained;
+use super::retained::RetainedHead;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
-use crate::login::{Answer as LoginAnswer, SignIn};
-use crate::observe::Outcome;
+use crate::login::{LoginHandler, LoginReply as LoginAnswer};
+use crate::observe::RequestOutcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 
@@ -54,42 +54,42 @@ pin_project! {
         S: Service<Request<ReqBody>>,
     {
         #[pin]
-        state: State<S::Future, S, I, R, ReqBody, S::Response>,
+        state: FutureState<S::Future, S, I, R, ReqBody, S::Response>,
         set_cookie: Option<HeaderValue>,
         // Where nothing is kept, a handler's refusal is as the layer would render it.
-        kept: Option<Kept<I, R>>,
+        rejection_context: Option<RejectionContext<I, R>>,
     }
 }
 
 pin_project! {
-    #[project = StateProjection]
-    enum State<F, S, I, R, ReqBody, Answer> {
+    #[project = FutureStateProjection]
+    enum FutureState<F, S, I, R, ReqBody, Answer> {
         /// The inner service is at work.
         Calling { #[pin] call: F },
         /// The user's token is on its way.
-        Resolving {
+        LoadingToken {
             token: BoxFuture<'static, Result<UserToken, Error>>,
             // Taken when the token is there.
-            waiting: Option<Waiting<S, I, R, ReqBody>>,
+            pending: Option<PendingRequest<S, I, R, ReqBody>>,
         },
         /// The token is there, and the inner service has to be ready for its request.
-        Readying { inner: S, request: Option<Request<ReqBody>> },
+        WaitingForInner { inner: S, request: Option<Request<ReqBody>> },
         /// The login is at work for a callback.
-        SigningIn {
+        HandlingLogin {
             answer: BoxFuture<'static, LoginAnswer>,
             // Taken when the answer is there.
             waiting: Option<(Request<ReqBody>, Arc<Shared<I, R>>)>,
         },
         /// The layer has answered itself.
-        Answered { answer: Option<Answer> },
+        Ready { answer: Option<Answer> },
     }
 }
 
 /// Who renders what a handler refuses, and what is kept of its request.
-pub(super) type Kept<I, R> = (Arc<Shared<I, R>>, Retained);
+pub(super) type RejectionContext<I, R> = (Arc<Shared<I, R>>, RetainedHead);
 
 /// What waits for a token.
-pub(super) struct Waiting<S, I, R, ReqBody> {
+pub(super) struct PendingRequest<S, I, R, ReqBody> {
     pub(super) inner: S,
     pub(super) request: Request<ReqBody>,
     pub(super) shared: Arc<Shared<I, R>>,
@@ -104,53 +104,53 @@ where
     pub(super) fn calling(
         call: S::Future,
         set_cookie: Option<HeaderValue>,
-        kept: Option<Kept<I, R>>,
+        rejection_context: Option<RejectionContext<I, R>>,
     ) -> Self {
         Self {
-            state: State::Calling { call },
+            state: FutureState::Calling { call },
             set_cookie,
-            kept,
+            rejection_context,
         }
     }
 
-    pub(super) fn resolving(
+    pub(super) fn loading_token(
         token: BoxFuture<'static, Result<UserToken, Error>>,
-        waiting: Waiting<S, I, R, ReqBody>,
+        waiting: PendingRequest<S, I, R, ReqBody>,
         set_cookie: Option<HeaderValue>,
-        kept: Option<Kept<I, R>>,
+        rejection_context: Option<RejectionContext<I, R>>,
     ) -> Self {
         Self {
-            state: State::Resolving {
+            state: FutureState::LoadingToken {
                 token,
-                waiting: Some(waiting),
+                pending: Some(waiting),
             },
             set_cookie,
-            kept,
+            rejection_context,
         }
     }
 
-    pub(super) fn signing_in(
+    pub(super) fn handling_login(
         answer: BoxFuture<'static, LoginAnswer>,
         request: Request<ReqBody>,
         shared: Arc<Shared<I, R>>,
     ) -> Self {
         Self {
-            state: State::SigningIn {
+            state: FutureState::HandlingLogin {
                 answer,
                 waiting: Some((request, shared)),
             },
             set_cookie: None,
-            kept: None,
+            rejection_context: None,
         }
     }
 
-    pub(super) fn answered(answer: S::Response) -> Self {
+    pub(super) fn ready(answer: S::Response) -> Self {
         Self {
-            state: State::Answered {
+            state: FutureState::Ready {
                 answer: Some(answer),
             },
             set_cookie: None,
-            kept: None,
+            rejection_context: None,
         }
     }
 }
@@ -166,28 +166,31 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProjection::Calling { call } => {
+                FutureStateProjection::Calling { call } => {
                     let mut response = ready!(call.poll(cx))?;
-                    if let Some(rejection) = Rejection::take(&mut response)
-                        && let Some((shared, retained)) = this.kept.take()
+                    if let Some(rejection) = Rejection::take_from(&mut response)
+                        && let Some((shared, retained)) = this.rejection_context.take()
                     {
                         if rejection.kind() == ErrorKind::LoginRequired {
                             // Whoever has to log in has no session that could go on.
                             *this.set_cookie = None;
                         }
-                        response = shared.render_refused(rejection, &retained, response);
+                        response = shared.render_handler_rejection(rejection, &retained, response);
                     }
                     if let Some(cookie) = this.set_cookie.take() {
-                        caching::add_session(&mut response, cookie);
+                        caching::add_session_cookie(&mut response, cookie);
                     }
                     return Poll::Ready(Ok(response));
                 }
-                StateProjection::Resolving { token, waiting } => {
+                FutureStateProjection::LoadingToken {
+                    token,
+                    pending: waiting,
+                } => {
                     let token = ready!(token.as_mut().poll(cx));
                     let Some(waiting) = waiting.take() else {
                         return Poll::Pending;
                     };
-                    let token = waiting.admit(token);
+                    let token = waiting.check_session(token);
                     if token.is_err() {
                         // Nobody's session is issued anew: one that has been revoked would live
                         // again by it.
@@ -195,27 +198,27 @@ where
                     }
                     waiting.proceed(token)
                 }
-                StateProjection::Readying { inner, request } => {
+                FutureStateProjection::WaitingForInner { inner, request } => {
                     ready!(inner.poll_ready(cx))?;
                     let Some(request) = request.take() else {
                         return Poll::Pending;
                     };
-                    State::Calling {
+                    FutureState::Calling {
                         call: inner.call(request),
                     }
                 }
-                StateProjection::SigningIn { answer, waiting } => {
+                FutureStateProjection::HandlingLogin { answer, waiting } => {
                     let answer = ready!(answer.as_mut().poll(cx));
                     return match waiting.take() {
                         Some((request, shared)) => {
-                            let head = RequestHead::of(&request);
+                            let head = RequestHead::from_request(&request);
                             Poll::Ready(Ok(shared.respond(answer, &head)))
                         }
                         None => Poll::Pending,
                     };
                 }
                 // A future that is polled after it has answered has nothing more to say.
-                StateProjection::Answered { answer } => {
+                FutureStateProjection::Ready { answer } => {
                     return answer
                         .take()
                         .map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)));
@@ -226,15 +229,15 @@ where
     }
 }
 
-impl<S, I, R, ReqBody, ResBody> Waiting<S, I, R, ReqBody>
+impl<S, I, R, ReqBody, ResBody> PendingRequest<S, I, R, ReqBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     R: Reject<ResBody>,
 {
     /// The token, unless the session is one that its user has ended.
-    fn admit(&self, token: Result<UserToken, Error>) -> Result<UserToken, Error> {
+    fn check_session(&self, token: Result<UserToken, Error>) -> Result<UserToken, Error> {
         let token = token?;
-        if self.session.is_revoked(token.sessions_from()) {
+        if self.session.is_revoked(token.sessions_valid_from()) {
             let message = "the user has logged out everywhere since this session began";
             return Err(Error::new(ErrorKind::LoginRequired, message));
         }
@@ -245,7 +248,7 @@ where
     fn proceed(
         self,
         token: Result<UserToken, Error>,
-    ) -> State<S::Future, S, I, R, ReqBody, Response<ResBody>> {
+    ) -> FutureState<S::Future, S, I, R, ReqBody, Response<ResBody>> {
         let Self {
             inner,
             mut request,
@@ -253,19 +256,22 @@ where
             session,
         } = self;
         let rejection = match token {
-            Ok(token) => match shared.scope.filter(|scope| SignIn::lacks(&token, *scope)) {
-                Some(scope) => Some(Rejection::lacks(scope, session)),
+            Ok(token) => match shared
+                .required_scope
+                .filter(|scope| LoginHandler::lacks_scope(&token, *scope))
+            {
+                Some(scope) => Some(Rejection::missing_scope(scope, session)),
                 None => {
-                    shared.enter(token, session, &mut request);
+                    shared.insert_user(token, session, &mut request);
                     None
                 }
             },
             Err(error) => Some(Rejection::from(&error)),
         };
         match (rejection, shared.policy) {
-            (Some(rejection), Policy::Require) => {
-                let answer = shared.refuse(rejection, &RequestHead::of(&request));
-                return State::Answered {
+            (Some(rejection), Policy::Required) => {
+                let answer = shared.reject(rejection, &RequestHead::from_request(&request));
+                return FutureState::Ready {
                     answer: Some(answer),
                 };
             }
@@ -274,7 +280,7 @@ where
             }
             (None, _) => {}
         }
-        State::Readying {
+        FutureState::WaitingForInner {
             inner,
             request: Some(request),
         }
@@ -283,20 +289,20 @@ where
 
 impl<I, R> Shared<I, R> {
     /// Puts the user into the request that has waited for their token.
-    fn enter<B>(&self, token: UserToken, session: Session, request: &mut Request<B>) {
+    fn insert_user<B>(&self, token: UserToken, session: Session, request: &mut Request<B>) {
         let now = self.users.clock().now();
         let stale = token.lifetime().freshness(now) != Freshness::Fresh;
         let outcome = match (stale, token.was_renewed()) {
-            (true, _) => Outcome::Stale,
-            (false, true) => Outcome::Renewed,
-            (false, false) => Outcome::Store,
+            (true, _) => RequestOutcome::Stale,
+            (false, true) => RequestOutcome::Renewed,
+            (false, false) => RequestOutcome::Store,
         };
         let users = match session.snapshot {
-            true => self.users.snapshots(),
+            true => self.users.snapshot_users(),
             false => &self.users,
         };
-        if WechatUser::enter(request, token, users) {
-            self.requests.count(outcome);
+        if WechatUser::insert_into(request, token, users) {
+            self.request_counter.count(outcome);
         }
     }
 }

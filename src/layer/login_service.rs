@@ -52,13 +52,13 @@ use crate::identity::{Identify, RequestHead};
 /// assert_eq!(begun.unwrap().status(), 302);
 /// # Ok(()) }
 /// ```
-pub struct LoginService<B, I, R>(WechatService<Nothing<B>, I, R>);
+pub struct LoginService<B, I, R>(WechatService<NeverCalled<B>, I, R>);
 
 impl<B, I, R> LoginService<B, I, R> {
     /// Returns `true` if this path is one of the login's own.
-    pub fn answers(&self, path: &str) -> bool {
+    pub fn handles(&self, path: &str) -> bool {
         let login = &self.0.shared().login;
-        login.as_ref().is_some_and(|login| login.owns(path))
+        login.as_ref().is_some_and(|login| login.handles_path(path))
     }
 }
 
@@ -69,23 +69,26 @@ where
 {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = ResponseFuture<Nothing<B>, I, R, ReqBody>;
+    type Future = ResponseFuture<NeverCalled<B>, I, R, ReqBody>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let head = RequestHead::of(&request);
-        if self.answers(head.asked().path()) {
-            return self.0.sign_in(request);
+        let head = RequestHead::from_request(&request);
+        if self.handles(head.original_uri().path()) {
+            return self.0.handle_login(request);
         }
         let login = &self.0.shared().login;
-        if let Some(answer) = login.as_ref().and_then(|login| login.astray(&head)) {
-            return ResponseFuture::answered(self.0.shared().respond(answer, &head));
+        if let Some(answer) = login
+            .as_ref()
+            .and_then(|login| login.reject_misrouted_callback(&head))
+        {
+            return ResponseFuture::ready(self.0.shared().respond(answer, &head));
         }
-        let nowhere = Rejection::not_found();
-        ResponseFuture::answered(self.0.shared().reject.reject(&nowhere, &head))
+        let rejection = Rejection::not_found();
+        ResponseFuture::ready(self.0.shared().renderer.reject(&rejection, &head))
     }
 }
 
@@ -104,9 +107,9 @@ impl<B, I, R> fmt::Debug for LoginService<B, I, R> {
 /// What stands behind the login's paths. It is never called.
 #[doc(hidden)]
 #[allow(unnameable_types)]
-pub struct Nothing<B>(PhantomData<fn() -> B>);
+pub struct NeverCalled<B>(PhantomData<fn() -> B>);
 
-impl<B, ReqBody> Service<Request<ReqBody>> for Nothing<B> {
+impl<B, ReqBody> Service<Request<ReqBody>> for NeverCalled<B> {
     type Response = Response<B>;
     type Error = Infallible;
     type Future = Pending<Result<Response<B>, Infallible>>;
@@ -120,13 +123,13 @@ impl<B, ReqBody> Service<Request<ReqBody>> for Nothing<B> {
     }
 }
 
-impl<B> Clone for Nothing<B> {
+impl<B> Clone for NeverCalled<B> {
     fn clone(&self) -> Self {
         Self(PhantomData)
     }
 }
 
-impl<B> fmt::Debug for Nothing<B> {
+impl<B> fmt::Debug for NeverCalled<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Nothing")
     }
@@ -154,8 +157,8 @@ impl<I, R> WechatLayer<I, R> {
                 "a layer without a login has no paths to mount: call WechatLayer::login first"
             );
         }
-        let nothing = Nothing(PhantomData);
-        LoginService(WechatService::new(nothing, Arc::clone(&self.0)))
+        let inner = NeverCalled(PhantomData);
+        LoginService(WechatService::new(inner, Arc::clone(&self.0)))
     }
 
     /// The login's own paths as routes: `/wechat/callback` and `/wechat/login`, unless the
@@ -200,7 +203,7 @@ impl<I, R> WechatLayer<I, R> {
         S: Clone + Send + Sync + 'static,
     {
         let service = self.login_service::<axum::body::Body>();
-        let paths = self.0.login.iter().flat_map(|login| login.paths());
+        let paths = self.0.login.iter().flat_map(|login| login.route_paths());
         paths.fold(axum::Router::new(), |router, path| {
             router.route_service(&path, service.clone())
         })

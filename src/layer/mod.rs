@@ -21,11 +21,11 @@ pub use self::login_service::LoginService;
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
 #[cfg(feature = "axum")]
-pub(crate) use self::user::PassedWithoutUser;
+pub(crate) use self::user::AnonymousRequest;
 pub use self::user::WechatUser;
 use crate::identity::{Identify, NoIdentity, SessionCookie};
-use crate::login::{Login, Scope, SignIn};
-use crate::observe::Requests;
+use crate::login::{Login, LoginHandler, Scope};
+use crate::observe::RequestCounters;
 use crate::users::UserTokens;
 
 /// What happens to a request without a user, or whose user has no usable token.
@@ -55,7 +55,7 @@ pub enum Policy {
     /// It is answered: 401 with a JSON body; where a login is mounted and a browser opens a page,
     /// with a redirect to WeChat.
     #[default]
-    Require,
+    Required,
     /// It passes, without a [`WechatUser`]: the page is served in any case. That holds for
     /// strangers, for users who have granted less than
     /// [`require_scope`](WechatLayer::require_scope) asks for, and for users whose token has
@@ -126,13 +126,13 @@ struct Shared<I, R> {
     account: Option<WechatAccount>,
     policy: Policy,
     /// Whether CORS preflights reach the application.
-    preflights: bool,
+    pass_preflights: bool,
     identity: Arc<I>,
-    reject: Arc<R>,
-    requests: Requests,
-    login: Option<SignIn>,
+    renderer: Arc<R>,
+    request_counter: RequestCounters,
+    login: Option<LoginHandler>,
     /// What users must have granted.
-    scope: Option<Scope>,
+    required_scope: Option<Scope>,
 }
 
 /// What [`WechatLayer::login`] makes of the identity that was set before: one that was set stays.
@@ -142,7 +142,7 @@ struct Shared<I, R> {
     note = "leave `.identity(..)` out: the login's session cookie tells then"
 )]
 #[allow(unnameable_types)]
-pub trait UnderLogin {
+pub trait IdentityOrSession {
     /// Who tells who is asking from then on.
     type Identity: Identify;
 
@@ -150,7 +150,7 @@ pub trait UnderLogin {
     fn or_session(this: Arc<Self>, session: &SessionCookie) -> Arc<Self::Identity>;
 }
 
-impl UnderLogin for NoIdentity {
+impl IdentityOrSession for NoIdentity {
     type Identity = SessionCookie;
 
     fn or_session(_: Arc<Self>, session: &SessionCookie) -> Arc<SessionCookie> {
@@ -159,7 +159,7 @@ impl UnderLogin for NoIdentity {
 }
 
 #[diagnostic::do_not_recommend]
-impl<I: Identify> UnderLogin for I {
+impl<I: Identify> IdentityOrSession for I {
     type Identity = I;
 
     fn or_session(this: Arc<Self>, _: &SessionCookie) -> Arc<I> {
@@ -169,18 +169,21 @@ impl<I: Identify> UnderLogin for I {
 
 impl<I, R> Shared<I, R> {
     /// The same with another identity or another rendering, which may be of other types.
-    fn with<J, Q>(self, change: impl FnOnce(Arc<I>, Arc<R>) -> (Arc<J>, Arc<Q>)) -> Shared<J, Q> {
-        let (identity, reject) = change(self.identity, self.reject);
+    fn with_types<J, Q>(
+        self,
+        change: impl FnOnce(Arc<I>, Arc<R>) -> (Arc<J>, Arc<Q>),
+    ) -> Shared<J, Q> {
+        let (identity, reject) = change(self.identity, self.renderer);
         Shared {
             users: self.users,
             account: self.account,
             policy: self.policy,
-            preflights: self.preflights,
+            pass_preflights: self.pass_preflights,
             identity,
-            reject,
-            requests: self.requests,
+            renderer: reject,
+            request_counter: self.request_counter,
             login: self.login,
-            scope: self.scope,
+            required_scope: self.required_scope,
         }
     }
 }
@@ -192,13 +195,13 @@ impl WechatLayer {
         Self(Arc::new(Shared {
             users,
             account: None,
-            policy: Policy::Require,
-            preflights: false,
+            policy: Policy::Required,
+            pass_preflights: false,
             identity: Arc::new(NoIdentity),
-            reject: Arc::new(JsonRejection::new()),
-            requests: Requests::new(),
+            renderer: Arc::new(JsonRejection::new()),
+            request_counter: RequestCounters::new(),
             login: None,
-            scope: None,
+            required_scope: None,
         }))
     }
 }
@@ -210,8 +213,8 @@ impl<I, R> WechatLayer<I, R> {
     #[must_use]
     pub fn identity<J>(self, identity: J) -> WechatLayer<J, R> {
         WechatLayer(Arc::new(
-            self.settings()
-                .with(|_, reject| (Arc::new(identity), reject)),
+            self.into_shared()
+                .with_types(|_, reject| (Arc::new(identity), reject)),
         ))
     }
 
@@ -220,7 +223,7 @@ impl<I, R> WechatLayer<I, R> {
     pub fn policy(self, policy: Policy) -> Self {
         Self(Arc::new(Shared {
             policy,
-            ..self.settings()
+            ..self.into_shared()
         }))
     }
 
@@ -251,8 +254,8 @@ impl<I, R> WechatLayer<I, R> {
     #[must_use]
     pub fn pass_preflights(self, pass: bool) -> Self {
         Self(Arc::new(Shared {
-            preflights: pass,
-            ..self.settings()
+            pass_preflights: pass,
+            ..self.into_shared()
         }))
     }
 
@@ -283,7 +286,7 @@ impl<I, R> WechatLayer<I, R> {
     pub fn account(self, account: impl Into<WechatAccount>) -> Self {
         Self(Arc::new(Shared {
             account: Some(account.into()),
-            ..self.settings()
+            ..self.into_shared()
         }))
     }
 
@@ -300,12 +303,13 @@ impl<I, R> WechatLayer<I, R> {
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where
-        I: UnderLogin,
+        I: IdentityOrSession,
     {
-        let settings = self.settings();
-        let login = login.of(&settings.users);
-        let session = login.session();
-        let settings = settings.with(|identity, reject| (I::or_session(identity, session), reject));
+        let shared = self.into_shared();
+        let login = login.into_handler(&shared.users);
+        let session = login.session_cookie();
+        let settings =
+            shared.with_types(|identity, reject| (I::or_session(identity, session), reject));
         WechatLayer(Arc::new(Shared {
             login: Some(login),
             ..settings
@@ -349,8 +353,8 @@ impl<I, R> WechatLayer<I, R> {
     #[must_use]
     pub fn require_scope(self, scope: Scope) -> Self {
         Self(Arc::new(Shared {
-            scope: Some(scope),
-            ..self.settings()
+            required_scope: Some(scope),
+            ..self.into_shared()
         }))
     }
 
@@ -359,22 +363,22 @@ impl<I, R> WechatLayer<I, R> {
     #[must_use]
     pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q> {
         WechatLayer(Arc::new(
-            self.settings()
-                .with(|identity, _| (identity, Arc::new(reject))),
+            self.into_shared()
+                .with_types(|identity, _| (identity, Arc::new(reject))),
         ))
     }
 
-    fn settings(self) -> Shared<I, R> {
+    fn into_shared(self) -> Shared<I, R> {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| Shared {
             users: shared.users.clone(),
             account: shared.account.clone(),
             policy: shared.policy,
-            preflights: shared.preflights,
+            pass_preflights: shared.pass_preflights,
             identity: Arc::clone(&shared.identity),
-            reject: Arc::clone(&shared.reject),
-            requests: shared.requests.clone(),
+            renderer: Arc::clone(&shared.renderer),
+            request_counter: shared.request_counter.clone(),
             login: shared.login.clone(),
-            scope: shared.scope,
+            required_scope: shared.required_scope,
         })
     }
 }

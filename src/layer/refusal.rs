@@ -5,30 +5,33 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 
 use super::Shared;
 use super::rejection::{Reject, Rejection};
-use super::retained::Retained;
-use super::user::{PassedWithoutUser, has_met_layer};
+use super::retained::RetainedHead;
+use super::user::{AnonymousRequest, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
-use crate::login::{Answer, Outcome, is_form, is_navigation};
-use crate::observe::Outcome as Counted;
+use crate::login::{LoginReply, ReplyContent, is_form_submission, is_navigation};
+use crate::observe::RequestOutcome as Counted;
 
 impl<I, R> Shared<I, R> {
     /// Answers a request that does not reach its handler.
-    pub(super) fn refuse<B>(&self, rejection: Rejection, head: &RequestHead<'_>) -> Response<B>
+    pub(super) fn reject<B>(&self, rejection: Rejection, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
     {
-        let rejection = self.noting_decline(rejection, head).asking(self.scope);
-        self.count(rejection.outcome(), head.extensions);
-        self.render(rejection, head, Way::ToWechat)
+        let rejection = self
+            .with_scope_declined(rejection, head)
+            .or_scope(self.required_scope);
+        self.count_request(rejection.request_outcome(), head.extensions);
+        self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
     /// Marks the rejection of a user who lacks a scope as declined, if this browser has come back
     /// from WeChat a moment ago without it. The session remembers that too, but users whom a header
     /// names have none, and WeChat does not always say what was granted.
-    fn noting_decline(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
+    fn with_scope_declined(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
         if let (Some(scope), Some(login)) = (rejection.scope, &self.login) {
-            rejection.declined |= is_navigation(head) && login.was_asked_for(scope, head.headers);
+            rejection.scope_declined |=
+                is_navigation(head) && login.signed_in_recently_with(scope, head.headers);
         }
         rejection
     }
@@ -36,109 +39,124 @@ impl<I, R> Shared<I, R> {
     /// Lets a request pass without a user. Its handler may still refuse it.
     pub(super) fn pass_without_user<B>(&self, rejection: Rejection, request: &mut Request<B>) {
         let rejection = self
-            .noting_decline(rejection, &RequestHead::of(request))
-            .asking(self.scope);
-        self.count(rejection.outcome(), request.extensions());
-        PassedWithoutUser::enter(request, rejection);
+            .with_scope_declined(rejection, &RequestHead::from_request(request))
+            .or_scope(self.required_scope);
+        self.count_request(rejection.request_outcome(), request.extensions());
+        AnonymousRequest::insert_into(request, rejection);
     }
 
     /// Renders what a handler refused, in place of the response that it returned.
-    pub(super) fn render_refused<B>(
+    pub(super) fn render_handler_rejection<B>(
         &self,
         mut rejection: Rejection,
-        retained: &Retained,
+        retained: &RetainedHead,
         response: Response<B>,
     ) -> Response<B>
     where
         R: Reject<B>,
     {
-        rejection.declined |= rejection.scope.is_some() && retained.declined;
+        rejection.scope_declined |= rejection.scope.is_some() && retained.scope_declined;
         // An extractor saw the request's whole head. A handler that returns an error did not.
         let rendered = match rejection.head.clone() {
             Some(head) => {
-                let rejection = rejection.asking(self.scope);
-                self.render(rejection, &head.borrow(), Way::ToWechat)
+                let rejection = rejection.or_scope(self.required_scope);
+                self.render_with_login(rejection, &head.borrow(), RedirectTarget::Wechat)
             }
             None => retained.with_head(|head| {
-                let rejection = self.noting_decline(rejection, head).asking(self.scope);
-                self.render(rejection, head, Way::ToLogin)
+                let rejection = self
+                    .with_scope_declined(rejection, head)
+                    .or_scope(self.required_scope);
+                self.render_with_login(rejection, head, RedirectTarget::LoginPath)
             }),
         };
-        merge(response, rendered)
+        merge_handler_headers(response, rendered)
     }
 
     /// Where a login is mounted, a page load without a user is sent there, and every other request
     /// learns where to log in.
-    fn render<B>(&self, rejection: Rejection, head: &RequestHead<'_>, way: Way) -> Response<B>
+    fn render_with_login<B>(
+        &self,
+        rejection: Rejection,
+        head: &RequestHead<'_>,
+        target: RedirectTarget,
+    ) -> Response<B>
     where
         R: Reject<B>,
     {
         let Some(login) = &self.login else {
-            return self.reject.reject(&rejection, head);
+            return self.renderer.reject(&rejection, head);
         };
         if rejection.kind() != ErrorKind::LoginRequired {
-            return self.reject.reject(&rejection.for_reader(login, head), head);
+            return self
+                .renderer
+                .reject(&rejection.with_failure_page(login, head), head);
         }
         match rejection.scope {
-            Some(scope) if rejection.declined => self.respond(login.not_granted(head, scope), head),
+            Some(scope) if rejection.scope_declined => {
+                self.respond(login.reject_declined_scope(head, scope), head)
+            }
             scope if is_navigation(head) => {
-                let answer = match way {
-                    Way::ToWechat => login.redirect(head, scope, rejection.unnamed),
-                    Way::ToLogin => login.redirect_to_login(head, scope),
+                let answer = match target {
+                    RedirectTarget::Wechat => {
+                        login.redirect_to_wechat(head, scope, rejection.unnamed)
+                    }
+                    RedirectTarget::LoginPath => login.redirect_to_login(head, scope),
                 };
                 self.respond(answer, head)
             }
-            scope if is_form(head) => {
-                let mut response = self.respond(login.redirect_form(head, scope), head);
+            scope if is_form_submission(head) => {
+                let mut response = self.respond(login.redirect_form_to_login(head, scope), head);
                 if response.status() == StatusCode::FOUND {
                     *response.status_mut() = StatusCode::SEE_OTHER;
                 }
                 response
             }
             scope => {
-                let rejection = rejection.with_login_url(login.login_url(head, scope));
-                self.reject.reject(&rejection, head)
+                let rejection = rejection.with_login_url(login.login_url_for_script(head, scope));
+                self.renderer.reject(&rejection, head)
             }
         }
     }
 
     /// Counts a request, unless a layer further out has done so.
-    pub(super) fn count(&self, outcome: Counted, extensions: &Extensions) {
-        if !has_met_layer(extensions) {
-            self.requests.count(outcome);
+    pub(super) fn count_request(&self, outcome: Counted, extensions: &Extensions) {
+        if !has_passed_layer(extensions) {
+            self.request_counter.count(outcome);
         }
     }
 
     /// Makes a response of what the login answers.
-    pub(super) fn respond<B>(&self, answer: Answer, head: &RequestHead<'_>) -> Response<B>
+    pub(super) fn respond<B>(&self, answer: LoginReply, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
     {
-        respond(&*self.reject, answer, head)
+        respond(&*self.renderer, answer, head)
     }
 }
 
 /// Where a page load without a user is sent.
 #[derive(Clone, Copy)]
-enum Way {
+enum RedirectTarget {
     /// To WeChat's authorize page at once.
-    ToWechat,
+    Wechat,
     /// To the login's own path, which begins the login. It sees the browser's cookies, and the
     /// layer has not kept those of this request.
-    ToLogin,
+    LoginPath,
 }
 
-fn respond<B, R: Reject<B>>(reject: &R, answer: Answer, head: &RequestHead<'_>) -> Response<B> {
-    let mut response = match answer.outcome {
-        Outcome::Redirect(location) => {
+fn respond<B, R: Reject<B>>(reject: &R, answer: LoginReply, head: &RequestHead<'_>) -> Response<B> {
+    let mut response = match answer.content {
+        ReplyContent::Redirect(location) => {
             let mut response = reject.reject(&Rejection::redirect(), head);
             *response.status_mut() = StatusCode::FOUND;
             response.headers_mut().insert(LOCATION, location);
             response
         }
-        Outcome::Problem(problem) => reject.reject(&Rejection::of_login(problem), head),
-        Outcome::File(content) => {
-            let mut response = reject.reject(&Rejection::file(content), head);
+        ReplyContent::FailurePage(problem) => {
+            reject.reject(&Rejection::from_failure_page(problem), head)
+        }
+        ReplyContent::File(content) => {
+            let mut response = reject.reject(&Rejection::verification_file(content), head);
             *response.status_mut() = StatusCode::OK;
             let text = HeaderValue::from_static("text/plain; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, text);
@@ -149,7 +167,7 @@ fn respond<B, R: Reject<B>>(reject: &R, answer: Answer, head: &RequestHead<'_>) 
     // Some web views keep even redirects: a code that comes back from there is spent.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-    for cookie in answer.cookies {
+    for cookie in answer.set_cookies {
         headers.append(SET_COOKIE, cookie);
     }
     response
@@ -157,12 +175,15 @@ fn respond<B, R: Reject<B>>(reject: &R, answer: Answer, head: &RequestHead<'_>) 
 
 /// The rendered response, with the headers that the handler and the layers inside have set: those
 /// of CORS, say. Headers that describe the former body go.
-fn merge<B>(handlers: Response<B>, mut rendered: Response<B>) -> Response<B> {
+fn merge_handler_headers<B>(
+    handler_response: Response<B>,
+    mut rendered: Response<B>,
+) -> Response<B> {
     use http::header::{
         ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
         CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED, RETRY_AFTER, TRANSFER_ENCODING,
     };
-    let (parts, _) = handlers.into_parts();
+    let (parts, _) = handler_response.into_parts();
     let mut headers = parts.headers;
     for name in [
         ACCEPT_RANGES,

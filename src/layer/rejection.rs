@@ -14,12 +14,12 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Uri
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
-use crate::login::{Problem, Scope, SignIn, is_form, is_navigation};
-use crate::observe::Outcome;
+use crate::login::{FailurePage, LoginHandler, Scope, is_form_submission, is_navigation};
+use crate::observe::RequestOutcome;
 
 /// What a page of ours may load: its own style and nothing else. No other page may frame it, so
 /// that nobody is led to press its button unawares.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                            form-action 'none'; frame-ancestors 'none'";
 
 /// The errcode of a call that needs a scope which the user has not granted.
@@ -61,11 +61,11 @@ pub struct Rejection {
     /// Where the kind does not tell it.
     status: Option<StatusCode>,
     /// What a reader is told instead of a program.
-    problem: Option<Box<Problem>>,
+    failure_page: Option<Box<FailurePage>>,
     /// What the user has to grant. `None`: whatever the login asks for.
     pub(super) scope: Option<Scope>,
     /// Whether the user was asked for that scope and did not grant it. They are not asked in a loop.
-    pub(super) declined: bool,
+    pub(super) scope_declined: bool,
     /// Whether the layer's identity named nobody, rather than a user without a token.
     pub(super) unnamed: bool,
     /// The request, where whoever refused it had it at hand.
@@ -149,14 +149,14 @@ impl Rejection {
     /// [`Login`](crate::Login) is mounted and the request is a navigation. For a
     /// [verification file](crate::Login::verification_file) its content, to be answered as it is.
     pub fn page(&self) -> Option<String> {
-        match self.is_file() {
+        match self.is_verification_file() {
             true => Some(self.message.clone().into_owned()),
-            false => self.problem.as_ref().map(|problem| problem.html()),
+            false => self.failure_page.as_ref().map(|problem| problem.html()),
         }
     }
 
     /// Returns `true` if this is the content of a file, and no rejection at all.
-    fn is_file(&self) -> bool {
+    fn is_verification_file(&self) -> bool {
         self.status == Some(StatusCode::OK)
     }
 
@@ -190,13 +190,13 @@ impl Rejection {
     /// ```
     pub fn response(self) -> Response<Bytes> {
         let (method, uri, headers, extensions) = Default::default();
-        let nowhere = RequestHead {
+        let empty_head = RequestHead {
             method: &method,
             uri: &uri,
             headers: &headers,
             extensions: &extensions,
         };
-        let mut response: Response<Bytes> = JsonRejection::new().reject(&self, &nowhere);
+        let mut response: Response<Bytes> = JsonRejection::new().reject(&self, &empty_head);
         response.extensions_mut().insert(self);
         response
     }
@@ -204,7 +204,7 @@ impl Rejection {
     /// The rejection that a handler has left in its response, unless the handler has made another
     /// response of it since.
     #[inline]
-    pub(super) fn take<B>(response: &mut Response<B>) -> Option<Self> {
+    pub(super) fn take_from<B>(response: &mut Response<B>) -> Option<Self> {
         if response.extensions().is_empty() {
             return None;
         }
@@ -213,7 +213,7 @@ impl Rejection {
         (rejection.status() == status).then_some(rejection)
     }
 
-    pub(crate) fn nobody() -> Self {
+    pub(crate) fn login_required() -> Self {
         Self::new(ErrorKind::LoginRequired, None)
     }
 
@@ -221,21 +221,21 @@ impl Rejection {
     pub(super) fn unnamed() -> Self {
         Self {
             unnamed: true,
-            ..Self::nobody()
+            ..Self::login_required()
         }
     }
 
     /// The user has granted less than this.
-    pub(super) fn lacks(scope: Scope, session: Session) -> Self {
+    pub(super) fn missing_scope(scope: Scope, session: Session) -> Self {
         Self {
             scope: Some(scope),
-            declined: session.snapshot || session.asked_in_vain,
-            ..Self::nobody()
+            scope_declined: session.snapshot || session.scope_declined,
+            ..Self::login_required()
         }
     }
 
     /// Sets what a login asks for, unless that is known.
-    pub(super) fn asking(self, scope: Option<Scope>) -> Self {
+    pub(super) fn or_scope(self, scope: Option<Scope>) -> Self {
         Self {
             scope: self.scope.or(scope),
             ..self
@@ -243,11 +243,11 @@ impl Rejection {
     }
 
     /// Keeps the request, for the layer that renders this.
-    pub(crate) fn with_head(self, head: &RequestHead<'_>) -> Self {
+    pub(crate) fn retain_head(self, head: &RequestHead<'_>) -> Self {
         let head = OwnedHead {
             method: head.method.clone(),
             // Before a router inside of the layer took a prefix away.
-            uri: head.asked().clone(),
+            uri: head.original_uri().clone(),
             headers: head.headers.clone(),
             extensions: head.extensions.clone(),
         };
@@ -285,7 +285,7 @@ impl Rejection {
                        WechatLayer, or set WechatLayer::pass_preflights.";
         Self {
             message: Cow::Borrowed(message),
-            ..Self::nobody()
+            ..Self::login_required()
         }
     }
 
@@ -299,7 +299,7 @@ impl Rejection {
     }
 
     /// The content of a verification file. Status and type are added to whatever is rendered.
-    pub(super) fn file(content: String) -> Self {
+    pub(super) fn verification_file(content: String) -> Self {
         Self {
             message: Cow::Owned(content),
             status: Some(StatusCode::OK),
@@ -313,26 +313,26 @@ impl Rejection {
     }
 
     /// A login that ended badly; a page for a reader, the same in one sentence for a program.
-    pub(super) fn of_login(problem: Problem) -> Self {
-        let kind = problem.what.kind();
+    pub(super) fn from_failure_page(problem: FailurePage) -> Self {
+        let kind = problem.failure.kind();
         Self {
-            message: Cow::Owned(problem.sentence()),
-            status: Some(problem.what.status()),
-            problem: Some(Box::new(problem)),
+            message: Cow::Owned(problem.message()),
+            status: Some(problem.failure.status()),
+            failure_page: Some(Box::new(problem)),
             ..Self::new(kind, None)
         }
     }
 
     /// Where a login is mounted, readers get a page.
-    pub(super) fn for_reader(self, login: &SignIn, head: &RequestHead<'_>) -> Self {
-        let problem = login.page_problem(self.kind, self.retry_after, head.asked());
+    pub(super) fn with_failure_page(self, login: &LoginHandler, head: &RequestHead<'_>) -> Self {
+        let problem = login.failure_page(self.kind, self.retry_after, head.original_uri());
         Self {
-            problem: self.problem.or(problem.map(Box::new)),
+            failure_page: self.failure_page.or(problem.map(Box::new)),
             ..self
         }
     }
 
-    pub(super) fn invalid(invalid: InvalidIdentifier) -> Self {
+    pub(super) fn invalid_user_id(invalid: InvalidIdentifier) -> Self {
         let message = format!("The request cannot name a user: {invalid}.");
         Self {
             message: Cow::Owned(message),
@@ -355,18 +355,18 @@ impl Rejection {
             retry_after,
             login_url: None,
             status: None,
-            problem: None,
+            failure_page: None,
             scope: None,
-            declined: false,
+            scope_declined: false,
             unnamed: false,
             head: None,
         }
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn request_outcome(&self) -> RequestOutcome {
         match self.kind {
-            ErrorKind::LoginRequired if !self.declined => Outcome::Login,
-            _ => Outcome::Rejected,
+            ErrorKind::LoginRequired if !self.scope_declined => RequestOutcome::Login,
+            _ => RequestOutcome::Rejected,
         }
     }
 
@@ -375,13 +375,13 @@ impl Rejection {
         if self.status() != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
-        let of_problem = self
-            .problem
+        let failure_page_retry_after = self
+            .failure_page
             .as_ref()
             .and_then(|problem| problem.retry_after);
         let wait = self
             .retry_after
-            .or(of_problem)
+            .or(failure_page_retry_after)
             .unwrap_or(Duration::from_secs(1));
         Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
@@ -449,7 +449,7 @@ pub trait Reject<B> {
     /// Whether this renders as [`Rejection::response`] does where no login is mounted. A response
     /// of a handler is left as it is then, and nothing of its request has to be kept.
     #[doc(hidden)]
-    const RENDERS_AS_HANDLERS: bool = false;
+    const IS_DEFAULT_RENDERING: bool = false;
 
     /// The answer to a request that does not reach its handler.
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B>;
@@ -553,7 +553,7 @@ impl<B, F: Fn(Bytes) -> B> MakeBody<B> for F {
 }
 
 impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
-    const RENDERS_AS_HANDLERS: bool = true;
+    const IS_DEFAULT_RENDERING: bool = true;
 
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
         #[derive(serde::Serialize)]
@@ -566,7 +566,8 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
         if rejection.status().is_redirection() {
             return Response::new(self.0.make(Bytes::new()));
         }
-        let is_page = rejection.is_file() || is_navigation(head) || is_form(head);
+        let is_page =
+            rejection.is_verification_file() || is_navigation(head) || is_form_submission(head);
         let page = rejection.page().filter(|_| is_page);
         let is_page = page.is_some();
         let (body, content_type) = match page {
@@ -592,7 +593,7 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             headers.insert(
                 CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static(PAGE_POLICY),
+                HeaderValue::from_static(PAGE_CONTENT_SECURITY_POLICY),
             );
         }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -4,7 +4,7 @@ use http::header::{ACCEPT, COOKIE, HeaderName, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::identity::{RequestHead, Session};
-use crate::login::marks_of_scripts;
+use crate::login::script_headers;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -12,28 +12,28 @@ const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with")
 
 /// What is kept of a request while its handler works: enough to render an error that the handler
 /// returns. Nothing in it is copied; URIs and headers share their memory.
-pub(super) struct Retained {
+pub(super) struct RetainedHead {
     method: Method,
     /// Before a router took a prefix away.
     uri: Uri,
     /// What says which kind of answer the client takes, and which page it asks from.
     accept: Option<HeaderValue>,
     referer: Option<HeaderValue>,
-    mode: Option<HeaderValue>,
+    sec_fetch_mode: Option<HeaderValue>,
     /// Beside a mode only; among `more` otherwise.
     site: Option<HeaderValue>,
-    requested_with: Option<HeaderValue>,
+    x_requested_with: Option<HeaderValue>,
     /// What says whether the user was asked for a scope a moment ago.
     cookie: Option<HeaderValue>,
     /// Further values, and the headers by which scripts are known. Empty for nearly every request,
     /// and nothing is allocated then.
     more: Vec<(HeaderName, HeaderValue)>,
     /// Whether the user was asked for a scope and did not grant it.
-    pub(super) declined: bool,
+    pub(super) scope_declined: bool,
 }
 
-impl Retained {
-    pub(super) fn of<B>(request: &Request<B>, session: Session) -> Self {
+impl RetainedHead {
+    pub(super) fn from_request<B>(request: &Request<B>, session: Session) -> Self {
         let headers = request.headers();
         let mode = headers.get(SEC_FETCH_MODE);
         let mut more = Vec::new();
@@ -46,19 +46,19 @@ impl Retained {
         };
         let (accept, cookie) = (all(ACCEPT), all(COOKIE));
         if mode.is_none() && accept.is_some() {
-            more.extend(marks_of_scripts(headers));
+            more.extend(script_headers(headers));
         }
         Self {
             more,
             method: request.method().clone(),
-            uri: RequestHead::of(request).asked().clone(),
+            uri: RequestHead::from_request(request).original_uri().clone(),
             accept,
             referer: headers.get(REFERER).cloned(),
-            mode: mode.cloned(),
+            sec_fetch_mode: mode.cloned(),
             site: mode.and_then(|_| headers.get(SEC_FETCH_SITE)).cloned(),
-            requested_with: headers.get(X_REQUESTED_WITH).cloned(),
+            x_requested_with: headers.get(X_REQUESTED_WITH).cloned(),
             cookie,
-            declined: session.snapshot || session.asked_in_vain,
+            scope_declined: session.snapshot || session.scope_declined,
         }
     }
 
@@ -68,9 +68,9 @@ impl Retained {
         for (name, value) in [
             (ACCEPT, &self.accept),
             (REFERER, &self.referer),
-            (SEC_FETCH_MODE, &self.mode),
+            (SEC_FETCH_MODE, &self.sec_fetch_mode),
             (SEC_FETCH_SITE, &self.site),
-            (X_REQUESTED_WITH, &self.requested_with),
+            (X_REQUESTED_WITH, &self.x_requested_with),
             (COOKIE, &self.cookie),
         ] {
             if let Some(value) = value {

@@ -11,21 +11,21 @@ use http::{Method, Request, Response};
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::future::{Kept, ResponseFuture, Waiting};
+use super::future::{PendingRequest, RejectionContext, ResponseFuture};
 use super::rejection::{Reject, Rejection};
-use super::retained::Retained;
+use super::retained::RetainedHead;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
-use crate::identity::{Identified, Identify, Identity, RequestHead, Session};
-use crate::login::{Reply, SignIn};
-use crate::observe::Outcome;
+use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, Session};
+use crate::login::{HandlerReply, LoginHandler};
+use crate::observe::RequestOutcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 
 /// How long a request under [`Policy::Optional`] waits for a token: long enough for a renewal at a
 /// WeChat in good health, and not noticed much on a page that can do without.
-const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
+const OPTIONAL_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
 ///
@@ -112,54 +112,54 @@ impl<S, I, R> WechatService<S, I, R> {
     {
         let shared = &self.shared;
         if let Some(account) = &shared.account {
-            account.enter(&mut request);
+            account.insert_into(&mut request);
         }
         if is_preflight(&request) {
-            return self.preflight(request);
+            return self.handle_preflight(request);
         }
-        let head = RequestHead::of(&request);
+        let head = RequestHead::from_request(&request);
         if let Some(login) = &shared.login
-            && login.owns(head.asked().path())
+            && login.handles_path(head.original_uri().path())
         {
-            return self.sign_in(request);
+            return self.handle_login(request);
         }
         if let Some(login) = &shared.login
-            && let Some(answer) = login.astray(&head)
+            && let Some(answer) = login.reject_misrouted_callback(&head)
         {
-            shared.count(Outcome::Rejected, head.extensions);
+            shared.count_request(RequestOutcome::Rejected, head.extensions);
             let answer = shared.respond(answer, &head);
-            return self.answered(answer);
+            return self.respond_without_inner(answer);
         }
         match shared.identity.identify(&head) {
             Identity::User(user) => {
                 let users = if user.session.snapshot {
-                    shared.users.snapshots()
+                    shared.users.snapshot_users()
                 } else {
                     &shared.users
                 };
                 let Some(token) = users.cached(&user.id) else {
-                    return self.resolve(user.into_owned(), request);
+                    return self.wait_for_token(user.into_owned(), request);
                 };
-                if user.session.is_revoked(token.sessions_from()) {
-                    return self.without_user(Rejection::nobody(), request);
+                if user.session.is_revoked(token.sessions_valid_from()) {
+                    return self.reject_or_pass(Rejection::login_required(), request);
                 }
-                if let Some(scope) = shared.scope
-                    && SignIn::lacks(&token, scope)
+                if let Some(scope) = shared.required_scope
+                    && LoginHandler::lacks_scope(&token, scope)
                 {
-                    let lacks = Rejection::lacks(scope, user.session);
-                    return self.without_user(lacks, request);
+                    let rejection = Rejection::missing_scope(scope, user.session);
+                    return self.reject_or_pass(rejection, request);
                 }
                 let set_cookie = user.set_cookie;
-                let kept = shared.keep::<_, ResBody>(&request, user.session);
-                if WechatUser::enter(&mut request, token, users) {
-                    shared.requests.count(Outcome::Cache);
+                let kept = shared.rejection_context::<_, ResBody>(&request, user.session);
+                if WechatUser::insert_into(&mut request, token, users) {
+                    shared.request_counter.count(RequestOutcome::Cache);
                 }
                 ResponseFuture::calling(self.inner.call(request), set_cookie, kept)
             }
-            Identity::Nobody => self.without_user(Rejection::unnamed(), request),
+            Identity::Anonymous => self.reject_or_pass(Rejection::unnamed(), request),
             Identity::Invalid(invalid) => {
-                let answer = shared.refuse(Rejection::invalid(invalid), &head);
-                self.answered(answer)
+                let answer = shared.reject(Rejection::invalid_user_id(invalid), &head);
+                self.respond_without_inner(answer)
             }
         }
     }
@@ -167,16 +167,19 @@ impl<S, I, R> WechatService<S, I, R> {
     /// Answers without the inner service, which was polled ready and is not called. What it has
     /// reserved for the call (a place under a limit of concurrency, say) goes back at once: this
     /// service may be idle from now on, as that of a connection is between requests.
-    fn answered<ReqBody>(&mut self, answer: S::Response) -> ResponseFuture<S, I, R, ReqBody>
+    fn respond_without_inner<ReqBody>(
+        &mut self,
+        answer: S::Response,
+    ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>> + Clone,
     {
-        self.release();
-        ResponseFuture::answered(answer)
+        self.release_inner();
+        ResponseFuture::ready(answer)
     }
 
     /// Gives back what the inner service has reserved when it was polled ready.
-    fn release(&mut self)
+    fn release_inner(&mut self)
     where
         S: Clone,
     {
@@ -185,7 +188,7 @@ impl<S, I, R> WechatService<S, I, R> {
     }
 
     /// The request is a CORS preflight. Nobody's sign-in can be in it.
-    fn preflight<ReqBody, ResBody>(
+    fn handle_preflight<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
@@ -193,14 +196,14 @@ impl<S, I, R> WechatService<S, I, R> {
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
         R: Reject<ResBody>,
     {
-        match self.shared.preflights {
-            true => self.pass_without_user(Rejection::nobody(), request),
-            false => self.without_user(Rejection::preflight(), request),
+        match self.shared.pass_preflights {
+            true => self.pass_without_user(Rejection::login_required(), request),
+            false => self.reject_or_pass(Rejection::preflight(), request),
         }
     }
 
     /// The request is for one of the login's own paths.
-    pub(super) fn sign_in<ReqBody, ResBody>(
+    pub(super) fn handle_login<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
@@ -209,29 +212,34 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        self.release();
+        self.release_inner();
         let shared = &self.shared;
-        let head = RequestHead::of(&request);
+        let head = RequestHead::from_request(&request);
         let Some(login) = &shared.login else {
-            return ResponseFuture::answered(shared.refuse(Rejection::nobody(), &head));
+            return ResponseFuture::ready(shared.reject(Rejection::login_required(), &head));
         };
-        shared.requests.count(Outcome::Login);
-        let named = match login.binds().then(|| shared.identity.identify(&head)) {
+        shared.request_counter.count(RequestOutcome::Login);
+        let identified = match login
+            .binds_to_identity()
+            .then(|| shared.identity.identify(&head))
+        {
             Some(Identity::User(user)) => UserId::new(user.id.into_owned()).ok(),
             Some(Identity::Invalid(invalid)) => {
-                let rejection = Rejection::invalid(invalid);
-                return ResponseFuture::answered(shared.refuse(rejection, &head));
+                let rejection = Rejection::invalid_user_id(invalid);
+                return ResponseFuture::ready(shared.reject(rejection, &head));
             }
-            Some(Identity::Nobody) | None => None,
+            Some(Identity::Anonymous) | None => None,
         };
-        match login.answer(&head, named) {
-            Reply::Now(answer) => ResponseFuture::answered(shared.respond(answer, &head)),
-            Reply::Later(answer) => ResponseFuture::signing_in(answer, request, Arc::clone(shared)),
+        match login.handle(&head, identified) {
+            HandlerReply::Ready(answer) => ResponseFuture::ready(shared.respond(answer, &head)),
+            HandlerReply::Pending(answer) => {
+                ResponseFuture::handling_login(answer, request, Arc::clone(shared))
+            }
         }
     }
 
     /// The request has no user whom its handler may see.
-    fn without_user<ReqBody, ResBody>(
+    fn reject_or_pass<ReqBody, ResBody>(
         &mut self,
         rejection: Rejection,
         request: Request<ReqBody>,
@@ -242,9 +250,11 @@ impl<S, I, R> WechatService<S, I, R> {
     {
         match self.shared.policy {
             Policy::Optional => self.pass_without_user(rejection, request),
-            Policy::Require => {
-                let answer = self.shared.refuse(rejection, &RequestHead::of(&request));
-                self.answered(answer)
+            Policy::Required => {
+                let answer = self
+                    .shared
+                    .reject(rejection, &RequestHead::from_request(&request));
+                self.respond_without_inner(answer)
             }
         }
     }
@@ -259,14 +269,16 @@ impl<S, I, R> WechatService<S, I, R> {
         R: Reject<ResBody>,
     {
         self.shared.pass_without_user(rejection, &mut request);
-        let kept = self.shared.keep::<_, ResBody>(&request, Session::default());
+        let kept = self
+            .shared
+            .rejection_context::<_, ResBody>(&request, Session::default());
         ResponseFuture::calling(self.inner.call(request), None, kept)
     }
 
     /// The token is not in memory: the request waits for it.
-    fn resolve<ReqBody, ResBody>(
+    fn wait_for_token<ReqBody, ResBody>(
         &mut self,
-        user: Identified<'static>,
+        user: IdentifiedUser<'static>,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
@@ -275,49 +287,59 @@ impl<S, I, R> WechatService<S, I, R> {
     {
         // The inner service was polled ready. Others may want what it has reserved while this
         // request waits, so that goes back, and the future polls a clone when it has the token.
-        self.release();
-        let Identified {
+        self.release_inner();
+        let IdentifiedUser {
             id,
             set_cookie,
             session,
         } = user;
-        let kept = self.shared.keep::<_, ResBody>(&request, session);
-        let waiting = Waiting {
+        let kept = self
+            .shared
+            .rejection_context::<_, ResBody>(&request, session);
+        let pending = PendingRequest {
             inner: self.inner.clone(),
             request,
             shared: Arc::clone(&self.shared),
             session,
         };
-        ResponseFuture::resolving(self.shared.token(id, session), waiting, set_cookie, kept)
+        ResponseFuture::loading_token(
+            self.shared.load_token(id, session),
+            pending,
+            set_cookie,
+            kept,
+        )
     }
 }
 
 impl<I, R> Shared<I, R> {
     /// What to keep of a request whose handler is called, to render what the handler refuses.
     #[inline]
-    fn keep<ReqBody, ResBody>(
+    fn rejection_context<ReqBody, ResBody>(
         self: &Arc<Self>,
         request: &Request<ReqBody>,
         session: Session,
-    ) -> Option<Kept<I, R>>
+    ) -> Option<RejectionContext<I, R>>
     where
         R: Reject<ResBody>,
     {
-        if R::RENDERS_AS_HANDLERS && self.login.is_none() {
+        if R::IS_DEFAULT_RENDERING && self.login.is_none() {
             return None;
         }
-        Some((Arc::clone(self), Retained::of(request, session)))
+        Some((
+            Arc::clone(self),
+            RetainedHead::from_request(request, session),
+        ))
     }
 
     /// A token that is not in memory. Under [`Policy::Optional`] it is not waited for long; its
     /// renewal goes on all the same.
-    fn token(
+    fn load_token(
         &self,
         id: Cow<'static, str>,
         session: Session,
     ) -> BoxFuture<'static, Result<UserToken, Error>> {
         let users = match session.snapshot {
-            true => self.users.snapshots(),
+            true => self.users.snapshot_users(),
             false => &self.users,
         };
         let users = users.clone();
@@ -328,16 +350,16 @@ impl<I, R> Shared<I, R> {
             user = ?id,
         );
         let optional = self.policy == Policy::Optional;
-        if session.lately || optional || !span.is_disabled() {
+        if session.recent_login || optional || !span.is_disabled() {
             let token = async move {
                 let token = async {
-                    match session.lately {
+                    match session.recent_login {
                         true => users.get_after_login(&id).await,
                         false => users.get_uncached(id.into()).await,
                     }
                 };
                 match optional {
-                    true => in_time(token).await,
+                    true => within_optional_timeout(token).await,
                     false => token.await,
                 }
             };
@@ -349,16 +371,17 @@ impl<I, R> Shared<I, R> {
 }
 
 /// Waits as long as a page may that can do without.
-async fn in_time(
+async fn within_optional_timeout(
     token: impl Future<Output = Result<UserToken, Error>>,
 ) -> Result<UserToken, Error> {
-    match tokio::time::timeout(OPTIONAL_WAIT, token).await {
+    match tokio::time::timeout(OPTIONAL_LOAD_TIMEOUT, token).await {
         Ok(token) => token,
         Err(_) => {
-            let message =
-                format!("no token came within {OPTIONAL_WAIT:?}, and the page can do without");
+            let message = format!(
+                "no token came within {OPTIONAL_LOAD_TIMEOUT:?}, and the page can do without"
+            );
             let error = Error::new(ErrorKind::WechatUnavailable, message);
-            Err(error.with_retry_after(OPTIONAL_WAIT))
+            Err(error.with_retry_after(OPTIONAL_LOAD_TIMEOUT))
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{Extensions, Request};
 
 use super::Rejection;
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
-use crate::error::{Error, TokenRefusal};
+use crate::error::{Error, InvalidToken};
 use crate::identity::RequestHead;
 use crate::login::Scope;
 use crate::users::{UserToken, UserTokens};
@@ -91,7 +91,7 @@ pub struct WechatUser {
 /// Left in the extensions of a request that passed without a user, so that the extractors can
 /// tell it from one that never met the layer, and answer as the layer would.
 #[derive(Clone)]
-pub(crate) struct PassedWithoutUser {
+pub(crate) struct AnonymousRequest {
     /// What a handler answers that cannot do without a user.
     rejection: Rejection,
     /// The user of a layer for another account, further out on the same route: they are not the
@@ -99,8 +99,8 @@ pub(crate) struct PassedWithoutUser {
     outer: Option<Arc<WechatUser>>,
 }
 
-impl PassedWithoutUser {
-    pub(super) fn enter<B>(request: &mut Request<B>, rejection: Rejection) {
+impl AnonymousRequest {
+    pub(super) fn insert_into<B>(request: &mut Request<B>, rejection: Rejection) {
         let extensions = request.extensions_mut();
         let passed = extensions.remove::<Self>().and_then(|passed| passed.outer);
         let outer = extensions.remove::<WechatUser>().map(Arc::new).or(passed);
@@ -109,8 +109,8 @@ impl PassedWithoutUser {
 }
 
 /// Whether the request has come through a layer already.
-pub(super) fn has_met_layer(extensions: &Extensions) -> bool {
-    extensions.get::<WechatUser>().is_some() || extensions.get::<PassedWithoutUser>().is_some()
+pub(super) fn has_passed_layer(extensions: &Extensions) -> bool {
+    extensions.get::<WechatUser>().is_some() || extensions.get::<AnonymousRequest>().is_some()
 }
 
 impl WechatUser {
@@ -135,15 +135,15 @@ impl WechatUser {
     /// assert_eq!(greet(&Request::new(())).status(), 500);
     /// ```
     pub fn required<B>(request: &Request<B>) -> Result<&Self, Rejection> {
-        Self::required_of(&RequestHead::of(request))
+        Self::required_from(&RequestHead::from_request(request))
     }
 
-    pub(crate) fn required_of<'a>(head: &RequestHead<'a>) -> Result<&'a Self, Rejection> {
+    pub(crate) fn required_from<'a>(head: &RequestHead<'a>) -> Result<&'a Self, Rejection> {
         if let Some(user) = head.extensions.get::<Self>() {
             return Ok(user);
         }
-        match head.extensions.get::<PassedWithoutUser>() {
-            Some(passed) => Err(passed.rejection.clone().with_head(head)),
+        match head.extensions.get::<AnonymousRequest>() {
+            Some(passed) => Err(passed.rejection.clone().retain_head(head)),
             None => Err(Rejection::no_layer()),
         }
     }
@@ -151,7 +151,11 @@ impl WechatUser {
     /// Puts the user into a request. The user of another account, whom a layer further out has put
     /// there, is kept behind. Returns `true` if no layer further out has seen the request.
     #[inline]
-    pub(super) fn enter<B>(request: &mut Request<B>, token: UserToken, users: &UserTokens) -> bool {
+    pub(super) fn insert_into<B>(
+        request: &mut Request<B>,
+        token: UserToken,
+        users: &UserTokens,
+    ) -> bool {
         let extensions = request.extensions_mut();
         let user = Self {
             token,
@@ -159,14 +163,14 @@ impl WechatUser {
             outer: None,
         };
         if let Some(outer) = extensions.insert(user) {
-            Self::keep(extensions, outer);
+            Self::keep_outer(extensions, outer);
             return false;
         }
-        extensions.get::<PassedWithoutUser>().is_none()
+        extensions.get::<AnonymousRequest>().is_none()
     }
 
     #[cold]
-    fn keep(extensions: &mut Extensions, outer: Self) {
+    fn keep_outer(extensions: &mut Extensions, outer: Self) {
         if let Some(user) = extensions.get_mut::<Self>() {
             user.outer = match user.app_id() == outer.app_id() {
                 true => outer.outer,
@@ -214,7 +218,7 @@ impl WechatUser {
 
     /// Whether this is the virtual user of a snapshot page (快照页).
     pub fn is_snapshot(&self) -> bool {
-        self.users.is_of_snapshots()
+        self.users.is_for_snapshots()
     }
 
     /// When the token is due for renewal and when it dies.
@@ -229,7 +233,10 @@ impl WechatUser {
 
     /// How long the token has to live from now.
     pub fn expires_in(&self) -> std::time::Duration {
-        self.users.clock().now().until(self.lifetime().expires_at())
+        self.users
+            .clock()
+            .now()
+            .duration_until(self.lifetime().expires_at())
     }
 
     /// The tokens of all users of the account.
@@ -253,7 +260,7 @@ impl WechatUser {
     where
         F: FnMut(UserToken) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        E: TokenRefusal + From<Error>,
+        E: InvalidToken + From<Error>,
     {
         self.users.with_token(&self.user_id()?, call).await
     }
@@ -262,9 +269,9 @@ impl WechatUser {
     ///
     /// # Errors
     /// As [`UserTokens::report_refused`].
-    pub async fn report_refused(&self) -> Result<UserToken, Error> {
+    pub async fn report_invalid(&self) -> Result<UserToken, Error> {
         self.users
-            .report_refused(&self.user_id()?, self.access_token())
+            .report_invalid(&self.user_id()?, self.access_token())
             .await
     }
 
@@ -279,15 +286,15 @@ impl WechatUser {
 
     /// Whether the user granted a scope; `None` where the stored pair does not tell.
     pub fn has_granted(&self, scope: Scope) -> Option<bool> {
-        self.scope().map(|granted| scope.is_in(granted))
+        self.scope().map(|granted| scope.is_granted_by(granted))
     }
 
     /// Deletes the user's tokens: whatever still names the user leads to a new login.
     ///
     /// # Errors
     /// As [`UserTokens::forget`].
-    pub async fn forget(&self) -> Result<(), Error> {
-        self.users.forget(&self.user_id()?).await
+    pub async fn revoke(&self) -> Result<(), Error> {
+        self.users.revoke(&self.user_id()?).await
     }
 
     /// The user of this account among all that layers have put into a request's extensions, where
@@ -301,16 +308,16 @@ impl WechatUser {
     ///     WechatUser::of(request.extensions(), shop)
     /// }
     /// ```
-    pub fn of<'a>(extensions: &'a Extensions, app: &AppId) -> Option<&'a WechatUser> {
+    pub fn from_extensions<'a>(extensions: &'a Extensions, app: &AppId) -> Option<&'a WechatUser> {
         let passed = || {
             extensions
-                .get::<PassedWithoutUser>()?
+                .get::<AnonymousRequest>()?
                 .outer
                 .as_ref()?
-                .of_app(app)
+                .for_app(app)
         };
         let user = extensions.get::<Self>();
-        user.and_then(|user| user.of_app(app)).or_else(passed)
+        user.and_then(|user| user.for_app(app)).or_else(passed)
     }
 
     /// The user of this account, where layers for several accounts lie around one route.
@@ -322,7 +329,7 @@ impl WechatUser {
     ///     user.of_app(shop)
     /// }
     /// ```
-    pub fn of_app(&self, app: &AppId) -> Option<&WechatUser> {
+    pub fn for_app(&self, app: &AppId) -> Option<&WechatUser> {
         let mut user = Some(self);
         while let Some(found) = user {
             if found.app_id() == app {

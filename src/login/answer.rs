@@ -5,139 +5,139 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use super::page;
-use super::state::BadState;
+use super::state::StateError;
 use crate::error::{Error, ErrorKind};
-use crate::reaction::Reaction;
+use crate::reaction::RecommendedAction;
 
 /// What a request to the login, or one without a user, is answered with.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) outcome: Outcome,
+pub(crate) struct LoginReply {
+    pub(crate) content: ReplyContent,
     /// Values of `Set-Cookie`.
-    pub(crate) cookies: Vec<HeaderValue>,
+    pub(crate) set_cookies: Vec<HeaderValue>,
 }
 
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum ReplyContent {
     /// The browser goes on, to WeChat or to the page.
     Redirect(HeaderValue),
     /// The user reads what happened.
-    Problem(Problem),
+    FailurePage(FailurePage),
     /// WeChat reads the content of a verification file.
     File(String),
 }
 
 /// What the user is told, and what they can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub(crate) what: Trouble,
+pub(crate) struct FailurePage {
+    pub(crate) failure: LoginFailure,
     /// Where the page's button leads: a path of our own.
-    pub(crate) onward: String,
+    pub(crate) button_url: String,
     pub(crate) retry_after: Option<Duration>,
 }
 
-impl Problem {
+impl FailurePage {
     /// The page that tells it, with all that it needs inside.
     pub(crate) fn html(&self) -> String {
         page::html(self)
     }
 
     /// One sentence, for programs.
-    pub(crate) fn sentence(&self) -> String {
-        page::sentence(self.what)
+    pub(crate) fn message(&self) -> String {
+        page::message(self.failure)
     }
 }
 
 /// What can stand in a user's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Trouble {
+pub(crate) enum LoginFailure {
     /// The request makes no sense.
     BadRequest,
     /// WeChat has sent the user back to a path that is not the callback's.
-    Misplaced,
+    WrongCallbackPath,
     /// The login has expired.
     Expired,
     /// The login is not one of this browser, or none of ours.
-    Unknown,
+    UnknownLogin,
     /// The user said no at WeChat's page.
-    Denied,
+    AccessDenied,
     /// The user is virtual, and this application does not take such.
-    SnapshotRefused,
+    SnapshotDenied,
     /// WeChat says that this user must not come in.
-    Barred,
+    Blocked,
     /// The user was asked for their profile and has not granted it.
     ProfileNotGranted,
     /// This is no browser of WeChat's.
-    OutsideWechat,
+    NotInWechat,
     /// The login began anew too often.
-    TooOften,
+    RateLimited,
     /// Logins succeed, and the requests behind them name nobody.
     NotKept,
     /// WeChat does not take the code.
-    NotAccepted,
+    CodeRejected,
     /// WeChat does not take this service.
     Misconfigured,
     /// WeChat does not answer.
-    WechatAway,
+    WechatUnavailable,
     /// The store does not answer.
-    StoreAway,
+    StoreUnavailable,
 }
 
-impl Trouble {
+impl LoginFailure {
     /// What went wrong, by the one list of kinds.
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
-            Self::BadRequest | Self::Misplaced => ErrorKind::BadRequest,
-            Self::Expired | Self::Unknown => ErrorKind::InvalidState,
-            Self::Denied
-            | Self::SnapshotRefused
-            | Self::Barred
+            Self::BadRequest | Self::WrongCallbackPath => ErrorKind::BadRequest,
+            Self::Expired | Self::UnknownLogin => ErrorKind::InvalidState,
+            Self::AccessDenied
+            | Self::SnapshotDenied
+            | Self::Blocked
             | Self::ProfileNotGranted
-            | Self::OutsideWechat
-            | Self::TooOften
+            | Self::NotInWechat
+            | Self::RateLimited
             | Self::NotKept => ErrorKind::LoginDenied,
-            Self::NotAccepted => ErrorKind::WechatRefused,
+            Self::CodeRejected => ErrorKind::WechatRefused,
             Self::Misconfigured => ErrorKind::WechatConfig,
-            Self::WechatAway => ErrorKind::WechatUnavailable,
-            Self::StoreAway => ErrorKind::StoreUnavailable,
+            Self::WechatUnavailable => ErrorKind::WechatUnavailable,
+            Self::StoreUnavailable => ErrorKind::StoreUnavailable,
         }
     }
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest | Self::Misplaced | Self::Expired | Self::Unknown => {
+            Self::BadRequest | Self::WrongCallbackPath | Self::Expired | Self::UnknownLogin => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Denied
-            | Self::SnapshotRefused
-            | Self::Barred
+            Self::AccessDenied
+            | Self::SnapshotDenied
+            | Self::Blocked
             | Self::ProfileNotGranted
-            | Self::OutsideWechat => StatusCode::FORBIDDEN,
-            Self::TooOften | Self::NotKept => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotAccepted | Self::Misconfigured => StatusCode::BAD_GATEWAY,
-            Self::WechatAway | Self::StoreAway => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::NotInWechat => StatusCode::FORBIDDEN,
+            Self::RateLimited | Self::NotKept => StatusCode::TOO_MANY_REQUESTS,
+            Self::CodeRejected | Self::Misconfigured => StatusCode::BAD_GATEWAY,
+            Self::WechatUnavailable | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// What an error of the store or of the exchange means to the user; `None` where beginning
     /// anew helps.
-    pub(crate) fn of_exchange(error: &Error) -> Option<Self> {
-        Some(match (error.kind(), error.reaction()) {
+    pub(crate) fn from_exchange_error(error: &Error) -> Option<Self> {
+        Some(match (error.kind(), error.recommended_action()) {
             (ErrorKind::LoginRequired, _) => return None,
-            (_, Some(Reaction::Deny)) => Self::Barred,
+            (_, Some(RecommendedAction::DenyUser)) => Self::Blocked,
             (ErrorKind::WechatConfig | ErrorKind::Configuration, _) => Self::Misconfigured,
-            (ErrorKind::WechatUnavailable, _) => Self::WechatAway,
-            (ErrorKind::StoreUnavailable, _) => Self::StoreAway,
-            _ => Self::NotAccepted,
+            (ErrorKind::WechatUnavailable, _) => Self::WechatUnavailable,
+            (ErrorKind::StoreUnavailable, _) => Self::StoreUnavailable,
+            _ => Self::CodeRejected,
         })
     }
 
     /// What an error that stands in a page's way means to the user.
-    pub(crate) fn of_page(kind: ErrorKind) -> Option<Self> {
+    pub(crate) fn from_page_error(kind: ErrorKind) -> Option<Self> {
         Some(match kind {
-            ErrorKind::StoreUnavailable => Self::StoreAway,
+            ErrorKind::StoreUnavailable => Self::StoreUnavailable,
             ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
-                Self::WechatAway
+                Self::WechatUnavailable
             }
             ErrorKind::WechatConfig => Self::Misconfigured,
             ErrorKind::BadRequest => Self::BadRequest,
@@ -146,59 +146,61 @@ impl Trouble {
     }
 
     /// Its name in logs and in what the store keeps.
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
-            Self::Misplaced => "misplaced",
+            Self::WrongCallbackPath => "misplaced",
             Self::Expired => "expired",
-            Self::Unknown => "unknown",
-            Self::Denied => "denied",
-            Self::SnapshotRefused => "snapshot_refused",
-            Self::Barred => "barred",
+            Self::UnknownLogin => "unknown",
+            Self::AccessDenied => "denied",
+            Self::SnapshotDenied => "snapshot_refused",
+            Self::Blocked => "barred",
             Self::ProfileNotGranted => "profile_not_granted",
-            Self::OutsideWechat => "outside_wechat",
-            Self::TooOften => "too_often",
+            Self::NotInWechat => "outside_wechat",
+            Self::RateLimited => "too_often",
             Self::NotKept => "not_kept",
-            Self::NotAccepted => "not_accepted",
+            Self::CodeRejected => "not_accepted",
             Self::Misconfigured => "misconfigured",
-            Self::WechatAway => "wechat_away",
-            Self::StoreAway => "store_away",
+            Self::WechatUnavailable => "wechat_away",
+            Self::StoreUnavailable => "store_away",
         }
     }
 
     pub(crate) const ALL: [Self; 15] = [
         Self::BadRequest,
-        Self::Misplaced,
+        Self::WrongCallbackPath,
         Self::Expired,
-        Self::Unknown,
-        Self::Denied,
-        Self::SnapshotRefused,
-        Self::Barred,
+        Self::UnknownLogin,
+        Self::AccessDenied,
+        Self::SnapshotDenied,
+        Self::Blocked,
         Self::ProfileNotGranted,
-        Self::OutsideWechat,
-        Self::TooOften,
+        Self::NotInWechat,
+        Self::RateLimited,
         Self::NotKept,
-        Self::NotAccepted,
+        Self::CodeRejected,
         Self::Misconfigured,
-        Self::WechatAway,
-        Self::StoreAway,
+        Self::WechatUnavailable,
+        Self::StoreUnavailable,
     ];
 
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|trouble| trouble.name() == name)
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|trouble| trouble.as_str() == name)
     }
 
     /// Whether it may be gone in a moment.
-    pub(crate) fn passes(self) -> bool {
-        matches!(self, Self::WechatAway | Self::StoreAway)
+    pub(crate) fn is_transient(self) -> bool {
+        matches!(self, Self::WechatUnavailable | Self::StoreUnavailable)
     }
 }
 
-impl From<BadState> for Trouble {
-    fn from(bad: BadState) -> Self {
+impl From<StateError> for LoginFailure {
+    fn from(bad: StateError) -> Self {
         match bad {
-            BadState::Forged => Self::Unknown,
-            BadState::Expired(_) => Self::Expired,
+            StateError::Forged => Self::UnknownLogin,
+            StateError::Expired(_) => Self::Expired,
         }
     }
 }

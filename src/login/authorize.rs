@@ -5,7 +5,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::Scope;
 
 /// As JavaScript's `encodeURIComponent`, which WeChat's documentation asks for.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -18,7 +18,7 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Marks of the authorize URL that WeChat added later; all stand behind `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Extras {
+pub(crate) struct AuthorizeOptions {
     pub(crate) force_popup: bool,
     pub(crate) force_snapshot: bool,
     pub(crate) connect_redirect: bool,
@@ -26,21 +26,21 @@ pub(crate) struct Extras {
 
 /// What the link asks for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Authorize<'a> {
+pub(crate) struct AuthorizationRequest<'a> {
     /// Where the authorize pages are, without a slash at the end.
     pub(crate) open_url: &'a str,
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
     pub(crate) scope: Scope,
     pub(crate) state: &'a str,
-    pub(crate) extras: Extras,
+    pub(crate) options: AuthorizeOptions,
 }
 
-impl Authorize<'_> {
+impl AuthorizationRequest<'_> {
     /// The URL. WeChat checks it with a regular expression: the order and the letter case of the
     /// parameters must be exactly these (guide to web authorization).
     pub(crate) fn url(&self) -> String {
-        let encoded = |text| utf8_percent_encode(text, COMPONENT);
+        let encoded = |text| utf8_percent_encode(text, URI_COMPONENT);
         let mut url = format!(
             "{}/connect/oauth2/authorize?appid={}&redirect_uri={}&response_type=code&scope={}&state={}",
             self.open_url,
@@ -49,13 +49,13 @@ impl Authorize<'_> {
             self.scope.as_str(),
             encoded(self.state),
         );
-        for (wanted, mark) in [
-            (self.extras.force_popup, "&forcePopup=true"),
-            (self.extras.force_snapshot, "&forceSnapShot=true"),
-            (self.extras.connect_redirect, "&connect_redirect=1"),
+        for (enabled, parameter) in [
+            (self.options.force_popup, "&forcePopup=true"),
+            (self.options.force_snapshot, "&forceSnapShot=true"),
+            (self.options.connect_redirect, "&connect_redirect=1"),
         ] {
-            if wanted {
-                url.push_str(mark);
+            if enabled {
+                url.push_str(parameter);
             }
         }
         url.push_str("#wechat_redirect");
@@ -64,36 +64,40 @@ impl Authorize<'_> {
 }
 
 /// A text as a value in a query of our own.
-pub(crate) fn query_value(text: &str) -> impl std::fmt::Display + '_ {
-    utf8_percent_encode(text, COMPONENT)
+pub(crate) fn encode_query_value(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, URI_COMPONENT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn link<'a>(app_id: &'a str, redirect_uri: &'a str, scope: Scope) -> Authorize<'a> {
-        Authorize {
+    fn request<'a>(
+        app_id: &'a str,
+        redirect_uri: &'a str,
+        scope: Scope,
+    ) -> AuthorizationRequest<'a> {
+        AuthorizationRequest {
             open_url: "https://open.weixin.qq.com",
             app_id,
             redirect_uri,
             scope,
             state: "STATE",
-            extras: Extras::default(),
+            options: AuthorizeOptions::default(),
         }
     }
 
     /// The examples of WeChat's guide to web authorization (网页授权), character by character.
     #[test]
-    fn wechats_documented_examples() {
-        let base = link(
+    fn matches_wechats_documented_examples() {
+        let base = request(
             "wx520c15f417810387",
             "https://chong.qq.com/php/index.php?d=&c=wxAdapter&m=mobileDeal&showwxpaytitle=1&vb2ctag=4_2030_5_1194_60",
             Scope::Base,
         );
         let documented = "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx520c15f417810387&redirect_uri=https%3A%2F%2Fchong.qq.com%2Fphp%2Findex.php%3Fd%3D%26c%3DwxAdapter%26m%3DmobileDeal%26showwxpaytitle%3D1%26vb2ctag%3D4_2030_5_1194_60&response_type=code&scope=snsapi_base&state=123#wechat_redirect";
         assert_eq!(
-            Authorize {
+            AuthorizationRequest {
                 state: "123",
                 ..base
             }
@@ -102,7 +106,7 @@ mod tests {
         );
 
         let documented = "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx807d86fb6b3d4fd2&redirect_uri=http%3A%2F%2Fdevelopers.weixin.qq.com&response_type=code&scope=snsapi_userinfo&state=STATE#wechat_redirect";
-        let userinfo = link(
+        let userinfo = request(
             "wx807d86fb6b3d4fd2",
             "http://developers.weixin.qq.com",
             Scope::UserInfo,
@@ -111,15 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn later_marks_stand_between_state_and_fragment() {
-        let extras = Extras {
+    fn options_stand_between_state_and_fragment() {
+        let extras = AuthorizeOptions {
             force_popup: true,
             force_snapshot: true,
             connect_redirect: true,
         };
-        let url = Authorize {
-            extras,
-            ..link("wx1", "https://a.b/c", Scope::UserInfo)
+        let url = AuthorizationRequest {
+            options: extras,
+            ..request("wx1", "https://a.b/c", Scope::UserInfo)
         }
         .url();
         assert!(url.ends_with(

@@ -7,292 +7,312 @@ use std::time::Duration;
 use http::Uri;
 
 use super::Scope;
-use super::answer::{Answer, Trouble};
-use super::cookies::{Attempt, Browser, CodeMark, Progress, TRAIL};
-use super::exchange::{Exchange, SignedIn, Verdict, keep_from_others};
+use super::answer::{LoginFailure, LoginReply};
+use super::cookies::{
+    AttemptStatus, BrowserLogins, CodeFingerprint, LoginAttempt, MAX_HISTORY_ENTRIES,
+};
+use super::exchange::{Exchange, ExchangeOutcome, SignedInUser, bind_code_to_login};
 use super::return_to::ReturnTo;
-use super::sign_in::{Reply, SignIn, pairs};
-use super::state::{BadState, Issued, seconds};
-use super::turns::CopyKey;
+use super::sign_in::{HandlerReply, LoginHandler, query_pairs};
+use super::state::{LoginState, StateError, unix_seconds};
+use super::turns::CallbackKey;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
 use crate::observe;
-use crate::store::CodeName;
+use crate::store::LoginCodeKey;
 
 /// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
-const LONGEST_CODE: usize = 1_024;
+const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
 
 /// How often one browser can be logged in within a minute. Several tabs may do so at once; more
 /// is a loop of logins that do not help.
-const LOGINS_IN_WINDOW: usize = TRAIL;
+const MAX_LOGINS_PER_WINDOW: usize = MAX_HISTORY_ENTRIES;
 
-impl SignIn {
+impl LoginHandler {
     /// WeChat sends the user back: `?code=…&state=…`, or the state alone where they said no.
-    pub(super) fn callback(&self, head: &RequestHead<'_>, named: Option<UserId>) -> Reply {
-        match self.received(head) {
-            Ok(Received::Answered(answer)) => Reply::Now(answer),
-            Ok(Received::Unspent {
+    pub(super) fn handle_callback(
+        &self,
+        head: &RequestHead<'_>,
+        bound_user: Option<UserId>,
+    ) -> HandlerReply {
+        match self.check_callback(head) {
+            Ok(CallbackAction::Reply(answer)) => HandlerReply::Ready(answer),
+            Ok(CallbackAction::BindCodeAndReply {
                 code,
-                login,
-                answer,
-            }) => self.unspent(&code, login, answer),
-            Ok(Received::Code {
+                login_id: login,
+                reply: answer,
+            }) => self.bind_code_then_reply(&code, login, answer),
+            Ok(CallbackAction::Exchange {
                 code,
                 attempt,
-                before,
+                context: before,
             }) => {
-                let name = CodeName::of(self.0.users.app_id(), &code);
-                let login = attempt.issued.number;
-                if !self.0.codes.admit(login, &name.hash) {
-                    return Reply::Now(self.too_often(&attempt.return_to));
+                let name = LoginCodeKey::new(self.0.users.app_id(), &code);
+                let login = attempt.state.login_id;
+                if !self.0.code_limiter.try_admit(login, &name.hash) {
+                    return HandlerReply::Ready(self.reject_rate_limited(&attempt.return_to));
                 }
                 let this = self.clone();
                 let exchange = Exchange {
                     users: self.0.users.clone(),
-                    snapshots: self.0.settings.snapshots,
+                    snapshot_policy: self.0.settings.snapshot_policy,
                     code,
-                    name,
-                    login,
-                    turns: Arc::clone(&self.0.turns),
-                    lines: Arc::clone(&self.0.lines),
-                    named,
+                    code_name: name,
+                    login_id: login,
+                    limiter: Arc::clone(&self.0.exchange_limiter),
+                    log_limiter: Arc::clone(&self.0.log_limiter),
+                    bound_user,
                 };
-                Reply::Later(Box::pin(this.finish(exchange, attempt, *before)))
+                HandlerReply::Pending(Box::pin(this.finish_login(exchange, attempt, *before)))
             }
-            Err((trouble, onward)) => Reply::Now(self.refused(trouble, onward)),
+            Err((trouble, onward)) => HandlerReply::Ready(self.reject_callback(trouble, onward)),
         }
     }
 
-    fn refused(&self, trouble: Trouble, onward: Option<String>) -> Answer {
+    fn reject_callback(&self, failure: LoginFailure, button_url: Option<String>) -> LoginReply {
         // Not a warning: WeChat's servers fetch callbacks without cookies every day.
-        if let Some(more) = self.0.lines.may_write(trouble.name()) {
-            tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = trouble.name(), more, "refused a callback");
+        if let Some(more) = self.0.log_limiter.allow_line(failure.as_str()) {
+            tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = failure.as_str(), more, "refused a callback");
         }
-        observe::login(trouble.name());
-        self.problem(trouble, onward)
+        observe::count_login(failure.as_str());
+        self.reply_with_failure(failure, button_url)
     }
 
     /// Answers a callback whose code is not spent, when no other login can spend it any more:
     /// whoever has heard of it cannot sign in with it.
-    fn unspent(&self, code: &str, login: u64, answer: Answer) -> Reply {
-        let name = CodeName::of(self.0.users.app_id(), code);
-        if !self.0.refused.admit(login, &name.hash) {
-            return Reply::Now(answer);
+    fn bind_code_then_reply(&self, code: &str, login_id: u64, reply: LoginReply) -> HandlerReply {
+        let name = LoginCodeKey::new(self.0.users.app_id(), code);
+        if !self.0.unspent_codes.try_admit(login_id, &name.hash) {
+            return HandlerReply::Ready(reply);
         }
         let users = self.0.users.clone();
-        Reply::Later(Box::pin(async move {
-            keep_from_others(&users, &name, login).await;
-            answer
+        HandlerReply::Pending(Box::pin(async move {
+            bind_code_to_login(&users, &name, login_id).await;
+            reply
         }))
     }
 
     /// All that can be said of a callback before its code is spent.
-    fn received(&self, head: &RequestHead<'_>) -> Result<Received, (Trouble, Option<String>)> {
+    fn check_callback(
+        &self,
+        head: &RequestHead<'_>,
+    ) -> Result<CallbackAction, (LoginFailure, Option<String>)> {
         let inner = &*self.0;
         let now = self.now();
-        let (code, state) = code_and_state(head.uri).map_err(|trouble| (trouble, None))?;
+        let (code, state) = parse_code_and_state(head.uri).map_err(|trouble| (trouble, None))?;
         let Some(state) = state else {
             if code.is_some() {
-                return Err((Trouble::Unknown, None));
+                return Err((LoginFailure::UnknownLogin, None));
             }
-            if let Some(more) = inner.lines.may_write("callback_without_query") {
+            if let Some(more) = inner.log_limiter.allow_line("callback_without_query") {
                 tracing::warn!(target: "tower_wechat::login", app = %inner.users.app_id(), more, "a callback came without code and state; a proxy in front drops the query, or a person has opened the path");
             }
-            return Err((Trouble::BadRequest, None));
+            return Err((LoginFailure::BadRequest, None));
         };
-        let browser = inner.cookies.read(head.headers, now);
-        let issued = match inner.states.read(&state, now) {
+        let browser = inner.login_cookies.read(head.headers, now);
+        let issued = match inner.state_signer.verify(&state, now) {
             Ok(issued) => issued,
             // One that has succeeded within its time still answers its duplicates.
-            Err(BadState::Expired(issued)) if browser.has_succeeded(issued) => issued,
-            Err(BadState::Expired(issued)) => {
-                return self.without_login(Trouble::Expired, issued, code);
+            Err(StateError::Expired(issued)) if browser.has_succeeded(issued) => issued,
+            Err(StateError::Expired(issued)) => {
+                return self.reject_without_attempt(LoginFailure::Expired, issued, code);
             }
             Err(bad) => return Err((bad.into(), None)),
         };
-        let attempt = match browser.attempt(issued) {
+        let attempt = match browser.find_attempt(issued) {
             Some(attempt) => Some(attempt),
             // Checked before the code is spent: whoever fetches the URL ahead of the user, without
             // their cookies, must not burn it.
-            None if !inner.settings.lenient => {
-                return self.without_login(Trouble::Unknown, issued, code);
+            None if !inner.settings.allow_missing_state_cookie => {
+                return self.reject_without_attempt(LoginFailure::UnknownLogin, issued, code);
             }
             None => None,
         };
         let return_to = attempt.as_ref().map(|attempt| attempt.return_to.clone());
         let Some(code) = code else {
             return Err((
-                Trouble::Denied,
+                LoginFailure::AccessDenied,
                 return_to.map(|page| inner.settings.login_url(Some(&page), None)),
             ));
         };
         let knows = attempt.is_some();
-        let attempt = attempt.unwrap_or_else(|| Attempt {
-            issued,
+        let attempt = attempt.unwrap_or_else(|| LoginAttempt {
+            state: issued,
             scope: inner.settings.scope,
-            return_to: ReturnTo::root(&inner.settings.public_url),
-            progress: Progress::Open,
-            again: 0,
+            return_to: ReturnTo::start_page(&inner.settings.public_url),
+            status: AttemptStatus::Open,
+            repeats: 0,
         });
-        let before = Before {
-            browser,
-            knows,
-            user: self.session_user(head),
-            signed_in: matches!(inner.session.identify(head), Identity::User(_)),
-            foreign_session: inner.session.finds_foreign(head),
+        let context = CallbackContext {
+            browser_logins: browser,
+            has_state_cookie: knows,
+            session_user_id: self.session_user_id(head),
+            has_session: matches!(inner.session_cookie.identify(head), Identity::User(_)),
+            foreign_session: inner.session_cookie.finds_foreign(head),
         };
-        if let Progress::SignedIn { code: spent, .. } = &attempt.progress {
+        if let AttemptStatus::SignedIn {
+            fingerprint: spent, ..
+        } = &attempt.status
+        {
             // A reload, the back button, or WeChat's second request, perhaps with another code.
-            let another = mark(&CodeName::of(inner.users.app_id(), &code)) != *spent;
-            if before.signed_in {
-                let answer = self.onward(&attempt.return_to, Vec::new());
-                let login = issued.number;
-                return Ok(match another {
-                    true => Received::Unspent {
+            let is_other_code =
+                code_fingerprint(&LoginCodeKey::new(inner.users.app_id(), &code)) != *spent;
+            if context.has_session {
+                let answer = self.redirect_to_page(&attempt.return_to, Vec::new());
+                let login = issued.login_id;
+                return Ok(match is_other_code {
+                    true => CallbackAction::BindCodeAndReply {
                         code,
-                        login,
-                        answer,
+                        login_id: login,
+                        reply: answer,
                     },
-                    false => Received::Answered(answer),
+                    false => CallbackAction::Reply(answer),
                 });
             }
-            if another {
-                return self.without_login(Trouble::Unknown, issued, Some(code));
+            if is_other_code {
+                return self.reject_without_attempt(LoginFailure::UnknownLogin, issued, Some(code));
             }
             // The answer that wrote this cookie set a session too: who has lost it since has
             // signed out. Only WeChat signs them in again.
-            return Ok(Received::Answered(self.restart(attempt, before)));
+            return Ok(CallbackAction::Reply(self.retry_login(attempt, context)));
         }
-        Ok(Received::Code {
+        Ok(CallbackAction::Exchange {
             code,
             attempt,
-            before: Box::new(before),
+            context: Box::new(context),
         })
     }
 
     /// Refuses a callback that no login of this browser is under way for. Its code, if it has one,
     /// is of no use under another login.
-    fn without_login(
+    fn reject_without_attempt(
         &self,
-        trouble: Trouble,
-        issued: Issued,
+        failure: LoginFailure,
+        state: LoginState,
         code: Option<String>,
-    ) -> Result<Received, (Trouble, Option<String>)> {
+    ) -> Result<CallbackAction, (LoginFailure, Option<String>)> {
         let Some(code) = code else {
-            return Err((trouble, None));
+            return Err((failure, None));
         };
-        Ok(Received::Unspent {
+        Ok(CallbackAction::BindCodeAndReply {
             code,
-            login: issued.number,
-            answer: self.refused(trouble, None),
+            login_id: state.login_id,
+            reply: self.reject_callback(failure, None),
         })
     }
 
     /// Waits for what comes of the code.
-    fn finish(
+    fn finish_login(
         self,
         exchange: Exchange,
-        attempt: Attempt,
-        before: Before,
-    ) -> impl Future<Output = Answer> + Send {
-        let (wait, mark) = (self.0.settings.wait, mark(&exchange.name));
+        attempt: LoginAttempt,
+        context: CallbackContext,
+    ) -> impl Future<Output = LoginReply> + Send {
+        let (wait, mark) = (
+            self.0.settings.exchange_timeout,
+            code_fingerprint(&exchange.code_name),
+        );
         async move {
-            if self.would_lower(&attempt, &before).await {
-                keep_from_others(&exchange.users, &exchange.name, exchange.login).await;
+            if self.would_reduce_scope(&attempt, &context).await {
+                bind_code_to_login(&exchange.users, &exchange.code_name, exchange.login_id).await;
                 let scope = Scope::UserInfo;
-                return self.restart(Attempt { scope, ..attempt }, before);
+                return self.retry_login(LoginAttempt { scope, ..attempt }, context);
             }
-            match self.verdict(exchange, wait).await {
-                Verdict::SignedIn(signed_in) => self.welcome(&signed_in, attempt, mark, before),
+            match self.await_outcome(exchange, wait).await {
+                ExchangeOutcome::SignedIn(signed_in) => {
+                    self.complete_login(&signed_in, attempt, mark, context)
+                }
                 // The user is signed in by another tab or from before: the old code is no matter.
-                Verdict::Spent if before.signed_in => self.past(attempt, before),
-                Verdict::Spent => self.restart(attempt, before),
-                Verdict::Trouble(trouble) => {
+                ExchangeOutcome::CodeSpent if context.has_session => {
+                    self.keep_session(attempt, context)
+                }
+                ExchangeOutcome::CodeSpent => self.retry_login(attempt, context),
+                ExchangeOutcome::Failed(trouble) => {
                     let page = self.0.settings.login_url(Some(&attempt.return_to), None);
-                    self.problem(trouble, Some(page))
+                    self.reply_with_failure(trouble, Some(page))
                 }
             }
         }
     }
 
     /// What came of the code, within `wait`. Copies of one callback wait for one exchange.
-    async fn verdict(&self, exchange: Exchange, wait: Duration) -> Verdict {
-        let key = CopyKey {
-            code: exchange.name.clone(),
-            login: exchange.login,
-            named: exchange.named.clone(),
+    async fn await_outcome(&self, exchange: Exchange, timeout: Duration) -> ExchangeOutcome {
+        let key = CallbackKey {
+            code: exchange.code_name.clone(),
+            login_id: exchange.login_id,
+            bound_user: exchange.bound_user.clone(),
         };
-        let start = |leader| exchange.start(leader, wait);
-        let Some(mut told) = self.0.running.join(key, start) else {
-            if let Some(more) = self.0.lines.may_write("turns") {
+        let start = |leader| exchange.spawn(leader, timeout);
+        let Some(mut outcome) = self.0.running_exchanges.join_or_start(key, start) else {
+            if let Some(more) = self.0.log_limiter.allow_line("turns") {
                 tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "too many logins at once");
             }
-            observe::login(Trouble::WechatAway.name());
-            return Verdict::Trouble(Trouble::WechatAway);
+            observe::count_login(LoginFailure::WechatUnavailable.as_str());
+            return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
-        let told = tokio::time::timeout(wait, told.wait_for(Option::is_some)).await;
+        let told = tokio::time::timeout(timeout, outcome.wait_for(Option::is_some)).await;
         match told {
-            Ok(Ok(verdict)) => verdict.clone().unwrap_or(Verdict::Spent),
+            Ok(Ok(verdict)) => verdict.clone().unwrap_or(ExchangeOutcome::CodeSpent),
             // It goes on, and the user's next try finds the result; or it has panicked.
-            Ok(Err(_)) | Err(_) => Verdict::Trouble(Trouble::WechatAway),
+            Ok(Err(_)) | Err(_) => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
         }
     }
 
-    fn welcome(
+    fn complete_login(
         &self,
-        signed_in: &SignedIn,
-        mut attempt: Attempt,
-        mark: CodeMark,
-        mut before: Before,
-    ) -> Answer {
+        signed_in: &SignedInUser,
+        mut attempt: LoginAttempt,
+        fingerprint: CodeFingerprint,
+        mut context: CallbackContext,
+    ) -> LoginReply {
         let now = self.now();
-        let logins = if before.knows {
-            before.browser.logins()
+        let logins = if context.has_state_cookie {
+            context.browser_logins.recent_logins()
         } else {
             // A lenient login of a browser that may keep no cookie at all.
-            self.0.rounds.another(&signed_in.user, now) - 1
+            self.0.login_limiter.count_login(&signed_in.user, now) - 1
         };
-        if logins >= LOGINS_IN_WINDOW {
-            return self.too_often(&attempt.return_to);
+        if logins >= MAX_LOGINS_PER_WINDOW {
+            return self.reject_rate_limited(&attempt.return_to);
         }
         let Ok(user) = UserId::new(signed_in.user.as_str()) else {
-            return self.problem(Trouble::WechatAway, None);
+            return self.reply_with_failure(LoginFailure::WechatUnavailable, None);
         };
-        if before.foreign_session {
+        if context.foreign_session {
             self.replaces_foreign_session();
         }
         let granted = signed_in.scope.as_deref();
         let session = Session {
             snapshot: signed_in.snapshot,
-            asked_in_vain: granted.is_some_and(|granted| !attempt.scope.is_in(granted)),
-            lately: true,
-            login: Some(now),
-            epoch: signed_in.epoch.map(Timestamp::from_millis),
+            scope_declined: granted.is_some_and(|granted| !attempt.scope.is_granted_by(granted)),
+            recent_login: true,
+            logged_in_at: Some(now),
+            last_known_logout: signed_in.epoch.map(Timestamp::from_millis),
         };
-        attempt.progress = Progress::SignedIn {
-            at: seconds(now),
-            code: mark,
+        attempt.status = AttemptStatus::SignedIn {
+            at: unix_seconds(now),
+            fingerprint,
         };
-        before.browser.end(&attempt);
-        let session = self.0.session.issue_session(&user, session);
+        context.browser_logins.record_end(&attempt);
+        let session = self.0.session_cookie.issue_with(&user, session);
         let mut answer = match (signed_in.had_more, attempt.scope) {
             // They are signed in, and asked at once for what they had granted elsewhere.
-            (true, Scope::Base) if before.knows => {
-                self.begin(Scope::UserInfo, attempt.return_to, before.browser)
+            (true, Scope::Base) if context.has_state_cookie => {
+                self.begin_attempt(Scope::UserInfo, attempt.return_to, context.browser_logins)
             }
             _ => {
-                let cookies = self.kept(&before.browser);
-                self.onward(&attempt.return_to, cookies)
+                let cookies = self.changed_cookie_headers(&context.browser_logins);
+                self.redirect_to_page(&attempt.return_to, cookies)
             }
         };
-        answer.cookies.insert(0, session);
+        answer.set_cookies.insert(0, session);
         answer
     }
 
     /// Told only of those who have logged in: anybody can send such a cookie.
     fn replaces_foreign_session(&self) {
-        if let Some(more) = self.0.lines.may_write("foreign_session") {
+        if let Some(more) = self.0.log_limiter.allow_line("foreign_session") {
             tracing::warn!(
                 target: "tower_wechat::login",
                 app = %self.0.users.app_id(),
@@ -306,99 +326,103 @@ impl SignIn {
 
     /// On to the page with the session from before. Counted as a restart: where the session is of
     /// no use to the page, it sends its user here again.
-    fn past(&self, mut attempt: Attempt, mut before: Before) -> Answer {
-        if self.has_restarted_enough(&before) {
-            return self.too_often(&attempt.return_to);
+    fn keep_session(&self, mut attempt: LoginAttempt, mut context: CallbackContext) -> LoginReply {
+        if self.has_used_all_retries(&context) {
+            return self.reject_rate_limited(&attempt.return_to);
         }
-        let at = seconds(self.now());
-        attempt.progress = Progress::Restarted { at };
-        before.browser.end(&attempt);
-        let cookies = self.kept(&before.browser);
-        self.onward(&attempt.return_to, cookies)
+        let at = unix_seconds(self.now());
+        attempt.status = AttemptStatus::Retried { at };
+        context.browser_logins.record_end(&attempt);
+        let cookies = self.changed_cookie_headers(&context.browser_logins);
+        self.redirect_to_page(&attempt.return_to, cookies)
     }
 
     /// Begins anew by itself, a few times a minute at most.
-    fn restart(&self, mut attempt: Attempt, mut before: Before) -> Answer {
-        if self.has_restarted_enough(&before) {
-            return self.too_often(&attempt.return_to);
+    fn retry_login(&self, mut attempt: LoginAttempt, mut context: CallbackContext) -> LoginReply {
+        if self.has_used_all_retries(&context) {
+            return self.reject_rate_limited(&attempt.return_to);
         }
-        if !before.knows {
+        if !context.has_state_cookie {
             // Where the browser sends no cookie, as lenient logins allow, nothing would count.
             let page = self.0.settings.login_url(Some(&attempt.return_to), None);
-            return self.problem(Trouble::NotAccepted, Some(page));
+            return self.reply_with_failure(LoginFailure::CodeRejected, Some(page));
         }
-        let at = seconds(self.now());
-        attempt.progress = Progress::Restarted { at };
-        before.browser.end(&attempt);
-        self.begin(attempt.scope, attempt.return_to, before.browser)
+        let at = unix_seconds(self.now());
+        attempt.status = AttemptStatus::Retried { at };
+        context.browser_logins.record_end(&attempt);
+        self.begin_attempt(attempt.scope, attempt.return_to, context.browser_logins)
     }
 
     /// A browser remembers [`TRAIL`] logins, so no more can be counted.
-    fn has_restarted_enough(&self, before: &Before) -> bool {
-        before.browser.restarts() >= self.0.settings.restarts.min(TRAIL)
+    fn has_used_all_retries(&self, context: &CallbackContext) -> bool {
+        context.browser_logins.recent_retries()
+            >= self.0.settings.max_retries.min(MAX_HISTORY_ENTRIES)
     }
 
-    fn too_often(&self, return_to: &ReturnTo) -> Answer {
-        if let Some(more) = self.0.lines.may_write("too_often") {
+    fn reject_rate_limited(&self, return_to: &ReturnTo) -> LoginReply {
+        if let Some(more) = self.0.log_limiter.allow_line("too_often") {
             tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a browser logs in again and again");
         }
-        observe::login(Trouble::TooOften.name());
+        observe::count_login(LoginFailure::RateLimited.as_str());
         let page = self.0.settings.login_url(Some(return_to), None);
-        self.problem(Trouble::TooOften, Some(page))
+        self.reply_with_failure(LoginFailure::RateLimited, Some(page))
     }
 }
 
-enum Received {
-    Answered(Answer),
+enum CallbackAction {
+    Reply(LoginReply),
     /// The code is not spent, and no other login shall spend it.
-    Unspent {
+    BindCodeAndReply {
         code: String,
         /// The number of its login.
-        login: u64,
-        answer: Answer,
+        login_id: u64,
+        reply: LoginReply,
     },
-    Code {
+    Exchange {
         code: String,
-        attempt: Attempt,
-        before: Box<Before>,
+        attempt: LoginAttempt,
+        context: Box<CallbackContext>,
     },
 }
 
 /// What the browser brings along.
-pub(super) struct Before {
-    browser: Browser,
+pub(super) struct CallbackContext {
+    browser_logins: BrowserLogins,
     /// Whether it has the cookie of this login.
-    pub(super) knows: bool,
+    pub(super) has_state_cookie: bool,
     /// Whose session it has, apart from those of virtual users.
-    pub(super) user: Option<Box<str>>,
-    signed_in: bool,
+    pub(super) session_user_id: Option<Box<str>>,
+    has_session: bool,
     /// Whether it has a session under our cookie's name that is none of ours.
     foreign_session: bool,
 }
 
 /// The mark under which a cookie remembers a code.
-fn mark(code: &CodeName) -> CodeMark {
-    CodeMark::of(&code.hash)
+fn code_fingerprint(code: &LoginCodeKey) -> CodeFingerprint {
+    CodeFingerprint::from_hash(&code.hash)
 }
 
 /// The code and the state of a callback, if they can be such.
-pub(crate) fn code_and_state(uri: &Uri) -> Result<(Option<String>, Option<String>), Trouble> {
+pub(crate) fn parse_code_and_state(
+    uri: &Uri,
+) -> Result<(Option<String>, Option<String>), LoginFailure> {
     let (mut code, mut state) = (None, None);
-    for (name, value) in pairs(uri) {
+    for (name, value) in query_pairs(uri) {
         let known = match &*name {
             "code" => &mut code,
             "state" => &mut state,
             _ => continue,
         };
         if known.replace(value).is_some() {
-            return Err(Trouble::BadRequest);
+            return Err(LoginFailure::BadRequest);
         }
     }
     let code = code.filter(|code: &String| !code.is_empty());
-    let plain =
-        |code: &String| code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
+    let plain = |code: &String| {
+        code.len() <= MAX_CALLBACK_CODE_BYTES && code.bytes().all(|b| b.is_ascii_graphic())
+    };
     if code.as_ref().is_some_and(|code| !plain(code)) {
-        return Err(Trouble::BadRequest);
+        return Err(LoginFailure::BadRequest);
     }
     Ok((code, state.filter(|state: &String| !state.is_empty())))
 }

@@ -9,38 +9,38 @@ use quick_cache::sync::Cache;
 
 /// How many logins are remembered; the least active leave first. To have one forgotten, an attacker
 /// has to begin as many others.
-const CAPACITY: usize = 10_000;
+const MAX_TRACKED_LOGINS: usize = 10_000;
 
 /// The marks of the codes that each login has brought, by its number.
-pub(super) struct Codes {
-    brought: Cache<u64, Arc<Mutex<Vec<Box<str>>>>>,
-    most: usize,
+pub(super) struct CodeLimiter {
+    used_codes: Cache<u64, Arc<Mutex<Vec<Box<str>>>>>,
+    max_codes: usize,
 }
 
-impl Codes {
+impl CodeLimiter {
     /// Counts so many different codes of each login.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(max_codes: usize) -> Self {
         Self {
-            brought: Cache::new(CAPACITY),
-            most,
+            used_codes: Cache::new(MAX_TRACKED_LOGINS),
+            max_codes,
         }
     }
 
     /// Whether a login may bring this code. A code that it has brought before is always let in:
     /// copies of one callback share one exchange.
-    pub(super) fn admit(&self, login: u64, mark: &str) -> bool {
-        let brought = self
-            .brought
-            .get_or_insert_with(&login, || Ok::<_, std::convert::Infallible>(Arc::default()));
-        let Ok(brought) = brought;
-        let mut brought = brought.lock().unwrap_or_else(PoisonError::into_inner);
-        if brought.iter().any(|known| **known == *mark) {
+    pub(super) fn try_admit(&self, login_id: u64, code_hash: &str) -> bool {
+        let codes = self.used_codes.get_or_insert_with(&login_id, || {
+            Ok::<_, std::convert::Infallible>(Arc::default())
+        });
+        let Ok(codes) = codes;
+        let mut codes = codes.lock().unwrap_or_else(PoisonError::into_inner);
+        if codes.iter().any(|known| **known == *code_hash) {
             return true;
         }
-        if brought.len() >= self.most {
+        if codes.len() >= self.max_codes {
             return false;
         }
-        brought.push(mark.into());
+        codes.push(code_hash.into());
         true
     }
 }
@@ -50,24 +50,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_brings_a_few_codes_and_each_of_them_again() {
-        let codes = Codes::new(4);
-        let admitted = (0..100).filter(|code| codes.admit(1, &code.to_string()));
+    fn each_login_may_use_a_few_codes_repeatedly() {
+        let codes = CodeLimiter::new(4);
+        let admitted = (0..100).filter(|code| codes.try_admit(1, &code.to_string()));
         assert_eq!(admitted.count(), 4);
-        assert!(codes.admit(1, "0") && codes.admit(1, "3") && !codes.admit(1, "4"));
-        assert!(codes.admit(2, "4"), "logins are counted apart");
+        assert!(codes.try_admit(1, "0") && codes.try_admit(1, "3") && !codes.try_admit(1, "4"));
+        assert!(codes.try_admit(2, "4"), "logins are counted apart");
     }
 
     #[test]
-    fn the_bound_holds_however_many_come_at_once() {
-        let codes = Codes::new(4);
+    fn code_limit_holds_under_concurrency() {
+        let codes = CodeLimiter::new(4);
         let admitted = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|thread| {
                     let codes = &codes;
                     scope.spawn(move || {
                         let mine = (0..200).map(|code| format!("{thread}-{code}"));
-                        mine.filter(|code| codes.admit(7, code)).count()
+                        mine.filter(|code| codes.try_admit(7, code)).count()
                     })
                 })
                 .collect();

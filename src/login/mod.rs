@@ -28,30 +28,30 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-pub(crate) use self::answer::{Answer, Outcome, Problem};
-use self::authorize::Extras;
-pub(crate) use self::navigation::{is_form, is_navigation, marks_of_scripts};
-use self::public_url::{PublicUrl, is_plain};
+pub(crate) use self::answer::{FailurePage, LoginReply, ReplyContent};
+use self::authorize::AuthorizeOptions;
+pub(crate) use self::navigation::{is_form_submission, is_navigation, script_headers};
+use self::public_url::{PublicUrl, is_plain_path};
 use self::return_to::ReturnTo;
 pub use self::scope::Scope;
-pub(crate) use self::sign_in::{Reply, SignIn};
+pub(crate) use self::sign_in::{HandlerReply, LoginHandler};
 use self::verification::VerificationFile;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{CookieKeys, SessionCookie};
 use crate::users::UserTokens;
 
-const CALLBACK_PATH: &str = "/wechat/callback";
-const LOGIN_PATH: &str = "/wechat/login";
+const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
+const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
 
 /// How long a user may stay at WeChat's page.
-const STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// How often a login begins anew by itself, within a minute and in one browser.
-const RESTARTS: usize = 2;
+const DEFAULT_MAX_RETRIES: usize = 2;
 
 /// How long a callback waits for the exchange of its code.
-const WAIT: Duration = Duration::from_secs(5);
+const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What becomes of the virtual users of snapshot pages (快照页).
 ///
@@ -72,9 +72,9 @@ pub enum SnapshotPolicy {
     /// They come in for two hours at most, marked by
     /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot), and are kept nowhere else.
     #[default]
-    Admit,
+    Allow,
     /// They read that they need to open the full service (使用完整服务).
-    Refuse,
+    Deny,
 }
 
 /// Signs users in with WeChat, on the layer's own paths.
@@ -183,28 +183,28 @@ pub enum SnapshotPolicy {
 /// ```
 #[derive(Clone)]
 #[must_use = "give it to `WechatLayer::login`"]
-pub struct Login(Settings);
+pub struct Login(LoginSettings);
 
 #[derive(Clone)]
-struct Settings {
+struct LoginSettings {
     public_url: PublicUrl,
-    keys: CookieKeys,
+    cookie_keys: CookieKeys,
     callback_path: String,
     login_path: String,
     scope: Scope,
-    extras: Extras,
-    snapshots: SnapshotPolicy,
-    lenient: bool,
-    bind: bool,
+    authorize_options: AuthorizeOptions,
+    snapshot_policy: SnapshotPolicy,
+    allow_missing_state_cookie: bool,
+    bind_to_identity: bool,
     wechat_only: bool,
     clear_fragment: bool,
     state_lifetime: Duration,
     session_lifetime: Option<Duration>,
     session_max_lifetime: Option<Duration>,
-    session_name: Option<String>,
-    restarts: usize,
-    wait: Duration,
-    verification: Vec<VerificationFile>,
+    cookie_name: Option<String>,
+    max_retries: usize,
+    exchange_timeout: Duration,
+    verification_files: Vec<VerificationFile>,
 }
 
 impl Login {
@@ -231,25 +231,25 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn new(public_url: impl AsRef<str>, keys: CookieKeys) -> Result<Self, Error> {
-        let login = Self(Settings {
+        let login = Self(LoginSettings {
             public_url: PublicUrl::parse(public_url.as_ref())?,
-            keys,
-            callback_path: CALLBACK_PATH.to_owned(),
-            login_path: LOGIN_PATH.to_owned(),
+            cookie_keys: keys,
+            callback_path: DEFAULT_CALLBACK_PATH.to_owned(),
+            login_path: DEFAULT_LOGIN_PATH.to_owned(),
             scope: Scope::default(),
-            extras: Extras::default(),
-            snapshots: SnapshotPolicy::default(),
-            lenient: false,
-            bind: false,
+            authorize_options: AuthorizeOptions::default(),
+            snapshot_policy: SnapshotPolicy::default(),
+            allow_missing_state_cookie: false,
+            bind_to_identity: false,
             wechat_only: false,
             clear_fragment: false,
-            state_lifetime: STATE_LIFETIME,
+            state_lifetime: DEFAULT_STATE_LIFETIME,
             session_lifetime: None,
             session_max_lifetime: None,
-            session_name: None,
-            restarts: RESTARTS,
-            wait: WAIT,
-            verification: Vec::new(),
+            cookie_name: None,
+            max_retries: DEFAULT_MAX_RETRIES,
+            exchange_timeout: DEFAULT_EXCHANGE_TIMEOUT,
+            verification_files: Vec::new(),
         });
         login.0.check_prefix()?;
         Ok(login)
@@ -270,7 +270,7 @@ impl Login {
     /// # Errors
     /// [`ErrorKind::Configuration`]: this is no plain path, or the path of the public URL.
     pub fn callback_path(mut self, path: &str) -> Result<Self, Error> {
-        self.0.callback_path = plain_path(path)?;
+        self.0.callback_path = parse_path(path)?;
         self.0.check_prefix()?;
         Ok(self)
     }
@@ -280,14 +280,14 @@ impl Login {
     /// # Errors
     /// [`ErrorKind::Configuration`]: this is no plain path, or the path of the public URL.
     pub fn login_path(mut self, path: &str) -> Result<Self, Error> {
-        self.0.login_path = plain_path(path)?;
+        self.0.login_path = parse_path(path)?;
         self.0.check_prefix()?;
         Ok(self)
     }
 
     /// What becomes of the virtual users of snapshot pages (快照页). Default: they are admitted.
     pub fn snapshot_users(mut self, policy: SnapshotPolicy) -> Self {
-        self.0.snapshots = policy;
+        self.0.snapshot_policy = policy;
         self
     }
 
@@ -296,8 +296,8 @@ impl Login {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: the login [binds to the identity](Self::bind_to_identity).
-    pub fn lenient(mut self, lenient: bool) -> Result<Self, Error> {
-        self.0.lenient = lenient;
+    pub fn dangerous_allow_missing_state_cookie(mut self, lenient: bool) -> Result<Self, Error> {
+        self.0.allow_missing_state_cookie = lenient;
         self.0.check_binding()?;
         Ok(self)
     }
@@ -337,7 +337,7 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn bind_to_identity(mut self, bind: bool) -> Result<Self, Error> {
-        self.0.bind = bind;
+        self.0.bind_to_identity = bind;
         self.0.check_binding()?;
         Ok(self)
     }
@@ -352,21 +352,21 @@ impl Login {
     /// Sends `forcePopup=true`: WeChat asks for consent where it would not (guide to web
     /// authorization). Default: no.
     pub fn force_popup(mut self, force: bool) -> Self {
-        self.0.extras.force_popup = force;
+        self.0.authorize_options.force_popup = force;
         self
     }
 
     /// Sends `forceSnapShot=true`: WeChat opens the snapshot page (guide to web authorization).
     /// Default: no.
     pub fn force_snapshot(mut self, force: bool) -> Self {
-        self.0.extras.force_snapshot = force;
+        self.0.authorize_options.force_snapshot = force;
         self
     }
 
     /// Sends the undocumented `connect_redirect=1`, which some report to spare them duplicate
     /// callbacks. They do no harm here. Default: no.
     pub fn connect_redirect(mut self, send: bool) -> Self {
-        self.0.extras.connect_redirect = send;
+        self.0.authorize_options.connect_redirect = send;
         self
     }
 
@@ -404,23 +404,23 @@ impl Login {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`]: cookies cannot have that name.
-    pub fn session_name(mut self, name: &str) -> Result<Self, Error> {
+    pub fn cookie_name(mut self, name: &str) -> Result<Self, Error> {
         SessionCookie::check_name(name)?;
-        self.0.session_name = Some(name.to_owned());
+        self.0.cookie_name = Some(name.to_owned());
         Ok(self)
     }
 
     /// How often a login begins anew by itself where WeChat does not take its code, within a
     /// minute and in one browser, before the user is told. Default: 2.
-    pub fn restarts(mut self, restarts: usize) -> Self {
-        self.0.restarts = restarts;
+    pub fn max_retries(mut self, restarts: usize) -> Self {
+        self.0.max_retries = restarts;
         self
     }
 
     /// How long a callback waits for the exchange of its code. The exchange goes on after that,
     /// and the user's next try finds its result. Default: 5 seconds.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.0.wait = wait;
+    pub fn exchange_timeout(mut self, wait: Duration) -> Self {
+        self.0.exchange_timeout = wait;
         self
     }
 
@@ -444,14 +444,16 @@ impl Login {
     /// ```
     pub fn verification_file(mut self, name: &str, content: &str) -> Result<Self, Error> {
         let file = VerificationFile::new(name, content)?;
-        self.0.verification.retain(|known| known.path != file.path);
-        self.0.verification.push(file);
+        self.0
+            .verification_files
+            .retain(|known| known.path != file.path);
+        self.0.verification_files.push(file);
         Ok(self)
     }
 
     /// The value of the `Set-Cookie` header that ends the session of whoever gets it.
-    pub fn sign_out(&self) -> HeaderValue {
-        SessionCookie::cleared(self.0.session_name.as_deref(), self.0.secure())
+    pub fn logout_cookie(&self) -> HeaderValue {
+        SessionCookie::removal_cookie(self.0.cookie_name.as_deref(), self.0.is_https())
     }
 
     /// The path that begins a login which leads back to `return_to`, a path of the application's
@@ -473,7 +475,7 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn login_url(&self, return_to: &str, scope: Option<Scope>) -> String {
-        let page = ReturnTo::read(return_to.as_bytes(), &self.0.public_url).ok();
+        let page = ReturnTo::parse(return_to.as_bytes(), &self.0.public_url).ok();
         self.0.login_url(page.as_ref(), scope)
     }
 
@@ -490,20 +492,20 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn public_path(&self, path: &str) -> String {
-        self.0.public_url.public(path)
+        self.0.public_url.public_path(path)
     }
 
     /// Sets the login up for the users of one account.
-    pub(crate) fn of(self, users: &UserTokens) -> SignIn {
-        SignIn::new(self.0, users.clone())
+    pub(crate) fn into_handler(self, users: &UserTokens) -> LoginHandler {
+        LoginHandler::new(self.0, users.clone())
     }
 }
 
-impl Settings {
+impl LoginSettings {
     /// Refuses what lets a link change whose WeChat account a user has.
     fn check_binding(&self) -> Result<(), Error> {
-        if self.lenient && self.bind {
-            return Err(wrong(
+        if self.allow_missing_state_cookie && self.bind_to_identity {
+            return Err(configuration_error(
                 "a login cannot be lenient and bind to the identity: a link to the callback of an \
                  attacker's login would store the attacker's WeChat account under the id of whoever \
                  opens it; leave out lenient or bind_to_identity",
@@ -516,9 +518,9 @@ impl Settings {
     /// it would leave nothing by which that path is told from the start page.
     fn check_prefix(&self) -> Result<(), Error> {
         for path in [&self.callback_path, &self.login_path] {
-            let below = self.public_url.below_prefix(path);
+            let below = self.public_url.strip_path_prefix(path);
             if below.is_some_and(|below| matches!(below, "" | "/")) {
-                return Err(wrong(format!(
+                return Err(configuration_error(format!(
                     "the public URL must be the address below which the login's paths lie: leave \
                      {path} out of it"
                 )));
@@ -527,19 +529,19 @@ impl Settings {
         Ok(())
     }
 
-    fn secure(&self) -> bool {
-        self.public_url.is_secure()
+    fn is_https(&self) -> bool {
+        self.public_url.is_https()
     }
 
-    fn session(&self, app: &AppId) -> SessionCookie {
-        let mut session = SessionCookie::new(app, &self.keys).secure(self.secure());
+    fn session_cookie(&self, app: &AppId) -> SessionCookie {
+        let mut session = SessionCookie::new(app, &self.cookie_keys).secure(self.is_https());
         if let Some(lifetime) = self.session_lifetime {
             session = session.lifetime(lifetime);
         }
         if let Some(max_lifetime) = self.session_max_lifetime {
             session = session.max_lifetime(max_lifetime);
         }
-        match &self.session_name {
+        match &self.cookie_name {
             // The name has been checked when it was set.
             Some(name) => session.clone().name(name).unwrap_or(session),
             None => session,
@@ -553,27 +555,27 @@ impl fmt::Debug for Login {
     }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for LoginSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("public_url", &self.public_url)
-            .field("keys", &self.keys)
+            .field("keys", &self.cookie_keys)
             .field("callback_path", &self.callback_path)
             .field("login_path", &self.login_path)
             .field("scope", &self.scope)
-            .field("lenient", &self.lenient)
+            .field("lenient", &self.allow_missing_state_cookie)
             .finish_non_exhaustive()
     }
 }
 
-fn wrong(message: impl Into<String>) -> Error {
+fn configuration_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message.into())
 }
 
-fn plain_path(path: &str) -> Result<String, Error> {
-    if !is_plain(path.strip_suffix('/').unwrap_or(path)) {
-        return Err(wrong(format!(
-            "{path:?} is no path for a login; write one like {CALLBACK_PATH}"
+fn parse_path(path: &str) -> Result<String, Error> {
+    if !is_plain_path(path.strip_suffix('/').unwrap_or(path)) {
+        return Err(configuration_error(format!(
+            "{path:?} is no path for a login; write one like {DEFAULT_CALLBACK_PATH}"
         )));
     }
     Ok(path.to_owned())
@@ -584,11 +586,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lenient_login_does_not_bind_to_the_identity() {
+    fn missing_state_cookie_excludes_identity_binding() {
         let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
         let either = [
-            login().lenient(true).unwrap().bind_to_identity(true),
-            login().bind_to_identity(true).unwrap().lenient(true),
+            login()
+                .dangerous_allow_missing_state_cookie(true)
+                .unwrap()
+                .bind_to_identity(true),
+            login()
+                .bind_to_identity(true)
+                .unwrap()
+                .dangerous_allow_missing_state_cookie(true),
         ];
         for refused in either {
             let error = refused.unwrap_err();
@@ -598,10 +606,13 @@ mod tests {
                 "{error}"
             );
         }
-        let off = login().lenient(true).unwrap().bind_to_identity(false);
+        let off = login()
+            .dangerous_allow_missing_state_cookie(true)
+            .unwrap()
+            .bind_to_identity(false);
         assert!(
             off.unwrap()
-                .lenient(false)
+                .dangerous_allow_missing_state_cookie(false)
                 .unwrap()
                 .bind_to_identity(true)
                 .is_ok()
@@ -622,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_a_login_are_plain() {
+    fn login_paths_must_be_plain() {
         let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
         assert!(login().callback_path("/auth/wechat").is_ok());
         for wrong in [

@@ -12,18 +12,18 @@ use crate::identity::RequestHead;
 /// that says so by `X-Requested-With: XMLHttpRequest` is none; other values of that header are
 /// none of its business, since Android web views put the name of their app there.
 pub(crate) fn is_navigation(head: &RequestHead<'_>) -> bool {
-    (*head.method == Method::GET || *head.method == Method::HEAD) && opens_page(head)
+    (*head.method == Method::GET || *head.method == Method::HEAD) && expects_page(head)
 }
 
 /// Returns `true` if a browser sends a form with this request and shows whatever is answered: a
 /// `POST` that is otherwise like a navigation. Without `Sec-Fetch-*` its body has to be one that
 /// forms have, too.
-pub(crate) fn is_form(head: &RequestHead<'_>) -> bool {
-    *head.method == Method::POST && opens_page(head)
+pub(crate) fn is_form_submission(head: &RequestHead<'_>) -> bool {
+    *head.method == Method::POST && expects_page(head)
 }
 
 /// Headers by which libraries say that a script has sent the request, although it asks for HTML.
-const SCRIPTS: [&str; 7] = [
+const SCRIPT_HEADERS: [&str; 7] = [
     "hx-request",
     "turbo-frame",
     "x-inertia",
@@ -34,10 +34,10 @@ const SCRIPTS: [&str; 7] = [
 ];
 
 /// Headers by which browsers say, beside `Sec-Fetch-Mode`, what a request is for.
-const SAYS_MORE: [&str; 3] = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
+const OTHER_FETCH_METADATA: [&str; 3] = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
 
 /// The types of bodies that forms send. Scripts send these too, and any other.
-const FORMS: [&str; 3] = [
+const FORM_CONTENT_TYPES: [&str; 3] = [
     "application/x-www-form-urlencoded",
     "multipart/form-data",
     "text/plain",
@@ -45,11 +45,11 @@ const FORMS: [&str; 3] = [
 
 /// Returns the headers by which a request without `Sec-Fetch-Mode` is known for a script's, apart
 /// from `Accept` and `X-Requested-With`.
-pub(crate) fn marks_of_scripts(
+pub(crate) fn script_headers(
     headers: &HeaderMap,
 ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
     let body = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING];
-    let names = SCRIPTS.into_iter().chain(SAYS_MORE);
+    let names = SCRIPT_HEADERS.into_iter().chain(OTHER_FETCH_METADATA);
     let names = names.map(HeaderName::from_static).chain(body);
     names.flat_map(|name| {
         let values = headers.get_all(&name).iter().cloned();
@@ -58,11 +58,14 @@ pub(crate) fn marks_of_scripts(
 }
 
 /// Returns `true` if what is answered becomes a page in the browser.
-fn opens_page(head: &RequestHead<'_>) -> bool {
-    if SCRIPTS.iter().any(|name| head.headers.contains_key(*name)) {
+fn expects_page(head: &RequestHead<'_>) -> bool {
+    if SCRIPT_HEADERS
+        .iter()
+        .any(|name| head.headers.contains_key(*name))
+    {
         return false;
     }
-    let text = |name: &str| text(head.headers, name);
+    let text = |name: &str| header_text(head.headers, name);
     if text("x-requested-with").is_some_and(|by| by.eq_ignore_ascii_case("XMLHttpRequest")) {
         return false;
     }
@@ -71,10 +74,10 @@ fn opens_page(head: &RequestHead<'_>) -> bool {
         // that opens a page with a body of its own making shows what is answered.
         return mode.eq_ignore_ascii_case("navigate");
     }
-    let says_more = SAYS_MORE
+    let has_fetch_metadata = OTHER_FETCH_METADATA
         .iter()
         .any(|name| head.headers.contains_key(*name));
-    if says_more || !has_body_of_form(head.headers) {
+    if has_fetch_metadata || !could_be_form_body(head.headers) {
         return false;
     }
     let accepts = head.headers.get_all(ACCEPT).iter();
@@ -89,24 +92,26 @@ fn opens_page(head: &RequestHead<'_>) -> bool {
 
 /// Returns `true` if a form can have sent these headers: it names one of its types, or has no body.
 /// A page load may have such a type left over from the form that led to it.
-fn has_body_of_form(headers: &HeaderMap) -> bool {
+fn could_be_form_body(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter().peekable();
     if types.peek().is_none() {
-        let length = text(headers, CONTENT_LENGTH.as_str());
+        let length = header_text(headers, CONTENT_LENGTH.as_str());
         let is_empty = length.is_none_or(|length| length.trim() == "0");
         return is_empty && !headers.contains_key(TRANSFER_ENCODING);
     }
     types.all(|value| {
         let kind = value.to_str().unwrap_or_default().split(';').next();
         let kind = kind.unwrap_or_default().trim();
-        FORMS.iter().any(|form| kind.eq_ignore_ascii_case(form))
+        FORM_CONTENT_TYPES
+            .iter()
+            .any(|form| kind.eq_ignore_ascii_case(form))
     })
 }
 
 /// Whether the browser says that it is WeChat's own. A hint: anybody can say so. WeCom's browser,
 /// which names WeChat too, cannot use an Official Account's web authorization.
-pub(crate) fn is_wechat(headers: &HeaderMap) -> bool {
-    let Some(agent) = text(headers, "user-agent") else {
+pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
+    let Some(agent) = header_text(headers, "user-agent") else {
         return false;
     };
     let agent = agent.to_ascii_lowercase();
@@ -115,22 +120,26 @@ pub(crate) fn is_wechat(headers: &HeaderMap) -> bool {
 
 /// Where a browser was led here from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Site {
+pub(crate) enum Initiator {
     /// Another site, by a link or a redirect.
-    Other,
+    OtherOrigin,
     /// A page of ours, or none.
-    OursOrNone,
+    SameOriginOrNone,
 }
 
 /// Returns where the browser says that it was led here from. `None` where it does not say.
-pub(crate) fn came_from(headers: &HeaderMap) -> Option<Site> {
-    let site = text(headers, "sec-fetch-site")?;
+pub(crate) fn initiator(headers: &HeaderMap) -> Option<Initiator> {
+    let site = header_text(headers, "sec-fetch-site")?;
     let others = ["cross-site", "same-site"];
     let other = others.iter().any(|other| site.eq_ignore_ascii_case(other));
-    Some(if other { Site::Other } else { Site::OursOrNone })
+    Some(if other {
+        Initiator::OtherOrigin
+    } else {
+        Initiator::SameOriginOrNone
+    })
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
@@ -144,13 +153,13 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        is_navigation(&RequestHead::of(&request.body(()).unwrap()))
+        is_navigation(&RequestHead::from_request(&request.body(()).unwrap()))
     }
 
     const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
     #[test]
-    fn pages_are_navigations() {
+    fn page_loads_are_navigations() {
         assert!(navigates("GET", &[HTML]));
         assert!(navigates("HEAD", &[HTML]));
         assert!(navigates("GET", &[("accept", "TEXT/HTML;q=0.9")]));
@@ -163,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_none() {
+    fn other_requests_are_not_navigations() {
         assert!(!navigates("GET", &[]));
         assert!(!navigates("GET", &[("accept", "*/*")]));
         assert!(!navigates("GET", &[("accept", "application/json")]));
@@ -179,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn forms_and_scripts_that_ask_for_html_are_sorted() {
+    fn distinguishes_forms_from_scripts() {
         let form = |headers: &[(&str, &str)]| {
             let mut request = Request::builder().method("POST");
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            is_form(&RequestHead::of(&request.body(()).unwrap()))
+            is_form_submission(&RequestHead::from_request(&request.body(()).unwrap()))
         };
         assert!(form(&[HTML]) && form(&[("sec-fetch-mode", "navigate")]));
         assert!(!form(&[("accept", "*/*")]) && !form(&[HTML, ("sec-fetch-mode", "cors")]));
@@ -197,15 +206,15 @@ mod tests {
 
     /// What fetch, XMLHttpRequest and the programs of servers send, where nothing else says so.
     #[test]
-    fn a_body_that_no_form_sends_is_a_scripts() {
+    fn other_body_types_belong_to_scripts() {
         let asks = |method: &str, headers: &[(&str, &str)]| {
             let mut request = Request::builder().method(method);
             for (name, value) in [&[HTML], headers].concat() {
                 request = request.header(name, value);
             }
             let request = request.body(()).unwrap();
-            let head = RequestHead::of(&request);
-            is_form(&head) || is_navigation(&head)
+            let head = RequestHead::from_request(&request);
+            is_form_submission(&head) || is_navigation(&head)
         };
         for form in [
             &[("content-type", "application/x-www-form-urlencoded")][..],
@@ -244,11 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn wechats_browser_is_told_from_wecoms() {
+    fn distinguishes_wechats_browser_from_wecoms() {
         let is = |agent: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("user-agent", http::HeaderValue::from_static(agent));
-            is_wechat(&headers)
+            is_wechat_browser(&headers)
         };
         assert!(is(
             "Mozilla/5.0 (iPhone) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d)"

@@ -1,10 +1,10 @@
 //! Logins that succeed and do not help: the page that follows knows nobody, and would begin the next
 //! one.
 
-use super::answer::{Answer, Trouble};
-use super::navigation::{Site, came_from};
+use super::answer::{LoginFailure, LoginReply};
+use super::navigation::{Initiator, initiator};
 use super::return_to::ReturnTo;
-use super::sign_in::SignIn;
+use super::sign_in::LoginHandler;
 use crate::identity::{Identify, Identity, RequestHead};
 use crate::observe;
 
@@ -16,7 +16,7 @@ const LOGINS_IN_VAIN: usize = 3;
 /// signs out and in again takes longer.
 const FOLLOWS_WITHIN: u64 = 5;
 
-impl SignIn {
+impl LoginHandler {
     /// Returns the answer to a page load of a browser that was just signed in several times and that
     /// the layer knows nobody for. `unnamed` is whether the layer's identity names nobody.
     ///
@@ -28,27 +28,27 @@ impl SignIn {
         head: &RequestHead<'_>,
         page: &ReturnTo,
         unnamed: bool,
-    ) -> Option<Answer> {
-        let browser = self.0.cookies.read(head.headers, self.now());
-        let has_logged_in = browser.logins() >= LOGINS_IN_VAIN;
+    ) -> Option<LoginReply> {
+        let browser = self.0.login_cookies.read(head.headers, self.now());
+        let has_logged_in = browser.recent_logins() >= LOGINS_IN_VAIN;
         if !has_logged_in || browser.since_login()? > FOLLOWS_WITHIN {
             return None;
         }
-        let brings_session = matches!(self.0.session.identify(head), Identity::User(_));
-        let from_wechat = came_from(head.headers) == Some(Site::Other);
+        let brings_session = matches!(self.0.session_cookie.identify(head), Identity::User(_));
+        let from_wechat = initiator(head.headers) == Some(Initiator::OtherOrigin);
         match (brings_session, from_wechat) {
             (true, _) if unnamed => self.log_unread_session(),
             (true, true) => self.log_unread_session(),
             (false, true) => self.log_lost_session(),
             (_, false) => return None,
         }
-        observe::login(Trouble::NotKept.name());
+        observe::count_login(LoginFailure::NotKept.as_str());
         let again = self.0.settings.login_url(Some(page), None);
-        Some(self.problem(Trouble::NotKept, Some(again)))
+        Some(self.reply_with_failure(LoginFailure::NotKept, Some(again)))
     }
 
     fn log_unread_session(&self) {
-        if let Some(more) = self.0.lines.may_write("unread_session") {
+        if let Some(more) = self.0.log_limiter.allow_line("unread_session") {
             tracing::warn!(
                 target: "tower_wechat::login",
                 app = %self.0.users.app_id(),
@@ -63,7 +63,7 @@ impl SignIn {
     }
 
     fn log_lost_session(&self) {
-        if let Some(more) = self.0.lines.may_write("lost_session") {
+        if let Some(more) = self.0.log_limiter.allow_line("lost_session") {
             tracing::warn!(
                 target: "tower_wechat::login",
                 app = %self.0.users.app_id(),

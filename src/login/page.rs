@@ -1,74 +1,74 @@
 //! The plain pages that tell a user what happened, in Chinese and English, made for a phone.
 
-use super::answer::{Problem, Trouble};
+use super::answer::{FailurePage, LoginFailure};
 
 /// What a page says, in each language: a title, a sentence, and its button.
-struct Text {
+struct PageText {
     title: [&'static str; 2],
     sentence: [&'static str; 2],
     button: [&'static str; 2],
 }
 
-const AGAIN: [&str; 2] = ["重新登录", "Sign in again"];
-const RETRY: [&str; 2] = ["再试一次", "Try again"];
-const HOME: [&str; 2] = ["返回首页", "Go to the start page"];
+const SIGN_IN_AGAIN: [&str; 2] = ["重新登录", "Sign in again"];
+const TRY_AGAIN: [&str; 2] = ["再试一次", "Try again"];
+const GO_HOME: [&str; 2] = ["返回首页", "Go to the start page"];
 
-fn text(trouble: Trouble) -> Text {
-    let (title, sentence, button) = match trouble {
-        Trouble::BadRequest => (
+fn page_text(failure: LoginFailure) -> PageText {
+    let (title, sentence, button) = match failure {
+        LoginFailure::BadRequest => (
             ["请求无效", "This link does not work"],
             ["链接不完整或已损坏。", "It is incomplete or damaged."],
-            HOME,
+            GO_HOME,
         ),
-        Trouble::Misplaced => (
+        LoginFailure::WrongCallbackPath => (
             ["登录未完成", "The sign-in did not succeed"],
             [
                 "微信返回的地址不正确，服务配置有误，我们会尽快处理。",
                 "WeChat sent you back to the wrong address. The service is not set up correctly.",
             ],
-            HOME,
+            GO_HOME,
         ),
-        Trouble::Expired => (
+        LoginFailure::Expired => (
             ["登录已过期", "The sign-in has expired"],
             [
                 "停留时间过长，请重新登录。",
                 "It took too long. Please sign in again.",
             ],
-            AGAIN,
+            SIGN_IN_AGAIN,
         ),
-        Trouble::Unknown => (
+        LoginFailure::UnknownLogin => (
             ["登录状态无效", "This sign-in is not valid"],
             [
                 "登录不是从此浏览器发起的，或者 Cookie 已被清除。",
                 "It was not started in this browser, or the browser has lost its cookies.",
             ],
-            AGAIN,
+            SIGN_IN_AGAIN,
         ),
-        Trouble::Denied => (
+        LoginFailure::AccessDenied => (
             ["您已取消授权", "You did not allow the sign-in"],
             [
                 "没有您的授权，我们无法为您登录。",
                 "Without your permission we cannot sign you in.",
             ],
-            AGAIN,
+            SIGN_IN_AGAIN,
         ),
-        Trouble::SnapshotRefused => (
+        LoginFailure::SnapshotDenied => (
             ["请使用完整服务", "Please open the full service"],
             [
                 "当前为快照页。请点击页面下方的“使用完整服务”，然后重试。",
                 "This is a snapshot page. Tap “使用完整服务” at the bottom, then try again.",
             ],
-            AGAIN,
+            SIGN_IN_AGAIN,
         ),
-        Trouble::Barred => (
+        LoginFailure::Blocked => (
             ["无法登录", "You cannot sign in"],
             [
                 "微信不允许此账号登录。",
                 "WeChat does not let this account sign in.",
             ],
-            HOME,
+            GO_HOME,
         ),
-        Trouble::ProfileNotGranted => (
+        LoginFailure::ProfileNotGranted => (
             ["需要您的授权", "Your permission is needed"],
             [
                 "此页面需要您的昵称和头像。",
@@ -76,62 +76,62 @@ fn text(trouble: Trouble) -> Text {
             ],
             ["去授权", "Give permission"],
         ),
-        Trouble::OutsideWechat => (
+        LoginFailure::NotInWechat => (
             ["请在微信中打开", "Please open this page in WeChat"],
             [
                 "请复制链接，发送到微信后打开。",
                 "Copy the link, send it to a chat in WeChat, and open it there.",
             ],
-            RETRY,
+            TRY_AGAIN,
         ),
-        Trouble::TooOften => (
+        LoginFailure::RateLimited => (
             ["登录过于频繁", "Too many sign-ins"],
             [
                 "登录多次未能完成。请稍等一分钟再试。",
                 "The sign-in failed several times. Please wait a minute.",
             ],
-            RETRY,
+            TRY_AGAIN,
         ),
-        Trouble::NotKept => (
+        LoginFailure::NotKept => (
             ["登录没有生效", "The sign-in has no effect"],
             [
                 "微信登录已成功，但页面仍无法识别您：浏览器没有保存 Cookie，或服务配置有误。请稍等一分钟再试。",
                 "WeChat has signed you in, but the page does not know it: the browser keeps no cookies, or the service is not set up correctly. Please wait a minute.",
             ],
-            RETRY,
+            TRY_AGAIN,
         ),
-        Trouble::NotAccepted => (
+        LoginFailure::CodeRejected => (
             ["登录未完成", "The sign-in did not succeed"],
             ["微信未接受此次登录。", "WeChat did not accept it."],
-            AGAIN,
+            SIGN_IN_AGAIN,
         ),
-        Trouble::Misconfigured => (
+        LoginFailure::Misconfigured => (
             ["暂时无法登录", "Sign-in does not work right now"],
             [
                 "服务配置有误，我们会尽快处理。",
                 "The service is not set up correctly. We are on it.",
             ],
-            RETRY,
+            TRY_AGAIN,
         ),
-        Trouble::WechatAway => (
+        LoginFailure::WechatUnavailable => (
             ["微信暂时没有响应", "WeChat does not answer"],
             ["请稍后再试。", "Please try again in a moment."],
-            RETRY,
+            TRY_AGAIN,
         ),
-        Trouble::StoreAway => (
+        LoginFailure::StoreUnavailable => (
             ["服务暂时不可用", "The service is not available"],
             ["请稍后再试。", "Please try again in a moment."],
-            RETRY,
+            TRY_AGAIN,
         ),
     };
-    Text {
+    PageText {
         title,
         sentence,
         button,
     }
 }
 
-const STYLE: &str = "\
+const CSS: &str = "\
 :root{color-scheme:light dark;--ink:#191919;--soft:#737373;--ground:#ededed;--card:#fff;--accent:#07864a;--on:#fff}\
 @media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#9b9b9b;--ground:#111;--card:#1e1e1e;--accent:#33c481;--on:#06210f}}\
 *{box-sizing:border-box}\
@@ -149,36 +149,36 @@ a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
 a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";
 
 /// The page of a problem, with all that it needs inside.
-pub(super) fn html(problem: &Problem) -> String {
-    let Text {
+pub(super) fn html(page: &FailurePage) -> String {
+    let PageText {
         title,
         sentence,
         button,
-    } = text(problem.what);
-    let onward = escaped(&problem.onward);
+    } = page_text(page.failure);
+    let button_url = escape_html(&page.button_url);
     format!(
         "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta name=\"robots\" content=\"noindex\"><title>{}</title><style>{STYLE}</style></head>\
+         <meta name=\"robots\" content=\"noindex\"><title>{}</title><style>{CSS}</style></head>\
          <body><main><svg viewBox=\"0 0 24 24\" fill=\"none\" stroke=\"currentColor\" \
          stroke-width=\"1.5\" stroke-linecap=\"round\" aria-hidden=\"true\">\
          <circle cx=\"12\" cy=\"12\" r=\"10\"/><path d=\"M12 7v6M12 16.5v.01\"/></svg>\
          <h1>{} <span class=\"en\" lang=\"en\">{}</span></h1>\
          <p>{}</p><p class=\"en\" lang=\"en\">{}</p>\
-         <a href=\"{onward}\">{} <span class=\"en\" lang=\"en\">{}</span></a></main></body></html>",
+         <a href=\"{button_url}\">{} <span class=\"en\" lang=\"en\">{}</span></a></main></body></html>",
         title[0], title[0], title[1], sentence[0], sentence[1], button[0], button[1],
     )
 }
 
 /// The sentence of a problem, for programs.
-pub(super) fn sentence(trouble: Trouble) -> String {
-    let Text {
+pub(super) fn message(failure: LoginFailure) -> String {
+    let PageText {
         title, sentence, ..
-    } = text(trouble);
+    } = page_text(failure);
     format!("{}. {}", title[1].trim_end_matches('.'), sentence[1])
 }
 
-fn escaped(text: &str) -> String {
+fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -198,11 +198,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_whole_and_escape_what_came_with_the_request() {
-        for what in Trouble::ALL {
-            let page = html(&Problem {
-                what,
-                onward: "/a?b=\"><script>alert('x')</script>&c".into(),
+    fn pages_are_self_contained_and_escape_input() {
+        for what in LoginFailure::ALL {
+            let page = html(&FailurePage {
+                failure: what,
+                button_url: "/a?b=\"><script>alert('x')</script>&c".into(),
                 retry_after: None,
             });
             assert!(!page.contains("<script"), "{page}");
@@ -211,7 +211,7 @@ mod tests {
                 !page.contains("src=") && !page.contains("http"),
                 "needs nothing from outside"
             );
-            assert!(sentence(what).is_ascii() || what == Trouble::SnapshotRefused);
+            assert!(message(what).is_ascii() || what == LoginFailure::SnapshotDenied);
         }
     }
 }

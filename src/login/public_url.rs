@@ -16,7 +16,7 @@ pub(crate) struct PublicUrl {
     /// Scheme, host and port, without a slash at the end.
     origin: String,
     /// Empty, or a path that starts with a slash and does not end with one.
-    prefix: String,
+    path_prefix: String,
 }
 
 impl PublicUrl {
@@ -28,7 +28,7 @@ impl PublicUrl {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "https" && scheme != "http" {
-            return Err(wrong(
+            return Err(configuration_error(
                 "the public URL must begin with https:// or http://, as https://h5.example.com does",
             ));
         }
@@ -36,61 +36,61 @@ impl PublicUrl {
         let (authority, path) = rest.split_at(end);
         check_authority(authority)?;
         let prefix = path.trim_end_matches('/');
-        check_prefix(prefix)?;
+        check_path_prefix(prefix)?;
         // As browsers write an origin: in lower case, without the scheme's own port.
         let authority = authority.to_ascii_lowercase();
         let own_port = if scheme == "https" { ":443" } else { ":80" };
         let authority = authority.strip_suffix(own_port).unwrap_or(&authority);
         Ok(Self {
             origin: format!("{scheme}://{authority}"),
-            prefix: prefix.to_owned(),
+            path_prefix: prefix.to_owned(),
         })
     }
 
     /// Returns `true` if browsers use https.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(super) fn is_https(&self) -> bool {
         self.origin.starts_with("https:")
     }
 
     /// Returns the path below which all public paths lie; empty where there is none.
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
+    pub(super) fn path_prefix(&self) -> &str {
+        &self.path_prefix
     }
 
     /// Returns the address of a public path.
-    pub(super) fn address_of(&self, path: &str) -> String {
+    pub(super) fn absolute_url(&self, path: &str) -> String {
         format!("{}{path}", self.origin)
     }
 
     /// Returns the prefix that a path lacks to be public.
     pub(super) fn missing_prefix(&self, path: &str) -> &str {
-        if self.below_prefix(path).is_some() {
+        if self.strip_path_prefix(path).is_some() {
             ""
         } else {
-            &self.prefix
+            &self.path_prefix
         }
     }
 
     /// Returns a path as browsers know it.
-    pub(super) fn public(&self, path: &str) -> String {
+    pub(super) fn public_path(&self, path: &str) -> String {
         format!("{}{path}", self.missing_prefix(path))
     }
 
     /// Returns what follows the prefix in a path, query and fragment. `None` if the path does not
     /// lie below the prefix.
-    pub(super) fn below_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let rest = path.strip_prefix(self.prefix.as_str())?;
+    pub(super) fn strip_path_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(self.path_prefix.as_str())?;
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
     }
 
     /// Returns the path, query and fragment of an absolute URL of this very origin. `None` for any
     /// other URL: another scheme, host or port, or a user in front of the host.
-    pub(super) fn path_of<'a>(&self, url: &'a str) -> Option<&'a str> {
+    pub(super) fn strip_origin<'a>(&self, url: &'a str) -> Option<&'a str> {
         let (front, rest) = url.split_at_checked(self.origin.len())?;
         if !front.eq_ignore_ascii_case(&self.origin) {
             return None;
         }
-        let own_port = if self.is_secure() { ":443" } else { ":80" };
+        let own_port = if self.is_https() { ":443" } else { ":80" };
         let rest = rest.strip_prefix(own_port).unwrap_or(rest);
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
     }
@@ -99,22 +99,24 @@ impl PublicUrl {
 /// Refuses what is no host, with a port or without.
 fn check_authority(authority: &str) -> Result<(), Error> {
     if authority.is_empty() {
-        return Err(wrong(
+        return Err(configuration_error(
             "the public URL names no host: write it like https://h5.example.com",
         ));
     }
     // What stands there may be a password.
     if authority.contains('@') {
-        return Err(wrong("the public URL must name a host, and no user"));
+        return Err(configuration_error(
+            "the public URL must name a host, and no user",
+        ));
     }
     if !authority.is_ascii() {
-        return Err(wrong(format!(
+        return Err(configuration_error(format!(
             "{authority:?} is no host in ASCII, which is how browsers send it: https://例子.com is \
              https://xn--fsqu00a.com"
         )));
     }
     if !is_host_and_port(authority) {
-        return Err(wrong(format!(
+        return Err(configuration_error(format!(
             "{authority:?} is no host and port: write the public URL like https://h5.example.com or \
              https://h5.example.com:8443"
         )));
@@ -152,43 +154,43 @@ fn is_host(host: &str) -> bool {
 }
 
 /// Refuses what is no plain path, and says why.
-fn check_prefix(prefix: &str) -> Result<(), Error> {
-    if prefix.is_empty() || is_plain(prefix) {
+fn check_path_prefix(prefix: &str) -> Result<(), Error> {
+    if prefix.is_empty() || is_plain_path(prefix) {
         return Ok(());
     }
     let end = prefix.find(['?', '#']);
     if let Some(mark) = end.and_then(|at| prefix.get(at..=at)) {
-        return Err(wrong(format!(
+        return Err(configuration_error(format!(
             "the public URL must end before its {mark:?}: it is an origin, and the path below which \
              a proxy puts the application, as in https://h5.example.com/app"
         )));
     }
-    if let Some(other) = prefix.chars().find(|letter| !is_plain_letter(*letter)) {
-        return Err(wrong(format!(
+    if let Some(other) = prefix.chars().find(|letter| !is_plain_path_char(*letter)) {
+        return Err(configuration_error(format!(
             "the path of the public URL holds {other:?}; give the application a path of letters, \
              digits and -_.~ only, such as https://h5.example.com/app"
         )));
     }
-    Err(wrong(format!(
+    Err(configuration_error(format!(
         "the path {prefix:?} of the public URL has an empty segment, or one of dots: write the path \
          that browsers show, such as https://h5.example.com/app"
     )))
 }
 
-fn is_plain_letter(letter: char) -> bool {
+fn is_plain_path_char(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || "/-_.~".contains(letter)
 }
 
 /// Returns `true` if a path has only letters, digits and `-_.~`, and no segment that is empty or
 /// that browsers resolve.
-pub(super) fn is_plain(path: &str) -> bool {
+pub(super) fn is_plain_path(path: &str) -> bool {
     let segments = || path.split('/').skip(1);
     path.starts_with('/')
-        && path.chars().all(is_plain_letter)
+        && path.chars().all(is_plain_path_char)
         && !segments().any(|segment| matches!(segment, "" | "." | ".."))
 }
 
-fn wrong(message: impl Into<String>) -> Error {
+fn configuration_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message.into())
 }
 
@@ -198,11 +200,11 @@ mod tests {
 
     fn parsed(url: &str) -> Option<(String, String)> {
         let url = PublicUrl::parse(url).ok()?;
-        Some((url.origin, url.prefix))
+        Some((url.origin, url.path_prefix))
     }
 
     #[test]
-    fn a_public_url_is_an_origin_and_perhaps_a_path() {
+    fn parses_origin_and_optional_path() {
         for (url, origin, prefix) in [
             ("https://h5.example.com", "https://h5.example.com", ""),
             ("HTTPS://H5.Example.com:443/", "https://h5.example.com", ""),
@@ -235,7 +237,7 @@ mod tests {
 
     /// Each is refused for what is wrong with it, in one sentence.
     #[test]
-    fn what_is_wrong_with_a_public_url_is_said() {
+    fn errors_say_what_is_wrong() {
         let scheme = "must begin with https:// or http://";
         let (host, user) = ("is no host and port", "and no user");
         let (query, fragment) = ("end before its \"?\"", "end before its \"#\"");
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_gets_the_prefix_once() {
+    fn adds_the_prefix_once() {
         let url = PublicUrl::parse("https://a.b/app").unwrap();
         for (path, public) in [
             ("/", "/app/"),
@@ -321,17 +323,20 @@ mod tests {
             ("/app/me", "/app/me"),
             ("/application", "/app/application"),
         ] {
-            assert_eq!(url.public(path), public);
+            assert_eq!(url.public_path(path), public);
         }
-        assert_eq!(PublicUrl::parse("https://a.b").unwrap().public("/"), "/");
+        assert_eq!(
+            PublicUrl::parse("https://a.b").unwrap().public_path("/"),
+            "/"
+        );
     }
 
     #[test]
-    fn only_our_own_origin_is_ours() {
+    fn strips_only_its_own_origin() {
         let url = PublicUrl::parse("https://a.b").unwrap();
-        assert_eq!(url.path_of("https://a.b/c?d#e"), Some("/c?d#e"));
-        assert_eq!(url.path_of("HTTPS://A.B:443/c"), Some("/c"));
-        assert_eq!(url.path_of("https://a.b"), Some(""));
+        assert_eq!(url.strip_origin("https://a.b/c?d#e"), Some("/c?d#e"));
+        assert_eq!(url.strip_origin("HTTPS://A.B:443/c"), Some("/c"));
+        assert_eq!(url.strip_origin("https://a.b"), Some(""));
         for foreign in [
             "http://a.b/",
             "https://a.b:8443/",
@@ -342,7 +347,7 @@ mod tests {
             "//a.b/",
             "https://a.b\\evil",
         ] {
-            assert_eq!(url.path_of(foreign), None, "{foreign}");
+            assert_eq!(url.strip_origin(foreign), None, "{foreign}");
         }
     }
 }

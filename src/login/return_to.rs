@@ -9,7 +9,7 @@ use super::public_url::PublicUrl;
 /// The longest page, in bytes of its percent-encoded path, query and fragment. It has to fit into a
 /// cookie on the way to WeChat, and into a `Location` on the way back: nginx takes no more than
 /// 4,096 bytes of headers from an application unless it is told otherwise.
-pub(super) const LONGEST: usize = 2_048;
+pub(super) const MAX_RETURN_TO_BYTES: usize = 2_048;
 
 /// A path of our own origin, with its query: a page to which a login leads.
 ///
@@ -23,14 +23,14 @@ pub(crate) struct ReturnTo(Box<str>);
 
 /// Why a login does not lead to the page that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoReturn {
+pub(crate) enum ReturnToError {
     /// The page is longer than [`LONGEST`].
     TooLong,
     /// A browser could go elsewhere than to a page of ours.
     Unsafe,
 }
 
-impl NoReturn {
+impl ReturnToError {
     /// The reason as the log gives it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -43,10 +43,10 @@ impl NoReturn {
 impl ReturnTo {
     /// Reads a path of our own, or a URL with our own origin in front. Below the prefix of the
     /// public URL it stays as it is; any other path is moved there.
-    pub(crate) fn read(page: &[u8], ours: &PublicUrl) -> Result<Self, NoReturn> {
+    pub(crate) fn parse(page: &[u8], public_url: &PublicUrl) -> Result<Self, ReturnToError> {
         let path = match std::str::from_utf8(page)
             .ok()
-            .and_then(|url| ours.path_of(url))
+            .and_then(|url| public_url.strip_origin(url))
         {
             Some("") => b"/",
             Some(path) => path.as_bytes(),
@@ -59,48 +59,54 @@ impl ReturnTo {
         };
         // Only behind our own origin may a path begin with its query.
         if !slash.is_empty() && path.len() == page.len() {
-            return Err(NoReturn::Unsafe);
+            return Err(ReturnToError::Unsafe);
         }
-        let path = encoded(path).ok_or(NoReturn::Unsafe)?;
+        let path = encode_like_browsers(path).ok_or(ReturnToError::Unsafe)?;
         let path = format!("{slash}{path}");
-        if !is_safe(&path) {
-            return Err(NoReturn::Unsafe);
+        if !is_safe_path(&path) {
+            return Err(ReturnToError::Unsafe);
         }
-        let path = ours.public(&path);
-        if path.len() > LONGEST {
-            return Err(NoReturn::TooLong);
+        let path = public_url.public_path(&path);
+        if path.len() > MAX_RETURN_TO_BYTES {
+            return Err(ReturnToError::TooLong);
         }
         Ok(Self(path.into()))
     }
 
     /// Returns the page of a text that was written by [`as_str`](Self::as_str).
-    pub(crate) fn stored(path: &str) -> Option<Self> {
-        (path.len() <= LONGEST && is_safe(path)).then(|| Self(path.into()))
+    pub(crate) fn from_stored(path: &str) -> Option<Self> {
+        (path.len() <= MAX_RETURN_TO_BYTES && is_safe_path(path)).then(|| Self(path.into()))
     }
 
     /// Returns the start page.
-    pub(crate) fn root(ours: &PublicUrl) -> Self {
-        Self(format!("{}/", ours.prefix()).into())
+    pub(crate) fn start_page(public_url: &PublicUrl) -> Self {
+        Self(format!("{}/", public_url.path_prefix()).into())
     }
 
     /// Returns the page that a request asked for: its path alone where the query makes it too
     /// long, the start page where that is of no use either.
-    pub(crate) fn of_uri(uri: &http::Uri, ours: &PublicUrl) -> (Self, Option<NoReturn>) {
+    pub(crate) fn from_uri(
+        uri: &http::Uri,
+        public_url: &PublicUrl,
+    ) -> (Self, Option<ReturnToError>) {
         let whole = uri.path_and_query().map_or("/", |all| all.as_str());
-        let reason = match Self::read(whole.as_bytes(), ours) {
+        let reason = match Self::parse(whole.as_bytes(), public_url) {
             Ok(page) => return (page, None),
             Err(reason) => reason,
         };
-        let path = Self::read(uri.path().as_bytes(), ours).ok();
-        (path.unwrap_or_else(|| Self::root(ours)), Some(reason))
+        let path = Self::parse(uri.path().as_bytes(), public_url).ok();
+        (
+            path.unwrap_or_else(|| Self::start_page(public_url)),
+            Some(reason),
+        )
     }
 
     /// Returns the path of a `Referer` of our own origin.
-    pub(crate) fn of_referer(referer: &[u8], ours: &PublicUrl) -> Option<Self> {
+    pub(crate) fn from_referer(referer: &[u8], public_url: &PublicUrl) -> Option<Self> {
         let url = std::str::from_utf8(referer).ok()?;
-        ours.path_of(url)?;
+        public_url.strip_origin(url)?;
         let page = url.split('#').next().unwrap_or_default();
-        Self::read(page.as_bytes(), ours).ok()
+        Self::parse(page.as_bytes(), public_url).ok()
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -109,13 +115,13 @@ impl ReturnTo {
 
     /// Returns the path without query and fragment.
     pub(crate) fn path(&self) -> &str {
-        without_query(&self.0)
+        strip_query(&self.0)
     }
 }
 
 /// Percent-encodes what browsers encode in a path or a query. `None` where there is something that
 /// browsers strip: control characters.
-fn encoded(path: &[u8]) -> Option<Cow<'_, str>> {
+fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     let control = |byte: &u8| byte.is_ascii_control();
     let controls_beyond_ascii = |text: &str| text.chars().any(char::is_control);
     if path.iter().any(control) || std::str::from_utf8(path).is_ok_and(controls_beyond_ascii) {
@@ -138,13 +144,13 @@ fn encoded(path: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// Returns `true` if every browser, and every proxy that decodes paths, stays on our origin.
-fn is_safe(path: &str) -> bool {
+fn is_safe_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^".contains(&byte);
     if !path.starts_with('/') || !path.bytes().all(plain) {
         return false;
     }
     // As a proxy reads it that decodes what stands for dots and slashes.
-    let decoded = without_query(path)
+    let decoded = strip_query(path)
         .to_ascii_lowercase()
         .replace("%2e", ".")
         .replace("%2f", "/")
@@ -155,7 +161,7 @@ fn is_safe(path: &str) -> bool {
             .any(|segment| matches!(segment, "." | ".."))
 }
 
-fn without_query(path: &str) -> &str {
+fn strip_query(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or_default()
 }
 
@@ -178,17 +184,17 @@ mod tests {
         PublicUrl::parse("https://h5.example.com").unwrap()
     }
 
-    fn read(page: &str) -> Result<String, NoReturn> {
-        ReturnTo::read(page.as_bytes(), &ours()).map(|page| page.as_str().to_owned())
+    fn read(page: &str) -> Result<String, ReturnToError> {
+        ReturnTo::parse(page.as_bytes(), &ours()).map(|page| page.as_str().to_owned())
     }
 
     /// Where a browser goes that is sent there.
-    fn followed(path: &ReturnTo) -> Url {
+    fn follow(path: &ReturnTo) -> Url {
         Url::parse(PAGE).unwrap().join(path.as_str()).unwrap()
     }
 
     #[test]
-    fn every_trick_is_refused() {
+    fn rejects_paths_that_leave_the_origin() {
         for trick in [
             "",
             "evil",
@@ -237,12 +243,12 @@ mod tests {
             "/x%2f..%2f..%2fy",
             "/x/..%5Cy",
         ] {
-            assert_eq!(read(trick), Err(NoReturn::Unsafe), "{trick:?}");
+            assert_eq!(read(trick), Err(ReturnToError::Unsafe), "{trick:?}");
         }
     }
 
     #[test]
-    fn pages_stay_as_they_are() {
+    fn keeps_safe_pages_unchanged() {
         for page in [
             "/",
             "/a?b=c&d=%2F%2Fe",
@@ -260,13 +266,13 @@ mod tests {
             "/s?gbk=%C4%E3%BA%C3&broken=%zz%",
         ] {
             assert_eq!(read(page).as_deref(), Ok(page));
-            let page = ReturnTo::stored(page).unwrap();
-            assert_eq!(followed(&page).origin(), Url::parse(PAGE).unwrap().origin());
+            let page = ReturnTo::from_stored(page).unwrap();
+            assert_eq!(follow(&page).origin(), Url::parse(PAGE).unwrap().origin());
         }
     }
 
     #[test]
-    fn what_browsers_encode_is_encoded() {
+    fn encodes_like_browsers() {
         for (page, encoded) in [
             ("/a b", "/a%20b"),
             ("/a ", "/a%20"),
@@ -286,22 +292,25 @@ mod tests {
             assert_eq!(read(page).as_deref(), Ok(encoded));
         }
         // A page in another encoding is that page, byte for byte.
-        let gbk = ReturnTo::read(b"/s?q=\xc4\xe3", &ours()).unwrap();
+        let gbk = ReturnTo::parse(b"/s?q=\xc4\xe3", &ours()).unwrap();
         assert_eq!(gbk.as_str(), "/s?q=%C4%E3");
     }
 
     #[test]
-    fn the_longest_page_has_2048_bytes() {
-        let longest = format!("/{}", "a".repeat(LONGEST - 1));
+    fn limits_pages_to_2048_bytes() {
+        let longest = format!("/{}", "a".repeat(MAX_RETURN_TO_BYTES - 1));
         assert_eq!(read(&longest).as_deref(), Ok(longest.as_str()));
-        assert_eq!(read(&format!("{longest}a")), Err(NoReturn::TooLong));
-        let uri = format!("/page?q={}", "a".repeat(LONGEST));
-        let (page, reason) = ReturnTo::of_uri(&uri.parse().unwrap(), &ours());
-        assert_eq!((page.as_str(), reason), ("/page", Some(NoReturn::TooLong)));
+        assert_eq!(read(&format!("{longest}a")), Err(ReturnToError::TooLong));
+        let uri = format!("/page?q={}", "a".repeat(MAX_RETURN_TO_BYTES));
+        let (page, reason) = ReturnTo::from_uri(&uri.parse().unwrap(), &ours());
+        assert_eq!(
+            (page.as_str(), reason),
+            ("/page", Some(ReturnToError::TooLong))
+        );
     }
 
     #[test]
-    fn a_page_below_a_prefix_gets_the_prefix_once() {
+    fn adds_the_prefix_once() {
         let ours = PublicUrl::parse("https://a.b/app").unwrap();
         for (page, public) in [
             ("/", "/app/"),
@@ -310,16 +319,16 @@ mod tests {
             ("/app/me", "/app/me"),
             ("https://a.b/app/me", "/app/me"),
         ] {
-            let page = ReturnTo::read(page.as_bytes(), &ours).unwrap();
+            let page = ReturnTo::parse(page.as_bytes(), &ours).unwrap();
             assert_eq!(page.as_str(), public);
         }
-        assert_eq!(ReturnTo::root(&ours).as_str(), "/app/");
+        assert_eq!(ReturnTo::start_page(&ours).as_str(), "/app/");
     }
 
     #[test]
-    fn a_referer_counts_only_from_our_own_origin() {
+    fn accepts_only_referers_of_its_origin() {
         let of = |referer: &str| {
-            ReturnTo::of_referer(referer.as_bytes(), &ours()).map(|path| path.0.into_string())
+            ReturnTo::from_referer(referer.as_bytes(), &ours()).map(|path| path.0.into_string())
         };
         assert_eq!(of("https://h5.example.com/a?b#c").as_deref(), Some("/a?b"));
         assert_eq!(of("https://h5.example.com").as_deref(), Some("/"));
@@ -335,7 +344,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn whatever_is_let_through_stays_on_the_origin(
+        fn accepted_paths_stay_on_the_origin(
             path in prop_oneof![
                 "\\PC{0,30}",
                 "[/\\\\]{0,3}[\t\n\r @:.?#%/\\\\a-zA-Z0-9]{0,20}",
@@ -347,8 +356,8 @@ mod tests {
             prefix in prop_oneof![Just(""), Just("/app")],
         ) {
             let ours = PublicUrl::parse(&format!("https://h5.example.com{prefix}")).unwrap();
-            if let Ok(path) = ReturnTo::read(path.as_bytes(), &ours) {
-                let url = followed(&path);
+            if let Ok(path) = ReturnTo::parse(path.as_bytes(), &ours) {
+                let url = follow(&path);
                 prop_assert_eq!(url.origin(), Url::parse(PAGE).unwrap().origin());
                 prop_assert_eq!(url.username(), "");
                 prop_assert!(!url.path().starts_with("//"), "{}", url);
@@ -357,28 +366,28 @@ mod tests {
                 let segments = |path: &str| path.split('/').count();
                 prop_assert_eq!(segments(url.path()), segments(path.path()), "{}", url);
                 prop_assert!(http::HeaderValue::from_str(path.as_str()).is_ok());
-                prop_assert_eq!(ReturnTo::stored(path.as_str()), Some(path));
+                prop_assert_eq!(ReturnTo::from_stored(path.as_str()), Some(path));
             }
         }
 
         /// The page that a browser shows in its address bar is the page that it comes back to.
         #[test]
-        fn the_very_page(path in "/[a-z0-9\u{4e00}-\u{4eff} \u{1f600}-\u{1f64f}\"'();,@&=+$!*~_-]{0,40}",
+        fn browsers_return_to_the_same_page(path in "/[a-z0-9\u{4e00}-\u{4eff} \u{1f600}-\u{1f64f}\"'();,@&=+$!*~_-]{0,40}",
             query in "[a-z0-9\u{4e00}-\u{4eff} \"'();,@&=+$!*~_/?:{}|\\[\\]-]{0,40}") {
             let shown = Url::parse(&format!("https://h5.example.com{path}?{query}")).unwrap();
-            let page = ReturnTo::read(shown.as_str().as_bytes(), &ours()).unwrap();
-            prop_assert_eq!(followed(&page), shown.clone());
+            let page = ReturnTo::parse(shown.as_str().as_bytes(), &ours()).unwrap();
+            prop_assert_eq!(follow(&page), shown.clone());
             prop_assume!(!query.ends_with(' '));
             // Also where somebody wrote it down without encoding it.
-            let page = ReturnTo::read(format!("{path}?{query}").as_bytes(), &ours()).unwrap();
-            prop_assert_eq!(followed(&page), shown);
+            let page = ReturnTo::parse(format!("{path}?{query}").as_bytes(), &ours()).unwrap();
+            prop_assert_eq!(follow(&page), shown);
         }
 
         #[test]
-        fn whatever_a_referer_says_stays_on_the_origin(rest in "\\PC{0,40}") {
+        fn referers_stay_on_the_origin(rest in "\\PC{0,40}") {
             let referer = format!("https://h5.example.com{rest}");
-            if let Some(path) = ReturnTo::of_referer(referer.as_bytes(), &ours()) {
-                prop_assert_eq!(followed(&path).origin(), Url::parse(PAGE).unwrap().origin());
+            if let Some(path) = ReturnTo::from_referer(referer.as_bytes(), &ours()) {
+                prop_assert_eq!(follow(&path).origin(), Url::parse(PAGE).unwrap().origin());
             }
         }
     }

@@ -5,43 +5,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
-use super::cookies::WINDOW;
-use super::state::seconds;
+use super::cookies::LOOP_WINDOW_SECONDS;
+use super::state::unix_seconds;
 use crate::clock::Timestamp;
 
 /// How many users are counted at once; the least active leave first.
-const CAPACITY: usize = 10_000;
+const MAX_TRACKED_USERS: usize = 10_000;
 
 /// Counts the logins of each user within windows of a minute.
-pub(super) struct Rounds(Cache<String, Arc<Mutex<Round>>>);
+pub(super) struct LoginLimiter(Cache<String, Arc<Mutex<LoginCount>>>);
 
 #[derive(Default)]
-struct Round {
-    since: u64,
+struct LoginCount {
+    window_start: u64,
     logins: usize,
 }
 
-impl Rounds {
+impl LoginLimiter {
     pub(super) fn new() -> Self {
-        Self(Cache::new(CAPACITY))
+        Self(Cache::new(MAX_TRACKED_USERS))
     }
 
     /// How often the user has been logged in within this window, this time included.
-    pub(super) fn another(&self, user: &str, now: Timestamp) -> usize {
-        let now = seconds(now);
-        let Ok(round) = self
+    pub(super) fn count_login(&self, user: &str, now: Timestamp) -> usize {
+        let now = unix_seconds(now);
+        let Ok(count) = self
             .0
             .get_or_insert_with(user, || Ok::<_, Infallible>(Arc::default()));
-        let mut round = round.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
         // The lower bound is for wall clocks that are set back.
-        if !(round.since <= now && now < round.since.saturating_add(WINDOW)) {
-            *round = Round {
-                since: now,
+        if !(count.window_start <= now
+            && now < count.window_start.saturating_add(LOOP_WINDOW_SECONDS))
+        {
+            *count = LoginCount {
+                window_start: now,
                 logins: 0,
             };
         }
-        round.logins = round.logins.saturating_add(1);
-        round.logins
+        count.logins = count.logins.saturating_add(1);
+        count.logins
     }
 }
 
@@ -51,26 +53,32 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_minute_later_the_count_begins_anew() {
-        let (rounds, now) = (Rounds::new(), Timestamp::from_millis(1_000_000));
-        assert_eq!(rounds.another("a", now), 1);
-        assert_eq!(rounds.another("a", now.after(Duration::from_secs(59))), 2);
-        assert_eq!(rounds.another("b", now), 1);
-        assert_eq!(rounds.another("a", now.after(Duration::from_secs(60))), 1);
+    fn count_restarts_after_a_minute() {
+        let (rounds, now) = (LoginLimiter::new(), Timestamp::from_millis(1_000_000));
+        assert_eq!(rounds.count_login("a", now), 1);
+        assert_eq!(
+            rounds.count_login("a", now.saturating_add(Duration::from_secs(59))),
+            2
+        );
+        assert_eq!(rounds.count_login("b", now), 1);
+        assert_eq!(
+            rounds.count_login("a", now.saturating_add(Duration::from_secs(60))),
+            1
+        );
     }
 
     #[test]
-    fn nobody_is_left_out_of_the_count_however_many_come_at_once() {
-        let (rounds, now) = (Rounds::new(), Timestamp::from_millis(1_000_000));
+    fn counts_concurrent_logins() {
+        let (rounds, now) = (LoginLimiter::new(), Timestamp::from_millis(1_000_000));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        rounds.another("a", now);
+                        rounds.count_login("a", now);
                     }
                 });
             }
         });
-        assert_eq!(rounds.another("a", now), 8 * 500 + 1);
+        assert_eq!(rounds.count_login("a", now), 8 * 500 + 1);
     }
 }

@@ -32,7 +32,7 @@ impl Scope {
     }
 
     /// The scope of this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Base, Self::UserInfo]
             .into_iter()
             .find(|scope| scope.as_str() == name)
@@ -47,7 +47,7 @@ impl Scope {
     }
 
     /// Whether a granted scope, comma-separated as WeChat writes it, covers this one.
-    pub fn is_in(self, granted: &str) -> bool {
+    pub fn is_granted_by(self, granted: &str) -> bool {
         granted.split(',').any(|one| {
             let one = one.trim();
             one == self.as_str() || (self == Self::Base && one == Self::UserInfo.as_str())

@@ -16,60 +16,60 @@ pub(super) const TAG_BYTES: usize = 16;
 const STATE_BYTES: usize = 8 + 4 + TAG_BYTES;
 
 /// The digits of a number below its millisecond, which chance fills.
-const CHANCE_BITS: u32 = 54;
+const RANDOM_BITS: u32 = 54;
 
 /// A state that claims to be issued later than this from now was not issued by a sane clock.
-const CLOCK_DIFFERENCE: u64 = 5 * 60;
+const MAX_CLOCK_SKEW_SECONDS: u64 = 5 * 60;
 
 /// Why a state does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadState {
+pub(crate) enum StateError {
     /// We never issued it.
     Forged,
     /// We did, too long ago.
-    Expired(Issued),
+    Expired(LoginState),
 }
 
 /// A state that we issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Issued {
-    pub(crate) number: u64,
+pub(crate) struct LoginState {
+    pub(crate) login_id: u64,
     /// Seconds since the epoch.
-    pub(super) at: u64,
+    pub(super) issued_at: u64,
 }
 
 /// Issues states, and tells ours from others.
 #[derive(Clone)]
-pub(crate) struct States {
+pub(crate) struct StateSigner {
     macs: Vec<KeyedMac>,
     lifetime: Duration,
 }
 
-impl States {
+impl StateSigner {
     /// Returns the states of logins whose callback has this public path: a login with another
     /// callback takes them for foreign.
     pub(crate) fn new(app: &AppId, keys: &CookieKeys, callback: &str, lifetime: Duration) -> Self {
         Self {
-            macs: keys.for_purpose(&["tower-wechat login state 2", app.as_str(), callback]),
+            macs: keys.derive_macs(&["tower-wechat login state 2", app.as_str(), callback]),
             lifetime,
         }
     }
 
     /// A new login. `None`: the system has no randomness to give.
-    pub(crate) fn begin(&self, now: Timestamp) -> Option<Issued> {
+    pub(crate) fn issue(&self, now: Timestamp) -> Option<LoginState> {
         let mut number = [0; 8];
         getrandom::fill(&mut number).ok()?;
         let millisecond = u64::try_from(now.as_millis()).unwrap_or(0) % 1_000;
-        Some(Issued {
-            number: millisecond << CHANCE_BITS | u64::from_be_bytes(number) >> (64 - CHANCE_BITS),
-            at: seconds(now),
+        Some(LoginState {
+            login_id: millisecond << RANDOM_BITS | u64::from_be_bytes(number) >> (64 - RANDOM_BITS),
+            issued_at: unix_seconds(now),
         })
     }
 
     /// The value of the parameter `state`.
-    pub(crate) fn text(&self, issued: Issued) -> String {
-        let message = issued.bytes();
-        let tag = tag(&self.macs, &message);
+    pub(crate) fn encode(&self, state: LoginState) -> String {
+        let message = state.to_bytes();
+        let tag = compute_tag(&self.macs, &message);
         message
             .iter()
             .chain(&tag)
@@ -78,38 +78,38 @@ impl States {
     }
 
     /// Reads the parameter `state`.
-    pub(crate) fn read(&self, text: &str, now: Timestamp) -> Result<Issued, BadState> {
-        let bytes = unhex(text).ok_or(BadState::Forged)?;
+    pub(crate) fn verify(&self, text: &str, now: Timestamp) -> Result<LoginState, StateError> {
+        let bytes = decode_hex(text).ok_or(StateError::Forged)?;
         let (message, tag) = bytes.split_at(12);
-        if !is_tagged(&self.macs, message, tag) {
-            return Err(BadState::Forged);
+        if !verify_tag(&self.macs, message, tag) {
+            return Err(StateError::Forged);
         }
-        let issued = Issued::from_bytes(message);
+        let issued = LoginState::from_bytes(message);
         if self.is_current(issued, now) {
             Ok(issued)
         } else {
-            Err(BadState::Expired(issued))
+            Err(StateError::Expired(issued))
         }
     }
 
-    fn is_current(&self, issued: Issued, now: Timestamp) -> bool {
-        let now = seconds(now);
-        now < issued.at.saturating_add(self.lifetime.as_secs())
-            && issued.at <= now.saturating_add(CLOCK_DIFFERENCE)
+    fn is_current(&self, state: LoginState, now: Timestamp) -> bool {
+        let now = unix_seconds(now);
+        now < state.issued_at.saturating_add(self.lifetime.as_secs())
+            && state.issued_at <= now.saturating_add(MAX_CLOCK_SKEW_SECONDS)
     }
 }
 
-impl Issued {
+impl LoginState {
     /// Returns what orders logins by when they began: the second, and the millisecond in it.
-    pub(super) fn order(self) -> (u64, u64) {
-        (self.at, self.number >> CHANCE_BITS)
+    pub(super) fn begin_order(self) -> (u64, u64) {
+        (self.issued_at, self.login_id >> RANDOM_BITS)
     }
 
-    pub(super) fn bytes(self) -> [u8; 12] {
+    pub(super) fn to_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&self.number.to_be_bytes());
+        bytes[..8].copy_from_slice(&self.login_id.to_be_bytes());
         // Seconds fit into 32 bits until 2106.
-        bytes[8..].copy_from_slice(&(self.at as u32).to_be_bytes());
+        bytes[8..].copy_from_slice(&(self.issued_at as u32).to_be_bytes());
         bytes
     }
 
@@ -122,13 +122,13 @@ impl Issued {
         };
         let (number, at) = bytes.split_at_checked(8).unwrap_or((bytes, &[]));
         Self {
-            number: big_endian(number),
-            at: big_endian(at),
+            login_id: big_endian(number),
+            issued_at: big_endian(at),
         }
     }
 }
 
-impl fmt::Debug for States {
+impl fmt::Debug for StateSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("States")
             .field("lifetime", &self.lifetime)
@@ -137,11 +137,11 @@ impl fmt::Debug for States {
 }
 
 /// Seconds since the epoch.
-pub(crate) fn seconds(now: Timestamp) -> u64 {
+pub(crate) fn unix_seconds(now: Timestamp) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(0) / 1_000
 }
 
-pub(super) fn tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] {
+pub(super) fn compute_tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] {
     let mut tag = [0; TAG_BYTES];
     if let Some(mac) = macs.first() {
         tag.copy_from_slice(&mac.sign(message)[..TAG_BYTES]);
@@ -149,12 +149,12 @@ pub(super) fn tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] {
     tag
 }
 
-pub(super) fn is_tagged(macs: &[KeyedMac], message: &[u8], tag: &[u8]) -> bool {
+pub(super) fn verify_tag(macs: &[KeyedMac], message: &[u8], tag: &[u8]) -> bool {
     macs.iter()
         .any(|mac| mac.sign(message)[..TAG_BYTES].ct_eq(tag).into())
 }
 
-fn unhex(text: &str) -> Option<[u8; STATE_BYTES]> {
+fn decode_hex(text: &str) -> Option<[u8; STATE_BYTES]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * STATE_BYTES {
         return None;
@@ -180,47 +180,47 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
     const LIFE: Duration = Duration::from_secs(600);
 
-    fn states(app: &str, key: u8) -> States {
+    fn signer(app: &str, key: u8) -> StateSigner {
         use base64::Engine as _;
         let key = base64::engine::general_purpose::STANDARD.encode([key; 64]);
         let keys = CookieKeys::from_base64(&key).unwrap();
-        States::new(&AppId::new(app).unwrap(), &keys, "/callback", LIFE)
+        StateSigner::new(&AppId::new(app).unwrap(), &keys, "/callback", LIFE)
     }
 
     #[test]
-    fn a_state_is_ours_until_it_expires() {
-        let ours = states("wx1", 1);
-        let issued = ours.begin(NOW).unwrap();
-        let text = ours.text(issued);
+    fn states_are_valid_until_they_expire() {
+        let ours = signer("wx1", 1);
+        let issued = ours.issue(NOW).unwrap();
+        let text = ours.encode(issued);
         assert!((16..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()));
-        assert_eq!(ours.read(&text, NOW), Ok(issued));
-        let last = NOW.after(LIFE - Duration::from_secs(1));
-        assert_eq!(ours.read(&text, last), Ok(issued));
-        let late = ours.read(&text, NOW.after(LIFE));
-        assert!(matches!(late, Err(BadState::Expired(_))));
-        let future = NOW.before(Duration::from_secs(301));
+        assert_eq!(ours.verify(&text, NOW), Ok(issued));
+        let last = NOW.saturating_add(LIFE - Duration::from_secs(1));
+        assert_eq!(ours.verify(&text, last), Ok(issued));
+        let late = ours.verify(&text, NOW.saturating_add(LIFE));
+        assert!(matches!(late, Err(StateError::Expired(_))));
+        let future = NOW.saturating_sub(Duration::from_secs(301));
         assert!(matches!(
-            ours.read(&text, future),
-            Err(BadState::Expired(_))
+            ours.verify(&text, future),
+            Err(StateError::Expired(_))
         ));
-        assert_eq!(states("wx2", 1).read(&text, NOW), Err(BadState::Forged));
-        assert_eq!(states("wx1", 2).read(&text, NOW), Err(BadState::Forged));
+        assert_eq!(signer("wx2", 1).verify(&text, NOW), Err(StateError::Forged));
+        assert_eq!(signer("wx1", 2).verify(&text, NOW), Err(StateError::Forged));
     }
 
     proptest! {
         #[test]
-        fn no_changed_state_passes(at in 0usize..56, with in "[0-9a-zA-F]") {
-            let ours = states("wx1", 1);
-            let text = ours.text(ours.begin(NOW).unwrap());
+        fn tampered_states_are_rejected(at in 0usize..56, with in "[0-9a-zA-F]") {
+            let ours = signer("wx1", 1);
+            let text = ours.encode(ours.issue(NOW).unwrap());
             let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
-            prop_assert!(changed == text || ours.read(&changed, NOW) == Err(BadState::Forged));
-            prop_assert_eq!(ours.read(&text[..at], NOW), Err(BadState::Forged));
-            prop_assert_eq!(ours.read(&format!("{text}{with}"), NOW), Err(BadState::Forged));
+            prop_assert!(changed == text || ours.verify(&changed, NOW) == Err(StateError::Forged));
+            prop_assert_eq!(ours.verify(&text[..at], NOW), Err(StateError::Forged));
+            prop_assert_eq!(ours.verify(&format!("{text}{with}"), NOW), Err(StateError::Forged));
         }
 
         #[test]
-        fn no_other_text_passes(text in "\\PC{0,80}") {
-            prop_assert_eq!(states("wx1", 1).read(&text, NOW), Err(BadState::Forged));
+        fn arbitrary_text_is_rejected(text in "\\PC{0,80}") {
+            prop_assert_eq!(signer("wx1", 1).verify(&text, NOW), Err(StateError::Forged));
         }
     }
 }

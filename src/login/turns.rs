@@ -8,156 +8,161 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::exchange::Verdict;
+use super::exchange::ExchangeOutcome;
 use crate::credential::UserId;
-use crate::store::CodeName;
+use crate::store::LoginCodeKey;
 
 /// How many exchanges of codes one process may run at once.
-const AT_ONCE: usize = 512;
+const MAX_CONCURRENT_EXCHANGES: usize = 512;
 
 /// How many different callbacks may be under way or wait in one process; further ones are told to
 /// come again in a moment.
-const UNDER_WAY: usize = 2_048;
+const MAX_RUNNING_EXCHANGES: usize = 2_048;
 
 /// How many codes WeChat may refuse one process in a row before further exchanges are slowed down.
-const REFUSED_AT_ONCE: f64 = 200.0;
+const REJECTION_BURST: f64 = 200.0;
 
 /// How many refused codes a second are allowed from then on.
-const REFUSED_A_SECOND: f64 = 100.0;
+const REJECTIONS_PER_SECOND: f64 = 100.0;
 
 /// Bounds the exchanges of one process.
 #[derive(Debug)]
-pub(super) struct Turns {
-    places: Arc<Semaphore>,
+pub(super) struct ExchangeLimiter {
+    permits: Arc<Semaphore>,
     /// Whoever waits for the budget, one after another.
-    line: Semaphore,
-    budget: Mutex<Budget>,
+    queue: Semaphore,
+    budget: Mutex<RejectionBudget>,
 }
 
 #[derive(Debug)]
-struct Budget {
-    left: f64,
-    counted: Instant,
+struct RejectionBudget {
+    available: f64,
+    refilled_at: Instant,
 }
 
-impl Budget {
+impl RejectionBudget {
     /// Takes one, or returns how long it takes until there is one.
-    fn take(&mut self, now: Instant) -> Option<Duration> {
-        let passed = now.saturating_duration_since(self.counted);
-        self.counted = now;
-        self.left = (self.left + passed.as_secs_f64() * REFUSED_A_SECOND).min(REFUSED_AT_ONCE);
-        if self.left >= 1.0 {
-            self.left -= 1.0;
+    fn take_or_wait_time(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.refilled_at);
+        self.refilled_at = now;
+        self.available =
+            (self.available + passed.as_secs_f64() * REJECTIONS_PER_SECOND).min(REJECTION_BURST);
+        if self.available >= 1.0 {
+            self.available -= 1.0;
             return None;
         }
         Some(Duration::from_secs_f64(
-            (1.0 - self.left) / REFUSED_A_SECOND,
+            (1.0 - self.available) / REJECTIONS_PER_SECOND,
         ))
     }
 }
 
 /// The right to exchange one code.
-pub(super) struct Turn {
-    turns: Arc<Turns>,
-    _place: OwnedSemaphorePermit,
+pub(super) struct ExchangePermit {
+    limiter: Arc<ExchangeLimiter>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Turns {
+impl ExchangeLimiter {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            places: Arc::new(Semaphore::new(AT_ONCE)),
-            line: Semaphore::new(1),
-            budget: Mutex::new(Budget {
-                left: REFUSED_AT_ONCE,
-                counted: Instant::now(),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_EXCHANGES)),
+            queue: Semaphore::new(1),
+            budget: Mutex::new(RejectionBudget {
+                available: REJECTION_BURST,
+                refilled_at: Instant::now(),
             }),
         })
     }
 
     /// Waits for a turn, in the order of arrival. `None`: it did not come in time.
-    pub(super) async fn take(self: &Arc<Self>, wait: Duration) -> Option<Turn> {
+    pub(super) async fn acquire(self: &Arc<Self>, timeout: Duration) -> Option<ExchangePermit> {
         let turn = async {
-            let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-            let _in_line = self.line.acquire().await.ok()?;
-            while let Some(rest) = self.take_one() {
-                tokio::time::sleep(rest).await;
+            let place = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+            let _in_line = self.queue.acquire().await.ok()?;
+            while let Some(delay) = self.take_rejection() {
+                tokio::time::sleep(delay).await;
             }
-            Some(Turn {
-                turns: Arc::clone(self),
-                _place: place,
+            Some(ExchangePermit {
+                limiter: Arc::clone(self),
+                _permit: place,
             })
         };
-        tokio::time::timeout(wait, turn).await.ok().flatten()
+        tokio::time::timeout(timeout, turn).await.ok().flatten()
     }
 
-    fn take_one(&self) -> Option<Duration> {
-        self.budget().take(Instant::now())
+    fn take_rejection(&self) -> Option<Duration> {
+        self.lock_budget().take_or_wait_time(Instant::now())
     }
 
-    fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
+    fn lock_budget(&self) -> std::sync::MutexGuard<'_, RejectionBudget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Turn {
+impl ExchangePermit {
     /// Gives back what a refused code would have cost: this one was not refused.
-    pub(super) fn was_no_refusal(&self) {
-        self.turns.budget().left += 1.0;
+    pub(super) fn refund_rejection(&self) {
+        self.limiter.lock_budget().available += 1.0;
     }
 }
 
 /// What makes two callbacks copies of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct CopyKey {
-    pub(super) code: CodeName,
+pub(super) struct CallbackKey {
+    pub(super) code: LoginCodeKey,
     /// The number of the login.
-    pub(super) login: u64,
-    pub(super) named: Option<UserId>,
+    pub(super) login_id: u64,
+    pub(super) bound_user: Option<UserId>,
 }
 
-type Told = watch::Receiver<Option<Verdict>>;
+type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
 
 /// The exchanges that this process runs.
 #[derive(Debug, Default)]
-pub(super) struct Running(Mutex<HashMap<CopyKey, Told>>);
+pub(super) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
 
-impl Running {
+impl RunningExchanges {
     /// Joins the exchange of which a callback is a copy, or starts it. `None`: too many are under
     /// way.
-    pub(super) fn join(self: &Arc<Self>, key: CopyKey, start: impl FnOnce(Leader)) -> Option<Told> {
+    pub(super) fn join_or_start(
+        self: &Arc<Self>,
+        key: CallbackKey,
+        start: impl FnOnce(OutcomeSender),
+    ) -> Option<OutcomeReceiver> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(told) = running.get(&key) {
             return Some(told.clone());
         }
-        if running.len() >= UNDER_WAY {
+        if running.len() >= MAX_RUNNING_EXCHANGES {
             return None;
         }
-        let (tell, told) = watch::channel(None);
-        running.insert(key.clone(), told.clone());
+        let (sender, receiver) = watch::channel(None);
+        running.insert(key.clone(), receiver.clone());
         drop(running);
-        start(Leader {
+        start(OutcomeSender {
             running: Arc::clone(self),
             key,
-            tell,
+            sender,
         });
-        Some(told)
+        Some(receiver)
     }
 }
 
 /// Tells all copies what came of their code. Dropped before that, it tells them that nothing did.
-pub(super) struct Leader {
-    running: Arc<Running>,
-    key: CopyKey,
-    tell: watch::Sender<Option<Verdict>>,
+pub(super) struct OutcomeSender {
+    running: Arc<RunningExchanges>,
+    key: CallbackKey,
+    sender: watch::Sender<Option<ExchangeOutcome>>,
 }
 
-impl Leader {
-    pub(super) fn tell(self, verdict: Verdict) {
-        self.tell.send_replace(Some(verdict));
+impl OutcomeSender {
+    pub(super) fn send(self, verdict: ExchangeOutcome) {
+        self.sender.send_replace(Some(verdict));
     }
 }
 
-impl Drop for Leader {
+impl Drop for OutcomeSender {
     fn drop(&mut self) {
         let mut running = self
             .running
@@ -173,53 +178,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_codes_are_slowed_down_and_others_are_not() {
+    fn rejected_codes_are_throttled() {
         let now = Instant::now();
-        let mut budget = Budget {
-            left: REFUSED_AT_ONCE,
-            counted: now,
+        let mut budget = RejectionBudget {
+            available: REJECTION_BURST,
+            refilled_at: now,
         };
-        let at_once = (0..1_000).filter(|_| budget.take(now).is_none()).count();
+        let at_once = (0..1_000)
+            .filter(|_| budget.take_or_wait_time(now).is_none())
+            .count();
         assert_eq!(at_once, 200);
         let later = now + Duration::from_secs(1);
         assert_eq!(
-            (0..1_000).filter(|_| budget.take(later).is_none()).count(),
+            (0..1_000)
+                .filter(|_| budget.take_or_wait_time(later).is_none())
+                .count(),
             100
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_comes_in_time_or_not_at_all() {
-        let turns = Turns::new();
-        turns.budget().left = -1_000.0;
-        assert!(turns.take(Duration::from_secs(5)).await.is_none());
-        let turn = turns.take(Duration::MAX).await.unwrap();
-        turn.was_no_refusal();
-        assert!(turns.take(Duration::ZERO).await.is_some());
+    async fn permit_is_granted_in_time_or_refused() {
+        let turns = ExchangeLimiter::new();
+        turns.lock_budget().available = -1_000.0;
+        assert!(turns.acquire(Duration::from_secs(5)).await.is_none());
+        let turn = turns.acquire(Duration::MAX).await.unwrap();
+        turn.refund_rejection();
+        assert!(turns.acquire(Duration::ZERO).await.is_some());
     }
 
     #[test]
-    fn copies_share_one_exchange_and_another_login_is_none_of_them() {
-        let running = Arc::new(Running::default());
+    fn duplicate_callbacks_share_one_exchange() {
+        let running = Arc::new(RunningExchanges::default());
         let app = crate::credential::AppId::new("wx1").unwrap();
-        let key = |login| CopyKey {
-            code: CodeName::of(&app, "code"),
-            login,
-            named: None,
+        let key = |login| CallbackKey {
+            code: LoginCodeKey::new(&app, "code"),
+            login_id: login,
+            bound_user: None,
         };
         let mut leaders = Vec::new();
-        let told = running.join(key(1), |leader| leaders.push(leader)).unwrap();
-        let copy = running.join(key(1), |leader| leaders.push(leader)).unwrap();
-        running.join(key(2), |leader| leaders.push(leader)).unwrap();
+        let told = running
+            .join_or_start(key(1), |leader| leaders.push(leader))
+            .unwrap();
+        let copy = running
+            .join_or_start(key(1), |leader| leaders.push(leader))
+            .unwrap();
+        running
+            .join_or_start(key(2), |leader| leaders.push(leader))
+            .unwrap();
         assert_eq!(leaders.len(), 2);
-        leaders.remove(0).tell(Verdict::Spent);
-        assert_eq!(*told.borrow(), Some(Verdict::Spent));
-        assert_eq!(*copy.borrow(), Some(Verdict::Spent));
-        running.join(key(1), |leader| leaders.push(leader)).unwrap();
+        leaders.remove(0).send(ExchangeOutcome::CodeSpent);
+        assert_eq!(*told.borrow(), Some(ExchangeOutcome::CodeSpent));
+        assert_eq!(*copy.borrow(), Some(ExchangeOutcome::CodeSpent));
+        running
+            .join_or_start(key(1), |leader| leaders.push(leader))
+            .unwrap();
         assert_eq!(leaders.len(), 2, "the next copy asks the store");
-        for login in 10..10 + UNDER_WAY as u64 {
-            running.join(key(login), |leader| leaders.push(leader));
+        for login in 10..10 + MAX_RUNNING_EXCHANGES as u64 {
+            running.join_or_start(key(login), |leader| leaders.push(leader));
         }
-        assert!(running.join(key(7), |_| {}).is_none(), "a bounded number");
+        assert!(
+            running.join_or_start(key(7), |_| {}).is_none(),
+            "a bounded number"
+        );
     }
 }

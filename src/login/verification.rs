@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 
 /// The longest name, without its ending, and the longest content. WeChat's have 26 and 16 letters.
-const LONGEST: usize = 128;
+const MAX_TEXT_BYTES: usize = 128;
 
 /// One such file, at the root of the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,17 +22,17 @@ impl VerificationFile {
     pub(super) fn new(name: &str, content: &str) -> Result<Self, Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let stem = name.strip_suffix(".txt").unwrap_or_default();
-        if stem.is_empty() || stem.len() > LONGEST || !stem.bytes().all(plain) {
-            return Err(wrong(format!(
+        if stem.is_empty() || stem.len() > MAX_TEXT_BYTES || !stem.bytes().all(plain) {
+            return Err(configuration_error(format!(
                 "{name:?} is no name of a verification file; it is called as mp.weixin.qq.com \
                  calls it, such as MP_verify_0123456789abcdef.txt"
             )));
         }
         let content = content.trim();
-        let fits = (1..=LONGEST).contains(&content.len());
+        let fits = (1..=MAX_TEXT_BYTES).contains(&content.len());
         if !fits || !content.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(wrong(format!(
-                "the content of {name} is not one word of at most {LONGEST} letters: take the \
+            return Err(configuration_error(format!(
+                "the content of {name} is not one word of at most {MAX_TEXT_BYTES} letters: take the \
                  file's own, as mp.weixin.qq.com lets you download it"
             )));
         }
@@ -43,7 +43,7 @@ impl VerificationFile {
     }
 }
 
-fn wrong(message: String) -> Error {
+fn configuration_error(message: String) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_a_plain_name_and_one_word() {
+    fn accepts_plain_names_and_one_word() {
         for name in ["MP_verify_Ab1.txt", "WW_verify_Ab1.txt", "a1b2c3d4e5.txt"] {
             let file = VerificationFile::new(name, " Ab1\r\n").unwrap();
             assert_eq!(file.path, format!("/{name}"));
@@ -69,12 +69,12 @@ mod tests {
             "a%2fb.txt",
             "a b.txt",
             "页.txt",
-            &format!("{}.txt", "a".repeat(LONGEST + 1)),
+            &format!("{}.txt", "a".repeat(MAX_TEXT_BYTES + 1)),
         ] {
             let error = VerificationFile::new(name, "Ab1").expect_err(name);
             assert_eq!(error.kind(), ErrorKind::Configuration, "{name}");
         }
-        let long = "a".repeat(LONGEST + 1);
+        let long = "a".repeat(MAX_TEXT_BYTES + 1);
         for content in ["", " \n", "a b", "a\nb", "页", long.as_str()] {
             let error = VerificationFile::new("a.txt", content).expect_err(content);
             assert_eq!(error.kind(), ErrorKind::Configuration, "{content:?}");

@@ -3,41 +3,41 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    history::{History, What},
-    quota::Quota,
+    history::{IssueLog, IssuedKind},
+    quota::WindowCounter,
     random,
-    refusal::Refusal,
-    settings::Settings,
+    refusal::WechatErrorReply,
+    settings::SimulatorSettings,
 };
 
 /// `cgi-bin/stable_token` per minute (its documentation).
-const STABLE_PER_MINUTE: u64 = 10_000;
+const STABLE_CALLS_PER_MINUTE: u64 = 10_000;
 /// Forced refreshes per day, and the least time between two that have an effect (documentation of
 /// `cgi-bin/stable_token`).
-const FORCED_PER_DAY: u64 = 20;
-const FORCED_APART: Duration = Duration::from_secs(30);
+const FORCED_REFRESHES_PER_DAY: u64 = 20;
+const MIN_FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// `clear_quota` per month, both versions together (its documentation). The month is taken to be
 /// 30 days.
-const CLEARED_PER_MONTH: u64 = 10;
+const QUOTA_CLEARS_PER_MONTH: u64 = 10;
 
 /// A token, a ticket: as handed out last.
 #[derive(Debug, Clone)]
-struct Current {
+struct ActiveSecret {
     value: String,
     expires_at: Duration,
 }
 
 /// A token that was handed out at some time.
 #[derive(Debug, Clone, Copy)]
-struct Issued {
-    dies_at: Duration,
+struct AccountTokenStatus {
+    valid_until: Duration,
     /// Whether a newer token, and not its age, is what ends it: 40001 rather than 42001.
     superseded: bool,
 }
 
 /// What a call for a token answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Handed {
+pub(super) struct AccountTokenResult {
     pub(super) access_token: String,
     pub(super) expires_in: Duration,
 }
@@ -45,51 +45,59 @@ pub(super) struct Handed {
 /// The tokens of `cgi-bin/token` and of `cgi-bin/stable_token`, which know nothing of each other,
 /// and the tickets.
 #[derive(Debug, Default)]
-pub(super) struct AccountTokens {
-    classic: Option<Current>,
-    stable: Option<Current>,
+pub(super) struct AccountTokenIssuer {
+    plain: Option<ActiveSecret>,
+    stable: Option<ActiveSecret>,
     /// The one handed out last, by either call.
     latest: Option<String>,
-    issued: HashMap<String, Issued>,
-    tickets: HashMap<String, Current>,
+    issued: HashMap<String, AccountTokenStatus>,
+    tickets: HashMap<String, ActiveSecret>,
     forced_at: Option<Duration>,
-    forced: Quota,
-    classic_calls: Quota,
-    stable_calls: Quota,
-    stable_burst: Quota,
-    clearings: Quota,
-    pub(super) history: History,
+    forced_refreshes: WindowCounter,
+    plain_calls: WindowCounter,
+    stable_calls: WindowCounter,
+    stable_calls_per_minute: WindowCounter,
+    quota_clears: WindowCounter,
+    pub(super) issue_log: IssueLog,
 }
 
-impl AccountTokens {
+impl AccountTokenIssuer {
     /// `cgi-bin/token`: each call hands out a new token, and the last one lives on for a while.
-    pub(super) fn token(&mut self, settings: &Settings, now: Duration) -> Result<Handed, Refusal> {
-        self.classic_calls
-            .take_of_day(settings.token_daily_quota, now)?;
-        if let Some(old) = self.classic.take() {
+    pub(super) fn token(
+        &mut self,
+        settings: &SimulatorSettings,
+        now: Duration,
+    ) -> Result<AccountTokenResult, WechatErrorReply> {
+        self.plain_calls
+            .try_count_daily(settings.token_daily_quota, now)?;
+        if let Some(old) = self.plain.take() {
             self.supersede(
                 &old.value,
                 now.saturating_add(settings.account_token_overlap),
             );
         }
         let new = self.issue(settings, now);
-        self.classic = Some(new.clone());
-        Ok(self.hand(new, now))
+        self.plain = Some(new.clone());
+        Ok(self.return_as_latest(new, now))
     }
 
     /// `cgi-bin/stable_token`: the same token again, until its last minutes or a forced refresh.
     pub(super) fn stable_token(
         &mut self,
         force_refresh: bool,
-        settings: &Settings,
+        settings: &SimulatorSettings,
         now: Duration,
-    ) -> Result<Handed, Refusal> {
-        self.stable_burst.take_of_minute(STABLE_PER_MINUTE, now)?;
+    ) -> Result<AccountTokenResult, WechatErrorReply> {
+        self.stable_calls_per_minute
+            .try_count_per_minute(STABLE_CALLS_PER_MINUTE, now)?;
         self.stable_calls
-            .take_of_day(settings.stable_token_daily_quota, now)?;
-        let soon = self.forced_at.is_some_and(|at| now < at + FORCED_APART);
+            .try_count_daily(settings.stable_token_daily_quota, now)?;
+        let soon = self
+            .forced_at
+            .is_some_and(|at| now < at + MIN_FORCED_REFRESH_INTERVAL);
         if force_refresh && !soon {
-            self.forced.take_of_day(FORCED_PER_DAY, now)?;
+            self.forced_refreshes
+                .try_count_daily(FORCED_REFRESHES_PER_DAY, now)?;
             self.forced_at = Some(now);
             if let Some(leaked) = self.stable.take() {
                 self.supersede(&leaked.value, now);
@@ -106,26 +114,27 @@ impl AccountTokens {
             _ => self.issue(settings, now),
         };
         self.stable = Some(current.clone());
-        Ok(self.hand(current, now))
+        Ok(self.return_as_latest(current, now))
     }
 
-    fn issue(&mut self, settings: &Settings, now: Duration) -> Current {
+    fn issue(&mut self, settings: &SimulatorSettings, now: Duration) -> ActiveSecret {
         let expires_at = now.saturating_add(settings.account_token_lifetime);
         let value = random::token();
-        self.history.note(What::AccountToken, "", [&*value], now);
+        self.issue_log
+            .record(IssuedKind::AccountToken, "", [&*value], now);
         self.issued.insert(
             value.clone(),
-            Issued {
-                dies_at: expires_at,
+            AccountTokenStatus {
+                valid_until: expires_at,
                 superseded: false,
             },
         );
-        Current { value, expires_at }
+        ActiveSecret { value, expires_at }
     }
 
-    fn hand(&mut self, token: Current, now: Duration) -> Handed {
+    fn return_as_latest(&mut self, token: ActiveSecret, now: Duration) -> AccountTokenResult {
         self.latest = Some(token.value.clone());
-        Handed {
+        AccountTokenResult {
             access_token: token.value,
             expires_in: token.expires_at.saturating_sub(now),
         }
@@ -133,27 +142,31 @@ impl AccountTokens {
 
     fn supersede(&mut self, token: &str, at: Duration) {
         if let Some(issued) = self.issued.get_mut(token)
-            && at < issued.dies_at
+            && at < issued.valid_until
         {
-            *issued = Issued {
-                dies_at: at,
+            *issued = AccountTokenStatus {
+                valid_until: at,
                 superseded: true,
             };
         }
     }
 
     /// Whether a call for the account may use this token.
-    pub(super) fn check(&self, access_token: &str, now: Duration) -> Result<(), Refusal> {
+    pub(super) fn check_token(
+        &self,
+        access_token: &str,
+        now: Duration,
+    ) -> Result<(), WechatErrorReply> {
         match self.issued.get(access_token) {
-            None => Err(Refusal::never_issued(access_token)),
-            Some(issued) if now < issued.dies_at => Ok(()),
-            Some(issued) if issued.superseded => Err(Refusal::new(40001)),
-            Some(_) => Err(Refusal::new(42001)),
+            None => Err(WechatErrorReply::unknown_token(access_token)),
+            Some(issued) if now < issued.valid_until => Ok(()),
+            Some(issued) if issued.superseded => Err(WechatErrorReply::new(40001)),
+            Some(_) => Err(WechatErrorReply::new(42001)),
         }
     }
 
     /// Whether this was ever a token of the account.
-    pub(super) fn issued(&self, access_token: &str) -> bool {
+    pub(super) fn was_issued(&self, access_token: &str) -> bool {
         self.issued.contains_key(access_token)
     }
 
@@ -162,16 +175,22 @@ impl AccountTokens {
     }
 
     /// The ticket of this kind: the same one until it dies, whichever token asks.
-    pub(super) fn ticket(&mut self, kind: &str, settings: &Settings, now: Duration) -> String {
+    pub(super) fn ticket(
+        &mut self,
+        kind: &str,
+        settings: &SimulatorSettings,
+        now: Duration,
+    ) -> String {
         match self.tickets.get(kind) {
             Some(ticket) if now < ticket.expires_at => ticket.value.clone(),
             _ => {
                 let value = random::ticket();
-                self.history.note(What::Ticket, "", [&*value], now);
+                self.issue_log
+                    .record(IssuedKind::Ticket, "", [&*value], now);
                 let expires_at = now.saturating_add(settings.ticket_lifetime);
                 self.tickets.insert(
                     kind.to_owned(),
-                    Current {
+                    ActiveSecret {
                         value: value.clone(),
                         expires_at,
                     },
@@ -182,12 +201,15 @@ impl AccountTokens {
     }
 
     /// `clear_quota`, either version: gives the day's calls back.
-    pub(super) fn clear_quota(&mut self, now: Duration) -> Result<(), Refusal> {
-        self.clearings
-            .take(now.as_secs() / (30 * 24 * 3600), CLEARED_PER_MONTH, 48006)?;
-        self.classic_calls.clear();
+    pub(super) fn clear_quota(&mut self, now: Duration) -> Result<(), WechatErrorReply> {
+        self.quota_clears.try_count(
+            now.as_secs() / (30 * 24 * 3600),
+            QUOTA_CLEARS_PER_MONTH,
+            48006,
+        )?;
+        self.plain_calls.clear();
         self.stable_calls.clear();
-        self.stable_burst.clear();
+        self.stable_calls_per_minute.clear();
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Simulator, http,
-    settings::Settings,
-    world::{Shared, World},
+    settings::SimulatorSettings,
+    world::{SharedState, SimulatedWechat},
 };
 
 /// Options of a [`Simulator`]; made by [`Simulator::builder`].
@@ -31,20 +31,20 @@ use super::{
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct Builder {
+pub struct SimulatorBuilder {
     app_id: String,
     app_secret: String,
     listen: String,
-    settings: Settings,
+    settings: SimulatorSettings,
 }
 
-impl Builder {
+impl SimulatorBuilder {
     pub(super) fn new() -> Self {
         Self {
             app_id: "wx0123456789abcdef".to_owned(),
             app_secret: "0123456789abcdef0123456789abcdef".to_owned(),
             listen: "127.0.0.1:0".to_owned(),
-            settings: Settings::default(),
+            settings: SimulatorSettings::default(),
         }
     }
 
@@ -62,7 +62,7 @@ impl Builder {
     }
 
     /// Changes the settings it starts with.
-    pub fn settings<R>(mut self, change: impl FnOnce(&mut Settings) -> R) -> Self {
+    pub fn settings<R>(mut self, change: impl FnOnce(&mut SimulatorSettings) -> R) -> Self {
         change(&mut self.settings);
         self
     }
@@ -75,8 +75,9 @@ impl Builder {
     pub async fn start(self) -> io::Result<Simulator> {
         let listener = TcpListener::bind(&self.listen).await?;
         let address = listener.local_addr()?;
-        let world = World::new(self.app_id.clone(), self.app_secret.clone(), self.settings);
-        let shared = Arc::new(Shared::new(world));
+        let wechat =
+            SimulatedWechat::new(self.app_id.clone(), self.app_secret.clone(), self.settings);
+        let shared = Arc::new(SharedState::new(wechat));
         let finish = CancellationToken::new();
         let server = http::serve(listener, &shared, finish.clone());
         Ok(Simulator {
@@ -84,7 +85,7 @@ impl Builder {
             app_id: self.app_id,
             app_secret: self.app_secret,
             shared,
-            finish,
+            graceful_stop: finish,
             server: Some(server),
         })
     }

@@ -3,17 +3,17 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A century. More than any test needs, and far from where time arithmetic overflows.
-pub(super) const FURTHEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(super) const MAX_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Seconds that Beijing, where WeChat's days begin, is ahead of UTC.
 const BEIJING_OFFSET_SECS: u64 = 8 * 3600;
 
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(super) struct SimulatedClock {
     offset: Duration,
 }
 
-impl Clock {
+impl SimulatedClock {
     /// Time since the Unix epoch, as the simulator sees it.
     pub(super) fn now(&self) -> Duration {
         SystemTime::now()
@@ -23,7 +23,7 @@ impl Clock {
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
-        self.offset = self.offset.saturating_add(by).min(FURTHEST);
+        self.offset = self.offset.saturating_add(by).min(MAX_OFFSET);
     }
 
     pub(super) fn offset(&self) -> Duration {
@@ -51,12 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn time_moves_forward_and_never_overflows() {
-        let mut clock = Clock::default();
+    fn advancing_never_overflows() {
+        let mut clock = SimulatedClock::default();
         let before = clock.now();
         clock.advance(Duration::from_secs(60));
         assert!(clock.now() >= before + Duration::from_secs(60));
         clock.advance(Duration::MAX);
-        assert_eq!(clock.offset(), FURTHEST);
+        assert_eq!(clock.offset(), MAX_OFFSET);
     }
 }

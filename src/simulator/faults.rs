@@ -42,12 +42,12 @@ use std::{fmt, time::Duration};
 pub struct Fault {
     pub(super) path: String,
     pub(super) delay: Duration,
-    pub(super) effect: Effects,
+    pub(super) options: FaultOptions,
     pub(super) times: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Effects {
+pub(super) struct FaultOptions {
     pub(super) reset: bool,
     pub(super) hang: bool,
     pub(super) lose_reply: bool,
@@ -60,7 +60,7 @@ pub(super) struct Effects {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     /// The answer that it would have had.
-    Nothing,
+    NormalReply,
     /// The call does its work and the connection breaks before the reply.
     LoseReply,
     /// The connection breaks at once.
@@ -80,7 +80,7 @@ impl Fault {
         Self {
             path: path.into(),
             delay: Duration::ZERO,
-            effect: Effects::default(),
+            options: FaultOptions::default(),
             times: None,
         }
     }
@@ -93,14 +93,14 @@ impl Fault {
 
     /// Answers with this errcode and WeChat's text for it.
     pub fn errcode(mut self, errcode: i64) -> Self {
-        self.effect.errcode = Some(errcode);
+        self.options.errcode = Some(errcode);
         self
     }
 
     /// Answers with this HTTP status: alone with an empty body, or else with the errcode or body
     /// that was asked for. A number that is no final status (200 to 599) becomes 500.
     pub fn status(mut self, status: u16) -> Self {
-        self.effect.status = Some(if (200..600).contains(&status) {
+        self.options.status = Some(if (200..600).contains(&status) {
             status
         } else {
             500
@@ -115,26 +115,26 @@ impl Fault {
 
     /// Answers with these bytes as the body, be they text or not.
     pub fn body_bytes(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.effect.body = Some(body.into());
+        self.options.body = Some(body.into());
         self
     }
 
     /// Resets the TCP connection before the first byte of an answer; the call does nothing.
     pub fn reset(mut self) -> Self {
-        self.effect.reset = true;
+        self.options.reset = true;
         self
     }
 
     /// Lets the call do its work, and resets the TCP connection before the first byte of the
     /// answer: the caller cannot know what became of it.
     pub fn lose_reply(mut self) -> Self {
-        self.effect.lose_reply = true;
+        self.options.lose_reply = true;
         self
     }
 
     /// Never answers; the call does nothing. The connection ends when the simulator stops.
     pub fn hang(mut self) -> Self {
-        self.effect.hang = true;
+        self.options.hang = true;
         self
     }
 
@@ -147,14 +147,14 @@ impl Fault {
     }
 
     fn effect(&self) -> Effect {
-        let Effects {
+        let FaultOptions {
             reset,
             hang,
             lose_reply,
             body,
             errcode,
             status,
-        } = self.effect.clone();
+        } = self.options.clone();
         match (body, errcode) {
             _ if reset => Effect::Reset,
             _ if hang => Effect::Hang,
@@ -167,7 +167,7 @@ impl Fault {
                 errcode,
                 status: status.unwrap_or(200),
             },
-            (None, None) => status.map_or(Effect::Nothing, |status| Effect::Body {
+            (None, None) => status.map_or(Effect::NormalReply, |status| Effect::Body {
                 body: Vec::new(),
                 status,
             }),
@@ -188,11 +188,11 @@ impl fmt::Debug for Fault {
 
 /// The faults that are set up.
 #[derive(Debug, Default)]
-pub(super) struct FaultBook {
+pub(super) struct FaultList {
     faults: Vec<Fault>,
 }
 
-impl FaultBook {
+impl FaultList {
     pub(super) fn add(&mut self, fault: Fault) {
         if fault.times != Some(0) {
             self.faults.push(fault);
@@ -209,7 +209,7 @@ impl FaultBook {
 
     /// What a call of this path meets. Counted faults come first, in the order they were added;
     /// of the others the newest counts, so that a new one takes the place of the old.
-    pub(super) fn hit(&mut self, path: &str) -> Option<(Duration, Effect)> {
+    pub(super) fn take_for(&mut self, path: &str) -> Option<(Duration, Effect)> {
         let meets = |fault: &Fault| fault.path == path || fault.path == "*";
         let counted = self
             .faults
@@ -232,16 +232,16 @@ impl FaultBook {
 mod tests {
     use super::*;
 
-    fn errcode(book: &mut FaultBook, path: &str) -> Option<i64> {
-        match book.hit(path)?.1 {
+    fn next_errcode(book: &mut FaultList, path: &str) -> Option<i64> {
+        match book.take_for(path)?.1 {
             Effect::Errcode { errcode, .. } => Some(errcode),
             _ => None,
         }
     }
 
     #[test]
-    fn counted_faults_queue_before_the_newest_of_the_others() {
-        let mut book = FaultBook::default();
+    fn counted_faults_come_before_the_newest_unlimited_one() {
+        let mut book = FaultList::default();
         for fault in [
             Fault::on("/a").errcode(1),
             Fault::on("/a").errcode(2).times(1),
@@ -251,8 +251,8 @@ mod tests {
         ] {
             book.add(fault);
         }
-        let hits: Vec<_> = (0..5).map(|_| errcode(&mut book, "/a")).collect();
+        let hits: Vec<_> = (0..5).map(|_| next_errcode(&mut book, "/a")).collect();
         assert_eq!(hits, [Some(2), Some(3), Some(3), Some(4), Some(4)]);
-        assert_eq!(errcode(&mut book, "/c"), None);
+        assert_eq!(next_errcode(&mut book, "/c"), None);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 /// What was handed out.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum IssuedKind {
     /// A code of the authorize page.
     Code,
     /// A user's pair, for a code.
@@ -24,47 +24,47 @@ pub enum What {
 /// Something that was handed out.
 #[doc(hidden)]
 #[derive(Clone)]
-pub struct Issued {
+pub struct IssuedCredential {
     /// What it is.
-    pub what: What,
+    pub kind: IssuedKind,
     /// Whose it is; empty where it is the account's.
     pub openid: String,
     /// The secret strings: of a pair, the access token and the refresh token.
     pub secrets: Vec<String>,
     /// When, by the simulator's clock.
-    pub at: SystemTime,
+    pub issued_at: SystemTime,
 }
 
-impl fmt::Debug for Issued {
+impl fmt::Debug for IssuedCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Issued")
-            .field("what", &self.what)
+            .field("what", &self.kind)
             .field("openid", &self.openid)
-            .field("at", &self.at)
+            .field("at", &self.issued_at)
             .finish_non_exhaustive()
     }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct History(Vec<Issued>);
+pub(super) struct IssueLog(Vec<IssuedCredential>);
 
-impl History {
-    pub(super) fn note<const N: usize>(
+impl IssueLog {
+    pub(super) fn record<const N: usize>(
         &mut self,
-        what: What,
+        what: IssuedKind,
         openid: &str,
         secrets: [&str; N],
         now: Duration,
     ) {
-        self.0.push(Issued {
-            what,
+        self.0.push(IssuedCredential {
+            kind: what,
             openid: openid.to_owned(),
             secrets: secrets.map(str::to_owned).into(),
-            at: UNIX_EPOCH + now,
+            issued_at: UNIX_EPOCH + now,
         });
     }
 
-    pub(super) fn all(&self) -> &[Issued] {
+    pub(super) fn entries(&self) -> &[IssuedCredential] {
         &self.0
     }
 }

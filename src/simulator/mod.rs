@@ -75,18 +75,18 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::world::Shared;
+use self::world::SharedState;
 pub use self::{
-    builder::Builder,
+    builder::SimulatorBuilder,
     faults::Fault,
-    history::{Issued, What},
+    history::{IssuedCredential, IssuedKind},
     pair::UserPair,
-    settings::Settings,
+    settings::SimulatorSettings,
     users::SimulatedUser,
 };
 
 /// How long [`Simulator::stop`] lets calls in progress finish.
-const FINISH_WITHIN: Duration = Duration::from_secs(1);
+const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running simulator. Dropping it stops its server and breaks all connections.
 ///
@@ -154,8 +154,8 @@ pub struct Simulator {
     url: String,
     app_id: String,
     app_secret: String,
-    shared: Arc<Shared>,
-    finish: CancellationToken,
+    shared: Arc<SharedState>,
+    graceful_stop: CancellationToken,
     server: Option<JoinHandle<()>>,
 }
 
@@ -171,8 +171,8 @@ impl Simulator {
     }
 
     /// Options first.
-    pub fn builder() -> Builder {
-        Builder::new()
+    pub fn builder() -> SimulatorBuilder {
+        SimulatorBuilder::new()
     }
 
     /// `http://ADDR`, without a slash at the end: the base URL both of WeChat's API and of its
@@ -194,130 +194,130 @@ impl Simulator {
     /// Adds a user, or replaces the one with the same openid, and makes them the one who answers
     /// the authorize page next.
     pub fn add_user(&self, user: SimulatedUser) {
-        let mut world = self.shared.world();
-        world.users.choose(user.openid());
-        world.users.put(user);
+        let mut wechat = self.shared.lock();
+        wechat.users.set_active(user.openid());
+        wechat.users.insert_or_replace(user);
     }
 
     /// A new code of this user, as the authorize page would hand it out. A user who is not known
     /// is added.
     pub fn authorize(&self, openid: &str, scope: &str) -> String {
-        self.shared.world().mint_code(openid, scope, false)
+        self.shared.lock().issue_code(openid, scope, false)
     }
 
     /// Signs a user in at once: a code and its exchange, without a call over HTTP. As ever, the
     /// user's former tokens die. A user who is not known is added.
     pub fn sign_in(&self, openid: &str, scope: &str) -> UserPair {
-        let mut world = self.shared.world();
-        let now = world.now();
-        UserPair::of(&world.sign_in(openid, scope), now)
+        let mut wechat = self.shared.lock();
+        let now = wechat.now();
+        UserPair::from_pair(&wechat.sign_in(openid, scope), now)
     }
 
     /// Lets a user change their password of WeChat, which ends their tokens: both answer 42007
     /// (WeChat's list of error codes).
     pub fn change_password(&self, openid: &str) {
-        self.shared.world().user_tokens.change_password(openid);
+        self.shared.lock().user_tokens.change_password(openid);
     }
 
     /// The tokens that WeChat takes for the user's, if there are any. Either may have expired.
     pub fn current_pair(&self, openid: &str) -> Option<UserPair> {
-        let world = self.shared.world();
-        world
+        let wechat = self.shared.lock();
+        wechat
             .user_tokens
             .pair(openid)
-            .map(|pair| UserPair::of(pair, world.now()))
+            .map(|pair| UserPair::from_pair(pair, wechat.now()))
     }
 
     /// The account's access token that was handed out last, by `cgi-bin/token` or by
     /// `cgi-bin/stable_token`.
     pub fn account_token(&self) -> Option<String> {
         self.shared
-            .world()
+            .lock()
             .account_tokens
             .latest()
             .map(str::to_owned)
     }
 
     /// Whether a call for the account may use this token now.
-    pub fn is_account_token_alive(&self, token: &str) -> bool {
-        self.shared.world().check_account_token(Some(token)).is_ok()
+    pub fn is_account_token_valid(&self, token: &str) -> bool {
+        self.shared.lock().check_account_token(Some(token)).is_ok()
     }
 
     /// All that it has handed out since it was started, each kind in the order it was made: the
     /// books of a test that asks whether anything was lost, mixed up or told.
     #[doc(hidden)]
-    pub fn issued(&self) -> Vec<Issued> {
-        let world = self.shared.world();
-        let users = world.user_tokens.history.all();
-        let account = world.account_tokens.history.all();
+    pub fn issued_credentials(&self) -> Vec<IssuedCredential> {
+        let wechat = self.shared.lock();
+        let users = wechat.user_tokens.issue_log.entries();
+        let account = wechat.account_tokens.issue_log.entries();
         users.iter().chain(account).cloned().collect()
     }
 
     /// How many calls there were of each path, those that met a fault included; control routes
     /// are not counted. Of paths that WeChat does not have, it counts a few thousand.
     pub fn calls(&self) -> BTreeMap<String, u64> {
-        self.shared.world().calls.clone()
+        self.shared.lock().calls.clone()
     }
 
     /// How many calls there were of this path.
     pub fn calls_to(&self, path: &str) -> u64 {
-        self.shared.world().calls.get(path).copied().unwrap_or(0)
+        self.shared.lock().calls.get(path).copied().unwrap_or(0)
     }
 
     /// Counts from zero again.
     pub fn reset_calls(&self) {
-        self.shared.world().calls.clear();
+        self.shared.lock().calls.clear();
     }
 
     /// Sets up a fault. Faults with a number of times come first, in the order they were set up;
     /// of the others on a path, the newest counts.
     pub fn inject(&self, fault: Fault) {
-        self.shared.world().faults.add(fault);
+        self.shared.lock().faults.add(fault);
     }
 
     /// Removes all faults. A call that one of them holds up is not let go.
     pub fn clear_faults(&self) {
-        self.shared.world().faults.clear();
+        self.shared.lock().faults.clear();
     }
 
     /// Moves the simulator's clock forward, at most by a century altogether.
     pub fn advance(&self, by: Duration) {
-        self.shared.world().clock.advance(by);
+        self.shared.lock().clock.advance(by);
     }
 
     /// The time on the simulator's clock.
     pub fn now(&self) -> SystemTime {
-        UNIX_EPOCH + self.shared.world().now()
+        UNIX_EPOCH + self.shared.lock().now()
     }
 
     /// Reads or changes the settings. What was handed out before keeps the life that it was
     /// given. The closure must not call the simulator, which waits for it.
-    pub fn settings<R>(&self, change: impl FnOnce(&mut Settings) -> R) -> R {
-        change(&mut self.shared.world().settings)
+    pub fn settings<R>(&self, change: impl FnOnce(&mut SimulatorSettings) -> R) -> R {
+        change(&mut self.shared.lock().settings)
     }
 
     /// Stops: takes no more connections, gives calls in progress a second to finish, and then
     /// breaks what is left. When it returns, the port is free.
     pub async fn stop(mut self) {
-        self.finish.cancel();
+        self.graceful_stop.cancel();
         let Some(mut server) = self.server.take() else {
             return;
         };
-        if tokio::time::timeout(FINISH_WITHIN, &mut server)
+        if tokio::time::timeout(GRACEFUL_STOP_TIMEOUT, &mut server)
             .await
             .is_err()
         {
-            self.shared.stopped.cancel();
+            self.shared.force_stop.cancel();
             // Each connection ends when it next wakes, and the cancellation woke them all. A
             // handler that never yields would be a defect, and is not waited for.
-            let _ = tokio::time::timeout(FINISH_WITHIN, server).await;
+            let _ = tokio::time::timeout(GRACEFUL_STOP_TIMEOUT, server).await;
         }
     }
 }
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        self.finish.cancel();
-        self.shared.stopped.cancel();
+        self.graceful_stop.cancel();
+        self.shared.force_stop.cancel();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::user_tokens::Pair;
+use super::user_tokens::TokenPair;
 
 /// The live tokens of one user, as WeChat would know them.
 ///
@@ -36,10 +36,10 @@ pub struct UserPair {
 }
 
 impl UserPair {
-    pub(super) fn of(pair: &Pair, now: Duration) -> Self {
+    pub(super) fn from_pair(pair: &TokenPair, now: Duration) -> Self {
         Self {
-            openid: pair.grant.openid.clone(),
-            scope: pair.grant.scope.clone(),
+            openid: pair.authorization.openid.clone(),
+            scope: pair.authorization.scope.clone(),
             access_token: pair.access_token.clone(),
             refresh_token: pair.refresh_token.clone(),
             expires_in: Duration::from_secs(pair.access_expires_at.saturating_sub(now).as_secs()),

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-pub(super) const WORD: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+pub(super) const URL_SAFE: &[u8] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 const ALPHANUMERIC: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-fn pick(alphabet: &[u8], length: usize) -> String {
+fn random_text(alphabet: &[u8], length: usize) -> String {
     (0..length)
         .map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())]))
         .collect()
@@ -14,22 +15,22 @@ fn pick(alphabet: &[u8], length: usize) -> String {
 
 /// An access token, a refresh token: a decimal prefix, an underscore, many characters.
 pub(super) fn token() -> String {
-    format!("83_{}", pick(WORD, 100))
+    format!("83_{}", random_text(URL_SAFE, 100))
 }
 
 /// A `jsapi_ticket`, which has no prefix.
 pub(super) fn ticket() -> String {
-    pick(WORD, 86)
+    random_text(URL_SAFE, 86)
 }
 
 /// A code of the authorize page: 32 characters that begin with a digit.
 pub(super) fn code() -> String {
-    format!("0{}", pick(ALPHANUMERIC, 31))
+    format!("0{}", random_text(ALPHANUMERIC, 31))
 }
 
 /// An openid or unionid: `o` and 27 more characters.
 pub(super) fn openid() -> String {
-    format!("o{}", pick(WORD, 27))
+    format!("o{}", random_text(URL_SAFE, 27))
 }
 
 /// The id of a request at the end of an errmsg: `6114eeb9-0032c16a-61fbf7ce`. Its first part is

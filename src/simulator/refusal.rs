@@ -5,16 +5,16 @@ use std::{net::IpAddr, time::Duration};
 use super::random;
 
 /// The shortest token that WeChat would look up, in characters behind the prefix.
-const SHORTEST_TOKEN: usize = 40;
+const MIN_TOKEN_BODY_CHARS: usize = 40;
 
 /// A call that WeChat refuses. It becomes HTTP 200 with `{"errcode": …, "errmsg": …}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct WechatErrorReply {
     pub(super) errcode: i64,
     text: Option<String>,
 }
 
-impl Refusal {
+impl WechatErrorReply {
     pub(super) const fn new(errcode: i64) -> Self {
         Self {
             errcode,
@@ -24,19 +24,19 @@ impl Refusal {
 
     /// Returns the error for a token that this account never issued: 40001 for a well-formed token,
     /// such as another account's, and 40014 for a text that cannot be a token.
-    pub(super) fn never_issued(token: &str) -> Self {
+    pub(super) fn unknown_token(token: &str) -> Self {
         let is_well_formed = token.split_once('_').is_some_and(|(prefix, rest)| {
             (1..=4).contains(&prefix.len())
                 && prefix.bytes().all(|byte| byte.is_ascii_digit())
-                && rest.len() >= SHORTEST_TOKEN
-                && rest.bytes().all(|byte| random::WORD.contains(&byte))
+                && rest.len() >= MIN_TOKEN_BODY_CHARS
+                && rest.bytes().all(|byte| random::URL_SAFE.contains(&byte))
         });
         Self::new(if is_well_formed { 40001 } else { 40014 })
     }
 
     /// 40164, in the form seen on the wire since 2021: an IPv4 address is told twice, the second
     /// time mapped into IPv6.
-    pub(super) fn ip_not_listed(ip: IpAddr) -> Self {
+    pub(super) fn ip_not_whitelisted(ip: IpAddr) -> Self {
         let mapped = match ip {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
@@ -53,7 +53,7 @@ impl Refusal {
         let text = self
             .text
             .as_deref()
-            .unwrap_or_else(|| text_of(self.errcode));
+            .unwrap_or_else(|| errmsg_for(self.errcode));
         if self.errcode == 0 {
             text.to_owned()
         } else {
@@ -64,7 +64,7 @@ impl Refusal {
 
 /// The text that WeChat sends with an errcode, from its global list of error codes and, where
 /// replies on the wire say it differently, from those.
-fn text_of(errcode: i64) -> &'static str {
+fn errmsg_for(errcode: i64) -> &'static str {
     match errcode {
         -1000 | -1 => "system error",
         0 => "ok",
@@ -124,8 +124,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv4_address_is_told_twice() {
-        let errmsg = Refusal::ip_not_listed([1, 2, 3, 4].into()).errmsg(Duration::ZERO);
+    fn an_ipv4_address_is_also_shown_mapped() {
+        let errmsg =
+            WechatErrorReply::ip_not_whitelisted([1, 2, 3, 4].into()).errmsg(Duration::ZERO);
         assert!(
             errmsg.starts_with("invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist rid: "),
             "{errmsg}"
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_rid_has_three_groups_of_eight() {
-        let errmsg = Refusal::new(40029).errmsg(Duration::from_secs(0x6114_eeb9));
+        let errmsg = WechatErrorReply::new(40029).errmsg(Duration::from_secs(0x6114_eeb9));
         let rid = errmsg.strip_prefix("invalid code rid: ").unwrap();
         assert!(rid.starts_with("6114eeb9-"));
         assert_eq!(rid.len(), 26);

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::FURTHEST;
+use super::clock::MAX_OFFSET;
 
 /// How the simulated WeChat behaves. The defaults are WeChat's own figures.
 ///
@@ -25,7 +25,7 @@ use super::clock::FURTHEST;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Settings {
+pub struct SimulatorSettings {
     /// Life of a user's access token. Default: 7,200 s (documentation of
     /// `sns/oauth2/access_token`).
     pub user_token_lifetime: Duration,
@@ -77,7 +77,7 @@ pub struct Settings {
     pub stable_token_daily_quota: u64,
 }
 
-impl Default for Settings {
+impl Default for SimulatorSettings {
     fn default() -> Self {
         Self {
             user_token_lifetime: Duration::from_secs(7200),
@@ -102,7 +102,7 @@ impl Default for Settings {
 
 /// The settings as `GET /_sim/settings` shows them: durations in seconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown<'a> {
+pub(super) struct SettingsJson<'a> {
     user_token_secs: u64,
     refresh_token_secs: u64,
     code_secs: u64,
@@ -121,9 +121,9 @@ pub(super) struct Shown<'a> {
     stable_token_daily_quota: u64,
 }
 
-impl Settings {
-    pub(super) fn shown(&self) -> Shown<'_> {
-        Shown {
+impl SimulatorSettings {
+    pub(super) fn to_json(&self) -> SettingsJson<'_> {
+        SettingsJson {
             user_token_secs: self.user_token_lifetime.as_secs(),
             refresh_token_secs: self.refresh_token_lifetime.as_secs(),
             code_secs: self.code_lifetime.as_secs(),
@@ -150,7 +150,7 @@ impl Settings {
 /// double `Option` tells these apart.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Change {
+pub(super) struct SettingsPatch {
     user_token_secs: Option<u64>,
     refresh_token_secs: Option<u64>,
     code_secs: Option<u64>,
@@ -161,9 +161,9 @@ pub(super) struct Change {
     auto_approve: Option<bool>,
     deny_redirects: Option<bool>,
     callback_twice: Option<bool>,
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "deserialize_present")]
     redirect_hosts: Option<Option<Vec<String>>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "deserialize_present")]
     ip_whitelist: Option<Option<Vec<IpAddr>>>,
     secret_frozen: Option<bool>,
     account_frozen: Option<bool>,
@@ -171,7 +171,7 @@ pub(super) struct Change {
     stable_token_daily_quota: Option<u64>,
 }
 
-fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+fn deserialize_present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de>,
@@ -179,9 +179,9 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-impl Change {
+impl SettingsPatch {
     /// Changes all that was asked for, or nothing and says why.
-    pub(super) fn apply(self, settings: &mut Settings) -> Result<(), String> {
+    pub(super) fn apply(self, settings: &mut SimulatorSettings) -> Result<(), String> {
         let mut changed = settings.clone();
         for (name, secs, lifetime) in [
             (
@@ -213,7 +213,7 @@ impl Change {
         ] {
             if let Some(secs) = secs {
                 *lifetime = Duration::from_secs(secs);
-                if *lifetime > FURTHEST {
+                if *lifetime > MAX_OFFSET {
                     return Err(format!("`{name}` is longer than a hundred years"));
                 }
             }

@@ -92,7 +92,7 @@ impl SimulatedUser {
         &self.nickname
     }
 
-    pub(super) fn union(&self) -> Option<&str> {
+    pub(super) fn stored_unionid(&self) -> Option<&str> {
         self.unionid.as_deref()
     }
 
@@ -107,26 +107,26 @@ impl SimulatedUser {
 
 /// Everybody, in the order they came, and who answers the authorize page next.
 #[derive(Debug)]
-pub(super) struct Users {
+pub(super) struct UserDirectory {
     all: Vec<SimulatedUser>,
-    places: HashMap<String, usize>,
-    next: String,
+    positions: HashMap<String, usize>,
+    active_openid: String,
 }
 
-impl Users {
+impl UserDirectory {
     pub(super) fn new(first: SimulatedUser) -> Self {
         let next = first.openid.clone();
         let mut users = Self {
             all: Vec::new(),
-            places: HashMap::new(),
-            next,
+            positions: HashMap::new(),
+            active_openid: next,
         };
-        users.put(first);
+        users.insert_or_replace(first);
         users
     }
 
     pub(super) fn get(&self, openid: &str) -> Option<&SimulatedUser> {
-        self.places
+        self.positions
             .get(openid)
             .and_then(|&place| self.all.get(place))
     }
@@ -136,30 +136,30 @@ impl Users {
     }
 
     /// The openid of the one who answers the authorize page next.
-    pub(super) fn next(&self) -> &str {
-        &self.next
+    pub(super) fn active_openid(&self) -> &str {
+        &self.active_openid
     }
 
-    pub(super) fn choose(&mut self, openid: &str) {
-        openid.clone_into(&mut self.next);
+    pub(super) fn set_active(&mut self, openid: &str) {
+        openid.clone_into(&mut self.active_openid);
     }
 
     /// Adds a user, or replaces the one with this openid.
-    pub(super) fn put(&mut self, user: SimulatedUser) {
-        let known = self.places.get(&user.openid).copied();
+    pub(super) fn insert_or_replace(&mut self, user: SimulatedUser) {
+        let known = self.positions.get(&user.openid).copied();
         match known.and_then(|place| self.all.get_mut(place)) {
             Some(known) => *known = user,
             None => {
-                self.places.insert(user.openid.clone(), self.all.len());
+                self.positions.insert(user.openid.clone(), self.all.len());
                 self.all.push(user);
             }
         }
     }
 
     /// Adds a user unless somebody has this openid.
-    pub(super) fn ensure(&mut self, openid: &str) {
+    pub(super) fn insert_if_missing(&mut self, openid: &str) {
         if self.get(openid).is_none() {
-            self.put(SimulatedUser::new(openid));
+            self.insert_or_replace(SimulatedUser::new(openid));
         }
     }
 }

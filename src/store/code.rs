@@ -9,16 +9,16 @@ use crate::credential::AppId;
 
 /// Names a code without telling it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CodeName {
+pub struct LoginCodeKey {
     /// The account.
     pub app: AppId,
     /// A hash of the code.
     pub hash: Box<str>,
 }
 
-impl CodeName {
+impl LoginCodeKey {
     /// The name of this code of this account.
-    pub fn of(app: &AppId, code: &str) -> Self {
+    pub fn new(app: &AppId, code: &str) -> Self {
         let digest = Sha256::digest(code.as_bytes());
         let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
@@ -28,7 +28,7 @@ impl CodeName {
     }
 }
 
-impl fmt::Debug for CodeName {
+impl fmt::Debug for LoginCodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CodeName({})", self.hash.get(..8).unwrap_or_default())
     }
@@ -36,22 +36,22 @@ impl fmt::Debug for CodeName {
 
 /// Which login a code belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CodeBinding {
+pub enum CodeBindResult {
     /// To the one that asks, from now on.
-    First,
+    Bound,
     /// To the one that asks, as before.
-    Ours,
+    AlreadyBound,
     /// To another one, which came first.
-    Others,
+    BoundElsewhere,
 }
 
 /// The answer to a claim of a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CodeClaim {
+pub enum CodeLeaseResult {
     /// It is ours to exchange.
-    Granted,
+    Acquired,
     /// Somebody else is exchanging it.
-    Held,
+    Busy,
     /// It has been exchanged, and this came of it.
-    Settled(String),
+    Finished(String),
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::news::{Mark, News, Teller};
+use super::news::{Invalidation, Publisher, RecordVersion};
 use super::{
-    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Kind, LeaseOwner,
-    Name, Slot, Store, Stored, TOMBSTONE_LIFE, Told, Witness, predecessor,
+    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
+    CredentialSlot, Event, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL,
+    Quota, Store, StoredRecord, Subscription, replaced_refresh_token,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -20,7 +21,7 @@ use crate::room::shrink_map;
 
 /// Records whose refresh token should be dead are dropped when the map has doubled since the last
 /// look, so that looking costs nothing per insertion.
-const FIRST_SWEEP_AT: usize = 1_024;
+const MIN_SWEEP_LEN: usize = 1_024;
 
 /// Keeps credentials in the memory of this process: for development, tests, and services that run
 /// as one process and may ask their users to log in again after a restart.
@@ -45,66 +46,66 @@ const FIRST_SWEEP_AT: usize = 1_024;
 /// ```
 #[derive(Clone, Default)]
 pub struct MemoryStore {
-    shared: Arc<Mutex<Shelves>>,
+    contents: Arc<Mutex<Contents>>,
     clock: Clock,
 }
 
 #[derive(Default)]
-struct Shelves {
-    cells: HashMap<Name, Cell>,
-    leases: HashMap<Name, Lease>,
-    tombstones: HashMap<Name, Tombstone>,
-    allowances: HashMap<(AppId, Box<str>), Spent>,
-    codes: HashMap<CodeName, Code>,
+struct Contents {
+    records: HashMap<CredentialKey, RecordEntry>,
+    leases: HashMap<CredentialKey, LeaseEntry>,
+    tombstones: HashMap<CredentialKey, TombstoneEntry>,
+    quotas: HashMap<(AppId, Box<str>), QuotaUsage>,
+    codes: HashMap<LoginCodeKey, CodeEntry>,
     /// The login of each code, and until when it is remembered.
-    bound: HashMap<CodeName, (u64, Timestamp)>,
-    revoked: HashMap<Name, Revoked>,
+    code_bindings: HashMap<LoginCodeKey, (u64, Timestamp)>,
+    revocations: HashMap<CredentialKey, Revocation>,
     /// Numbers every write, so that a witness never matches a later value (no ABA).
-    writes: u64,
+    write_count: u64,
     /// Made when the first engine listens.
-    teller: Option<Teller>,
-    sweep_at: usize,
+    publisher: Option<Publisher>,
+    sweep_records_at: usize,
     sweep_tombstones_at: usize,
     sweep_codes_at: usize,
-    sweep_bound_at: usize,
-    sweep_revoked_at: usize,
+    sweep_bindings_at: usize,
+    sweep_revocations_at: usize,
 }
 
-struct Revoked {
+struct Revocation {
     at: Timestamp,
-    until: Timestamp,
+    expires_at: Timestamp,
 }
 
-struct Code {
+struct CodeEntry {
     state: CodeState,
     until: Timestamp,
 }
 
 enum CodeState {
-    Claimed(LeaseOwner),
-    Settled(String),
+    Leased(LeaseOwner),
+    Finished(String),
 }
 
-struct Cell {
+struct RecordEntry {
     record: Record,
-    write: u64,
+    write_number: u64,
 }
 
 /// How much of an allowance is spent.
-struct Spent {
-    uses: u32,
-    until: Timestamp,
+struct QuotaUsage {
+    used: u32,
+    expires_at: Timestamp,
 }
 
-struct Lease {
+struct LeaseEntry {
     owner: LeaseOwner,
-    until: Timestamp,
+    expires_at: Timestamp,
 }
 
 /// Names the refresh token of a deleted pair.
-struct Tombstone {
-    token: Zeroizing<Vec<u8>>,
-    until: Timestamp,
+struct TombstoneEntry {
+    refresh_token: Zeroizing<Vec<u8>>,
+    resets_at: Timestamp,
 }
 
 impl MemoryStore {
@@ -117,168 +118,206 @@ impl MemoryStore {
     #[must_use]
     pub fn with_clock(clock: Clock) -> Self {
         Self {
-            shared: Arc::default(),
+            contents: Arc::default(),
             clock,
         }
     }
 
     /// Forgets all leases, as a fail-over may.
     #[cfg(test)]
-    pub(crate) fn lose_leases(&self) {
-        self.shelves().leases.clear();
+    pub(crate) fn drop_leases(&self) {
+        self.lock().leases.clear();
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         // A panic while the lock was held cannot leave a half-written record: every step below
         // replaces whole values.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelves {
-    fn stored(&self, slot: &Slot) -> Stored {
-        match self.cells.get(&slot.name) {
-            Some(cell) => Stored {
+impl Contents {
+    fn stored_record(&self, slot: &CredentialSlot) -> StoredRecord {
+        match self.records.get(&slot.key) {
+            Some(cell) => StoredRecord {
                 record: cell.record.clone(),
-                witness: witness(Some(cell)),
+                expected: expected_of(Some(cell)),
             },
-            None => Stored {
+            None => StoredRecord {
                 record: Record::default(),
-                witness: witness(None),
+                expected: expected_of(None),
             },
         }
     }
 
-    fn holds(&self, slot: &Slot, expected: &Witness) -> bool {
-        witness(self.cells.get(&slot.name)) == *expected
+    fn matches(&self, slot: &CredentialSlot, expected: &Expected) -> bool {
+        expected_of(self.records.get(&slot.key)) == *expected
     }
 
     /// Whether another owner has the lease.
-    fn is_held(&self, slot: &Slot, owner: &LeaseOwner, now: Timestamp) -> bool {
-        let lease = self.leases.get(&slot.name);
-        lease.is_some_and(|lease| lease.until > now && lease.owner != *owner)
+    fn is_leased_to_other(
+        &self,
+        slot: &CredentialSlot,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> bool {
+        let lease = self.leases.get(&slot.key);
+        lease.is_some_and(|lease| lease.expires_at > now && lease.owner != *owner)
     }
 
-    fn claim(
+    fn acquire_lease(
         &mut self,
-        slot: &Slot,
-        expected: &Witness,
+        slot: &CredentialSlot,
+        expected: &Expected,
         owner: &LeaseOwner,
-        until: Timestamp,
+        expires_at: Timestamp,
         now: Timestamp,
-    ) -> Claim {
-        if !self.holds(slot, expected) {
-            return Claim::Changed(self.stored(slot));
+    ) -> LeaseResult {
+        if !self.matches(slot, expected) {
+            return LeaseResult::Conflict(self.stored_record(slot));
         }
-        if self.is_held(slot, owner, now) {
-            return Claim::Held;
+        if self.is_leased_to_other(slot, owner, now) {
+            return LeaseResult::Busy;
         }
         let owner = owner.clone();
         self.leases
-            .insert(slot.name.clone(), Lease { owner, until });
-        Claim::Granted
+            .insert(slot.key.clone(), LeaseEntry { owner, expires_at });
+        LeaseResult::Acquired
     }
 
     fn commit(
         &mut self,
-        slot: &Slot,
-        expected: &Witness,
+        slot: &CredentialSlot,
+        expected: &Expected,
         record: &Record,
         owner: &LeaseOwner,
         now: Timestamp,
-    ) -> Commit {
-        let succeeds = self.succeeds(slot, expected, record, now);
-        let free = succeeds && !self.cells.contains_key(&slot.name);
-        if !self.holds(slot, expected) && !free {
-            self.release(slot, owner, now);
-            return Commit::Changed(self.stored(slot));
+    ) -> CommitResult {
+        let replaces_tombstoned = self.has_tombstone_of_previous(slot, expected, record, now);
+        let may_fill_empty = replaces_tombstoned && !self.records.contains_key(&slot.key);
+        if !self.matches(slot, expected) && !may_fill_empty {
+            self.release_lease(slot, owner, now);
+            return CommitResult::Conflict(self.stored_record(slot));
         }
-        if self.is_held(slot, owner, now) && !succeeds {
-            return Commit::LeaseLost;
+        if self.is_leased_to_other(slot, owner, now) && !replaces_tombstoned {
+            return CommitResult::LeaseLost;
         }
-        self.write(slot, record, now);
-        self.release(slot, owner, now);
-        Commit::Done
+        self.write_record(slot, record, now);
+        self.release_lease(slot, owner, now);
+        CommitResult::Committed
     }
 
     /// Whether a tombstone names the refresh token that `record` succeeds.
-    fn succeeds(&self, slot: &Slot, expected: &Witness, record: &Record, now: Timestamp) -> bool {
-        let Some(before) = predecessor(refresh_token(expected), record) else {
+    fn has_tombstone_of_previous(
+        &self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        record: &Record,
+        now: Timestamp,
+    ) -> bool {
+        let Some(previous) = replaced_refresh_token(expected_refresh_token(expected), record)
+        else {
             return false;
         };
-        let tombstone = self.tombstones.get(&slot.name);
-        tombstone.is_some_and(|stone| stone.until > now && stone.token.as_slice() == before)
+        let tombstone = self.tombstones.get(&slot.key);
+        tombstone.is_some_and(|stone| {
+            stone.resets_at > now && stone.refresh_token.as_slice() == previous
+        })
     }
 
-    fn bury(&mut self, slot: &Slot, expected: &Witness, now: Timestamp) {
-        let Some(token) = refresh_token(expected) else {
+    fn write_tombstone(&mut self, slot: &CredentialSlot, expected: &Expected, now: Timestamp) {
+        let Some(token) = expected_refresh_token(expected) else {
             return;
         };
-        let tombstone = Tombstone {
-            token: Zeroizing::new(token.to_vec()),
-            until: now.after(TOMBSTONE_LIFE),
+        let tombstone = TombstoneEntry {
+            refresh_token: Zeroizing::new(token.to_vec()),
+            resets_at: now.saturating_add(MIN_TOMBSTONE_TTL),
         };
-        self.tombstones.insert(slot.name.clone(), tombstone);
-        if self.tombstones.len() >= self.sweep_tombstones_at.max(FIRST_SWEEP_AT) {
-            self.tombstones.retain(|_, stone| stone.until > now);
+        self.tombstones.insert(slot.key.clone(), tombstone);
+        if self.tombstones.len() >= self.sweep_tombstones_at.max(MIN_SWEEP_LEN) {
+            self.tombstones.retain(|_, stone| stone.resets_at > now);
             shrink_map(&mut self.tombstones);
             self.sweep_tombstones_at = self.tombstones.len() * 2;
         }
     }
 
-    fn write(&mut self, slot: &Slot, record: &Record, now: Timestamp) {
-        self.writes += 1;
-        self.tombstones.remove(&slot.name);
-        if let Some(teller) = &self.teller {
-            let (name, mark) = (slot.name.clone(), Mark::of_record(record));
-            teller.tell(Told::Written(Arc::new(News { name, mark })));
+    fn write_record(&mut self, slot: &CredentialSlot, record: &Record, now: Timestamp) {
+        self.write_count += 1;
+        self.tombstones.remove(&slot.key);
+        if let Some(teller) = &self.publisher {
+            let (name, mark) = (slot.key.clone(), RecordVersion::of_record(record));
+            teller.publish(Event::Invalidated(Arc::new(Invalidation {
+                key: name,
+                version: mark,
+            })));
         }
         if record.is_empty() {
-            self.cells.remove(&slot.name);
-            shrink_map(&mut self.cells);
+            self.records.remove(&slot.key);
+            shrink_map(&mut self.records);
             return;
         }
-        let cell = Cell {
+        let cell = RecordEntry {
             record: record.clone(),
-            write: self.writes,
+            write_number: self.write_count,
         };
-        self.cells.insert(slot.name.clone(), cell);
-        if self.cells.len() >= self.sweep_at.max(FIRST_SWEEP_AT) {
-            self.cells.retain(|_, cell| !cell.record.is_dead(now));
-            shrink_map(&mut self.cells);
-            self.leases.retain(|_, lease| lease.until > now);
+        self.records.insert(slot.key.clone(), cell);
+        if self.records.len() >= self.sweep_records_at.max(MIN_SWEEP_LEN) {
+            self.records.retain(|_, cell| !cell.record.is_unusable(now));
+            shrink_map(&mut self.records);
+            self.leases.retain(|_, lease| lease.expires_at > now);
             shrink_map(&mut self.leases);
-            self.sweep_at = self.cells.len() * 2;
+            self.sweep_records_at = self.records.len() * 2;
         }
     }
 
-    fn keep_code(&mut self, code: &CodeName, state: CodeState, now: Timestamp, ttl: Duration) {
-        let until = now.after(ttl);
-        self.codes.insert(code.clone(), Code { state, until });
-        if self.codes.len() >= self.sweep_codes_at.max(FIRST_SWEEP_AT) {
+    fn set_code_state(
+        &mut self,
+        code: &LoginCodeKey,
+        state: CodeState,
+        now: Timestamp,
+        ttl: Duration,
+    ) {
+        let until = now.saturating_add(ttl);
+        self.codes.insert(code.clone(), CodeEntry { state, until });
+        if self.codes.len() >= self.sweep_codes_at.max(MIN_SWEEP_LEN) {
             self.codes.retain(|_, code| code.until > now);
             shrink_map(&mut self.codes);
             self.sweep_codes_at = self.codes.len() * 2;
         }
     }
 
-    fn revoke(&mut self, name: &Name, at: Timestamp, now: Timestamp, ttl: Duration) {
-        let until = now.after(ttl);
-        let last = self.revoked.get(name).map(|last| last.at);
-        let at = last.map_or(at, |last| at.max(last.after(Duration::from_millis(1))));
-        self.revoked.insert(name.clone(), Revoked { at, until });
-        if self.revoked.len() >= self.sweep_revoked_at.max(FIRST_SWEEP_AT) {
-            self.revoked.retain(|_, revoked| revoked.until > now);
-            shrink_map(&mut self.revoked);
-            self.sweep_revoked_at = self.revoked.len() * 2;
+    fn record_revocation(
+        &mut self,
+        key: &CredentialKey,
+        at: Timestamp,
+        now: Timestamp,
+        ttl: Duration,
+    ) {
+        let until = now.saturating_add(ttl);
+        let last = self.revocations.get(key).map(|last| last.at);
+        let at = last.map_or(at, |last| {
+            at.max(last.saturating_add(Duration::from_millis(1)))
+        });
+        self.revocations.insert(
+            key.clone(),
+            Revocation {
+                at,
+                expires_at: until,
+            },
+        );
+        if self.revocations.len() >= self.sweep_revocations_at.max(MIN_SWEEP_LEN) {
+            self.revocations
+                .retain(|_, revoked| revoked.expires_at > now);
+            shrink_map(&mut self.revocations);
+            self.sweep_revocations_at = self.revocations.len() * 2;
         }
     }
 
     /// Removes the owner's lease. Returns `false` if the owner has none, or if it has expired.
-    fn release(&mut self, slot: &Slot, owner: &LeaseOwner, now: Timestamp) -> bool {
-        match self.leases.entry(slot.name.clone()) {
+    fn release_lease(&mut self, slot: &CredentialSlot, owner: &LeaseOwner, now: Timestamp) -> bool {
+        match self.leases.entry(slot.key.clone()) {
             Entry::Occupied(lease) if lease.get().owner == *owner => {
-                let was_held = lease.remove().until > now;
+                let was_held = lease.remove().expires_at > now;
                 shrink_map(&mut self.leases);
                 was_held
             }
@@ -287,169 +326,178 @@ impl Shelves {
     }
 
     /// Returns `true` if the owner has the right to exchange a code, and it has not expired.
-    fn is_claimed_by(&self, code: &CodeName, owner: &LeaseOwner, now: Timestamp) -> bool {
+    fn is_claimed_by(&self, code: &LoginCodeKey, owner: &LeaseOwner, now: Timestamp) -> bool {
         let known = self.codes.get(code).filter(|code| code.until > now);
-        matches!(known.map(|code| &code.state), Some(CodeState::Claimed(holder)) if holder == owner)
+        matches!(known.map(|code| &code.state), Some(CodeState::Leased(holder)) if holder == owner)
     }
 }
 
 /// The number of the write, and the refresh token.
-fn witness(cell: Option<&Cell>) -> Witness {
-    let write = cell.map(|cell| cell.write.to_be_bytes().to_vec());
-    let refresh = cell.and_then(|cell| cell.record.refresh.as_ref());
+fn expected_of(entry: Option<&RecordEntry>) -> Expected {
+    let write = entry.map(|cell| cell.write_number.to_be_bytes().to_vec());
+    let refresh = entry.and_then(|cell| cell.record.refresh.as_ref());
     let refresh = refresh.map(|refresh| refresh.secret.expose().as_bytes().to_vec());
-    Witness([write, refresh].map(|part| part.map(Zeroizing::new)).into())
+    Expected([write, refresh].map(|part| part.map(Zeroizing::new)).into())
 }
 
-fn refresh_token(expected: &Witness) -> Option<&[u8]> {
+fn expected_refresh_token(expected: &Expected) -> Option<&[u8]> {
     expected.0.get(1)?.as_ref().map(|token| token.as_slice())
 }
 
 impl Store for MemoryStore {
-    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
-        Box::pin(async move { Ok(self.shelves().stored(slot)) })
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
+        Box::pin(async move { Ok(self.lock().stored_record(slot)) })
     }
 
-    fn claim<'a>(
+    fn acquire_lease<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let until = now.after(ttl);
-            Ok(self.shelves().claim(slot, expected, owner, until, now))
+            let until = now.saturating_add(ttl);
+            Ok(self.lock().acquire_lease(slot, expected, owner, until, now))
         })
     }
 
     fn commit<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         record: &'a Record,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            Ok(self.shelves().commit(slot, expected, record, owner, now))
+            Ok(self.lock().commit(slot, expected, record, owner, now))
         })
     }
 
     fn announce_deletion<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
-            let claim = shelves.claim(slot, expected, owner, now.after(ttl), now);
-            if matches!(claim, Claim::Granted) {
-                shelves.bury(slot, expected, now);
+            let mut shelves = self.lock();
+            let claim = shelves.acquire_lease(slot, expected, owner, now.saturating_add(ttl), now);
+            if matches!(claim, LeaseResult::Acquired) {
+                shelves.write_tombstone(slot, expected, now);
             }
             Ok(claim)
         })
     }
 
-    fn delete<'a>(
+    fn commit_deletion<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
         Box::pin(async move {
             let (now, nothing) = (self.clock.now(), Record::default());
-            let mut shelves = self.shelves();
+            let mut shelves = self.lock();
             let commit = shelves.commit(slot, expected, &nothing, owner, now);
-            if matches!(commit, Commit::Done) {
-                shelves.bury(slot, expected, now);
+            if matches!(commit, CommitResult::Committed) {
+                shelves.write_tombstone(slot, expected, now);
             }
             Ok(commit)
         })
     }
 
-    fn release<'a>(
+    fn release_lease<'a>(
         &'a self,
-        slot: &'a Slot,
+        slot: &'a CredentialSlot,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            Ok(self.shelves().release(slot, owner, now))
+            Ok(self.lock().release_lease(slot, owner, now))
         })
     }
 
-    fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
+    fn overwrite<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            self.shelves().write(slot, record, now);
+            self.lock().write_record(slot, record, now);
             Ok(())
         })
     }
 
-    fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
+    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
-            shelves.allowances.retain(|_, spent| now < spent.until);
-            shrink_map(&mut shelves.allowances);
-            let of = (allowance.app.clone(), allowance.name.clone());
-            let spent = shelves.allowances.entry(of).or_insert_with(|| Spent {
-                uses: 0,
-                until: now.after(allowance.span),
+            let mut shelves = self.lock();
+            shelves.quotas.retain(|_, spent| now < spent.expires_at);
+            shrink_map(&mut shelves.quotas);
+            let of = (quota.app.clone(), quota.purpose.clone());
+            let spent = shelves.quotas.entry(of).or_insert_with(|| QuotaUsage {
+                used: 0,
+                expires_at: now.saturating_add(quota.window),
             });
-            let left = spent.uses < allowance.uses;
-            spent.uses += u32::from(left);
-            Ok(left)
+            let is_available = spent.used < quota.limit;
+            spent.used += u32::from(is_available);
+            Ok(is_available)
         })
     }
 
     fn bind_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         login: u64,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
+    ) -> BoxFuture<'a, Result<CodeBindResult, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
-            let known = shelves.bound.get(code).filter(|(_, until)| *until > now);
+            let mut shelves = self.lock();
+            let known = shelves
+                .code_bindings
+                .get(code)
+                .filter(|(_, until)| *until > now);
             let binding = match known {
-                Some((other, _)) if *other != login => return Ok(CodeBinding::Others),
-                Some(_) => CodeBinding::Ours,
-                None => CodeBinding::First,
+                Some((other, _)) if *other != login => return Ok(CodeBindResult::BoundElsewhere),
+                Some(_) => CodeBindResult::AlreadyBound,
+                None => CodeBindResult::Bound,
             };
-            shelves.bound.insert(code.clone(), (login, now.after(ttl)));
-            if shelves.bound.len() >= shelves.sweep_bound_at.max(FIRST_SWEEP_AT) {
-                shelves.bound.retain(|_, (_, until)| *until > now);
-                shrink_map(&mut shelves.bound);
-                shelves.sweep_bound_at = shelves.bound.len() * 2;
+            shelves
+                .code_bindings
+                .insert(code.clone(), (login, now.saturating_add(ttl)));
+            if shelves.code_bindings.len() >= shelves.sweep_bindings_at.max(MIN_SWEEP_LEN) {
+                shelves.code_bindings.retain(|_, (_, until)| *until > now);
+                shrink_map(&mut shelves.code_bindings);
+                shelves.sweep_bindings_at = shelves.code_bindings.len() * 2;
             }
             Ok(binding)
         })
     }
 
-    fn claim_code<'a>(
+    fn acquire_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
+    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
+            let mut shelves = self.lock();
             let known = shelves.codes.get(code).filter(|code| code.until > now);
             Ok(match known.map(|code| &code.state) {
-                Some(CodeState::Settled(outcome)) => CodeClaim::Settled(outcome.clone()),
-                Some(CodeState::Claimed(holder)) if holder != owner => CodeClaim::Held,
+                Some(CodeState::Finished(outcome)) => CodeLeaseResult::Finished(outcome.clone()),
+                Some(CodeState::Leased(holder)) if holder != owner => CodeLeaseResult::Busy,
                 _ => {
-                    let claimed = CodeState::Claimed(owner.clone());
-                    shelves.keep_code(code, claimed, now, ttl);
-                    CodeClaim::Granted
+                    let claimed = CodeState::Leased(owner.clone());
+                    shelves.set_code_state(code, claimed, now, ttl);
+                    CodeLeaseResult::Acquired
                 }
             })
         })
@@ -457,12 +505,12 @@ impl Store for MemoryStore {
 
     fn release_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
+            let mut shelves = self.lock();
             let ours = shelves.is_claimed_by(code, owner, now);
             if ours {
                 shelves.codes.remove(code);
@@ -471,62 +519,70 @@ impl Store for MemoryStore {
         })
     }
 
-    fn settle_code<'a>(
+    fn finish_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: Option<&'a LeaseOwner>,
         outcome: &'a str,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let mut shelves = self.shelves();
+            let mut shelves = self.lock();
             let ours = owner.is_none_or(|owner| shelves.is_claimed_by(code, owner, now));
             if ours {
-                let settled = CodeState::Settled(outcome.to_owned());
-                shelves.keep_code(code, settled, now, ttl);
+                let settled = CodeState::Finished(outcome.to_owned());
+                shelves.set_code_state(code, settled, now, ttl);
             }
             Ok(())
         })
     }
 
-    fn revoke<'a>(
+    fn set_revoked_at<'a>(
         &'a self,
-        name: &'a Name,
+        key: &'a CredentialKey,
         at: Timestamp,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            self.shelves().revoke(name, at, self.clock.now(), ttl);
+            self.lock()
+                .record_revocation(key, at, self.clock.now(), ttl);
             Ok(())
         })
     }
 
-    fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+    fn revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
         Box::pin(async move {
             let now = self.clock.now();
-            let shelves = self.shelves();
-            let revoked = shelves.revoked.get(name);
+            let shelves = self.lock();
+            let revoked = shelves.revocations.get(key);
             Ok(revoked
-                .filter(|revoked| revoked.until > now)
+                .filter(|revoked| revoked.expires_at > now)
                 .map(|revoked| revoked.at))
         })
     }
 
-    fn news(&self, _app: &AppId) -> Option<Feed> {
-        let mut shelves = self.shelves();
-        let teller = shelves.teller.get_or_insert_default();
-        Some(Feed::from_within(teller.listen()))
+    fn subscribe(&self, _app: &AppId) -> Option<Subscription> {
+        let mut shelves = self.lock();
+        let teller = shelves.publisher.get_or_insert_default();
+        Some(Subscription::from_local(teller.subscribe()))
     }
 
-    fn ping<'a>(&'a self, _app: &'a AppId, _kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
+    fn check_health<'a>(
+        &'a self,
+        _app: &'a AppId,
+        _kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
 }
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let records = self.shelves().cells.len();
+        let records = self.lock().records.len();
         f.debug_struct("MemoryStore")
             .field("records", &records)
             .finish_non_exhaustive()

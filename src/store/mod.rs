@@ -18,15 +18,17 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::code::{CodeBinding, CodeClaim, CodeName};
+pub(crate) use self::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey};
 pub use self::memory::MemoryStore;
-pub(crate) use self::news::{Feed, Mark, News, Told};
+pub(crate) use self::news::{Event, Invalidation, RecordVersion, Subscription};
 #[cfg(feature = "redis")]
-pub(crate) use self::redis::FollowedStore;
+pub(crate) use self::redis::ExternalTokenStore;
 #[cfg(feature = "cli")]
 pub use self::redis::operate;
 #[cfg(feature = "redis")]
-pub use self::redis::{FollowedToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, Swept};
+pub use self::redis::{
+    ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,
+};
 use crate::clock::Timestamp;
 use crate::credential::{AppId, Record, RecordView};
 use crate::error::Error;
@@ -36,7 +38,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Which of the credentials that one engine keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CredentialKind {
     /// A user's pair.
     User,
     /// The token of a virtual user of a snapshot page (快照页), kept no longer than it lives.
@@ -47,7 +49,7 @@ pub enum Kind {
     JsapiTicket,
 }
 
-impl Kind {
+impl CredentialKind {
     /// All there are.
     #[cfg(feature = "redis")]
     pub(crate) const ALL: [Self; 4] = [
@@ -58,7 +60,7 @@ impl Kind {
     ];
 
     /// Whether it belongs to the account itself, and not to one of its users.
-    pub const fn is_accounts_own(self) -> bool {
+    pub const fn belongs_to_account(self) -> bool {
         matches!(self, Self::AccountToken | Self::JsapiTicket)
     }
 
@@ -75,29 +77,29 @@ impl Kind {
 
 /// What names a credential: everything that changes what it is (R1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Name {
+pub struct CredentialKey {
     /// The account.
     pub app: AppId,
     /// The kind of credential.
-    pub kind: Kind,
+    pub kind: CredentialKind,
     /// The user id; empty for the account's own credentials.
     pub id: Box<str>,
 }
 
 /// The place of one credential in a store.
 #[derive(Debug, Clone)]
-pub struct Slot {
+pub struct CredentialSlot {
     /// Whose and what it is.
-    pub name: Name,
+    pub key: CredentialKey,
     /// The margin that stored times are written with: true expiry less renewal point.
     pub margin: Duration,
 }
 
 /// What lay in a slot when it was read: the proof that a commit compares against (R2).
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Witness(Vec<Option<Zeroizing<Vec<u8>>>>);
+pub struct Expected(Vec<Option<Zeroizing<Vec<u8>>>>);
 
-impl fmt::Debug for Witness {
+impl fmt::Debug for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Witness(***)")
     }
@@ -105,25 +107,25 @@ impl fmt::Debug for Witness {
 
 /// A record together with the proof of what it was read from.
 #[derive(Debug, Clone, Default)]
-pub struct Stored {
+pub struct StoredRecord {
     /// What could be read; unreadable halves are missing.
     pub record: Record,
     /// Exactly what lay there.
-    pub witness: Witness,
+    pub expected: Expected,
 }
 
 /// Takes from a record what it is looked at for, if that is there.
-pub(crate) type Look<'a> = dyn FnMut(&RecordView<'_>) -> bool + Send + 'a;
+pub(crate) type Visitor<'a> = dyn FnMut(&RecordView<'_>) -> bool + Send + 'a;
 
 /// What came of a glance at a slot.
 #[derive(Debug)]
-pub enum Glimpse {
+pub enum ReadOutcome {
     /// Whoever looked has what they wanted.
-    Enough,
+    Accepted,
     /// They have no use for this, which has to be seen to.
-    Left(Stored),
+    Rejected(StoredRecord),
     /// The store takes its time.
-    Late,
+    TimedOut,
 }
 
 /// Who holds a lease: a name that no other engine in the world has. One engine renews a credential
@@ -144,7 +146,7 @@ impl LeaseOwner {
     }
 
     /// A name of its own for each number.
-    pub fn numbered(&self, number: u64) -> Self {
+    pub fn with_number(&self, number: u64) -> Self {
         Self(format!("{}-{number}", self.0).into())
     }
 
@@ -162,48 +164,48 @@ impl fmt::Debug for LeaseOwner {
 
 /// The answer to a request for a lease.
 #[derive(Debug)]
-pub enum Claim {
+pub enum LeaseResult {
     /// The lease is ours, and the slot still holds what was expected.
-    Granted,
+    Acquired,
     /// Somebody else is renewing; the slot still holds what was expected.
-    Held,
+    Busy,
     /// The slot holds something else by now; no lease was taken.
-    Changed(Stored),
+    Conflict(StoredRecord),
 }
 
 /// The answer to a commit.
 #[derive(Debug)]
-pub enum Commit {
+pub enum CommitResult {
     /// Written, and the lease given back.
-    Done,
+    Committed,
     /// Not written: the slot holds something newer. The lease was given back.
-    Changed(Stored),
+    Conflict(StoredRecord),
     /// Not written: our lease ran out and somebody else is renewing by now.
     LeaseLost,
 }
 
 /// How long a tombstone at least names the refresh token of a deleted pair. It outlives the time for which a
 /// process offers a granted pair to the store.
-pub(crate) const TOMBSTONE_LIFE: Duration = Duration::from_secs(120);
+pub(crate) const MIN_TOMBSTONE_TTL: Duration = Duration::from_secs(120);
 
 /// Returns the refresh token that `record` succeeds: the one it was made from, if WeChat granted
 /// another one for it.
-fn predecessor<'a>(before: Option<&'a [u8]>, record: &Record) -> Option<&'a [u8]> {
+fn replaced_refresh_token<'a>(previous: Option<&'a [u8]>, record: &Record) -> Option<&'a [u8]> {
     let refresh = record.refresh.as_ref()?;
-    before.filter(|before| *before != refresh.secret.expose().as_bytes())
+    previous.filter(|before| *before != refresh.secret.expose().as_bytes())
 }
 
 /// Something that all processes of an account together may do only so often.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allowance {
+pub struct Quota {
     /// The account.
     pub app: AppId,
     /// What it is for, and for when where that is a day.
-    pub name: Box<str>,
+    pub purpose: Box<str>,
     /// How many uses there are.
-    pub uses: u32,
+    pub limit: u32,
     /// How long it lasts from its first use.
-    pub span: Duration,
+    pub window: Duration,
 }
 
 #[cfg(test)]
@@ -232,25 +234,25 @@ mod sealed {
 pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Reads a whole record in one round trip.
     #[doc(hidden)]
-    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>>;
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>>;
 
     /// Reads a whole record in one round trip and shows it to `look` where it lies; what `look`
     /// has no use for comes back as [`load`](Self::load) would bring it. Gives up after `within`.
     #[doc(hidden)]
-    fn glance<'a>(
+    fn read_with<'a>(
         &'a self,
-        slot: &'a Slot,
-        within: Duration,
-        look: &'a mut Look<'_>,
-    ) -> BoxFuture<'a, Result<Glimpse, Error>> {
+        slot: &'a CredentialSlot,
+        timeout: Duration,
+        visit: &'a mut Visitor<'_>,
+    ) -> BoxFuture<'a, Result<ReadOutcome, Error>> {
         Box::pin(async move {
-            let Ok(loaded) = tokio::time::timeout(within, self.load(slot)).await else {
-                return Ok(Glimpse::Late);
+            let Ok(loaded) = tokio::time::timeout(timeout, self.load(slot)).await else {
+                return Ok(ReadOutcome::TimedOut);
             };
             let stored = loaded?;
-            Ok(match look(&stored.record.view()) {
-                true => Glimpse::Enough,
-                false => Glimpse::Left(stored),
+            Ok(match visit(&stored.record.view()) {
+                true => ReadOutcome::Accepted,
+                false => ReadOutcome::Rejected(stored),
             })
         })
     }
@@ -259,13 +261,13 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// it. The comparison and the taking are one atomic step: what was read before the lease is
     /// thereby read again under it (R1).
     #[doc(hidden)]
-    fn claim<'a>(
+    fn acquire_lease<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>>;
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
 
     /// Replaces `expected` by `record` (an empty one deletes) and gives the lease back, in one
     /// atomic step; nothing is written where the slot holds anything else (R2).
@@ -276,84 +278,88 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn commit<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         record: &'a Record,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>>;
+    ) -> BoxFuture<'a, Result<CommitResult, Error>>;
 
     /// Claims the lease again and writes a tombstone that names the refresh token of `expected`,
     /// in one atomic step. From then on a process that holds the successor can commit it.
     #[doc(hidden)]
     fn announce_deletion<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>>;
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
 
     /// Deletes `expected`, leaves a tombstone that names its refresh token, and gives the lease
     /// back, in one atomic step; nothing is deleted where the slot holds anything else. A login, a
     /// logout and a commit remove the tombstone.
     #[doc(hidden)]
-    fn delete<'a>(
+    fn commit_deletion<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>>;
+    ) -> BoxFuture<'a, Result<CommitResult, Error>>;
 
     /// Gives a lease back without writing. Returns `true` if it was the owner's; another owner's
     /// lease stays theirs.
     #[doc(hidden)]
-    fn release<'a>(
+    fn release_lease<'a>(
         &'a self,
-        slot: &'a Slot,
+        slot: &'a CredentialSlot,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Writes a record whatever lies there: a login beats everything before it (R2). An empty
     /// record deletes. Removes the tombstone, so that nothing comes back after a logout.
     #[doc(hidden)]
-    fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>>;
+    fn overwrite<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Takes one use of an allowance. Answers whether there was one left.
     #[doc(hidden)]
-    fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>>;
+    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Binds a code to the login of this number, unless it is bound to another one already. Where
     /// it is bound to this one, that lasts for `ttl` from now.
     #[doc(hidden)]
     fn bind_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         login: u64,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeBinding, Error>>;
+    ) -> BoxFuture<'a, Result<CodeBindResult, Error>>;
 
     /// Takes the right to exchange a code for `ttl`, unless somebody has it or has used it.
     #[doc(hidden)]
-    fn claim_code<'a>(
+    fn acquire_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeClaim, Error>>;
+    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>>;
 
     /// Gives back the right to exchange a code. Returns `true` if it was the owner's.
     #[doc(hidden)]
     fn release_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Says for `ttl` what came of a code. With `owner`, only if the right is still theirs.
     #[doc(hidden)]
-    fn settle_code<'a>(
+    fn finish_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: Option<&'a LeaseOwner>,
         outcome: &'a str,
         ttl: Duration,
@@ -362,25 +368,32 @@ pub trait Store: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// Remembers for `ttl` that a user has logged out everywhere, at `at` or just behind the last
     /// time: no two logouts of one user are at the same time, whatever clocks say.
     #[doc(hidden)]
-    fn revoke<'a>(
+    fn set_revoked_at<'a>(
         &'a self,
-        name: &'a Name,
+        key: &'a CredentialKey,
         at: Timestamp,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Returns when a user has last logged out everywhere, where that is remembered.
     #[doc(hidden)]
-    fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
+    fn revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
 
     /// What is written to this account's credentials from now on, by whomever, this store's own
     /// engines included; none where the store cannot tell. Needs a runtime.
     #[doc(hidden)]
-    fn news(&self, _app: &AppId) -> Option<Feed> {
+    fn subscribe(&self, _app: &AppId) -> Option<Subscription> {
         None
     }
 
     /// Returns whether credentials of this account and kind can be read and written now.
     #[doc(hidden)]
-    fn ping<'a>(&'a self, app: &'a AppId, kind: Kind) -> BoxFuture<'a, Result<(), Error>>;
+    fn check_health<'a>(
+        &'a self,
+        app: &'a AppId,
+        kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 }

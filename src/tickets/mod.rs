@@ -11,16 +11,16 @@ use crate::accounts::AccountTokens;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, Lifetime};
 use crate::error::Error;
-use crate::jssdk::{JsConfig, PageHosts};
-use crate::keeper::{Ahead, Held, Keeper, Settings, Start};
-use crate::store::Kind;
+use crate::jssdk::{AllowedHosts, JsConfig};
+use crate::keeper::{CacheEntry, CredentialProvider, Prefetcher, ProviderConfig, RenewalTiming};
+use crate::store::CredentialKind;
 
 /// An account has one ticket of its kind.
-const ACCOUNT: &str = "";
+const ACCOUNT_ID: &str = "";
 
 /// How long before the end of its hour a ticket is due for renewal. WeChat repeats the current
 /// one, so nothing is lost by asking early.
-const MARGIN: Duration = Duration::from_secs(5 * 60);
+const RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
 const CACHE_CAPACITY: usize = 16;
 
@@ -69,10 +69,10 @@ const CACHE_CAPACITY: usize = 16;
 pub struct Tickets(Arc<Inner>);
 
 struct Inner {
-    keeper: Keeper,
+    provider: CredentialProvider,
     accounts: AccountTokens,
-    hosts: PageHosts,
-    ahead: Ahead,
+    hosts: AllowedHosts,
+    prefetcher: Prefetcher,
 }
 
 /// The `jsapi_ticket` of this moment. Cheap to clone.
@@ -91,24 +91,26 @@ struct Inner {
 /// ```
 #[derive(Clone)]
 pub struct JsapiTicket {
-    held: Held,
+    entry: CacheEntry,
     clock: Clock,
 }
 
 impl JsapiTicket {
     /// The secret itself. It belongs on the server: whoever has it can sign any page.
     pub fn ticket(&self) -> &AccessToken {
-        self.held.secret()
+        self.entry.secret()
     }
 
     /// When the ticket is due for renewal and when it is given up.
     pub fn lifetime(&self) -> Lifetime {
-        self.held.lifetime()
+        self.entry.lifetime()
     }
 
     /// How long it is from now until the ticket is given up.
     pub fn expires_in(&self) -> Duration {
-        self.clock.now().until(self.lifetime().expires_at())
+        self.clock
+            .now()
+            .duration_until(self.lifetime().expires_at())
     }
 }
 
@@ -134,33 +136,33 @@ impl Tickets {
         accounts: &AccountTokens,
         hosts: impl IntoIterator<Item = H>,
     ) -> Result<Self, Error> {
-        let hosts = PageHosts::new(hosts)?;
-        let settings = Settings {
-            margin: MARGIN,
-            start: Start::AtPoint,
+        let hosts = AllowedHosts::new(hosts)?;
+        let settings = ProviderConfig {
+            margin: RENEW_MARGIN,
+            timing: RenewalTiming::AtRenewalTime,
             cache_capacity: CACHE_CAPACITY,
-            ..accounts.keeper().settings().clone()
+            ..accounts.provider().config().clone()
         };
-        let source = TicketSource::new(accounts, MARGIN);
-        let keeper = Keeper::new(
+        let source = TicketSource::new(accounts, RENEW_MARGIN);
+        let keeper = CredentialProvider::new(
             accounts.app_id().clone(),
-            Kind::JsapiTicket,
+            CredentialKind::JsapiTicket,
             settings,
             accounts.clock().clone(),
-            accounts.store().clone(),
+            accounts.writable_store().clone(),
             Box::new(source),
         );
         Ok(Self(Arc::new(Inner {
-            keeper,
+            provider: keeper,
             accounts: accounts.clone(),
             hosts,
-            ahead: Ahead::default(),
+            prefetcher: Prefetcher::default(),
         })))
     }
 
     /// The account whose ticket this is.
     pub fn app_id(&self) -> &AppId {
-        self.0.keeper.app()
+        self.0.provider.app()
     }
 
     /// The account's tokens, which the ticket is made from.
@@ -173,9 +175,9 @@ impl Tickets {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn warm(&self) -> Result<(), Error> {
+    pub async fn prefetch(&self) -> Result<(), Error> {
         // A ticket that another process has stored asks for no token; who needs that one does.
-        let (token, ticket) = tokio::join!(self.0.accounts.warm(), self.get());
+        let (token, ticket) = tokio::join!(self.0.accounts.prefetch(), self.get());
         token.and(ticket.map(drop))
     }
 
@@ -192,7 +194,7 @@ impl Tickets {
         self.0.hosts.check(url)?;
         let ticket = self.get().await?;
         let now = ticket.clock.now();
-        Ok(JsConfig::signed(self.app_id(), ticket.ticket(), now, url))
+        Ok(JsConfig::for_page(self.app_id(), ticket.ticket(), now, url))
     }
 
     /// A usable ticket: from memory, else from the store, renewed if it must be.
@@ -200,12 +202,12 @@ impl Tickets {
     /// # Errors
     /// As [`AccountTokens::get`].
     pub async fn get(&self) -> Result<JsapiTicket, Error> {
-        let keeper = &self.0.keeper;
-        let held = match keeper.cached(ACCOUNT) {
+        let keeper = &self.0.provider;
+        let held = match keeper.cached(ACCOUNT_ID) {
             Some(held) => held,
             None => {
-                self.0.ahead.start(keeper, ACCOUNT);
-                keeper.get(ACCOUNT).await?
+                self.0.prefetcher.start(keeper, ACCOUNT_ID);
+                keeper.get(ACCOUNT_ID).await?
             }
         };
         Ok(self.ticket(held))
@@ -217,28 +219,28 @@ impl Tickets {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn report_refused(&self, refused: &AccessToken) -> Result<JsapiTicket, Error> {
-        let current = self.0.keeper.report_refused(ACCOUNT, refused).await;
+    pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<JsapiTicket, Error> {
+        let current = self.0.provider.report_invalid(ACCOUNT_ID, invalid).await;
         current.map(|held| self.ticket(held))
     }
 
     /// Ends the task that looks ahead, and waits for a renewal under way, for at most `patience`.
     /// Shut the tickets down before the account's tokens. Answers whether all has ended.
-    pub async fn shutdown(&self, patience: Duration) -> bool {
-        self.0.ahead.stop();
-        self.0.keeper.shutdown(patience).await
+    pub async fn shutdown(&self, timeout: Duration) -> bool {
+        self.0.prefetcher.stop();
+        self.0.provider.shutdown(timeout).await
     }
 
-    fn ticket(&self, held: Held) -> JsapiTicket {
-        let clock = self.0.keeper.clock().clone();
-        JsapiTicket { held, clock }
+    fn ticket(&self, entry: CacheEntry) -> JsapiTicket {
+        let clock = self.0.provider.clock().clone();
+        JsapiTicket { entry, clock }
     }
 }
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets")
-            .field("keeper", &self.0.keeper)
+            .field("keeper", &self.0.provider)
             .field("hosts", &self.0.hosts)
             .finish_non_exhaustive()
     }

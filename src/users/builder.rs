@@ -3,23 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::profile::Profiles;
+use super::profile::ProfileCache;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
-use crate::keeper::{Keeper, Settings, Start};
-use crate::store::{Kind, Store};
+use crate::keeper::{CredentialProvider, ProviderConfig, RenewalTiming};
+use crate::store::{CredentialKind, Store};
 use crate::wechat::WechatClient;
 
 /// What the published layout's service subtracts from a user token's life.
-const MARGIN: Duration = Duration::from_secs(15 * 60);
+const RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
 const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 1_000_000;
-const SNAPSHOT_CAPACITY: usize = 10_000;
-const WAIT: Duration = Duration::from_secs(5);
-const LEASE: Duration = Duration::from_secs(10);
-const RENEWAL: Duration = Duration::from_secs(8);
+const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const LEASE_DURATION: Duration = Duration::from_secs(10);
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Settings of [`UserTokens`], made by [`UserTokens::builder`].
 ///
@@ -44,20 +44,20 @@ const RENEWAL: Duration = Duration::from_secs(8);
 pub struct UserTokensBuilder {
     wechat: WechatClient,
     store: Arc<dyn Store>,
-    settings: Settings,
+    settings: ProviderConfig,
     clock: Clock,
 }
 
 impl UserTokensBuilder {
     pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
-        let settings = Settings {
-            margin: MARGIN,
-            start: Start::Jittered,
+        let settings = ProviderConfig {
+            margin: RENEW_MARGIN,
+            timing: RenewalTiming::Jittered,
             cache_ttl: CACHE_TTL,
             cache_capacity: CACHE_CAPACITY,
-            wait: WAIT,
-            lease: LEASE,
-            renewal: RENEWAL,
+            load_timeout: LOAD_TIMEOUT,
+            lease_duration: LEASE_DURATION,
+            renewal_timeout: RENEWAL_TIMEOUT,
         };
         Self {
             wechat,
@@ -100,8 +100,8 @@ impl UserTokensBuilder {
     }
 
     /// How long a caller waits for a token that has to be renewed first. Default: 5 seconds.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.settings.wait = wait;
+    pub fn load_timeout(mut self, wait: Duration) -> Self {
+        self.settings.load_timeout = wait;
         self
     }
 
@@ -109,8 +109,8 @@ impl UserTokensBuilder {
     /// renews keeps the others waiting. A whole renewal takes four fifths of it at most, so that
     /// a lease outlives the calls that it covers (R7). Anything below 100 milliseconds counts as
     /// that, anything above an hour as an hour. Default: 10 seconds.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.lease(lease);
+    pub fn lease_duration(mut self, lease: Duration) -> Self {
+        self.settings.set_lease_duration(lease);
         self
     }
 
@@ -128,7 +128,7 @@ impl UserTokensBuilder {
             settings,
             clock,
         } = self;
-        let tokens = |kind, settings: Settings, snapshots| {
+        let tokens = |kind, settings: ProviderConfig, snapshots| {
             let source = UserSource {
                 wechat: wechat.clone(),
                 clock: clock.clone(),
@@ -136,19 +136,26 @@ impl UserTokensBuilder {
             };
             let (app, store) = (wechat.app_id().clone(), Arc::clone(&store));
             UserTokens(Arc::new(Inner {
-                keeper: Keeper::new(app, kind, settings, clock.clone(), store, Box::new(source)),
+                provider: CredentialProvider::new(
+                    app,
+                    kind,
+                    settings,
+                    clock.clone(),
+                    store,
+                    Box::new(source),
+                ),
                 wechat: wechat.clone(),
-                profiles: Profiles::new(clock.clone()),
-                snapshots,
+                profiles: ProfileCache::new(clock.clone()),
+                snapshot_users: snapshots,
             }))
         };
         // Virtual users' tokens are not renewed, so there is no point before their end.
-        let of_snapshots = Settings {
+        let snapshot_settings = ProviderConfig {
             margin: Duration::ZERO,
-            cache_capacity: settings.cache_capacity.min(SNAPSHOT_CAPACITY),
+            cache_capacity: settings.cache_capacity.min(SNAPSHOT_CACHE_CAPACITY),
             ..settings.clone()
         };
-        let snapshots = tokens(Kind::SnapshotUser, of_snapshots, None);
-        tokens(Kind::User, settings, Some(snapshots))
+        let snapshot_users = tokens(CredentialKind::SnapshotUser, snapshot_settings, None);
+        tokens(CredentialKind::User, settings, Some(snapshot_users))
     }
 }

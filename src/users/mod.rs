@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::UserTokensBuilder;
-use self::profile::Profiles;
+use self::profile::ProfileCache;
 pub use self::token::UserToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
-use crate::error::{Error, ErrorKind, TokenRefusal};
-use crate::identity::{SNAPSHOT_LIFETIME, longest_session};
-use crate::keeper::Keeper;
-use crate::store::{CodeName, Kind, LeaseOwner, Store};
-use crate::wechat::{UserGrant, UserInfo, WechatClient};
+use crate::error::{Error, ErrorKind, InvalidToken};
+use crate::identity::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
+use crate::keeper::CredentialProvider;
+use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
+use crate::wechat::{UserInfo, UserTokenResponse, WechatClient};
 
 /// How often a login is stored again because its user has logged out everywhere meanwhile.
-const LOGOUTS_CROSSED: usize = 8;
+const MAX_LOGIN_RETRIES: usize = 8;
 
 /// The access tokens of an account's users: kept in a store that all processes share, renewed in
 /// time and by one process only, held in memory in between.
@@ -78,19 +78,19 @@ pub struct UserTokens(Arc<Inner>);
 
 /// Behind one `Arc`: every request that is let through clones it once.
 struct Inner {
-    keeper: Keeper,
+    provider: CredentialProvider,
     wechat: WechatClient,
-    profiles: Profiles,
+    profiles: ProfileCache,
     /// The virtual users of snapshot pages (快照页), who are kept apart and not for long. They have
     /// none of their own.
-    snapshots: Option<UserTokens>,
+    snapshot_users: Option<UserTokens>,
 }
 
 /// What is known of a user's grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Granted {
+pub(crate) enum GrantedScope {
     /// There is no pair.
-    Nothing,
+    NoToken,
     /// There is one, and it says not for what: another service has stored it.
     Unknown,
     /// This scope, comma-separated.
@@ -120,7 +120,7 @@ impl UserTokens {
 
     /// The account whose users these are.
     pub fn app_id(&self) -> &AppId {
-        self.0.keeper.app()
+        self.0.provider.app()
     }
 
     /// The client that new tokens come from.
@@ -139,13 +139,13 @@ impl UserTokens {
     ///   [`ErrorKind::WechatConfig`]: none is at hand, and the store or WeChat fails. At the
     ///   latest after the time set by [`UserTokensBuilder::wait`] (5 seconds).
     pub async fn get(&self, user: &UserId) -> Result<UserToken, Error> {
-        self.0.keeper.get(user.as_str()).await.map(UserToken::new)
+        self.0.provider.get(user.as_str()).await.map(UserToken::new)
     }
 
     /// As [`get`](Self::get), past what this process remembers of users without tokens.
     pub(crate) async fn get_after_login(&self, user: &str) -> Result<UserToken, Error> {
         self.0
-            .keeper
+            .provider
             .get_after_login(user)
             .await
             .map(UserToken::new)
@@ -153,13 +153,13 @@ impl UserTokens {
 
     /// As [`get`](Self::get), for somebody whom [`cached`](Self::cached) has just been asked for.
     pub(crate) async fn get_uncached(&self, user: Box<str>) -> Result<UserToken, Error> {
-        self.0.keeper.get_uncached(user).await.map(UserToken::new)
+        self.0.provider.get_uncached(user).await.map(UserToken::new)
     }
 
     /// The user's token, if this process holds one that needs no thought. Never waits.
     #[inline]
     pub fn cached(&self, user: &str) -> Option<UserToken> {
-        self.0.keeper.cached(user).map(UserToken::new)
+        self.0.provider.cached(user).map(UserToken::new)
     }
 
     /// Stores what WeChat granted at a login, whatever was there before: a login beats every
@@ -170,38 +170,42 @@ impl UserTokens {
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it, and
     /// [`ErrorKind::BadRequest`] for a snapshot user, who is virtual and must not be kept; the
     /// layer's own [`Login`](crate::Login) keeps them elsewhere, no longer than their token lives.
-    pub async fn put(&self, user: &UserId, grant: &UserGrant) -> Result<UserToken, Error> {
-        if grant.snapshot != self.is_of_snapshots() {
+    pub async fn store(
+        &self,
+        user: &UserId,
+        response: &UserTokenResponse,
+    ) -> Result<UserToken, Error> {
+        if response.snapshot != self.is_for_snapshots() {
             let message = "a snapshot user is virtual and is not kept in the store";
             return Err(Error::new(ErrorKind::BadRequest, message));
         }
-        let settings = self.0.keeper.settings();
-        let mut record = source::logged_in(grant, self.clock().now(), settings.margin);
-        if grant.snapshot {
+        let settings = self.0.provider.config();
+        let mut record = source::login_record(response, self.clock().now(), settings.margin);
+        if response.snapshot {
             // Nobody renews the token of somebody who is gone when the page closes.
             record.refresh = None;
         }
-        self.0.profiles.forget(user.as_str());
-        let (keeper, user) = (self.0.keeper.clone(), user.clone());
+        self.0.profiles.remove(user.as_str());
+        let (keeper, user) = (self.0.provider.clone(), user.clone());
         let work = async move {
-            let name = keeper.name(user.as_str());
-            let mut revoked_at = keeper.store().revoked(&name).await?;
-            for _ in 0..LOGOUTS_CROSSED {
-                record.details.sessions_from = revoked_at;
-                let held = keeper.put(user.as_str(), record.clone()).await?;
+            let name = keeper.credential_key(user.as_str());
+            let mut revoked_at = keeper.store().revoked_at(&name).await?;
+            for _ in 0..MAX_LOGIN_RETRIES {
+                record.details.sessions_valid_from = revoked_at;
+                let held = keeper.store_record(user.as_str(), record.clone()).await?;
                 // Asked again once the pair is there: a logout that comes after this one deletes
                 // the pair, and one that came before is in it. Otherwise sessions of before the
                 // logout would live again by a pair that does not know of it.
-                let by_now = keeper.store().revoked(&name).await?;
-                if by_now == revoked_at {
+                let latest = keeper.store().revoked_at(&name).await?;
+                if latest == revoked_at {
                     return Ok(UserToken::new(held));
                 }
-                revoked_at = by_now;
+                revoked_at = latest;
             }
             let message = "the user logs out everywhere again and again while they log in";
             Err(Error::new(ErrorKind::StoreUnavailable, message))
         };
-        self.0.keeper.run_to_end(work).await
+        self.0.provider.run_to_completion(work).await
     }
 
     /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
@@ -212,14 +216,14 @@ impl UserTokens {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn report_refused(
+    pub async fn report_invalid(
         &self,
         user: &UserId,
-        refused: &AccessToken,
+        invalid: &AccessToken,
     ) -> Result<UserToken, Error> {
         self.0
-            .keeper
-            .report_refused(user.as_str(), refused)
+            .provider
+            .report_invalid(user.as_str(), invalid)
             .await
             .map(UserToken::new)
     }
@@ -247,10 +251,10 @@ impl UserTokens {
     where
         F: FnMut(UserToken) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        E: TokenRefusal + From<Error>,
+        E: InvalidToken + From<Error>,
     {
         let call = |held| call(UserToken::new(held));
-        self.0.keeper.with_credential(user.as_str(), call).await
+        self.0.provider.with_credential(user.as_str(), call).await
     }
 
     /// The user's nickname, avatar and what else `sns/userinfo` tells, for tokens of the scope
@@ -261,8 +265,8 @@ impl UserTokens {
     /// Those of [`get`](Self::get) and of [`WechatClient::user_info`]:
     /// [`ErrorKind::LoginRequired`] also where the user has not granted that scope (48001).
     pub async fn profile(&self, user: &UserId) -> Result<Arc<UserInfo>, Error> {
-        let wait = self.0.keeper.settings().wait;
-        self.0.profiles.get(self, user, wait).await
+        let timeout = self.0.provider.config().load_timeout;
+        self.0.profiles.get_or_fetch(self, user, timeout).await
     }
 
     /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
@@ -273,35 +277,38 @@ impl UserTokens {
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
-    pub async fn forget(&self, user: &UserId) -> Result<(), Error> {
-        self.0.profiles.forget(user.as_str());
-        let (keeper, user) = (self.0.keeper.clone(), user.clone());
-        let longest_session = self.longest_session();
+    pub async fn revoke(&self, user: &UserId) -> Result<(), Error> {
+        self.0.profiles.remove(user.as_str());
+        let (keeper, user) = (self.0.provider.clone(), user.clone());
+        let session_lifetime = self.max_session_lifetime();
         let work = async move {
             // Before the tokens go: whoever logs in as soon as they are gone must find it.
-            let (name, now) = (keeper.name(user.as_str()), keeper.clock().now());
-            keeper.store().revoke(&name, now, longest_session).await?;
-            keeper.forget(user.as_str()).await
+            let (name, now) = (keeper.credential_key(user.as_str()), keeper.clock().now());
+            keeper
+                .store()
+                .set_revoked_at(&name, now, session_lifetime)
+                .await?;
+            keeper.revoke(user.as_str()).await
         };
-        self.0.keeper.run_to_end(work).await
+        self.0.provider.run_to_completion(work).await
     }
 
     /// How long a session of these users can outlive the logout that ends it.
-    fn longest_session(&self) -> Duration {
-        match self.is_of_snapshots() {
-            true => SNAPSHOT_LIFETIME,
-            false => longest_session(),
+    fn max_session_lifetime(&self) -> Duration {
+        match self.is_for_snapshots() {
+            true => SNAPSHOT_SESSION_LIFETIME,
+            false => longest_session_lifetime(),
         }
     }
 
     /// Returns what the user has granted, as far as the store knows, whether the pair is usable or
     /// not.
-    pub(crate) async fn granted(&self, user: &str) -> Result<Granted, Error> {
-        let record = self.0.keeper.stored(user).await?;
+    pub(crate) async fn granted_scope(&self, user: &str) -> Result<GrantedScope, Error> {
+        let record = self.0.provider.load_record(user).await?;
         Ok(match record.details.scope {
-            _ if record.is_empty() => Granted::Nothing,
-            Some(scope) => Granted::Known(scope),
-            None => Granted::Unknown,
+            _ if record.is_empty() => GrantedScope::NoToken,
+            Some(scope) => GrantedScope::Known(scope),
+            None => GrantedScope::Unknown,
         })
     }
 
@@ -310,28 +317,28 @@ impl UserTokens {
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`] when they cannot.
     pub async fn health(&self) -> Result<(), Error> {
-        self.0.keeper.ping().await
+        self.0.provider.ping().await
     }
 
     /// How many users' tokens this process holds in memory.
     pub fn cached_users(&self) -> usize {
-        self.0.keeper.cached_count()
+        self.0.provider.cached_count()
     }
 
     /// Waits for the renewals that are under way, for at most `patience`, so that what WeChat has
     /// granted reaches the store before the process ends (R3). Call it after the server has
     /// stopped taking requests. Answers whether all of them have ended.
-    pub async fn shutdown(&self, patience: Duration) -> bool {
-        self.0.keeper.shutdown(patience).await
+    pub async fn shutdown(&self, timeout: Duration) -> bool {
+        self.0.provider.shutdown(timeout).await
     }
 
     /// The virtual users of snapshot pages.
-    pub(crate) fn snapshots(&self) -> &UserTokens {
-        self.0.snapshots.as_ref().unwrap_or(self)
+    pub(crate) fn snapshot_users(&self) -> &UserTokens {
+        self.0.snapshot_users.as_ref().unwrap_or(self)
     }
 
-    pub(crate) fn is_of_snapshots(&self) -> bool {
-        self.0.keeper.kind() == Kind::SnapshotUser
+    pub(crate) fn is_for_snapshots(&self) -> bool {
+        self.0.provider.kind() == CredentialKind::SnapshotUser
     }
 
     /// Runs work that must not end with the request that began it (R3).
@@ -339,25 +346,27 @@ impl UserTokens {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.0.keeper.spawn(work)
+        self.0.provider.spawn(work)
     }
 
     /// Gives back the right to exchange a code, whose claim got no answer.
-    pub(crate) fn give_back_code(&self, code: CodeName, owner: LeaseOwner, lease: Duration) {
-        self.0.keeper.give_back_code(code, owner, lease);
+    pub(crate) fn release_code(&self, code: LoginCodeKey, owner: LeaseOwner, lease: Duration) {
+        self.0
+            .provider
+            .release_code_in_background(code, owner, lease);
     }
 
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        self.0.keeper.store()
+    pub(crate) fn token_store(&self) -> &Arc<dyn Store> {
+        self.0.provider.store()
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        self.0.keeper.clock()
+        self.0.provider.clock()
     }
 }
 
 impl fmt::Debug for UserTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("UserTokens").field(&self.0.keeper).finish()
+        f.debug_tuple("UserTokens").field(&self.0.provider).finish()
     }
 }

@@ -13,55 +13,59 @@ use crate::wechat::{Language, UserInfo};
 
 /// How long a profile is believed. People change their avatar now and then, and the old one's URL
 /// dies with that.
-const LIFETIME: Duration = Duration::from_secs(10 * 60);
+const PROFILE_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// How many profiles a process remembers; the least used leave first.
-const CAPACITY: usize = 10_000;
+const PROFILE_CACHE_CAPACITY: usize = 10_000;
 
 /// The profiles that this process remembers.
-pub(super) struct Profiles {
-    entries: Cache<String, Entry>,
+pub(super) struct ProfileCache {
+    entries: Cache<String, CachedProfile>,
     clock: Clock,
 }
 
 #[derive(Clone)]
-struct Entry {
+struct CachedProfile {
     profile: Arc<UserInfo>,
-    since: Timestamp,
+    fetched_at: Timestamp,
 }
 
-impl Profiles {
+impl ProfileCache {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
-            entries: Cache::new(CAPACITY),
+            entries: Cache::new(PROFILE_CACHE_CAPACITY),
             clock,
         }
     }
 
     /// However many ask for one profile at once, WeChat is asked once.
-    pub(super) async fn get(
+    pub(super) async fn get_or_fetch(
         &self,
         users: &UserTokens,
         user: &UserId,
-        wait: Duration,
+        timeout: Duration,
     ) -> Result<Arc<UserInfo>, Error> {
         let found = async {
-            let believed = |_: &String, entry: &mut Entry| {
+            let retain_if_current = |_: &String, entry: &mut CachedProfile| {
                 let now = self.clock.now();
-                if entry.since <= now && now < entry.since.after(LIFETIME) {
+                if entry.fetched_at <= now && now < entry.fetched_at.saturating_add(PROFILE_TTL) {
                     EntryAction::Retain(Arc::clone(&entry.profile))
                 } else {
                     EntryAction::ReplaceWithGuard
                 }
             };
-            match self.entries.entry_async(user.as_str(), believed).await {
+            match self
+                .entries
+                .entry_async(user.as_str(), retain_if_current)
+                .await
+            {
                 EntryResult::Retained(profile) => Ok(profile),
                 EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => {
                     // A guard that is dropped on the way lets the next one in line ask.
                     let profile = Arc::new(fetch(users, user).await?);
-                    let entry = Entry {
+                    let entry = CachedProfile {
                         profile: Arc::clone(&profile),
-                        since: self.clock.now(),
+                        fetched_at: self.clock.now(),
                     };
                     // Somebody may have forgotten the user meanwhile: then nothing is kept.
                     let _ = guard.insert(entry);
@@ -70,13 +74,15 @@ impl Profiles {
                 _ => fetch(users, user).await.map(Arc::new),
             }
         };
-        tokio::time::timeout(wait, found).await.unwrap_or_else(|_| {
-            let text = format!("no profile came within {wait:?}");
-            Err(Error::new(ErrorKind::WechatUnavailable, text))
-        })
+        tokio::time::timeout(timeout, found)
+            .await
+            .unwrap_or_else(|_| {
+                let text = format!("no profile came within {timeout:?}");
+                Err(Error::new(ErrorKind::WechatUnavailable, text))
+            })
     }
 
-    pub(super) fn forget(&self, user: &str) {
+    pub(super) fn remove(&self, user: &str) {
         self.entries.remove(user);
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::credential::refresh_life::REFRESH_TOKEN_LIFE;
-use crate::credential::{AccessToken, Details, Lifetime, Record, Refresh, Token};
+use crate::credential::refresh_life::REFRESH_TOKEN_LIFETIME;
+use crate::credential::{AccessToken, Lifetime, Record, Refresh, Token, UserDetails};
 use crate::error::{Error, ErrorKind};
-use crate::keeper::{Failure, Source};
+use crate::keeper::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
-use crate::wechat::{UserGrant, WechatClient, pausing_renewals};
+use crate::wechat::{UserTokenResponse, WechatClient, with_renewal_delay};
 
 /// After an errcode that nobody knows, WeChat is not asked again for this long.
 const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ pub(super) struct UserSource {
     pub(super) margin: Duration,
 }
 
-impl Source for UserSource {
+impl CredentialSource for UserSource {
     fn can_renew(&self, record: &Record) -> bool {
         record.refresh.is_some()
     }
@@ -31,72 +31,81 @@ impl Source for UserSource {
     fn renew<'a>(
         &'a self,
         record: &'a Record,
-        _refused: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Record, Failure>> {
+        _invalid: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
         Box::pin(async move {
             let Some(refresh) = &record.refresh else {
                 let message = "there is no refresh token to renew with";
-                return Err(Failure::Dead(Error::new(ErrorKind::LoginRequired, message)));
+                return Err(RenewalFailure::InvalidGrant(Error::new(
+                    ErrorKind::LoginRequired,
+                    message,
+                )));
             };
-            let grant = self
+            let response = self
                 .wechat
                 .refresh_user_token(&refresh.secret)
                 .await
-                .map_err(sorted)?;
-            renewed(record, refresh, &grant, self.clock.now(), self.margin)
-                .map_err(Failure::Transient)
+                .map_err(classify)?;
+            renewed_record(record, refresh, &response, self.clock.now(), self.margin)
+                .map_err(RenewalFailure::Transient)
         })
     }
 
-    fn voids_access_token(&self, error: &Error) -> bool {
+    fn invalidates_access_token(&self, error: &Error) -> bool {
         error.errcode() == Some(PASSWORD_CHANGED)
     }
 }
 
 /// R5: what an error of the refresh call means for the pair.
-fn sorted(error: Error) -> Failure {
+fn classify(error: Error) -> RenewalFailure {
     match error.kind() {
-        ErrorKind::LoginRequired => Failure::Dead(error),
-        ErrorKind::WechatConfig => Failure::Operator(pausing_renewals(error)),
-        ErrorKind::WechatUnavailable => Failure::Transient(error),
+        ErrorKind::LoginRequired => RenewalFailure::InvalidGrant(error),
+        ErrorKind::WechatConfig => RenewalFailure::Operator(with_renewal_delay(error)),
+        ErrorKind::WechatUnavailable => RenewalFailure::Transient(error),
         _ => {
             let wait = error
                 .retry_after()
                 .unwrap_or_default()
                 .max(UNKNOWN_ERRCODE_PAUSE);
-            Failure::Transient(error.retrying_after(wait))
+            RenewalFailure::Transient(error.clone_with_retry_after(wait))
         }
     }
 }
 
 /// The record of a user who has just logged in.
-pub(super) fn logged_in(grant: &UserGrant, now: Timestamp, margin: Duration) -> Record {
+pub(super) fn login_record(
+    response: &UserTokenResponse,
+    now: Timestamp,
+    margin: Duration,
+) -> Record {
     Record {
-        token: Some(token(grant, now, margin)),
-        refresh: grant.refresh_token.clone().map(|secret| Refresh {
+        token: Some(token_from_response(response, now, margin)),
+        refresh: response.refresh_token.clone().map(|secret| Refresh {
             secret,
-            due: now.after(REFRESH_TOKEN_LIFE).before(margin),
+            expected_expiry: now
+                .saturating_add(REFRESH_TOKEN_LIFETIME)
+                .saturating_sub(margin),
         }),
-        details: Details {
-            openid: grant.openid.as_deref().map(Box::from),
-            scope: grant.scope.as_deref().map(Box::from),
-            unionid: grant.unionid.as_deref().map(Box::from),
-            sessions_from: None,
+        details: UserDetails {
+            openid: response.openid.as_deref().map(Box::from),
+            scope: response.scope.as_deref().map(Box::from),
+            unionid: response.unionid.as_deref().map(Box::from),
+            sessions_valid_from: None,
         },
     }
 }
 
 /// What a refresh makes of a record. What the reply leaves out stays as it was; a refresh token
 /// that comes back unchanged keeps its point, since WeChat does not extend its life.
-fn renewed(
+fn renewed_record(
     record: &Record,
     refresh: &Refresh,
-    grant: &UserGrant,
+    response: &UserTokenResponse,
     now: Timestamp,
     margin: Duration,
 ) -> Result<Record, Error> {
-    let known = &record.details;
-    if let (Some(ours), Some(theirs)) = (known.openid.as_deref(), grant.openid.as_deref())
+    let stored = &record.details;
+    if let (Some(ours), Some(theirs)) = (stored.openid.as_deref(), response.openid.as_deref())
         && ours != theirs
     {
         let message =
@@ -104,7 +113,7 @@ fn renewed(
         return Err(Error::new(ErrorKind::WechatUnavailable, message)
             .with_retry_after(UNKNOWN_ERRCODE_PAUSE));
     }
-    let fresh = logged_in(grant, now, margin);
+    let fresh = login_record(response, now, margin);
     let refresh = match fresh.refresh {
         Some(new) if new.secret != refresh.secret => new,
         _ => refresh.clone(),
@@ -112,19 +121,19 @@ fn renewed(
     Ok(Record {
         token: fresh.token,
         refresh: Some(refresh),
-        details: Details {
-            openid: fresh.details.openid.or_else(|| known.openid.clone()),
-            scope: fresh.details.scope.or_else(|| known.scope.clone()),
-            unionid: fresh.details.unionid.or_else(|| known.unionid.clone()),
-            sessions_from: known.sessions_from,
+        details: UserDetails {
+            openid: fresh.details.openid.or_else(|| stored.openid.clone()),
+            scope: fresh.details.scope.or_else(|| stored.scope.clone()),
+            unionid: fresh.details.unionid.or_else(|| stored.unionid.clone()),
+            sessions_valid_from: stored.sessions_valid_from,
         },
     })
 }
 
-fn token(grant: &UserGrant, now: Timestamp, margin: Duration) -> Token {
+fn token_from_response(response: &UserTokenResponse, now: Timestamp, margin: Duration) -> Token {
     Token {
-        secret: grant.access_token.clone(),
-        lifetime: Lifetime::granted(now, grant.expires_in, margin),
+        secret: response.access_token.clone(),
+        lifetime: Lifetime::from_response(now, response.expires_in, margin),
     }
 }
 
@@ -138,54 +147,59 @@ mod tests {
         Timestamp::from_millis(seconds * 1_000)
     }
 
-    fn login() -> Record {
-        let grant = UserGrant::new("a0").expires_in(7_200).refresh_token("r0");
-        logged_in(
+    fn record_after_login() -> Record {
+        let grant = UserTokenResponse::new("a0")
+            .expires_in(7_200)
+            .refresh_token("r0");
+        login_record(
             &grant.openid("oA").scope("snsapi_userinfo").unionid("uA"),
             at(0),
             MARGIN,
         )
     }
 
-    fn refresh(grant: &UserGrant) -> Result<Record, Error> {
-        let record = login();
+    fn record_after_refresh(grant: &UserTokenResponse) -> Result<Record, Error> {
+        let record = record_after_login();
         let refresh = record.refresh.clone().unwrap();
-        renewed(&record, &refresh, grant, at(6_400), MARGIN)
+        renewed_record(&record, &refresh, grant, at(6_400), MARGIN)
     }
 
     #[test]
-    fn a_login_writes_the_published_times() {
-        let record = login();
+    fn login_records_have_the_published_times() {
+        let record = record_after_login();
         assert_eq!(record.token.unwrap().lifetime.renew_at(), at(6_300));
-        assert_eq!(record.refresh.unwrap().due, at(30 * 86_400 - 900));
+        assert_eq!(
+            record.refresh.unwrap().expected_expiry,
+            at(30 * 86_400 - 900)
+        );
     }
 
     #[test]
-    fn what_the_reply_leaves_out_stays() {
-        let record = refresh(&UserGrant::new("a1").expires_in(7_200)).unwrap();
-        let before = login();
+    fn fields_missing_from_a_refresh_response_are_kept() {
+        let record = record_after_refresh(&UserTokenResponse::new("a1").expires_in(7_200)).unwrap();
+        let before = record_after_login();
         assert_eq!(record.refresh, before.refresh);
         assert_eq!(record.details, before.details);
         assert_eq!(record.token.unwrap().secret.expose(), "a1");
     }
 
     #[test]
-    fn the_same_refresh_token_keeps_its_point_and_a_new_one_starts_anew() {
-        let same = refresh(&UserGrant::new("a1").refresh_token("r0")).unwrap();
-        assert_eq!(same.refresh, login().refresh);
-        let new = refresh(&UserGrant::new("a1").refresh_token("r1"))
+    fn only_a_new_refresh_token_gets_a_new_expiry() {
+        let same = record_after_refresh(&UserTokenResponse::new("a1").refresh_token("r0")).unwrap();
+        assert_eq!(same.refresh, record_after_login().refresh);
+        let new = record_after_refresh(&UserTokenResponse::new("a1").refresh_token("r1"))
             .unwrap()
             .refresh
             .unwrap();
         assert_eq!(
-            (new.secret.expose(), new.due),
+            (new.secret.expose(), new.expected_expiry),
             ("r1", at(6_400 + 30 * 86_400 - 900))
         );
     }
 
     #[test]
-    fn tokens_of_another_user_are_not_kept() {
-        let error = refresh(&UserGrant::new("a1").openid("oB")).unwrap_err();
+    fn tokens_of_another_user_are_rejected() {
+        let error = record_after_refresh(&UserTokenResponse::new("a1").openid("oB")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
     }
 }

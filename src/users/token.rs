@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime};
-use crate::keeper::Held;
+use crate::keeper::CacheEntry;
 
 /// A user's access token of this moment, and what is known of the user. Cheap to clone.
 ///
@@ -19,12 +19,12 @@ use crate::keeper::Held;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct UserToken(Held);
+pub struct UserToken(CacheEntry);
 
 impl UserToken {
     #[inline]
-    pub(crate) fn new(held: Held) -> Self {
-        Self(held)
+    pub(crate) fn new(entry: CacheEntry) -> Self {
+        Self(entry)
     }
 
     /// Whether whoever waited for it waited for WeChat.
@@ -50,7 +50,7 @@ impl UserToken {
     /// When the user has last logged out everywhere, where they have: sessions of logins that did
     /// not know of it are void.
     #[inline]
-    pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
+    pub(crate) fn sessions_valid_from(&self) -> Option<Timestamp> {
         self.0.sessions_from()
     }
 

@@ -4,15 +4,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::client::{WechatClient, with_token};
+use super::client::{WechatClient, token_request};
 use super::errcode::Endpoint;
-use super::transport::Call;
+use super::transport::ApiRequest;
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind};
-use crate::reaction::Reaction;
+use crate::reaction::RecommendedAction;
 
 /// How much of serde's words on an unexpected reply an error shows, in characters.
-const MAX_MISMATCH_CHARS: usize = 120;
+const MAX_JSON_ERROR_CHARS: usize = 120;
 
 impl WechatClient {
     /// Calls any API that takes `access_token=` by GET, and reads its reply as `T`.
@@ -45,10 +45,10 @@ impl WechatClient {
         token: &AccessToken,
         query: &[(&str, &str)],
     ) -> Result<T, Error> {
-        let path = checked_path(path)?;
-        let mut call = with_token(family(path), path, token);
+        let path = check_path(path)?;
+        let mut call = token_request(endpoint_of(path), path, token);
         call.query.extend_from_slice(query);
-        self.ask_for(&call).await
+        self.call_json(&call).await
     }
 
     /// Calls any API that takes `access_token=` by POST with a JSON body, and reads its reply as
@@ -77,36 +77,37 @@ impl WechatClient {
         token: &AccessToken,
         body: &(impl Serialize + ?Sized),
     ) -> Result<T, Error> {
-        let path = checked_path(path)?;
+        let path = check_path(path)?;
         let body = serde_json::to_vec(body).map_err(|_| {
             let text = format!("{path}: the body cannot be written as JSON");
             Error::new(ErrorKind::BadRequest, text)
         })?;
-        let mut call = with_token(family(path), path, token);
+        let mut call = token_request(endpoint_of(path), path, token);
         call.body = Some(body);
-        call.repeatable = false;
-        self.ask_for(&call).await
+        call.retryable = false;
+        self.call_json(&call).await
     }
 
-    async fn ask_for<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Error> {
+    async fn call_json<T: DeserializeOwned>(&self, call: &ApiRequest<'_>) -> Result<T, Error> {
         let fields = self
             .inner
             .transport
-            .call(call, |fields| Ok(fields.clone()))
+            .send(call, |fields| Ok(fields.clone()))
             .await?;
         serde_json::from_value(Value::Object(fields)).map_err(|mismatch| {
-            let why = without_quoted(&mismatch.to_string());
-            let why = call.secrets.clean(&why, MAX_MISMATCH_CHARS);
+            let why = redact_quoted(&mismatch.to_string());
+            let why = call.redactor.redact(&why, MAX_JSON_ERROR_CHARS);
             let text = format!(
                 "{}: the reply is not of the expected form: {why}",
                 call.path
             );
-            Error::new(ErrorKind::WechatUnavailable, text).with_reaction(Reaction::PassThrough)
+            Error::new(ErrorKind::WechatUnavailable, text)
+                .with_recommended_action(RecommendedAction::PassThrough)
         })
     }
 }
 
-fn family(path: &str) -> Endpoint {
+fn endpoint_of(path: &str) -> Endpoint {
     if path.starts_with("sns/") {
         Endpoint::UserCall
     } else {
@@ -115,7 +116,7 @@ fn family(path: &str) -> Endpoint {
 }
 
 /// A path that stays a path in a URL and in a log.
-fn checked_path(path: &str) -> Result<&str, Error> {
+fn check_path(path: &str) -> Result<&str, Error> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-');
@@ -130,7 +131,7 @@ fn checked_path(path: &str) -> Result<&str, Error> {
 }
 
 /// serde quotes what it found and did not expect, which may be a secret.
-fn without_quoted(text: &str) -> String {
+fn redact_quoted(text: &str) -> String {
     let mut parts = text.split('"');
     let mut out = parts.next().unwrap_or_default().to_owned();
     if parts.next().is_some() {
@@ -145,9 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_a_path() {
+    fn paths_with_other_characters_are_rejected() {
         assert_eq!(
-            checked_path("/cgi-bin/user/info").unwrap(),
+            check_path("/cgi-bin/user/info").unwrap(),
             "cgi-bin/user/info"
         );
         for path in [
@@ -161,17 +162,17 @@ mod tests {
             "a b",
             "a%2e",
         ] {
-            assert!(checked_path(path).is_err(), "{path}");
+            assert!(check_path(path).is_err(), "{path}");
         }
     }
 
     #[test]
-    fn a_mismatch_is_told_without_what_was_found() {
+    fn json_errors_do_not_show_the_found_value() {
         let found = r#"invalid type: string "s3"cret", expected u8"#;
         assert_eq!(
-            without_quoted(found),
+            redact_quoted(found),
             "invalid type: string ***, expected u8"
         );
-        assert_eq!(without_quoted("missing field `a`"), "missing field `a`");
+        assert_eq!(redact_quoted("missing field `a`"), "missing field `a`");
     }
 }

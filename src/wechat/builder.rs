@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::client::WechatClient;
 use super::proxy;
-use super::transport::{Host, Transport};
+use super::transport::{ApiHost, Transport};
 use crate::clock::Clock;
 use crate::credential::{AppId, AppSecret};
 use crate::error::{Error, ErrorKind};
@@ -32,7 +32,7 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// WeChat's answers are rare and small: few connections wait for more, and none so long that the
 /// other side has closed it meanwhile, which would lose a request.
 const MAX_IDLE_CONNECTIONS: usize = 8;
-const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(15);
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Sets up a [`WechatClient`].
 ///
@@ -167,12 +167,12 @@ impl WechatClientBuilder {
     /// cannot start.
     pub fn build(self) -> Result<WechatClient, Error> {
         let app_id = AppId::new(&self.app_id)
-            .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
-        check_secret(&self.secret)?;
-        let open_url = base_url("open_url", &self.open_url)?;
-        let mut hosts = vec![Host::new(&base_url("api_url", &self.api_url)?)];
+            .map_err(|why| configuration_error(format!("set the AppID of the account: {why}")))?;
+        check_app_secret(&self.secret)?;
+        let open_url = parse_base_url("open_url", &self.open_url)?;
+        let mut hosts = vec![ApiHost::new(&parse_base_url("api_url", &self.api_url)?)];
         for url in &self.fallback_api_urls {
-            hosts.push(Host::new(&base_url("fallback_api_urls", url)?));
+            hosts.push(ApiHost::new(&parse_base_url("fallback_api_urls", url)?));
         }
         for (name, timeout) in [
             ("connect_timeout", self.connect_timeout),
@@ -180,33 +180,35 @@ impl WechatClientBuilder {
             ("total_timeout", self.total_timeout),
         ] {
             if timeout.is_zero() {
-                return Err(wrong(format!("{name} is zero: no call could succeed")));
+                return Err(configuration_error(format!(
+                    "{name} is zero: no call could succeed"
+                )));
             }
         }
         let proxy = match &self.proxy {
-            Some(url) => Some(proxy::forward_proxy(url)?),
+            Some(url) => Some(proxy::parse_proxy(url)?),
             None => {
-                proxy::warn_of_unused();
+                proxy::warn_of_unused_proxy_variable();
                 None
             }
         };
         let (via, proxy, proxy_is_https) = match proxy {
-            Some(it) => (Some(it.name.into()), Some(it.proxy), it.is_https),
+            Some(it) => (Some(it.address.into()), Some(it.proxy), it.is_https),
             None => (None, None, false),
         };
-        let https = proxy_is_https || hosts.iter().any(Host::is_https);
-        let http = http_client(https, self.connect_timeout, proxy)?;
+        let https = proxy_is_https || hosts.iter().any(ApiHost::is_https);
+        let http = build_http_client(https, self.connect_timeout, proxy)?;
         let transport = Transport {
             http,
             hosts,
-            via,
+            proxy_address: via,
             app_id,
             timeout: self.timeout,
             total_timeout: self.total_timeout,
             clock: self.clock,
         };
         let open_url = open_url.as_str().trim_end_matches('/').into();
-        Ok(WechatClient::of(transport, self.secret, open_url))
+        Ok(WechatClient::from_parts(transport, self.secret, open_url))
     }
 }
 
@@ -219,21 +221,21 @@ impl fmt::Debug for WechatClientBuilder {
     }
 }
 
-fn wrong(message: impl Into<String>) -> Error {
+fn configuration_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message.into())
 }
 
-fn check_secret(secret: &AppSecret) -> Result<(), Error> {
+fn check_app_secret(secret: &AppSecret) -> Result<(), Error> {
     let text = secret.expose();
     if text.is_empty() {
-        return Err(wrong(
+        return Err(configuration_error(
             "the AppSecret is empty: set the one that mp.weixin.qq.com shows for the account",
         ));
     }
     // A secret read from a file with its last newline is refused by WeChat with a text that
     // nobody connects with a newline.
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong(
+        return Err(configuration_error(
             "the AppSecret holds white space or characters that none has: set it without them",
         ));
     }
@@ -241,25 +243,25 @@ fn check_secret(secret: &AppSecret) -> Result<(), Error> {
 }
 
 /// Reads a base URL. What is wrong with one is told without its text, which may hold a password.
-pub(crate) fn base_url(name: &str, text: &str) -> Result<Url, Error> {
+pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<Url, Error> {
     let url = Url::parse(text.trim()).map_err(|why| {
-        wrong(format!(
+        configuration_error(format!(
             "{name} is not a URL ({why}): set one such as {API_URL}"
         ))
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong(format!(
+        return Err(configuration_error(format!(
             "{name} has the scheme {:?}: set an http or https URL such as {API_URL}",
             url.scheme()
         )));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong(format!(
+        return Err(configuration_error(format!(
             "{name} has a query or a fragment: set a URL that ends before '?' and '#'"
         )));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong(format!(
+        return Err(configuration_error(format!(
             "{name} names a user or a password: set it without them"
         )));
     }
@@ -267,7 +269,7 @@ pub(crate) fn base_url(name: &str, text: &str) -> Result<Url, Error> {
 }
 
 /// Makes a client that looks neither at the environment nor at the system for a proxy.
-pub(crate) fn http_client(
+pub(crate) fn build_http_client(
     https: bool,
     connect_timeout: Duration,
     proxy: Option<reqwest::Proxy>,
@@ -281,7 +283,7 @@ pub(crate) fn http_client(
         .user_agent(concat!("tower-wechat/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_timeout)
         .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-        .pool_idle_timeout(IDLE_CONNECTION_LIFE)
+        .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
@@ -301,7 +303,7 @@ pub(crate) fn http_client(
         builder.tls_certs_only([])
     };
     builder.build().map_err(|error| {
-        wrong(format!(
+        configuration_error(format!(
             "TLS cannot start ({}): install the system's CA certificates (package \
              ca-certificates)",
             root_cause(&error)
@@ -319,7 +321,7 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl WechatClient {
-    fn of(transport: Transport, secret: AppSecret, open_url: Box<str>) -> Self {
+    fn from_parts(transport: Transport, secret: AppSecret, open_url: Box<str>) -> Self {
         Self {
             inner: Arc::new(super::client::Inner {
                 transport,
@@ -338,34 +340,38 @@ mod tests {
         WechatClientBuilder::new("wx1", AppSecret::from("s3cret")).api_url("http://127.0.0.1:1")
     }
 
-    fn refusal(builder: WechatClientBuilder) -> String {
+    fn build_error(builder: WechatClientBuilder) -> String {
         let error = builder.build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         error.to_string()
     }
 
     #[test]
-    fn a_wrong_set_up_is_told_in_one_sentence() {
+    fn invalid_settings_are_rejected_with_the_reason() {
         let secret = |text: &str| {
-            refusal(WechatClientBuilder::new("wx1", text.into()).api_url("http://127.0.0.1"))
+            build_error(WechatClientBuilder::new("wx1", text.into()).api_url("http://127.0.0.1"))
         };
-        assert!(refusal(WechatClientBuilder::new("", "s".into())).contains("AppID"));
-        assert!(refusal(WechatClientBuilder::new("wx 1", "s".into())).contains("AppID"));
+        assert!(build_error(WechatClientBuilder::new("", "s".into())).contains("AppID"));
+        assert!(build_error(WechatClientBuilder::new("wx 1", "s".into())).contains("AppID"));
         assert!(secret("").contains("AppSecret is empty"));
         assert!(secret("s3cret\n").contains("white space"));
         assert!(!secret("s3cret\n").contains("s3cret"));
-        assert!(refusal(builder().api_url("api.weixin.qq.com")).contains("api_url is not a URL"));
-        assert!(refusal(builder().api_url("")).contains("api_url is not a URL"));
-        assert!(refusal(builder().api_url("ftp://x")).contains("\"ftp\""));
-        assert!(refusal(builder().api_url("http://x/?a=b")).contains("query"));
-        assert!(refusal(builder().open_url("http://x/#a")).contains("open_url"));
-        assert!(!refusal(builder().open_url("http://u:pw@x/")).contains("pw@"));
-        assert!(refusal(builder().fallback_api_urls(["nonsense"])).contains("fallback_api_urls"));
-        assert!(refusal(builder().timeout(Duration::ZERO)).contains("timeout"));
+        assert!(
+            build_error(builder().api_url("api.weixin.qq.com")).contains("api_url is not a URL")
+        );
+        assert!(build_error(builder().api_url("")).contains("api_url is not a URL"));
+        assert!(build_error(builder().api_url("ftp://x")).contains("\"ftp\""));
+        assert!(build_error(builder().api_url("http://x/?a=b")).contains("query"));
+        assert!(build_error(builder().open_url("http://x/#a")).contains("open_url"));
+        assert!(!build_error(builder().open_url("http://u:pw@x/")).contains("pw@"));
+        assert!(
+            build_error(builder().fallback_api_urls(["nonsense"])).contains("fallback_api_urls")
+        );
+        assert!(build_error(builder().timeout(Duration::ZERO)).contains("timeout"));
     }
 
     #[test]
-    fn base_urls_may_end_in_a_slash_and_have_a_path() {
+    fn base_urls_may_have_a_path_and_a_trailing_slash() {
         let client = builder()
             .open_url("https://open.example/x/")
             .build()
@@ -386,7 +392,7 @@ mod tests {
     #[ignore = "started by without_certificates_only_https_fails"]
     fn build_without_certificates() {
         assert!(builder().build().is_ok());
-        let message = refusal(builder().fallback_api_urls(["https://127.0.0.1:1"]));
+        let message = build_error(builder().fallback_api_urls(["https://127.0.0.1:1"]));
         assert!(message.contains("ca-certificates"), "{message}");
     }
 

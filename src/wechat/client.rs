@@ -7,14 +7,14 @@ use serde_json::json;
 
 use super::builder::WechatClientBuilder;
 use super::errcode::Endpoint;
-use super::grant::{AccountGrant, TicketGrant, UserGrant};
-use super::redaction::Secrets;
-use super::reply::Object;
-use super::transport::{Call, Transport};
+use super::grant::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
+use super::redaction::Redactor;
+use super::reply::ReplyFields;
+use super::transport::{ApiRequest, Transport};
 use super::user_info::{Language, UserInfo};
 use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
 use crate::error::{Error, ErrorKind};
-use crate::reaction::Reaction;
+use crate::reaction::RecommendedAction;
 
 /// The longest code that is sent on. WeCom documents 512 bytes, the Official Account nothing.
 const MAX_CODE_BYTES: usize = 2_048;
@@ -110,18 +110,19 @@ impl WechatClient {
     /// # Errors
     /// As said on [`WechatClient`]; an empty code is [`ErrorKind::LoginRequired`] and an absurdly
     /// long one [`ErrorKind::BadRequest`], without asking WeChat.
-    pub async fn exchange_code(&self, code: &str) -> Result<UserGrant, Error> {
+    pub async fn exchange_code(&self, code: &str) -> Result<UserTokenResponse, Error> {
         const PATH: &str = "sns/oauth2/access_token";
         if code.is_empty() {
             let text = format!("{PATH}: there is no code to exchange");
-            return Err(Error::new(ErrorKind::LoginRequired, text).with_reaction(Reaction::Login));
+            return Err(Error::new(ErrorKind::LoginRequired, text)
+                .with_recommended_action(RecommendedAction::LogIn));
         }
         if code.len() > MAX_CODE_BYTES {
             let text = format!("{PATH}: the code is longer than {MAX_CODE_BYTES} bytes");
             return Err(Error::new(ErrorKind::BadRequest, text));
         }
         let secret = self.inner.secret.expose();
-        let call = Call {
+        let call = ApiRequest {
             endpoint: Endpoint::CodeExchange,
             path: PATH,
             query: vec![
@@ -131,10 +132,13 @@ impl WechatClient {
                 ("grant_type", "authorization_code"),
             ],
             body: None,
-            repeatable: false,
-            secrets: Secrets::new([secret, code]),
+            retryable: false,
+            redactor: Redactor::new([secret, code]),
         };
-        self.inner.transport.call(&call, UserGrant::exchanged).await
+        self.inner
+            .transport
+            .send(&call, UserTokenResponse::from_code_exchange)
+            .await
     }
 
     /// Makes a new access token from a refresh token (`sns/oauth2/refresh_token`).
@@ -145,14 +149,18 @@ impl WechatClient {
     /// # Errors
     /// As said on [`WechatClient`]; a refresh token that is dead (40030, 42002, 42007, 41003) or
     /// empty is [`ErrorKind::LoginRequired`].
-    pub async fn refresh_user_token(&self, token: &RefreshToken) -> Result<UserGrant, Error> {
+    pub async fn refresh_user_token(
+        &self,
+        token: &RefreshToken,
+    ) -> Result<UserTokenResponse, Error> {
         const PATH: &str = "sns/oauth2/refresh_token";
         let token = token.expose();
         if token.is_empty() {
             let text = format!("{PATH}: there is no refresh token");
-            return Err(Error::new(ErrorKind::LoginRequired, text).with_reaction(Reaction::Login));
+            return Err(Error::new(ErrorKind::LoginRequired, text)
+                .with_recommended_action(RecommendedAction::LogIn));
         }
-        let call = Call {
+        let call = ApiRequest {
             endpoint: Endpoint::UserRefresh,
             path: PATH,
             query: vec![
@@ -161,10 +169,13 @@ impl WechatClient {
                 ("refresh_token", token),
             ],
             body: None,
-            repeatable: true,
-            secrets: Secrets::new([token]),
+            retryable: true,
+            redactor: Redactor::new([token]),
         };
-        self.inner.transport.call(&call, UserGrant::refreshed).await
+        self.inner
+            .transport
+            .send(&call, UserTokenResponse::from_refresh)
+            .await
     }
 
     /// The user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
@@ -179,11 +190,11 @@ impl WechatClient {
         openid: &str,
         language: Language,
     ) -> Result<UserInfo, Error> {
-        let mut call = with_token(Endpoint::UserCall, "sns/userinfo", token);
+        let mut call = token_request(Endpoint::UserCall, "sns/userinfo", token);
         call.query.push(("openid", openid));
         call.query.push(("lang", language.as_str()));
-        let read = |fields: &Object| UserInfo::of(openid, fields);
-        self.inner.transport.call(&call, read).await
+        let read = |fields: &ReplyFields| UserInfo::from_reply(openid, fields);
+        self.inner.transport.send(&call, read).await
     }
 
     /// Asks WeChat whether a user's access token is alive (`sns/auth`).
@@ -191,9 +202,9 @@ impl WechatClient {
     /// # Errors
     /// As said on [`WechatClient`]: the token is refused, or the openid is not its own.
     pub async fn check_user_token(&self, token: &AccessToken, openid: &str) -> Result<(), Error> {
-        let mut call = with_token(Endpoint::UserCall, "sns/auth", token);
+        let mut call = token_request(Endpoint::UserCall, "sns/auth", token);
         call.query.push(("openid", openid));
-        self.inner.transport.call(&call, |_| Ok(())).await
+        self.inner.transport.send(&call, |_| Ok(())).await
     }
 
     /// A new access token of the account (`cgi-bin/token`).
@@ -203,9 +214,9 @@ impl WechatClient {
     ///
     /// # Errors
     /// As said on [`WechatClient`].
-    pub async fn account_token(&self) -> Result<AccountGrant, Error> {
+    pub async fn account_token(&self) -> Result<AccountTokenResponse, Error> {
         let secret = self.inner.secret.expose();
-        let call = Call {
+        let call = ApiRequest {
             endpoint: Endpoint::AccountToken,
             path: "cgi-bin/token",
             query: vec![
@@ -214,12 +225,12 @@ impl WechatClient {
                 ("secret", secret),
             ],
             body: None,
-            repeatable: true,
-            secrets: Secrets::new([secret]),
+            retryable: true,
+            redactor: Redactor::new([secret]),
         };
         self.inner
             .transport
-            .call(&call, AccountGrant::granted)
+            .send(&call, AccountTokenResponse::from_reply)
             .await
     }
 
@@ -231,7 +242,7 @@ impl WechatClient {
     ///
     /// # Errors
     /// As said on [`WechatClient`].
-    pub async fn stable_account_token(&self, force: bool) -> Result<AccountGrant, Error> {
+    pub async fn stable_account_token(&self, force: bool) -> Result<AccountTokenResponse, Error> {
         let secret = self.inner.secret.expose();
         let body = json!({
             "grant_type": "client_credential",
@@ -239,17 +250,17 @@ impl WechatClient {
             "secret": secret,
             "force_refresh": force,
         });
-        let call = Call {
+        let call = ApiRequest {
             endpoint: Endpoint::AccountToken,
             path: "cgi-bin/stable_token",
             query: Vec::new(),
             body: Some(body.to_string().into_bytes()),
-            repeatable: !force,
-            secrets: Secrets::new([secret]),
+            retryable: !force,
+            redactor: Redactor::new([secret]),
         };
         self.inner
             .transport
-            .call(&call, AccountGrant::granted)
+            .send(&call, AccountTokenResponse::from_reply)
             .await
     }
 
@@ -266,10 +277,13 @@ impl WechatClient {
     ///
     /// # Errors
     /// As said on [`WechatClient`].
-    pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<TicketGrant, Error> {
-        let mut call = with_token(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
+    pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<JsapiTicketResponse, Error> {
+        let mut call = token_request(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
         call.query.push(("type", "jsapi"));
-        self.inner.transport.call(&call, TicketGrant::granted).await
+        self.inner
+            .transport
+            .send(&call, JsapiTicketResponse::from_reply)
+            .await
     }
 }
 
@@ -282,17 +296,17 @@ impl fmt::Debug for WechatClient {
     }
 }
 
-pub(super) fn with_token<'a>(
+pub(super) fn token_request<'a>(
     endpoint: Endpoint,
     path: &'a str,
     token: &'a AccessToken,
-) -> Call<'a> {
-    Call {
+) -> ApiRequest<'a> {
+    ApiRequest {
         endpoint,
         path,
         query: vec![("access_token", token.expose())],
         body: None,
-        repeatable: true,
-        secrets: Secrets::new([token.expose()]),
+        retryable: true,
+        redactor: Redactor::new([token.expose()]),
     }
 }

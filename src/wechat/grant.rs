@@ -1,6 +1,6 @@
 //! What WeChat grants: the user's pair, the account's token, the ticket.
 
-use super::reply::{self, BadReply, Object};
+use super::reply::{self, InvalidReply, ReplyFields};
 use crate::credential::{AccessToken, RefreshToken};
 
 /// What WeChat answers to a code exchange or to a refresh.
@@ -23,7 +23,7 @@ use crate::credential::{AccessToken, RefreshToken};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct UserGrant {
+pub struct UserTokenResponse {
     /// The user's access token. WeChat's live for two hours.
     pub access_token: AccessToken,
     /// How long the access token lives, in seconds, exactly as the reply says it: zero, negative
@@ -43,7 +43,7 @@ pub struct UserGrant {
     pub snapshot: bool,
 }
 
-impl UserGrant {
+impl UserTokenResponse {
     /// A grant of which only the access token is known.
     pub fn new(access_token: impl Into<AccessToken>) -> Self {
         Self {
@@ -100,25 +100,25 @@ impl UserGrant {
     }
 
     /// The reply to a refresh, which may leave out whom it is for.
-    pub(super) fn refreshed(fields: &Object) -> Result<Self, BadReply> {
-        let owned = |name| reply::text(fields, name).map(str::to_owned);
+    pub(super) fn from_refresh(fields: &ReplyFields) -> Result<Self, InvalidReply> {
+        let owned = |name| reply::non_empty_text(fields, name).map(str::to_owned);
         Ok(Self {
-            access_token: reply::token(fields, "access_token")?,
-            expires_in: expires_in(fields),
-            refresh_token: reply::refresh_token(fields)?,
-            openid: reply::openid(fields).map(str::to_owned),
+            access_token: reply::required_token(fields, "access_token")?,
+            expires_in: parse_expires_in(fields),
+            refresh_token: reply::optional_refresh_token(fields)?,
+            openid: reply::valid_openid(fields).map(str::to_owned),
             scope: owned("scope"),
             unionid: owned("unionid"),
-            snapshot: is_set(fields, "is_snapshotuser"),
+            snapshot: is_flag_set(fields, "is_snapshotuser"),
         })
     }
 
     /// The reply to a code exchange, which is worth nothing without whom it is for.
-    pub(crate) fn exchanged(fields: &Object) -> Result<Self, BadReply> {
-        let grant = Self::refreshed(fields)?;
+    pub(crate) fn from_code_exchange(fields: &ReplyFields) -> Result<Self, InvalidReply> {
+        let grant = Self::from_refresh(fields)?;
         match grant.openid {
             Some(_) => Ok(grant),
-            None => Err(BadReply::Missing("openid")),
+            None => Err(InvalidReply::MissingField("openid")),
         }
     }
 }
@@ -131,7 +131,7 @@ impl UserGrant {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AccountGrant {
+pub struct AccountTokenResponse {
     /// The account's access token.
     pub access_token: AccessToken,
     /// How long it lives from now on, in seconds, exactly as the reply says it. `stable_token`
@@ -139,7 +139,7 @@ pub struct AccountGrant {
     pub expires_in: Option<i64>,
 }
 
-impl AccountGrant {
+impl AccountTokenResponse {
     /// A grant, for sources of tokens other than WeChat.
     pub fn new(access_token: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
         Self {
@@ -148,10 +148,10 @@ impl AccountGrant {
         }
     }
 
-    pub(crate) fn granted(fields: &Object) -> Result<Self, BadReply> {
+    pub(crate) fn from_reply(fields: &ReplyFields) -> Result<Self, InvalidReply> {
         Ok(Self {
-            access_token: reply::token(fields, "access_token")?,
-            expires_in: expires_in(fields),
+            access_token: reply::required_token(fields, "access_token")?,
+            expires_in: parse_expires_in(fields),
         })
     }
 }
@@ -164,7 +164,7 @@ impl AccountGrant {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TicketGrant {
+pub struct JsapiTicketResponse {
     /// The ticket.
     pub ticket: AccessToken,
     /// How long it lives, in seconds, exactly as the reply says it. WeChat is known to say 7,200
@@ -172,7 +172,7 @@ pub struct TicketGrant {
     pub expires_in: Option<i64>,
 }
 
-impl TicketGrant {
+impl JsapiTicketResponse {
     /// A grant, for sources of tickets other than WeChat.
     pub fn new(ticket: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
         Self {
@@ -181,21 +181,22 @@ impl TicketGrant {
         }
     }
 
-    pub(crate) fn granted(fields: &Object) -> Result<Self, BadReply> {
+    pub(crate) fn from_reply(fields: &ReplyFields) -> Result<Self, InvalidReply> {
         Ok(Self {
-            ticket: reply::token(fields, "ticket")?,
-            expires_in: expires_in(fields),
+            ticket: reply::required_token(fields, "ticket")?,
+            expires_in: parse_expires_in(fields),
         })
     }
 }
 
-fn expires_in(fields: &Object) -> Option<i64> {
-    fields.get("expires_in").and_then(reply::integer)
+fn parse_expires_in(fields: &ReplyFields) -> Option<i64> {
+    fields.get("expires_in").and_then(reply::parse_integer)
 }
 
-fn is_set(fields: &Object, name: &str) -> bool {
+fn is_flag_set(fields: &ReplyFields, name: &str) -> bool {
     fields.get(name).is_some_and(|value| {
-        value.as_bool().unwrap_or(false) || reply::integer(value).is_some_and(|flag| flag != 0)
+        value.as_bool().unwrap_or(false)
+            || reply::parse_integer(value).is_some_and(|flag| flag != 0)
     })
 }
 
@@ -205,7 +206,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    fn fields(value: Value) -> Object {
+    fn fields(value: Value) -> ReplyFields {
         match value {
             Value::Object(fields) => fields,
             other => panic!("{other} is no object"),
@@ -213,41 +214,50 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_reply_is_read() {
+    fn a_complete_response_is_parsed() {
         let reply = fields(json!({
             "access_token": "a", "expires_in": 7200, "refresh_token": "r", "openid": "o",
             "scope": "snsapi_userinfo", "unionid": "u", "is_snapshotuser": 1, "new_field": {},
         }));
-        let expected = UserGrant::new("a")
+        let expected = UserTokenResponse::new("a")
             .expires_in(7_200)
             .refresh_token("r")
             .openid("o")
             .scope("snsapi_userinfo")
             .unionid("u")
             .snapshot(true);
-        assert_eq!(UserGrant::exchanged(&reply).unwrap(), expected);
-    }
-
-    #[test]
-    fn what_may_be_missing_may_be_missing() {
-        let reply = fields(json!({ "access_token": "a", "refresh_token": "", "scope": "" }));
-        assert_eq!(UserGrant::refreshed(&reply).unwrap(), UserGrant::new("a"));
         assert_eq!(
-            UserGrant::exchanged(&reply),
-            Err(BadReply::Missing("openid"))
+            UserTokenResponse::from_code_exchange(&reply).unwrap(),
+            expected
         );
     }
 
     #[test]
-    fn an_openid_that_names_nobody_is_none() {
+    fn optional_fields_may_be_missing() {
+        let reply = fields(json!({ "access_token": "a", "refresh_token": "", "scope": "" }));
+        assert_eq!(
+            UserTokenResponse::from_refresh(&reply).unwrap(),
+            UserTokenResponse::new("a")
+        );
+        assert_eq!(
+            UserTokenResponse::from_code_exchange(&reply),
+            Err(InvalidReply::MissingField("openid"))
+        );
+    }
+
+    #[test]
+    fn an_invalid_openid_is_ignored() {
         for openid in [json!(""), json!("a\nb"), json!(7), json!("o".repeat(257))] {
             let reply = fields(json!({ "access_token": "a", "openid": openid }));
-            assert_eq!(UserGrant::refreshed(&reply).unwrap().openid, None);
+            assert_eq!(
+                UserTokenResponse::from_refresh(&reply).unwrap().openid,
+                None
+            );
         }
     }
 
     #[test]
-    fn a_lifetime_is_kept_as_it_is_said() {
+    fn expires_in_is_kept_as_sent() {
         for (said, kept) in [
             (json!("7200"), Some(7_200)),
             (json!(0), Some(0)),
@@ -257,9 +267,18 @@ mod tests {
             (json!("soon"), None),
         ] {
             let reply = fields(json!({ "access_token": "a", "ticket": "t", "expires_in": said }));
-            assert_eq!(AccountGrant::granted(&reply).unwrap().expires_in, kept);
-            assert_eq!(TicketGrant::granted(&reply).unwrap().expires_in, kept);
-            assert_eq!(UserGrant::refreshed(&reply).unwrap().expires_in, kept);
+            assert_eq!(
+                AccountTokenResponse::from_reply(&reply).unwrap().expires_in,
+                kept
+            );
+            assert_eq!(
+                JsapiTicketResponse::from_reply(&reply).unwrap().expires_in,
+                kept
+            );
+            assert_eq!(
+                UserTokenResponse::from_refresh(&reply).unwrap().expires_in,
+                kept
+            );
         }
     }
 
@@ -277,14 +296,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_granted_can_be_stored(
+        fn every_accepted_response_can_be_stored(
             access in any_json(), refresh in any_json(), openid in any_json(), life in any_json(),
         ) {
             let reply = fields(json!({
                 "access_token": access, "refresh_token": refresh, "openid": openid,
                 "expires_in": life, "scope": life, "is_snapshotuser": life,
             }));
-            if let Ok(grant) = UserGrant::exchanged(&reply) {
+            if let Ok(grant) = UserTokenResponse::from_code_exchange(&reply) {
                 prop_assert!(!grant.access_token.expose().is_empty());
                 prop_assert!(!grant.access_token.expose().contains('#'));
                 prop_assert!(grant.refresh_token.is_none_or(|token| !token.expose().is_empty()));

@@ -19,8 +19,8 @@ mod transport;
 mod user_info;
 
 pub use builder::WechatClientBuilder;
-pub(crate) use builder::{base_url, http_client, root_cause};
+pub(crate) use builder::{build_http_client, parse_base_url, root_cause};
 pub use client::WechatClient;
-pub(crate) use errcode::pausing_renewals;
-pub use grant::{AccountGrant, TicketGrant, UserGrant};
+pub(crate) use errcode::with_renewal_delay;
+pub use grant::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 pub use user_info::{Language, UserInfo};

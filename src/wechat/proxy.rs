@@ -7,28 +7,28 @@ use reqwest::Url;
 use crate::error::{Error, ErrorKind};
 
 /// What the URL of a proxy looks like.
-const SUCH_AS: &str =
+const EXAMPLE_HINT: &str =
     "set a URL such as http://user:password@proxy.internal:3128 or socks5://proxy.internal:1080";
 
 /// The longest user and password that SOCKS5 can carry (RFC 1929).
-const MAX_SOCKS_CREDENTIAL: usize = 255;
+const MAX_SOCKS_CREDENTIAL_BYTES: usize = 255;
 
 /// Environment variables by which other programs find their proxy.
-const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// A proxy to connect through, and its address without credentials.
 pub(super) struct ForwardProxy {
     pub(super) proxy: reqwest::Proxy,
     /// `host:port`, for people.
-    pub(super) name: String,
+    pub(super) address: String,
     /// Whether the connection to the proxy itself is TLS.
     pub(super) is_https: bool,
 }
 
 /// Reads the URL of a proxy. The error never shows its text, which may hold a password.
-pub(super) fn forward_proxy(text: &str) -> Result<ForwardProxy, Error> {
+pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
     let wrong = |why: String| {
-        let text = format!("the proxy {why}: {SUCH_AS}");
+        let text = format!("the proxy {why}: {EXAMPLE_HINT}");
         Error::new(ErrorKind::Configuration, text)
     };
     let url = Url::parse(text.trim()).map_err(|why| wrong(format!("is not a URL ({why})")))?;
@@ -67,7 +67,7 @@ pub(super) fn forward_proxy(text: &str) -> Result<ForwardProxy, Error> {
         .no_proxy(None);
     Ok(ForwardProxy {
         proxy,
-        name,
+        address: name,
         is_https: url.scheme() == "https",
     })
 }
@@ -77,7 +77,7 @@ fn check_socks_credentials(url: &Url) -> Result<(), String> {
     let too_long = [Some(url.username()), url.password()]
         .into_iter()
         .flatten()
-        .any(|text| length(text) > MAX_SOCKS_CREDENTIAL);
+        .any(|text| length(text) > MAX_SOCKS_CREDENTIAL_BYTES);
     match too_long {
         true => Err("has a user or a password that is too long for SOCKS5".to_owned()),
         false => Ok(()),
@@ -85,10 +85,10 @@ fn check_socks_credentials(url: &Url) -> Result<(), String> {
 }
 
 /// Warns once where the environment names a proxy that this client does not use.
-pub(super) fn warn_of_unused() {
+pub(super) fn warn_of_unused_proxy_variable() {
     static WARNED: Once = Once::new();
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if let Some(variable) = VARIABLES.into_iter().find(is_set) {
+    if let Some(variable) = PROXY_VARIABLES.into_iter().find(is_set) {
         WARNED.call_once(|| {
             tracing::warn!(
                 target: "tower_wechat::api",
@@ -103,9 +103,9 @@ pub(super) fn warn_of_unused() {
 mod tests {
     use super::*;
 
-    fn refusal(text: &str) -> String {
-        match forward_proxy(text) {
-            Ok(proxy) => panic!("{text} is taken for {}", proxy.name),
+    fn parse_error(text: &str) -> String {
+        match parse_proxy(text) {
+            Ok(proxy) => panic!("{text} is taken for {}", proxy.address),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Configuration);
                 error.to_string()
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_are_named_without_credentials() {
+    fn the_proxy_address_hides_credentials() {
         for (text, name) in [
             ("http://proxy.internal", "proxy.internal:80"),
             (
@@ -126,14 +126,14 @@ mod tests {
             ("socks5h://u:p%40ss@[::1]:1081", "[::1]:1081"),
             ("HTTP://PROXY.internal:3128", "proxy.internal:3128"),
         ] {
-            assert_eq!(forward_proxy(text).unwrap().name, name, "{text}");
+            assert_eq!(parse_proxy(text).unwrap().address, name, "{text}");
         }
-        assert!(forward_proxy("https://proxy").unwrap().is_https);
-        assert!(!forward_proxy("http://proxy").unwrap().is_https);
+        assert!(parse_proxy("https://proxy").unwrap().is_https);
+        assert!(!parse_proxy("http://proxy").unwrap().is_https);
     }
 
     #[test]
-    fn a_wrong_proxy_is_told_in_one_sentence_without_its_password() {
+    fn an_invalid_proxy_is_rejected_without_its_password() {
         for (text, why) in [
             ("", "is not a URL"),
             ("proxy.internal:3128", "does not begin with"),
@@ -148,7 +148,7 @@ mod tests {
             ("http://u:s3cret@proxy:0", "the port 0"),
             ("http://u:s3cret@proxy:99999", "is not a URL"),
         ] {
-            let told = refusal(text);
+            let told = parse_error(text);
             assert!(told.contains(why), "{text}: {told}");
             assert!(
                 told.contains("set a URL such as") && !told.contains("s3cret"),
@@ -157,17 +157,17 @@ mod tests {
             assert!(!told.contains('\n'), "{told}");
         }
         let long = format!("socks5://u:{}@proxy", "p".repeat(256));
-        assert!(refusal(&long).contains("too long"));
+        assert!(parse_error(&long).contains("too long"));
     }
 
     #[test]
-    fn whatever_a_password_holds_the_proxy_is_used_or_refused() {
+    fn any_password_is_accepted_or_rejected() {
         for letter in (0x20u8..0x7f).map(char::from) {
             let text = format!("http://user:a{letter}b@proxy.internal:3128");
-            if let Ok(proxy) = forward_proxy(&text)
-                && proxy.name != "proxy.internal:3128"
+            if let Ok(proxy) = parse_proxy(&text)
+                && proxy.address != "proxy.internal:3128"
             {
-                panic!("{text}: {}", proxy.name);
+                panic!("{text}: {}", proxy.address);
             }
         }
     }

@@ -6,14 +6,14 @@ use std::ops::Range;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What stands where something was cut out.
-const CUT: &str = "***";
+const REDACTED: &str = "***";
 
 /// A run of this many letters, digits, `_` and `-` is taken for a token: WeChat's are longer,
 /// words are shorter.
-const TOKEN_LIKE_CHARS: usize = 20;
+const MIN_TOKEN_LIKE_CHARS: usize = 20;
 
 /// Everything but the unreserved characters of RFC 3986.
-pub(super) const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+pub(super) const QUERY_VALUE_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -21,13 +21,13 @@ pub(super) const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The secrets that went into one call, to be cut out of all that comes back from it.
 #[derive(Clone, Default)]
-pub(crate) struct Secrets<'a>(Vec<Cow<'a, str>>);
+pub(crate) struct Redactor<'a>(Vec<Cow<'a, str>>);
 
-impl<'a> Secrets<'a> {
+impl<'a> Redactor<'a> {
     pub(crate) fn new(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<Cow<'a, str>> = Vec::new();
         for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
-            let encoded: Cow<'a, str> = utf8_percent_encode(secret, QUERY_VALUE).into();
+            let encoded: Cow<'a, str> = utf8_percent_encode(secret, QUERY_VALUE_ESCAPES).into();
             if encoded != secret {
                 all.push(encoded);
             }
@@ -41,18 +41,21 @@ impl<'a> Secrets<'a> {
 
     /// One line of at most `max_chars` characters without control characters, without the secrets
     /// of this call and without anything that looks like a token.
-    pub(super) fn clean(&self, text: &str, max_chars: usize) -> String {
+    pub(super) fn redact(&self, text: &str, max_chars: usize) -> String {
         // Cut before shortening: the first half of a token must not survive as a short word.
         let text = self.0.iter().fold(text.to_owned(), |text, secret| {
-            text.replace(secret.as_ref(), CUT)
+            text.replace(secret.as_ref(), REDACTED)
         });
-        shorten(&cut_token_like(&cut_named(&one_line(&text))), max_chars)
+        truncate(
+            &redact_token_like(&redact_named_values(&to_single_line(&text))),
+            max_chars,
+        )
     }
 }
 
 /// Strips control characters, and the invisible ones that turn the direction of text in a
 /// terminal; white space becomes single spaces.
-fn one_line(text: &str) -> String {
+fn to_single_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -72,7 +75,7 @@ fn one_line(text: &str) -> String {
 
 /// Cuts the values of names that end in `token`, `ticket` or `secret`, however short, in JSON and
 /// in query strings.
-fn cut_named(text: &str) -> String {
+fn redact_named_values(text: &str) -> String {
     // Same length as the text: only ASCII letters change.
     let lower = text.to_ascii_lowercase();
     let mut name_ends: Vec<usize> = ["token", "ticket", "secret"]
@@ -87,10 +90,10 @@ fn cut_named(text: &str) -> String {
             // Inside a value that is cut.
             continue;
         }
-        let value = value_after(&text[name_end..]).unwrap_or_default();
+        let value = value_range(&text[name_end..]).unwrap_or_default();
         out.push_str(&text[done..name_end + value.start]);
         if !value.is_empty() {
-            out.push_str(CUT);
+            out.push_str(REDACTED);
         }
         done = name_end + value.end;
     }
@@ -99,7 +102,7 @@ fn cut_named(text: &str) -> String {
 }
 
 /// Where the value lies in what follows a name: `":"value"`, `=value&`, `: value`.
-fn value_after(rest: &str) -> Option<Range<usize>> {
+fn value_range(rest: &str) -> Option<Range<usize>> {
     let sign = rest.find(|c: char| !matches!(c, '"' | '\'' | '\\' | ' '))?;
     if !rest[sign..].starts_with([':', '=']) {
         return None;
@@ -115,14 +118,14 @@ fn value_after(rest: &str) -> Option<Range<usize>> {
     Some(start..end.map_or(rest.len(), |end| start + end))
 }
 
-fn cut_token_like(text: &str) -> String {
+fn redact_token_like(text: &str) -> String {
     let of_a_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
         let run = rest.find(|c| !of_a_token(c)).unwrap_or(rest.len());
-        out.push_str(if run >= TOKEN_LIKE_CHARS {
-            CUT
+        out.push_str(if run >= MIN_TOKEN_LIKE_CHARS {
+            REDACTED
         } else {
             &rest[..run]
         });
@@ -134,7 +137,7 @@ fn cut_token_like(text: &str) -> String {
     out
 }
 
-fn shorten(text: &str, max_chars: usize) -> String {
+fn truncate(text: &str, max_chars: usize) -> String {
     match text.char_indices().nth(max_chars) {
         None => text.to_owned(),
         Some(_) => {
@@ -150,54 +153,57 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn cleaned(text: &str) -> String {
-        Secrets::default().clean(text, 80)
+    fn redacted(text: &str) -> String {
+        Redactor::default().redact(text, 80)
     }
 
     #[test]
-    fn what_people_need_stays() {
+    fn ordinary_text_is_kept() {
         let text = "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist";
-        assert_eq!(cleaned(text), text);
-        assert_eq!(cleaned("access_token expired"), "access_token expired");
-        assert_eq!(cleaned("a\r\n\tb\u{7}\u{202e}c"), "a b c");
-        assert_eq!(cleaned("张三"), "张三");
+        assert_eq!(redacted(text), text);
+        assert_eq!(redacted("access_token expired"), "access_token expired");
+        assert_eq!(redacted("a\r\n\tb\u{7}\u{202e}c"), "a b c");
+        assert_eq!(redacted("张三"), "张三");
     }
 
     #[test]
-    fn what_looks_like_a_token_goes() {
-        assert_eq!(cleaned("say 83_AbCdEfGhIjKlMnOpQrSt!"), "say ***!");
+    fn token_like_text_is_redacted() {
+        assert_eq!(redacted("say 83_AbCdEfGhIjKlMnOpQrSt!"), "say ***!");
         assert_eq!(
-            cleaned(r#"{"access_token":"t","refresh_token": "r","openid":"o"#),
+            redacted(r#"{"access_token":"t","refresh_token": "r","openid":"o"#),
             r#"{"access_token":"***","refresh_token": "***","openid":"o"#
         );
         assert_eq!(
-            cleaned("/x?appid=wx&secret=s&code=1"),
+            redacted("/x?appid=wx&secret=s&code=1"),
             "/x?appid=wx&secret=***&code=1"
         );
-        assert_eq!(cleaned(r#"{"access_token":"#), r#"{"access_token":"#);
+        assert_eq!(redacted(r#"{"access_token":"#), r#"{"access_token":"#);
         assert_eq!(
-            cleaned(r#"{"ticket":"a, b","refresh_token":"","access_token":nul"#),
+            redacted(r#"{"ticket":"a, b","refresh_token":"","access_token":nul"#),
             r#"{"ticket":"***","refresh_token":"","access_token":***"#
         );
         assert_eq!(
-            cleaned(r#"\"access_token\": \"a b\""#),
+            redacted(r#"\"access_token\": \"a b\""#),
             r#"\"access_token\": \"***""#
         );
     }
 
     #[test]
-    fn a_secret_that_begins_another_leaves_nothing() {
-        let secrets = Secrets::new(["abc", "abcdef", "a/b"]);
-        assert_eq!(secrets.clean("abcdef abc a/b a%2Fb", 80), "*** *** *** ***");
+    fn a_secret_that_is_a_prefix_is_redacted() {
+        let secrets = Redactor::new(["abc", "abcdef", "a/b"]);
+        assert_eq!(
+            secrets.redact("abcdef abc a/b a%2Fb", 80),
+            "*** *** *** ***"
+        );
     }
 
     proptest! {
         #[test]
-        fn one_short_line_without_the_secret(
+        fn output_is_one_short_line_without_the_secret(
             before in any::<String>(), secret in "[A-Za-z0-9_+/=-]{4,60}", after in any::<String>(),
         ) {
             let text = format!("{before}{secret}{after}");
-            let shown = Secrets::new([secret.as_str()]).clean(&text, 80);
+            let shown = Redactor::new([secret.as_str()]).redact(&text, 80);
             prop_assert!(!shown.contains(&secret));
             prop_assert!(shown.chars().count() <= 80);
             prop_assert!(!shown.chars().any(char::is_control));

@@ -8,44 +8,44 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::credential::{AccessToken, RefreshToken, UserId, is_token};
+use crate::credential::{AccessToken, RefreshToken, UserId, is_valid_token};
 
 /// A reply's JSON object.
-pub(crate) type Object = Map<String, Value>;
+pub(crate) type ReplyFields = Map<String, Value>;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Why a reply is of no use. Says nothing of its content, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadReply {
+pub(crate) enum InvalidReply {
     #[error("an empty body")]
     Empty,
     #[error("something other than JSON")]
     NotJson,
     #[error("JSON that is not an object")]
-    NotAnObject,
+    NotObject,
     #[error("an errcode that is not a number")]
-    BadErrcode,
+    InvalidErrcode,
     #[error("more than 1 MiB")]
     TooLarge,
     #[error("neither success nor an errcode")]
-    NoErrcode,
+    MissingErrcode,
     #[error("no {0}")]
-    Missing(&'static str),
+    MissingField(&'static str),
     #[error("a {0} that cannot be one")]
-    BadToken(&'static str),
+    MalformedToken(&'static str),
     #[error("an answer for another openid")]
-    OtherOpenid,
+    WrongOpenid,
 }
 
 /// What a reply says: its errcode, 0 or absent being success, and all its fields.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct ApiReply {
     pub(crate) errcode: i64,
-    pub(crate) fields: Object,
+    pub(crate) fields: ReplyFields,
 }
 
-impl Reply {
+impl ApiReply {
     pub(crate) fn errmsg(&self) -> &str {
         self.fields
             .get("errmsg")
@@ -55,27 +55,28 @@ impl Reply {
 }
 
 /// Reads a reply's body.
-pub(crate) fn read(body: &[u8]) -> Result<Reply, BadReply> {
+pub(crate) fn parse(body: &[u8]) -> Result<ApiReply, InvalidReply> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
     if text.is_empty() {
-        return Err(BadReply::Empty);
+        return Err(InvalidReply::Empty);
     }
-    let value: Value = serde_json::from_str(&repaired(text)).map_err(|_| BadReply::NotJson)?;
+    let value: Value =
+        serde_json::from_str(&repair_json(text)).map_err(|_| InvalidReply::NotJson)?;
     let Value::Object(fields) = value else {
-        return Err(BadReply::NotAnObject);
+        return Err(InvalidReply::NotObject);
     };
     let errcode = match fields.get("errcode") {
         None | Some(Value::Null) => 0,
-        Some(value) => integer(value).ok_or(BadReply::BadErrcode)?,
+        Some(value) => parse_integer(value).ok_or(InvalidReply::InvalidErrcode)?,
     };
-    Ok(Reply { errcode, fields })
+    Ok(ApiReply { errcode, fields })
 }
 
 /// Escapes what JSON forbids inside strings and WeChat sends all the same: raw control characters
 /// U+0000–U+001F; and replaces half of a surrogate pair (`\ud83d` alone, of an emoji that was cut)
 /// by U+FFFD. Everything else stays as it is.
-fn repaired(text: &str) -> Cow<'_, str> {
+fn repair_json(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte < 0x20 || byte == b'\\') {
         return Cow::Borrowed(text);
     }
@@ -92,7 +93,7 @@ fn repaired(text: &str) -> Cow<'_, str> {
                 out.push('"');
                 1
             }
-            b'\\' if in_string => push_escape(&mut out, rest),
+            b'\\' if in_string => copy_escape(&mut out, rest),
             control @ 0..0x20 if in_string => {
                 out.push_str(&format!("\\u{control:04x}"));
                 1
@@ -109,8 +110,11 @@ fn repaired(text: &str) -> Cow<'_, str> {
 }
 
 /// Copies the escape sequence that `rest` begins with, and returns its length.
-fn push_escape(out: &mut String, rest: &str) -> usize {
-    match (utf16_unit(rest), utf16_unit(rest.get(6..).unwrap_or(""))) {
+fn copy_escape(out: &mut String, rest: &str) -> usize {
+    match (
+        parse_utf16_escape(rest),
+        parse_utf16_escape(rest.get(6..).unwrap_or("")),
+    ) {
         (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => {
             out.push_str(&rest[..12]);
             12
@@ -137,31 +141,35 @@ fn push_escape(out: &mut String, rest: &str) -> usize {
 }
 
 /// The UTF-16 unit of a `\uXXXX` at the start of a text.
-fn utf16_unit(text: &str) -> Option<u16> {
+fn parse_utf16_escape(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
 
 /// A whole number that came as a number, with or without a fraction, or as a string of one.
 /// What is too large for its type is the largest there is.
-pub(super) fn integer(value: &Value) -> Option<i64> {
+pub(super) fn parse_integer(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+        Value::Number(number) => number
+            .as_i64()
+            .or_else(|| to_saturating_i64(number.as_f64()?)),
         Value::String(text) => {
             let text = text.trim();
-            text.parse().ok().or_else(|| whole(text.parse().ok()?))
+            text.parse()
+                .ok()
+                .or_else(|| to_saturating_i64(text.parse().ok()?))
         }
         _ => None,
     }
 }
 
 #[allow(clippy::cast_possible_truncation)] // saturates, and NaN is excluded
-fn whole(number: f64) -> Option<i64> {
+fn to_saturating_i64(number: f64) -> Option<i64> {
     number.is_finite().then_some(number as i64)
 }
 
 /// A text that is there and not empty.
-pub(super) fn text<'a>(fields: &'a Object, name: &str) -> Option<&'a str> {
+pub(super) fn non_empty_text<'a>(fields: &'a ReplyFields, name: &str) -> Option<&'a str> {
     fields
         .get(name)
         .and_then(Value::as_str)
@@ -169,28 +177,36 @@ pub(super) fn text<'a>(fields: &'a Object, name: &str) -> Option<&'a str> {
 }
 
 /// An openid that may name a user.
-pub(super) fn openid(fields: &Object) -> Option<&str> {
-    text(fields, "openid").filter(|openid| UserId::check(openid).is_ok())
+pub(super) fn valid_openid(fields: &ReplyFields) -> Option<&str> {
+    non_empty_text(fields, "openid").filter(|openid| UserId::check(openid).is_ok())
 }
 
 /// The access token, or the ticket, of a reply that must have one.
-pub(super) fn token(fields: &Object, name: &'static str) -> Result<AccessToken, BadReply> {
-    checked(fields, name)?
+pub(super) fn required_token(
+    fields: &ReplyFields,
+    name: &'static str,
+) -> Result<AccessToken, InvalidReply> {
+    optional_token(fields, name)?
         .map(AccessToken::from)
-        .ok_or(BadReply::Missing(name))
+        .ok_or(InvalidReply::MissingField(name))
 }
 
 /// The refresh token of a reply; an empty one is none.
-pub(super) fn refresh_token(fields: &Object) -> Result<Option<RefreshToken>, BadReply> {
-    Ok(checked(fields, "refresh_token")?.map(RefreshToken::from))
+pub(super) fn optional_refresh_token(
+    fields: &ReplyFields,
+) -> Result<Option<RefreshToken>, InvalidReply> {
+    Ok(optional_token(fields, "refresh_token")?.map(RefreshToken::from))
 }
 
-fn checked<'a>(fields: &'a Object, name: &'static str) -> Result<Option<&'a str>, BadReply> {
+fn optional_token<'a>(
+    fields: &'a ReplyFields,
+    name: &'static str,
+) -> Result<Option<&'a str>, InvalidReply> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(token)) if token.is_empty() => Ok(None),
-        Some(Value::String(token)) if is_token(token) => Ok(Some(token)),
-        Some(_) => Err(BadReply::BadToken(name)),
+        Some(Value::String(token)) if is_valid_token(token) => Ok(Some(token)),
+        Some(_) => Err(InvalidReply::MalformedToken(name)),
     }
 }
 
@@ -200,12 +216,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn fields(body: &[u8]) -> Object {
-        read(body).unwrap().fields
+    fn fields(body: &[u8]) -> ReplyFields {
+        parse(body).unwrap().fields
     }
 
     #[test]
-    fn odd_bytes_are_read() {
+    fn malformed_json_is_repaired() {
         let nickname = |body: &[u8]| fields(body)["nickname"].as_str().unwrap().to_owned();
         assert_eq!(nickname(b"\xef\xbb\xbf {\"nickname\":\"a\"}\n"), "a");
         assert_eq!(
@@ -228,22 +244,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_said_so() {
-        let bad = |body: &[u8]| read(body).unwrap_err();
-        assert_eq!(bad(b""), BadReply::Empty);
-        assert_eq!(bad(b"\xef\xbb\xbf \r\n"), BadReply::Empty);
-        assert_eq!(bad(b"<html>502</html>"), BadReply::NotJson);
-        assert_eq!(bad(br#"{"access_token":"a"#), BadReply::NotJson);
-        assert_eq!(bad(br#"{"a":"\"#), BadReply::NotJson);
-        assert_eq!(bad(b"[1]"), BadReply::NotAnObject);
-        assert_eq!(bad(b"\"ok\""), BadReply::NotAnObject);
-        assert_eq!(bad(br#"{"errcode":"no"}"#), BadReply::BadErrcode);
-        assert_eq!(bad("[".repeat(100_000).as_bytes()), BadReply::NotJson);
+    fn invalid_replies_are_rejected_with_the_reason() {
+        let bad = |body: &[u8]| parse(body).unwrap_err();
+        assert_eq!(bad(b""), InvalidReply::Empty);
+        assert_eq!(bad(b"\xef\xbb\xbf \r\n"), InvalidReply::Empty);
+        assert_eq!(bad(b"<html>502</html>"), InvalidReply::NotJson);
+        assert_eq!(bad(br#"{"access_token":"a"#), InvalidReply::NotJson);
+        assert_eq!(bad(br#"{"a":"\"#), InvalidReply::NotJson);
+        assert_eq!(bad(b"[1]"), InvalidReply::NotObject);
+        assert_eq!(bad(b"\"ok\""), InvalidReply::NotObject);
+        assert_eq!(bad(br#"{"errcode":"no"}"#), InvalidReply::InvalidErrcode);
+        assert_eq!(bad("[".repeat(100_000).as_bytes()), InvalidReply::NotJson);
     }
 
     #[test]
-    fn errcodes_come_in_many_forms() {
-        let errcode = |body: &str| read(body.as_bytes()).unwrap().errcode;
+    fn errcodes_are_parsed_in_all_forms() {
+        let errcode = |body: &str| parse(body.as_bytes()).unwrap().errcode;
         assert_eq!(errcode("{}"), 0);
         assert_eq!(errcode(r#"{"errcode":0,"errmsg":"ok"}"#), 0);
         assert_eq!(errcode(r#"{"errcode":null}"#), 0);
@@ -253,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_in_many_forms() {
+    fn numbers_are_parsed_in_all_forms() {
         for (value, number) in [
             (json!(7200), Some(7_200)),
             (json!("7200"), Some(7_200)),
@@ -270,17 +286,17 @@ mod tests {
             (json!(null), None),
             (json!([7200]), None),
         ] {
-            assert_eq!(integer(&value), number, "{value}");
+            assert_eq!(parse_integer(&value), number, "{value}");
         }
     }
 
     #[test]
-    fn only_a_token_is_a_token() {
+    fn only_valid_tokens_are_accepted() {
         let of = |value: Value| {
             let Value::Object(fields) = json!({ "access_token": value }) else {
                 unreachable!()
             };
-            token(&fields, "access_token").map(|token| token.expose().to_owned())
+            required_token(&fields, "access_token").map(|token| token.expose().to_owned())
         };
         assert_eq!(of(json!("83_a-B.~+/=")).unwrap(), "83_a-B.~+/=");
         assert_eq!(of(json!("a".repeat(2_048))).unwrap().len(), 2_048);
@@ -294,28 +310,28 @@ mod tests {
         ] {
             assert_eq!(
                 of(bad.clone()),
-                Err(BadReply::BadToken("access_token")),
+                Err(InvalidReply::MalformedToken("access_token")),
                 "{bad}"
             );
         }
         for none in [json!(null), json!("")] {
-            assert_eq!(of(none), Err(BadReply::Missing("access_token")));
+            assert_eq!(of(none), Err(InvalidReply::MissingField("access_token")));
         }
     }
 
     proptest! {
         #[test]
-        fn every_byte_string_is_a_reply_or_none(bytes: Vec<u8>) {
-            let _ = read(&bytes);
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
         }
 
         #[test]
-        fn reply_shaped_bytes_too(text in r#"[{]"(a|\\|"|\\u|d83d|[\x00-\x1f]|é|:|,|1|[}]){0,40}"#) {
-            let _ = read(text.as_bytes());
+        fn json_like_text_never_panics(text in r#"[{]"(a|\\|"|\\u|d83d|[\x00-\x1f]|é|:|,|1|[}]){0,40}"#) {
+            let _ = parse(text.as_bytes());
         }
 
         #[test]
-        fn correct_json_is_not_changed(nickname: String, number: i64) {
+        fn valid_json_is_unchanged(nickname: String, number: i64) {
             let value = json!({ "nickname": nickname, "n": number, "nested": { "a\"\\": [nickname] } });
             let Value::Object(expected) = &value else { unreachable!() };
             prop_assert_eq!(&fields(value.to_string().as_bytes()), expected);
@@ -324,7 +340,7 @@ mod tests {
         }
 
         #[test]
-        fn raw_control_characters_are_kept(nickname in "[a-z\\x00-\\x1f]{0,40}") {
+        fn control_characters_are_kept(nickname in "[a-z\\x00-\\x1f]{0,40}") {
             let body = format!("{{\"nickname\":\"{nickname}\"}}");
             prop_assert_eq!(&fields(body.as_bytes())["nickname"], &json!(nickname));
         }

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use tracing::{Instrument, field};
 
 use super::builder::root_cause;
-use super::errcode::{self, Endpoint, Refused};
-use super::redaction::{QUERY_VALUE, Secrets};
-use super::reply::{self, BadReply, Object};
-use crate::clock::{Clock, deadline};
+use super::errcode::{self, Endpoint, ErrorContext};
+use super::redaction::{QUERY_VALUE_ESCAPES, Redactor};
+use super::reply::{self, InvalidReply, ReplyFields};
+use crate::clock::{Clock, deadline_in};
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::observe;
-use crate::reaction::Reaction;
+use crate::reaction::RecommendedAction;
 
 /// The largest reply that is read.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
@@ -24,21 +24,21 @@ const MAX_REPLY_BYTES: usize = 1024 * 1024;
 const MAX_SNIPPET_CHARS: usize = 80;
 
 /// How much of a Content-Encoding an error shows, in characters.
-const MAX_ENCODING_CHARS: usize = 40;
+const MAX_CONTENT_ENCODING_CHARS: usize = 40;
 
 /// How much of the system's words on a broken connection an error shows, in characters.
 const MAX_CAUSE_CHARS: usize = 120;
 
 /// A base URL of the API.
-pub(super) struct Host {
+pub(super) struct ApiHost {
     /// Ends without a slash.
-    base: String,
+    base_url: String,
     /// `host:port`, for people.
-    name: String,
+    address: String,
     https: bool,
 }
 
-impl Host {
+impl ApiHost {
     pub(super) fn new(url: &Url) -> Self {
         let host = url.host_str().unwrap_or_default();
         let name = match url.port() {
@@ -46,8 +46,8 @@ impl Host {
             None => host.to_owned(),
         };
         Self {
-            base: url.as_str().trim_end_matches('/').to_owned(),
-            name,
+            base_url: url.as_str().trim_end_matches('/').to_owned(),
+            address: name,
             https: url.scheme() == "https",
         }
     }
@@ -58,33 +58,33 @@ impl Host {
 }
 
 /// What a call asks.
-pub(super) struct Call<'a> {
+pub(super) struct ApiRequest<'a> {
     pub(super) endpoint: Endpoint,
     /// Without a slash before it.
     pub(super) path: &'a str,
     pub(super) query: Vec<(&'a str, &'a str)>,
     /// A JSON body makes it a POST.
     pub(super) body: Option<Vec<u8>>,
-    pub(super) repeatable: bool,
+    pub(super) retryable: bool,
     /// What must not show in an error.
-    pub(super) secrets: Secrets<'a>,
+    pub(super) redactor: Redactor<'a>,
 }
 
 /// How one try at one host failed.
-enum Failure {
+enum AttemptError {
     /// WeChat answered, with an errcode. That is the call's result.
-    Answer(Error),
+    Errcode(Error),
     /// The request did not leave: another host may be asked, whatever the call.
     NotSent(String),
     /// The request may have been carried out.
-    Unclear(String),
+    OutcomeUnknown(String),
 }
 
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
-    pub(super) hosts: Vec<Host>,
+    pub(super) hosts: Vec<ApiHost>,
     /// The proxy that calls go through, for people.
-    pub(super) via: Option<Box<str>>,
+    pub(super) proxy_address: Option<Box<str>>,
     pub(super) app_id: AppId,
     pub(super) timeout: Duration,
     pub(super) total_timeout: Duration,
@@ -93,65 +93,70 @@ pub(super) struct Transport {
 
 impl Transport {
     /// Asks one host after the other, each once, until one gives an answer that `read` takes.
-    pub(super) async fn call<T>(
+    pub(super) async fn send<T>(
         &self,
-        call: &Call<'_>,
-        read: impl Fn(&Object) -> Result<T, BadReply>,
+        call: &ApiRequest<'_>,
+        read: impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
     ) -> Result<T, Error> {
-        let deadline = deadline(self.total_timeout);
-        let mut told = Vec::new();
-        let mut unclear = false;
+        let deadline = deadline_in(self.total_timeout);
+        let mut failures = Vec::new();
+        let mut outcome_unknown = false;
         for host in &self.hosts {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            match self.ask(host, call, left.min(self.timeout), &read).await {
+            match self
+                .try_host(host, call, left.min(self.timeout), &read)
+                .await
+            {
                 Ok(value) => return Ok(value),
-                Err(Failure::Answer(error)) => return Err(error),
-                Err(Failure::NotSent(what)) => told.push(format!("{} {what}", host.name)),
-                Err(Failure::Unclear(what)) => {
-                    told.push(format!("{} {what}", host.name));
-                    unclear = true;
-                    if !call.repeatable {
+                Err(AttemptError::Errcode(error)) => return Err(error),
+                Err(AttemptError::NotSent(what)) => {
+                    failures.push(format!("{} {what}", host.address))
+                }
+                Err(AttemptError::OutcomeUnknown(what)) => {
+                    failures.push(format!("{} {what}", host.address));
+                    outcome_unknown = true;
+                    if !call.retryable {
                         break;
                     }
                 }
             }
         }
         let reaction = match call.endpoint {
-            _ if call.repeatable || !unclear => Reaction::Retry,
+            _ if call.retryable || !outcome_unknown => RecommendedAction::Retry,
             // The code may be spent; asking again with it would be told so at best.
-            Endpoint::CodeExchange => Reaction::Login,
-            Endpoint::AccountToken | Endpoint::UserRefresh => Reaction::Retry,
-            Endpoint::UserCall | Endpoint::AccountCall => Reaction::PassThrough,
+            Endpoint::CodeExchange => RecommendedAction::LogIn,
+            Endpoint::AccountToken | Endpoint::UserRefresh => RecommendedAction::Retry,
+            Endpoint::UserCall | Endpoint::AccountCall => RecommendedAction::PassThrough,
         };
-        let text = format!("{}: {}", call.path, told.join("; "));
-        Err(Error::new(ErrorKind::WechatUnavailable, text).with_reaction(reaction))
+        let text = format!("{}: {}", call.path, failures.join("; "));
+        Err(Error::new(ErrorKind::WechatUnavailable, text).with_recommended_action(reaction))
     }
 
-    async fn ask<T>(
+    async fn try_host<T>(
         &self,
-        host: &Host,
-        call: &Call<'_>,
+        host: &ApiHost,
+        call: &ApiRequest<'_>,
         limit: Duration,
-        read: &impl Fn(&Object) -> Result<T, BadReply>,
-    ) -> Result<T, Failure> {
+        read: &impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
+    ) -> Result<T, AttemptError> {
         let started = Instant::now();
         let span = tracing::info_span!(
             target: "tower_wechat::api",
             "wechat.call",
             otel.kind = "client",
             endpoint = call.path,
-            host = host.name,
+            host = host.address,
             status = field::Empty,
             errcode = field::Empty,
             result = field::Empty,
         );
-        let exchange = self.exchange(host, call).instrument(span.clone());
+        let exchange = self.fetch(host, call).instrument(span.clone());
         let answer = match tokio::time::timeout(limit, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failure::Unclear(format!(
+            Err(_) => Err(AttemptError::OutcomeUnknown(format!(
                 "did not answer within {limit:.1?}"
             ))),
         };
@@ -159,7 +164,7 @@ impl Transport {
             Err(failure) => (None, Err(failure), None),
             Ok(answer) => {
                 let status = answer.status.as_u16();
-                let (result, errcode) = self.judge(&answer, call, read);
+                let (result, errcode) = self.interpret(&answer, call, read);
                 (Some(status), result, errcode)
             }
         };
@@ -168,7 +173,7 @@ impl Transport {
             (Err(_), Some(_)) => "errcode",
             (Err(_), None) => "failed",
         };
-        observe::api_call(call.path, outcome, started.elapsed());
+        observe::record_api_call(call.path, outcome, started.elapsed());
         span.record("status", status);
         span.record("errcode", errcode);
         span.record("result", outcome);
@@ -176,7 +181,7 @@ impl Transport {
         tracing::debug!(
             target: "tower_wechat::api",
             endpoint = call.path,
-            host = host.name,
+            host = host.address,
             duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             status,
             errcode,
@@ -186,8 +191,8 @@ impl Transport {
     }
 
     /// Sends the request and reads the reply, however long that takes.
-    async fn exchange(&self, host: &Host, call: &Call<'_>) -> Result<Answer, Failure> {
-        let url = url(host, call);
+    async fn fetch(&self, host: &ApiHost, call: &ApiRequest<'_>) -> Result<RawReply, AttemptError> {
+        let url = request_url(host, call);
         let request = match &call.body {
             None => self.http.get(url),
             Some(body) => self
@@ -198,43 +203,44 @@ impl Transport {
         };
         // The error's URL is not looked at: only its innermost cause is told.
         let cause =
-            |error: &reqwest::Error| call.secrets.clean(&root_cause(error), MAX_CAUSE_CHARS);
+            |error: &reqwest::Error| call.redactor.redact(&root_cause(error), MAX_CAUSE_CHARS);
         let mut response = request.send().await.map_err(|error| {
             let error = error.without_url();
             if error.is_connect() || error.is_builder() {
-                let via = match &self.via {
+                let via = match &self.proxy_address {
                     Some(proxy) => format!(" through the proxy {proxy}"),
                     None => String::new(),
                 };
-                Failure::NotSent(format!("cannot be reached{via} ({})", cause(&error)))
+                AttemptError::NotSent(format!("cannot be reached{via} ({})", cause(&error)))
             } else {
-                Failure::Unclear(format!("broke off ({})", cause(&error)))
+                AttemptError::OutcomeUnknown(format!("broke off ({})", cause(&error)))
             }
         })?;
         let status = response.status();
-        if let Some(proxy) = &self.via
+        if let Some(proxy) = &self.proxy_address
             && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         {
             let why = "asks for another user and password (HTTP 407)";
-            return Err(Failure::NotSent(format!(
+            return Err(AttemptError::NotSent(format!(
                 "cannot be reached: the proxy {proxy} {why}"
             )));
         }
         let encoding = response.headers().get(header::CONTENT_ENCODING);
         let encoding = encoding.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
-        let told = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
-        let mut body = Vec::with_capacity(told.min(8 * 1024));
-        let mut too_large = told > MAX_REPLY_BYTES;
+        let declared_length =
+            usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        let mut body = Vec::with_capacity(declared_length.min(8 * 1024));
+        let mut too_large = declared_length > MAX_REPLY_BYTES;
         while !too_large {
             let chunk = response.chunk().await.map_err(|error| {
                 let error = error.without_url();
-                Failure::Unclear(format!("broke off in its reply ({})", cause(&error)))
+                AttemptError::OutcomeUnknown(format!("broke off in its reply ({})", cause(&error)))
             })?;
             let Some(chunk) = chunk else { break };
             too_large = body.len() + chunk.len() > MAX_REPLY_BYTES;
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
+        Ok(RawReply {
             status,
             encoding,
             body,
@@ -243,42 +249,42 @@ impl Transport {
     }
 
     /// What an answer is worth, and its errcode where it has one.
-    fn judge<T>(
+    fn interpret<T>(
         &self,
-        answer: &Answer,
-        call: &Call<'_>,
-        read: &impl Fn(&Object) -> Result<T, BadReply>,
-    ) -> (Result<T, Failure>, Option<i64>) {
-        let bad = |why| Failure::Unclear(answer.described(why, &call.secrets));
+        answer: &RawReply,
+        call: &ApiRequest<'_>,
+        read: &impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
+    ) -> (Result<T, AttemptError>, Option<i64>) {
+        let bad = |why| AttemptError::OutcomeUnknown(answer.describe_invalid(why, &call.redactor));
         if answer.too_large {
-            return (Err(bad(BadReply::TooLarge)), None);
+            return (Err(bad(InvalidReply::TooLarge)), None);
         }
-        let reply = match reply::read(&answer.body) {
+        let reply = match reply::parse(&answer.body) {
             Ok(reply) => reply,
             Err(why) => return (Err(bad(why)), None),
         };
         let errcode = Some(reply.errcode);
         if reply.errcode != 0 {
-            let refused = Refused {
+            let refused = ErrorContext {
                 endpoint: call.endpoint,
                 path: call.path,
                 app_id: &self.app_id,
-                secrets: &call.secrets,
+                redactor: &call.redactor,
                 now: self.clock.now(),
             };
-            let error = errcode::error(reply.errcode, reply.errmsg(), &refused);
-            return (Err(Failure::Answer(error)), errcode);
+            let error = errcode::error_from_errcode(reply.errcode, reply.errmsg(), &refused);
+            return (Err(AttemptError::Errcode(error)), errcode);
         }
         // A gateway's own JSON, such as {"error": "bad gateway"}, has no errcode either.
         if !answer.status.is_success() {
-            return (Err(bad(BadReply::NoErrcode)), errcode);
+            return (Err(bad(InvalidReply::MissingErrcode)), errcode);
         }
         (read(&reply.fields).map_err(bad), errcode)
     }
 }
 
 /// A reply as it came.
-struct Answer {
+struct RawReply {
     status: StatusCode,
     /// The header Content-Encoding.
     encoding: Option<String>,
@@ -286,12 +292,13 @@ struct Answer {
     too_large: bool,
 }
 
-impl Answer {
+impl RawReply {
     /// Returns the encoding of a body that is not plain text, by its header or by its first bytes.
-    fn unasked_encoding(&self) -> Option<&str> {
-        let told = self.encoding.as_deref().map(str::trim);
-        let told = told.filter(|told| !told.is_empty() && !told.eq_ignore_ascii_case("identity"));
-        told.or(match self.body.as_slice() {
+    fn unexpected_encoding(&self) -> Option<&str> {
+        let header = self.encoding.as_deref().map(str::trim);
+        let header =
+            header.filter(|told| !told.is_empty() && !told.eq_ignore_ascii_case("identity"));
+        header.or(match self.body.as_slice() {
             [0x1f, 0x8b, ..] => Some("gzip"),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
             [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Some("deflate"),
@@ -299,16 +306,16 @@ impl Answer {
         })
     }
 
-    fn described(&self, why: BadReply, secrets: &Secrets<'_>) -> String {
+    fn describe_invalid(&self, why: InvalidReply, secrets: &Redactor<'_>) -> String {
         let status = self.status.as_u16();
-        if let Some(encoding) = self.unasked_encoding() {
-            let encoding = secrets.clean(encoding, MAX_ENCODING_CHARS);
+        if let Some(encoding) = self.unexpected_encoding() {
+            let encoding = secrets.redact(encoding, MAX_CONTENT_ENCODING_CHARS);
             return format!(
                 "answered HTTP {status} in the Content-Encoding {encoding}, which was not asked \
                  for: see what is between this process and WeChat"
             );
         }
-        let snippet = secrets.clean(&String::from_utf8_lossy(&self.body), MAX_SNIPPET_CHARS);
+        let snippet = secrets.redact(&String::from_utf8_lossy(&self.body), MAX_SNIPPET_CHARS);
         if snippet.is_empty() {
             format!("answered HTTP {status} with {why}")
         } else {
@@ -317,13 +324,13 @@ impl Answer {
     }
 }
 
-fn url(host: &Host, call: &Call<'_>) -> String {
-    let mut url = format!("{}/{}", host.base, call.path);
+fn request_url(host: &ApiHost, call: &ApiRequest<'_>) -> String {
+    let mut url = format!("{}/{}", host.base_url, call.path);
     for (place, (name, value)) in call.query.iter().enumerate() {
         url.push(if place == 0 { '?' } else { '&' });
-        url.extend(utf8_percent_encode(name, QUERY_VALUE));
+        url.extend(utf8_percent_encode(name, QUERY_VALUE_ESCAPES));
         url.push('=');
-        url.extend(utf8_percent_encode(value, QUERY_VALUE));
+        url.extend(utf8_percent_encode(value, QUERY_VALUE_ESCAPES));
     }
     url
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::reply::{self, BadReply, Object};
+use super::reply::{self, InvalidReply, ReplyFields};
 
 /// The language in which WeChat writes the names of places in a profile.
 ///
@@ -72,13 +72,20 @@ pub struct UserInfo {
 
 impl UserInfo {
     /// The profile in a reply that was asked about `openid`.
-    pub(crate) fn of(openid: &str, fields: &Object) -> Result<Self, BadReply> {
-        let told = reply::openid(fields).ok_or(BadReply::Missing("openid"))?;
+    pub(crate) fn from_reply(openid: &str, fields: &ReplyFields) -> Result<Self, InvalidReply> {
+        let told = reply::valid_openid(fields).ok_or(InvalidReply::MissingField("openid"))?;
         if told != openid {
-            return Err(BadReply::OtherOpenid);
+            return Err(InvalidReply::WrongOpenid);
         }
-        let text = |name| reply::text(fields, name).unwrap_or_default().to_owned();
-        let sex = fields.get("sex").and_then(reply::integer).unwrap_or(0);
+        let text = |name| {
+            reply::non_empty_text(fields, name)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let sex = fields
+            .get("sex")
+            .and_then(reply::parse_integer)
+            .unwrap_or(0);
         let privilege = fields.get("privilege").and_then(Value::as_array);
         Ok(Self {
             openid: told.to_owned(),
@@ -93,7 +100,7 @@ impl UserInfo {
                 .flatten()
                 .filter_map(|one| one.as_str().map(str::to_owned))
                 .collect(),
-            unionid: reply::text(fields, "unionid").map(str::to_owned),
+            unionid: reply::non_empty_text(fields, "unionid").map(str::to_owned),
         })
     }
 }
@@ -103,12 +110,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(value: &Value) -> Result<UserInfo, BadReply> {
-        UserInfo::of("o", value.as_object().unwrap())
+    fn read(value: &Value) -> Result<UserInfo, InvalidReply> {
+        UserInfo::from_reply("o", value.as_object().unwrap())
     }
 
     #[test]
-    fn a_profile_is_read_and_written_under_wechats_names() {
+    fn a_profile_keeps_wechats_field_names() {
         let reply = json!({
             "openid": "o", "nickname": "张三", "sex": "2", "province": "", "city": "",
             "country": "", "headimgurl": "https://x/0", "privilege": ["a", 1], "unionid": "u",
@@ -125,10 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_openid_must_be_there_and_be_the_right_one() {
+    fn only_the_requested_openid_is_required() {
         let sparse = read(&json!({ "openid": "o", "sex": null, "privilege": "" })).unwrap();
         assert_eq!((sparse.sex, sparse.nickname.as_str()), (0, ""));
-        assert_eq!(read(&json!({})), Err(BadReply::Missing("openid")));
-        assert_eq!(read(&json!({ "openid": "p" })), Err(BadReply::OtherOpenid));
+        assert_eq!(read(&json!({})), Err(InvalidReply::MissingField("openid")));
+        assert_eq!(
+            read(&json!({ "openid": "p" })),
+            Err(InvalidReply::WrongOpenid)
+        );
     }
 }

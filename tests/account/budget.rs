@@ -15,12 +15,12 @@ async fn a_loop_of_refusals_cannot_spend_the_day() {
     let accounts = rig
         .builder(rig.memory())
         .mode(TokenMode::Plain)
-        .daily_budget(10)
+        .daily_quota(10)
         .build();
     let mut current = accounts.get().await.unwrap();
     for _ in 0..200 {
         rig.advance(secs(16));
-        if let Ok(next) = accounts.report_refused(current.access_token()).await {
+        if let Ok(next) = accounts.report_invalid(current.access_token()).await {
             current = next;
         }
     }
@@ -46,7 +46,7 @@ async fn processes_count_replacements_together() {
     rig.sim.reset_calls();
     for process in &processes {
         let current = process.get().await.unwrap();
-        let _ = process.report_refused(current.access_token()).await;
+        let _ = process.report_invalid(current.access_token()).await;
         rig.advance(secs(4));
     }
     assert_eq!(rig.sim.calls_to(PLAIN), 1, "one replacement");
@@ -54,7 +54,7 @@ async fn processes_count_replacements_together() {
     rig.advance(secs(31));
     let current = processes[5].get().await.unwrap();
     assert_ne!(current.access_token(), first.access_token());
-    let next = processes[5].report_refused(current.access_token()).await;
+    let next = processes[5].report_invalid(current.access_token()).await;
     assert_ne!(next.unwrap().access_token(), current.access_token());
 }
 
@@ -65,7 +65,7 @@ async fn a_flush_of_redis_gives_no_budget_back() {
     let accounts = rig
         .builder(rig.redis(&server.url()).await)
         .mode(TokenMode::Plain)
-        .daily_budget(3)
+        .daily_quota(3)
         .cache_ttl(secs(0))
         .build();
     let flush = || {
@@ -95,7 +95,7 @@ async fn a_flush_of_redis_gives_no_budget_back() {
     let mut refused = None;
     eventually("the last one is served, and refused", secs(5), async || {
         let current = accounts.get().await.unwrap();
-        refused = accounts.report_refused(current.access_token()).await.err();
+        refused = accounts.report_invalid(current.access_token()).await.err();
         refused.is_some()
     })
     .await;
@@ -130,7 +130,7 @@ async fn a_flush_in_mid_run_costs_one_fetch_at_most() {
 async fn failures_spend_nothing() {
     let rig = Rig::start().await;
     let builder = rig.builder(rig.memory()).mode(TokenMode::Plain);
-    let accounts = builder.daily_budget(2).build();
+    let accounts = builder.daily_quota(2).build();
     rig.settings(|settings| settings.secret_frozen = true);
     for _ in 0..10 {
         assert!(accounts.get().await.is_err());
@@ -142,7 +142,7 @@ async fn failures_spend_nothing() {
 
     // A report whose call fails once is heard at the next try, and not put off for 30 seconds.
     rig.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
-    let next = accounts.report_refused(refused.access_token()).await;
+    let next = accounts.report_invalid(refused.access_token()).await;
     assert_ne!(next.unwrap().access_token(), refused.access_token());
 }
 
@@ -151,8 +151,10 @@ async fn calls_that_hang_spend_nothing() {
     let rig = Rig::start().await;
     let builder = rig.builder(rig.memory()).mode(TokenMode::Plain);
     // A renewal has 400 ms, less than the client waits for a reply.
-    let builder = builder.lease(Duration::from_millis(500)).wait(secs(1));
-    let accounts = builder.daily_budget(2).build();
+    let builder = builder
+        .lease_duration(Duration::from_millis(500))
+        .load_timeout(secs(1));
+    let accounts = builder.daily_quota(2).build();
     rig.sim.inject(Fault::on(PLAIN).hang());
     for _ in 0..3 {
         let error = accounts.get().await.unwrap_err();

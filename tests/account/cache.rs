@@ -1,7 +1,7 @@
 //! How long a process believes a token that others keep, however long its cache.
 
 use redis::Commands;
-use tower_wechat::{AccountTokens, FollowedToken, TokenCenter, TokenCenterSource, TokenMode};
+use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, TokenCenterClient, TokenMode};
 
 use crate::rig::{Rig, secs};
 use crate::support::eventually;
@@ -24,7 +24,7 @@ async fn a_follower_hears_of_a_replaced_token_in_time() {
             .unwrap();
     };
     let store = rig.redis(&server.url()).await;
-    let accounts = AccountTokens::follower_builder(rig.wechat(), store, FollowedToken::wx_java())
+    let accounts = AccountTokens::follower_builder(rig.wechat(), store, ExternalToken::wx_java())
         .clock(rig.clock.clone())
         .cache_ttl(secs(3_600))
         .build();
@@ -49,13 +49,13 @@ async fn a_client_of_a_center_hears_of_a_replaced_token_in_time() {
     let app = axum::Router::new().nest_service("/center", center);
     tokio::spawn(async move { axum::serve(listener, app).await });
 
-    let source = TokenCenterSource::new(rig.sim.app_id(), url, "secret").unwrap();
+    let source = TokenCenterClient::new(rig.sim.app_id(), url, "secret").unwrap();
     let accounts = AccountTokens::center_builder(source, rig.memory())
         .clock(rig.clock.clone())
         .cache_ttl(secs(3_600))
         .build();
     let first = accounts.get().await.unwrap();
-    let next = center_accounts.report_refused(first.access_token()).await;
+    let next = center_accounts.report_invalid(first.access_token()).await;
     let next = next.unwrap();
     assert_ne!(next.access_token(), first.access_token());
     rig.advance(secs(DEAD / 2));

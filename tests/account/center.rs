@@ -8,7 +8,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{
-    AccountTokens, ErrorKind, MemoryStore, Timestamp, TokenCenter, TokenCenterSource, jssdk,
+    AccountTokens, ErrorKind, MemoryStore, Timestamp, TokenCenter, TokenCenterClient, jssdk,
 };
 
 use crate::rig::{Rig, STABLE, TICKET, secs};
@@ -115,7 +115,7 @@ async fn the_routes_answer_in_wechats_own_names() {
     let next = invalid(&current).await;
     assert_ne!(next, current);
     assert_eq!(invalid(&current).await, next);
-    assert!(rig.sim.is_account_token_alive(&next));
+    assert!(rig.sim.is_account_token_valid(&next));
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn secrets_rotate_on_all_clones() {
     center.replace_secrets(["the-third"]).unwrap();
     assert_eq!(status("the-second").await, StatusCode::UNAUTHORIZED);
     assert_eq!(status("the-third").await, StatusCode::OK);
-    let until = rig.clock.now().after(secs(60));
+    let until = rig.clock.now().saturating_add(secs(60));
     center.accept_until("the-second", until).unwrap();
     assert_eq!(status("the-second").await, StatusCode::OK);
     rig.advance(secs(61));
@@ -281,7 +281,7 @@ async fn hyper_serves_it_without_a_router() {
             tokio::spawn(async move { server.serve_connection(stream, service).await });
         }
     });
-    let source = TokenCenterSource::new(rig.sim.app_id(), url, SECRET).unwrap();
+    let source = TokenCenterClient::new(rig.sim.app_id(), url, SECRET).unwrap();
     let accounts = AccountTokens::from_center(source, MemoryStore::new());
     assert!(rig.alive(&accounts.get().await.unwrap()));
 }
@@ -293,7 +293,7 @@ async fn a_fleet_lives_from_one_center_through_rollover() {
     let url = serve(center).await;
     let fleet: Vec<_> = (0..3)
         .map(|_| {
-            let source = TokenCenterSource::new(rig.sim.app_id(), &url, SECRET).unwrap();
+            let source = TokenCenterClient::new(rig.sim.app_id(), &url, SECRET).unwrap();
             AccountTokens::center_builder(source, rig.memory())
                 .clock(rig.clock.clone())
                 .build()
@@ -345,7 +345,7 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
     let (_accounts, center) = center(&rig);
     let url = serve(center.clone()).await;
     let source = |url: &str, bearer: &str| {
-        TokenCenterSource::new(rig.sim.app_id(), url, bearer.to_owned()).unwrap()
+        TokenCenterClient::new(rig.sim.app_id(), url, bearer.to_owned()).unwrap()
     };
     let accounts = AccountTokens::center_builder(source(&url, SECRET), rig.memory())
         .clock(rig.clock.clone())
@@ -363,10 +363,10 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
 
     let nobody = source("http://127.0.0.1:1/center", SECRET);
     let accounts = AccountTokens::center_builder(nobody, rig.memory())
-        .wait(secs(1))
+        .load_timeout(secs(1))
         .build();
     assert_eq!(
-        accounts.warm().await.unwrap_err().kind(),
+        accounts.prefetch().await.unwrap_err().kind(),
         ErrorKind::WechatUnavailable
     );
     for (url, bearer) in [
@@ -374,7 +374,7 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
         ("ftp://h/", SECRET),
         (url.as_str(), ""),
     ] {
-        let error = TokenCenterSource::new("wx1", url, bearer).unwrap_err();
+        let error = TokenCenterClient::new("wx1", url, bearer).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{url}");
     }
 }
@@ -385,7 +385,7 @@ async fn what_the_center_says_of_wechat_is_passed_on() {
     let (_accounts, center) = center(&rig);
     let url = serve(center).await;
     rig.sim.inject(Fault::on(STABLE).errcode(40164));
-    let source = TokenCenterSource::new(rig.sim.app_id(), url, SECRET).unwrap();
+    let source = TokenCenterClient::new(rig.sim.app_id(), url, SECRET).unwrap();
     let accounts = AccountTokens::from_center(source, MemoryStore::new());
     let error = accounts.get().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
@@ -402,9 +402,9 @@ async fn a_center_whose_token_cannot_be_one_is_not_believed() {
         let url = format!("http://{}/center", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, liar).await });
 
-        let source = TokenCenterSource::new(rig.sim.app_id(), url, SECRET).unwrap();
+        let source = TokenCenterClient::new(rig.sim.app_id(), url, SECRET).unwrap();
         let accounts = AccountTokens::center_builder(source, rig.memory());
-        let accounts = accounts.wait(Duration::from_millis(200)).build();
+        let accounts = accounts.load_timeout(Duration::from_millis(200)).build();
         let errors = [
             accounts.get().await.err(),
             rig.tickets(&accounts).get().await.err(),
@@ -422,9 +422,9 @@ async fn foreign(answer: &'static str) -> AccountTokens {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let app = axum::Router::new().fallback(move || async move { answer });
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let center = TokenCenterSource::new("wx0123456789abcdef", url, SECRET).unwrap();
+    let center = TokenCenterClient::new("wx0123456789abcdef", url, SECRET).unwrap();
     AccountTokens::center_builder(center, MemoryStore::new())
-        .wait(secs(1))
+        .load_timeout(secs(1))
         .build()
 }
 

@@ -12,12 +12,12 @@
 
 use redis::Commands;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, ErrorKind, FollowedToken, Freshness};
+use tower_wechat::{AccountTokens, ErrorKind, ExternalToken, Freshness};
 
 use crate::rig::{CALL, PLAIN, Rig, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
-async fn follow(rig: &Rig, server: &RedisServer, token: FollowedToken) -> AccountTokens {
+async fn follow(rig: &Rig, server: &RedisServer, token: ExternalToken) -> AccountTokens {
     let store = rig.redis(&server.url()).await;
     AccountTokens::follower_builder(rig.wechat(), store, token)
         .clock(rig.clock.clone())
@@ -38,7 +38,7 @@ async fn what_the_sdks_write_is_read() {
     let power = "powerwechat.access_token.edc5f6181730baffc0b88cf96658aeff";
     let cases = [
         (
-            FollowedToken::wx_java(),
+            ExternalToken::wx_java(),
             format!("wx:access_token:{app}"),
             "83_wx-java",
             "83_wx-java",
@@ -46,7 +46,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::wx_java_redisson(),
+            ExternalToken::wx_java_redisson(),
             format!("wx:access_token:{app}"),
             "83_redisson",
             "83_redisson",
@@ -54,7 +54,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::silenceper(),
+            ExternalToken::silenceper(),
             format!("gowechat_officialaccount__access_token_{app}"),
             "83_silenceper",
             "83_silenceper",
@@ -62,7 +62,7 @@ async fn what_the_sdks_write_is_read() {
             6_000,
         ),
         (
-            FollowedToken::silenceper(),
+            ExternalToken::silenceper(),
             format!("gowechat_officialaccount__access_token_{app}"),
             "\"83_silenceper-of-old\"",
             "83_silenceper-of-old",
@@ -70,7 +70,7 @@ async fn what_the_sdks_write_is_read() {
             6_000,
         ),
         (
-            FollowedToken::power_wechat(power),
+            ExternalToken::power_wechat(power),
             power.to_owned(),
             r#"{"access_token":"83_power","expires_in":7200}"#,
             "83_power",
@@ -78,7 +78,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::wechatpy(),
+            ExternalToken::wechatpy(),
             format!("wechatpy:{app}_access_token"),
             "\"83_9JlLEYUWhx\"",
             "83_9JlLEYUWhx",
@@ -86,7 +86,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::easy_wechat(),
+            ExternalToken::easy_wechat(),
             format!("official_account.access_token.{app}"),
             r#"s:7:"83_easy";"#,
             "83_easy",
@@ -94,7 +94,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::easy_wechat()
+            ExternalToken::easy_wechat()
                 .key("laravel_cache_:official_account.access_token.{appid}"),
             format!("laravel_cache_:official_account.access_token.{app}"),
             r#"s:10:"83_laravel";"#,
@@ -103,7 +103,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::easy_wechat_6_15(secret, false),
+            ExternalToken::easy_wechat_6_15(secret, false),
             format!("official_account.access_token.{app}.{secret}.0"),
             r#"s:12:"83_easy_6.15";"#,
             "83_easy_6.15",
@@ -111,7 +111,7 @@ async fn what_the_sdks_write_is_read() {
             7_200,
         ),
         (
-            FollowedToken::easy_wechat_6_15(secret, true).key_prefix("app_cache_:"),
+            ExternalToken::easy_wechat_6_15(secret, true).key_prefix("app_cache_:"),
             format!("app_cache_:official_account.access_token.{app}.{secret}.1"),
             "\0\0\0\x02\x11\x0b83_igbinary",
             "83_igbinary",
@@ -136,7 +136,7 @@ async fn what_the_sdks_write_is_read() {
     let _: () = redis
         .set(format!("wechatpy:{app}_access_token_expires_at"), now + 500)
         .unwrap();
-    let accounts = follow(&rig, &server, FollowedToken::wechatpy()).await;
+    let accounts = follow(&rig, &server, ExternalToken::wechatpy()).await;
     let read = accounts.get().await.unwrap();
     assert_eq!(read.access_token().expose(), "83_two-keys");
     assert!(read.expires_in().as_secs().abs_diff(500) <= 2);
@@ -148,7 +148,7 @@ async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
     let rig = Rig::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", rig.sim.app_id());
-    let accounts = follow(&rig, &server, FollowedToken::wx_java()).await;
+    let accounts = follow(&rig, &server, ExternalToken::wx_java()).await;
     for garbage in [
         None,
         Some("{\"a\":1}"),
@@ -184,7 +184,7 @@ async fn the_owners_next_token_is_taken_over() {
     let write = |token: &str| {
         let _: () = server.connection().set_ex(&key, token, 7_000).unwrap();
     };
-    let accounts = follow(&rig, &server, FollowedToken::wx_java()).await;
+    let accounts = follow(&rig, &server, ExternalToken::wx_java()).await;
     // The owner, another process, fetches by cgi-bin/token.
     let owner = rig.wechat();
     let first = owner.account_token().await.unwrap().access_token;
@@ -221,7 +221,7 @@ async fn a_token_serves_after_its_key_has_ended_but_not_after_it_was_deleted() {
     let rig = Rig::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", rig.sim.app_id());
-    let accounts = follow(&rig, &server, FollowedToken::wx_java_redisson()).await;
+    let accounts = follow(&rig, &server, ExternalToken::wx_java_redisson()).await;
     let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
     accounts.get().await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;

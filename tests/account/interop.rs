@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tower_wechat::{AccountTokens, FollowedToken, TokenCenter, jssdk};
+use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, jssdk};
 
 use crate::rig::{PLAIN, Rig, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
@@ -79,7 +79,7 @@ async fn wechatpy(version: &str) {
 
     // What it left in Redis is followed.
     let store = rig.redis(&server.url()).await;
-    let accounts = AccountTokens::follow(rig.wechat(), store, FollowedToken::wechatpy());
+    let accounts = AccountTokens::follow(rig.wechat(), store, ExternalToken::wechatpy());
     let token = accounts.get().await.unwrap();
     assert_eq!(token.access_token().expose(), text("token"));
     assert!((7_000..=7_200).contains(&token.expires_in().as_secs()));
@@ -120,7 +120,7 @@ async fn co_wechat_api_lives_with_the_simulator() {
     let signature = jssdk::sign(text("ticket"), text("nonce"), at, text("page"));
     assert_eq!(signature, text("signature"));
     assert_eq!(text("appId"), rig.sim.app_id());
-    assert!(rig.sim.is_account_token_alive(text("token")));
+    assert!(rig.sim.is_account_token_valid(text("token")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -330,7 +330,7 @@ async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
         format!(
             "{} {}",
             account.app_id(),
-            account.of(&wxother).unwrap().app_id()
+            account.for_app(&wxother).unwrap().app_id()
         )
     };
     let app = Router::new()

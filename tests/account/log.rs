@@ -1,7 +1,7 @@
 //! What an operator reads: one loud line for one cause, and never a secret.
 
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, TokenCenter, TokenCenterSource};
+use tower_wechat::{AccountTokens, TokenCenter, TokenCenterClient};
 
 use crate::rig::{CALL, Rig, STABLE, secs};
 use crate::support::log_lines::LogLines;
@@ -62,7 +62,7 @@ async fn no_secret_is_ever_logged() {
     let app = axum::Router::new().fallback_service(center.clone().tickets(tickets.clone()));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let client = |bearer: &str| {
-        let source = TokenCenterSource::new(rig.sim.app_id(), &url, bearer.to_owned()).unwrap();
+        let source = TokenCenterClient::new(rig.sim.app_id(), &url, bearer.to_owned()).unwrap();
         AccountTokens::center_builder(source, rig.memory())
             .clock(rig.clock.clone())
             .build()
@@ -117,7 +117,7 @@ async fn no_secret_is_ever_logged() {
 #[tokio::test]
 async fn a_key_that_holds_the_secret_is_never_logged() {
     use redis::Commands;
-    use tower_wechat::FollowedToken;
+    use tower_wechat::ExternalToken;
 
     let rig = Rig::start().await;
     let server = crate::support::redis_server::RedisServer::start();
@@ -127,8 +127,8 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
     let mut redis = server.connection();
     let mut shown = String::new();
     for token in [
-        FollowedToken::easy_wechat_6_15(secret, false).key_prefix("cache_:"),
-        FollowedToken::easy_wechat().key(key.as_str()),
+        ExternalToken::easy_wechat_6_15(secret, false).key_prefix("cache_:"),
+        ExternalToken::easy_wechat().key(key.as_str()),
     ] {
         for garbage in [
             &b"\0\0\0\x02\x17\x01a"[..],
@@ -149,7 +149,7 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
     let _: () = redis.del(&key).unwrap();
     let _: () = redis.rpush(&key, "a").unwrap();
     let store = rig.redis(&server.url()).await;
-    let token = FollowedToken::easy_wechat_6_15(secret, false).key_prefix("cache_:");
+    let token = ExternalToken::easy_wechat_6_15(secret, false).key_prefix("cache_:");
     let accounts = AccountTokens::follow(rig.wechat(), store, token);
     let error = accounts.get().await.unwrap_err();
     shown.push_str(&format!("{error} {error:?} {accounts:?}"));

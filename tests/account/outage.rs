@@ -13,7 +13,7 @@ async fn a_token_that_lives_is_served_while_redis_is_away() {
     let mut server = RedisServer::start();
     let accounts = rig.builder(rig.redis(&server.url()).await).build();
     let tickets = rig.tickets(&accounts);
-    tickets.warm().await.unwrap();
+    tickets.prefetch().await.unwrap();
     let token = accounts.get().await.unwrap();
     server.kill();
     // Past its time in the cache, and past its renewal point.

@@ -83,7 +83,9 @@ async fn worker() {
         .build()
         .unwrap();
     let store = RedisStore::connect(&var("REDIS_URL")).await.unwrap();
-    let accounts = AccountTokens::builder(wechat, store).lease(secs(3)).build();
+    let accounts = AccountTokens::builder(wechat, store)
+        .lease_duration(secs(3))
+        .build();
     let tickets = Tickets::new(&accounts, ["h5.example.com"]).unwrap();
     println!("worker: ready");
     loop {

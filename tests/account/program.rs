@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, MemoryStore, TokenCenterSource};
+use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
 
 use crate::rig::{Rig, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
@@ -116,7 +116,7 @@ async fn three_centers_on_one_redis_fetch_once_and_end_with_zero() {
     assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (1, 1));
     for (center, path, bearer) in [(&centers[0], "/center", "one"), (&centers[1], "", "two")] {
         let url = format!("{}{path}", center.url);
-        let source = TokenCenterSource::new(rig.sim.app_id(), url, bearer).unwrap();
+        let source = TokenCenterClient::new(rig.sim.app_id(), url, bearer).unwrap();
         let accounts = AccountTokens::from_center(source, MemoryStore::new());
         rig.call(&accounts).await.unwrap();
         assert!(accounts.shutdown(secs(1)).await);

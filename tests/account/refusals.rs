@@ -40,7 +40,7 @@ async fn a_thousand_reports_of_one_token_renew_it_once() {
         rig.sim.reset_calls();
         let reports = (0..1_000).map(|_| {
             let (accounts, refused) = (accounts.clone(), refused.clone());
-            tokio::spawn(async move { accounts.report_refused(refused.access_token()).await })
+            tokio::spawn(async move { accounts.report_invalid(refused.access_token()).await })
         });
         let reports: Vec<_> = reports.collect();
         for report in reports {
@@ -62,14 +62,14 @@ async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
     let accounts = rig.accounts();
     let first = accounts.get().await.unwrap();
     rig.sim.reset_calls();
-    let second = accounts.report_refused(first.access_token()).await.unwrap();
+    let second = accounts.report_invalid(first.access_token()).await.unwrap();
     assert_ne!(second.access_token(), first.access_token());
     assert_eq!(rig.sim.calls_to(STABLE), 2, "normal mode, then forced");
 
     // A loop that reports every token at once: nothing is forced for 30 seconds.
     let mut current = second;
     for _ in 0..50 {
-        if let Ok(next) = accounts.report_refused(current.access_token()).await {
+        if let Ok(next) = accounts.report_invalid(current.access_token()).await {
             assert_eq!(next.access_token(), current.access_token());
             current = next;
         }
@@ -79,7 +79,7 @@ async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
     assert!(rig.alive(&current), "the good token is left alone");
     rig.advance(secs(31));
     let third = accounts
-        .report_refused(current.access_token())
+        .report_invalid(current.access_token())
         .await
         .unwrap();
     assert_ne!(third.access_token(), current.access_token());
@@ -112,7 +112,7 @@ async fn a_report_of_a_token_that_is_gone_renews_nothing() {
     let current = accounts.get().await.unwrap();
     rig.sim.reset_calls();
     for stranger in ["83_old", "", "#", "\u{1F600}"] {
-        let answer = accounts.report_refused(&stranger.into()).await.unwrap();
+        let answer = accounts.report_invalid(&stranger.into()).await.unwrap();
         assert_eq!(answer.access_token(), current.access_token());
     }
     assert_eq!(rig.sim.calls_to(STABLE), 0);
@@ -131,10 +131,10 @@ async fn processes_count_forced_refreshes_together() {
         let (one, two) = (process().await, process().await);
         let first = one.get().await.unwrap();
         rig.sim.reset_calls();
-        let second = one.report_refused(first.access_token()).await.unwrap();
+        let second = one.report_invalid(first.access_token()).await.unwrap();
         assert_eq!(rig.sim.calls_to(STABLE), 2);
         assert_ne!(second.access_token(), first.access_token());
-        let same = two.report_refused(second.access_token()).await.unwrap();
+        let same = two.report_invalid(second.access_token()).await.unwrap();
         assert_eq!(same.access_token(), second.access_token());
         assert_eq!(
             rig.sim.calls_to(STABLE),
@@ -168,7 +168,7 @@ async fn a_forced_refresh_whose_answer_is_lost_is_found_by_the_normal_mode() {
         .inject(one_call().delay(std::time::Duration::from_millis(1)));
     rig.sim.inject(one_call().lose_reply());
     let current = accounts
-        .report_refused(refused.access_token())
+        .report_invalid(refused.access_token())
         .await
         .unwrap();
     assert_ne!(current.access_token(), refused.access_token());
@@ -181,7 +181,11 @@ async fn reports_make_no_other_caller_fail() {
     for errcode in [45009, -1, 40030] {
         let rig = Rig::start().await;
         let brief = std::time::Duration::from_millis(500);
-        let accounts = rig.builder(rig.memory()).wait(brief).lease(brief).build();
+        let accounts = rig
+            .builder(rig.memory())
+            .load_timeout(brief)
+            .lease_duration(brief)
+            .build();
         let token = accounts.get().await.unwrap();
         rig.sim.inject(Fault::on(STABLE).errcode(errcode));
         let failed = Arc::new(AtomicU32::new(0));
@@ -190,7 +194,7 @@ async fn reports_make_no_other_caller_fail() {
             let (accounts, token, failed) = (accounts.clone(), token.clone(), failed.clone());
             reporters.spawn(async move {
                 loop {
-                    let outcome = accounts.report_refused(token.access_token()).await;
+                    let outcome = accounts.report_invalid(token.access_token()).await;
                     failed.fetch_add(u32::from(outcome.is_err()), Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::{Settings, Simulator};
+use tower_wechat::simulator::{Simulator, SimulatorSettings};
 use tower_wechat::{
     AccountTokens, AccountTokensBuilder, Clock, Error, MemoryStore, RedisStore, Store, Tickets,
     WechatClient,
@@ -31,7 +31,7 @@ impl Rig {
         }
     }
 
-    pub(crate) fn settings(&self, change: impl FnOnce(&mut Settings)) {
+    pub(crate) fn settings(&self, change: impl FnOnce(&mut SimulatorSettings)) {
         self.sim.settings(change);
     }
 
@@ -89,6 +89,6 @@ impl Rig {
 
     pub(crate) fn alive(&self, token: &tower_wechat::AccountToken) -> bool {
         self.sim
-            .is_account_token_alive(token.access_token().expose())
+            .is_account_token_valid(token.access_token().expose())
     }
 }

@@ -65,7 +65,7 @@ async fn nobody_waits_at_rollover() {
         for _ in 0..3 {
             let store = rig.redis(&server.url()).await;
             let accounts = rig.builder(store).mode(mode).build();
-            accounts.warm().await.unwrap();
+            accounts.prefetch().await.unwrap();
             fleet.push(accounts);
         }
         let accounts = &fleet[0];
@@ -105,7 +105,7 @@ async fn nobody_waits_at_rollover() {
 async fn an_idle_process_renews_too_and_ends_with_its_handle() {
     let rig = Rig::start().await;
     let accounts = rig.accounts();
-    accounts.warm().await.unwrap();
+    accounts.prefetch().await.unwrap();
     rig.advance(secs(7_200 - 280));
     eventually("the idle process renews", secs(10), async || {
         rig.sim.calls_to(STABLE) == 2

@@ -125,20 +125,20 @@ async fn processes_count_reports_of_tickets_together() {
     rig.sim.reset_calls();
     for _ in 0..3 {
         for process in &processes {
-            let _ = process.report_refused(ticket.ticket()).await;
+            let _ = process.report_invalid(ticket.ticket()).await;
         }
         rig.advance(secs(16));
     }
     assert_eq!(rig.sim.calls_to(TICKET), 1, "WeChat is asked once a minute");
     rig.advance(secs(60));
-    let _ = processes[3].report_refused(ticket.ticket()).await;
+    let _ = processes[3].report_invalid(ticket.ticket()).await;
     assert_eq!(rig.sim.calls_to(TICKET), 2);
 
     // A ticket whose time has come is renewed whoever complains of it.
     rig.advance(secs(3_540));
-    let _ = processes[2].report_refused(ticket.ticket()).await;
+    let _ = processes[2].report_invalid(ticket.ticket()).await;
     let renewed = rig.sim.calls_to(TICKET);
     rig.advance(secs(3_600));
-    let _ = processes[1].report_refused(ticket.ticket()).await;
+    let _ = processes[1].report_invalid(ticket.ticket()).await;
     assert_eq!(rig.sim.calls_to(TICKET), renewed + 1);
 }

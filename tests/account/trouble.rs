@@ -17,7 +17,7 @@ async fn cools_down_and_recovers(
     mend: impl FnOnce(),
 ) {
     let started = Instant::now();
-    let error = accounts.warm().await.unwrap_err();
+    let error = accounts.prefetch().await.unwrap_err();
     assert!(started.elapsed() < secs(5), "start-up does not hang");
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert_eq!(error.errcode(), Some(errcode));
@@ -83,7 +83,7 @@ async fn a_wrong_secret_and_a_wrong_appid() {
             .build()
             .unwrap();
         let accounts = AccountTokens::new(wechat, rig.memory());
-        let error = accounts.warm().await.unwrap_err();
+        let error = accounts.prefetch().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatConfig);
         assert!(error.to_string().contains(told), "{error}");
         let tickets = rig.tickets(&accounts);
@@ -100,9 +100,9 @@ async fn a_wrong_secret_and_a_wrong_appid() {
 async fn a_wechat_that_does_not_answer_does_not_hang_the_start_up() {
     let rig = Rig::start().await;
     rig.sim.inject(Fault::on(STABLE).hang());
-    let accounts = rig.builder(rig.memory()).wait(secs(1)).build();
+    let accounts = rig.builder(rig.memory()).load_timeout(secs(1)).build();
     let started = Instant::now();
-    let error = accounts.warm().await.unwrap_err();
+    let error = accounts.prefetch().await.unwrap_err();
     assert!(started.elapsed() < secs(5));
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
     rig.sim.clear_faults();

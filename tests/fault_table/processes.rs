@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::{Fault, What};
+use tower_wechat::simulator::{Fault, IssuedKind};
 
 use crate::rig::{Rig, Row, seconds};
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
@@ -148,11 +148,11 @@ async fn clocks_are_a_minute_off() {
     }
     rig.during(seconds(6.0)).await;
     rig.recovers().await;
-    let issued = rig.scene.wechat.issued();
+    let issued = rig.scene.wechat.issued_credentials();
     for user in &rig.users {
         let renewals = issued
             .iter()
-            .filter(|pair| pair.openid == *user && matches!(pair.what, What::Refresh));
+            .filter(|pair| pair.openid == *user && matches!(pair.kind, IssuedKind::Refresh));
         let renewals = renewals.count();
         assert!(renewals <= 1, "{user} was renewed {renewals} times");
     }

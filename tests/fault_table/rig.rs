@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tower_wechat::simulator::What;
+use tower_wechat::simulator::IssuedKind;
 
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
@@ -186,10 +186,10 @@ impl Rig {
     pub fn print(&self, row: &Row, broken_allowed: bool) {
         let mut tally = self.tally.lock().unwrap();
         let calls = tally.calls.unwrap_or_else(|| self.calls());
-        let issued = self.scene.wechat.issued();
+        let issued = self.scene.wechat.issued_credentials();
         let pairs = issued
             .iter()
-            .filter(|pair| matches!(pair.what, What::SignIn | What::Refresh));
+            .filter(|pair| matches!(pair.kind, IssuedKind::SignIn | IssuedKind::Refresh));
         let owned: HashSet<_> = pairs
             .map(|pair| (pair.openid.clone(), fingerprint(&pair.secrets[0])))
             .collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use tower_wechat::simulator::{Issued, What};
+use tower_wechat::simulator::{IssuedCredential, IssuedKind};
 
 use crate::books::granted_too_early;
 use crate::chaos::Chaos;
@@ -57,7 +57,7 @@ impl Audit<'_> {
         self.all_end_in_order().await;
 
         let (books, done) = (&self.crowd.books, &self.chaos.done);
-        let issued = self.crowd.scene.wechat.issued();
+        let issued = self.crowd.scene.wechat.issued_credentials();
         books.compare(&issued);
         for user in &books.users {
             let known = self.crowd.scene.wechat.current_pair(&user.openid);
@@ -73,10 +73,13 @@ impl Audit<'_> {
             }
         }
         let wire = &self.chaos.wires.wechat;
-        let lost = |pair: &Issued| pair.secrets.iter().any(|secret| wire.has_lost(secret));
+        let lost =
+            |pair: &IssuedCredential| pair.secrets.iter().any(|secret| wire.has_lost(secret));
         let (again, too_early) = granted_too_early(&issued, least_apart(), lost);
         let sent = self.why_sent_to_log_in(&issued);
-        let grants = issued.iter().filter(|pair| pair.what == What::Refresh);
+        let grants = issued
+            .iter()
+            .filter(|pair| pair.kind == IssuedKind::Refresh);
         let grants = grants.count() as u64;
         let calls = self.crowd.scene.refreshes();
         let allowed = grants + done.failing_replies + self.refusals_allowed(&sent);
@@ -163,28 +166,30 @@ impl Audit<'_> {
 
     /// Each user who was sent to log in has lost WeChat's latest answer: on the wire, or with a
     /// process that was killed or stood still.
-    fn why_sent_to_log_in(&self, issued: &[Issued]) -> Sent {
+    fn why_sent_to_log_in(&self, issued: &[IssuedCredential]) -> Sent {
         let mut sent = Sent::default();
         let (wire, stuck) = (&self.chaos.wires.wechat, &self.chaos.done.stuck);
         for (openid, at) in self.crowd.books.sent_to_log_in.lock().unwrap().iter() {
-            let theirs = |pair: &&Issued| {
-                matches!(pair.what, What::SignIn | What::Refresh)
+            let theirs = |pair: &&IssuedCredential| {
+                matches!(pair.kind, IssuedKind::SignIn | IssuedKind::Refresh)
                     && pair.openid == *openid
-                    && pair.at <= *at
+                    && pair.issued_at <= *at
             };
             let Some(latest) = issued.iter().rfind(theirs) else {
                 continue;
             };
             let held_back = |(from, until): &(SystemTime, SystemTime)| {
-                latest.at + UNCOMMITTED >= *from && latest.at <= *until
+                latest.issued_at + UNCOMMITTED >= *from && latest.issued_at <= *until
             };
             if latest.secrets.iter().any(|secret| wire.has_lost(secret)) {
                 sent.lost_on_the_wire += 1;
             } else if stuck.iter().any(held_back) {
                 sent.held_by_a_stuck_process += 1;
             } else {
-                sent.unexplained
-                    .push(format!("{openid}, granted {:?}, asked {at:?}", latest.at));
+                sent.unexplained.push(format!(
+                    "{openid}, granted {:?}, asked {at:?}",
+                    latest.issued_at
+                ));
             }
         }
         sent

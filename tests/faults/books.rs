@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tower_wechat::simulator::{Issued, What};
+use tower_wechat::simulator::{IssuedCredential, IssuedKind};
 
 use crate::support::http_client::fingerprint;
 
@@ -132,10 +132,10 @@ impl Books {
     }
 
     /// Compares what was seen with what WeChat handed out: tokens of others, and of nobody.
-    pub fn compare(&self, issued: &[Issued]) {
+    pub fn compare(&self, issued: &[IssuedCredential]) {
         let mut owners = HashMap::new();
         for (at, pair) in issued.iter().enumerate() {
-            if matches!(pair.what, What::SignIn | What::Refresh) {
+            if matches!(pair.kind, IssuedKind::SignIn | IssuedKind::Refresh) {
                 let token = fingerprint(&pair.secrets[0]);
                 owners.entry(token).or_insert((pair.openid.as_str(), at));
             }
@@ -166,19 +166,19 @@ impl Books {
 /// R1: how often WeChat granted a user a token before the time of the former one was up, and that
 /// for another reason than an answer that was lost on its way.
 pub fn granted_too_early(
-    issued: &[Issued],
+    issued: &[IssuedCredential],
     least_apart: Duration,
-    was_lost: impl Fn(&Issued) -> bool,
+    was_lost: impl Fn(&IssuedCredential) -> bool,
 ) -> (u64, u64) {
-    let mut last: HashMap<&str, &Issued> = HashMap::new();
+    let mut last: HashMap<&str, &IssuedCredential> = HashMap::new();
     let (mut after_a_loss, mut unexplained) = (0, 0);
     for pair in issued {
-        if !matches!(pair.what, What::SignIn | What::Refresh) {
+        if !matches!(pair.kind, IssuedKind::SignIn | IssuedKind::Refresh) {
             continue;
         }
-        if pair.what == What::Refresh
+        if pair.kind == IssuedKind::Refresh
             && let Some(before) = last.get(&*pair.openid)
-            && pair.at < before.at + least_apart
+            && pair.issued_at < before.issued_at + least_apart
         {
             match was_lost(before) {
                 true => after_a_loss += 1,

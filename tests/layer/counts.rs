@@ -5,7 +5,8 @@ use http::{Method, Request};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, Policy, Scope, UserGrant, UserTokens, WechatClient, WechatLayer,
+    CookieKeys, Login, MemoryStore, Policy, Scope, UserTokenResponse, UserTokens, WechatClient,
+    WechatLayer,
 };
 
 use super::{asked_by, header, id, users, who};
@@ -33,8 +34,10 @@ fn layer(recorder: &PrometheusRecorder, users: UserTokens) -> WechatLayer {
 #[tokio::test]
 async fn a_request_through_two_layers_is_counted_once() {
     let users = users().await;
-    let less = UserGrant::new("t").expires_in(7_200).scope("snsapi_base");
-    users.put(&id("oLess"), &less).await.unwrap();
+    let less = UserTokenResponse::new("t")
+        .expires_in(7_200)
+        .scope("snsapi_base");
+    users.store(&id("oLess"), &less).await.unwrap();
     let fresh = |user: &str| asked_by(user);
     let preflight = || {
         let request = Request::builder().method(Method::OPTIONS);
@@ -42,16 +45,16 @@ async fn a_request_through_two_layers_is_counted_once() {
         request.body(Body::empty()).unwrap()
     };
     for (request, policy, outcome) in [
-        (fresh("oA"), Policy::Require, "cache"),
+        (fresh("oA"), Policy::Required, "cache"),
         (fresh("oA"), Policy::Optional, "cache"),
-        (fresh("oLess"), Policy::Require, "cache"),
+        (fresh("oLess"), Policy::Required, "cache"),
         (fresh("oLess"), Policy::Optional, "cache"),
-        (fresh("oStranger"), Policy::Require, "login"),
+        (fresh("oStranger"), Policy::Required, "login"),
         (fresh("oStranger"), Policy::Optional, "login"),
-        (fresh(""), Policy::Require, "login"),
+        (fresh(""), Policy::Required, "login"),
         (fresh(""), Policy::Optional, "login"),
         (fresh("a\tb"), Policy::Optional, "rejected"),
-        (preflight(), Policy::Require, "login"),
+        (preflight(), Policy::Required, "login"),
         (preflight(), Policy::Optional, "login"),
     ] {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -72,8 +75,8 @@ async fn a_token_from_the_store_is_counted_once() {
     let store = MemoryStore::new();
     let wechat = WechatClient::new("wxa", "secret").unwrap();
     let users = UserTokens::new(wechat.clone(), store.clone());
-    let grant = UserGrant::new("token-a").expires_in(7_200);
-    users.put(&id("oA"), &grant).await.unwrap();
+    let grant = UserTokenResponse::new("token-a").expires_in(7_200);
+    users.store(&id("oA"), &grant).await.unwrap();
     let recorder = PrometheusBuilder::new().build_recorder();
     // Another process, which has nobody in memory.
     let users = UserTokens::new(wechat, store);

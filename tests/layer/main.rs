@@ -21,7 +21,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
     AppId, Clock, CookieKeys, ExtensionIdentity, MemoryStore, Policy, Rejection, RequestHead,
-    SessionCookie, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
+    SessionCookie, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient, WechatLayer,
     WechatUser,
 };
 
@@ -36,7 +36,7 @@ async fn users_of(app: &str, token: &str) -> UserTokens {
         .build();
     let users = UserTokens::new(wechat.unwrap(), MemoryStore::new());
     users
-        .put(&id("oA"), &UserGrant::new(token).expires_in(7_200))
+        .store(&id("oA"), &UserTokenResponse::new(token).expires_in(7_200))
         .await
         .unwrap();
     users
@@ -138,14 +138,16 @@ async fn rejections_are_json_with_the_right_status() {
 #[tokio::test]
 async fn trouble_is_503_with_a_retry_after() {
     let users = users().await;
-    let grant = UserGrant::new("dead").expires_in(7_200).refresh_token("r");
+    let grant = UserTokenResponse::new("dead")
+        .expires_in(7_200)
+        .refresh_token("r");
     let clock = Clock::shifted();
     let wechat = WechatClient::builder("wxa", "secret")
         .api_url("http://127.0.0.1:9")
         .build();
     let builder = UserTokens::builder(wechat.unwrap(), MemoryStore::new()).clock(clock.clone());
-    let expired = builder.lease(Duration::from_millis(500)).build();
-    expired.put(&id("oA"), &grant).await.unwrap();
+    let expired = builder.lease_duration(Duration::from_millis(500)).build();
+    expired.store(&id("oA"), &grant).await.unwrap();
     clock.advance(Duration::from_secs(7_201));
     drop(users);
     let response = WechatLayer::new(expired)
@@ -286,10 +288,10 @@ async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
         async |request: Request<Body>| {
             let user = request.extensions().get::<WechatUser>().unwrap();
             let token = |app: &str| {
-                let user = user.of_app(&AppId::new(app).unwrap()).unwrap();
+                let user = user.for_app(&AppId::new(app).unwrap()).unwrap();
                 user.access_token().expose().to_owned()
             };
-            assert!(user.of_app(&AppId::new("wxc").unwrap()).is_none());
+            assert!(user.for_app(&AppId::new("wxc").unwrap()).is_none());
             let text = format!("{} {} {}", user.app_id(), token("wxa"), token("wxb"));
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
         },
@@ -309,7 +311,8 @@ async fn a_layer_between_two_of_another_account_keeps_the_outermost_in_reach() {
         .layer(a.clone())
         .layer(a)
         .service_fn(async |request: Request<Body>| {
-            let user = WechatUser::of(request.extensions(), &AppId::new("wxb").unwrap());
+            let user =
+                WechatUser::from_extensions(request.extensions(), &AppId::new("wxb").unwrap());
             let text = user.map_or("lost".to_owned(), |user| user.id().to_owned());
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
         });
@@ -329,8 +332,10 @@ async fn nobody_of_one_account_is_not_somebody_of_another() {
     let service = ServiceBuilder::new().layer(outer).layer(inner).service_fn(
         async |request: Request<Body>| {
             assert!(request.extensions().get::<WechatUser>().is_none());
-            let of =
-                |app| WechatUser::of(request.extensions(), &AppId::new(app).unwrap()).is_some();
+            let of = |app| {
+                WechatUser::from_extensions(request.extensions(), &AppId::new(app).unwrap())
+                    .is_some()
+            };
             let text = format!("{} {}", of("wxa"), of("wxb"));
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
         },
@@ -386,8 +391,8 @@ async fn readiness_is_respected() {
     let store = MemoryStore::new();
     let users = UserTokens::new(wechat.clone(), store.clone());
     let pair = simulator.sign_in("oA", "snsapi_base");
-    let grant = UserGrant::new(pair.access_token).expires_in(7_200);
-    users.put(&id("oA"), &grant).await.unwrap();
+    let grant = UserTokenResponse::new(pair.access_token).expires_in(7_200);
+    users.store(&id("oA"), &grant).await.unwrap();
     // Without memory every request takes the slow path.
     let forgetful = UserTokens::builder(wechat, store)
         .cache_ttl(Duration::ZERO)
@@ -499,9 +504,9 @@ async fn plain_hyper_serves_the_same() {
         .clock(clock.clone())
         .build();
     let pair = simulator.sign_in("oA", "snsapi_base");
-    let grant = UserGrant::new(pair.access_token).refresh_token(pair.refresh_token);
+    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
     users
-        .put(&id("oA"), &grant.expires_in(7_200))
+        .store(&id("oA"), &grant.expires_in(7_200))
         .await
         .unwrap();
     clock.advance(Duration::from_secs(7_300));

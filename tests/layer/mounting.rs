@@ -139,8 +139,8 @@ async fn the_logins_routes_take_no_other_path() {
     assert_eq!(text(response).await, "the application's own 404");
 
     let service = layer.login_service::<Body>();
-    assert!(service.answers("/wechat/callback") && service.answers("/wechat/login"));
-    assert!(!service.answers("/") && !service.answers("/wechat"));
+    assert!(service.handles("/wechat/callback") && service.handles("/wechat/login"));
+    assert!(!service.handles("/") && !service.handles("/wechat"));
     let request = Request::get("/me").body(Body::empty()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);

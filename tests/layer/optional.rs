@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
-    Clock, CookieKeys, Login, MemoryStore, Policy, Scope, UserGrant, UserTokens, WechatClient,
-    WechatLayer, WechatUser,
+    Clock, CookieKeys, Login, MemoryStore, Policy, Scope, UserTokenResponse, UserTokens,
+    WechatClient, WechatLayer, WechatUser,
 };
 
 use super::{asked_by, header, id, text, users, who};
@@ -27,9 +27,9 @@ async fn expired(simulator: &Simulator) -> UserTokens {
         .clock(clock.clone())
         .build();
     let pair = simulator.sign_in("oA", "snsapi_base");
-    let grant = UserGrant::new(pair.access_token).refresh_token(pair.refresh_token);
+    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
     users
-        .put(&id("oA"), &grant.expires_in(7_200))
+        .store(&id("oA"), &grant.expires_in(7_200))
         .await
         .unwrap();
     clock.advance(Duration::from_secs(7_300));
@@ -126,11 +126,11 @@ async fn a_renewal_goes_on_when_a_public_page_stops_waiting() {
 #[tokio::test]
 async fn a_scope_that_is_missing_keeps_nobody_from_a_public_page() {
     let users = users().await;
-    let grant = |scope: &str| UserGrant::new("t").expires_in(7_200).scope(scope);
+    let grant = |scope: &str| UserTokenResponse::new("t").expires_in(7_200).scope(scope);
     let less = grant("snsapi_base");
-    users.put(&id("oLess"), &less).await.unwrap();
+    users.store(&id("oLess"), &less).await.unwrap();
     let more = grant("snsapi_userinfo");
-    users.put(&id("oMore"), &more).await.unwrap();
+    users.store(&id("oMore"), &more).await.unwrap();
     let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
     let layer = WechatLayer::new(users)
         .identity(header())

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
-    Clock, CookieKeys, Login, MemoryStore, UserGrant, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    Clock, CookieKeys, Login, MemoryStore, UserTokenResponse, UserTokens, WechatClient,
+    WechatLayer, WechatUser,
 };
 
 use super::{asked_by, header, id, text, users, who};
@@ -33,15 +33,15 @@ async fn cold_and_warm(delay: Duration) -> (Simulator, UserTokens) {
         .clock(clock.clone())
         .build();
     let pair = simulator.sign_in("oCold", "snsapi_base");
-    let grant = UserGrant::new(pair.access_token).refresh_token(pair.refresh_token);
+    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
     users
-        .put(&id("oCold"), &grant.expires_in(7_200))
+        .store(&id("oCold"), &grant.expires_in(7_200))
         .await
         .unwrap();
     clock.advance(Duration::from_secs(7_300));
     simulator.advance(Duration::from_secs(7_300));
-    let grant = UserGrant::new("warm").expires_in(7_200);
-    users.put(&id("oWarm"), &grant).await.unwrap();
+    let grant = UserTokenResponse::new("warm").expires_in(7_200);
+    users.store(&id("oWarm"), &grant).await.unwrap();
     simulator.inject(Fault::on("/sns/oauth2/refresh_token").delay(delay));
     (simulator, users)
 }

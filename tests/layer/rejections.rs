@@ -12,8 +12,9 @@ use http_body_util::Full;
 use serde_json::Value;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::{
-    AccountToken, AccountTokens, CookieKeys, Error, JsConfig, Login, MemoryStore, MissingUser,
-    Policy, Rejection, RequestHead, UserGrant, UserTokens, WechatClient, WechatLayer, WechatUser,
+    AccountToken, AccountTokens, CookieKeys, Error, JsConfig, Login, MemoryStore, Policy,
+    Rejection, RequestHead, UserTokenResponse, UserTokens, WechatClient, WechatLayer, WechatUser,
+    WechatUserRejection,
 };
 
 use super::{asked_by, header, id, text, users};
@@ -63,7 +64,7 @@ fn with_user(mut request: Request<Body>, user: &'static str) -> Request<Body> {
 
 /// The user's tokens are gone by the time that the handler asks for them.
 async fn current(user: WechatUser) -> Result<String, Error> {
-    user.users().forget(&id("oA")).await?;
+    user.users().revoke(&id("oA")).await?;
     Ok(user.current().await?.user_id().to_owned())
 }
 
@@ -78,7 +79,7 @@ fn routes() -> Router {
         .route("/config", get(async |config: JsConfig| Json(config)))
         .route(
             "/helped",
-            get(async |user: Result<WechatUser, MissingUser>| {
+            get(async |user: Result<WechatUser, WechatUserRejection>| {
                 let mut answer = user.unwrap_err().into_response();
                 let help = HeaderValue::from_static("/help");
                 answer.headers_mut().insert("x-help", help);
@@ -87,7 +88,7 @@ fn routes() -> Router {
         )
         .route(
             "/another",
-            get(async |user: Result<WechatUser, MissingUser>| {
+            get(async |user: Result<WechatUser, WechatUserRejection>| {
                 (StatusCode::IM_A_TEAPOT, user.unwrap_err().into_response())
             }),
         )
@@ -175,9 +176,9 @@ async fn page_loads_are_sent_to_log_in() {
     }
     // Who has taken the request's headers along is asked by the login's own path.
     for path in ["/current?a=b", "/nested/current?a=b"] {
-        let grant = UserGrant::new("token-a").expires_in(7_200);
+        let grant = UserTokenResponse::new("token-a").expires_in(7_200);
         let users = users().await;
-        users.put(&id("oA"), &grant).await.unwrap();
+        users.store(&id("oA"), &grant).await.unwrap();
         let layer = WechatLayer::new(users).identity(header()).login(login());
         let app = routes().nest("/nested", routes()).layer(layer.reject(form));
         let (parts, body) = ask(&app, with_user(page(path), "oA")).await;
@@ -203,8 +204,8 @@ async fn scripts_that_ask_for_html_learn_where_to_log_in() {
         for method in ["GET", "POST"] {
             for path in ["/me", "/current"] {
                 let users = users().await;
-                let grant = UserGrant::new("token-a").expires_in(7_200);
-                users.put(&id("oA"), &grant).await.unwrap();
+                let grant = UserTokenResponse::new("token-a").expires_in(7_200);
+                users.store(&id("oA"), &grant).await.unwrap();
                 let layer = WechatLayer::new(users)
                     .identity(header())
                     .policy(Policy::Optional);
@@ -322,7 +323,7 @@ async fn a_function_refuses_for_handlers_without_axum() {
             Ok(user) => user,
             Err(rejection) => return Ok(rejection.response().map(Full::new)),
         };
-        user.forget().await.unwrap();
+        user.revoke().await.unwrap();
         let refused = user.current().await.unwrap_err();
         Ok(Rejection::from(&refused).response().map(Full::new))
     }

@@ -275,7 +275,7 @@ async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
     let browser = Browser::new();
     browser.open(&me).await;
     site.users
-        .forget(&UserId::new(ALICE).unwrap())
+        .revoke(&UserId::new(ALICE).unwrap())
         .await
         .unwrap();
     rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
@@ -410,7 +410,9 @@ async fn a_session_lies_in_no_cache_of_a_gateway() {
 #[tokio::test]
 async fn a_wait_without_end_is_a_wait() {
     let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.wait(Duration::MAX)).await;
+    let site = rig
+        .site_with(|login| login.exchange_timeout(Duration::MAX))
+        .await;
     let landed = Browser::new().open(&format!("{}/me", site.url)).await;
     assert_eq!(landed.status, 200, "{}", landed.text);
 }

@@ -345,7 +345,9 @@ async fn outside_wechat_the_user_can_be_told_so() {
 #[tokio::test]
 async fn a_lenient_login_does_without_the_cookie() {
     let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.lenient(true).unwrap()).await;
+    let site = rig
+        .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
+        .await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     browser.drop_cookies(|_| true);

@@ -234,13 +234,19 @@ async fn nickname(user: WechatUser) -> Result<String, Error> {
 }
 
 async fn logout(State(login): State<Login>, _: WechatUser) -> impl axum::response::IntoResponse {
-    (StatusCode::NO_CONTENT, [(SET_COOKIE, login.sign_out())])
+    (
+        StatusCode::NO_CONTENT,
+        [(SET_COOKIE, login.logout_cookie())],
+    )
 }
 
 async fn logout_everywhere(
     State(login): State<Login>,
     user: WechatUser,
 ) -> Result<impl axum::response::IntoResponse, Error> {
-    user.forget().await?;
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, login.sign_out())]))
+    user.revoke().await?;
+    Ok((
+        StatusCode::NO_CONTENT,
+        [(SET_COOKIE, login.logout_cookie())],
+    ))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Commands;
 use tower_wechat::simulator::SimulatedUser;
-use tower_wechat::{Clock, Layout, Policy, UserGrant, UserId, WechatUser};
+use tower_wechat::{Clock, Layout, Policy, UserId, UserTokenResponse, WechatUser};
 
 use crate::client::Browser;
 use crate::rig::{ALICE, Rig, pages};
@@ -120,7 +120,7 @@ async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
     // Past half of a session's life, when it is issued anew.
     rig.advance(Duration::from_secs(16 * 24 * 3_600));
     let alice = UserId::new(ALICE).unwrap();
-    site.users.forget(&alice).await.unwrap();
+    site.users.revoke(&alice).await.unwrap();
     for logged_in_again in [false, true] {
         if logged_in_again {
             browser.open(&me).await;
@@ -277,12 +277,12 @@ async fn a_login_that_crosses_a_logout_revives_no_session() {
         for round in 0..60 {
             let user = UserId::new(format!("oCrossing{round}")).unwrap();
             let grant = |token: &str| {
-                UserGrant::new(token)
+                UserTokenResponse::new(token)
                     .expires_in(7_200)
                     .refresh_token("r")
                     .scope("snsapi_base")
             };
-            let token = sites[0].users.put(&user, &grant("a")).await.unwrap();
+            let token = sites[0].users.store(&user, &grant("a")).await.unwrap();
             let cookie = |header: http::HeaderValue| {
                 let pair = header.to_str().unwrap().split(';').next().unwrap();
                 pair.split_once('=').unwrap().1.to_owned()
@@ -293,11 +293,11 @@ async fn a_login_that_crosses_a_logout_revives_no_session() {
             let (login, logout) = tokio::join!(
                 async {
                     tokio::time::sleep(Duration::from_micros(fastrand::u64(0..900))).await;
-                    sites[0].users.put(&user, &new).await
+                    sites[0].users.store(&user, &new).await
                 },
                 async {
                     tokio::time::sleep(Duration::from_micros(fastrand::u64(0..900))).await;
-                    sites[1].users.forget(&user).await
+                    sites[1].users.revoke(&user).await
                 },
             );
             logout.unwrap();

@@ -72,7 +72,7 @@ async fn another_process_knows_them() {
 async fn an_application_can_refuse_them() {
     let rig = Rig::new().await;
     let site = rig
-        .site_with(|login| login.snapshot_users(SnapshotPolicy::Refuse))
+        .site_with(|login| login.snapshot_users(SnapshotPolicy::Deny))
         .await;
     rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
     let browser = Browser::new();

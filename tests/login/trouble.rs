@@ -181,7 +181,7 @@ async fn without_a_store_no_code_is_spent() {
 async fn a_slow_exchange_answers_in_time_and_goes_on() {
     let rig = Rig::new().await;
     let site = rig
-        .site_with(|login| login.wait(Duration::from_millis(300)))
+        .site_with(|login| login.exchange_timeout(Duration::from_millis(300)))
         .await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
@@ -274,7 +274,7 @@ async fn a_handler_that_asks_for_a_login_again_and_again_is_no_loop() {
     let rig = Rig::new().await;
     let refuse = async |user: tower_wechat::WechatUser| {
         user.users()
-            .forget(&tower_wechat::UserId::new(user.id())?)
+            .revoke(&tower_wechat::UserId::new(user.id())?)
             .await?;
         Ok::<_, tower_wechat::Error>(user.current().await?.user_id().to_owned())
     };
@@ -343,7 +343,7 @@ async fn whoever_signs_out_and_in_again_gets_in() {
         for _ in 0..8 {
             let page = browser.open(&format!("{}/me", site.url)).await;
             assert_eq!(page.json()["id"], ALICE);
-            site.users.forget(&user).await.unwrap();
+            site.users.revoke(&user).await.unwrap();
         }
         // Whoever asks who is there now has a session each time.
         let browser = browser.copy();
@@ -358,7 +358,9 @@ async fn whoever_signs_out_and_in_again_gets_in() {
 #[tokio::test]
 async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
     let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.lenient(true).unwrap()).await;
+    let site = rig
+        .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
+        .await;
     let (url, all) = (format!("{}/me", site.url), |_: &str| true);
     let rounds = rounds_until_told(&rig, &Browser::new(), &url, all, TOO_OFTEN).await;
     assert_eq!(rounds, 11);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Commands, Connection};
 use serde_json::Value;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{RedisStore, UserGrant, UserId, UserTokens, WechatClient};
+use tower_wechat::{RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
 
 use crate::program::on;
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
@@ -325,12 +325,12 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
         let wechat = WechatClient::new(scene.wechat.app_id(), "secret").unwrap();
         let users = UserTokens::new(wechat, store.unwrap());
         let alice = UserId::new("oAlice").unwrap();
-        users.forget(&alice).await.unwrap();
+        users.revoke(&alice).await.unwrap();
         let pair = scene.wechat.sign_in("oAlice", "snsapi_userinfo");
-        let grant = UserGrant::new(pair.access_token.as_str())
+        let grant = UserTokenResponse::new(pair.access_token.as_str())
             .refresh_token(pair.refresh_token.as_str())
             .expires_in(7_200);
-        users.put(&alice, &grant).await.unwrap();
+        users.store(&alice, &grant).await.unwrap();
 
         let moved = migrate(&scene, to).await;
         assert_eq!(moved["removed"], 0, "to {to}: {moved}");

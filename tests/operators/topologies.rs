@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tower_wechat::{
-    Layout, RedisStore, RedisStoreBuilder, UserGrant, UserId, UserTokens, WechatClient,
+    Layout, RedisStore, RedisStoreBuilder, UserId, UserTokenResponse, UserTokens, WechatClient,
 };
 
 use crate::program::{Ran, command, run};
@@ -26,10 +26,13 @@ async fn users(builder: RedisStoreBuilder, count: usize) -> BTreeSet<String> {
     let users = UserTokens::new(client, store);
     let ids: BTreeSet<String> = (0..count).map(|number| format!("oUser{number}")).collect();
     for id in &ids {
-        let grant = UserGrant::new(format!("access-of-{id}"))
+        let grant = UserTokenResponse::new(format!("access-of-{id}"))
             .expires_in(7_200)
             .refresh_token(format!("refresh-of-{id}"));
-        users.put(&UserId::new(id).unwrap(), &grant).await.unwrap();
+        users
+            .store(&UserId::new(id).unwrap(), &grant)
+            .await
+            .unwrap();
     }
     ids
 }

@@ -21,18 +21,18 @@ async fn extreme_settings_neither_panic_nor_stop_anybody(rig: Rig) {
             let users = rig
                 .process_with(|builder| {
                     builder
-                        .lease(span)
+                        .lease_duration(span)
                         .cache_ttl(span)
                         .renew_margin(span)
                         .cache_capacity(capacity)
-                        .wait(most)
+                        .load_timeout(most)
                 })
                 .await;
             let openid = format!("oUser{number}-{}", capacity == 0);
             rig.expired(&users, &[&openid]).await;
             let token = users.get(&id(&openid)).await.unwrap();
             assert_eq!(text(&token), rig.live_token(&openid), "{span:?} {capacity}");
-            users.forget(&id(&openid)).await.unwrap();
+            users.revoke(&id(&openid)).await.unwrap();
             assert!(users.shutdown(most).await);
         }
     }
@@ -50,7 +50,9 @@ async fn extreme_settings_neither_panic_nor_stop_anybody(rig: Rig) {
         UserTokens::new(client, store).health().await.unwrap();
     }
     // Whoever waits for no time at all gets what is at hand.
-    let users = rig.process_with(|builder| builder.wait(least)).await;
+    let users = rig
+        .process_with(|builder| builder.load_timeout(least))
+        .await;
     rig.log_in(&users, "oA").await;
     users.get(&id("oA")).await.unwrap();
 }
@@ -60,14 +62,14 @@ async fn a_slow_store_is_reported_as_the_store(rig: Rig) {
         return;
     };
     let users = rig
-        .process_with(|builder| builder.wait(Duration::from_millis(300)))
+        .process_with(|builder| builder.load_timeout(Duration::from_millis(300)))
         .await;
     rig.expired(&users, &["oA", "oB"]).await;
     redis.freeze(true);
     let alone = users.get(&id("oA")).await.unwrap_err();
     // Reports, and whoever comes second, wait for a flight.
     let in_flight = users
-        .report_refused(&id("oB"), &"83_old".into())
+        .report_invalid(&id("oB"), &"83_old".into())
         .await
         .unwrap_err();
     redis.freeze(false);

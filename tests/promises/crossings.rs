@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, UserGrant, UserTokens};
+use tower_wechat::{ErrorKind, UserTokenResponse, UserTokens};
 
 use crate::rig::{REFRESH, Rig, id, text};
 use crate::support::eventually;
@@ -21,8 +21,8 @@ crate::for_each_store!(
     r3_a_login_whose_caller_hangs_up_runs_to_its_end,
 );
 
-fn grant(token: &str) -> UserGrant {
-    UserGrant::new(token)
+fn grant(token: &str) -> UserTokenResponse {
+    UserTokenResponse::new(token)
         .expires_in(7_200)
         .refresh_token("r")
         .openid("oA")
@@ -65,7 +65,7 @@ async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(rig: Rig) {
             let users = users.clone();
             logins.spawn(async move {
                 let grant = grant(&format!("t{round}-{browser}"));
-                users.put(&id("oA"), &grant).await.unwrap();
+                users.store(&id("oA"), &grant).await.unwrap();
             });
         }
         logins.join_all().await;
@@ -81,7 +81,7 @@ async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(rig: Rig) {
     for round in 0..40 {
         let openid = format!("oUser{round}");
         let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
-        users.put(&id(&openid), &grant("login")).await.unwrap();
+        users.store(&id(&openid), &grant("login")).await.unwrap();
         asking.await.unwrap();
         assert_eq!(
             text(&users.get(&id(&openid)).await.unwrap()),
@@ -98,7 +98,7 @@ async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(rig: Rig) {
     for round in 0..40 {
         let openid = format!("oUser{round}");
         let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
-        users.forget(&id(&openid)).await.unwrap();
+        users.revoke(&id(&openid)).await.unwrap();
         asking.await.unwrap();
         let error = users.get(&id(&openid)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LoginRequired, "round {round}");
@@ -115,7 +115,7 @@ async fn r5_a_login_that_crosses_the_end_of_a_dead_pair_counts(rig: Rig) {
     for round in 0..40 {
         let openid = format!("oUser{round}");
         let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
-        users.put(&id(&openid), &grant("login")).await.unwrap();
+        users.store(&id(&openid), &grant("login")).await.unwrap();
         asking.await.unwrap();
         let token = users.get(&id(&openid)).await;
         assert_eq!(
@@ -144,7 +144,7 @@ async fn stale_in_renewal(rig: &Rig, users: &UserTokens) {
 async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(rig: Rig) {
     let users = rig.process().await;
     stale_in_renewal(&rig, &users).await;
-    users.forget(&id("oA")).await.unwrap();
+    users.revoke(&id("oA")).await.unwrap();
     let error = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
     assert!(users.shutdown(Duration::from_secs(5)).await);
@@ -203,7 +203,7 @@ async fn r6_a_report_makes_nobody_else_wait(rig: Rig) {
     let token = users.get(&id("oA")).await.unwrap();
     let reporting = tokio::spawn({
         let users = users.clone();
-        async move { users.report_refused(&id("oA"), token.access_token()).await }
+        async move { users.report_invalid(&id("oA"), token.access_token()).await }
     });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
         rig.refreshes() > 0
@@ -237,7 +237,7 @@ async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
         rig.log_in(&users, &openid).await;
         let user = id(&openid);
         let forget = async {
-            users.forget(&user).await.unwrap();
+            users.revoke(&user).await.unwrap();
         };
         hang_up(forget, round).await;
         eventually("the pair is gone", Duration::from_secs(5), async || {
@@ -254,7 +254,7 @@ async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
         let user = id(&format!("oUser{round}"));
         let login = grant("login");
         let put = async {
-            users.put(&user, &login).await.unwrap();
+            users.store(&user, &login).await.unwrap();
         };
         hang_up(put, round).await;
         eventually("the pair is stored", Duration::from_secs(5), async || {
@@ -264,7 +264,7 @@ async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
     }
     // Work that comes after the end of the server is done all the same.
     assert!(users.shutdown(Duration::from_secs(5)).await);
-    users.forget(&id("oUser0")).await.unwrap();
+    users.revoke(&id("oUser0")).await.unwrap();
     assert!(rig.stored_token("oUser0").await.is_err());
 }
 

@@ -80,7 +80,7 @@ async fn r5_a_passing_failure_is_tried_again(rig: Rig) {
 async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(rig: Rig) {
     // A short lease makes for short renewals, so that this one is over soon.
     let users = rig
-        .process_with(|builder| builder.lease(Duration::from_secs(2)))
+        .process_with(|builder| builder.lease_duration(Duration::from_secs(2)))
         .await;
     rig.expired(&users, &["oA"]).await;
     rig.simulator.inject(Fault::on(REFRESH).errcode(-1));
@@ -174,7 +174,7 @@ async fn r5_a_limit_is_waited_for(rig: Rig) {
 
 async fn a_token_of_another_user_is_not_kept(rig: Rig) {
     let users = rig
-        .process_with(|builder| builder.lease(Duration::from_secs(1)))
+        .process_with(|builder| builder.lease_duration(Duration::from_secs(1)))
         .await;
     rig.expired(&users, &["oA"]).await;
     let body =

@@ -74,7 +74,7 @@ async fn r4_a_stale_token_that_cannot_be_renewed_is_served_to_its_end(rig: Rig) 
     // Without a refresh token nothing can be renewed.
     let mut grant = grant(&pair);
     grant.refresh_token = None;
-    users.put(&id("oA"), &grant).await.unwrap();
+    users.store(&id("oA"), &grant).await.unwrap();
     rig.advance(Duration::from_secs(6_500));
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
@@ -149,7 +149,7 @@ async fn a_deleted_user_is_gone_at_once_here_and_soon_elsewhere(rig: Rig) {
     let (ours, theirs) = (rig.process().await, rig.process().await);
     rig.log_in(&ours, "oA").await;
     theirs.get(&id("oA")).await.unwrap();
-    ours.forget(&id("oA")).await.unwrap();
+    ours.revoke(&id("oA")).await.unwrap();
     assert_eq!(
         ours.get(&id("oA")).await.unwrap_err().kind(),
         ErrorKind::LoginRequired
@@ -170,6 +170,6 @@ async fn a_login_ends_the_memory_of_a_stranger_at_once(rig: Rig) {
             text(&users.get(&id("oA")).await.unwrap()),
             pair.access_token
         );
-        users.forget(&id("oA")).await.unwrap();
+        users.revoke(&id("oA")).await.unwrap();
     }
 }

@@ -28,7 +28,7 @@ async fn patient(rig: &Rig) -> UserTokens {
         .command_timeout(minute);
     let store = store.connect().await.unwrap();
     let builder = UserTokens::builder(rig.client(), store).clock(rig.clock.clone());
-    builder.wait(minute).lease(minute).build()
+    builder.load_timeout(minute).lease_duration(minute).build()
 }
 
 /// How often a record was read, by scripts too.

@@ -82,7 +82,9 @@ fn rotating(rig: &Rig) {
 async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(rig: Rig) {
     rotating(&rig);
     let (first, proxy) = rig.process_behind_a_proxy(LEASE).await;
-    let second = rig.process_with(|builder| builder.lease(LEASE)).await;
+    let second = rig
+        .process_with(|builder| builder.lease_duration(LEASE))
+        .await;
     let names = names();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     rig.expired(&first, &all).await;

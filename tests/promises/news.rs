@@ -59,7 +59,7 @@ async fn a_deletion_elsewhere_is_known_at_once(rig: Rig) {
     for _ in 0..5 {
         let pair = rig.log_in(&ours, "oA").await;
         serves(&theirs, "oA", &pair.access_token).await;
-        ours.forget(&id("oA")).await.unwrap();
+        ours.revoke(&id("oA")).await.unwrap();
         serves_nothing(&theirs, "oA").await;
     }
 }
@@ -71,7 +71,7 @@ async fn a_renewal_elsewhere_is_known_at_once(rig: Rig) {
     rig.advance(Duration::from_secs(1_000));
     let token = theirs.get(&id("oA")).await.unwrap();
     let renewed = theirs
-        .report_refused(&id("oA"), token.access_token())
+        .report_invalid(&id("oA"), token.access_token())
         .await
         .unwrap();
     assert!(renewed.lifetime().expires_at() > before.lifetime().expires_at());
@@ -105,8 +105,8 @@ async fn writes_that_cross_leave_no_process_behind(rig: Rig) {
             writes.spawn(async move {
                 let user = id("oA");
                 match at {
-                    2 => users.forget(&user).await.unwrap(),
-                    _ => drop(users.put(&user, &grant).await.unwrap()),
+                    2 => users.revoke(&user).await.unwrap(),
+                    _ => drop(users.store(&user, &grant).await.unwrap()),
                 }
                 let _ = reader.get(&user).await;
             });
@@ -214,7 +214,7 @@ async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
         all_listen(&rig, 2).await;
         let pair = rig.log_in(&theirs, "oA").await;
         serves(&ours, "oA", &pair.access_token).await;
-        theirs.forget(&id("oA")).await.unwrap();
+        theirs.revoke(&id("oA")).await.unwrap();
         serves_nothing(&ours, "oA").await;
     })
     .await;
@@ -240,7 +240,7 @@ async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
         let restricted = redis.url().replace("redis://", "redis://deaf:word@");
         let process = async |url: &str| {
             let store = rig
-                .redis_store_at(url, |builder| builder.sole_writer(true))
+                .redis_store_at(url, |builder| builder.exclusive_writer(true))
                 .await;
             UserTokens::builder(rig.client(), store)
                 .clock(rig.clock.clone())
@@ -293,7 +293,7 @@ async fn what_strangers_publish_costs_reads_and_nothing_else() {
         serves(&theirs, "oA", &pair.access_token).await;
         let pair = rig.log_in(&ours, "oA").await;
         serves(&theirs, "oA", &pair.access_token).await;
-        ours.forget(&id("oA")).await.unwrap();
+        ours.revoke(&id("oA")).await.unwrap();
         serves_nothing(&theirs, "oA").await;
     })
     .await;
@@ -308,7 +308,7 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
         let redis = rig.redis.as_ref().unwrap();
         let url = redis.url();
         let store: RedisStore = rig
-            .redis_store_at(&url, |builder| builder.sole_writer(true))
+            .redis_store_at(&url, |builder| builder.exclusive_writer(true))
             .await;
         let users = UserTokens::builder(rig.client(), store)
             .clock(rig.clock.clone())
@@ -347,7 +347,7 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
         assert_eq!(commands() - before, 0, "commands for 3,000 requests");
         // And what another process deletes is known all the same.
         let other = rig.process().await;
-        other.forget(&id("oUser0")).await.unwrap();
+        other.revoke(&id("oUser0")).await.unwrap();
         serves_nothing(&users, "oUser0").await;
     })
     .await;

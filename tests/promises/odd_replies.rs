@@ -72,7 +72,7 @@ async fn odd_bytes_are_read_with_patience(rig: Rig) {
 
 async fn nonsense_is_an_error_and_changes_nothing(rig: Rig) {
     let users = rig
-        .process_with(|builder| builder.lease(Duration::from_millis(600)))
+        .process_with(|builder| builder.lease_duration(Duration::from_millis(600)))
         .await;
     let ten_megabytes = vec![b'x'; 10 << 20];
     let replies = [

@@ -102,7 +102,9 @@ async fn keeps_a_rotated_pair(backend: Backend) {
     let rig = Rig::new(backend).await;
     rig.simulator
         .settings(|settings| settings.rotate_refresh_token = true);
-    let users = rig.process_with(|builder| builder.lease(LEASE)).await;
+    let users = rig
+        .process_with(|builder| builder.lease_duration(LEASE))
+        .await;
     rig.expired(&users, &["oA"]).await;
     let token = granted_while_redis_is_frozen(&rig, &users).await;
     tokio::time::sleep(LEASE * 2).await;

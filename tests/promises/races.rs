@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, UserGrant, UserTokens};
+use tower_wechat::{ErrorKind, UserTokenResponse, UserTokens};
 
 use crate::rig::{REFRESH, Rig, grant, id, many, text};
 use crate::support::eventually;
@@ -132,7 +132,7 @@ async fn r2_forgetting_beats_a_renewal_that_began_before(rig: Rig) {
     let users = rig.process().await;
     rig.expired(&users, &["oA"]).await;
     let asking = slow_renewal(&rig, &users).await;
-    users.forget(&id("oA")).await.unwrap();
+    users.revoke(&id("oA")).await.unwrap();
     asking.await.unwrap();
     assert!(users.shutdown(Duration::from_secs(5)).await);
     let error = rig.stored_token("oA").await.unwrap_err();
@@ -153,7 +153,7 @@ async fn r2_a_read_that_races_a_login_does_not_bring_the_old_token_back(rig: Rig
             async move { reader.get(&id("oA")).await }
         });
         let login = rig.simulator.sign_in("oA", "snsapi_base");
-        reader.put(&id("oA"), &grant(&login)).await.unwrap();
+        reader.store(&id("oA"), &grant(&login)).await.unwrap();
         reading.await.unwrap().unwrap();
         let now = reader.get(&id("oA")).await.unwrap();
         assert_eq!(text(&now), login.access_token, "round {round}");
@@ -227,7 +227,7 @@ async fn r3_a_rotated_refresh_token_is_kept(rig: Rig) {
 async fn r7_a_follower_gives_up_at_its_deadline(rig: Rig) {
     let holder = rig.process().await;
     let follower = rig
-        .process_with(|builder| builder.wait(Duration::from_millis(300)))
+        .process_with(|builder| builder.load_timeout(Duration::from_millis(300)))
         .await;
     rig.expired(&holder, &["oA"]).await;
     rig.simulator.inject(
@@ -290,16 +290,19 @@ async fn r1_two_accounts_share_nothing() {
         let theirs = WechatClient::builder(other.app_id(), other.app_secret()).api_url(other.url());
         let ours = UserTokens::new(rig.client(), store.clone());
         let theirs = UserTokens::new(theirs.build().unwrap(), store);
-        ours.put(&id("oA"), &UserGrant::new("ours").expires_in(7_200))
+        ours.store(&id("oA"), &UserTokenResponse::new("ours").expires_in(7_200))
             .await
             .unwrap();
         theirs
-            .put(&id("oA"), &UserGrant::new("theirs").expires_in(7_200))
+            .store(
+                &id("oA"),
+                &UserTokenResponse::new("theirs").expires_in(7_200),
+            )
             .await
             .unwrap();
         assert_eq!(text(&ours.get(&id("oA")).await.unwrap()), "ours");
         assert_eq!(text(&theirs.get(&id("oA")).await.unwrap()), "theirs");
-        ours.forget(&id("oA")).await.unwrap();
+        ours.revoke(&id("oA")).await.unwrap();
         assert!(ours.get(&id("oA")).await.is_err());
         assert_eq!(text(&theirs.get(&id("oA")).await.unwrap()), "theirs");
     }

@@ -23,7 +23,7 @@ crate::for_each_store!(
 async fn refused(rig: &Rig, users: &UserTokens) -> AccessToken {
     let mut wrong = grant(&rig.simulator.sign_in("oA", "snsapi_userinfo"));
     wrong.access_token = AccessToken::from("83_refused");
-    users.put(&id("oA"), &wrong).await.unwrap();
+    users.store(&id("oA"), &wrong).await.unwrap();
     wrong.access_token
 }
 
@@ -35,7 +35,7 @@ async fn r6_a_thousand_reports_make_one_renewal(rig: Rig) {
         let (users, token) = (processes[at % 2].clone(), token.clone());
         running.spawn(async move {
             users
-                .report_refused(&id("oA"), &token)
+                .report_invalid(&id("oA"), &token)
                 .await
                 .map(|token| text(&token))
         });
@@ -54,12 +54,12 @@ async fn r6_a_report_of_an_old_token_renews_nothing(rig: Rig) {
     let new = rig.log_in(&elsewhere, "oA").await;
     // This process still holds the old one; the report makes it look, not renew.
     let token = users
-        .report_refused(&id("oA"), &old.access_token.as_str().into())
+        .report_invalid(&id("oA"), &old.access_token.as_str().into())
         .await
         .unwrap();
     assert_eq!(text(&token), new.access_token);
     let again = users
-        .report_refused(&id("oA"), &"83_ancient".into())
+        .report_invalid(&id("oA"), &"83_ancient".into())
         .await
         .unwrap();
     assert_eq!(text(&again), new.access_token);
@@ -133,7 +133,7 @@ async fn reads_beside_reports(users: &UserTokens, token: &AccessToken) -> Vec<Er
         let (users, token, failed) = (users.clone(), token.clone(), failed.clone());
         reporters.spawn(async move {
             loop {
-                let outcome = users.report_refused(&id("oA"), &token).await;
+                let outcome = users.report_invalid(&id("oA"), &token).await;
                 failed.fetch_add(u32::from(outcome.is_err()), Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
@@ -160,7 +160,7 @@ async fn reads_beside_reports(users: &UserTokens, token: &AccessToken) -> Vec<Er
 /// Renewals that fail soon, so that many reports do.
 async fn impatient(rig: &Rig) -> UserTokens {
     let brief = Duration::from_millis(500);
-    rig.process_with(|builder| builder.wait(brief).lease(brief))
+    rig.process_with(|builder| builder.load_timeout(brief).lease_duration(brief))
         .await
 }
 
@@ -182,7 +182,7 @@ async fn r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail(ri
     let users = impatient(&rig).await;
     let mut alone = grant(&rig.simulator.sign_in("oA", "snsapi_userinfo"));
     alone.refresh_token = None;
-    users.put(&id("oA"), &alone).await.unwrap();
+    users.store(&id("oA"), &alone).await.unwrap();
     let errors = reads_beside_reports(&users, &alone.access_token).await;
     assert_eq!(errors.len(), 0, "such as {}", errors[0]);
 }

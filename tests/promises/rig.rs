@@ -6,7 +6,7 @@ use std::time::Duration;
 use tower_wechat::simulator::{Simulator, UserPair};
 use tower_wechat::{
     Clock, Error, Layout, MemoryStore, RedisNames, RedisStore, RedisStoreBuilder, SealingKeys,
-    UserGrant, UserId, UserToken, UserTokens, UserTokensBuilder, WechatClient,
+    UserId, UserToken, UserTokenResponse, UserTokens, UserTokensBuilder, WechatClient,
 };
 
 use crate::shared;
@@ -122,9 +122,9 @@ impl Rig {
             Backend::Memory | Backend::Hashes => builder.layout(Layout::Hashes),
             Backend::Keys | Backend::ClusterKeys => builder.layout(Layout::Keys),
             Backend::SentinelHashes | Backend::ClusterHashes => builder.names(names()),
-            Backend::SealedHashesAndKeys => builder.mirror(Layout::Keys).sealing(sealing()),
+            Backend::SealedHashesAndKeys => builder.dual_write(Layout::Keys).sealing(sealing()),
             Backend::SealedKeysAndHashes => {
-                let builder = builder.layout(Layout::Keys).mirror(Layout::Hashes);
+                let builder = builder.layout(Layout::Keys).dual_write(Layout::Hashes);
                 builder.sealing(sealing())
             }
         };
@@ -155,7 +155,7 @@ impl Rig {
         let store = self.redis_store_at(&url, |builder| builder).await;
         let users = UserTokens::builder(self.client(), store)
             .clock(self.clock.clone())
-            .lease(lease)
+            .lease_duration(lease)
             .build();
         (users, proxy)
     }
@@ -169,7 +169,7 @@ impl Rig {
     /// Signs a user in and stores the pair, as a login does.
     pub async fn log_in(&self, users: &UserTokens, openid: &str) -> UserPair {
         let pair = self.simulator.sign_in(openid, "snsapi_userinfo");
-        users.put(&id(openid), &grant(&pair)).await.unwrap();
+        users.store(&id(openid), &grant(&pair)).await.unwrap();
         pair
     }
 
@@ -211,8 +211,8 @@ impl Rig {
     }
 }
 
-pub fn grant(pair: &UserPair) -> UserGrant {
-    UserGrant::new(pair.access_token.as_str())
+pub fn grant(pair: &UserPair) -> UserTokenResponse {
+    UserTokenResponse::new(pair.access_token.as_str())
         .expires_in(pair.expires_in.as_secs() as i64)
         .refresh_token(pair.refresh_token.as_str())
         .openid(pair.openid.as_str())

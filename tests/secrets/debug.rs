@@ -8,8 +8,8 @@ use axum::routing::get;
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
     AccountTokens, CookieKeys, Login, MemoryStore, RedisStore, SessionCookie, Tickets, TokenCenter,
-    TokenCenterSource, TrustedHeader, UserGrant, UserId, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    TokenCenterClient, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient,
+    WechatLayer, WechatUser,
 };
 
 use crate::search::Secrets;
@@ -57,7 +57,7 @@ async fn debug_output_and_panics_show_no_secret() {
     let accounts = AccountTokens::new(client.clone(), MemoryStore::new());
     let tickets = Tickets::new(&accounts, ["h5.example.com"]).unwrap();
     let center = TokenCenter::new(accounts.clone(), [BEARER]).unwrap();
-    let source = TokenCenterSource::new(wechat.app_id(), wechat.url(), BEARER.to_owned()).unwrap();
+    let source = TokenCenterClient::new(wechat.app_id(), wechat.url(), BEARER.to_owned()).unwrap();
     let layer = WechatLayer::new(users.clone())
         .identity(TrustedHeader::new(USER_HEADER).unwrap())
         .login(login.clone())
@@ -73,9 +73,9 @@ async fn debug_output_and_panics_show_no_secret() {
     // A user who is served, in a handler that falls over; and who is refused in several ways.
     let user = UserId::new("oUser").unwrap();
     let code = wechat.authorize("oUser", "snsapi_userinfo");
-    let grant: UserGrant = client.exchange_code(&code).await.unwrap();
+    let grant: UserTokenResponse = client.exchange_code(&code).await.unwrap();
     shown += &format!("{grant:?}\n");
-    users.put(&user, &grant).await.unwrap();
+    users.store(&user, &grant).await.unwrap();
     let token = users.get(&user).await.unwrap();
     shown += &format!(
         "{token:?}\n{:?}\n{:?}\n",
@@ -94,7 +94,7 @@ async fn debug_output_and_panics_show_no_secret() {
     ] {
         wechat.advance(Duration::from_secs(7_200));
         wechat.inject(fault.times(1));
-        let refused = users.report_refused(&user, token.access_token()).await;
+        let refused = users.report_invalid(&user, token.access_token()).await;
         shown += &format!("{refused:?}\n");
     }
 

@@ -22,7 +22,7 @@ impl Secrets {
     /// All that a WeChat has handed out, and its secret.
     pub fn add_all_of(&mut self, wechat: &Simulator) {
         self.add("the app secret", wechat.app_secret());
-        for issued in wechat.issued() {
+        for issued in wechat.issued_credentials() {
             for secret in issued.secrets {
                 self.add("something that WeChat issued", secret);
             }

@@ -50,7 +50,7 @@ impl Rig {
 
     async fn works(&self, token: &str) -> bool {
         let works = self.using(token).await.json().get("ip_list").is_some();
-        assert_eq!(works, self.sim.is_account_token_alive(token));
+        assert_eq!(works, self.sim.is_account_token_valid(token));
         works
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use redis::Connection;
-use tower_wechat::{ErrorKind, RedisStore, UserGrant, UserId, UserTokens, WechatClient};
+use tower_wechat::{ErrorKind, RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
 
 use crate::mistakes::refused;
 use crate::support::demo_process::DemoProcess;
@@ -250,9 +250,11 @@ async fn proofs_go_on_after_an_endless_script() {
     let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
-    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
+    let grant = UserTokenResponse::new("token")
+        .expires_in(7_200)
+        .refresh_token("r");
     users
-        .put(&UserId::new("oUser").unwrap(), &grant)
+        .store(&UserId::new("oUser").unwrap(), &grant)
         .await
         .unwrap();
     let published = || server.calls("publish");

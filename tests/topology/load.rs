@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    ErrorKind, RedisStore, RedisStoreBuilder, UserGrant, UserId, UserToken, UserTokens,
+    ErrorKind, RedisStore, RedisStoreBuilder, UserId, UserToken, UserTokenResponse, UserTokens,
     WechatClient,
 };
 
@@ -142,7 +142,7 @@ impl Load {
                         // A pair that another login replaced at WeChat: its access token is not
                         // due, so it stays for other callers, and who reported it logs in.
                         let (id, dead) = (id(user), token.access_token());
-                        match fresh.report_refused(&id, dead).await {
+                        match fresh.report_invalid(&id, dead).await {
                             Err(error) if error.kind() == ErrorKind::LoginRequired => {
                                 again += 1;
                                 log_in(&self.wechat, &fresh, &self.books, user).await;
@@ -234,13 +234,13 @@ async fn log_in(wechat: &Simulator, users: &UserTokens, books: &Books, user: usi
     let _alone = books.logging_in[user].lock().await;
     let pair = wechat.sign_in(&openid(user), "snsapi_userinfo");
     books.owns(user, &pair.access_token);
-    let grant = UserGrant::new(pair.access_token.as_str())
+    let grant = UserTokenResponse::new(pair.access_token.as_str())
         .expires_in(pair.expires_in.as_secs() as i64)
         .refresh_token(pair.refresh_token.as_str())
         .openid(pair.openid.as_str())
         .scope(pair.scope.as_str());
     let asked = Instant::now();
-    let put = users.put(&id(user), &grant).await;
+    let put = users.store(&id(user), &grant).await;
     books.answered(asked);
     if let Err(error) = put {
         books.failed(&error);
@@ -280,7 +280,7 @@ async fn run(wechat: &Simulator, users: &UserTokens, books: &Books, seed: usize)
             // let through first: with it the old pair is dead at WeChat, and nothing is lost.
             let login = books.logging_in[user].lock().await;
             let asked = Instant::now();
-            let healed = users.report_refused(&id(user), token.access_token()).await;
+            let healed = users.report_invalid(&id(user), token.access_token()).await;
             books.answered(asked);
             drop(login);
             match healed {

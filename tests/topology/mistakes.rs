@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use redis::Commands;
 use tower_wechat::{
-    AccountTokens, ErrorKind, FollowedToken, Layout, RedisStore, RedisStoreBuilder, UserGrant,
-    UserId, UserTokens, WechatClient,
+    AccountTokens, ErrorKind, ExternalToken, Layout, RedisStore, RedisStoreBuilder, UserId,
+    UserTokenResponse, UserTokens, WechatClient,
 };
 
 use crate::support::demo_process::DemoProcess;
@@ -193,9 +193,11 @@ async fn a_sentinel_that_names_a_replica() {
 
 async fn sign_in(store: RedisStore) {
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
-    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
+    let grant = UserTokenResponse::new("token")
+        .expires_in(7_200)
+        .refresh_token("r");
     users
-        .put(&UserId::new("oUser").unwrap(), &grant)
+        .store(&UserId::new("oUser").unwrap(), &grant)
         .await
         .unwrap();
     users.health().await.unwrap();
@@ -292,7 +294,7 @@ async fn a_followed_key_of_another_type_is_somebody_elses() {
         .unwrap();
     let store = to(&redis.url()).connect().await.unwrap();
     let client = WechatClient::new("wx0", "secret").unwrap();
-    let accounts = AccountTokens::follow(client, store, FollowedToken::wx_java());
+    let accounts = AccountTokens::follow(client, store, ExternalToken::wx_java());
     let said = accounts.get().await.unwrap_err().to_string();
     for part in [
         "wx:access_token:wx0",
@@ -312,7 +314,7 @@ async fn a_sole_writer_on_more_than_one_server() {
         "redis+sentinel://127.0.0.1:1/main",
         "redis+cluster://127.0.0.1:1",
     ] {
-        let builder = to(url).layout(Layout::Keys).sole_writer(true);
+        let builder = to(url).layout(Layout::Keys).exclusive_writer(true);
         refused(
             builder,
             ErrorKind::Configuration,

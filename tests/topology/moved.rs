@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use redis::Commands;
-use tower_wechat::{AccountTokens, FollowedToken, RedisStore, WechatClient};
+use tower_wechat::{AccountTokens, ExternalToken, RedisStore, WechatClient};
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
@@ -190,7 +190,7 @@ async fn a_follower_leaves_a_server_that_is_no_primary_any_more() {
     set(&pair.first, "of-the-first");
     let client = WechatClient::new("wx0", "secret").unwrap();
     let store = RedisStore::connect(&pair.url()).await.unwrap();
-    let token = FollowedToken::raw("followed");
+    let token = ExternalToken::raw("followed");
     let accounts = AccountTokens::follower_builder(client, store, token)
         .cache_ttl(Duration::from_secs(1))
         .build();

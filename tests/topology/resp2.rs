@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tower_wechat::{
-    ErrorKind, Layout, RedisStore, RedisStoreBuilder, UserGrant, UserId, UserTokens, WechatClient,
+    ErrorKind, Layout, RedisStore, RedisStoreBuilder, UserId, UserTokenResponse, UserTokens,
+    WechatClient,
 };
 
 use crate::mistakes::refused;
@@ -30,9 +31,11 @@ fn users(store: RedisStore) -> UserTokens {
 }
 
 async fn sign_in(users: &UserTokens, token: &str) {
-    let grant = UserGrant::new(token).expires_in(7_200).refresh_token("r");
+    let grant = UserTokenResponse::new(token)
+        .expires_in(7_200)
+        .refresh_token("r");
     let user = UserId::new("oUser").unwrap();
-    users.put(&user, &grant).await.unwrap();
+    users.store(&user, &grant).await.unwrap();
 }
 
 /// Two processes work, and hear of each other's writes.

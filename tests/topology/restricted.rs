@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::{Layout, RedisStore, UserGrant, UserId, UserTokens, WechatClient};
+use tower_wechat::{Layout, RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
 
 use crate::support::eventually;
 use crate::support::free_port;
@@ -28,9 +28,11 @@ fn with_user(server: &RedisServer, more: &str) {
 async fn works(store: RedisStore) {
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
     let user = UserId::new("oUser").unwrap();
-    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
-    users.put(&user, &grant).await.unwrap();
-    users.forget(&user).await.unwrap();
+    let grant = UserTokenResponse::new("token")
+        .expires_in(7_200)
+        .refresh_token("r");
+    users.store(&user, &grant).await.unwrap();
+    users.revoke(&user).await.unwrap();
     users.health().await.unwrap();
 }
 

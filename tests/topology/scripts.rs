@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use tower_wechat::{
-    ErrorKind, Layout, RedisStore, RedisStoreBuilder, UserGrant, UserId, UserTokens, WechatClient,
+    ErrorKind, Layout, RedisStore, RedisStoreBuilder, UserId, UserTokenResponse, UserTokens,
+    WechatClient,
 };
 
 use crate::support::eventually;
@@ -24,8 +25,10 @@ async fn users(builder: &RedisStoreBuilder) -> UserTokens {
 }
 
 async fn sign_in(users: &UserTokens, token: &str) {
-    let grant = UserGrant::new(token).expires_in(7_200).refresh_token("r");
-    users.put(&user(), &grant).await.unwrap();
+    let grant = UserTokenResponse::new(token)
+        .expires_in(7_200)
+        .refresh_token("r");
+    users.store(&user(), &grant).await.unwrap();
 }
 
 /// One store sees at once what another one writes and deletes.
@@ -43,7 +46,7 @@ async fn news_arrives(builder: &RedisStoreBuilder, what: &str) {
         seen().await.unwrap().access_token().expose() == token
     })
     .await;
-    one.forget(&user()).await.unwrap();
+    one.revoke(&user()).await.unwrap();
     eventually(&format!("a logout is seen: {what}"), SOON, async || {
         seen()
             .await
@@ -66,7 +69,7 @@ fn each_layout(url: &str) -> [(RedisStoreBuilder, String); 4] {
         let builder = builder.clone().layout(layout);
         let what = format!("{layout:?}, mirror {mirror:?}");
         match mirror {
-            Some(mirror) => (builder.mirror(mirror), what),
+            Some(mirror) => (builder.dual_write(mirror), what),
             None => (builder, what),
         }
     })

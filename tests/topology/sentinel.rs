@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::{Layout, RedisStore, UserGrant, UserId, UserTokens, WechatClient};
+use tower_wechat::{Layout, RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
 
 use crate::load::Load;
 use crate::support::eventually;
@@ -185,8 +185,10 @@ impl Told {
 }
 
 async fn sign_in(users: &UserTokens, user: &str) -> Result<(), tower_wechat::Error> {
-    let grant = UserGrant::new("token").expires_in(7_200).refresh_token("r");
-    let put = users.put(&UserId::new(user).unwrap(), &grant).await;
+    let grant = UserTokenResponse::new("token")
+        .expires_in(7_200)
+        .refresh_token("r");
+    let put = users.store(&UserId::new(user).unwrap(), &grant).await;
     put.map(|_| ())
 }
 

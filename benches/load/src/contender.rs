@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// How the requests of a contender name their user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Naming {
+pub enum UserCredential {
     /// `x-user-id: USER`, as a gateway would write it.
     Header,
     /// The session cookie of this crate.
@@ -72,13 +72,13 @@ impl Contender {
         }
     }
 
-    pub fn naming(self) -> Naming {
+    pub fn user_credential(self) -> UserCredential {
         match self {
-            Self::CachedCookie | Self::UncachedKeysCookie => Naming::LayerCookie,
-            Self::OwnCacheCookie => Naming::TaggedCookie,
-            Self::Sessions => Naming::SessionCookie,
-            Self::SignedSessions => Naming::SignedSessionCookie,
-            _ => Naming::Header,
+            Self::CachedCookie | Self::UncachedKeysCookie => UserCredential::LayerCookie,
+            Self::OwnCacheCookie => UserCredential::TaggedCookie,
+            Self::Sessions => UserCredential::SessionCookie,
+            Self::SignedSessions => UserCredential::SignedSessionCookie,
+            _ => UserCredential::Header,
         }
     }
 

@@ -12,15 +12,15 @@ use mio::{Events, Interest, Poll, Token};
 use crate::histogram::Histogram;
 
 /// Who has not answered by then will not.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What users send, ready as bytes, and the body that must come back.
-pub struct Requests {
+pub struct PreparedRequests {
     bytes: Vec<u8>,
     spans: Vec<(Range<usize>, String)>,
 }
 
-impl Requests {
+impl PreparedRequests {
     /// For each user the header line that names them, and their id.
     pub fn new(named: impl Iterator<Item = (String, String)>) -> Self {
         let mut bytes = Vec::new();
@@ -41,22 +41,22 @@ impl Requests {
 
 /// Who asks next.
 #[derive(Debug, Clone, Copy)]
-pub enum Order {
+pub enum UserOrder {
     /// Everybody as likely as anybody.
     Uniform,
     /// One after the other, and again from the first.
-    InTurn,
+    RoundRobin,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Until {
+pub enum StopCondition {
     Time(Duration),
     Requests(usize),
 }
 
 /// What came of a run.
 #[derive(Default)]
-pub struct Outcome {
+pub struct LoadResult {
     /// Answers that came before the time was over.
     pub in_time: u64,
     /// All answers, those included that were under way when the time was over.
@@ -64,37 +64,40 @@ pub struct Outcome {
     /// From the first request to the last answer.
     pub took: Duration,
     /// Answers other than 200 with the user's id.
-    pub refused: u64,
+    pub wrong_answers: u64,
     /// The first of those.
-    pub example: Option<String>,
+    pub first_wrong_answer: Option<String>,
     pub latencies: Histogram,
 }
 
-impl Outcome {
+impl LoadResult {
     pub fn per_second(&self, slice: Duration) -> f64 {
         self.in_time as f64 / slice.as_secs_f64()
     }
 
     /// Ends the run if a server did not do its work.
-    pub fn all_well(self, who: &str) -> Self {
-        if let Some(example) = &self.example {
-            panic!("{who}: {} answers were wrong, as\n{example}", self.refused);
+    pub fn expect_no_wrong_answers(self, who: &str) -> Self {
+        if let Some(example) = &self.first_wrong_answer {
+            panic!(
+                "{who}: {} answers were wrong, as\n{example}",
+                self.wrong_answers
+            );
         }
         self
     }
 }
 
-struct Line {
+struct ClientConnection {
     stream: TcpStream,
     user: usize,
-    since: Instant,
+    sent_at: Instant,
     reply: Vec<u8>,
 }
 
 pub struct Generator {
     poll: Poll,
     events: Events,
-    lines: Vec<Line>,
+    connections: Vec<ClientConnection>,
     random: fastrand::Rng,
 }
 
@@ -110,37 +113,42 @@ impl Generator {
             let mut stream = TcpStream::from_std(stream);
             poll.registry()
                 .register(&mut stream, Token(at), Interest::READABLE)?;
-            lines.push(Line {
+            lines.push(ClientConnection {
                 stream,
                 user: 0,
-                since: Instant::now(),
+                sent_at: Instant::now(),
                 reply: Vec::with_capacity(1_024),
             });
         }
         Ok(Self {
             poll,
             events: Events::with_capacity(1_024),
-            lines,
+            connections: lines,
             random: fastrand::Rng::with_seed(7),
         })
     }
 
     /// Sends requests on all connections until it is enough, and waits for the last answers.
-    pub fn run(&mut self, requests: &Requests, order: Order, until: Until) -> io::Result<Outcome> {
+    pub fn run(
+        &mut self,
+        requests: &PreparedRequests,
+        order: UserOrder,
+        until: StopCondition,
+    ) -> io::Result<LoadResult> {
         let began = Instant::now();
         let (deadline, enough) = match until {
-            Until::Time(time) => (began + time, usize::MAX),
-            Until::Requests(enough) => (began + PATIENCE, enough),
+            StopCondition::Time(time) => (began + time, usize::MAX),
+            StopCondition::Requests(enough) => (began + RESPONSE_TIMEOUT, enough),
         };
-        let mut outcome = Outcome::default();
+        let mut outcome = LoadResult::default();
         let (mut sent, mut under_way) = (0, 0);
-        for at in 0..self.lines.len().min(enough) {
+        for at in 0..self.connections.len().min(enough) {
             self.send(at, requests, order, sent)?;
             sent += 1;
             under_way += 1;
         }
         while under_way > 0 {
-            self.poll.poll(&mut self.events, Some(PATIENCE))?;
+            self.poll.poll(&mut self.events, Some(RESPONSE_TIMEOUT))?;
             if self.events.is_empty() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -150,14 +158,14 @@ impl Generator {
                     continue;
                 }
                 let now = Instant::now();
-                let line = &mut self.lines[at];
-                outcome.latencies.record(now - line.since);
+                let line = &mut self.connections[at];
+                outcome.latencies.record(now - line.sent_at);
                 outcome.answers += 1;
                 outcome.in_time += u64::from(now <= deadline);
-                if !is_right(&line.reply, &requests.spans[line.user].1) {
-                    outcome.refused += 1;
+                if !is_expected(&line.reply, &requests.spans[line.user].1) {
+                    outcome.wrong_answers += 1;
                     let text = || String::from_utf8_lossy(&line.reply).into_owned();
-                    outcome.example.get_or_insert_with(text);
+                    outcome.first_wrong_answer.get_or_insert_with(text);
                 }
                 line.reply.clear();
                 under_way -= 1;
@@ -175,17 +183,17 @@ impl Generator {
     fn send(
         &mut self,
         at: usize,
-        requests: &Requests,
-        order: Order,
+        requests: &PreparedRequests,
+        order: UserOrder,
         sent: usize,
     ) -> io::Result<()> {
         let user = match order {
-            Order::Uniform => self.random.usize(..requests.len()),
-            Order::InTurn => sent % requests.len(),
+            UserOrder::Uniform => self.random.usize(..requests.len()),
+            UserOrder::RoundRobin => sent % requests.len(),
         };
-        let line = &mut self.lines[at];
+        let line = &mut self.connections[at];
         line.user = user;
-        line.since = Instant::now();
+        line.sent_at = Instant::now();
         let request = &requests.bytes[requests.spans[user].0.clone()];
         // A request of a few hundred bytes into an empty buffer.
         match line.stream.write(request)? {
@@ -196,7 +204,7 @@ impl Generator {
 
     /// Takes what has come, and answers whether the reply is complete.
     fn receive(&mut self, at: usize) -> io::Result<bool> {
-        let line = &mut self.lines[at];
+        let line = &mut self.connections[at];
         let mut buffer = [0; 4_096];
         // A short read has emptied the socket: the next bytes are an event of their own.
         loop {
@@ -218,13 +226,13 @@ impl Generator {
     }
 }
 
-fn body(reply: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_head_and_body(reply: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = reply.windows(4).position(|four| four == b"\r\n\r\n")?;
     Some((&reply[..end], &reply[end + 4..]))
 }
 
 fn is_complete(reply: &[u8]) -> bool {
-    let Some((head, body)) = body(reply) else {
+    let Some((head, body)) = split_head_and_body(reply) else {
         return false;
     };
     let name = b"content-length: ";
@@ -237,6 +245,6 @@ fn is_complete(reply: &[u8]) -> bool {
     body.len() >= length
 }
 
-fn is_right(reply: &[u8], id: &str) -> bool {
+fn is_expected(reply: &[u8], id: &str) -> bool {
     reply.starts_with(b"HTTP/1.1 200") && reply.ends_with(id.as_bytes())
 }

@@ -7,20 +7,20 @@ use redis::Commands;
 use tower_wechat::Layout;
 use tower_wechat::simulator::{Fault, Simulator};
 
-use crate::contender::{Contender, Naming};
-use crate::generator::{Generator, Order, Until};
+use crate::contender::{Contender, UserCredential};
+use crate::generator::{Generator, StopCondition, UserOrder};
 use crate::machine::now_ms;
 use crate::population::WECHAT_URL;
 use crate::population::{self, ACCESS_HASH, APP_ID, APP_SECRET, REFRESH_HASH, USERS};
-use crate::processes::{Counter, Redis, Server};
+use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::{Herd, Restart};
 use crate::servers::LAYOUT;
 use crate::throughput::CONNECTIONS;
 
 /// How long WeChat takes for a renewal.
-const DELAY: Duration = Duration::from_millis(100);
+const RENEWAL_DELAY: Duration = Duration::from_millis(100);
 
-const RENEWAL: &str = "/sns/oauth2/refresh_token";
+const REFRESH_PATH: &str = "/sns/oauth2/refresh_token";
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -33,18 +33,18 @@ pub async fn measure(plan: &Plan) -> Vec<Herd> {
     for (layout, processes) in [(Layout::Hashes, 1), (Layout::Hashes, 4), (Layout::Keys, 1)] {
         for users in [1, plan.requests] {
             eprintln!("herd: {users} users, {processes} processes, {layout:?}");
-            herds.push(herd(layout, processes, users, plan.requests).await);
+            herds.push(measure_herd(layout, processes, users, plan.requests).await);
         }
     }
     herds
 }
 
-async fn herd(layout: Layout, processes: usize, users: usize, requests: usize) -> Herd {
+async fn measure_herd(layout: Layout, processes: usize, users: usize, requests: usize) -> Herd {
     let redis = Redis::start();
     let wechat = Simulator::builder().app(APP_ID, APP_SECRET).start().await;
     let wechat = wechat.expect("a simulator");
     store_expired(&redis, &wechat, layout, users);
-    wechat.inject(Fault::on(RENEWAL).delay(DELAY));
+    wechat.inject(Fault::on(REFRESH_PATH).delay(RENEWAL_DELAY));
 
     let name = if layout == Layout::Keys {
         "keys"
@@ -52,25 +52,29 @@ async fn herd(layout: Layout, processes: usize, users: usize, requests: usize) -
         "hashes"
     };
     let variables = [(WECHAT_URL, wechat.url()), (LAYOUT, name)];
-    let start = |_| Server::with(Contender::CachedHeader, &redis, &variables);
+    let start = |_| Server::start_with_env(Contender::CachedHeader, &redis, &variables);
     let servers: Vec<Server> = (0..processes).map(start).collect();
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let asked = population::requests(Naming::Header, users);
-    let mut counter = Counter::new(&redis);
+    let asked = population::requests(UserCredential::Header, users);
+    let mut counter = RedisCounters::new(&redis);
     // The generator is not async; the simulator runs on the other threads meanwhile.
     let (outcome, commands) = tokio::task::block_in_place(|| {
         let mut generator = Generator::connect(&addresses, requests).unwrap_or_else(|error| {
             panic!("{requests} connections: {error}; `ulimit -n` must allow as many")
         });
         let before = counter.now();
-        let outcome = generator.run(&asked, Order::InTurn, Until::Requests(requests));
+        let outcome = generator.run(
+            &asked,
+            UserOrder::RoundRobin,
+            StopCondition::Requests(requests),
+        );
         let outcome = outcome.expect("answers");
         (outcome, counter.now().since(before).commands)
     });
-    let calls_to_wechat = wechat.calls_to(RENEWAL);
+    let calls_to_wechat = wechat.calls_to(REFRESH_PATH);
     wechat.stop().await;
-    if let Some(example) = &outcome.example {
-        eprintln!("{} were refused, as\n{example}", outcome.refused);
+    if let Some(example) = &outcome.first_wrong_answer {
+        eprintln!("{} were refused, as\n{example}", outcome.wrong_answers);
     }
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     Herd {
@@ -79,7 +83,7 @@ async fn herd(layout: Layout, processes: usize, users: usize, requests: usize) -
         requests,
         users,
         calls_to_wechat,
-        refused: outcome.refused,
+        refused: outcome.wrong_answers,
         all_answered_ms: ms(outcome.took),
         median_wait_ms: ms(outcome.latencies.quantile(0.5)),
         longest_wait_ms: ms(outcome.latencies.longest()),
@@ -94,7 +98,7 @@ fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize
     let due = now_ms() + 29 * 24 * HOUR_MS;
     let mut lifetime = Duration::ZERO;
     for at in 0..users {
-        let id = population::id(at);
+        let id = population::user_id(at);
         let pair = wechat.sign_in(&id, "snsapi_userinfo");
         lifetime = pair.expires_in;
         let (access, refresh) = (&pair.access_token, &pair.refresh_token);
@@ -115,16 +119,22 @@ fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize
 }
 
 /// Every user once against empty memory, and once more.
-pub fn restart(redis: &Redis) -> Restart {
+pub fn measure_restart(redis: &Redis) -> Restart {
     eprintln!("restart: {USERS} users and nothing in memory");
     let server = Server::start(Contender::CachedHeader, redis);
     let mut generator = Generator::connect(&[server.address], CONNECTIONS).expect("connections");
-    let requests = population::requests(Naming::Header, USERS);
-    let mut counter = Counter::new(redis);
+    let requests = population::requests(UserCredential::Header, USERS);
+    let mut counter = RedisCounters::new(redis);
     let mut pass = || {
         let before = counter.now();
-        let outcome = generator.run(&requests, Order::InTurn, Until::Requests(USERS));
-        let outcome = outcome.expect("answers").all_well("cached-header");
+        let outcome = generator.run(
+            &requests,
+            UserOrder::RoundRobin,
+            StopCondition::Requests(USERS),
+        );
+        let outcome = outcome
+            .expect("answers")
+            .expect_no_wrong_answers("cached-header");
         let commands = counter.now().since(before).commands as f64 / USERS as f64;
         let p99 = outcome.latencies.quantile(0.99).as_secs_f64() * 1e6;
         (outcome.took.as_secs_f64() * 1e3, p99, commands)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Classes for each doubling.
-const STEPS: usize = 64;
+const STEPS_PER_DOUBLING: usize = 64;
 const DOUBLINGS: usize = 36;
 
 #[derive(Clone)]
@@ -15,7 +15,7 @@ pub struct Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            counts: vec![0; STEPS * DOUBLINGS],
+            counts: vec![0; STEPS_PER_DOUBLING * DOUBLINGS],
             longest: Duration::ZERO,
         }
     }
@@ -24,10 +24,10 @@ impl Default for Histogram {
 impl Histogram {
     pub fn record(&mut self, took: Duration) {
         self.longest = self.longest.max(took);
-        self.counts[class(took.as_nanos() as u64)] += 1;
+        self.counts[bucket_of(took.as_nanos() as u64)] += 1;
     }
 
-    pub fn add(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         self.longest = self.longest.max(other.longest);
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
@@ -45,23 +45,23 @@ impl Histogram {
         for (class, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= wanted && seen > 0 {
-                return Duration::from_nanos(middle(class)).min(self.longest);
+                return Duration::from_nanos(bucket_middle(class)).min(self.longest);
             }
         }
         Duration::ZERO
     }
 }
 
-fn class(nanos: u64) -> usize {
-    let nanos = nanos.max(STEPS as u64);
-    let doubling = nanos.ilog2() as usize - STEPS.ilog2() as usize;
-    let step = (nanos >> doubling) as usize - STEPS;
-    (doubling * STEPS + step).min(STEPS * DOUBLINGS - 1)
+fn bucket_of(nanos: u64) -> usize {
+    let nanos = nanos.max(STEPS_PER_DOUBLING as u64);
+    let doubling = nanos.ilog2() as usize - STEPS_PER_DOUBLING.ilog2() as usize;
+    let step = (nanos >> doubling) as usize - STEPS_PER_DOUBLING;
+    (doubling * STEPS_PER_DOUBLING + step).min(STEPS_PER_DOUBLING * DOUBLINGS - 1)
 }
 
-fn middle(class: usize) -> u64 {
-    let (doubling, step) = (class / STEPS, class % STEPS);
-    let from = ((STEPS + step) as u64) << doubling;
+fn bucket_middle(class: usize) -> u64 {
+    let (doubling, step) = (class / STEPS_PER_DOUBLING, class % STEPS_PER_DOUBLING);
+    let from = ((STEPS_PER_DOUBLING + step) as u64) << doubling;
     from + (1 << doubling) / 2
 }
 

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use crate::contender::Contender;
-use crate::generator::{Generator, Order, Until};
+use crate::generator::{Generator, StopCondition, UserOrder};
 use crate::population;
 use crate::processes::{Redis, Server};
 
@@ -37,8 +37,8 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Option<Vec<(Contender, f64)>> {
             scope.spawn(|| {
                 while let Some(contender) = { next.lock().expect("a list").next() } {
                     eprintln!("instructions: {contender}");
-                    let few = total(redis, contender, plan.few);
-                    let many = total(redis, contender, plan.many);
+                    let few = count_total(redis, contender, plan.few);
+                    let many = count_total(redis, contender, plan.many);
                     let each = (many - few) / (plan.many - plan.few) as f64;
                     counted.lock().expect("a list").push((contender, each));
                 }
@@ -49,7 +49,7 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Option<Vec<(Contender, f64)>> {
 }
 
 /// All instructions of a server that starts, answers so many requests, and ends.
-fn total(redis: &Redis, contender: Contender, requests: usize) -> f64 {
+fn count_total(redis: &Redis, contender: Contender, requests: usize) -> f64 {
     let file = std::env::temp_dir().join(format!(
         "tower-wechat-load-{}-{contender}.callgrind",
         std::process::id()
@@ -57,14 +57,18 @@ fn total(redis: &Redis, contender: Contender, requests: usize) -> f64 {
     let out = format!("--callgrind-out-file={}", file.display());
     let watcher = ["valgrind", "--quiet", "--tool=callgrind", &out].map(str::to_owned);
     let one_worker = [("TOKIO_WORKER_THREADS", "1")];
-    let server = Server::under(&watcher, contender, redis, &one_worker);
-    let users = population::requests(contender.naming(), USERS);
+    let server = Server::start_under(&watcher, contender, redis, &one_worker);
+    let users = population::requests(contender.user_credential(), USERS);
     let mut generator = Generator::connect(&[server.address], 1).expect("a connection");
     generator
-        .run(&users, Order::InTurn, Until::Requests(requests))
+        .run(
+            &users,
+            UserOrder::RoundRobin,
+            StopCondition::Requests(requests),
+        )
         .unwrap_or_else(|error| panic!("{contender} under valgrind: {error}"))
-        .all_well(contender.name());
-    server.finish();
+        .expect_no_wrong_answers(contender.name());
+    server.wait_for_exit();
     let total = read_total(&file);
     let _ = std::fs::remove_file(&file);
     total.unwrap_or_else(|| panic!("{contender}: valgrind left no count"))

@@ -21,14 +21,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn this(redis: &str) -> Self {
+    pub fn detect(redis: &str) -> Self {
         Self {
             processor: processor(),
             cores: cores(),
             kernel: kernel(),
-            rust: second_word("rustc").unwrap_or_else(|| "unknown".into()),
+            rust: program_version("rustc").unwrap_or_else(|| "unknown".into()),
             redis: redis.to_owned(),
-            valgrind: second_word("valgrind")
+            valgrind: program_version("valgrind")
                 .map(|version| version.trim_start_matches("valgrind-").to_owned()),
         }
     }
@@ -58,7 +58,7 @@ pub fn cores() -> usize {
 }
 
 /// The version that a program prints: the second word, or the only one.
-fn second_word(program: &str) -> Option<String> {
+fn program_version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let mut words = text.split_whitespace();
@@ -73,13 +73,13 @@ pub fn now_ms() -> u64 {
 
 /// Time that the machine's cores were busy, in ticks, and time that a hypervisor kept from them.
 #[derive(Debug, Clone, Copy)]
-pub struct Busy {
+pub struct CpuTimes {
     pub busy: f64,
     pub stolen: f64,
 }
 
 /// None where the system does not tell.
-pub fn busy() -> Option<Busy> {
+pub fn cpu_times() -> Option<CpuTimes> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let numbers: Vec<f64> = stat
         .lines()
@@ -90,14 +90,14 @@ pub fn busy() -> Option<Busy> {
         .collect();
     // user, nice, system; then idle, iowait, irq, softirq, stolen. Interrupts are not counted:
     // on the loopback they are the measured traffic's own.
-    Some(Busy {
+    Some(CpuTimes {
         busy: numbers.get(..3)?.iter().sum(),
         stolen: *numbers.get(7)?,
     })
 }
 
 /// The processor time that a process has used, in ticks: `utime` and `stime`.
-pub fn ticks(process: u32) -> f64 {
+pub fn process_cpu_ticks(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, may hold anything.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -109,7 +109,7 @@ pub fn ticks(process: u32) -> f64 {
 }
 
 /// The memory of a process that is in RAM, in bytes.
-pub fn resident(process: u32) -> u64 {
+pub fn resident_bytes(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::machine::Machine;
-use crate::processes::{Counter, Redis};
+use crate::processes::{Redis, RedisCounters};
 use crate::report::Language;
 use crate::results::Results;
 
@@ -53,12 +53,12 @@ async fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         ["fill", users] => {
-            memory::fill(users.parse().expect("a number")).await;
+            memory::fill_cache(users.parse().expect("a number")).await;
             Ok(())
         }
-        [] => everything(&Plans::new(quick)).await,
-        ["readme"] => readme(),
-        [part] => one(part, &Plans::new(quick)).await,
+        [] => run_all(&Plans::new(quick)).await,
+        ["readme"] => update_readmes(),
+        [part] => run_part(part, &Plans::new(quick)).await,
         _ => Err("one part at a time".to_owned()),
     };
     match outcome {
@@ -109,13 +109,13 @@ impl Plans {
     }
 }
 
-async fn everything(plans: &Plans) -> Result<(), String> {
+async fn run_all(plans: &Plans) -> Result<(), String> {
     let began = Instant::now();
     let redis = Redis::start();
-    let machine = Machine::this(&Counter::new(&redis).version());
-    population::store(&redis.url(), population::USERS).await;
+    let machine = Machine::detect(&RedisCounters::new(&redis).version());
+    population::store_users_and_sessions(&redis.url(), population::USERS).await;
     let mut throughput = throughput::measure(&redis, &plans.throughput);
-    let restart = herds::restart(&redis);
+    let restart = herds::measure_restart(&redis);
     let growth = growth::measure(&redis, &plans.growth);
     let counted = instructions::measure(&redis, &plans.instructions);
     for (contender, instructions) in counted.into_iter().flatten() {
@@ -138,9 +138,9 @@ async fn everything(plans: &Plans) -> Result<(), String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         program.with_file_name("quick-load")
     } else {
-        here()
+        package_folder()
     };
-    let text = report::whole(&results);
+    let text = report::full_report(&results);
     println!("{text}");
     write(&folder, "results.md", &text)?;
     write(&folder, "results.svg", &plot::draw(&results))?;
@@ -153,10 +153,10 @@ async fn everything(plans: &Plans) -> Result<(), String> {
     Ok(())
 }
 
-async fn one(part: &str, plans: &Plans) -> Result<(), String> {
+async fn run_part(part: &str, plans: &Plans) -> Result<(), String> {
     let redis = Redis::start();
     if ["throughput", "instructions", "restart", "growth"].contains(&part) {
-        population::store(&redis.url(), population::USERS).await;
+        population::store_users_and_sessions(&redis.url(), population::USERS).await;
     }
     let text = match part {
         "throughput" => json(&throughput::measure(&redis, &plans.throughput)),
@@ -168,7 +168,7 @@ async fn one(part: &str, plans: &Plans) -> Result<(), String> {
         }
         "memory" => json(&memory::measure(&plans.memory).await),
         "herds" => json(&herds::measure(&plans.herds).await),
-        "restart" => json(&herds::restart(&redis)),
+        "restart" => json(&herds::measure_restart(&redis)),
         "growth" => json(&growth::measure(&redis, &plans.growth)),
         other => Err(format!("there is no part {other:?}")),
     };
@@ -177,23 +177,23 @@ async fn one(part: &str, plans: &Plans) -> Result<(), String> {
 }
 
 /// Puts the comparison of the last full run into both READMEs.
-fn readme() -> Result<(), String> {
-    let file = here().join("results.json");
+fn update_readmes() -> Result<(), String> {
+    let file = package_folder().join("results.json");
     let text = std::fs::read_to_string(&file)
         .map_err(|error| format!("{}: {error}; a full run writes it", file.display()))?;
     let results: Results = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let root = here().join("../..");
+    let root = package_folder().join("../..");
     for (name, language) in [
         ("README.md", Language::English),
         ("README.zh-CN.md", Language::Chinese),
     ] {
-        report::into_readme(&root.join(name), &results, language)?;
+        report::update_readme(&root.join(name), &results, language)?;
     }
     Ok(())
 }
 
 /// The folder of this package.
-fn here() -> PathBuf {
+fn package_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 

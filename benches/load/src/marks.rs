@@ -2,7 +2,7 @@
 
 use crate::results::{Results, Row};
 
-pub struct Mark {
+pub struct TargetCheck {
     pub what: String,
     pub figure: String,
     pub target: String,
@@ -10,7 +10,7 @@ pub struct Mark {
     pub met: Option<bool>,
 }
 
-pub fn marks(results: &Results) -> Vec<Mark> {
+pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
     let mut marks = Vec::new();
     let rows = &results.throughput;
     for (name, throughput, cpu, instructions) in [
@@ -19,7 +19,8 @@ pub fn marks(results: &Results) -> Vec<Mark> {
     ] {
         let row = rows.row(name);
         let figure = |read: fn(&Row) -> f64| row.map(read);
-        let mut push = |what: &str, bound| marks.push(bounded(&format!("{name}: {what}"), bound));
+        let mut push =
+            |what: &str, bound| marks.push(check_bound(&format!("{name}: {what}"), bound));
         push(
             "requests/s ÷ bare",
             (
@@ -50,11 +51,11 @@ pub fn marks(results: &Results) -> Vec<Mark> {
         let row = rows.row(name);
         let trips = row.map(|row| row.redis_round_trips);
         let against = row.zip(naive).map(|(row, naive)| row.cpu.median / naive);
-        marks.push(bounded(
+        marks.push(check_bound(
             &format!("{name}: Redis round trips/request"),
             (trips, Bound::AtMost(1.0)),
         ));
-        marks.push(bounded(
+        marks.push(check_bound(
             &format!("{name}: CPU ÷ naive HGET"),
             (against, Bound::AtMost(1.1)),
         ));
@@ -68,11 +69,11 @@ pub fn marks(results: &Results) -> Vec<Mark> {
             431.0,
         ),
     ] {
-        marks.push(bounded(what, (Some(figure), Bound::AtMost(target))));
+        marks.push(check_bound(what, (Some(figure), Bound::AtMost(target))));
     }
     for herd in &results.herds {
         let (users, processes, layout) = (herd.users, herd.processes, &herd.layout);
-        marks.push(Mark {
+        marks.push(TargetCheck {
             what: format!(
                 "herd for {users} expired, {processes} processes, {layout}: calls to WeChat"
             ),
@@ -89,7 +90,7 @@ enum Bound {
     AtMost(f64),
 }
 
-fn bounded(what: &str, (figure, bound): (Option<f64>, Bound)) -> Mark {
+fn check_bound(what: &str, (figure, bound): (Option<f64>, Bound)) -> TargetCheck {
     let digits = match &bound {
         Bound::AtLeast(bound) | Bound::AtMost(bound) if *bound >= 10.0 => 0,
         _ => 2,
@@ -99,7 +100,7 @@ fn bounded(what: &str, (figure, bound): (Option<f64>, Bound)) -> Mark {
         let scale = 10f64.powi(digits);
         (figure * scale).round() / scale
     };
-    Mark {
+    TargetCheck {
         what: what.to_owned(),
         figure: figure.map_or_else(String::new, |figure| {
             format!("{figure:.*}", digits as usize)
@@ -120,8 +121,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_hold_at_what_is_shown() {
-        let met = |figure, bound| bounded("", (figure, bound)).met;
+    fn targets_compare_rounded_figures() {
+        let met = |figure, bound| check_bound("", (figure, bound)).met;
         assert_eq!(met(Some(0.896), Bound::AtLeast(0.90)), Some(true));
         assert_eq!(met(Some(0.894), Bound::AtLeast(0.90)), Some(false));
         assert_eq!(met(Some(240.4), Bound::AtMost(240.0)), Some(true));

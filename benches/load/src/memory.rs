@@ -8,9 +8,9 @@ use tower_wechat::{Layout, RedisStore, UserId, UserTokens};
 
 use crate::machine;
 use crate::population;
-use crate::processes::{Counter, Redis};
-use crate::results::Memory;
 use crate::population::wechat;
+use crate::processes::{Redis, RedisCounters};
+use crate::results::Memory;
 use crate::servers::REDIS_URL;
 
 pub struct Plan {
@@ -20,20 +20,20 @@ pub struct Plan {
 
 pub async fn measure(plan: &Plan) -> Memory {
     let redis = Redis::start();
-    let mut counter = Counter::new(&redis);
+    let mut counter = RedisCounters::new(&redis);
     let mut stored = [0.0; 2];
     for (bytes, layout) in stored.iter_mut().zip([Layout::Hashes, Layout::Keys]) {
         eprintln!("memory of Redis, {layout:?}");
-        redis.empty();
-        let before = settled(&mut counter).await;
-        population::store_tokens(&redis.url(), layout, plan.stored).await;
-        let after = settled(&mut counter).await;
+        redis.flush();
+        let before = stable_redis_memory(&mut counter).await;
+        population::store_users(&redis.url(), layout, plan.stored).await;
+        let after = stable_redis_memory(&mut counter).await;
         *bytes = (after - before) as f64 / plan.stored as f64;
     }
     eprintln!("memory of {} cached users", plan.cached);
-    redis.empty();
-    population::store_many(&mut redis.connection(), plan.cached);
-    let (cached_users, bytes_per_cached_user) = cached(&redis, plan.cached);
+    redis.flush();
+    population::store_users_raw(&mut redis.connection(), plan.cached);
+    let (cached_users, bytes_per_cached_user) = measure_cached_users(&redis, plan.cached);
     Memory {
         cached_users,
         bytes_per_cached_user,
@@ -44,7 +44,7 @@ pub async fn measure(plan: &Plan) -> Memory {
 }
 
 /// The memory that Redis uses once it has grown its tables and closed old connections.
-async fn settled(counter: &mut Counter) -> u64 {
+async fn stable_redis_memory(counter: &mut RedisCounters) -> u64 {
     let mut last = counter.used_memory();
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -57,7 +57,7 @@ async fn settled(counter: &mut Counter) -> u64 {
 }
 
 /// A process of its own, so that nothing else is in its memory.
-fn cached(redis: &Redis, users: usize) -> (usize, f64) {
+fn measure_cached_users(redis: &Redis, users: usize) -> (usize, f64) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["fill", &users.to_string()])
         .env(REDIS_URL, redis.url())
@@ -76,7 +76,7 @@ fn cached(redis: &Redis, users: usize) -> (usize, f64) {
 }
 
 /// The child: asks for every user once, and prints how many it holds and what its memory grew by.
-pub async fn fill(users: usize) {
+pub async fn fill_cache(users: usize) {
     const AT_ONCE: usize = 256;
     let redis = std::env::var(REDIS_URL).expect("the address of Redis");
     let store = RedisStore::connect(&redis).await.expect("Redis");
@@ -85,18 +85,18 @@ pub async fn fill(users: usize) {
         .cache_ttl(Duration::from_secs(600))
         .build();
     tokens.health().await.expect("Redis");
-    let before = machine::resident(std::process::id());
+    let before = machine::resident_bytes(std::process::id());
     let mut readers = tokio::task::JoinSet::new();
     for first in 0..AT_ONCE {
         let tokens = tokens.clone();
         readers.spawn(async move {
             for at in (first..users).step_by(AT_ONCE) {
-                let id = UserId::new(population::id(at)).expect("an id");
+                let id = UserId::new(population::user_id(at)).expect("an id");
                 tokens.get(&id).await.expect("a token");
             }
         });
     }
     readers.join_all().await;
-    let grown = machine::resident(std::process::id()) - before;
+    let grown = machine::resident_bytes(std::process::id()) - before;
     println!("{} {grown}", tokens.cached_users());
 }

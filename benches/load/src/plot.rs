@@ -107,13 +107,13 @@ pub fn draw(results: &Results) -> String {
              font-weight=\"{weight}\" font-size=\"12.5\">{}</text>",
             LABELS - 10.0,
             TOP + ROW * at as f64 + ROW / 2.0,
-            escaped(&label(*contender, Language::English)),
+            escape_xml(&label(*contender, Language::English)),
         );
     }
     out.push_str("</svg>\n");
     out
 }
 
-fn escaped(text: &str) -> String {
+fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }

@@ -16,11 +16,12 @@ use tower_sessions_redis_store::fred::clients::Pool;
 use tower_sessions_redis_store::fred::interfaces::ClientLike;
 use tower_sessions_redis_store::fred::types::config::Config;
 use tower_wechat::{
-    CookieKeys, Layout, RedisStore, SessionCookie, UserGrant, UserId, UserTokens, WechatClient,
+    CookieKeys, Layout, RedisStore, SessionCookie, UserId, UserTokenResponse, UserTokens,
+    WechatClient,
 };
 
-use crate::contender::Naming;
-use crate::generator::Requests;
+use crate::contender::UserCredential;
+use crate::generator::PreparedRequests;
 
 /// The users of the throughput and of the herds.
 pub const USERS: usize = 10_000;
@@ -43,7 +44,7 @@ pub const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 const HOUR_MS: u64 = 3_600_000;
 
 /// An openid: 28 characters.
-pub fn id(at: usize) -> String {
+pub fn user_id(at: usize) -> String {
     format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
 }
 
@@ -65,11 +66,11 @@ pub fn cookie_keys() -> CookieKeys {
     CookieKeys::from_base64(&STANDARD.encode([7; 64])).expect("a key")
 }
 
-pub fn tagging_key() -> Hmac<Sha256> {
+pub fn cookie_mac() -> Hmac<Sha256> {
     Hmac::new_from_slice(&[7; 64]).expect("any length is a key")
 }
 
-pub fn session_key() -> Key {
+pub fn session_cookie_key() -> Key {
     Key::from(&[7; 64])
 }
 
@@ -78,41 +79,41 @@ fn session_id(at: usize) -> Id {
 }
 
 /// The requests of the first users, as bytes, with what must come back.
-pub fn requests(naming: Naming, users: usize) -> Requests {
+pub fn requests(naming: UserCredential, users: usize) -> PreparedRequests {
     let layer = SessionCookie::new(wechat().app_id(), &cookie_keys());
     let named = (0..users).map(|at| {
-        let id = id(at);
+        let id = user_id(at);
         let line = match naming {
-            Naming::Header => format!("{USER_HEADER}: {id}"),
-            Naming::LayerCookie => {
+            UserCredential::Header => format!("{USER_HEADER}: {id}"),
+            UserCredential::LayerCookie => {
                 let set = layer.issue(&UserId::new(id.as_str()).expect("an id"));
                 let set = set.to_str().expect("text");
                 format!("cookie: {}", set.split(';').next().unwrap_or_default())
             }
-            Naming::TaggedCookie => {
-                let mut mac = tagging_key();
+            UserCredential::TaggedCookie => {
+                let mut mac = cookie_mac();
                 mac.update(id.as_bytes());
                 let tag = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
                 format!("cookie: {TAGGED_COOKIE}={id}.{tag}")
             }
-            Naming::SessionCookie => format!("cookie: id={}", session_id(at)),
-            Naming::SignedSessionCookie => {
+            UserCredential::SessionCookie => format!("cookie: id={}", session_id(at)),
+            UserCredential::SignedSessionCookie => {
                 let mut jar = CookieJar::new();
                 let cookie = Cookie::new("id", session_id(at).to_string());
-                jar.signed_mut(&session_key()).add(cookie);
+                jar.signed_mut(&session_cookie_key()).add(cookie);
                 let value = jar.get("id").map(Cookie::value).unwrap_or_default();
                 format!("cookie: id={value}")
             }
         };
         (line, id)
     });
-    Requests::new(named)
+    PreparedRequests::new(named)
 }
 
 /// Writes the users into Redis: both layouts, and the sessions.
-pub async fn store(url: &str, users: usize) {
+pub async fn store_users_and_sessions(url: &str, users: usize) {
     for layout in [Layout::Hashes, Layout::Keys] {
-        store_tokens(url, layout, users).await;
+        store_users(url, layout, users).await;
     }
     let pool = Pool::new(
         Config::from_url(url).expect("an address"),
@@ -128,7 +129,7 @@ pub async fn store(url: &str, users: usize) {
     for at in 0..users {
         let mut record = Record {
             id: session_id(at),
-            data: HashMap::from([(SESSION_FIELD.to_owned(), id(at).into())]),
+            data: HashMap::from([(SESSION_FIELD.to_owned(), user_id(at).into())]),
             expiry_date: OffsetDateTime::now_utc() + Span::days(1),
         };
         store.create(&mut record).await.expect("stored");
@@ -136,7 +137,7 @@ pub async fn store(url: &str, users: usize) {
 }
 
 /// Writes users as the crate does after their login.
-pub async fn store_tokens(url: &str, layout: Layout, users: usize) {
+pub async fn store_users(url: &str, layout: Layout, users: usize) {
     const AT_ONCE: usize = 64;
     let store = RedisStore::builder(url).layout(layout).connect().await;
     let tokens = UserTokens::new(wechat(), store.expect("Redis"));
@@ -145,11 +146,11 @@ pub async fn store_tokens(url: &str, layout: Layout, users: usize) {
         let tokens = tokens.clone();
         writers.spawn(async move {
             for at in (first..users).step_by(AT_ONCE) {
-                let grant = UserGrant::new(token('a', at))
+                let grant = UserTokenResponse::new(token('a', at))
                     .expires_in(7_200)
                     .refresh_token(token('r', at));
-                let id = UserId::new(id(at)).expect("an id");
-                tokens.put(&id, &grant).await.expect("stored");
+                let id = UserId::new(user_id(at)).expect("an id");
+                tokens.store(&id, &grant).await.expect("stored");
             }
         });
     }
@@ -157,14 +158,14 @@ pub async fn store_tokens(url: &str, layout: Layout, users: usize) {
 }
 
 /// Writes many users of the published layout at once, as fast as Redis takes them.
-pub fn store_many(redis: &mut Connection, users: usize) {
+pub fn store_users_raw(redis: &mut Connection, users: usize) {
     const AT_ONCE: usize = 2_000;
     let now = crate::machine::now_ms();
     let (renew_at, due) = (now + HOUR_MS, now + 29 * 24 * HOUR_MS);
     for first in (0..users).step_by(AT_ONCE) {
         let mut pipe = redis::pipe();
         for at in first..(first + AT_ONCE).min(users) {
-            let (id, access, refresh) = (id(at), token('a', at), token('r', at));
+            let (id, access, refresh) = (user_id(at), token('a', at), token('r', at));
             pipe.hset(ACCESS_HASH, &id, format!("{access}#{renew_at}"))
                 .ignore();
             pipe.hset(REFRESH_HASH, &id, format!("{refresh}#{due}"))

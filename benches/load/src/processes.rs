@@ -19,15 +19,15 @@ pub struct Server {
 
 impl Server {
     pub fn start(contender: Contender, redis: &Redis) -> Self {
-        Self::with(contender, redis, &[])
+        Self::start_with_env(contender, redis, &[])
     }
 
-    pub fn with(contender: Contender, redis: &Redis, variables: &[(&str, &str)]) -> Self {
-        Self::under(&[], contender, redis, variables)
+    pub fn start_with_env(contender: Contender, redis: &Redis, variables: &[(&str, &str)]) -> Self {
+        Self::start_under(&[], contender, redis, variables)
     }
 
     /// Under a program that watches it: its command line, which ours follows.
-    pub fn under(
+    pub fn start_under(
         watcher: &[String],
         contender: Contender,
         redis: &Redis,
@@ -63,12 +63,12 @@ impl Server {
         }
     }
 
-    pub fn process(&self) -> u32 {
+    pub fn process_id(&self) -> u32 {
         self.child.id()
     }
 
     /// Lets it end by itself.
-    pub fn finish(mut self) {
+    pub fn wait_for_exit(mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -130,7 +130,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    pub fn process(&self) -> u32 {
+    pub fn process_id(&self) -> u32 {
         self.child.id()
     }
 
@@ -139,7 +139,7 @@ impl Redis {
         client.get_connection().expect("redis-server answers")
     }
 
-    pub fn empty(&self) {
+    pub fn flush(&self) {
         let mut connection = self.connection();
         redis::cmd("FLUSHALL").exec(&mut connection).expect("empty");
     }
@@ -154,16 +154,16 @@ impl Drop for Redis {
 }
 
 /// What Redis counts. One connection asks, and its own questions are taken off.
-pub struct Counter(Connection);
+pub struct RedisCounters(Connection);
 
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
+pub struct RedisCounts {
     pub commands: u64,
     /// How often it found something to read: with one request under way, a round trip each.
     pub reads: u64,
 }
 
-impl Counts {
+impl RedisCounts {
     /// What came between two looks, of which the second is one command and one read itself.
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -173,21 +173,21 @@ impl Counts {
     }
 }
 
-impl Counter {
+impl RedisCounters {
     pub fn new(redis: &Redis) -> Self {
         Self(redis.connection())
     }
 
-    pub fn now(&mut self) -> Counts {
+    pub fn now(&mut self) -> RedisCounts {
         let info = self.info("stats");
-        Counts {
-            commands: field(&info, "total_commands_processed"),
-            reads: field(&info, "total_reads_processed"),
+        RedisCounts {
+            commands: info_field(&info, "total_commands_processed"),
+            reads: info_field(&info, "total_reads_processed"),
         }
     }
 
     pub fn used_memory(&mut self) -> u64 {
-        field(&self.info("memory"), "used_memory")
+        info_field(&self.info("memory"), "used_memory")
     }
 
     pub fn version(&mut self) -> String {
@@ -204,7 +204,7 @@ impl Counter {
     }
 }
 
-fn field(info: &str, name: &str) -> u64 {
+fn info_field(info: &str, name: &str) -> u64 {
     let value = info
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

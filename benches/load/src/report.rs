@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::contender::Contender;
-use crate::marks::marks;
+use crate::marks::check_targets;
 use crate::results::{Results, Row, Spread};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,14 +95,14 @@ fn version(package: &str) -> &'static str {
     version.unwrap_or_default()
 }
 
-fn ratio(spread: Spread) -> String {
+fn format_ratio(spread: Spread) -> String {
     format!(
         "{:.2} ({:.2}–{:.2})",
         spread.median, spread.low, spread.high
     )
 }
 
-fn thousands(number: f64) -> String {
+fn group_thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -115,7 +115,7 @@ fn thousands(number: f64) -> String {
 }
 
 /// The table of the README, with its plot above and the machine below.
-pub fn comparison(results: &Results, language: Language) -> String {
+pub fn comparison_table(results: &Results, language: Language) -> String {
     let mut out = String::new();
     let alt = language.pick(
         "Requests per second and CPU per request, each divided by bare axum's",
@@ -133,14 +133,14 @@ pub fn comparison(results: &Results, language: Language) -> String {
     let _ = writeln!(out, "|---|---|---|---|---|---|");
     for contender in Contender::ALL {
         if let Some(row) = results.throughput.row(contender.name()) {
-            let _ = writeln!(out, "{}", line(contender, row, language));
+            let _ = writeln!(out, "{}", table_row(contender, row, language));
         }
     }
-    let _ = write!(out, "\n{}\n", machine(results, language));
+    let _ = write!(out, "\n{}\n", machine_note(results, language));
     out
 }
 
-fn line(contender: Contender, row: &Row, language: Language) -> String {
+fn table_row(contender: Contender, row: &Row, language: Language) -> String {
     let mut name = label(contender, language);
     if contender.is_this_crate() {
         name = format!("**{name}**");
@@ -148,25 +148,25 @@ fn line(contender: Contender, row: &Row, language: Language) -> String {
     let (throughput, cpu) = if contender == Contender::Bare {
         ("1".to_owned(), "1".to_owned())
     } else {
-        (ratio(row.throughput), ratio(row.cpu))
+        (format_ratio(row.throughput), format_ratio(row.cpu))
     };
     let (p50, p99) = (row.p50_micros / 1e3, row.p99_micros / 1e3);
     let commands = match row.redis_commands {
         none if none < 0.005 => "0".to_owned(),
         some => format!("{some:.2}"),
     };
-    let instructions = row.instructions.map_or_else(String::new, thousands);
+    let instructions = row.instructions.map_or_else(String::new, group_thousands);
     format!(
         "| {name} | {throughput} | {cpu} | {p50:.2}, {p99:.2} ms | {commands} | {instructions} |"
     )
 }
 
-fn machine(results: &Results, language: Language) -> String {
+fn machine_note(results: &Results, language: Language) -> String {
     let (machine, throughput) = (&results.machine, &results.throughput);
     let (processor, cores, kernel) = (&machine.processor, machine.cores, &machine.kernel);
     let (rust, redis) = (&machine.rust, &machine.redis);
     let bare = throughput.row(Contender::Bare.name());
-    let bare = thousands(bare.map_or(0.0, |row| row.requests_per_second));
+    let bare = group_thousands(bare.map_or(0.0, |row| row.requests_per_second));
     let (users, connections) = (throughput.users, throughput.connections);
     let mut out = match language {
         English => format!(
@@ -174,7 +174,7 @@ fn machine(results: &Results, language: Language) -> String {
              Rust {rust}, Redis {redis}. {} users, {connections} connections; bare axum answered \
              {bare} requests/s. Medians, and in parentheses the middle half, of up to {} pairs of \
              slices.",
-            thousands(users as f64),
+            group_thousands(users as f64),
             throughput
                 .rows
                 .iter()
@@ -186,7 +186,7 @@ fn machine(results: &Results, language: Language) -> String {
             "{processor}，{cores} 核，被测服务、Redis 与压测程序共用；Linux {kernel}，Rust {rust}，Redis \
              {redis}。{} 个用户，{connections} 条连接；裸 axum 每秒 {bare} 个请求。数值为中位数，括号内为中间一半的\
              范围，每行至多 {} 对时间片。",
-            thousands(users as f64),
+            group_thousands(users as f64),
             throughput
                 .rows
                 .iter()
@@ -217,7 +217,7 @@ fn machine(results: &Results, language: Language) -> String {
 }
 
 /// All of a run, as results.md has it.
-pub fn whole(results: &Results) -> String {
+pub fn full_report(results: &Results) -> String {
     let mut out = String::from(
         "# The load benchmark\n\nWritten by `benches/load/run`; how it is measured is told in the \
          sources beside this page.\n",
@@ -225,7 +225,8 @@ pub fn whole(results: &Results) -> String {
     if results.quick {
         out.push_str("\n**A quick run: these figures show that all works, and nothing else.**\n");
     }
-    let plot = comparison(results, English).replace("benches/load/results.svg", "results.svg");
+    let plot =
+        comparison_table(results, English).replace("benches/load/results.svg", "results.svg");
     let _ = write!(out, "\n## Against each other\n\n{plot}\n");
     let throughput = &results.throughput;
     let _ = writeln!(
@@ -245,9 +246,9 @@ pub fn whole(results: &Results) -> String {
                 "| {} | {} | {} | {:.1} | {} | {:.2} |",
                 label(contender, English),
                 row.pairs,
-                thousands(row.requests_per_second),
+                group_thousands(row.requests_per_second),
                 row.cpu_micros,
-                ratio(row.p99),
+                format_ratio(row.p99),
                 row.redis_round_trips,
             );
         }
@@ -256,9 +257,9 @@ pub fn whole(results: &Results) -> String {
         "\nThe row of bare axum shows bare axum against itself. Round trips are counted with one \
          request under way.\n",
     );
-    other_parts(results, &mut out);
+    append_other_parts(results, &mut out);
     out.push_str("\n## Targets\n\n| what | figure | target | |\n|---|---|---|---|\n");
-    for mark in marks(results) {
+    for mark in check_targets(results) {
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} |",
@@ -275,7 +276,7 @@ pub fn whole(results: &Results) -> String {
     out
 }
 
-fn other_parts(results: &Results, out: &mut String) {
+fn append_other_parts(results: &Results, out: &mut String) {
     let memory = &results.memory;
     let _ = write!(
         out,
@@ -284,11 +285,11 @@ fn other_parts(results: &Results, out: &mut String) {
          | Redis, layout hashes | {} | {:.0} |\n\
          | Redis, layout keys | {} | {:.0} |\n\n\
          Tokens have 110 characters, ids 28.\n",
-        thousands(memory.cached_users as f64),
+        group_thousands(memory.cached_users as f64),
         memory.bytes_per_cached_user,
-        thousands(memory.stored_users as f64),
+        group_thousands(memory.stored_users as f64),
         memory.redis_bytes_per_user_hashes,
-        thousands(memory.stored_users as f64),
+        group_thousands(memory.stored_users as f64),
         memory.redis_bytes_per_user_keys,
     );
     out.push_str(
@@ -302,16 +303,16 @@ fn other_parts(results: &Results, out: &mut String) {
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} | {} | {:.0} ms | {:.0} ms | {:.0} ms | {} |",
-            thousands(herd.requests as f64),
-            thousands(herd.users as f64),
+            group_thousands(herd.requests as f64),
+            group_thousands(herd.users as f64),
             herd.processes,
             herd.layout,
-            thousands(herd.calls_to_wechat as f64),
-            thousands(herd.refused as f64),
+            group_thousands(herd.calls_to_wechat as f64),
+            group_thousands(herd.refused as f64),
             herd.all_answered_ms,
             herd.median_wait_ms,
             herd.longest_wait_ms,
-            thousands(herd.redis_commands as f64),
+            group_thousands(herd.redis_commands as f64),
         );
     }
     let restart = &results.restart;
@@ -320,7 +321,7 @@ fn other_parts(results: &Results, out: &mut String) {
         "\n## After a restart\n\nEvery one of {} users asks once, on {} connections.\n\n\
          | memory of the process | all answered after | p99 | Redis commands/request |\n|---|---|---|---|\n\
          | empty | {:.0} ms | {:.2} ms | {:.2} |\n| full | {:.0} ms | {:.2} ms | {:.2} |\n",
-        thousands(restart.users as f64),
+        group_thousands(restart.users as f64),
         results.throughput.connections,
         restart.cold_ms,
         restart.cold_p99_micros / 1e3,
@@ -349,7 +350,7 @@ fn other_parts(results: &Results, out: &mut String) {
             out,
             "| {} | {} | {:.1} | {:.2} | {:.3} |",
             growth.processes,
-            thousands(growth.requests_per_second),
+            group_thousands(growth.requests_per_second),
             growth.cpu_micros,
             growth.redis_commands_to_fill,
             growth.redis_commands,
@@ -358,15 +359,15 @@ fn other_parts(results: &Results, out: &mut String) {
 }
 
 /// Puts the comparison between the marks of a README.
-pub fn into_readme(file: &Path, results: &Results, language: Language) -> Result<(), String> {
+pub fn update_readme(file: &Path, results: &Results, language: Language) -> Result<(), String> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
-    let replaced = between_marks(&text, &comparison(results, language));
+    let replaced = replace_between_markers(&text, &comparison_table(results, language));
     let replaced = replaced.ok_or_else(|| format!("{shown} lacks {BEGIN} and {END}"))?;
     std::fs::write(file, replaced).map_err(|error| format!("{shown}: {error}"))
 }
 
-fn between_marks(text: &str, news: &str) -> Option<String> {
+fn replace_between_markers(text: &str, news: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}\n{news}{END}{after}"))
@@ -377,15 +378,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_between_the_marks_changes() {
+    fn only_text_between_the_markers_changes() {
         let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = between_marks(&text, "new\n").unwrap();
+        let new = replace_between_markers(&text, "new\n").unwrap();
         assert_eq!(new, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(between_marks("no marks", "new"), None);
+        assert_eq!(replace_between_markers("no marks", "new"), None);
     }
 
     #[test]
-    fn the_versions_are_known() {
+    fn labels_contain_known_versions() {
         for contender in Contender::ALL {
             for language in [English, Chinese] {
                 assert!(!label(contender, language).contains("  "), "{contender}");
@@ -396,7 +397,7 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped() {
-        assert_eq!(thousands(999.4), "999");
-        assert_eq!(thousands(1_234_567.0), "1,234,567");
+        assert_eq!(group_thousands(999.4), "999");
+        assert_eq!(group_thousands(1_234_567.0), "1,234,567");
     }
 }

@@ -66,7 +66,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    pub fn of(mut figures: Vec<f64>) -> Self {
+    pub fn from_figures(mut figures: Vec<f64>) -> Self {
         figures.sort_by(f64::total_cmp);
         let at = |part: f64| -> f64 {
             let place = part * (figures.len().max(1) - 1) as f64;
@@ -138,10 +138,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_has_its_quarters() {
-        let spread = Spread::of(vec![5.0, 1.0, 3.0, 2.0, 4.0]);
+    fn a_spread_has_its_quartiles() {
+        let spread = Spread::from_figures(vec![5.0, 1.0, 3.0, 2.0, 4.0]);
         assert_eq!((spread.low, spread.median, spread.high), (2.0, 3.0, 4.0));
-        assert_eq!(Spread::of(vec![1.0, 2.0]).median, 1.5);
-        assert!(Spread::of(Vec::new()).median.is_nan());
+        assert_eq!(Spread::from_figures(vec![1.0, 2.0]).median, 1.5);
+        assert!(Spread::from_figures(Vec::new()).median.is_nan());
     }
 }

@@ -11,26 +11,26 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::contender::{Contender, Naming};
-use crate::generator::{Generator, Order, Outcome, Requests, Until};
+use crate::contender::{Contender, UserCredential};
+use crate::generator::{Generator, LoadResult, PreparedRequests, StopCondition, UserOrder};
 use crate::histogram::Histogram;
 use crate::machine::{self, TICKS_PER_SECOND};
 use crate::population::{self, USERS};
-use crate::processes::{Counter, Redis, Server};
+use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::{Row, Spread, Throughput};
 
 pub const CONNECTIONS: usize = 64;
 
 /// A slice is disturbed if other programs, or the hypervisor, had more than this part of the
 /// machine while it ran.
-const DISTURBED: f64 = 0.03;
+const MAX_DISTURBANCE: f64 = 0.03;
 
 /// With fewer undisturbed pairs of a contender than this, all of its pairs count and the report
 /// says so.
-const FEWEST_PAIRS: usize = 3;
+const MIN_PAIRS: usize = 3;
 
 /// Requests with one connection, to count round trips.
-const ONE_BY_ONE: usize = 1_000;
+const ROUND_TRIP_REQUESTS: usize = 1_000;
 
 pub struct Plan {
     pub slice: Duration,
@@ -40,10 +40,10 @@ pub struct Plan {
     pub rounds_at_most: usize,
 }
 
-struct Bench<'a> {
+struct ThroughputBench<'a> {
     redis: &'a Redis,
-    counter: Counter,
-    requests: HashMap<Naming, Requests>,
+    counter: RedisCounters,
+    requests: HashMap<UserCredential, PreparedRequests>,
     servers: HashMap<Contender, (Server, Generator)>,
 }
 
@@ -58,7 +58,7 @@ struct Slice {
 
 impl Slice {
     fn is_disturbed(&self) -> bool {
-        self.disturbance > DISTURBED
+        self.disturbance > MAX_DISTURBANCE
     }
 }
 
@@ -71,7 +71,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn of(before: &Slice, slice: Slice, after: &Slice) -> Self {
+    fn from_slices(before: &Slice, slice: Slice, after: &Slice) -> Self {
         let ratio =
             |figure: fn(&Slice) -> f64| figure(&slice) / ((figure(before) + figure(after)) / 2.0);
         Self {
@@ -86,7 +86,7 @@ impl Pair {
     }
 }
 
-impl<'a> Bench<'a> {
+impl<'a> ThroughputBench<'a> {
     fn start(redis: &'a Redis) -> Self {
         let mut servers = HashMap::new();
         let mut requests = HashMap::new();
@@ -94,38 +94,42 @@ impl<'a> Bench<'a> {
             let server = Server::start(contender, redis);
             let generator = Generator::connect(&[server.address], CONNECTIONS);
             servers.insert(contender, (server, generator.expect("connections")));
-            let naming = contender.naming();
+            let naming = contender.user_credential();
             requests
                 .entry(naming)
                 .or_insert_with(|| population::requests(naming, USERS));
         }
         Self {
             redis,
-            counter: Counter::new(redis),
+            counter: RedisCounters::new(redis),
             requests,
             servers,
         }
     }
 
-    fn run(&mut self, contender: Contender, order: Order, until: Until) -> Outcome {
-        let requests = &self.requests[&contender.naming()];
+    fn run(&mut self, contender: Contender, order: UserOrder, until: StopCondition) -> LoadResult {
+        let requests = &self.requests[&contender.user_credential()];
         let (_, generator) = self.servers.get_mut(&contender).expect("started");
         let outcome = generator.run(requests, order, until);
         outcome
             .unwrap_or_else(|error| panic!("{contender}: {error}"))
-            .all_well(contender.name())
+            .expect_no_wrong_answers(contender.name())
     }
 
-    fn slice(&mut self, contender: Contender, length: Duration) -> Slice {
-        self.run(contender, Order::InTurn, Until::Requests(USERS));
-        let server = self.servers[&contender].0.process();
-        let ours = [server, self.redis.process(), std::process::id()];
+    fn measure_slice(&mut self, contender: Contender, length: Duration) -> Slice {
+        self.run(
+            contender,
+            UserOrder::RoundRobin,
+            StopCondition::Requests(USERS),
+        );
+        let server = self.servers[&contender].0.process_id();
+        let ours = [server, self.redis.process_id(), std::process::id()];
         let commands = self.counter.now();
-        let (busy, used) = (machine::busy(), ours.map(machine::ticks));
+        let (busy, used) = (machine::cpu_times(), ours.map(machine::process_cpu_ticks));
 
-        let outcome = self.run(contender, Order::Uniform, Until::Time(length));
+        let outcome = self.run(contender, UserOrder::Uniform, StopCondition::Time(length));
 
-        let (busy_after, used_after) = (machine::busy(), ours.map(machine::ticks));
+        let (busy_after, used_after) = (machine::cpu_times(), ours.map(machine::process_cpu_ticks));
         let commands = self.counter.now().since(commands).commands;
         let used: Vec<f64> = used_after.iter().zip(&used).map(|(b, a)| b - a).collect();
         let disturbance = match (busy, busy_after) {
@@ -152,21 +156,23 @@ impl<'a> Bench<'a> {
     fn round_trips(&mut self, contender: Contender) -> f64 {
         let address = self.servers[&contender].0.address;
         let mut generator = Generator::connect(&[address], 1).expect("a connection");
-        let requests = &self.requests[&contender.naming()];
+        let requests = &self.requests[&contender.user_credential()];
         let mut run = || {
-            let until = Until::Requests(ONE_BY_ONE);
-            let outcome = generator.run(requests, Order::InTurn, until);
-            outcome.expect("answers").all_well(contender.name());
+            let until = StopCondition::Requests(ROUND_TRIP_REQUESTS);
+            let outcome = generator.run(requests, UserOrder::RoundRobin, until);
+            outcome
+                .expect("answers")
+                .expect_no_wrong_answers(contender.name());
         };
         run();
         let before = self.counter.now();
         run();
-        self.counter.now().since(before).reads as f64 / ONE_BY_ONE as f64
+        self.counter.now().since(before).reads as f64 / ROUND_TRIP_REQUESTS as f64
     }
 }
 
 pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
-    let mut bench = Bench::start(redis);
+    let mut bench = ThroughputBench::start(redis);
     let mut bare = Vec::new();
     let mut pairs: HashMap<Contender, Vec<Pair>> = HashMap::new();
     let mut order: Vec<Contender> = Contender::ALL
@@ -186,11 +192,11 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
         }
         eprintln!("throughput, round {round}: {} contenders", order.len());
         fastrand::shuffle(&mut order);
-        let mut before = bench.slice(Contender::Bare, plan.slice);
+        let mut before = bench.measure_slice(Contender::Bare, plan.slice);
         for contender in &order {
-            let slice = bench.slice(*contender, plan.slice);
-            let after = bench.slice(Contender::Bare, plan.slice);
-            let pair = Pair::of(&before, slice, &after);
+            let slice = bench.measure_slice(*contender, plan.slice);
+            let after = bench.measure_slice(Contender::Bare, plan.slice);
+            let pair = Pair::from_slices(&before, slice, &after);
             pairs.entry(*contender).or_default().push(pair);
             bare.push(std::mem::replace(&mut before, after));
         }
@@ -204,13 +210,13 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
     let mut quiet = true;
     let rows = Contender::ALL.map(|contender| {
         let pairs = if contender == Contender::Bare {
-            against_each_other(std::mem::take(&mut bare))
+            baseline_pairs(std::mem::take(&mut bare))
         } else {
             pairs.remove(&contender).unwrap_or_default()
         };
         let (good, disturbed): (Vec<_>, Vec<_>) =
             pairs.into_iter().partition(|pair| !pair.disturbed);
-        let counting = if good.len() < FEWEST_PAIRS {
+        let counting = if good.len() < MIN_PAIRS {
             quiet = false;
             good.into_iter().chain(disturbed).collect()
         } else {
@@ -232,13 +238,13 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
 }
 
 /// Bare axum against its own neighbours: how far ratios stray that should be one.
-fn against_each_other(slices: Vec<Slice>) -> Vec<Pair> {
+fn baseline_pairs(slices: Vec<Slice>) -> Vec<Pair> {
     let mut slices = slices.into_iter();
     let mut pairs = Vec::new();
     while let (Some(before), Some(slice), Some(after)) =
         (slices.next(), slices.next(), slices.next())
     {
-        pairs.push(Pair::of(&before, slice, &after));
+        pairs.push(Pair::from_slices(&before, slice, &after));
     }
     pairs
 }
@@ -258,10 +264,11 @@ fn p99_noise(bare: &[Slice]) -> f64 {
 fn row(contender: Contender, pairs: &[Pair], redis_round_trips: f64) -> Row {
     let mut latencies = Histogram::default();
     for pair in pairs {
-        latencies.add(&pair.slice.latencies);
+        latencies.merge(&pair.slice.latencies);
     }
     let micros = |part| latencies.quantile(part).as_secs_f64() * 1e6;
-    let spread = |figure: fn(&Pair) -> f64| Spread::of(pairs.iter().map(figure).collect());
+    let spread =
+        |figure: fn(&Pair) -> f64| Spread::from_figures(pairs.iter().map(figure).collect());
     Row {
         contender: contender.name().to_owned(),
         pairs: pairs.len(),

@@ -7,19 +7,19 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tower_wechat::operate::{Tally, Work};
+use tower_wechat::operate::{ScanOptions, Summary};
 use tower_wechat::{AppId, Layout, RedisNames, RedisStore, SealingKeys};
 
 use self::options::{Command, Options};
 use self::output::Output;
 
 /// A sentence for the operator.
-type Failure = Box<dyn std::error::Error>;
+type CliError = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
-        Err(help) => return said(&help),
+        Err(help) => return print_usage(&help),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -30,49 +30,49 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failed(&failure),
+        Err(failure) => print_failure(&failure),
     }
 }
 
 /// A help that was asked for, or what is wrong with the command line.
-fn said(help: &clap::Error) -> ExitCode {
+fn print_usage(help: &clap::Error) -> ExitCode {
     match help.print() {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => failed(&not_written(&error)),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => print_failure(&output_error(&error)),
         _ => ExitCode::from(u8::try_from(help.exit_code()).unwrap_or(1)),
     }
 }
 
 /// One sentence on stderr. Where even that is full, the exit code has to do.
-fn failed(failure: &dyn std::fmt::Display) -> ExitCode {
+fn print_failure(failure: &dyn std::fmt::Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "tower-wechat: {failure}");
     ExitCode::FAILURE
 }
 
-fn not_written(error: &std::io::Error) -> String {
+fn output_error(error: &std::io::Error) -> String {
     format!("the output could not be written to the end: {error}")
 }
 
-async fn run(options: &Options) -> Result<(), Failure> {
-    let work = options.work()?;
-    let store = connect(options).await?;
+async fn run(options: &Options) -> Result<(), CliError> {
+    let work = options.scan_options()?;
+    let store = connect_store(options).await?;
     let mut output = Output::new(options.json);
-    let outcome = work_on(&store, &work, options, &mut output).await;
+    let outcome = run_command(&store, &work, options, &mut output).await;
     // The work may be done all the same, but whoever reads the output would not know.
-    output.finish().map_err(|error| not_written(&error))?;
+    output.finish().map_err(|error| output_error(&error))?;
     outcome
 }
 
-async fn work_on(
+async fn run_command(
     store: &RedisStore,
-    work: &Work,
+    work: &ScanOptions,
     options: &Options,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     match &options.command {
         Command::Show { users } => {
             for user in users {
                 let (report, renewing) = store.user_report(work, user).await?;
-                if output.user(&report, Some(renewing)).is_break() {
+                if output.print_user(&report, Some(renewing)).is_break() {
                     break;
                 }
             }
@@ -80,67 +80,69 @@ async fn work_on(
         }
         Command::List { state, limit } => list(store, work, output, state, *limit).await,
         Command::Sweep { .. } => {
-            let about = store.about_how_many(work).await?;
-            let mut progress = output.progress(about);
-            let mut heard = |swept: &tower_wechat::Swept| progress.tell(swept.seen, swept.removed);
-            let swept = store.sweep_with(&work.app, work.pause, work.dry_run, &mut heard);
+            let about = store.estimate_users(work).await?;
+            let mut progress = output.start_progress(about);
+            let mut on_progress =
+                |swept: &tower_wechat::SweepReport| progress.report(swept.scanned, swept.removed);
+            let swept =
+                store.sweep_with_progress(&work.app, work.pause, work.dry_run, &mut on_progress);
             let swept = swept.await?;
-            output.swept(&swept, work.dry_run);
+            output.print_sweep(&swept, work.dry_run);
             Ok(())
         }
         Command::Migrate { to, .. } => {
-            let about = store.about_how_many(work).await?;
-            let mut progress = output.progress(about);
-            let mut heard = |tally: &Tally| progress.tell(tally.seen, tally.written);
-            let tally = store.migrate(work, &mut heard).await?;
-            output.tally("migrate", &tally, work.dry_run);
-            complete(&tally, &format!("migrate --to {to}"))
+            let about = store.estimate_users(work).await?;
+            let mut progress = output.start_progress(about);
+            let mut on_progress = |tally: &Summary| progress.report(tally.scanned, tally.written);
+            let tally = store.migrate(work, &mut on_progress).await?;
+            output.print_summary("migrate", &tally, work.dry_run);
+            check_complete(&tally, &format!("migrate --to {to}"))
         }
         Command::Reseal { keep_marks, .. } => {
-            let about = store.about_how_many(work).await?;
-            let mut progress = output.progress(about);
-            let mut heard = |tally: &Tally| progress.tell(tally.seen, tally.written);
-            let tally = store.reseal(work, *keep_marks, &mut heard).await?;
-            output.tally("reseal", &tally, work.dry_run);
-            complete(&tally, "reseal")
+            let about = store.estimate_users(work).await?;
+            let mut progress = output.start_progress(about);
+            let mut on_progress = |tally: &Summary| progress.report(tally.scanned, tally.written);
+            let tally = store.reseal(work, *keep_marks, &mut on_progress).await?;
+            output.print_summary("reseal", &tally, work.dry_run);
+            check_complete(&tally, "reseal")
         }
     }
 }
 
 async fn list(
     store: &RedisStore,
-    work: &Work,
+    work: &ScanOptions,
     output: &mut Output,
-    states: &[options::ListedState],
+    states: &[options::StateFilter],
     limit: Option<u64>,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     use std::ops::ControlFlow::{Break, Continue};
-    let about = store.about_how_many(work).await?;
-    let mut progress = output.progress(about);
+    let about = store.estimate_users(work).await?;
+    let mut progress = output.start_progress(about);
     let mut listed = 0u64;
-    let mut heard = |tally: &Tally| progress.tell(tally.seen, 0);
+    let mut on_progress = |tally: &Summary| progress.report(tally.scanned, 0);
     let mut visit = |report: tower_wechat::operate::UserReport| {
         if limit.is_some_and(|limit| listed >= limit) {
             return Break(());
         }
-        let wanted = states.is_empty() || states.iter().any(|state| state.is(report.state));
+        let wanted = states.is_empty() || states.iter().any(|state| state.matches(report.state));
         if !wanted {
             return Continue(());
         }
         listed += 1;
-        output.user(&report, None)
+        output.print_user(&report, None)
     };
-    let tally = store.survey(work, &mut visit, &mut heard).await?;
-    output.not_utf8(tally.not_utf8);
+    let tally = store.list_users(work, &mut visit, &mut on_progress).await?;
+    output.warn_not_utf8(tally.not_utf8);
     Ok(())
 }
 
 /// Whether a work that goes through all records has reached them all.
-fn complete(tally: &Tally, command: &str) -> Result<(), Failure> {
-    if tally.left > 0 {
+fn check_complete(tally: &Summary, command: &str) -> Result<(), CliError> {
+    if tally.still_busy > 0 {
         return Err(format!(
             "{} records were in use all the time; run `tower-wechat {command}` again",
-            tally.left
+            tally.still_busy
         )
         .into());
     }
@@ -155,43 +157,43 @@ fn complete(tally: &Tally, command: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn connect(options: &Options) -> Result<RedisStore, Failure> {
-    let url = set(options.redis_url.as_deref())
+async fn connect_store(options: &Options) -> Result<RedisStore, CliError> {
+    let url = non_empty(options.redis_url.as_deref())
         .ok_or("which Redis? Set REDIS_URL or --redis-url, such as redis://127.0.0.1/")?;
-    let mut layout = options.read_layout()?;
+    let mut layout = options.source_layout()?;
     if let Command::Migrate { to, .. } = &options.command {
         // What a migration reads is the layout that it does not write.
         layout = match to {
-            options::To::Hashes => Layout::Keys,
-            options::To::Keys => Layout::Hashes,
+            options::TargetLayout::Hashes => Layout::Keys,
+            options::TargetLayout::Keys => Layout::Hashes,
         };
     }
     let mut builder = RedisStore::builder(url)
         .layout(layout)
         .command_timeout(std::time::Duration::from_secs(10));
-    if let Some(authority) = file("REDIS_CA", options.redis_ca.as_deref())? {
+    if let Some(authority) = read_file("REDIS_CA", options.redis_ca.as_deref())? {
         builder = builder.certificate_authority(authority);
     }
-    let certificate = file("REDIS_CLIENT_CERT", options.redis_client_cert.as_deref())?;
-    let key = file("REDIS_CLIENT_KEY", options.redis_client_key.as_deref())?;
+    let certificate = read_file("REDIS_CLIENT_CERT", options.redis_client_cert.as_deref())?;
+    let key = read_file("REDIS_CLIENT_KEY", options.redis_client_key.as_deref())?;
     builder = match (certificate, key) {
         (Some(certificate), Some(key)) => builder.client_certificate(certificate, key),
         (None, None) => builder,
         _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
     };
-    if let Some(password) = variable("REDIS_SENTINEL_PASSWORD") {
-        let user = variable("REDIS_SENTINEL_USER").unwrap_or_default();
+    if let Some(password) = read_variable("REDIS_SENTINEL_PASSWORD") {
+        let user = read_variable("REDIS_SENTINEL_USER").unwrap_or_default();
         builder = builder.sentinel_credentials(user, password);
     }
-    if let Some(names) = set(options.names.as_deref()) {
+    if let Some(names) = non_empty(options.names.as_deref()) {
         let names: RedisNames = serde_json::from_str(names)
             .map_err(|error| format!("REDIS_NAMES is not the JSON block of names: {error}"))?;
         builder = builder.names(names);
     }
-    if let Some(keys) = variable("SEALING_KEY") {
+    if let Some(keys) = read_variable("SEALING_KEY") {
         let mut keys =
             SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?;
-        if let Some(mode) = variable("SEALING_MODE") {
+        if let Some(mode) = read_variable("SEALING_MODE") {
             keys = keys.mode(
                 mode.parse()
                     .map_err(|error| format!("SEALING_MODE: {error}"))?,
@@ -207,13 +209,13 @@ async fn connect(options: &Options) -> Result<RedisStore, Failure> {
 }
 
 /// A variable that is set to something.
-fn variable(name: &str) -> Option<String> {
+fn read_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// What a file holds that a setting names.
-fn file(setting: &str, path: Option<&str>) -> Result<Option<Vec<u8>>, Failure> {
-    match set(path) {
+fn read_file(setting: &str, path: Option<&str>) -> Result<Option<Vec<u8>>, CliError> {
+    match non_empty(path) {
         Some(path) => match std::fs::read(path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) => Err(format!("{setting}={path}: {error}").into()),
@@ -222,26 +224,26 @@ fn file(setting: &str, path: Option<&str>) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-fn set(value: Option<&str>) -> Option<&str> {
+fn non_empty(value: Option<&str>) -> Option<&str> {
     value.filter(|value| !value.is_empty())
 }
 
 impl Options {
-    fn work(&self) -> Result<Work, Failure> {
-        let app = set(self.app_id.as_deref())
+    fn scan_options(&self) -> Result<ScanOptions, CliError> {
+        let app = non_empty(self.app_id.as_deref())
             .ok_or("which account? Set WECHAT_APPID or --app-id to its AppID")?;
         let app = AppId::new(app).map_err(|error| format!("WECHAT_APPID: {error}"))?;
-        Ok(Work {
+        Ok(ScanOptions {
             app,
             margin: std::time::Duration::from_secs(self.margin_secs),
             pause: std::time::Duration::from_millis(self.pause_ms),
-            dry_run: self.command.is_dry(),
+            dry_run: self.command.is_dry_run(),
         })
     }
 
     /// The layout that the services read: the first where two are named.
-    fn read_layout(&self) -> Result<Layout, Failure> {
-        let named = set(self.layout.as_deref()).unwrap_or("hashes");
+    fn source_layout(&self) -> Result<Layout, CliError> {
+        let named = non_empty(self.layout.as_deref()).unwrap_or("hashes");
         match named.split('+').next() {
             Some("hashes") => Ok(Layout::Hashes),
             Some("keys") => Ok(Layout::Keys),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tower_wechat::operate::State;
+use tower_wechat::operate::TokenState;
 
 /// Looks at the WeChat tokens in Redis and works on them while services run. Tokens themselves are
 /// never printed; a fingerprint is the start of a token's SHA-256.
@@ -64,7 +64,7 @@ pub(crate) enum Command {
     List {
         /// Only users in this state; may be given several times
         #[arg(long)]
-        state: Vec<ListedState>,
+        state: Vec<StateFilter>,
         /// At most so many
         #[arg(long)]
         limit: Option<u64>,
@@ -72,15 +72,15 @@ pub(crate) enum Command {
     /// Removes the dead from the hash layout; the key layout expires them by itself
     Sweep {
         #[command(flatten)]
-        dry: Dry,
+        dry: DryRunArgs,
     },
     /// Copies what is stored into the other layout, unless something newer lies there
     Migrate {
         /// The layout to copy into
         #[arg(long)]
-        to: To,
+        to: TargetLayout,
         #[command(flatten)]
-        dry: Dry,
+        dry: DryRunArgs,
     },
     /// Seals everything with the first of SEALING_KEY's keys (with SEALING_MODE=open: unseals it)
     Reseal {
@@ -88,24 +88,24 @@ pub(crate) enum Command {
         #[arg(long)]
         keep_marks: bool,
         #[command(flatten)]
-        dry: Dry,
+        dry: DryRunArgs,
     },
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Dry {
+pub(crate) struct DryRunArgs {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum To {
+pub(crate) enum TargetLayout {
     Hashes,
     Keys,
 }
 
-impl fmt::Display for To {
+impl fmt::Display for TargetLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Hashes => "hashes",
@@ -115,7 +115,7 @@ impl fmt::Display for To {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum ListedState {
+pub(crate) enum StateFilter {
     /// Usable, not due for renewal
     Fresh,
     /// Usable, due for renewal
@@ -130,22 +130,22 @@ pub(crate) enum ListedState {
     OtherKey,
 }
 
-impl ListedState {
-    pub(crate) fn is(self, state: State) -> bool {
+impl StateFilter {
+    pub(crate) fn matches(self, state: TokenState) -> bool {
         let named = match self {
-            Self::Fresh => State::Fresh,
-            Self::Stale => State::Stale,
-            Self::Expired => State::Expired,
-            Self::Dead => State::Dead,
-            Self::Unreadable => State::Unreadable,
-            Self::OtherKey => State::OtherKey,
+            Self::Fresh => TokenState::Fresh,
+            Self::Stale => TokenState::Stale,
+            Self::Expired => TokenState::Expired,
+            Self::Dead => TokenState::Dead,
+            Self::Unreadable => TokenState::Unreadable,
+            Self::OtherKey => TokenState::UnknownKey,
         };
         named == state
     }
 }
 
 impl Command {
-    pub(crate) fn is_dry(&self) -> bool {
+    pub(crate) fn is_dry_run(&self) -> bool {
         match self {
             Self::Show { .. } | Self::List { .. } => false,
             Self::Sweep { dry } | Self::Migrate { dry, .. } | Self::Reseal { dry, .. } => {

@@ -5,20 +5,20 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tower_wechat::Swept;
-use tower_wechat::operate::{Tally, UserReport};
+use tower_wechat::SweepReport;
+use tower_wechat::operate::{Summary, UserReport};
 
 /// How often long work tells how far it has come.
-const BETWEEN_LINES: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stdout, and what became of it. Whoever has read enough closes the pipe, which ends the output and
 /// is no failure. Anything else, such as a full disk, is one, and [`Output::finish`] returns it.
 pub(crate) struct Output {
     json: bool,
-    state: State,
+    state: StdoutState,
 }
 
-enum State {
+enum StdoutState {
     Open,
     /// The reader has left.
     Closed,
@@ -29,13 +29,13 @@ impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
-            state: State::Open,
+            state: StdoutState::Open,
         }
     }
 
     /// Writes a line to stdout, and breaks where nothing more can be written.
-    fn line(&mut self, text: &str, value: &Value) -> ControlFlow<()> {
-        if !matches!(self.state, State::Open) {
+    fn print_line(&mut self, text: &str, value: &Value) -> ControlFlow<()> {
+        if !matches!(self.state, StdoutState::Open) {
             return ControlFlow::Break(());
         }
         let mut stdout = io::stdout().lock();
@@ -43,31 +43,35 @@ impl Output {
             true => writeln!(stdout, "{value}"),
             false => writeln!(stdout, "{text}"),
         };
-        self.note(written)
+        self.record_result(written)
     }
 
-    fn note(&mut self, written: io::Result<()>) -> ControlFlow<()> {
+    fn record_result(&mut self, written: io::Result<()>) -> ControlFlow<()> {
         self.state = match written {
             Ok(()) => return ControlFlow::Continue(()),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => State::Closed,
-            Err(error) => State::Failed(error),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => StdoutState::Closed,
+            Err(error) => StdoutState::Failed(error),
         };
         ControlFlow::Break(())
     }
 
     /// Writes what is still buffered, and returns the error that kept any line from being written.
     pub(crate) fn finish(mut self) -> io::Result<()> {
-        if matches!(self.state, State::Open) {
+        if matches!(self.state, StdoutState::Open) {
             let flushed = io::stdout().lock().flush();
-            let _ = self.note(flushed);
+            let _ = self.record_result(flushed);
         }
         match self.state {
-            State::Open | State::Closed => Ok(()),
-            State::Failed(error) => Err(error),
+            StdoutState::Open | StdoutState::Closed => Ok(()),
+            StdoutState::Failed(error) => Err(error),
         }
     }
 
-    pub(crate) fn user(&mut self, report: &UserReport, renewing: Option<bool>) -> ControlFlow<()> {
+    pub(crate) fn print_user(
+        &mut self,
+        report: &UserReport,
+        renewing: Option<bool>,
+    ) -> ControlFlow<()> {
         let mut value = json!({
             "user": report.user,
             "state": report.state.as_str(),
@@ -103,11 +107,11 @@ impl Output {
                 text.push_str("  is being renewed");
             }
         }
-        self.line(&text, &value)
+        self.print_line(&text, &value)
     }
 
-    pub(crate) fn swept(&mut self, swept: &Swept, dry_run: bool) {
-        let (seen, removed) = (swept.seen, swept.removed);
+    pub(crate) fn print_sweep(&mut self, swept: &SweepReport, dry_run: bool) {
+        let (seen, removed) = (swept.scanned, swept.removed);
         let would = if dry_run {
             "would be removed"
         } else {
@@ -122,10 +126,10 @@ impl Output {
             let not_utf8 = swept.not_utf8;
             text.push_str(&format!("; {not_utf8} have names that are not UTF-8"));
         }
-        let _ = self.line(&text, &value);
+        let _ = self.print_line(&text, &value);
     }
 
-    pub(crate) fn tally(&mut self, command: &str, tally: &Tally, dry_run: bool) {
+    pub(crate) fn print_summary(&mut self, command: &str, tally: &Summary, dry_run: bool) {
         let would = if dry_run {
             "would be written"
         } else {
@@ -134,12 +138,17 @@ impl Output {
         let mut text = format!(
             "{} records looked at: {} {would}, {} as they should be, {} newer on the other side, \
              {} unreadable, {} in use",
-            tally.seen, tally.written, tally.same, tally.newer, tally.unreadable, tally.left
+            tally.scanned,
+            tally.written,
+            tally.unchanged,
+            tally.newer,
+            tally.unreadable,
+            tally.still_busy
         );
         let mut value = json!({
-            "command": command, "dry_run": dry_run, "seen": tally.seen,
-            "written": tally.written, "same": tally.same, "newer": tally.newer,
-            "unreadable": tally.unreadable, "left": tally.left,
+            "command": command, "dry_run": dry_run, "seen": tally.scanned,
+            "written": tally.written, "same": tally.unchanged, "newer": tally.newer,
+            "unreadable": tally.unreadable, "left": tally.still_busy,
         });
         let removed = match dry_run {
             true => "leftovers would be removed",
@@ -150,18 +159,18 @@ impl Output {
             ("dead", tally.dead, "dead and not copied"),
             (
                 "logged_out",
-                tally.logged_out,
+                tally.revoked,
                 "of users who logged out, not copied",
             ),
             ("removed", tally.removed, removed),
             (
                 "kept",
-                tally.kept,
+                tally.kept_copies,
                 "copies without a source, kept because services read them",
             ),
             (
                 "odd_times",
-                tally.odd_times,
+                tally.implausible_times,
                 "with a time that nobody can have meant",
             ),
             ("not_utf8", tally.not_utf8, "with names that are not UTF-8"),
@@ -171,11 +180,11 @@ impl Output {
                 text.push_str(&format!(", {count} {words}"));
             }
         }
-        let _ = self.line(&text, &value);
+        let _ = self.print_line(&text, &value);
     }
 
     /// Says on stderr what a list cannot show.
-    pub(crate) fn not_utf8(&self, count: u64) {
+    pub(crate) fn warn_not_utf8(&self, count: u64) {
         if count > 0 {
             let _ = writeln!(
                 io::stderr(),
@@ -186,31 +195,31 @@ impl Output {
         }
     }
 
-    pub(crate) fn progress(&self, about: u64) -> Progress {
+    pub(crate) fn start_progress(&self, about: u64) -> Progress {
         Progress {
-            about,
-            due: Instant::now() + BETWEEN_LINES,
+            estimated_total: about,
+            next_report_at: Instant::now() + PROGRESS_INTERVAL,
         }
     }
 }
 
 /// Lines on stderr, one a second.
 pub(crate) struct Progress {
-    about: u64,
-    due: Instant,
+    estimated_total: u64,
+    next_report_at: Instant,
 }
 
 impl Progress {
-    pub(crate) fn tell(&mut self, seen: u64, done: u64) {
+    pub(crate) fn report(&mut self, seen: u64, done: u64) {
         let now = Instant::now();
-        if now < self.due {
+        if now < self.next_report_at {
             return;
         }
-        self.due = now + BETWEEN_LINES;
+        self.next_report_at = now + PROGRESS_INTERVAL;
         let _ = writeln!(
             std::io::stderr(),
             "{seen} of about {} looked at, {done} changed",
-            self.about.max(seen)
+            self.estimated_total.max(seen)
         );
     }
 }

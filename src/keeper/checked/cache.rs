@@ -9,43 +9,43 @@ use std::time::Duration;
 use shuttle::scheduler::DfsScheduler;
 use shuttle::thread;
 
-use super::{check, run};
+use super::{explore, run_schedules};
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Details, Lifetime};
-use crate::keeper::cache::{Cache, Fence};
-use crate::keeper::held::{Held, Origin};
+use crate::credential::{AccessToken, Lifetime, UserDetails};
+use crate::keeper::cache::{Cache, VersionStamp};
+use crate::keeper::held::{CacheEntry, EntryOrigin};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const TTL: Duration = Duration::from_secs(60);
 const ID: &str = "oUser";
 
 /// Versions are numbers, in the order of their writes; 0 and every third one is a deletion.
-struct Both {
+struct CacheAndStore {
     cache: Cache,
     stored: Mutex<usize>,
     /// What this process knows of.
-    known: AtomicUsize,
+    known_version: AtomicUsize,
 }
 
 fn is_deletion(version: usize) -> bool {
     version.is_multiple_of(3)
 }
 
-impl Both {
+impl CacheAndStore {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             cache: Cache::new(10, TTL),
             stored: Mutex::new(1),
-            known: AtomicUsize::new(0),
+            known_version: AtomicUsize::new(0),
         })
     }
 
-    fn held(&self, version: usize) -> Option<Held> {
-        let lifetime = Lifetime::granted(NOW, Some(7_200), Duration::from_secs(900));
+    fn entry(&self, version: usize) -> Option<CacheEntry> {
+        let lifetime = Lifetime::from_response(NOW, Some(7_200), Duration::from_secs(900));
         let secret = AccessToken::from(format!("{version}"));
-        let (believed, details) = (NOW..lifetime.renew_at(), Details::default());
-        let (origin, era) = (Origin::Stored, self.cache.era());
-        let held = || Held::new(ID, &secret, lifetime, &details, believed, origin, era);
+        let (believed, details) = (NOW..lifetime.renew_at(), UserDetails::default());
+        let (origin, era) = (EntryOrigin::Stored, self.cache.epoch());
+        let held = || CacheEntry::new(ID, &secret, lifetime, &details, believed, origin, era);
         (!is_deletion(version)).then(held)
     }
 
@@ -60,89 +60,93 @@ impl Both {
         *stored
     }
 
-    fn looks(&self) {
-        let known = self.known.load(Ordering::Relaxed);
+    fn check_cached(&self) {
+        let known = self.known_version.load(Ordering::Relaxed);
         if let Some(held) = self.cache.fresh(ID, NOW) {
             let version: usize = held.secret().expose().parse().unwrap();
             assert!(version >= known, "{version} is believed, {known} was known");
         }
     }
 
-    fn knows(&self, version: usize) {
-        self.known.fetch_max(version, Ordering::Relaxed);
-        self.looks();
+    fn learn(&self, version: usize) {
+        self.known_version.fetch_max(version, Ordering::Relaxed);
+        self.check_cached();
     }
 
     /// As a login does it, or, without forgetting first, a commit.
-    fn write(&self, forgets: bool) -> usize {
-        let fence: Fence = match forgets {
-            true => self.cache.forget(ID),
-            false => self.cache.fence(ID),
+    fn write(&self, invalidates_first: bool) -> usize {
+        let fence: VersionStamp = match invalidates_first {
+            true => self.cache.invalidate(ID),
+            false => self.cache.stamp(ID),
         };
         let version = self.store();
-        let held = self.held(version);
-        self.cache.settle(ID, held.as_ref(), NOW, &fence);
+        let held = self.entry(version);
+        self.cache.complete_write(ID, held.as_ref(), NOW, &fence);
         version
     }
 
-    fn writes(&self, forgets: bool) {
-        let version = self.write(forgets);
-        self.knows(version);
+    fn write_and_check(&self, invalidates_first: bool) {
+        let version = self.write(invalidates_first);
+        self.learn(version);
     }
 
     /// As a flight does it, or who reads alone.
     fn read(&self) {
-        let fence = self.cache.fence(ID);
-        match self.held(self.load()) {
-            Some(held) => self.cache.remember(held, &fence),
-            None => self.cache.remember_absent(ID, NOW, &fence),
+        let fence = self.cache.stamp(ID);
+        match self.entry(self.load()) {
+            Some(held) => self.cache.insert_if_unchanged(held, &fence),
+            None => self.cache.insert_absent_if_unchanged(ID, NOW, &fence),
         }
     }
 
-    fn reads(&self) {
+    fn read_and_check(&self) {
         self.read();
-        self.looks();
+        self.check_cached();
     }
 
     /// Another process writes, and that is told.
-    fn hear(&self) -> usize {
+    fn write_remotely(&self) -> usize {
         let version = self.store();
-        let mark = self.held(version).map(|held| held.mark());
-        self.cache.told(ID, mark);
+        let mark = self.entry(version).map(|held| held.version());
+        self.cache.on_invalidation(ID, mark);
         version
     }
 
-    fn hears(&self) {
-        let version = self.hear();
-        self.knows(version);
+    fn write_remotely_and_check(&self) {
+        let version = self.write_remotely();
+        self.learn(version);
     }
 
     /// Another process writes, and only that something was missed is known.
-    fn misses(&self) {
+    fn miss_invalidation_and_check(&self) {
         let version = self.store();
-        self.cache.unprove();
-        self.cache.outdate_all();
-        self.cache.prove(NOW.after(Duration::from_secs(30)));
-        self.knows(version);
+        self.cache.mark_unsynced();
+        self.cache.invalidate_all();
+        self.cache
+            .mark_synced(NOW.saturating_add(Duration::from_secs(30)));
+        self.learn(version);
         // What is believed for longer than its own time was read after the loss, and so proved.
-        if let Some(held) = self.cache.fresh(ID, NOW.after(Duration::from_secs(80))) {
+        if let Some(held) = self
+            .cache
+            .fresh(ID, NOW.saturating_add(Duration::from_secs(80)))
+        {
             assert!(held.secret().expose().parse::<usize>().unwrap() >= version);
         }
     }
 
-    fn comes_to_rest(&self) {
+    fn assert_quiescent(&self) {
         let (stored, believed) = (self.load(), self.cache.fresh(ID, NOW));
         if let Some(held) = believed {
             assert_eq!(held.secret().expose(), format!("{stored}"), "of the store");
         }
         // That somebody has none is believed for a second, whatever is missed.
-        let absent = self.cache.is_absent(ID, NOW) && self.cache.era() == 0;
+        let absent = self.cache.is_known_absent(ID, NOW) && self.cache.epoch() == 0;
         assert!(!absent || is_deletion(stored), "{stored} is stored");
     }
 }
 
-fn side_by_side(tasks: Vec<fn(&Both)>) {
-    let both = Both::new();
+fn run_concurrently(tasks: Vec<fn(&CacheAndStore)>) {
+    let both = CacheAndStore::new();
     let threads: Vec<_> = tasks
         .into_iter()
         .map(|task| {
@@ -153,43 +157,43 @@ fn side_by_side(tasks: Vec<fn(&Both)>) {
     for thread in threads {
         thread.join().unwrap();
     }
-    both.comes_to_rest();
+    both.assert_quiescent();
 }
 
 #[test]
-fn writes_reads_and_news_cross_each_other() {
-    check("cache", || {
-        side_by_side(vec![
+fn writes_reads_and_invalidations_race() {
+    explore("cache", || {
+        run_concurrently(vec![
             |both| {
-                both.writes(true);
-                both.writes(false);
+                both.write_and_check(true);
+                both.write_and_check(false);
             },
             |both| {
-                both.reads();
-                both.reads();
+                both.read_and_check();
+                both.read_and_check();
             },
             |both| {
-                both.reads();
-                both.writes(false);
+                both.read_and_check();
+                both.write_and_check(false);
             },
-            Both::hears,
+            CacheAndStore::write_remotely_and_check,
         ]);
     });
 }
 
 #[test]
-fn a_loss_crosses_reads() {
-    check("a loss", || {
-        side_by_side(vec![
+fn a_missed_invalidation_races_reads() {
+    explore("a loss", || {
+        run_concurrently(vec![
             |both| {
-                both.reads();
-                both.reads();
+                both.read_and_check();
+                both.read_and_check();
             },
             |both| {
-                both.writes(true);
-                both.reads();
+                both.write_and_check(true);
+                both.read_and_check();
             },
-            Both::misses,
+            CacheAndStore::miss_invalidation_and_check,
         ]);
     });
 }
@@ -198,31 +202,34 @@ fn a_loss_crosses_reads() {
 #[test]
 fn a_write_and_a_read_in_every_order() {
     let every = || DfsScheduler::new(None, false);
-    run("a login and a read, every order", every(), || {
-        side_by_side(vec![
+    run_schedules("a login and a read, every order", every(), || {
+        run_concurrently(vec![
             |both| {
                 both.write(true);
             },
-            Both::read,
+            CacheAndStore::read,
         ]);
     });
-    run("a commit and a read, every order", every(), || {
-        side_by_side(vec![
+    run_schedules("a commit and a read, every order", every(), || {
+        run_concurrently(vec![
             |both| {
                 both.write(false);
             },
-            Both::read,
+            CacheAndStore::read,
         ]);
     });
-    run("news and a read, every order", every(), || {
-        side_by_side(vec![
+    run_schedules("news and a read, every order", every(), || {
+        run_concurrently(vec![
             |both| {
-                both.hear();
+                both.write_remotely();
             },
-            Both::read,
+            CacheAndStore::read,
         ]);
     });
-    run("a loss and a read, every order", every(), || {
-        side_by_side(vec![Both::misses, Both::read]);
+    run_schedules("a loss and a read, every order", every(), || {
+        run_concurrently(vec![
+            CacheAndStore::miss_invalidation_and_check,
+            CacheAndStore::read,
+        ]);
     });
 }

@@ -23,14 +23,14 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 use tokio::runtime::Runtime;
 
-use self::switching::flights_end_after;
-use self::world::{Age, ID, World};
-use super::Failure;
+use self::switching::abort_calls_after;
+use self::world::{Harness, ID, TokenAge};
+use super::RenewalFailure;
 use crate::error::{Error, ErrorKind};
 
 /// Schedules of each test, for each way to choose them. `SCHEDULES` in the environment sets
 /// another number.
-const SCHEDULES: usize = 400;
+const DEFAULT_SCHEDULES: usize = 400;
 
 /// How many preemptions PCT places.
 const PREEMPTIONS: usize = 3;
@@ -48,11 +48,11 @@ thread_local! {
 }
 
 /// Lets a little time pass, for those who rest.
-fn time_passes() {
+fn advance_time() {
     TIME.with(|time| time.block_on(tokio::time::sleep(Duration::from_millis(1))));
 }
 
-fn run(name: &str, scheduler: impl Scheduler + 'static, schedule: fn()) {
+fn run_schedules(name: &str, scheduler: impl Scheduler + 'static, schedule: fn()) {
     let started = Instant::now();
     let mut config = Config::new();
     // The engine's futures are larger than the library expects.
@@ -64,104 +64,108 @@ fn run(name: &str, scheduler: impl Scheduler + 'static, schedule: fn()) {
     println!("{name}: {schedules} schedules, {:.1?}", started.elapsed());
 }
 
-fn check(name: &str, schedule: fn()) {
+fn explore(name: &str, schedule: fn()) {
     let schedules = std::env::var("SCHEDULES").ok();
-    let schedules = schedules.map_or(SCHEDULES, |number| number.parse().unwrap());
-    run(name, RandomScheduler::new(schedules), schedule);
-    run(name, PctScheduler::new(PREEMPTIONS, schedules), schedule);
+    let schedules = schedules.map_or(DEFAULT_SCHEDULES, |number| number.parse().unwrap());
+    run_schedules(name, RandomScheduler::new(schedules), schedule);
+    run_schedules(name, PctScheduler::new(PREEMPTIONS, schedules), schedule);
 }
 
 type Task = shuttle::future::JoinHandle<()>;
 
-fn start<F: Future<Output = ()> + Send + 'static>(
-    world: &Arc<World>,
-    task: impl FnOnce(Arc<World>) -> F,
+fn spawn<F: Future<Output = ()> + Send + 'static>(
+    world: &Arc<Harness>,
+    task: impl FnOnce(Arc<Harness>) -> F,
 ) -> Task {
     shuttle::future::spawn(task(Arc::clone(world)))
 }
 
 /// Waits for all of them. Meanwhile time passes, but little: no deadline comes before those who
 /// can go on have gone on.
-async fn all<const N: usize>(tasks: [Task; N]) {
+async fn join_all<const N: usize>(tasks: [Task; N]) {
     while tasks.iter().any(|task| !task.is_finished()) {
-        time_passes();
+        advance_time();
         shuttle::future::yield_now().await;
     }
 }
 
 /// A number that the schedule chooses.
-fn draw(among: Range<u32>) -> u32 {
+fn random_number(among: Range<u32>) -> u32 {
     shuttle::rand::Rng::gen_range(&mut shuttle::rand::thread_rng(), among)
 }
 
 /// What the tasks of one schedule do, from a pair of this age.
-fn world<F: Future<Output = ()>>(age: Age, lenient: bool, play: impl FnOnce(Arc<World>) -> F) {
-    flights_end_after(None);
+fn with_harness<F: Future<Output = ()>>(
+    age: TokenAge,
+    allows_failures: bool,
+    body: impl FnOnce(Arc<Harness>) -> F,
+) {
+    abort_calls_after(None);
     shuttle::future::block_on(async {
-        let world = World::new(age, lenient).await;
-        play(world).await;
+        let world = Harness::new(age, allows_failures).await;
+        body(world).await;
     });
 }
 
 #[test]
-fn a_crowd_asks_once() {
-    check("a crowd", || {
-        world(Age::Expired, false, async |world| {
+fn concurrent_requests_renew_once() {
+    explore("a crowd", || {
+        with_harness(TokenAge::Expired, false, async |world| {
             let crowd =
-                [0, 0, 0, 1].map(|at| start(&world, async move |world| world.get(at).await));
-            all(crowd).await;
-            world.comes_to_rest(false).await;
+                [0, 0, 0, 1].map(|at| spawn(&world, async move |world| world.get(at).await));
+            join_all(crowd).await;
+            world.assert_quiescent(false).await;
             assert_eq!(world.renewals(0), 1, "R1");
         });
     });
 }
 
 #[test]
-fn a_login_elsewhere_crosses_reads_and_a_renewal() {
+fn a_remote_login_races_reads_and_a_renewal() {
     for age in [
-        || a_login_crosses(Age::Fresh),
-        || a_login_crosses(Age::Stale),
-        || a_login_crosses(Age::Expired),
+        || remote_login_race(TokenAge::Fresh),
+        || remote_login_race(TokenAge::Stale),
+        || remote_login_race(TokenAge::Expired),
     ] {
-        check("a login elsewhere", age);
+        explore("a login elsewhere", age);
     }
 }
 
-fn a_login_crosses(age: Age) {
-    world(age, false, async |world| {
+fn remote_login_race(age: TokenAge) {
+    with_harness(age, false, async |world| {
         world.listen(0);
         world.listen(1);
         let tasks = [
-            start(&world, async |world| world.get(0).await),
-            start(&world, async |world| {
+            spawn(&world, async |world| world.get(0).await),
+            spawn(&world, async |world| {
                 world.get(0).await;
                 world.get(0).await;
             }),
-            start(&world, async |world| world.log_in(1).await),
-            start(&world, async |world| world.get_after_login(0).await),
+            spawn(&world, async |world| world.log_in(1).await),
+            spawn(&world, async |world| world.get_after_login(0).await),
         ];
-        all(tasks).await;
-        world.comes_to_rest(true).await;
+        join_all(tasks).await;
+        world.assert_quiescent(true).await;
         world.get(0).await;
         world.get(1).await;
     });
 }
 
 #[test]
-fn a_login_here_leaves_flights_behind() {
-    check("a login here", || {
-        world(Age::Expired, false, async |world| {
+fn a_local_login_detaches_running_calls() {
+    explore("a login here", || {
+        with_harness(TokenAge::Expired, false, async |world| {
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| {
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| {
                     world.log_in(0).await;
                     world.get(0).await;
                 }),
-                start(&world, async |world| world.report(0).await),
+                spawn(&world, async |world| world.report(0).await),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
             world.get(0).await;
         });
     });
@@ -169,112 +173,114 @@ fn a_login_here_leaves_flights_behind() {
 
 /// A flight that was left behind ends while its successor is under way.
 #[test]
-fn who_ends_takes_only_itself_off_the_list() {
-    check("a successor", || {
-        world(Age::Expired, true, async |world| {
-            world.close(true);
-            flights_end_after(Some(draw(0..6)));
-            world.join();
-            world.leave_behind();
-            flights_end_after(None);
-            let successor = world.join();
+fn a_finished_call_removes_only_itself() {
+    explore("a successor", || {
+        with_harness(TokenAge::Expired, true, async |world| {
+            world.block_store(true);
+            abort_calls_after(Some(random_number(0..6)));
+            world.join_call();
+            world.detach_calls();
+            abort_calls_after(None);
+            let successor = world.join_call();
             let joins = [0, 1].map(|_| {
-                start(&world, async move |world| {
+                spawn(&world, async move |world| {
                     for _ in 0..4 {
-                        assert_eq!(world.join(), successor, "R1: two flights at once");
+                        assert_eq!(world.join_call(), successor, "R1: two flights at once");
                         shuttle::future::yield_now().await;
                     }
                 })
             });
-            all(joins).await;
-            world.close(false);
-            world.comes_to_rest(false).await;
+            join_all(joins).await;
+            world.block_store(false);
+            world.assert_quiescent(false).await;
         });
     });
 }
 
 #[test]
-fn the_cache_lets_nothing_older_in() {
-    check("no news", || {
-        world(Age::Fresh, false, async |world| {
+fn the_cache_accepts_nothing_older() {
+    explore("no news", || {
+        with_harness(TokenAge::Fresh, false, async |world| {
             let tasks = [
-                start(&world, async |world| world.get_unheard(0).await),
-                start(&world, async |world| {
-                    world.get_unheard(0).await;
-                    world.get_unheard(0).await;
+                spawn(&world, async |world| {
+                    world.get_without_invalidations(0).await
                 }),
-                start(&world, async |world| world.log_in(1).await),
-                start(&world, async |world| {
-                    world.get_unheard(0).await;
-                    world.get_unheard(0).await;
+                spawn(&world, async |world| {
+                    world.get_without_invalidations(0).await;
+                    world.get_without_invalidations(0).await;
+                }),
+                spawn(&world, async |world| world.log_in(1).await),
+                spawn(&world, async |world| {
+                    world.get_without_invalidations(0).await;
+                    world.get_without_invalidations(0).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
         });
     });
 }
 
 #[test]
 fn reports_of_one_token_renew_once() {
-    check("reports", || {
-        world(Age::Fresh, false, async |world| {
+    explore("reports", || {
+        with_harness(TokenAge::Fresh, false, async |world| {
             let tasks = [0, 0, 1].map(|at| {
-                start(&world, async move |world| {
+                spawn(&world, async move |world| {
                     world.get(at).await;
                     world.report(at).await;
                 })
             });
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
             assert_eq!(world.renewals(0), 1, "R6");
         });
     });
 }
 
 #[test]
-fn reports_that_fail_make_no_other_caller_fail() {
+fn failed_reports_fail_no_other_caller() {
     for refusal in [
         || {
-            reports_fail(|| {
+            failing_reports(|| {
                 let error = Error::new(ErrorKind::LoginRequired, "the refresh token is dead");
-                Failure::Dead(error)
+                RenewalFailure::InvalidGrant(error)
             });
         },
         || {
-            reports_fail(|| {
+            failing_reports(|| {
                 let error = Error::new(ErrorKind::WechatConfig, "the quota is spent");
-                Failure::Operator(error)
+                RenewalFailure::Operator(error)
             });
         },
     ] {
-        check("reports that fail", refusal);
+        explore("reports that fail", refusal);
     }
 }
 
-fn reports_fail(refusal: fn() -> Failure) {
-    world(Age::Fresh, false, async |world| {
-        world.refuse(refusal);
+fn failing_reports(refusal: fn() -> RenewalFailure) {
+    with_harness(TokenAge::Fresh, false, async |world| {
+        world.fail_renewals_with(refusal);
         let tasks = [
-            start(&world, async |world| {
+            spawn(&world, async |world| {
                 for _ in 0..4 {
                     world.report_without_success(0).await;
                 }
             }),
-            start(&world, async |world| {
+            spawn(&world, async |world| {
                 world.get(0).await;
                 world.get(0).await;
                 world.get(0).await;
             }),
-            start(&world, async |world| {
+            spawn(&world, async |world| {
                 world.get(0).await;
                 world.get(1).await;
             }),
-            start(&world, async |world| world.report_without_success(1).await),
+            spawn(&world, async |world| world.report_without_success(1).await),
         ];
-        all(tasks).await;
-        world.comes_to_rest(false).await;
-        for keeper in &world.keepers {
+        join_all(tasks).await;
+        world.assert_quiescent(false).await;
+        for keeper in &world.providers {
             let served = keeper.get(ID).await;
             assert!(served.is_ok(), "R6: a report took the pair from the others");
         }
@@ -282,28 +288,28 @@ fn reports_fail(refusal: fn() -> Failure) {
 }
 
 #[test]
-fn what_is_forgotten_stays_so() {
-    check("forgotten", || {
-        world(Age::Stale, false, async |world| {
+fn a_revoked_pair_stays_revoked() {
+    explore("forgotten", || {
+        with_harness(TokenAge::Stale, false, async |world| {
             world.listen(0);
             world.listen(1);
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| {
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| {
                     world.get(1).await;
                     world.get(1).await;
                 }),
-                start(&world, async |world| {
-                    world.forget(1).await;
+                spawn(&world, async |world| {
+                    world.revoke(1).await;
                     world.get(1).await;
                 }),
-                start(&world, async |world| {
+                spawn(&world, async |world| {
                     world.get(0).await;
                     world.get(0).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(true).await;
+            join_all(tasks).await;
+            world.assert_quiescent(true).await;
             world.get(0).await;
         });
     });
@@ -311,76 +317,78 @@ fn what_is_forgotten_stays_so() {
 
 /// A flight that begins with what was read before is not joined by who comes after.
 #[test]
-fn a_logout_crosses_the_first_read_of_a_flight() {
-    check("a logout", || {
-        world(Age::Stale, false, async |world| {
+fn a_logout_races_the_first_read_of_a_call() {
+    explore("a logout", || {
+        with_harness(TokenAge::Stale, false, async |world| {
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| {
-                    world.forget(0).await;
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| {
+                    world.revoke(0).await;
                     world.get(0).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
             world.get(0).await;
         });
     });
 }
 
 #[test]
-fn what_was_read_before_news_was_missed_is_believed_no_longer() {
-    check("missed news", || {
-        world(Age::Fresh, false, async |world| {
+fn a_missed_invalidation_invalidates_earlier_reads() {
+    explore("missed news", || {
+        with_harness(TokenAge::Fresh, false, async |world| {
             let tasks = [
-                start(&world, async |world| {
-                    world.get_unheard(0).await;
-                    world.get_unheard(0).await;
+                spawn(&world, async |world| {
+                    world.get_without_invalidations(0).await;
+                    world.get_without_invalidations(0).await;
                 }),
-                start(&world, async |world| world.get_unheard(0).await),
-                start(&world, async |world| world.log_in(1).await),
-                start(&world, async |world| {
-                    world.lose_news(0);
-                    world.get_unheard(0).await;
+                spawn(&world, async |world| {
+                    world.get_without_invalidations(0).await
+                }),
+                spawn(&world, async |world| world.log_in(1).await),
+                spawn(&world, async |world| {
+                    world.lose_invalidations(0);
+                    world.get_without_invalidations(0).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
         });
     });
 }
 
 #[test]
-fn flights_that_end_in_the_middle_and_callers_who_hang_up_leave_nothing_behind() {
-    check("ends", || {
-        world(Age::Expired, true, async |world| {
-            flights_end_after(Some(draw(0..12)));
-            let hangs_up = start(&world, async |world| world.get(0).await);
-            let stay = [0, 0].map(|at| start(&world, async move |world| world.get(at).await));
+fn aborted_calls_and_callers_leave_nothing_behind() {
+    explore("ends", || {
+        with_harness(TokenAge::Expired, true, async |world| {
+            abort_calls_after(Some(random_number(0..12)));
+            let hangs_up = spawn(&world, async |world| world.get(0).await);
+            let stay = [0, 0].map(|at| spawn(&world, async move |world| world.get(at).await));
             hangs_up.abort();
-            all(stay).await;
-            flights_end_after(None);
+            join_all(stay).await;
+            abort_calls_after(None);
             // A flight that died while it asked leaves a task that gives its lease back.
-            all([start(&world, async |world| world.get(0).await)]).await;
-            world.comes_to_rest(false).await;
+            join_all([spawn(&world, async |world| world.get(0).await)]).await;
+            world.assert_quiescent(false).await;
         });
     });
 }
 
 #[test]
-fn lost_replies_lose_no_grant() {
-    check("lost replies", || {
-        world(Age::Stale, true, async |world| {
+fn lost_replies_lose_no_renewed_pair() {
+    explore("lost replies", || {
+        with_harness(TokenAge::Stale, true, async |world| {
             world.listen(0);
             world.listen(1);
-            world.may_lose(3);
+            world.lose_replies(3);
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| world.get(1).await),
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| world.get(1).await),
             ];
-            all(tasks).await;
-            world.comes_to_rest(true).await;
+            join_all(tasks).await;
+            world.assert_quiescent(true).await;
             world.get(0).await;
             world.get(1).await;
         });
@@ -390,16 +398,16 @@ fn lost_replies_lose_no_grant() {
 /// Two processes renew at once, since the store has lost a lease. One is granted a pair, which kills
 /// the refresh token that the other one asks with.
 #[test]
-fn a_lost_lease_loses_no_pair_and_sends_nobody_to_log_in() {
-    check("a lost lease", || {
-        world(Age::Expired, true, async |world| {
+fn a_lost_lease_loses_no_pair_and_forces_no_login() {
+    explore("a lost lease", || {
+        with_harness(TokenAge::Expired, true, async |world| {
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| world.get(1).await),
-                start(&world, async |world| world.lose_lease().await),
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| world.get(1).await),
+                spawn(&world, async |world| world.lose_lease().await),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
             let (written, granted) = world.history();
             assert_eq!(written.last(), Some(&Some(granted)), "R3: {written:?}");
             assert!(!written.contains(&None), "{written:?}");
@@ -409,18 +417,18 @@ fn a_lost_lease_loses_no_pair_and_sends_nobody_to_log_in() {
 
 #[test]
 fn a_logout_beside_a_lost_lease_is_final() {
-    check("a logout beside a lost lease", || {
-        world(Age::Expired, true, async |world| {
+    explore("a logout beside a lost lease", || {
+        with_harness(TokenAge::Expired, true, async |world| {
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| world.get(1).await),
-                start(&world, async |world| {
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| world.get(1).await),
+                spawn(&world, async |world| {
                     world.lose_lease().await;
-                    world.forget(1).await;
+                    world.revoke(1).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
             let (written, _) = world.history();
             assert_eq!(written.last(), Some(&None), "R2: {written:?}");
         });
@@ -428,53 +436,53 @@ fn a_logout_beside_a_lost_lease_is_final() {
 }
 
 #[test]
-fn news_while_replies_are_lost_is_not_overwritten() {
-    check("news and lost replies", || {
-        world(Age::Expired, true, async |world| {
+fn lost_replies_do_not_undo_an_invalidation() {
+    explore("news and lost replies", || {
+        with_harness(TokenAge::Expired, true, async |world| {
             world.listen(0);
-            world.may_lose(6);
+            world.lose_replies(6);
             let tasks = [
-                start(&world, async |world| {
+                spawn(&world, async |world| {
                     world.get(0).await;
                     world.get(0).await;
                 }),
-                start(&world, async |world| world.log_in(1).await),
-                start(&world, async |world| {
+                spawn(&world, async |world| world.log_in(1).await),
+                spawn(&world, async |world| {
                     world.get(0).await;
                     world.get(0).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
         });
     });
 }
 
 /// Nobody else renews meanwhile, so that a lease which is left stands for its whole time.
 #[test]
-fn a_claim_without_an_answer_is_given_back() {
-    check("a lost claim", || {
-        world(Age::Expired, true, async |world| {
-            world.may_lose(1);
-            all([start(&world, async |world| world.get(0).await)]).await;
-            world.comes_to_rest(false).await;
+fn a_lease_request_without_reply_is_released() {
+    explore("a lost claim", || {
+        with_harness(TokenAge::Expired, true, async |world| {
+            world.lose_replies(1);
+            join_all([spawn(&world, async |world| world.get(0).await)]).await;
+            world.assert_quiescent(false).await;
         });
     });
 }
 
 #[test]
-fn a_flight_that_was_left_behind_keeps_its_lease() {
-    check("a lease of a flight that was left behind", || {
-        world(Age::Expired, false, async |world| {
+fn a_detached_call_keeps_its_lease() {
+    explore("a lease of a flight that was left behind", || {
+        with_harness(TokenAge::Expired, false, async |world| {
             let tasks = [
-                start(&world, async |world| world.get(0).await),
-                start(&world, async |world| {
-                    world.leave_behind();
+                spawn(&world, async |world| world.get(0).await),
+                spawn(&world, async |world| {
+                    world.detach_calls();
                     world.get(0).await;
                 }),
             ];
-            all(tasks).await;
-            world.comes_to_rest(false).await;
+            join_all(tasks).await;
+            world.assert_quiescent(false).await;
             assert_eq!(world.renewals(0), 1, "R1");
         });
     });

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio_util::task::TaskTracker;
 
 /// Whether the checker decides who goes on.
-pub(in crate::keeper) fn in_schedule() -> bool {
+pub(in crate::keeper) fn is_under_shuttle() -> bool {
     shuttle::current::try_get_current_task().is_some()
 }
 
@@ -18,24 +18,34 @@ pub(in crate::keeper) fn in_schedule() -> bool {
 pub(in crate::keeper) struct Mutex<T> {
     value: std::sync::Mutex<T>,
     /// The checker's lock, which stands for the other one.
-    turn: shuttle::sync::Mutex<()>,
+    switch_point: shuttle::sync::Mutex<()>,
 }
 
 pub(in crate::keeper) struct MutexGuard<'a, T> {
     // In this order they are dropped.
     value: std::sync::MutexGuard<'a, T>,
-    _turn: Option<shuttle::sync::MutexGuard<'a, ()>>,
+    _switch_point: Option<shuttle::sync::MutexGuard<'a, ()>>,
 }
 
 impl<T> Mutex<T> {
     pub(in crate::keeper) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let _turn = in_schedule().then(turn);
+        let turn = || {
+            self.switch_point
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let _turn = is_under_shuttle().then(turn);
         match self.value.lock() {
-            Ok(value) => Ok(MutexGuard { value, _turn }),
+            Ok(value) => Ok(MutexGuard {
+                value,
+                _switch_point: _turn,
+            }),
             Err(poisoned) => {
                 let value = poisoned.into_inner();
-                Err(PoisonError::new(MutexGuard { value, _turn }))
+                Err(PoisonError::new(MutexGuard {
+                    value,
+                    _switch_point: _turn,
+                }))
             }
         }
     }
@@ -60,7 +70,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 #[derive(Default)]
 pub(in crate::keeper) struct Atomic<A> {
     value: A,
-    turn: shuttle::sync::atomic::AtomicBool,
+    switch_point: shuttle::sync::atomic::AtomicBool,
 }
 
 pub(in crate::keeper) type AtomicI64 = Atomic<std::sync::atomic::AtomicI64>;
@@ -70,7 +80,7 @@ impl AtomicI64 {
     pub(in crate::keeper) fn new(value: i64) -> Self {
         Self {
             value: value.into(),
-            turn: Default::default(),
+            switch_point: Default::default(),
         }
     }
 }
@@ -79,8 +89,8 @@ impl<A> Deref for Atomic<A> {
     type Target = A;
 
     fn deref(&self) -> &A {
-        if in_schedule() {
-            self.turn.load(std::sync::atomic::Ordering::SeqCst);
+        if is_under_shuttle() {
+            self.switch_point.load(std::sync::atomic::Ordering::SeqCst);
         }
         &self.value
     }
@@ -88,57 +98,57 @@ impl<A> Deref for Atomic<A> {
 
 thread_local! {
     /// After how many steps flights end without a word, if the checker wants that.
-    static ENDING_AFTER: Cell<Option<u32>> = const { Cell::new(None) };
+    static ABORT_AFTER_STEPS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Has the flights that start from now on end in the middle, as one does that panics and those of
 /// a runtime that is torn down.
-pub(super) fn flights_end_after(steps: Option<u32>) {
-    ENDING_AFTER.set(steps);
+pub(super) fn abort_calls_after(steps: Option<u32>) {
+    ABORT_AFTER_STEPS.set(steps);
 }
 
 /// Starts a flight.
-pub(in crate::keeper) fn launch(
+pub(in crate::keeper) fn spawn_call(
     tasks: &TaskTracker,
-    flight: impl Future<Output = ()> + Send + 'static,
+    call: impl Future<Output = ()> + Send + 'static,
 ) {
-    if in_schedule() {
-        let flight = Flight {
-            course: Some(Box::pin(flight)),
-            steps_left: ENDING_AFTER.get(),
+    if is_under_shuttle() {
+        let flight = AbortableCall {
+            future: Some(Box::pin(call)),
+            steps_left: ABORT_AFTER_STEPS.get(),
         };
         drop(shuttle::future::spawn(tasks.track_future(flight)));
     } else {
-        tasks.spawn(flight);
+        tasks.spawn(call);
     }
 }
 
 /// Starts what a flight leaves behind when it ends. The checker does not end it in the middle.
-pub(in crate::keeper) fn launch_last(
+pub(in crate::keeper) fn spawn_cleanup(
     tasks: &TaskTracker,
     work: impl Future<Output = ()> + Send + 'static,
 ) {
-    if in_schedule() {
+    if is_under_shuttle() {
         drop(shuttle::future::spawn(tasks.track_future(work)));
     } else if tokio::runtime::Handle::try_current().is_ok() {
         tasks.spawn(work);
     }
 }
 
-struct Flight<F> {
-    course: Option<Pin<Box<F>>>,
+struct AbortableCall<F> {
+    future: Option<Pin<Box<F>>>,
     steps_left: Option<u32>,
 }
 
-impl<F: Future<Output = ()>> Future for Flight<F> {
+impl<F: Future<Output = ()>> Future for AbortableCall<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.steps_left == Some(0) {
-            self.course = None;
+            self.future = None;
         }
         self.steps_left = self.steps_left.map(|left| left.saturating_sub(1));
-        match &mut self.course {
+        match &mut self.future {
             Some(course) => course.as_mut().poll(context),
             None => Poll::Ready(()),
         }

@@ -11,20 +11,20 @@ use axum::{
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
-    Sim, callback,
-    consent::{self, Mistake, Page},
+    SharedSimulator, callback,
+    consent::{self, AuthorizeError, AuthorizePage},
     params::Params,
 };
 use crate::simulator::{
     users::SimulatedUser,
-    world::{Shared, World},
+    world::{SharedState, SimulatedWechat},
 };
 
 /// The longest `state`, in bytes (guide to web authorization).
-const LONGEST_STATE: usize = 128;
+const MAX_STATE_BYTES: usize = 128;
 
 /// Everything that has no place in a `Location` as it is. What was encoded stays so.
-const NOT_IN_A_URL: &AsciiSet = &CONTROLS
+const URL_ESCAPES: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'<')
@@ -38,7 +38,7 @@ const NOT_IN_A_URL: &AsciiSet = &CONTROLS
 
 /// What the link asks for, once all of it is right.
 #[derive(Debug)]
-struct Wish {
+struct AuthorizeRequest {
     redirect_uri: String,
     scope: String,
     state: Option<String>,
@@ -46,32 +46,42 @@ struct Wish {
     force_snapshot: bool,
 }
 
-impl Wish {
-    fn of(params: &Params, page: Page, world: &World) -> Result<Self, Mistake> {
-        if !in_order(params.names()) {
-            return Err(Mistake::Order);
+impl AuthorizeRequest {
+    fn parse(
+        params: &Params,
+        page: AuthorizePage,
+        wechat: &SimulatedWechat,
+    ) -> Result<Self, AuthorizeError> {
+        if !has_required_order(params.names()) {
+            return Err(AuthorizeError::WrongParameterOrder);
         }
-        let app_id = params.get("appid").ok_or(Mistake::NoAppId)?;
-        if app_id != world.app_id {
-            return Err(Mistake::WrongAppId);
+        let app_id = params
+            .non_empty("appid")
+            .ok_or(AuthorizeError::MissingAppId)?;
+        if app_id != wechat.app_id {
+            return Err(AuthorizeError::WrongAppId);
         }
-        let redirect_uri = params.get("redirect_uri").ok_or(Mistake::NoRedirectUri)?;
-        check_redirect_uri(redirect_uri, world)?;
-        if params.get("response_type") != Some("code") {
-            return Err(Mistake::ResponseType);
+        let redirect_uri = params
+            .non_empty("redirect_uri")
+            .ok_or(AuthorizeError::MissingRedirectUri)?;
+        check_redirect_uri(redirect_uri, wechat)?;
+        if params.non_empty("response_type") != Some("code") {
+            return Err(AuthorizeError::WrongResponseType);
         }
-        let scope = params.get("scope").ok_or(Mistake::NoScope)?;
+        let scope = params
+            .non_empty("scope")
+            .ok_or(AuthorizeError::MissingScope)?;
         match (page, scope) {
-            (Page::InWeChat, "snsapi_base" | "snsapi_userinfo") => {}
-            (Page::QrCode, "snsapi_login") => {}
-            _ => return Err(Mistake::Scope),
+            (AuthorizePage::InWechat, "snsapi_base" | "snsapi_userinfo") => {}
+            (AuthorizePage::QrCode, "snsapi_login") => {}
+            _ => return Err(AuthorizeError::ScopeNotAllowed),
         }
-        let state = params.sent("state");
+        let state = params.raw("state");
         match state {
-            Some("") => return Err(Mistake::NoState),
+            Some("") => return Err(AuthorizeError::MissingState),
             // The limit was not seen on the page with the QR code.
-            Some(state) if state.len() > LONGEST_STATE && page == Page::InWeChat => {
-                return Err(Mistake::StateTooLong);
+            Some(state) if state.len() > MAX_STATE_BYTES && page == AuthorizePage::InWechat => {
+                return Err(AuthorizeError::StateTooLong);
             }
             _ => {}
         }
@@ -79,27 +89,27 @@ impl Wish {
             redirect_uri: redirect_uri.to_owned(),
             scope: scope.to_owned(),
             state: state.map(str::to_owned),
-            force_popup: params.get("forcePopup") == Some("true"),
-            force_snapshot: params.get("forceSnapShot") == Some("true"),
+            force_popup: params.non_empty("forcePopup") == Some("true"),
+            force_snapshot: params.non_empty("forceSnapShot") == Some("true"),
         })
     }
 
     /// `snsapi_base` is silent, always.
-    fn needs_consent(&self, world: &World) -> bool {
-        self.scope != "snsapi_base" && (self.force_popup || !world.settings.auto_approve)
+    fn needs_consent(&self, wechat: &SimulatedWechat) -> bool {
+        self.scope != "snsapi_base" && (self.force_popup || !wechat.settings.auto_approve)
     }
 
     /// The callback after this user agreed, or with no user, after a denial.
-    fn callback(&self, world: &mut World, openid: Option<&str>) -> String {
+    fn issue_callback(&self, wechat: &mut SimulatedWechat, openid: Option<&str>) -> String {
         let code = openid.map(|openid| {
             if self.force_snapshot && self.scope == "snsapi_userinfo" {
                 // In snapshot mode WeChat hides the user behind a virtual one.
                 let virtual_user = SimulatedUser::random().snapshot(true);
                 let openid = virtual_user.openid().to_owned();
-                world.users.put(virtual_user);
-                world.mint_code(&openid, &self.scope, true)
+                wechat.users.insert_or_replace(virtual_user);
+                wechat.issue_code(&openid, &self.scope, true)
             } else {
-                world.mint_code(openid, &self.scope, false)
+                wechat.issue_code(openid, &self.scope, false)
             }
         });
         callback_url(&self.redirect_uri, code.as_deref(), self.state.as_deref())
@@ -108,7 +118,7 @@ impl Wish {
 
 /// Whether the known parameters are all there but perhaps `state`, first and in WeChat's order.
 /// After them anything may come: `forcePopup`, `connect_redirect`, what WeChat itself adds.
-fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> bool {
+fn has_required_order<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     const REQUIRED: [&str; 4] = ["appid", "redirect_uri", "response_type", "scope"];
     let mut names = names.peekable();
     let required = REQUIRED.iter().all(|name| names.next() == Some(name));
@@ -116,17 +126,19 @@ fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     required && !names.any(|name| name == "state" || REQUIRED.contains(&name))
 }
 
-fn check_redirect_uri(redirect_uri: &str, world: &World) -> Result<(), Mistake> {
+fn check_redirect_uri(redirect_uri: &str, wechat: &SimulatedWechat) -> Result<(), AuthorizeError> {
     let without_fragment = redirect_uri.split('#').next().unwrap_or_default();
-    let encoded = utf8_percent_encode(without_fragment, NOT_IN_A_URL).to_string();
-    let uri: Uri = encoded.parse().map_err(|_| Mistake::RedirectUri)?;
+    let encoded = utf8_percent_encode(without_fragment, URL_ESCAPES).to_string();
+    let uri: Uri = encoded
+        .parse()
+        .map_err(|_| AuthorizeError::WrongRedirectUri)?;
     let host = match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => host,
-        _ => return Err(Mistake::RedirectUri),
+        _ => return Err(AuthorizeError::WrongRedirectUri),
     };
-    match &world.settings.redirect_hosts {
+    match &wechat.settings.redirect_hosts {
         Some(hosts) if !hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) => {
-            Err(Mistake::RedirectUri)
+            Err(AuthorizeError::WrongRedirectUri)
         }
         _ => Ok(()),
     }
@@ -138,7 +150,7 @@ fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> 
         Some((base, fragment)) => (base, Some(fragment)),
         None => (redirect_uri, None),
     };
-    let mut url = utf8_percent_encode(base, NOT_IN_A_URL).to_string();
+    let mut url = utf8_percent_encode(base, URL_ESCAPES).to_string();
     let mut separator = match base.split_once('?') {
         None => "?",
         Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
@@ -153,74 +165,97 @@ fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> 
     }
     if let Some(fragment) = fragment {
         url.push('#');
-        url.push_str(&utf8_percent_encode(fragment, NOT_IN_A_URL).to_string());
+        url.push_str(&utf8_percent_encode(fragment, URL_ESCAPES).to_string());
     }
     url
 }
 
 /// `GET /connect/oauth2/authorize`, and the buttons of its consent page, which post to it.
-pub(super) async fn in_wechat(shared: Sim, method: Method, uri: Uri, body: Bytes) -> Response {
-    open(Page::InWeChat, shared, &method, &uri, &body).await
+pub(super) async fn in_wechat(
+    shared: SharedSimulator,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    handle(AuthorizePage::InWechat, shared, &method, &uri, &body).await
 }
 
 /// `GET /connect/qrconnect`: website login, where the user scans a QR code.
-pub(super) async fn qr_code(shared: Sim, method: Method, uri: Uri, body: Bytes) -> Response {
-    open(Page::QrCode, shared, &method, &uri, &body).await
+pub(super) async fn qr_code(
+    shared: SharedSimulator,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    handle(AuthorizePage::QrCode, shared, &method, &uri, &body).await
 }
 
-async fn open(page: Page, State(shared): Sim, method: &Method, uri: &Uri, body: &[u8]) -> Response {
-    let params = Params::of(uri);
+async fn handle(
+    page: AuthorizePage,
+    State(shared): SharedSimulator,
+    method: &Method,
+    uri: &Uri,
+    body: &[u8],
+) -> Response {
+    let params = Params::from_query(uri);
     // The buttons post to the page's own URL: nothing is kept between the page and the answer,
     // and the link is checked again.
-    let pressed = (*method == Method::POST).then(|| Params::of_form(body));
-    match decide(page, &params, pressed.as_ref(), &shared) {
-        Outcome::Show(html) => html,
-        Outcome::Leave { url, signed_in } => leave(&shared, &url, signed_in).await,
+    let pressed = (*method == Method::POST).then(|| Params::from_form(body));
+    match page_action(page, &params, pressed.as_ref(), &shared) {
+        PageAction::Show(html) => html,
+        PageAction::Redirect { url, signed_in } => {
+            redirect_to_callback(&shared, &url, signed_in).await
+        }
     }
 }
 
-enum Outcome {
+enum PageAction {
     Show(Response),
-    Leave { url: String, signed_in: bool },
+    Redirect { url: String, signed_in: bool },
 }
 
-fn decide(page: Page, params: &Params, pressed: Option<&Params>, shared: &Shared) -> Outcome {
-    let mut world = shared.world();
-    let wish = match Wish::of(params, page, &world) {
+fn page_action(
+    page: AuthorizePage,
+    params: &Params,
+    pressed: Option<&Params>,
+    shared: &SharedState,
+) -> PageAction {
+    let mut wechat = shared.lock();
+    let wish = match AuthorizeRequest::parse(params, page, &wechat) {
         Ok(wish) => wish,
-        Err(mistake) => return Outcome::Show(consent::mistake(mistake)),
+        Err(mistake) => return PageAction::Show(consent::error_page(mistake)),
     };
     let user = match pressed {
-        None if wish.needs_consent(&world) => {
-            return Outcome::Show(consent::question(page, &world));
+        None if wish.needs_consent(&wechat) => {
+            return PageAction::Show(consent::consent_page(page, &wechat));
         }
-        None => Some(world.users.next().to_owned()),
-        Some(form) if form.get("answer") == Some("allow") => {
+        None => Some(wechat.users.active_openid().to_owned()),
+        Some(form) if form.non_empty("answer") == Some("allow") => {
             let chosen = form
-                .get("openid")
-                .filter(|openid| world.users.get(openid).is_some());
-            Some(chosen.unwrap_or(world.users.next()).to_owned())
+                .non_empty("openid")
+                .filter(|openid| wechat.users.get(openid).is_some());
+            Some(chosen.unwrap_or(wechat.users.active_openid()).to_owned())
         }
-        Some(form) if form.get("answer") == Some("deny") => None,
-        Some(_) => return Outcome::Show(consent::question(page, &world)),
+        Some(form) if form.non_empty("answer") == Some("deny") => None,
+        Some(_) => return PageAction::Show(consent::consent_page(page, &wechat)),
     };
-    if user.is_none() && !world.settings.deny_redirects {
-        return Outcome::Show(consent::closed());
+    if user.is_none() && !wechat.settings.deny_redirects {
+        return PageAction::Show(consent::denied_page());
     }
-    let url = wish.callback(&mut world, user.as_deref());
-    Outcome::Leave {
+    let url = wish.issue_callback(&mut wechat, user.as_deref());
+    PageAction::Redirect {
         url,
         signed_in: user.is_some(),
     }
 }
 
-async fn leave(shared: &Arc<Shared>, url: &str, signed_in: bool) -> Response {
-    let twice = shared.world().settings.callback_twice;
+async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: bool) -> Response {
+    let twice = shared.lock().settings.callback_twice;
     if twice && signed_in {
         // First, because that is the harder case: the code must not be spent on it.
         tokio::select! {
             () = callback::fetch_without_cookies(url) => {}
-            () = shared.stopped.cancelled() => {}
+            () = shared.force_stop.cancelled() => {}
         }
     }
     match HeaderValue::from_str(url) {
@@ -228,6 +263,6 @@ async fn leave(shared: &Arc<Shared>, url: &str, signed_in: bool) -> Response {
             let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             (StatusCode::FOUND, [(header::LOCATION, location), no_store]).into_response()
         }
-        Err(_) => consent::mistake(Mistake::RedirectUri),
+        Err(_) => consent::error_page(AuthorizeError::WrongRedirectUri),
     }
 }

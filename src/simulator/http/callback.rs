@@ -10,14 +10,14 @@ use tokio::{
 };
 
 /// How long the user's own request waits for the stranger's at most.
-const PATIENCE: Duration = Duration::from_secs(3);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much of the answer is read, in bytes.
-const READ_AT_MOST: u64 = 64 * 1024;
+const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
 /// Fetches an `http://` URL and forgets the answer. Others are not fetched.
 pub(super) async fn fetch_without_cookies(url: &str) {
     // That nobody answers, or too slowly, is the stranger's trouble and not the user's.
-    let _ = tokio::time::timeout(PATIENCE, fetch(url)).await;
+    let _ = tokio::time::timeout(FETCH_TIMEOUT, fetch(url)).await;
 }
 
 async fn fetch(url: &str) -> Option<()> {
@@ -42,7 +42,7 @@ async fn fetch(url: &str) -> Option<()> {
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::new();
     stream
-        .take(READ_AT_MOST)
+        .take(MAX_RESPONSE_BYTES)
         .read_to_end(&mut answer)
         .await
         .ok()?;

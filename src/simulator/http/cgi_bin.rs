@@ -10,79 +10,86 @@ use axum::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Sim, listener::Peer, params::Params, reply, sns::Done};
-use crate::simulator::{account_tokens::Handed, refusal::Refusal, world::World};
+use super::{SharedSimulator, listener::Peer, params::Params, reply, sns::EmptyReply};
+use crate::simulator::{
+    account_tokens::AccountTokenResult, refusal::WechatErrorReply, world::SimulatedWechat,
+};
 
 /// The method that a call demands, and the errcode for another one.
 #[derive(Clone, Copy)]
-enum Verb {
+enum RequiredMethod {
     Get,
     Post,
 }
 
-impl Verb {
-    fn check(self, method: &Method) -> Result<(), Refusal> {
+impl RequiredMethod {
+    fn check(self, method: &Method) -> Result<(), WechatErrorReply> {
         match self {
-            Self::Get if *method != Method::GET => Err(Refusal::new(43001)),
-            Self::Post if *method != Method::POST => Err(Refusal::new(43002)),
+            Self::Get if *method != Method::GET => Err(WechatErrorReply::new(43001)),
+            Self::Post if *method != Method::POST => Err(WechatErrorReply::new(43002)),
             Self::Get | Self::Post => Ok(()),
         }
     }
 }
 
 /// Runs one call on the world, under its lock.
-fn run<T, F>(shared: &Sim, (verb, method): (Verb, &Method), uri: &Uri, call: F) -> Response
+fn handle<T, F>(
+    shared: &SharedSimulator,
+    (verb, method): (RequiredMethod, &Method),
+    uri: &Uri,
+    call: F,
+) -> Response
 where
     T: Serialize,
-    F: FnOnce(&mut World, &Params, Duration) -> Result<T, Refusal>,
+    F: FnOnce(&mut SimulatedWechat, &Params, Duration) -> Result<T, WechatErrorReply>,
 {
-    let mut world = shared.world();
-    let now = world.now();
+    let mut wechat = shared.lock();
+    let now = wechat.now();
     let result = verb
         .check(method)
-        .and_then(|()| call(&mut world, &Params::of(uri), now));
-    reply::answer(uri.path(), result, now)
+        .and_then(|()| call(&mut wechat, &Params::from_query(uri), now));
+    reply::api_response(uri.path(), result, now)
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorReply> {
     if body.is_empty() {
-        return Err(Refusal::new(44002));
+        return Err(WechatErrorReply::new(44002));
     }
-    serde_json::from_slice(body).map_err(|_| Refusal::new(47001))
+    serde_json::from_slice(body).map_err(|_| WechatErrorReply::new(47001))
 }
 
 /// An empty string counts as missing.
-fn given(value: &str) -> Option<&str> {
+fn non_empty(value: &str) -> Option<&str> {
     Some(value).filter(|value| !value.is_empty())
 }
 
 /// What both token calls check before they look at a token.
-fn check_caller(
-    world: &World,
+fn check_token_request(
+    wechat: &SimulatedWechat,
     (app_id, secret, grant_type): (Option<&str>, Option<&str>, Option<&str>),
     peer: &Peer,
-) -> Result<(), Refusal> {
+) -> Result<(), WechatErrorReply> {
     if grant_type != Some("client_credential") {
-        return Err(Refusal::new(40002));
+        return Err(WechatErrorReply::new(40002));
     }
-    world.check_app_id(app_id)?;
-    world.check_secret(secret)?;
-    world.check_ip(peer.ip())?;
-    if world.settings.account_frozen {
-        Err(Refusal::new(50007))
+    wechat.check_app_id(app_id)?;
+    wechat.check_secret(secret)?;
+    wechat.check_ip(peer.ip())?;
+    if wechat.settings.account_frozen {
+        Err(WechatErrorReply::new(50007))
     } else {
         Ok(())
     }
 }
 
 #[derive(Serialize)]
-struct TokenReply {
+struct AccountTokenReply {
     access_token: String,
     expires_in: u64,
 }
 
-impl From<Handed> for TokenReply {
-    fn from(handed: Handed) -> Self {
+impl From<AccountTokenResult> for AccountTokenReply {
+    fn from(handed: AccountTokenResult) -> Self {
         Self {
             access_token: handed.access_token,
             expires_in: handed.expires_in.as_secs(),
@@ -92,30 +99,37 @@ impl From<Handed> for TokenReply {
 
 /// `GET /cgi-bin/token?grant_type=client_credential&appid=&secret=`.
 pub(super) async fn token(
-    shared: Sim,
+    shared: SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
     method: Method,
     uri: Uri,
 ) -> Response {
-    run(&shared, (Verb::Get, &method), &uri, |world, params, now| {
-        let caller = (
-            params.get("appid"),
-            params.get("secret"),
-            params.get("grant_type"),
-        );
-        check_caller(world, caller, &peer)?;
-        let World {
-            account_tokens,
-            settings,
-            ..
-        } = world;
-        account_tokens.token(settings, now).map(TokenReply::from)
-    })
+    handle(
+        &shared,
+        (RequiredMethod::Get, &method),
+        &uri,
+        |wechat, params, now| {
+            let caller = (
+                params.non_empty("appid"),
+                params.non_empty("secret"),
+                params.non_empty("grant_type"),
+            );
+            check_token_request(wechat, caller, &peer)?;
+            let SimulatedWechat {
+                account_tokens,
+                settings,
+                ..
+            } = wechat;
+            account_tokens
+                .token(settings, now)
+                .map(AccountTokenReply::from)
+        },
+    )
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct StableRequest {
+struct StableTokenRequest {
     grant_type: String,
     appid: String,
     secret: String,
@@ -124,34 +138,39 @@ struct StableRequest {
 
 /// `POST /cgi-bin/stable_token` with a JSON body.
 pub(super) async fn stable_token(
-    shared: Sim,
+    shared: SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
     method: Method,
     uri: Uri,
     body: Bytes,
 ) -> Response {
-    run(&shared, (Verb::Post, &method), &uri, |world, _, now| {
-        let request: StableRequest = read(&body)?;
-        let StableRequest {
-            grant_type,
-            appid,
-            secret,
-            force_refresh,
-        } = &request;
-        check_caller(
-            world,
-            (given(appid), given(secret), given(grant_type)),
-            &peer,
-        )?;
-        let World {
-            account_tokens,
-            settings,
-            ..
-        } = world;
-        account_tokens
-            .stable_token(*force_refresh, settings, now)
-            .map(TokenReply::from)
-    })
+    handle(
+        &shared,
+        (RequiredMethod::Post, &method),
+        &uri,
+        |wechat, _, now| {
+            let request: StableTokenRequest = parse_json_body(&body)?;
+            let StableTokenRequest {
+                grant_type,
+                appid,
+                secret,
+                force_refresh,
+            } = &request;
+            check_token_request(
+                wechat,
+                (non_empty(appid), non_empty(secret), non_empty(grant_type)),
+                &peer,
+            )?;
+            let SimulatedWechat {
+                account_tokens,
+                settings,
+                ..
+            } = wechat;
+            account_tokens
+                .stable_token(*force_refresh, settings, now)
+                .map(AccountTokenReply::from)
+        },
+    )
 }
 
 #[derive(Serialize)]
@@ -163,26 +182,31 @@ struct TicketReply {
 }
 
 /// `GET /cgi-bin/ticket/getticket?access_token=&type=jsapi`.
-pub(super) async fn getticket(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, (Verb::Get, &method), &uri, |world, params, now| {
-        world.check_account_token(params.get("access_token"))?;
-        let kind = params
-            .get("type")
-            .filter(|kind| matches!(*kind, "jsapi" | "wx_card"));
-        let kind = kind.ok_or(Refusal::new(40097))?;
-        let World {
-            account_tokens,
-            settings,
-            ..
-        } = world;
-        Ok(TicketReply {
-            errcode: 0,
-            errmsg: "ok",
-            ticket: account_tokens.ticket(kind, settings, now),
-            // The full life, not what is left of it: that is what WeChat says.
-            expires_in: settings.ticket_lifetime.as_secs(),
-        })
-    })
+pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
+    handle(
+        &shared,
+        (RequiredMethod::Get, &method),
+        &uri,
+        |wechat, params, now| {
+            wechat.check_account_token(params.non_empty("access_token"))?;
+            let kind = params
+                .non_empty("type")
+                .filter(|kind| matches!(*kind, "jsapi" | "wx_card"));
+            let kind = kind.ok_or(WechatErrorReply::new(40097))?;
+            let SimulatedWechat {
+                account_tokens,
+                settings,
+                ..
+            } = wechat;
+            Ok(TicketReply {
+                errcode: 0,
+                errmsg: "ok",
+                ticket: account_tokens.ticket(kind, settings, now),
+                // The full life, not what is left of it: that is what WeChat says.
+                expires_in: settings.ticket_lifetime.as_secs(),
+            })
+        },
+    )
 }
 
 /// When everybody began to follow the account, in Unix seconds.
@@ -191,7 +215,7 @@ const SUBSCRIBED_AT: u64 = 1_700_000_000;
 /// The fields of `cgi-bin/user/info`. Of somebody who does not follow the account, WeChat tells
 /// `subscribe: 0` and the ids only.
 #[derive(Serialize)]
-struct UserInfo {
+struct FollowerReply {
     subscribe: u8,
     openid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,21 +229,31 @@ struct UserInfo {
 }
 
 /// `GET /cgi-bin/user/info?access_token=&openid=&lang=`.
-pub(super) async fn user_info(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, (Verb::Get, &method), &uri, |world, params, _| {
-        world.check_account_token(params.get("access_token"))?;
-        let openid = params.get("openid").ok_or(Refusal::new(41009))?;
-        let user = world.users.get(openid).ok_or(Refusal::new(40003))?;
-        let follows = user.is_subscribed();
-        Ok(UserInfo {
-            subscribe: u8::from(follows),
-            openid: user.openid().to_owned(),
-            language: follows.then_some("zh_CN"),
-            subscribe_time: follows.then_some(SUBSCRIBED_AT),
-            unionid: user.union().map(str::to_owned),
-            subscribe_scene: follows.then_some("ADD_SCENE_SEARCH"),
-        })
-    })
+pub(super) async fn user_info(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
+    handle(
+        &shared,
+        (RequiredMethod::Get, &method),
+        &uri,
+        |wechat, params, _| {
+            wechat.check_account_token(params.non_empty("access_token"))?;
+            let openid = params
+                .non_empty("openid")
+                .ok_or(WechatErrorReply::new(41009))?;
+            let user = wechat
+                .users
+                .get(openid)
+                .ok_or(WechatErrorReply::new(40003))?;
+            let follows = user.is_subscribed();
+            Ok(FollowerReply {
+                subscribe: u8::from(follows),
+                openid: user.openid().to_owned(),
+                language: follows.then_some("zh_CN"),
+                subscribe_time: follows.then_some(SUBSCRIBED_AT),
+                unionid: user.stored_unionid().map(str::to_owned),
+                subscribe_scene: follows.then_some("ADD_SCENE_SEARCH"),
+            })
+        },
+    )
 }
 
 #[derive(Default, Deserialize)]
@@ -237,27 +271,37 @@ struct MessageSent {
 }
 
 /// `POST /cgi-bin/message/template/send?access_token=` with a JSON body. Any template exists.
-pub(super) async fn template_send(shared: Sim, method: Method, uri: Uri, body: Bytes) -> Response {
-    run(&shared, (Verb::Post, &method), &uri, |world, params, _| {
-        world.check_account_token(params.get("access_token"))?;
-        let message: TemplateMessage = read(&body)?;
-        let user = world
-            .users
-            .get(&message.touser)
-            .ok_or(Refusal::new(40003))?;
-        if message.template_id.is_empty() {
-            return Err(Refusal::new(40037));
-        }
-        if !user.is_subscribed() {
-            return Err(Refusal::new(43004));
-        }
-        // WeChat's own ids need more than 32 bits.
-        Ok(MessageSent {
-            errcode: 0,
-            errmsg: "ok",
-            msgid: fastrand::u64(1 << 40..1 << 41),
-        })
-    })
+pub(super) async fn template_send(
+    shared: SharedSimulator,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    handle(
+        &shared,
+        (RequiredMethod::Post, &method),
+        &uri,
+        |wechat, params, _| {
+            wechat.check_account_token(params.non_empty("access_token"))?;
+            let message: TemplateMessage = parse_json_body(&body)?;
+            let user = wechat
+                .users
+                .get(&message.touser)
+                .ok_or(WechatErrorReply::new(40003))?;
+            if message.template_id.is_empty() {
+                return Err(WechatErrorReply::new(40037));
+            }
+            if !user.is_subscribed() {
+                return Err(WechatErrorReply::new(43004));
+            }
+            // WeChat's own ids need more than 32 bits.
+            Ok(MessageSent {
+                errcode: 0,
+                errmsg: "ok",
+                msgid: fastrand::u64(1 << 40..1 << 41),
+            })
+        },
+    )
 }
 
 #[derive(Serialize)]
@@ -267,53 +311,82 @@ struct IpList {
 
 /// `GET /cgi-bin/get_api_domain_ip?access_token=` and `getcallbackip`, which have the same form,
 /// with addresses reserved for documentation.
-pub(super) async fn get_api_domain_ip(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, (Verb::Get, &method), &uri, |world, params, _| {
-        world.check_account_token(params.get("access_token"))?;
-        Ok(IpList {
-            ip_list: ["203.0.113.10", "203.0.113.11"],
-        })
-    })
+pub(super) async fn get_api_domain_ip(
+    shared: SharedSimulator,
+    method: Method,
+    uri: Uri,
+) -> Response {
+    handle(
+        &shared,
+        (RequiredMethod::Get, &method),
+        &uri,
+        |wechat, params, _| {
+            wechat.check_account_token(params.non_empty("access_token"))?;
+            Ok(IpList {
+                ip_list: ["203.0.113.10", "203.0.113.11"],
+            })
+        },
+    )
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct ClearRequest {
+struct ClearQuotaRequest {
     appid: String,
     appsecret: String,
 }
 
 /// `POST /cgi-bin/clear_quota?access_token=` with the appid in a JSON body.
-pub(super) async fn clear_quota(shared: Sim, method: Method, uri: Uri, body: Bytes) -> Response {
-    run(
+pub(super) async fn clear_quota(
+    shared: SharedSimulator,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    handle(
         &shared,
-        (Verb::Post, &method),
+        (RequiredMethod::Post, &method),
         &uri,
-        |world, params, now| {
-            world.check_account_token(params.get("access_token"))?;
-            let request: ClearRequest = read(&body)?;
-            world.check_app_id(given(&request.appid))?;
-            world.account_tokens.clear_quota(now).map(|()| Done::OK)
+        |wechat, params, now| {
+            wechat.check_account_token(params.non_empty("access_token"))?;
+            let request: ClearQuotaRequest = parse_json_body(&body)?;
+            wechat.check_app_id(non_empty(&request.appid))?;
+            wechat
+                .account_tokens
+                .clear_quota(now)
+                .map(|()| EmptyReply::OK)
         },
     )
 }
 
 /// `POST /cgi-bin/clear_quota/v2`, with appid and appsecret in the query, as the documentation's
 /// example has it, or in a JSON body, as its table has it.
-pub(super) async fn clear_quota_v2(shared: Sim, method: Method, uri: Uri, body: Bytes) -> Response {
-    run(
+pub(super) async fn clear_quota_v2(
+    shared: SharedSimulator,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    handle(
         &shared,
-        (Verb::Post, &method),
+        (RequiredMethod::Post, &method),
         &uri,
-        |world, params, now| {
-            let request: ClearRequest = if body.is_empty() {
-                ClearRequest::default()
+        |wechat, params, now| {
+            let request: ClearQuotaRequest = if body.is_empty() {
+                ClearQuotaRequest::default()
             } else {
-                read(&body)?
+                parse_json_body(&body)?
             };
-            world.check_app_id(params.get("appid").or(given(&request.appid)))?;
-            world.check_secret(params.get("appsecret").or(given(&request.appsecret)))?;
-            world.account_tokens.clear_quota(now).map(|()| Done::OK)
+            wechat.check_app_id(params.non_empty("appid").or(non_empty(&request.appid)))?;
+            wechat.check_secret(
+                params
+                    .non_empty("appsecret")
+                    .or(non_empty(&request.appsecret)),
+            )?;
+            wechat
+                .account_tokens
+                .clear_quota(now)
+                .map(|()| EmptyReply::OK)
         },
     )
 }

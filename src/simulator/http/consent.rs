@@ -5,70 +5,73 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
-use crate::simulator::world::World;
+use crate::simulator::world::SimulatedWechat;
 
 /// Which of the two pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
-    InWeChat,
+pub(super) enum AuthorizePage {
+    InWechat,
     QrCode,
 }
 
 /// Why there is a page of WeChat's instead of a redirect. These are HTML with HTTP 200, and
 /// never lead back to the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(super) enum AuthorizeError {
     /// WeChat checks the link with a regular expression; in another order the page does not open.
-    Order,
-    ResponseType,
+    WrongParameterOrder,
+    WrongResponseType,
     StateTooLong,
     /// 10003: the host is not the one of the settings, or this is no URL.
-    RedirectUri,
+    WrongRedirectUri,
     /// 10005: the account does not have this scope.
-    Scope,
-    NoScope,
-    NoRedirectUri,
-    NoAppId,
-    NoState,
+    ScopeNotAllowed,
+    MissingScope,
+    MissingRedirectUri,
+    MissingAppId,
+    MissingState,
     WrongAppId,
 }
 
-impl Mistake {
+impl AuthorizeError {
     /// The number on WeChat's error page, where it has one (guide to web authorization).
-    pub(super) fn number(self) -> Option<u16> {
+    pub(super) fn error_number(self) -> Option<u16> {
         match self {
-            Self::RedirectUri => Some(10003),
-            Self::Scope => Some(10005),
-            Self::NoScope => Some(10010),
-            Self::NoRedirectUri => Some(10011),
-            Self::NoAppId => Some(10012),
-            Self::NoState => Some(10013),
-            Self::Order | Self::ResponseType | Self::StateTooLong | Self::WrongAppId => None,
+            Self::WrongRedirectUri => Some(10003),
+            Self::ScopeNotAllowed => Some(10005),
+            Self::MissingScope => Some(10010),
+            Self::MissingRedirectUri => Some(10011),
+            Self::MissingAppId => Some(10012),
+            Self::MissingState => Some(10013),
+            Self::WrongParameterOrder
+            | Self::WrongResponseType
+            | Self::StateTooLong
+            | Self::WrongAppId => None,
         }
     }
 
-    pub(super) fn text(self) -> (&'static str, &'static str) {
+    pub(super) fn messages(self) -> (&'static str, &'static str) {
         match self {
-            Self::Order => (
+            Self::WrongParameterOrder => (
                 "链接参数顺序错误",
                 "The parameters must be appid, redirect_uri, response_type, scope, state, in this \
                  order and spelling, each of them percent-encoded.",
             ),
-            Self::ResponseType => ("response_type 参数错误", "response_type must be code."),
+            Self::WrongResponseType => ("response_type 参数错误", "response_type must be code."),
             Self::StateTooLong => ("state 参数过长", "state is longer than 128 bytes."),
-            Self::RedirectUri => (
+            Self::WrongRedirectUri => (
                 "redirect_uri 域名与后台配置不一致",
                 "The host of redirect_uri is not the one in the account's settings, or \
                  redirect_uri is no http or https URL.",
             ),
-            Self::Scope => (
+            Self::ScopeNotAllowed => (
                 "该公众号没有这个 scope 权限",
                 "The account does not have this scope.",
             ),
-            Self::NoScope => ("scope 不能为空", "scope is empty."),
-            Self::NoRedirectUri => ("redirect_uri 不能为空", "redirect_uri is empty."),
-            Self::NoAppId => ("appid 不能为空", "appid is empty."),
-            Self::NoState => ("state 不能为空", "state is empty."),
+            Self::MissingScope => ("scope 不能为空", "scope is empty."),
+            Self::MissingRedirectUri => ("redirect_uri 不能为空", "redirect_uri is empty."),
+            Self::MissingAppId => ("appid 不能为空", "appid is empty."),
+            Self::MissingState => ("state 不能为空", "state is empty."),
             Self::WrongAppId => ("appid 参数错误", "appid is not the one of this account."),
         }
     }
@@ -89,7 +92,7 @@ const STYLE: &str = "\
     font:inherit;font-weight:600}\
     #allow{background:#07c160;color:#fff}#deny{background:#f2f2f2;color:#06ae56}";
 
-fn page(title: &str, content: &str) -> Response {
+fn html_page(title: &str, content: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\"><meta \
          name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title}</title>\
@@ -99,10 +102,10 @@ fn page(title: &str, content: &str) -> Response {
 }
 
 /// Asks the user, who may be any of those who are known.
-pub(super) fn question(page_kind: Page, world: &World) -> Response {
+pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -> Response {
     let mut users = String::new();
-    for user in world.users.all() {
-        let chosen = if user.openid() == world.users.next() {
+    for user in wechat.users.all() {
+        let chosen = if user.openid() == wechat.users.active_openid() {
             " selected"
         } else {
             ""
@@ -114,10 +117,10 @@ pub(super) fn question(page_kind: Page, world: &World) -> Response {
         ));
     }
     let how = match page_kind {
-        Page::InWeChat => "获取你的昵称、头像 <small>Get your nickname and avatar</small>",
-        Page::QrCode => "扫码登录网站 <small>Log in to a website by QR code</small>",
+        AuthorizePage::InWechat => "获取你的昵称、头像 <small>Get your nickname and avatar</small>",
+        AuthorizePage::QrCode => "扫码登录网站 <small>Log in to a website by QR code</small>",
     };
-    page(
+    html_page(
         "微信授权 · Authorize",
         &format!(
             "<h1>申请使用</h1><p>{how}</p><form method=\"post\"><label>以谁的身份 <small>Answer \
@@ -129,21 +132,21 @@ pub(super) fn question(page_kind: Page, world: &World) -> Response {
 }
 
 /// WeChat's error page.
-pub(super) fn mistake(mistake: Mistake) -> Response {
-    let (chinese, english) = mistake.text();
+pub(super) fn error_page(mistake: AuthorizeError) -> Response {
+    let (chinese, english) = mistake.messages();
     let number = mistake
-        .number()
+        .error_number()
         .map(|number| format!("，错误码:{number}"))
         .unwrap_or_default();
-    page(
+    html_page(
         "无法打开 · Error",
         &format!("<h1>{chinese}{number}</h1><p><small>{english}</small></p>"),
     )
 }
 
 /// What is left when the user denied and WeChat closed its window without a word.
-pub(super) fn closed() -> Response {
-    page(
+pub(super) fn denied_page() -> Response {
+    html_page(
         "已取消 · Cancelled",
         "<h1>已取消</h1><p><small>You may close this page.</small></p>",
     )

@@ -14,12 +14,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::{Sim, sns::TokenReply};
+use super::{SharedSimulator, sns::UserTokenReply};
 use crate::simulator::{
-    clock::FURTHEST, faults::Fault, settings::Change, users::SimulatedUser, world::Shared,
+    clock::MAX_OFFSET, faults::Fault, settings::SettingsPatch, users::SimulatedUser,
+    world::SharedState,
 };
 
-pub(super) fn routes() -> Router<std::sync::Arc<Shared>> {
+pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {
     Router::new()
         .route("/_sim/calls", get(calls).delete(reset_calls))
         .route(
@@ -31,20 +32,20 @@ pub(super) fn routes() -> Router<std::sync::Arc<Shared>> {
         .route("/_sim/users", get(users).post(add_user))
         .route("/_sim/sign_in", post(sign_in))
         .route("/_sim/password_change", post(change_password))
-        .route("/_sim/{*path}", axum::routing::any(no_such_route))
+        .route("/_sim/{*path}", axum::routing::any(unknown_route))
 }
 
 /// 400 with a sentence.
 #[derive(Debug)]
-struct BadRequest(String);
+struct ControlError(String);
 
-impl<T: Display> From<T> for BadRequest {
+impl<T: Display> From<T> for ControlError {
     fn from(reason: T) -> Self {
         Self(reason.to_string())
     }
 }
 
-impl IntoResponse for BadRequest {
+impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.0 }));
         (StatusCode::BAD_REQUEST, body).into_response()
@@ -52,30 +53,30 @@ impl IntoResponse for BadRequest {
 }
 
 /// The body as JSON, whatever its content type says: `curl -d` calls it a form.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadRequest> {
+fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body)
-        .map_err(|error| BadRequest(format!("the body is not what this route takes: {error}")))
+        .map_err(|error| ControlError(format!("the body is not what this route takes: {error}")))
 }
 
-async fn no_such_route() -> Response {
+async fn unknown_route() -> Response {
     let routes = "there is no such control route, or not with this method; there are calls, \
                   faults, clock, settings, users, sign_in and password_change";
     (StatusCode::NOT_FOUND, Json(json!({ "error": routes }))).into_response()
 }
 
-async fn calls(State(shared): Sim) -> Response {
-    Json(&shared.world().calls).into_response()
+async fn calls(State(shared): SharedSimulator) -> Response {
+    Json(&shared.lock().calls).into_response()
 }
 
-async fn reset_calls(State(shared): Sim) -> StatusCode {
-    shared.world().calls.clear();
+async fn reset_calls(State(shared): SharedSimulator) -> StatusCode {
+    shared.lock().calls.clear();
     StatusCode::NO_CONTENT
 }
 
 /// A fault as JSON, both ways.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FaultForm {
+struct FaultJson {
     path: String,
     #[serde(default)]
     delay_ms: Option<u64>,
@@ -98,9 +99,9 @@ struct FaultForm {
     times: Option<u64>,
 }
 
-impl FaultForm {
-    fn of(fault: &Fault) -> Self {
-        let effect = &fault.effect;
+impl FaultJson {
+    fn from_fault(fault: &Fault) -> Self {
+        let effect = &fault.options;
         let text = effect
             .body
             .as_ref()
@@ -127,7 +128,7 @@ impl FaultForm {
 
     /// Refuses what cannot be meant: a fault that hits nothing, does nothing, or several things
     /// of which only one can happen.
-    fn fault(self) -> Result<Fault, BadRequest> {
+    fn into_fault(self) -> Result<Fault, ControlError> {
         let answers = self.errcode.is_some() || self.status.is_some();
         let bodies = [
             self.body.is_some(),
@@ -140,7 +141,7 @@ impl FaultForm {
         if self.path != "*" && (!self.path.starts_with('/') || self.path.contains('?')) {
             return Err("`path` must be a path without a query, or \"*\" for all".into());
         }
-        if self.path.starts_with(super::CONTROL) {
+        if self.path.starts_with(super::CONTROL_PREFIX) {
             return Err("control routes have no faults".into());
         }
         if self.delay_ms.is_none() && !answers && bodies + breaks == 0 {
@@ -172,85 +173,84 @@ impl FaultForm {
             return Err("`delay_ms` is longer than a day".into());
         }
         fault.times = self.times;
-        fault.effect.reset = self.reset;
-        fault.effect.hang = self.hang;
-        fault.effect.lose_reply = self.lose_reply;
-        fault.effect.errcode = self.errcode;
-        fault.effect.status = self.status;
-        fault.effect.body = match (self.body, self.body_base64) {
-            (Some(text), _) => Some(text.into_bytes()),
-            (None, Some(coded)) => Some(
-                BASE64
-                    .decode(coded)
-                    .map_err(|error| BadRequest(format!("`body_base64` is no Base64: {error}")))?,
-            ),
-            (None, None) => None,
-        };
+        fault.options.reset = self.reset;
+        fault.options.hang = self.hang;
+        fault.options.lose_reply = self.lose_reply;
+        fault.options.errcode = self.errcode;
+        fault.options.status = self.status;
+        fault.options.body =
+            match (self.body, self.body_base64) {
+                (Some(text), _) => Some(text.into_bytes()),
+                (None, Some(coded)) => Some(BASE64.decode(coded).map_err(|error| {
+                    ControlError(format!("`body_base64` is no Base64: {error}"))
+                })?),
+                (None, None) => None,
+            };
         Ok(fault)
     }
 }
 
-async fn faults(State(shared): Sim) -> Response {
+async fn faults(State(shared): SharedSimulator) -> Response {
     let faults: Vec<_> = shared
-        .world()
+        .lock()
         .faults
         .all()
         .iter()
-        .map(FaultForm::of)
+        .map(FaultJson::from_fault)
         .collect();
     Json(faults).into_response()
 }
 
-async fn add_fault(State(shared): Sim, body: Bytes) -> Result<Response, BadRequest> {
-    let fault = read::<FaultForm>(&body)?.fault()?;
-    let shown = FaultForm::of(&fault);
-    shared.world().faults.add(fault);
+async fn add_fault(State(shared): SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
+    let fault = parse_json_body::<FaultJson>(&body)?.into_fault()?;
+    let shown = FaultJson::from_fault(&fault);
+    shared.lock().faults.add(fault);
     Ok(Json(shown).into_response())
 }
 
-async fn clear_faults(State(shared): Sim) -> StatusCode {
-    shared.world().faults.clear();
+async fn clear_faults(State(shared): SharedSimulator) -> StatusCode {
+    shared.lock().faults.clear();
     StatusCode::NO_CONTENT
 }
 
-async fn clock(State(shared): Sim) -> Response {
-    let world = shared.world();
-    let (now, offset) = (world.now().as_secs(), world.clock.offset().as_secs());
+async fn clock(State(shared): SharedSimulator) -> Response {
+    let wechat = shared.lock();
+    let (now, offset) = (wechat.now().as_secs(), wechat.clock.offset().as_secs());
     Json(json!({ "now_secs": now, "advanced_secs": offset })).into_response()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Advance {
+struct AdvanceRequest {
     advance_secs: u64,
 }
 
-async fn advance(shared: Sim, body: Bytes) -> Result<Response, BadRequest> {
-    let by = Duration::from_secs(read::<Advance>(&body)?.advance_secs);
-    if by > FURTHEST {
+async fn advance(shared: SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
+    let by = Duration::from_secs(parse_json_body::<AdvanceRequest>(&body)?.advance_secs);
+    if by > MAX_OFFSET {
         return Err("`advance_secs` is longer than a hundred years".into());
     }
-    shared.world().clock.advance(by);
+    shared.lock().clock.advance(by);
     Ok(clock(shared).await)
 }
 
-async fn settings(State(shared): Sim) -> Response {
-    Json(shared.world().settings.shown()).into_response()
+async fn settings(State(shared): SharedSimulator) -> Response {
+    Json(shared.lock().settings.to_json()).into_response()
 }
 
-async fn change_settings(shared: Sim, body: Bytes) -> Result<Response, BadRequest> {
-    let change: Change = read(&body)?;
-    change.apply(&mut shared.world().settings)?;
+async fn change_settings(shared: SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
+    let change: SettingsPatch = parse_json_body(&body)?;
+    change.apply(&mut shared.lock().settings)?;
     Ok(settings(shared).await)
 }
 
-async fn users(State(shared): Sim) -> Response {
-    Json(shared.world().users.all()).into_response()
+async fn users(State(shared): SharedSimulator) -> Response {
+    Json(shared.lock().users.all()).into_response()
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UserForm {
+struct UserJson {
     openid: Option<String>,
     nickname: Option<String>,
     unionid: Option<String>,
@@ -258,8 +258,8 @@ struct UserForm {
     subscribed: Option<bool>,
 }
 
-async fn add_user(State(shared): Sim, body: Bytes) -> Result<Response, BadRequest> {
-    let form: UserForm = read(&body)?;
+async fn add_user(State(shared): SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
+    let form: UserJson = parse_json_body(&body)?;
     let mut user = form
         .openid
         .map_or_else(SimulatedUser::random, SimulatedUser::new);
@@ -273,13 +273,13 @@ async fn add_user(State(shared): Sim, body: Bytes) -> Result<Response, BadReques
     let user = user
         .snapshot(form.snapshot.unwrap_or(false))
         .subscribed(form.subscribed.unwrap_or(true));
-    let mut world = shared.world();
-    world.users.choose(user.openid());
-    world.users.put(user.clone());
+    let mut wechat = shared.lock();
+    wechat.users.set_active(user.openid());
+    wechat.users.insert_or_replace(user.clone());
     Ok(Json(user).into_response())
 }
 
-fn check_openid(openid: &str) -> Result<(), BadRequest> {
+fn check_openid(openid: &str) -> Result<(), ControlError> {
     if openid.is_empty() {
         Err("`openid` is empty".into())
     } else {
@@ -289,28 +289,31 @@ fn check_openid(openid: &str) -> Result<(), BadRequest> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SignIn {
+struct SignInRequest {
     openid: String,
     scope: Option<String>,
 }
 
-async fn sign_in(State(shared): Sim, body: Bytes) -> Result<Response, BadRequest> {
-    let SignIn { openid, scope } = read(&body)?;
+async fn sign_in(State(shared): SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
+    let SignInRequest { openid, scope } = parse_json_body(&body)?;
     check_openid(&openid)?;
-    let mut world = shared.world();
-    let now = world.now();
-    let pair = world.sign_in(&openid, scope.as_deref().unwrap_or("snsapi_userinfo"));
-    Ok(Json(TokenReply::of_exchange(pair, &world, now)).into_response())
+    let mut wechat = shared.lock();
+    let now = wechat.now();
+    let pair = wechat.sign_in(&openid, scope.as_deref().unwrap_or("snsapi_userinfo"));
+    Ok(Json(UserTokenReply::from_code_exchange(pair, &wechat, now)).into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PasswordChange {
+struct PasswordChangeRequest {
     openid: String,
 }
 
-async fn change_password(State(shared): Sim, body: Bytes) -> Result<StatusCode, BadRequest> {
-    let PasswordChange { openid } = read(&body)?;
-    shared.world().user_tokens.change_password(&openid);
+async fn change_password(
+    State(shared): SharedSimulator,
+    body: Bytes,
+) -> Result<StatusCode, ControlError> {
+    let PasswordChangeRequest { openid } = parse_json_body(&body)?;
+    shared.lock().user_tokens.change_password(&openid);
     Ok(StatusCode::NO_CONTENT)
 }

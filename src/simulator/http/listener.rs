@@ -25,38 +25,38 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long to wait before accepting again when the system has no more file descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct BreakableListener {
     inner: TcpListener,
     stopped: CancellationToken,
 }
 
-impl Listener {
+impl BreakableListener {
     pub(super) fn new(inner: TcpListener, stopped: CancellationToken) -> Self {
         Self { inner, stopped }
     }
 }
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
+impl axum::serve::Listener for BreakableListener {
+    type Io = BreakableConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (BreakableConnection, SocketAddr) {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
                     // A small reply would otherwise wait for the acknowledgement of the last.
                     let _ = stream.set_nodelay(true);
-                    let connection = Connection {
+                    let connection = BreakableConnection {
                         stream,
                         stopped: Box::pin(self.stopped.clone().cancelled_owned()),
-                        broken: Arc::new(AtomicBool::new(false)),
+                        reset_requested: Arc::new(AtomicBool::new(false)),
                     };
                     return (connection, address);
                 }
-                Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
             }
         }
     }
@@ -67,18 +67,18 @@ impl axum::serve::Listener for Listener {
 }
 
 /// A TCP connection that fails once it is broken or the simulator has stopped.
-pub(super) struct Connection {
+pub(super) struct BreakableConnection {
     stream: TcpStream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    broken: Arc<AtomicBool>,
+    reset_requested: Arc<AtomicBool>,
 }
 
-impl Connection {
+impl BreakableConnection {
     /// An error if there is to be no more traffic. The lingering time of zero makes the system
     /// send RST, and not FIN, when the connection is dropped.
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let stopped = self.stopped.as_mut().poll(cx).is_ready();
-        if stopped || self.broken.load(Ordering::Acquire) {
+        if stopped || self.reset_requested.load(Ordering::Acquire) {
             let _ = self.stream.set_zero_linger();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -86,24 +86,24 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for BreakableConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for BreakableConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -112,7 +112,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -121,12 +121,12 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -135,7 +135,7 @@ impl AsyncWrite for Connection {
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     ip: IpAddr,
-    broken: Arc<AtomicBool>,
+    reset_requested: Arc<AtomicBool>,
 }
 
 impl Peer {
@@ -146,16 +146,16 @@ impl Peer {
     /// Breaks the connection. The answer is never written: it only wakes the writer, which then
     /// finds the connection broken.
     pub(super) fn reset(&self) -> Response {
-        self.broken.store(true, Ordering::Release);
+        self.reset_requested.store(true, Ordering::Release);
         ().into_response()
     }
 }
 
-impl Connected<IncomingStream<'_, Listener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+impl Connected<IncomingStream<'_, BreakableListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, BreakableListener>) -> Self {
         Self {
             ip: stream.remote_addr().ip(),
-            broken: Arc::clone(&stream.io().broken),
+            reset_requested: Arc::clone(&stream.io().reset_requested),
         }
     }
 }

@@ -23,22 +23,22 @@ use axum::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use self::listener::{Listener, Peer};
-use super::{faults::Effect, refusal::Refusal, world::Shared};
+use self::listener::{BreakableListener, Peer};
+use super::{faults::Effect, refusal::WechatErrorReply, world::SharedState};
 
-type Sim = State<Arc<Shared>>;
+type SharedSimulator = State<Arc<SharedState>>;
 
 /// Where the control routes live. They are not calls of WeChat: not counted, never faulty.
-const CONTROL: &str = "/_sim/";
+const CONTROL_PREFIX: &str = "/_sim/";
 
 /// Serves until `finish` is cancelled and the calls in progress are done, or until the shared
 /// `stopped` is cancelled.
 pub(super) fn serve(
     listener: TcpListener,
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedState>,
     finish: CancellationToken,
 ) -> JoinHandle<()> {
-    let listener = Listener::new(listener, shared.stopped.clone());
+    let listener = BreakableListener::new(listener, shared.force_stop.clone());
     let service = router(Arc::clone(shared)).into_make_service_with_connect_info::<Peer>();
     let server = axum::serve(listener, service)
         .with_graceful_shutdown(async move { finish.cancelled().await });
@@ -48,7 +48,7 @@ pub(super) fn serve(
     })
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<SharedState>) -> Router {
     Router::new()
         .route("/connect/oauth2/authorize", any(authorize::in_wechat))
         .route("/connect/qrconnect", any(authorize::qr_code))
@@ -72,47 +72,51 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/cgi-bin/clear_quota", any(cgi_bin::clear_quota))
         .route("/cgi-bin/clear_quota/v2", any(cgi_bin::clear_quota_v2))
         .merge(control::routes())
-        .fallback(unknown)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), gate))
+        .fallback(unknown_path)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&shared),
+            count_and_apply_fault,
+        ))
         .with_state(shared)
 }
 
 /// Counts the call and lets it meet its fault, if one waits for it.
-async fn gate(
-    State(shared): Sim,
+async fn count_and_apply_fault(
+    State(shared): SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    if path.starts_with(CONTROL) {
+    if path.starts_with(CONTROL_PREFIX) {
         return next.run(request).await;
     }
     let fault = {
-        let mut world = shared.world();
-        world.count(&path);
-        world.faults.hit(&path)
+        let mut wechat = shared.lock();
+        wechat.count_call(&path);
+        wechat.faults.take_for(&path)
     };
     let Some((delay, effect)) = fault else {
         return next.run(request).await;
     };
     tokio::select! {
         () = tokio::time::sleep(delay) => {}
-        () = shared.stopped.cancelled() => return peer.reset(),
+        () = shared.force_stop.cancelled() => return peer.reset(),
     }
     match effect {
-        Effect::Nothing => next.run(request).await,
+        Effect::NormalReply => next.run(request).await,
         Effect::LoseReply => {
             next.run(request).await;
             peer.reset()
         }
         Effect::Reset => peer.reset(),
         Effect::Hang => {
-            shared.stopped.cancelled().await;
+            shared.force_stop.cancelled().await;
             peer.reset()
         }
         Effect::Errcode { errcode, status } => {
-            let answer = reply::refuse(&path, &Refusal::new(errcode), shared.world().now());
+            let answer =
+                reply::error_response(&path, &WechatErrorReply::new(errcode), shared.lock().now());
             with_status(answer, status)
         }
         Effect::Body { body, status } => {
@@ -129,10 +133,10 @@ fn with_status(mut response: Response, status: u16) -> Response {
 }
 
 /// WeChat answers 40066 where an API's path is misspelt.
-async fn unknown(State(shared): Sim, request: Request) -> Response {
+async fn unknown_path(State(shared): SharedSimulator, request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/cgi-bin/") || path.starts_with("/sns/") {
-        reply::refuse(path, &Refusal::new(40066), shared.world().now())
+        reply::error_response(path, &WechatErrorReply::new(40066), shared.lock().now())
     } else {
         (StatusCode::NOT_FOUND, "the simulator has nothing here\n").into_response()
     }

@@ -8,7 +8,7 @@ pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Of a query that cannot be read, nothing.
-    pub(super) fn of(uri: &Uri) -> Self {
+    pub(super) fn from_query(uri: &Uri) -> Self {
         Self(
             Query::try_from_uri(uri)
                 .map(|Query(pairs)| pairs)
@@ -16,19 +16,22 @@ impl Params {
         )
     }
 
-    pub(super) fn of_form(body: &[u8]) -> Self {
+    pub(super) fn from_form(body: &[u8]) -> Self {
         // The form's coding is the query's, and the decoder takes it only from there.
         let query = format!("/?{}", String::from_utf8_lossy(body));
-        query.parse().map(|uri| Self::of(&uri)).unwrap_or_default()
+        query
+            .parse()
+            .map(|uri| Self::from_query(&uri))
+            .unwrap_or_default()
     }
 
     /// The value of this name: as WeChat has it, an empty one counts as missing.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.sent(name).filter(|value| !value.is_empty())
+    pub(super) fn non_empty(&self, name: &str) -> Option<&str> {
+        self.raw(name).filter(|value| !value.is_empty())
     }
 
     /// The value of this name, be it empty.
-    pub(super) fn sent(&self, name: &str) -> Option<&str> {
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(known, _)| known == name)

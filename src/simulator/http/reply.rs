@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
-use crate::simulator::refusal::Refusal;
+use crate::simulator::refusal::WechatErrorReply;
 
 /// WeChat's content type for JSON: `text/plain` on `/sns`, and elsewhere one with `encoding`
 /// where the standard has `charset`, as reported against several SDKs.
@@ -23,35 +23,38 @@ pub(super) fn content_type(path: &str) -> (HeaderName, &'static str) {
 }
 
 #[derive(Serialize)]
-struct Errcode {
+struct ErrorBody {
     errcode: i64,
     errmsg: String,
 }
 
 /// WeChat's error, with HTTP 200.
-pub(super) fn refuse(path: &str, refusal: &Refusal, now: Duration) -> Response {
-    let body = Errcode {
+pub(super) fn error_response(path: &str, refusal: &WechatErrorReply, now: Duration) -> Response {
+    let body = ErrorBody {
         errcode: refusal.errcode,
         errmsg: refusal.errmsg(now),
     };
-    json(path, &body)
+    json_response(path, &body)
 }
 
 /// What a call answers: its reply, or WeChat's error.
-pub(super) fn answer<T: Serialize>(
+pub(super) fn api_response<T: Serialize>(
     path: &str,
-    result: Result<T, Refusal>,
+    result: Result<T, WechatErrorReply>,
     now: Duration,
 ) -> Response {
     match result {
-        Ok(reply) => json(path, &reply),
-        Err(refusal) => refuse(path, &refusal, now),
+        Ok(reply) => json_response(path, &reply),
+        Err(refusal) => error_response(path, &refusal, now),
     }
 }
 
-fn json<T: Serialize>(path: &str, reply: &T) -> Response {
+fn json_response<T: Serialize>(path: &str, reply: &T) -> Response {
     let mut body = Vec::new();
-    match reply.serialize(&mut Serializer::with_formatter(&mut body, WeChatFormatter)) {
+    match reply.serialize(&mut Serializer::with_formatter(
+        &mut body,
+        WechatJsonFormatter,
+    )) {
         Ok(()) => ([content_type(path)], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -59,9 +62,9 @@ fn json<T: Serialize>(path: &str, reply: &T) -> Response {
 
 /// JSON with WeChat's habits: `/` is escaped, and control characters are not (SDKs saw raw bytes
 /// such as 0x07 and 0x14 in nicknames).
-struct WeChatFormatter;
+struct WechatJsonFormatter;
 
-impl Formatter for WeChatFormatter {
+impl Formatter for WechatJsonFormatter {
     fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
     where
         W: ?Sized + io::Write,
@@ -85,10 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slashes_are_escaped_and_control_characters_are_not() {
+    fn only_slashes_are_escaped() {
         let mut body = Vec::new();
         "a/b\u{7}\"c"
-            .serialize(&mut Serializer::with_formatter(&mut body, WeChatFormatter))
+            .serialize(&mut Serializer::with_formatter(
+                &mut body,
+                WechatJsonFormatter,
+            ))
             .unwrap();
         assert_eq!(body, b"\"a\\/b\x07\\\"c\"");
     }

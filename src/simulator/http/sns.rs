@@ -8,12 +8,14 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Sim, params::Params, reply};
-use crate::simulator::{refusal::Refusal, user_tokens::Pair, users::SimulatedUser, world::World};
+use super::{SharedSimulator, params::Params, reply};
+use crate::simulator::{
+    refusal::WechatErrorReply, user_tokens::TokenPair, users::SimulatedUser, world::SimulatedWechat,
+};
 
 /// The reply of both token calls. A success has no errcode.
 #[derive(Debug, Serialize)]
-pub(super) struct TokenReply {
+pub(super) struct UserTokenReply {
     access_token: String,
     expires_in: u64,
     refresh_token: String,
@@ -25,14 +27,14 @@ pub(super) struct TokenReply {
     unionid: Option<String>,
 }
 
-impl TokenReply {
-    fn new(pair: Pair, now: Duration) -> Self {
+impl UserTokenReply {
+    fn new(pair: TokenPair, now: Duration) -> Self {
         Self {
             expires_in: pair.access_expires_at.saturating_sub(now).as_secs(),
             access_token: pair.access_token,
             refresh_token: pair.refresh_token,
-            openid: pair.grant.openid,
-            scope: pair.grant.scope,
+            openid: pair.authorization.openid,
+            scope: pair.authorization.scope,
             is_snapshotuser: None,
             unionid: None,
         }
@@ -40,13 +42,17 @@ impl TokenReply {
 
     /// A code exchange tells more than a refresh: the mark of a snapshot user, and, where the
     /// user agreed to show the profile, the unionid.
-    pub(super) fn of_exchange(pair: Pair, world: &World, now: Duration) -> Self {
-        let user = world.users.get(&pair.grant.openid);
+    pub(super) fn from_code_exchange(
+        pair: TokenPair,
+        wechat: &SimulatedWechat,
+        now: Duration,
+    ) -> Self {
+        let user = wechat.users.get(&pair.authorization.openid);
         let unionid = user
-            .filter(|_| shows_profile(&pair.grant.scope))
-            .and_then(SimulatedUser::union)
+            .filter(|_| grants_profile(&pair.authorization.scope))
+            .and_then(SimulatedUser::stored_unionid)
             .map(str::to_owned);
-        let is_snapshotuser = pair.grant.snapshot.then_some(1);
+        let is_snapshotuser = pair.authorization.snapshot.then_some(1);
         Self {
             is_snapshotuser,
             unionid,
@@ -56,84 +62,98 @@ impl TokenReply {
 }
 
 /// Whether a token of this scope opens `sns/userinfo`.
-fn shows_profile(scope: &str) -> bool {
+fn grants_profile(scope: &str) -> bool {
     scope
         .split(',')
         .any(|scope| matches!(scope, "snsapi_userinfo" | "snsapi_login"))
 }
 
 /// Runs one call on the world, under its lock.
-fn run<T, F>(shared: &Sim, method: &Method, uri: &Uri, call: F) -> Response
+fn handle_get<T, F>(shared: &SharedSimulator, method: &Method, uri: &Uri, call: F) -> Response
 where
     T: Serialize,
-    F: FnOnce(&mut World, &Params, Duration) -> Result<T, Refusal>,
+    F: FnOnce(&mut SimulatedWechat, &Params, Duration) -> Result<T, WechatErrorReply>,
 {
-    let mut world = shared.world();
-    let now = world.now();
+    let mut wechat = shared.lock();
+    let now = wechat.now();
     let result = if *method == Method::GET {
-        call(&mut world, &Params::of(uri), now)
+        call(&mut wechat, &Params::from_query(uri), now)
     } else {
-        Err(Refusal::new(43001))
+        Err(WechatErrorReply::new(43001))
     };
-    reply::answer(uri.path(), result, now)
+    reply::api_response(uri.path(), result, now)
 }
 
 /// `GET /sns/oauth2/access_token?appid=&secret=&code=&grant_type=authorization_code`.
-pub(super) async fn access_token(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, &method, &uri, |world, params, now| {
-        world.check_app_id(params.get("appid"))?;
-        world.check_secret(params.get("secret"))?;
+pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
+    handle_get(&shared, &method, &uri, |wechat, params, now| {
+        wechat.check_app_id(params.non_empty("appid"))?;
+        wechat.check_secret(params.non_empty("secret"))?;
         check_grant_type(params, "authorization_code")?;
-        let code = params.get("code").ok_or(Refusal::new(41008))?;
-        let World {
+        let code = params
+            .non_empty("code")
+            .ok_or(WechatErrorReply::new(41008))?;
+        let SimulatedWechat {
             user_tokens,
             settings,
             ..
-        } = world;
+        } = wechat;
         let pair = user_tokens.exchange(code, settings, now)?;
-        Ok(TokenReply::of_exchange(pair, world, now))
+        Ok(UserTokenReply::from_code_exchange(pair, wechat, now))
     })
 }
 
 /// `GET /sns/oauth2/refresh_token?appid=&grant_type=refresh_token&refresh_token=`, which takes no
 /// secret.
-pub(super) async fn refresh_token(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, &method, &uri, |world, params, now| {
-        world.check_app_id(params.get("appid"))?;
+pub(super) async fn refresh_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
+    handle_get(&shared, &method, &uri, |wechat, params, now| {
+        wechat.check_app_id(params.non_empty("appid"))?;
         check_grant_type(params, "refresh_token")?;
-        let refresh_token = params.get("refresh_token").ok_or(Refusal::new(41003))?;
-        let World {
+        let refresh_token = params
+            .non_empty("refresh_token")
+            .ok_or(WechatErrorReply::new(41003))?;
+        let SimulatedWechat {
             user_tokens,
             settings,
             ..
-        } = world;
+        } = wechat;
         let pair = user_tokens.refresh(refresh_token, settings, now)?;
-        Ok(TokenReply::new(pair, now))
+        Ok(UserTokenReply::new(pair, now))
     })
 }
 
-fn check_grant_type(params: &Params, expected: &str) -> Result<(), Refusal> {
-    if params.get("grant_type") == Some(expected) {
+fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorReply> {
+    if params.non_empty("grant_type") == Some(expected) {
         Ok(())
     } else {
-        Err(Refusal::new(40002))
+        Err(WechatErrorReply::new(40002))
     }
 }
 
 /// The live pair behind a call in the name of a user.
-fn authorized<'a>(world: &'a World, params: &Params, now: Duration) -> Result<&'a Pair, Refusal> {
-    let access_token = params.get("access_token").ok_or(Refusal::new(41001))?;
-    let openid = params.get("openid").ok_or(Refusal::new(41009))?;
-    if world.account_tokens.issued(access_token) {
+fn live_pair<'a>(
+    wechat: &'a SimulatedWechat,
+    params: &Params,
+    now: Duration,
+) -> Result<&'a TokenPair, WechatErrorReply> {
+    let access_token = params
+        .non_empty("access_token")
+        .ok_or(WechatErrorReply::new(41001))?;
+    let openid = params
+        .non_empty("openid")
+        .ok_or(WechatErrorReply::new(41009))?;
+    if wechat.account_tokens.was_issued(access_token) {
         // The three kinds of access tokens are never interchangeable.
-        return Err(Refusal::new(40001));
+        return Err(WechatErrorReply::new(40001));
     }
-    world.user_tokens.check(access_token, openid, now)
+    wechat
+        .user_tokens
+        .check_access_token(access_token, openid, now)
 }
 
 /// The fields of `sns/userinfo`. Sex and region have carried no data since October 2021.
 #[derive(Serialize)]
-struct UserInfo {
+struct ProfileReply {
     openid: String,
     nickname: String,
     sex: u8,
@@ -148,22 +168,22 @@ struct UserInfo {
 }
 
 /// `GET /sns/userinfo?access_token=&openid=&lang=`.
-pub(super) async fn userinfo(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, &method, &uri, |world, params, now| {
-        let pair = authorized(world, params, now)?;
-        if !shows_profile(&pair.grant.scope) {
-            return Err(Refusal::new(48001));
+pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
+    handle_get(&shared, &method, &uri, |wechat, params, now| {
+        let pair = live_pair(wechat, params, now)?;
+        if !grants_profile(&pair.authorization.scope) {
+            return Err(WechatErrorReply::new(48001));
         }
-        let user = world
+        let user = wechat
             .users
-            .get(&pair.grant.openid)
-            .ok_or(Refusal::new(40003))?;
-        Ok(UserInfo {
+            .get(&pair.authorization.openid)
+            .ok_or(WechatErrorReply::new(40003))?;
+        Ok(ProfileReply {
             openid: user.openid().to_owned(),
             nickname: user.name().to_owned(),
             sex: 0,
             // The language of place names, which are empty: it changes nothing else.
-            language: match params.get("lang") {
+            language: match params.non_empty("lang") {
                 Some("zh_TW") => "zh_TW",
                 Some("en") => "en",
                 _ => "zh_CN",
@@ -171,15 +191,15 @@ pub(super) async fn userinfo(shared: Sim, method: Method, uri: Uri) -> Response 
             city: "",
             province: "",
             country: "",
-            headimgurl: avatar(user),
+            headimgurl: avatar_url(user),
             privilege: [],
-            unionid: user.union().map(str::to_owned),
+            unionid: user.stored_unionid().map(str::to_owned),
         })
     })
 }
 
 /// An address like those of real avatars, which end in the size (132 pixels). Nothing is there.
-fn avatar(user: &SimulatedUser) -> String {
+fn avatar_url(user: &SimulatedUser) -> String {
     format!(
         "https://thirdwx.qlogo.cn/mmopen/vi_32/{}/132",
         user.openid()
@@ -188,12 +208,12 @@ fn avatar(user: &SimulatedUser) -> String {
 
 /// Success without content.
 #[derive(Serialize)]
-pub(super) struct Done {
+pub(super) struct EmptyReply {
     errcode: i64,
     errmsg: &'static str,
 }
 
-impl Done {
+impl EmptyReply {
     pub(super) const OK: Self = Self {
         errcode: 0,
         errmsg: "ok",
@@ -201,8 +221,8 @@ impl Done {
 }
 
 /// `GET /sns/auth?access_token=&openid=`.
-pub(super) async fn auth(shared: Sim, method: Method, uri: Uri) -> Response {
-    run(&shared, &method, &uri, |world, params, now| {
-        authorized(world, params, now).map(|_| Done::OK)
+pub(super) async fn auth(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
+    handle_get(&shared, &method, &uri, |wechat, params, now| {
+        live_pair(wechat, params, now).map(|_| EmptyReply::OK)
     })
 }

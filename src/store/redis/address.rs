@@ -17,10 +17,10 @@ use crate::error::Error;
 
 /// A connection that Redis no longer acknowledges is given up after this long, so that a host
 /// that vanished without a word does not hold the store for the kernel's quarter of an hour.
-const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(3);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where Sentinels listen, unless a URL says otherwise.
-const SENTINEL_PORT: u16 = 26_379;
+const DEFAULT_SENTINEL_PORT: u16 = 26_379;
 
 /// What a URL names.
 #[derive(Debug, Clone)]
@@ -36,22 +36,22 @@ pub(super) enum Topology {
 
 /// A URL, read.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct RedisUrl {
     pub(super) topology: Topology,
     /// User, password and database of the servers that hold data.
-    pub(super) settings: RedisConnectionInfo,
+    pub(super) connection_info: RedisConnectionInfo,
     pub(super) tls: bool,
 }
 
 /// The parameters of a URL that count.
 #[derive(Debug, Default)]
-struct Parameters {
+struct UrlParameters {
     database: Option<String>,
-    resp2: bool,
+    uses_resp2: bool,
 }
 
-impl Address {
-    pub(super) fn read(url: &str) -> Result<Self, Error> {
+impl RedisUrl {
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains('#') {
             return Err(misconfigured(
                 "the Redis URL has a fragment (#), which would have no effect; the database is named \
@@ -65,13 +65,13 @@ impl Address {
             _ => ("", false),
         };
         if !matches!(plain, "sentinel" | "cluster") {
-            return Self::single(url);
+            return Self::parse_single(url);
         }
         let (authority, path) = match rest.find(['/', '?']) {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let (path, parameters) = Parameters::take(path, &[])?;
+        let (path, parameters) = UrlParameters::split_off(path, &[])?;
         let mut parts = path.split('/').skip(1).filter(|part| !part.is_empty());
         let (first, second, third) = (parts.next(), parts.next(), parts.next());
         if third.is_some() || (plain == "cluster" && second.is_some()) {
@@ -89,71 +89,72 @@ impl Address {
                     ));
                 };
                 let group = percent_encoding::percent_decode_str(group).decode_utf8_lossy();
-                let database = parameters.database_beside(second)?;
-                let (sentinels, settings) = several(user, hosts, &database, tls, SENTINEL_PORT)?;
+                let database = parameters.resolve_database(second)?;
+                let (sentinels, settings) =
+                    parse_hosts(user, hosts, &database, tls, DEFAULT_SENTINEL_PORT)?;
                 Self {
                     topology: Topology::Sentinel {
                         group: group.into_owned(),
                         sentinels,
                     },
-                    settings,
+                    connection_info: settings,
                     tls,
                 }
             }
             _ => {
-                if parameters.database_beside(first)? != "0" {
+                if parameters.resolve_database(first)? != "0" {
                     return Err(misconfigured(
                         "a Redis Cluster has no databases but 0; leave it out of the \
                          redis+cluster:// URL",
                     ));
                 }
-                let (nodes, settings) = several(user, hosts, "0", tls, 6_379)?;
+                let (nodes, settings) = parse_hosts(user, hosts, "0", tls, 6_379)?;
                 Self {
                     topology: Topology::Cluster(nodes),
-                    settings,
+                    connection_info: settings,
                     tls,
                 }
             }
         };
-        address.speak(parameters.resp2);
+        address.set_protocol(parameters.uses_resp2);
         Ok(address)
     }
 
-    fn single(url: &str) -> Result<Self, Error> {
+    fn parse_single(url: &str) -> Result<Self, Error> {
         // The path of a socket has no room for a database: the library reads its parameters itself.
         let socket = url
             .split("://")
             .next()
             .is_some_and(|scheme| scheme.contains("unix"));
         let read_by_the_library: &[&str] = if socket { &["user", "pass"] } else { &[] };
-        let (before, mut parameters) = Parameters::take(url, read_by_the_library)?;
+        let (before, mut parameters) = UrlParameters::split_off(url, read_by_the_library)?;
         if socket {
             parameters.database = None;
         }
-        let info = read_one(url)?;
+        let info = parse_connection_info(url)?;
         let mut address = Self {
             topology: Topology::Single(info.addr().clone()),
-            settings: info.redis_settings().clone(),
+            connection_info: info.redis_settings().clone(),
             tls: matches!(info.addr(), ConnectionAddr::TcpTls { .. }),
         };
         if parameters.database.is_some() {
             let path = before.split_once("://").unwrap_or_default().1;
             let path = path.split_once('/').map(|(_, path)| path.trim_matches('/'));
-            let database = parameters.database_beside(path.filter(|path| !path.is_empty()))?;
-            let database = database.parse().map_err(|_| unreadable())?;
-            address.settings = address.settings.set_db(database);
+            let database = parameters.resolve_database(path.filter(|path| !path.is_empty()))?;
+            let database = database.parse().map_err(|_| invalid_url())?;
+            address.connection_info = address.connection_info.set_db(database);
         }
-        address.speak(parameters.resp2);
+        address.set_protocol(parameters.uses_resp2);
         Ok(address)
     }
 
     /// RESP3 tells of a disconnect at once; under RESP2 the next command fails.
-    fn speak(&mut self, resp2: bool) {
-        let protocol = match resp2 {
+    fn set_protocol(&mut self, uses_resp2: bool) {
+        let protocol = match uses_resp2 {
             true => ProtocolVersion::RESP2,
             false => ProtocolVersion::RESP3,
         };
-        self.settings = speaking(self.settings.clone(), protocol);
+        self.connection_info = with_protocol(self.connection_info.clone(), protocol);
     }
 
     /// The hosts and ports that the URL names.
@@ -167,21 +168,21 @@ impl Address {
     }
 
     /// The URL's servers as they may be shown: no user, no password.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn display_servers(&self) -> String {
         match &self.topology {
-            Topology::Single(address) => shown(address),
+            Topology::Single(address) => format_address(address),
             Topology::Sentinel { group, sentinels } => {
-                format!("{}, group {group}", list(sentinels))
+                format!("{}, group {group}", format_addresses(sentinels))
             }
-            Topology::Cluster(nodes) => list(nodes),
+            Topology::Cluster(nodes) => format_addresses(nodes),
         }
     }
 }
 
-impl Parameters {
+impl UrlParameters {
     /// Takes the parameters from the end of a URL. Refuses those that would have no effect, and
     /// those that contradict each other. The library reads some more of certain URLs.
-    fn take(url: &str, more: &[&str]) -> Result<(String, Self), Error> {
+    fn split_off(url: &str, more: &[&str]) -> Result<(String, Self), Error> {
         let (before, query) = url.split_once('?').unwrap_or((url, ""));
         let mut parameters = Self::default();
         let mut protocol = None;
@@ -196,8 +197,8 @@ impl Parameters {
                     }
                 }
                 ("protocol", name @ ("resp2" | "2" | "resp3" | "3")) => {
-                    parameters.resp2 = name.ends_with('2');
-                    if protocol.replace(parameters.resp2) == Some(!parameters.resp2) {
+                    parameters.uses_resp2 = name.ends_with('2');
+                    if protocol.replace(parameters.uses_resp2) == Some(!parameters.uses_resp2) {
                         return Err(misconfigured(
                             "the Redis URL names two protocols; leave one out",
                         ));
@@ -229,7 +230,7 @@ impl Parameters {
     }
 
     /// The database, which the path may name too.
-    fn database_beside(&self, path: Option<&str>) -> Result<String, Error> {
+    fn resolve_database(&self, path: Option<&str>) -> Result<String, Error> {
         match (self.database.as_deref(), path) {
             (Some(one), Some(other)) if one != other => Err(misconfigured(
                 "the Redis URL names two databases, one in its path and one as db=; leave one out",
@@ -251,7 +252,7 @@ fn host_and_port(address: &ConnectionAddr) -> Option<(&str, u16)> {
 }
 
 /// An address as people write it: an IPv6 address in brackets, so that its port can be told.
-pub(super) fn shown(address: &ConnectionAddr) -> String {
+pub(super) fn format_address(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
             if host.contains(':') =>
@@ -262,12 +263,12 @@ pub(super) fn shown(address: &ConnectionAddr) -> String {
     }
 }
 
-pub(super) fn list(addresses: &[ConnectionAddr]) -> String {
-    let shown: Vec<_> = addresses.iter().map(shown).collect();
+pub(super) fn format_addresses(addresses: &[ConnectionAddr]) -> String {
+    let shown: Vec<_> = addresses.iter().map(format_address).collect();
     shown.join(",")
 }
 
-fn speaking(settings: RedisConnectionInfo, protocol: ProtocolVersion) -> RedisConnectionInfo {
+fn with_protocol(settings: RedisConnectionInfo, protocol: ProtocolVersion) -> RedisConnectionInfo {
     match protocol {
         // Servers and proxies that know nothing newer may hang up at CLIENT SETINFO.
         ProtocolVersion::RESP2 => settings.set_protocol(protocol).set_skip_set_lib_name(),
@@ -276,7 +277,7 @@ fn speaking(settings: RedisConnectionInfo, protocol: ProtocolVersion) -> RedisCo
 }
 
 /// The servers of a list, each read as if it stood in a URL alone.
-fn several(
+fn parse_hosts(
     user: &str,
     hosts: &str,
     database: &str,
@@ -293,22 +294,22 @@ fn several(
         };
         let at = if user.is_empty() { "" } else { "@" };
         let url = Zeroizing::new(format!("{scheme}://{user}{at}{host}{port}/{database}"));
-        let info = read_one(&url)?;
+        let info = parse_connection_info(&url)?;
         addresses.push(info.addr().clone());
         settings = Some(info.redis_settings().clone());
     }
     match settings {
         Some(settings) => Ok((addresses, settings)),
-        None => Err(unreadable()),
+        None => Err(invalid_url()),
     }
 }
 
-fn read_one(url: &str) -> Result<ConnectionInfo, Error> {
+fn parse_connection_info(url: &str) -> Result<ConnectionInfo, Error> {
     // The library's own message is not shown: it could quote the URL, password and all.
-    url.into_connection_info().map_err(|_| unreadable())
+    url.into_connection_info().map_err(|_| invalid_url())
 }
 
-fn unreadable() -> Error {
+fn invalid_url() -> Error {
     misconfigured(
         "the Redis URL cannot be read; it looks like redis://user:password@host:6379/0 \
          (rediss:// for TLS), redis+sentinel://user:password@host:26379,host:26379/mymaster or \
@@ -335,7 +336,7 @@ impl fmt::Debug for Certificates {
 
 impl Certificates {
     /// In the library's form; nothing where nothing is set.
-    pub(super) fn read(&self, tls: bool) -> Result<Option<TlsCertificates>, Error> {
+    pub(super) fn to_tls_certificates(&self, tls: bool) -> Result<Option<TlsCertificates>, Error> {
         if self.authority.is_none() && self.client.is_none() {
             return Ok(None);
         }
@@ -346,11 +347,11 @@ impl Certificates {
             ));
         }
         if let Some(authority) = &self.authority {
-            holds_certificates(authority, "the certificate authority for Redis")?;
+            check_certificates(authority, "the certificate authority for Redis")?;
         }
         let client_tls = match &self.client {
             Some((certificate, key)) => {
-                holds_certificates(certificate, "the client certificate for Redis")?;
+                check_certificates(certificate, "the client certificate for Redis")?;
                 if PrivateKeyDer::from_pem_slice(key).is_err() {
                     return Err(misconfigured(
                         "the key of the client certificate for Redis is no private key in PEM form",
@@ -370,7 +371,7 @@ impl Certificates {
     }
 }
 
-fn holds_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
+fn check_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(()),
@@ -382,25 +383,25 @@ fn holds_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
 
 /// How every server of one topology is spoken with.
 #[derive(Clone)]
-pub(super) struct Dialer {
-    pub(super) settings: RedisConnectionInfo,
+pub(super) struct Connector {
+    pub(super) connection_info: RedisConnectionInfo,
     pub(super) certificates: Option<TlsCertificates>,
     /// How long to wait for a connection, and for an answer.
     pub(super) timeout: Duration,
 }
 
-impl Dialer {
-    pub(super) fn speaking(mut self, protocol: ProtocolVersion) -> Self {
-        self.settings = speaking(self.settings, protocol);
+impl Connector {
+    pub(super) fn with_protocol(mut self, protocol: ProtocolVersion) -> Self {
+        self.connection_info = with_protocol(self.connection_info, protocol);
         self
     }
 
-    pub(super) fn client(&self, address: &ConnectionAddr) -> RedisResult<Client> {
+    pub(super) fn client_for(&self, address: &ConnectionAddr) -> RedisResult<Client> {
         let info = address
             .clone()
             .into_connection_info()?
-            .set_redis_settings(self.settings.clone())
-            .set_tcp_settings(tcp());
+            .set_redis_settings(self.connection_info.clone())
+            .set_tcp_settings(tcp_settings());
         match &self.certificates {
             Some(certificates) => Client::build_with_tls(info, certificates.clone()),
             None => Client::open(info),
@@ -408,7 +409,7 @@ impl Dialer {
     }
 }
 
-pub(super) fn tcp() -> TcpSettings {
+pub(super) fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
         .with_interval(Duration::from_secs(2));
@@ -416,7 +417,7 @@ pub(super) fn tcp() -> TcpSettings {
         .set_nodelay(true)
         .set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(DEAD_PEER_TIMEOUT);
+    let tcp = tcp.set_user_timeout(TCP_USER_TIMEOUT);
     tcp
 }
 
@@ -425,8 +426,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_of_every_topology() {
-        let shown = |url: &str| Address::read(url).unwrap().shown();
+    fn parses_urls_of_every_topology() {
+        let shown = |url: &str| RedisUrl::parse(url).unwrap().display_servers();
         assert_eq!(shown("redis://u:p@h:1/3"), "h:1");
         assert_eq!(
             shown("redis+sentinel://a,b:7/main"),
@@ -434,11 +435,11 @@ mod tests {
         );
         assert_eq!(shown("rediss+cluster://u:p@[::1]:1,b"), "[::1]:1,b:6379");
 
-        let read = Address::read("rediss+sentinel://u:p%40@a:1,b:2/my%20group/4").unwrap();
+        let read = RedisUrl::parse("rediss+sentinel://u:p%40@a:1,b:2/my%20group/4").unwrap();
         assert!(read.tls);
-        assert_eq!(read.settings.username(), Some("u"));
-        assert_eq!(read.settings.password(), Some("p@"));
-        assert_eq!(read.settings.db(), 4);
+        assert_eq!(read.connection_info.username(), Some("u"));
+        assert_eq!(read.connection_info.password(), Some("p@"));
+        assert_eq!(read.connection_info.db(), 4);
         let Topology::Sentinel { group, sentinels } = read.topology else {
             panic!("{read:?}");
         };
@@ -446,8 +447,8 @@ mod tests {
     }
 
     #[test]
-    fn parameters_count_or_are_refused() {
-        let database = |url: &str| Address::read(url).expect(url).settings.db();
+    fn url_parameters_apply_or_are_rejected() {
+        let database = |url: &str| RedisUrl::parse(url).expect(url).connection_info.db();
         for (url, is) in [
             ("redis://h", 0),
             ("redis://h:1?db=2", 2),
@@ -461,7 +462,7 @@ mod tests {
         ] {
             assert_eq!(database(url), is, "{url}");
         }
-        let protocol = |url: &str| Address::read(url).expect(url).settings.protocol();
+        let protocol = |url: &str| RedisUrl::parse(url).expect(url).connection_info.protocol();
         for url in [
             "redis://h?protocol=resp2",
             "redis://h/2?protocol=2",
@@ -482,14 +483,14 @@ mod tests {
             ("redis+sentinel://h/main?master=x", "no effect, master"),
             ("redis+cluster://h?readFrom=replica", "no effect"),
         ] {
-            let error = Address::read(url).expect_err(url).to_string();
+            let error = RedisUrl::parse(url).expect_err(url).to_string();
             assert!(error.contains(says), "{url}: {error}");
         }
     }
 
     #[test]
-    fn ipv6_addresses_are_shown_in_brackets() {
-        let shown = |url: &str| Address::read(url).expect(url).shown();
+    fn ipv6_addresses_are_displayed_in_brackets() {
+        let shown = |url: &str| RedisUrl::parse(url).expect(url).display_servers();
         assert_eq!(shown("redis://[::1]:6379/1"), "[::1]:6379");
         assert_eq!(shown("rediss://[2001:db8::7]/"), "[2001:db8::7]:6379");
         assert_eq!(
@@ -500,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_cannot_be_right_are_told_without_the_password() {
+    fn url_errors_do_not_contain_the_password() {
         for (url, says) in [
             ("redis+sentinel://u:secret@a:1,b:2", "names the group"),
             ("redis+sentinel://u:secret@a:1,b:2/", "names the group"),
@@ -515,7 +516,7 @@ mod tests {
             ("redis+raft://u:secret@a", "cannot be read"),
             ("redis://u:secret@a:1,b:2/", "cannot be read"),
         ] {
-            let error = Address::read(url).expect_err(url).to_string();
+            let error = RedisUrl::parse(url).expect_err(url).to_string();
             assert!(error.contains(says), "{url}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }

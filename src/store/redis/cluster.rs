@@ -18,7 +18,7 @@ use redis::{
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::{Dialer, tcp};
+use super::address::{Connector, tcp_settings};
 use super::guard::server_error;
 
 /// How often a command is sent anew within its time: to the node that a slot has moved to, or
@@ -26,20 +26,20 @@ use super::guard::server_error;
 /// run twice: a claim, a commit or a settlement finds what it has done itself; an allowance loses
 /// a use; and of two logins of one user within that second the older may be kept, which the next
 /// refusal by WeChat mends.
-const RETRIES: u32 = 12;
+const MAX_RETRIES: u32 = 12;
 
 /// The shortest and the longest rest before that, in milliseconds.
-const REST_MS: (u64, u64) = (10, 200);
+const RETRY_DELAY_MS: (u64, u64) = (10, 200);
 
 /// The rest between two attempts to connect anew.
-const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
 /// How long such an attempt may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nodes of a Cluster. Clones share them.
 #[derive(Clone)]
-pub(super) struct Nodes {
+pub(super) struct ClusterNodes {
     shared: Arc<Shared>,
     /// Ends with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -47,22 +47,22 @@ pub(super) struct Nodes {
 
 struct Shared {
     client: ClusterClient,
-    dialer: Dialer,
+    connector: Connector,
     seeds: Vec<ConnectionAddr>,
     connection: watch::Sender<ClusterConnection>,
-    doubt: Notify,
+    reconnect_requested: Notify,
 }
 
 /// The slots of a Cluster.
-const SLOTS: u16 = 16_384;
+const SLOT_COUNT: u16 = 16_384;
 
 /// The range of slots that a key lies in, of so many.
-pub(super) fn part(key: &[u8], parts: usize) -> usize {
-    usize::from(slot(key)) * parts / usize::from(SLOTS)
+pub(super) fn circuit_index(key: &[u8], circuit_count: usize) -> usize {
+    usize::from(key_slot(key)) * circuit_count / usize::from(SLOT_COUNT)
 }
 
 /// The slot of a key: CRC-16/XMODEM of its hash tag or of the whole, by the specification.
-fn slot(key: &[u8]) -> u16 {
+fn key_slot(key: &[u8]) -> u16 {
     let open = key.iter().position(|byte| *byte == b'{');
     let tagged = open.and_then(|open| {
         let rest = key.get(open + 1..)?;
@@ -76,46 +76,46 @@ fn slot(key: &[u8]) -> u16 {
             crc = (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 };
         }
     }
-    crc % SLOTS
+    crc % SLOT_COUNT
 }
 
-impl Nodes {
-    pub(super) async fn open(
+impl ClusterNodes {
+    pub(super) async fn connect(
         seeds: Vec<ConnectionAddr>,
-        dialer: Dialer,
+        connector: Connector,
         tls: bool,
     ) -> RedisResult<Self> {
         let mut infos = Vec::with_capacity(seeds.len());
         for seed in &seeds {
             let info = seed.clone().into_connection_info()?;
-            infos.push(info.set_redis_settings(dialer.settings.clone()));
+            infos.push(info.set_redis_settings(connector.connection_info.clone()));
         }
         // One node that is frozen must leave time to ask another.
-        let one = dialer.timeout / 2;
+        let one = connector.timeout / 2;
         let mut builder = ClusterClientBuilder::new(infos)
             .connection_timeout(one)
             .response_timeout(one)
-            .overall_response_timeout(Some(dialer.timeout))
-            .retries(RETRIES)
-            .min_retry_wait(REST_MS.0)
-            .max_retry_wait(REST_MS.1)
-            .tcp_settings(tcp());
+            .overall_response_timeout(Some(connector.timeout))
+            .retries(MAX_RETRIES)
+            .min_retry_wait(RETRY_DELAY_MS.0)
+            .max_retry_wait(RETRY_DELAY_MS.1)
+            .tcp_settings(tcp_settings());
         if tls {
             builder = builder.tls(TlsMode::Secure);
         }
-        if let Some(certificates) = &dialer.certificates {
+        if let Some(certificates) = &connector.certificates {
             builder = builder.certs(certificates.clone());
         }
         let client = builder.build()?;
         let (connection, _) = watch::channel(client.get_async_connection().await?);
         let shared = Arc::new(Shared {
             client,
-            dialer,
+            connector,
             seeds,
             connection,
-            doubt: Notify::new(),
+            reconnect_requested: Notify::new(),
         });
-        let watch = tokio::spawn(Arc::clone(&shared).watch());
+        let watch = tokio::spawn(Arc::clone(&shared).reconnect_on_request());
         Ok(Self {
             shared,
             _watch: Arc::new(AbortOnDropHandle::new(watch)),
@@ -123,19 +123,19 @@ impl Nodes {
     }
 
     /// Answers have stayed away.
-    pub(super) fn suspect(&self) {
-        self.shared.doubt.notify_one();
+    pub(super) fn report_timeout(&self) {
+        self.shared.reconnect_requested.notify_one();
     }
 
     /// A client of a node that answers, for connections of their own.
-    pub(super) async fn client(&self) -> RedisResult<Client> {
+    pub(super) async fn new_client(&self) -> RedisResult<Client> {
         let mut failed = None;
         let seeds = &self.shared.seeds;
         let first = fastrand::usize(..seeds.len().max(1));
         for seed in seeds.iter().cycle().skip(first).take(seeds.len()) {
-            let client = self.shared.dialer.client(seed)?;
+            let client = self.shared.connector.client_for(seed)?;
             let connecting = client.get_multiplexed_async_connection();
-            match tokio::time::timeout(self.shared.dialer.timeout / 2, connecting).await {
+            match tokio::time::timeout(self.shared.connector.timeout / 2, connecting).await {
                 Ok(Ok(_)) => return Ok(client),
                 Ok(Err(error)) => failed = Some(error),
                 Err(_) => {}
@@ -153,7 +153,7 @@ impl Nodes {
     /// fields of a record are read one by one, so that each follows its slot while that moves.
     pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let answer = self.connection().req_packed_command(command).await;
-        self.note(answer.as_ref().err());
+        self.note_error(answer.as_ref().err());
         answer
     }
 
@@ -167,20 +167,20 @@ impl Nodes {
         let answers = connection
             .req_packed_commands(commands, offset, count)
             .await;
-        self.note(answers.as_ref().err());
+        self.note_error(answers.as_ref().err());
         answers
     }
 
-    fn note(&self, error: Option<&RedisError>) {
+    fn note_error(&self, error: Option<&RedisError>) {
         if error.is_some_and(|error| server_error(error).is_none()) {
-            self.suspect();
+            self.report_timeout();
         }
     }
 }
 
 /// For going through all keys.
 #[cfg(feature = "cli")]
-impl Nodes {
+impl ClusterNodes {
     /// The primaries by their addresses, with what each says of itself: its id, the slots that it
     /// serves, and those that it is moving.
     pub(super) async fn primaries(
@@ -191,7 +191,7 @@ impl Nodes {
         ask.arg("NODES");
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
         let answer = self.connection().route_command(ask, all).await;
-        self.note(answer.as_ref().err());
+        self.note_error(answer.as_ref().err());
         let told: std::collections::BTreeMap<String, String> = redis::from_redis_value(answer?)?;
         let of_itself = |nodes: String| {
             let mut words = nodes
@@ -208,7 +208,7 @@ impl Nodes {
     }
 
     /// A command for one of the primaries.
-    pub(super) async fn command_at(&self, address: &str, command: Cmd) -> RedisResult<Value> {
+    pub(super) async fn command_on(&self, address: &str, command: Cmd) -> RedisResult<Value> {
         use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
         let at = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress {
@@ -216,17 +216,17 @@ impl Nodes {
             port: port.parse().unwrap_or_default(),
         });
         let answer = self.connection().route_command(command, at).await;
-        self.note(answer.as_ref().err());
+        self.note_error(answer.as_ref().err());
         answer
     }
 }
 
 impl Shared {
-    async fn watch(self: Arc<Self>) {
+    async fn reconnect_on_request(self: Arc<Self>) {
         loop {
-            self.doubt.notified().await;
-            let anew = self.client.get_async_connection();
-            match tokio::time::timeout(CONNECT_WITHIN, anew).await {
+            self.reconnect_requested.notified().await;
+            let connecting = self.client.get_async_connection();
+            match tokio::time::timeout(RECONNECT_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => {
                     self.connection.send_replace(connection);
                 }
@@ -237,24 +237,24 @@ impl Shared {
                     tracing::debug!(target: "tower_wechat::store", "no new connection to the Cluster in time");
                 }
             }
-            tokio::time::sleep(BETWEEN_TRIES).await;
+            tokio::time::sleep(RECONNECT_DELAY).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::slot;
+    use super::key_slot;
 
     /// From the specification, and from `CLUSTER KEYSLOT`.
     #[test]
-    fn slots_are_those_of_redis() {
-        assert_eq!(slot(b"123456789"), 0x31C3);
+    fn key_slots_match_redis() {
+        assert_eq!(key_slot(b"123456789"), 0x31C3);
         assert_eq!(
-            slot(b"user.wxUserAccessToken"),
-            slot(b"x{user.wxUserAccessToken}y")
+            key_slot(b"user.wxUserAccessToken"),
+            key_slot(b"x{user.wxUserAccessToken}y")
         );
-        assert_eq!(slot(b"{}a"), slot(b"{}a"));
-        assert_ne!(slot(b"{}a"), slot(b"{}b"));
+        assert_eq!(key_slot(b"{}a"), key_slot(b"{}a"));
+        assert_ne!(key_slot(b"{}a"), key_slot(b"{}b"));
     }
 }

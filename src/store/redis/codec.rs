@@ -7,31 +7,34 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::names::{Cell, Form, Place};
-use super::seal::Seal;
+use super::names::{Location, RedisKey, ValueFormat};
+use super::seal::Sealer;
 use crate::clock::Timestamp;
-use crate::credential::refresh_life::LONGEST_LIFE;
-use crate::credential::sealed_form::Binding;
-use crate::credential::{Record, RecordView, Unreadable, Unstorable, hash_form, record_form};
+use crate::credential::refresh_life::MAX_KEY_TTL;
+use crate::credential::sealed_form::SealBinding;
+use crate::credential::{DecodeError, EncodeError, Record, RecordView, hash_form, record_form};
 use crate::error::{Error, ErrorKind};
-use crate::store::{Kind, Slot, Stored, Witness};
+use crate::store::{CredentialKind, CredentialSlot, Expected, StoredRecord};
 
 /// What a cell holds.
-pub(super) type Value = Option<Vec<u8>>;
+pub(super) type RawValue = Option<Vec<u8>>;
 
 /// What is to be written into a cell.
-pub(super) struct New {
+pub(super) struct Write {
     pub(super) value: Option<Zeroizing<String>>,
     /// Zero for a cell that does not expire.
     pub(super) ttl: Duration,
 }
 
 /// What a sealed value of a cell is bound to.
-pub(super) fn binding<'a>(slot: &'a Slot, cell: &'a Cell<'_>) -> Binding<'a> {
-    Binding {
-        app: slot.name.app.as_str(),
-        kind: slot.name.kind.as_str(),
-        user: &slot.name.id,
+pub(super) fn seal_binding<'a>(
+    slot: &'a CredentialSlot,
+    cell: &'a RedisKey<'_>,
+) -> SealBinding<'a> {
+    SealBinding {
+        app: slot.key.app.as_str(),
+        kind: slot.key.kind.as_str(),
+        user: &slot.key.id,
         key: &cell.key,
     }
 }
@@ -39,44 +42,44 @@ pub(super) fn binding<'a>(slot: &'a Slot, cell: &'a Cell<'_>) -> Binding<'a> {
 /// What lies in the cells, as far as it can be read. One that cannot be read is a miss and a
 /// warning. Where one is sealed with a key that this process lacks, all of the record is a miss:
 /// what others can read is neither renewed from nor deleted by halves.
-pub(super) fn view<T>(
-    place: &Place<'_>,
-    slot: &Slot,
-    values: &[Value],
-    seal: &Seal,
-    look: impl FnOnce(RecordView<'_>) -> T,
+pub(super) fn view_record<T>(
+    location: &Location<'_>,
+    slot: &CredentialSlot,
+    values: &[RawValue],
+    seal: &Sealer,
+    visit: impl FnOnce(RecordView<'_>) -> T,
 ) -> T {
-    let id = &*slot.name.id;
-    let mut others = false;
-    let mut unreadable = |at: usize, value: &[u8], why: Unreadable| {
-        let Some(cell) = place.cells.get(at) else {
+    let id = &*slot.key.id;
+    let mut has_unknown_key = false;
+    let mut unreadable = |at: usize, value: &[u8], why: DecodeError| {
+        let Some(cell) = location.keys.get(at) else {
             return;
         };
-        if why == Unreadable::OtherKey {
-            others = true;
-            seal.tell_other_key(&cell.key, value);
-        } else if why.is_of_a_serializer() {
-            seal.tell_serializer(&cell.key, slot, why);
+        if why == DecodeError::UnknownKey {
+            has_unknown_key = true;
+            seal.log_unknown_key(&cell.key, value);
+        } else if why.is_from_serializer() {
+            seal.log_serializer(&cell.key, slot, why);
         } else {
-            warn_once(&cell.key, slot, value, why);
+            warn_unreadable_once(&cell.key, slot, value, why);
         }
     };
-    let mut opened = [None, None];
-    for ((at, cell), opened) in place.cells.iter().enumerate().zip(&mut opened) {
+    let mut plaintexts = [None, None];
+    for ((at, cell), opened) in location.keys.iter().enumerate().zip(&mut plaintexts) {
         let Some(value) = values.get(at).and_then(Option::as_deref) else {
             continue;
         };
-        match seal.open(value, &binding(slot, cell)) {
+        match seal.open(value, &seal_binding(slot, cell)) {
             Ok(text) => *opened = Some((value, text)),
             Err(why) => unreadable(at, value, why),
         }
     }
-    let [first, second] = &opened;
+    let [first, second] = &plaintexts;
     let mut record = RecordView::default();
     if let Some((value, text)) = first {
-        let read = match place.form {
-            Form::Record => record_form::read(text, id).map(|read| record = read),
-            Form::UserPair | Form::Token => {
+        let read = match location.format {
+            ValueFormat::Record => record_form::read(text, id).map(|read| record = read),
+            ValueFormat::UserPair | ValueFormat::Token => {
                 hash_form::read_token(text, slot.margin).map(|token| record.token = Some(token))
             }
         };
@@ -90,49 +93,54 @@ pub(super) fn view<T>(
             Err(why) => unreadable(1, value, why),
         }
     }
-    if others {
+    if has_unknown_key {
         record = RecordView::default();
     }
-    look(record)
+    visit(record)
 }
 
 /// The record that the cells hold, and the proof of what lies there.
-pub(super) fn decode(place: &Place<'_>, slot: &Slot, values: Vec<Value>, seal: &Seal) -> Stored {
-    let record = view(place, slot, &values, seal, |view| view.to_record());
+pub(super) fn decode(
+    location: &Location<'_>,
+    slot: &CredentialSlot,
+    values: Vec<RawValue>,
+    seal: &Sealer,
+) -> StoredRecord {
+    let record = view_record(location, slot, &values, seal, |view| view.to_record());
     let witness = values.into_iter().map(|value| value.map(Zeroizing::new));
-    Stored {
+    StoredRecord {
         record,
-        witness: Witness(witness.collect()),
+        expected: Expected(witness.collect()),
     }
 }
 
 /// For whom a record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum WriteTarget {
     /// Services that read this place.
-    Readers,
+    ReadLocation,
     /// Nobody yet: those that write it read the other layout.
-    Copy,
+    CopyLocation,
 }
 
 /// What each cell gets for a record to be stored. An empty record empties the cells.
 pub(super) fn encode(
-    place: &Place<'_>,
-    slot: &Slot,
+    location: &Location<'_>,
+    slot: &CredentialSlot,
     record: &Record,
-    written_for: For,
+    target: WriteTarget,
     now: Timestamp,
-    seal: &Seal,
-) -> Result<Vec<New>, Error> {
-    let id = &*slot.name.id;
+    seal: &Sealer,
+) -> Result<Vec<Write>, Error> {
+    let id = &*slot.key.id;
     let token = || {
         record
             .token
             .as_ref()
             .map(|token| hash_form::write_token(token, slot.margin))
     };
-    let cells: Result<Vec<_>, Unstorable> = match place.form {
-        Form::UserPair => {
+    let cells: Result<Vec<_>, EncodeError> = match location.format {
+        ValueFormat::UserPair => {
             let refresh = record.refresh.as_ref();
             let refresh =
                 refresh.map(|refresh| hash_form::write_refresh(refresh, &record.details, id));
@@ -141,76 +149,81 @@ pub(super) fn encode(
                 .map(Option::transpose)
                 .collect()
         }
-        Form::Record => {
-            let whole = (!record.is_empty()).then(|| match written_for {
-                For::Readers => record_form::write(record, id),
-                For::Copy => record_form::write_copy(record, id),
+        ValueFormat::Record => {
+            let whole = (!record.is_empty()).then(|| match target {
+                WriteTarget::ReadLocation => record_form::write(record, id),
+                WriteTarget::CopyLocation => record_form::write_copy(record, id),
             });
             [whole].into_iter().map(Option::transpose).collect()
         }
-        Form::Token => [token()].into_iter().map(Option::transpose).collect(),
+        ValueFormat::Token => [token()].into_iter().map(Option::transpose).collect(),
     };
     let cells = cells.map_err(|unstorable| {
         let message = format!("WeChat gave a credential that cannot be kept: {unstorable}");
         Error::new(ErrorKind::WechatUnavailable, message)
     })?;
     // The published layout never expires its keys, and its reader does not expect it.
-    let ttl = if slot.name.kind == Kind::SnapshotUser {
-        life_of_token(record, now)
-    } else if place.expires {
-        record.key_life(now)
+    let ttl = if slot.key.kind == CredentialKind::SnapshotUser {
+        token_ttl(record, now)
+    } else if location.expires {
+        record.key_ttl(now)
     } else {
         Duration::ZERO
     };
-    let cells = place.cells.iter().zip(cells).map(|(cell, value)| {
-        let sealed = value.map(|text| seal.seal(Zeroizing::new(text), &binding(slot, cell)));
+    let cells = location.keys.iter().zip(cells).map(|(cell, value)| {
+        let sealed = value.map(|text| seal.seal(Zeroizing::new(text), &seal_binding(slot, cell)));
         let value = sealed.transpose()?;
-        Ok(New { value, ttl })
+        Ok(Write { value, ttl })
     });
     cells.collect()
 }
 
 /// Virtual users are kept no longer than their token lives.
-fn life_of_token(record: &Record, now: Timestamp) -> Duration {
+fn token_ttl(record: &Record, now: Timestamp) -> Duration {
     let token = record.token.as_ref();
-    let life = token.map(|token| now.until(token.lifetime.expires_at()));
+    let life = token.map(|token| now.duration_until(token.lifetime.expires_at()));
     life.unwrap_or_default()
-        .clamp(Duration::from_secs(1), LONGEST_LIFE)
+        .clamp(Duration::from_secs(1), MAX_KEY_TTL)
 }
 
 /// As many lines about unreadable values are written in each [`A_WHILE`], by this process.
-const MOST_LINES: u32 = 100;
+const MAX_LOG_LINES: u32 = 100;
 
-const A_WHILE: Duration = Duration::from_secs(60);
+const LOG_WINDOW: Duration = Duration::from_secs(60);
 
 /// Whether another line about an unreadable value may be written. Where all users' values are
 /// unreadable, lines for each of them would fill the disk and say nothing more.
-fn another_line() -> bool {
+fn may_log() -> bool {
     static LINES: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
     let (began, written) = lines
-        .filter(|(began, _)| began.elapsed() < A_WHILE)
+        .filter(|(began, _)| began.elapsed() < LOG_WINDOW)
         .unwrap_or_else(|| (Instant::now(), 0));
     *lines = Some((began, written.saturating_add(1)));
-    written < MOST_LINES
+    written < MAX_LOG_LINES
 }
 
 /// Warns of a value that cannot be read, once for each value: it is read again at every request.
-pub(super) fn warn_once(key: &str, slot: &Slot, value: &[u8], unreadable: Unreadable) {
+pub(super) fn warn_unreadable_once(
+    key: &str,
+    slot: &CredentialSlot,
+    value: &[u8],
+    unreadable: DecodeError,
+) {
     static WARNED: LazyLock<(Cache<u64, ()>, RandomState)> =
         LazyLock::new(|| (Cache::new(1_000), RandomState::new()));
     let (warned, hasher) = &*WARNED;
-    let hash = hasher.hash_one((key, &slot.name.id, value));
+    let hash = hasher.hash_one((key, &slot.key.id, value));
     if warned.get(&hash).is_none() {
         warned.insert(hash, ());
-        if !another_line() {
+        if !may_log() {
             return;
         }
         tracing::warn!(
             target: "tower_wechat::store",
-            app = %slot.name.app,
-            kind = slot.name.kind.as_str(),
-            user = ?slot.name.id,
+            app = %slot.key.app,
+            kind = slot.key.kind.as_str(),
+            user = ?slot.key.id,
             key,
             "a stored value cannot be read and counts as missing: {unreadable}"
         );

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::address::{Address, Certificates, Topology};
-use super::connection::{Connection, Target};
-use super::guard::{Guard, describe};
+use super::address::{Certificates, RedisUrl, Topology};
+use super::connection::{ConnectOptions, Connection};
+use super::guard::{CircuitBreaker, describe_error};
 use super::news::Channels;
-use super::publish::Publishing;
-use super::ready::Ready;
-use super::refusal::Refusal;
-use super::scripts::{Call, Step};
-use super::seal::Seal;
+use super::publish::PublishState;
+use super::ready::HealthCache;
+use super::refusal::ErrorClass;
+use super::scripts::{ScriptCall, Step};
+use super::seal::Sealer;
 use super::start_up::{misconfigured, unavailable};
 use super::{Inner, Layout, RedisNames, RedisStore, marks};
 use crate::clock::Clock;
@@ -22,10 +22,10 @@ use crate::error::Error;
 use crate::observe;
 
 /// How long a command may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
+const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A longer time for a command is no bound at all.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// How long the start-up waits for the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,23 +53,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct RedisStoreBuilder {
     url: Zeroizing<String>,
     layout: Layout,
-    mirror: Option<Layout>,
+    dual_write: Option<Layout>,
     names: RedisNames,
-    seal: Seal,
-    timeout: Duration,
+    sealer: Sealer,
+    command_timeout: Duration,
     clock: Clock,
-    sole_writer: bool,
+    exclusive_writer: bool,
     certificates: Certificates,
-    sentinel_user: Option<(String, Zeroizing<String>)>,
+    sentinel_credentials: Option<(String, Zeroizing<String>)>,
 }
 
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
             .field("layout", &self.layout)
-            .field("mirror", &self.mirror)
+            .field("mirror", &self.dual_write)
             .field("names", &self.names)
-            .field("timeout", &self.timeout)
+            .field("timeout", &self.command_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -79,14 +79,14 @@ impl RedisStoreBuilder {
         Self {
             url: url.to_owned().into(),
             layout: Layout::default(),
-            mirror: None,
+            dual_write: None,
             names: RedisNames::default(),
-            seal: Seal::default(),
-            timeout: COMMAND_TIMEOUT,
+            sealer: Sealer::default(),
+            command_timeout: DEFAULT_COMMAND_TIMEOUT,
             clock: Clock::system(),
-            sole_writer: false,
+            exclusive_writer: false,
             certificates: Certificates::default(),
-            sentinel_user: None,
+            sentinel_credentials: None,
         }
     }
 
@@ -130,8 +130,8 @@ impl RedisStoreBuilder {
     /// let store = builder.layout(Layout::Hashes).mirror(Layout::Keys).connect().await?;
     /// # Ok(()) }
     /// ```
-    pub fn mirror(mut self, layout: Layout) -> Self {
-        self.mirror = Some(layout);
+    pub fn dual_write(mut self, layout: Layout) -> Self {
+        self.dual_write = Some(layout);
         self
     }
 
@@ -154,14 +154,14 @@ impl RedisStoreBuilder {
     #[cfg(feature = "sealing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
     pub fn sealing(mut self, keys: crate::credential::SealingKeys) -> Self {
-        self.seal = Seal::with(keys);
+        self.sealer = Sealer::with_keys(keys);
         self
     }
 
     /// How long a command may take before the store counts as away, an hour at most. Default: 1
     /// second.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.min(LONGEST_TIMEOUT);
+        self.command_timeout = timeout.min(MAX_COMMAND_TIMEOUT);
         self
     }
 
@@ -206,8 +206,8 @@ impl RedisStoreBuilder {
     ///     .await?;
     /// # Ok(()) }
     /// ```
-    pub fn sole_writer(mut self, sole: bool) -> Self {
-        self.sole_writer = sole;
+    pub fn exclusive_writer(mut self, exclusive: bool) -> Self {
+        self.exclusive_writer = exclusive;
         self
     }
 
@@ -246,7 +246,7 @@ impl RedisStoreBuilder {
         user: impl Into<String>,
         password: impl Into<String>,
     ) -> Self {
-        self.sentinel_user = Some((user.into(), Zeroizing::new(password.into())));
+        self.sentinel_credentials = Some((user.into(), Zeroizing::new(password.into())));
         self
     }
 
@@ -256,34 +256,35 @@ impl RedisStoreBuilder {
     /// # Errors
     /// As [`RedisStore::connect`].
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let at = Address::read(&self.url)?;
-        let address = at.shown();
-        if at.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+        let url = RedisUrl::parse(&self.url)?;
+        let address = url.display_servers();
+        if url.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
             // rustls needs a provider of cryptography; what the application installed stays.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        if self.sole_writer && !matches!(at.topology, Topology::Single(_)) {
+        if self.exclusive_writer && !matches!(url.topology, Topology::Single(_)) {
             return Err(misconfigured(
                 "sole_writer is for one Redis server (redis://): behind Sentinels and on a Cluster \
                  a server that is cut off from the others confirms that no message was lost; \
                  leave it out, and cache_ttl bounds how stale a token may be",
             ));
         }
-        if matches!(at.topology, Topology::Cluster(_)) {
-            self.names.fit_a_cluster(self.layout, self.mirror)?;
+        if matches!(url.topology, Topology::Cluster(_)) {
+            self.names
+                .check_cluster_slots(self.layout, self.dual_write)?;
         }
         let key = format!("{}ping", self.names.prefix);
-        let target = Target {
-            address: &at,
+        let target = ConnectOptions {
+            url: &url,
             certificates: &self.certificates,
-            sentinel_user: self.sentinel_user.as_ref(),
-            timeout: self.timeout,
-            key: &key,
+            sentinel_credentials: self.sentinel_credentials.as_ref(),
+            command_timeout: self.command_timeout,
+            probe_key: &key,
         };
         let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, target.connect()).await {
             Ok(connection) => connection?,
             Err(_) => {
-                let check = if at.tls {
+                let check = if url.tls {
                     "that it speaks TLS: a URL without the s of rediss:// is for a plain port"
                 } else {
                     "that rediss:// is used where Redis speaks TLS"
@@ -294,9 +295,9 @@ impl RedisStoreBuilder {
                 )));
             }
         };
-        self.try_a_script(&mut connection, &address).await;
-        let checking = marks::check(&mut connection, &self.names, &self.seal, &address);
-        match tokio::time::timeout(self.timeout, checking).await {
+        self.check_scripts_allowed(&mut connection, &address).await;
+        let checking = marks::check_registry(&mut connection, &self.names, &self.sealer, &address);
+        match tokio::time::timeout(self.command_timeout, checking).await {
             Ok(outcome) => outcome?,
             Err(_) => tracing::warn!(
                 target: "tower_wechat::store",
@@ -304,39 +305,39 @@ impl RedisStoreBuilder {
                 "the marks of sealing keys could not be read in time"
             ),
         }
-        observe::store_up(&address, true);
+        observe::set_store_up(&address, true);
         Ok(RedisStore(Arc::new(Inner {
             layout: self.layout,
-            mirror: self.mirror,
+            dual_write: self.dual_write,
             names: self.names,
-            seal: self.seal,
-            timeout: self.timeout,
-            guard: Guard::new(connection.parts()),
+            sealer: self.sealer,
+            command_timeout: self.command_timeout,
+            circuit_breaker: CircuitBreaker::new(connection.circuit_count()),
             connection,
             clock: self.clock,
-            sole_writer: self.sole_writer,
+            exclusive_writer: self.exclusive_writer,
             channels: Channels::default(),
-            publishing: Publishing::default(),
-            ready: Ready::default(),
+            publish_state: PublishState::default(),
+            health_cache: HealthCache::default(),
             address,
         })))
     }
 
     /// Who may not run scripts can read tokens, which is enough to follow another system's, and
     /// renew none: that is told now, and not by the first user whose token expires.
-    async fn try_a_script(&self, connection: &mut Connection, address: &str) {
-        let mut probe = Call::of(Step::Release);
-        probe.lease(format!("{}lease:probe", self.names.prefix));
+    async fn check_scripts_allowed(&self, connection: &mut Connection, address: &str) {
+        let mut probe = ScriptCall::for_step(Step::ReleaseLeases);
+        probe.lease_key(format!("{}lease:probe", self.names.prefix));
         let probe = probe.arg("nobody").invoke::<i64>(connection);
-        let Ok(Err(error)) = tokio::time::timeout(self.timeout, probe).await else {
+        let Ok(Err(error)) = tokio::time::timeout(self.command_timeout, probe).await else {
             return;
         };
-        let said = describe(&error);
-        match Refusal::of(&error) {
+        let said = describe_error(&error);
+        match ErrorClass::classify(&error) {
             // It will run them in a moment, or the next command tells what is wrong.
-            None | Some(Refusal::Elsewhere | Refusal::WrongType) => {}
-            Some(refusal) if refusal.passes() => {}
-            Some(Refusal::Rights) => tracing::error!(
+            None | Some(ErrorClass::WrongNode | ErrorClass::WrongType) => {}
+            Some(refusal) if refusal.is_transient() => {}
+            Some(ErrorClass::NotPermitted) => tracing::error!(
                 target: "tower_wechat::store",
                 address,
                 "Redis does not let us run scripts ({said}), so no token can be renewed; \

@@ -6,56 +6,56 @@ use redis::aio::{ConnectionLike, PubSub};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::address::{Address, Certificates, Dialer, Topology};
+use super::address::{Certificates, Connector, RedisUrl, Topology};
 #[cfg(feature = "cluster")]
-use super::cluster::Nodes;
-use super::primary::{OpenError, Primary};
-use super::refusal::Refusal;
+use super::cluster::ClusterNodes;
+use super::primary::{ConnectError, SentinelConnection};
+use super::refusal::ErrorClass;
 use super::sentinel::Sentinels;
-use super::single::Single;
-use super::start_up::{check_mode, primary_error, start_up_error, with_unresolved};
+use super::single::SingleConnection;
+use super::start_up::{check_mode, connect_error, named_primary_error, with_unresolved};
 use crate::error::{Error, ErrorKind};
 
 /// A node of a Cluster usually has neighbouring slots; so many ranges of them are told apart.
-const PARTS: usize = 64;
+const CLUSTER_CIRCUITS: usize = 64;
 
 /// How every task speaks with Redis. It comes back by itself when Redis does; clones share it.
 #[derive(Clone)]
 pub(super) struct Connection {
-    link: Link,
+    backend: Backend,
     timeout: Duration,
     database: i64,
 }
 
 /// By topology.
 #[derive(Clone)]
-enum Link {
+enum Backend {
     /// One server.
-    Single(Single),
+    Single(SingleConnection),
     /// The primary among several, as Sentinels name it.
-    Sentinel(Primary),
+    Sentinel(SentinelConnection),
     #[cfg(feature = "cluster")]
-    Cluster(Nodes),
+    Cluster(ClusterNodes),
 }
 
 /// What a connection is made from.
-pub(super) struct Target<'a> {
-    pub(super) address: &'a Address,
+pub(super) struct ConnectOptions<'a> {
+    pub(super) url: &'a RedisUrl,
     pub(super) certificates: &'a Certificates,
     /// User and password at the Sentinels.
-    pub(super) sentinel_user: Option<&'a (String, zeroize::Zeroizing<String>)>,
+    pub(super) sentinel_credentials: Option<&'a (String, zeroize::Zeroizing<String>)>,
     /// How long an answer is waited for.
-    pub(super) timeout: Duration,
+    pub(super) command_timeout: Duration,
     /// A key of ours, to see whether reading is allowed.
-    pub(super) key: &'a str,
+    pub(super) probe_key: &'a str,
 }
 
-impl Target<'_> {
-    fn dialer(&self) -> Result<Dialer, Error> {
-        Ok(Dialer {
-            settings: self.address.settings.clone(),
-            certificates: self.certificates.read(self.address.tls)?,
-            timeout: self.timeout,
+impl ConnectOptions<'_> {
+    fn connector(&self) -> Result<Connector, Error> {
+        Ok(Connector {
+            connection_info: self.url.connection_info.clone(),
+            certificates: self.certificates.to_tls_certificates(self.url.tls)?,
+            timeout: self.command_timeout,
         })
     }
 
@@ -63,49 +63,51 @@ impl Target<'_> {
     pub(super) async fn connect(&self) -> Result<Connection, Error> {
         match self.open().await {
             Err(error) if error.kind() == ErrorKind::StoreUnavailable => {
-                Err(with_unresolved(error, self.address.hosts()).await)
+                Err(with_unresolved(error, self.url.hosts()).await)
             }
             outcome => outcome,
         }
     }
 
     async fn open(&self) -> Result<Connection, Error> {
-        let address = self.address;
-        let dialer = self.dialer()?;
-        let shown = address.shown();
-        let refused = |error: RedisError| start_up_error(&shown, &error);
+        let address = self.url;
+        let dialer = self.connector()?;
+        let shown = address.display_servers();
+        let refused = |error: RedisError| connect_error(&shown, &error);
         let link = match &address.topology {
             Topology::Single(at) => {
-                let single = Single::open(at.clone(), dialer).await;
-                Link::Single(single.map_err(refused)?)
+                let single = SingleConnection::connect(at.clone(), dialer).await;
+                Backend::Single(single.map_err(refused)?)
             }
             Topology::Sentinel { group, sentinels } => {
-                let mut of_sentinels = Dialer {
-                    settings: redis::RedisConnectionInfo::default(),
+                let mut sentinel_connector = Connector {
+                    connection_info: redis::RedisConnectionInfo::default(),
                     ..dialer.clone()
                 }
-                .speaking(dialer.settings.protocol());
-                if let Some((user, password)) = self.sentinel_user {
-                    let settings = of_sentinels.settings.set_password(password.as_str());
-                    of_sentinels.settings = if user.is_empty() {
+                .with_protocol(dialer.connection_info.protocol());
+                if let Some((user, password)) = self.sentinel_credentials {
+                    let settings = sentinel_connector
+                        .connection_info
+                        .set_password(password.as_str());
+                    sentinel_connector.connection_info = if user.is_empty() {
                         settings
                     } else {
                         settings.set_username(user)
                     };
                 }
                 let sentinels =
-                    Sentinels::new(group.clone(), sentinels, &of_sentinels, address.tls);
-                let primary = Primary::open(sentinels, dialer).await;
-                Link::Sentinel(primary.map_err(|error| match error {
-                    OpenError::Sentinels(error) => error,
-                    OpenError::Server(named, error) => primary_error(&named, &error),
+                    Sentinels::new(group.clone(), sentinels, &sentinel_connector, address.tls);
+                let primary = SentinelConnection::connect(sentinels, dialer).await;
+                Backend::Sentinel(primary.map_err(|error| match error {
+                    ConnectError::Sentinels(error) => error,
+                    ConnectError::Server(named, error) => named_primary_error(&named, &error),
                 })?)
             }
             #[cfg(feature = "cluster")]
             Topology::Cluster(nodes) => {
-                let dialer = super::seeds::probe(&dialer, nodes).await?;
-                let nodes = Nodes::open(nodes.clone(), dialer, address.tls).await;
-                Link::Cluster(nodes.map_err(refused)?)
+                let dialer = super::seeds::probe_cluster(&dialer, nodes).await?;
+                let nodes = ClusterNodes::connect(nodes.clone(), dialer, address.tls).await;
+                Backend::Cluster(nodes.map_err(refused)?)
             }
             #[cfg(not(feature = "cluster"))]
             Topology::Cluster(_) => {
@@ -116,16 +118,16 @@ impl Target<'_> {
             }
         };
         let mut connection = Connection {
-            link,
-            timeout: self.timeout,
-            database: address.settings.db(),
+            backend: link,
+            timeout: self.command_timeout,
+            database: address.connection_info.db(),
         };
-        match connection.ping(self.key).await {
+        match connection.ping(self.probe_key).await {
             // It serves reads, and health says that nobody can log in.
-            Err(error) if Refusal::of(&error) == Some(Refusal::WritesRefused) => {}
+            Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WritesRejected) => {}
             alive => alive.map_err(refused)?,
         }
-        if matches!(&connection.link, Link::Single(single) if single.knows_hello()) {
+        if matches!(&connection.backend, Backend::Single(single) if single.supports_hello()) {
             check_mode(&mut connection, &shown).await?;
         }
         Ok(connection)
@@ -133,7 +135,7 @@ impl Target<'_> {
 }
 
 /// A value that may be missing.
-fn one_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
+fn optional_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
     match answer {
         Value::BulkString(bytes) => Ok(Some(bytes)),
         Value::Nil => Ok(None),
@@ -147,13 +149,13 @@ impl Connection {
     ///
     /// It ends when that server goes away or stops being the primary, and its stream of messages
     /// with it; whoever listens asks for another one then, and takes what it knew for outdated.
-    pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
+    pub(super) async fn open_subscriber(&self) -> RedisResult<PubSub> {
         let connecting = async {
-            match &self.link {
-                Link::Single(single) => single.client()?.get_async_pubsub().await,
-                Link::Sentinel(primary) => primary.client().await?.get_async_pubsub().await,
+            match &self.backend {
+                Backend::Single(single) => single.new_client()?.get_async_pubsub().await,
+                Backend::Sentinel(primary) => primary.new_client().await?.get_async_pubsub().await,
                 #[cfg(feature = "cluster")]
-                Link::Cluster(nodes) => nodes.client().await?.get_async_pubsub().await,
+                Backend::Cluster(nodes) => nodes.new_client().await?.get_async_pubsub().await,
             }
         };
         tokio::time::timeout(self.timeout, connecting)
@@ -166,8 +168,8 @@ impl Connection {
 
     /// Returns when commands go to another server than before, whose messages a subscriber of the
     /// old one may miss. It may never return: the other topologies end such subscriptions.
-    pub(super) async fn moved(&self, moves: &mut Option<watch::Receiver<u64>>) {
-        if let Some(moves) = moves
+    pub(super) async fn server_changed(&self, changes: &mut Option<watch::Receiver<u64>>) {
+        if let Some(moves) = changes
             && moves.changed().await.is_ok()
         {
             return;
@@ -176,46 +178,50 @@ impl Connection {
     }
 
     /// What [`moved`](Self::moved) waits on, from this moment.
-    pub(super) fn moves(&self) -> Option<watch::Receiver<u64>> {
-        match &self.link {
-            Link::Single(single) => Some(single.moves()),
-            Link::Sentinel(_) => None,
+    pub(super) fn server_changes(&self) -> Option<watch::Receiver<u64>> {
+        match &self.backend {
+            Backend::Single(single) => Some(single.server_changes()),
+            Backend::Sentinel(_) => None,
             #[cfg(feature = "cluster")]
-            Link::Cluster(_) => None,
+            Backend::Cluster(_) => None,
         }
     }
 
     /// An answer did not come in time: another server may have taken over.
-    pub(super) fn suspect(&self) {
-        match &self.link {
-            Link::Single(_) => {}
-            Link::Sentinel(primary) => primary.suspect(),
+    pub(super) fn report_timeout(&self) {
+        match &self.backend {
+            Backend::Single(_) => {}
+            Backend::Sentinel(primary) => primary.report_timeout(),
             #[cfg(feature = "cluster")]
-            Link::Cluster(nodes) => nodes.suspect(),
+            Backend::Cluster(nodes) => nodes.report_timeout(),
         }
     }
 
     /// Whether keys lie on several servers.
     pub(super) fn is_cluster(&self) -> bool {
-        match &self.link {
-            Link::Single(_) | Link::Sentinel(_) => false,
+        match &self.backend {
+            Backend::Single(_) | Backend::Sentinel(_) => false,
             #[cfg(feature = "cluster")]
-            Link::Cluster(_) => true,
+            Backend::Cluster(_) => true,
         }
     }
 
     /// In how many parts the keys may fail one without the others.
-    pub(super) fn parts(&self) -> usize {
-        if self.is_cluster() { PARTS } else { 1 }
+    pub(super) fn circuit_count(&self) -> usize {
+        if self.is_cluster() {
+            CLUSTER_CIRCUITS
+        } else {
+            1
+        }
     }
 
     /// The part that a key belongs to.
     #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
-    pub(super) fn part(&self, key: &[u8]) -> usize {
-        match &self.link {
-            Link::Single(_) | Link::Sentinel(_) => 0,
+    pub(super) fn circuit_index(&self, key: &[u8]) -> usize {
+        match &self.backend {
+            Backend::Single(_) | Backend::Sentinel(_) => 0,
             #[cfg(feature = "cluster")]
-            Link::Cluster(_) => super::cluster::part(key, PARTS),
+            Backend::Cluster(_) => super::cluster::circuit_index(key, CLUSTER_CIRCUITS),
         }
     }
 
@@ -234,36 +240,37 @@ impl Connection {
     }
 
     /// What a command reads that finds one value or none.
-    pub(super) async fn value(&self, command: &Cmd) -> RedisResult<Option<Vec<u8>>> {
-        let answer = match &self.link {
+    pub(super) async fn read_value(&self, command: &Cmd) -> RedisResult<Option<Vec<u8>>> {
+        let answer = match &self.backend {
             // Without a box of its own: this is what every look into the store takes.
-            Link::Single(single) => single.command(command).await,
-            Link::Sentinel(primary) => Box::pin(primary.command(command)).await,
+            Backend::Single(single) => single.command(command).await,
+            Backend::Sentinel(primary) => Box::pin(primary.command(command)).await,
             #[cfg(feature = "cluster")]
-            Link::Cluster(nodes) => Box::pin(nodes.command(command)).await,
+            Backend::Cluster(nodes) => Box::pin(nodes.command(command)).await,
         };
-        one_value(answer?)
+        optional_value(answer?)
     }
 
     /// The same of two commands, in one round trip where that is possible.
-    pub(super) async fn two_values(
+    pub(super) async fn read_two_values(
         &self,
         [one, two]: [Cmd; 2],
     ) -> RedisResult<[Option<Vec<u8>>; 2]> {
         if self.is_cluster() {
-            let both = Box::pin(async { tokio::try_join!(self.value(&one), self.value(&two)) });
+            let both =
+                Box::pin(async { tokio::try_join!(self.read_value(&one), self.read_value(&two)) });
             return both.await.map(|(one, two)| [one, two]);
         }
         let mut together = Pipeline::with_capacity(2);
         together.add_command(one).add_command(two);
-        let answers = match &self.link {
-            Link::Single(single) => single.commands(&together, 0, 2).await,
-            Link::Sentinel(primary) => Box::pin(primary.commands(&together, 0, 2)).await,
+        let answers = match &self.backend {
+            Backend::Single(single) => single.commands(&together, 0, 2).await,
+            Backend::Sentinel(primary) => Box::pin(primary.commands(&together, 0, 2)).await,
             #[cfg(feature = "cluster")]
-            Link::Cluster(nodes) => Box::pin(nodes.commands(&together, 0, 2)).await,
+            Backend::Cluster(nodes) => Box::pin(nodes.commands(&together, 0, 2)).await,
         };
         let mut answers = answers?.into_iter();
-        let mut next = || one_value(answers.next().unwrap_or(Value::Nil));
+        let mut next = || optional_value(answers.next().unwrap_or(Value::Nil));
         Ok([next()?, next()?])
     }
 
@@ -296,21 +303,21 @@ impl Connection {
     pub(super) async fn primaries(
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
-        match &self.link {
-            Link::Single(_) | Link::Sentinel(_) => Ok(Default::default()),
-            Link::Cluster(nodes) => nodes.primaries().await,
+        match &self.backend {
+            Backend::Single(_) | Backend::Sentinel(_) => Ok(Default::default()),
+            Backend::Cluster(nodes) => nodes.primaries().await,
         }
     }
 
     /// A command for one of these, or for the one server that there is.
-    pub(super) async fn command_at(
+    pub(super) async fn command_on(
         &self,
         primary: Option<&str>,
         command: &Cmd,
     ) -> RedisResult<Value> {
-        match (&self.link, primary) {
-            (Link::Cluster(nodes), Some(primary)) => {
-                nodes.command_at(primary, command.clone()).await
+        match (&self.backend, primary) {
+            (Backend::Cluster(nodes), Some(primary)) => {
+                nodes.command_on(primary, command.clone()).await
             }
             _ => self.clone().req_packed_command(command).await,
         }
@@ -319,11 +326,11 @@ impl Connection {
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match &mut self.link {
-            Link::Single(single) => Box::pin(single.command(command)),
-            Link::Sentinel(primary) => Box::pin(primary.command(command)),
+        match &mut self.backend {
+            Backend::Single(single) => Box::pin(single.command(command)),
+            Backend::Sentinel(primary) => Box::pin(primary.command(command)),
             #[cfg(feature = "cluster")]
-            Link::Cluster(nodes) => Box::pin(nodes.command(command)),
+            Backend::Cluster(nodes) => Box::pin(nodes.command(command)),
         }
     }
 
@@ -333,11 +340,11 @@ impl ConnectionLike for Connection {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        match &mut self.link {
-            Link::Single(single) => Box::pin(single.commands(commands, offset, count)),
-            Link::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)),
+        match &mut self.backend {
+            Backend::Single(single) => Box::pin(single.commands(commands, offset, count)),
+            Backend::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)),
             #[cfg(feature = "cluster")]
-            Link::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)),
+            Backend::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)),
         }
     }
 

@@ -9,31 +9,32 @@ use redis::{Cmd, RedisResult};
 use zeroize::Zeroizing;
 
 use super::RedisStore;
-use super::codec::{Value, warn_once};
-use super::guard::describe;
+use super::codec::{RawValue, warn_unreadable_once};
+use super::guard::describe_error;
 use super::names::RedisNames;
-use super::refusal::Refusal;
+use super::refusal::ErrorClass;
 use crate::clock::Timestamp;
-use crate::credential::foreign_form::{ForeignForm, read_seconds, read_token};
+use crate::credential::foreign_form::{ExternalFormat, read_seconds, read_token};
 use crate::credential::{AppId, AppSecret, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{
-    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Kind, LeaseOwner, Name,
-    Slot, Store, Stored, Witness, sealed,
+    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
+    CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, Quota, Store, StoredRecord,
+    sealed,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
 /// since the system that keeps it may write the next one at any moment.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const RECHECK_MARGIN: Duration = Duration::from_secs(60);
 
 /// What a token is believed whose key does not expire and that does not say when it dies.
-const UNSAID: Duration = Duration::from_secs(60);
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
 
 /// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
-const END_IS_ABOUT: Duration = Duration::from_secs(1);
+const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// What stands in a name for the AppSecret.
-const SECRET: &str = "{secret}";
+const SECRET_PLACEHOLDER: &str = "{secret}";
 
 /// As many hexadecimal digits in a row are an AppSecret, or a digest of one.
 const SECRET_DIGITS: usize = 32;
@@ -72,24 +73,24 @@ const SECRET_DIGITS: usize = 32;
 /// ];
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct FollowedToken {
-    form: ForeignForm,
+pub struct ExternalToken {
+    format: ExternalFormat,
     key: String,
     expires_at_key: Option<String>,
     /// What `{secret}` in a name stands for.
     secret: Option<AppSecret>,
     /// How much earlier than the token the key ends, at least.
-    early: Duration,
+    key_expires_early_by: Duration,
 }
 
-impl FollowedToken {
-    fn new(form: ForeignForm, key: impl Into<String>) -> Self {
+impl ExternalToken {
+    fn new(format: ExternalFormat, key: impl Into<String>) -> Self {
         Self {
-            form,
+            format,
             key: key.into(),
             expires_at_key: None,
             secret: None,
-            early: Duration::ZERO,
+            key_expires_early_by: Duration::ZERO,
         }
     }
 
@@ -108,7 +109,7 @@ impl FollowedToken {
     ///
     /// Source: `WxMpRedissonConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
     pub fn wx_java_redisson() -> Self {
-        Self::wx_java().key_ends_early(Duration::from_secs(200))
+        Self::wx_java().key_expires_early_by(Duration::from_secs(200))
     }
 
     /// silenceper/wechat: the token under `gowechat_officialaccount__access_token_{appid}`, bare, or
@@ -119,7 +120,8 @@ impl FollowedToken {
     /// Source: `credential/default_access_token.go` and `cache/redis.go`, commit 1797041 (2024-02).
     pub fn silenceper() -> Self {
         let key = "gowechat_officialaccount__access_token_{appid}";
-        Self::new(ForeignForm::Text, key).key_ends_early(Duration::from_secs(300))
+        Self::new(ExternalFormat::RawOrJsonString, key)
+            .key_expires_early_by(Duration::from_secs(300))
     }
 
     /// PowerWeChat: a JSON object under `powerwechat.access_token.` and the MD5 of AppID and
@@ -173,22 +175,22 @@ impl FollowedToken {
 
     /// The bare token, and nothing else.
     pub fn raw(key: impl Into<String>) -> Self {
-        Self::new(ForeignForm::Raw, key)
+        Self::new(ExternalFormat::Raw, key)
     }
 
     /// The token as a JSON string.
     pub fn json_string(key: impl Into<String>) -> Self {
-        Self::new(ForeignForm::JsonString, key)
+        Self::new(ExternalFormat::JsonString, key)
     }
 
     /// A JSON object with the token as `access_token`.
     pub fn json_object(key: impl Into<String>) -> Self {
-        Self::new(ForeignForm::JsonObject, key)
+        Self::new(ExternalFormat::JsonObject, key)
     }
 
     /// What PHP's `serialize` makes of the token, or of an array with it as `access_token`.
     pub fn php(key: impl Into<String>) -> Self {
-        Self::new(ForeignForm::Php, key)
+        Self::new(ExternalFormat::Php, key)
     }
 
     /// The name of the token's key; `{appid}` in it stands for the AppID, and `{secret}` for the
@@ -219,24 +221,26 @@ impl FollowedToken {
     /// next one. A key that was deleted before its time takes its token along. Default: not at
     /// all.
     #[must_use]
-    pub fn key_ends_early(mut self, by: Duration) -> Self {
-        self.early = by;
+    pub fn key_expires_early_by(mut self, by: Duration) -> Self {
+        self.key_expires_early_by = by;
         self
     }
 
     /// A name as it stands in Redis.
-    fn name(&self, name: &str, app: &str) -> Zeroizing<String> {
-        let name = RedisNames::of(name, app);
+    fn resolve_key(&self, name: &str, app: &str) -> Zeroizing<String> {
+        let name = RedisNames::expand_appid(name, app);
         Zeroizing::new(match &self.secret {
-            Some(secret) => name.replace(SECRET, secret.expose()),
+            Some(secret) => name.replace(SECRET_PLACEHOLDER, secret.expose()),
             None => name.into_owned(),
         })
     }
 
     /// A name as people may see it: without the secret, however it came there.
-    fn shown(&self, name: &str) -> String {
+    fn redact(&self, name: &str) -> String {
         let name = match &self.secret {
-            Some(secret) if !secret.expose().is_empty() => name.replace(secret.expose(), SECRET),
+            Some(secret) if !secret.expose().is_empty() => {
+                name.replace(secret.expose(), SECRET_PLACEHOLDER)
+            }
             _ => name.to_owned(),
         };
         let mut shown = String::with_capacity(name.len());
@@ -254,80 +258,90 @@ impl FollowedToken {
     fn lifetime(
         &self,
         now: Timestamp,
-        key_lives: Option<Duration>,
+        key_ttl: Option<Duration>,
         expires_at: Option<Timestamp>,
     ) -> Lifetime {
-        let key_ends = key_lives.map(|life| now.after(life));
-        let end = match (key_ends, expires_at) {
+        let key_expires_at = key_ttl.map(|life| now.saturating_add(life));
+        let end = match (key_expires_at, expires_at) {
             (Some(key_ends), Some(expires_at)) => key_ends.min(expires_at),
             (Some(end), None) | (None, Some(end)) => end,
-            (None, None) => now.after(UNSAID),
+            (None, None) => now.saturating_add(UNKNOWN_LIFETIME),
         };
-        let look_again = LOOK_AGAIN.min(now.until(end) / 2);
-        let dies_at = match expires_at {
+        let look_again = RECHECK_MARGIN.min(now.duration_until(end) / 2);
+        let token_expires_at = match expires_at {
             Some(expires_at) => expires_at.max(end),
-            None => end.after(self.early),
+            None => end.saturating_add(self.key_expires_early_by),
         };
-        Lifetime::stored(end.before(look_again), Some(dies_at), look_again)
+        Lifetime::from_stored(
+            end.saturating_sub(look_again),
+            Some(token_expires_at),
+            look_again,
+        )
     }
 }
 
-impl fmt::Debug for FollowedToken {
+impl fmt::Debug for ExternalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let expires_at_key = self.expires_at_key.as_deref();
         f.debug_struct("FollowedToken")
-            .field("form", &self.form)
-            .field("key", &self.shown(&self.key))
-            .field("expires_at_key", &expires_at_key.map(|key| self.shown(key)))
+            .field("form", &self.format)
+            .field("key", &self.redact(&self.key))
+            .field(
+                "expires_at_key",
+                &expires_at_key.map(|key| self.redact(key)),
+            )
             .field("secret", &self.secret)
-            .field("early", &self.early)
+            .field("early", &self.key_expires_early_by)
             .finish()
     }
 }
 
 /// The store of an engine that follows: it has one slot, which others write.
 #[derive(Debug)]
-pub(crate) struct FollowedStore {
+pub(crate) struct ExternalTokenStore {
     redis: RedisStore,
-    token: FollowedToken,
-    last: Mutex<Option<LastRead>>,
+    token: ExternalToken,
+    last_read: Mutex<Option<LastRead>>,
     /// Whether the operator knows of a key of another type.
-    wrong_type_told: AtomicBool,
+    wrong_type_logged: AtomicBool,
 }
 
 /// What was read last, from a key that ends by itself.
 #[derive(Debug)]
 struct LastRead {
     token: Token,
-    key_ends: Timestamp,
+    key_expires_at: Timestamp,
 }
 
-impl FollowedStore {
-    pub(crate) fn new(redis: RedisStore, token: FollowedToken) -> Self {
+impl ExternalTokenStore {
+    pub(crate) fn new(redis: RedisStore, token: ExternalToken) -> Self {
         Self {
             redis,
             token,
-            last: Mutex::default(),
-            wrong_type_told: AtomicBool::new(false),
+            last_read: Mutex::default(),
+            wrong_type_logged: AtomicBool::new(false),
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<LastRead>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_last_read(&self) -> MutexGuard<'_, Option<LastRead>> {
+        self.last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What still serves although its key is gone. A key that is gone before its time was deleted:
     /// its token is forgotten, lest it come back when that time has passed.
-    fn outlives_its_key(&self, now: Timestamp) -> Option<Token> {
-        let mut last = self.last();
+    fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
+        let mut last = self.lock_last_read();
         *last = last.take().filter(|last| {
-            last.key_ends.before(END_IS_ABOUT) <= now && now < last.token.lifetime.expires_at()
+            last.key_expires_at.saturating_sub(KEY_END_TOLERANCE) <= now
+                && now < last.token.lifetime.expires_at()
         });
         last.as_ref().map(|last| last.token.clone())
     }
 
     /// Reads these in one round trip; `key` is the token's as people may see it, and `name` is it.
-    async fn read_all(
+    async fn read_values(
         &self,
         name: &str,
         key: &str,
@@ -337,11 +351,13 @@ impl FollowedStore {
         let reading = async {
             match store.connection.read_all(reads).await {
                 // The store's own sentence is about keys of ours. This one is somebody else's.
-                Err(error) if Refusal::of(&error) == Some(Refusal::WrongType) => Ok(None),
+                Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
+                    Ok(None)
+                }
                 answer => answer.map(Some),
             }
         };
-        let values = self.redis.run(name.as_bytes(), reading).await?;
+        let values = self.redis.run_command(name.as_bytes(), reading).await?;
         values.ok_or_else(|| {
             let sentence = format!(
                 "the key {key} in Redis at {}, under which another system's token is followed, \
@@ -349,36 +365,39 @@ impl FollowedStore {
                  form that FollowedToken was given",
                 store.address
             );
-            if !self.wrong_type_told.swap(true, Ordering::Relaxed) {
+            if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
                 tracing::error!(target: "tower_wechat::store", "{sentence}");
             }
             Error::new(ErrorKind::StoreUnavailable, sentence)
         })
     }
 
-    async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
-        let app = slot.name.app.as_str();
-        let key = self.token.name(&self.token.key, app);
+    async fn load_token(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
+        let app = slot.key.app.as_str();
+        let key = self.token.resolve_key(&self.token.key, app);
         let mut reads = vec![Cmd::get(key.as_str()), Cmd::pttl(key.as_str())];
         if let Some(expiry) = &self.token.expires_at_key {
-            reads.push(Cmd::get(self.token.name(expiry, app).as_str()));
+            reads.push(Cmd::get(self.token.resolve_key(expiry, app).as_str()));
         }
-        let shown = self.token.shown(&RedisNames::of(&self.token.key, app));
-        let mut read = self.read_all(&key, &shown, &reads).await?.into_iter();
+        let shown = self
+            .token
+            .redact(&RedisNames::expand_appid(&self.token.key, app));
+        let mut read = self.read_values(&key, &shown, &reads).await?.into_iter();
         let mut value = || read.next().unwrap_or(redis::Value::Nil);
         let (value, lives, expiry) = (value(), value(), value());
-        let (value, lives, expiry): (Value, i64, Value) = readable(value, lives, expiry)
-            .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe(&error)))?;
+        let (value, lives, expiry): (RawValue, i64, RawValue) =
+            decode_replies(value, lives, expiry)
+                .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe_error(&error)))?;
         let now = self.redis.0.clock.now();
         let Some(value) = value else {
-            return Ok(stored(self.outlives_its_key(now)));
+            return Ok(stored_token(self.token_outliving_key(now)));
         };
-        let secret = match read_token(&value, self.token.form) {
+        let secret = match read_token(&value, self.token.format) {
             Ok(secret) => secret,
             Err(unreadable) => {
-                warn_once(&shown, slot, &value, unreadable);
-                *self.last() = None;
-                return Ok(Stored::default());
+                warn_unreadable_once(&shown, slot, &value, unreadable);
+                *self.lock_last_read() = None;
+                return Ok(StoredRecord::default());
             }
         };
         let expires_at = expiry.and_then(|seconds| read_seconds(&seconds).ok());
@@ -387,19 +406,19 @@ impl FollowedStore {
         let lives = u64::try_from(lives).ok().map(Duration::from_millis);
         let lifetime = self.token.lifetime(now, lives, expires_at);
         let token = Token { secret, lifetime };
-        *self.last() = lives.map(|life| LastRead {
+        *self.lock_last_read() = lives.map(|life| LastRead {
             token: token.clone(),
-            key_ends: now.after(life),
+            key_expires_at: now.saturating_add(life),
         });
-        Ok(stored(Some(token)))
+        Ok(stored_token(Some(token)))
     }
 }
 
-fn readable(
+fn decode_replies(
     value: redis::Value,
     lives: redis::Value,
     expiry: redis::Value,
-) -> RedisResult<(Value, i64, Value)> {
+) -> RedisResult<(RawValue, i64, RawValue)> {
     Ok((
         redis::from_redis_value(value)?,
         redis::from_redis_value(lives)?,
@@ -407,135 +426,146 @@ fn readable(
     ))
 }
 
-fn stored(token: Option<Token>) -> Stored {
-    Stored {
+fn stored_token(token: Option<Token>) -> StoredRecord {
+    StoredRecord {
         record: Record {
             token,
             ..Record::default()
         },
-        witness: Witness::default(),
+        expected: Expected::default(),
     }
 }
 
-fn read_only() -> Error {
+fn read_only_error() -> Error {
     Error::new(
         ErrorKind::Configuration,
         "a token that another system keeps is read and never written",
     )
 }
 
-impl sealed::Sealed for FollowedStore {}
+impl sealed::Sealed for ExternalTokenStore {}
 
-impl Store for FollowedStore {
-    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
-        Box::pin(self.read(slot))
+impl Store for ExternalTokenStore {
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
+        Box::pin(self.load_token(slot))
     }
 
-    fn claim<'a>(
+    fn acquire_lease<'a>(
         &'a self,
-        _slot: &'a Slot,
-        _expected: &'a Witness,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
         _owner: &'a LeaseOwner,
         _ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
-        Box::pin(async { Err(read_only()) })
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
     fn commit<'a>(
         &'a self,
-        _slot: &'a Slot,
-        _expected: &'a Witness,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
         _record: &'a Record,
         _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
-        Box::pin(async { Err(read_only()) })
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
     fn announce_deletion<'a>(
         &'a self,
-        _slot: &'a Slot,
-        _expected: &'a Witness,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
         _owner: &'a LeaseOwner,
         _ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
-        Box::pin(async { Err(read_only()) })
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
-    fn delete<'a>(
+    fn commit_deletion<'a>(
         &'a self,
-        _slot: &'a Slot,
-        _expected: &'a Witness,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
         _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
-        Box::pin(async { Err(read_only()) })
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
-    fn release<'a>(
+    fn release_lease<'a>(
         &'a self,
-        _slot: &'a Slot,
+        _slot: &'a CredentialSlot,
         _owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async { Ok(true) })
     }
 
-    fn put<'a>(&'a self, _slot: &'a Slot, _record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(read_only()) })
+    fn overwrite<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _record: &'a Record,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
-    fn spend<'a>(&'a self, _allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
+    fn try_consume<'a>(&'a self, _allowance: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async { Ok(false) })
     }
 
     fn bind_code<'a>(
         &'a self,
-        _code: &'a CodeName,
+        _code: &'a LoginCodeKey,
         _login: u64,
         _ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
-        Box::pin(async { Err(read_only()) })
+    ) -> BoxFuture<'a, Result<CodeBindResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
-    fn claim_code<'a>(
+    fn acquire_code<'a>(
         &'a self,
-        _code: &'a CodeName,
+        _code: &'a LoginCodeKey,
         _owner: &'a LeaseOwner,
         _ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
-        Box::pin(async { Err(read_only()) })
+    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
     }
 
     fn release_code<'a>(
         &'a self,
-        _code: &'a CodeName,
+        _code: &'a LoginCodeKey,
         _owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async { Ok(true) })
     }
 
-    fn settle_code<'a>(
+    fn finish_code<'a>(
         &'a self,
-        _code: &'a CodeName,
+        _code: &'a LoginCodeKey,
         _owner: Option<&'a LeaseOwner>,
         _outcome: &'a str,
         _ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(read_only()) })
+        Box::pin(async { Err(read_only_error()) })
     }
 
-    fn revoke<'a>(
+    fn set_revoked_at<'a>(
         &'a self,
-        _name: &'a Name,
+        _name: &'a CredentialKey,
         _at: Timestamp,
         _ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(read_only()) })
+        Box::pin(async { Err(read_only_error()) })
     }
 
-    fn revoked<'a>(&'a self, _name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+    fn revoked_at<'a>(
+        &'a self,
+        _name: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
         Box::pin(async { Ok(None) })
     }
 
-    fn ping<'a>(&'a self, _app: &'a AppId, _kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
+    fn check_health<'a>(
+        &'a self,
+        _app: &'a AppId,
+        _kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.redis.check_reading())
     }
 }
@@ -546,51 +576,54 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-    fn points(token: &FollowedToken, key: Option<u64>, expiry: Option<i64>) -> (u128, u128) {
+    fn lifetime_secs(token: &ExternalToken, key: Option<u64>, expiry: Option<i64>) -> (u128, u128) {
         let expires_at = expiry.map(|secs| Timestamp::from_millis(NOW.as_millis() + secs * 1_000));
         let life = token.lifetime(NOW, key.map(Duration::from_secs), expires_at);
-        let secs = |at| NOW.until(at).as_millis() / 1_000;
+        let secs = |at| NOW.duration_until(at).as_millis() / 1_000;
         (secs(life.renew_at()), secs(life.expires_at()))
     }
 
     #[test]
-    fn the_margin_comes_from_the_keys_life() {
-        let exact = FollowedToken::json_object("k");
-        assert_eq!(points(&exact, Some(7_200), None), (7_140, 7_200));
-        assert_eq!(points(&exact, Some(40), None), (20, 40));
-        assert_eq!(points(&exact, None, None), (30, 60));
+    fn renewal_point_follows_the_keys_ttl() {
+        let exact = ExternalToken::json_object("k");
+        assert_eq!(lifetime_secs(&exact, Some(7_200), None), (7_140, 7_200));
+        assert_eq!(lifetime_secs(&exact, Some(40), None), (20, 40));
+        assert_eq!(lifetime_secs(&exact, None, None), (30, 60));
         assert_eq!(
-            points(&FollowedToken::wx_java(), Some(7_000), None),
+            lifetime_secs(&ExternalToken::wx_java(), Some(7_000), None),
             (6_940, 7_000)
         );
         assert_eq!(
-            points(&FollowedToken::wx_java_redisson(), Some(7_000), None),
+            lifetime_secs(&ExternalToken::wx_java_redisson(), Some(7_000), None),
             (6_940, 7_200)
         );
-        let two_keys = FollowedToken::wechatpy();
-        assert_eq!(points(&two_keys, Some(7_200), Some(7_200)), (7_140, 7_200));
-        assert_eq!(points(&two_keys, None, Some(100)), (50, 100));
-        assert_eq!(points(&two_keys, None, Some(-5)), (0, 0));
+        let two_keys = ExternalToken::wechatpy();
+        assert_eq!(
+            lifetime_secs(&two_keys, Some(7_200), Some(7_200)),
+            (7_140, 7_200)
+        );
+        assert_eq!(lifetime_secs(&two_keys, None, Some(100)), (50, 100));
+        assert_eq!(lifetime_secs(&two_keys, None, Some(-5)), (0, 0));
     }
     #[test]
-    fn a_name_with_the_secret_is_never_shown() {
+    fn debug_output_redacts_the_secret() {
         let secret = "0123456789abcdef0123456789abcdef";
         let key = format!("cache:official_account.access_token.wx1.{secret}.1");
         for token in [
-            FollowedToken::easy_wechat_6_15(secret, true).key_prefix("cache:"),
+            ExternalToken::easy_wechat_6_15(secret, true).key_prefix("cache:"),
             // The whole name, as somebody copies it from `redis-cli`.
-            FollowedToken::easy_wechat_6_15(secret, true).key(key.as_str()),
-            FollowedToken::easy_wechat().key(key.as_str()),
+            ExternalToken::easy_wechat_6_15(secret, true).key(key.as_str()),
+            ExternalToken::easy_wechat().key(key.as_str()),
         ] {
-            assert_eq!(token.name(&token.key, "wx1").as_str(), key);
-            let shown = format!("{token:?} {token:#?} {}", token.shown(&key));
+            assert_eq!(token.resolve_key(&token.key, "wx1").as_str(), key);
+            let shown = format!("{token:?} {token:#?} {}", token.redact(&key));
             assert!(!shown.contains(secret), "{shown}");
             assert!(shown.contains("official_account.access_token"), "{shown}");
         }
         // Secrets of other lengths are known where they are given.
-        let token = FollowedToken::easy_wechat_6_15("s3cret", false).key("k.s3cret");
+        let token = ExternalToken::easy_wechat_6_15("s3cret", false).key("k.s3cret");
         assert!(!format!("{token:?}").contains("s3cret"));
-        let token = FollowedToken::power_wechat("power.edc5f6181730baffc0b88cf96658aeff");
+        let token = ExternalToken::power_wechat("power.edc5f6181730baffc0b88cf96658aeff");
         assert!(format!("{token:?}").contains("power.***"));
     }
 }

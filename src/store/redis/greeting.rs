@@ -7,76 +7,78 @@
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};
 
-use super::address::{Dialer, shown};
-use super::guard::describe;
-use super::refusal::Refusal;
+use super::address::{Connector, format_address};
+use super::guard::describe_error;
+use super::refusal::ErrorClass;
 
-impl Dialer {
+impl Connector {
     /// Connects to a server. Returns the connection, and the dialer that speaks as it does.
-    pub(super) async fn greet(
+    pub(super) async fn connect(
         &self,
         address: &ConnectionAddr,
     ) -> RedisResult<(MultiplexedConnection, Self)> {
-        self.greet_with(address, |_, config| config).await
+        self.connect_with(address, |_, config| config).await
     }
 
     /// Connects as [`greet`](Self::greet) does, with further settings for each protocol.
-    pub(super) async fn greet_with(
+    pub(super) async fn connect_with(
         &self,
         address: &ConnectionAddr,
-        settings: impl Fn(ProtocolVersion, AsyncConnectionConfig) -> AsyncConnectionConfig,
+        configure: impl Fn(ProtocolVersion, AsyncConnectionConfig) -> AsyncConnectionConfig,
     ) -> RedisResult<(MultiplexedConnection, Self)> {
-        let dial = async |dialer: &Self| {
+        let connect_once = async |dialer: &Self| {
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(self.timeout))
                 .set_response_timeout(Some(self.timeout));
-            let config = settings(dialer.settings.protocol(), config);
-            let client = dialer.client(address)?;
+            let config = configure(dialer.connection_info.protocol(), config);
+            let client = dialer.client_for(address)?;
             client
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
         };
-        let refused = match dial(self).await {
+        let rejection = match connect_once(self).await {
             Ok(connection) => return Ok((connection, self.clone())),
             Err(error) if self.may_try_resp2(&error) => error,
             Err(error) => return Err(error),
         };
-        let plain = self.clone().speaking(ProtocolVersion::RESP2);
-        let connection = match alive(dial(&plain).await).await {
+        let plain = self.clone().with_protocol(ProtocolVersion::RESP2);
+        let connection = match ensure_responding(connect_once(&plain).await).await {
             Ok(connection) => connection,
             // What the server has said is better to know than that it hangs up at last.
-            Err(error) if is_reply(&refused) && !is_reply(&error) => return Err(refused),
+            Err(error) if is_server_reply(&rejection) && !is_server_reply(&error) => {
+                return Err(rejection);
+            }
             Err(error) => return Err(error),
         };
         // A server that hung up may have been on its way down, and be back.
-        if !is_reply(&refused)
-            && let Ok(connection) = dial(self).await
+        if !is_server_reply(&rejection)
+            && let Ok(connection) = connect_once(self).await
         {
             return Ok((connection, self.clone()));
         }
-        let said = describe(&refused);
+        let message = describe_error(&rejection);
         tracing::info!(
             target: "tower_wechat::store",
-            address = shown(address),
-            "Redis does not take HELLO ({said}); RESP2 is spoken with it"
+            address = format_address(address),
+            "Redis does not take HELLO ({message}); RESP2 is spoken with it"
         );
         Ok((connection, plain))
     }
 
     /// Returns `true` if an error may be a server's way to say that it does not know `HELLO`.
     fn may_try_resp2(&self, error: &RedisError) -> bool {
-        if self.settings.protocol() == ProtocolVersion::RESP2 {
+        if self.connection_info.protocol() == ProtocolVersion::RESP2 {
             return false;
         }
-        match Refusal::of(error) {
+        match ErrorClass::classify(error) {
             // A proxy may want AUTH before it looks at anything else. Without a password to give,
             // and after one that was refused, it stays at that.
-            Some(Refusal::Rights) => {
+            Some(ErrorClass::NotPermitted) => {
                 error.code() == Some("NOPERM")
-                    || (error.code() == Some("NOAUTH") && self.settings.password().is_some())
+                    || (error.code() == Some("NOAUTH") && self.connection_info.password().is_some())
             }
             // HELLO is answered even then, so this is not about HELLO.
-            Some(Refusal::Busy) => false,
+            Some(ErrorClass::Busy) => false,
             Some(_) => true,
             None => {
                 let hung_up = error.is_connection_dropped() && !error.is_connection_refusal();
@@ -87,15 +89,17 @@ impl Dialer {
 }
 
 /// Returns `true` if the server itself said this.
-fn is_reply(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::RESP3NotSupported || Refusal::of(error).is_some()
+fn is_server_reply(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::RESP3NotSupported || ErrorClass::classify(error).is_some()
 }
 
 /// Passes on a connection on which the server answers, be it with an error.
-async fn alive(dialled: RedisResult<MultiplexedConnection>) -> RedisResult<MultiplexedConnection> {
-    let mut connection = dialled?;
+async fn ensure_responding(
+    connected: RedisResult<MultiplexedConnection>,
+) -> RedisResult<MultiplexedConnection> {
+    let mut connection = connected?;
     match redis::cmd("PING").exec_async(&mut connection).await {
-        Err(error) if !is_reply(&error) => Err(error),
+        Err(error) if !is_server_reply(&error) => Err(error),
         _ => Ok(connection),
     }
 }

@@ -8,90 +8,92 @@ use redis::{RedisError, ServerError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::refusal::{Refusal, sentence};
+use super::refusal::{ErrorClass, operator_message};
 use crate::error::{Error, ErrorKind};
 use crate::observe;
 
 /// After a failed command the next ones fail at once for this long. A frozen Redis would
 /// otherwise add its whole timeout to every request.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+const OPEN_DURATION: Duration = Duration::from_millis(250);
 
 /// How many commands are under way at once. A crowd waits here, where waiting is not taken for
 /// Redis' silence, and not behind itself on the connection.
 ///
 /// One connection is kept busy by far fewer; each further one only adds to the time that every
 /// command takes, of which a second is too much.
-const AT_ONCE: usize = 128;
+const MAX_IN_FLIGHT: usize = 128;
 
 /// How many times the time of one command a crowd waits for its turn.
-const TURN_PATIENCE: u32 = 4;
+const QUEUE_FACTOR: u32 = 4;
 
 /// How often a refusal that goes on is told again.
-const BETWEEN_REFUSAL_LINES: Duration = Duration::from_secs(10);
+const ERROR_REPLY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a client is told to wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Guard {
-    started: Instant,
+pub(super) struct CircuitBreaker {
+    created_at: Instant,
     /// What fails by itself: all of Redis, or a range of a Cluster's slots.
-    parts: Box<[Part]>,
+    circuits: Box<[Circuit]>,
     /// How many of them are down.
-    down: AtomicUsize,
-    wrong_type_told: AtomicBool,
-    refusal_told_until: AtomicU64,
+    open_count: AtomicUsize,
+    wrong_type_logged: AtomicBool,
+    next_error_reply_log_at: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Part {
+struct Circuit {
     /// Milliseconds after the guard's start until which commands are refused; 0 when Redis answers.
-    paused_until: AtomicU64,
+    open_until: AtomicU64,
     /// Milliseconds after the guard's start at which Redis last answered.
-    answered_at: AtomicU64,
-    turns: Semaphore,
-    down: AtomicBool,
+    last_success_at: AtomicU64,
+    permits: Semaphore,
+    is_open: AtomicBool,
 }
 
 /// The right to run a command, until this is dropped.
-pub(super) struct Turn<'a> {
+pub(super) struct Permit<'a> {
     /// Since when.
-    pub(super) began: Instant,
+    pub(super) started_at: Instant,
     _permit: SemaphorePermit<'a>,
 }
 
-impl Default for Part {
+impl Default for Circuit {
     fn default() -> Self {
         Self {
-            paused_until: AtomicU64::new(0),
-            answered_at: AtomicU64::new(0),
-            turns: Semaphore::new(AT_ONCE),
-            down: AtomicBool::new(false),
+            open_until: AtomicU64::new(0),
+            last_success_at: AtomicU64::new(0),
+            permits: Semaphore::new(MAX_IN_FLIGHT),
+            is_open: AtomicBool::new(false),
         }
     }
 }
 
-impl Guard {
-    pub(super) fn new(parts: usize) -> Self {
+impl CircuitBreaker {
+    pub(super) fn new(circuit_count: usize) -> Self {
         Self {
-            started: Instant::now(),
-            parts: (0..parts.max(1)).map(|_| Part::default()).collect(),
-            down: AtomicUsize::new(0),
-            wrong_type_told: AtomicBool::new(false),
-            refusal_told_until: AtomicU64::new(0),
+            created_at: Instant::now(),
+            circuits: (0..circuit_count.max(1))
+                .map(|_| Circuit::default())
+                .collect(),
+            open_count: AtomicUsize::new(0),
+            wrong_type_logged: AtomicBool::new(false),
+            next_error_reply_log_at: AtomicU64::new(0),
         }
     }
 
     fn elapsed(&self) -> u64 {
-        millis(self.started.elapsed())
+        duration_millis(self.created_at.elapsed())
     }
 
-    fn part(&self, part: usize) -> &Part {
-        &self.parts[part % self.parts.len()]
+    fn circuit(&self, part: usize) -> &Circuit {
+        &self.circuits[part % self.circuits.len()]
     }
 
-    pub(super) fn admit(&self, part: usize, address: &str) -> Result<(), Error> {
-        match self.part(part).paused_until.load(Ordering::Relaxed) {
+    pub(super) fn check(&self, circuit: usize, address: &str) -> Result<(), Error> {
+        match self.circuit(circuit).open_until.load(Ordering::Relaxed) {
             0 => Ok(()),
             until if until <= self.elapsed() => Ok(()),
             _ => Err(unavailable(format!(
@@ -102,122 +104,129 @@ impl Guard {
 
     /// The right to run a command, for somebody who came at `came`; none within their `patience`.
     /// Whoever waited while Redis went away is refused.
-    pub(super) async fn turn(
+    pub(super) async fn acquire(
         &self,
-        part: usize,
+        circuit: usize,
         address: &str,
-        timeout: Duration,
-        came: Instant,
-        patience: Duration,
-    ) -> Result<Option<Turn<'_>>, Error> {
-        let turns = &self.part(part).turns;
-        if let Ok(permit) = turns.try_acquire() {
-            return Ok(Some(Turn {
-                began: came,
+        command_timeout: Duration,
+        arrived_at: Instant,
+        max_wait: Duration,
+    ) -> Result<Option<Permit<'_>>, Error> {
+        let permits = &self.circuit(circuit).permits;
+        if let Ok(permit) = permits.try_acquire() {
+            return Ok(Some(Permit {
+                started_at: arrived_at,
                 _permit: permit,
             }));
         }
-        let wait = timeout * TURN_PATIENCE;
+        let wait = command_timeout * QUEUE_FACTOR;
         // In a box, since there nearly always is a turn.
-        match Box::pin(tokio::time::timeout(wait.min(patience), turns.acquire())).await {
-            Ok(Ok(permit)) => self.admit(part, address).map(|()| {
-                Some(Turn {
-                    began: Instant::now(),
+        match Box::pin(tokio::time::timeout(wait.min(max_wait), permits.acquire())).await {
+            Ok(Ok(permit)) => self.check(circuit, address).map(|()| {
+                Some(Permit {
+                    started_at: Instant::now(),
                     _permit: permit,
                 })
             }),
-            Err(_) if patience < wait => Ok(None),
-            _ => Err(self.asked_too_much(address)),
+            Err(_) if max_wait < wait => Ok(None),
+            _ => Err(self.overloaded(address)),
         }
     }
 
-    pub(super) fn asked_too_much(&self, address: &str) -> Error {
+    pub(super) fn overloaded(&self, address: &str) -> Error {
         unavailable(format!("Redis at {address} is asked more than it answers"))
     }
 
-    pub(super) fn succeeded(&self, part: usize, address: &str, at: Instant) {
-        let part = self.part(part);
-        let at = millis(at.saturating_duration_since(self.started));
-        part.answered_at.store(at, Ordering::Relaxed);
+    pub(super) fn record_success(&self, part: usize, address: &str, at: Instant) {
+        let part = self.circuit(part);
+        let at = duration_millis(at.saturating_duration_since(self.created_at));
+        part.last_success_at.store(at, Ordering::Relaxed);
         // A plain load on the way that every command takes; the store is for recoveries.
-        if part.down.load(Ordering::Relaxed) && part.down.swap(false, Ordering::Relaxed) {
-            part.paused_until.store(0, Ordering::Relaxed);
-            if self.down.fetch_sub(1, Ordering::Relaxed) == 1 {
-                observe::store_up(address, true);
+        if part.is_open.load(Ordering::Relaxed) && part.is_open.swap(false, Ordering::Relaxed) {
+            part.open_until.store(0, Ordering::Relaxed);
+            if self.open_count.fetch_sub(1, Ordering::Relaxed) == 1 {
+                observe::set_store_up(address, true);
                 tracing::info!(target: "tower_wechat::store", address, "Redis answers again");
             }
         }
     }
 
-    pub(super) fn timed_out(
+    pub(super) fn record_timeout(
         &self,
         part: usize,
         address: &str,
-        began: Instant,
+        started_at: Instant,
         after: Duration,
     ) -> Error {
         // One slow command among others that were answered since says nothing of Redis.
-        let began = millis(began.saturating_duration_since(self.started));
-        if self.part(part).answered_at.load(Ordering::Relaxed) <= began {
-            self.pause(part, address, &format!("no answer within {after:?}"));
+        let began = duration_millis(started_at.saturating_duration_since(self.created_at));
+        if self.circuit(part).last_success_at.load(Ordering::Relaxed) <= began {
+            self.open(part, address, &format!("no answer within {after:?}"));
         }
         unavailable(format!(
             "Redis at {address} did not answer within {after:?}"
         ))
     }
 
-    pub(super) fn failed(
+    pub(super) fn record_failure(
         &self,
         part: usize,
         address: &str,
-        began: Instant,
+        started_at: Instant,
         raw: &RedisError,
     ) -> Error {
         let error = raw;
         // The connection has the same limit as we, and it is a matter of load which is met first.
         if error.is_timeout() {
-            return self.timed_out(part, address, began, began.elapsed());
+            return self.record_timeout(part, address, started_at, started_at.elapsed());
         }
-        let said = describe(error);
-        let Some(refusal) = Refusal::of(error) else {
-            self.pause(part, address, &said);
-            return unavailable(format!("Redis at {address} cannot be reached: {said}"));
+        let message = describe_error(error);
+        let Some(refusal) = ErrorClass::classify(error) else {
+            self.open(part, address, &message);
+            return unavailable(format!("Redis at {address} cannot be reached: {message}"));
         };
         let error = match refusal {
-            Refusal::WrongType => self.wrong_type(address),
-            Refusal::Busy => {
-                self.pause(part, address, &said);
-                unavailable(format!("Redis at {address} is not ready: {said}"))
+            ErrorClass::WrongType => self.wrong_type_error(address),
+            ErrorClass::Busy => {
+                self.open(part, address, &message);
+                unavailable(format!("Redis at {address} is not ready: {message}"))
             }
-            Refusal::Retry => unavailable(format!("Redis at {address} was not ready: {said}")),
-            Refusal::Elsewhere => {
+            ErrorClass::Retry => {
+                unavailable(format!("Redis at {address} was not ready: {message}"))
+            }
+            ErrorClass::WrongNode => {
                 let sentence = format!(
-                    "Redis at {address} is a node of a Cluster ({said}); use redis+cluster://"
+                    "Redis at {address} is a node of a Cluster ({message}); use redis+cluster://"
                 );
-                self.tell_refusal(address, &said);
+                self.log_error_reply(address, &message);
                 unavailable(sentence)
             }
             // Redis is there and says no. Other commands may do, so nothing is paused for it.
-            Refusal::Replica | Refusal::WritesRefused | Refusal::Rights | Refusal::Command => {
-                self.tell_refusal(address, &said);
-                unavailable(format!("Redis at {address} refused a command: {said}"))
+            ErrorClass::Replica
+            | ErrorClass::WritesRejected
+            | ErrorClass::NotPermitted
+            | ErrorClass::Other => {
+                self.log_error_reply(address, &message);
+                unavailable(format!("Redis at {address} refused a command: {message}"))
             }
         };
-        match sentence(raw) {
+        match operator_message(raw) {
             Some(sentence) => error.with_reason(sentence),
             None => error,
         }
     }
 
     /// One line for a refusal that comes with every request, every few seconds.
-    fn tell_refusal(&self, address: &str, said: &str) {
+    fn log_error_reply(&self, address: &str, said: &str) {
         let (now, due) = (
             self.elapsed(),
-            self.refusal_told_until.load(Ordering::Relaxed),
+            self.next_error_reply_log_at.load(Ordering::Relaxed),
         );
-        let next = now.saturating_add(millis(BETWEEN_REFUSAL_LINES)).max(1);
+        let next = now
+            .saturating_add(duration_millis(ERROR_REPLY_LOG_INTERVAL))
+            .max(1);
         let told = |due| {
-            self.refusal_told_until.compare_exchange(
+            self.next_error_reply_log_at.compare_exchange(
                 due,
                 next,
                 Ordering::Relaxed,
@@ -229,32 +238,32 @@ impl Guard {
         }
     }
 
-    fn wrong_type(&self, address: &str) -> Error {
+    fn wrong_type_error(&self, address: &str) -> Error {
         let sentence = format!(
             "a configured name in Redis at {address} holds a value of another type; \
              choose other names for the hashes or remove that key"
         );
-        if !self.wrong_type_told.swap(true, Ordering::Relaxed) {
+        if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
             tracing::error!(target: "tower_wechat::store", address, "{sentence}");
         }
         unavailable(sentence)
     }
 
-    fn pause(&self, part: usize, address: &str, why: &str) {
+    fn open(&self, part: usize, address: &str, reason: &str) {
         let until = self
             .elapsed()
-            .saturating_add(millis(PAUSE_AFTER_FAILURE))
+            .saturating_add(duration_millis(OPEN_DURATION))
             .max(1);
-        let part = self.part(part);
-        part.paused_until.store(until, Ordering::Relaxed);
-        if !part.down.swap(true, Ordering::Relaxed)
-            && self.down.fetch_add(1, Ordering::Relaxed) == 0
+        let part = self.circuit(part);
+        part.open_until.store(until, Ordering::Relaxed);
+        if !part.is_open.swap(true, Ordering::Relaxed)
+            && self.open_count.fetch_add(1, Ordering::Relaxed) == 0
         {
-            observe::store_up(address, false);
+            observe::set_store_up(address, false);
             tracing::error!(
                 target: "tower_wechat::store",
                 address,
-                "Redis is away: {why}; cached users are served meanwhile"
+                "Redis is away: {reason}; cached users are served meanwhile"
             );
         }
     }
@@ -264,13 +273,13 @@ fn unavailable(message: String) -> Error {
     Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(RETRY_AFTER)
 }
 
-pub(super) fn millis(span: Duration) -> u64 {
+pub(super) fn duration_millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What Redis or the connection to it says, without what could hold a secret: Redis quotes the
 /// arguments of a command that it does not know.
-pub(super) fn describe(error: &RedisError) -> String {
+pub(super) fn describe_error(error: &RedisError) -> String {
     let text = match server_error(error) {
         Some(said) => format!("{} {}", said.code(), said.details().unwrap_or_default()),
         None => error.to_string(),
@@ -300,30 +309,30 @@ mod tests {
     const ADDRESS: &str = "redis.example.com:6379";
 
     /// What the connection says when it has waited for an answer as long as it may.
-    fn silence() -> RedisError {
+    fn timeout_error() -> RedisError {
         std::io::Error::from(std::io::ErrorKind::TimedOut).into()
     }
 
     #[test]
-    fn a_slow_command_among_others_that_are_answered_pauses_nothing() {
-        let guard = Guard::new(1);
-        let began = guard.started;
+    fn one_timeout_among_successes_opens_nothing() {
+        let guard = CircuitBreaker::new(1);
+        let began = guard.created_at;
         std::thread::sleep(Duration::from_millis(2));
-        guard.succeeded(0, ADDRESS, Instant::now());
-        let error = guard.failed(0, ADDRESS, began, &silence());
+        guard.record_success(0, ADDRESS, Instant::now());
+        let error = guard.record_failure(0, ADDRESS, began, &timeout_error());
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-        guard.admit(0, ADDRESS).unwrap();
+        guard.check(0, ADDRESS).unwrap();
     }
 
     #[test]
-    fn a_redis_that_answers_nothing_is_away() {
-        let guard = Guard::new(1);
-        guard.succeeded(0, ADDRESS, Instant::now());
+    fn a_timeout_without_successes_opens_the_circuit() {
+        let guard = CircuitBreaker::new(1);
+        guard.record_success(0, ADDRESS, Instant::now());
         std::thread::sleep(Duration::from_millis(2));
-        guard.failed(0, ADDRESS, Instant::now(), &silence());
-        let error = guard.admit(0, ADDRESS).unwrap_err();
+        guard.record_failure(0, ADDRESS, Instant::now(), &timeout_error());
+        let error = guard.check(0, ADDRESS).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-        guard.succeeded(0, ADDRESS, Instant::now());
-        guard.admit(0, ADDRESS).unwrap();
+        guard.record_success(0, ADDRESS, Instant::now());
+        guard.check(0, ADDRESS).unwrap();
     }
 }

@@ -3,33 +3,34 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::guard::millis;
+use super::guard::duration_millis;
 
 /// When the next line of a kind may be written.
 #[derive(Debug)]
-pub(super) struct LogLimit {
+pub(super) struct LogRateLimit {
     started: Instant,
-    next: AtomicU64,
+    next_at_millis: AtomicU64,
 }
 
-impl Default for LogLimit {
+impl Default for LogRateLimit {
     fn default() -> Self {
         Self {
             started: Instant::now(),
-            next: AtomicU64::new(0),
+            next_at_millis: AtomicU64::new(0),
         }
     }
 }
 
-impl LogLimit {
+impl LogRateLimit {
     /// Returns `true` to one caller in each `span`.
-    pub(super) fn allows_one_in(&self, span: Duration) -> bool {
-        let now = millis(self.started.elapsed());
-        let due = self.next.load(Ordering::Relaxed);
-        let next = now.saturating_add(millis(span)).max(1);
+    pub(super) fn allow_one_per(&self, interval: Duration) -> bool {
+        let now = duration_millis(self.started.elapsed());
+        let due = self.next_at_millis.load(Ordering::Relaxed);
+        let next = now.saturating_add(duration_millis(interval)).max(1);
         let exchange = || {
             let order = Ordering::Relaxed;
-            self.next.compare_exchange(due, next, order, order)
+            self.next_at_millis
+                .compare_exchange(due, next, order, order)
         };
         due <= now && exchange().is_ok()
     }
@@ -37,11 +38,11 @@ impl LogLimit {
 
 /// The lines of one store.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct LogRateLimits {
     /// A value that is sealed with a key that this process does not have.
-    pub(super) other_key: LogLimit,
+    pub(super) unknown_key: LogRateLimit,
     /// A value that another serializer has written.
-    pub(super) serializer: LogLimit,
+    pub(super) serializer: LogRateLimit,
     /// Names that another serializer has written, and the search for them.
-    pub(super) names: LogLimit,
+    pub(super) java_names: LogRateLimit,
 }

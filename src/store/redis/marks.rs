@@ -4,51 +4,52 @@
 use redis::aio::ConnectionLike;
 use redis::{AsyncCommands, RedisError};
 
-use super::guard::describe;
+use super::guard::describe_error;
 use super::names::RedisNames;
-use super::seal::Seal;
+use super::seal::Sealer;
 use crate::clock::Clock;
-use crate::credential::sealed_form::SealId;
+use crate::credential::sealed_form::SealingKeyId;
 use crate::error::{Error, ErrorKind};
 
 /// The hash of the ids, each with the time at which its key began to seal.
-pub(super) fn name(names: &RedisNames) -> String {
+pub(super) fn registry_key(names: &RedisNames) -> String {
     format!("{}sealing", names.prefix)
 }
 
 /// Refuses a ring that lacks a key in use, and marks the key that seals from now on.
-pub(super) async fn check(
+pub(super) async fn check_registry(
     connection: &mut (impl ConnectionLike + Send + Sync),
     names: &RedisNames,
-    seal: &Seal,
+    seal: &Sealer,
     address: &str,
 ) -> Result<(), Error> {
-    let name = name(names);
-    let marks: Vec<String> = match connection.hkeys(&name).await {
+    let name = registry_key(names);
+    let key_ids: Vec<String> = match connection.hkeys(&name).await {
         Ok(marks) => marks,
         Err(error) => {
-            unreadable(&error, seal, address, &name);
+            log_unreadable(&error, seal, address, &name);
             return Ok(());
         }
     };
-    let known = |mark: &String| SealId::read(mark.as_bytes()).is_none_or(|id| seal.has(id));
-    let missing: Vec<String> = marks.into_iter().filter(|mark| !known(mark)).collect();
+    let known =
+        |mark: &String| SealingKeyId::parse(mark.as_bytes()).is_none_or(|id| seal.has_key(id));
+    let missing: Vec<String> = key_ids.into_iter().filter(|mark| !known(mark)).collect();
     if !missing.is_empty() {
-        return Err(wrong_ring(&missing.join(", "), seal, address, &name));
+        return Err(missing_key_error(&missing.join(", "), seal, address, &name));
     }
-    let Some(id) = seal.sealing_id() else {
+    let Some(id) = seal.active_key_id() else {
         return Ok(());
     };
     let now = Clock::system().now().as_millis();
     let marked: Result<i64, _> = connection.hset_nx(&name, id.to_string(), now).await;
     if let Err(error) = marked {
-        unreadable(&error, seal, address, &name);
+        log_unreadable(&error, seal, address, &name);
     }
     Ok(())
 }
 
-fn wrong_ring(missing: &str, seal: &Seal, address: &str, name: &str) -> Error {
-    let ours = match seal.ids() {
+fn missing_key_error(missing: &str, seal: &Sealer, address: &str, name: &str) -> Error {
+    let ours = match seal.key_ids() {
         none if none.is_empty() => "this process has no sealing keys".to_owned(),
         ids => format!("this process has only {}", ids.join(", ")),
     };
@@ -61,9 +62,9 @@ fn wrong_ring(missing: &str, seal: &Seal, address: &str, name: &str) -> Error {
 }
 
 /// Who may not read the marks may still read tokens; whoever seals should know.
-fn unreadable(error: &RedisError, seal: &Seal, address: &str, name: &str) {
-    if !seal.ids().is_empty() {
-        let said = describe(error);
+fn log_unreadable(error: &RedisError, seal: &Sealer, address: &str, name: &str) {
+    if !seal.key_ids().is_empty() {
+        let said = describe_error(error);
         tracing::error!(
             target: "tower_wechat::store",
             address,

@@ -40,32 +40,33 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
-use self::codec::{New, Value, decode, encode, view};
+use self::codec::{RawValue, Write, decode, encode, view_record};
 pub use self::connect::RedisStoreBuilder;
 use self::connection::Connection;
-pub(crate) use self::followed::FollowedStore;
-pub use self::followed::FollowedToken;
-use self::guard::{Guard, Turn, millis};
-use self::names::{Cell, Cells, Place, Places};
+pub use self::followed::ExternalToken;
+pub(crate) use self::followed::ExternalTokenStore;
+use self::guard::{CircuitBreaker, Permit, duration_millis};
 pub use self::names::{Layout, RedisNames};
+use self::names::{Location, Locations, RedisKey, RedisKeys};
 use self::news::Channels;
-use self::publish::{Publishing, Tidings};
-use self::ready::Ready;
-use self::scripts::{Call, Step};
-use self::seal::Seal;
-pub use self::sweep::Swept;
+use self::publish::{OutgoingInvalidation, PublishState};
+use self::ready::HealthCache;
+use self::scripts::{ScriptCall, Step};
+use self::seal::Sealer;
+pub use self::sweep::SweepReport;
 use super::{
-    Allowance, BoxFuture, Claim, CodeBinding, CodeClaim, CodeName, Commit, Feed, Glimpse, Kind,
-    LeaseOwner, Look, Mark, Name, Slot, Store, Stored, TOMBSTONE_LIFE, Witness, predecessor,
+    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
+    CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, Quota,
+    ReadOutcome, RecordVersion, Store, StoredRecord, Subscription, Visitor, replaced_refresh_token,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::credential::refresh_life::LONGEST_LIFE;
+use crate::credential::refresh_life::MAX_KEY_TTL;
 use crate::credential::{AppId, Record, RefreshToken};
 use crate::error::Error;
 use crate::observe;
 
 /// How often a value may be sealed anew between the start of a renewal and its commit.
-const RESEALINGS: usize = 3;
+const MAX_RESEAL_RETRIES: usize = 3;
 
 /// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
 /// layout, share them.
@@ -115,17 +116,17 @@ struct Inner {
     connection: Connection,
     layout: Layout,
     /// The layout in which each record is written too.
-    mirror: Option<Layout>,
+    dual_write: Option<Layout>,
     names: RedisNames,
-    seal: Seal,
-    timeout: Duration,
-    guard: Guard,
+    sealer: Sealer,
+    command_timeout: Duration,
+    circuit_breaker: CircuitBreaker,
     clock: Clock,
     /// Whether nobody writes here without telling.
-    sole_writer: bool,
+    exclusive_writer: bool,
     channels: Channels,
-    publishing: Publishing,
-    ready: Ready,
+    publish_state: PublishState,
+    health_cache: HealthCache,
     /// The server's address as it may be shown: no user, no password.
     address: String,
 }
@@ -158,228 +159,255 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn places<'a>(&'a self, slot: &'a Slot) -> Places<'a> {
+    fn locations<'a>(&'a self, slot: &'a CredentialSlot) -> Locations<'a> {
         let inner = &*self.0;
-        inner.names.places(inner.layout, inner.mirror, &slot.name)
+        inner
+            .names
+            .locations(inner.layout, inner.dual_write, &slot.key)
     }
 
     /// Runs one exchange with the server of a key within the store's time, unless that has just
     /// failed.
-    async fn run<T>(
+    async fn run_command<T>(
         &self,
         key: &[u8],
         exchange: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<T, Error> {
-        let done = self.run_within(key, Duration::MAX, exchange).await?;
-        done.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))
+        let done = self
+            .run_command_within(key, Duration::MAX, exchange)
+            .await?;
+        done.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
     /// The same for somebody who waits no longer than `patience`, and is told nothing where that
     /// was too short. One timer bounds all of the exchange: the connection has none of its own.
-    async fn run_within<T>(
+    async fn run_command_within<T>(
         &self,
         key: &[u8],
-        patience: Duration,
+        max_wait: Duration,
         exchange: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<Option<T>, Error> {
         let inner = &*self.0;
-        let (guard, address) = (&inner.guard, &inner.address);
-        let part = inner.connection.part(key);
-        let came = Instant::now();
-        guard.admit(part, address)?;
-        let turn = guard.turn(part, address, inner.timeout, came, patience);
-        let Some(Turn { began, .. }) = &turn.await? else {
+        let (guard, address) = (&inner.circuit_breaker, &inner.address);
+        let circuit = inner.connection.circuit_index(key);
+        let arrived_at = Instant::now();
+        guard.check(circuit, address)?;
+        let permit = guard.acquire(
+            circuit,
+            address,
+            inner.command_timeout,
+            arrived_at,
+            max_wait,
+        );
+        let Some(Permit {
+            started_at: began, ..
+        }) = &permit.await?
+        else {
             return Ok(None);
         };
-        let left = patience.saturating_sub(began.duration_since(came));
-        let outcome = tokio::time::timeout_at(*began + inner.timeout.min(left), exchange).await;
+        let remaining = max_wait.saturating_sub(began.duration_since(arrived_at));
+        let outcome =
+            tokio::time::timeout_at(*began + inner.command_timeout.min(remaining), exchange).await;
         let ended = Instant::now();
         let outcome = match outcome {
             Ok(Ok(value)) => {
-                guard.succeeded(part, address, ended);
+                guard.record_success(circuit, address, ended);
                 Ok(Some(value))
             }
             Ok(Err(error)) => {
                 if error.is_timeout() {
-                    inner.connection.suspect();
+                    inner.connection.report_timeout();
                 }
-                Err(guard.failed(part, address, *began, &error))
+                Err(guard.record_failure(circuit, address, *began, &error))
             }
-            Err(_) if left < inner.timeout => return Ok(None),
+            Err(_) if remaining < inner.command_timeout => return Ok(None),
             Err(_) => {
-                inner.connection.suspect();
-                Err(guard.timed_out(part, address, *began, inner.timeout))
+                inner.connection.report_timeout();
+                Err(guard.record_timeout(circuit, address, *began, inner.command_timeout))
             }
         };
         if outcome.is_err() {
-            inner.ready.forget();
+            inner.health_cache.clear();
         }
-        observe::store_call(ended.duration_since(*began), outcome.is_ok());
+        observe::record_store_call(ended.duration_since(*began), outcome.is_ok());
         outcome
     }
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
-        self.run(key_of(command), command.query_async(&mut connection))
+        self.run_command(command_key(command), command.query_async(&mut connection))
             .await
     }
 
-    async fn script<T: FromRedisValue + Send>(&self, call: &Call) -> Result<T, Error> {
+    async fn run_script<T: FromRedisValue + Send>(&self, call: &ScriptCall) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
-        self.run(call.first_key(), call.invoke(&mut connection))
+        self.run_command(call.first_key(), call.invoke(&mut connection))
             .await
     }
 
-    async fn read(&self, slot: &Slot) -> Result<Stored, Error> {
-        let place = self.0.names.place(self.0.layout, &slot.name);
-        let values = self.values(&place, Duration::MAX).await?;
-        let values = values.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))?;
-        let stored = decode(&place, slot, values.into(), &self.0.seal);
-        self.look_for_others(&place, slot, &stored).await;
-        self.completed(slot, stored).await
+    async fn load_record(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
+        let place = self.0.names.location(self.0.layout, &slot.key);
+        let values = self.read_values(&place, Duration::MAX).await?;
+        let values = values.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))?;
+        let stored = decode(&place, slot, values.into(), &self.0.sealer);
+        self.warn_of_java_names(&place, slot, &stored).await;
+        self.with_revocation(slot, stored).await
     }
 
     /// A user of whom nothing is stored may lie under a name that another serializer has made.
-    async fn look_for_others(&self, place: &Place<'_>, slot: &Slot, stored: &Stored) {
-        if stored.witness.0.iter().all(Option::is_none) {
-            Box::pin(self.look_for_java_names(place, slot)).await;
+    async fn warn_of_java_names(
+        &self,
+        location: &Location<'_>,
+        slot: &CredentialSlot,
+        stored: &StoredRecord,
+    ) {
+        if stored.expected.0.iter().all(Option::is_none) {
+            Box::pin(self.search_java_names(location, slot)).await;
         }
     }
 
-    async fn look_at(
+    async fn read_record_with(
         &self,
-        slot: &Slot,
-        within: Duration,
-        look: &mut Look<'_>,
-    ) -> Result<Glimpse, Error> {
-        let came = Instant::now();
-        let place = self.0.names.place(self.0.layout, &slot.name);
-        let Some(mut values) = self.values(&place, within).await? else {
-            return Ok(Glimpse::Late);
+        slot: &CredentialSlot,
+        timeout: Duration,
+        visit: &mut Visitor<'_>,
+    ) -> Result<ReadOutcome, Error> {
+        let arrived_at = Instant::now();
+        let place = self.0.names.location(self.0.layout, &slot.key);
+        let Some(mut values) = self.read_values(&place, timeout).await? else {
+            return Ok(ReadOutcome::TimedOut);
         };
-        let seal = &self.0.seal;
-        let seen = view(&place, slot, values.as_slice(), seal, |record| {
-            (!revoked::may_lack(slot, &record)).then(|| look(&record))
+        let seal = &self.0.sealer;
+        let visited = view_record(&place, slot, values.as_slice(), seal, |record| {
+            (!revoked::may_lack_revocation(slot, &record)).then(|| visit(&record))
         });
-        let (enough, revoked_at) = match seen {
+        let (is_accepted, revoked_at) = match visited {
             Some(enough) => (enough, None),
             None => {
-                let left = within.saturating_sub(came.elapsed());
-                let asked = Box::pin(self.revoked_within(&slot.name, left));
+                let left = timeout.saturating_sub(arrived_at.elapsed());
+                let asked = Box::pin(self.read_revoked_at_within(&slot.key, left));
                 let Some(revoked_at) = asked.await? else {
-                    return Ok(Glimpse::Late);
+                    return Ok(ReadOutcome::TimedOut);
                 };
-                let enough = view(&place, slot, values.as_slice(), seal, |mut record| {
-                    record.details.sessions_from = revoked_at;
-                    look(&record)
+                let enough = view_record(&place, slot, values.as_slice(), seal, |mut record| {
+                    record.details.sessions_valid_from = revoked_at;
+                    visit(&record)
                 });
                 (enough, revoked_at)
             }
         };
-        if enough {
+        if is_accepted {
             values.wipe();
-            return Ok(Glimpse::Enough);
+            return Ok(ReadOutcome::Accepted);
         }
         let mut stored = decode(&place, slot, values.into(), seal);
         if revoked_at.is_some() {
-            stored.record.details.sessions_from = revoked_at;
+            stored.record.details.sessions_valid_from = revoked_at;
         }
-        self.look_for_others(&place, slot, &stored).await;
-        Ok(Glimpse::Left(stored))
+        self.warn_of_java_names(&place, slot, &stored).await;
+        Ok(ReadOutcome::Rejected(stored))
     }
 
     /// What the cells of a place hold, unless `within` was too short.
-    async fn values(&self, place: &Place<'_>, within: Duration) -> Result<Option<Values>, Error> {
+    async fn read_values(
+        &self,
+        location: &Location<'_>,
+        timeout: Duration,
+    ) -> Result<Option<RawValues>, Error> {
         let connection = &self.0.connection;
-        match &place.cells {
-            Cells::One(cell) => {
-                let get = reading(cell);
+        match &location.keys {
+            RedisKeys::One(cell) => {
+                let get = read_command(cell);
                 // Pinned where it is: a future that is handed on is copied each time.
-                let value = pin!(connection.value(&get));
-                let got = self.run_within(cell.key.as_bytes(), within, value);
-                Ok(got.await?.map(|value| Values::One([value])))
+                let value = pin!(connection.read_value(&get));
+                let got = self.run_command_within(cell.key.as_bytes(), timeout, value);
+                Ok(got.await?.map(|value| RawValues::One([value])))
             }
-            Cells::Two(cells) => {
-                let get = cells.each_ref().map(reading);
+            RedisKeys::Two(cells) => {
+                let get = cells.each_ref().map(read_command);
                 let key = cells[0].key.as_bytes();
-                let values = pin!(connection.two_values(get));
-                let got = self.run_within(key, within, values);
-                Ok(got.await?.map(Values::Two))
+                let values = pin!(connection.read_two_values(get));
+                let got = self.run_command_within(key, timeout, values);
+                Ok(got.await?.map(RawValues::Two))
             }
         }
     }
 
-    async fn take_lease(
+    async fn try_acquire_lease(
         &self,
-        slot: &Slot,
-        expected: &Witness,
+        slot: &CredentialSlot,
+        expected: &Expected,
         owner: &LeaseOwner,
         ttl: Duration,
         tombstone: &str,
-    ) -> Result<Claim, Error> {
-        self.0.seal.may_replace(slot, expected)?;
-        let places = self.places(slot);
+    ) -> Result<LeaseResult, Error> {
+        self.0.sealer.check_replaceable(slot, expected)?;
+        let places = self.locations(slot);
         let place = &places.read;
-        let mut call = start(Step::Claim, &places);
-        call.arg(owner.as_str()).arg(millis(ttl));
-        call.arg(tombstone).arg(millis(TOMBSTONE_LIFE));
-        for (cell, expected) in place.cells.iter().zip(&expected.0) {
-            call.cell(&*cell.key)
+        let mut call = begin_step(Step::AcquireLease, &places);
+        call.arg(owner.as_str()).arg(duration_millis(ttl));
+        call.arg(tombstone).arg(duration_millis(MIN_TOMBSTONE_TTL));
+        for (cell, expected) in place.keys.iter().zip(&expected.0) {
+            call.value_key(&*cell.key)
                 .arg(cell.field.unwrap_or(""))
-                .arg(flagged(expected).as_slice());
+                .arg(encode_expected(expected).as_slice());
         }
-        Ok(match self.script(&call).await? {
-            Answer(1, _) => Claim::Granted,
-            Answer(0, _) => Claim::Held,
-            Answer(_, values) => {
-                let stored = decode(place, slot, values, &self.0.seal);
-                Claim::Changed(self.completed(slot, stored).await?)
+        Ok(match self.run_script(&call).await? {
+            ScriptReply(1, _) => LeaseResult::Acquired,
+            ScriptReply(0, _) => LeaseResult::Busy,
+            ScriptReply(_, values) => {
+                let stored = decode(place, slot, values, &self.0.sealer);
+                LeaseResult::Conflict(self.with_revocation(slot, stored).await?)
             }
         })
     }
 
     async fn write_if_unchanged(
         &self,
-        slot: &Slot,
-        expected: &Witness,
+        slot: &CredentialSlot,
+        expected: &Expected,
         record: &Record,
         owner: &LeaseOwner,
         tombstone: &str,
-    ) -> Result<Commit, Error> {
-        let write = async |expected: &Witness| {
-            self.try_to_write(slot, expected, record, owner, tombstone)
+    ) -> Result<CommitResult, Error> {
+        let write = async |expected: &Expected| {
+            self.write_once(slot, expected, record, owner, tombstone)
                 .await
         };
         let mut outcome = write(expected).await?;
         let started_from = &expected.0;
-        for _ in 0..RESEALINGS {
+        for _ in 0..MAX_RESEAL_RETRIES {
             // The same record in another seal is no news: what WeChat has granted from it counts
             // (R3).
             let newer = match &outcome {
-                Commit::Changed(newer) if self.is_resealed(slot, started_from, newer) => newer,
+                CommitResult::Conflict(newer)
+                    if self.differs_only_in_seal(slot, started_from, newer) =>
+                {
+                    newer
+                }
                 _ => break,
             };
-            let witness = newer.witness.clone();
+            let witness = newer.expected.clone();
             outcome = write(&witness).await?;
         }
         Ok(outcome)
     }
 
     /// Whether what lies in a slot differs from what lay there in its seal alone.
-    fn is_resealed(
+    fn differs_only_in_seal(
         &self,
-        slot: &Slot,
-        before: &[Option<Zeroizing<Vec<u8>>>],
-        now: &Stored,
+        slot: &CredentialSlot,
+        expected: &[Option<Zeroizing<Vec<u8>>>],
+        now: &StoredRecord,
     ) -> bool {
-        let seal = &self.0.seal;
-        let place = self.places(slot).read;
+        let seal = &self.0.sealer;
+        let place = self.locations(slot).read;
         let sealed = |value: &Option<Zeroizing<Vec<u8>>>| {
-            value.as_ref().is_some_and(|value| Seal::is_sealed(value))
+            value.as_ref().is_some_and(|value| Sealer::is_sealed(value))
         };
-        let touched = before.iter().chain(&now.witness.0).any(sealed);
+        let touched = expected.iter().chain(&now.expected.0).any(sealed);
         let values = || {
-            before
+            expected
                 .iter()
                 .map(|value| value.as_ref().map(|bytes| bytes.to_vec()))
         };
@@ -389,101 +417,132 @@ impl RedisStore {
         let mut before = decode(&place, slot, values().collect(), seal).record;
         // What has been looked up besides is in neither of the values.
         let details = &mut before.details;
-        details.sessions_from = details.sessions_from.or(now.record.details.sessions_from);
+        details.sessions_valid_from = details
+            .sessions_valid_from
+            .or(now.record.details.sessions_valid_from);
         before == now.record
     }
 
     /// The refresh token in what was expected.
-    fn refresh_token(&self, slot: &Slot, expected: &Witness) -> Option<RefreshToken> {
-        let place = self.0.names.place(self.0.layout, &slot.name);
+    fn expected_refresh_token(
+        &self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+    ) -> Option<RefreshToken> {
+        let place = self.0.names.location(self.0.layout, &slot.key);
         let values = expected.0.iter();
         let values = values.map(|value| value.as_ref().map(|bytes| bytes.to_vec()));
-        let stored = decode(&place, slot, values.collect(), &self.0.seal);
+        let stored = decode(&place, slot, values.collect(), &self.0.sealer);
         stored.record.refresh.map(|refresh| refresh.secret)
     }
 
     /// What a tombstone for `expected` says; nothing where there is no refresh token.
-    fn tombstone(&self, slot: &Slot, expected: &Witness) -> String {
-        let token = self.refresh_token(slot, expected);
-        token.map_or_else(String::new, |token| fingerprint(token.expose().as_bytes()))
-    }
-
-    /// One try to write where the slot holds `expected`.
-    async fn try_to_write(
-        &self,
-        slot: &Slot,
-        expected: &Witness,
-        record: &Record,
-        owner: &LeaseOwner,
-        tombstone: &str,
-    ) -> Result<Commit, Error> {
-        self.0.seal.may_replace(slot, expected)?;
-        let places = self.places(slot);
-        let now = self.0.clock.now();
-        let mut call = start(Step::Commit, &places);
-        let before = self.refresh_token(slot, expected);
-        let before = before.as_ref().map(|token| token.expose().as_bytes());
-        let before = predecessor(before, record).map_or_else(String::new, fingerprint);
-        call.arg(owner.as_str()).arg(before);
-        call.arg(tombstone).arg(millis(BURIED_FOR));
-        let compared = expected.0.iter().map(flagged);
-        let read = places.read.cells.iter().zip(compared);
-        let written = places.mirror.iter().flat_map(|mirror| &*mirror.cells);
-        let cells = read.chain(written.map(|cell| (cell, anything())));
-        let mut news = Vec::new();
-        for (place, written_for) in places.all() {
-            news.extend(encode(place, slot, record, written_for, now, &self.0.seal)?);
-        }
-        for ((cell, expected), new) in cells.zip(news) {
-            let value = new.value.as_ref().map(|text| text.as_bytes());
-            call.cell(&*cell.key)
-                .arg(cell.field.unwrap_or(""))
-                .arg(expected.as_slice())
-                .arg(flagged(&value).as_slice())
-                .arg(millis(new.ttl));
-        }
-        Ok(match self.write(call, self.tidings(slot, record)).await? {
-            Answer(1, _) => Commit::Done,
-            Answer(0, _) => Commit::LeaseLost,
-            Answer(_, values) => {
-                let stored = decode(&places.read, slot, values, &self.0.seal);
-                Commit::Changed(self.completed(slot, stored).await?)
-            }
+    fn tombstone_value(&self, slot: &CredentialSlot, expected: &Expected) -> String {
+        let token = self.expected_refresh_token(slot, expected);
+        token.map_or_else(String::new, |token| {
+            tombstone_fingerprint(token.expose().as_bytes())
         })
     }
 
-    async fn overwrite(&self, slot: &Slot, record: &Record) -> Result<(), Error> {
-        let places = self.places(slot);
+    /// One try to write where the slot holds `expected`.
+    async fn write_once(
+        &self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        record: &Record,
+        owner: &LeaseOwner,
+        tombstone: &str,
+    ) -> Result<CommitResult, Error> {
+        self.0.sealer.check_replaceable(slot, expected)?;
+        let places = self.locations(slot);
         let now = self.0.clock.now();
-        let mut call = Call::of(Step::Put);
-        for tombstone in &places.tombstones {
-            call.tombstone(tombstone);
+        let mut call = begin_step(Step::Commit, &places);
+        let before = self.expected_refresh_token(slot, expected);
+        let before = before.as_ref().map(|token| token.expose().as_bytes());
+        let before =
+            replaced_refresh_token(before, record).map_or_else(String::new, tombstone_fingerprint);
+        call.arg(owner.as_str()).arg(before);
+        call.arg(tombstone).arg(duration_millis(TOMBSTONE_TTL));
+        let compared = expected.0.iter().map(encode_expected);
+        let read = places.read.keys.iter().zip(compared);
+        let written = places.copy.iter().flat_map(|mirror| &*mirror.keys);
+        let cells = read.chain(written.map(|cell| (cell, encode_any())));
+        let mut news = Vec::new();
+        for (place, written_for) in places.with_targets() {
+            news.extend(encode(
+                place,
+                slot,
+                record,
+                written_for,
+                now,
+                &self.0.sealer,
+            )?);
         }
-        for (place, written_for) in places.all() {
-            let news = encode(place, slot, record, written_for, now, &self.0.seal)?;
-            for (cell, New { value, ttl }) in place.cells.iter().zip(&news) {
+        for ((cell, expected), new) in cells.zip(news) {
+            let value = new.value.as_ref().map(|text| text.as_bytes());
+            call.value_key(&*cell.key)
+                .arg(cell.field.unwrap_or(""))
+                .arg(expected.as_slice())
+                .arg(encode_expected(&value).as_slice())
+                .arg(duration_millis(new.ttl));
+        }
+        Ok(
+            match self
+                .run_write(call, self.outgoing_invalidation(slot, record))
+                .await?
+            {
+                ScriptReply(1, _) => CommitResult::Committed,
+                ScriptReply(0, _) => CommitResult::LeaseLost,
+                ScriptReply(_, values) => {
+                    let stored = decode(&places.read, slot, values, &self.0.sealer);
+                    CommitResult::Conflict(self.with_revocation(slot, stored).await?)
+                }
+            },
+        )
+    }
+
+    async fn write_unconditionally(
+        &self,
+        slot: &CredentialSlot,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let places = self.locations(slot);
+        let now = self.0.clock.now();
+        let mut call = ScriptCall::for_step(Step::Overwrite);
+        for tombstone in &places.tombstone_keys {
+            call.tombstone_key(tombstone);
+        }
+        for (place, written_for) in places.with_targets() {
+            let news = encode(place, slot, record, written_for, now, &self.0.sealer)?;
+            for (cell, Write { value, ttl }) in place.keys.iter().zip(&news) {
                 let value = value.as_ref().map(|text| text.as_bytes());
-                call.cell(&*cell.key)
+                call.value_key(&*cell.key)
                     .arg(cell.field.unwrap_or(""))
-                    .arg(flagged(&value).as_slice())
-                    .arg(millis(*ttl));
+                    .arg(encode_expected(&value).as_slice())
+                    .arg(duration_millis(*ttl));
             }
         }
-        let written = self.write(call, self.tidings(slot, record)).await;
+        let written = self
+            .run_write(call, self.outgoing_invalidation(slot, record))
+            .await;
         written.map(drop)
     }
 
     /// What a script that writes tells the others.
-    fn tidings(&self, slot: &Slot, record: &Record) -> Option<Tidings> {
-        Some(Tidings {
-            channel: self.0.names.news(&slot.name.app),
-            news: news::written(&slot.name, Mark::of_record(record)),
+    fn outgoing_invalidation(
+        &self,
+        slot: &CredentialSlot,
+        record: &Record,
+    ) -> Option<OutgoingInvalidation> {
+        Some(OutgoingInvalidation {
+            channel: self.0.names.invalidation_channel(&slot.key.app),
+            message: news::invalidation_message(&slot.key, RecordVersion::of_record(record)),
         })
     }
 }
 
 /// The command that reads a cell.
-fn reading(cell: &Cell<'_>) -> Cmd {
+fn read_command(cell: &RedisKey<'_>) -> Cmd {
     // The room that it takes is known, and growing would cost more than the rest.
     let field = cell.field.map_or(0, str::len);
     let mut command = Cmd::with_capacity(3, 4 + cell.key.len() + field);
@@ -495,13 +554,13 @@ fn reading(cell: &Cell<'_>) -> Cmd {
 }
 
 /// What the cells of a place hold.
-enum Values {
-    One([Value; 1]),
-    Two([Value; 2]),
+enum RawValues {
+    One([RawValue; 1]),
+    Two([RawValue; 2]),
 }
 
-impl Values {
-    fn as_slice(&self) -> &[Value] {
+impl RawValues {
+    fn as_slice(&self) -> &[RawValue] {
         match self {
             Self::One(values) => values,
             Self::Two(values) => values,
@@ -520,17 +579,17 @@ impl Values {
     }
 }
 
-impl From<Values> for Vec<Value> {
-    fn from(values: Values) -> Self {
+impl From<RawValues> for Vec<RawValue> {
+    fn from(values: RawValues) -> Self {
         match values {
-            Values::One(values) => values.into(),
-            Values::Two(values) => values.into(),
+            RawValues::One(values) => values.into(),
+            RawValues::Two(values) => values.into(),
         }
     }
 }
 
 /// The key of a command that has one, which is its first argument.
-fn key_of(command: &Cmd) -> &[u8] {
+fn command_key(command: &Cmd) -> &[u8] {
     match command.args_iter().nth(1) {
         Some(redis::Arg::Simple(key)) => key,
         _ => &[],
@@ -538,13 +597,13 @@ fn key_of(command: &Cmd) -> &[u8] {
 }
 
 /// Begins the call of a step that works under the leases of these places.
-fn start(step: Step, places: &Places<'_>) -> Call {
-    let mut call = Call::of(step);
-    for key in &places.leases {
-        call.lease(key);
+fn begin_step(step: Step, places: &Locations<'_>) -> ScriptCall {
+    let mut call = ScriptCall::for_step(step);
+    for key in &places.lease_keys {
+        call.lease_key(key);
     }
-    for key in &places.tombstones {
-        call.tombstone(key);
+    for key in &places.tombstone_keys {
+        call.tombstone_key(key);
     }
     call
 }
@@ -552,20 +611,20 @@ fn start(step: Step, places: &Places<'_>) -> Call {
 /// How long the tombstone of a deleted pair stays: as long as a copy of the pair in the other layout
 /// may look alive, so that a move does not bring it back. Only users who came back with a dead
 /// refresh token and did not log in again have one.
-const BURIED_FOR: Duration = LONGEST_LIFE;
+const TOMBSTONE_TTL: Duration = MAX_KEY_TTL;
 
 /// Names a token without telling it: half of its hash, of which there are too many to find another
 /// token for.
-pub(super) fn fingerprint(token: &[u8]) -> String {
+pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
     let digest = Sha256::digest(token);
     let half = digest.iter().take(16);
     half.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A script's answer: a number, and the values of the cells where they were not as expected.
-struct Answer(i64, Vec<Value>);
+struct ScriptReply(i64, Vec<RawValue>);
 
-impl FromRedisValue for Answer {
+impl FromRedisValue for ScriptReply {
     fn from_redis_value(value: redis::Value) -> Result<Self, redis::ParsingError> {
         let mut parts = Vec::<redis::Value>::from_redis_value(value)?.into_iter();
         let number = parts.next().map_or(Ok(-1), i64::from_redis_value)?;
@@ -575,7 +634,7 @@ impl FromRedisValue for Answer {
 }
 
 /// How the scripts take a value that may be missing.
-fn flagged(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec<u8>> {
+fn encode_expected(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(match value {
         Some(bytes) => [b"=", bytes.as_ref()].concat(),
         None => b"-".to_vec(),
@@ -583,135 +642,139 @@ fn flagged(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec<u8>> {
 }
 
 /// How the scripts take a cell that is written whatever lies there.
-fn anything() -> Zeroizing<Vec<u8>> {
+fn encode_any() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(b"*".to_vec())
 }
 
 impl Store for RedisStore {
-    fn load<'a>(&'a self, slot: &'a Slot) -> BoxFuture<'a, Result<Stored, Error>> {
-        Box::pin(self.read(slot))
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
+        Box::pin(self.load_record(slot))
     }
 
-    fn glance<'a>(
+    fn read_with<'a>(
         &'a self,
-        slot: &'a Slot,
-        within: Duration,
-        look: &'a mut Look<'_>,
-    ) -> BoxFuture<'a, Result<Glimpse, Error>> {
-        Box::pin(self.look_at(slot, within, look))
+        slot: &'a CredentialSlot,
+        timeout: Duration,
+        visit: &'a mut Visitor<'_>,
+    ) -> BoxFuture<'a, Result<ReadOutcome, Error>> {
+        Box::pin(self.read_record_with(slot, timeout, visit))
     }
 
-    fn claim<'a>(
+    fn acquire_lease<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
-        Box::pin(self.take_lease(slot, expected, owner, ttl, ""))
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
+        Box::pin(self.try_acquire_lease(slot, expected, owner, ttl, ""))
     }
 
     fn commit<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         record: &'a Record,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
         Box::pin(self.write_if_unchanged(slot, expected, record, owner, ""))
     }
 
     fn announce_deletion<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
         Box::pin(async move {
-            let tombstone = self.tombstone(slot, expected);
-            self.take_lease(slot, expected, owner, ttl, &tombstone)
+            let tombstone = self.tombstone_value(slot, expected);
+            self.try_acquire_lease(slot, expected, owner, ttl, &tombstone)
                 .await
         })
     }
 
-    fn delete<'a>(
+    fn commit_deletion<'a>(
         &'a self,
-        slot: &'a Slot,
-        expected: &'a Witness,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
         owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<Commit, Error>> {
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
         Box::pin(async move {
-            let (nothing, tombstone) = (Record::default(), self.tombstone(slot, expected));
+            let (nothing, tombstone) = (Record::default(), self.tombstone_value(slot, expected));
             self.write_if_unchanged(slot, expected, &nothing, owner, &tombstone)
                 .await
         })
     }
 
-    fn release<'a>(
+    fn release_lease<'a>(
         &'a self,
-        slot: &'a Slot,
+        slot: &'a CredentialSlot,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            let places = self.places(slot);
-            let mut call = Call::of(Step::Release);
-            for lease in &places.leases {
-                call.lease(lease);
+            let places = self.locations(slot);
+            let mut call = ScriptCall::for_step(Step::ReleaseLeases);
+            for lease in &places.lease_keys {
+                call.lease_key(lease);
             }
             call.arg(owner.as_str());
-            self.script::<i64>(&call).await.map(|gone| gone > 0)
+            self.run_script::<i64>(&call).await.map(|gone| gone > 0)
         })
     }
 
-    fn put<'a>(&'a self, slot: &'a Slot, record: &'a Record) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.overwrite(slot, record))
+    fn overwrite<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.write_unconditionally(slot, record))
     }
 
-    fn spend<'a>(&'a self, allowance: &'a Allowance) -> BoxFuture<'a, Result<bool, Error>> {
+    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            let (prefix, app) = (&self.0.names.prefix, &allowance.app);
+            let (prefix, app) = (&self.0.names.prefix, &quota.app);
             let mut call =
-                scripts::SPEND.key(format!("{prefix}{app}:allowance:{}", allowance.name));
-            call.arg(allowance.uses).arg(millis(allowance.span));
-            Ok(self.script::<i64>(&call).await? == 1)
+                scripts::TRY_CONSUME.key(format!("{prefix}{app}:allowance:{}", quota.purpose));
+            call.arg(quota.limit).arg(duration_millis(quota.window));
+            Ok(self.run_script::<i64>(&call).await? == 1)
         })
     }
 
     fn bind_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         login: u64,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeBinding, Error>> {
+    ) -> BoxFuture<'a, Result<CodeBindResult, Error>> {
         Box::pin(async move {
-            let mut call = scripts::BIND_CODE.key(self.0.names.bound(code));
-            call.arg(format!("{login:016x}")).arg(millis(ttl));
-            Ok(match self.script::<i64>(&call).await? {
-                0 => CodeBinding::Others,
-                1 => CodeBinding::First,
-                _ => CodeBinding::Ours,
+            let mut call = scripts::BIND_CODE.key(self.0.names.code_binding_key(code));
+            call.arg(format!("{login:016x}")).arg(duration_millis(ttl));
+            Ok(match self.run_script::<i64>(&call).await? {
+                0 => CodeBindResult::BoundElsewhere,
+                1 => CodeBindResult::Bound,
+                _ => CodeBindResult::AlreadyBound,
             })
         })
     }
 
-    fn claim_code<'a>(
+    fn acquire_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
         ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeClaim, Error>> {
+    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>> {
         Box::pin(async move {
-            let mut call = scripts::CLAIM_CODE.key(self.0.names.code(code));
-            call.arg(owner.as_str()).arg(millis(ttl));
-            let said: Option<Vec<u8>> = self.script(&call).await?;
-            Ok(match said {
-                None => CodeClaim::Granted,
+            let mut call = scripts::ACQUIRE_CODE.key(self.0.names.code_key(code));
+            call.arg(owner.as_str()).arg(duration_millis(ttl));
+            let held: Option<Vec<u8>> = self.run_script(&call).await?;
+            Ok(match held {
+                None => CodeLeaseResult::Acquired,
                 Some(value) => match value.strip_prefix(b"=") {
                     Some(outcome) => {
-                        CodeClaim::Settled(String::from_utf8_lossy(outcome).into_owned())
+                        CodeLeaseResult::Finished(String::from_utf8_lossy(outcome).into_owned())
                     }
-                    None => CodeClaim::Held,
+                    None => CodeLeaseResult::Busy,
                 },
             })
         })
@@ -719,54 +782,61 @@ impl Store for RedisStore {
 
     fn release_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            let mut call = scripts::RELEASE_CODE.key(self.0.names.code(code));
+            let mut call = scripts::RELEASE_CODE.key(self.0.names.code_key(code));
             call.arg(owner.as_str());
-            self.script::<i64>(&call).await.map(|gone| gone > 0)
+            self.run_script::<i64>(&call).await.map(|gone| gone > 0)
         })
     }
 
-    fn settle_code<'a>(
+    fn finish_code<'a>(
         &'a self,
-        code: &'a CodeName,
+        code: &'a LoginCodeKey,
         owner: Option<&'a LeaseOwner>,
         outcome: &'a str,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let mut call = scripts::SETTLE_CODE.key(self.0.names.code(code));
+            let mut call = scripts::FINISH_CODE.key(self.0.names.code_key(code));
             call.arg(owner.map_or("", LeaseOwner::as_str))
                 .arg(outcome)
-                .arg(millis(ttl));
-            self.script(&call).await
+                .arg(duration_millis(ttl));
+            self.run_script(&call).await
         })
     }
 
-    fn revoke<'a>(
+    fn set_revoked_at<'a>(
         &'a self,
-        name: &'a Name,
+        key: &'a CredentialKey,
         at: Timestamp,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let mut call = scripts::REVOKE.key(self.0.names.revoked(name));
-            call.arg(at.as_millis()).arg(millis(ttl));
-            self.script(&call).await
+            let mut call = scripts::SET_REVOKED_AT.key(self.0.names.revocation_key(key));
+            call.arg(at.as_millis()).arg(duration_millis(ttl));
+            self.run_script(&call).await
         })
     }
 
-    fn revoked<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
-        Box::pin(async move { self.revoked_at(name).await })
+    fn revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(async move { self.read_revoked_at(key).await })
     }
 
-    fn news(&self, app: &AppId) -> Option<Feed> {
-        self.hear(app)
+    fn subscribe(&self, app: &AppId) -> Option<Subscription> {
+        self.open_subscription(app)
     }
 
-    fn ping<'a>(&'a self, app: &'a AppId, kind: Kind) -> BoxFuture<'a, Result<(), Error>> {
+    fn check_health<'a>(
+        &'a self,
+        app: &'a AppId,
+        kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.check_writing(app, kind))
     }
 }
@@ -776,7 +846,7 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("address", &self.0.address)
             .field("layout", &self.0.layout)
-            .field("mirror", &self.0.mirror)
+            .field("mirror", &self.0.dual_write)
             .field("names", &self.0.names)
             .finish_non_exhaustive()
     }

@@ -6,11 +6,11 @@ use std::ops::Deref;
 use memchr::{memchr, memchr3};
 use serde::Deserialize;
 
-use super::codec::For;
+use super::codec::WriteTarget;
 use super::start_up::misconfigured;
 use crate::credential::AppId;
 use crate::error::Error;
-use crate::store::{CodeName, Kind, Name};
+use crate::store::{CredentialKey, CredentialKind, LoginCodeKey};
 
 /// How user tokens lie in Redis.
 ///
@@ -116,7 +116,7 @@ impl Default for RedisNames {
 
 /// One place in Redis: a string key, or a field of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cell<'a> {
+pub(super) struct RedisKey<'a> {
     pub(super) key: Cow<'a, str>,
     /// The field, where the key holds a hash.
     pub(super) field: Option<&'a str>,
@@ -124,15 +124,15 @@ pub(super) struct Cell<'a> {
 
 /// The cells of one credential: one, or the two of a user's pair in the published layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cells<'a> {
-    One(Cell<'a>),
-    Two([Cell<'a>; 2]),
+pub(super) enum RedisKeys<'a> {
+    One(RedisKey<'a>),
+    Two([RedisKey<'a>; 2]),
 }
 
-impl<'a> Deref for Cells<'a> {
-    type Target = [Cell<'a>];
+impl<'a> Deref for RedisKeys<'a> {
+    type Target = [RedisKey<'a>];
 
-    fn deref(&self) -> &[Cell<'a>] {
+    fn deref(&self) -> &[RedisKey<'a>] {
         match self {
             Self::One(cell) => std::slice::from_ref(cell),
             Self::Two(cells) => cells,
@@ -142,7 +142,7 @@ impl<'a> Deref for Cells<'a> {
 
 /// How the cells of a slot are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ValueFormat {
     /// A hash field for the token and one for the refresh token.
     UserPair,
     /// A whole record in one string.
@@ -153,58 +153,65 @@ pub(super) enum Form {
 
 /// Where the cells of one credential lie.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
-    pub(super) form: Form,
-    pub(super) cells: Cells<'a>,
+pub(super) struct Location<'a> {
+    pub(super) format: ValueFormat,
+    pub(super) keys: RedisKeys<'a>,
     /// Whether the cells are ours to expire. The published layout's never do.
     pub(super) expires: bool,
 }
 
 /// All the places of one credential. The first is read and compared; the mirror is written with it.
 #[derive(Debug)]
-pub(super) struct Places<'a> {
-    pub(super) read: Place<'a>,
+pub(super) struct Locations<'a> {
+    pub(super) read: Location<'a>,
     /// The same credential in the other layout, while services move from one to the other.
-    pub(super) mirror: Option<Place<'a>>,
+    pub(super) copy: Option<Location<'a>>,
     /// The leases of all places: who renews holds those of services that know one layout only.
-    pub(super) leases: Vec<String>,
+    pub(super) lease_keys: Vec<String>,
     /// The tombstones of all places: each names the refresh token of a deleted pair.
-    pub(super) tombstones: Vec<String>,
+    pub(super) tombstone_keys: Vec<String>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Locations<'a> {
     /// All of them, and for whom each is written.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Place<'a>, For)> {
-        let mirror = self.mirror.iter().map(|place| (place, For::Copy));
-        std::iter::once((&self.read, For::Readers)).chain(mirror)
+    pub(super) fn with_targets(&self) -> impl Iterator<Item = (&Location<'a>, WriteTarget)> {
+        let mirror = self
+            .copy
+            .iter()
+            .map(|place| (place, WriteTarget::CopyLocation));
+        std::iter::once((&self.read, WriteTarget::ReadLocation)).chain(mirror)
     }
 }
 
 impl RedisNames {
     /// Where a credential is read, and where it is written too.
-    pub(super) fn places<'a>(
+    pub(super) fn locations<'a>(
         &'a self,
         layout: Layout,
-        mirror: Option<Layout>,
-        name: &'a Name,
-    ) -> Places<'a> {
-        let read = self.place(layout, name);
-        let mirror = mirror.map(|layout| self.place(layout, name));
+        dual_write: Option<Layout>,
+        credential: &'a CredentialKey,
+    ) -> Locations<'a> {
+        let read = self.location(layout, credential);
+        let mirror = dual_write.map(|layout| self.location(layout, credential));
         // What is ours alone lies in the same place in either layout.
-        let mirror = mirror.filter(|mirror| mirror.cells != read.cells);
+        let mirror = mirror.filter(|mirror| mirror.keys != read.keys);
         let places = || std::iter::once(&read).chain(&mirror);
-        let leases = places().map(|place| self.lease(name, place)).collect();
-        let tombstones = places().map(|place| self.tombstone(name, place)).collect();
-        Places {
+        let leases = places()
+            .map(|place| self.lease_key(credential, place))
+            .collect();
+        let tombstones = places()
+            .map(|place| self.tombstone_key(credential, place))
+            .collect();
+        Locations {
             read,
-            mirror,
-            leases,
-            tombstones,
+            copy: mirror,
+            lease_keys: leases,
+            tombstone_keys: tombstones,
         }
     }
 
     /// A name as it stands in Redis: `{appid}` replaced.
-    pub(super) fn of<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
+    pub(super) fn expand_appid<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
         match memchr(b'{', name.as_bytes()) {
             Some(_) => name.replace("{appid}", app).into(),
             None => name.into(),
@@ -212,30 +219,34 @@ impl RedisNames {
     }
 
     /// Whether everything that one step touches lies in one slot of a Cluster.
-    pub(super) fn fit_a_cluster(
+    pub(super) fn check_cluster_slots(
         &self,
         layout: Layout,
-        mirror: Option<Layout>,
+        dual_write: Option<Layout>,
     ) -> Result<(), Error> {
         let Ok(app) = AppId::new("wx0") else {
             return Ok(());
         };
         let slot = |key: &str| hash_tag(key).unwrap_or(key).to_owned();
-        for kind in Kind::ALL {
-            let id = if kind.is_accounts_own() { "" } else { "user" };
-            let name = Name {
+        for kind in CredentialKind::ALL {
+            let id = if kind.belongs_to_account() {
+                ""
+            } else {
+                "user"
+            };
+            let name = CredentialKey {
                 app: app.clone(),
                 kind,
                 id: id.into(),
             };
-            let places = self.places(layout, mirror, &name);
-            if places.mirror.is_some() {
+            let places = self.locations(layout, dual_write, &name);
+            if places.copy.is_some() {
                 return Err(misconfigured(
                     "on a Redis Cluster the two layouts lie in different slots, and no step can \
                      write both; leave the mirror out",
                 ));
             }
-            let [first, others @ ..] = &*places.read.cells else {
+            let [first, others @ ..] = &*places.read.keys else {
                 continue;
             };
             if let Some(other) = others
@@ -253,7 +264,7 @@ impl RedisNames {
                 )));
             }
             if let Some(lease) = places
-                .leases
+                .lease_keys
                 .iter()
                 .find(|lease| slot(lease) != slot(&first.key))
             {
@@ -268,99 +279,112 @@ impl RedisNames {
     }
 
     /// Where it lies which login a code belongs to.
-    pub(super) fn bound(&self, code: &CodeName) -> String {
+    pub(super) fn code_binding_key(&self, code: &LoginCodeKey) -> String {
         format!("{}{}:bound:{}", self.prefix, code.app, code.hash)
     }
 
     /// Where the outcome of a code lies.
-    pub(super) fn code(&self, code: &CodeName) -> String {
+    pub(super) fn code_key(&self, code: &LoginCodeKey) -> String {
         format!("{}{}:code:{}", self.prefix, code.app, code.hash)
     }
 
     /// Where it lies since when a user's sessions count.
-    pub(super) fn revoked(&self, name: &Name) -> String {
-        let Name { app, kind, id } = name;
+    pub(super) fn revocation_key(&self, credential: &CredentialKey) -> String {
+        let CredentialKey { app, kind, id } = credential;
         format!("{}{app}:revoked:{}:{id}", self.prefix, kind.as_str())
     }
 
     /// The channel that tells what is written to an account's credentials.
-    pub(super) fn news(&self, app: &AppId) -> String {
+    pub(super) fn invalidation_channel(&self, app: &AppId) -> String {
         format!("{}{app}:news", self.prefix)
     }
 
-    pub(super) fn place<'a>(&'a self, layout: Layout, name: &'a Name) -> Place<'a> {
-        let app = name.app.as_str();
+    pub(super) fn location<'a>(
+        &'a self,
+        layout: Layout,
+        credential: &'a CredentialKey,
+    ) -> Location<'a> {
+        let app = credential.app.as_str();
         let prefix = &self.prefix;
-        match (name.kind, layout) {
-            (Kind::User, Layout::Hashes) => {
-                let field = |hash: &'a str| Cell {
-                    key: Self::of(hash, app),
-                    field: Some(&*name.id),
+        match (credential.kind, layout) {
+            (CredentialKind::User, Layout::Hashes) => {
+                let field = |hash: &'a str| RedisKey {
+                    key: Self::expand_appid(hash, app),
+                    field: Some(&*credential.id),
                 };
                 let (access, refresh) = (&self.user_access_token, &self.user_refresh_token);
-                Place {
-                    form: Form::UserPair,
-                    cells: Cells::Two([field(access), field(refresh)]),
+                Location {
+                    format: ValueFormat::UserPair,
+                    keys: RedisKeys::Two([field(access), field(refresh)]),
                     expires: false,
                 }
             }
-            (Kind::User, Layout::Keys) => {
-                let key = [prefix, app, ":user:", &brace_free(&name.id)].concat();
-                Self::string(Form::Record, key.into(), true)
+            (CredentialKind::User, Layout::Keys) => {
+                let key = [prefix, app, ":user:", &escape_braces(&credential.id)].concat();
+                Self::string_location(ValueFormat::Record, key.into(), true)
             }
             // Ours alone in either layout: the published one knows no virtual users.
-            (Kind::SnapshotUser, _) => {
-                let key = [prefix, app, ":snapshot:", &brace_free(&name.id)].concat();
-                Self::string(Form::Record, key.into(), true)
+            (CredentialKind::SnapshotUser, _) => {
+                let key = [prefix, app, ":snapshot:", &escape_braces(&credential.id)].concat();
+                Self::string_location(ValueFormat::Record, key.into(), true)
             }
             (kind, Layout::Hashes) => {
                 let key = match kind {
-                    Kind::JsapiTicket => Self::of(&self.jsapi_ticket, app),
-                    _ => Self::of(&self.account_token, app),
+                    CredentialKind::JsapiTicket => Self::expand_appid(&self.jsapi_ticket, app),
+                    _ => Self::expand_appid(&self.account_token, app),
                 };
-                Self::string(Form::Token, key, false)
+                Self::string_location(ValueFormat::Token, key, false)
             }
             (kind, Layout::Keys) => {
                 let key = format!("{prefix}{app}:account:{}", kind.as_str());
-                Self::string(Form::Token, key.into(), true)
+                Self::string_location(ValueFormat::Token, key.into(), true)
             }
         }
     }
 
-    fn string(form: Form, key: Cow<'_, str>, expires: bool) -> Place<'_> {
-        Place {
-            form,
-            cells: Cells::One(Cell { key, field: None }),
+    fn string_location(format: ValueFormat, key: Cow<'_, str>, expires: bool) -> Location<'_> {
+        Location {
+            format,
+            keys: RedisKeys::One(RedisKey { key, field: None }),
             expires,
         }
     }
 
     /// The lease of a place. It is needed where something is written, not for each read.
-    pub(super) fn lease(&self, name: &Name, place: &Place<'_>) -> String {
-        self.beside("lease", name, place)
+    pub(super) fn lease_key(&self, credential: &CredentialKey, location: &Location<'_>) -> String {
+        self.colocated_key("lease", credential, location)
     }
 
     /// The tombstone of a place.
-    pub(super) fn tombstone(&self, name: &Name, place: &Place<'_>) -> String {
-        self.beside("tombstone", name, place)
+    pub(super) fn tombstone_key(
+        &self,
+        credential: &CredentialKey,
+        location: &Location<'_>,
+    ) -> String {
+        self.colocated_key("tombstone", credential, location)
     }
 
     /// A key in the same slot of a Cluster as a place.
-    fn beside(&self, what: &str, name: &Name, place: &Place<'_>) -> String {
-        let (prefix, app) = (&self.prefix, &name.app);
-        let key = place.cells.first().map_or("", |cell| &cell.key);
-        match place.form {
-            Form::UserPair => {
+    fn colocated_key(
+        &self,
+        purpose: &str,
+        credential: &CredentialKey,
+        location: &Location<'_>,
+    ) -> String {
+        let (prefix, app) = (&self.prefix, &credential.app);
+        let key = location.keys.first().map_or("", |cell| &cell.key);
+        match location.format {
+            ValueFormat::UserPair => {
                 // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
                 let tag = hash_tag(key).map(|tag| format!("{{{tag}}}:"));
                 let tag = tag.unwrap_or_default();
-                format!("{prefix}{app}:{what}:{tag}user:{}", name.id)
+                format!("{prefix}{app}:{purpose}:{tag}user:{}", credential.id)
             }
             // A string key without a hash tag is hashed as a whole; a lease whose tag is that whole
             // key lies in the same slot of a Cluster, and users spread over slots.
-            Form::Record | Form::Token => {
+            ValueFormat::Record | ValueFormat::Token => {
                 let tag = hash_tag(key).unwrap_or(key);
-                format!("{prefix}{app}:{what}:{{{tag}}}")
+                format!("{prefix}{app}:{purpose}:{{{tag}}}")
             }
         }
     }
@@ -376,7 +400,7 @@ pub(super) fn hash_tag(key: &str) -> Option<&str> {
 
 /// A user id with its braces (and the escape's own sign) percent-encoded, so that no user id makes
 /// a hash tag of its own. Ids that WeChat gives have none of them and stay as they are.
-fn brace_free(id: &str) -> Cow<'_, str> {
+fn escape_braces(id: &str) -> Cow<'_, str> {
     if memchr3(b'{', b'}', b'%', id.as_bytes()).is_none() {
         return id.into();
     }
@@ -397,23 +421,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn user(id: &str) -> Name {
-        Name {
+    fn user_key(id: &str) -> CredentialKey {
+        CredentialKey {
             app: AppId::new("wx1").unwrap(),
-            kind: Kind::User,
+            kind: CredentialKind::User,
             id: id.into(),
         }
     }
 
-    fn hashed(key: &str) -> &str {
+    fn slot_text(key: &str) -> &str {
         hash_tag(key).unwrap_or(key)
     }
 
     #[test]
-    fn the_published_names_are_the_default() {
-        let (names, name) = (RedisNames::default(), user("a:b#{c}"));
-        let place = names.place(Layout::Hashes, &name);
-        let cell = |key: &'static str| Cell {
+    fn default_names_are_the_published_ones() {
+        let (names, name) = (RedisNames::default(), user_key("a:b#{c}"));
+        let place = names.location(Layout::Hashes, &name);
+        let cell = |key: &'static str| RedisKey {
             key: key.into(),
             field: Some("a:b#{c}"),
         };
@@ -421,43 +445,43 @@ mod tests {
             cell("user.wxUserAccessToken"),
             cell("user.wxUserRefreshToken"),
         ];
-        assert_eq!(*place.cells, cells);
-        let lease = names.lease(&name, &place);
+        assert_eq!(*place.keys, cells);
+        let lease = names.lease_key(&name, &place);
         assert_eq!(lease, "wechat:wx1:lease:user:a:b#{c}");
     }
 
     #[test]
-    fn names_may_hold_the_appid_and_a_hash_tag() {
+    fn names_expand_appid_and_keep_hash_tags() {
         let names = RedisNames {
             user_access_token: "{wechat}.access.{appid}".into(),
             user_refresh_token: "{wechat}.refresh.{appid}".into(),
             ..RedisNames::default()
         };
-        let name = user("{x}");
-        let place = names.place(Layout::Hashes, &name);
-        assert_eq!(place.cells[0].key, "{wechat}.access.wx1");
-        assert_eq!(hashed(&names.lease(&name, &place)), "wechat");
+        let name = user_key("{x}");
+        let place = names.location(Layout::Hashes, &name);
+        assert_eq!(place.keys[0].key, "{wechat}.access.wx1");
+        assert_eq!(slot_text(&names.lease_key(&name, &place)), "wechat");
     }
 
     #[test]
     fn the_key_layout_has_a_key_for_each_user() {
-        let (names, name) = (RedisNames::default(), user("oABC"));
-        let place = names.place(Layout::Keys, &name);
-        let cell = Cell {
+        let (names, name) = (RedisNames::default(), user_key("oABC"));
+        let place = names.location(Layout::Keys, &name);
+        let cell = RedisKey {
             key: "wechat:wx1:user:oABC".into(),
             field: None,
         };
-        assert_eq!(*place.cells, [cell]);
-        let lease = names.lease(&name, &place);
+        assert_eq!(*place.keys, [cell]);
+        let lease = names.lease_key(&name, &place);
         assert_eq!(lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
     }
 
     #[test]
-    fn a_cluster_wants_a_step_in_one_slot() {
+    fn cluster_rejects_names_in_several_slots() {
         let plain = RedisNames::default();
-        plain.fit_a_cluster(Layout::Keys, None).unwrap();
+        plain.check_cluster_slots(Layout::Keys, None).unwrap();
         let refused = plain
-            .fit_a_cluster(Layout::Hashes, None)
+            .check_cluster_slots(Layout::Hashes, None)
             .unwrap_err()
             .to_string();
         assert!(
@@ -469,40 +493,40 @@ mod tests {
             user_refresh_token: "{wx.{appid}}.refresh".into(),
             ..RedisNames::default()
         };
-        tagged.fit_a_cluster(Layout::Hashes, None).unwrap();
+        tagged.check_cluster_slots(Layout::Hashes, None).unwrap();
         let braces = RedisNames {
             prefix: "{mine}:".into(),
             ..tagged
         };
         let refused = braces
-            .fit_a_cluster(Layout::Hashes, None)
+            .check_cluster_slots(Layout::Hashes, None)
             .unwrap_err()
             .to_string();
         assert!(refused.contains("prefix"), "{refused}");
-        braces.fit_a_cluster(Layout::Keys, None).unwrap();
+        braces.check_cluster_slots(Layout::Keys, None).unwrap();
     }
 
     proptest! {
         #[test]
-        fn a_record_and_its_lease_share_a_slot_and_users_do_not(a in ".{1,30}", b in ".{1,30}") {
+        fn record_and_lease_share_a_slot(a in ".{1,30}", b in ".{1,30}") {
             let names = RedisNames::default();
-            let (one, two) = (user(&a), user(&b));
-            let (place, other) = (names.place(Layout::Keys, &one), names.place(Layout::Keys, &two));
-            let key: &str = &place.cells[0].key;
-            let lease = names.lease(&one, &place);
-            prop_assert_eq!(hashed(key), hashed(&lease));
-            prop_assert_eq!(key == other.cells[0].key, a == b);
-            prop_assert_eq!(hashed(key), key);
+            let (one, two) = (user_key(&a), user_key(&b));
+            let (place, other) = (names.location(Layout::Keys, &one), names.location(Layout::Keys, &two));
+            let key: &str = &place.keys[0].key;
+            let lease = names.lease_key(&one, &place);
+            prop_assert_eq!(slot_text(key), slot_text(&lease));
+            prop_assert_eq!(key == other.keys[0].key, a == b);
+            prop_assert_eq!(slot_text(key), key);
         }
 
         #[test]
-        fn braces_do_not_confuse(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
+        fn braces_in_user_ids_are_escaped(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
             let names = RedisNames::default();
-            let (one, two) = (user(&a), user(&b));
-            let (place, other) = (names.place(Layout::Keys, &one), names.place(Layout::Keys, &two));
-            let lease = names.lease(&one, &place);
-            prop_assert_eq!(hashed(&place.cells[0].key), hashed(&lease));
-            prop_assert_eq!(place.cells[0].key == other.cells[0].key, a == b);
+            let (one, two) = (user_key(&a), user_key(&b));
+            let (place, other) = (names.location(Layout::Keys, &one), names.location(Layout::Keys, &two));
+            let lease = names.lease_key(&one, &place);
+            prop_assert_eq!(slot_text(&place.keys[0].key), slot_text(&lease));
+            prop_assert_eq!(place.keys[0].key == other.keys[0].key, a == b);
         }
     }
 }

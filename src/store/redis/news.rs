@@ -20,22 +20,22 @@ use tokio::task::AbortHandle;
 
 use super::RedisStore;
 use super::connection::Connection;
-use super::guard::describe;
-use super::refusal::Refusal;
-use super::start_up::refuses_us;
+use super::guard::describe_error;
+use super::refusal::ErrorClass;
+use super::start_up::rejects_credentials;
 use crate::credential::AppId;
-use crate::store::news::{News, PROVED_EVERY, Teller};
-use crate::store::{Feed, Kind, LeaseOwner, Mark, Name, Told};
+use crate::store::news::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
+use crate::store::{CredentialKey, CredentialKind, Event, LeaseOwner, RecordVersion, Subscription};
 
 /// The rest before the channel is subscribed again, at first and at most.
-const FIRST_REST: Duration = Duration::from_millis(50);
-const LONGEST_REST: Duration = Duration::from_secs(2);
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The rest after Redis has said no: only its operator can change that.
-pub(super) const REST_AFTER_REFUSAL: Duration = Duration::from_secs(60);
+pub(super) const REJECTED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// A message that is longer than any of ours is not read.
-const LONGEST_MESSAGE: usize = 1_024;
+const MAX_MESSAGE_LEN: usize = 1_024;
 
 /// The channels that are heard, and the tasks that hear them: dropping this ends those.
 #[derive(Default)]
@@ -43,8 +43,8 @@ pub(super) struct Channels(Mutex<HashMap<AppId, Channel>>);
 
 #[derive(Default)]
 struct Channel {
-    teller: Teller,
-    listening: Arc<AtomicBool>,
+    publisher: Publisher,
+    is_live: Arc<AtomicBool>,
     task: Option<AbortHandle>,
 }
 
@@ -62,7 +62,7 @@ impl Drop for Channels {
 
 impl RedisStore {
     /// Hears the channel of an account, from now on.
-    pub(super) fn hear(&self, app: &AppId) -> Option<Feed> {
+    pub(super) fn open_subscription(&self, app: &AppId) -> Option<Subscription> {
         let runtime = Handle::try_current().ok()?;
         let mut channels = self
             .0
@@ -73,89 +73,89 @@ impl RedisStore {
         let channel = channels.entry(app.clone()).or_default();
         // The runtime that ran the task may be gone.
         if channel.task.as_ref().is_none_or(AbortHandle::is_finished) {
-            channel.listening.store(false, Ordering::Release);
-            let hearing = Hearing {
+            channel.is_live.store(false, Ordering::Release);
+            let task = ChannelListener {
                 app: app.clone(),
                 connection: self.0.connection.clone(),
-                timeout: self.0.timeout,
+                timeout: self.0.command_timeout,
                 address: self.0.address.clone(),
-                channel: self.0.names.news(app),
-                teller: channel.teller.clone(),
-                listening: Arc::clone(&channel.listening),
-                proves: self.0.sole_writer,
+                channel: self.0.names.invalidation_channel(app),
+                publisher: channel.publisher.clone(),
+                is_live: Arc::clone(&channel.is_live),
+                trusts_heartbeats: self.0.exclusive_writer,
                 instance: LeaseOwner::unique(),
-                told: AtomicBool::new(false),
-                awaited: Mutex::default(),
+                rejection_logged: AtomicBool::new(false),
+                pending_heartbeat: Mutex::default(),
             };
-            channel.task = Some(runtime.spawn(hearing.run()).abort_handle());
+            channel.task = Some(runtime.spawn(task.run()).abort_handle());
         }
         // In this order: a channel that is opened between the two tells so.
-        let receiver = channel.teller.listen();
-        Some(Feed::from_outside(
+        let receiver = channel.publisher.subscribe();
+        Some(Subscription::from_remote(
             receiver,
-            channel.listening.load(Ordering::Acquire),
+            channel.is_live.load(Ordering::Acquire),
         ))
     }
 }
 
 /// Hears one channel until it is aborted.
-struct Hearing {
+struct ChannelListener {
     app: AppId,
     connection: Connection,
     timeout: Duration,
     address: String,
     channel: String,
-    teller: Teller,
-    listening: Arc<AtomicBool>,
+    publisher: Publisher,
+    is_live: Arc<AtomicBool>,
     /// Whether a proof means anything: only where nobody writes without telling.
-    proves: bool,
+    trusts_heartbeats: bool,
     instance: LeaseOwner,
     /// Whether the operator knows what Redis refuses.
-    told: AtomicBool,
+    rejection_logged: AtomicBool,
     /// The proof that is on its way, and when it was sent.
-    awaited: Mutex<Option<(u64, Instant)>>,
+    pending_heartbeat: Mutex<Option<(u64, Instant)>>,
 }
 
-impl Hearing {
+impl ChannelListener {
     async fn run(self) {
-        let mut rest = FIRST_REST;
+        let mut delay = MIN_RETRY_DELAY;
         loop {
             let began = Instant::now();
             // Before the subscription: a move that is on its way ends it.
-            let mut moves = self.connection.moves();
+            let mut moves = self.connection.server_changes();
             match self.subscribe().await {
                 Ok(messages) => {
-                    self.listening.store(true, Ordering::Release);
-                    self.teller.tell(Told::Listening);
+                    self.is_live.store(true, Ordering::Release);
+                    self.publisher.publish(Event::Subscribed);
                     tokio::select! {
-                        () = self.pass_on(messages) => {}
-                        () = self.prove() => {}
+                        () = self.forward_messages(messages) => {}
+                        () = self.send_heartbeats() => {}
                         // The old server passes on what the new one publishes, if it follows it.
-                        () = self.connection.moved(&mut moves) => {}
+                        () = self.connection.server_changed(&mut moves) => {}
                     }
-                    self.listening.store(false, Ordering::Release);
+                    self.is_live.store(false, Ordering::Release);
                     tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "the news channel is lost");
                 }
-                Err(error) if lasts(&error) => {
-                    self.tell_operator(&error);
-                    rest = REST_AFTER_REFUSAL;
+                Err(error) if is_permanent(&error) => {
+                    self.log_rejection(&error);
+                    delay = REJECTED_RETRY_DELAY;
                 }
                 Err(error) => {
-                    let said = describe(&error);
+                    let said = describe_error(&error);
                     tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "no news channel: {said}");
                 }
             }
-            if began.elapsed() > LONGEST_REST * 4 {
-                rest = FIRST_REST;
+            if began.elapsed() > MAX_RETRY_DELAY * 4 {
+                delay = MIN_RETRY_DELAY;
             }
-            tokio::time::sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-            rest = (rest * 2).min(LONGEST_REST);
+            tokio::time::sleep(delay.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+            delay = (delay * 2).min(MAX_RETRY_DELAY);
         }
     }
 
     async fn subscribe(&self) -> Result<impl Stream<Item = Msg> + use<>, RedisError> {
         let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        let mut subscriber = self.connection.subscriber().await?;
+        let mut subscriber = self.connection.open_subscriber().await?;
         let subscribed = subscriber.subscribe(&self.channel);
         let subscribed = tokio::time::timeout(self.timeout, subscribed).await;
         subscribed.unwrap_or_else(|_| Err(late()))?;
@@ -163,13 +163,13 @@ impl Hearing {
     }
 
     /// One line for what only the operator can change.
-    fn tell_operator(&self, error: &RedisError) {
-        if self.told.swap(true, Ordering::Relaxed) {
+    fn log_rejection(&self, error: &RedisError) {
+        if self.rejection_logged.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (address, channel, said) = (&self.address, &self.channel, describe(error));
-        let cure = match Refusal::of(error) {
-            Some(Refusal::Rights) => {
+        let (address, channel, said) = (&self.address, &self.channel, describe_error(error));
+        let remedy = match ErrorClass::classify(error) {
+            Some(ErrorClass::NotPermitted) => {
                 format!("let this user run +subscribe +publish on &{channel}")
             }
             _ => "a server or proxy without channels cannot do better".to_owned(),
@@ -177,30 +177,39 @@ impl Hearing {
         tracing::warn!(
             target: "tower_wechat::store", address,
             "Redis does not let us use the channel {channel} ({said}): what one process \
-             changes, others see only when they read it again, at the latest after cache_ttl; {cure}"
+             changes, others see only when they read it again, at the latest after cache_ttl; {remedy}"
         );
     }
 
     /// Passes on what is published, until the connection ends.
-    async fn pass_on(&self, messages: impl Stream<Item = Msg>) {
+    async fn forward_messages(&self, messages: impl Stream<Item = Msg>) {
         let mut messages = pin!(messages);
         while let Some(message) = messages.next().await {
-            match Message::read(message.get_payload_bytes()) {
-                Some(Message::Written { kind, mark, id }) => {
+            match Message::parse(message.get_payload_bytes()) {
+                Some(Message::Invalidation {
+                    kind,
+                    version: mark,
+                    id,
+                }) => {
                     let (app, id) = (self.app.clone(), id.into());
-                    let name = Name { app, kind, id };
-                    self.teller
-                        .tell(Told::Written(Arc::new(News { name, mark })));
+                    let name = CredentialKey { app, kind, id };
+                    self.publisher
+                        .publish(Event::Invalidated(Arc::new(Invalidation {
+                            key: name,
+                            version: mark,
+                        })));
                 }
-                Some(Message::Proof { instance, number }) if instance == self.instance.as_str() => {
-                    let mut awaited = self.awaited();
+                Some(Message::Heartbeat { instance, number })
+                    if instance == self.instance.as_str() =>
+                {
+                    let mut awaited = self.lock_pending_heartbeat();
                     if let Some((_, sent)) = awaited.take_if(|(sent, _)| *sent == number)
-                        && self.proves
+                        && self.trusts_heartbeats
                     {
-                        self.teller.tell(Told::Complete(sent));
+                        self.publisher.publish(Event::Synced(sent));
                     }
                 }
-                Some(Message::Proof { .. }) => {}
+                Some(Message::Heartbeat { .. }) => {}
                 None => {
                     tracing::debug!(target: "tower_wechat::store", app = %self.app, "a message on the news channel is none of ours");
                 }
@@ -209,42 +218,44 @@ impl Hearing {
     }
 
     /// Sends proofs, until one does not come back: the subscription is then as good as dead.
-    async fn prove(&self) {
+    async fn send_heartbeats(&self) {
         let mut connection = self.connection.clone();
         for number in 0_u64.. {
-            *self.awaited() = Some((number, Instant::now()));
+            *self.lock_pending_heartbeat() = Some((number, Instant::now()));
             let mut publish = redis::cmd("PUBLISH");
             publish
                 .arg(&self.channel)
-                .arg(proof(&self.instance, number));
+                .arg(heartbeat_message(&self.instance, number));
             let published = publish.exec_async(&mut connection);
             let published = tokio::time::timeout(self.timeout, published).await;
             if let Ok(Err(error)) = &published
-                && lasts(error)
+                && is_permanent(error)
             {
                 // What others publish can be heard all the same.
-                self.tell_operator(error);
-                tokio::time::sleep(REST_AFTER_REFUSAL).await;
+                self.log_rejection(error);
+                tokio::time::sleep(REJECTED_RETRY_DELAY).await;
                 continue;
             }
-            tokio::time::sleep(PROVED_EVERY).await;
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             // Where it could not be sent, Redis is away, or busy: the next one will tell.
-            if matches!(published, Ok(Ok(()))) && self.awaited().is_some() {
+            if matches!(published, Ok(Ok(()))) && self.lock_pending_heartbeat().is_some() {
                 return;
             }
         }
     }
 
-    fn awaited(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_pending_heartbeat(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
+        self.pending_heartbeat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether Redis has said no, and will say so until somebody changes something. A password that is
 /// asked for concerns every command, not the channel: it is tried again as soon as Redis serves.
-pub(super) fn lasts(error: &RedisError) -> bool {
-    let of_channel = |refusal: Refusal| !refusal.passes() && !refuses_us(error);
-    Refusal::of(error).is_some_and(of_channel)
+pub(super) fn is_permanent(error: &RedisError) -> bool {
+    let of_channel = |refusal: ErrorClass| !refusal.is_transient() && !rejects_credentials(error);
+    ErrorClass::classify(error).is_some_and(of_channel)
 }
 
 impl fmt::Debug for Channels {
@@ -256,35 +267,37 @@ impl fmt::Debug for Channels {
 /// What goes over a channel.
 #[derive(Debug, PartialEq, Eq)]
 enum Message<'a> {
-    Written {
-        kind: Kind,
-        mark: Option<Mark>,
+    Invalidation {
+        kind: CredentialKind,
+        version: Option<RecordVersion>,
         id: &'a str,
     },
-    Proof {
+    Heartbeat {
         instance: &'a str,
         number: u64,
     },
 }
 
-const PROOF: &str = "proof";
+const HEARTBEAT_WORD: &str = "proof";
 
 impl<'a> Message<'a> {
-    fn read(payload: &'a [u8]) -> Option<Self> {
-        if payload.len() > LONGEST_MESSAGE {
+    fn parse(payload: &'a [u8]) -> Option<Self> {
+        if payload.len() > MAX_MESSAGE_LEN {
             return None;
         }
         let (kind, rest) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
         let (second, third) = rest.split_once(' ')?;
-        if kind == PROOF {
-            return Some(Self::Proof {
+        if kind == HEARTBEAT_WORD {
+            return Some(Self::Heartbeat {
                 instance: second,
                 number: third.parse().ok()?,
             });
         }
-        Some(Self::Written {
-            kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind)?,
-            mark: match second {
+        Some(Self::Invalidation {
+            kind: CredentialKind::ALL
+                .into_iter()
+                .find(|known| known.as_str() == kind)?,
+            version: match second {
                 "-" => None,
                 mark => Some(mark.parse().ok()?),
             },
@@ -293,14 +306,14 @@ impl<'a> Message<'a> {
     }
 }
 
-fn proof(instance: &LeaseOwner, number: u64) -> String {
-    format!("{PROOF} {} {number}", instance.as_str())
+fn heartbeat_message(instance: &LeaseOwner, number: u64) -> String {
+    format!("{HEARTBEAT_WORD} {} {number}", instance.as_str())
 }
 
 /// What the scripts publish of a write.
-pub(super) fn written(name: &Name, mark: Option<Mark>) -> String {
-    let mark = mark.map_or_else(|| "-".into(), |mark| mark.to_string());
-    format!("{} {mark} {}", name.kind.as_str(), name.id)
+pub(super) fn invalidation_message(key: &CredentialKey, version: Option<RecordVersion>) -> String {
+    let mark = version.map_or_else(|| "-".into(), |mark| mark.to_string());
+    format!("{} {mark} {}", key.kind.as_str(), key.id)
 }
 
 #[cfg(test)]
@@ -310,31 +323,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(at in 0..Kind::ALL.len(), mark: Option<u64>, id in "\\PC{0,64}") {
-            let kind = Kind::ALL[at];
-            let mark = mark.map(|mark| format!("{mark:016x}").parse::<Mark>().unwrap());
-            let name = Name { app: AppId::new("wx1").unwrap(), kind, id: id.as_str().into() };
-            let text = written(&name, mark);
-            prop_assert_eq!(Message::read(text.as_bytes()), Some(Message::Written { kind, mark, id: &id }));
+        fn every_invalidation_message_parses_back(at in 0..CredentialKind::ALL.len(), version: Option<u64>, id in "\\PC{0,64}") {
+            let kind = CredentialKind::ALL[at];
+            let version = version.map(|version| format!("{version:016x}").parse::<RecordVersion>().unwrap());
+            let name = CredentialKey { app: AppId::new("wx1").unwrap(), kind, id: id.as_str().into() };
+            let text = invalidation_message(&name, version);
+            prop_assert_eq!(Message::parse(text.as_bytes()), Some(Message::Invalidation { kind, version, id: &id }));
         }
 
         #[test]
-        fn nothing_makes_the_reader_panic(bytes: Vec<u8>) {
-            let _ = Message::read(&bytes);
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>) {
+            let _ = Message::parse(&bytes);
         }
 
         #[test]
-        fn nothing_like_a_message_makes_the_reader_panic(
+        fn no_message_like_text_makes_the_parser_panic(
             text in "(user|snapshot_user|access_token|proof|x)? ?(-|[0-9a-f+-]{0,20}|\\PC{0,8}) ?\\PC{0,16}",
         ) {
-            let _ = Message::read(text.as_bytes());
+            let _ = Message::parse(text.as_bytes());
         }
     }
 
     #[test]
-    fn only_whole_messages_count() {
+    fn malformed_messages_are_ignored() {
         fn read(text: &str) -> Option<Message<'_>> {
-            Message::read(text.as_bytes())
+            Message::parse(text.as_bytes())
         }
         assert!(read("user 00000000000000ff oA").is_some());
         assert!(read("user - two words").is_some());
@@ -352,14 +365,14 @@ mod tests {
             assert_eq!(read(text), None, "{text}");
         }
         assert_eq!(
-            read(&format!("user - {}", "a".repeat(LONGEST_MESSAGE))),
+            read(&format!("user - {}", "a".repeat(MAX_MESSAGE_LEN))),
             None
         );
         let owner = LeaseOwner::unique();
         let (instance, number) = (owner.as_str(), 7);
         assert_eq!(
-            read(&proof(&owner, 7)),
-            Some(Message::Proof { instance, number })
+            read(&heartbeat_message(&owner, 7)),
+            Some(Message::Heartbeat { instance, number })
         );
     }
 }

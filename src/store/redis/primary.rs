@@ -17,25 +17,25 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::{Dialer, shown};
-use super::guard::{describe, server_error};
-use super::refusal::{leads_elsewhere, may_fail_over};
-use super::sentinel::{Named, Sentinels};
+use super::address::{Connector, format_address};
+use super::guard::{describe_error, server_error};
+use super::refusal::{indicates_replica, may_precede_failover};
+use super::sentinel::{NamedPrimary, Sentinels};
 use crate::error::Error;
 
 /// How often the Sentinels are asked while all is well.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The rest between two questions while it is not.
-const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A connection that has brought no answer for so long is given up, and another one to the same
 /// server is tried. Behind a proxy whose own way to Redis is gone, TCP sees nothing amiss.
-const SILENCE: Duration = Duration::from_secs(3);
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
 /// The present primary. Clones share it.
 #[derive(Clone)]
-pub(super) struct Primary {
+pub(super) struct SentinelConnection {
     shared: Arc<Shared>,
     /// Ends with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -43,23 +43,23 @@ pub(super) struct Primary {
 
 struct Shared {
     sentinels: Sentinels,
-    dialer: Dialer,
-    state: watch::Sender<State>,
+    connector: Connector,
+    state: watch::Sender<ConnectionState>,
     /// Wakes the task that watches.
-    doubt: Notify,
+    recheck_requested: Notify,
 }
 
 #[derive(Clone)]
-enum State {
+enum ConnectionState {
     /// Connected; or lost, and the next one is looked for, which commands wait for.
-    Up(Link),
+    Connected(Active),
     /// None was found; commands fail at once until one is.
-    Down(Arc<str>),
+    Disconnected(Arc<str>),
 }
 
 /// A connection to one server.
 #[derive(Clone)]
-struct Link {
+struct Active {
     connection: MultiplexedConnection,
     /// RESP2 where the server knows nothing else.
     protocol: ProtocolVersion,
@@ -67,29 +67,35 @@ struct Link {
     lost: Arc<AtomicBool>,
 }
 
-impl Link {
+impl Active {
     fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-impl Primary {
+impl SentinelConnection {
     /// Finds the primary and connects to it.
-    pub(super) async fn open(sentinels: Sentinels, dialer: Dialer) -> Result<Self, OpenError> {
-        let named = sentinels.primary().await.map_err(OpenError::Sentinels)?;
-        let (state, _) = watch::channel(State::Down("not connected yet".into()));
+    pub(super) async fn connect(
+        sentinels: Sentinels,
+        connector: Connector,
+    ) -> Result<Self, ConnectError> {
+        let named = sentinels
+            .find_primary()
+            .await
+            .map_err(ConnectError::Sentinels)?;
+        let (state, _) = watch::channel(ConnectionState::Disconnected("not connected yet".into()));
         let shared = Arc::new(Shared {
             sentinels,
-            dialer,
+            connector,
             state,
-            doubt: Notify::new(),
+            recheck_requested: Notify::new(),
         });
         let link = shared
-            .dial(&named.address)
+            .connect_to(&named.address)
             .await
-            .map_err(|error| OpenError::Server(named, error))?;
-        shared.state.send_replace(State::Up(link));
-        let watch = tokio::spawn(Arc::clone(&shared).watch());
+            .map_err(|error| ConnectError::Server(named, error))?;
+        shared.state.send_replace(ConnectionState::Connected(link));
+        let watch = tokio::spawn(Arc::clone(&shared).watch_primary());
         Ok(Self {
             shared,
             _watch: Arc::new(AbortOnDropHandle::new(watch)),
@@ -97,24 +103,24 @@ impl Primary {
     }
 
     /// Answers have stayed away: the primary may be another one by now.
-    pub(super) fn suspect(&self) {
-        self.shared.doubt.notify_one();
+    pub(super) fn report_timeout(&self) {
+        self.shared.recheck_requested.notify_one();
     }
 
     /// A client of the present primary, for connections of their own.
-    pub(super) async fn client(&self) -> RedisResult<Client> {
-        let link = self.link().await?;
-        let dialer = self.shared.dialer.clone().speaking(link.protocol);
-        dialer.client(&link.address)
+    pub(super) async fn new_client(&self) -> RedisResult<Client> {
+        let link = self.active().await?;
+        let dialer = self.shared.connector.clone().with_protocol(link.protocol);
+        dialer.client_for(&link.address)
     }
 
-    async fn link(&self) -> RedisResult<Link> {
+    async fn active(&self) -> RedisResult<Active> {
         let mut state = self.shared.state.subscribe();
         loop {
             match &*state.borrow_and_update() {
-                State::Up(link) if !link.is_lost() => return Ok(link.clone()),
-                State::Up(_) => {}
-                State::Down(why) => return Err(not_connected(why)),
+                ConnectionState::Connected(link) if !link.is_lost() => return Ok(link.clone()),
+                ConnectionState::Connected(_) => {}
+                ConnectionState::Disconnected(why) => return Err(not_connected(why)),
             }
             if state.changed().await.is_err() {
                 return Err(not_connected("the store is closed"));
@@ -123,20 +129,20 @@ impl Primary {
     }
 
     pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
-        let mut link = self.link().await?;
+        let mut link = self.active().await?;
         let answer = link.connection.send_packed_command(command).await;
         let refusal = match &answer {
             Ok(Value::ServerError(said)) => Some(said),
             _ => None,
         };
-        if !self.is_demoted(&link, refusal, answer.as_ref().err()) {
+        if !self.check_demotion(&link, refusal, answer.as_ref().err()) {
             return answer;
         }
         // A replica refuses the first write of a script, of a transaction or by itself, so nothing
         // has happened yet: asking the new primary cannot do it twice. (A connection that ends is
         // another matter: the answer is lost, the command may have run. Those errors go up to
         // where the command is understood.)
-        let mut link = self.link().await?;
+        let mut link = self.active().await?;
         link.connection.send_packed_command(command).await
     }
 
@@ -146,39 +152,41 @@ impl Primary {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let mut link = self.link().await?;
+        let mut link = self.active().await?;
         let answers = link
             .connection
             .send_packed_commands(commands, offset, count)
             .await;
-        self.is_demoted(&link, None, answers.as_ref().err());
+        self.check_demotion(&link, None, answers.as_ref().err());
         answers
     }
 
     /// Whether the server has refused as a replica does. Whatever went wrong with the connection
     /// is noted on the way.
-    fn is_demoted(
+    fn check_demotion(
         &self,
-        link: &Link,
-        refusal: Option<&ServerError>,
+        active: &Active,
+        error_reply: Option<&ServerError>,
         error: Option<&RedisError>,
     ) -> bool {
-        let said = refusal.cloned().or_else(|| error.and_then(server_error));
+        let said = error_reply
+            .cloned()
+            .or_else(|| error.and_then(server_error));
         match said {
-            Some(said) if leads_elsewhere(&said) => {
-                self.shared.lose(link);
+            Some(said) if indicates_replica(&said) => {
+                self.shared.mark_lost(active);
                 true
             }
             Some(said) => {
-                if may_fail_over(&said) {
-                    self.suspect();
+                if may_precede_failover(&said) {
+                    self.report_timeout();
                 }
                 false
             }
             None => {
                 match error {
-                    Some(error) if error.is_unrecoverable_error() => self.shared.lose(link),
-                    Some(_) => self.suspect(),
+                    Some(error) if error.is_unrecoverable_error() => self.shared.mark_lost(active),
+                    Some(_) => self.report_timeout(),
                     None => {}
                 }
                 false
@@ -189,25 +197,27 @@ impl Primary {
 
 impl Shared {
     /// The link is of no use any more: the next one is looked for.
-    fn lose(&self, link: &Link) {
-        if !link.lost.swap(true, Ordering::Relaxed) {
-            self.doubt.notify_one();
+    fn mark_lost(&self, active: &Active) {
+        if !active.lost.swap(true, Ordering::Relaxed) {
+            self.recheck_requested.notify_one();
         }
     }
 
-    async fn watch(self: Arc<Self>) {
-        let mut silent = None;
+    async fn watch_primary(self: Arc<Self>) {
+        let mut unanswered_since = None;
         loop {
             let current = match &*self.state.borrow() {
-                State::Up(link) if !link.is_lost() => Some(link.clone()),
+                ConnectionState::Connected(link) if !link.is_lost() => Some(link.clone()),
                 _ => None,
             };
-            if current.is_some() && silent.is_none() {
-                let _ = tokio::time::timeout(LOOK_AGAIN, self.doubt.notified()).await;
+            if current.is_some() && unanswered_since.is_none() {
+                let _ =
+                    tokio::time::timeout(SENTINEL_POLL_INTERVAL, self.recheck_requested.notified())
+                        .await;
             }
-            silent = self.look(current, silent).await;
+            unanswered_since = self.check_primary(current, unanswered_since).await;
             // However many commands fail, the Sentinels are not asked without a rest.
-            tokio::time::sleep(BETWEEN_TRIES).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -215,12 +225,12 @@ impl Shared {
     /// has been silent, where it is: until it speaks, or another one takes over, there is nothing
     /// to wait for between two questions. Whoever is late to leave a frozen primary would be served
     /// by it when it thaws, which is before it hears that it is none any more.
-    async fn look(
+    async fn check_primary(
         self: &Arc<Self>,
-        current: Option<Link>,
-        silent: Option<Instant>,
+        current: Option<Active>,
+        unanswered_since: Option<Instant>,
     ) -> Option<Instant> {
-        let found = match self.sentinels.primary().await {
+        let found = match self.sentinels.find_primary().await {
             Ok(named) => named,
             // Without Sentinels a primary that answers goes on being used.
             Err(error) if current.is_some() => {
@@ -228,7 +238,7 @@ impl Shared {
                 return None;
             }
             Err(error) => {
-                self.failed(&error.to_string());
+                self.set_disconnected(&error.to_string());
                 return None;
             }
         };
@@ -237,59 +247,59 @@ impl Shared {
             && link.address == found.address
             && !link.is_lost()
         {
-            if self.answers(link).await {
+            if self.is_responding(link).await {
                 return None;
             }
-            let began = silent.unwrap_or_else(Instant::now);
-            if began.elapsed() < SILENCE {
+            let began = unanswered_since.unwrap_or_else(Instant::now);
+            if began.elapsed() < UNANSWERED_LIMIT {
                 return Some(began);
             }
             since = Some(began);
         }
-        match self.dial(&found.address).await {
+        match self.connect_to(&found.address).await {
             Ok(link) => {
                 tracing::info!(
                     target: "tower_wechat::store",
-                    primary = shown(&found.address),
+                    primary = format_address(&found.address),
                     "Redis: connected to the primary"
                 );
-                self.state.send_replace(State::Up(link));
+                self.state.send_replace(ConnectionState::Connected(link));
                 None
             }
             Err(error) if current.is_none() => {
-                self.failed(&format!("the primary, {found}: {}", describe(&error)));
+                self.set_disconnected(&format!("the primary, {found}: {}", describe_error(&error)));
                 None
             }
             Err(error) => {
                 tracing::debug!(target: "tower_wechat::store", primary = %found, %error, "the primary does not take us yet");
-                since.or_else(|| Some(silent.unwrap_or_else(Instant::now)))
+                since.or_else(|| Some(unanswered_since.unwrap_or_else(Instant::now)))
             }
         }
     }
 
     /// Whether the connection brings answers.
-    async fn answers(&self, link: &Link) -> bool {
-        let mut connection = link.connection.clone();
+    async fn is_responding(&self, active: &Active) -> bool {
+        let mut connection = active.connection.clone();
         let ping = redis::cmd("PING");
         let ping = connection.send_packed_command(&ping);
-        let answer = tokio::time::timeout(self.dialer.timeout / 4, ping).await;
+        let answer = tokio::time::timeout(self.connector.timeout / 4, ping).await;
         matches!(answer, Ok(Ok(_)))
     }
 
-    fn failed(&self, why: &str) {
+    fn set_disconnected(&self, reason: &str) {
         self.state.send_if_modified(|state| match state {
-            State::Up(link) if !link.is_lost() => false,
+            ConnectionState::Connected(link) if !link.is_lost() => false,
             _ => {
-                *state = State::Down(why.into());
+                *state = ConnectionState::Disconnected(reason.into());
                 true
             }
         });
     }
 
     /// Connects to a server that says that it is the primary.
-    async fn dial(self: &Arc<Self>, address: &ConnectionAddr) -> RedisResult<Link> {
+    async fn connect_to(self: &Arc<Self>, address: &ConnectionAddr) -> RedisResult<Active> {
         let lost = Arc::new(AtomicBool::new(false));
-        let greeting = self.dialer.greet_with(address, |protocol, config| {
+        let greeting = self.connector.connect_with(address, |protocol, config| {
             if protocol == ProtocolVersion::RESP2 {
                 return config;
             }
@@ -299,7 +309,7 @@ impl Shared {
                 if push.kind == PushKind::Disconnection {
                     lost.store(true, Ordering::Relaxed);
                     if let Some(shared) = shared.upgrade() {
-                        shared.doubt.notify_one();
+                        shared.recheck_requested.notify_one();
                     }
                 }
                 Ok::<_, std::convert::Infallible>(())
@@ -324,9 +334,9 @@ impl Shared {
             }
             Err(error) => return Err(error),
         }
-        Ok(Link {
+        Ok(Active {
             connection,
-            protocol: dialer.settings.protocol(),
+            protocol: dialer.connection_info.protocol(),
             address: address.clone(),
             lost,
         })
@@ -337,12 +347,12 @@ impl Shared {
 pub(super) const NOT_PRIMARY: &str = "the server is not the primary yet";
 
 /// Why there is no first connection.
-pub(super) enum OpenError {
+pub(super) enum ConnectError {
     Sentinels(Error),
-    Server(Named, RedisError),
+    Server(NamedPrimary, RedisError),
 }
 
-fn not_connected(why: &str) -> RedisError {
+fn not_connected(reason: &str) -> RedisError {
     // Not as a connection that was dropped: nobody has hung up.
-    std::io::Error::other(why.to_owned()).into()
+    std::io::Error::other(reason.to_owned()).into()
 }

@@ -10,48 +10,48 @@ use std::sync::{Mutex, PoisonError};
 use redis::RedisError;
 use tokio::time::Instant;
 
-use super::guard::describe;
-use super::news::{REST_AFTER_REFUSAL, lasts};
-use super::refusal::Refusal;
-use super::scripts::{Call, Invoked, Voice};
-use super::{Answer, RedisStore};
+use super::guard::describe_error;
+use super::news::{REJECTED_RETRY_DELAY, is_permanent};
+use super::refusal::ErrorClass;
+use super::scripts::{Invocation, PublishMode, ScriptCall};
+use super::{RedisStore, ScriptReply};
 use crate::error::Error;
 
 /// What is said of a write, and where.
-pub(super) struct Tidings {
+pub(super) struct OutgoingInvalidation {
     pub(super) channel: String,
-    pub(super) news: String,
+    pub(super) message: String,
 }
 
 /// Who publishes at present.
 #[derive(Default)]
-pub(super) struct Publishing {
+pub(super) struct PublishState {
     /// Whether the server refuses the text of scripts that publish.
-    apart: AtomicBool,
+    must_publish_separately: AtomicBool,
     /// Whether the operator knows that scripts may not publish.
-    told: AtomicBool,
+    separate_publishing_logged: AtomicBool,
     /// Until when the store does not try either, because the server has refused it.
-    rests_until: Mutex<Option<Instant>>,
+    paused_until: Mutex<Option<Instant>>,
 }
 
-impl Publishing {
-    fn voice(&self) -> Voice {
-        match self.apart.load(Ordering::Relaxed) {
-            true => Voice::Apart,
-            false => Voice::InScript,
+impl PublishState {
+    fn mode(&self) -> PublishMode {
+        match self.must_publish_separately.load(Ordering::Relaxed) {
+            true => PublishMode::Separately,
+            false => PublishMode::InScript,
         }
     }
 
-    fn rests(&self) -> bool {
-        let until = self.rests_until.lock();
+    fn is_paused(&self) -> bool {
+        let until = self.paused_until.lock();
         let until = until.unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn rest(&self) {
-        let until = Instant::now() + REST_AFTER_REFUSAL;
+    fn pause(&self) {
+        let until = Instant::now() + REJECTED_RETRY_DELAY;
         *self
-            .rests_until
+            .paused_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
@@ -60,75 +60,92 @@ impl Publishing {
 impl RedisStore {
     /// Runs a step that writes, and publishes its news where the script did not. What becomes of the
     /// news does not change the answer.
-    pub(super) async fn write(
+    pub(super) async fn run_write(
         &self,
-        mut call: Call,
-        tidings: Option<Tidings>,
-    ) -> Result<Answer, Error> {
-        match &tidings {
-            Some(Tidings { channel, news }) => call.arg(channel).arg(news),
+        mut call: ScriptCall,
+        invalidation: Option<OutgoingInvalidation>,
+    ) -> Result<ScriptReply, Error> {
+        match &invalidation {
+            Some(OutgoingInvalidation {
+                channel,
+                message: news,
+            }) => call.arg(channel).arg(news),
             None => call.arg("").arg(""),
         };
-        let answer = self.run(call.first_key(), self.invoke(&call)).await?;
+        let answer = self
+            .run_command(call.first_key(), self.invoke_with_fallback(&call))
+            .await?;
         Ok(match answer {
-            Answer(3, values) => {
-                if let Some(tidings) = &tidings {
+            ScriptReply(3, values) => {
+                if let Some(tidings) = &invalidation {
                     // In a box, since it is rare.
                     Box::pin(self.publish(tidings)).await;
                 }
-                Answer(1, values)
+                ScriptReply(1, values)
             }
             answer => answer,
         })
     }
 
-    async fn invoke(&self, call: &Call) -> Result<Answer, RedisError> {
-        let publishing = &self.0.publishing;
+    async fn invoke_with_fallback(&self, call: &ScriptCall) -> Result<ScriptReply, RedisError> {
+        let publishing = &self.0.publish_state;
         let mut connection = self.0.connection.clone();
-        let voice = publishing.voice();
-        let Invoked { answer, by_text } = call.invoke_as(voice, &mut connection).await;
+        let voice = publishing.mode();
+        let Invocation {
+            reply: answer,
+            sent_text: by_text,
+        } = call.invoke_in_mode(voice, &mut connection).await;
         // Where a server has looked at the text and refused it, nothing of it was run.
-        let refused = |error: &RedisError| Refusal::of(error) == Some(Refusal::Command);
-        if !(by_text && voice == Voice::InScript && answer.as_ref().is_err_and(refused)) {
+        let refused = |error: &RedisError| ErrorClass::classify(error) == Some(ErrorClass::Other);
+        if !(by_text && voice == PublishMode::InScript && answer.as_ref().is_err_and(refused)) {
             return answer;
         }
-        let again = call.invoke_as::<Answer>(Voice::Apart, &mut connection);
-        let again = Box::pin(again).await.answer?;
-        publishing.apart.store(true, Ordering::Relaxed);
+        let again = call.invoke_in_mode::<ScriptReply>(PublishMode::Separately, &mut connection);
+        let again = Box::pin(again).await.reply?;
+        publishing
+            .must_publish_separately
+            .store(true, Ordering::Relaxed);
         Ok(again)
     }
 
     /// Publishes by a command of its own.
-    async fn publish(&self, tidings: &Tidings) {
-        let publishing = &self.0.publishing;
-        if publishing.rests() {
+    async fn publish(&self, invalidation: &OutgoingInvalidation) {
+        let publishing = &self.0.publish_state;
+        if publishing.is_paused() {
             return;
         }
         let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&tidings.channel).arg(&tidings.news);
+        publish
+            .arg(&invalidation.channel)
+            .arg(&invalidation.message);
         let mut connection = self.0.connection.clone();
         let published = publish.exec_async(&mut connection);
         let address = &self.0.address;
-        match tokio::time::timeout(self.0.timeout, published).await {
-            Ok(Ok(())) => self.tell_that_it_publishes(),
+        match tokio::time::timeout(self.0.command_timeout, published).await {
+            Ok(Ok(())) => self.log_separate_publishing(),
             Ok(Err(error)) => {
                 // Who listens on this channel tells the operator what is refused.
-                if lasts(&error) {
-                    publishing.rest();
+                if is_permanent(&error) {
+                    publishing.pause();
                 }
-                untold(address, &describe(&error));
+                log_unpublished(address, &describe_error(&error));
             }
-            Err(_) => untold(address, "no answer in time"),
+            Err(_) => log_unpublished(address, "no answer in time"),
         }
     }
 
     /// One line on what the server lacks.
-    fn tell_that_it_publishes(&self) {
-        if self.0.publishing.told.swap(true, Ordering::Relaxed) {
+    fn log_separate_publishing(&self) {
+        if self
+            .0
+            .publish_state
+            .separate_publishing_logged
+            .swap(true, Ordering::Relaxed)
+        {
             return;
         }
         let address = &self.0.address;
-        if self.0.sole_writer {
+        if self.0.exclusive_writer {
             tracing::warn!(
                 target: "tower_wechat::store",
                 address,
@@ -145,6 +162,6 @@ impl RedisStore {
     }
 }
 
-fn untold(address: &str, why: &str) {
-    tracing::debug!(target: "tower_wechat::store", address, "the news of a write was not published: {why}");
+fn log_unpublished(address: &str, reason: &str) {
+    tracing::debug!(target: "tower_wechat::store", address, "the news of a write was not published: {reason}");
 }

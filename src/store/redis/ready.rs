@@ -9,11 +9,11 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use super::RedisStore;
-use super::guard::millis;
+use super::guard::duration_millis;
 use super::scripts;
 use crate::credential::AppId;
 use crate::error::Error;
-use crate::store::{Kind, Name};
+use crate::store::{CredentialKey, CredentialKind};
 
 /// An answer holds for this long, however many load balancers ask.
 const HOLDS_FOR: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ type Looked = Vec<String>;
 
 /// The last answers.
 #[derive(Default)]
-pub(super) struct Ready(Mutex<HashMap<Looked, Answer>>);
+pub(super) struct HealthCache(Mutex<HashMap<Looked, Answer>>);
 
 struct Answer {
     came: Instant,
@@ -45,7 +45,7 @@ impl Answer {
     }
 }
 
-impl Ready {
+impl HealthCache {
     fn last(&self, looked: &Looked) -> Option<Result<(), Error>> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = last.get(looked).filter(|answer| answer.holds())?;
@@ -60,7 +60,7 @@ impl Ready {
     }
 
     /// Forgets the answers: a command has failed since.
-    pub(super) fn forget(&self) {
+    pub(super) fn clear(&self) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.clear();
     }
@@ -79,20 +79,20 @@ impl RedisStore {
         format!("{}ping", self.0.names.prefix)
     }
 
-    fn hashes(&self, app: &AppId, kind: Kind) -> Hashes {
-        let (names, layout, mirror) = (&self.0.names, self.0.layout, self.0.mirror);
+    fn hashes(&self, app: &AppId, kind: CredentialKind) -> Hashes {
+        let (names, layout, mirror) = (&self.0.names, self.0.layout, self.0.dual_write);
         let (app, id) = (app.clone(), self.check_key().into());
-        let name = Name { app, kind, id };
-        let places = names.places(layout, mirror, &name);
-        let hashes = |cells: &[super::Cell<'_>]| -> Looked {
+        let name = CredentialKey { app, kind, id };
+        let places = names.locations(layout, mirror, &name);
+        let hashes = |cells: &[super::RedisKey<'_>]| -> Looked {
             let hashes = cells.iter().filter(|cell| cell.field.is_some());
             hashes.map(|cell| cell.key.to_string()).collect()
         };
         Hashes {
-            read: hashes(&places.read.cells),
+            read: hashes(&places.read.keys),
             written: places
-                .all()
-                .flat_map(|(place, _)| hashes(&place.cells))
+                .with_targets()
+                .flat_map(|(place, _)| hashes(&place.keys))
                 .collect(),
         }
     }
@@ -103,9 +103,13 @@ impl RedisStore {
     /// A script that writes tells what no reading does: a full memory, a disk that cannot be saved to,
     /// too few replicas, a primary that has become a replica, a right that is missing. The hashes of
     /// users' tokens are looked at by their names, which may hold something else, or be forbidden.
-    pub(super) async fn check_writing(&self, app: &AppId, kind: Kind) -> Result<(), Error> {
+    pub(super) async fn check_writing(
+        &self,
+        app: &AppId,
+        kind: CredentialKind,
+    ) -> Result<(), Error> {
         let hashes = self.hashes(app, kind);
-        if let Some(said) = self.0.ready.last(&hashes.written) {
+        if let Some(said) = self.0.health_cache.last(&hashes.written) {
             return said;
         }
         let key = self.check_key();
@@ -131,15 +135,15 @@ impl RedisStore {
             (_, _, Err(error), _) | (_, _, _, Err(error)) => Err(error.with_reads_served()),
             (Ok(_), Ok(_), Ok(()), Ok(_)) => Ok(()),
         };
-        self.0.ready.keep(hashes.written, &said);
+        self.0.health_cache.keep(hashes.written, &said);
         said
     }
 
     /// Runs what a login and a renewal need, on the key of checks.
     async fn check_script(&self, key: &str, hashes: bool) -> Result<(), Error> {
         let mut call = scripts::CHECK.key(key);
-        call.arg(millis(KEY_LIVES)).arg(i32::from(hashes));
-        let ran = self.script::<Value>(&call).await;
+        call.arg(duration_millis(KEY_LIVES)).arg(i32::from(hashes));
+        let ran = self.run_script::<Value>(&call).await;
         ran.map(drop)
             .map_err(|error| error.with_reason_if_none(REFUSED))
     }
@@ -155,6 +159,6 @@ impl RedisStore {
                 answer => answer,
             }
         };
-        self.run(key.as_bytes(), answers).await
+        self.run_command(key.as_bytes(), answers).await
     }
 }

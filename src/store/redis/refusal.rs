@@ -10,7 +10,7 @@ use super::guard::server_error;
 
 /// The meaning of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum ErrorClass {
     /// The server refuses every command for now: it loads its data, runs a script that does not
     /// end, or waits for another server. Passes without anybody changing something here.
     Busy,
@@ -20,20 +20,22 @@ pub(super) enum Refusal {
     Replica,
     /// The server serves reads and refuses writes: its memory is full, it cannot save to disk, or
     /// too few replicas are connected.
-    WritesRefused,
+    WritesRejected,
     /// The user of this connection lacks a right, or is not let in at all.
-    Rights,
+    NotPermitted,
     /// The key holds a value of another type.
     WrongType,
     /// The key lies on another server: this one is a node of a Cluster.
-    Elsewhere,
+    WrongNode,
     /// Any other error, which holds until somebody changes something.
-    Command,
+    Other,
 }
 
 /// The codes that have a meaning here, each with the sentence that tells it to an operator.
-const CODES: &[(&str, Refusal, &str)] = {
-    use Refusal::{Busy, Command, Elsewhere, Replica, Retry, Rights, WritesRefused, WrongType};
+const KNOWN_CODES: &[(&str, ErrorClass, &str)] = {
+    use ErrorClass::{
+        Busy, NotPermitted, Other, Replica, Retry, WritesRejected, WrongNode, WrongType,
+    };
     &[
         ("BUSY", Busy, "Redis runs a script that does not end"),
         ("LOADING", Busy, "Redis is loading its data"),
@@ -60,26 +62,30 @@ const CODES: &[(&str, Refusal, &str)] = {
         ),
         (
             "OOM",
-            WritesRefused,
+            WritesRejected,
             "the memory of Redis is full, and it refuses writes",
         ),
         (
             "MISCONF",
-            WritesRefused,
+            WritesRejected,
             "Redis cannot save to disk, and refuses writes",
         ),
         (
             "NOREPLICAS",
-            WritesRefused,
+            WritesRejected,
             "too few replicas are connected, and Redis refuses writes",
         ),
         (
             "NOPERM",
-            Rights,
+            NotPermitted,
             "Redis does not let this user run a command",
         ),
-        ("NOAUTH", Rights, "Redis asks for a password"),
-        ("WRONGPASS", Rights, "Redis refuses the user or password"),
+        ("NOAUTH", NotPermitted, "Redis asks for a password"),
+        (
+            "WRONGPASS",
+            NotPermitted,
+            "Redis refuses the user or password",
+        ),
         (
             "WRONGTYPE",
             WrongType,
@@ -87,70 +93,71 @@ const CODES: &[(&str, Refusal, &str)] = {
         ),
         (
             "MOVED",
-            Elsewhere,
+            WrongNode,
             "the server is a node of a Redis Cluster",
         ),
-        ("ASK", Elsewhere, "the server is a node of a Redis Cluster"),
+        ("ASK", WrongNode, "the server is a node of a Redis Cluster"),
         (
             "CROSSSLOT",
-            Command,
+            Other,
             "the keys of a command lie in several slots",
         ),
     ]
 };
 
-impl Refusal {
+impl ErrorClass {
     /// The meaning of what the server said, unless the error is none of the server's.
-    pub(super) fn of(error: &RedisError) -> Option<Self> {
+    pub(super) fn classify(error: &RedisError) -> Option<Self> {
         if error.kind() == redis::ErrorKind::AuthenticationFailed {
-            return Some(Self::Rights);
+            return Some(Self::NotPermitted);
         }
-        server_error(error).as_ref().map(Self::of_reply)
+        server_error(error).as_ref().map(Self::classify_reply)
     }
 
     /// The meaning of an error reply.
-    pub(super) fn of_reply(said: &ServerError) -> Self {
-        known(said).map_or(Self::Command, |(_, refusal, _)| *refusal)
+    pub(super) fn classify_reply(reply: &ServerError) -> Self {
+        find_known_code(reply).map_or(Self::Other, |(_, refusal, _)| *refusal)
     }
 
     /// Returns `true` if the same command may succeed later although nobody changes anything.
-    pub(super) fn passes(self) -> bool {
+    pub(super) fn is_transient(self) -> bool {
         match self {
-            Self::Busy | Self::Retry | Self::Replica | Self::WritesRefused => true,
-            Self::Rights | Self::WrongType | Self::Elsewhere | Self::Command => false,
+            Self::Busy | Self::Retry | Self::Replica | Self::WritesRejected => true,
+            Self::NotPermitted | Self::WrongType | Self::WrongNode | Self::Other => false,
         }
     }
 }
 
 /// Returns `true` if a server that refuses like this may have handed its part over to another one.
-pub(super) fn leads_elsewhere(said: &ServerError) -> bool {
-    known(said)
-        .is_some_and(|(code, refusal, _)| *refusal == Refusal::Replica || *code == "MASTERDOWN")
+pub(super) fn indicates_replica(reply: &ServerError) -> bool {
+    find_known_code(reply)
+        .is_some_and(|(code, refusal, _)| *refusal == ErrorClass::Replica || *code == "MASTERDOWN")
 }
 
 /// Returns `true` if another server may soon take the place of a primary that refuses like this.
-pub(super) fn may_fail_over(said: &ServerError) -> bool {
-    known(said).is_some_and(|(code, refusal, _)| *refusal == Refusal::Busy || *code == "NOREPLICAS")
+pub(super) fn may_precede_failover(reply: &ServerError) -> bool {
+    find_known_code(reply)
+        .is_some_and(|(code, refusal, _)| *refusal == ErrorClass::Busy || *code == "NOREPLICAS")
 }
 
 /// A sentence on an error reply that names no address.
-pub(super) fn sentence(error: &RedisError) -> Option<&'static str> {
+pub(super) fn operator_message(error: &RedisError) -> Option<&'static str> {
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         return Some("Redis refuses the user or password");
     }
-    known(&server_error(error)?).map(|(_, _, sentence)| *sentence)
+    find_known_code(&server_error(error)?).map(|(_, _, sentence)| *sentence)
 }
 
-type Known = (&'static str, Refusal, &'static str);
+type KnownCode = (&'static str, ErrorClass, &'static str);
 
-fn known(said: &ServerError) -> Option<&'static Known> {
-    let by_code = |code: &str| CODES.iter().find(|(known, ..)| *known == code);
-    if let Some(known) = by_code(said.code()) {
+fn find_known_code(reply: &ServerError) -> Option<&'static KnownCode> {
+    let by_code = |code: &str| KNOWN_CODES.iter().find(|(known, ..)| *known == code);
+    if let Some(known) = by_code(reply.code()) {
         return Some(known);
     }
     // Redis before 7 answers ERR for a command that failed in a script, and puts the code of that
     // command into the text; `EXECABORT` does the same for a transaction.
-    let text = said.details().unwrap_or_default();
+    let text = reply.details().unwrap_or_default();
     if let Some(known) = text
         .split([' ', ':', ','])
         .find_map(|word| by_code(word.trim_start_matches('-')))
@@ -161,7 +168,7 @@ fn known(said: &ServerError) -> Option<&'static Known> {
     let full = text.contains("max number of clients");
     full.then_some(&(
         "ERR",
-        Refusal::Busy,
+        ErrorClass::Busy,
         "Redis has as many connections as it takes",
     ))
 }
@@ -170,19 +177,19 @@ fn known(said: &ServerError) -> Option<&'static Known> {
 mod tests {
     use super::*;
 
-    fn refusal(reply: &str) -> Refusal {
+    fn classify_text(reply: &str) -> ErrorClass {
         let mut bytes = b"-".to_vec();
         bytes.extend(reply.as_bytes());
         bytes.extend(b"\r\n");
         let value = redis::parse_redis_value(&bytes).unwrap();
-        Refusal::of(&value.extract_error().unwrap_err()).expect(reply)
+        ErrorClass::classify(&value.extract_error().unwrap_err()).expect(reply)
     }
 
     #[test]
-    fn each_code_has_its_meaning() {
-        for (code, meaning, _) in CODES {
-            assert_eq!(refusal(&format!("{code} whatever it says")), *meaning);
-            assert_eq!(refusal(code), *meaning, "alone");
+    fn each_code_is_classified() {
+        for (code, meaning, _) in KNOWN_CODES {
+            assert_eq!(classify_text(&format!("{code} whatever it says")), *meaning);
+            assert_eq!(classify_text(code), *meaning, "alone");
         }
         for lasting in [
             "ERR unknown command 'EVAL'",
@@ -190,33 +197,33 @@ mod tests {
             "EXOTIC",
             "NOPROTO sorry",
         ] {
-            assert_eq!(refusal(lasting), Refusal::Command, "{lasting}");
+            assert_eq!(classify_text(lasting), ErrorClass::Other, "{lasting}");
         }
     }
 
     #[test]
-    fn codes_that_a_script_wraps_are_found() {
+    fn codes_inside_script_errors_are_found() {
         for (text, meaning) in [
             (
                 "ERR Error running script (call to f_0): @user_script:3: @user_script: 3: \
                  -READONLY You can't write against a read only replica.",
-                Refusal::Replica,
+                ErrorClass::Replica,
             ),
             (
                 "ERR user_script:1: -OOM command not allowed when used memory > 'maxmemory'.",
-                Refusal::WritesRefused,
+                ErrorClass::WritesRejected,
             ),
             (
                 "READONLY You can't write against a read only replica. script: 0, on @user_script:3.",
-                Refusal::Replica,
+                ErrorClass::Replica,
             ),
             (
                 "EXECABORT Transaction discarded because of: MISCONF Redis is configured to save",
-                Refusal::WritesRefused,
+                ErrorClass::WritesRejected,
             ),
-            ("ERR max number of clients reached", Refusal::Busy),
+            ("ERR max number of clients reached", ErrorClass::Busy),
         ] {
-            assert_eq!(refusal(text), meaning, "{text}");
+            assert_eq!(classify_text(text), meaning, "{text}");
         }
     }
 }

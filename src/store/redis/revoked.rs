@@ -11,49 +11,57 @@ use redis::Cmd;
 
 use super::RedisStore;
 use crate::clock::Timestamp;
-use crate::credential::{Record, RecordView, logout_time};
+use crate::credential::{Record, RecordView, parse_revoked_at};
 use crate::error::Error;
-use crate::store::{Kind, Name, Slot, Stored};
+use crate::store::{CredentialKey, CredentialKind, CredentialSlot, StoredRecord};
 
 /// Returns `true` if a record may have lost what we keep besides its tokens. What we write says at
 /// least whose it is, as far as WeChat told us.
-pub(super) fn may_lack(slot: &Slot, record: &RecordView<'_>) -> bool {
+pub(super) fn may_lack_revocation(slot: &CredentialSlot, record: &RecordView<'_>) -> bool {
     let details = &record.details;
-    slot.name.kind == Kind::User
+    slot.key.kind == CredentialKind::User
         && (record.token.is_some() || record.refresh.is_some())
         && details.openid.is_none()
         && details.scope.is_none()
         && details.unionid.is_none()
-        && details.sessions_from.is_none()
+        && details.sessions_valid_from.is_none()
 }
 
 impl RedisStore {
     /// Returns when a user has last logged out everywhere; nothing at all where `patience` was too
     /// short.
-    pub(super) async fn revoked_within(
+    pub(super) async fn read_revoked_at_within(
         &self,
-        name: &Name,
-        patience: Duration,
+        key: &CredentialKey,
+        max_wait: Duration,
     ) -> Result<Option<Option<Timestamp>>, Error> {
-        let get = Cmd::get(self.0.names.revoked(name));
+        let get = Cmd::get(self.0.names.revocation_key(key));
         let mut connection = self.0.connection.clone();
-        let key = super::key_of(&get);
-        let asked = self.run_within::<Option<i64>>(key, patience, get.query_async(&mut connection));
-        Ok(asked.await?.map(|stored| stored.map(logout_time)))
+        let key = super::command_key(&get);
+        let asked =
+            self.run_command_within::<Option<i64>>(key, max_wait, get.query_async(&mut connection));
+        Ok(asked.await?.map(|stored| stored.map(parse_revoked_at)))
     }
 
     /// The same for somebody who waits as long as any command may take.
-    pub(super) async fn revoked_at(&self, name: &Name) -> Result<Option<Timestamp>, Error> {
-        let asked = self.revoked_within(name, Duration::MAX).await?;
-        asked.ok_or_else(|| self.0.guard.asked_too_much(&self.0.address))
+    pub(super) async fn read_revoked_at(
+        &self,
+        key: &CredentialKey,
+    ) -> Result<Option<Timestamp>, Error> {
+        let asked = self.read_revoked_at_within(key, Duration::MAX).await?;
+        asked.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
     /// Adds to what was read when its user has last logged out everywhere, where it may lack that.
-    pub(super) async fn completed(&self, slot: &Slot, mut stored: Stored) -> Result<Stored, Error> {
-        if may_lack(slot, &stored.record.view()) {
-            let at = Box::pin(self.revoked_at(&slot.name)).await?;
+    pub(super) async fn with_revocation(
+        &self,
+        slot: &CredentialSlot,
+        mut stored: StoredRecord,
+    ) -> Result<StoredRecord, Error> {
+        if may_lack_revocation(slot, &stored.record.view()) {
+            let at = Box::pin(self.read_revoked_at(&slot.key)).await?;
             let Record { details, .. } = &mut stored.record;
-            details.sessions_from = at;
+            details.sessions_valid_from = at;
         }
         Ok(stored)
     }

@@ -13,8 +13,8 @@ use std::sync::{Arc, LazyLock};
 use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
 use sha1::{Digest, Sha1};
 
-use self::steps::Shape;
-pub(super) use self::steps::{Step, Voice};
+use self::steps::KeyCounts;
+pub(super) use self::steps::{PublishMode, Step};
 use super::connection::Connection;
 
 /// A script, and the name that Redis gives it.
@@ -32,8 +32,8 @@ impl Script {
     }
 
     /// A call with this key, by which a Cluster finds the node.
-    pub(super) fn key(&'static self, key: impl ToRedisArgs) -> Call {
-        let mut call = Call::new(Source::Fixed(self));
+    pub(super) fn key(&'static self, key: impl ToRedisArgs) -> ScriptCall {
+        let mut call = ScriptCall::new(ScriptSource::Fixed(self));
         call.key(key);
         call
     }
@@ -41,27 +41,27 @@ impl Script {
 
 /// Where the text of a call comes from.
 #[derive(Clone, Copy)]
-enum Source {
+enum ScriptSource {
     Fixed(&'static Script),
     /// By the number of its keys.
-    Step(Step, Shape),
+    Step(Step, KeyCounts),
 }
 
 /// A call of a script: its `KEYS` and `ARGV`.
-pub(super) struct Call {
-    source: Source,
+pub(super) struct ScriptCall {
+    source: ScriptSource,
     keys: Vec<Vec<u8>>,
     arguments: Vec<Vec<u8>>,
 }
 
 /// The answer to a call, and whether the server has read its text for it.
-pub(super) struct Invoked<T> {
-    pub(super) answer: RedisResult<T>,
-    pub(super) by_text: bool,
+pub(super) struct Invocation<T> {
+    pub(super) reply: RedisResult<T>,
+    pub(super) sent_text: bool,
 }
 
-impl Call {
-    fn new(source: Source) -> Self {
+impl ScriptCall {
+    fn new(source: ScriptSource) -> Self {
         Self {
             source,
             keys: Vec::new(),
@@ -71,29 +71,29 @@ impl Call {
 
     /// A call of a step without a key so far: its leases come first, then its tombstones, then its
     /// cells.
-    pub(super) fn of(step: Step) -> Self {
-        Self::new(Source::Step(step, Shape::default()))
+    pub(super) fn for_step(step: Step) -> Self {
+        Self::new(ScriptSource::Step(step, KeyCounts::default()))
     }
 
-    pub(super) fn lease(&mut self, key: impl ToRedisArgs) -> &mut Self {
-        self.counted(key, |shape| &mut shape.leases)
+    pub(super) fn lease_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted_key(key, |shape| &mut shape.leases)
     }
 
-    pub(super) fn tombstone(&mut self, key: impl ToRedisArgs) -> &mut Self {
-        self.counted(key, |shape| &mut shape.tombstones)
+    pub(super) fn tombstone_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted_key(key, |shape| &mut shape.tombstones)
     }
 
     /// The key of a cell, whose arguments follow.
-    pub(super) fn cell(&mut self, key: impl ToRedisArgs) -> &mut Self {
-        self.counted(key, |shape| &mut shape.cells)
+    pub(super) fn value_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted_key(key, |shape| &mut shape.values)
     }
 
-    fn counted(
+    fn counted_key(
         &mut self,
         key: impl ToRedisArgs,
-        count: impl Fn(&mut Shape) -> &mut usize,
+        count: impl Fn(&mut KeyCounts) -> &mut usize,
     ) -> &mut Self {
-        if let Source::Step(_, shape) = &mut self.source {
+        if let ScriptSource::Step(_, shape) = &mut self.source {
             *count(shape) += 1;
         }
         self.key(key)
@@ -119,7 +119,9 @@ impl Call {
         &self,
         connection: &mut Connection,
     ) -> RedisResult<T> {
-        self.invoke_as(Voice::InScript, connection).await.answer
+        self.invoke_in_mode(PublishMode::InScript, connection)
+            .await
+            .reply
     }
 
     /// Runs it by its name, and where Redis does not know that yet, by its text.
@@ -127,16 +129,16 @@ impl Call {
     /// A restart and a fail-over forget scripts, since replicas never hear of them. The library's
     /// own `Script` would then load it on every node of a Cluster and fail where one is down; the
     /// text goes to the node that is asked, and to no other.
-    pub(super) async fn invoke_as<T: FromRedisValue + Send>(
+    pub(super) async fn invoke_in_mode<T: FromRedisValue + Send>(
         &self,
-        voice: Voice,
+        mode: PublishMode,
         connection: &mut Connection,
-    ) -> Invoked<T> {
+    ) -> Invocation<T> {
         let kept: Arc<Script>;
         let script = match self.source {
-            Source::Fixed(script) => script,
-            Source::Step(step, shape) => {
-                kept = steps::script(step, shape, voice);
+            ScriptSource::Fixed(script) => script,
+            ScriptSource::Step(step, shape) => {
+                kept = steps::script(step, shape, mode);
                 &*kept
             }
         };
@@ -144,14 +146,14 @@ impl Call {
         match by_name.query_async(connection).await {
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let by_text = self.command("EVAL", &script.text);
-                Invoked {
-                    answer: by_text.query_async(connection).await,
-                    by_text: true,
+                Invocation {
+                    reply: by_text.query_async(connection).await,
+                    sent_text: true,
                 }
             }
-            answer => Invoked {
-                answer,
-                by_text: false,
+            answer => Invocation {
+                reply: answer,
+                sent_text: false,
             },
         }
     }
@@ -181,7 +183,7 @@ return bound and 2 or 1
 /// came of it. `ARGV`: owner, and for how many milliseconds.
 /// Answers nothing (granted; again, where a claim of ours ran although its answer was lost), or
 /// what the key holds.
-pub(super) static CLAIM_CODE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static ACQUIRE_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local value = redis.call('GET', KEYS[1])
@@ -205,7 +207,7 @@ return redis.call('DEL', KEYS[1])
 
 /// Says what came of a code. `ARGV`: owner (empty: whoever has the right), what came of it, and
 /// for how many milliseconds to say so.
-pub(super) static SETTLE_CODE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static FINISH_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return end
@@ -216,7 +218,7 @@ redis.call('SET', KEYS[1], '=' .. ARGV[2], 'PX', ARGV[3])
 
 /// Deletes the fields of a hash that still hold what the sweep judged dead.
 /// `ARGV`: field and value of each candidate. Answers how many were deleted.
-pub(super) static SWEEP: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static DELETE_DEAD_FIELDS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local deleted = 0
@@ -232,7 +234,7 @@ return deleted
 
 /// Remembers when a user has logged out everywhere: at the time in `ARGV[1]`, or just behind the last
 /// one, in milliseconds. Former versions wrote seconds. `ARGV[2]`: for how many milliseconds.
-pub(super) static REVOKE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static SET_REVOKED_AT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local at, last = tonumber(ARGV[1]), tonumber(redis.call('GET', KEYS[1]) or '0') or 0
@@ -268,7 +270,7 @@ end
 /// Takes one use of an allowance.
 /// `ARGV`: the uses there are, and its life in milliseconds from the first one. Answers 1 where one
 /// was left.
-pub(super) static SPEND: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static TRY_CONSUME: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local spent = tonumber(redis.call('GET', KEYS[1]) or '0')

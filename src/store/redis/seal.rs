@@ -6,51 +6,51 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::java_names::CURE;
-use super::log_limit::Lines;
-use crate::credential::Unreadable;
-use crate::credential::sealed_form::{self, Binding, SealId};
+use super::java_names::SERIALIZER_REMEDY;
+use super::log_limit::LogRateLimits;
+use crate::credential::DecodeError;
+use crate::credential::sealed_form::{self, SealBinding, SealingKeyId};
 #[cfg(feature = "sealing")]
-use crate::credential::{SealingKeys, Unopened};
+use crate::credential::{OpenError, SealingKeys};
 use crate::error::{Error, ErrorKind};
-use crate::store::{Slot, Witness};
+use crate::store::{CredentialSlot, Expected};
 
 /// How often a wrong ring that goes on is told again.
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
+const UNKNOWN_KEY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often a serializer that goes on is told again.
-const BETWEEN_SERIALIZER_LINES: Duration = Duration::from_secs(60);
+const SERIALIZER_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What this process can open and seal; nothing at all without keys.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seal {
+pub(super) struct Sealer {
     #[cfg(feature = "sealing")]
     keys: Option<SealingKeys>,
-    lines: Arc<Lines>,
+    log_limits: Arc<LogRateLimits>,
 }
 
 /// The plain text of a value.
-pub(super) enum Opened<'a> {
-    Plain(&'a [u8]),
+pub(super) enum Plaintext<'a> {
+    Borrowed(&'a [u8]),
     #[cfg(feature = "sealing")]
-    Sealed(Zeroizing<Vec<u8>>),
+    Decrypted(Zeroizing<Vec<u8>>),
 }
 
-impl Deref for Opened<'_> {
+impl Deref for Plaintext<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Plain(text) => text,
+            Self::Borrowed(text) => text,
             #[cfg(feature = "sealing")]
-            Self::Sealed(text) => text,
+            Self::Decrypted(text) => text,
         }
     }
 }
 
-impl Seal {
+impl Sealer {
     #[cfg(feature = "sealing")]
-    pub(super) fn with(keys: SealingKeys) -> Self {
+    pub(super) fn with_keys(keys: SealingKeys) -> Self {
         Self {
             keys: Some(keys),
             ..Self::default()
@@ -62,7 +62,7 @@ impl Seal {
     }
 
     /// The ids of the keys, for people.
-    pub(super) fn ids(&self) -> Vec<String> {
+    pub(super) fn key_ids(&self) -> Vec<String> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
             return keys.ids().collect();
@@ -70,20 +70,20 @@ impl Seal {
         Vec::new()
     }
 
-    pub(super) fn has(&self, id: SealId) -> bool {
+    pub(super) fn has_key(&self, id: SealingKeyId) -> bool {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
-            return keys.has(id);
+            return keys.has_key(id);
         }
         let _ = id;
         false
     }
 
     /// The key that values are sealed with, where they are.
-    pub(super) fn sealing_id(&self) -> Option<SealId> {
+    pub(super) fn active_key_id(&self) -> Option<SealingKeyId> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
-            return keys.sealing_id();
+            return keys.active_key_id();
         }
         None
     }
@@ -92,37 +92,37 @@ impl Seal {
     pub(super) fn open<'a>(
         &self,
         value: &'a [u8],
-        at: &Binding<'_>,
-    ) -> Result<Opened<'a>, Unreadable> {
+        at: &SealBinding<'_>,
+    ) -> Result<Plaintext<'a>, DecodeError> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
             return match sealed_form::split(value) {
-                None if keys.refuses_plain() => Err(Unreadable::Plain),
-                None => Ok(Opened::Plain(value)),
+                None if keys.rejects_plain() => Err(DecodeError::NotSealed),
+                None => Ok(Plaintext::Borrowed(value)),
                 Some((id, body)) => match keys.open(id, body, at) {
-                    Ok(text) => Ok(Opened::Sealed(text)),
-                    Err(Unopened::OtherKey) => Err(Unreadable::OtherKey),
-                    Err(Unopened::Broken) => Err(Unreadable::BrokenSeal),
+                    Ok(text) => Ok(Plaintext::Decrypted(text)),
+                    Err(OpenError::UnknownKey) => Err(DecodeError::UnknownKey),
+                    Err(OpenError::Corrupt) => Err(DecodeError::BrokenSeal),
                 },
             };
         }
         let _ = at;
         match Self::is_sealed(value) {
-            true => Err(Unreadable::OtherKey),
-            false => Ok(Opened::Plain(value)),
+            true => Err(DecodeError::UnknownKey),
+            false => Ok(Plaintext::Borrowed(value)),
         }
     }
 
     /// The same, of plain values too where they are refused.
     #[cfg(feature = "cli")]
-    pub(super) fn open_any<'a>(
+    pub(super) fn open_or_plain<'a>(
         &self,
         value: &'a [u8],
-        at: &Binding<'_>,
-    ) -> Result<Opened<'a>, Unreadable> {
+        at: &SealBinding<'_>,
+    ) -> Result<Plaintext<'a>, DecodeError> {
         match Self::is_sealed(value) {
             true => self.open(value, at),
-            false => Ok(Opened::Plain(value)),
+            false => Ok(Plaintext::Borrowed(value)),
         }
     }
 
@@ -130,13 +130,13 @@ impl Seal {
     pub(super) fn seal(
         &self,
         text: Zeroizing<String>,
-        at: &Binding<'_>,
+        at: &SealBinding<'_>,
     ) -> Result<Zeroizing<String>, Error> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = self
             .keys
             .as_ref()
-            .filter(|keys| keys.sealing_id().is_some())
+            .filter(|keys| keys.active_key_id().is_some())
         {
             return keys.seal(&text, at).map(Zeroizing::new);
         }
@@ -145,24 +145,28 @@ impl Seal {
     }
 
     /// The key of a value that none of ours opens.
-    fn other_key(&self, value: &[u8]) -> Option<SealId> {
+    fn unknown_key_id(&self, value: &[u8]) -> Option<SealingKeyId> {
         let (id, _) = sealed_form::split(value)?;
-        (!self.has(id)).then_some(id)
+        (!self.has_key(id)).then_some(id)
     }
 
     /// Whether a value is sealed, and none of our keys is the one.
-    pub(super) fn is_others(&self, value: &[u8]) -> bool {
-        self.other_key(value).is_some()
+    pub(super) fn has_unknown_key(&self, value: &[u8]) -> bool {
+        self.unknown_key_id(value).is_some()
     }
 
     /// Refuses to renew over what another process can read and this one cannot. A login is not
     /// asked: it beats everything before it.
-    pub(super) fn may_replace(&self, slot: &Slot, expected: &Witness) -> Result<(), Error> {
+    pub(super) fn check_replaceable(
+        &self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+    ) -> Result<(), Error> {
         let mut stored = expected.0.iter().flatten();
-        let Some(id) = stored.find_map(|value| self.other_key(value)) else {
+        let Some(id) = stored.find_map(|value| self.unknown_key_id(value)) else {
             return Ok(());
         };
-        let kind = slot.name.kind.as_str();
+        let kind = slot.key.kind.as_str();
         Err(Error::new(
             ErrorKind::Configuration,
             format!(
@@ -173,16 +177,20 @@ impl Seal {
     }
 
     /// One loud line every few seconds, however many values are read.
-    pub(super) fn tell_other_key(&self, key: &str, value: &[u8]) {
-        let Some(id) = self.other_key(value) else {
+    pub(super) fn log_unknown_key(&self, key: &str, value: &[u8]) {
+        let Some(id) = self.unknown_key_id(value) else {
             return;
         };
-        if self.lines.other_key.allows_one_in(BETWEEN_LINES) {
+        if self
+            .log_limits
+            .unknown_key
+            .allow_one_per(UNKNOWN_KEY_LOG_INTERVAL)
+        {
             tracing::error!(
                 target: "tower_wechat::store",
                 key,
                 sealed_with = %id,
-                keys = ?self.ids(),
+                keys = ?self.key_ids(),
                 "a stored value is sealed with a key that this process does not have; it counts as \
                  missing here and is left as it is: add that key to the sealing keys"
             );
@@ -190,22 +198,22 @@ impl Seal {
     }
 
     /// One loud line in a while for a service that writes all of its values so.
-    pub(super) fn tell_serializer(&self, key: &str, slot: &Slot, why: Unreadable) {
-        let lines = &self.lines.serializer;
-        if lines.allows_one_in(BETWEEN_SERIALIZER_LINES) {
+    pub(super) fn log_serializer(&self, key: &str, slot: &CredentialSlot, reason: DecodeError) {
+        let lines = &self.log_limits.serializer;
+        if lines.allow_one_per(SERIALIZER_LOG_INTERVAL) {
             tracing::error!(
                 target: "tower_wechat::store",
-                app = %slot.name.app,
-                kind = slot.name.kind.as_str(),
+                app = %slot.key.app,
+                kind = slot.key.kind.as_str(),
                 key,
                 "a value in {key} counts as missing, as does every other that is written like it: \
-                 {why}; {CURE}"
+                 {reason}; {SERIALIZER_REMEDY}"
             );
         }
     }
 
     /// Whether a search for names of another serializer is due.
-    pub(super) fn may_search_names(&self, span: Duration) -> bool {
-        self.lines.names.allows_one_in(span)
+    pub(super) fn may_search_java_names(&self, span: Duration) -> bool {
+        self.log_limits.java_names.allow_one_per(span)
     }
 }

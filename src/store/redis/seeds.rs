@@ -7,10 +7,10 @@
 use redis::{ConnectionAddr, RedisError, Value};
 use tokio::task::JoinSet;
 
-use super::address::{Dialer, shown};
-use super::guard::describe;
-use super::refusal::Refusal;
-use super::start_up::{misconfigured, start_up_error, unavailable};
+use super::address::{Connector, format_address};
+use super::guard::describe_error;
+use super::refusal::ErrorClass;
+use super::start_up::{connect_error, misconfigured, unavailable};
 use crate::error::Error;
 
 /// So many addresses are named in a sentence.
@@ -18,16 +18,19 @@ const NAMED: usize = 6;
 
 /// Asks the nodes of a Cluster which nodes there are, one by one until one answers, and looks whether
 /// any of those can be reached. Returns the dialer that speaks as that node does.
-pub(super) async fn probe(dialer: &Dialer, seeds: &[ConnectionAddr]) -> Result<Dialer, Error> {
-    let quick = Dialer {
-        timeout: dialer.timeout / 2,
-        ..dialer.clone()
+pub(super) async fn probe_cluster(
+    connector: &Connector,
+    seeds: &[ConnectionAddr],
+) -> Result<Connector, Error> {
+    let quick = Connector {
+        timeout: connector.timeout / 2,
+        ..connector.clone()
     };
     let mut refusal = None;
     for seed in seeds {
-        let shown = shown(seed);
+        let shown = format_address(seed);
         let asked = async {
-            let (mut connection, spoken) = quick.greet(seed).await?;
+            let (mut connection, spoken) = quick.connect(seed).await?;
             let mut ask = redis::cmd("CLUSTER");
             let slots: Vec<Value> = ask.arg("SLOTS").query_async(&mut connection).await?;
             Ok((slots, spoken))
@@ -36,17 +39,19 @@ pub(super) async fn probe(dialer: &Dialer, seeds: &[ConnectionAddr]) -> Result<D
             Ok((slots, spoken)) => {
                 check_slots(&slots, &shown)?;
                 check_nodes(&spoken, seed, &slots).await?;
-                return Ok(dialer.clone().speaking(spoken.settings.protocol()));
+                return Ok(connector
+                    .clone()
+                    .with_protocol(spoken.connection_info.protocol()));
             }
             Err(error) => {
                 // What a server says is better to know than that another one is down.
-                if refusal.is_none() || Refusal::of(&error).is_some() {
-                    refusal = Some(start_up_error(&shown, &error));
+                if refusal.is_none() || ErrorClass::classify(&error).is_some() {
+                    refusal = Some(connect_error(&shown, &error));
                 }
             }
         }
     }
-    refusal.map_or_else(|| Ok(dialer.clone()), Err)
+    refusal.map_or_else(|| Ok(connector.clone()), Err)
 }
 
 /// Refuses slots that no client could find its way by.
@@ -57,7 +62,7 @@ fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
              (redis-cli --cluster create)"
         )));
     }
-    if slots.iter().flat_map(nodes_of).any(has_no_address) {
+    if slots.iter().flat_map(nodes_of).any(lacks_address) {
         return Err(misconfigured(format!(
             "the Redis Cluster of {address} does not tell the addresses of its nodes, so that their \
              slots cannot be found; set cluster-preferred-endpoint-type to ip, or to hostname with \
@@ -76,7 +81,7 @@ fn nodes_of(range: &Value) -> &[Value] {
 }
 
 /// An empty name stands for the address that was asked; these two stand for nothing.
-fn has_no_address(node: &Value) -> bool {
+fn lacks_address(node: &Value) -> bool {
     match node {
         Value::Array(parts) => match parts.first() {
             Some(Value::Nil) | None => true,
@@ -113,7 +118,11 @@ fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
 
 /// Refuses a Cluster of whose nodes none can be reached by the address that it names. The one that
 /// has just answered needs no other try.
-async fn check_nodes(dialer: &Dialer, seed: &ConnectionAddr, slots: &[Value]) -> Result<(), Error> {
+async fn check_nodes(
+    dialer: &Connector,
+    seed: &ConnectionAddr,
+    slots: &[Value],
+) -> Result<(), Error> {
     let mut nodes: Vec<ConnectionAddr> = Vec::new();
     for node in slots.iter().flat_map(nodes_of) {
         match address_of(node, seed) {
@@ -125,7 +134,7 @@ async fn check_nodes(dialer: &Dialer, seed: &ConnectionAddr, slots: &[Value]) ->
     let mut tries = JoinSet::new();
     for node in nodes.clone() {
         let dialer = dialer.clone();
-        tries.spawn(async move { dialer.greet(&node).await.map(drop) });
+        tries.spawn(async move { dialer.connect(&node).await.map(drop) });
     }
     let mut last: Option<RedisError> = None;
     while let Some(tried) = tries.join_next().await {
@@ -138,9 +147,13 @@ async fn check_nodes(dialer: &Dialer, seed: &ConnectionAddr, slots: &[Value]) ->
     let Some(error) = last else {
         return Ok(());
     };
-    let named: Vec<_> = nodes.iter().take(NAMED).map(shown).collect();
+    let named: Vec<_> = nodes.iter().take(NAMED).map(format_address).collect();
     let more = if nodes.len() > NAMED { " …" } else { "" };
-    let (seed, named, said) = (shown(seed), named.join(", "), describe(&error));
+    let (seed, named, said) = (
+        format_address(seed),
+        named.join(", "),
+        describe_error(&error),
+    );
     Err(unavailable(format!(
         "the Redis Cluster of {seed} names its nodes {named}{more}, and none of them can be reached \
          from here ({said}); set cluster-announce-ip or cluster-announce-hostname, and \

@@ -11,42 +11,43 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::address::{Dialer, list, shown};
-use super::guard::{describe, server_error};
-use super::refusal::Refusal;
-use super::start_up::{misconfigured, refuses_us, unavailable, unreachable};
+use super::address::{Connector, format_address, format_addresses};
+use super::guard::{describe_error, server_error};
+use super::refusal::ErrorClass;
+use super::start_up::{misconfigured, rejects_credentials, unavailable, unreachable_error};
 use crate::error::Error;
 
 /// After the first answer the other Sentinels have so long to say something newer.
-const LATECOMERS: Duration = Duration::from_millis(200);
+const STRAGGLER_WAIT: Duration = Duration::from_millis(200);
 
 /// The Sentinels of a URL, and the group of servers that they are asked for.
 pub(super) struct Sentinels {
     group: String,
-    shown: String,
-    all: Vec<Arc<Sentinel>>,
+    display: String,
+    members: Vec<Arc<Sentinel>>,
     timeout: Duration,
     tls: bool,
 }
 
 struct Sentinel {
     address: ConnectionAddr,
-    dialer: Dialer,
+    connector: Connector,
     /// Kept from one question to the next.
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
 /// The server that a Sentinel names as the primary.
-pub(super) struct Named {
+pub(super) struct NamedPrimary {
     pub(super) address: ConnectionAddr,
     /// The address of that Sentinel, and the group that it was asked for.
     sentinel: String,
     group: String,
 }
 
-impl fmt::Display for Named {
+impl fmt::Display for NamedPrimary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, sentinel, group) = (shown(&self.address), &self.sentinel, &self.group);
+        let (address, sentinel, group) =
+            (format_address(&self.address), &self.sentinel, &self.group);
         write!(
             f,
             "{address} (named by the Sentinel at {sentinel} for the group {group})"
@@ -55,27 +56,27 @@ impl fmt::Display for Named {
 }
 
 /// What a Sentinel says of a group.
-type Said = HashMap<String, String>;
+type MasterInfo = HashMap<String, String>;
 
 impl Sentinels {
     pub(super) fn new(
         group: String,
         addresses: &[ConnectionAddr],
-        dialer: &Dialer,
+        connector: &Connector,
         tls: bool,
     ) -> Self {
         let of = |address: &ConnectionAddr| {
             Arc::new(Sentinel {
                 address: address.clone(),
-                dialer: dialer.clone(),
+                connector: connector.clone(),
                 connection: Mutex::default(),
             })
         };
         Self {
             group,
-            shown: list(addresses),
-            all: addresses.iter().map(of).collect(),
-            timeout: dialer.timeout,
+            display: format_addresses(addresses),
+            members: addresses.iter().map(of).collect(),
+            timeout: connector.timeout,
             tls,
         }
     }
@@ -83,22 +84,22 @@ impl Sentinels {
     /// The primary by the newest configuration that any Sentinel knows. All are asked at once, so
     /// that one that is down or frozen costs nothing, and one that was cut off and is behind the
     /// others is not believed.
-    pub(super) async fn primary(&self) -> Result<Named, Error> {
-        let mut asked = JoinSet::new();
-        for sentinel in &self.all {
+    pub(super) async fn find_primary(&self) -> Result<NamedPrimary, Error> {
+        let mut queries = JoinSet::new();
+        for sentinel in &self.members {
             let (sentinel, group) = (Arc::clone(sentinel), self.group.clone());
-            asked.spawn(async move {
-                let said = sentinel.ask(&group).await;
-                said.map(|said| (shown(&sentinel.address), said))
+            queries.spawn(async move {
+                let said = sentinel.master_info(&group).await;
+                said.map(|said| (format_address(&sentinel.address), said))
             });
         }
         let mut until = Instant::now() + self.timeout;
-        let mut newest: Option<(u64, String, Said)> = None;
+        let mut newest: Option<(u64, String, MasterInfo)> = None;
         let mut failed: Option<RedisError> = None;
-        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.join_next()).await {
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, queries.join_next()).await {
             match answer {
                 Ok(Ok((by, said))) => {
-                    until = until.min(Instant::now() + LATECOMERS);
+                    until = until.min(Instant::now() + STRAGGLER_WAIT);
                     let epoch = said.get("config-epoch").and_then(|text| text.parse().ok());
                     let epoch = epoch.unwrap_or(0);
                     if newest.as_ref().is_none_or(|(known, ..)| *known < epoch) {
@@ -115,11 +116,11 @@ impl Sentinels {
             }
         }
         let Some((_, sentinel, said)) = newest else {
-            return Err(self.nothing_known(failed.as_ref()).await);
+            return Err(self.lookup_error(failed.as_ref()).await);
         };
         let port = said.get("port").and_then(|port| port.parse().ok());
         let (Some(host), Some(port)) = (said.get("ip"), port) else {
-            let message = format!("the Sentinels at {} name no server", self.shown);
+            let message = format!("the Sentinels at {} name no server", self.display);
             return Err(unavailable(message));
         };
         let host = host.clone();
@@ -133,24 +134,24 @@ impl Sentinels {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        Ok(Named {
+        Ok(NamedPrimary {
             address,
             sentinel,
             group: self.group.clone(),
         })
     }
 
-    async fn nothing_known(&self, error: Option<&RedisError>) -> Error {
-        let (shown, group) = (&self.shown, &self.group);
+    async fn lookup_error(&self, error: Option<&RedisError>) -> Error {
+        let (shown, group) = (&self.display, &self.group);
         let Some(error) = error else {
             return unavailable(format!(
                 "no Sentinel of {shown} answers within {:?}; are they running, and is the URL right?",
                 self.timeout
             ));
         };
-        let said = describe(error);
+        let said = describe_error(error);
         if said.contains("No such master") {
-            let groups = self.groups().await;
+            let groups = self.describe_groups().await;
             return misconfigured(format!(
                 "the Sentinels at {shown} know no group named {group:?}; {groups} \
                  (redis+sentinel://host:26379/NAME)"
@@ -162,13 +163,13 @@ impl Sentinels {
                  the Sentinels, whose port is usually 26379"
             ));
         }
-        if refuses_us(error) {
+        if rejects_credentials(error) {
             return misconfigured(format!(
                 "the Sentinels at {shown} refuse us ({said}); their user and password are set \
                  apart from those of the URL, with sentinel_credentials"
             ));
         }
-        if Refusal::of(error).is_some_and(Refusal::passes) {
+        if ErrorClass::classify(error).is_some_and(ErrorClass::is_transient) {
             return unavailable(format!(
                 "the Sentinels at {shown} do not answer us for now ({said}); try again in a moment"
             ));
@@ -182,14 +183,14 @@ impl Sentinels {
                  right?"
             ));
         }
-        unreachable(&format!("a Sentinel of {shown}"), error)
+        unreachable_error(&format!("a Sentinel of {shown}"), error)
     }
 
     /// The groups that there are, for whoever has mistyped one.
-    async fn groups(&self) -> String {
-        for sentinel in &self.all {
+    async fn describe_groups(&self) -> String {
+        for sentinel in &self.members {
             let mut ask = redis::cmd("SENTINEL");
-            let said: RedisResult<Vec<Said>> = sentinel.query(ask.arg("MASTERS")).await;
+            let said: RedisResult<Vec<MasterInfo>> = sentinel.query(ask.arg("MASTERS")).await;
             if let Ok(groups) = said {
                 let names = groups.iter().filter_map(|said| said.get("name"));
                 let names: Vec<&str> = names.map(String::as_str).take(10).collect();
@@ -204,7 +205,7 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    async fn ask(&self, group: &str) -> RedisResult<Said> {
+    async fn master_info(&self, group: &str) -> RedisResult<MasterInfo> {
         let mut ask = redis::cmd("SENTINEL");
         self.query(ask.arg("MASTER").arg(group)).await
     }
@@ -217,7 +218,7 @@ impl Sentinel {
                 answer => return answer,
             }
         }
-        let (connection, _) = self.dialer.greet(&self.address).await?;
+        let (connection, _) = self.connector.connect(&self.address).await?;
         command.query_async(kept.insert(connection)).await
     }
 }

@@ -23,38 +23,38 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::Dialer;
-use super::refusal::leads_elsewhere;
+use super::address::Connector;
+use super::refusal::indicates_replica;
 
 /// A connection on which nothing was answered for so long is given up, and another one made.
 ///
 /// The manager makes one when the old one breaks. One that stands and brings no answer it keeps:
 /// behind a balancer or a proxy whose own way to Redis is gone, TCP sees nothing amiss, for ever.
-const SILENCE: Duration = Duration::from_secs(3);
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
 /// A connection that Redis turned away is asked for again after this long.
 ///
 /// Redis may answer a greeting with a refusal: a password that is set before we know of it, a user
 /// who is switched off for a while, another program on the port. The manager tries again only where
 /// a connection broke, and would hand out that refusal until the process ends.
-const TURNED_AWAY: Duration = Duration::from_millis(250);
+const HANDSHAKE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// The shortest life of a connection that is left because its server is a replica. Until the address
 /// leads to the new primary, each new connection ends at the old one, however many writes are asked.
-const BETWEEN_MOVES: Duration = Duration::from_millis(500);
+const MIN_SWITCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the server is asked whether it is still the primary. Reads, messages and a process
 /// without requests would never find out otherwise.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const ROLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often a server that cannot be reached is tried when the store is opened, and the rest
 /// between two tries.
-const OPENINGS: u32 = 3;
-const BETWEEN_OPENINGS: Duration = Duration::from_millis(100);
+const CONNECT_ATTEMPTS: u32 = 3;
+const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Clones share the connection.
 #[derive(Clone)]
-pub(super) struct Single {
+pub(super) struct SingleConnection {
     inner: Arc<Inner>,
     /// Ends with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -62,58 +62,63 @@ pub(super) struct Single {
 
 struct Inner {
     address: ConnectionAddr,
-    patience: Duration,
+    command_timeout: Duration,
     current: Mutex<Current>,
     /// How often the server was left for another one.
-    moves: watch::Sender<u64>,
+    server_changes: watch::Sender<u64>,
 }
 
 struct Current {
     /// What connections are made with: in RESP2 where the server knows nothing else.
-    dialer: Dialer,
+    connector: Connector,
     manager: ConnectionManager,
     /// Counts the managers, so that a late answer on an old connection condemns no new one.
-    number: u64,
-    made: Instant,
+    generation: u64,
+    created_at: Instant,
     /// Since when no question has been answered, where there is one.
-    silent_since: Option<Instant>,
+    unanswered_since: Option<Instant>,
     /// When Redis refused to speak with us on this connection, where it did.
-    turned_away: Option<Instant>,
+    rejected_at: Option<Instant>,
     /// Whether the server has refused as a replica does.
-    left: bool,
+    is_demoted: bool,
 }
 
 impl Current {
-    fn is_given_up(&self, now: Instant) -> bool {
-        let lasts = |since: Option<Instant>, patience| {
+    fn must_be_replaced(&self, now: Instant) -> bool {
+        let has_lasted = |since: Option<Instant>, patience| {
             since.is_some_and(|since| now.duration_since(since) >= patience)
         };
-        lasts(self.silent_since, SILENCE)
-            || lasts(self.turned_away, TURNED_AWAY)
-            || (self.left && self.may_be_left(now))
+        has_lasted(self.unanswered_since, UNANSWERED_LIMIT)
+            || has_lasted(self.rejected_at, HANDSHAKE_RETRY_DELAY)
+            || (self.is_demoted && self.may_switch(now))
     }
 
-    fn may_be_left(&self, now: Instant) -> bool {
-        now.duration_since(self.made) >= BETWEEN_MOVES
+    fn may_switch(&self, now: Instant) -> bool {
+        now.duration_since(self.created_at) >= MIN_SWITCH_INTERVAL
     }
 
     /// Makes another manager, which connects with the first question. The old one ends with the
     /// last command that waits on it.
-    fn renew(&mut self, address: &ConnectionAddr, patience: Duration) -> RedisResult<()> {
-        let client = self.dialer.client(address)?;
-        self.manager = ConnectionManager::new_lazy_with_config(client, config(patience))?;
-        self.number += 1;
-        self.made = Instant::now();
-        self.silent_since = None;
-        self.turned_away = None;
-        self.left = false;
+    fn replace_manager(
+        &mut self,
+        address: &ConnectionAddr,
+        command_timeout: Duration,
+    ) -> RedisResult<()> {
+        let client = self.connector.client_for(address)?;
+        self.manager =
+            ConnectionManager::new_lazy_with_config(client, manager_config(command_timeout))?;
+        self.generation += 1;
+        self.created_at = Instant::now();
+        self.unanswered_since = None;
+        self.rejected_at = None;
+        self.is_demoted = false;
         Ok(())
     }
 }
 
-fn config(patience: Duration) -> ConnectionManagerConfig {
+fn manager_config(command_timeout: Duration) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(patience))
+        .set_connection_timeout(Some(command_timeout))
         // Whoever asks bounds the whole of their question, and asks through the guard; a second
         // timer for each would bound nothing more.
         .set_response_timeout(None)
@@ -124,36 +129,40 @@ fn config(patience: Duration) -> ConnectionManagerConfig {
         .set_max_delay(Duration::from_millis(300))
 }
 
-impl Single {
+impl SingleConnection {
     /// Connects. Answers are to be waited for at most as long as the dialer says.
-    pub(super) async fn open(address: ConnectionAddr, dialer: Dialer) -> RedisResult<Self> {
+    pub(super) async fn connect(
+        address: ConnectionAddr,
+        connector: Connector,
+    ) -> RedisResult<Self> {
         // The first connection finds out which protocol the server speaks, and ends. Whoever opens
         // the store bounds the whole of it.
         let mut tries = 1;
         let dialer = loop {
-            match dialer.greet(&address).await {
+            match connector.connect(&address).await {
                 Ok((_, dialer)) => break dialer,
-                Err(error) if tries < OPENINGS && error.is_io_error() => tries += 1,
+                Err(error) if tries < CONNECT_ATTEMPTS && error.is_io_error() => tries += 1,
                 Err(error) => return Err(error),
             }
-            tokio::time::sleep(BETWEEN_OPENINGS).await;
+            tokio::time::sleep(CONNECT_RETRY_DELAY).await;
         };
-        let patience = dialer.timeout;
-        let client = dialer.client(&address)?;
-        let manager = ConnectionManager::new_with_config(client, config(patience)).await?;
+        let command_timeout = dialer.timeout;
+        let client = dialer.client_for(&address)?;
+        let manager =
+            ConnectionManager::new_with_config(client, manager_config(command_timeout)).await?;
         let inner = Arc::new(Inner {
             address,
-            patience,
+            command_timeout,
             current: Mutex::new(Current {
-                dialer,
+                connector: dialer,
                 manager,
-                number: 0,
-                made: Instant::now(),
-                silent_since: None,
-                turned_away: None,
-                left: false,
+                generation: 0,
+                created_at: Instant::now(),
+                unanswered_since: None,
+                rejected_at: None,
+                is_demoted: false,
             }),
-            moves: watch::Sender::new(0),
+            server_changes: watch::Sender::new(0),
         });
         let watch = tokio::spawn(watch_role(Arc::downgrade(&inner)));
         Ok(Self {
@@ -163,19 +172,19 @@ impl Single {
     }
 
     /// A client for connections of their own, which lead wherever the address leads by then.
-    pub(super) fn client(&self) -> RedisResult<Client> {
-        let dialer = self.inner.current().dialer.clone();
-        dialer.client(&self.inner.address)
+    pub(super) fn new_client(&self) -> RedisResult<Client> {
+        let dialer = self.inner.current().connector.clone();
+        dialer.client_for(&self.inner.address)
     }
 
     /// Whether the server is spoken with in RESP3, and so knows HELLO.
-    pub(super) fn knows_hello(&self) -> bool {
-        self.inner.knows_hello()
+    pub(super) fn supports_hello(&self) -> bool {
+        self.inner.supports_hello()
     }
 
     /// Counts how often the server was left for another one.
-    pub(super) fn moves(&self) -> watch::Receiver<u64> {
-        self.inner.moves.subscribe()
+    pub(super) fn server_changes(&self) -> watch::Receiver<u64> {
+        self.inner.server_changes.subscribe()
     }
 
     pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
@@ -188,14 +197,14 @@ impl Single {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let (mut manager, mut question) = self.inner.ask()?;
+        let (mut manager, mut question) = self.inner.begin_request()?;
         let outcome = manager.send_packed_commands(commands, offset, count).await;
-        question.answered(&outcome);
-        let number = question.number;
+        question.record_reply(&outcome);
+        let number = question.generation;
         // What a pipeline has done so far is not known, so it is not asked again.
-        let refused = outcome.iter().flatten().any(refuses_as_replica);
+        let refused = outcome.iter().flatten().any(is_replica_error);
         if refused {
-            self.inner.leave(number);
+            self.inner.mark_demoted(number);
         }
         outcome
     }
@@ -206,34 +215,34 @@ impl Inner {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn knows_hello(&self) -> bool {
-        self.current().dialer.settings.protocol() != ProtocolVersion::RESP2
+    fn supports_hello(&self) -> bool {
+        self.current().connector.connection_info.protocol() != ProtocolVersion::RESP2
     }
 
     /// The connection for a question that is asked now.
-    fn ask(&self) -> RedisResult<(ConnectionManager, Question<'_>)> {
+    fn begin_request(&self) -> RedisResult<(ConnectionManager, PendingReply<'_>)> {
         let asked = Instant::now();
         let mut current = self.current();
-        if current.is_given_up(asked) {
-            let moves = current.left;
-            current.renew(&self.address, self.patience)?;
+        if current.must_be_replaced(asked) {
+            let moves = current.is_demoted;
+            current.replace_manager(&self.address, self.command_timeout)?;
             if moves {
-                self.moves.send_modify(|moves| *moves += 1);
+                self.server_changes.send_modify(|moves| *moves += 1);
             }
         }
-        current.silent_since.get_or_insert(asked);
-        let question = Question {
+        current.unanswered_since.get_or_insert(asked);
+        let question = PendingReply {
             inner: self,
-            number: current.number,
-            asked,
-            answered: false,
+            generation: current.generation,
+            sent_at: asked,
+            is_answered: false,
         };
         Ok((current.manager.clone(), question))
     }
 
     async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let (answer, number) = self.command_once(command).await;
-        if !answer.as_ref().is_ok_and(refuses_as_replica) || !self.leave(number) {
+        if !answer.as_ref().is_ok_and(is_replica_error) || !self.mark_demoted(number) {
             return answer;
         }
         // A replica refuses the first write of a script, of a transaction or by itself, so nothing
@@ -243,45 +252,45 @@ impl Inner {
 
     /// The answer, and the number of the connection that brought it.
     async fn command_once(&self, command: &Cmd) -> (RedisResult<Value>, u64) {
-        let (mut manager, mut question) = match self.ask() {
+        let (mut manager, mut question) = match self.begin_request() {
             Ok(asked) => asked,
             Err(error) => return (Err(error), 0),
         };
         let outcome = manager.send_packed_command(command).await;
-        question.answered(&outcome);
-        (outcome, question.number)
+        question.record_reply(&outcome);
+        (outcome, question.generation)
     }
 
     /// Leaves the server of this connection. Answers whether another connection is there to ask;
     /// none is where the last one is too young.
-    fn leave(&self, number: u64) -> bool {
+    fn mark_demoted(&self, generation: u64) -> bool {
         let mut current = self.current();
-        if current.number != number {
+        if current.generation != generation {
             return true;
         }
-        current.left = true;
-        current.may_be_left(Instant::now())
+        current.is_demoted = true;
+        current.may_switch(Instant::now())
     }
 
     /// Asks the server whether it is still the primary, and leaves one that is no more.
-    async fn look(&self, was_primary: &mut bool) {
-        if !self.knows_hello() {
+    async fn check_role(&self, was_primary: &mut bool) {
+        if !self.supports_hello() {
             return;
         }
         let hello = redis::cmd("HELLO");
-        let asked = tokio::time::timeout(self.patience, self.command_once(&hello)).await;
+        let asked = tokio::time::timeout(self.command_timeout, self.command_once(&hello)).await;
         let (answer, number) = match asked {
             Ok((Ok(answer), number)) => (answer, number),
-            Ok((Err(_), _)) => return self.greet_again().await,
+            Ok((Err(_), _)) => return self.retry_handshake().await,
             Err(_) => return,
         };
-        match is_primary(answer) {
+        match role_is_primary(answer) {
             Some(true) => *was_primary = true,
             // Who set this up with a replica, to follow another system's token, keeps it.
             Some(false) if *was_primary => {
-                if self.leave(number) {
+                if self.mark_demoted(number) {
                     let asked = self.command_once(&hello);
-                    let _ = tokio::time::timeout(self.patience, asked).await;
+                    let _ = tokio::time::timeout(self.command_timeout, asked).await;
                 }
             }
             Some(false) | None => {}
@@ -290,14 +299,14 @@ impl Inner {
 
     /// The server has refused our greeting, or hangs up. Behind the address there may be one by now
     /// that speaks RESP2 only.
-    async fn greet_again(&self) {
-        let dialer = self.current().dialer.clone();
-        if let Ok((_, spoken)) = dialer.greet(&self.address).await
-            && spoken.settings.protocol() == ProtocolVersion::RESP2
+    async fn retry_handshake(&self) {
+        let dialer = self.current().connector.clone();
+        if let Ok((_, spoken)) = dialer.connect(&self.address).await
+            && spoken.connection_info.protocol() == ProtocolVersion::RESP2
         {
             let mut current = self.current();
-            current.dialer = spoken;
-            let _ = current.renew(&self.address, self.patience);
+            current.connector = spoken;
+            let _ = current.replace_manager(&self.address, self.command_timeout);
         }
     }
 }
@@ -306,15 +315,15 @@ async fn watch_role(inner: Weak<Inner>) {
     let mut was_primary = false;
     loop {
         match inner.upgrade() {
-            Some(inner) => inner.look(&mut was_primary).await,
+            Some(inner) => inner.check_role(&mut was_primary).await,
             None => return,
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(ROLE_CHECK_INTERVAL).await;
     }
 }
 
 /// The `role` in the answer to HELLO.
-fn is_primary(answer: Value) -> Option<bool> {
+fn role_is_primary(answer: Value) -> Option<bool> {
     let said: std::collections::HashMap<String, Value> = redis::from_redis_value(answer).ok()?;
     let role = said.get("role")?.clone();
     redis::from_redis_value::<String>(role)
@@ -323,47 +332,48 @@ fn is_primary(answer: Value) -> Option<bool> {
 }
 
 /// Whether a server has answered as a replica does that is asked to write.
-fn refuses_as_replica(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(said) if leads_elsewhere(said))
+fn is_replica_error(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(said) if indicates_replica(said))
 }
 
 /// A question that is not answered yet.
-struct Question<'a> {
+struct PendingReply<'a> {
     inner: &'a Inner,
     /// The number of the connection that it goes out on.
-    number: u64,
-    asked: Instant,
-    answered: bool,
+    generation: u64,
+    sent_at: Instant,
+    is_answered: bool,
 }
 
-impl Question<'_> {
+impl PendingReply<'_> {
     /// Notes whether there was an answer; a broken connection is one, and the manager's to mend.
-    fn answered<T>(&mut self, outcome: &RedisResult<T>) {
+    fn record_reply<T>(&mut self, outcome: &RedisResult<T>) {
         let error = outcome.as_ref().err();
         let mut current = self.inner.current();
         if !error.is_some_and(redis::RedisError::is_timeout) {
-            current.silent_since = None;
-            self.answered = true;
+            current.unanswered_since = None;
+            self.is_answered = true;
         }
         // What Redis says to a command comes as a value here. Another error was its answer to our
         // greeting, or no answer of a Redis.
-        if error.is_some_and(|error| !error.is_io_error()) && current.number == self.number {
-            current.turned_away.get_or_insert_with(Instant::now);
+        if error.is_some_and(|error| !error.is_io_error()) && current.generation == self.generation
+        {
+            current.rejected_at.get_or_insert_with(Instant::now);
         }
     }
 }
 
-impl Drop for Question<'_> {
+impl Drop for PendingReply<'_> {
     /// Who asked may have gone away before an answer was due: that says nothing of Redis.
     fn drop(&mut self) {
-        if self.answered {
+        if self.is_answered {
             return;
         }
         let mut current = self.inner.current();
-        if current.silent_since == Some(self.asked)
-            && self.asked.elapsed() < self.inner.patience * 3 / 4
+        if current.unanswered_since == Some(self.sent_at)
+            && self.sent_at.elapsed() < self.inner.command_timeout * 3 / 4
         {
-            current.silent_since = None;
+            current.unanswered_since = None;
         }
     }
 }

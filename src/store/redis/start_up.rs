@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use redis::{RedisError, RedisResult, Value};
 
 use super::connection::Connection;
-use super::guard::describe;
+use super::guard::describe_error;
 use super::primary::NOT_PRIMARY;
-use super::refusal::Refusal;
-use super::sentinel::Named;
+use super::refusal::ErrorClass;
+use super::sentinel::NamedPrimary;
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
@@ -21,28 +21,28 @@ pub(super) fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
 }
 
 /// Whether the server does not take our user or password.
-pub(super) fn refuses_us(error: &RedisError) -> bool {
-    Refusal::of(error) == Some(Refusal::Rights) && error.code() != Some("NOPERM")
+pub(super) fn rejects_credentials(error: &RedisError) -> bool {
+    ErrorClass::classify(error) == Some(ErrorClass::NotPermitted) && error.code() != Some("NOPERM")
 }
 
-pub(super) fn start_up_error(address: &str, error: &RedisError) -> Error {
-    server_refuses(&format!("Redis at {address}"), error)
-        .unwrap_or_else(|| unreachable(&format!("Redis at {address}"), error))
+pub(super) fn connect_error(address: &str, error: &RedisError) -> Error {
+    server_rejection_error(&format!("Redis at {address}"), error)
+        .unwrap_or_else(|| unreachable_error(&format!("Redis at {address}"), error))
 }
 
 /// Why the server that a Sentinel names does not serve us.
-pub(super) fn primary_error(named: &Named, error: &RedisError) -> Error {
+pub(super) fn named_primary_error(named: &NamedPrimary, error: &RedisError) -> Error {
     let who = format!("Redis at {named}");
-    if let Some(error) = server_refuses(&who, error) {
+    if let Some(error) = server_rejection_error(&who, error) {
         return error;
     }
-    let said = describe(error);
+    let said = describe_error(error);
     if said.contains(NOT_PRIMARY) {
         return unavailable(format!(
             "{who} is a replica; a fail-over may be under way, so try again in a moment"
         ));
     }
-    bad_end(&who, error).unwrap_or_else(|| {
+    closed_connection_error(&who, error).unwrap_or_else(|| {
         unavailable(format!(
             "{who} cannot be reached from here ({said}); if it runs, the Sentinels know it by an \
              address of its own network: set replica-announce-ip on the servers, and \
@@ -52,9 +52,9 @@ pub(super) fn primary_error(named: &Named, error: &RedisError) -> Error {
 }
 
 /// What the server itself says. `who` begins the sentence.
-fn server_refuses(who: &str, error: &RedisError) -> Option<Error> {
-    let said = describe(error);
-    if refuses_us(error) {
+fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
+    let said = describe_error(error);
+    if rejects_credentials(error) {
         return Some(misconfigured(format!(
             "{who} refuses the user or password of the URL (redis://user:password@host/): {said}"
         )));
@@ -64,7 +64,7 @@ fn server_refuses(who: &str, error: &RedisError) -> Option<Error> {
             "{who} is a single server and no Cluster; use redis:// (rediss:// with TLS) for it"
         )));
     }
-    if Refusal::of(error).is_some_and(Refusal::passes) {
+    if ErrorClass::classify(error).is_some_and(ErrorClass::is_transient) {
         return Some(unavailable(format!(
             "{who} is not ready ({said}); try again in a moment"
         )));
@@ -94,12 +94,12 @@ fn no_redis(who: &str) -> Error {
 }
 
 /// What the network or TLS says. `who` begins the sentence.
-pub(super) fn unreachable(who: &str, error: &RedisError) -> Error {
-    let said = describe(error);
+pub(super) fn unreachable_error(who: &str, error: &RedisError) -> Error {
+    let said = describe_error(error);
     if is_no_redis(error) {
         return no_redis(who);
     }
-    bad_end(who, error).unwrap_or_else(|| {
+    closed_connection_error(who, error).unwrap_or_else(|| {
         unavailable(format!(
             "{who} cannot be reached ({said}); is it running, and is the URL right?"
         ))
@@ -107,8 +107,8 @@ pub(super) fn unreachable(who: &str, error: &RedisError) -> Error {
 }
 
 /// What TLS says, or that the server hangs up: it was reached, and the connection ended badly.
-fn bad_end(who: &str, error: &RedisError) -> Option<Error> {
-    let said = describe(error);
+fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
+    let said = describe_error(error);
     if said.contains("Expired") || said.contains("certificate expired") {
         return Some(misconfigured(format!(
             "{who} shows a certificate that has expired, or the clock here is wrong ({said}); renew it"

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use super::names::RedisNames;
 use super::{Layout, RedisStore, scripts};
-use crate::credential::refresh_life::surely_dead_at;
-use crate::credential::sealed_form::Binding;
+use crate::credential::refresh_life::refresh_certainly_expired_at;
+use crate::credential::sealed_form::SealBinding;
 use crate::credential::{AppId, Lifetime, hash_form};
 use crate::error::Error;
-use crate::store::Kind;
+use crate::store::CredentialKind;
 
 /// How many fields one step looks at: a few hundred microseconds of Redis's time.
-const STEP: usize = 500;
+const SCAN_COUNT: usize = 500;
 
 /// The margin of access tokens is unknown here; the longest there is errs on the side of life.
-const LONGEST_MARGIN: Duration = Duration::from_secs(24 * 3_600);
+const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// A user id and what a hash holds for it.
-type Field = (Vec<u8>, Vec<u8>);
+type HashField = (Vec<u8>, Vec<u8>);
 
 /// What a sweep did.
 ///
@@ -34,9 +34,9 @@ type Field = (Vec<u8>, Vec<u8>);
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Swept {
+pub struct SweepReport {
     /// How many fields were looked at.
-    pub seen: u64,
+    pub scanned: u64,
     /// How many were removed.
     pub removed: u64,
     /// How many have names that are not UTF-8, which no user of this crate has.
@@ -65,8 +65,9 @@ impl RedisStore {
     /// println!("{} of {} fields were dead", swept.removed, swept.seen);
     /// # Ok(()) }
     /// ```
-    pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<Swept, Error> {
-        self.sweep_with(app, pause, false, &mut |_| {}).await
+    pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<SweepReport, Error> {
+        self.sweep_with_progress(app, pause, false, &mut |_| {})
+            .await
     }
 
     /// The same with an ear for its progress; a dry run counts what it would remove.
@@ -74,23 +75,23 @@ impl RedisStore {
     /// # Errors
     /// As [`sweep`](Self::sweep).
     #[doc(hidden)]
-    pub async fn sweep_with(
+    pub async fn sweep_with_progress(
         &self,
         app: &AppId,
         pause: Duration,
         dry_run: bool,
-        progress: &mut (dyn FnMut(&Swept) + Send),
-    ) -> Result<Swept, Error> {
-        let mut swept = Swept::default();
+        progress: &mut (dyn FnMut(&SweepReport) + Send),
+    ) -> Result<SweepReport, Error> {
+        let mut swept = SweepReport::default();
         if self.0.layout != Layout::Hashes {
             return Ok(swept);
         }
         let names = &self.0.names;
-        let refresh_hash = RedisNames::of(&names.user_refresh_token, app.as_str());
-        let access_hash = RedisNames::of(&names.user_access_token, app.as_str());
+        let refresh_hash = RedisNames::expand_appid(&names.user_refresh_token, app.as_str());
+        let access_hash = RedisNames::expand_appid(&names.user_access_token, app.as_str());
         for (hash, beside, of) in [
-            (&refresh_hash, &access_hash, Half::Refresh),
-            (&access_hash, &refresh_hash, Half::Access),
+            (&refresh_hash, &access_hash, PairHalf::Refresh),
+            (&access_hash, &refresh_hash, PairHalf::Access),
         ] {
             let mut cursor = 0u64;
             loop {
@@ -104,7 +105,7 @@ impl RedisStore {
                 tokio::time::sleep(pause).await;
             }
         }
-        tracing::info!(target: "tower_wechat::store", %app, seen = swept.seen, removed = swept.removed, "swept the hashes");
+        tracing::info!(target: "tower_wechat::store", %app, seen = swept.scanned, removed = swept.removed, "swept the hashes");
         Ok(swept)
     }
 
@@ -113,25 +114,25 @@ impl RedisStore {
         &self,
         app: &AppId,
         [hash, beside]: [&str; 2],
-        of: Half,
+        of: PairHalf,
         cursor: u64,
         dry_run: bool,
-        swept: &mut Swept,
+        swept: &mut SweepReport,
     ) -> Result<u64, Error> {
         let mut scan = redis::cmd("HSCAN");
-        scan.arg(hash).arg(cursor).arg("COUNT").arg(STEP);
-        let (next, fields): (u64, Vec<Field>) = self.command(&scan).await?;
-        swept.seen += fields.len() as u64;
+        scan.arg(hash).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
+        let (next, fields): (u64, Vec<HashField>) = self.command(&scan).await?;
+        swept.scanned += fields.len() as u64;
         let not_utf8 = fields
             .iter()
             .filter(|(id, _)| std::str::from_utf8(id).is_err());
         swept.not_utf8 += not_utf8.count() as u64;
-        let mut dead: Vec<Field> = fields
+        let mut dead: Vec<HashField> = fields
             .into_iter()
             .filter(|(id, value)| match of {
-                Half::Refresh => self.refresh_is_dead(app, hash, id, value, None),
-                Half::Access => self
-                    .life_of(app, hash, id, value)
+                PairHalf::Refresh => self.is_refresh_dead(app, hash, id, value, None),
+                PairHalf::Access => self
+                    .access_lifetime(app, hash, id, value)
                     .is_some_and(|life| life.expires_at() < self.0.clock.now()),
             })
             .collect();
@@ -144,28 +145,28 @@ impl RedisStore {
             dead.retain(|(id, value)| match (of, others.next().flatten()) {
                 (_, None) => true,
                 // Something can still be made of it.
-                (Half::Access, Some(_)) => false,
+                (PairHalf::Access, Some(_)) => false,
                 // What was granted lately was granted by a refresh token that lived.
-                (Half::Refresh, Some(access)) => {
-                    self.refresh_is_dead(app, hash, id, value, Some((beside, &access)))
+                (PairHalf::Refresh, Some(access)) => {
+                    self.is_refresh_dead(app, hash, id, value, Some((beside, &access)))
                 }
             });
         }
         if dry_run {
             swept.removed += dead.len() as u64;
         } else if !dead.is_empty() {
-            let mut call = scripts::SWEEP.key(hash);
+            let mut call = scripts::DELETE_DEAD_FIELDS.key(hash);
             for (id, value) in &dead {
                 call.arg(id).arg(value);
             }
-            swept.removed += self.script::<u64>(&call).await?;
+            swept.removed += self.run_script::<u64>(&call).await?;
         }
         Ok(next)
     }
 
     /// Whether a refresh token is certainly dead, with the access token beside it where there is one.
     /// What cannot be read is not.
-    fn refresh_is_dead(
+    fn is_refresh_dead(
         &self,
         app: &AppId,
         hash: &str,
@@ -176,41 +177,56 @@ impl RedisStore {
         let renew_at = match access {
             None => None,
             // It may have been granted a moment ago.
-            Some((_, value)) if self.0.seal.is_others(value) => return false,
+            Some((_, value)) if self.0.sealer.has_unknown_key(value) => return false,
             Some((hash, value)) => self
-                .life_of(app, hash, id, value)
+                .access_lifetime(app, hash, id, value)
                 .map(|life| life.renew_at()),
         };
-        let Ok(value) = self.0.seal.open(value, &binding(app, id, hash)) else {
+        let Ok(value) = self.0.sealer.open(value, &field_binding(app, id, hash)) else {
             return false;
         };
         let refresh = hash_form::read_refresh(&value, "");
-        refresh.is_ok_and(|(refresh, _)| surely_dead_at(refresh.due, renew_at) < self.0.clock.now())
+        refresh.is_ok_and(|(refresh, _)| {
+            refresh_certainly_expired_at(refresh.expected_expiry, renew_at) < self.0.clock.now()
+        })
     }
 
     /// The life of an access token, if it can be read and has a time that somebody can have meant.
-    fn life_of(&self, app: &AppId, hash: &str, id: &[u8], value: &[u8]) -> Option<Lifetime> {
-        let value = self.0.seal.open(value, &binding(app, id, hash)).ok()?;
-        let token = hash_form::read_token(&value, LONGEST_MARGIN).ok()?;
+    fn access_lifetime(
+        &self,
+        app: &AppId,
+        hash: &str,
+        id: &[u8],
+        value: &[u8],
+    ) -> Option<Lifetime> {
+        let value = self
+            .0
+            .sealer
+            .open(value, &field_binding(app, id, hash))
+            .ok()?;
+        let token = hash_form::read_token(&value, MAX_MARGIN).ok()?;
         // Read as a refresh value, the time is as it stands.
         let (stored, _) = hash_form::read_refresh(&value, "").ok()?;
-        stored.due.is_plausible().then_some(token.lifetime)
+        stored
+            .expected_expiry
+            .is_plausible()
+            .then_some(token.lifetime)
     }
 }
 
 /// Which half of a pair a hash holds.
 #[derive(Clone, Copy)]
-enum Half {
+enum PairHalf {
     /// Refresh tokens, which die by themselves.
     Refresh,
     /// Access tokens, which are dead when they are expired and no refresh token is there.
     Access,
 }
 
-fn binding<'a>(app: &'a AppId, id: &'a [u8], key: &'a str) -> Binding<'a> {
-    Binding {
+fn field_binding<'a>(app: &'a AppId, id: &'a [u8], key: &'a str) -> SealBinding<'a> {
+    SealBinding {
         app: app.as_str(),
-        kind: Kind::User.as_str(),
+        kind: CredentialKind::User.as_str(),
         user: std::str::from_utf8(id).unwrap_or_default(),
         key,
     }

@@ -13,45 +13,45 @@ use ::redis::Commands;
 use self::support::redis_server::RedisServer;
 use super::*;
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AccessToken, Details, Lifetime, Refresh, RefreshToken, Token};
+use crate::credential::{AccessToken, Lifetime, Refresh, RefreshToken, Token, UserDetails};
 use crate::error::ErrorKind;
 
 const MARGIN: Duration = Duration::from_secs(900);
 const LEASE: Duration = Duration::from_secs(10);
 
-fn slot(kind: Kind, id: &str) -> Slot {
-    let name = Name {
+fn slot(kind: CredentialKind, id: &str) -> CredentialSlot {
+    let name = CredentialKey {
         app: AppId::new("wx1").unwrap(),
         kind,
         id: id.into(),
     };
-    Slot {
-        name,
+    CredentialSlot {
+        key: name,
         margin: MARGIN,
     }
 }
 
-fn record(kind: Kind, token: &str) -> Record {
+fn record(kind: CredentialKind, token: &str) -> Record {
     let now = Clock::system().now();
-    let lifetime = Lifetime::granted(now, Some(7_200), MARGIN);
+    let lifetime = Lifetime::from_response(now, Some(7_200), MARGIN);
     let token = Some(Token {
         secret: AccessToken::from(token),
         lifetime,
     });
-    if kind != Kind::User {
+    if kind != CredentialKind::User {
         return Record {
             token,
             ..Record::default()
         };
     }
-    let due = now.after(Duration::from_secs(86_400));
+    let due = now.saturating_add(Duration::from_secs(86_400));
     let refresh = Some(Refresh {
         secret: RefreshToken::from("refresh"),
-        due,
+        expected_expiry: due,
     });
-    let details = Details {
+    let details = UserDetails {
         openid: Some("oA".into()),
-        ..Details::default()
+        ..UserDetails::default()
     };
     Record {
         token,
@@ -60,7 +60,7 @@ fn record(kind: Kind, token: &str) -> Record {
     }
 }
 
-async fn redis(server: &RedisServer, layout: Layout) -> RedisStore {
+async fn connect_redis(server: &RedisServer, layout: Layout) -> RedisStore {
     RedisStore::builder(&server.url())
         .layout(layout)
         .connect()
@@ -69,33 +69,33 @@ async fn redis(server: &RedisServer, layout: Layout) -> RedisStore {
 }
 
 /// A store that reads one layout and writes both.
-async fn mirrored(server: &RedisServer, layout: Layout, mirror: Layout) -> RedisStore {
+async fn connect_dual_write(server: &RedisServer, layout: Layout, copy: Layout) -> RedisStore {
     let builder = RedisStore::builder(&server.url()).layout(layout);
-    builder.mirror(mirror).connect().await.unwrap()
+    builder.dual_write(copy).connect().await.unwrap()
 }
 
 /// Runs a check against every store, for every kind of credential.
-async fn on_every_store(check: impl AsyncFn(&dyn Store, Slot)) {
+async fn on_every_store(check: impl AsyncFn(&dyn Store, CredentialSlot)) {
     let server = RedisServer::start();
-    let hashes = redis(&server, Layout::Hashes).await;
-    let keys = redis(&server, Layout::Keys).await;
+    let hashes = connect_redis(&server, Layout::Hashes).await;
+    let keys = connect_redis(&server, Layout::Keys).await;
     let memory = MemoryStore::new();
     let both = RedisServer::start();
-    let from_hashes = mirrored(&both, Layout::Hashes, Layout::Keys).await;
-    let from_keys = mirrored(&both, Layout::Keys, Layout::Hashes).await;
+    let from_hashes = connect_dual_write(&both, Layout::Hashes, Layout::Keys).await;
+    let from_keys = connect_dual_write(&both, Layout::Keys, Layout::Hashes).await;
     let mut stores: Vec<&dyn Store> = vec![&memory, &hashes, &keys, &from_hashes, &from_keys];
     #[cfg(feature = "sealing")]
-    let sealed = sealing::on_a_server_of_its_own().await;
+    let sealed = sealing::start_sealed_stores().await;
     #[cfg(feature = "sealing")]
     stores.extend(sealed.1.iter().map(|store| store as &dyn Store));
     for store in stores {
         for kind in [
-            Kind::User,
-            Kind::SnapshotUser,
-            Kind::AccountToken,
-            Kind::JsapiTicket,
+            CredentialKind::User,
+            CredentialKind::SnapshotUser,
+            CredentialKind::AccountToken,
+            CredentialKind::JsapiTicket,
         ] {
-            let id = if matches!(kind, Kind::User | Kind::SnapshotUser) {
+            let id = if matches!(kind, CredentialKind::User | CredentialKind::SnapshotUser) {
                 "u:{1}# \u{5f20}"
             } else {
                 ""
@@ -106,58 +106,63 @@ async fn on_every_store(check: impl AsyncFn(&dyn Store, Slot)) {
 }
 
 #[tokio::test]
-async fn what_is_put_is_loaded_and_an_empty_record_deletes() {
+async fn overwrite_stores_and_an_empty_record_deletes() {
     on_every_store(async |store, slot| {
         assert!(store.load(&slot).await.unwrap().record.is_empty());
-        let record = record(slot.name.kind, "t1");
-        store.put(&slot, &record).await.unwrap();
+        let record = record(slot.key.kind, "t1");
+        store.overwrite(&slot, &record).await.unwrap();
         assert_eq!(store.load(&slot).await.unwrap().record, record);
-        store.put(&slot, &Record::default()).await.unwrap();
+        store.overwrite(&slot, &Record::default()).await.unwrap();
         assert!(store.load(&slot).await.unwrap().record.is_empty());
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_lease_has_one_holder_who_may_ask_again() {
+async fn a_lease_has_one_owner_who_can_reacquire_it() {
     on_every_store(async |store, slot| {
         store
-            .put(&slot, &record(slot.name.kind, "t1"))
+            .overwrite(&slot, &record(slot.key.kind, "t1"))
             .await
             .unwrap();
-        let witness = store.load(&slot).await.unwrap().witness;
+        let witness = store.load(&slot).await.unwrap().expected;
         let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
-        let claim = async |owner| store.claim(&slot, &witness, owner, LEASE).await.unwrap();
-        assert!(matches!(claim(&ours).await, Claim::Granted));
-        assert!(matches!(claim(&theirs).await, Claim::Held));
-        assert!(matches!(claim(&ours).await, Claim::Granted));
-        store.release(&slot, &theirs).await.unwrap();
-        assert!(matches!(claim(&theirs).await, Claim::Held));
-        store.release(&slot, &ours).await.unwrap();
-        assert!(matches!(claim(&theirs).await, Claim::Granted));
-        store.release(&slot, &theirs).await.unwrap();
+        let claim = async |owner| {
+            store
+                .acquire_lease(&slot, &witness, owner, LEASE)
+                .await
+                .unwrap()
+        };
+        assert!(matches!(claim(&ours).await, LeaseResult::Acquired));
+        assert!(matches!(claim(&theirs).await, LeaseResult::Busy));
+        assert!(matches!(claim(&ours).await, LeaseResult::Acquired));
+        store.release_lease(&slot, &theirs).await.unwrap();
+        assert!(matches!(claim(&theirs).await, LeaseResult::Busy));
+        store.release_lease(&slot, &ours).await.unwrap();
+        assert!(matches!(claim(&theirs).await, LeaseResult::Acquired));
+        store.release_lease(&slot, &theirs).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_code_is_one_claimants_until_its_outcome_is_everybodys() {
+async fn one_owner_exchanges_a_code_and_all_read_the_outcome() {
     on_every_store(async |store, slot| {
         // Codes lie in one place in both layouts, and the two share a server here.
-        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
         let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
-        let claim = async |owner| store.claim_code(&code, owner, LEASE).await.unwrap();
+        let claim = async |owner| store.acquire_code(&code, owner, LEASE).await.unwrap();
         let settle = async |owner, outcome| {
-            let settled = store.settle_code(&code, owner, outcome, LEASE).await;
+            let settled = store.finish_code(&code, owner, outcome, LEASE).await;
             settled.unwrap();
         };
-        assert_eq!(claim(&ours).await, CodeClaim::Granted);
-        assert_eq!(claim(&theirs).await, CodeClaim::Held);
-        assert_eq!(claim(&ours).await, CodeClaim::Granted);
+        assert_eq!(claim(&ours).await, CodeLeaseResult::Acquired);
+        assert_eq!(claim(&theirs).await, CodeLeaseResult::Busy);
+        assert_eq!(claim(&ours).await, CodeLeaseResult::Acquired);
         settle(Some(&theirs), "not theirs to say").await;
-        assert_eq!(claim(&theirs).await, CodeClaim::Held);
+        assert_eq!(claim(&theirs).await, CodeLeaseResult::Busy);
         settle(Some(&ours), "refused").await;
-        let outcome = |text: &str| CodeClaim::Settled(text.to_owned());
+        let outcome = |text: &str| CodeLeaseResult::Finished(text.to_owned());
         assert_eq!(claim(&theirs).await, outcome("refused"));
         settle(Some(&theirs), "too late").await;
         assert_eq!(claim(&ours).await, outcome("refused"));
@@ -171,34 +176,34 @@ async fn a_code_is_one_claimants_until_its_outcome_is_everybodys() {
 }
 
 #[tokio::test]
-async fn a_code_belongs_to_the_login_that_brought_it_first() {
+async fn a_code_is_bound_to_the_first_login() {
     on_every_store(async |store, slot| {
-        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
         let bind = async |login, ttl| store.bind_code(&code, login, ttl).await.unwrap();
-        assert_eq!(bind(1, LEASE).await, CodeBinding::First);
-        assert_eq!(bind(1, LEASE).await, CodeBinding::Ours);
-        assert_eq!(bind(2, LEASE).await, CodeBinding::Others);
+        assert_eq!(bind(1, LEASE).await, CodeBindResult::Bound);
+        assert_eq!(bind(1, LEASE).await, CodeBindResult::AlreadyBound);
+        assert_eq!(bind(2, LEASE).await, CodeBindResult::BoundElsewhere);
         let short = Duration::from_millis(30);
-        assert_eq!(bind(1, short).await, CodeBinding::Ours);
+        assert_eq!(bind(1, short).await, CodeBindResult::AlreadyBound);
         tokio::time::sleep(short * 2).await;
-        assert_eq!(bind(2, LEASE).await, CodeBinding::First);
-        assert_eq!(bind(1, LEASE).await, CodeBinding::Others);
+        assert_eq!(bind(2, LEASE).await, CodeBindResult::Bound);
+        assert_eq!(bind(1, LEASE).await, CodeBindResult::BoundElsewhere);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_claim_on_a_code_runs_out() {
+async fn a_code_lease_expires() {
     on_every_store(async |store, slot| {
         // Codes lie in one place in both layouts, and the two share a server here.
-        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
         let (dead, ours) = (LeaseOwner::unique(), LeaseOwner::unique());
         let short = Duration::from_millis(30);
-        let claim = store.claim_code(&code, &dead, short).await.unwrap();
-        assert_eq!(claim, CodeClaim::Granted);
+        let claim = store.acquire_code(&code, &dead, short).await.unwrap();
+        assert_eq!(claim, CodeLeaseResult::Acquired);
         tokio::time::sleep(short * 2).await;
-        let claim = store.claim_code(&code, &ours, LEASE).await.unwrap();
-        assert_eq!(claim, CodeClaim::Granted);
+        let claim = store.acquire_code(&code, &ours, LEASE).await.unwrap();
+        assert_eq!(claim, CodeLeaseResult::Acquired);
     })
     .await;
 }
@@ -206,146 +211,182 @@ async fn a_claim_on_a_code_runs_out() {
 #[tokio::test]
 async fn expired_leases_release_and_settle_nothing() {
     on_every_store(async |store, slot| {
-        let code = CodeName::of(&slot.name.app, &format!("{:?}", LeaseOwner::unique()));
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
         let (late, next) = (LeaseOwner::unique(), LeaseOwner::unique());
         let short = Duration::from_millis(30);
-        let witness = store.load(&slot).await.unwrap().witness;
-        store.claim(&slot, &witness, &late, short).await.unwrap();
-        store.claim_code(&code, &late, short).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().expected;
+        store
+            .acquire_lease(&slot, &witness, &late, short)
+            .await
+            .unwrap();
+        store.acquire_code(&code, &late, short).await.unwrap();
         tokio::time::sleep(short * 2).await;
-        assert!(!store.release(&slot, &late).await.unwrap());
+        assert!(!store.release_lease(&slot, &late).await.unwrap());
         assert!(!store.release_code(&code, &late).await.unwrap());
-        let settled = store.settle_code(&code, Some(&late), "late", LEASE).await;
+        let settled = store.finish_code(&code, Some(&late), "late", LEASE).await;
         settled.unwrap();
-        let claim = store.claim_code(&code, &next, LEASE).await.unwrap();
-        assert_eq!(claim, CodeClaim::Granted);
+        let claim = store.acquire_code(&code, &next, LEASE).await.unwrap();
+        assert_eq!(claim, CodeLeaseResult::Acquired);
     })
     .await;
 }
 
 #[tokio::test]
-async fn r1_what_changed_since_it_was_read_is_told_instead_of_a_lease() {
+async fn acquire_returns_a_record_changed_since_the_read() {
     on_every_store(async |store, slot| {
-        let before = store.load(&slot).await.unwrap().witness;
-        let newer = record(slot.name.kind, "t2");
-        store.put(&slot, &newer).await.unwrap();
+        let before = store.load(&slot).await.unwrap().expected;
+        let newer = record(slot.key.kind, "t2");
+        store.overwrite(&slot, &newer).await.unwrap();
         let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
-        match store.claim(&slot, &before, &ours, LEASE).await.unwrap() {
-            Claim::Changed(stored) => {
+        match store
+            .acquire_lease(&slot, &before, &ours, LEASE)
+            .await
+            .unwrap()
+        {
+            LeaseResult::Conflict(stored) => {
                 assert_eq!(stored.record, newer);
                 let claim = store
-                    .claim(&slot, &stored.witness, &theirs, LEASE)
+                    .acquire_lease(&slot, &stored.expected, &theirs, LEASE)
                     .await
                     .unwrap();
-                assert!(matches!(claim, Claim::Granted), "no lease was taken before");
+                assert!(
+                    matches!(claim, LeaseResult::Acquired),
+                    "no lease was taken before"
+                );
             }
             other => panic!("{other:?}"),
         }
-        store.release(&slot, &theirs).await.unwrap();
-        store.put(&slot, &Record::default()).await.unwrap();
+        store.release_lease(&slot, &theirs).await.unwrap();
+        store.overwrite(&slot, &Record::default()).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test]
-async fn r2_a_commit_compares_with_what_it_started_from() {
+async fn commit_conflicts_if_the_record_changed() {
     on_every_store(async |store, slot| {
-        let kind = slot.name.kind;
-        store.put(&slot, &record(kind, "t1")).await.unwrap();
-        let witness = store.load(&slot).await.unwrap().witness;
+        let kind = slot.key.kind;
+        store.overwrite(&slot, &record(kind, "t1")).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().expected;
         let owner = LeaseOwner::unique();
-        store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
+        store
+            .acquire_lease(&slot, &witness, &owner, LEASE)
+            .await
+            .unwrap();
         let newer = record(kind, "t-login");
-        store.put(&slot, &newer).await.unwrap();
+        store.overwrite(&slot, &newer).await.unwrap();
         match store
             .commit(&slot, &witness, &record(kind, "t2"), &owner)
             .await
             .unwrap()
         {
-            Commit::Changed(stored) => assert_eq!(stored.record, newer),
+            CommitResult::Conflict(stored) => assert_eq!(stored.record, newer),
             other => panic!("{other:?}"),
         }
         assert_eq!(store.load(&slot).await.unwrap().record, newer);
         // The lease was given back all the same.
-        let witness = store.load(&slot).await.unwrap().witness;
+        let witness = store.load(&slot).await.unwrap().expected;
         let theirs = LeaseOwner::unique();
-        let claim = store.claim(&slot, &witness, &theirs, LEASE).await.unwrap();
-        assert!(matches!(claim, Claim::Granted));
+        let claim = store
+            .acquire_lease(&slot, &witness, &theirs, LEASE)
+            .await
+            .unwrap();
+        assert!(matches!(claim, LeaseResult::Acquired));
         let committed = record(kind, "t3");
         let commit = store
             .commit(&slot, &witness, &committed, &theirs)
             .await
             .unwrap();
-        assert!(matches!(commit, Commit::Done));
+        assert!(matches!(commit, CommitResult::Committed));
         assert_eq!(store.load(&slot).await.unwrap().record, committed);
-        store.put(&slot, &Record::default()).await.unwrap();
+        store.overwrite(&slot, &Record::default()).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test]
-async fn r2_who_lost_the_lease_waits_for_its_new_holder() {
+async fn commit_fails_after_the_lease_changed_owner() {
     on_every_store(async |store, slot| {
-        let kind = slot.name.kind;
-        store.put(&slot, &record(kind, "t1")).await.unwrap();
-        let witness = store.load(&slot).await.unwrap().witness;
+        let kind = slot.key.kind;
+        store.overwrite(&slot, &record(kind, "t1")).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().expected;
         let (slow, quick) = (LeaseOwner::unique(), LeaseOwner::unique());
         let short = Duration::from_millis(30);
-        store.claim(&slot, &witness, &slow, short).await.unwrap();
+        store
+            .acquire_lease(&slot, &witness, &slow, short)
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(60)).await;
-        let claim = store.claim(&slot, &witness, &quick, LEASE).await.unwrap();
-        assert!(matches!(claim, Claim::Granted), "a lease runs out");
+        let claim = store
+            .acquire_lease(&slot, &witness, &quick, LEASE)
+            .await
+            .unwrap();
+        assert!(matches!(claim, LeaseResult::Acquired), "a lease runs out");
         let late = store
             .commit(&slot, &witness, &record(kind, "late"), &slow)
             .await
             .unwrap();
-        assert!(matches!(late, Commit::LeaseLost));
+        assert!(matches!(late, CommitResult::LeaseLost));
         let newest = record(kind, "newest");
         let commit = store
             .commit(&slot, &witness, &newest, &quick)
             .await
             .unwrap();
-        assert!(matches!(commit, Commit::Done));
+        assert!(matches!(commit, CommitResult::Committed));
         let late = store
             .commit(&slot, &witness, &record(kind, "late"), &slow)
             .await
             .unwrap();
-        assert!(matches!(late, Commit::Changed(stored) if stored.record == newest));
+        assert!(matches!(late, CommitResult::Conflict(stored) if stored.record == newest));
         // Without anybody in between, a late commit still counts (R3).
-        let witness = store.load(&slot).await.unwrap().witness;
-        store.claim(&slot, &witness, &slow, short).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().expected;
+        store
+            .acquire_lease(&slot, &witness, &slow, short)
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(60)).await;
         let late = store
             .commit(&slot, &witness, &record(kind, "late"), &slow)
             .await
             .unwrap();
-        assert!(matches!(late, Commit::Done));
-        store.put(&slot, &Record::default()).await.unwrap();
+        assert!(matches!(late, CommitResult::Committed));
+        store.overwrite(&slot, &Record::default()).await.unwrap();
     })
     .await;
 }
 
-async fn claim_what_lies_there(store: &RedisStore, slot: &Slot, owner: &LeaseOwner) -> Claim {
-    let witness = store.load(slot).await.unwrap().witness;
-    store.claim(slot, &witness, owner, LEASE).await.unwrap()
+async fn acquire_current(
+    store: &RedisStore,
+    slot: &CredentialSlot,
+    owner: &LeaseOwner,
+) -> LeaseResult {
+    let witness = store.load(slot).await.unwrap().expected;
+    store
+        .acquire_lease(slot, &witness, owner, LEASE)
+        .await
+        .unwrap()
 }
 
 /// Services that move from one layout to the other: those that have not begun know the old one
 /// only, the others write both. None overwrites another's work or renews beside it.
 #[tokio::test]
-async fn while_services_move_both_layouts_are_written_and_both_leases_held() {
+async fn dual_write_updates_both_layouts_and_holds_both_leases() {
     let server = RedisServer::start();
     let (old, new) = (
-        redis(&server, Layout::Hashes).await,
-        redis(&server, Layout::Keys).await,
+        connect_redis(&server, Layout::Hashes).await,
+        connect_redis(&server, Layout::Keys).await,
     );
-    let leaving = mirrored(&server, Layout::Hashes, Layout::Keys).await;
-    let arriving = mirrored(&server, Layout::Keys, Layout::Hashes).await;
-    for kind in [Kind::User, Kind::SnapshotUser, Kind::AccountToken] {
-        let id = if kind.is_accounts_own() { "" } else { "oA" };
+    let leaving = connect_dual_write(&server, Layout::Hashes, Layout::Keys).await;
+    let arriving = connect_dual_write(&server, Layout::Keys, Layout::Hashes).await;
+    for kind in [
+        CredentialKind::User,
+        CredentialKind::SnapshotUser,
+        CredentialKind::AccountToken,
+    ] {
+        let id = if kind.belongs_to_account() { "" } else { "oA" };
         let slot = slot(kind, id);
         let first = record(kind, "t1");
-        leaving.put(&slot, &first).await.unwrap();
+        leaving.overwrite(&slot, &first).await.unwrap();
         for (holder, others) in [
             (&old, vec![&leaving, &arriving]),
             (&new, vec![&leaving, &arriving]),
@@ -353,32 +394,38 @@ async fn while_services_move_both_layouts_are_written_and_both_leases_held() {
             (&arriving, vec![&old, &new, &leaving]),
         ] {
             let owner = LeaseOwner::unique();
-            let claim = claim_what_lies_there(holder, &slot, &owner).await;
-            assert!(matches!(claim, Claim::Granted));
+            let claim = acquire_current(holder, &slot, &owner).await;
+            assert!(matches!(claim, LeaseResult::Acquired));
             for other in others {
                 let stranger = LeaseOwner::unique();
-                let beside = claim_what_lies_there(other, &slot, &stranger).await;
-                assert!(matches!(beside, Claim::Held), "{kind:?}: {other:?}");
+                let beside = acquire_current(other, &slot, &stranger).await;
+                assert!(matches!(beside, LeaseResult::Busy), "{kind:?}: {other:?}");
             }
-            holder.release(&slot, &owner).await.unwrap();
+            holder.release_lease(&slot, &owner).await.unwrap();
         }
         for (store, token) in [(&leaving, "t2"), (&arriving, "t3")] {
-            let witness = store.load(&slot).await.unwrap().witness;
+            let witness = store.load(&slot).await.unwrap().expected;
             let owner = LeaseOwner::unique();
-            let claim = store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
-            assert!(matches!(claim, Claim::Granted), "all leases are given back");
+            let claim = store
+                .acquire_lease(&slot, &witness, &owner, LEASE)
+                .await
+                .unwrap();
+            assert!(
+                matches!(claim, LeaseResult::Acquired),
+                "all leases are given back"
+            );
             let newer = record(kind, token);
             let commit = store.commit(&slot, &witness, &newer, &owner).await.unwrap();
-            assert!(matches!(commit, Commit::Done));
+            assert!(matches!(commit, CommitResult::Committed));
             for reader in [&old, &new, &leaving, &arriving] {
                 assert_eq!(reader.load(&slot).await.unwrap().record, newer);
             }
         }
-        let witness = arriving.load(&slot).await.unwrap().witness;
+        let witness = arriving.load(&slot).await.unwrap().expected;
         let owner = LeaseOwner::unique();
         let nothing = Record::default();
         let commit = arriving.commit(&slot, &witness, &nothing, &owner).await;
-        assert!(matches!(commit.unwrap(), Commit::Done));
+        assert!(matches!(commit.unwrap(), CommitResult::Committed));
         for reader in [&old, &new] {
             assert!(reader.load(&slot).await.unwrap().record.is_empty());
         }
@@ -386,28 +433,31 @@ async fn while_services_move_both_layouts_are_written_and_both_leases_held() {
 }
 
 #[tokio::test]
-async fn the_published_layout_is_written_byte_for_byte() {
+async fn the_published_layout_is_byte_compatible() {
     let server = RedisServer::start();
-    let store = redis(&server, Layout::Hashes).await;
+    let store = connect_redis(&server, Layout::Hashes).await;
     let at = |millis| Timestamp::from_millis(millis);
-    let lifetime = Lifetime::granted(at(1_700_000_000_000), Some(7_200), MARGIN);
-    let mut pair = record(Kind::User, "ACCESS");
+    let lifetime = Lifetime::from_response(at(1_700_000_000_000), Some(7_200), MARGIN);
+    let mut pair = record(CredentialKind::User, "ACCESS");
     pair.token = Some(Token {
         secret: AccessToken::from("ACCESS"),
         lifetime,
     });
     pair.refresh = Some(Refresh {
         secret: RefreshToken::from("REFRESH"),
-        due: at(1_702_591_100_000),
+        expected_expiry: at(1_702_591_100_000),
     });
-    pair.details = Details::default();
-    store.put(&slot(Kind::User, "oA"), &pair).await.unwrap();
+    pair.details = UserDetails::default();
+    store
+        .overwrite(&slot(CredentialKind::User, "oA"), &pair)
+        .await
+        .unwrap();
     let account = Record {
         token: pair.token.clone(),
         ..Record::default()
     };
     store
-        .put(&slot(Kind::AccountToken, ""), &account)
+        .overwrite(&slot(CredentialKind::AccountToken, ""), &account)
         .await
         .unwrap();
     let mut connection = server.connection();
@@ -422,11 +472,14 @@ async fn the_published_layout_is_written_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn the_key_layout_gives_memory_back() {
+async fn keys_expire_and_stay_small() {
     let server = RedisServer::start();
-    let store = redis(&server, Layout::Keys).await;
+    let store = connect_redis(&server, Layout::Keys).await;
     store
-        .put(&slot(Kind::User, "oA"), &record(Kind::User, "t"))
+        .overwrite(
+            &slot(CredentialKind::User, "oA"),
+            &record(CredentialKind::User, "t"),
+        )
         .await
         .unwrap();
     let mut connection = server.connection();
@@ -442,14 +495,14 @@ async fn the_key_layout_gives_memory_back() {
 }
 
 #[tokio::test]
-async fn garbage_is_a_miss_and_is_replaced_by_the_next_login() {
+async fn unreadable_values_are_misses_and_replaced() {
     let server = RedisServer::start();
     let mut connection = server.connection();
     let (hashes, keys) = (
-        redis(&server, Layout::Hashes).await,
-        redis(&server, Layout::Keys).await,
+        connect_redis(&server, Layout::Hashes).await,
+        connect_redis(&server, Layout::Keys).await,
     );
-    let slot = slot(Kind::User, "oA");
+    let slot = slot(CredentialKind::User, "oA");
     for garbage in [
         &b"abc"[..],
         b"tok#",
@@ -472,38 +525,38 @@ async fn garbage_is_a_miss_and_is_replaced_by_the_next_login() {
             // It can be renewed over and compared with like anything else.
             let owner = LeaseOwner::unique();
             let claim = store
-                .claim(&slot, &stored.witness, &owner, LEASE)
+                .acquire_lease(&slot, &stored.expected, &owner, LEASE)
                 .await
                 .unwrap();
-            assert!(matches!(claim, Claim::Granted));
-            let good = record(Kind::User, "good");
+            assert!(matches!(claim, LeaseResult::Acquired));
+            let good = record(CredentialKind::User, "good");
             let commit = store
-                .commit(&slot, &stored.witness, &good, &owner)
+                .commit(&slot, &stored.expected, &good, &owner)
                 .await
                 .unwrap();
-            assert!(matches!(commit, Commit::Done));
+            assert!(matches!(commit, CommitResult::Committed));
             assert_eq!(store.load(&slot).await.unwrap().record, good);
         }
     }
 }
 
 #[tokio::test]
-async fn a_name_that_holds_another_type_is_the_stores_fault() {
+async fn a_key_of_another_type_is_a_store_error() {
     let server = RedisServer::start();
     let mut connection = server.connection();
     let _: () = connection
         .set("user.wxUserAccessToken", "a string")
         .unwrap();
     let _: () = connection.rpush("wechat:wx1:user:oA", "a list").unwrap();
-    let slot = slot(Kind::User, "oA");
+    let slot = slot(CredentialKind::User, "oA");
     for layout in [Layout::Hashes, Layout::Keys] {
-        let store = redis(&server, layout).await;
+        let store = connect_redis(&server, layout).await;
         let owner = LeaseOwner::unique();
-        let witness = Witness(vec![None, None]);
+        let witness = Expected(vec![None, None]);
         let errors = [
             store.load(&slot).await.unwrap_err(),
             store
-                .claim(&slot, &witness, &owner, LEASE)
+                .acquire_lease(&slot, &witness, &owner, LEASE)
                 .await
                 .unwrap_err(),
         ];
@@ -512,21 +565,24 @@ async fn a_name_that_holds_another_type_is_the_stores_fault() {
             assert!(error.to_string().contains("another type"), "{error}");
         }
         // It is not an outage: other commands still run. But where users lie there, nobody logs in.
-        let app = &slot.name.app;
-        store.ping(app, Kind::AccountToken).await.unwrap();
-        let ready = store.ping(app, Kind::User).await.is_ok();
+        let app = &slot.key.app;
+        store
+            .check_health(app, CredentialKind::AccountToken)
+            .await
+            .unwrap();
+        let ready = store.check_health(app, CredentialKind::User).await.is_ok();
         assert_eq!(ready, layout == Layout::Keys);
     }
 }
 
 #[tokio::test]
-async fn a_value_that_the_layout_cannot_hold_is_refused() {
+async fn tokens_that_cannot_be_stored_are_rejected() {
     let server = RedisServer::start();
-    let store = redis(&server, Layout::Hashes).await;
-    let slot = slot(Kind::User, "oA");
+    let store = connect_redis(&server, Layout::Hashes).await;
+    let slot = slot(CredentialKind::User, "oA");
     for token in ["a#b", ""] {
         let error = store
-            .put(&slot, &record(Kind::User, token))
+            .overwrite(&slot, &record(CredentialKind::User, token))
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
@@ -535,9 +591,9 @@ async fn a_value_that_the_layout_cannot_hold_is_refused() {
 }
 
 #[tokio::test]
-async fn the_sweep_removes_the_dead_and_only_them() {
+async fn sweep_removes_only_expired_users() {
     let server = RedisServer::start();
-    let store = redis(&server, Layout::Hashes).await;
+    let store = connect_redis(&server, Layout::Hashes).await;
     let mut connection = server.connection();
     let now = Clock::system().now().as_millis();
     // The Java service may store a time with a refresh token that is hours after the login.
@@ -580,7 +636,7 @@ async fn the_sweep_removes_the_dead_and_only_them() {
 
 /// What the README tells operators to allow is enough for all that a store does.
 #[tokio::test]
-async fn a_restricted_user_of_redis_is_enough() {
+async fn the_documented_acl_user_is_enough() {
     const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan \
                             +eval +evalsha +subscribe +publish +ping +hello +auth +client";
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
@@ -609,45 +665,48 @@ async fn a_restricted_user_of_redis_is_enough() {
             .await
             .unwrap();
         for kind in [
-            Kind::User,
-            Kind::SnapshotUser,
-            Kind::AccountToken,
-            Kind::JsapiTicket,
+            CredentialKind::User,
+            CredentialKind::SnapshotUser,
+            CredentialKind::AccountToken,
+            CredentialKind::JsapiTicket,
         ] {
             let (slot, owner) = (slot(kind, "oA"), LeaseOwner::unique());
-            store.put(&slot, &record(kind, "t1")).await.unwrap();
-            let witness = store.load(&slot).await.unwrap().witness;
-            store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
+            store.overwrite(&slot, &record(kind, "t1")).await.unwrap();
+            let witness = store.load(&slot).await.unwrap().expected;
+            store
+                .acquire_lease(&slot, &witness, &owner, LEASE)
+                .await
+                .unwrap();
             let commit = store
                 .commit(&slot, &witness, &record(kind, "t2"), &owner)
                 .await;
-            assert!(matches!(commit.unwrap(), Commit::Done));
-            store.release(&slot, &owner).await.unwrap();
-            store.put(&slot, &Record::default()).await.unwrap();
+            assert!(matches!(commit.unwrap(), CommitResult::Committed));
+            store.release_lease(&slot, &owner).await.unwrap();
+            store.overwrite(&slot, &Record::default()).await.unwrap();
         }
         let (app, owner) = (AppId::new("wx1").unwrap(), LeaseOwner::unique());
-        let code = CodeName::of(&app, "code");
-        store.claim_code(&code, &owner, LEASE).await.unwrap();
+        let code = LoginCodeKey::new(&app, "code");
+        store.acquire_code(&code, &owner, LEASE).await.unwrap();
         store
-            .settle_code(&code, Some(&owner), "outcome", LEASE)
+            .finish_code(&code, Some(&owner), "outcome", LEASE)
             .await
             .unwrap();
-        let allowance = Allowance {
+        let allowance = Quota {
             app: app.clone(),
-            name: "x".into(),
-            uses: 2,
-            span: LEASE,
+            purpose: "x".into(),
+            limit: 2,
+            window: LEASE,
         };
-        assert!(store.spend(&allowance).await.unwrap());
+        assert!(store.try_consume(&allowance).await.unwrap());
         store.sweep(&app, Duration::ZERO).await.unwrap();
-        for kind in Kind::ALL {
-            store.ping(&app, kind).await.unwrap();
+        for kind in CredentialKind::ALL {
+            store.check_health(&app, kind).await.unwrap();
         }
     }
 }
 
 #[tokio::test]
-async fn start_up_mistakes_are_told_in_a_sentence() {
+async fn connect_errors_are_one_sentence() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);
     let port = server.port();
     for (url, kind, word) in [
@@ -706,12 +765,14 @@ async fn start_up_mistakes_are_told_in_a_sentence() {
 }
 
 async fn ping(store: &RedisStore) -> Result<(), Error> {
-    store.ping(&AppId::new("wx1").unwrap(), Kind::User).await
+    store
+        .check_health(&AppId::new("wx1").unwrap(), CredentialKind::User)
+        .await
 }
 
 /// A balancer in front of Redis may lose its way to it without a word to us: TCP sees nothing.
 #[tokio::test]
-async fn a_connection_that_has_fallen_silent_is_replaced() {
+async fn an_unresponsive_connection_is_replaced() {
     use self::support::proxy::{Proxy, Weather};
 
     let server = RedisServer::start();

@@ -14,28 +14,28 @@ fn ring(letters: &str) -> SealingKeys {
     SealingKeys::from_base64(&keys.collect::<Vec<_>>().join(",")).unwrap()
 }
 
-async fn sealed(server: &RedisServer, layout: Layout, keys: SealingKeys) -> RedisStore {
+async fn connect_sealed(server: &RedisServer, layout: Layout, keys: SealingKeys) -> RedisStore {
     let builder = RedisStore::builder(&server.url()).layout(layout);
     builder.sealing(keys).connect().await.unwrap()
 }
 
-pub(super) async fn on_a_server_of_its_own() -> (RedisServer, [RedisStore; 2]) {
+pub(super) async fn start_sealed_stores() -> (RedisServer, [RedisStore; 2]) {
     let server = RedisServer::start();
     let stores = [
-        sealed(&server, Layout::Hashes, ring("a")).await,
-        sealed(&server, Layout::Keys, ring("a")).await,
+        connect_sealed(&server, Layout::Hashes, ring("a")).await,
+        connect_sealed(&server, Layout::Keys, ring("a")).await,
     ];
     (server, stores)
 }
 
 /// As a process that connected before anybody sealed: it has no mark to look at.
-async fn without_a_look_at_the_marks(server: &RedisServer, other: &str) -> RedisStore {
+async fn connect_without_registry(server: &RedisServer, other: &str) -> RedisStore {
     let mut connection = server.connection();
     let marks: Vec<(String, String)> = connection.hgetall("wechat:sealing").unwrap();
     let _: () = connection.del("wechat:sealing").unwrap();
     let store = match other {
-        "" => redis(server, Layout::Hashes).await,
-        letters => sealed(server, Layout::Hashes, ring(letters)).await,
+        "" => connect_redis(server, Layout::Hashes).await,
+        letters => connect_sealed(server, Layout::Hashes, ring(letters)).await,
     };
     let _: () = connection.del("wechat:sealing").unwrap();
     let _: () = connection.hset_multiple("wechat:sealing", &marks).unwrap();
@@ -61,19 +61,19 @@ fn all_values(server: &RedisServer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_token_is_legible_in_redis() {
+async fn sealed_stores_write_no_plain_token() {
     let server = RedisServer::start();
     for layout in [Layout::Hashes, Layout::Keys] {
-        let store = sealed(&server, layout, ring("a")).await;
+        let store = connect_sealed(&server, layout, ring("a")).await;
         for kind in [
-            Kind::User,
-            Kind::SnapshotUser,
-            Kind::AccountToken,
-            Kind::JsapiTicket,
+            CredentialKind::User,
+            CredentialKind::SnapshotUser,
+            CredentialKind::AccountToken,
+            CredentialKind::JsapiTicket,
         ] {
-            let slot = slot(kind, if kind.is_accounts_own() { "" } else { "oA" });
+            let slot = slot(kind, if kind.belongs_to_account() { "" } else { "oA" });
             let record = record(kind, "legible");
-            store.put(&slot, &record).await.unwrap();
+            store.overwrite(&slot, &record).await.unwrap();
             assert_eq!(store.load(&slot).await.unwrap().record, record);
         }
     }
@@ -91,11 +91,17 @@ async fn no_token_is_legible_in_redis() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_copied_elsewhere_does_not_open() {
-    let (server, [hashes, keys]) = on_a_server_of_its_own().await;
-    let (victim, thief) = (slot(Kind::User, "oVictim"), slot(Kind::User, "oThief"));
+async fn a_copied_value_does_not_open() {
+    let (server, [hashes, keys]) = start_sealed_stores().await;
+    let (victim, thief) = (
+        slot(CredentialKind::User, "oVictim"),
+        slot(CredentialKind::User, "oThief"),
+    );
     for store in [&hashes, &keys] {
-        store.put(&victim, &record(Kind::User, "t")).await.unwrap();
+        store
+            .overwrite(&victim, &record(CredentialKind::User, "t"))
+            .await
+            .unwrap();
     }
     let mut redis = server.connection();
     let (access, refresh) = ("user.wxUserAccessToken", "user.wxUserRefreshToken");
@@ -114,22 +120,25 @@ async fn a_value_that_is_copied_elsewhere_does_not_open() {
     let _: () = redis.hset(access, "oVictim", value_of_refresh).unwrap();
     assert!(hashes.load(&victim).await.unwrap().record.token.is_none());
     let _: () = redis.set("wechat:wx1:snapshot:oVictim", &value).unwrap();
-    let snapshot = slot(Kind::SnapshotUser, "oVictim");
+    let snapshot = slot(CredentialKind::SnapshotUser, "oVictim");
     assert!(keys.load(&snapshot).await.unwrap().record.is_empty());
 }
 
 #[tokio::test]
-async fn keys_change_while_processes_with_either_order_run() {
+async fn keys_rotate_while_both_orders_run() {
     let server = RedisServer::start();
-    let slot = slot(Kind::User, "oA");
+    let slot = slot(CredentialKind::User, "oA");
     for layout in [Layout::Hashes, Layout::Keys] {
         let mut redis = server.connection();
         let _: () = redis.del("wechat:sealing").unwrap();
-        let first = sealed(&server, layout, ring("a")).await;
-        first.put(&slot, &record(Kind::User, "t1")).await.unwrap();
+        let first = connect_sealed(&server, layout, ring("a")).await;
+        first
+            .overwrite(&slot, &record(CredentialKind::User, "t1"))
+            .await
+            .unwrap();
         let (before, after) = (
-            sealed(&server, layout, ring("ab")).await,
-            sealed(&server, layout, ring("ba")).await,
+            connect_sealed(&server, layout, ring("ab")).await,
+            connect_sealed(&server, layout, ring("ba")).await,
         );
         for (writer, token) in [
             (&before, "t2"),
@@ -137,16 +146,19 @@ async fn keys_change_while_processes_with_either_order_run() {
             (&before, "t4"),
             (&after, "t5"),
         ] {
-            let witness = writer.load(&slot).await.unwrap().witness;
+            let witness = writer.load(&slot).await.unwrap().expected;
             let owner = LeaseOwner::unique();
-            let claim = writer.claim(&slot, &witness, &owner, LEASE).await.unwrap();
-            assert!(matches!(claim, Claim::Granted));
-            let newer = record(Kind::User, token);
+            let claim = writer
+                .acquire_lease(&slot, &witness, &owner, LEASE)
+                .await
+                .unwrap();
+            assert!(matches!(claim, LeaseResult::Acquired));
+            let newer = record(CredentialKind::User, token);
             let commit = writer
                 .commit(&slot, &witness, &newer, &owner)
                 .await
                 .unwrap();
-            assert!(matches!(commit, Commit::Done));
+            assert!(matches!(commit, CommitResult::Committed));
             for reader in [&before, &after] {
                 assert_eq!(reader.load(&slot).await.unwrap().record, newer);
             }
@@ -155,19 +167,19 @@ async fn keys_change_while_processes_with_either_order_run() {
         let _: () = redis
             .hdel("wechat:sealing", ring("a").ids().collect::<Vec<_>>())
             .unwrap();
-        let last = sealed(&server, layout, ring("b")).await;
+        let last = connect_sealed(&server, layout, ring("b")).await;
         assert!(!last.load(&slot).await.unwrap().record.is_empty());
     }
 }
 
 #[tokio::test]
-async fn plain_and_sealed_values_live_side_by_side_until_plain_ones_are_refused() {
+async fn plain_values_are_read_until_sealing_is_required() {
     for layout in [Layout::Hashes, Layout::Keys] {
         let server = RedisServer::start();
-        let opening = sealed(&server, layout, ring("a").mode(SealingMode::Open)).await;
-        let plain = slot(Kind::User, "oPlain");
+        let opening = connect_sealed(&server, layout, ring("a").mode(SealingMode::Open)).await;
+        let plain = slot(CredentialKind::User, "oPlain");
         opening
-            .put(&plain, &record(Kind::User, "t1"))
+            .overwrite(&plain, &record(CredentialKind::User, "t1"))
             .await
             .unwrap();
         assert!(
@@ -175,41 +187,53 @@ async fn plain_and_sealed_values_live_side_by_side_until_plain_ones_are_refused(
                 .iter()
                 .any(|value| value.contains("t1#"))
         );
-        let sealing = sealed(&server, layout, ring("a")).await;
-        let secret = slot(Kind::User, "oSealed");
+        let sealing = connect_sealed(&server, layout, ring("a")).await;
+        let secret = slot(CredentialKind::User, "oSealed");
         sealing
-            .put(&secret, &record(Kind::User, "t2"))
+            .overwrite(&secret, &record(CredentialKind::User, "t2"))
             .await
             .unwrap();
         for (store, slot) in [(&opening, &secret), (&sealing, &plain)] {
             assert!(!store.load(slot).await.unwrap().record.is_empty());
         }
-        let strict = sealed(&server, layout, ring("a").mode(SealingMode::Require)).await;
+        let strict = connect_sealed(&server, layout, ring("a").mode(SealingMode::Require)).await;
         assert!(strict.load(&plain).await.unwrap().record.is_empty());
         assert!(!strict.load(&secret).await.unwrap().record.is_empty());
         // A renewal seals what was plain.
         let stored = sealing.load(&plain).await.unwrap();
         let owner = LeaseOwner::unique();
         let commit = sealing
-            .commit(&plain, &stored.witness, &record(Kind::User, "t3"), &owner)
+            .commit(
+                &plain,
+                &stored.expected,
+                &record(CredentialKind::User, "t3"),
+                &owner,
+            )
             .await;
-        assert!(matches!(commit.unwrap(), Commit::Done));
+        assert!(matches!(commit.unwrap(), CommitResult::Committed));
         assert!(!strict.load(&plain).await.unwrap().record.is_empty());
     }
 }
 
 /// A process with the wrong ring, or with none, leaves alone what others can read.
 #[tokio::test]
-async fn who_cannot_read_neither_renews_nor_deletes_and_a_login_beats_everything() {
+async fn without_the_key_only_a_login_replaces_a_value() {
     for ring_of_the_other in ["b", ""] {
         let server = RedisServer::start();
-        let ours = sealed(&server, Layout::Hashes, ring("a")).await;
-        let other = without_a_look_at_the_marks(&server, ring_of_the_other).await;
-        for kind in [Kind::User, Kind::AccountToken] {
-            let slot = slot(kind, if kind == Kind::User { "oA" } else { "" });
+        let ours = connect_sealed(&server, Layout::Hashes, ring("a")).await;
+        let other = connect_without_registry(&server, ring_of_the_other).await;
+        for kind in [CredentialKind::User, CredentialKind::AccountToken] {
+            let slot = slot(
+                kind,
+                if kind == CredentialKind::User {
+                    "oA"
+                } else {
+                    ""
+                },
+            );
             let good = record(kind, "good");
-            ours.put(&slot, &good).await.unwrap();
-            if kind == Kind::User {
+            ours.overwrite(&slot, &good).await.unwrap();
+            if kind == CredentialKind::User {
                 // Half of it is plain, as in the middle of a migration: not even that is used.
                 let due = Clock::system().now().as_millis() + 86_400_000;
                 let plain = format!("refresh#{due}#openid=");
@@ -220,18 +244,23 @@ async fn who_cannot_read_neither_renews_nor_deletes_and_a_login_beats_everything
             let seen = other.load(&slot).await.unwrap();
             assert!(seen.record.is_empty());
             let owner = LeaseOwner::unique();
-            let claim = other.claim(&slot, &seen.witness, &owner, LEASE).await;
+            let claim = other
+                .acquire_lease(&slot, &seen.expected, &owner, LEASE)
+                .await;
             let nothing = Record::default();
-            let commit = other.commit(&slot, &seen.witness, &nothing, &owner).await;
+            let commit = other.commit(&slot, &seen.expected, &nothing, &owner).await;
             for error in [claim.unwrap_err(), commit.unwrap_err()] {
                 assert_eq!(error.kind(), ErrorKind::Configuration);
                 assert!(error.to_string().contains("add that key"), "{error}");
             }
             let after = ours.load(&slot).await.unwrap();
-            assert_eq!(after.witness, before.witness);
+            assert_eq!(after.expected, before.expected);
             assert_eq!(after.record.token, good.token);
 
-            other.put(&slot, &record(kind, "login")).await.unwrap();
+            other
+                .overwrite(&slot, &record(kind, "login"))
+                .await
+                .unwrap();
             let login = other.load(&slot).await.unwrap().record;
             assert_eq!(login.token.unwrap().secret.expose(), "login");
         }
@@ -239,9 +268,9 @@ async fn who_cannot_read_neither_renews_nor_deletes_and_a_login_beats_everything
 }
 
 #[tokio::test]
-async fn a_broken_seal_is_renewed_over_since_nobody_can_read_it() {
-    let (server, [hashes, _]) = on_a_server_of_its_own().await;
-    let slot = slot(Kind::AccountToken, "");
+async fn a_corrupt_sealed_value_is_replaced() {
+    let (server, [hashes, _]) = start_sealed_stores().await;
+    let slot = slot(CredentialKind::AccountToken, "");
     let mut redis = server.connection();
     for broken in ["#0#s1#", "#0#s1#ID#", "#0#s1#ID#AAAA", "#0#s1#ID#\u{e9}"] {
         let id = ring("a").ids().next().unwrap();
@@ -251,40 +280,45 @@ async fn a_broken_seal_is_renewed_over_since_nobody_can_read_it() {
         let seen = hashes.load(&slot).await.unwrap();
         assert!(seen.record.is_empty(), "{broken}");
         let owner = LeaseOwner::unique();
-        let claim = hashes.claim(&slot, &seen.witness, &owner, LEASE).await;
-        assert!(matches!(claim.unwrap(), Claim::Granted));
-        let new = record(Kind::AccountToken, "new");
-        let commit = hashes.commit(&slot, &seen.witness, &new, &owner).await;
-        assert!(matches!(commit.unwrap(), Commit::Done));
+        let claim = hashes
+            .acquire_lease(&slot, &seen.expected, &owner, LEASE)
+            .await;
+        assert!(matches!(claim.unwrap(), LeaseResult::Acquired));
+        let new = record(CredentialKind::AccountToken, "new");
+        let commit = hashes.commit(&slot, &seen.expected, &new, &owner).await;
+        assert!(matches!(commit.unwrap(), CommitResult::Committed));
     }
 }
 
 /// R3: a value that is sealed anew during a renewal is the same value; what WeChat has granted
 /// from it is not thrown away.
 #[tokio::test]
-async fn a_new_seal_in_the_middle_of_a_renewal_loses_nothing() {
-    let (_server, stores) = on_a_server_of_its_own().await;
+async fn a_reseal_during_a_renewal_loses_nothing() {
+    let (_server, stores) = start_sealed_stores().await;
     for store in &stores {
-        let slot = slot(Kind::User, "oA");
-        let first = record(Kind::User, "t1");
-        store.put(&slot, &first).await.unwrap();
-        let witness = store.load(&slot).await.unwrap().witness;
+        let slot = slot(CredentialKind::User, "oA");
+        let first = record(CredentialKind::User, "t1");
+        store.overwrite(&slot, &first).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().expected;
         let owner = LeaseOwner::unique();
-        store.claim(&slot, &witness, &owner, LEASE).await.unwrap();
-        store.put(&slot, &first).await.unwrap();
-        assert_ne!(store.load(&slot).await.unwrap().witness, witness);
-        let newer = record(Kind::User, "t2");
+        store
+            .acquire_lease(&slot, &witness, &owner, LEASE)
+            .await
+            .unwrap();
+        store.overwrite(&slot, &first).await.unwrap();
+        assert_ne!(store.load(&slot).await.unwrap().expected, witness);
+        let newer = record(CredentialKind::User, "t2");
         let commit = store.commit(&slot, &witness, &newer, &owner).await.unwrap();
-        assert!(matches!(commit, Commit::Done), "{commit:?}");
+        assert!(matches!(commit, CommitResult::Committed), "{commit:?}");
         assert_eq!(store.load(&slot).await.unwrap().record, newer);
         // Something newer is still newer.
         let commit = store.commit(&slot, &witness, &first, &owner).await.unwrap();
-        assert!(matches!(commit, Commit::Changed(stored) if stored.record == newer));
+        assert!(matches!(commit, CommitResult::Conflict(stored) if stored.record == newer));
     }
 }
 
 #[tokio::test]
-async fn a_wrong_ring_is_told_at_the_start() {
+async fn connect_fails_without_a_registered_key() {
     let server = RedisServer::start();
     let connect = async |keys: Option<SealingKeys>| {
         let mut builder = RedisStore::builder(&server.url());
@@ -320,19 +354,21 @@ async fn a_wrong_ring_is_told_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_wrong_ring_is_loud_but_not_for_every_user() {
+async fn missing_key_errors_are_rate_limited() {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let server = RedisServer::start();
-    let ours = sealed(&server, Layout::Hashes, ring("a")).await;
-    let other = without_a_look_at_the_marks(&server, "b").await;
+    let ours = connect_sealed(&server, Layout::Hashes, ring("a")).await;
+    let other = connect_without_registry(&server, "b").await;
     let started = std::time::Instant::now();
     for user in 0..50 {
-        let slot = slot(Kind::User, &format!("o{user}"));
-        ours.put(&slot, &record(Kind::User, "t")).await.unwrap();
+        let slot = slot(CredentialKind::User, &format!("o{user}"));
+        ours.overwrite(&slot, &record(CredentialKind::User, "t"))
+            .await
+            .unwrap();
         assert!(other.load(&slot).await.unwrap().record.is_empty());
     }
     let said = lines.text();
@@ -345,17 +381,20 @@ async fn a_wrong_ring_is_loud_but_not_for_every_user() {
 }
 
 #[tokio::test]
-async fn sealed_users_are_swept_when_they_are_dead_and_others_users_never() {
-    let (server, [hashes, _]) = on_a_server_of_its_own().await;
+async fn sweep_keeps_values_it_cannot_open() {
+    let (server, [hashes, _]) = start_sealed_stores().await;
     let app = AppId::new("wx1").unwrap();
     let clock = Clock::shifted();
     let later = RedisStore::builder(&server.url())
         .sealing(ring("a"))
         .clock(clock.clone());
     let later = later.connect().await.unwrap();
-    let other = without_a_look_at_the_marks(&server, "b").await;
+    let other = connect_without_registry(&server, "b").await;
     hashes
-        .put(&slot(Kind::User, "oA"), &record(Kind::User, "t"))
+        .overwrite(
+            &slot(CredentialKind::User, "oA"),
+            &record(CredentialKind::User, "t"),
+        )
         .await
         .unwrap();
     clock.advance(Duration::from_secs(40 * 86_400));

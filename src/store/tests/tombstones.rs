@@ -3,7 +3,7 @@
 use super::*;
 
 /// A pair that WeChat has granted for another refresh token.
-fn successor(kind: Kind, token: &str) -> Record {
+fn successor(kind: CredentialKind, token: &str) -> Record {
     let mut record = record(kind, token);
     let refresh = RefreshToken::from(format!("refresh-of-{token}").as_str());
     if let Some(now) = &mut record.refresh {
@@ -13,130 +13,148 @@ fn successor(kind: Kind, token: &str) -> Record {
 }
 
 /// Stores a pair and returns its proof, with no lease and no tombstone left from before.
-async fn stored(store: &dyn Store, slot: &Slot) -> Witness {
-    let first = record(slot.name.kind, "t1");
-    store.put(slot, &first).await.unwrap();
-    store.load(slot).await.unwrap().witness
+async fn store_first_pair(store: &dyn Store, slot: &CredentialSlot) -> Expected {
+    let first = record(slot.key.kind, "t1");
+    store.overwrite(slot, &first).await.unwrap();
+    store.load(slot).await.unwrap().expected
 }
 
-async fn claimed(store: &dyn Store, slot: &Slot, witness: &Witness) -> LeaseOwner {
+async fn acquire(store: &dyn Store, slot: &CredentialSlot, witness: &Expected) -> LeaseOwner {
     let owner = LeaseOwner::unique();
-    let claim = store.claim(slot, witness, &owner, LEASE).await.unwrap();
-    assert!(matches!(claim, Claim::Granted));
+    let claim = store
+        .acquire_lease(slot, witness, &owner, LEASE)
+        .await
+        .unwrap();
+    assert!(matches!(claim, LeaseResult::Acquired));
     owner
 }
 
-async fn deleted(store: &dyn Store, slot: &Slot, witness: &Witness) {
-    let owner = claimed(store, slot, witness).await;
-    let commit = store.delete(slot, witness, &owner).await.unwrap();
-    assert!(matches!(commit, Commit::Done));
+async fn delete_pair(store: &dyn Store, slot: &CredentialSlot, witness: &Expected) {
+    let owner = acquire(store, slot, witness).await;
+    let commit = store.commit_deletion(slot, witness, &owner).await.unwrap();
+    assert!(matches!(commit, CommitResult::Committed));
     assert!(store.load(slot).await.unwrap().record.is_empty());
 }
 
 /// Runs a check for users on every store: only they have refresh tokens.
-async fn for_users(check: impl AsyncFn(&dyn Store, &Slot)) {
+async fn for_users_on_every_store(check: impl AsyncFn(&dyn Store, &CredentialSlot)) {
     on_every_store(async |store, slot| {
-        if slot.name.kind == Kind::User {
+        if slot.key.kind == CredentialKind::User {
             check(store, &slot).await;
-            store.put(&slot, &Record::default()).await.unwrap();
+            store.overwrite(&slot, &Record::default()).await.unwrap();
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn r3_the_successor_of_a_deleted_pair_is_written() {
-    for_users(async |store, slot| {
-        let witness = stored(store, slot).await;
+async fn the_successor_of_a_deleted_pair_is_committed() {
+    for_users_on_every_store(async |store, slot| {
+        let witness = store_first_pair(store, slot).await;
         let late = LeaseOwner::unique();
-        deleted(store, slot, &witness).await;
-        let newer = successor(Kind::User, "t2");
+        delete_pair(store, slot, &witness).await;
+        let newer = successor(CredentialKind::User, "t2");
         let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-        assert!(matches!(commit, Commit::Done), "{store:?}: {commit:?}");
+        assert!(
+            matches!(commit, CommitResult::Committed),
+            "{store:?}: {commit:?}"
+        );
         assert_eq!(store.load(slot).await.unwrap().record, newer);
         // Once: the tombstone is gone with it.
-        let now = store.load(slot).await.unwrap().witness;
-        let owner = claimed(store, slot, &now).await;
+        let now = store.load(slot).await.unwrap().expected;
+        let owner = acquire(store, slot, &now).await;
         let nothing = Record::default();
         store.commit(slot, &now, &nothing, &owner).await.unwrap();
         let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-        assert!(matches!(commit, Commit::Changed(now) if now.record.is_empty()));
+        assert!(matches!(commit, CommitResult::Conflict(now) if now.record.is_empty()));
     })
     .await;
 }
 
 #[tokio::test]
-async fn r3_the_successor_of_an_announced_pair_is_written_beside_the_holder() {
-    for_users(async |store, slot| {
-        let witness = stored(store, slot).await;
-        let (late, told) = (LeaseOwner::unique(), claimed(store, slot, &witness).await);
-        let newer = successor(Kind::User, "t2");
+async fn the_successor_is_committed_despite_an_announced_deletion() {
+    for_users_on_every_store(async |store, slot| {
+        let witness = store_first_pair(store, slot).await;
+        let (late, told) = (LeaseOwner::unique(), acquire(store, slot, &witness).await);
+        let newer = successor(CredentialKind::User, "t2");
         let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-        assert!(matches!(commit, Commit::LeaseLost), "nothing is announced");
+        assert!(
+            matches!(commit, CommitResult::LeaseLost),
+            "nothing is announced"
+        );
         let announced = store.announce_deletion(slot, &witness, &told, LEASE).await;
-        assert!(matches!(announced.unwrap(), Claim::Granted));
+        assert!(matches!(announced.unwrap(), LeaseResult::Acquired));
         let third = LeaseOwner::unique();
-        let claim = store.claim(slot, &witness, &third, LEASE).await.unwrap();
-        assert!(matches!(claim, Claim::Held), "WeChat is not asked again");
+        let claim = store
+            .acquire_lease(slot, &witness, &third, LEASE)
+            .await
+            .unwrap();
+        assert!(
+            matches!(claim, LeaseResult::Busy),
+            "WeChat is not asked again"
+        );
         let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-        assert!(matches!(commit, Commit::Done), "{store:?}: {commit:?}");
-        let gone = store.delete(slot, &witness, &told).await.unwrap();
-        assert!(matches!(gone, Commit::Changed(now) if now.record == newer));
+        assert!(
+            matches!(commit, CommitResult::Committed),
+            "{store:?}: {commit:?}"
+        );
+        let gone = store.commit_deletion(slot, &witness, &told).await.unwrap();
+        assert!(matches!(gone, CommitResult::Conflict(now) if now.record == newer));
         // The lease of the process that was told is given back.
-        let now = store.load(slot).await.unwrap().witness;
-        let owner = claimed(store, slot, &now).await;
-        store.release(slot, &owner).await.unwrap();
+        let now = store.load(slot).await.unwrap().expected;
+        let owner = acquire(store, slot, &now).await;
+        store.release_lease(slot, &owner).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_announcement_compares_and_needs_the_lease() {
-    for_users(async |store, slot| {
-        let witness = stored(store, slot).await;
-        let owner = claimed(store, slot, &witness).await;
+async fn announcing_a_deletion_compares_and_needs_the_lease() {
+    for_users_on_every_store(async |store, slot| {
+        let witness = store_first_pair(store, slot).await;
+        let owner = acquire(store, slot, &witness).await;
         let stranger = LeaseOwner::unique();
         let announced = store.announce_deletion(slot, &witness, &stranger, LEASE);
-        assert!(matches!(announced.await.unwrap(), Claim::Held));
-        let login = successor(Kind::User, "login");
-        store.put(slot, &login).await.unwrap();
+        assert!(matches!(announced.await.unwrap(), LeaseResult::Busy));
+        let login = successor(CredentialKind::User, "login");
+        store.overwrite(slot, &login).await.unwrap();
         let announced = store.announce_deletion(slot, &witness, &owner, LEASE).await;
-        assert!(matches!(announced.unwrap(), Claim::Changed(now) if now.record == login));
-        let gone = store.delete(slot, &witness, &owner).await.unwrap();
-        assert!(matches!(gone, Commit::Changed(now) if now.record == login));
+        assert!(matches!(announced.unwrap(), LeaseResult::Conflict(now) if now.record == login));
+        let gone = store.commit_deletion(slot, &witness, &owner).await.unwrap();
+        assert!(matches!(gone, CommitResult::Conflict(now) if now.record == login));
     })
     .await;
 }
 
 #[tokio::test]
-async fn r2_nothing_comes_back_after_a_logout_or_over_a_login() {
-    for_users(async |store, slot| {
-        let (late, newer) = (LeaseOwner::unique(), successor(Kind::User, "t2"));
-        let login = successor(Kind::User, "login");
+async fn a_late_commit_undoes_no_logout_or_login() {
+    for_users_on_every_store(async |store, slot| {
+        let (late, newer) = (LeaseOwner::unique(), successor(CredentialKind::User, "t2"));
+        let login = successor(CredentialKind::User, "login");
         for announced in [false, true] {
-            let witness = stored(store, slot).await;
+            let witness = store_first_pair(store, slot).await;
             if announced {
-                let owner = claimed(store, slot, &witness).await;
+                let owner = acquire(store, slot, &witness).await;
                 let claim = store.announce_deletion(slot, &witness, &owner, LEASE);
-                assert!(matches!(claim.await.unwrap(), Claim::Granted));
-                store.release(slot, &owner).await.unwrap();
+                assert!(matches!(claim.await.unwrap(), LeaseResult::Acquired));
+                store.release_lease(slot, &owner).await.unwrap();
             } else {
-                deleted(store, slot, &witness).await;
+                delete_pair(store, slot, &witness).await;
             }
-            store.put(slot, &Record::default()).await.unwrap();
+            store.overwrite(slot, &Record::default()).await.unwrap();
             let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
             assert!(
-                matches!(commit, Commit::Changed(now) if now.record.is_empty()),
+                matches!(commit, CommitResult::Conflict(now) if now.record.is_empty()),
                 "{store:?}: a logout"
             );
-            let witness = stored(store, slot).await;
-            deleted(store, slot, &witness).await;
-            store.put(slot, &login).await.unwrap();
+            let witness = store_first_pair(store, slot).await;
+            delete_pair(store, slot, &witness).await;
+            store.overwrite(slot, &login).await.unwrap();
             let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-            assert!(matches!(commit, Commit::Changed(now) if now.record == login));
-            store.put(slot, &Record::default()).await.unwrap();
+            assert!(matches!(commit, CommitResult::Conflict(now) if now.record == login));
+            store.overwrite(slot, &Record::default()).await.unwrap();
             let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-            assert!(matches!(commit, Commit::Changed(now) if now.record.is_empty()));
+            assert!(matches!(commit, CommitResult::Conflict(now) if now.record.is_empty()));
         }
     })
     .await;
@@ -144,45 +162,45 @@ async fn r2_nothing_comes_back_after_a_logout_or_over_a_login() {
 
 /// WeChat has said after the grant that this refresh token is dead.
 #[tokio::test]
-async fn r2_a_pair_that_keeps_the_dead_refresh_token_does_not_come_back() {
-    for_users(async |store, slot| {
-        let witness = stored(store, slot).await;
+async fn a_pair_with_the_dead_refresh_token_is_not_restored() {
+    for_users_on_every_store(async |store, slot| {
+        let witness = store_first_pair(store, slot).await;
         let late = LeaseOwner::unique();
-        deleted(store, slot, &witness).await;
-        let same = record(Kind::User, "t2");
+        delete_pair(store, slot, &witness).await;
+        let same = record(CredentialKind::User, "t2");
         let commit = store.commit(slot, &witness, &same, &late).await.unwrap();
-        assert!(matches!(commit, Commit::Changed(now) if now.record.is_empty()));
+        assert!(matches!(commit, CommitResult::Conflict(now) if now.record.is_empty()));
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_tombstone_belongs_to_one_refresh_token() {
-    for_users(async |store, slot| {
-        let before = stored(store, slot).await;
-        let login = successor(Kind::User, "login");
-        store.put(slot, &login).await.unwrap();
-        let witness = store.load(slot).await.unwrap().witness;
-        deleted(store, slot, &witness).await;
-        let (late, newer) = (LeaseOwner::unique(), successor(Kind::User, "t2"));
+async fn a_tombstone_covers_one_refresh_token() {
+    for_users_on_every_store(async |store, slot| {
+        let before = store_first_pair(store, slot).await;
+        let login = successor(CredentialKind::User, "login");
+        store.overwrite(slot, &login).await.unwrap();
+        let witness = store.load(slot).await.unwrap().expected;
+        delete_pair(store, slot, &witness).await;
+        let (late, newer) = (LeaseOwner::unique(), successor(CredentialKind::User, "t2"));
         let commit = store.commit(slot, &before, &newer, &late).await.unwrap();
-        assert!(matches!(commit, Commit::Changed(now) if now.record.is_empty()));
+        assert!(matches!(commit, CommitResult::Conflict(now) if now.record.is_empty()));
     })
     .await;
 }
 
 /// A deletion that nobody was told by WeChat to make, such as an operator's, leaves no tombstone.
 #[tokio::test]
-async fn r2_a_plain_deletion_leaves_no_tombstone() {
-    for_users(async |store, slot| {
-        let witness = stored(store, slot).await;
-        let owner = claimed(store, slot, &witness).await;
+async fn an_empty_commit_leaves_no_tombstone() {
+    for_users_on_every_store(async |store, slot| {
+        let witness = store_first_pair(store, slot).await;
+        let owner = acquire(store, slot, &witness).await;
         let nothing = Record::default();
         let commit = store.commit(slot, &witness, &nothing, &owner).await;
-        assert!(matches!(commit.unwrap(), Commit::Done));
-        let (late, newer) = (LeaseOwner::unique(), successor(Kind::User, "t2"));
+        assert!(matches!(commit.unwrap(), CommitResult::Committed));
+        let (late, newer) = (LeaseOwner::unique(), successor(CredentialKind::User, "t2"));
         let commit = store.commit(slot, &witness, &newer, &late).await.unwrap();
-        assert!(matches!(commit, Commit::Changed(now) if now.record.is_empty()));
+        assert!(matches!(commit, CommitResult::Conflict(now) if now.record.is_empty()));
     })
     .await;
 }
@@ -191,10 +209,10 @@ async fn r2_a_plain_deletion_leaves_no_tombstone() {
 async fn a_tombstone_expires_and_holds_no_token() {
     let server = RedisServer::start();
     for layout in [Layout::Hashes, Layout::Keys] {
-        let store = redis(&server, layout).await;
-        let slot = slot(Kind::User, "oA");
-        let witness = stored(&store, &slot).await;
-        deleted(&store, &slot, &witness).await;
+        let store = connect_redis(&server, layout).await;
+        let slot = slot(CredentialKind::User, "oA");
+        let witness = store_first_pair(&store, &slot).await;
+        delete_pair(&store, &slot, &witness).await;
         let mut connection = server.connection();
         let keys: Vec<String> = connection.keys("wechat:wx1:tombstone:*").unwrap();
         let [key] = keys.as_slice() else {
@@ -210,26 +228,26 @@ async fn a_tombstone_expires_and_holds_no_token() {
 }
 
 #[tokio::test]
-async fn a_lease_is_known_to_have_been_ones_own() {
+async fn release_reports_whether_the_lease_was_owned() {
     on_every_store(async |store, slot| {
         store
-            .put(&slot, &record(slot.name.kind, "t1"))
+            .overwrite(&slot, &record(slot.key.kind, "t1"))
             .await
             .unwrap();
-        let witness = store.load(&slot).await.unwrap().witness;
-        let (ours, theirs) = (claimed(store, &slot, &witness).await, LeaseOwner::unique());
-        assert!(!store.release(&slot, &theirs).await.unwrap());
-        assert!(store.release(&slot, &ours).await.unwrap());
-        assert!(!store.release(&slot, &ours).await.unwrap());
-        let code = CodeName::of(&slot.name.app, &format!("{theirs:?}"));
-        store.claim_code(&code, &ours, LEASE).await.unwrap();
+        let witness = store.load(&slot).await.unwrap().expected;
+        let (ours, theirs) = (acquire(store, &slot, &witness).await, LeaseOwner::unique());
+        assert!(!store.release_lease(&slot, &theirs).await.unwrap());
+        assert!(store.release_lease(&slot, &ours).await.unwrap());
+        assert!(!store.release_lease(&slot, &ours).await.unwrap());
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{theirs:?}"));
+        store.acquire_code(&code, &ours, LEASE).await.unwrap();
         assert!(!store.release_code(&code, &theirs).await.unwrap());
         assert!(store.release_code(&code, &ours).await.unwrap());
         assert!(!store.release_code(&code, &ours).await.unwrap());
-        let claim = store.claim_code(&code, &theirs, LEASE).await.unwrap();
-        assert_eq!(claim, CodeClaim::Granted);
+        let claim = store.acquire_code(&code, &theirs, LEASE).await.unwrap();
+        assert_eq!(claim, CodeLeaseResult::Acquired);
         store
-            .settle_code(&code, Some(&theirs), "done", LEASE)
+            .finish_code(&code, Some(&theirs), "done", LEASE)
             .await
             .unwrap();
         assert!(!store.release_code(&code, &theirs).await.unwrap());

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use self::server::{Answer, Server};
+use self::server::{ScriptedReply, ScriptedServer};
 use super::*;
-use crate::{AccessToken, Error, ErrorKind, Reaction, RefreshToken};
+use crate::{AccessToken, Error, ErrorKind, RecommendedAction, RefreshToken};
 
 mod server;
 
@@ -30,12 +30,12 @@ fn client(urls: &[&str]) -> WechatClient {
 }
 
 /// A URL at which nobody listens.
-async fn nobody() -> String {
+async fn unreachable_url() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-fn refresh() -> RefreshToken {
+fn refresh_token() -> RefreshToken {
     RefreshToken::from(REFRESH)
 }
 
@@ -43,7 +43,7 @@ fn token() -> AccessToken {
     AccessToken::from(TOKEN)
 }
 
-fn all_text(error: &Error) -> String {
+fn all_error_text(error: &Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -57,19 +57,23 @@ fn all_text(error: &Error) -> String {
 fn assert_unavailable(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
     for secret in [SECRET, CODE, TOKEN, REFRESH] {
-        assert!(!all_text(error).contains(secret), "{}", all_text(error));
+        assert!(
+            !all_error_text(error).contains(secret),
+            "{}",
+            all_error_text(error)
+        );
     }
 }
 
 #[tokio::test]
-async fn each_call_asks_as_documented() {
-    let server = Server::json(json!({
+async fn each_call_sends_the_documented_request() {
+    let server = ScriptedServer::with_json(json!({
         "errcode": 0, "access_token": "a", "ticket": "t", "openid": "o/1", "expires_in": 7200,
     }))
     .await;
     let client = server.client();
     client.exchange_code("c/1").await.unwrap();
-    client.refresh_user_token(&refresh()).await.unwrap();
+    client.refresh_user_token(&refresh_token()).await.unwrap();
     client
         .user_info(&token(), "o/1", Language::En)
         .await
@@ -123,7 +127,7 @@ async fn each_call_asks_as_documented() {
 }
 
 #[tokio::test]
-async fn odd_grants_are_sane_or_refused() {
+async fn unusual_token_responses_are_handled() {
     for (expires_in, kept) in [
         (json!(null), None),
         (json!("7200"), Some(7_200)),
@@ -132,31 +136,34 @@ async fn odd_grants_are_sane_or_refused() {
         (json!(600), Some(600)),
         (json!(u64::MAX), Some(i64::MAX)),
     ] {
-        let server = Server::json(json!({ "access_token": "a", "expires_in": expires_in })).await;
+        let server =
+            ScriptedServer::with_json(json!({ "access_token": "a", "expires_in": expires_in }))
+                .await;
         let grant = server
             .client()
-            .refresh_user_token(&refresh())
+            .refresh_user_token(&refresh_token())
             .await
             .unwrap();
         assert_eq!(grant.expires_in, kept);
         assert_eq!(grant.refresh_token, None);
     }
-    let server = Server::json(json!({ "access_token": "a", "refresh_token": "" })).await;
+    let server =
+        ScriptedServer::with_json(json!({ "access_token": "a", "refresh_token": "" })).await;
     let grant = server
         .client()
-        .refresh_user_token(&refresh())
+        .refresh_user_token(&refresh_token())
         .await
         .unwrap();
-    assert_eq!(grant, UserGrant::new("a"));
+    assert_eq!(grant, UserTokenResponse::new("a"));
     let error = server.client().exchange_code(CODE).await.unwrap_err();
     assert_unavailable(&error);
     assert!(error.to_string().contains("no openid"), "{error}");
 }
 
 #[tokio::test]
-async fn odd_bytes_are_read() {
+async fn malformed_replies_are_repaired() {
     let body = b"\xef\xbb\xbf{\"openid\":\"o\",\"nickname\":\"a\x07\x14\n\xff\"}".to_vec();
-    let server = Server::bytes(200, body).await;
+    let server = ScriptedServer::with_body(200, body).await;
     let user = server
         .client()
         .user_info(&token(), "o", Language::ZhCn)
@@ -166,7 +173,7 @@ async fn odd_bytes_are_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_reply_is_a_passing_trouble_told_without_secrets() {
+async fn invalid_replies_are_retryable_and_redacted() {
     let echo = format!(
         "<html>\x1b[31m/x?secret={SECRET}&code={CODE}&t={TOKEN} {REFRESH} \
          83_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA</html>"
@@ -185,17 +192,20 @@ async fn what_is_no_reply_is_a_passing_trouble_told_without_secrets() {
         (200, odd_token.into_bytes()),
         (200, vec![b'x'; 10 * 1024 * 1024]),
     ] {
-        let server = Server::bytes(status, body).await;
+        let server = ScriptedServer::with_body(status, body).await;
         let client = server.client();
         for error in [
             client.exchange_code(CODE).await.unwrap_err(),
-            client.refresh_user_token(&refresh()).await.unwrap_err(),
+            client
+                .refresh_user_token(&refresh_token())
+                .await
+                .unwrap_err(),
             client.account_token().await.unwrap_err(),
             client.stable_account_token(false).await.unwrap_err(),
             client.jsapi_ticket(&token()).await.unwrap_err(),
         ] {
             // What a reply echoes of other calls' secrets is nothing that this call can know.
-            let text = all_text(&error);
+            let text = all_error_text(&error);
             assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{text}");
             assert!(text.contains(&format!("HTTP {status}")), "{text}");
             assert!(
@@ -208,33 +218,42 @@ async fn what_is_no_reply_is_a_passing_trouble_told_without_secrets() {
             );
         }
         let error = client.exchange_code(CODE).await.unwrap_err();
-        assert!(!all_text(&error).contains(CODE), "{error}");
-        let error = client.refresh_user_token(&refresh()).await.unwrap_err();
-        assert!(!all_text(&error).contains(REFRESH), "{error}");
+        assert!(!all_error_text(&error).contains(CODE), "{error}");
+        let error = client
+            .refresh_user_token(&refresh_token())
+            .await
+            .unwrap_err();
+        assert!(!all_error_text(&error).contains(REFRESH), "{error}");
         let error = client.jsapi_ticket(&token()).await.unwrap_err();
-        assert!(!all_text(&error).contains(TOKEN), "{error}");
+        assert!(!all_error_text(&error).contains(TOKEN), "{error}");
     }
 }
 
 #[tokio::test]
-async fn an_encoding_that_was_not_asked_for_is_named_and_not_printed() {
+async fn an_unexpected_content_encoding_is_named() {
     let gzip = b"\x1f\x8b\x08\x00\x00AAAAbbbb\xff".to_vec();
     let brotli = b"\x0b\x02\x80AAAA".to_vec();
     for (answer, named) in [
-        (Answer::Encoded("gzip", gzip.clone()), "gzip"),
-        (Answer::Encoded("br", brotli), "br"),
-        (Answer::Encoded("zstd", b"AAAA".to_vec()), "zstd"),
+        (ScriptedReply::Encoded("gzip", gzip.clone()), "gzip"),
+        (ScriptedReply::Encoded("br", brotli), "br"),
+        (ScriptedReply::Encoded("zstd", b"AAAA".to_vec()), "zstd"),
         (
-            Answer::Encoded("deflate, gzip", b"AAAA".to_vec()),
+            ScriptedReply::Encoded("deflate, gzip", b"AAAA".to_vec()),
             "deflate, gzip",
         ),
-        (Answer::Encoded("GZIP", Vec::new()), "GZIP"),
-        (Answer::Encoded("identity", gzip.clone()), "gzip"),
-        (Answer::Body(502, gzip), "gzip"),
-        (Answer::Body(200, b"\x28\xb5\x2f\xfdAAAA".to_vec()), "zstd"),
-        (Answer::Body(200, b"\x78\x9cAAAA".to_vec()), "deflate"),
+        (ScriptedReply::Encoded("GZIP", Vec::new()), "GZIP"),
+        (ScriptedReply::Encoded("identity", gzip.clone()), "gzip"),
+        (ScriptedReply::Body(502, gzip), "gzip"),
+        (
+            ScriptedReply::Body(200, b"\x28\xb5\x2f\xfdAAAA".to_vec()),
+            "zstd",
+        ),
+        (
+            ScriptedReply::Body(200, b"\x78\x9cAAAA".to_vec()),
+            "deflate",
+        ),
     ] {
-        let error = Server::answering(answer)
+        let error = ScriptedServer::start(answer)
             .await
             .client()
             .account_token()
@@ -250,44 +269,50 @@ async fn an_encoding_that_was_not_asked_for_is_named_and_not_printed() {
     }
     // Plain JSON that is only called something else is an answer.
     let json = json!({ "access_token": "t", "expires_in": 7200 }).to_string();
-    let server = Server::answering(Answer::Encoded("gzip", json.into_bytes())).await;
+    let server = ScriptedServer::start(ScriptedReply::Encoded("gzip", json.into_bytes())).await;
     assert!(server.client().account_token().await.is_ok());
 }
 
 #[tokio::test]
-async fn an_errcode_counts_whatever_the_status() {
-    let server = Server::bytes(
+async fn an_errcode_wins_over_the_http_status() {
+    let server = ScriptedServer::with_body(
         500,
         format!(r#"{{"errcode":"40001","errmsg":"bad {TOKEN}, rid: 6114eeb9-0032c16a-61fbf7ce"}}"#),
     )
     .await;
     let error = server.client().jsapi_ticket(&token()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TokenRefused);
-    assert_eq!(error.reaction(), Some(Reaction::Renew));
+    assert_eq!(
+        error.recommended_action(),
+        Some(RecommendedAction::RenewToken)
+    );
     assert_eq!(error.rid(), Some("6114eeb9-0032c16a-61fbf7ce"));
-    assert!(!all_text(&error).contains(TOKEN), "{error}");
+    assert!(!all_error_text(&error).contains(TOKEN), "{error}");
     let error = server.client().account_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
 }
 
 #[tokio::test]
-async fn an_answer_is_no_reason_to_ask_elsewhere() {
-    let busy = Server::json(json!({ "errcode": -1, "errmsg": "system error" })).await;
-    let other = Server::json(json!({ "access_token": "a" })).await;
+async fn an_errcode_is_not_retried_at_another_host() {
+    let busy = ScriptedServer::with_json(json!({ "errcode": -1, "errmsg": "system error" })).await;
+    let other = ScriptedServer::with_json(json!({ "access_token": "a" })).await;
     let client = client(&[&busy.url, &other.url]);
-    let error = client.refresh_user_token(&refresh()).await.unwrap_err();
-    assert_eq!(error.reaction(), Some(Reaction::Retry));
+    let error = client
+        .refresh_user_token(&refresh_token())
+        .await
+        .unwrap_err();
+    assert_eq!(error.recommended_action(), Some(RecommendedAction::Retry));
     assert_unavailable(&error);
     assert_eq!(other.requests().len(), 0);
 }
 
 #[tokio::test]
-async fn where_a_host_is_no_help_the_next_is_asked() {
-    let good = Server::json(json!({ "access_token": "a", "openid": "o" })).await;
-    let nobody = nobody().await;
+async fn a_failing_host_falls_back_to_the_next() {
+    let good = ScriptedServer::with_json(json!({ "access_token": "a", "openid": "o" })).await;
+    let nobody = unreachable_url().await;
     let client_of = |url: &str| client(&[url, &good.url]);
     client_of(&nobody)
-        .refresh_user_token(&refresh())
+        .refresh_user_token(&refresh_token())
         .await
         .unwrap();
     client_of(&nobody).exchange_code(CODE).await.unwrap();
@@ -297,17 +322,17 @@ async fn where_a_host_is_no_help_the_next_is_asked() {
     sent.unwrap();
     assert_eq!(good.requests().len(), 3);
     for answer in [
-        Answer::Body(503, b"<html>".to_vec()),
-        Answer::Body(200, Vec::new()),
-        Answer::Close,
-        Answer::Silence,
-        Answer::Half,
-        Answer::Redirect,
+        ScriptedReply::Body(503, b"<html>".to_vec()),
+        ScriptedReply::Body(200, Vec::new()),
+        ScriptedReply::Close,
+        ScriptedReply::NoReply,
+        ScriptedReply::Truncated,
+        ScriptedReply::Redirect,
     ] {
-        let bad = Server::answering(answer).await;
+        let bad = ScriptedServer::start(answer).await;
         let before = good.requests().len();
         client_of(&bad.url)
-            .refresh_user_token(&refresh())
+            .refresh_user_token(&refresh_token())
             .await
             .unwrap();
         assert_eq!(bad.requests().len(), 1);
@@ -316,25 +341,28 @@ async fn where_a_host_is_no_help_the_next_is_asked() {
 }
 
 #[tokio::test]
-async fn what_must_not_happen_twice_is_not_asked_twice() {
-    let good = Server::json(json!({ "access_token": "a", "openid": "o" })).await;
+async fn a_non_retryable_call_is_sent_once() {
+    let good = ScriptedServer::with_json(json!({ "access_token": "a", "openid": "o" })).await;
     for answer in [
-        Answer::Body(502, b"<html>".to_vec()),
-        Answer::Close,
-        Answer::Silence,
-        Answer::Half,
+        ScriptedReply::Body(502, b"<html>".to_vec()),
+        ScriptedReply::Close,
+        ScriptedReply::NoReply,
+        ScriptedReply::Truncated,
     ] {
-        let bad = Server::answering(answer).await;
+        let bad = ScriptedServer::start(answer).await;
         let client = client(&[&bad.url, &good.url]);
         let error = client.exchange_code(CODE).await.unwrap_err();
         assert_unavailable(&error);
-        assert_eq!(error.reaction(), Some(Reaction::Login));
+        assert_eq!(error.recommended_action(), Some(RecommendedAction::LogIn));
         let error = client
             .post_json::<Value>("a", &token(), &json!({}))
             .await
             .unwrap_err();
         assert_unavailable(&error);
-        assert_eq!(error.reaction(), Some(Reaction::PassThrough));
+        assert_eq!(
+            error.recommended_action(),
+            Some(RecommendedAction::PassThrough)
+        );
         let error = client.stable_account_token(true).await.unwrap_err();
         assert_unavailable(&error);
         assert_eq!(bad.requests().len(), 3);
@@ -343,9 +371,9 @@ async fn what_must_not_happen_twice_is_not_asked_twice() {
 }
 
 #[tokio::test]
-async fn every_wait_ends() {
-    let silent = Server::answering(Answer::Silence).await;
-    let endless = Server::answering(Answer::Endless).await;
+async fn timeouts_bound_every_call() {
+    let silent = ScriptedServer::start(ScriptedReply::NoReply).await;
+    let endless = ScriptedServer::start(ScriptedReply::Endless).await;
     let started = Instant::now();
     let error = silent.client().account_token().await.unwrap_err();
     assert_unavailable(&error);
@@ -375,11 +403,14 @@ async fn every_wait_ends() {
 }
 
 #[tokio::test]
-async fn an_unreachable_host_is_named_and_nothing_secret_is() {
-    let client = client(&[&nobody().await, "http://nowhere.invalid"]);
+async fn an_unreachable_host_is_named_without_secrets() {
+    let client = client(&[&unreachable_url().await, "http://nowhere.invalid"]);
     for error in [
         client.exchange_code(CODE).await.unwrap_err(),
-        client.refresh_user_token(&refresh()).await.unwrap_err(),
+        client
+            .refresh_user_token(&refresh_token())
+            .await
+            .unwrap_err(),
         client
             .user_info(&token(), "o", Language::ZhCn)
             .await
@@ -387,7 +418,11 @@ async fn an_unreachable_host_is_named_and_nothing_secret_is() {
         client.stable_account_token(true).await.unwrap_err(),
     ] {
         assert_unavailable(&error);
-        assert_eq!(error.reaction(), Some(Reaction::Retry), "{error}");
+        assert_eq!(
+            error.recommended_action(),
+            Some(RecommendedAction::Retry),
+            "{error}"
+        );
         assert!(error.to_string().contains("127.0.0.1:"), "{error}");
         assert!(
             error
@@ -399,8 +434,8 @@ async fn an_unreachable_host_is_named_and_nothing_secret_is() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_is_not_asked() {
-    let server = Server::json(json!({})).await;
+async fn invalid_arguments_are_rejected_before_sending() {
+    let server = ScriptedServer::with_json(json!({})).await;
     let client = server.client();
     let no_code = client.exchange_code("").await.unwrap_err();
     assert_eq!(no_code.kind(), ErrorKind::LoginRequired);
@@ -423,8 +458,8 @@ async fn what_cannot_be_asked_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_reply_of_another_form_is_told_without_its_content() {
-    let server = Server::json(json!({ "count": "sh0rt" })).await;
+async fn a_type_mismatch_does_not_show_the_reply() {
+    let server = ScriptedServer::with_json(json!({ "count": "sh0rt" })).await;
     #[derive(Debug, serde::Deserialize)]
     struct Counted {
         #[allow(dead_code)]
@@ -436,13 +471,13 @@ async fn a_reply_of_another_form_is_told_without_its_content() {
         .await;
     let error = result.unwrap_err();
     assert_unavailable(&error);
-    assert!(!all_text(&error).contains("sh0rt"), "{error}");
+    assert!(!all_error_text(&error).contains("sh0rt"), "{error}");
     assert!(error.to_string().contains("expected u32"), "{error}");
 }
 
 #[tokio::test]
-async fn a_profile_of_somebody_else_is_not_believed() {
-    let server = Server::json(json!({ "openid": "other", "nickname": "x" })).await;
+async fn a_profile_of_another_openid_is_rejected() {
+    let server = ScriptedServer::with_json(json!({ "openid": "other", "nickname": "x" })).await;
     let result = server
         .client()
         .user_info(&token(), "o", Language::ZhCn)
@@ -451,9 +486,9 @@ async fn a_profile_of_somebody_else_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_tls_handshake_that_hangs_has_sent_no_code() {
-    let silent = Server::answering(Answer::Silence).await;
-    let good = Server::json(json!({ "access_token": "a", "openid": "o" })).await;
+async fn a_hanging_tls_handshake_does_not_spend_the_code() {
+    let silent = ScriptedServer::start(ScriptedReply::NoReply).await;
+    let good = ScriptedServer::with_json(json!({ "access_token": "a", "openid": "o" })).await;
     let client = WechatClient::builder("wx1", SECRET)
         .api_url(silent.url.replace("http:", "https:"))
         .fallback_api_urls([&good.url])
@@ -470,9 +505,9 @@ async fn a_tls_handshake_that_hangs_has_sent_no_code() {
 
 /// Keeps what is logged.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Log {
+impl Write for LogBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -484,8 +519,8 @@ impl Write for Log {
 }
 
 #[tokio::test]
-async fn a_call_is_logged_without_its_query() {
-    let log = Log::default();
+async fn logs_never_contain_the_query() {
+    let log = LogBuffer::default();
     let sink = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -494,8 +529,9 @@ async fn a_call_is_logged_without_its_query() {
         .finish();
     // Of this thread, on which the test's runtime runs all its tasks.
     let _guard = tracing::subscriber::set_default(subscriber);
-    let server = Server::json(json!({ "errcode": 40029, "errmsg": "invalid code" })).await;
-    client(&[&nobody().await, &server.url])
+    let server =
+        ScriptedServer::with_json(json!({ "errcode": 40029, "errmsg": "invalid code" })).await;
+    client(&[&unreachable_url().await, &server.url])
         .exchange_code(CODE)
         .await
         .unwrap_err();

@@ -11,29 +11,29 @@ use super::{TOKEN, WechatClient, client};
 
 /// What the server does with a request.
 #[derive(Clone)]
-pub(super) enum Answer {
+pub(super) enum ScriptedReply {
     Body(u16, Vec<u8>),
     /// A body under this Content-Encoding.
     Encoded(&'static str, Vec<u8>),
     /// Reads the request, then closes the connection.
     Close,
     /// Reads the request, then says nothing.
-    Silence,
+    NoReply,
     /// Begins a reply and does not end it.
-    Half,
+    Truncated,
     /// Sends a body without a declared length and without an end.
     Endless,
     /// Redirects to itself.
     Redirect,
 }
 
-pub(super) struct Server {
+pub(super) struct ScriptedServer {
     pub(super) url: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-impl Server {
-    pub(super) async fn answering(answer: Answer) -> Self {
+impl ScriptedServer {
+    pub(super) async fn start(answer: ScriptedReply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -46,12 +46,12 @@ impl Server {
         Self { url, requests }
     }
 
-    pub(super) async fn json(value: Value) -> Self {
-        Self::bytes(200, value.to_string()).await
+    pub(super) async fn with_json(value: Value) -> Self {
+        Self::with_body(200, value.to_string()).await
     }
 
-    pub(super) async fn bytes(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self::answering(Answer::Body(status, body.into())).await
+    pub(super) async fn with_body(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self::start(ScriptedReply::Body(status, body.into())).await
     }
 
     pub(super) fn requests(&self) -> Vec<String> {
@@ -63,7 +63,7 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, answer: ScriptedReply, seen: Arc<Mutex<Vec<String>>>) {
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
     let whole = |request: &[u8]| {
@@ -92,29 +92,29 @@ async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String
         )
     };
     match answer {
-        Answer::Body(status, body) => {
+        ScriptedReply::Body(status, body) => {
             let head = head(status, &format!("Content-Length: {}\r\n", body.len()));
             let _ = stream.write_all(head.as_bytes()).await;
             let _ = stream.write_all(&body).await;
         }
-        Answer::Encoded(encoding, body) => {
+        ScriptedReply::Encoded(encoding, body) => {
             let length = body.len();
             let more = format!("Content-Encoding: {encoding}\r\nContent-Length: {length}\r\n");
             let _ = stream.write_all(head(200, &more).as_bytes()).await;
             let _ = stream.write_all(&body).await;
         }
-        Answer::Close => {}
-        Answer::Silence => tokio::time::sleep(Duration::from_secs(30)).await,
-        Answer::Half => {
+        ScriptedReply::Close => {}
+        ScriptedReply::NoReply => tokio::time::sleep(Duration::from_secs(30)).await,
+        ScriptedReply::Truncated => {
             let head = head(200, "Content-Length: 100\r\n");
             let begun = format!("{head}{{\"access_token\":\"{TOKEN}");
             let _ = stream.write_all(begun.as_bytes()).await;
         }
-        Answer::Endless => {
+        ScriptedReply::Endless => {
             let _ = stream.write_all(head(200, "").as_bytes()).await;
             while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
         }
-        Answer::Redirect => {
+        ScriptedReply::Redirect => {
             let head = head(302, "Location: /elsewhere\r\nContent-Length: 0\r\n");
             let _ = stream.write_all(head.as_bytes()).await;
         }

@@ -12,7 +12,7 @@ impl<S: Sync> FromRequestParts<S> for User {
     type Rejection = StatusCode;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
-        let id = super::header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        let id = super::user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self(id.to_owned()))
     }
 }

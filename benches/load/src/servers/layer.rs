@@ -8,7 +8,7 @@ use tower_wechat::{
     Layout, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
-use crate::contender::{Contender, Naming};
+use crate::contender::{Contender, UserCredential};
 use crate::population::{USER_HEADER, cookie_keys, wechat};
 
 async fn me(user: WechatUser) -> String {
@@ -27,7 +27,7 @@ pub(super) async fn app(contender: Contender, redis: &str) -> Router {
     }
     let layer = WechatLayer::new(users.build());
     let router = Router::new().route("/me", get(me));
-    if contender.naming() == Naming::LayerCookie {
+    if contender.user_credential() == UserCredential::LayerCookie {
         let session = SessionCookie::new(wechat().app_id(), &cookie_keys());
         router.layer(layer.identity(session))
     } else {

@@ -58,7 +58,7 @@ async fn run(app: Router) {
 }
 
 /// Whether a stored `TOKEN#MS` is good now; the published algorithm.
-fn usable(value: &str) -> Option<(&str, u64)> {
+fn parse_if_fresh(value: &str) -> Option<(&str, u64)> {
     let mut parts = value.split('#');
     let token = parts.next()?;
     let until: u64 = parts.next()?.parse().ok()?;
@@ -70,6 +70,6 @@ fn now_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-fn header(parts: &axum::http::request::Parts) -> Option<&str> {
+fn user_header(parts: &axum::http::request::Parts) -> Option<&str> {
     parts.headers.get(population::USER_HEADER)?.to_str().ok()
 }

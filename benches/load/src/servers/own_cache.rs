@@ -17,9 +17,9 @@ use redis::aio::ConnectionManager;
 use sha2::Sha256;
 
 use super::tokens_in_redis::connection;
-use crate::population::{ACCESS_HASH, TAGGED_COOKIE, tagging_key};
+use crate::population::{ACCESS_HASH, TAGGED_COOKIE, cookie_mac};
 
-struct Held {
+struct CachedToken {
     #[allow(dead_code)] // What the application would call WeChat with.
     token: String,
     until: u64,
@@ -27,7 +27,7 @@ struct Held {
 
 #[derive(Clone)]
 struct Tokens {
-    cache: Arc<Cache<String, Arc<Held>>>,
+    cache: Arc<Cache<String, Arc<CachedToken>>>,
     redis: ConnectionManager,
 }
 
@@ -39,7 +39,7 @@ impl Tokens {
         }
     }
 
-    async fn get(&self, id: &str) -> Option<Arc<Held>> {
+    async fn get(&self, id: &str) -> Option<Arc<CachedToken>> {
         if let Some(held) = self.cache.get(id)
             && super::now_ms() < held.until
         {
@@ -49,8 +49,8 @@ impl Tokens {
         command.arg(ACCESS_HASH).arg(id);
         let value: Option<String> = command.query_async(&mut self.redis.clone()).await.ok()?;
         let value = value?;
-        let (token, until) = super::usable(&value)?;
-        let held = Arc::new(Held {
+        let (token, until) = super::parse_if_fresh(&value)?;
+        let held = Arc::new(CachedToken {
             token: token.to_owned(),
             until,
         });
@@ -59,26 +59,26 @@ impl Tokens {
     }
 }
 
-struct ByHeader {
+struct HeaderUser {
     id: String,
     #[allow(dead_code)]
-    held: Arc<Held>,
+    token: Arc<CachedToken>,
 }
 
-impl FromRequestParts<Tokens> for ByHeader {
+impl FromRequestParts<Tokens> for HeaderUser {
     type Rejection = StatusCode;
 
     async fn from_request_parts(parts: &mut Parts, tokens: &Tokens) -> Result<Self, StatusCode> {
-        let id = super::header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        let id = super::user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
         let held = tokens.get(id).await.ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self {
             id: id.to_owned(),
-            held,
+            token: held,
         })
     }
 }
 
-async fn me_by_header(user: ByHeader) -> String {
+async fn me_by_header(user: HeaderUser) -> String {
     user.id
 }
 
@@ -89,12 +89,12 @@ pub(super) async fn by_header(url: &str) -> Router {
 }
 
 #[derive(Clone)]
-struct WithKey {
+struct CookieState {
     tokens: Tokens,
     key: Hmac<Sha256>,
 }
 
-impl WithKey {
+impl CookieState {
     /// The user of the cookie among those of the header.
     fn user<'a>(&self, cookies: &'a str) -> Option<&'a str> {
         let value = cookies
@@ -110,16 +110,19 @@ impl WithKey {
     }
 }
 
-struct ByCookie {
+struct CookieUser {
     id: String,
     #[allow(dead_code)]
-    held: Arc<Held>,
+    token: Arc<CachedToken>,
 }
 
-impl FromRequestParts<WithKey> for ByCookie {
+impl FromRequestParts<CookieState> for CookieUser {
     type Rejection = StatusCode;
 
-    async fn from_request_parts(parts: &mut Parts, state: &WithKey) -> Result<Self, StatusCode> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &CookieState,
+    ) -> Result<Self, StatusCode> {
         let cookies = parts.headers.get(COOKIE);
         let id = cookies
             .and_then(|cookies| state.user(cookies.to_str().ok()?))
@@ -128,19 +131,19 @@ impl FromRequestParts<WithKey> for ByCookie {
         let held = held.ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self {
             id: id.to_owned(),
-            held,
+            token: held,
         })
     }
 }
 
-async fn me_by_cookie(user: ByCookie) -> String {
+async fn me_by_cookie(user: CookieUser) -> String {
     user.id
 }
 
 pub(super) async fn by_cookie(url: &str) -> Router {
-    let state = WithKey {
+    let state = CookieState {
         tokens: Tokens::connect(url).await,
-        key: tagging_key(),
+        key: cookie_mac(),
     };
     Router::new()
         .route("/me", get(me_by_cookie))

@@ -10,7 +10,7 @@ use tower_sessions_redis_store::fred::clients::Pool;
 use tower_sessions_redis_store::fred::interfaces::ClientLike;
 use tower_sessions_redis_store::fred::types::config::Config;
 
-use crate::population::{SESSION_FIELD, session_key};
+use crate::population::{SESSION_FIELD, session_cookie_key};
 
 async fn me(session: Session) -> Result<String, StatusCode> {
     let user = session.get(SESSION_FIELD).await;
@@ -36,5 +36,5 @@ pub(super) async fn signed(url: &str) -> Router {
     let layer = layer(url).await.with_secure(false);
     Router::new()
         .route("/me", get(me))
-        .layer(layer.with_signed(session_key()))
+        .layer(layer.with_signed(session_cookie_key()))
 }

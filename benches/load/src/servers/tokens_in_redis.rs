@@ -12,7 +12,7 @@ use redis::aio::{ConnectionLike, ConnectionManager};
 use crate::population::ACCESS_HASH;
 
 /// Where a server gets a connection to Redis from.
-trait Connections: Clone + Send + Sync + 'static {
+trait HgetSource: Clone + Send + Sync + 'static {
     fn hget(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
 }
 
@@ -24,9 +24,9 @@ async fn hget(connection: &mut impl ConnectionLike, id: &str) -> Option<String> 
 
 /// redis-rs's own connection, which all requests share.
 #[derive(Clone)]
-struct Shared(ConnectionManager);
+struct SharedConnection(ConnectionManager);
 
-impl Connections for Shared {
+impl HgetSource for SharedConnection {
     async fn hget(&self, id: &str) -> Option<String> {
         hget(&mut self.0.clone(), id).await
     }
@@ -35,7 +35,7 @@ impl Connections for Shared {
 #[derive(Clone)]
 struct Bb8(bb8_redis::bb8::Pool<RedisConnectionManager>);
 
-impl Connections for Bb8 {
+impl HgetSource for Bb8 {
     async fn hget(&self, id: &str) -> Option<String> {
         hget(&mut *self.0.get().await.ok()?, id).await
     }
@@ -44,7 +44,7 @@ impl Connections for Bb8 {
 #[derive(Clone)]
 struct Deadpool(deadpool_redis::Pool);
 
-impl Connections for Deadpool {
+impl HgetSource for Deadpool {
     async fn hget(&self, id: &str) -> Option<String> {
         hget(&mut *self.0.get().await.ok()?, id).await
     }
@@ -56,14 +56,14 @@ struct User {
     token: String,
 }
 
-impl<C: Connections> FromRequestParts<C> for User {
+impl<C: HgetSource> FromRequestParts<C> for User {
     type Rejection = StatusCode;
 
     async fn from_request_parts(parts: &mut Parts, connections: &C) -> Result<Self, StatusCode> {
-        let id = super::header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        let id = super::user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
         let value = connections.hget(id).await;
         let value = value.ok_or(StatusCode::UNAUTHORIZED)?;
-        let (token, _) = super::usable(&value).ok_or(StatusCode::UNAUTHORIZED)?;
+        let (token, _) = super::parse_if_fresh(&value).ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self {
             id: id.to_owned(),
             token: token.to_owned(),
@@ -75,7 +75,7 @@ async fn me(user: User) -> String {
     user.id
 }
 
-fn app<C: Connections>(connections: C) -> Router {
+fn app<C: HgetSource>(connections: C) -> Router {
     Router::new().route("/me", get(me)).with_state(connections)
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn connection(url: &str) -> ConnectionManager {
 }
 
 pub(super) async fn naive(url: &str) -> Router {
-    app(Shared(connection(url).await))
+    app(SharedConnection(connection(url).await))
 }
 
 pub(super) async fn bb8(url: &str) -> Router {

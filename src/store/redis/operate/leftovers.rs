@@ -12,74 +12,82 @@
 
 use redis::Cmd;
 
-use super::super::codec::binding;
+use super::super::codec::seal_binding;
 use super::super::news;
 use super::super::{Layout, RedisStore};
-use super::migrate::{Facts, Move, is_logged_out};
-use super::walk::Walk;
-use super::{Change, New, Outcome, Progress, Rewritten, TRIES, Tally, whole};
+use super::migrate::{Migration, RecordFacts, is_revoked};
+use super::walk::Scan;
+use super::{
+    ApplyResult, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, Summary,
+    decode_complete,
+};
 use crate::credential::record_form;
 use crate::error::Error;
-use crate::store::{Kind, Slot};
+use crate::store::{CredentialKind, CredentialSlot};
 
 /// What a record of the new layout is, of whose user the old one has nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Alone {
+enum OrphanKind {
     /// The user has logged out everywhere since.
-    LoggedOut,
+    Revoked,
     /// Only services of the old layout have written it.
     Copy,
     /// It may be somebody's login.
-    Kept,
+    MaybeLogin,
 }
 
 /// What a walk through the new layout has found.
 #[derive(Default)]
-struct Found {
+struct OrphanScan {
     copies: u64,
     /// A service that reads the new layout has written something that the old one lacks.
-    in_use: bool,
+    target_in_use: bool,
 }
 
-impl Move<'_> {
+impl Migration<'_> {
     /// Removes the leftovers, after everything was copied.
-    pub(super) async fn remove_leftovers(
+    pub(super) async fn remove_orphans(
         &self,
-        tally: &mut Tally,
-        progress: Progress<'_>,
+        tally: &mut Summary,
+        progress: ProgressFn<'_>,
     ) -> Result<(), Error> {
-        let found = self.walk(tally, false, progress).await?;
+        let found = self.scan_target(tally, false, progress).await?;
         if found.copies == 0 {
             return Ok(());
         }
-        let in_use = found.in_use || tally.newer > 0;
-        if in_use || !self.store.has_hash_users(self.work).await? {
-            tally.kept = found.copies;
+        let in_use = found.target_in_use || tally.newer > 0;
+        if in_use || !self.store.has_hash_users(self.options).await? {
+            tally.kept_copies = found.copies;
             return Ok(());
         }
-        self.walk(tally, true, progress).await.map(drop)
+        self.scan_target(tally, true, progress).await.map(drop)
     }
 
     /// Goes through the new layout. Those who have logged out are removed; copies with nothing
     /// behind them are counted, or removed too.
-    async fn walk(
+    async fn scan_target(
         &self,
-        tally: &mut Tally,
+        tally: &mut Summary,
         remove_copies: bool,
-        progress: Progress<'_>,
-    ) -> Result<Found, Error> {
-        let (mut found, mut busy) = (Found::default(), Vec::new());
-        let mut walk = Walk::new(self.store, &self.work.app, Kind::User, self.to);
-        while let Some(ids) = walk.next().await? {
-            let slots = self.slots(&ids);
-            let facts = self.facts(&slots).await?;
+        progress: ProgressFn<'_>,
+    ) -> Result<OrphanScan, Error> {
+        let (mut found, mut busy) = (OrphanScan::default(), Vec::new());
+        let mut walk = Scan::new(
+            self.store,
+            &self.options.app,
+            CredentialKind::User,
+            self.target_layout,
+        );
+        while let Some(ids) = walk.next_batch().await? {
+            let slots = self.user_slots(&ids);
+            let facts = self.read_facts(&slots).await?;
             for (slot, facts) in slots.into_iter().zip(&facts) {
-                match self.alone(&slot, facts) {
+                match self.classify_orphan(&slot, facts) {
                     None => {}
-                    Some(Alone::Kept) => found.in_use = true,
-                    Some(Alone::Copy) if !remove_copies => found.copies += 1,
+                    Some(OrphanKind::MaybeLogin) => found.target_in_use = true,
+                    Some(OrphanKind::Copy) if !remove_copies => found.copies += 1,
                     Some(alone) => {
-                        let outcome = self.remove_alone(&slot, alone).await?;
+                        let outcome = self.remove_orphan(&slot, alone).await?;
                         if tally.count(&outcome) {
                             busy.push((slot, alone));
                         }
@@ -87,13 +95,13 @@ impl Move<'_> {
                 }
             }
             progress(tally);
-            tokio::time::sleep(self.work.pause).await;
+            tokio::time::sleep(self.options.pause).await;
         }
-        for alone in [Alone::LoggedOut, Alone::Copy] {
+        for alone in [OrphanKind::Revoked, OrphanKind::Copy] {
             let of = busy.iter().filter(|(_, why)| *why == alone);
             let slots = of.map(|(slot, _)| slot.clone()).collect();
-            self.again(slots, tally, async |slot| {
-                self.remove_alone(slot, alone).await
+            self.retry_busy(slots, tally, async |slot| {
+                self.remove_orphan(slot, alone).await
             })
             .await?;
         }
@@ -102,93 +110,97 @@ impl Move<'_> {
 
     /// What a record is whose user has nothing in the old layout; none where that has something, or
     /// where there is no record that can be read.
-    fn alone(&self, slot: &Slot, facts: &Facts) -> Option<Alone> {
-        if facts.ours.iter().any(Option::is_some) {
+    fn classify_orphan(&self, slot: &CredentialSlot, facts: &RecordFacts) -> Option<OrphanKind> {
+        if facts.source.iter().any(Option::is_some) {
             return None;
         }
-        let [_, into] = self.sides(slot);
-        let record = whole(&into, slot, &facts.theirs, &self.store.0.seal)?;
+        let [_, into] = self.locations(slot);
+        let record = decode_complete(&into, slot, &facts.target, &self.store.0.sealer)?;
         if record.is_empty() {
             return None;
         }
-        if is_logged_out(&record, facts.revoked) {
-            return Some(Alone::LoggedOut);
+        if is_revoked(&record, facts.revoked_at) {
+            return Some(OrphanKind::Revoked);
         }
-        let cells = into.cells.iter().zip(&facts.theirs);
+        let cells = into.keys.iter().zip(&facts.target);
         let mut values = cells.filter_map(|(cell, value)| Some((cell, value.as_ref()?)));
         let is_copy = values.any(|(cell, value)| {
-            let opened = self.store.0.seal.open(value, &binding(slot, cell));
+            let opened = self.store.0.sealer.open(value, &seal_binding(slot, cell));
             opened.is_ok_and(|text| record_form::is_copy(&text))
         });
-        Some(match self.to == Layout::Keys && is_copy {
-            true => Alone::Copy,
-            false => Alone::Kept,
+        Some(match self.target_layout == Layout::Keys && is_copy {
+            true => OrphanKind::Copy,
+            false => OrphanKind::MaybeLogin,
         })
     }
 
     /// Removes a record, if it is still what it was found to be.
-    async fn remove_alone(&self, slot: &Slot, expected: Alone) -> Result<Outcome, Error> {
-        for _ in 0..TRIES {
-            let facts = self.facts(std::slice::from_ref(slot)).await?;
+    async fn remove_orphan(
+        &self,
+        slot: &CredentialSlot,
+        expected: OrphanKind,
+    ) -> Result<RecordOutcome, Error> {
+        for _ in 0..MAX_ATTEMPTS {
+            let facts = self.read_facts(std::slice::from_ref(slot)).await?;
             let Some(facts) = facts.first() else {
-                return Ok(Outcome::Unreadable);
+                return Ok(RecordOutcome::Unreadable);
             };
-            if self.alone(slot, facts) != Some(expected) {
+            if self.classify_orphan(slot, facts) != Some(expected) {
                 // It has changed by somebody's login or logout, which counts.
-                return Ok(Outcome::Same);
+                return Ok(RecordOutcome::Unchanged);
             }
-            if let Some(outcome) = self.remove(slot, facts).await? {
+            if let Some(outcome) = self.remove_target(slot, facts).await? {
                 return Ok(outcome);
             }
         }
-        Ok(Outcome::Busy)
+        Ok(RecordOutcome::Busy)
     }
 
     /// Removes what lies in the new layout, if both sides hold what they did; none where they do not.
-    pub(super) async fn remove(
+    pub(super) async fn remove_target(
         &self,
-        slot: &Slot,
-        facts: &Facts,
-    ) -> Result<Option<Outcome>, Error> {
-        if self.work.dry_run {
-            return Ok(Some(Outcome::Removed));
+        slot: &CredentialSlot,
+        facts: &RecordFacts,
+    ) -> Result<Option<RecordOutcome>, Error> {
+        if self.options.dry_run {
+            return Ok(Some(RecordOutcome::Removed));
         }
-        let [from, into] = self.sides(slot);
-        let kept = from.cells.iter().zip(&facts.ours).map(|pair| (pair, false));
-        let gone = into
-            .cells
+        let [from, into] = self.locations(slot);
+        let kept = from
+            .keys
             .iter()
-            .zip(&facts.theirs)
-            .map(|pair| (pair, true));
-        let changes = kept.chain(gone).map(|((cell, expected), goes)| Change {
-            cell,
+            .zip(&facts.source)
+            .map(|pair| (pair, false));
+        let gone = into.keys.iter().zip(&facts.target).map(|pair| (pair, true));
+        let changes = kept.chain(gone).map(|((cell, expected), goes)| KeyChange {
+            key: cell,
             expected,
             new: match goes {
-                true => New::Text(None, std::time::Duration::ZERO),
-                false => New::Left,
+                true => NewValue::Set(None, std::time::Duration::ZERO),
+                false => NewValue::Keep,
             },
         });
-        let changes: Vec<Change<'_>> = changes.collect();
+        let changes: Vec<KeyChange<'_>> = changes.collect();
         let names = &self.store.0.names;
-        let leases = [&from, &into].map(|place| names.lease(&slot.name, place));
-        let told = news::written(&slot.name, None);
+        let leases = [&from, &into].map(|place| names.lease_key(&slot.key, place));
+        let told = news::invalidation_message(&slot.key, None);
         let rewritten =
             self.store
-                .rewrite(&leases, &self.owner, &changes, Some((&slot.name.app, told)));
+                .apply_changes(&leases, &self.owner, &changes, Some((&slot.key.app, told)));
         Ok(match rewritten.await? {
-            Rewritten::Done => Some(Outcome::Removed),
-            Rewritten::InUse => Some(Outcome::Busy),
-            Rewritten::Changed => None,
+            ApplyResult::Applied => Some(RecordOutcome::Removed),
+            ApplyResult::Busy => Some(RecordOutcome::Busy),
+            ApplyResult::Conflict => None,
         })
     }
 }
 
 impl RedisStore {
     /// Whether the hashes have any field. Where they are gone, the move is over.
-    async fn has_hash_users(&self, work: &super::Work) -> Result<bool, Error> {
-        let slot = work.slot(Kind::User, "");
-        let place = self.0.names.place(Layout::Hashes, &slot.name);
-        let cells = place.cells.iter();
+    async fn has_hash_users(&self, work: &super::ScanOptions) -> Result<bool, Error> {
+        let slot = work.slot(CredentialKind::User, "");
+        let place = self.0.names.location(Layout::Hashes, &slot.key);
+        let cells = place.keys.iter();
         let sizes: Vec<u64> = self
             .read_all(&cells.map(|cell| Cmd::hlen(&cell.key)).collect::<Vec<_>>())
             .await?;

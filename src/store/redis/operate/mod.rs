@@ -13,29 +13,29 @@ mod walk;
 
 use std::time::Duration;
 
-pub use self::survey::{State, UserReport};
-use super::codec::{Value, decode};
-use super::names::{Cell, Place};
-use super::publish::Tidings;
-use super::scripts::{Call, Step};
-use super::seal::Seal;
-use super::{Answer, RedisStore, anything, flagged};
+pub use self::survey::{TokenState, UserReport};
+use super::codec::{RawValue, decode};
+use super::names::{Location, RedisKey};
+use super::publish::OutgoingInvalidation;
+use super::scripts::{ScriptCall, Step};
+use super::seal::Sealer;
+use super::{RedisStore, ScriptReply, encode_any, encode_expected};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
-use crate::store::{Kind, LeaseOwner, Name, Slot};
+use crate::store::{CredentialKey, CredentialKind, CredentialSlot, LeaseOwner};
 
 /// How often a user is read again who changes under our hands.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// How long users whose tokens are being renewed are waited for at the end: longer than a lease.
-const PATIENCE: Duration = Duration::from_secs(12);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The rest between two looks at them.
-const REST: Duration = Duration::from_millis(250);
+const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How the work is done.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub struct ScanOptions {
     /// Whose users.
     pub app: AppId,
     /// The margin with which the services store times (`RENEW_MARGIN_SECS`).
@@ -49,13 +49,13 @@ pub struct Work {
 /// What has been done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Tally {
+pub struct Summary {
     /// Records that were looked at.
-    pub seen: u64,
+    pub scanned: u64,
     /// Those that were written (that would be, on a dry run).
     pub written: u64,
     /// Those that were as they should be already.
-    pub same: u64,
+    pub unchanged: u64,
     /// Those of which the other place holds something newer.
     pub newer: u64,
     /// Those that cannot be read: garbage, sealed with a key that is not in the ring, or under a
@@ -66,51 +66,51 @@ pub struct Tally {
     /// Those of which nothing can be made any more; they are not copied.
     pub dead: u64,
     /// Those of users who have logged out everywhere since; they are not copied.
-    pub logged_out: u64,
+    pub revoked: u64,
     /// Copies that were removed (that would be, on a dry run), because what they were made from is
     /// gone, or their user has logged out.
     pub removed: u64,
     /// Copies without what they were made from, which stay because services read them already.
-    pub kept: u64,
+    pub kept_copies: u64,
     /// Those of the written whose stored time nobody can have meant.
-    pub odd_times: u64,
+    pub implausible_times: u64,
     /// Those that were in use all the time; another run will find them.
-    pub left: u64,
+    pub still_busy: u64,
 }
 
 /// Hears how far the work has come.
-pub type Progress<'a> = &'a mut (dyn FnMut(&Tally) + Send);
+pub type ProgressFn<'a> = &'a mut (dyn FnMut(&Summary) + Send);
 
 /// What came of one record.
-enum Outcome {
+enum RecordOutcome {
     Written,
-    WrittenWithOddTime,
-    Same,
+    WrittenWithImplausibleTime,
+    Unchanged,
     Newer,
     Unreadable,
     Dead,
-    LoggedOut,
+    Revoked,
     Removed,
     /// Its token is being renewed, or it keeps changing.
     Busy,
 }
 
-impl Tally {
+impl Summary {
     /// Counts an outcome. Answers whether the record has to be looked at again.
-    fn count(&mut self, outcome: &Outcome) -> bool {
+    fn count(&mut self, outcome: &RecordOutcome) -> bool {
         match outcome {
-            Outcome::Written => self.written += 1,
-            Outcome::WrittenWithOddTime => {
+            RecordOutcome::Written => self.written += 1,
+            RecordOutcome::WrittenWithImplausibleTime => {
                 self.written += 1;
-                self.odd_times += 1;
+                self.implausible_times += 1;
             }
-            Outcome::Dead => self.dead += 1,
-            Outcome::LoggedOut => self.logged_out += 1,
-            Outcome::Removed => self.removed += 1,
-            Outcome::Same => self.same += 1,
-            Outcome::Newer => self.newer += 1,
-            Outcome::Unreadable => self.unreadable += 1,
-            Outcome::Busy => return true,
+            RecordOutcome::Dead => self.dead += 1,
+            RecordOutcome::Revoked => self.revoked += 1,
+            RecordOutcome::Removed => self.removed += 1,
+            RecordOutcome::Unchanged => self.unchanged += 1,
+            RecordOutcome::Newer => self.newer += 1,
+            RecordOutcome::Unreadable => self.unreadable += 1,
+            RecordOutcome::Busy => return true,
         }
         false
     }
@@ -121,38 +121,38 @@ impl Tally {
     }
 
     /// Counts what cannot be anybody's, by its name.
-    fn unnamed(&mut self, not_utf8: u64) {
-        self.seen += not_utf8;
+    fn count_not_utf8(&mut self, not_utf8: u64) {
+        self.scanned += not_utf8;
         self.unreadable += not_utf8;
         self.not_utf8 += not_utf8;
     }
 }
 
 /// What is to become of a cell.
-struct Change<'a> {
-    cell: &'a Cell<'a>,
+struct KeyChange<'a> {
+    key: &'a RedisKey<'a>,
     /// What it must still hold.
-    expected: &'a Value,
-    new: New<'a>,
+    expected: &'a RawValue,
+    new: NewValue<'a>,
 }
 
-enum New<'a> {
+enum NewValue<'a> {
     /// As it is.
-    Left,
-    Text(Option<&'a str>, Duration),
+    Keep,
+    Set(Option<&'a str>, Duration),
     /// A new text that dies when the old one would have.
-    TextWithOldLife(&'a str),
+    SetKeepingTtl(&'a str),
 }
 
-impl Work {
-    fn slot(&self, kind: Kind, id: &str) -> Slot {
-        let name = Name {
+impl ScanOptions {
+    fn slot(&self, kind: CredentialKind, id: &str) -> CredentialSlot {
+        let name = CredentialKey {
             app: self.app.clone(),
             kind,
             id: id.into(),
         };
-        Slot {
-            name,
+        CredentialSlot {
+            key: name,
             margin: self.margin,
         }
     }
@@ -161,61 +161,66 @@ impl Work {
 impl RedisStore {
     /// Writes where everything still holds what is expected and nobody renews, and tells the
     /// account's services `news`, if there are any.
-    async fn rewrite(
+    async fn apply_changes(
         &self,
         leases: &[String],
         owner: &LeaseOwner,
-        changes: &[Change<'_>],
+        changes: &[KeyChange<'_>],
         news: Option<(&AppId, String)>,
-    ) -> Result<Rewritten, Error> {
-        let mut call = Call::of(Step::Commit);
+    ) -> Result<ApplyResult, Error> {
+        let mut call = ScriptCall::for_step(Step::Commit);
         for lease in leases {
-            call.lease(lease);
+            call.lease_key(lease);
         }
         // Nothing is granted here, so the tombstones stay as they are.
         call.arg(owner.as_str()).arg("").arg("").arg(0);
-        for Change {
-            cell,
+        for KeyChange {
+            key: cell,
             expected,
             new,
         } in changes
         {
             let (new, life) = match new {
-                New::Left => (anything(), "0".to_owned()),
-                New::Text(text, life) => (flagged(text), life.as_millis().to_string()),
-                New::TextWithOldLife(text) => (flagged(&Some(text)), "keep".to_owned()),
+                NewValue::Keep => (encode_any(), "0".to_owned()),
+                NewValue::Set(text, life) => (encode_expected(text), life.as_millis().to_string()),
+                NewValue::SetKeepingTtl(text) => (encode_expected(&Some(text)), "keep".to_owned()),
             };
-            call.cell(&*cell.key)
+            call.value_key(&*cell.key)
                 .arg(cell.field.unwrap_or(""))
-                .arg(flagged(expected).as_slice())
+                .arg(encode_expected(expected).as_slice())
                 .arg(new.as_slice())
                 .arg(life);
         }
         // Where the credentials stay what they are, there is no news.
-        let tidings = news.map(|(app, news)| Tidings {
-            channel: self.0.names.news(app),
-            news,
+        let tidings = news.map(|(app, news)| OutgoingInvalidation {
+            channel: self.0.names.invalidation_channel(app),
+            message: news,
         });
-        Ok(match self.write(call, tidings).await? {
-            Answer(1, _) => Rewritten::Done,
-            Answer(0, _) => Rewritten::InUse,
-            Answer(..) => Rewritten::Changed,
+        Ok(match self.run_write(call, tidings).await? {
+            ScriptReply(1, _) => ApplyResult::Applied,
+            ScriptReply(0, _) => ApplyResult::Busy,
+            ScriptReply(..) => ApplyResult::Conflict,
         })
     }
 }
 
-enum Rewritten {
-    Done,
+enum ApplyResult {
+    Applied,
     /// Somebody holds the lease.
-    InUse,
-    Changed,
+    Busy,
+    Conflict,
 }
 
 /// The record of a place, if every value there can be read.
-fn whole(place: &Place<'_>, slot: &Slot, values: &[Value], seal: &Seal) -> Option<Record> {
-    let record = decode(place, slot, values.to_vec(), seal).record;
+fn decode_complete(
+    location: &Location<'_>,
+    slot: &CredentialSlot,
+    values: &[RawValue],
+    seal: &Sealer,
+) -> Option<Record> {
+    let record = decode(location, slot, values.to_vec(), seal).record;
     let there = |at: usize| values.get(at).is_some_and(Option::is_some);
-    let read = match place.cells.len() {
+    let read = match location.keys.len() {
         2 => there(0) == record.token.is_some() && there(1) == record.refresh.is_some(),
         _ => there(0) != record.is_empty(),
     };

@@ -3,21 +3,21 @@
 use redis::Cmd;
 use std::ops::ControlFlow;
 
-use super::super::codec::Value;
-use super::super::names::Place;
+use super::super::codec::RawValue;
+use super::super::names::Location;
 use super::super::{Layout, RedisStore};
-use super::walk::Walk;
-use super::{Progress, Tally, Work, whole};
+use super::walk::Scan;
+use super::{ProgressFn, ScanOptions, Summary, decode_complete};
 use crate::clock::Timestamp;
-use crate::credential::refresh_life::surely_dead_at;
+use crate::credential::refresh_life::refresh_certainly_expired_at;
 use crate::credential::{Freshness, Record, sealed_form};
 use crate::error::Error;
-use crate::store::{Kind, Slot};
+use crate::store::{CredentialKind, CredentialSlot};
 
 /// Where a user's pair stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
+pub enum TokenState {
     /// Usable, and not due for renewal.
     Fresh,
     /// Usable, and due for renewal.
@@ -29,12 +29,12 @@ pub enum State {
     /// There is something, but it cannot be read.
     Unreadable,
     /// It is sealed with a key that is not in the ring.
-    OtherKey,
+    UnknownKey,
     /// There is nothing.
     Absent,
 }
 
-impl State {
+impl TokenState {
     /// Its name in the program's output.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl State {
             Self::Expired => "expired",
             Self::Dead => "dead",
             Self::Unreadable => "unreadable",
-            Self::OtherKey => "other_key",
+            Self::UnknownKey => "other_key",
             Self::Absent => "absent",
         }
     }
@@ -56,7 +56,7 @@ pub struct UserReport {
     /// The user id.
     pub user: String,
     /// Where the pair stands.
-    pub state: State,
+    pub state: TokenState,
     /// The first 16 hexadecimal digits of the access token's SHA-256.
     pub token_fingerprint: Option<String>,
     /// Seconds until the access token dies; negative when it has.
@@ -78,16 +78,20 @@ impl RedisStore {
     /// # Errors
     /// The store does not answer.
     #[doc(hidden)]
-    pub async fn user_report(&self, work: &Work, user: &str) -> Result<(UserReport, bool), Error> {
-        let slot = work.slot(Kind::User, user);
-        let place = self.places(&slot).read;
-        let values = self.read_many(&[&place]).await?;
+    pub async fn user_report(
+        &self,
+        options: &ScanOptions,
+        user: &str,
+    ) -> Result<(UserReport, bool), Error> {
+        let slot = options.slot(CredentialKind::User, user);
+        let place = self.locations(&slot).read;
+        let values = self.read_locations(&[&place]).await?;
         let values = values.into_iter().next().unwrap_or_default();
         let mut ask = redis::cmd("EXISTS");
         let renewing: bool = self
-            .command(ask.arg(self.0.names.lease(&slot.name, &place)))
+            .command(ask.arg(self.0.names.lease_key(&slot.key, &place)))
             .await?;
-        Ok((self.report(&slot, &place, &values), renewing))
+        Ok((self.build_report(&slot, &place, &values), renewing))
     }
 
     /// The state of every user of the store's layout, one after another.
@@ -95,23 +99,29 @@ impl RedisStore {
     /// # Errors
     /// The store does not answer.
     #[doc(hidden)]
-    pub async fn survey(
+    pub async fn list_users(
         &self,
-        work: &Work,
+        options: &ScanOptions,
         visit: &mut (dyn FnMut(UserReport) -> ControlFlow<()> + Send),
-        progress: Progress<'_>,
-    ) -> Result<Tally, Error> {
-        let mut tally = Tally::default();
-        let mut walk = Walk::new(self, &work.app, Kind::User, self.0.layout);
-        while let Some(ids) = walk.next().await? {
-            tally.unnamed(walk.take_not_utf8());
-            let slots: Vec<Slot> = ids.iter().map(|id| work.slot(Kind::User, id)).collect();
-            let places: Vec<Place<'_>> = slots.iter().map(|slot| self.places(slot).read).collect();
-            let values = self.read_many(&places.iter().collect::<Vec<_>>()).await?;
+        progress: ProgressFn<'_>,
+    ) -> Result<Summary, Error> {
+        let mut tally = Summary::default();
+        let mut walk = Scan::new(self, &options.app, CredentialKind::User, self.0.layout);
+        while let Some(ids) = walk.next_batch().await? {
+            tally.count_not_utf8(walk.take_not_utf8());
+            let slots: Vec<CredentialSlot> = ids
+                .iter()
+                .map(|id| options.slot(CredentialKind::User, id))
+                .collect();
+            let places: Vec<Location<'_>> =
+                slots.iter().map(|slot| self.locations(slot).read).collect();
+            let values = self
+                .read_locations(&places.iter().collect::<Vec<_>>())
+                .await?;
             for ((slot, place), values) in slots.iter().zip(&places).zip(&values) {
-                tally.seen += 1;
-                let report = self.report(slot, place, values);
-                if report.state == State::Absent {
+                tally.scanned += 1;
+                let report = self.build_report(slot, place, values);
+                if report.state == TokenState::Absent {
                     continue;
                 }
                 if visit(report).is_break() {
@@ -119,7 +129,7 @@ impl RedisStore {
                 }
             }
             progress(&tally);
-            tokio::time::sleep(work.pause).await;
+            tokio::time::sleep(options.pause).await;
         }
         Ok(tally)
     }
@@ -129,16 +139,12 @@ impl RedisStore {
     /// # Errors
     /// The store does not answer.
     #[doc(hidden)]
-    pub async fn about_how_many(&self, work: &Work) -> Result<u64, Error> {
+    pub async fn estimate_users(&self, options: &ScanOptions) -> Result<u64, Error> {
         match self.0.layout {
             Layout::Hashes => {
-                let slot = work.slot(Kind::User, "");
-                let place = self.places(&slot).read;
-                let ask: Vec<_> = place
-                    .cells
-                    .iter()
-                    .map(|cell| Cmd::hlen(&cell.key))
-                    .collect();
+                let slot = options.slot(CredentialKind::User, "");
+                let place = self.locations(&slot).read;
+                let ask: Vec<_> = place.keys.iter().map(|cell| Cmd::hlen(&cell.key)).collect();
                 let sizes: Vec<u64> = self.read_all(&ask).await?;
                 Ok(sizes.into_iter().max().unwrap_or_default())
             }
@@ -146,18 +152,23 @@ impl RedisStore {
         }
     }
 
-    fn report(&self, slot: &Slot, place: &Place<'_>, values: &[Value]) -> UserReport {
+    fn build_report(
+        &self,
+        slot: &CredentialSlot,
+        place: &Location<'_>,
+        values: &[RawValue],
+    ) -> UserReport {
         let seals = values
             .iter()
             .flatten()
             .map(|value| sealed_form::split(value));
         let ids: Vec<_> = seals.flatten().map(|(id, _)| id).collect();
-        let record = whole(place, slot, values, &self.0.seal);
+        let record = decode_complete(place, slot, values, &self.0.sealer);
         let now = self.0.clock.now();
         let state = match &record {
-            None if ids.iter().any(|id| !self.0.seal.has(*id)) => State::OtherKey,
-            None => State::Unreadable,
-            Some(record) => state(record, now),
+            None if ids.iter().any(|id| !self.0.sealer.has_key(*id)) => TokenState::UnknownKey,
+            None => TokenState::Unreadable,
+            Some(record) => token_state(record, now),
         };
         let record = record.unwrap_or_default();
         let token = record.token.as_ref();
@@ -165,11 +176,11 @@ impl RedisStore {
         let mut sealed_with: Vec<String> = ids.iter().map(ToString::to_string).collect();
         sealed_with.dedup();
         UserReport {
-            user: slot.name.id.to_string(),
+            user: slot.key.id.to_string(),
             state,
             token_fingerprint: token.map(|token| token.secret.fingerprint()),
             expires_in_secs: token.map(|token| seconds(token.lifetime.expires_at())),
-            refresh_due_in_secs: record.view().refresh_ends_at().map(seconds),
+            refresh_due_in_secs: record.view().refresh_expires_at().map(seconds),
             openid: record.details.openid.map(String::from),
             scope: record.details.scope.map(String::from),
             sealed_with,
@@ -177,19 +188,21 @@ impl RedisStore {
     }
 }
 
-fn state(record: &Record, now: Timestamp) -> State {
+fn token_state(record: &Record, now: Timestamp) -> TokenState {
     if record.is_empty() {
-        return State::Absent;
+        return TokenState::Absent;
     }
     let token = record.token.as_ref();
     let freshness = token.map(|token| token.lifetime.freshness(now));
     let renewable = record.refresh.as_ref();
     let renew_at = token.map(|token| token.lifetime.renew_at());
-    let renewable = renewable.is_some_and(|refresh| surely_dead_at(refresh.due, renew_at) >= now);
+    let renewable = renewable.is_some_and(|refresh| {
+        refresh_certainly_expired_at(refresh.expected_expiry, renew_at) >= now
+    });
     match freshness {
-        Some(Freshness::Fresh) => State::Fresh,
-        Some(Freshness::Stale) => State::Stale,
-        _ if renewable => State::Expired,
-        _ => State::Dead,
+        Some(Freshness::Fresh) => TokenState::Fresh,
+        Some(Freshness::Stale) => TokenState::Stale,
+        _ if renewable => TokenState::Expired,
+        _ => TokenState::Dead,
     }
 }

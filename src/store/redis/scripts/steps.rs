@@ -22,7 +22,7 @@ pub(in super::super) enum Step {
     /// them as they are), and for how many milliseconds; then field and expected value of each cell.
     /// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0
     /// (somebody else has it), or 2 and the values (changed).
-    Claim,
+    AcquireLease,
     /// R2: writes the cells where they hold what is expected, and gives the lease back. R3: where a
     /// tombstone names the predecessor, the cells may be empty as well, and the lease another's.
     /// `ARGV`: owner, predecessor (or empty), the token that the tombstones are to name (empty
@@ -38,71 +38,71 @@ pub(in super::super) enum Step {
     ///
     /// A transaction would do the same on one server. A script is one command, which a Cluster can
     /// answer with `TRYAGAIN` while the two hashes move to another node.
-    Put,
+    Overwrite,
     /// Gives leases back, those that are still the owner's. `ARGV`: owner. Answers how many.
-    Release,
+    ReleaseLeases,
 }
 
 /// Who publishes the news of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in super::super) enum Voice {
+pub(in super::super) enum PublishMode {
     /// The script itself: nothing can come between the write and its news.
     InScript,
     /// The store, by a command after the script, whose text must not hold `PUBLISH`.
-    Apart,
+    Separately,
 }
 
 /// How many keys of each sort a call has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
+pub(super) struct KeyCounts {
     pub(super) leases: usize,
     pub(super) tombstones: usize,
-    pub(super) cells: usize,
+    pub(super) values: usize,
 }
 
 /// More shapes than a process uses, so that the texts stay few whatever comes.
-const MOST_TEXTS: usize = 256;
+const MAX_CACHED_SCRIPTS: usize = 256;
 
-type Texts = HashMap<(Step, Shape, Voice), Arc<Script>>;
+type ScriptCache = HashMap<(Step, KeyCounts, PublishMode), Arc<Script>>;
 
 /// The script of a step for so many keys. It is made once.
-pub(super) fn script(step: Step, shape: Shape, voice: Voice) -> Arc<Script> {
-    static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
+pub(super) fn script(step: Step, counts: KeyCounts, mode: PublishMode) -> Arc<Script> {
+    static TEXTS: LazyLock<Mutex<ScriptCache>> = LazyLock::new(Mutex::default);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(script) = texts.get(&(step, shape, voice)) {
+    if let Some(script) = texts.get(&(step, counts, mode)) {
         return Arc::clone(script);
     }
-    let script = Arc::new(Script::new(text(step, shape, voice)));
-    if texts.len() < MOST_TEXTS {
-        texts.insert((step, shape, voice), Arc::clone(&script));
+    let script = Arc::new(Script::new(build_text(step, counts, mode)));
+    if texts.len() < MAX_CACHED_SCRIPTS {
+        texts.insert((step, counts, mode), Arc::clone(&script));
     }
     script
 }
 
 /// Sets `held`: whether somebody else has a lease.
-const HELD: &str = "
+const CHECK_LEASE: &str = "
 holder = redis.call('GET', $KEY)
 if holder and holder ~= ARGV[1] then held = true end";
 
-const TAKE: &str = "
+const TAKE_LEASE: &str = "
 redis.call('SET', $KEY, ARGV[1], 'PX', ARGV[2])";
 
-const GIVE_BACK: &str = "
+const RELEASE_LEASE: &str = "
 if redis.call('GET', $KEY) == ARGV[1] then gone = gone + redis.call('DEL', $KEY) end";
 
-const BURY: &str = "
+const WRITE_TOMBSTONE: &str = "
 redis.call('SET', $KEY, ARGV[3], 'PX', ARGV[4])";
 
-const UNBURY: &str = "
+const DELETE_TOMBSTONE: &str = "
 redis.call('DEL', $KEY)";
 
 /// Sets `succeeds`: whether a tombstone names the predecessor.
-const SUCCEEDS: &str = "
+const CHECK_TOMBSTONE: &str = "
 if ARGV[2] ~= '' and redis.call('GET', $KEY) == ARGV[2] then succeeds = true end";
 
 /// Where cells are compared. `same`: whether every cell holds what is expected; `values`: those of
 /// the cells that were compared; `empty`: whether there are none.
-const COMPARISON: &str = "
+const DEFINE_COMPARE: &str = "
 local same, values, empty = true, {}, true
 local function compare(cell, value, expected)
   if (value and ('=' .. value) or '-') ~= expected then same = false end
@@ -110,12 +110,12 @@ local function compare(cell, value, expected)
   values[cell] = value
 end";
 
-const COMPARE: &str = "
+const COMPARE_VALUE: &str = "
 if $EXPECTED == '*' then
 elseif $FIELD == '' then compare($CELL, redis.call('GET', $KEY), $EXPECTED)
 else compare($CELL, redis.call('HGET', $KEY, $FIELD), $EXPECTED) end";
 
-const WRITE: &str = "
+const WRITE_VALUE: &str = "
 if $NEW ~= '*' then
   ttl = $TTL
   if ttl == 'keep' then
@@ -135,35 +135,35 @@ end";
 
 /// Publishes what the last two of `ARGV` name: a channel, and what to say; nothing where the channel
 /// is empty. Who may not publish has written all the same.
-const TELL: &str = "
+const PUBLISH_IN_SCRIPT: &str = "
 if ARGV[#ARGV - 1] ~= '' then
   local said = redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
   if type(said) == 'table' and said.err then return {3} end
 end
 return {1}";
 
-const LEAVE_TO_THE_STORE: &str = "
+const REPORT_UNPUBLISHED: &str = "
 if ARGV[#ARGV - 1] ~= '' then return {3} end
 return {1}";
 
 /// What stands for the arguments of a cell, in their order, and which of `ARGV` is the first.
 type Arguments = (usize, &'static [&'static str]);
 
-const OF_CLAIM: Arguments = (5, &["$FIELD", "$EXPECTED"]);
-const OF_COMMIT: Arguments = (5, &["$FIELD", "$EXPECTED", "$NEW", "$TTL"]);
-const OF_PUT: Arguments = (1, &["$FIELD", "$NEW", "$TTL"]);
+const ACQUIRE_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED"]);
+const COMMIT_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED", "$NEW", "$TTL"]);
+const OVERWRITE_ARGUMENTS: Arguments = (1, &["$FIELD", "$NEW", "$TTL"]);
 
-impl Shape {
-    fn each_lease(self, lua: &str) -> String {
-        each(1..self.leases + 1, lua)
+impl KeyCounts {
+    fn repeat_for_leases(self, lua: &str) -> String {
+        repeat_for_keys(1..self.leases + 1, lua)
     }
 
-    fn each_tombstone(self, lua: &str) -> String {
+    fn repeat_for_tombstones(self, lua: &str) -> String {
         let first = self.leases + 1;
-        each(first..first + self.tombstones, lua)
+        repeat_for_keys(first..first + self.tombstones, lua)
     }
 
-    fn each_cell(self, (first, names): Arguments, lua: &str) -> String {
+    fn repeat_for_values(self, (first, names): Arguments, lua: &str) -> String {
         let before = self.leases + self.tombstones;
         let of = |cell: usize| {
             let lua = lua.replace("$CELL", &cell.to_string());
@@ -174,7 +174,7 @@ impl Shape {
                 lua.replace(name, &format!("ARGV[{at}]"))
             })
         };
-        (1..self.cells + 1).map(of).collect()
+        (1..self.values + 1).map(of).collect()
     }
 }
 
@@ -182,28 +182,34 @@ fn key(number: usize) -> String {
     format!("KEYS[{number}]")
 }
 
-fn each(keys: Range<usize>, lua: &str) -> String {
+fn repeat_for_keys(keys: Range<usize>, lua: &str) -> String {
     keys.map(|at| lua.replace("$KEY", &key(at))).collect()
 }
 
-fn text(step: Step, shape: Shape, voice: Voice) -> String {
-    let tell = match voice {
-        Voice::InScript => TELL,
-        Voice::Apart => LEAVE_TO_THE_STORE,
+fn build_text(step: Step, counts: KeyCounts, mode: PublishMode) -> String {
+    let tell = match mode {
+        PublishMode::InScript => PUBLISH_IN_SCRIPT,
+        PublishMode::Separately => REPORT_UNPUBLISHED,
     };
     match step {
-        Step::Claim => claim(shape),
-        Step::Commit => commit(shape, tell),
-        Step::Put => put(shape, tell),
-        Step::Release => release(shape),
+        Step::AcquireLease => acquire_lease_text(counts),
+        Step::Commit => commit_text(counts, tell),
+        Step::Overwrite => overwrite_text(counts, tell),
+        Step::ReleaseLeases => release_leases_text(counts),
     }
 }
 
-fn claim(shape: Shape) -> String {
-    let (compare, held) = (shape.each_cell(OF_CLAIM, COMPARE), shape.each_lease(HELD));
-    let (take, bury) = (shape.each_lease(TAKE), shape.each_tombstone(BURY));
+fn acquire_lease_text(shape: KeyCounts) -> String {
+    let (compare, held) = (
+        shape.repeat_for_values(ACQUIRE_ARGUMENTS, COMPARE_VALUE),
+        shape.repeat_for_leases(CHECK_LEASE),
+    );
+    let (take, bury) = (
+        shape.repeat_for_leases(TAKE_LEASE),
+        shape.repeat_for_tombstones(WRITE_TOMBSTONE),
+    );
     format!(
-        "{COMPARISON}{compare}
+        "{DEFINE_COMPARE}{compare}
 if not same then return {{2, values}} end
 local holder, held = false, false{held}
 if held then return {{0}} end{take}
@@ -213,16 +219,22 @@ return {{1}}"
     )
 }
 
-fn commit(shape: Shape, tell: &str) -> String {
+fn commit_text(shape: KeyCounts, tell: &str) -> String {
     let (compare, write) = (
-        shape.each_cell(OF_COMMIT, COMPARE),
-        shape.each_cell(OF_COMMIT, WRITE),
+        shape.repeat_for_values(COMMIT_ARGUMENTS, COMPARE_VALUE),
+        shape.repeat_for_values(COMMIT_ARGUMENTS, WRITE_VALUE),
     );
-    let (held, give_back) = (shape.each_lease(HELD), shape.each_lease(GIVE_BACK));
-    let succeeds = shape.each_tombstone(SUCCEEDS);
-    let (bury, unbury) = (shape.each_tombstone(BURY), shape.each_tombstone(UNBURY));
+    let (held, give_back) = (
+        shape.repeat_for_leases(CHECK_LEASE),
+        shape.repeat_for_leases(RELEASE_LEASE),
+    );
+    let succeeds = shape.repeat_for_tombstones(CHECK_TOMBSTONE);
+    let (bury, unbury) = (
+        shape.repeat_for_tombstones(WRITE_TOMBSTONE),
+        shape.repeat_for_tombstones(DELETE_TOMBSTONE),
+    );
     format!(
-        "{COMPARISON}{compare}
+        "{DEFINE_COMPARE}{compare}
 local succeeds, gone = false, 0{succeeds}
 if not same and not (succeeds and empty) then{give_back}
   return {{2, values}}
@@ -236,14 +248,14 @@ end{give_back}{tell}"
     )
 }
 
-fn put(shape: Shape, tell: &str) -> String {
-    let unbury = shape.each_tombstone(UNBURY);
-    let write = shape.each_cell(OF_PUT, WRITE);
+fn overwrite_text(shape: KeyCounts, tell: &str) -> String {
+    let unbury = shape.repeat_for_tombstones(DELETE_TOMBSTONE);
+    let write = shape.repeat_for_values(OVERWRITE_ARGUMENTS, WRITE_VALUE);
     format!("{unbury}\nlocal ttl, left{write}{tell}")
 }
 
-fn release(shape: Shape) -> String {
-    let give_back = shape.each_lease(GIVE_BACK);
+fn release_leases_text(shape: KeyCounts) -> String {
+    let give_back = shape.repeat_for_leases(RELEASE_LEASE);
     format!("local gone = 0{give_back}\nreturn gone")
 }
 
@@ -253,13 +265,18 @@ mod tests {
     use crate::credential::AppId;
     use crate::store::redis::names::{Layout, RedisNames};
     use crate::store::redis::scripts as others;
-    use crate::store::{Kind, Name};
+    use crate::store::{CredentialKey, CredentialKind};
 
-    const STEPS: [Step; 4] = [Step::Claim, Step::Commit, Step::Put, Step::Release];
+    const STEPS: [Step; 4] = [
+        Step::AcquireLease,
+        Step::Commit,
+        Step::Overwrite,
+        Step::ReleaseLeases,
+    ];
 
     /// The shapes that the layouts make, with and without the other one beside, and those of an
     /// operator's work.
-    fn shapes() -> Vec<Shape> {
+    fn key_counts() -> Vec<KeyCounts> {
         let (names, app) = (RedisNames::default(), AppId::new("wx0").unwrap());
         let mut shapes = Vec::new();
         let (hashes, keys) = (Layout::Hashes, Layout::Keys);
@@ -269,27 +286,30 @@ mod tests {
             (hashes, Some(keys)),
             (keys, Some(hashes)),
         ] {
-            for kind in Kind::ALL {
+            for kind in CredentialKind::ALL {
                 let (app, id) = (app.clone(), "o".into());
-                let name = Name { app, kind, id };
-                let places = names.places(layout, mirror, &name);
-                let cells = places.all().map(|(place, _)| place.cells.len()).sum();
-                let tombstones = places.tombstones.len();
-                for leases in [0, places.leases.len()] {
+                let name = CredentialKey { app, kind, id };
+                let places = names.locations(layout, mirror, &name);
+                let cells = places
+                    .with_targets()
+                    .map(|(place, _)| place.keys.len())
+                    .sum();
+                let tombstones = places.tombstone_keys.len();
+                for leases in [0, places.lease_keys.len()] {
                     for tombstones in [0, tombstones] {
-                        shapes.push(Shape {
+                        shapes.push(KeyCounts {
                             leases,
                             tombstones,
-                            cells,
+                            values: cells,
                         });
                     }
                 }
             }
         }
         // Gives back a lease, and probes.
-        shapes.push(Shape {
+        shapes.push(KeyCounts {
             leases: 1,
-            ..Shape::default()
+            ..KeyCounts::default()
         });
         shapes
     }
@@ -322,31 +342,31 @@ mod tests {
     }
 
     #[test]
-    fn each_key_stands_literally_in_each_text() {
-        for shape in shapes() {
-            let keys = shape.leases + shape.tombstones + shape.cells;
+    fn scripts_name_each_key_literally() {
+        for shape in key_counts() {
+            let keys = shape.leases + shape.tombstones + shape.values;
             for step in STEPS {
-                for voice in [Voice::InScript, Voice::Apart] {
-                    let text = text(step, shape, voice);
+                for voice in [PublishMode::InScript, PublishMode::Separately] {
+                    let text = build_text(step, shape, voice);
                     assert_literal(&text, keys);
-                    let writes = matches!(step, Step::Commit | Step::Put);
-                    let publishes = writes && voice == Voice::InScript;
+                    let writes = matches!(step, Step::Commit | Step::Overwrite);
+                    let publishes = writes && voice == PublishMode::InScript;
                     assert_eq!(text.contains("PUBLISH"), publishes, "{text}");
                 }
             }
-            let commit = text(Step::Commit, shape, Voice::InScript);
+            let commit = build_text(Step::Commit, shape, PublishMode::InScript);
             for at in 1..=keys {
                 assert!(commit.contains(&key(at)), "{at} in {commit}");
             }
         }
         for script in [
             &others::BIND_CODE,
-            &others::CLAIM_CODE,
+            &others::ACQUIRE_CODE,
             &others::RELEASE_CODE,
-            &others::SETTLE_CODE,
-            &others::SWEEP,
-            &others::REVOKE,
-            &others::SPEND,
+            &others::FINISH_CODE,
+            &others::DELETE_DEAD_FIELDS,
+            &others::SET_REVOKED_AT,
+            &others::TRY_CONSUME,
             &others::CHECK,
         ] {
             assert_literal(&script.text, 1);
@@ -354,18 +374,24 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_made_once_and_texts_are_bounded() {
-        let shape = |cells| Shape {
-            cells,
-            ..Shape::default()
+    fn scripts_are_cached_and_bounded() {
+        let shape = |cells| KeyCounts {
+            values: cells,
+            ..KeyCounts::default()
         };
-        let [one, same] = [(); 2].map(|()| script(Step::Put, shape(1), Voice::InScript));
-        assert!(Arc::ptr_eq(&one, &same));
-        for cells in 0..MOST_TEXTS + 10 {
-            script(Step::Release, shape(cells), Voice::Apart);
-        }
         let [one, same] =
-            [(); 2].map(|()| script(Step::Release, shape(MOST_TEXTS + 9), Voice::Apart));
+            [(); 2].map(|()| script(Step::Overwrite, shape(1), PublishMode::InScript));
+        assert!(Arc::ptr_eq(&one, &same));
+        for cells in 0..MAX_CACHED_SCRIPTS + 10 {
+            script(Step::ReleaseLeases, shape(cells), PublishMode::Separately);
+        }
+        let [one, same] = [(); 2].map(|()| {
+            script(
+                Step::ReleaseLeases,
+                shape(MAX_CACHED_SCRIPTS + 9),
+                PublishMode::Separately,
+            )
+        });
         assert!(!Arc::ptr_eq(&one, &same) && one.text == same.text);
     }
 }
