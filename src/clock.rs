@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// use tower_wechat::Timestamp;
 ///
 /// let login = Timestamp::from_millis(1_700_000_000_000);
-/// let expiry = login.after(Duration::from_secs(7_200));
+/// let expiry = login.saturating_add(Duration::from_secs(7_200));
 /// assert_eq!(expiry.as_millis(), 1_700_007_200_000);
-/// assert_eq!(login.until(expiry.before(Duration::from_secs(900))).as_secs(), 6_300);
-/// assert_eq!(expiry.until(login), Duration::ZERO);
+/// assert_eq!(login.duration_until(expiry.saturating_sub(Duration::from_secs(900))).as_secs(), 6_300);
+/// assert_eq!(expiry.duration_until(login), Duration::ZERO);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);

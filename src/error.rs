@@ -69,7 +69,7 @@ impl ErrorKind {
 /// `Debug` output never hold a secret.
 ///
 /// ```
-/// use tower_wechat::{Error, ErrorKind, Reaction, WechatClient};
+/// use tower_wechat::{Error, ErrorKind, RecommendedAction, WechatClient};
 ///
 /// let error = WechatClient::new("wx 1", "secret").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -77,7 +77,7 @@ impl ErrorKind {
 /// /// What a support case needs to know.
 /// fn tell(error: &Error) {
 ///     eprintln!("{error}; errcode {:?}, rid {:?}", error.errcode(), error.rid());
-///     if error.reaction() == Some(Reaction::Operator) {
+///     if error.recommended_action() == Some(RecommendedAction::ContactOperator) {
 ///         eprintln!("nobody but the operator can help");
 ///     } else if let Some(wait) = error.retry_after() {
 ///         eprintln!("worth another try in {} s", wait.as_secs());
@@ -248,14 +248,14 @@ impl From<crate::credential::InvalidIdentifier> for Error {
 /// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
 ///
 /// ```
-/// use tower_wechat::{Error, TokenRefusal};
+/// use tower_wechat::{Error, InvalidToken};
 ///
 /// #[derive(Debug)]
 /// enum MyError { Wechat(Error), Other }
 ///
-/// impl TokenRefusal for MyError {
-///     fn is_token_refused(&self) -> bool {
-///         matches!(self, MyError::Wechat(error) if error.is_token_refused())
+/// impl InvalidToken for MyError {
+///     fn is_token_invalid(&self) -> bool {
+///         matches!(self, MyError::Wechat(error) if error.is_token_invalid())
 ///     }
 /// }
 /// ```

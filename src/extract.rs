@@ -13,15 +13,15 @@ use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 
 /// Why a handler that takes a [`WechatUser`] was not called.
 ///
-/// The layer answers it as it would have under [`Policy::Require`](crate::Policy::Require): in the
+/// The layer answers it as it would have under [`Policy::Required`](crate::Policy::Required): in the
 /// application's form ([`WechatLayer::reject`](crate::WechatLayer::reject)), with the way to log in.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
-/// use tower_wechat::{MissingUser, WechatUser};
+/// use tower_wechat::{WechatUserRejection, WechatUser};
 ///
 /// /// A handler that says something of its own to strangers, under `Policy::Optional`.
-/// async fn me(user: Result<WechatUser, MissingUser>) -> Response {
+/// async fn me(user: Result<WechatUser, WechatUserRejection>) -> Response {
 ///     match user {
 ///         Ok(user) => format!("hello {}", user.id()).into_response(),
 ///         Err(missing) => {
@@ -73,10 +73,10 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
-/// use tower_wechat::{JsConfig, MissingAccount};
+/// use tower_wechat::{JsConfig, WechatAccountRejection};
 ///
 /// /// A page works without the JS-SDK, if it has to.
-/// async fn config(config: Result<JsConfig, MissingAccount>) -> Response {
+/// async fn config(config: Result<JsConfig, WechatAccountRejection>) -> Response {
 ///     match config {
 ///         Ok(config) => axum::Json(config).into_response(),
 ///         // 503 while WeChat is away, 400 for a page that is not signed, 500 where no layer is.

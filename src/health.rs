@@ -10,7 +10,7 @@
 //! which a key of another type lies (`WRONGTYPE`). The check runs every command that a login or a
 //! renewal needs, on a key of its own, and deletes a field that does not exist from those hashes.
 //!
-//! What is still served meanwhile is told apart, see [`Serves`]. The account's token and WeChat are
+//! What is still served meanwhile is told apart, see [`ServiceLevel`]. The account's token and WeChat are
 //! not part of the rule: another process would not have them either.
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::users::UserTokens;
 /// "alive", "account_token_expires_in_secs": 6000}`. A process that is not ready says
 /// `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens", "reason":
 /// "the memory of Redis is full, and it refuses writes", …}`: the [code](crate::ErrorKind::code) of
-/// the store's error, [what is still served](Serves), and why. A missing token is `unavailable`.
+/// the store's error, [what is still served](ServiceLevel), and why. A missing token is `unavailable`.
 /// Nothing in it is secret, and no address.
 ///
 /// ```
@@ -38,7 +38,7 @@ use crate::users::UserTokens;
 ///     let health = health(users, None).await;
 ///     if !health.is_ready() {
 ///         println!("not ready: {}", serde_json::json!(health));
-///         println!("served all the same: {}", health.serves().as_str());
+///         println!("served all the same: {}", health.service_level().as_str());
 ///     }
 ///     health.store
 /// }
@@ -60,8 +60,8 @@ pub struct Health {
 /// /// A line for the page that the people on call look at.
 /// fn account_token(health: &Health) -> String {
 ///     match health.account_token {
-///         AccountTokenHealth::Alive(left) => format!("lives for {} s", left.as_secs()),
-///         AccountTokenHealth::NotKept => "is not kept here".to_owned(),
+///         AccountTokenHealth::Available(left) => format!("lives for {} s", left.as_secs()),
+///         AccountTokenHealth::NotConfigured => "is not kept here".to_owned(),
 ///         _ => "is missing".to_owned(),
 ///     }
 /// }
@@ -80,13 +80,13 @@ pub enum AccountTokenHealth {
 /// Who is served at the moment.
 ///
 /// ```
-/// use tower_wechat::{Health, Serves};
+/// use tower_wechat::{Health, ServiceLevel};
 ///
 /// /// Returns `true` if users who are signed in do not notice anything yet.
 /// fn is_quiet(health: &Health) -> bool {
-///     matches!(health.serves(), Serves::Everyone | Serves::StoredTokens)
+///     matches!(health.service_level(), ServiceLevel::Everyone | ServiceLevel::StoredTokens)
 /// }
-/// assert_eq!(Serves::StoredTokens.as_str(), "stored_tokens");
+/// assert_eq!(ServiceLevel::StoredTokens.as_str(), "stored_tokens");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

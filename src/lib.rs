@@ -82,7 +82,7 @@
 //! | [`RedisStore`], [`MemoryStore`] | where they are kept |
 //! | [`AccountTokens`], [`Tickets`] | the account's own access_token and jsapi_ticket |
 //! | [`JsConfig`], [`jssdk`] | signatures that pages need for the JS-SDK |
-//! | [`TokenCenter`], [`TokenCenterSource`] | one service that keeps the account's token for others |
+//! | [`TokenCenter`], [`TokenCenterClient`] | one service that keeps the account's token for others |
 //! | [`WechatClient`] | WeChat's API |
 //! | [`health()`] | whether a process can do its work |
 #![cfg_attr(

@@ -1,6 +1,6 @@
 //! What helps when WeChat refuses a call.
 
-/// What helps when a call of WeChat's API fails, as [`Error::reaction`](crate::Error::reaction)
+/// What helps when a call of WeChat's API fails, as [`Error::recommended_action`](crate::Error::recommended_action)
 /// tells it.
 ///
 /// The errcodes named here are WeChat's global return codes (全局返回码). One number may ask for
@@ -8,10 +8,10 @@
 /// longer the latest where one is used.
 ///
 /// ```
-/// use tower_wechat::{Error, Reaction};
+/// use tower_wechat::{Error, RecommendedAction};
 ///
 /// fn worth_another_try(error: &Error) -> bool {
-///     error.reaction() == Some(Reaction::Retry)
+///     error.recommended_action() == Some(RecommendedAction::Retry)
 /// }
 /// # let error = tower_wechat::WechatClient::new("", "secret").unwrap_err();
 /// # assert!(!worth_another_try(&error));

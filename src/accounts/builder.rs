@@ -58,10 +58,10 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// let accounts = AccountTokens::builder(wechat, MemoryStore::new())
 ///     .mode(TokenMode::Plain)
 ///     .renew_margin(Duration::from_secs(900))
-///     .daily_budget(500)
+///     .daily_quota(500)
 ///     .cache_ttl(Duration::from_secs(30))
-///     .wait(Duration::from_secs(3))
-///     .lease(Duration::from_secs(10))
+///     .load_timeout(Duration::from_secs(3))
+///     .lease_duration(Duration::from_secs(10))
 ///     .clock(Clock::system())
 ///     .build();
 /// # Ok(()) }
@@ -159,7 +159,7 @@ impl AccountTokensBuilder {
     }
 
     /// The token, ready for use. Nothing is fetched before the first
-    /// [`warm`](AccountTokens::warm) or [`get`](AccountTokens::get).
+    /// [`warm`](AccountTokens::prefetch) or [`get`](AccountTokens::get).
     pub fn build(mut self) -> AccountTokens {
         let (margin, budget) = match self.mode {
             TokenMode::Stable => (STABLE_RENEW_MARGIN, STABLE_DAILY_QUOTA),

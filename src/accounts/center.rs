@@ -38,10 +38,10 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 /// [`TokenCenter`](crate::TokenCenter).
 ///
 /// ```
-/// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterSource};
+/// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
-/// let center = TokenCenterSource::new("wx0123456789abcdef", "http://center.internal:3000/center", "secret")?;
+/// let center = TokenCenterClient::new("wx0123456789abcdef", "http://center.internal:3000/center", "secret")?;
 /// assert_eq!(center.app_id().as_str(), "wx0123456789abcdef");
 /// let accounts = AccountTokens::from_center(center, MemoryStore::new());
 /// # Ok(()) }

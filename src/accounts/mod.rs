@@ -72,7 +72,7 @@ pub enum TokenMode {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "the AppSecret")?;
 /// let store = RedisStore::connect("redis://127.0.0.1/").await?;
 /// let accounts = AccountTokens::new(wechat.clone(), store);
-/// if let Err(error) = accounts.warm().await {
+/// if let Err(error) = accounts.prefetch().await {
 ///     eprintln!("started without a token: {error}");
 /// }
 ///
@@ -101,7 +101,7 @@ pub enum TokenMode {
 /// #   let refused = true;
 ///     // … a call with `token.access_token().expose()`. If WeChat answers 40001:
 ///     if refused {
-///         let token = accounts.report_refused(token.access_token()).await?;
+///         let token = accounts.report_invalid(token.access_token()).await?;
 /// #       let _ = token;
 ///         // … and once more, with this one.
 ///     }
@@ -144,7 +144,7 @@ impl AccountTokens {
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
-    /// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).daily_budget(500).build();
+    /// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).daily_quota(500).build();
     /// # Ok(()) }
     /// ```
     pub fn builder(wechat: WechatClient, store: impl Store) -> AccountTokensBuilder {
@@ -165,10 +165,10 @@ impl AccountTokens {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterSource};
+    /// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
-    /// let center = TokenCenterSource::new("wx0123456789abcdef", "http://center.internal/center", "secret")?;
+    /// let center = TokenCenterClient::new("wx0123456789abcdef", "http://center.internal/center", "secret")?;
     /// let accounts = AccountTokens::center_builder(center.clone(), MemoryStore::new())
     ///     .cache_ttl(Duration::from_secs(30))
     ///     .build();
@@ -195,15 +195,15 @@ impl AccountTokens {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_wechat::{AccountTokens, FollowedToken, RedisStore, WechatClient};
+    /// use tower_wechat::{AccountTokens, ExternalToken, RedisStore, WechatClient};
     ///
     /// # fn run(wechat: WechatClient, store: RedisStore) {
     /// let accounts =
-    ///     AccountTokens::follower_builder(wechat.clone(), store.clone(), FollowedToken::wx_java())
+    ///     AccountTokens::follower_builder(wechat.clone(), store.clone(), ExternalToken::wx_java())
     ///         .cache_ttl(Duration::from_secs(10))
     ///         .build();
     /// // With the usual settings:
-    /// let accounts = AccountTokens::follow(wechat, store, FollowedToken::wx_java());
+    /// let accounts = AccountTokens::follow(wechat, store, ExternalToken::wx_java());
     /// # }
     /// ```
     #[cfg(feature = "redis")]
@@ -224,7 +224,7 @@ impl AccountTokens {
 
     /// Fetches the token, so that the first request finds it, and starts the task that looks
     /// ahead. Call it at start-up. It ends within the time set by
-    /// [`AccountTokensBuilder::wait`] (5 seconds), and whatever it answers, the process may go on:
+    /// [`AccountTokensBuilder::load_timeout`] (5 seconds), and whatever it answers, the process may go on:
     /// the task keeps trying.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ impl AccountTokens {
     /// [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable),
     /// [`ErrorKind::WechatConfig`](crate::ErrorKind::WechatConfig): none is at hand, and the store
     /// or WeChat fails or refuses the account. At the latest after the time set by
-    /// [`AccountTokensBuilder::wait`] (5 seconds).
+    /// [`AccountTokensBuilder::load_timeout`] (5 seconds).
     pub async fn get(&self) -> Result<AccountToken, Error> {
         if let Some(token) = self.cached() {
             return Ok(token);

@@ -117,7 +117,7 @@ impl TokenCenter {
     /// /// `new` counts from now on, and `old` for an hour more.
     /// fn rotate(center: &TokenCenter, old: &str, new: &str) -> Result<(), Error> {
     ///     center.replace_secrets([new])?;
-    ///     center.accept_until(old, Clock::system().now().after(Duration::from_secs(3_600)))
+    ///     center.accept_until(old, Clock::system().now().saturating_add(Duration::from_secs(3_600)))
     /// }
     /// ```
     pub fn accept_until(

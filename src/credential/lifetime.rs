@@ -23,7 +23,7 @@ const JITTER_DIVISOR: u32 = 5;
 /// use tower_wechat::{Freshness, Lifetime, Timestamp};
 ///
 /// // Granted for two hours, due for renewal 15 minutes before the end:
-/// let life = Lifetime::granted(Timestamp::from_millis(0), Some(7_200), Duration::from_secs(900));
+/// let life = Lifetime::from_response(Timestamp::from_millis(0), Some(7_200), Duration::from_secs(900));
 /// let after_minutes = |minutes: i64| life.freshness(Timestamp::from_millis(minutes * 60_000));
 /// assert_eq!(after_minutes(104), Freshness::Fresh);
 /// assert_eq!(after_minutes(105), Freshness::Stale);
@@ -59,7 +59,7 @@ impl Freshness {
 ///
 /// let now = Timestamp::from_millis(0);
 /// let margin = Duration::from_secs(900);
-/// let life = Lifetime::granted(now, Some(7_200), margin);
+/// let life = Lifetime::from_response(now, Some(7_200), margin);
 /// assert_eq!(life.renew_at().as_millis(), 6_300_000);
 /// assert_eq!(life.expires_at().as_millis(), 7_200_000);
 /// assert_eq!(life.freshness(now), Freshness::Fresh);
@@ -105,7 +105,7 @@ impl Lifetime {
     /// use tower_wechat::{Lifetime, Timestamp};
     ///
     /// // A Spring Boot service has stored `TOKEN#6300000`:
-    /// let life = Lifetime::stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));
+    /// let life = Lifetime::from_stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));
     /// assert_eq!(life.expires_at().as_millis(), 7_200_000);
     /// ```
     pub fn from_stored(

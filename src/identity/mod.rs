@@ -36,7 +36,7 @@ use crate::credential::{InvalidIdentifier, UserId};
 /// use tower_wechat::RequestHead;
 ///
 /// let request = http::Request::get("/me?code=secret").header("cookie", "secret").body(()).unwrap();
-/// let head = RequestHead::of(&request);
+/// let head = RequestHead::from_request(&request);
 /// assert_eq!(head.uri.path(), "/me");
 /// assert_eq!(format!("{head:?}"), r#"RequestHead { method: GET, path: "/me", .. }"#);
 /// ```
@@ -112,15 +112,15 @@ impl fmt::Debug for RequestHead<'_> {
 /// impl Identify for ClientCertificate {
 ///     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
 ///         match head.headers.get("x-client-name").map(|name| name.to_str()) {
-///             None => Identity::Nobody,
+///             None => Identity::Anonymous,
 ///             Some(Ok(name)) => Identity::user(name),
-///             Some(Err(_)) => Identity::Invalid(InvalidIdentifier::NotText),
+///             Some(Err(_)) => Identity::Invalid(InvalidIdentifier::NotUtf8),
 ///         }
 ///     }
 /// }
 ///
 /// let request = http::Request::get("/").header("x-client-name", "alice").body(()).unwrap();
-/// let identity = ClientCertificate.identify(&RequestHead::of(&request));
+/// let identity = ClientCertificate.identify(&RequestHead::from_request(&request));
 /// assert!(matches!(identity, Identity::User(_)));
 /// ```
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ pub enum Identity<'a> {
 ///     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
 ///         match self.0.identify(head) {
 ///             Identity::User(user) if !head.uri.path().starts_with("/admin") => Identity::User(user),
-///             Identity::User(_) => Identity::Nobody,
+///             Identity::User(_) => Identity::Anonymous,
 ///             other => other,
 ///         }
 ///     }
@@ -210,7 +210,7 @@ impl<'a> Identity<'a> {
 ///     UserId::new(path).ok()
 /// };
 /// let request = http::Request::get("/users/oAlice").body(()).unwrap();
-/// assert!(matches!(of_path.identify(&RequestHead::of(&request)), Identity::User(_)));
+/// assert!(matches!(of_path.identify(&RequestHead::from_request(&request)), Identity::User(_)));
 ///
 /// let layer = WechatLayer::new(users).identity(of_path);
 /// # Ok(()) }

@@ -73,7 +73,7 @@ pub(crate) fn longest_session_lifetime() -> Duration {
 ///
 /// A session lasts 30 days; the cookie is issued anew when half of them have passed. It ends 90 days
 /// after the login at the latest, and when the user logs out everywhere
-/// ([`UserTokens::forget`](crate::UserTokens::forget)), whatever copies of it were issued anew by
+/// ([`UserTokens::revoke`](crate::UserTokens::revoke)), whatever copies of it were issued anew by
 /// then. The session of a snapshot page's virtual user (快照页) ends after two hours.
 ///
 /// ```
@@ -225,15 +225,15 @@ impl SessionCookie {
     /// then on ends the session, one of before does not, whatever the servers' clocks say.
     ///
     /// ```
-    /// use tower_wechat::{Error, SessionCookie, UserGrant, UserId, UserTokens};
+    /// use tower_wechat::{Error, SessionCookie, UserTokenResponse, UserId, UserTokens};
     ///
     /// async fn signed_in(
     ///     users: &UserTokens,
     ///     session: &SessionCookie,
-    ///     grant: &UserGrant,
+    ///     grant: &UserTokenResponse,
     /// ) -> Result<http::HeaderValue, Error> {
     ///     let user = UserId::new("oUser")?;
-    ///     let token = users.put(&user, grant).await?;
+    ///     let token = users.store(&user, grant).await?;
     ///     Ok(session.issue_for(&token))
     /// }
     /// ```

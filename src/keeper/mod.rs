@@ -14,7 +14,7 @@
 //! | R3 nothing is lost | [`flight`]: flights are tasks of their own, and [`reading`] only reads; [`commit`]: commits are retried, and a deletion leaves a tombstone for who holds the successor; [`Keeper::shutdown`] waits |
 //! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
 //! | R5 failures are sorted | [`Failure`], [`trouble`] |
-//! | R6 reports are compared | [`Keeper::report_refused`]; [`healing`]: never a third call |
+//! | R6 reports are compared | [`Keeper::report_invalid`]; [`healing`]: never a third call |
 //! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then; [`lease`]: whatever ends a flight, its lease is given back |
 //! | caches agree | [`news`]: what others write is told; [`cache`]: what was read before is believed no longer, and nothing longer than `cache_ttl` without a proof that all was heard |
 //! | nobody waits at rollover | [`ahead`]: a task that looks at a credential before requests need it |

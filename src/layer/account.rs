@@ -41,7 +41,7 @@ use crate::tickets::Tickets;
 ///
 /// /// Of the accounts that layers around a route have left, this one.
 /// async fn sign(account: &WechatAccount, headers: &HeaderMap, shop: &AppId) -> Result<JsConfig, Error> {
-///     let account = account.of(shop).unwrap_or(account);
+///     let account = account.for_app(shop).unwrap_or(account);
 ///     println!("{} signs, with tickets: {}", account.app_id(), account.tickets().is_some());
 ///     account.js_config(headers).await
 /// }

@@ -44,7 +44,7 @@ use crate::identity::{Identify, RequestHead};
 ///
 /// // The application's own choice of who answers what:
 /// let route = async |request: Request<()>| match request.uri().path() {
-///     path if signing_in.answers(path) => signing_in.clone().oneshot(request).await,
+///     path if signing_in.handles(path) => signing_in.clone().oneshot(request).await,
 ///     path if path.starts_with("/api/") => api.clone().oneshot(request).await,
 ///     _ => Answer::Ok(Response::default()),
 /// };
@@ -147,7 +147,7 @@ impl<I, R> WechatLayer<I, R> {
     /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
     /// let layer = WechatLayer::new(users).login(login);
     /// let signing_in = layer.login_service::<String>();
-    /// assert!(signing_in.answers("/wechat/callback"));
+    /// assert!(signing_in.handles("/wechat/callback"));
     /// # Ok(()) }
     /// ```
     pub fn login_service<B>(&self) -> LoginService<B, I, R> {

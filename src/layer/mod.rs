@@ -218,7 +218,7 @@ impl<I, R> WechatLayer<I, R> {
         ))
     }
 
-    /// What happens to requests without a user. Default: [`Policy::Require`].
+    /// What happens to requests without a user. Default: [`Policy::Required`].
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self(Arc::new(Shared {

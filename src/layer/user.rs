@@ -74,10 +74,10 @@ use crate::wechat::UserInfo;
 /// #   let refused = user.token().access_token() != token.access_token();
 ///     // … if WeChat has refused the token of the request:
 ///     if refused {
-///         user.report_refused().await?;
+///         user.report_invalid().await?;
 ///     }
 ///     // … and when the user closes the account:
-///     user.forget().await
+///     user.revoke().await
 /// }
 /// ```
 #[derive(Clone)]
@@ -268,7 +268,7 @@ impl WechatUser {
     /// Reports that WeChat refused the token of this request, and answers with the current one.
     ///
     /// # Errors
-    /// As [`UserTokens::report_refused`].
+    /// As [`UserTokens::report_invalid`].
     pub async fn report_invalid(&self) -> Result<UserToken, Error> {
         self.users
             .report_invalid(&self.user_id()?, self.access_token())
@@ -292,7 +292,7 @@ impl WechatUser {
     /// Deletes the user's tokens: whatever still names the user leads to a new login.
     ///
     /// # Errors
-    /// As [`UserTokens::forget`].
+    /// As [`UserTokens::revoke`].
     pub async fn revoke(&self) -> Result<(), Error> {
         self.users.revoke(&self.user_id()?).await
     }
@@ -305,7 +305,7 @@ impl WechatUser {
     /// use tower_wechat::{AppId, WechatUser};
     ///
     /// fn of_shop<'a, B>(request: &'a http::Request<B>, shop: &AppId) -> Option<&'a WechatUser> {
-    ///     WechatUser::of(request.extensions(), shop)
+    ///     WechatUser::from_extensions(request.extensions(), shop)
     /// }
     /// ```
     pub fn from_extensions<'a>(extensions: &'a Extensions, app: &AppId) -> Option<&'a WechatUser> {
@@ -326,7 +326,7 @@ impl WechatUser {
     /// use tower_wechat::{AppId, WechatUser};
     ///
     /// fn of_both<'a>(user: &'a WechatUser, shop: &AppId) -> Option<&'a WechatUser> {
-    ///     user.of_app(shop)
+    ///     user.for_app(shop)
     /// }
     /// ```
     pub fn for_app(&self, app: &AppId) -> Option<&WechatUser> {

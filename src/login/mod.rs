@@ -63,7 +63,7 @@ const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
-///     .snapshot_users(SnapshotPolicy::Refuse);
+///     .snapshot_users(SnapshotPolicy::Deny);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -92,7 +92,7 @@ pub enum SnapshotPolicy {
 /// Mount the layer around the whole router, so that it sees these paths. The host of the public
 /// URL must be the account's 网页授权域名. Several accounts on one host need a
 /// [`callback_path`](Self::callback_path), a [`login_path`](Self::login_path) and a
-/// [`session_name`](Self::session_name) each.
+/// [`session_name`](Self::cookie_name) each.
 ///
 /// # Back to the page
 ///
@@ -126,15 +126,15 @@ pub enum SnapshotPolicy {
 /// without it is refused before its code is spent: nobody can be signed in as somebody else by a
 /// link that was sent to them, and whoever fetches the callback ahead of the user (WeChat's own
 /// servers do) spends nothing. Web views that lose cookies on the way to WeChat and back cannot
-/// log in then. [`lenient`](Self::lenient) lets them, for these risks: a user can be made to open a
+/// log in then. [`lenient`](Self::dangerous_allow_missing_state_cookie) lets them, for these risks: a user can be made to open a
 /// callback of an attacker's login and act in the attacker's name without noticing, whoever learns
 /// the callback's URL within ten minutes gets its user's session, and the user lands on the start
 /// page since the cookie also remembers where they were going.
 ///
 /// # Signing out
 ///
-/// [`sign_out`](Self::sign_out) is the header that ends the session;
-/// [`WechatUser::forget`](crate::WechatUser::forget) deletes the user's tokens too, so that their
+/// [`sign_out`](Self::logout_cookie) is the header that ends the session;
+/// [`WechatUser::revoke`](crate::WechatUser::revoke) deletes the user's tokens too, so that their
 /// sessions everywhere lead to a new login:
 ///
 /// ```
@@ -145,8 +145,8 @@ pub enum SnapshotPolicy {
 ///     user: WechatUser,
 ///     login: Login,
 /// ) -> Result<(StatusCode, HeaderMap), tower_wechat::Error> {
-///     user.forget().await?;
-///     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(SET_COOKIE, login.sign_out())])))
+///     user.revoke().await?;
+///     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(SET_COOKIE, login.logout_cookie())])))
 /// }
 /// ```
 ///
@@ -161,18 +161,18 @@ pub enum SnapshotPolicy {
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
 ///     .scope(Scope::Base)
-///     .snapshot_users(SnapshotPolicy::Refuse)
+///     .snapshot_users(SnapshotPolicy::Deny)
 ///     // Another account of the same host has the usual ones.
 ///     .callback_path("/shop/wechat/callback")?
 ///     .login_path("/shop/wechat/login")?
-///     .session_name("shop_session")?
+///     .cookie_name("shop_session")?
 ///     .session_lifetime(Duration::from_secs(7 * 86_400))
 ///     .session_max_lifetime(Duration::from_secs(30 * 86_400))
 ///     .state_lifetime(Duration::from_secs(5 * 60))
-///     .wait(Duration::from_secs(3))
-///     .restarts(1)
+///     .exchange_timeout(Duration::from_secs(3))
+///     .max_retries(1)
 ///     // How WeChat's page and the browser behave.
-///     .lenient(false)?
+///     .dangerous_allow_missing_state_cookie(false)?
 ///     .wechat_only(true)
 ///     .force_popup(false)
 ///     .force_snapshot(false)
@@ -315,7 +315,7 @@ impl Login {
     /// Leave it off with a [`SessionCookie`] as the identity: the cookie of a former user would
     /// then name whoever logs in next.
     ///
-    /// It does not go with [`lenient`](Self::lenient): a browser that is signed in and opens the
+    /// It does not go with [`lenient`](Self::dangerous_allow_missing_state_cookie): a browser that is signed in and opens the
     /// callback of an attacker's login would store the attacker's WeChat account under its user's
     /// id, and the attacker's account would be the user's from then on.
     ///
@@ -424,7 +424,7 @@ impl Login {
         self
     }
 
-    /// Serves the file by which WeChat checks that a domain is yours, at the root of the public URL:
+    /// ServiceLevel the file by which WeChat checks that a domain is yours, at the root of the public URL:
     /// `MP_verify_….txt`, which mp.weixin.qq.com gives you when you set 网页授权域名 or
     /// JS接口安全域名. Anybody can read it, signed in or not. Each name is one file more; one that is
     /// given again replaces the former. Default: none.

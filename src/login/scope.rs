@@ -6,10 +6,10 @@
 /// use tower_wechat::Scope;
 ///
 /// assert_eq!(Scope::UserInfo.as_str(), "snsapi_userinfo");
-/// assert!(Scope::Base.is_in("snsapi_base"));
+/// assert!(Scope::Base.is_granted_by("snsapi_base"));
 /// // Whoever may read the profile has told who they are as well.
-/// assert!(Scope::Base.is_in("snsapi_userinfo"));
-/// assert!(!Scope::UserInfo.is_in("snsapi_base"));
+/// assert!(Scope::Base.is_granted_by("snsapi_userinfo"));
+/// assert!(!Scope::UserInfo.is_granted_by("snsapi_base"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

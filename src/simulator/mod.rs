@@ -40,7 +40,7 @@
 //! | `POST /_sim/faults` | `path` (or `"*"`), and of `delay_ms`, `errcode`, `status`, `body`, `body_base64`, `reset`, `hang`, `lose_reply`, `times` what is wanted; see [`Fault`] |
 //! | `GET`, `DELETE /_sim/faults` | the faults that are set up; `DELETE` clears them |
 //! | `GET`, `POST /_sim/clock` | `{"advance_secs": 60}` → `{"now_secs": …, "advanced_secs": 60}` |
-//! | `GET`, `POST /_sim/settings` | the fields of [`Settings`], durations in seconds: `user_token_secs`, `refresh_token_secs`, `code_secs`, `account_token_secs`, `account_token_overlap_secs`, `ticket_secs`, and the others by their names |
+//! | `GET`, `POST /_sim/settings` | the fields of [`SimulatorSettings`], durations in seconds: `user_token_secs`, `refresh_token_secs`, `code_secs`, `account_token_secs`, `account_token_overlap_secs`, `ticket_secs`, and the others by their names |
 //! | `GET`, `POST /_sim/users` | `openid`, `nickname`, `unionid`, `snapshot`, `subscribed`, none of them required: adds the user and makes them the one who answers the authorize page next |
 //! | `POST /_sim/sign_in` | `{"openid", "scope"?}` → what a code exchange answers |
 //! | `POST /_sim/password_change` | `{"openid"}`: the user's tokens answer 42007 from now on |
@@ -143,7 +143,7 @@ const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// sim.reset_calls();
 /// // The account's own token: nobody has fetched one.
 /// assert_eq!(sim.account_token(), None);
-/// assert!(!sim.is_account_token_alive("83_made_up"));
+/// assert!(!sim.is_account_token_valid("83_made_up"));
 /// # let _ = pair;
 /// # sim.stop().await;
 /// # Ok(())

@@ -53,12 +53,12 @@ const CACHE_CAPACITY: usize = 16;
 ///
 /// async fn life(tickets: Tickets) -> Result<(), Error> {
 ///     // At start-up, so that the first page finds it:
-///     if let Err(error) = tickets.warm().await {
+///     if let Err(error) = tickets.prefetch().await {
 ///         eprintln!("no ticket of {} yet: {error}", tickets.app_id());
 ///     }
 ///     // When pages report `invalid signature`:
 ///     let ticket = tickets.get().await?;
-///     tickets.report_refused(ticket.ticket()).await?;
+///     tickets.report_invalid(ticket.ticket()).await?;
 ///     // After the server has stopped taking requests, in this order:
 ///     tickets.shutdown(Duration::from_secs(10)).await;
 ///     tickets.accounts().shutdown(Duration::from_secs(10)).await;
@@ -171,7 +171,7 @@ impl Tickets {
     }
 
     /// Fetches the ticket and the account's token, so that the first request finds them; see
-    /// [`AccountTokens::warm`].
+    /// [`AccountTokens::prefetch`].
     ///
     /// # Errors
     /// As [`get`](Self::get).

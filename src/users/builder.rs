@@ -33,8 +33,8 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 ///     .renew_margin(Duration::from_secs(900))
 ///     .cache_ttl(Duration::from_secs(30))
 ///     .cache_capacity(100_000)
-///     .wait(Duration::from_secs(3))
-///     .lease(Duration::from_secs(10))
+///     .load_timeout(Duration::from_secs(3))
+///     .lease_duration(Duration::from_secs(10))
 ///     .clock(Clock::system())
 ///     .build();
 /// # Ok(()) }
@@ -84,7 +84,7 @@ impl UserTokensBuilder {
     #[cfg_attr(
         feature = "redis",
         doc = "a [`RedisStore`](crate::RedisStore) where nobody else writes \
-               ([`sole_writer`](crate::RedisStoreBuilder::sole_writer))."
+               ([`exclusive_writer`](crate::RedisStoreBuilder::exclusive_writer))."
     )]
     #[cfg_attr(not(feature = "redis"), doc = "Redis where nobody else writes.")]
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {

@@ -29,7 +29,7 @@ const MAX_LOGIN_RETRIES: usize = 8;
 /// Clones are cheap and share everything.
 ///
 /// ```
-/// use tower_wechat::{MemoryStore, UserGrant, UserId, UserTokens, WechatClient};
+/// use tower_wechat::{MemoryStore, UserTokenResponse, UserId, UserTokens, WechatClient};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_wechat::Error> {
@@ -38,7 +38,7 @@ const MAX_LOGIN_RETRIES: usize = 8;
 ///
 /// // After a login:
 /// let user = UserId::new("oUser")?;
-/// users.put(&user, &UserGrant::new("83_token").expires_in(7_200)).await?;
+/// users.store(&user, &UserTokenResponse::new("83_token").expires_in(7_200)).await?;
 /// // Whenever the token is needed:
 /// assert_eq!(users.get(&user).await?.access_token().expose(), "83_token");
 /// # Ok(()) }
@@ -58,11 +58,11 @@ const MAX_LOGIN_RETRIES: usize = 8;
 /// #   let refused = true;
 ///     // … a call of WeChat's API with it. If the token is refused:
 ///     if refused {
-///         users.report_refused(user, token.access_token()).await?;
+///         users.report_invalid(user, token.access_token()).await?;
 ///     }
 ///     println!("hello {}", users.profile(user).await?.nickname);
 ///     // … when the user closes the account:
-///     users.forget(user).await
+///     users.revoke(user).await
 /// }
 ///
 /// async fn stop(users: UserTokens) {
@@ -111,7 +111,7 @@ impl UserTokens {
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
-    /// let users = UserTokens::builder(wechat, MemoryStore::new()).wait(Duration::from_secs(3)).build();
+    /// let users = UserTokens::builder(wechat, MemoryStore::new()).load_timeout(Duration::from_secs(3)).build();
     /// # Ok(()) }
     /// ```
     pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
@@ -137,7 +137,7 @@ impl UserTokens {
     /// - [`ErrorKind::LoginRequired`]: the user has none, and none can be had without them.
     /// - [`ErrorKind::StoreUnavailable`], [`ErrorKind::WechatUnavailable`],
     ///   [`ErrorKind::WechatConfig`]: none is at hand, and the store or WeChat fails. At the
-    ///   latest after the time set by [`UserTokensBuilder::wait`] (5 seconds).
+    ///   latest after the time set by [`UserTokensBuilder::load_timeout`] (5 seconds).
     pub async fn get(&self, user: &UserId) -> Result<UserToken, Error> {
         self.0.provider.get(user.as_str()).await.map(UserToken::new)
     }

@@ -56,7 +56,7 @@ impl WechatClient {
     ///
     /// Such a call may do something, so it moves on to another host only if the first could not
     /// be reached at all; where the answer was lost the error's reaction is
-    /// [`Reaction::PassThrough`].
+    /// [`RecommendedAction::PassThrough`].
     ///
     /// # Errors
     /// As [`get_json`](Self::get_json); a body that cannot be written as JSON is

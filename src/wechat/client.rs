@@ -25,7 +25,7 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// and ends within the total timeout; it neither waits nor tries again by itself.
 ///
 /// # Errors
-/// All calls fail alike. [`Error::kind`] and [`Error::reaction`] say what helps,
+/// All calls fail alike. [`Error::kind`] and [`Error::recommended_action`] say what helps,
 /// [`Error::errcode`] and [`Error::rid`] what WeChat said:
 ///
 /// - [`ErrorKind::WechatUnavailable`]: no answer, an answer that makes no sense, or "busy".
@@ -105,7 +105,7 @@ impl WechatClient {
     ///
     /// A code works once, within five minutes. So this call moves on to another host only if the
     /// first could not be reached at all; where the answer was lost the error's kind is
-    /// [`ErrorKind::WechatUnavailable`] and its reaction [`Reaction::Login`].
+    /// [`ErrorKind::WechatUnavailable`] and its reaction [`RecommendedAction::LogIn`].
     ///
     /// # Errors
     /// As said on [`WechatClient`]; an empty code is [`ErrorKind::LoginRequired`] and an absurdly

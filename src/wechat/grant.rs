@@ -9,10 +9,10 @@ use crate::credential::{AccessToken, RefreshToken};
 /// (网页授权). What a reply may lack is optional here.
 ///
 /// ```
-/// use tower_wechat::UserGrant;
+/// use tower_wechat::UserTokenResponse;
 ///
-/// // A login that something else has made, for `UserTokens::put`:
-/// let grant = UserGrant::new("83_token")
+/// // A login that something else has made, for `UserTokens::store`:
+/// let grant = UserTokenResponse::new("83_token")
 ///     .expires_in(7_200)
 ///     .refresh_token("83_refresh")
 ///     .openid("oUser")
@@ -126,7 +126,7 @@ impl UserTokenResponse {
 /// What `cgi-bin/token` and `cgi-bin/stable_token` answer: the account's interface access token.
 ///
 /// ```
-/// let grant = tower_wechat::AccountGrant::new("83_token", Some(7_200));
+/// let grant = tower_wechat::AccountTokenResponse::new("83_token", Some(7_200));
 /// assert_eq!(grant.access_token.expose(), "83_token");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl AccountTokenResponse {
 /// What `cgi-bin/ticket/getticket` answers: the `jsapi_ticket` that signs pages for the JS-SDK.
 ///
 /// ```
-/// let grant = tower_wechat::TicketGrant::new("sM4AOVdWfPE4", Some(7_200));
+/// let grant = tower_wechat::JsapiTicketResponse::new("sM4AOVdWfPE4", Some(7_200));
 /// assert_eq!(grant.expires_in, Some(7_200));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

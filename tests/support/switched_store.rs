@@ -67,7 +67,7 @@ impl SessionStore for Switched {
     }
 }
 
-/// Serves the example at `http://localhost`, which is another site than the simulator's 127.0.0.1.
+/// ServiceLevel the example at `http://localhost`, which is another site than the simulator's 127.0.0.1.
 /// It ends with the second value.
 pub async fn serve(
     simulator: &Simulator,

@@ -31,7 +31,7 @@ type SharedSimulator = State<Arc<SharedState>>;
 /// Where the control routes live. They are not calls of WeChat: not counted, never faulty.
 const CONTROL_PREFIX: &str = "/_sim/";
 
-/// Serves until `finish` is cancelled and the calls in progress are done, or until the shared
+/// ServiceLevel until `finish` is cancelled and the calls in progress are done, or until the shared
 /// `stopped` is cancelled.
 pub(super) fn serve(
     listener: TcpListener,

@@ -105,12 +105,12 @@ impl RedisStoreBuilder {
     /// From [`Layout::Hashes`] to [`Layout::Keys`], each step on all processes, one after another,
     /// before the next one begins:
     ///
-    /// 1. `.layout(Hashes).mirror(Keys)`: the hashes are read, both are written.
+    /// 1. `.layout(Hashes).dual_write(Keys)`: the hashes are read, both are written.
     /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies what nobody has written since, and
     ///    removes copies of what processes of the plain old layout have deleted since. Run it until
     ///    it says that nothing was written. [`guide::redis`](crate::guide::redis) has a table of what
     ///    it does in each case.
-    /// 3. `.layout(Keys).mirror(Hashes)`: the keys are read, both are written.
+    /// 3. `.layout(Keys).dual_write(Hashes)`: the keys are read, both are written.
     /// 4. `.layout(Keys)`. The hashes may go.
     ///
     /// The way back is the same with the names exchanged, and from each step one may return to the
@@ -127,7 +127,7 @@ impl RedisStoreBuilder {
     ///
     /// # async fn run() -> Result<(), tower_wechat::Error> {
     /// let builder = RedisStore::builder("redis://127.0.0.1/");
-    /// let store = builder.layout(Layout::Hashes).mirror(Layout::Keys).connect().await?;
+    /// let store = builder.layout(Layout::Hashes).dual_write(Layout::Keys).connect().await?;
     /// # Ok(()) }
     /// ```
     pub fn dual_write(mut self, layout: Layout) -> Self {
@@ -201,7 +201,7 @@ impl RedisStoreBuilder {
     /// # async fn run() -> Result<(), tower_wechat::Error> {
     /// let store = RedisStore::builder("redis://127.0.0.1/")
     ///     .layout(Layout::Keys)
-    ///     .sole_writer(true)
+    ///     .exclusive_writer(true)
     ///     .connect()
     ///     .await?;
     /// # Ok(()) }

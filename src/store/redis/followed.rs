@@ -43,33 +43,33 @@ const SECRET_DIGITS: usize = 32;
 /// [`AccountTokens::follow`](crate::AccountTokens::follow).
 ///
 /// ```
-/// use tower_wechat::FollowedToken;
+/// use tower_wechat::ExternalToken;
 ///
 /// // A service with WxJava, under its usual name and under another one:
-/// let token = FollowedToken::wx_java();
-/// let token = FollowedToken::wx_java().key("wx:mp:access_token:{appid}");
+/// let token = ExternalToken::wx_java();
+/// let token = ExternalToken::wx_java().key("wx:mp:access_token:{appid}");
 /// # let _ = token;
 /// ```
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::FollowedToken;
+/// use tower_wechat::ExternalToken;
 ///
 /// // Other systems with their usual names:
 /// let known = [
-///     FollowedToken::wx_java_redisson(),
-///     FollowedToken::silenceper(),
-///     FollowedToken::wechatpy(),
-///     FollowedToken::easy_wechat(),
-///     FollowedToken::easy_wechat_6_15("the AppSecret", false).key_prefix("laravel_cache_:"),
-///     FollowedToken::power_wechat("powerwechat.access_token.0cc175b9c0f1b6a831c399e269772661"),
+///     ExternalToken::wx_java_redisson(),
+///     ExternalToken::silenceper(),
+///     ExternalToken::wechatpy(),
+///     ExternalToken::easy_wechat(),
+///     ExternalToken::easy_wechat_6_15("the AppSecret", false).key_prefix("laravel_cache_:"),
+///     ExternalToken::power_wechat("powerwechat.access_token.0cc175b9c0f1b6a831c399e269772661"),
 /// ];
 /// // Any other, by the form of its value:
 /// let forms = [
-///     FollowedToken::raw("token:{appid}").key_ends_early(Duration::from_secs(200)),
-///     FollowedToken::json_string("token").expires_at_key("token:expires_at"),
-///     FollowedToken::json_object("token"),
-///     FollowedToken::php("token"),
+///     ExternalToken::raw("token:{appid}").key_expires_early_by(Duration::from_secs(200)),
+///     ExternalToken::json_string("token").expires_at_key("token:expires_at"),
+///     ExternalToken::json_object("token"),
+///     ExternalToken::php("token"),
 /// ];
 /// ```
 #[derive(Clone, PartialEq, Eq)]

@@ -28,7 +28,7 @@ type HashField = (Vec<u8>, Vec<u8>);
 /// /// Once a night, from one process.
 /// async fn sweep(store: &RedisStore, app: &AppId) -> Result<(), Error> {
 ///     let swept = store.sweep(app, Duration::from_millis(20)).await?;
-///     println!("removed {} of {} fields", swept.removed, swept.seen);
+///     println!("removed {} of {} fields", swept.removed, swept.scanned);
 ///     Ok(())
 /// }
 /// ```
@@ -62,7 +62,7 @@ impl RedisStore {
     ///
     /// let app = tower_wechat::AppId::new("wx0123456789abcdef")?;
     /// let swept = store.sweep(&app, Duration::from_millis(20)).await?;
-    /// println!("{} of {} fields were dead", swept.removed, swept.seen);
+    /// println!("{} of {} fields were dead", swept.removed, swept.scanned);
     /// # Ok(()) }
     /// ```
     pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<SweepReport, Error> {

@@ -22,7 +22,7 @@ pub const REDIS_URL: &str = "LOAD_REDIS_URL";
 /// `keys`: the cached servers of this crate read that layout. Unset: the published one.
 pub const LAYOUT: &str = "LOAD_LAYOUT";
 
-/// Serves until standard input ends, so that no server outlives who started it.
+/// ServiceLevel until standard input ends, so that no server outlives who started it.
 pub async fn serve(contender: Contender) {
     let redis = std::env::var(REDIS_URL).expect("the address of Redis");
     let app = match contender {
