@@ -137,11 +137,17 @@ fn both_languages_have_the_same_commands() {
 #[test]
 fn the_variables_are_the_demos() {
     let settings = file("examples/demo/settings.rs");
-    let read: Vec<&str> = ["set(\"", "key(\"", "choice(\"", "seconds(\"", "file(\""]
-        .iter()
-        .flat_map(|call| settings.split(call).skip(1))
-        .filter_map(|rest| rest.split('"').next())
-        .collect();
+    let read: Vec<&str> = [
+        "read_variable(\"",
+        "read_key(\"",
+        "read_choice(\"",
+        "read_seconds(\"",
+        "read_named_file(\"",
+    ]
+    .iter()
+    .flat_map(|call| settings.split(call).skip(1))
+    .filter_map(|rest| rest.split('"').next())
+    .collect();
     assert!(read.len() >= 10, "{read:?}");
     for page in PAGES {
         let readme = file(page);

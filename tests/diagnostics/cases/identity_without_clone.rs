@@ -10,7 +10,7 @@ struct Certificates(std::sync::Mutex<Vec<String>>);
 
 impl Identify for Certificates {
     fn identify<'a>(&self, _: &RequestHead<'a>) -> Identity<'a> {
-        self.0.lock().unwrap().first().cloned().map_or(Identity::Nobody, Identity::user)
+        self.0.lock().unwrap().first().cloned().map_or(Identity::Anonymous, Identity::user)
     }
 }
 
@@ -29,5 +29,5 @@ pub fn app(users: UserTokens) -> Router {
         .reject(Form(Default::default()))
         .policy(Policy::Optional)
         .require_scope(Scope::Base);
-    Router::new().layer(layer.clone().policy(Policy::Require)).layer(layer)
+    Router::new().layer(layer.clone().policy(Policy::Required)).layer(layer)
 }
