@@ -7,7 +7,7 @@
 //! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, to be
 //! looked at with tools of one's own.
 
-mod scene;
+mod fixtures;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -26,7 +26,7 @@ use tower_wechat::{
     UserTokens, WechatLayer,
 };
 
-use scene::{Body, hget_service, respond_empty, send_requests, user_id, wechat_client};
+use fixtures::{Body, hget_service, respond_empty, send_requests, user_id, wechat_client};
 use support::redis_server::RedisServer;
 
 /// As many users as a run asks for: each is in memory, or in Redis, before the first request.

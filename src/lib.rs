@@ -130,12 +130,12 @@ pub mod guide;
 mod health;
 mod identity;
 pub mod jssdk;
-mod keeper;
 mod layer;
 mod login;
-mod observe;
+mod metrics;
+mod provider;
 mod reaction;
-mod room;
+mod shrink;
 #[cfg(feature = "simulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
 pub mod simulator;
@@ -174,7 +174,7 @@ pub use login::{Login, Scope, SnapshotPolicy};
 pub use reaction::RecommendedAction;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
-pub use store::operate;
+pub use store::admin;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::{ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport};

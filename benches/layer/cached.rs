@@ -14,7 +14,7 @@ use tower_wechat::{
     CookieKeys, MemoryStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
-use super::scene::{Body, respond_empty, user_id, wechat_client};
+use super::fixtures::{Body, respond_empty, user_id, wechat_client};
 use super::{median, token_response};
 
 /// Calls whose requests are made together, before the clock starts: few enough for the

@@ -4,8 +4,8 @@
 //! of them alike; ratios and differences mean more than the figures themselves.
 
 mod cached;
-#[path = "../scene/mod.rs"]
-mod scene;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod uncached;

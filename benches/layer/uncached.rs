@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tower::{Layer, service_fn};
 use tower_wechat::{Layout, RedisStore, TrustedHeader, UserTokens, WechatLayer};
 
-use super::scene::{
+use super::fixtures::{
     BenchService, Body, CONCURRENCY, hget_service, respond_empty, send_requests, user_id,
     wechat_client,
 };

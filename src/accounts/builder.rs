@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
-use super::center::CenterSource;
+use super::center_client::CenterSource;
 #[cfg(feature = "redis")]
-use super::followed::ReadOnlySource;
-use super::limit::RateLimiter;
+use super::external::ReadOnlySource;
+use super::quota::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
+use super::rate_limiter::RateLimiter;
 use super::source::WechatSource;
 use super::{AccountSourceKind, AccountTokens, Inner, TokenMode};
 use crate::clock::Clock;
 use crate::credential::AppId;
-use crate::keeper::{
+use crate::provider::{
     CredentialProvider, CredentialSource, Prefetcher, ProviderConfig, RenewalTiming,
 };
 #[cfg(feature = "redis")]
@@ -184,7 +184,7 @@ impl AccountTokensBuilder {
                     source,
                 )
             };
-        let keeper = match &self.source {
+        let provider = match &self.source {
             AccountSourceKind::Wechat(wechat) => {
                 let quota = DailyQuota::new(self.daily_quota.unwrap_or(budget));
                 let limiter = |name, a_day| {
@@ -229,7 +229,7 @@ impl AccountTokensBuilder {
             }
             #[cfg(feature = "redis")]
             AccountSourceKind::External(wechat, redis, token) => {
-                // Its keeper may well fetch by `cgi-bin/token`.
+                // Its provider may well fetch by `cgi-bin/token`.
                 let settings = ProviderConfig {
                     cache_ttl: settings.cache_ttl.min(MAX_PLAIN_CACHE_TTL),
                     ..settings
@@ -245,7 +245,7 @@ impl AccountTokensBuilder {
             }
         };
         AccountTokens(Arc::new(Inner {
-            provider: keeper,
+            provider: provider,
             source: self.source,
             store,
             prefetcher: Prefetcher::default(),

@@ -1,11 +1,11 @@
 //! The account's own token: the second face of the engine.
 
-mod budget;
 mod builder;
-mod center;
+mod center_client;
 #[cfg(feature = "redis")]
-mod followed;
-mod limit;
+mod external;
+mod quota;
+mod rate_limiter;
 mod source;
 mod token;
 
@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::AccountTokensBuilder;
-pub use self::center::TokenCenterClient;
-pub(crate) use self::limit::RateLimiter;
+pub use self::center_client::TokenCenterClient;
+pub(crate) use self::rate_limiter::RateLimiter;
 pub(crate) use self::source::{account_record, classify};
 pub use self::token::AccountToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId};
 use crate::error::{Error, InvalidToken};
-use crate::keeper::{CacheEntry, CredentialProvider, Prefetcher};
+use crate::provider::{CacheEntry, CredentialProvider, Prefetcher};
 use crate::store::Store;
 #[cfg(feature = "redis")]
 use crate::store::{ExternalToken, RedisStore};
@@ -366,7 +366,7 @@ impl AccountTokens {
 impl fmt::Debug for AccountTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountTokens")
-            .field("keeper", &self.0.provider)
+            .field("provider", &self.0.provider)
             .field("origin", &self.0.source)
             .finish_non_exhaustive()
     }

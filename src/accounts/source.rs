@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::TokenMode;
-use super::budget::{
+use super::quota::{
     DailyQuota, MIN_REPORT_INTERVAL, QuotaExceeded, QuotaReservation, RenewalReason,
 };
-use super::limit::{RateLimiter, RatePermit};
+use super::rate_limiter::{RateLimiter, RatePermit};
 use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
-use crate::keeper::{CredentialSource, RenewalFailure};
+use crate::provider::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
 use crate::wechat::{AccountTokenResponse, WechatClient, with_renewal_delay};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime};
-use crate::keeper::CacheEntry;
+use crate::provider::CacheEntry;
 
 /// The account's access token of this moment. Cheap to clone.
 ///

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::refusals::BearerRejection;
+use super::rejection_log::BearerRejection;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
 use crate::error::{Error, ErrorKind};

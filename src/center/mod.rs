@@ -2,16 +2,16 @@
 //!
 //! That is the set-up that WeChat recommends (中控服务器, documentation of `cgi-bin/token`).
 
-mod answer;
 mod bearers;
-mod refusals;
+mod rejection_log;
+mod response;
 mod service;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use self::bearers::BearerSecrets;
-use self::refusals::RejectionLog;
+use self::rejection_log::RejectionLog;
 use crate::accounts::AccountTokens;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use serde::Deserialize;
 use tower_service::Service;
 
-use super::answer::{self, CenterResponse};
+use super::response::{self, CenterResponse};
 use super::{Inner, TokenCenter};
 use crate::credential::AccessToken;
 use crate::error::Error;
@@ -48,7 +48,7 @@ where
         let now = inner.accounts.clock().now();
         if let Err(why) = inner.secrets.authenticate(request.headers(), now) {
             inner.rejection_log.record(inner.accounts.app_id(), why);
-            return Box::pin(std::future::ready(Ok(answer::unauthorized())));
+            return Box::pin(std::future::ready(Ok(response::unauthorized())));
         }
         let inner = inner.clone();
         Box::pin(async move { Ok(inner.route(request).await) })
@@ -68,27 +68,27 @@ impl Inner {
             ("/access_token", _) if is(Method::GET) => self.access_token().await,
             ("/access_token/invalid", _) if is(Method::POST) => self.report_invalid(body).await,
             ("/jsapi_ticket", Some(tickets)) if is(Method::GET) => match tickets.get().await {
-                Ok(ticket) => answer::ticket(&ticket),
-                Err(error) => answer::error(&error),
+                Ok(ticket) => response::ticket(&ticket),
+                Err(error) => response::error(&error),
             },
             ("/jssdk/config", Some(tickets)) if is(Method::GET) => {
                 match js_config(tickets, &parts.uri).await {
-                    Ok(config) => answer::ok(&config),
-                    Err(error) => answer::error(&error),
+                    Ok(config) => response::ok(&config),
+                    Err(error) => response::error(&error),
                 }
             }
             ("/access_token", _) | ("/jsapi_ticket" | "/jssdk/config", Some(_)) => {
-                answer::method_not_allowed("GET")
+                response::method_not_allowed("GET")
             }
-            ("/access_token/invalid", _) => answer::method_not_allowed("POST"),
-            _ => answer::not_found(),
+            ("/access_token/invalid", _) => response::method_not_allowed("POST"),
+            _ => response::not_found(),
         }
     }
 
     async fn access_token(&self) -> CenterResponse {
         match self.accounts.get().await {
-            Ok(token) => answer::token(&token),
-            Err(error) => answer::error(&error),
+            Ok(token) => response::token(&token),
+            Err(error) => response::error(&error),
         }
     }
 
@@ -101,11 +101,11 @@ impl Inner {
     {
         let invalid = match read_report(body).await {
             Ok(refused) => refused,
-            Err(why) => return answer::bad_request(why),
+            Err(why) => return response::bad_request(why),
         };
         match self.accounts.report_invalid(&invalid).await {
-            Ok(token) => answer::token(&token),
-            Err(error) => answer::error(&error),
+            Ok(token) => response::token(&token),
+            Err(error) => response::error(&error),
         }
     }
 }

@@ -11,9 +11,10 @@ pub(crate) mod foreign_form;
 pub(crate) mod hash_form;
 mod identifier;
 mod lifetime;
+mod record;
 #[cfg(any(feature = "redis", test))]
 pub(crate) mod record_form;
-pub(crate) mod refresh_life;
+pub(crate) mod record_lifetime;
 #[cfg(any(feature = "redis", test))]
 pub(crate) mod sealed_form;
 #[cfg(feature = "sealing")]
@@ -22,7 +23,6 @@ mod secret;
 #[cfg(any(feature = "redis", test))]
 mod stored_text;
 mod token_text;
-mod view;
 
 pub use access_token::AccessToken;
 pub(crate) use base36::{Base36, parse_base36};
@@ -30,6 +30,9 @@ pub use identifier::{AppId, InvalidIdentifier, UserId};
 #[cfg(feature = "cli")]
 pub(crate) use lifetime::STANDARD_LIFETIME;
 pub use lifetime::{Freshness, Lifetime};
+pub(crate) use record::RecordView;
+#[cfg(any(feature = "redis", test))]
+use record::{RefreshView, TokenView, UserDetailsView};
 #[cfg(feature = "sealing")]
 pub(crate) use sealing::OpenError;
 #[cfg(feature = "sealing")]
@@ -39,9 +42,6 @@ pub use secret::{AppSecret, BearerSecret, RefreshToken};
 #[cfg(feature = "redis")]
 pub(crate) use stored_text::{DecodeError, EncodeError, parse_revoked_at};
 pub(crate) use token_text::is_valid_token;
-pub(crate) use view::RecordView;
-#[cfg(any(feature = "redis", test))]
-use view::{RefreshView, TokenView, UserDetailsView};
 
 use crate::clock::Timestamp;
 

@@ -10,15 +10,15 @@ use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::caching;
+use super::cache_control;
 use super::rejection::{Reject, Rejection};
-use super::retained::RetainedHead;
+use super::retained_head::RetainedHead;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
 use crate::login::{LoginHandler, LoginReply as LoginAnswer};
-use crate::observe::RequestOutcome;
+use crate::metrics::RequestOutcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 
@@ -178,7 +178,7 @@ where
                         response = shared.render_handler_rejection(rejection, &retained, response);
                     }
                     if let Some(cookie) = this.set_cookie.take() {
-                        caching::add_session_cookie(&mut response, cookie);
+                        cache_control::add_session_cookie(&mut response, cookie);
                     }
                     return Poll::Ready(Ok(response));
                 }

@@ -1,12 +1,12 @@
 //! The Tower layer: every request meets its user's fresh token before it meets the handler.
 
 mod account;
-mod caching;
+mod cache_control;
 mod future;
 mod login_service;
-mod refusal;
 mod rejection;
-mod retained;
+mod respond;
+mod retained_head;
 mod service;
 mod user;
 
@@ -25,7 +25,7 @@ pub(crate) use self::user::AnonymousRequest;
 pub use self::user::WechatUser;
 use crate::identity::{Identify, NoIdentity, SessionCookie};
 use crate::login::{Login, LoginHandler, Scope};
-use crate::observe::RequestCounters;
+use crate::metrics::RequestCounters;
 use crate::users::UserTokens;
 
 /// What happens to a request without a user, or whose user has no usable token.

@@ -15,7 +15,7 @@ use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
 use crate::login::{FailurePage, LoginHandler, Scope, is_form_submission, is_navigation};
-use crate::observe::RequestOutcome;
+use crate::metrics::RequestOutcome;
 
 /// What a page of ours may load: its own style and nothing else. No other page may frame it, so
 /// that nobody is led to press its button unawares.

@@ -13,13 +13,13 @@ use tracing::Instrument;
 
 use super::future::{PendingRequest, RejectionContext, ResponseFuture};
 use super::rejection::{Reject, Rejection};
-use super::retained::RetainedHead;
+use super::retained_head::RetainedHead;
 use super::{Policy, Shared, WechatUser};
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, Session};
 use crate::login::{HandlerReply, LoginHandler};
-use crate::observe::RequestOutcome;
+use crate::metrics::RequestOutcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 

@@ -7,19 +7,19 @@ use std::time::Duration;
 use http::Uri;
 
 use super::Scope;
-use super::answer::{LoginFailure, LoginReply};
 use super::cookies::{
     AttemptStatus, BrowserLogins, CodeFingerprint, LoginAttempt, MAX_HISTORY_ENTRIES,
 };
 use super::exchange::{Exchange, ExchangeOutcome, SignedInUser, bind_code_to_login};
+use super::exchanges::CallbackKey;
+use super::failure::{LoginFailure, LoginReply};
+use super::handler::{HandlerReply, LoginHandler, query_pairs};
 use super::return_to::ReturnTo;
-use super::sign_in::{HandlerReply, LoginHandler, query_pairs};
 use super::state::{LoginState, StateError, unix_seconds};
-use super::turns::CallbackKey;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
-use crate::observe;
+use crate::metrics;
 use crate::store::LoginCodeKey;
 
 /// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
@@ -75,7 +75,7 @@ impl LoginHandler {
         if let Some(more) = self.0.log_limiter.allow_line(failure.as_str()) {
             tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = failure.as_str(), more, "refused a callback");
         }
-        observe::count_login(failure.as_str());
+        metrics::count_login(failure.as_str());
         self.reply_with_failure(failure, button_url)
     }
 
@@ -248,7 +248,7 @@ impl LoginHandler {
             if let Some(more) = self.0.log_limiter.allow_line("turns") {
                 tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "too many logins at once");
             }
-            observe::count_login(LoginFailure::WechatUnavailable.as_str());
+            metrics::count_login(LoginFailure::WechatUnavailable.as_str());
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
         let told = tokio::time::timeout(timeout, outcome.wait_for(Option::is_some)).await;
@@ -363,7 +363,7 @@ impl LoginHandler {
         if let Some(more) = self.0.log_limiter.allow_line("too_often") {
             tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a browser logs in again and again");
         }
-        observe::count_login(LoginFailure::RateLimited.as_str());
+        metrics::count_login(LoginFailure::RateLimited.as_str());
         let page = self.0.settings.login_url(Some(return_to), None);
         self.reply_with_failure(LoginFailure::RateLimited, Some(page))
     }

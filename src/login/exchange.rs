@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::answer::LoginFailure;
+use super::exchanges::{ExchangeLimiter, OutcomeSender};
+use super::failure::LoginFailure;
 use super::lines::LogLimiter;
-use super::turns::{ExchangeLimiter, OutcomeSender};
 use super::{Scope, SnapshotPolicy};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
-use crate::observe;
+use crate::metrics;
 use crate::store::{CodeBindResult, CodeLeaseResult, LeaseOwner, LoginCodeKey, Quota};
 use crate::users::{GrantedScope, UserTokens};
 use crate::wechat::UserTokenResponse;
@@ -165,7 +165,7 @@ impl Exchange {
             result = field::Empty,
         );
         let work = async move { sender.send(self.run(timeout).await) };
-        // The keeper waits for it at shutdown.
+        // The provider waits for it at shutdown.
         drop(users.spawn(work.instrument(span)));
     }
 
@@ -175,13 +175,13 @@ impl Exchange {
             if let Some(more) = self.log_limiter.allow_line("turns") {
                 tracing::warn!(target: "tower_wechat::login", app = %self.code_name.app, more, "too many logins at once");
             }
-            observe::count_login(LoginFailure::WechatUnavailable.as_str());
+            metrics::count_login(LoginFailure::WechatUnavailable.as_str());
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
         let outcome = match self.admit_code().await {
             Ok(()) => self.claim_and_exchange(started_at, timeout).await,
             Err(verdict) => {
-                observe::count_login(verdict.as_str());
+                metrics::count_login(verdict.as_str());
                 verdict
             }
         };
@@ -267,7 +267,7 @@ impl Exchange {
                     self.users
                         .release_code(self.code_name.clone(), owner, CODE_LEASE);
                     let outcome = self.fail_unspent(&error);
-                    observe::count_login(outcome.as_str());
+                    metrics::count_login(outcome.as_str());
                     return outcome;
                 }
             }
@@ -297,7 +297,7 @@ impl Exchange {
                 ExchangeOutcome::from_error(&error)
             }
         };
-        observe::count_login(outcome.as_str());
+        metrics::count_login(outcome.as_str());
         Span::current().record("result", outcome.as_str());
         // A success is told whoever has the right by now: it is the only one there can be.
         let owner = match outcome {

@@ -3,39 +3,39 @@
 //! [`Login`] is what an application sets up; the layer binds it to its account's users and answers
 //! the login's own paths with it.
 
-mod answer;
 mod authorize;
 pub(crate) mod callback;
 mod codes;
 pub(crate) mod cookies;
 pub(crate) mod exchange;
-mod granted;
+mod exchanges;
+mod failure;
+mod granted_scope;
+mod handler;
+mod ineffective;
 mod lines;
+mod logins;
 mod navigation;
-mod not_kept;
 mod page;
 pub(crate) mod public_url;
 pub(crate) mod return_to;
-mod rounds;
 mod scope;
-mod sign_in;
 pub(crate) mod state;
-mod turns;
-mod verification;
+mod verification_file;
 
 use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-pub(crate) use self::answer::{FailurePage, LoginReply, ReplyContent};
 use self::authorize::AuthorizeOptions;
+pub(crate) use self::failure::{FailurePage, LoginReply, ReplyContent};
+pub(crate) use self::handler::{HandlerReply, LoginHandler};
 pub(crate) use self::navigation::{is_form_submission, is_navigation, script_headers};
 use self::public_url::{PublicUrl, is_plain_path};
 use self::return_to::ReturnTo;
 pub use self::scope::Scope;
-pub(crate) use self::sign_in::{HandlerReply, LoginHandler};
-use self::verification::VerificationFile;
+use self::verification_file::VerificationFile;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{CookieKeys, SessionCookie};

@@ -1,6 +1,6 @@
 //! The plain pages that tell a user what happened, in Chinese and English, made for a phone.
 
-use super::answer::{FailurePage, LoginFailure};
+use super::failure::{FailurePage, LoginFailure};
 
 /// What a page says, in each language: a title, a sentence, and its button.
 struct PageText {

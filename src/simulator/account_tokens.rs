@@ -3,11 +3,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    history::{IssueLog, IssuedKind},
-    quota::WindowCounter,
+    error_reply::WechatErrorReply,
+    issue_log::{IssueLog, IssuedKind},
     random,
-    refusal::WechatErrorReply,
     settings::SimulatorSettings,
+    window_counter::WindowCounter,
 };
 
 /// `cgi-bin/stable_token` per minute (its documentation).

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Simulator, http,
     settings::SimulatorSettings,
-    world::{SharedState, SimulatedWechat},
+    state::{SharedState, SimulatedWechat},
 };
 
 /// Options of a [`Simulator`]; made by [`Simulator::builder`].

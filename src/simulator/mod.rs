@@ -53,17 +53,17 @@
 mod account_tokens;
 mod builder;
 mod clock;
+mod error_reply;
 mod faults;
-mod history;
 mod http;
-mod pair;
-mod quota;
+mod issue_log;
 mod random;
-mod refusal;
 mod settings;
+mod state;
+mod user_pair;
 mod user_tokens;
 mod users;
-mod world;
+mod window_counter;
 
 use std::{
     collections::BTreeMap,
@@ -75,13 +75,13 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::world::SharedState;
+use self::state::SharedState;
 pub use self::{
     builder::SimulatorBuilder,
     faults::Fault,
-    history::{IssuedCredential, IssuedKind},
-    pair::UserPair,
+    issue_log::{IssuedCredential, IssuedKind},
     settings::SimulatorSettings,
+    user_pair::UserPair,
     users::SimulatedUser,
 };
 

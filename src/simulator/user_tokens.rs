@@ -3,9 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    history::{IssueLog, IssuedKind},
+    error_reply::WechatErrorReply,
+    issue_log::{IssueLog, IssuedKind},
     random,
-    refusal::WechatErrorReply,
     settings::SimulatorSettings,
 };
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::news::{Invalidation, Publisher, RecordVersion};
+use super::invalidation::{Invalidation, Publisher, RecordVersion};
 use super::{
     BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
     CredentialSlot, Event, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL,
@@ -17,7 +17,7 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
-use crate::room::shrink_map;
+use crate::shrink::shrink_map;
 
 /// Records whose refresh token should be dead are dropped when the map has doubled since the last
 /// look, so that looking costs nothing per insertion.

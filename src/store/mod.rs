@@ -4,8 +4,8 @@
 //! that compare before they set (R2), and reads of a whole record at once.
 
 mod code;
+mod invalidation;
 mod memory;
-mod news;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(all(test, feature = "redis"))]
@@ -19,12 +19,12 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub(crate) use self::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey};
+pub(crate) use self::invalidation::{Event, Invalidation, RecordVersion, Subscription};
 pub use self::memory::MemoryStore;
-pub(crate) use self::news::{Event, Invalidation, RecordVersion, Subscription};
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::ExternalTokenStore;
 #[cfg(feature = "cli")]
-pub use self::redis::operate;
+pub use self::redis::admin;
 #[cfg(feature = "redis")]
 pub use self::redis::{
     ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,

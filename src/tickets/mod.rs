@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, Lifetime};
 use crate::error::Error;
 use crate::jssdk::{AllowedHosts, JsConfig};
-use crate::keeper::{CacheEntry, CredentialProvider, Prefetcher, ProviderConfig, RenewalTiming};
+use crate::provider::{CacheEntry, CredentialProvider, Prefetcher, ProviderConfig, RenewalTiming};
 use crate::store::CredentialKind;
 
 /// An account has one ticket of its kind.
@@ -144,7 +144,7 @@ impl Tickets {
             ..accounts.provider().config().clone()
         };
         let source = TicketSource::new(accounts, RENEW_MARGIN);
-        let keeper = CredentialProvider::new(
+        let provider = CredentialProvider::new(
             accounts.app_id().clone(),
             CredentialKind::JsapiTicket,
             settings,
@@ -153,7 +153,7 @@ impl Tickets {
             Box::new(source),
         );
         Ok(Self(Arc::new(Inner {
-            provider: keeper,
+            provider: provider,
             accounts: accounts.clone(),
             hosts,
             prefetcher: Prefetcher::default(),
@@ -202,12 +202,12 @@ impl Tickets {
     /// # Errors
     /// As [`AccountTokens::get`].
     pub async fn get(&self) -> Result<JsapiTicket, Error> {
-        let keeper = &self.0.provider;
-        let held = match keeper.cached(ACCOUNT_ID) {
+        let provider = &self.0.provider;
+        let held = match provider.cached(ACCOUNT_ID) {
             Some(held) => held,
             None => {
-                self.0.prefetcher.start(keeper, ACCOUNT_ID);
-                keeper.get(ACCOUNT_ID).await?
+                self.0.prefetcher.start(provider, ACCOUNT_ID);
+                provider.get(ACCOUNT_ID).await?
             }
         };
         Ok(self.ticket(held))
@@ -240,7 +240,7 @@ impl Tickets {
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets")
-            .field("keeper", &self.0.provider)
+            .field("provider", &self.0.provider)
             .field("hosts", &self.0.hosts)
             .finish_non_exhaustive()
     }

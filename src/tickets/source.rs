@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::accounts::{AccountSourceKind, AccountTokens, RateLimiter, account_record, classify};
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind, InvalidToken};
-use crate::keeper::{CredentialSource, RenewalFailure};
+use crate::provider::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
 use crate::wechat::{JsapiTicketResponse, WechatClient};
 

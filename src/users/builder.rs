@@ -7,7 +7,7 @@ use super::profile::ProfileCache;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
-use crate::keeper::{CredentialProvider, ProviderConfig, RenewalTiming};
+use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming};
 use crate::store::{CredentialKind, Store};
 use crate::wechat::WechatClient;
 

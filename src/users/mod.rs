@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::identity::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
-use crate::keeper::CredentialProvider;
+use crate::provider::CredentialProvider;
 use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
 use crate::wechat::{UserInfo, UserTokenResponse, WechatClient};
 
@@ -186,17 +186,17 @@ impl UserTokens {
             record.refresh = None;
         }
         self.0.profiles.remove(user.as_str());
-        let (keeper, user) = (self.0.provider.clone(), user.clone());
+        let (provider, user) = (self.0.provider.clone(), user.clone());
         let work = async move {
-            let name = keeper.credential_key(user.as_str());
-            let mut revoked_at = keeper.store().revoked_at(&name).await?;
+            let name = provider.credential_key(user.as_str());
+            let mut revoked_at = provider.store().revoked_at(&name).await?;
             for _ in 0..MAX_LOGIN_RETRIES {
                 record.details.sessions_valid_from = revoked_at;
-                let held = keeper.store_record(user.as_str(), record.clone()).await?;
+                let held = provider.store_record(user.as_str(), record.clone()).await?;
                 // Asked again once the pair is there: a logout that comes after this one deletes
                 // the pair, and one that came before is in it. Otherwise sessions of before the
                 // logout would live again by a pair that does not know of it.
-                let latest = keeper.store().revoked_at(&name).await?;
+                let latest = provider.store().revoked_at(&name).await?;
                 if latest == revoked_at {
                     return Ok(UserToken::new(held));
                 }
@@ -279,16 +279,19 @@ impl UserTokens {
     /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
     pub async fn revoke(&self, user: &UserId) -> Result<(), Error> {
         self.0.profiles.remove(user.as_str());
-        let (keeper, user) = (self.0.provider.clone(), user.clone());
+        let (provider, user) = (self.0.provider.clone(), user.clone());
         let session_lifetime = self.max_session_lifetime();
         let work = async move {
             // Before the tokens go: whoever logs in as soon as they are gone must find it.
-            let (name, now) = (keeper.credential_key(user.as_str()), keeper.clock().now());
-            keeper
+            let (name, now) = (
+                provider.credential_key(user.as_str()),
+                provider.clock().now(),
+            );
+            provider
                 .store()
                 .set_revoked_at(&name, now, session_lifetime)
                 .await?;
-            keeper.revoke(user.as_str()).await
+            provider.revoke(user.as_str()).await
         };
         self.0.provider.run_to_completion(work).await
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::credential::refresh_life::REFRESH_TOKEN_LIFETIME;
+use crate::credential::record_lifetime::REFRESH_TOKEN_LIFETIME;
 use crate::credential::{AccessToken, Lifetime, Record, Refresh, Token, UserDetails};
 use crate::error::{Error, ErrorKind};
-use crate::keeper::{CredentialSource, RenewalFailure};
+use crate::provider::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
 use crate::wechat::{UserTokenResponse, WechatClient, with_renewal_delay};
 

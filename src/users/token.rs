@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime};
-use crate::keeper::CacheEntry;
+use crate::provider::CacheEntry;
 
 /// A user's access token of this moment, and what is known of the user. Cheap to clone.
 ///

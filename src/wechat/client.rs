@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::builder::WechatClientBuilder;
 use super::errcode::Endpoint;
-use super::grant::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 use super::redaction::Redactor;
 use super::reply::ReplyFields;
+use super::token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 use super::transport::{ApiRequest, Transport};
 use super::user_info::{Language, UserInfo};
 use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};

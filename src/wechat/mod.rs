@@ -5,16 +5,16 @@
 //! documentation promises, and what goes wrong is told without a secret: they ride in the query
 //! strings of this API.
 
-mod any_api;
 mod builder;
 mod client;
 pub(crate) mod errcode;
-mod grant;
+mod generic;
 mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod reply;
 #[cfg(test)]
 mod tests;
+mod token_response;
 mod transport;
 mod user_info;
 
@@ -22,5 +22,5 @@ pub use builder::WechatClientBuilder;
 pub(crate) use builder::{build_http_client, parse_base_url, root_cause};
 pub use client::WechatClient;
 pub(crate) use errcode::with_renewal_delay;
-pub use grant::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
+pub use token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 pub use user_info::{Language, UserInfo};

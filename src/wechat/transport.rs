@@ -14,7 +14,7 @@ use super::reply::{self, InvalidReply, ReplyFields};
 use crate::clock::{Clock, deadline_in};
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
-use crate::observe;
+use crate::metrics;
 use crate::reaction::RecommendedAction;
 
 /// The largest reply that is read.
@@ -173,7 +173,7 @@ impl Transport {
             (Err(_), Some(_)) => "errcode",
             (Err(_), None) => "failed",
         };
-        observe::record_api_call(call.path, outcome, started.elapsed());
+        metrics::record_api_call(call.path, outcome, started.elapsed());
         span.record("status", status);
         span.record("errcode", errcode);
         span.record("result", outcome);

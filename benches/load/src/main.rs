@@ -14,7 +14,7 @@ mod herds;
 mod histogram;
 mod instructions;
 mod machine;
-mod marks;
+mod targets;
 mod memory;
 mod plot;
 mod population;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::contender::Contender;
-use crate::marks::check_targets;
+use crate::targets::check_targets;
 use crate::results::{Results, Row, Spread};
 
 #[derive(Clone, Copy, PartialEq, Eq)]

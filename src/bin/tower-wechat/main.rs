@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tower_wechat::operate::{ScanOptions, Summary};
+use tower_wechat::admin::{ScanOptions, Summary};
 use tower_wechat::{AppId, Layout, RedisNames, RedisStore, SealingKeys};
 
 use self::options::{Command, Options};
@@ -121,7 +121,7 @@ async fn list(
     let mut progress = output.start_progress(about);
     let mut listed = 0u64;
     let mut on_progress = |tally: &Summary| progress.report(tally.scanned, 0);
-    let mut visit = |report: tower_wechat::operate::UserReport| {
+    let mut visit = |report: tower_wechat::admin::UserReport| {
         if limit.is_some_and(|limit| listed >= limit) {
             return Break(());
         }

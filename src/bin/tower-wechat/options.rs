@@ -3,7 +3,7 @@
 use std::fmt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tower_wechat::operate::TokenState;
+use tower_wechat::admin::TokenState;
 
 /// Looks at the WeChat tokens in Redis and works on them while services run. Tokens themselves are
 /// never printed; a fingerprint is the start of a token's SHA-256.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tower_wechat::SweepReport;
-use tower_wechat::operate::{Summary, UserReport};
+use tower_wechat::admin::{Summary, UserReport};
 
 /// How often long work tells how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);

@@ -11,13 +11,13 @@ use axum::{
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
-    SharedSimulator, callback,
-    consent::{self, AuthorizeError, AuthorizePage},
+    SharedSimulator, callback_prefetch,
+    pages::{self, AuthorizeError, AuthorizePage},
     params::Params,
 };
 use crate::simulator::{
+    state::{SharedState, SimulatedWechat},
     users::SimulatedUser,
-    world::{SharedState, SimulatedWechat},
 };
 
 /// The longest `state`, in bytes (guide to web authorization).
@@ -223,11 +223,11 @@ fn page_action(
     let mut wechat = shared.lock();
     let wish = match AuthorizeRequest::parse(params, page, &wechat) {
         Ok(wish) => wish,
-        Err(mistake) => return PageAction::Show(consent::error_page(mistake)),
+        Err(mistake) => return PageAction::Show(pages::error_page(mistake)),
     };
     let user = match pressed {
         None if wish.needs_consent(&wechat) => {
-            return PageAction::Show(consent::consent_page(page, &wechat));
+            return PageAction::Show(pages::consent_page(page, &wechat));
         }
         None => Some(wechat.users.active_openid().to_owned()),
         Some(form) if form.non_empty("answer") == Some("allow") => {
@@ -237,10 +237,10 @@ fn page_action(
             Some(chosen.unwrap_or(wechat.users.active_openid()).to_owned())
         }
         Some(form) if form.non_empty("answer") == Some("deny") => None,
-        Some(_) => return PageAction::Show(consent::consent_page(page, &wechat)),
+        Some(_) => return PageAction::Show(pages::consent_page(page, &wechat)),
     };
     if user.is_none() && !wechat.settings.deny_redirects {
-        return PageAction::Show(consent::denied_page());
+        return PageAction::Show(pages::denied_page());
     }
     let url = wish.issue_callback(&mut wechat, user.as_deref());
     PageAction::Redirect {
@@ -254,7 +254,7 @@ async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: b
     if twice && signed_in {
         // First, because that is the harder case: the code must not be spent on it.
         tokio::select! {
-            () = callback::fetch_without_cookies(url) => {}
+            () = callback_prefetch::fetch_without_cookies(url) => {}
             () = shared.force_stop.cancelled() => {}
         }
     }
@@ -263,6 +263,6 @@ async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: b
             let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             (StatusCode::FOUND, [(header::LOCATION, location), no_store]).into_response()
         }
-        Err(_) => consent::error_page(AuthorizeError::WrongRedirectUri),
+        Err(_) => pages::error_page(AuthorizeError::WrongRedirectUri),
     }
 }

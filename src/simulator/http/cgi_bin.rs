@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{SharedSimulator, listener::Peer, params::Params, reply, sns::EmptyReply};
 use crate::simulator::{
-    account_tokens::AccountTokenResult, refusal::WechatErrorReply, world::SimulatedWechat,
+    account_tokens::AccountTokenResult, error_reply::WechatErrorReply, state::SimulatedWechat,
 };
 
 /// The method that a call demands, and the errcode for another one.

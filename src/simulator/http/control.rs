@@ -16,8 +16,8 @@ use serde_json::json;
 
 use super::{SharedSimulator, sns::UserTokenReply};
 use crate::simulator::{
-    clock::MAX_OFFSET, faults::Fault, settings::SettingsPatch, users::SimulatedUser,
-    world::SharedState,
+    clock::MAX_OFFSET, faults::Fault, settings::SettingsPatch, state::SharedState,
+    users::SimulatedUser,
 };
 
 pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {

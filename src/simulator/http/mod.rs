@@ -1,11 +1,11 @@
 //! The HTTP face: routes, and the gate that every call passes.
 
 mod authorize;
-mod callback;
+mod callback_prefetch;
 mod cgi_bin;
-mod consent;
 mod control;
 mod listener;
+mod pages;
 mod params;
 mod reply;
 mod sns;
@@ -24,7 +24,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::listener::{BreakableListener, Peer};
-use super::{faults::Effect, refusal::WechatErrorReply, world::SharedState};
+use super::{error_reply::WechatErrorReply, faults::Effect, state::SharedState};
 
 type SharedSimulator = State<Arc<SharedState>>;
 

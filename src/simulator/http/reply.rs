@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
-use crate::simulator::refusal::WechatErrorReply;
+use crate::simulator::error_reply::WechatErrorReply;
 
 /// WeChat's content type for JSON: `text/plain` on `/sns`, and elsewhere one with `encoding`
 /// where the standard has `charset`, as reported against several SDKs.

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{SharedSimulator, params::Params, reply};
 use crate::simulator::{
-    refusal::WechatErrorReply, user_tokens::TokenPair, users::SimulatedUser, world::SimulatedWechat,
+    error_reply::WechatErrorReply, state::SimulatedWechat, user_tokens::TokenPair,
+    users::SimulatedUser,
 };
 
 /// The reply of both token calls. A success has no errcode.

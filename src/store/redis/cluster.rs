@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Connector, tcp_settings};
-use super::guard::server_error;
+use super::circuit_breaker::server_error;
 
 /// How often a command is sent anew within its time: to the node that a slot has moved to, or
 /// after a rest where its node is not ready. Lost answers are among the reasons, so a command may

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::names::{Location, RedisKey, ValueFormat};
+use super::layout::{Location, RedisKey, ValueFormat};
 use super::seal::Sealer;
 use crate::clock::Timestamp;
-use crate::credential::refresh_life::MAX_KEY_TTL;
+use crate::credential::record_lifetime::MAX_KEY_TTL;
 use crate::credential::sealed_form::SealBinding;
 use crate::credential::{DecodeError, EncodeError, Record, RecordView, hash_form, record_form};
 use crate::error::{Error, ErrorKind};

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};
 
 use super::address::{Connector, format_address};
-use super::guard::describe_error;
+use super::circuit_breaker::describe_error;
 use super::refusal::ErrorClass;
 
 impl Connector {

@@ -1,31 +1,31 @@
 //! Redis as the store that all processes share.
 
 mod address;
+#[cfg(feature = "cli")]
+pub mod admin;
+mod builder;
+mod circuit_breaker;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod codec;
-mod connect;
 mod connection;
-mod followed;
+mod external;
 mod greeting;
-mod guard;
-mod java_names;
+mod health;
+mod invalidation;
+mod key_registry;
+mod layout;
 mod log_limit;
-mod marks;
-mod names;
-mod news;
-#[cfg(feature = "cli")]
-pub mod operate;
 mod primary;
 mod publish;
-mod ready;
 mod refusal;
-mod revoked;
+mod revocation;
 mod scripts;
 mod seal;
 #[cfg(feature = "cluster")]
 mod seeds;
 mod sentinel;
+mod serializer_check;
 mod single;
 mod start_up;
 mod sweep;
@@ -40,17 +40,17 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
+pub use self::builder::RedisStoreBuilder;
+use self::circuit_breaker::{CircuitBreaker, Permit, duration_millis};
 use self::codec::{RawValue, Write, decode, encode, view_record};
-pub use self::connect::RedisStoreBuilder;
 use self::connection::Connection;
-pub use self::followed::ExternalToken;
-pub(crate) use self::followed::ExternalTokenStore;
-use self::guard::{CircuitBreaker, Permit, duration_millis};
-pub use self::names::{Layout, RedisNames};
-use self::names::{Location, Locations, RedisKey, RedisKeys};
-use self::news::Channels;
+pub use self::external::ExternalToken;
+pub(crate) use self::external::ExternalTokenStore;
+use self::health::HealthCache;
+use self::invalidation::Channels;
+pub use self::layout::{Layout, RedisNames};
+use self::layout::{Location, Locations, RedisKey, RedisKeys};
 use self::publish::{OutgoingInvalidation, PublishState};
-use self::ready::HealthCache;
 use self::scripts::{ScriptCall, Step};
 use self::seal::Sealer;
 pub use self::sweep::SweepReport;
@@ -60,10 +60,10 @@ use super::{
     ReadOutcome, RecordVersion, Store, StoredRecord, Subscription, Visitor, replaced_refresh_token,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::credential::refresh_life::MAX_KEY_TTL;
+use crate::credential::record_lifetime::MAX_KEY_TTL;
 use crate::credential::{AppId, Record, RefreshToken};
 use crate::error::Error;
-use crate::observe;
+use crate::metrics;
 
 /// How often a value may be sealed anew between the start of a renewal and its commit.
 const MAX_RESEAL_RETRIES: usize = 3;
@@ -229,7 +229,7 @@ impl RedisStore {
         if outcome.is_err() {
             inner.health_cache.clear();
         }
-        observe::record_store_call(ended.duration_since(*began), outcome.is_ok());
+        metrics::record_store_call(ended.duration_since(*began), outcome.is_ok());
         outcome
     }
 
@@ -279,7 +279,7 @@ impl RedisStore {
         };
         let seal = &self.0.sealer;
         let visited = view_record(&place, slot, values.as_slice(), seal, |record| {
-            (!revoked::may_lack_revocation(slot, &record)).then(|| visit(&record))
+            (!revocation::may_lack_revocation(slot, &record)).then(|| visit(&record))
         });
         let (is_accepted, revoked_at) = match visited {
             Some(enough) => (enough, None),
@@ -536,7 +536,10 @@ impl RedisStore {
     ) -> Option<OutgoingInvalidation> {
         Some(OutgoingInvalidation {
             channel: self.0.names.invalidation_channel(&slot.key.app),
-            message: news::invalidation_message(&slot.key, RecordVersion::of_record(record)),
+            message: invalidation::invalidation_message(
+                &slot.key,
+                RecordVersion::of_record(record),
+            ),
         })
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::{Connector, format_address};
-use super::guard::{describe_error, server_error};
+use super::circuit_breaker::{describe_error, server_error};
 use super::refusal::{indicates_replica, may_precede_failover};
 use super::sentinel::{NamedPrimary, Sentinels};
 use crate::error::Error;

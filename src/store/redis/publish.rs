@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use redis::RedisError;
 use tokio::time::Instant;
 
-use super::guard::describe_error;
-use super::news::{REJECTED_RETRY_DELAY, is_permanent};
+use super::circuit_breaker::describe_error;
+use super::invalidation::{REJECTED_RETRY_DELAY, is_permanent};
 use super::refusal::ErrorClass;
 use super::scripts::{Invocation, PublishMode, ScriptCall};
 use super::{RedisStore, ScriptReply};

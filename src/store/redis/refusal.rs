@@ -6,7 +6,7 @@
 
 use redis::{RedisError, ServerError};
 
-use super::guard::server_error;
+use super::circuit_breaker::server_error;
 
 /// The meaning of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

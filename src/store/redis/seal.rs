@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::java_names::SERIALIZER_REMEDY;
 use super::log_limit::LogRateLimits;
+use super::serializer_check::SERIALIZER_REMEDY;
 use crate::credential::DecodeError;
 use crate::credential::sealed_form::{self, SealBinding, SealingKeyId};
 #[cfg(feature = "sealing")]

@@ -8,7 +8,7 @@ use redis::{ConnectionAddr, RedisError, Value};
 use tokio::task::JoinSet;
 
 use super::address::{Connector, format_address};
-use super::guard::describe_error;
+use super::circuit_breaker::describe_error;
 use super::refusal::ErrorClass;
 use super::start_up::{connect_error, misconfigured, unavailable};
 use crate::error::Error;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::address::{Connector, format_address, format_addresses};
-use super::guard::{describe_error, server_error};
+use super::circuit_breaker::{describe_error, server_error};
 use super::refusal::ErrorClass;
 use super::start_up::{misconfigured, rejects_credentials, unavailable, unreachable_error};
 use crate::error::Error;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use redis::{RedisError, RedisResult, Value};
 
+use super::circuit_breaker::describe_error;
 use super::connection::Connection;
-use super::guard::describe_error;
 use super::primary::NOT_PRIMARY;
 use super::refusal::ErrorClass;
 use super::sentinel::NamedPrimary;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::names::RedisNames;
+use super::layout::RedisNames;
 use super::{Layout, RedisStore, scripts};
-use crate::credential::refresh_life::refresh_certainly_expired_at;
+use crate::credential::record_lifetime::refresh_certainly_expired_at;
 use crate::credential::sealed_form::SealBinding;
 use crate::credential::{AppId, Lifetime, hash_form};
 use crate::error::Error;

@@ -263,7 +263,7 @@ fn release_leases_text(shape: KeyCounts) -> String {
 mod tests {
     use super::*;
     use crate::credential::AppId;
-    use crate::store::redis::names::{Layout, RedisNames};
+    use crate::store::redis::layout::{Layout, RedisNames};
     use crate::store::redis::scripts as others;
     use crate::store::{CredentialKey, CredentialKind};
 

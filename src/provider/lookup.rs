@@ -1,0 +1,108 @@
+//! A look into the store in the caller's own time.
+//!
+//! Most looks find a fresh token. They need no task that outlives the caller and no channel to hear
+//! of its end, which cost several times what the look itself does. A flight begins where somebody
+//! else is reading the same credential already, so that a crowd shares one, and where something has
+//! to be renewed or deleted, which must go on when nobody waits (R3).
+
+use std::time::Duration;
+
+use super::cache::{EntryKey, VersionStamp};
+use super::single_flight::Wanted;
+use super::{CacheEntry, CredentialProvider};
+use crate::clock::Timestamp;
+use crate::credential::RecordView;
+use crate::error::Error;
+use crate::store::{CredentialSlot, ReadOutcome, StoredRecord};
+
+/// How long a caller waits for a slow store while this process still holds a token that is alive.
+pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What was read, and the proof that nothing came between that and what is then remembered.
+pub(super) struct ReadSnapshot {
+    pub(super) stored: StoredRecord,
+    pub(super) stamp: VersionStamp,
+}
+
+/// What a look into the store has brought.
+enum LookupOutcome {
+    Ready(CacheEntry),
+    /// A flight has to see to it.
+    NeedsCall(ReadSnapshot),
+    /// The store takes its time; this is alive meanwhile.
+    StoreSlow(CacheEntry),
+    Failed(Error),
+}
+
+impl CredentialProvider {
+    /// The credential from the store, renewed if it must be.
+    pub(super) async fn lookup(&self, id: Box<str>, now: Timestamp) -> Result<CacheEntry, Error> {
+        let inner = &self.0;
+        inner.start_background_tasks();
+        let slot = inner.slot_of(id);
+        let id = &*slot.key.id;
+        let key = inner.cache.key(id);
+        // In boxes of their own, so that a look which needs no flight carries no room for one.
+        let Some(permit) = inner.calls.try_read_alone(key, id) else {
+            return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
+        };
+        let outcome = self.read_store(&slot, key, now).await;
+        drop(permit);
+        match outcome {
+            LookupOutcome::Ready(held) => Ok(held),
+            LookupOutcome::NeedsCall(glance) => {
+                let flight = self.fetch(id, &Wanted::Any, Some(glance));
+                Box::pin(self.with_load_timeout(id, flight)).await
+            }
+            LookupOutcome::StoreSlow(held) => {
+                // Somebody has to hear what becomes of the store.
+                drop(inner.calls.join_or_start(inner, id, &Wanted::Any, None));
+                Ok(held)
+            }
+            LookupOutcome::Failed(error) => Err(error),
+        }
+    }
+
+    async fn read_store(
+        &self,
+        slot: &CredentialSlot,
+        key: EntryKey,
+        now: Timestamp,
+    ) -> LookupOutcome {
+        let inner = &self.0;
+        let id = &*slot.key.id;
+        let unexpired = inner.cache.unexpired_at(key, id, now);
+        let stamp = inner.cache.stamp_of(key);
+        let timeout = unexpired
+            .as_ref()
+            .map_or(inner.config.load_timeout, |_| SLOW_STORE_TIMEOUT);
+        let mut fresh = None;
+        let mut visitor = |record: &RecordView<'_>| {
+            fresh = inner.to_fresh_entry(id, record);
+            fresh.is_some()
+        };
+        let seen = inner.store.read_with(slot, timeout, &mut visitor).await;
+        let alive = || unexpired.filter(|held| held.is_unexpired(inner.clock.now()));
+        match (seen, fresh) {
+            (Ok(ReadOutcome::Rejected(stored)), _) => {
+                LookupOutcome::NeedsCall(ReadSnapshot { stored, stamp })
+            }
+            (Ok(_), Some(held)) => {
+                inner.cache.insert_if_unchanged(held.clone(), &stamp);
+                inner.sample_metrics(&held);
+                LookupOutcome::Ready(held)
+            }
+            (Ok(_), None) => alive().map_or_else(
+                || LookupOutcome::Failed(inner.store_timeout_error()),
+                LookupOutcome::StoreSlow,
+            ),
+            (Err(error), _) => match alive() {
+                Some(held) => {
+                    inner.log_store_unavailable(&error);
+                    LookupOutcome::Ready(held)
+                }
+                None => LookupOutcome::Failed(error),
+            },
+        }
+    }
+}

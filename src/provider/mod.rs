@@ -1,0 +1,515 @@
+//! The one engine: get a credential, or renew it.
+//!
+//! A user's token, the account's token and the `jsapi_ticket` are the same problem: a credential
+//! with a lifetime, kept in a shared store, renewed by exactly one of many processes. This engine
+//! solves it once. It knows a [`Store`](crate::store::Store) that keeps credentials and a
+//! [`Source`] that new ones come from, and nothing of HTTP.
+//!
+//! Where each promise is kept:
+//!
+//! | promise | where |
+//! |---|---|
+//! | R1 one renewal | [`single_flight`]: one flight for each credential in a process; [`renewal`]: a lease among processes, with the re-read inside |
+//! | R2 the newest wins | [`commit`]: commits compare; [`cache`]: what crosses is not remembered; [`single_flight`]: logins leave running flights behind |
+//! | R3 nothing is lost | [`single_flight`]: flights are tasks of their own, and [`lookup`] only reads; [`commit`]: commits are retried, and a deletion leaves a tombstone for who holds the successor; [`Keeper::shutdown`] waits |
+//! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
+//! | R5 failures are sorted | [`Failure`], [`failures`] |
+//! | R6 reports are compared | [`Keeper::report_invalid`]; [`retry_once`]: never a third call |
+//! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then; [`lease`]: whatever ends a flight, its lease is given back |
+//! | caches agree | [`invalidation`]: what others write is told; [`cache`]: what was read before is believed no longer, and nothing longer than `cache_ttl` without a proof that all was heard |
+//! | nobody waits at rollover | [`prefetch`]: a task that looks at a credential before requests need it |
+//! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
+
+mod cache;
+mod commit;
+mod entry;
+mod failures;
+mod invalidation;
+mod lease;
+mod lookup;
+mod maintenance;
+mod prefetch;
+mod renewal;
+mod retry_once;
+#[cfg(test)]
+mod shuttle;
+mod single_flight;
+mod sync;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use self::cache::Cache;
+pub(crate) use self::entry::CacheEntry;
+use self::entry::EntryOrigin;
+use self::failures::FailureTracker;
+use self::invalidation::InvalidationListener;
+use self::lookup::ReadSnapshot;
+use self::maintenance::CacheMaintenance;
+pub(crate) use self::prefetch::Prefetcher;
+use self::single_flight::{SingleFlight, Wanted};
+use crate::clock::{Clock, Timestamp};
+use crate::credential::{AccessToken, AppId, Record};
+use crate::error::{Error, ErrorKind};
+use crate::metrics;
+use crate::store::{BoxFuture, CredentialKey, CredentialKind, CredentialSlot, LeaseOwner, Store};
+
+/// Where new credentials come from.
+pub(crate) trait CredentialSource: Send + Sync + 'static {
+    /// Whether a new credential can be had from what is stored, without the user.
+    fn can_renew(&self, record: &Record) -> bool;
+
+    /// Asks for a new credential, once. Called under the lease, with what is stored.
+    fn renew<'a>(
+        &'a self,
+        record: &'a Record,
+        invalid_token: Option<&'a AccessToken>,
+    ) -> BoxFuture<'a, Result<Record, RenewalFailure>>;
+
+    /// Returns `true` if an error that means a dead refresh token also means that the access token
+    /// beside it is void.
+    fn invalidates_access_token(&self, _error: &Error) -> bool {
+        false
+    }
+
+    /// What callers are told where nothing usable is stored, or nothing but what was refused, and
+    /// nothing can be renewed.
+    fn no_token_error(&self, _invalid_token: Option<&AccessToken>) -> Error {
+        Error::new(
+            ErrorKind::LoginRequired,
+            "there is no usable token, and none can be had without the user: send them to log in",
+        )
+    }
+}
+
+/// R5: why no new credential came, sorted by what is to be done.
+#[derive(Debug)]
+pub(crate) enum RenewalFailure {
+    /// What the renewal started from is dead: delete exactly that, and let the user log in.
+    InvalidGrant(Error),
+    /// It may work in a moment: try again with back-off, keep what is stored.
+    Transient(Error),
+    /// It is the operator's: no renewal of this account for a while, and one loud line.
+    Operator(Error),
+}
+
+/// R4: when the renewal of a credential starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RenewalTiming {
+    /// Early and jittered, so that a crowd obtained together is not renewed together.
+    Jittered,
+    /// At the renewal point.
+    AtRenewalTime,
+    /// Just behind it: for a credential that its issuer repeats until that very point, by a clock
+    /// that is not ours.
+    AfterRenewalTime,
+}
+
+/// The engine's times and sizes.
+#[derive(Debug, Clone)]
+pub(crate) struct ProviderConfig {
+    /// The margin that renewal points keep from the true expiry.
+    pub(crate) margin: Duration,
+    pub(crate) timing: RenewalTiming,
+    /// The longest that an entry of the cache is believed without a word of the store: neither
+    /// read, nor proved current by its news.
+    pub(crate) cache_ttl: Duration,
+    /// How many credentials the cache holds.
+    pub(crate) cache_capacity: usize,
+    /// How long a caller waits for a credential that has to be renewed.
+    pub(crate) load_timeout: Duration,
+    /// How long the right to renew is held; outlives `renewal`.
+    pub(crate) lease_duration: Duration,
+    /// How long a renewal with all its tries may take.
+    pub(crate) renewal_timeout: Duration,
+}
+
+impl ProviderConfig {
+    /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
+    pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
+        self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
+        self.renewal_timeout = self.lease_duration * 4 / 5;
+    }
+}
+
+/// The engine for one kind of credential of one account. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct CredentialProvider(Arc<ProviderState>);
+
+struct ProviderState {
+    app: AppId,
+    kind: CredentialKind,
+    config: ProviderConfig,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    /// What the names of this engine's leases start with.
+    lease_owner: LeaseOwner,
+    source: Box<dyn CredentialSource>,
+    cache: Cache,
+    calls: SingleFlight,
+    failures: FailureTracker,
+    /// Counts the credentials that callers have read without a flight.
+    direct_reads: AtomicU32,
+    /// Bounds the renewals of this process that run at once, and those among them for which nobody
+    /// waits.
+    renewal_permits: Semaphore,
+    early_renewal_permits: Semaphore,
+    tasks: TaskTracker,
+    invalidation_listener: InvalidationListener,
+    maintenance: CacheMaintenance,
+    /// Tells the operator how many credentials the cache holds.
+    cached_gauge: metrics::CachedGauge,
+}
+
+/// The bounds of a lease. A store cannot keep one for no time at all, and no process that has died
+/// may keep the others waiting for longer than this.
+const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
+const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
+
+/// How many renewals of one process may run at once.
+const MAX_CONCURRENT_RENEWALS: usize = 512;
+
+/// How many of them may be renewals of tokens that are alive, for which nobody waits. While WeChat
+/// does not answer, each renewal takes its full time: the rest is for users whose token has
+/// expired.
+const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
+
+/// A caller's request is joined to at most this many flights: the one under way when it came, and
+/// one of its own.
+const MAX_CALLS_PER_REQUEST: usize = 3;
+
+impl CredentialProvider {
+    pub(crate) fn new(
+        app: AppId,
+        kind: CredentialKind,
+        settings: ProviderConfig,
+        clock: Clock,
+        store: Arc<dyn Store>,
+        source: Box<dyn CredentialSource>,
+    ) -> Self {
+        metrics::describe_metrics();
+        // A panel of nothing looks like a panel that is broken.
+        let unix_epoch = Timestamp::from_millis(0);
+        metrics::set_resting_until(&app, kind.as_str(), unix_epoch);
+        if kind.belongs_to_account() {
+            metrics::set_expiry(&app, kind.as_str(), unix_epoch);
+        }
+        let provider = Self(Arc::new(ProviderState {
+            app,
+            kind,
+            cache: Cache::new(settings.cache_capacity, settings.cache_ttl),
+            config: settings,
+            clock,
+            store,
+            lease_owner: LeaseOwner::unique(),
+            source,
+            calls: SingleFlight::default(),
+            failures: FailureTracker::default(),
+            direct_reads: AtomicU32::new(0),
+            renewal_permits: Semaphore::new(MAX_CONCURRENT_RENEWALS),
+            early_renewal_permits: Semaphore::new(MAX_EARLY_RENEWALS),
+            tasks: TaskTracker::new(),
+            invalidation_listener: InvalidationListener::default(),
+            maintenance: CacheMaintenance::default(),
+            cached_gauge: metrics::CachedGauge::new(kind.as_str()),
+        }));
+        provider.0.start_background_tasks();
+        provider
+    }
+
+    pub(crate) fn app(&self) -> &AppId {
+        &self.0.app
+    }
+
+    pub(crate) fn kind(&self) -> CredentialKind {
+        self.0.kind
+    }
+
+    pub(crate) fn config(&self) -> &ProviderConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// What names a credential of this engine in the store.
+    pub(crate) fn credential_key(&self, id: &str) -> CredentialKey {
+        self.0.credential_key(id)
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// Returns whether the store can be read and written for credentials of this engine.
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        self.0.store.check_health(self.app(), self.kind()).await
+    }
+
+    /// What the store holds, whatever its life: nothing is renewed for it.
+    pub(crate) async fn load_record(&self, id: &str) -> Result<Record, Error> {
+        let stored = self.0.store.load(&self.0.slot(id)).await?;
+        Ok(stored.record)
+    }
+
+    /// The credential, if this process holds one that needs no thought. Never waits.
+    #[inline]
+    pub(crate) fn cached(&self, id: &str) -> Option<CacheEntry> {
+        self.0.cache.fresh(id, self.0.clock.now())
+    }
+
+    /// The credential: from the cache, else from the store, renewed if it must be.
+    pub(crate) async fn get(&self, id: &str) -> Result<CacheEntry, Error> {
+        let now = self.0.clock.now();
+        if let Some(held) = self.0.cache.fresh(id, now) {
+            return Ok(held);
+        }
+        if self.0.cache.is_known_absent(id, now) {
+            return Err(self.0.source.no_token_error(None));
+        }
+        self.lookup(id.into(), now).await
+    }
+
+    /// The same for a caller who has just been told by [`cached`](Self::cached) that it is not
+    /// there.
+    pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<CacheEntry, Error> {
+        let now = self.0.clock.now();
+        if self.0.cache.is_known_absent(&id, now) {
+            return Err(self.0.source.no_token_error(None));
+        }
+        self.lookup(id, now).await
+    }
+
+    /// The credential of somebody who has logged in a moment ago, perhaps on another process: what
+    /// this one remembers of their having none, or is just reading, may be older than that login.
+    pub(crate) async fn get_after_login(&self, id: &str) -> Result<CacheEntry, Error> {
+        let now = self.0.clock.now();
+        if let Some(held) = self.0.cache.fresh(id, now) {
+            return Ok(held);
+        }
+        let twice = async {
+            match self.fetch(id, &Wanted::Any, None).await {
+                Err(error) if error.kind() == ErrorKind::LoginRequired => {
+                    self.fetch(id, &Wanted::Any, None).await
+                }
+                outcome => outcome,
+            }
+        };
+        self.with_load_timeout(id, twice).await
+    }
+
+    /// R6: somebody's call was refused with this token. Renews it only if it is still the current
+    /// one, and answers with the current one.
+    pub(crate) async fn report_invalid(
+        &self,
+        id: &str,
+        invalid_token: &AccessToken,
+    ) -> Result<CacheEntry, Error> {
+        if let Some(held) = self.0.cache.fresh(id, self.0.clock.now())
+            && held.secret() != invalid_token
+        {
+            return Ok(held);
+        }
+        self.0.cache.invalidate_if_token(id, invalid_token);
+        self.with_load_timeout(
+            id,
+            self.fetch(id, &Wanted::Replacing(invalid_token.clone()), None),
+        )
+        .await
+    }
+
+    /// R2: stores a record whatever lies there, and serves it from now on: a login beats every
+    /// renewal that began before it. Dropped in the middle it leaves the store and the cache apart:
+    /// see [`run_to_end`](Self::run_to_end).
+    pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
+        let inner = &self.0;
+        let slot = inner.slot(id);
+        let Some(held) = inner.to_entry(id, &record, EntryOrigin::Stored) else {
+            let message = "a login without an access token cannot be stored";
+            return Err(Error::new(ErrorKind::BadRequest, message));
+        };
+        // What this process remembers is wrong from the moment the store may have changed.
+        let fence = inner.cache.invalidate(id);
+        let outcome = inner.store.overwrite(&slot, &record).await;
+        match &outcome {
+            Ok(()) => inner
+                .cache
+                .complete_write(id, Some(&held), inner.clock.now(), &fence),
+            // It may have been stored all the same.
+            Err(_) => drop(inner.cache.invalidate(id)),
+        }
+        // Only now: a flight that begins with what was read before finds that outdated, or is on
+        // the list already.
+        inner.calls.detach(id);
+        inner.update_cached_gauge();
+        outcome?;
+        inner.failures.clear(id);
+        Ok(held)
+    }
+
+    /// Deletes the credential, here and in the store. A renewal that is under way cannot bring it
+    /// back: its commit compares with what is gone. Not to be dropped in the middle either.
+    pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
+        let inner = &self.0;
+        inner.cache.invalidate(id);
+        let outcome = inner
+            .store
+            .overwrite(&inner.slot(id), &Record::default())
+            .await;
+        // In this order, as above.
+        inner.cache.invalidate(id);
+        inner.calls.detach(id);
+        inner.update_cached_gauge();
+        outcome
+    }
+
+    /// Runs work that must not be half done in a task of its own, which goes on when the caller
+    /// hangs up and which [`shutdown`](Self::shutdown) waits for. Returns the result of the work.
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        // In a trace the work lies under the request that began it.
+        self.spawn(work.in_current_span())
+            .await
+            .unwrap_or_else(|_| {
+                let message = "the process ended before the store had answered";
+                Err(Error::new(ErrorKind::StoreUnavailable, message))
+            })
+    }
+
+    /// Runs work that must not end with the request that began it, and that [`shutdown`] waits for.
+    ///
+    /// [`shutdown`]: Self::shutdown
+    pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.tasks.spawn(work)
+    }
+
+    /// R3: waits for the flights that are under way, for at most `patience`. Answers whether all
+    /// of them have ended.
+    pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
+        self.0.tasks.close();
+        tokio::time::timeout(timeout, self.0.tasks.wait())
+            .await
+            .is_ok()
+    }
+
+    /// The credential, if this process holds one that is alive, believed or not. Never waits.
+    pub(crate) fn unexpired(&self, id: &str) -> Option<CacheEntry> {
+        self.0.cache.unexpired(id, self.0.clock.now())
+    }
+
+    /// How many credentials the cache holds.
+    pub(crate) fn cached_count(&self) -> usize {
+        self.0.cache.len()
+    }
+
+    async fn fetch(
+        &self,
+        id: &str,
+        wanted: &Wanted,
+        mut snapshot: Option<ReadSnapshot>,
+    ) -> Result<CacheEntry, Error> {
+        self.0.start_background_tasks();
+        let mut outcome = Err(self.0.load_timeout_error());
+        for _ in 0..MAX_CALLS_PER_REQUEST {
+            let call = self
+                .0
+                .calls
+                .join_or_start(&self.0, id, wanted, snapshot.take());
+            outcome = call.wait(wanted, &self.0.clock).await;
+            match &outcome {
+                // Those who waited for a slow store with a flight of others may find that what was
+                // alive when it was served has died since.
+                Ok(held) if !held.is_unexpired(self.0.clock.now()) => {
+                    outcome = Err(self.0.load_timeout_error())
+                }
+                Ok(held) if wanted.is_satisfied_by(held.secret()) => break,
+                // A flight that began for others may have landed with the very token that this
+                // caller was refused, or failed to get what only they needed: one of its own will
+                // compare.
+                _ if !call.was_started_for(wanted) => {}
+                _ => break,
+            }
+        }
+        outcome
+    }
+
+    async fn with_load_timeout<T>(
+        &self,
+        id: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let wait = self.0.config.load_timeout;
+        let done = tokio::time::timeout(wait, work).await;
+        done.unwrap_or_else(|_| match self.0.calls.is_waiting_for_store(id) {
+            true => Err(self.0.store_timeout_error()),
+            false => Err(self.0.load_timeout_error()),
+        })
+    }
+}
+
+impl ProviderState {
+    /// Starts the tasks of the engine, unless they run. Where the engine was made there may have
+    /// been no runtime yet.
+    fn start_background_tasks(self: &Arc<Self>) {
+        self.invalidation_listener.start(self);
+        self.maintenance.start(self);
+    }
+
+    fn credential_key(&self, id: &str) -> CredentialKey {
+        CredentialKey {
+            app: self.app.clone(),
+            kind: self.kind,
+            id: id.into(),
+        }
+    }
+
+    fn slot(&self, id: &str) -> CredentialSlot {
+        self.slot_of(id.into())
+    }
+
+    fn slot_of(&self, id: Box<str>) -> CredentialSlot {
+        let (app, kind) = (self.app.clone(), self.kind);
+        CredentialSlot {
+            key: CredentialKey { app, kind, id },
+            margin: self.config.margin,
+        }
+    }
+
+    fn load_timeout_error(&self) -> Error {
+        let wait = self.config.load_timeout;
+        Error::new(
+            ErrorKind::WechatUnavailable,
+            format!("no usable token came within {wait:?}; its renewal goes on"),
+        )
+        .with_retry_after(Duration::from_secs(1))
+    }
+
+    fn store_timeout_error(&self) -> Error {
+        let wait = self.config.load_timeout;
+        let message = format!("the store did not answer within {wait:?}");
+        Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(Duration::from_secs(1))
+    }
+}
+
+impl fmt::Debug for CredentialProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("app", &self.0.app)
+            .field("kind", &self.0.kind)
+            .field("settings", &self.0.config)
+            .field("cached", &self.0.cache.len())
+            .finish_non_exhaustive()
+    }
+}

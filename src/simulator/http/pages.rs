@@ -1,0 +1,159 @@
+//! The pages themselves: small, made for a phone, in Chinese with English.
+
+use axum::{
+    http::header,
+    response::{Html, IntoResponse, Response},
+};
+
+use crate::simulator::state::SimulatedWechat;
+
+/// Which of the two pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthorizePage {
+    InWechat,
+    QrCode,
+}
+
+/// Why there is a page of WeChat's instead of a redirect. These are HTML with HTTP 200, and
+/// never lead back to the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthorizeError {
+    /// WeChat checks the link with a regular expression; in another order the page does not open.
+    WrongParameterOrder,
+    WrongResponseType,
+    StateTooLong,
+    /// 10003: the host is not the one of the settings, or this is no URL.
+    WrongRedirectUri,
+    /// 10005: the account does not have this scope.
+    ScopeNotAllowed,
+    MissingScope,
+    MissingRedirectUri,
+    MissingAppId,
+    MissingState,
+    WrongAppId,
+}
+
+impl AuthorizeError {
+    /// The number on WeChat's error page, where it has one (guide to web authorization).
+    pub(super) fn error_number(self) -> Option<u16> {
+        match self {
+            Self::WrongRedirectUri => Some(10003),
+            Self::ScopeNotAllowed => Some(10005),
+            Self::MissingScope => Some(10010),
+            Self::MissingRedirectUri => Some(10011),
+            Self::MissingAppId => Some(10012),
+            Self::MissingState => Some(10013),
+            Self::WrongParameterOrder
+            | Self::WrongResponseType
+            | Self::StateTooLong
+            | Self::WrongAppId => None,
+        }
+    }
+
+    pub(super) fn messages(self) -> (&'static str, &'static str) {
+        match self {
+            Self::WrongParameterOrder => (
+                "链接参数顺序错误",
+                "The parameters must be appid, redirect_uri, response_type, scope, state, in this \
+                 order and spelling, each of them percent-encoded.",
+            ),
+            Self::WrongResponseType => ("response_type 参数错误", "response_type must be code."),
+            Self::StateTooLong => ("state 参数过长", "state is longer than 128 bytes."),
+            Self::WrongRedirectUri => (
+                "redirect_uri 域名与后台配置不一致",
+                "The host of redirect_uri is not the one in the account's settings, or \
+                 redirect_uri is no http or https URL.",
+            ),
+            Self::ScopeNotAllowed => (
+                "该公众号没有这个 scope 权限",
+                "The account does not have this scope.",
+            ),
+            Self::MissingScope => ("scope 不能为空", "scope is empty."),
+            Self::MissingRedirectUri => ("redirect_uri 不能为空", "redirect_uri is empty."),
+            Self::MissingAppId => ("appid 不能为空", "appid is empty."),
+            Self::MissingState => ("state 不能为空", "state is empty."),
+            Self::WrongAppId => ("appid 参数错误", "appid is not the one of this account."),
+        }
+    }
+}
+
+const STYLE: &str = "\
+    *{box-sizing:border-box}\
+    body{margin:0;min-height:100vh;padding:16px;display:flex;flex-direction:column;background:#ededed;\
+    color:#191919;font:17px/1.5 -apple-system,'PingFang SC','Noto Sans CJK SC',sans-serif}\
+    main{width:100%;max-width:420px;margin:auto;padding:32px 24px;background:#fff;\
+    border-radius:12px}\
+    h1{margin:0 0 4px;font-size:22px}p{margin:0 0 20px;color:#666}\
+    small{display:block;color:#888;font-size:13px}\
+    label{display:block;margin:0 0 24px}\
+    select{width:100%;margin-top:6px;padding:12px;font:inherit;border:1px solid #ddd;\
+    border-radius:8px;background:#fff}\
+    button{display:block;width:100%;margin-top:12px;padding:12px;border:0;border-radius:8px;\
+    font:inherit;font-weight:600}\
+    #allow{background:#07c160;color:#fff}#deny{background:#f2f2f2;color:#06ae56}";
+
+fn html_page(title: &str, content: &str) -> Response {
+    let html = format!(
+        "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\"><meta \
+         name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title}</title>\
+         <style>{STYLE}</style></head><body><main>{content}</main></body></html>"
+    );
+    ([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response()
+}
+
+/// Asks the user, who may be any of those who are known.
+pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -> Response {
+    let mut users = String::new();
+    for user in wechat.users.all() {
+        let chosen = if user.openid() == wechat.users.active_openid() {
+            " selected"
+        } else {
+            ""
+        };
+        users.push_str(&format!(
+            "<option value=\"{}\"{chosen}>{}</option>",
+            escape(user.openid()),
+            escape(user.name()),
+        ));
+    }
+    let how = match page_kind {
+        AuthorizePage::InWechat => "获取你的昵称、头像 <small>Get your nickname and avatar</small>",
+        AuthorizePage::QrCode => "扫码登录网站 <small>Log in to a website by QR code</small>",
+    };
+    html_page(
+        "微信授权 · Authorize",
+        &format!(
+            "<h1>申请使用</h1><p>{how}</p><form method=\"post\"><label>以谁的身份 <small>Answer \
+             as</small><select name=\"openid\">{users}</select></label><button id=\"allow\" \
+             name=\"answer\" value=\"allow\">允许 Allow</button><button id=\"deny\" \
+             name=\"answer\" value=\"deny\">拒绝 Deny</button></form>"
+        ),
+    )
+}
+
+/// WeChat's error page.
+pub(super) fn error_page(mistake: AuthorizeError) -> Response {
+    let (chinese, english) = mistake.messages();
+    let number = mistake
+        .error_number()
+        .map(|number| format!("，错误码:{number}"))
+        .unwrap_or_default();
+    html_page(
+        "无法打开 · Error",
+        &format!("<h1>{chinese}{number}</h1><p><small>{english}</small></p>"),
+    )
+}
+
+/// What is left when the user denied and WeChat closed its window without a word.
+pub(super) fn denied_page() -> Response {
+    html_page(
+        "已取消 · Cancelled",
+        "<h1>已取消</h1><p><small>You may close this page.</small></p>",
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('"', "&quot;")
+}

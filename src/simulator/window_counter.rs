@@ -1,0 +1,75 @@
+//! Counters that a span of time empties.
+
+use std::time::Duration;
+
+use super::{clock::beijing_day, error_reply::WechatErrorReply};
+
+/// Uses within one span: a day, a minute, a month.
+#[derive(Debug, Default)]
+pub(super) struct WindowCounter {
+    window: u64,
+    used: u64,
+}
+
+impl WindowCounter {
+    /// Counts one use, unless `limit` uses fell into this span already.
+    pub(super) fn try_count(
+        &mut self,
+        span: u64,
+        limit: u64,
+        limit_errcode: i64,
+    ) -> Result<(), WechatErrorReply> {
+        if self.window != span {
+            *self = Self {
+                window: span,
+                used: 0,
+            };
+        }
+        if self.used >= limit {
+            return Err(WechatErrorReply::new(limit_errcode));
+        }
+        self.used += 1;
+        Ok(())
+    }
+
+    /// One use of a day in Beijing. 45009 when they are spent.
+    pub(super) fn try_count_daily(
+        &mut self,
+        limit: u64,
+        now: Duration,
+    ) -> Result<(), WechatErrorReply> {
+        self.try_count(beijing_day(now), limit, 45009)
+    }
+
+    /// One use of a minute. 45011 when they are spent.
+    pub(super) fn try_count_per_minute(
+        &mut self,
+        limit: u64,
+        now: Duration,
+    ) -> Result<(), WechatErrorReply> {
+        self.try_count(now.as_secs() / 60, limit, 45011)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_day_resets_the_quota() {
+        let (mut quota, mut now) = (WindowCounter::default(), Duration::from_secs(1_700_000_000));
+        assert!(quota.try_count_daily(1, now).is_ok());
+        assert_eq!(
+            quota.try_count_daily(1, now),
+            Err(WechatErrorReply::new(45009))
+        );
+        now += Duration::from_secs(24 * 3600);
+        assert!(quota.try_count_daily(1, now).is_ok());
+        quota.clear();
+        assert!(quota.try_count_daily(1, now).is_ok());
+    }
+}

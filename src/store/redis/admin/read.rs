@@ -1,0 +1,115 @@
+//! What lies in the cells of many users, read together.
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use redis::{Cmd, FromRedisValue, RedisResult};
+
+use super::super::codec::RawValue;
+use super::super::layout::{Location, RedisKey};
+use super::super::refusal::ErrorClass;
+use super::super::{RedisStore, command_key, read_command};
+use crate::error::Error;
+
+/// How many reads of a crowd are under way at once on a Cluster.
+const MAX_CONCURRENT_READS: usize = 64;
+
+/// What stands for the value of a key of another type than ours. It is no text and no sealed value, so
+/// that it counts as unreadable, and no key holds it.
+pub(super) const WRONG_TYPE_MARKER: &[u8] = b"\xff\xfe another type";
+
+impl RedisStore {
+    /// Several reads in one round trip. On a Cluster they go out side by side, each to its node and
+    /// each within the store's time: how many there are says nothing of Redis.
+    pub(super) async fn read_all<T: FromRedisValue + Send + Sync>(
+        &self,
+        reads: &[Cmd],
+    ) -> Result<Vec<T>, Error> {
+        if self.0.connection.is_cluster() {
+            let reads = reads.iter().map(|read| self.command(read));
+            let together = stream::iter(reads).buffered(MAX_CONCURRENT_READS);
+            return together.try_collect().await;
+        }
+        let key = reads.first().map_or(&[][..], command_key);
+        self.run_command(key, self.0.connection.read_all(reads))
+            .await
+    }
+
+    /// Reads the cells of many places in one exchange.
+    pub(super) async fn read_locations(
+        &self,
+        locations: &[&Location<'_>],
+    ) -> Result<Vec<Vec<RawValue>>, Error> {
+        let cells: Vec<&RedisKey<'_>> = locations.iter().flat_map(|place| &*place.keys).collect();
+        if cells.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut values = self.read_keys(&cells).await?.into_iter();
+        let of = |place: &&Location<'_>| values.by_ref().take(place.keys.len()).collect();
+        Ok(locations.iter().map(of).collect())
+    }
+
+    /// What the cells hold. One key of another type does not keep all other users from being read:
+    /// [`OTHER_TYPE`] stands for its value.
+    async fn read_keys(&self, keys: &[&RedisKey<'_>]) -> Result<Vec<RawValue>, Error> {
+        let reads: Vec<Cmd> = keys.iter().map(|cell| read_command(cell)).collect();
+        let connection = &self.0.connection;
+        if connection.is_cluster() {
+            let reads = reads.iter().map(|read| async {
+                let value = self
+                    .unless_wrong_type(read, connection.read_value(read))
+                    .await?;
+                Ok(value.unwrap_or_else(|| Some(WRONG_TYPE_MARKER.to_vec())))
+            });
+            let together = stream::iter(reads).buffered(MAX_CONCURRENT_READS);
+            return together.try_collect().await;
+        }
+        let Some(first) = reads.first() else {
+            return Ok(Vec::new());
+        };
+        let all = connection.read_all(&reads);
+        if let Some(values) = self.unless_wrong_type(first, all).await? {
+            return Ok(values);
+        }
+        let mut types = redis::pipe();
+        for cell in keys {
+            types.cmd("TYPE").arg(&*cell.key);
+        }
+        let mut asking = connection.clone();
+        let types = types.query_async::<Vec<String>>(&mut asking);
+        let types = self.run_command(command_key(first), types).await?;
+        let fits = |(cell, kind): (&&RedisKey<'_>, &String)| match kind.as_str() {
+            "hash" => cell.field.is_some(),
+            "string" => cell.field.is_none(),
+            kind => kind == "none",
+        };
+        let fit: Vec<bool> = keys.iter().zip(&types).map(fits).collect();
+        let reads = reads.into_iter().zip(&fit).filter(|(_, fits)| **fits);
+        let reads: Vec<Cmd> = reads.map(|(read, _)| read).collect();
+        let mut read = match reads.is_empty() {
+            true => Vec::new(),
+            false => self.read_all(&reads).await?,
+        }
+        .into_iter();
+        let value = |fits: bool| match fits {
+            true => read.next().flatten(),
+            false => Some(WRONG_TYPE_MARKER.to_vec()),
+        };
+        Ok(fit.into_iter().map(value).collect())
+    }
+
+    /// What is read, or nothing where a key holds a value of another type.
+    async fn unless_wrong_type<T>(
+        &self,
+        first: &Cmd,
+        reading: impl Future<Output = RedisResult<T>> + Send,
+    ) -> Result<Option<T>, Error> {
+        let reading = async {
+            match reading.await {
+                Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
+                    Ok(None)
+                }
+                answer => answer.map(Some),
+            }
+        };
+        self.run_command(command_key(first), reading).await
+    }
+}

@@ -1,0 +1,629 @@
+//! An account token that another system keeps in Redis: read, never written.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::{Cmd, RedisResult};
+use zeroize::Zeroizing;
+
+use super::RedisStore;
+use super::circuit_breaker::describe_error;
+use super::codec::{RawValue, warn_unreadable_once};
+use super::layout::RedisNames;
+use super::refusal::ErrorClass;
+use crate::clock::Timestamp;
+use crate::credential::foreign_form::{ExternalFormat, read_seconds, read_token};
+use crate::credential::{AppId, AppSecret, Lifetime, Record, Token};
+use crate::error::{Error, ErrorKind};
+use crate::store::{
+    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
+    CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, Quota, Store, StoredRecord,
+    sealed,
+};
+
+/// How long before the end of its key a token counts as due: it is then read again every second,
+/// since the system that keeps it may write the next one at any moment.
+const RECHECK_MARGIN: Duration = Duration::from_secs(60);
+
+/// What a token is believed whose key does not expire and that does not say when it dies.
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
+const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
+
+/// What stands in a name for the AppSecret.
+const SECRET_PLACEHOLDER: &str = "{secret}";
+
+/// As many hexadecimal digits in a row are an AppSecret, or a digest of one.
+const SECRET_DIGITS: usize = 32;
+
+/// Where and how another system keeps the account's token in Redis, for
+/// [`AccountTokens::follow`](crate::AccountTokens::follow).
+///
+/// ```
+/// use tower_wechat::ExternalToken;
+///
+/// // A service with WxJava, under its usual name and under another one:
+/// let token = ExternalToken::wx_java();
+/// let token = ExternalToken::wx_java().key("wx:mp:access_token:{appid}");
+/// # let _ = token;
+/// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::ExternalToken;
+///
+/// // Other systems with their usual names:
+/// let known = [
+///     ExternalToken::wx_java_redisson(),
+///     ExternalToken::silenceper(),
+///     ExternalToken::wechatpy(),
+///     ExternalToken::easy_wechat(),
+///     ExternalToken::easy_wechat_6_15("the AppSecret", false).key_prefix("laravel_cache_:"),
+///     ExternalToken::power_wechat("powerwechat.access_token.0cc175b9c0f1b6a831c399e269772661"),
+/// ];
+/// // Any other, by the form of its value:
+/// let forms = [
+///     ExternalToken::raw("token:{appid}").key_expires_early_by(Duration::from_secs(200)),
+///     ExternalToken::json_string("token").expires_at_key("token:expires_at"),
+///     ExternalToken::json_object("token"),
+///     ExternalToken::php("token"),
+/// ];
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExternalToken {
+    format: ExternalFormat,
+    key: String,
+    expires_at_key: Option<String>,
+    /// What `{secret}` in a name stands for.
+    secret: Option<AppSecret>,
+    /// How much earlier than the token the key ends, at least.
+    key_expires_early_by: Duration,
+}
+
+impl ExternalToken {
+    fn new(format: ExternalFormat, key: impl Into<String>) -> Self {
+        Self {
+            format,
+            key: key.into(),
+            expires_at_key: None,
+            secret: None,
+            key_expires_early_by: Duration::ZERO,
+        }
+    }
+
+    /// WxJava's `WxMpRedisConfigImpl`, on Jedis or a `RedisTemplate`: the bare token under
+    /// `wx:access_token:{appid}`. The key lives as long as the token.
+    ///
+    /// Source: `WxMpRedisConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24). Versions before
+    /// commit 179d469 (2023-11-07) end the key 200 seconds before the token; this preset reads them
+    /// too, and gives up their last 200 seconds.
+    pub fn wx_java() -> Self {
+        Self::raw("wx:access_token:{appid}")
+    }
+
+    /// WxJava's `WxMpRedissonConfigImpl`: the bare token under `wx:access_token:{appid}`, in a key
+    /// that ends 200 seconds before the token. Redisson has to use its `StringCodec`.
+    ///
+    /// Source: `WxMpRedissonConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
+    pub fn wx_java_redisson() -> Self {
+        Self::wx_java().key_expires_early_by(Duration::from_secs(200))
+    }
+
+    /// silenceper/wechat: the token under `gowechat_officialaccount__access_token_{appid}`, bare, or
+    /// as a JSON string from old versions, in a key that ends 300 seconds before the token or more.
+    /// Where it uses stable tokens the name is
+    /// `gowechat_officialaccount__stable_access_token_{appid}`; give it with [`key`](Self::key).
+    ///
+    /// Source: `credential/default_access_token.go` and `cache/redis.go`, commit 1797041 (2024-02).
+    pub fn silenceper() -> Self {
+        let key = "gowechat_officialaccount__access_token_{appid}";
+        Self::new(ExternalFormat::RawOrJsonString, key)
+            .key_expires_early_by(Duration::from_secs(300))
+    }
+
+    /// PowerWeChat: a JSON object under `powerwechat.access_token.` and the MD5 of AppID and
+    /// AppSecret written one after the other, in hexadecimal. `key` is that whole name.
+    ///
+    /// Source: `kernel/accessToken.go`, commit 38a5032 (2024-12).
+    pub fn power_wechat(key: impl Into<String>) -> Self {
+        Self::json_object(key)
+    }
+
+    /// wechatpy with its `RedisStorage` and usual prefix: a JSON string under
+    /// `wechatpy:{appid}_access_token`; version 2 adds the expiry under
+    /// `wechatpy:{appid}_access_token_expires_at`.
+    ///
+    /// Source: `session/redisstorage.py`, commit 5b8502e (2025-02); releases 1.8.18 and 2.0.0a26 are
+    /// run by this crate's tests.
+    pub fn wechatpy() -> Self {
+        Self {
+            expires_at_key: Some("wechatpy:{appid}_access_token_expires_at".into()),
+            ..Self::json_string("wechatpy:{appid}_access_token")
+        }
+    }
+
+    /// EasyWeChat 6 before 6.15.1 on a cache that stores what PHP's `serialize` or igbinary makes,
+    /// such as Symfony's or Laravel's: a string under `official_account.access_token.{appid}`.
+    /// Caches put a prefix of their own before that; give it with [`key_prefix`](Self::key_prefix).
+    /// Since 6.15.1 the name is another one: [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    ///
+    /// Source: `OfficialAccount/AccessToken.php`, commit 0306cb7.
+    pub fn easy_wechat() -> Self {
+        Self::php("official_account.access_token.{appid}")
+    }
+
+    /// EasyWeChat 6.15.1 and later: as [`easy_wechat`](Self::easy_wechat), under
+    /// `official_account.access_token.{appid}.{secret}.0`, or with a `1` at the end where its
+    /// setting `use_stable_access_token` is on, as `stable` says.
+    ///
+    /// The name holds the AppSecret. Logs and `Debug` output show `{secret}` instead.
+    ///
+    /// Source: w7corp/easywechat, pull request 2801 (merged 2024-03-29) and
+    /// `OfficialAccount/AccessToken.php`, commit 7a93b80 (2026-04).
+    pub fn easy_wechat_6_15(secret: impl Into<AppSecret>, stable: bool) -> Self {
+        let stable = u8::from(stable);
+        Self {
+            secret: Some(secret.into()),
+            ..Self::php(format!(
+                "official_account.access_token.{{appid}}.{{secret}}.{stable}"
+            ))
+        }
+    }
+
+    /// The bare token, and nothing else.
+    pub fn raw(key: impl Into<String>) -> Self {
+        Self::new(ExternalFormat::Raw, key)
+    }
+
+    /// The token as a JSON string.
+    pub fn json_string(key: impl Into<String>) -> Self {
+        Self::new(ExternalFormat::JsonString, key)
+    }
+
+    /// A JSON object with the token as `access_token`.
+    pub fn json_object(key: impl Into<String>) -> Self {
+        Self::new(ExternalFormat::JsonObject, key)
+    }
+
+    /// What PHP's `serialize` makes of the token, or of an array with it as `access_token`.
+    pub fn php(key: impl Into<String>) -> Self {
+        Self::new(ExternalFormat::Php, key)
+    }
+
+    /// The name of the token's key; `{appid}` in it stands for the AppID, and `{secret}` for the
+    /// AppSecret of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// What a cache puts before the name of the token's key.
+    #[must_use]
+    pub fn key_prefix(mut self, prefix: &str) -> Self {
+        self.key.insert_str(0, prefix);
+        self
+    }
+
+    /// The name of a key that holds the token's expiry, as a JSON number of seconds since the Unix
+    /// epoch; `{appid}` in it stands for the AppID.
+    #[must_use]
+    pub fn expires_at_key(mut self, key: impl Into<String>) -> Self {
+        self.expires_at_key = Some(key.into());
+        self
+    }
+
+    /// How much earlier than the token its key ends, at least: so long the token still serves
+    /// in processes that have read it after the key has run out, if its keeper is late with the
+    /// next one. A key that was deleted before its time takes its token along. Default: not at
+    /// all.
+    #[must_use]
+    pub fn key_expires_early_by(mut self, by: Duration) -> Self {
+        self.key_expires_early_by = by;
+        self
+    }
+
+    /// A name as it stands in Redis.
+    fn resolve_key(&self, name: &str, app: &str) -> Zeroizing<String> {
+        let name = RedisNames::expand_appid(name, app);
+        Zeroizing::new(match &self.secret {
+            Some(secret) => name.replace(SECRET_PLACEHOLDER, secret.expose()),
+            None => name.into_owned(),
+        })
+    }
+
+    /// A name as people may see it: without the secret, however it came there.
+    fn redact(&self, name: &str) -> String {
+        let name = match &self.secret {
+            Some(secret) if !secret.expose().is_empty() => {
+                name.replace(secret.expose(), SECRET_PLACEHOLDER)
+            }
+            _ => name.to_owned(),
+        };
+        let mut shown = String::with_capacity(name.len());
+        for run in name.split_inclusive(|letter: char| !letter.is_ascii_hexdigit()) {
+            let digits = run.trim_end_matches(|letter: char| !letter.is_ascii_hexdigit());
+            match digits.len() == SECRET_DIGITS {
+                true => shown.push_str(&run.replace(digits, "***")),
+                false => shown.push_str(run),
+            }
+        }
+        shown
+    }
+
+    /// The life of a token that was read at `now`.
+    fn lifetime(
+        &self,
+        now: Timestamp,
+        key_ttl: Option<Duration>,
+        expires_at: Option<Timestamp>,
+    ) -> Lifetime {
+        let key_expires_at = key_ttl.map(|life| now.saturating_add(life));
+        let end = match (key_expires_at, expires_at) {
+            (Some(key_ends), Some(expires_at)) => key_ends.min(expires_at),
+            (Some(end), None) | (None, Some(end)) => end,
+            (None, None) => now.saturating_add(UNKNOWN_LIFETIME),
+        };
+        let look_again = RECHECK_MARGIN.min(now.duration_until(end) / 2);
+        let token_expires_at = match expires_at {
+            Some(expires_at) => expires_at.max(end),
+            None => end.saturating_add(self.key_expires_early_by),
+        };
+        Lifetime::from_stored(
+            end.saturating_sub(look_again),
+            Some(token_expires_at),
+            look_again,
+        )
+    }
+}
+
+impl fmt::Debug for ExternalToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let expires_at_key = self.expires_at_key.as_deref();
+        f.debug_struct("FollowedToken")
+            .field("form", &self.format)
+            .field("key", &self.redact(&self.key))
+            .field(
+                "expires_at_key",
+                &expires_at_key.map(|key| self.redact(key)),
+            )
+            .field("secret", &self.secret)
+            .field("early", &self.key_expires_early_by)
+            .finish()
+    }
+}
+
+/// The store of an engine that follows: it has one slot, which others write.
+#[derive(Debug)]
+pub(crate) struct ExternalTokenStore {
+    redis: RedisStore,
+    token: ExternalToken,
+    last_read: Mutex<Option<LastRead>>,
+    /// Whether the operator knows of a key of another type.
+    wrong_type_logged: AtomicBool,
+}
+
+/// What was read last, from a key that ends by itself.
+#[derive(Debug)]
+struct LastRead {
+    token: Token,
+    key_expires_at: Timestamp,
+}
+
+impl ExternalTokenStore {
+    pub(crate) fn new(redis: RedisStore, token: ExternalToken) -> Self {
+        Self {
+            redis,
+            token,
+            last_read: Mutex::default(),
+            wrong_type_logged: AtomicBool::new(false),
+        }
+    }
+
+    fn lock_last_read(&self) -> MutexGuard<'_, Option<LastRead>> {
+        self.last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What still serves although its key is gone. A key that is gone before its time was deleted:
+    /// its token is forgotten, lest it come back when that time has passed.
+    fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
+        let mut last = self.lock_last_read();
+        *last = last.take().filter(|last| {
+            last.key_expires_at.saturating_sub(KEY_END_TOLERANCE) <= now
+                && now < last.token.lifetime.expires_at()
+        });
+        last.as_ref().map(|last| last.token.clone())
+    }
+
+    /// Reads these in one round trip; `key` is the token's as people may see it, and `name` is it.
+    async fn read_values(
+        &self,
+        name: &str,
+        key: &str,
+        reads: &[Cmd],
+    ) -> Result<Vec<redis::Value>, Error> {
+        let store = &*self.redis.0;
+        let reading = async {
+            match store.connection.read_all(reads).await {
+                // The store's own sentence is about keys of ours. This one is somebody else's.
+                Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
+                    Ok(None)
+                }
+                answer => answer.map(Some),
+            }
+        };
+        let values = self.redis.run_command(name.as_bytes(), reading).await?;
+        values.ok_or_else(|| {
+            let sentence = format!(
+                "the key {key} in Redis at {}, under which another system's token is followed, \
+                 holds a value of another type; it belongs to that system, so check the name and \
+                 form that FollowedToken was given",
+                store.address
+            );
+            if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
+                tracing::error!(target: "tower_wechat::store", "{sentence}");
+            }
+            Error::new(ErrorKind::StoreUnavailable, sentence)
+        })
+    }
+
+    async fn load_token(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
+        let app = slot.key.app.as_str();
+        let key = self.token.resolve_key(&self.token.key, app);
+        let mut reads = vec![Cmd::get(key.as_str()), Cmd::pttl(key.as_str())];
+        if let Some(expiry) = &self.token.expires_at_key {
+            reads.push(Cmd::get(self.token.resolve_key(expiry, app).as_str()));
+        }
+        let shown = self
+            .token
+            .redact(&RedisNames::expand_appid(&self.token.key, app));
+        let mut read = self.read_values(&key, &shown, &reads).await?.into_iter();
+        let mut value = || read.next().unwrap_or(redis::Value::Nil);
+        let (value, lives, expiry) = (value(), value(), value());
+        let (value, lives, expiry): (RawValue, i64, RawValue) =
+            decode_replies(value, lives, expiry)
+                .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe_error(&error)))?;
+        let now = self.redis.0.clock.now();
+        let Some(value) = value else {
+            return Ok(stored_token(self.token_outliving_key(now)));
+        };
+        let secret = match read_token(&value, self.token.format) {
+            Ok(secret) => secret,
+            Err(unreadable) => {
+                warn_unreadable_once(&shown, slot, &value, unreadable);
+                *self.lock_last_read() = None;
+                return Ok(StoredRecord::default());
+            }
+        };
+        let expires_at = expiry.and_then(|seconds| read_seconds(&seconds).ok());
+        let expires_at =
+            expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
+        let lives = u64::try_from(lives).ok().map(Duration::from_millis);
+        let lifetime = self.token.lifetime(now, lives, expires_at);
+        let token = Token { secret, lifetime };
+        *self.lock_last_read() = lives.map(|life| LastRead {
+            token: token.clone(),
+            key_expires_at: now.saturating_add(life),
+        });
+        Ok(stored_token(Some(token)))
+    }
+}
+
+fn decode_replies(
+    value: redis::Value,
+    lives: redis::Value,
+    expiry: redis::Value,
+) -> RedisResult<(RawValue, i64, RawValue)> {
+    Ok((
+        redis::from_redis_value(value)?,
+        redis::from_redis_value(lives)?,
+        redis::from_redis_value(expiry)?,
+    ))
+}
+
+fn stored_token(token: Option<Token>) -> StoredRecord {
+    StoredRecord {
+        record: Record {
+            token,
+            ..Record::default()
+        },
+        expected: Expected::default(),
+    }
+}
+
+fn read_only_error() -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        "a token that another system keeps is read and never written",
+    )
+}
+
+impl sealed::Sealed for ExternalTokenStore {}
+
+impl Store for ExternalTokenStore {
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
+        Box::pin(self.load_token(slot))
+    }
+
+    fn acquire_lease<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
+        _record: &'a Record,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn announce_deletion<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn commit_deletion<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _expected: &'a Expected,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn release_lease<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn overwrite<'a>(
+        &'a self,
+        _slot: &'a CredentialSlot,
+        _record: &'a Record,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn try_consume<'a>(&'a self, _allowance: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(false) })
+    }
+
+    fn bind_code<'a>(
+        &'a self,
+        _code: &'a LoginCodeKey,
+        _login: u64,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBindResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn acquire_code<'a>(
+        &'a self,
+        _code: &'a LoginCodeKey,
+        _owner: &'a LeaseOwner,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn release_code<'a>(
+        &'a self,
+        _code: &'a LoginCodeKey,
+        _owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn finish_code<'a>(
+        &'a self,
+        _code: &'a LoginCodeKey,
+        _owner: Option<&'a LeaseOwner>,
+        _outcome: &'a str,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn set_revoked_at<'a>(
+        &'a self,
+        _name: &'a CredentialKey,
+        _at: Timestamp,
+        _ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Err(read_only_error()) })
+    }
+
+    fn revoked_at<'a>(
+        &'a self,
+        _name: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn check_health<'a>(
+        &'a self,
+        _app: &'a AppId,
+        _kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.redis.check_reading())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn lifetime_secs(token: &ExternalToken, key: Option<u64>, expiry: Option<i64>) -> (u128, u128) {
+        let expires_at = expiry.map(|secs| Timestamp::from_millis(NOW.as_millis() + secs * 1_000));
+        let life = token.lifetime(NOW, key.map(Duration::from_secs), expires_at);
+        let secs = |at| NOW.duration_until(at).as_millis() / 1_000;
+        (secs(life.renew_at()), secs(life.expires_at()))
+    }
+
+    #[test]
+    fn renewal_point_follows_the_keys_ttl() {
+        let exact = ExternalToken::json_object("k");
+        assert_eq!(lifetime_secs(&exact, Some(7_200), None), (7_140, 7_200));
+        assert_eq!(lifetime_secs(&exact, Some(40), None), (20, 40));
+        assert_eq!(lifetime_secs(&exact, None, None), (30, 60));
+        assert_eq!(
+            lifetime_secs(&ExternalToken::wx_java(), Some(7_000), None),
+            (6_940, 7_000)
+        );
+        assert_eq!(
+            lifetime_secs(&ExternalToken::wx_java_redisson(), Some(7_000), None),
+            (6_940, 7_200)
+        );
+        let two_keys = ExternalToken::wechatpy();
+        assert_eq!(
+            lifetime_secs(&two_keys, Some(7_200), Some(7_200)),
+            (7_140, 7_200)
+        );
+        assert_eq!(lifetime_secs(&two_keys, None, Some(100)), (50, 100));
+        assert_eq!(lifetime_secs(&two_keys, None, Some(-5)), (0, 0));
+    }
+    #[test]
+    fn debug_output_redacts_the_secret() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let key = format!("cache:official_account.access_token.wx1.{secret}.1");
+        for token in [
+            ExternalToken::easy_wechat_6_15(secret, true).key_prefix("cache:"),
+            // The whole name, as somebody copies it from `redis-cli`.
+            ExternalToken::easy_wechat_6_15(secret, true).key(key.as_str()),
+            ExternalToken::easy_wechat().key(key.as_str()),
+        ] {
+            assert_eq!(token.resolve_key(&token.key, "wx1").as_str(), key);
+            let shown = format!("{token:?} {token:#?} {}", token.redact(&key));
+            assert!(!shown.contains(secret), "{shown}");
+            assert!(shown.contains("official_account.access_token"), "{shown}");
+        }
+        // Secrets of other lengths are known where they are given.
+        let token = ExternalToken::easy_wechat_6_15("s3cret", false).key("k.s3cret");
+        assert!(!format!("{token:?}").contains("s3cret"));
+        let token = ExternalToken::power_wechat("power.edc5f6181730baffc0b88cf96658aeff");
+        assert!(format!("{token:?}").contains("power.***"));
+    }
+}

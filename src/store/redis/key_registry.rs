@@ -1,0 +1,75 @@
+//! Which sealing keys are in use: a hash of their ids, which every process looks at when it
+//! connects. Who lacks one of them would take users for strangers, and is told at once.
+
+use redis::aio::ConnectionLike;
+use redis::{AsyncCommands, RedisError};
+
+use super::circuit_breaker::describe_error;
+use super::layout::RedisNames;
+use super::seal::Sealer;
+use crate::clock::Clock;
+use crate::credential::sealed_form::SealingKeyId;
+use crate::error::{Error, ErrorKind};
+
+/// The hash of the ids, each with the time at which its key began to seal.
+pub(super) fn registry_key(names: &RedisNames) -> String {
+    format!("{}sealing", names.prefix)
+}
+
+/// Refuses a ring that lacks a key in use, and marks the key that seals from now on.
+pub(super) async fn check_registry(
+    connection: &mut (impl ConnectionLike + Send + Sync),
+    names: &RedisNames,
+    seal: &Sealer,
+    address: &str,
+) -> Result<(), Error> {
+    let name = registry_key(names);
+    let key_ids: Vec<String> = match connection.hkeys(&name).await {
+        Ok(marks) => marks,
+        Err(error) => {
+            log_unreadable(&error, seal, address, &name);
+            return Ok(());
+        }
+    };
+    let known =
+        |mark: &String| SealingKeyId::parse(mark.as_bytes()).is_none_or(|id| seal.has_key(id));
+    let missing: Vec<String> = key_ids.into_iter().filter(|mark| !known(mark)).collect();
+    if !missing.is_empty() {
+        return Err(missing_key_error(&missing.join(", "), seal, address, &name));
+    }
+    let Some(id) = seal.active_key_id() else {
+        return Ok(());
+    };
+    let now = Clock::system().now().as_millis();
+    let marked: Result<i64, _> = connection.hset_nx(&name, id.to_string(), now).await;
+    if let Err(error) = marked {
+        log_unreadable(&error, seal, address, &name);
+    }
+    Ok(())
+}
+
+fn missing_key_error(missing: &str, seal: &Sealer, address: &str, name: &str) -> Error {
+    let ours = match seal.key_ids() {
+        none if none.is_empty() => "this process has no sealing keys".to_owned(),
+        ids => format!("this process has only {}", ids.join(", ")),
+    };
+    let message = format!(
+        "Redis at {address} holds values that are sealed with key {missing}, and {ours}: add the \
+         missing key; if nothing is sealed with it any more, `tower-wechat reseal` says so to the \
+         others; if it is lost, remove it from the hash {name}, and its users log in again"
+    );
+    Error::new(ErrorKind::Configuration, message)
+}
+
+/// Who may not read the marks may still read tokens; whoever seals should know.
+fn log_unreadable(error: &RedisError, seal: &Sealer, address: &str, name: &str) {
+    if !seal.key_ids().is_empty() {
+        let said = describe_error(error);
+        tracing::error!(
+            target: "tower_wechat::store",
+            address,
+            "the marks of the sealing keys in {name} cannot be kept ({said}), so a wrong key is \
+             not noticed at the start"
+        );
+    }
+}
