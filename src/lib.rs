@@ -116,6 +116,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod accounts;
+mod base36;
 mod center;
 mod clock;
 mod credential;
@@ -131,8 +132,10 @@ mod health;
 mod identity;
 pub mod jssdk;
 mod layer;
+mod log_limiter;
 mod login;
 mod metrics;
+mod navigation;
 mod provider;
 mod reaction;
 mod shrink;
@@ -153,9 +156,6 @@ pub use credential::{
     AccessToken, AppId, AppSecret, BearerSecret, Freshness, InvalidIdentifier, Lifetime,
     RefreshToken, UserId,
 };
-#[cfg(feature = "sealing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
-pub use credential::{SealingKeys, SealingMode};
 pub use error::{Error, ErrorKind, InvalidToken};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
@@ -179,6 +179,9 @@ pub use store::admin;
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::{ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport};
 pub use store::{MemoryStore, Store};
+#[cfg(feature = "sealing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
+pub use store::{SealingKeys, SealingMode};
 pub use tickets::{JsapiTicket, Tickets};
 pub use users::{UserToken, UserTokens, UserTokensBuilder};
 pub use wechat::{

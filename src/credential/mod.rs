@@ -4,43 +4,23 @@
 //! [`Record`]: a token with a lifetime, and what is needed to get the next one.
 
 mod access_token;
-mod base36;
-#[cfg(feature = "redis")]
-pub(crate) mod foreign_form;
-#[cfg(any(feature = "redis", test))]
-pub(crate) mod hash_form;
 mod identifier;
 mod lifetime;
 mod record;
-#[cfg(any(feature = "redis", test))]
-pub(crate) mod record_form;
 pub(crate) mod record_lifetime;
-#[cfg(any(feature = "redis", test))]
-pub(crate) mod sealed_form;
-#[cfg(feature = "sealing")]
-mod sealing;
 mod secret;
-#[cfg(any(feature = "redis", test))]
-mod stored_text;
 mod token_text;
 
 pub use access_token::AccessToken;
-pub(crate) use base36::{Base36, parse_base36};
 pub use identifier::{AppId, InvalidIdentifier, UserId};
 #[cfg(feature = "cli")]
 pub(crate) use lifetime::STANDARD_LIFETIME;
 pub use lifetime::{Freshness, Lifetime};
 pub(crate) use record::RecordView;
 #[cfg(any(feature = "redis", test))]
-use record::{RefreshView, TokenView, UserDetailsView};
-#[cfg(feature = "sealing")]
-pub(crate) use sealing::OpenError;
-#[cfg(feature = "sealing")]
-pub use sealing::{SealingKeys, SealingMode};
+pub(crate) use record::{RefreshView, TokenView, UserDetailsView};
 pub(crate) use secret::decode_base64_key;
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
-#[cfg(feature = "redis")]
-pub(crate) use stored_text::{DecodeError, EncodeError, parse_revoked_at};
 pub(crate) use token_text::is_valid_token;
 
 use crate::clock::Timestamp;

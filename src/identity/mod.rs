@@ -12,7 +12,6 @@ mod extension;
 mod header;
 mod keys;
 mod session;
-mod session_value;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,8 +24,8 @@ pub use self::keys::CookieKeys;
 pub(crate) use self::keys::KeyedMac;
 pub use self::session::SessionCookie;
 pub(crate) use self::session::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
-pub(crate) use self::session_value::Session;
 use crate::credential::{InvalidIdentifier, UserId};
+pub(crate) use session::Session;
 
 /// The head of a request: all but its body.
 ///

@@ -11,7 +11,6 @@ use super::cookies::{
     AttemptStatus, BrowserLogins, CodeFingerprint, LoginAttempt, MAX_HISTORY_ENTRIES,
 };
 use super::exchange::{Exchange, ExchangeOutcome, SignedInUser, bind_code_to_login};
-use super::exchanges::CallbackKey;
 use super::failure::{LoginFailure, LoginReply};
 use super::handler::{HandlerReply, LoginHandler, query_pairs};
 use super::return_to::ReturnTo;
@@ -19,6 +18,7 @@ use super::state::{LoginState, StateError, unix_seconds};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
+use crate::login::limits::exchanges::CallbackKey;
 use crate::metrics;
 use crate::store::LoginCodeKey;
 

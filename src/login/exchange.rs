@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::exchanges::{ExchangeLimiter, OutcomeSender};
 use super::failure::LoginFailure;
-use super::lines::LogLimiter;
 use super::{Scope, SnapshotPolicy};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
+use crate::log_limiter::LogLimiter;
+use crate::login::limits::exchanges::{ExchangeLimiter, OutcomeSender};
 use crate::metrics;
 use crate::store::{CodeBindResult, CodeLeaseResult, LeaseOwner, LoginCodeKey, Quota};
 use crate::users::{GrantedScope, UserTokens};

@@ -12,14 +12,9 @@ use percent_encoding::percent_decode_str;
 
 use super::authorize::{AuthorizationRequest, encode_query_value};
 use super::callback::parse_code_and_state;
-use super::codes::CodeLimiter;
 use super::cookies::{AttemptStatus, BrowserLogins, LoginAttempt, LoginCookies};
 use super::exchange::{MAX_CODES_PER_LOGIN, TRANSIENT_FAILURE_LIFETIME, bind_code_to_login};
-use super::exchanges::{ExchangeLimiter, RunningExchanges};
 use super::failure::{FailurePage, LoginFailure, LoginReply, ReplyContent};
-use super::lines::LogLimiter;
-use super::logins::LoginLimiter;
-use super::navigation::{Initiator, initiator, is_navigation, is_wechat_browser};
 use super::return_to::{ReturnTo, ReturnToError};
 use super::state::{StateError, StateSigner};
 use super::verification_file::VerificationFile;
@@ -28,7 +23,12 @@ use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::ErrorKind;
 use crate::identity::{RequestHead, SessionCookie};
+use crate::log_limiter::LogLimiter;
+use crate::login::limits::codes::CodeLimiter;
+use crate::login::limits::exchanges::{ExchangeLimiter, RunningExchanges};
+use crate::login::limits::logins::LoginLimiter;
 use crate::metrics;
+use crate::navigation::{Initiator, initiator, is_navigation, is_wechat_browser};
 use crate::store::{BoxFuture, LoginCodeKey};
 use crate::users::{UserToken, UserTokens};
 

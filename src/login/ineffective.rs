@@ -3,10 +3,10 @@
 
 use super::failure::{LoginFailure, LoginReply};
 use super::handler::LoginHandler;
-use super::navigation::{Initiator, initiator};
 use super::return_to::ReturnTo;
 use crate::identity::{Identify, Identity, RequestHead};
 use crate::metrics;
+use crate::navigation::{Initiator, initiator};
 
 /// How many logins of one browser within a minute have helped nobody when its next page load is not
 /// sent to WeChat any more.

@@ -5,17 +5,13 @@
 
 mod authorize;
 pub(crate) mod callback;
-mod codes;
 pub(crate) mod cookies;
 pub(crate) mod exchange;
-mod exchanges;
 mod failure;
 mod granted_scope;
 mod handler;
 mod ineffective;
-mod lines;
-mod logins;
-mod navigation;
+mod limits;
 mod page;
 pub(crate) mod public_url;
 pub(crate) mod return_to;
@@ -31,7 +27,6 @@ use http::HeaderValue;
 use self::authorize::AuthorizeOptions;
 pub(crate) use self::failure::{FailurePage, LoginReply, ReplyContent};
 pub(crate) use self::handler::{HandlerReply, LoginHandler};
-pub(crate) use self::navigation::{is_form_submission, is_navigation, script_headers};
 use self::public_url::{PublicUrl, is_plain_path};
 use self::return_to::ReturnTo;
 pub use self::scope::Scope;
@@ -39,6 +34,7 @@ use self::verification_file::VerificationFile;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{CookieKeys, SessionCookie};
+pub(crate) use crate::navigation::{is_form_submission, is_navigation, script_headers};
 use crate::users::UserTokens;
 
 const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";

@@ -7,7 +7,7 @@ mod code;
 mod invalidation;
 mod memory;
 #[cfg(feature = "redis")]
-mod redis;
+pub(crate) mod redis;
 #[cfg(all(test, feature = "redis"))]
 mod tests;
 
@@ -29,6 +29,8 @@ pub use self::redis::admin;
 pub use self::redis::{
     ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,
 };
+#[cfg(feature = "sealing")]
+pub use self::redis::{SealingKeys, SealingMode};
 use crate::clock::Timestamp;
 use crate::credential::{AppId, Record, RecordView};
 use crate::error::Error;

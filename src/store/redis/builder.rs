@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::address::{Certificates, RedisUrl, Topology};
 use super::circuit_breaker::{CircuitBreaker, describe_error};
 use super::connection::{ConnectOptions, Connection};
 use super::health::HealthCache;
 use super::invalidation::Channels;
 use super::publish::PublishState;
-use super::refusal::ErrorClass;
 use super::scripts::{ScriptCall, Step};
 use super::seal::Sealer;
-use super::start_up::{misconfigured, unavailable};
 use super::{Inner, Layout, RedisNames, RedisStore, key_registry};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::metrics;
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::start_up::{misconfigured, unavailable};
+use crate::store::redis::connection::url::{Certificates, RedisUrl, Topology};
 
 /// How long a command may take.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl RedisStoreBuilder {
     /// ```
     #[cfg(feature = "sealing")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
-    pub fn sealing(mut self, keys: crate::credential::SealingKeys) -> Self {
+    pub fn sealing(mut self, keys: super::SealingKeys) -> Self {
         self.sealer = Sealer::with_keys(keys);
         self
     }

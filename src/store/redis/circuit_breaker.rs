@@ -8,9 +8,9 @@ use redis::{RedisError, ServerError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::refusal::{ErrorClass, operator_message};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
+use crate::store::redis::connection::errors::{ErrorClass, operator_message};
 
 /// After a failed command the next ones fail at once for this long. A frozen Redis would
 /// otherwise add its whole timeout to every request.

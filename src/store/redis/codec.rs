@@ -11,9 +11,11 @@ use super::layout::{Location, RedisKey, ValueFormat};
 use super::seal::Sealer;
 use crate::clock::Timestamp;
 use crate::credential::record_lifetime::MAX_KEY_TTL;
-use crate::credential::sealed_form::SealBinding;
-use crate::credential::{DecodeError, EncodeError, Record, RecordView, hash_form, record_form};
+use crate::credential::{Record, RecordView};
 use crate::error::{Error, ErrorKind};
+use crate::store::redis::format::sealed::SealBinding;
+use crate::store::redis::format::text::{DecodeError, EncodeError};
+use crate::store::redis::format::{hash, record};
 use crate::store::{CredentialKind, CredentialSlot, Expected, StoredRecord};
 
 /// What a cell holds.
@@ -78,9 +80,9 @@ pub(super) fn view_record<T>(
     let mut record = RecordView::default();
     if let Some((value, text)) = first {
         let read = match location.format {
-            ValueFormat::Record => record_form::read(text, id).map(|read| record = read),
+            ValueFormat::Record => record::read(text, id).map(|read| record = read),
             ValueFormat::UserPair | ValueFormat::Token => {
-                hash_form::read_token(text, slot.margin).map(|token| record.token = Some(token))
+                hash::read_token(text, slot.margin).map(|token| record.token = Some(token))
             }
         };
         if let Err(why) = read {
@@ -88,7 +90,7 @@ pub(super) fn view_record<T>(
         }
     }
     if let Some((value, text)) = second {
-        match hash_form::read_refresh(text, id) {
+        match hash::read_refresh(text, id) {
             Ok((refresh, details)) => (record.refresh, record.details) = (Some(refresh), details),
             Err(why) => unreadable(1, value, why),
         }
@@ -137,13 +139,12 @@ pub(super) fn encode(
         record
             .token
             .as_ref()
-            .map(|token| hash_form::write_token(token, slot.margin))
+            .map(|token| hash::write_token(token, slot.margin))
     };
     let cells: Result<Vec<_>, EncodeError> = match location.format {
         ValueFormat::UserPair => {
             let refresh = record.refresh.as_ref();
-            let refresh =
-                refresh.map(|refresh| hash_form::write_refresh(refresh, &record.details, id));
+            let refresh = refresh.map(|refresh| hash::write_refresh(refresh, &record.details, id));
             [token(), refresh]
                 .into_iter()
                 .map(Option::transpose)
@@ -151,8 +152,8 @@ pub(super) fn encode(
         }
         ValueFormat::Record => {
             let whole = (!record.is_empty()).then(|| match target {
-                WriteTarget::ReadLocation => record_form::write(record, id),
-                WriteTarget::CopyLocation => record_form::write_copy(record, id),
+                WriteTarget::ReadLocation => record::write(record, id),
+                WriteTarget::CopyLocation => record::write_copy(record, id),
             });
             [whole].into_iter().map(Option::transpose).collect()
         }

@@ -12,11 +12,11 @@ use super::RedisStore;
 use super::circuit_breaker::describe_error;
 use super::codec::{RawValue, warn_unreadable_once};
 use super::layout::RedisNames;
-use super::refusal::ErrorClass;
 use crate::clock::Timestamp;
-use crate::credential::foreign_form::{ExternalFormat, read_seconds, read_token};
 use crate::credential::{AppId, AppSecret, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::format::external::{ExternalFormat, read_seconds, read_token};
 use crate::store::{
     BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
     CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, Quota, Store, StoredRecord,

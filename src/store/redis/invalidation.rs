@@ -21,10 +21,10 @@ use tokio::task::AbortHandle;
 use super::RedisStore;
 use super::circuit_breaker::describe_error;
 use super::connection::Connection;
-use super::refusal::ErrorClass;
-use super::start_up::rejects_credentials;
 use crate::credential::AppId;
 use crate::store::invalidation::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::start_up::rejects_credentials;
 use crate::store::{CredentialKey, CredentialKind, Event, LeaseOwner, RecordVersion, Subscription};
 
 /// The rest before the channel is subscribed again, at first and at most.

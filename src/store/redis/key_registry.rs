@@ -8,8 +8,8 @@ use super::circuit_breaker::describe_error;
 use super::layout::RedisNames;
 use super::seal::Sealer;
 use crate::clock::Clock;
-use crate::credential::sealed_form::SealingKeyId;
 use crate::error::{Error, ErrorKind};
+use crate::store::redis::format::sealed::SealingKeyId;
 
 /// The hash of the ids, each with the time at which its key began to seal.
 pub(super) fn registry_key(names: &RedisNames) -> String {

@@ -7,9 +7,9 @@ use memchr::{memchr, memchr3};
 use serde::Deserialize;
 
 use super::codec::WriteTarget;
-use super::start_up::misconfigured;
 use crate::credential::AppId;
 use crate::error::Error;
+use crate::store::redis::connection::start_up::misconfigured;
 use crate::store::{CredentialKey, CredentialKind, LoginCodeKey};
 
 /// How user tokens lie in Redis.

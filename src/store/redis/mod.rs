@@ -1,33 +1,23 @@
 //! Redis as the store that all processes share.
 
-mod address;
 #[cfg(feature = "cli")]
 pub mod admin;
 mod builder;
 mod circuit_breaker;
-#[cfg(feature = "cluster")]
-mod cluster;
 mod codec;
 mod connection;
 mod external;
-mod greeting;
+pub(crate) mod format;
 mod health;
 mod invalidation;
 mod key_registry;
 mod layout;
 mod log_limit;
-mod primary;
 mod publish;
-mod refusal;
 mod revocation;
 mod scripts;
 mod seal;
-#[cfg(feature = "cluster")]
-mod seeds;
-mod sentinel;
 mod serializer_check;
-mod single;
-mod start_up;
 mod sweep;
 
 use std::fmt;
@@ -46,6 +36,8 @@ use self::codec::{RawValue, Write, decode, encode, view_record};
 use self::connection::Connection;
 pub use self::external::ExternalToken;
 pub(crate) use self::external::ExternalTokenStore;
+#[cfg(feature = "sealing")]
+pub use self::format::keys::{SealingKeys, SealingMode};
 use self::health::HealthCache;
 use self::invalidation::Channels;
 pub use self::layout::{Layout, RedisNames};

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::circuit_breaker::describe_error;
 use super::invalidation::{REJECTED_RETRY_DELAY, is_permanent};
-use super::refusal::ErrorClass;
 use super::scripts::{Invocation, PublishMode, ScriptCall};
 use super::{RedisStore, ScriptReply};
 use crate::error::Error;
+use crate::store::redis::connection::errors::ErrorClass;
 
 /// What is said of a write, and where.
 pub(super) struct OutgoingInvalidation {

@@ -11,8 +11,9 @@ use redis::Cmd;
 
 use super::RedisStore;
 use crate::clock::Timestamp;
-use crate::credential::{Record, RecordView, parse_revoked_at};
+use crate::credential::{Record, RecordView};
 use crate::error::Error;
+use crate::store::redis::format::text::parse_revoked_at;
 use crate::store::{CredentialKey, CredentialKind, CredentialSlot, StoredRecord};
 
 /// Returns `true` if a record may have lost what we keep besides its tokens. What we write says at

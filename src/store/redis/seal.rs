@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use super::log_limit::LogRateLimits;
 use super::serializer_check::SERIALIZER_REMEDY;
-use crate::credential::DecodeError;
-use crate::credential::sealed_form::{self, SealBinding, SealingKeyId};
-#[cfg(feature = "sealing")]
-use crate::credential::{OpenError, SealingKeys};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "sealing")]
+use crate::store::redis::format::keys::{OpenError, SealingKeys};
+use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
+use crate::store::redis::format::text::DecodeError;
 use crate::store::{CredentialSlot, Expected};
 
 /// How often a wrong ring that goes on is told again.
@@ -58,7 +58,7 @@ impl Sealer {
     }
 
     pub(super) fn is_sealed(value: &[u8]) -> bool {
-        sealed_form::split(value).is_some()
+        sealed::split(value).is_some()
     }
 
     /// The ids of the keys, for people.
@@ -96,7 +96,7 @@ impl Sealer {
     ) -> Result<Plaintext<'a>, DecodeError> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
-            return match sealed_form::split(value) {
+            return match sealed::split(value) {
                 None if keys.rejects_plain() => Err(DecodeError::NotSealed),
                 None => Ok(Plaintext::Borrowed(value)),
                 Some((id, body)) => match keys.open(id, body, at) {
@@ -146,7 +146,7 @@ impl Sealer {
 
     /// The key of a value that none of ours opens.
     fn unknown_key_id(&self, value: &[u8]) -> Option<SealingKeyId> {
-        let (id, _) = sealed_form::split(value)?;
+        let (id, _) = sealed::split(value)?;
         (!self.has_key(id)).then_some(id)
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::layout::RedisNames;
 use super::{Layout, RedisStore, scripts};
 use crate::credential::record_lifetime::refresh_certainly_expired_at;
-use crate::credential::sealed_form::SealBinding;
-use crate::credential::{AppId, Lifetime, hash_form};
+use crate::credential::{AppId, Lifetime};
 use crate::error::Error;
 use crate::store::CredentialKind;
+use crate::store::redis::format::hash;
+use crate::store::redis::format::sealed::SealBinding;
 
 /// How many fields one step looks at: a few hundred microseconds of Redis's time.
 const SCAN_COUNT: usize = 500;
@@ -185,7 +186,7 @@ impl RedisStore {
         let Ok(value) = self.0.sealer.open(value, &field_binding(app, id, hash)) else {
             return false;
         };
-        let refresh = hash_form::read_refresh(&value, "");
+        let refresh = hash::read_refresh(&value, "");
         refresh.is_ok_and(|(refresh, _)| {
             refresh_certainly_expired_at(refresh.expected_expiry, renew_at) < self.0.clock.now()
         })
@@ -204,9 +205,9 @@ impl RedisStore {
             .sealer
             .open(value, &field_binding(app, id, hash))
             .ok()?;
-        let token = hash_form::read_token(&value, MAX_MARGIN).ok()?;
+        let token = hash::read_token(&value, MAX_MARGIN).ok()?;
         // Read as a refresh value, the time is as it stands.
-        let (stored, _) = hash_form::read_refresh(&value, "").ok()?;
+        let (stored, _) = hash::read_refresh(&value, "").ok()?;
         stored
             .expected_expiry
             .is_plausible()

@@ -10,8 +10,9 @@ use super::scan::Scan;
 use super::{ProgressFn, ScanOptions, Summary, decode_complete};
 use crate::clock::Timestamp;
 use crate::credential::record_lifetime::refresh_certainly_expired_at;
-use crate::credential::{Freshness, Record, sealed_form};
+use crate::credential::{Freshness, Record};
 use crate::error::Error;
+use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot};
 
 /// Where a user's pair stands.
@@ -158,10 +159,7 @@ impl RedisStore {
         place: &Location<'_>,
         values: &[RawValue],
     ) -> UserReport {
-        let seals = values
-            .iter()
-            .flatten()
-            .map(|value| sealed_form::split(value));
+        let seals = values.iter().flatten().map(|value| sealed::split(value));
         let ids: Vec<_> = seals.flatten().map(|(id, _)| id).collect();
         let record = decode_complete(place, slot, values, &self.0.sealer);
         let now = self.0.clock.now();

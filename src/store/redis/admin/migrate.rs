@@ -6,7 +6,6 @@ use redis::{Cmd, Value as Answer, from_redis_value};
 
 use super::super::codec::{RawValue, WriteTarget, encode};
 use super::super::layout::Location;
-use super::super::start_up::misconfigured;
 use super::super::{Layout, RedisStore, tombstone_fingerprint};
 use super::read::WRONG_TYPE_MARKER;
 use super::scan::Scan;
@@ -15,8 +14,10 @@ use super::{
     RecordOutcome, ScanOptions, Summary, decode_complete,
 };
 use crate::clock::Timestamp;
-use crate::credential::{Record, STANDARD_LIFETIME, parse_revoked_at};
+use crate::credential::{Record, STANDARD_LIFETIME};
 use crate::error::Error;
+use crate::store::redis::connection::start_up::misconfigured;
+use crate::store::redis::format::text::parse_revoked_at;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
 /// A key that ends so much earlier than its record is written again. Processes' clocks differ by

@@ -21,8 +21,8 @@ use super::{
     ApplyResult, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, Summary,
     decode_complete,
 };
-use crate::credential::record_form;
 use crate::error::Error;
+use crate::store::redis::format::record;
 use crate::store::{CredentialKind, CredentialSlot};
 
 /// What a record of the new layout is, of whose user the old one has nothing.
@@ -126,7 +126,7 @@ impl Migration<'_> {
         let mut values = cells.filter_map(|(cell, value)| Some((cell, value.as_ref()?)));
         let is_copy = values.any(|(cell, value)| {
             let opened = self.store.0.sealer.open(value, &seal_binding(slot, cell));
-            opened.is_ok_and(|text| record_form::is_copy(&text))
+            opened.is_ok_and(|text| record::is_copy(&text))
         });
         Some(match self.target_layout == Layout::Keys && is_copy {
             true => OrphanKind::Copy,

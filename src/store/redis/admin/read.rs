@@ -5,9 +5,9 @@ use redis::{Cmd, FromRedisValue, RedisResult};
 
 use super::super::codec::RawValue;
 use super::super::layout::{Location, RedisKey};
-use super::super::refusal::ErrorClass;
 use super::super::{RedisStore, command_key, read_command};
 use crate::error::Error;
+use crate::store::redis::connection::errors::ErrorClass;
 
 /// How many reads of a crowd are under way at once on a Cluster.
 const MAX_CONCURRENT_READS: usize = 64;

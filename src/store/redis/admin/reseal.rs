@@ -13,8 +13,8 @@ use super::{
     ApplyResult, BUSY_POLL_INTERVAL, BUSY_TIMEOUT, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn,
     RecordOutcome, ScanOptions, Summary,
 };
-use crate::credential::sealed_form;
 use crate::error::Error;
+use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
 impl RedisStore {
@@ -123,7 +123,7 @@ impl RedisStore {
 
     /// Whether a value is not in the form in which it would be written now.
     fn needs_reseal(&self, value: &[u8]) -> bool {
-        let sealed = sealed_form::split(value).map(|(id, _)| id);
+        let sealed = sealed::split(value).map(|(id, _)| id);
         sealed != self.0.sealer.active_key_id()
     }
 

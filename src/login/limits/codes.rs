@@ -12,14 +12,14 @@ use quick_cache::sync::Cache;
 const MAX_TRACKED_LOGINS: usize = 10_000;
 
 /// The marks of the codes that each login has brought, by its number.
-pub(super) struct CodeLimiter {
+pub(in crate::login) struct CodeLimiter {
     used_codes: Cache<u64, Arc<Mutex<Vec<Box<str>>>>>,
     max_codes: usize,
 }
 
 impl CodeLimiter {
     /// Counts so many different codes of each login.
-    pub(super) fn new(max_codes: usize) -> Self {
+    pub(in crate::login) fn new(max_codes: usize) -> Self {
         Self {
             used_codes: Cache::new(MAX_TRACKED_LOGINS),
             max_codes,
@@ -28,7 +28,7 @@ impl CodeLimiter {
 
     /// Whether a login may bring this code. A code that it has brought before is always let in:
     /// copies of one callback share one exchange.
-    pub(super) fn try_admit(&self, login_id: u64, code_hash: &str) -> bool {
+    pub(in crate::login) fn try_admit(&self, login_id: u64, code_hash: &str) -> bool {
         let codes = self.used_codes.get_or_insert_with(&login_id, || {
             Ok::<_, std::convert::Infallible>(Arc::default())
         });

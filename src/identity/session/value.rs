@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use memchr::memchr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::base36::{Base36, parse_base36};
 use crate::clock::Timestamp;
-use crate::credential::{Base36, parse_base36};
 
 /// What the id of a user may keep in a cookie as it is. Openids have nothing else.
 const USER_ID_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -52,15 +52,15 @@ impl Session {
 }
 
 /// What a session's text says, as far as nobody has authenticated it yet.
-pub(super) struct SessionText<'a> {
+pub(in crate::identity) struct SessionText<'a> {
     id: &'a [u8],
-    pub(super) issued_at: Timestamp,
-    pub(super) logged_in_at: Timestamp,
-    pub(super) session: Session,
+    pub(in crate::identity) issued_at: Timestamp,
+    pub(in crate::identity) logged_in_at: Timestamp,
+    pub(in crate::identity) session: Session,
 }
 
 /// Writes a session that is issued now.
-pub(super) fn encode(user: &str, issued: Timestamp, session: Session) -> String {
+pub(in crate::identity) fn encode(user: &str, issued: Timestamp, session: Session) -> String {
     let issued = issued.as_millis().max(0) / 1_000;
     let login = session
         .logged_in_at
@@ -82,7 +82,7 @@ pub(super) fn encode(user: &str, issued: Timestamp, session: Session) -> String 
 }
 
 /// Reads a session. Costs little, so that junk is told before anything is authenticated.
-pub(super) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
+pub(in crate::identity) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
     let (id, rest) = split_once(text, b'.')?;
     let (issued, rest) = split_once(rest, b'.').unwrap_or((rest, b""));
     let issued = parse_number(issued)?.checked_mul(1_000)?;
@@ -112,7 +112,7 @@ pub(super) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
 
 impl<'a> SessionText<'a> {
     /// The user's id. Openids stand in a cookie as they are.
-    pub(super) fn user(&self) -> Option<Cow<'a, str>> {
+    pub(in crate::identity) fn user(&self) -> Option<Cow<'a, str>> {
         let id = std::str::from_utf8(self.id).ok()?;
         match memchr(b'%', self.id) {
             Some(_) => percent_decode_str(id).decode_utf8().ok(),

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::stored_text::{DecodeError, parse_utf8};
-use super::{AccessToken, is_valid_token};
+use crate::credential::{AccessToken, is_valid_token};
+use crate::store::redis::format::text::{DecodeError, parse_utf8};
 
 /// A form of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,20 +1,34 @@
 //! The one connection that all tasks share, and connections of their own for messages.
 
+#[cfg(feature = "cluster")]
+pub(super) mod cluster;
+#[cfg(feature = "cluster")]
+mod cluster_seeds;
+pub(super) mod errors;
+mod handshake;
+pub(super) mod sentinel;
+mod sentinel_discovery;
+pub(super) mod single;
+pub(super) mod start_up;
+pub(super) mod url;
+
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, PubSub};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::address::{Certificates, Connector, RedisUrl, Topology};
-#[cfg(feature = "cluster")]
-use super::cluster::ClusterNodes;
-use super::primary::{ConnectError, SentinelConnection};
-use super::refusal::ErrorClass;
-use super::sentinel::Sentinels;
-use super::single::SingleConnection;
-use super::start_up::{check_mode, connect_error, named_primary_error, with_unresolved};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "cluster")]
+use crate::store::redis::connection::cluster::ClusterNodes;
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::sentinel::{ConnectError, SentinelConnection};
+use crate::store::redis::connection::sentinel_discovery::Sentinels;
+use crate::store::redis::connection::single::SingleConnection;
+use crate::store::redis::connection::start_up::{
+    check_mode, connect_error, named_primary_error, with_unresolved,
+};
+use crate::store::redis::connection::url::{Certificates, Connector, RedisUrl, Topology};
 
 /// A node of a Cluster usually has neighbouring slots; so many ranges of them are told apart.
 const CLUSTER_CIRCUITS: usize = 64;
@@ -105,13 +119,15 @@ impl ConnectOptions<'_> {
             }
             #[cfg(feature = "cluster")]
             Topology::Cluster(nodes) => {
-                let dialer = super::seeds::probe_cluster(&dialer, nodes).await?;
+                let dialer =
+                    crate::store::redis::connection::cluster_seeds::probe_cluster(&dialer, nodes)
+                        .await?;
                 let nodes = ClusterNodes::connect(nodes.clone(), dialer, address.tls).await;
                 Backend::Cluster(nodes.map_err(refused)?)
             }
             #[cfg(not(feature = "cluster"))]
             Topology::Cluster(_) => {
-                return Err(super::start_up::misconfigured(
+                return Err(crate::store::redis::connection::start_up::misconfigured(
                     "redis+cluster:// needs the feature `cluster` of tower-wechat, and this \
                      program was built without it",
                 ));
@@ -221,7 +237,9 @@ impl Connection {
         match &self.backend {
             Backend::Single(_) | Backend::Sentinel(_) => 0,
             #[cfg(feature = "cluster")]
-            Backend::Cluster(_) => super::cluster::circuit_index(key, CLUSTER_CIRCUITS),
+            Backend::Cluster(_) => {
+                crate::store::redis::connection::cluster::circuit_index(key, CLUSTER_CIRCUITS)
+            }
         }
     }
 

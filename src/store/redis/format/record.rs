@@ -16,13 +16,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::stored_text::{
+use crate::base36::{Base36, parse_base36};
+use crate::clock::Timestamp;
+use crate::credential::{
+    Lifetime, Record, RecordView, RefreshView, TokenView, UserDetails, UserDetailsView,
+};
+use crate::store::redis::format::text::{
     DecodeError, EncodeError, Parts, check_storable, parse_secret, parse_time, parse_utf8,
     plausible_or_zero, read_details, write_details,
 };
-use super::{Base36, parse_base36};
-use super::{Lifetime, Record, RecordView, RefreshView, TokenView, UserDetails, UserDetailsView};
-use crate::clock::Timestamp;
 
 const FORMAT_SHORT: &str = "2";
 const FORMAT_FULL: &str = "1";
@@ -189,8 +191,8 @@ pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AccessToken, Refresh, RefreshToken, Token};
     use super::*;
+    use crate::credential::{AccessToken, Refresh, RefreshToken, Token};
     use proptest::prelude::*;
 
     fn record() -> impl Strategy<Value = Record> {

@@ -17,11 +17,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::{Connector, format_address};
-use super::circuit_breaker::{describe_error, server_error};
-use super::refusal::{indicates_replica, may_precede_failover};
-use super::sentinel::{NamedPrimary, Sentinels};
 use crate::error::Error;
+use crate::store::redis::circuit_breaker::{describe_error, server_error};
+use crate::store::redis::connection::errors::{indicates_replica, may_precede_failover};
+use crate::store::redis::connection::sentinel_discovery::{NamedPrimary, Sentinels};
+use crate::store::redis::connection::url::{Connector, format_address};
 
 /// How often the Sentinels are asked while all is well.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
 /// The present primary. Clones share it.
 #[derive(Clone)]
-pub(super) struct SentinelConnection {
+pub(in crate::store::redis) struct SentinelConnection {
     shared: Arc<Shared>,
     /// Ends with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -75,7 +75,7 @@ impl Active {
 
 impl SentinelConnection {
     /// Finds the primary and connects to it.
-    pub(super) async fn connect(
+    pub(in crate::store::redis) async fn connect(
         sentinels: Sentinels,
         connector: Connector,
     ) -> Result<Self, ConnectError> {
@@ -103,12 +103,12 @@ impl SentinelConnection {
     }
 
     /// Answers have stayed away: the primary may be another one by now.
-    pub(super) fn report_timeout(&self) {
+    pub(in crate::store::redis) fn report_timeout(&self) {
         self.shared.recheck_requested.notify_one();
     }
 
     /// A client of the present primary, for connections of their own.
-    pub(super) async fn new_client(&self) -> RedisResult<Client> {
+    pub(in crate::store::redis) async fn new_client(&self) -> RedisResult<Client> {
         let link = self.active().await?;
         let dialer = self.shared.connector.clone().with_protocol(link.protocol);
         dialer.client_for(&link.address)
@@ -128,7 +128,7 @@ impl SentinelConnection {
         }
     }
 
-    pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+    pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let mut link = self.active().await?;
         let answer = link.connection.send_packed_command(command).await;
         let refusal = match &answer {
@@ -146,7 +146,7 @@ impl SentinelConnection {
         link.connection.send_packed_command(command).await
     }
 
-    pub(super) async fn commands(
+    pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
         offset: usize,
@@ -344,10 +344,10 @@ impl Shared {
 }
 
 /// What is said of a server that Sentinels name, and that is a replica.
-pub(super) const NOT_PRIMARY: &str = "the server is not the primary yet";
+pub(in crate::store::redis) const NOT_PRIMARY: &str = "the server is not the primary yet";
 
 /// Why there is no first connection.
-pub(super) enum ConnectError {
+pub(in crate::store::redis) enum ConnectError {
     Sentinels(Error),
     Server(NamedPrimary, RedisError),
 }

@@ -7,18 +7,18 @@
 use redis::{ConnectionAddr, RedisError, Value};
 use tokio::task::JoinSet;
 
-use super::address::{Connector, format_address};
-use super::circuit_breaker::describe_error;
-use super::refusal::ErrorClass;
-use super::start_up::{connect_error, misconfigured, unavailable};
 use crate::error::Error;
+use crate::store::redis::circuit_breaker::describe_error;
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::start_up::{connect_error, misconfigured, unavailable};
+use crate::store::redis::connection::url::{Connector, format_address};
 
 /// So many addresses are named in a sentence.
 const NAMED: usize = 6;
 
 /// Asks the nodes of a Cluster which nodes there are, one by one until one answers, and looks whether
 /// any of those can be reached. Returns the dialer that speaks as that node does.
-pub(super) async fn probe_cluster(
+pub(in crate::store::redis) async fn probe_cluster(
     connector: &Connector,
     seeds: &[ConnectionAddr],
 ) -> Result<Connector, Error> {

@@ -6,11 +6,11 @@
 
 use redis::{RedisError, ServerError};
 
-use super::circuit_breaker::server_error;
+use crate::store::redis::circuit_breaker::server_error;
 
 /// The meaning of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ErrorClass {
+pub(in crate::store::redis) enum ErrorClass {
     /// The server refuses every command for now: it loads its data, runs a script that does not
     /// end, or waits for another server. Passes without anybody changing something here.
     Busy,
@@ -107,7 +107,7 @@ const KNOWN_CODES: &[(&str, ErrorClass, &str)] = {
 
 impl ErrorClass {
     /// The meaning of what the server said, unless the error is none of the server's.
-    pub(super) fn classify(error: &RedisError) -> Option<Self> {
+    pub(in crate::store::redis) fn classify(error: &RedisError) -> Option<Self> {
         if error.kind() == redis::ErrorKind::AuthenticationFailed {
             return Some(Self::NotPermitted);
         }
@@ -115,12 +115,12 @@ impl ErrorClass {
     }
 
     /// The meaning of an error reply.
-    pub(super) fn classify_reply(reply: &ServerError) -> Self {
+    pub(in crate::store::redis) fn classify_reply(reply: &ServerError) -> Self {
         find_known_code(reply).map_or(Self::Other, |(_, refusal, _)| *refusal)
     }
 
     /// Returns `true` if the same command may succeed later although nobody changes anything.
-    pub(super) fn is_transient(self) -> bool {
+    pub(in crate::store::redis) fn is_transient(self) -> bool {
         match self {
             Self::Busy | Self::Retry | Self::Replica | Self::WritesRejected => true,
             Self::NotPermitted | Self::WrongType | Self::WrongNode | Self::Other => false,
@@ -129,19 +129,19 @@ impl ErrorClass {
 }
 
 /// Returns `true` if a server that refuses like this may have handed its part over to another one.
-pub(super) fn indicates_replica(reply: &ServerError) -> bool {
+pub(in crate::store::redis) fn indicates_replica(reply: &ServerError) -> bool {
     find_known_code(reply)
         .is_some_and(|(code, refusal, _)| *refusal == ErrorClass::Replica || *code == "MASTERDOWN")
 }
 
 /// Returns `true` if another server may soon take the place of a primary that refuses like this.
-pub(super) fn may_precede_failover(reply: &ServerError) -> bool {
+pub(in crate::store::redis) fn may_precede_failover(reply: &ServerError) -> bool {
     find_known_code(reply)
         .is_some_and(|(code, refusal, _)| *refusal == ErrorClass::Busy || *code == "NOREPLICAS")
 }
 
 /// A sentence on an error reply that names no address.
-pub(super) fn operator_message(error: &RedisError) -> Option<&'static str> {
+pub(in crate::store::redis) fn operator_message(error: &RedisError) -> Option<&'static str> {
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         return Some("Redis refuses the user or password");
     }

@@ -11,17 +11,19 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::address::{Connector, format_address, format_addresses};
-use super::circuit_breaker::{describe_error, server_error};
-use super::refusal::ErrorClass;
-use super::start_up::{misconfigured, rejects_credentials, unavailable, unreachable_error};
 use crate::error::Error;
+use crate::store::redis::circuit_breaker::{describe_error, server_error};
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::start_up::{
+    misconfigured, rejects_credentials, unavailable, unreachable_error,
+};
+use crate::store::redis::connection::url::{Connector, format_address, format_addresses};
 
 /// After the first answer the other Sentinels have so long to say something newer.
 const STRAGGLER_WAIT: Duration = Duration::from_millis(200);
 
 /// The Sentinels of a URL, and the group of servers that they are asked for.
-pub(super) struct Sentinels {
+pub(in crate::store::redis) struct Sentinels {
     group: String,
     display: String,
     members: Vec<Arc<Sentinel>>,
@@ -37,8 +39,8 @@ struct Sentinel {
 }
 
 /// The server that a Sentinel names as the primary.
-pub(super) struct NamedPrimary {
-    pub(super) address: ConnectionAddr,
+pub(in crate::store::redis) struct NamedPrimary {
+    pub(in crate::store::redis) address: ConnectionAddr,
     /// The address of that Sentinel, and the group that it was asked for.
     sentinel: String,
     group: String,
@@ -59,7 +61,7 @@ impl fmt::Display for NamedPrimary {
 type MasterInfo = HashMap<String, String>;
 
 impl Sentinels {
-    pub(super) fn new(
+    pub(in crate::store::redis) fn new(
         group: String,
         addresses: &[ConnectionAddr],
         connector: &Connector,
@@ -84,7 +86,7 @@ impl Sentinels {
     /// The primary by the newest configuration that any Sentinel knows. All are asked at once, so
     /// that one that is down or frozen costs nothing, and one that was cut off and is behind the
     /// others is not believed.
-    pub(super) async fn find_primary(&self) -> Result<NamedPrimary, Error> {
+    pub(in crate::store::redis) async fn find_primary(&self) -> Result<NamedPrimary, Error> {
         let mut queries = JoinSet::new();
         for sentinel in &self.members {
             let (sentinel, group) = (Arc::clone(sentinel), self.group.clone());

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use memchr::{Memchr, memchr, memchr_iter};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::{UserDetails, UserDetailsView, is_valid_token};
 use crate::clock::Timestamp;
+use crate::credential::{UserDetails, UserDetailsView, is_valid_token};
 
 /// Why a stored value is a miss. Says nothing of the value itself, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,7 @@ pub(crate) enum DecodeError {
 impl DecodeError {
     /// What another serializer than the service's has made of a value, as its first bytes say. No
     /// token begins like this.
-    pub(super) fn from_serializer(value: &[u8]) -> Option<Self> {
+    pub(crate) fn from_serializer(value: &[u8]) -> Option<Self> {
         match value {
             [0xac, 0xed, 0x00, 0x05, ..] => Some(Self::JavaSerialized),
             [b'"' | b'{' | b'[', ..] => Some(Self::Json),
@@ -83,12 +83,12 @@ impl DecodeError {
 #[error("a token that can be stored has 1 to 2,048 visible ASCII characters, and no '#'")]
 pub(crate) struct EncodeError;
 
-pub(super) fn parse_utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
+pub(crate) fn parse_utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
 }
 
 /// A number of milliseconds as Java's `Long.parseLong` reads it, ASCII digits only.
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
+pub(crate) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
     text.parse()
         .map(Timestamp::from_millis)
         .map_err(|_| DecodeError::InvalidTime)
@@ -97,12 +97,12 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
 /// A point in an access token's life. What cannot be a time in milliseconds of our days, such as one
 /// in nanoseconds or `Long.MAX_VALUE`, says nothing: the token is taken to be expired, so that the
 /// next one is fetched, and no sum of it overflows.
-pub(super) fn parse_plausible_time(text: &str) -> Result<Timestamp, DecodeError> {
+pub(crate) fn parse_plausible_time(text: &str) -> Result<Timestamp, DecodeError> {
     parse_time(text).map(plausible_or_zero)
 }
 
 /// The same of a time that is read already.
-pub(super) fn plausible_or_zero(at: Timestamp) -> Timestamp {
+pub(crate) fn plausible_or_zero(at: Timestamp) -> Timestamp {
     match at.is_plausible() {
         true => at,
         false => Timestamp::from_millis(0),
@@ -110,7 +110,7 @@ pub(super) fn plausible_or_zero(at: Timestamp) -> Timestamp {
 }
 
 /// A secret that a stored text holds.
-pub(super) fn parse_secret(text: &str) -> Result<&str, DecodeError> {
+pub(crate) fn parse_secret(text: &str) -> Result<&str, DecodeError> {
     match text {
         "" => Err(DecodeError::EmptyToken),
         token if is_valid_token(token) => Ok(token),
@@ -118,7 +118,7 @@ pub(super) fn parse_secret(text: &str) -> Result<&str, DecodeError> {
     }
 }
 
-pub(super) fn check_storable(secret: &str) -> Result<&str, EncodeError> {
+pub(crate) fn check_storable(secret: &str) -> Result<&str, EncodeError> {
     is_valid_token(secret).then_some(secret).ok_or(EncodeError)
 }
 
@@ -126,7 +126,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
 
 /// Appends the details as `#name=value` parts. An openid that is the user id itself is written
 /// as an empty value: at millions of users its second copy would cost more than the rest.
-pub(super) fn write_details(out: &mut String, details: &UserDetails, user_id: &str) {
+pub(crate) fn write_details(out: &mut String, details: &UserDetails, user_id: &str) {
     let openid = details.openid.as_deref().map(|openid| match openid {
         same if same == user_id => "",
         other => other,
@@ -169,7 +169,7 @@ pub(crate) fn parse_revoked_at(stored: i64) -> Timestamp {
 }
 
 /// Reads the named parts that it knows and passes over all others.
-pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetailsView<'a> {
+pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetailsView<'a> {
     let mut details = UserDetailsView::default();
     for part in parts {
         let Some(equals) = memchr(b'=', part.as_bytes()) else {
@@ -193,7 +193,7 @@ pub(super) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetail
 }
 
 /// The parts of a stored text, between `#`. A text of nothing is one part, as `str::split` has it.
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     rest: Option<&'a str>,
     /// How far the text before `left` is.
     consumed: usize,
@@ -201,7 +201,7 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self {
             rest: Some(text),
             consumed: 0,

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::Connector;
-use super::refusal::indicates_replica;
+use crate::store::redis::connection::errors::indicates_replica;
+use crate::store::redis::connection::url::Connector;
 
 /// A connection on which nothing was answered for so long is given up, and another one made.
 ///
@@ -54,7 +54,7 @@ const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Clones share the connection.
 #[derive(Clone)]
-pub(super) struct SingleConnection {
+pub(in crate::store::redis) struct SingleConnection {
     inner: Arc<Inner>,
     /// Ends with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -131,7 +131,7 @@ fn manager_config(command_timeout: Duration) -> ConnectionManagerConfig {
 
 impl SingleConnection {
     /// Connects. Answers are to be waited for at most as long as the dialer says.
-    pub(super) async fn connect(
+    pub(in crate::store::redis) async fn connect(
         address: ConnectionAddr,
         connector: Connector,
     ) -> RedisResult<Self> {
@@ -172,26 +172,26 @@ impl SingleConnection {
     }
 
     /// A client for connections of their own, which lead wherever the address leads by then.
-    pub(super) fn new_client(&self) -> RedisResult<Client> {
+    pub(in crate::store::redis) fn new_client(&self) -> RedisResult<Client> {
         let dialer = self.inner.current().connector.clone();
         dialer.client_for(&self.inner.address)
     }
 
     /// Whether the server is spoken with in RESP3, and so knows HELLO.
-    pub(super) fn supports_hello(&self) -> bool {
+    pub(in crate::store::redis) fn supports_hello(&self) -> bool {
         self.inner.supports_hello()
     }
 
     /// Counts how often the server was left for another one.
-    pub(super) fn server_changes(&self) -> watch::Receiver<u64> {
+    pub(in crate::store::redis) fn server_changes(&self) -> watch::Receiver<u64> {
         self.inner.server_changes.subscribe()
     }
 
-    pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+    pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         self.inner.command(command).await
     }
 
-    pub(super) async fn commands(
+    pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
         offset: usize,

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use super::stored_text::{
+use crate::clock::Timestamp;
+use crate::credential::{
+    Lifetime, Refresh, RefreshView, Token, TokenView, UserDetails, UserDetailsView,
+};
+use crate::store::redis::format::text::{
     DecodeError, EncodeError, Parts, check_storable, parse_plausible_time, parse_secret,
     parse_time, parse_utf8, plausible_or_zero, read_details, write_details,
 };
-use super::{Lifetime, Refresh, RefreshView, Token, TokenView, UserDetails, UserDetailsView};
-use crate::clock::Timestamp;
 
 /// `TOKEN#MS`, with the true expiry as a third part where a short lifetime clamped the margin.
 pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, EncodeError> {
@@ -77,8 +79,8 @@ fn split_token(value: &[u8]) -> Result<(&str, Timestamp, Parts<'_>), DecodeError
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AccessToken, RefreshToken};
     use super::*;
+    use crate::credential::{AccessToken, RefreshToken};
     use proptest::prelude::*;
 
     const MARGIN: Duration = Duration::from_secs(900);

@@ -108,15 +108,15 @@ pub(crate) fn decode_body(written: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::{hash_form, record_form};
+    use crate::store::redis::format::{hash, record};
 
     #[test]
     fn plain_readers_reject_sealed_values() {
         let value = b"#0#s1#AAECAwQF#AAAA";
         assert!(split(value).is_some());
-        assert!(hash_form::read_token(value, std::time::Duration::ZERO).is_err());
-        assert!(hash_form::read_refresh(value, "u").is_err());
-        assert!(record_form::read(value, "u").is_err());
+        assert!(hash::read_token(value, std::time::Duration::ZERO).is_err());
+        assert!(hash::read_refresh(value, "u").is_err());
+        assert!(record::read(value, "u").is_err());
     }
 
     #[test]

@@ -14,9 +14,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::sealed_form::{self, SealBinding, SealingKeyId};
-use super::secret::decode_base64_key;
+use crate::credential::decode_base64_key;
 use crate::error::{Error, ErrorKind};
+use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 
 /// The fewest bytes of a key.
 const MIN_KEY_BYTES: usize = 32;
@@ -215,15 +215,12 @@ impl SealingKeys {
         };
         let sealed = self.keys.first().and_then(|key| {
             let sealed = key.cipher.encrypt(&nonce.into(), payload).ok()?;
-            Some(sealed_form::write(
-                key.id,
-                &[&nonce[..], &sealed[..]].concat(),
-            ))
+            Some(sealed::write(key.id, &[&nonce[..], &sealed[..]].concat()))
         });
         sealed.ok_or_else(|| configuration_error("there is no sealing key".into()))
     }
 
-    /// Opens what has been taken out of its form by [`sealed_form::split`].
+    /// Opens what has been taken out of its form by [`sealed::split`].
     pub(crate) fn open(
         &self,
         id: SealingKeyId,
@@ -232,7 +229,7 @@ impl SealingKeys {
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let key = self.keys.iter().find(|key| key.id == id);
         let key = key.ok_or(OpenError::UnknownKey)?;
-        let body = sealed_form::decode_body(written).ok_or(OpenError::Corrupt)?;
+        let body = sealed::decode_body(written).ok_or(OpenError::Corrupt)?;
         let (nonce, sealed) = body
             .split_first_chunk::<NONCE_BYTES>()
             .ok_or(OpenError::Corrupt)?;
@@ -300,7 +297,7 @@ mod tests {
     };
 
     fn open(keys: &SealingKeys, value: &[u8], at: &SealBinding<'_>) -> Result<Vec<u8>, OpenError> {
-        let (id, body) = sealed_form::split(value).ok_or(OpenError::Corrupt)?;
+        let (id, body) = sealed::split(value).ok_or(OpenError::Corrupt)?;
         keys.open(id, body, at).map(|text| text.to_vec())
     }
 

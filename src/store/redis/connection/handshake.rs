@@ -7,13 +7,13 @@
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};
 
-use super::address::{Connector, format_address};
-use super::circuit_breaker::describe_error;
-use super::refusal::ErrorClass;
+use crate::store::redis::circuit_breaker::describe_error;
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::url::{Connector, format_address};
 
 impl Connector {
     /// Connects to a server. Returns the connection, and the dialer that speaks as it does.
-    pub(super) async fn connect(
+    pub(in crate::store::redis) async fn connect(
         &self,
         address: &ConnectionAddr,
     ) -> RedisResult<(MultiplexedConnection, Self)> {
@@ -21,7 +21,7 @@ impl Connector {
     }
 
     /// Connects as [`greet`](Self::greet) does, with further settings for each protocol.
-    pub(super) async fn connect_with(
+    pub(in crate::store::redis) async fn connect_with(
         &self,
         address: &ConnectionAddr,
         configure: impl Fn(ProtocolVersion, AsyncConnectionConfig) -> AsyncConnectionConfig,

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
-use super::cookies::LOOP_WINDOW_SECONDS;
-use super::state::unix_seconds;
 use crate::clock::Timestamp;
+use crate::login::cookies::LOOP_WINDOW_SECONDS;
+use crate::login::state::unix_seconds;
 
 /// How many users are counted at once; the least active leave first.
 const MAX_TRACKED_USERS: usize = 10_000;
 
 /// Counts the logins of each user within windows of a minute.
-pub(super) struct LoginLimiter(Cache<String, Arc<Mutex<LoginCount>>>);
+pub(in crate::login) struct LoginLimiter(Cache<String, Arc<Mutex<LoginCount>>>);
 
 #[derive(Default)]
 struct LoginCount {
@@ -22,12 +22,12 @@ struct LoginCount {
 }
 
 impl LoginLimiter {
-    pub(super) fn new() -> Self {
+    pub(in crate::login) fn new() -> Self {
         Self(Cache::new(MAX_TRACKED_USERS))
     }
 
     /// How often the user has been logged in within this window, this time included.
-    pub(super) fn count_login(&self, user: &str, now: Timestamp) -> usize {
+    pub(in crate::login) fn count_login(&self, user: &str, now: Timestamp) -> usize {
         let now = unix_seconds(now);
         let Ok(count) = self
             .0

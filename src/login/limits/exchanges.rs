@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::exchange::ExchangeOutcome;
 use crate::credential::UserId;
+use crate::login::exchange::ExchangeOutcome;
 use crate::store::LoginCodeKey;
 
 /// How many exchanges of codes one process may run at once.
@@ -27,7 +27,7 @@ const REJECTIONS_PER_SECOND: f64 = 100.0;
 
 /// Bounds the exchanges of one process.
 #[derive(Debug)]
-pub(super) struct ExchangeLimiter {
+pub(in crate::login) struct ExchangeLimiter {
     permits: Arc<Semaphore>,
     /// Whoever waits for the budget, one after another.
     queue: Semaphore,
@@ -58,13 +58,13 @@ impl RejectionBudget {
 }
 
 /// The right to exchange one code.
-pub(super) struct ExchangePermit {
+pub(in crate::login) struct ExchangePermit {
     limiter: Arc<ExchangeLimiter>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl ExchangeLimiter {
-    pub(super) fn new() -> Arc<Self> {
+    pub(in crate::login) fn new() -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_EXCHANGES)),
             queue: Semaphore::new(1),
@@ -76,7 +76,10 @@ impl ExchangeLimiter {
     }
 
     /// Waits for a turn, in the order of arrival. `None`: it did not come in time.
-    pub(super) async fn acquire(self: &Arc<Self>, timeout: Duration) -> Option<ExchangePermit> {
+    pub(in crate::login) async fn acquire(
+        self: &Arc<Self>,
+        timeout: Duration,
+    ) -> Option<ExchangePermit> {
         let turn = async {
             let place = Arc::clone(&self.permits).acquire_owned().await.ok()?;
             let _in_line = self.queue.acquire().await.ok()?;
@@ -102,30 +105,30 @@ impl ExchangeLimiter {
 
 impl ExchangePermit {
     /// Gives back what a refused code would have cost: this one was not refused.
-    pub(super) fn refund_rejection(&self) {
+    pub(in crate::login) fn refund_rejection(&self) {
         self.limiter.lock_budget().available += 1.0;
     }
 }
 
 /// What makes two callbacks copies of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct CallbackKey {
-    pub(super) code: LoginCodeKey,
+pub(in crate::login) struct CallbackKey {
+    pub(in crate::login) code: LoginCodeKey,
     /// The number of the login.
-    pub(super) login_id: u64,
-    pub(super) bound_user: Option<UserId>,
+    pub(in crate::login) login_id: u64,
+    pub(in crate::login) bound_user: Option<UserId>,
 }
 
 type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
 
 /// The exchanges that this process runs.
 #[derive(Debug, Default)]
-pub(super) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
+pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
 
 impl RunningExchanges {
     /// Joins the exchange of which a callback is a copy, or starts it. `None`: too many are under
     /// way.
-    pub(super) fn join_or_start(
+    pub(in crate::login) fn join_or_start(
         self: &Arc<Self>,
         key: CallbackKey,
         start: impl FnOnce(OutcomeSender),
@@ -150,14 +153,14 @@ impl RunningExchanges {
 }
 
 /// Tells all copies what came of their code. Dropped before that, it tells them that nothing did.
-pub(super) struct OutcomeSender {
+pub(in crate::login) struct OutcomeSender {
     running: Arc<RunningExchanges>,
     key: CallbackKey,
     sender: watch::Sender<Option<ExchangeOutcome>>,
 }
 
 impl OutcomeSender {
-    pub(super) fn send(self, verdict: ExchangeOutcome) {
+    pub(in crate::login) fn send(self, verdict: ExchangeOutcome) {
         self.sender.send_replace(Some(verdict));
     }
 }

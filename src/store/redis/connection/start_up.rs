@@ -5,33 +5,36 @@ use std::collections::HashMap;
 
 use redis::{RedisError, RedisResult, Value};
 
-use super::circuit_breaker::describe_error;
-use super::connection::Connection;
-use super::primary::NOT_PRIMARY;
-use super::refusal::ErrorClass;
-use super::sentinel::NamedPrimary;
 use crate::error::{Error, ErrorKind};
+use crate::store::redis::circuit_breaker::describe_error;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::sentinel::NOT_PRIMARY;
+use crate::store::redis::connection::sentinel_discovery::NamedPrimary;
 
-pub(super) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
+pub(in crate::store::redis) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
-pub(super) fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
+pub(in crate::store::redis) fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::StoreUnavailable, message)
 }
 
 /// Whether the server does not take our user or password.
-pub(super) fn rejects_credentials(error: &RedisError) -> bool {
+pub(in crate::store::redis) fn rejects_credentials(error: &RedisError) -> bool {
     ErrorClass::classify(error) == Some(ErrorClass::NotPermitted) && error.code() != Some("NOPERM")
 }
 
-pub(super) fn connect_error(address: &str, error: &RedisError) -> Error {
+pub(in crate::store::redis) fn connect_error(address: &str, error: &RedisError) -> Error {
     server_rejection_error(&format!("Redis at {address}"), error)
         .unwrap_or_else(|| unreachable_error(&format!("Redis at {address}"), error))
 }
 
 /// Why the server that a Sentinel names does not serve us.
-pub(super) fn named_primary_error(named: &NamedPrimary, error: &RedisError) -> Error {
+pub(in crate::store::redis) fn named_primary_error(
+    named: &NamedPrimary,
+    error: &RedisError,
+) -> Error {
     let who = format!("Redis at {named}");
     if let Some(error) = server_rejection_error(&who, error) {
         return error;
@@ -94,7 +97,7 @@ fn no_redis(who: &str) -> Error {
 }
 
 /// What the network or TLS says. `who` begins the sentence.
-pub(super) fn unreachable_error(who: &str, error: &RedisError) -> Error {
+pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) -> Error {
     let said = describe_error(error);
     if is_no_redis(error) {
         return no_redis(who);
@@ -146,7 +149,10 @@ fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
 }
 
 /// A URL of one topology at a server of another.
-pub(super) async fn check_mode(connection: &mut Connection, address: &str) -> Result<(), Error> {
+pub(in crate::store::redis) async fn check_mode(
+    connection: &mut Connection,
+    address: &str,
+) -> Result<(), Error> {
     let hello: RedisResult<HashMap<String, Value>> =
         redis::cmd("HELLO").query_async(connection).await;
     // Redis before 6 does not know the command, and a user may not be allowed to ask.
@@ -167,7 +173,10 @@ pub(super) async fn check_mode(connection: &mut Connection, address: &str) -> Re
 
 /// Adds to an error which of these host names do not resolve. The errors of a connection say it in
 /// the words of the system, which differ, so the names are looked up once more.
-pub(super) async fn with_unresolved(error: Error, hosts: Vec<(&str, u16)>) -> Error {
+pub(in crate::store::redis) async fn with_unresolved(
+    error: Error,
+    hosts: Vec<(&str, u16)>,
+) -> Error {
     let mut unknown = Vec::new();
     for (host, port) in &hosts {
         if tokio::net::lookup_host((*host, *port)).await.is_err() {

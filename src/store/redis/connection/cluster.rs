@@ -18,8 +18,8 @@ use redis::{
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::address::{Connector, tcp_settings};
-use super::circuit_breaker::server_error;
+use crate::store::redis::circuit_breaker::server_error;
+use crate::store::redis::connection::url::{Connector, tcp_settings};
 
 /// How often a command is sent anew within its time: to the node that a slot has moved to, or
 /// after a rest where its node is not ready. Lost answers are among the reasons, so a command may
@@ -39,7 +39,7 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nodes of a Cluster. Clones share them.
 #[derive(Clone)]
-pub(super) struct ClusterNodes {
+pub(in crate::store::redis) struct ClusterNodes {
     shared: Arc<Shared>,
     /// Ends with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
@@ -57,7 +57,7 @@ struct Shared {
 const SLOT_COUNT: u16 = 16_384;
 
 /// The range of slots that a key lies in, of so many.
-pub(super) fn circuit_index(key: &[u8], circuit_count: usize) -> usize {
+pub(in crate::store::redis) fn circuit_index(key: &[u8], circuit_count: usize) -> usize {
     usize::from(key_slot(key)) * circuit_count / usize::from(SLOT_COUNT)
 }
 
@@ -80,7 +80,7 @@ fn key_slot(key: &[u8]) -> u16 {
 }
 
 impl ClusterNodes {
-    pub(super) async fn connect(
+    pub(in crate::store::redis) async fn connect(
         seeds: Vec<ConnectionAddr>,
         connector: Connector,
         tls: bool,
@@ -123,12 +123,12 @@ impl ClusterNodes {
     }
 
     /// Answers have stayed away.
-    pub(super) fn report_timeout(&self) {
+    pub(in crate::store::redis) fn report_timeout(&self) {
         self.shared.reconnect_requested.notify_one();
     }
 
     /// A client of a node that answers, for connections of their own.
-    pub(super) async fn new_client(&self) -> RedisResult<Client> {
+    pub(in crate::store::redis) async fn new_client(&self) -> RedisResult<Client> {
         let mut failed = None;
         let seeds = &self.shared.seeds;
         let first = fastrand::usize(..seeds.len().max(1));
@@ -151,13 +151,13 @@ impl ClusterNodes {
 
     /// A command by itself: what is read and written together goes through one script, and the
     /// fields of a record are read one by one, so that each follows its slot while that moves.
-    pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+    pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let answer = self.connection().req_packed_command(command).await;
         self.note_error(answer.as_ref().err());
         answer
     }
 
-    pub(super) async fn commands(
+    pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
         offset: usize,
@@ -183,7 +183,7 @@ impl ClusterNodes {
 impl ClusterNodes {
     /// The primaries by their addresses, with what each says of itself: its id, the slots that it
     /// serves, and those that it is moving.
-    pub(super) async fn primaries(
+    pub(in crate::store::redis) async fn primaries(
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
         use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
@@ -208,7 +208,11 @@ impl ClusterNodes {
     }
 
     /// A command for one of the primaries.
-    pub(super) async fn command_on(&self, address: &str, command: Cmd) -> RedisResult<Value> {
+    pub(in crate::store::redis) async fn command_on(
+        &self,
+        address: &str,
+        command: Cmd,
+    ) -> RedisResult<Value> {
         use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
         let at = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress {

@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Decides which lines are written. Each kind has a name of its own.
 #[derive(Debug, Default)]
-pub(super) struct LogLimiter(Mutex<HashMap<&'static str, LineState>>);
+pub(crate) struct LogLimiter(Mutex<HashMap<&'static str, LineState>>);
 
 #[derive(Debug)]
 struct LineState {
@@ -20,7 +20,7 @@ struct LineState {
 impl LogLimiter {
     /// Returns how many lines of this kind were left out since the last one, if one may be written
     /// now. Counts this one as left out otherwise.
-    pub(super) fn allow_line(&self, kind: &'static str) -> Option<u64> {
+    pub(crate) fn allow_line(&self, kind: &'static str) -> Option<u64> {
         self.allow_line_at(kind, Instant::now())
     }
 

@@ -12,8 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::start_up::misconfigured;
 use crate::error::Error;
+use crate::store::redis::connection::start_up::misconfigured;
 
 /// A connection that Redis no longer acknowledges is given up after this long, so that a host
 /// that vanished without a word does not hold the store for the kernel's quarter of an hour.
@@ -24,7 +24,7 @@ const DEFAULT_SENTINEL_PORT: u16 = 26_379;
 
 /// What a URL names.
 #[derive(Debug, Clone)]
-pub(super) enum Topology {
+pub(in crate::store::redis) enum Topology {
     Single(ConnectionAddr),
     Sentinel {
         /// The name under which the Sentinels know the servers.
@@ -36,11 +36,11 @@ pub(super) enum Topology {
 
 /// A URL, read.
 #[derive(Debug, Clone)]
-pub(super) struct RedisUrl {
-    pub(super) topology: Topology,
+pub(in crate::store::redis) struct RedisUrl {
+    pub(in crate::store::redis) topology: Topology,
     /// User, password and database of the servers that hold data.
-    pub(super) connection_info: RedisConnectionInfo,
-    pub(super) tls: bool,
+    pub(in crate::store::redis) connection_info: RedisConnectionInfo,
+    pub(in crate::store::redis) tls: bool,
 }
 
 /// The parameters of a URL that count.
@@ -51,7 +51,7 @@ struct UrlParameters {
 }
 
 impl RedisUrl {
-    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+    pub(in crate::store::redis) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains('#') {
             return Err(misconfigured(
                 "the Redis URL has a fragment (#), which would have no effect; the database is named \
@@ -158,7 +158,7 @@ impl RedisUrl {
     }
 
     /// The hosts and ports that the URL names.
-    pub(super) fn hosts(&self) -> Vec<(&str, u16)> {
+    pub(in crate::store::redis) fn hosts(&self) -> Vec<(&str, u16)> {
         let all = match &self.topology {
             Topology::Single(address) => std::slice::from_ref(address),
             Topology::Sentinel { sentinels, .. } => sentinels,
@@ -168,7 +168,7 @@ impl RedisUrl {
     }
 
     /// The URL's servers as they may be shown: no user, no password.
-    pub(super) fn display_servers(&self) -> String {
+    pub(in crate::store::redis) fn display_servers(&self) -> String {
         match &self.topology {
             Topology::Single(address) => format_address(address),
             Topology::Sentinel { group, sentinels } => {
@@ -252,7 +252,7 @@ fn host_and_port(address: &ConnectionAddr) -> Option<(&str, u16)> {
 }
 
 /// An address as people write it: an IPv6 address in brackets, so that its port can be told.
-pub(super) fn format_address(address: &ConnectionAddr) -> String {
+pub(in crate::store::redis) fn format_address(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
             if host.contains(':') =>
@@ -263,7 +263,7 @@ pub(super) fn format_address(address: &ConnectionAddr) -> String {
     }
 }
 
-pub(super) fn format_addresses(addresses: &[ConnectionAddr]) -> String {
+pub(in crate::store::redis) fn format_addresses(addresses: &[ConnectionAddr]) -> String {
     let shown: Vec<_> = addresses.iter().map(format_address).collect();
     shown.join(",")
 }
@@ -320,9 +320,9 @@ fn invalid_url() -> Error {
 
 /// The certificates of a connection with TLS, in PEM.
 #[derive(Clone, Default)]
-pub(super) struct Certificates {
-    pub(super) authority: Option<Vec<u8>>,
-    pub(super) client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+pub(in crate::store::redis) struct Certificates {
+    pub(in crate::store::redis) authority: Option<Vec<u8>>,
+    pub(in crate::store::redis) client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
 impl fmt::Debug for Certificates {
@@ -336,7 +336,10 @@ impl fmt::Debug for Certificates {
 
 impl Certificates {
     /// In the library's form; nothing where nothing is set.
-    pub(super) fn to_tls_certificates(&self, tls: bool) -> Result<Option<TlsCertificates>, Error> {
+    pub(in crate::store::redis) fn to_tls_certificates(
+        &self,
+        tls: bool,
+    ) -> Result<Option<TlsCertificates>, Error> {
         if self.authority.is_none() && self.client.is_none() {
             return Ok(None);
         }
@@ -383,20 +386,23 @@ fn check_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
 
 /// How every server of one topology is spoken with.
 #[derive(Clone)]
-pub(super) struct Connector {
-    pub(super) connection_info: RedisConnectionInfo,
-    pub(super) certificates: Option<TlsCertificates>,
+pub(in crate::store::redis) struct Connector {
+    pub(in crate::store::redis) connection_info: RedisConnectionInfo,
+    pub(in crate::store::redis) certificates: Option<TlsCertificates>,
     /// How long to wait for a connection, and for an answer.
-    pub(super) timeout: Duration,
+    pub(in crate::store::redis) timeout: Duration,
 }
 
 impl Connector {
-    pub(super) fn with_protocol(mut self, protocol: ProtocolVersion) -> Self {
+    pub(in crate::store::redis) fn with_protocol(mut self, protocol: ProtocolVersion) -> Self {
         self.connection_info = with_protocol(self.connection_info, protocol);
         self
     }
 
-    pub(super) fn client_for(&self, address: &ConnectionAddr) -> RedisResult<Client> {
+    pub(in crate::store::redis) fn client_for(
+        &self,
+        address: &ConnectionAddr,
+    ) -> RedisResult<Client> {
         let info = address
             .clone()
             .into_connection_info()?
@@ -409,7 +415,7 @@ impl Connector {
     }
 }
 
-pub(super) fn tcp_settings() -> TcpSettings {
+pub(in crate::store::redis) fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
         .with_interval(Duration::from_secs(2));

@@ -1,5 +1,7 @@
 //! The session cookie: it names a user, proves that we said so, and holds nothing secret.
 
+mod value;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 
+pub(crate) use self::value::Session;
 use super::keys::{CookieKeys, KeyedMac};
-use super::session_value::{self, Session};
 use super::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, UserId};
@@ -252,7 +254,7 @@ impl SessionCookie {
 
     fn issue_for_id(&self, user: &str, session: Session) -> HeaderValue {
         let now = self.0.clock.now();
-        let message = session_value::encode(user, now, session);
+        let message = value::encode(user, now, session);
         let tag = self
             .0
             .macs
@@ -293,7 +295,7 @@ impl SessionCookie {
     fn verify<'a>(&self, value: &'a [u8], now: Timestamp) -> Option<VerifiedSession<'a>> {
         let (message, tag) = value.split_last_chunk::<TAG_CHARS>()?;
         let message = message.strip_suffix(b".")?;
-        let text = session_value::decode(message)?;
+        let text = value::decode(message)?;
         let end = self.expiry(text.issued_at, text.logged_in_at, text.session);
         if now >= end || now < text.issued_at.saturating_sub(MAX_CLOCK_SKEW) {
             return None;
@@ -349,8 +351,8 @@ impl SessionCookie {
         values.any(|value| {
             let message = value.split_last_chunk::<TAG_CHARS>();
             let message = message.and_then(|(message, _)| message.strip_suffix(b"."));
-            let text = message.and_then(session_value::decode);
-            let lasts = |text: session_value::SessionText<'_>| {
+            let text = message.and_then(value::decode);
+            let lasts = |text: value::SessionText<'_>| {
                 now < self.expiry(text.issued_at, text.logged_in_at, text.session)
             };
             text.is_some_and(lasts) && self.verify(value, now).is_none()
@@ -465,7 +467,7 @@ fn configuration_error(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::Base36;
+    use crate::base36::Base36;
     use base64::engine::general_purpose::STANDARD;
     use http::HeaderMap;
     use http::header::COOKIE;

@@ -1,0 +1,10 @@
+//! Forms of stored values: the published Spring Boot layout, this crate's own records, sealed values,
+//! and the values of other SDKs.
+
+pub(crate) mod external;
+pub(crate) mod hash;
+#[cfg(feature = "sealing")]
+pub(crate) mod keys;
+pub(crate) mod record;
+pub(crate) mod sealed;
+pub(crate) mod text;
