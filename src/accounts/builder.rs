@@ -245,7 +245,7 @@ impl AccountTokensBuilder {
             }
         };
         AccountTokens(Arc::new(Inner {
-            provider: provider,
+            provider,
             source: self.source,
             store,
             prefetcher: Prefetcher::default(),

@@ -261,7 +261,7 @@ impl Cache {
         }
         match (self.peek(key, id), version) {
             (Some(held), Some(mark)) if held.version() != mark => {
-                self.insert(key, held.to_invalidated())
+                self.insert(key, held.to_invalidated());
             }
             (Some(_), None) => self.remove(id),
             _ => {}

@@ -432,7 +432,7 @@ impl CredentialProvider {
                 // Those who waited for a slow store with a flight of others may find that what was
                 // alive when it was served has died since.
                 Ok(held) if !held.is_unexpired(self.0.clock.now()) => {
-                    outcome = Err(self.0.load_timeout_error())
+                    outcome = Err(self.0.load_timeout_error());
                 }
                 Ok(held) if wanted.is_satisfied_by(held.secret()) => break,
                 // A flight that began for others may have landed with the very token that this

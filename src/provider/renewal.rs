@@ -198,7 +198,7 @@ impl RenewalTask<'_> {
                     }
                 }
                 Ok(LeaseResult::Conflict(newer)) => {
-                    (stored, stamp, grant_error) = (newer, before, None)
+                    (stored, stamp, grant_error) = (newer, before, None);
                 }
                 // Somebody else renews it. Who has something to serve need not watch.
                 Ok(LeaseResult::Busy) => match usable {

@@ -153,7 +153,7 @@ impl Tickets {
             Box::new(source),
         );
         Ok(Self(Arc::new(Inner {
-            provider: provider,
+            provider,
             accounts: accounts.clone(),
             hosts,
             prefetcher: Prefetcher::default(),

@@ -113,7 +113,7 @@ impl Transport {
                 Ok(value) => return Ok(value),
                 Err(AttemptError::Errcode(error)) => return Err(error),
                 Err(AttemptError::NotSent(what)) => {
-                    failures.push(format!("{} {what}", host.address))
+                    failures.push(format!("{} {what}", host.address));
                 }
                 Err(AttemptError::OutcomeUnknown(what)) => {
                     failures.push(format!("{} {what}", host.address));

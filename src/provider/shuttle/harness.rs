@@ -424,7 +424,7 @@ impl Harness {
         Arc::new(Self {
             store: ledger,
             wechat,
-            providers: providers,
+            providers,
             known: [1, 1].map(AtomicUsize::new),
             received: [1, 1].map(AtomicUsize::new),
             allows_failures,

@@ -203,7 +203,7 @@ fn the_cache_accepts_nothing_older() {
         with_harness(TokenAge::Fresh, false, async |world| {
             let tasks = [
                 spawn(&world, async |world| {
-                    world.get_without_invalidations(0).await
+                    world.get_without_invalidations(0).await;
                 }),
                 spawn(&world, async |world| {
                     world.get_without_invalidations(0).await;
@@ -344,7 +344,7 @@ fn a_missed_invalidation_invalidates_earlier_reads() {
                     world.get_without_invalidations(0).await;
                 }),
                 spawn(&world, async |world| {
-                    world.get_without_invalidations(0).await
+                    world.get_without_invalidations(0).await;
                 }),
                 spawn(&world, async |world| world.log_in(1).await),
                 spawn(&world, async |world| {
