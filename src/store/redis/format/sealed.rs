@@ -67,7 +67,7 @@ pub(crate) struct SealBinding<'a> {
 
 #[cfg(feature = "sealing")]
 impl SealBinding<'_> {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let parts = [
             "tower-wechat sealed 1",
             self.app,
