@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::circuit_breaker::{CircuitBreaker, describe_error};
+use super::circuit_breaker::CircuitBreaker;
 use super::connection::{ConnectOptions, Connection};
 use super::health::HealthCache;
 use super::invalidation::Channels;
@@ -17,9 +17,10 @@ use super::{Inner, Layout, RedisNames, RedisStore, key_registry};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::metrics;
-use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::certificates::Certificates;
+use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::start_up::{misconfigured, unavailable};
-use crate::store::redis::connection::url::{Certificates, RedisUrl, Topology};
+use crate::store::redis::connection::url::{RedisUrl, Topology};
 
 /// How long a command may take.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);

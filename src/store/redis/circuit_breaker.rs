@@ -4,13 +4,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis::{RedisError, ServerError};
+use redis::RedisError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
-use crate::store::redis::connection::errors::{ErrorClass, operator_message};
+use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
 
 /// After a failed command the next ones fail at once for this long. A frozen Redis would
 /// otherwise add its whole timeout to every request.
@@ -275,31 +275,6 @@ fn unavailable(message: String) -> Error {
 
 pub(super) fn duration_millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What Redis or the connection to it says, without what could hold a secret: Redis quotes the
-/// arguments of a command that it does not know.
-pub(super) fn describe_error(error: &RedisError) -> String {
-    let text = match server_error(error) {
-        Some(said) => format!("{} {}", said.code(), said.details().unwrap_or_default()),
-        None => error.to_string(),
-    };
-    let text = text.split(", with args").next().unwrap_or_default();
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(160)
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
-}
-
-/// What the server itself said, of one command or of the first that failed in a pipeline.
-pub(super) fn server_error(error: &RedisError) -> Option<ServerError> {
-    error
-        .clone()
-        .into_server_errors()?
-        .first()
-        .map(|(_, said)| said.clone())
 }
 
 #[cfg(test)]

@@ -9,13 +9,12 @@ use redis::{Cmd, RedisResult};
 use zeroize::Zeroizing;
 
 use super::RedisStore;
-use super::circuit_breaker::describe_error;
 use super::codec::{RawValue, warn_unreadable_once};
 use super::layout::RedisNames;
 use crate::clock::Timestamp;
 use crate::credential::{AppId, AppSecret, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
-use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::format::external::{ExternalFormat, read_seconds, read_token};
 use crate::store::{
     BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,

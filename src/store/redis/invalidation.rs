@@ -19,12 +19,10 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::RedisStore;
-use super::circuit_breaker::describe_error;
 use super::connection::Connection;
 use crate::credential::AppId;
 use crate::store::invalidation::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
-use crate::store::redis::connection::errors::ErrorClass;
-use crate::store::redis::connection::start_up::rejects_credentials;
+use crate::store::redis::connection::errors::{ErrorClass, describe_error, is_permanent};
 use crate::store::{CredentialKey, CredentialKind, Event, LeaseOwner, RecordVersion, Subscription};
 
 /// The rest before the channel is subscribed again, at first and at most.
@@ -249,13 +247,6 @@ impl ChannelListener {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether Redis has said no, and will say so until somebody changes something. A password that is
-/// asked for concerns every command, not the channel: it is tried again as soon as Redis serves.
-pub(super) fn is_permanent(error: &RedisError) -> bool {
-    let of_channel = |refusal: ErrorClass| !refusal.is_transient() && !rejects_credentials(error);
-    ErrorClass::classify(error).is_some_and(of_channel)
 }
 
 impl fmt::Debug for Channels {

@@ -4,7 +4,7 @@
 use redis::aio::ConnectionLike;
 use redis::{AsyncCommands, RedisError};
 
-use super::circuit_breaker::describe_error;
+use super::connection::errors::describe_error;
 use super::layout::RedisNames;
 use super::seal::Sealer;
 use crate::clock::Clock;

@@ -10,12 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use redis::RedisError;
 use tokio::time::Instant;
 
-use super::circuit_breaker::describe_error;
-use super::invalidation::{REJECTED_RETRY_DELAY, is_permanent};
+use super::invalidation::REJECTED_RETRY_DELAY;
 use super::scripts::{Invocation, PublishMode, ScriptCall};
 use super::{RedisStore, ScriptReply};
 use crate::error::Error;
-use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::errors::{ErrorClass, describe_error, is_permanent};
 
 /// What is said of a write, and where.
 pub(super) struct OutgoingInvalidation {

@@ -18,8 +18,8 @@ use redis::{
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::redis::circuit_breaker::server_error;
-use crate::store::redis::connection::url::{Connector, tcp_settings};
+use crate::store::redis::connection::connector::{Connector, tcp_settings};
+use crate::store::redis::connection::errors::server_error;
 
 /// How often a command is sent anew within its time: to the node that a slot has moved to, or
 /// after a rest where its node is not ready. Lost answers are among the reasons, so a command may

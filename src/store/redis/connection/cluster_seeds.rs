@@ -8,10 +8,10 @@ use redis::{ConnectionAddr, RedisError, Value};
 use tokio::task::JoinSet;
 
 use crate::error::Error;
-use crate::store::redis::circuit_breaker::describe_error;
-use crate::store::redis::connection::errors::ErrorClass;
+use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::start_up::{connect_error, misconfigured, unavailable};
-use crate::store::redis::connection::url::{Connector, format_address};
+use crate::store::redis::connection::url::format_address;
 
 /// So many addresses are named in a sentence.
 const NAMED: usize = 6;

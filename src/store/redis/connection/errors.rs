@@ -6,7 +6,8 @@
 
 use redis::{RedisError, ServerError};
 
-use crate::store::redis::circuit_breaker::server_error;
+/// What is said of a server that Sentinels name, and that is a replica.
+pub(in crate::store::redis) const NOT_PRIMARY: &str = "the server is not the primary yet";
 
 /// The meaning of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +147,43 @@ pub(in crate::store::redis) fn operator_message(error: &RedisError) -> Option<&'
         return Some("Redis refuses the user or password");
     }
     find_known_code(&server_error(error)?).map(|(_, _, sentence)| *sentence)
+}
+
+/// Whether the server does not take our user or password.
+pub(in crate::store::redis) fn rejects_credentials(error: &RedisError) -> bool {
+    ErrorClass::classify(error) == Some(ErrorClass::NotPermitted) && error.code() != Some("NOPERM")
+}
+
+/// Whether Redis has said no, and will say so until somebody changes something. A password that is
+/// asked for concerns every command, not the channel: it is tried again as soon as Redis serves.
+pub(in crate::store::redis) fn is_permanent(error: &RedisError) -> bool {
+    let of_channel = |refusal: ErrorClass| !refusal.is_transient() && !rejects_credentials(error);
+    ErrorClass::classify(error).is_some_and(of_channel)
+}
+
+/// What Redis or the connection to it says, without what could hold a secret: Redis quotes the
+/// arguments of a command that it does not know.
+pub(in crate::store::redis) fn describe_error(error: &RedisError) -> String {
+    let text = match server_error(error) {
+        Some(said) => format!("{} {}", said.code(), said.details().unwrap_or_default()),
+        None => error.to_string(),
+    };
+    let text = text.split(", with args").next().unwrap_or_default();
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(160)
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
+}
+
+/// What the server itself said, of one command or of the first that failed in a pipeline.
+pub(in crate::store::redis) fn server_error(error: &RedisError) -> Option<ServerError> {
+    error
+        .clone()
+        .into_server_errors()?
+        .first()
+        .map(|(_, said)| said.clone())
 }
 
 type KnownCode = (&'static str, ErrorClass, &'static str);

@@ -7,9 +7,9 @@
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};
 
-use crate::store::redis::circuit_breaker::describe_error;
-use crate::store::redis::connection::errors::ErrorClass;
-use crate::store::redis::connection::url::{Connector, format_address};
+use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::errors::{ErrorClass, describe_error};
+use crate::store::redis::connection::url::format_address;
 
 impl Connector {
     /// Connects to a server. Returns the connection, and the dialer that speaks as it does.

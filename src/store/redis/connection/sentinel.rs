@@ -18,10 +18,12 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Error;
-use crate::store::redis::circuit_breaker::{describe_error, server_error};
-use crate::store::redis::connection::errors::{indicates_replica, may_precede_failover};
+use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::errors::{
+    NOT_PRIMARY, describe_error, indicates_replica, may_precede_failover, server_error,
+};
 use crate::store::redis::connection::sentinel_discovery::{NamedPrimary, Sentinels};
-use crate::store::redis::connection::url::{Connector, format_address};
+use crate::store::redis::connection::url::format_address;
 
 /// How often the Sentinels are asked while all is well.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -342,9 +344,6 @@ impl Shared {
         })
     }
 }
-
-/// What is said of a server that Sentinels name, and that is a replica.
-pub(in crate::store::redis) const NOT_PRIMARY: &str = "the server is not the primary yet";
 
 /// Why there is no first connection.
 pub(in crate::store::redis) enum ConnectError {

@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::store::redis::circuit_breaker::{describe_error, server_error};
-use crate::store::redis::connection::errors::ErrorClass;
-use crate::store::redis::connection::start_up::{
-    misconfigured, rejects_credentials, unavailable, unreachable_error,
+use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::errors::{
+    ErrorClass, describe_error, rejects_credentials, server_error,
 };
-use crate::store::redis::connection::url::{Connector, format_address, format_addresses};
+use crate::store::redis::connection::start_up::{misconfigured, unavailable, unreachable_error};
+use crate::store::redis::connection::url::{format_address, format_addresses};
 
 /// After the first answer the other Sentinels have so long to say something newer.
 const STRAGGLER_WAIT: Duration = Duration::from_millis(200);

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::store::redis::connection::connector::Connector;
 use crate::store::redis::connection::errors::indicates_replica;
-use crate::store::redis::connection::url::Connector;
 
 /// A connection on which nothing was answered for so long is given up, and another one made.
 ///

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
+use redis::aio::ConnectionLike;
 use redis::{RedisError, RedisResult, Value};
 
 use crate::error::{Error, ErrorKind};
-use crate::store::redis::circuit_breaker::describe_error;
-use crate::store::redis::connection::Connection;
-use crate::store::redis::connection::errors::ErrorClass;
-use crate::store::redis::connection::sentinel::NOT_PRIMARY;
-use crate::store::redis::connection::sentinel_discovery::NamedPrimary;
+use crate::store::redis::connection::errors::{
+    ErrorClass, NOT_PRIMARY, describe_error, rejects_credentials,
+};
 
 pub(in crate::store::redis) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Configuration, message)
@@ -20,11 +20,6 @@ pub(in crate::store::redis) fn unavailable(message: impl Into<Cow<'static, str>>
     Error::new(ErrorKind::StoreUnavailable, message)
 }
 
-/// Whether the server does not take our user or password.
-pub(in crate::store::redis) fn rejects_credentials(error: &RedisError) -> bool {
-    ErrorClass::classify(error) == Some(ErrorClass::NotPermitted) && error.code() != Some("NOPERM")
-}
-
 pub(in crate::store::redis) fn connect_error(address: &str, error: &RedisError) -> Error {
     server_rejection_error(&format!("Redis at {address}"), error)
         .unwrap_or_else(|| unreachable_error(&format!("Redis at {address}"), error))
@@ -32,7 +27,7 @@ pub(in crate::store::redis) fn connect_error(address: &str, error: &RedisError) 
 
 /// Why the server that a Sentinel names does not serve us.
 pub(in crate::store::redis) fn named_primary_error(
-    named: &NamedPrimary,
+    named: &impl fmt::Display,
     error: &RedisError,
 ) -> Error {
     let who = format!("Redis at {named}");
@@ -150,7 +145,7 @@ fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
 
 /// A URL of one topology at a server of another.
 pub(in crate::store::redis) async fn check_mode(
-    connection: &mut Connection,
+    connection: &mut impl ConnectionLike,
     address: &str,
 ) -> Result<(), Error> {
     let hello: RedisResult<HashMap<String, Value>> =

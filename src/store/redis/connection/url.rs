@@ -1,23 +1,13 @@
 //! Redis URLs of all topologies, and how the servers behind them are spoken with.
 
-use std::fmt;
-use std::time::Duration;
-
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, RedisResult, TlsCertificates,
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::store::redis::connection::connector::with_protocol;
 use crate::store::redis::connection::start_up::misconfigured;
-
-/// A connection that Redis no longer acknowledges is given up after this long, so that a host
-/// that vanished without a word does not hold the store for the kernel's quarter of an hour.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where Sentinels listen, unless a URL says otherwise.
 const DEFAULT_SENTINEL_PORT: u16 = 26_379;
@@ -268,14 +258,6 @@ pub(in crate::store::redis) fn format_addresses(addresses: &[ConnectionAddr]) ->
     shown.join(",")
 }
 
-fn with_protocol(settings: RedisConnectionInfo, protocol: ProtocolVersion) -> RedisConnectionInfo {
-    match protocol {
-        // Servers and proxies that know nothing newer may hang up at CLIENT SETINFO.
-        ProtocolVersion::RESP2 => settings.set_protocol(protocol).set_skip_set_lib_name(),
-        _ => settings.set_protocol(protocol),
-    }
-}
-
 /// The servers of a list, each read as if it stood in a URL alone.
 fn parse_hosts(
     user: &str,
@@ -316,115 +298,6 @@ fn invalid_url() -> Error {
          redis+cluster://user:password@host:6379,host:6379, special characters of the password \
          percent-encoded",
     )
-}
-
-/// The certificates of a connection with TLS, in PEM.
-#[derive(Clone, Default)]
-pub(in crate::store::redis) struct Certificates {
-    pub(in crate::store::redis) authority: Option<Vec<u8>>,
-    pub(in crate::store::redis) client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
-}
-
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates")
-            .field("authority", &self.authority.is_some())
-            .field("client", &self.client.is_some())
-            .finish()
-    }
-}
-
-impl Certificates {
-    /// In the library's form; nothing where nothing is set.
-    pub(in crate::store::redis) fn to_tls_certificates(
-        &self,
-        tls: bool,
-    ) -> Result<Option<TlsCertificates>, Error> {
-        if self.authority.is_none() && self.client.is_none() {
-            return Ok(None);
-        }
-        if !tls {
-            return Err(misconfigured(
-                "certificates are set for Redis, but its URL is not one with TLS; use rediss://, \
-                 rediss+sentinel:// or rediss+cluster://",
-            ));
-        }
-        if let Some(authority) = &self.authority {
-            check_certificates(authority, "the certificate authority for Redis")?;
-        }
-        let client_tls = match &self.client {
-            Some((certificate, key)) => {
-                check_certificates(certificate, "the client certificate for Redis")?;
-                if PrivateKeyDer::from_pem_slice(key).is_err() {
-                    return Err(misconfigured(
-                        "the key of the client certificate for Redis is no private key in PEM form",
-                    ));
-                }
-                Some(ClientTlsConfig {
-                    client_cert: certificate.clone(),
-                    client_key: key.to_vec(),
-                })
-            }
-            None => None,
-        };
-        Ok(Some(TlsCertificates {
-            client_tls,
-            root_cert: self.authority.clone(),
-        }))
-    }
-}
-
-fn check_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
-        Ok(certificates) if !certificates.is_empty() => Ok(()),
-        _ => Err(misconfigured(format!(
-            "{what} is no certificate in PEM form"
-        ))),
-    }
-}
-
-/// How every server of one topology is spoken with.
-#[derive(Clone)]
-pub(in crate::store::redis) struct Connector {
-    pub(in crate::store::redis) connection_info: RedisConnectionInfo,
-    pub(in crate::store::redis) certificates: Option<TlsCertificates>,
-    /// How long to wait for a connection, and for an answer.
-    pub(in crate::store::redis) timeout: Duration,
-}
-
-impl Connector {
-    pub(in crate::store::redis) fn with_protocol(mut self, protocol: ProtocolVersion) -> Self {
-        self.connection_info = with_protocol(self.connection_info, protocol);
-        self
-    }
-
-    pub(in crate::store::redis) fn client_for(
-        &self,
-        address: &ConnectionAddr,
-    ) -> RedisResult<Client> {
-        let info = address
-            .clone()
-            .into_connection_info()?
-            .set_redis_settings(self.connection_info.clone())
-            .set_tcp_settings(tcp_settings());
-        match &self.certificates {
-            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
-            None => Client::open(info),
-        }
-    }
-}
-
-pub(in crate::store::redis) fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(2));
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(TCP_USER_TIMEOUT);
-    tcp
 }
 
 #[cfg(test)]
