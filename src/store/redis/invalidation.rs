@@ -18,7 +18,6 @@ use redis::{Msg, RedisError};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::RedisStore;
 use super::connection::Connection;
 use crate::credential::AppId;
 use crate::store::invalidation::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
@@ -58,36 +57,46 @@ impl Drop for Channels {
     }
 }
 
-impl RedisStore {
-    /// Hears the channel of an account, from now on.
-    pub(super) fn open_subscription(&self, app: &AppId) -> Option<Subscription> {
+/// The settings from which a [`ChannelListener`] is made.
+pub(super) struct ListenerConfig {
+    pub(super) connection: Connection,
+    pub(super) command_timeout: Duration,
+    /// The server's address for log messages, without user and password.
+    pub(super) address: String,
+    /// The name of the account's channel.
+    pub(super) channel: String,
+    /// `true` if all writers publish, so that a heartbeat proves that no change was missed.
+    pub(super) trusts_heartbeats: bool,
+}
+
+impl Channels {
+    /// Subscribes to the channel of an account, and starts its listener where none runs. Returns
+    /// `None` outside of a Tokio runtime.
+    pub(super) fn open_subscription(
+        &self,
+        app: &AppId,
+        config: impl FnOnce() -> ListenerConfig,
+    ) -> Option<Subscription> {
         let runtime = Handle::try_current().ok()?;
-        let mut channels = self
-            .0
-            .channels
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = channels.entry(app.clone()).or_default();
-        // The runtime that ran the task may be gone.
+        // A listener ends with the runtime that ran it, although nothing has aborted it.
         if channel.task.as_ref().is_none_or(AbortHandle::is_finished) {
             channel.is_live.store(false, Ordering::Release);
-            let task = ChannelListener {
+            let listener = ChannelListener {
                 app: app.clone(),
-                connection: self.0.connection.clone(),
-                timeout: self.0.command_timeout,
-                address: self.0.address.clone(),
-                channel: self.0.names.invalidation_channel(app),
+                config: config(),
                 publisher: channel.publisher.clone(),
                 is_live: Arc::clone(&channel.is_live),
-                trusts_heartbeats: self.0.exclusive_writer,
                 instance: LeaseOwner::unique(),
                 rejection_logged: AtomicBool::new(false),
                 pending_heartbeat: Mutex::default(),
             };
-            channel.task = Some(runtime.spawn(task.run()).abort_handle());
+            channel.task = Some(runtime.spawn(listener.run()).abort_handle());
         }
-        // In this order: a channel that is opened between the two tells so.
+        // The receiver comes first: if the listener subscribes between these two steps, the
+        // receiver gets `Event::Subscribed`. The Acquire load pairs with the listener's Release
+        // store, so a subscription that starts as live has missed no earlier event.
         let receiver = channel.publisher.subscribe();
         Some(Subscription::from_remote(
             receiver,
@@ -96,21 +105,25 @@ impl RedisStore {
     }
 }
 
-/// Hears one channel until it is aborted.
+/// A task that listens on one channel until it is aborted.
+///
+/// # States
+///
+/// - *Waiting*: not subscribed. After a back-off the listener subscribes. An error reply that only
+///   an operator can change is logged once and followed by [`REJECTED_RETRY_DELAY`].
+/// - *Live*: subscribed; `is_live` is set, and subscribers got [`Event::Subscribed`]. The listener
+///   forwards messages and sends heartbeats. It returns to *waiting* when the connection ends, when
+///   a heartbeat does not come back, or when commands go to another server.
 struct ChannelListener {
     app: AppId,
-    connection: Connection,
-    timeout: Duration,
-    address: String,
-    channel: String,
+    config: ListenerConfig,
     publisher: Publisher,
     is_live: Arc<AtomicBool>,
-    /// Whether a proof means anything: only where nobody writes without telling.
-    trusts_heartbeats: bool,
+    /// The identity in this listener's heartbeats.
     instance: LeaseOwner,
-    /// Whether the operator knows what Redis refuses.
+    /// `true` once an error reply was logged that only an operator can change.
     rejection_logged: AtomicBool,
-    /// The proof that is on its way, and when it was sent.
+    /// The number and time of the heartbeat that was sent and has not come back.
     pending_heartbeat: Mutex<Option<(u64, Instant)>>,
 }
 
@@ -120,7 +133,7 @@ impl ChannelListener {
         loop {
             let began = Instant::now();
             // Before the subscription: a move that is on its way ends it.
-            let mut moves = self.connection.server_changes();
+            let mut moves = self.config.connection.server_changes();
             match self.subscribe().await {
                 Ok(messages) => {
                     self.is_live.store(true, Ordering::Release);
@@ -129,10 +142,10 @@ impl ChannelListener {
                         () = self.forward_messages(messages) => {}
                         () = self.send_heartbeats() => {}
                         // The old server passes on what the new one publishes, if it follows it.
-                        () = self.connection.server_changed(&mut moves) => {}
+                        () = self.config.connection.server_changed(&mut moves) => {}
                     }
                     self.is_live.store(false, Ordering::Release);
-                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "the news channel is lost");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "the news channel is lost");
                 }
                 Err(error) if is_permanent(&error) => {
                     self.log_rejection(&error);
@@ -140,7 +153,7 @@ impl ChannelListener {
                 }
                 Err(error) => {
                     let said = describe_error(&error);
-                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.address, "no news channel: {said}");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "no news channel: {said}");
                 }
             }
             if began.elapsed() > MAX_RETRY_DELAY * 4 {
@@ -153,9 +166,9 @@ impl ChannelListener {
 
     async fn subscribe(&self) -> Result<impl Stream<Item = Msg> + use<>, RedisError> {
         let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        let mut subscriber = self.connection.open_subscriber().await?;
-        let subscribed = subscriber.subscribe(&self.channel);
-        let subscribed = tokio::time::timeout(self.timeout, subscribed).await;
+        let mut subscriber = self.config.connection.open_subscriber().await?;
+        let subscribed = subscriber.subscribe(&self.config.channel);
+        let subscribed = tokio::time::timeout(self.config.command_timeout, subscribed).await;
         subscribed.unwrap_or_else(|_| Err(late()))?;
         Ok(subscriber.into_on_message())
     }
@@ -165,7 +178,11 @@ impl ChannelListener {
         if self.rejection_logged.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (address, channel, said) = (&self.address, &self.channel, describe_error(error));
+        let (address, channel, said) = (
+            &self.config.address,
+            &self.config.channel,
+            describe_error(error),
+        );
         let remedy = match ErrorClass::classify(error) {
             Some(ErrorClass::NotPermitted) => {
                 format!("let this user run +subscribe +publish on &{channel}")
@@ -202,7 +219,7 @@ impl ChannelListener {
                 {
                     let mut awaited = self.lock_pending_heartbeat();
                     if let Some((_, sent)) = awaited.take_if(|(sent, _)| *sent == number)
-                        && self.trusts_heartbeats
+                        && self.config.trusts_heartbeats
                     {
                         self.publisher.publish(Event::Synced(sent));
                     }
@@ -217,15 +234,15 @@ impl ChannelListener {
 
     /// Sends proofs, until one does not come back: the subscription is then as good as dead.
     async fn send_heartbeats(&self) {
-        let mut connection = self.connection.clone();
+        let mut connection = self.config.connection.clone();
         for number in 0_u64.. {
             *self.lock_pending_heartbeat() = Some((number, Instant::now()));
             let mut publish = redis::cmd("PUBLISH");
             publish
-                .arg(&self.channel)
+                .arg(&self.config.channel)
                 .arg(heartbeat_message(&self.instance, number));
             let published = publish.exec_async(&mut connection);
-            let published = tokio::time::timeout(self.timeout, published).await;
+            let published = tokio::time::timeout(self.config.command_timeout, published).await;
             if let Ok(Err(error)) = &published
                 && is_permanent(error)
             {

@@ -39,7 +39,7 @@ pub(crate) use self::external::ExternalTokenStore;
 #[cfg(feature = "sealing")]
 pub use self::format::keys::{SealingKeys, SealingMode};
 use self::health::HealthCache;
-use self::invalidation::Channels;
+use self::invalidation::{Channels, ListenerConfig};
 pub use self::layout::{Layout, RedisNames};
 use self::layout::{Location, Locations, RedisKey, RedisKeys};
 use self::publish::{OutgoingInvalidation, PublishState};
@@ -824,7 +824,14 @@ impl Store for RedisStore {
     }
 
     fn subscribe(&self, app: &AppId) -> Option<Subscription> {
-        self.open_subscription(app)
+        let inner = &*self.0;
+        inner.channels.open_subscription(app, || ListenerConfig {
+            connection: inner.connection.clone(),
+            command_timeout: inner.command_timeout,
+            address: inner.address.clone(),
+            channel: inner.names.invalidation_channel(app),
+            trusts_heartbeats: inner.exclusive_writer,
+        })
     }
 
     fn check_health<'a>(
