@@ -65,6 +65,12 @@ fn to_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Returns a duration in whole milliseconds, or the largest number where there are more.
+#[cfg(feature = "redis")]
+pub(crate) fn duration_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Where the crate reads the time of day.
 ///
 /// Tokens are shared between processes, so their lifetimes are points of wall-clock time. Tests

@@ -8,6 +8,7 @@ use redis::RedisError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use crate::clock::duration_millis;
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
@@ -271,10 +272,6 @@ impl CircuitBreaker {
 
 fn unavailable(message: String) -> Error {
     Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(RETRY_AFTER)
-}
-
-pub(super) fn duration_millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use super::RedisStore;
-use super::circuit_breaker::duration_millis;
 use super::scripts;
+use crate::clock::duration_millis;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};

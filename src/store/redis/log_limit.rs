@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::circuit_breaker::duration_millis;
+use crate::clock::duration_millis;
 
 /// When the next line of a kind may be written.
 #[derive(Debug)]

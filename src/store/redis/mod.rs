@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use self::builder::RedisStoreBuilder;
-use self::circuit_breaker::{CircuitBreaker, Permit, duration_millis};
+use self::circuit_breaker::{CircuitBreaker, Permit};
 use self::codec::{RawValue, Write, decode, encode, view_record};
 use self::connection::Connection;
 pub use self::external::ExternalToken;
@@ -51,7 +51,7 @@ use super::{
     CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, Quota,
     ReadOutcome, RecordVersion, Store, StoredRecord, Subscription, Visitor, replaced_refresh_token,
 };
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, duration_millis};
 use crate::credential::record_lifetime::MAX_KEY_TTL;
 use crate::credential::{AppId, Record, RefreshToken};
 use crate::error::Error;
