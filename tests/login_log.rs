@@ -3,11 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "login/client.rs"]
-mod client;
-#[path = "login/rig.rs"]
+#[path = "library/login/rig.rs"]
 mod rig;
-#[path = "support/mod.rs"]
 mod support;
 
 use tower_wechat::simulator::Fault;
@@ -16,8 +13,8 @@ use tower_wechat::{
 };
 use url::Url;
 
-use client::Browser;
 use rig::{ALICE, EXCHANGE, Rig};
+use support::browser::Browser;
 use support::log_lines::LogLines;
 
 /// The servers run on this thread, so that its subscriber hears all of them.

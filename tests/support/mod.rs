@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod browser;
 pub mod certificates;
 pub mod demo_process;
 pub mod forward_proxy;

@@ -13,7 +13,7 @@ use tower_sessions::{MemoryStore as Sessions, SessionStore};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
 
-use crate::sessions::application;
+use super::sessions::application;
 
 /// A store whose every call fails while it is switched off.
 #[derive(Debug, Clone, Default)]

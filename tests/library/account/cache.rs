@@ -1,0 +1,67 @@
+//! How long a process believes a token that others keep, however long its cache.
+
+use redis::Commands;
+use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, TokenCenterClient, TokenMode};
+
+use super::rig::{Rig, secs};
+use crate::support::eventually;
+use crate::support::redis_server::RedisServer;
+
+/// Under `cgi-bin/token` the token before dies five minutes after its successor has come.
+const DEAD: u64 = 301;
+
+#[tokio::test]
+async fn a_follower_hears_of_a_replaced_token_in_time() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let owner = rig.wechat();
+    let write = async || {
+        let token = owner.account_token().await.unwrap().access_token;
+        let _: () = server
+            .connection()
+            .set_ex(&key, token.expose(), 7_000)
+            .unwrap();
+    };
+    let store = rig.redis(&server.url()).await;
+    let accounts = AccountTokens::follower_builder(rig.wechat(), store, ExternalToken::wx_java())
+        .clock(rig.clock.clone())
+        .cache_ttl(secs(3_600))
+        .build();
+    write().await;
+    accounts.get().await.unwrap();
+    write().await;
+    rig.advance(secs(DEAD));
+    assert!(rig.alive(&accounts.get().await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_client_of_a_center_hears_of_a_replaced_token_in_time() {
+    let rig = Rig::start().await;
+    let center_accounts = rig
+        .builder(rig.memory())
+        .mode(TokenMode::Plain)
+        .cache_ttl(secs(0))
+        .build();
+    let center = TokenCenter::new(center_accounts.clone(), ["secret"]).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/center", listener.local_addr().unwrap());
+    let app = axum::Router::new().nest_service("/center", center);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let source = TokenCenterClient::new(rig.sim.app_id(), url, "secret").unwrap();
+    let accounts = AccountTokens::center_builder(source, rig.memory())
+        .clock(rig.clock.clone())
+        .cache_ttl(secs(3_600))
+        .build();
+    let first = accounts.get().await.unwrap();
+    let next = center_accounts.report_invalid(first.access_token()).await;
+    let next = next.unwrap();
+    assert_ne!(next.access_token(), first.access_token());
+    rig.advance(secs(DEAD / 2));
+    assert!(rig.alive(&accounts.get().await.unwrap()));
+    eventually("the client has the successor", secs(2), async || {
+        accounts.get().await.unwrap().access_token() == next.access_token()
+    })
+    .await;
+}

@@ -1,0 +1,246 @@
+//! Follower mode: what other SDKs write is read, and nothing is ever fetched.
+//!
+//! How the values came about:
+//! - wechatpy 1.8.18 and 2.0.0a26 (PyPI): `WeChatClient(appid, secret, session=RedisStorage(..))`
+//!   fetched its token from the simulator; the values are what `GET` and `TTL` then showed, the
+//!   token shortened. `tests/programs/interop/wechatpy_client.py` does the same at each run.
+//! - WxJava, silenceper/wechat, PowerWeChat, EasyWeChat: from the code that writes them
+//!   (`WxMpRedisConfigImpl.updateAccessToken`, `DefaultAccessToken.GetAccessTokenContext` with
+//!   `cache/redis.go`, `AccessToken.SetToken` with PowerLibs' `GRedis.Set`,
+//!   `OfficialAccount\AccessToken::getToken` with PHP's `serialize`). The igbinary value is what
+//!   PHP 8.2 with igbinary 3.2 makes of the text.
+
+use redis::Commands;
+use tower_wechat::simulator::Fault;
+use tower_wechat::{AccountTokens, ErrorKind, ExternalToken, Freshness};
+
+use super::rig::{CALL, PLAIN, Rig, STABLE, TICKET, secs};
+use crate::support::redis_server::RedisServer;
+
+async fn follow(rig: &Rig, server: &RedisServer, token: ExternalToken) -> AccountTokens {
+    let store = rig.redis(&server.url()).await;
+    AccountTokens::follower_builder(rig.wechat(), store, token)
+        .clock(rig.clock.clone())
+        .build()
+}
+
+fn nothing_was_fetched(rig: &Rig) {
+    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(PLAIN)), (0, 0));
+}
+
+#[tokio::test]
+async fn what_the_sdks_write_is_read() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let (app, secret) = (rig.sim.app_id(), rig.sim.app_secret());
+    let mut redis = server.connection();
+    let now = rig.clock.now().as_millis() / 1_000;
+    let power = "powerwechat.access_token.edc5f6181730baffc0b88cf96658aeff";
+    let cases = [
+        (
+            ExternalToken::wx_java(),
+            format!("wx:access_token:{app}"),
+            "83_wx-java",
+            "83_wx-java",
+            7_200,
+            7_200,
+        ),
+        (
+            ExternalToken::wx_java_redisson(),
+            format!("wx:access_token:{app}"),
+            "83_redisson",
+            "83_redisson",
+            7_000,
+            7_200,
+        ),
+        (
+            ExternalToken::silenceper(),
+            format!("gowechat_officialaccount__access_token_{app}"),
+            "83_silenceper",
+            "83_silenceper",
+            5_700,
+            6_000,
+        ),
+        (
+            ExternalToken::silenceper(),
+            format!("gowechat_officialaccount__access_token_{app}"),
+            "\"83_silenceper-of-old\"",
+            "83_silenceper-of-old",
+            5_700,
+            6_000,
+        ),
+        (
+            ExternalToken::power_wechat(power),
+            power.to_owned(),
+            r#"{"access_token":"83_power","expires_in":7200}"#,
+            "83_power",
+            7_200,
+            7_200,
+        ),
+        (
+            ExternalToken::wechatpy(),
+            format!("wechatpy:{app}_access_token"),
+            "\"83_9JlLEYUWhx\"",
+            "83_9JlLEYUWhx",
+            7_200,
+            7_200,
+        ),
+        (
+            ExternalToken::easy_wechat(),
+            format!("official_account.access_token.{app}"),
+            r#"s:7:"83_easy";"#,
+            "83_easy",
+            7_200,
+            7_200,
+        ),
+        (
+            ExternalToken::easy_wechat()
+                .key("laravel_cache_:official_account.access_token.{appid}"),
+            format!("laravel_cache_:official_account.access_token.{app}"),
+            r#"s:10:"83_laravel";"#,
+            "83_laravel",
+            7_200,
+            7_200,
+        ),
+        (
+            ExternalToken::easy_wechat_6_15(secret, false),
+            format!("official_account.access_token.{app}.{secret}.0"),
+            r#"s:12:"83_easy_6.15";"#,
+            "83_easy_6.15",
+            7_200,
+            7_200,
+        ),
+        (
+            ExternalToken::easy_wechat_6_15(secret, true).key_prefix("app_cache_:"),
+            format!("app_cache_:official_account.access_token.{app}.{secret}.1"),
+            "\0\0\0\x02\x11\x0b83_igbinary",
+            "83_igbinary",
+            7_200,
+            7_200,
+        ),
+    ];
+    for (form, key, value, token, ttl, life) in cases {
+        let _: () = redis.set_ex(&key, value, ttl).unwrap();
+        let accounts = follow(&rig, &server, form).await;
+        let read = accounts.get().await.unwrap();
+        assert_eq!(read.access_token().expose(), token);
+        let expires_in = read.expires_in().as_secs();
+        assert!(expires_in.abs_diff(life) <= 2, "{token}: {expires_in}");
+        assert_eq!(read.lifetime().freshness(rig.clock.now()), Freshness::Fresh);
+    }
+
+    // wechatpy 2 writes its expiry too, into a key without a life of its own.
+    let _: () = redis
+        .set(format!("wechatpy:{app}_access_token"), "\"83_two-keys\"")
+        .unwrap();
+    let _: () = redis
+        .set(format!("wechatpy:{app}_access_token_expires_at"), now + 500)
+        .unwrap();
+    let accounts = follow(&rig, &server, ExternalToken::wechatpy()).await;
+    let read = accounts.get().await.unwrap();
+    assert_eq!(read.access_token().expose(), "83_two-keys");
+    assert!(read.expires_in().as_secs().abs_diff(500) <= 2);
+    nothing_was_fetched(&rig);
+}
+
+#[tokio::test]
+async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let accounts = follow(&rig, &server, ExternalToken::wx_java()).await;
+    for garbage in [
+        None,
+        Some("{\"a\":1}"),
+        Some(""),
+        Some("two words"),
+        Some("\u{feff}"),
+    ] {
+        if let Some(garbage) = garbage {
+            let _: () = server.connection().set_ex(&key, garbage, 100).unwrap();
+        }
+        let error = accounts.get().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
+        assert!(
+            error.to_string().contains("keeps the account's token"),
+            "{error}"
+        );
+        rig.advance(secs(2));
+    }
+    let _: () = server.connection().set_ex(&key, "83_good", 100).unwrap();
+    rig.advance(secs(2));
+    assert_eq!(
+        accounts.get().await.unwrap().access_token().expose(),
+        "83_good"
+    );
+    nothing_was_fetched(&rig);
+}
+
+#[tokio::test]
+async fn the_owners_next_token_is_taken_over() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let write = |token: &str| {
+        let _: () = server.connection().set_ex(&key, token, 7_000).unwrap();
+    };
+    let accounts = follow(&rig, &server, ExternalToken::wx_java()).await;
+    // The owner, another process, fetches by cgi-bin/token.
+    let owner = rig.wechat();
+    let first = owner.account_token().await.unwrap().access_token;
+    write(first.expose());
+    rig.call(&accounts).await.unwrap();
+    rig.tickets(&accounts).get().await.unwrap();
+    assert_eq!(rig.sim.calls_to(TICKET), 1);
+    let second = owner.account_token().await.unwrap().access_token;
+    write(second.expose());
+    rig.advance(secs(61));
+    rig.call(&accounts).await.unwrap();
+    assert_eq!(*accounts.get().await.unwrap().access_token(), second);
+
+    // Refused at once: the store is read again before anybody gives up.
+    let third = owner.account_token().await.unwrap().access_token;
+    write(third.expose());
+    rig.sim.inject(Fault::on(CALL).errcode(40001).times(1));
+    rig.call(&accounts).await.unwrap();
+    assert_eq!(*accounts.get().await.unwrap().access_token(), third);
+
+    // Refused, and the owner has nothing new: the refusal stands, after one call.
+    rig.sim.reset_calls();
+    rig.sim.inject(Fault::on(CALL).errcode(42001).times(1));
+    let error = rig.call(&accounts).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TokenRefused);
+    assert_eq!(rig.sim.calls_to(CALL), 1);
+    nothing_was_fetched(&rig);
+    let stored: String = server.connection().get(&key).unwrap();
+    assert_eq!(stored, third.expose(), "what the owner wrote is left alone");
+}
+
+#[tokio::test]
+async fn a_token_serves_after_its_key_has_ended_but_not_after_it_was_deleted() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let accounts = follow(&rig, &server, ExternalToken::wx_java_redisson()).await;
+    let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
+    accounts.get().await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    // WxJava's key ends 200 seconds before the token: so long its keeper may be late.
+    for _ in 0..3 {
+        rig.advance(secs(61));
+        let late = accounts.get().await.unwrap();
+        assert_eq!(late.access_token().expose(), "83_late");
+    }
+    rig.advance(secs(18));
+    assert!(accounts.get().await.is_err());
+
+    let _: () = server.connection().set_ex(&key, "83_next", 7_000).unwrap();
+    rig.advance(secs(2));
+    let next = accounts.get().await.unwrap();
+    assert_eq!(next.access_token().expose(), "83_next");
+    let _: () = server.connection().del(&key).unwrap();
+    for late in [61, 6_950] {
+        rig.advance(secs(late));
+        assert!(accounts.get().await.is_err(), "its keeper took it back");
+    }
+}

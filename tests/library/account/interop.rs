@@ -1,0 +1,167 @@
+//! Real clients of WeChat in other languages, and scripts that know only the center.
+//!
+//! Their packages come from PyPI and npm into a folder below `target`, once. Where a registry
+//! cannot be reached the test says so and passes, unless `TOWER_WECHAT_INTEROP=required`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, jssdk};
+
+use super::rig::{PLAIN, Rig, STABLE, TICKET, secs};
+use crate::support::redis_server::RedisServer;
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/programs/interop")
+        .join(name)
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A folder with packages installed in it; none, where they cannot be had.
+fn installed(name: &str, install: impl Fn(&Path) -> Result<String, String>) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let done = folder.join("installed");
+    if done.exists() {
+        return Some(folder);
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    match install(&folder) {
+        Ok(_) => {
+            std::fs::write(done, "").unwrap();
+            Some(folder)
+        }
+        Err(why) => {
+            let required = std::env::var("TOWER_WECHAT_INTEROP").is_ok_and(|it| it == "required");
+            assert!(!required, "{name} cannot be installed: {why}");
+            eprintln!("SKIPPED: {name} cannot be installed: {why}");
+            None
+        }
+    }
+}
+
+async fn wechatpy(version: &str) {
+    let packages = installed(&format!("wechatpy-{version}"), |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let wechatpy = format!("wechatpy=={version}");
+        let pip = folder.join("bin/pip");
+        run(Command::new(pip).args(["install", "--quiet", &wechatpy, "redis", "cryptography"]))
+    });
+    let Some(packages) = packages else { return };
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let mut python = Command::new(packages.join("bin/python"));
+    python.arg(script("wechatpy_client.py"));
+    python.args([
+        rig.sim.url(),
+        rig.sim.app_id(),
+        rig.sim.app_secret(),
+        &server.url(),
+    ]);
+    let said = tokio::task::spawn_blocking(move || run(&mut python))
+        .await
+        .unwrap();
+    let said: Value = serde_json::from_str(&said.unwrap_or_else(|why| panic!("{why}"))).unwrap();
+    let text = |name: &str| said[name].as_str().unwrap();
+    let signature = jssdk::sign(text("ticket"), "nonce", 1_414_587_457, text("page"));
+    assert_eq!(signature, text("signature"));
+    assert_eq!((rig.sim.calls_to(PLAIN), rig.sim.calls_to(TICKET)), (4, 1));
+
+    // What it left in Redis is followed.
+    let store = rig.redis(&server.url()).await;
+    let accounts = AccountTokens::follow(rig.wechat(), store, ExternalToken::wechatpy());
+    let token = accounts.get().await.unwrap();
+    assert_eq!(token.access_token().expose(), text("token"));
+    assert!((7_000..=7_200).contains(&token.expires_in().as_secs()));
+    rig.call(&accounts).await.unwrap();
+    assert_eq!((rig.sim.calls_to(PLAIN), rig.sim.calls_to(STABLE)), (4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wechatpy_1_lives_with_the_simulator_and_is_followed() {
+    wechatpy("1.8.18").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wechatpy_2_lives_with_the_simulator_and_is_followed() {
+    wechatpy("2.0.0a26").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn co_wechat_api_lives_with_the_simulator() {
+    let packages = installed("co-wechat-api", |folder| {
+        let mut npm = Command::new("npm");
+        run(npm
+            .args(["install", "--no-audit", "--no-fund", "co-wechat-api"])
+            .current_dir(folder))
+    });
+    let Some(packages) = packages else { return };
+    let rig = Rig::start().await;
+    let mut node = Command::new("node");
+    node.arg(script("co_wechat_api.js"))
+        .env("NODE_PATH", packages.join("node_modules"));
+    node.args([rig.sim.url(), rig.sim.app_id(), rig.sim.app_secret()]);
+    let said = tokio::task::spawn_blocking(move || run(&mut node))
+        .await
+        .unwrap();
+    let said: Value = serde_json::from_str(&said.unwrap_or_else(|why| panic!("{why}"))).unwrap();
+    let text = |name: &str| said[name].as_str().unwrap();
+    let at = said["timestamp"].as_u64().unwrap();
+    let signature = jssdk::sign(text("ticket"), text("nonce"), at, text("page"));
+    assert_eq!(signature, text("signature"));
+    assert_eq!(text("appId"), rig.sim.app_id());
+    assert!(rig.sim.is_account_token_valid(text("token")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_script_on_the_center_keeps_working_through_rollover() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    let center = TokenCenter::new(accounts.clone(), ["a-bearer-secret"]).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/center", listener.local_addr().unwrap());
+    let app = axum::Router::new().nest_service("/center", center);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut python = Command::new("python3")
+        .arg(script("center_client.py"))
+        .args([url.as_str(), "a-bearer-secret", rig.sim.url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is needed: `apt-get install python3` brings it");
+    let mut stdin = python.stdin.take().unwrap();
+    let mut stdout = BufReader::new(python.stdout.take().unwrap());
+    let mut call = |how: &str| {
+        writeln!(stdin, "{how}").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(said["errcode"], 0);
+        said["refused"].as_i64().unwrap()
+    };
+    // It asks each minute: through three rollovers it never meets a refusal.
+    for _ in 0..3 * 120 {
+        assert_eq!(call("fresh"), 0);
+        rig.advance(secs(60));
+    }
+    // It keeps its token for too long: one refusal, reported and healed.
+    rig.advance(secs(7_200));
+    assert_eq!(call("kept"), 42001);
+    assert_eq!(call("kept"), 0);
+    // The token is killed: the same.
+    rig.wechat().stable_account_token(true).await.unwrap();
+    assert_eq!(call("fresh"), 40001);
+    assert_eq!(call("kept"), 0);
+    drop(stdin);
+    python.wait().unwrap();
+}

@@ -1,0 +1,86 @@
+//! The store has lost the account's token; this process still holds it.
+
+use std::time::{Duration, Instant};
+
+use tower_wechat::simulator::Fault;
+use tower_wechat::{Error, ErrorKind};
+
+use super::rig::{CALL, Rig, STABLE, secs};
+use crate::support::eventually;
+use crate::support::redis_server::RedisServer;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
+    let rig = Rig::start().await;
+    let server = RedisServer::start();
+    let accounts = rig.builder(rig.redis(&server.url()).await).build();
+    let token = accounts.get().await.unwrap();
+    let () = redis::cmd("FLUSHALL")
+        .query(&mut server.connection())
+        .unwrap();
+    rig.sim.inject(Fault::on(STABLE).errcode(40164));
+    rig.advance(secs(61));
+    let again = accounts.get().await.unwrap();
+    assert_eq!(
+        again.access_token(),
+        token.access_token(),
+        "alive, although refused meanwhile"
+    );
+    rig.sim.clear_faults();
+    rig.clock.advance(secs(400));
+    rig.sim.inject(
+        Fault::on(STABLE)
+            .delay(Duration::from_millis(1_700))
+            .times(1),
+    );
+    let before = rig.sim.calls_to(STABLE);
+    // The refusal may be heard only now, and the account rests for a while from then on.
+    eventually("the account is asked for again", secs(8), async || {
+        let began = Instant::now();
+        accounts.get().await.unwrap();
+        assert!(
+            began.elapsed() < Duration::from_millis(1_500),
+            "{:?}",
+            began.elapsed()
+        );
+        let asked = rig.sim.calls_to(STABLE) > before;
+        if !asked {
+            rig.clock.advance(secs(31));
+        }
+        asked
+    })
+    .await;
+    eventually("the store has a token again", secs(8), async || {
+        let stored: Option<String> = redis::cmd("GET")
+            .arg("sys.wxAccessToken")
+            .query(&mut server.connection())
+            .unwrap();
+        stored.is_some()
+    })
+    .await;
+    assert_eq!(rig.sim.calls_to(STABLE), before + 1);
+}
+
+#[tokio::test]
+async fn a_refusal_without_a_successor_stands() {
+    let rig = Rig::start().await;
+    let accounts = rig.accounts();
+    let wechat = rig.wechat();
+    rig.sim.inject(Fault::on(CALL).errcode(40001));
+    for _ in 0..6 {
+        let called = accounts.with_token(|token| {
+            let wechat = wechat.clone();
+            async move {
+                let path = "cgi-bin/get_api_domain_ip";
+                wechat
+                    .get_json::<serde_json::Value>(path, token.access_token(), &[])
+                    .await
+            }
+        });
+        let error: Error = called.await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.errcode()),
+            (ErrorKind::TokenRefused, Some(40001))
+        );
+    }
+}

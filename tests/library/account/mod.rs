@@ -1,0 +1,18 @@
+//! The account side, over real HTTP: the account's token, the ticket, signatures.
+
+mod budget;
+mod cache;
+mod center;
+mod follower;
+mod interop;
+mod layer;
+mod log;
+mod lost;
+mod outage;
+mod processes;
+mod program;
+mod refusals;
+mod rig;
+mod rollover;
+mod tickets;
+mod trouble;

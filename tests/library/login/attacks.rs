@@ -1,0 +1,418 @@
+//! What goes beyond bad input: used codes, loops, floods of cookies, sessions that come back.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tower_wechat::simulator::{Fault, SimulatedUser};
+use tower_wechat::{Policy, Scope, UserId, WechatUser};
+
+use super::rig::{ALICE, EXCHANGE, Rig, pages};
+use crate::support::browser::{Browser, Reply};
+use crate::support::free_port;
+use crate::support::nginx::Nginx;
+
+fn query(url: &str, name: &str) -> String {
+    let url = url::Url::parse(url).unwrap();
+    let (_, value) = url.query_pairs().find(|(known, _)| known == name).unwrap();
+    value.into_owned()
+}
+
+/// Follows redirects until a page is shown.
+async fn followed(browser: &Browser, url: &str) -> Reply {
+    let mut reply = browser.visit(url).await;
+    for _ in 0..60 {
+        let Some(next) = reply.location() else {
+            return reply;
+        };
+        reply = browser.visit(next.as_str()).await;
+    }
+    panic!("60 redirects and no end");
+}
+
+/// A used code is in histories and access logs.
+#[tokio::test]
+async fn a_used_code_is_worth_nothing_under_another_login() {
+    let rig = Rig::with_redis().await;
+    rig.sim
+        .add_user(SimulatedUser::new("oVictim0000000000000000000"));
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let victim = Browser::new();
+    let callback = victim.callback_of(&me).await;
+    victim.open(&callback).await;
+    let thief = Browser::new();
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&callback, "code");
+    rig.advance(Duration::from_secs(300));
+    let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+    let reply = thief.fetch(&forged).await;
+    reply.is_error(400, "invalid_state");
+    thief.fetch(&me).await.is_error(401, "login_required");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+/// Only WeChat can tell a made-up code, and one state is quickly had.
+#[tokio::test]
+async fn one_login_cannot_bring_codes_without_end() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let sent = browser.visit(&format!("{}/me", site.url)).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let mut refused = 0;
+    for code in 0..30 {
+        let forged = format!(
+            "{}/wechat/callback?code=made-up-{code}&state={state}",
+            site.url
+        );
+        // A browser that does not keep what it is told about its restarts.
+        let reply = browser.copy().visit(&forged).await;
+        refused += usize::from(reply.status == 429);
+    }
+    assert_eq!((rig.exchanges(), refused), (2, 28));
+    let honest = Browser::new().open(&format!("{}/me", site.url)).await;
+    assert_eq!(honest.status, 200, "others log in all the same");
+}
+
+/// The same by way of several processes, which share a count; and nothing lasts.
+#[tokio::test]
+async fn made_up_codes_cost_two_calls_in_the_cluster_and_are_forgotten_after_a_minute() {
+    let rig = Rig::with_redis().await;
+    let sites = rig.cluster(3).await;
+    let browser = Browser::new();
+    let sent = browser.visit(&format!("{}/me", sites[0].url)).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    for code in 0..30 {
+        let site = &sites[code % sites.len()];
+        let forged = format!(
+            "{}/wechat/callback?code=none-{code}&state={state}",
+            site.url
+        );
+        browser.copy().visit(&forged).await;
+    }
+    assert_eq!(rig.exchanges(), 2);
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
+    assert!(!keys.is_empty());
+    for key in keys {
+        let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut redis).unwrap();
+        assert!((1..=60_000).contains(&left), "{key} for {left} ms");
+    }
+}
+
+/// Callbacks without cookies, which WeChat's own servers send too.
+async fn refused_codes_are_nobody_elses(rig: Rig, expired: bool) {
+    rig.sim
+        .add_user(SimulatedUser::new("oVictim0000000000000000000"));
+    let sites = rig.cluster(2).await;
+    let me = format!("{}/me", sites[0].url);
+    let victim = Browser::new();
+    let callback = victim.callback_of(&me).await;
+    let thief = Browser::new();
+    if expired {
+        // The code is younger than the state.
+        rig.clock.advance(Duration::from_secs(600));
+        victim.visit(&callback).await.is_page(400, "登录已过期");
+    } else {
+        Browser::new()
+            .fetch(&callback)
+            .await
+            .is_error(400, "invalid_state");
+    }
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&callback, "code");
+    for site in &sites {
+        let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+        thief.fetch(&forged).await.is_error(400, "invalid_state");
+        thief.fetch(&me).await.is_error(401, "login_required");
+    }
+    assert_eq!(rig.exchanges(), 0);
+    if !expired {
+        // Whoever fetched the callback ahead of its user has spent nothing.
+        let landed = victim.open(&callback).await;
+        assert_eq!(landed.json()["id"], "oVictim0000000000000000000");
+        assert_eq!(rig.exchanges(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_came_without_its_cookie_is_of_no_use_under_another_login() {
+    refused_codes_are_nobody_elses(Rig::new().await, false).await;
+    refused_codes_are_nobody_elses(Rig::with_redis().await, false).await;
+}
+
+#[tokio::test]
+async fn a_code_that_came_too_late_is_of_no_use_under_another_login() {
+    refused_codes_are_nobody_elses(Rig::with_redis().await, true).await;
+}
+
+/// A second code for a login that has succeeded is not spent, and lies in the history.
+#[tokio::test]
+async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let victim = Browser::new();
+    let first = victim.visit(&me).await.location().unwrap();
+    let authorize = first.to_string();
+    let [callback, second] = [
+        victim.callback_of(&authorize).await,
+        victim.callback_of(&authorize).await,
+    ];
+    victim.open(&callback).await;
+    assert_eq!(victim.visit(&second).await.status, 302);
+    let thief = Browser::new();
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&second, "code");
+    let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+    thief.fetch(&forged).await.is_error(400, "invalid_state");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+/// A proxy has led the callback to another page, and wrote its query into a log.
+#[tokio::test]
+async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let victim = Browser::new();
+    let authorize = victim.visit(&me).await.location().unwrap().to_string();
+    let callback = victim.callback_of(&authorize).await;
+    let elsewhere = callback.replace("/wechat/callback", "/me");
+    assert_eq!(Browser::new().visit(&elsewhere).await.status, 400);
+
+    let thief = Browser::new();
+    let sent = thief.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let code = query(&callback, "code");
+    let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
+    thief.fetch(&forged).await.is_error(400, "invalid_state");
+    // Whoever it was for can still use it.
+    assert_eq!(victim.visit(&callback).await.status, 302);
+    assert_eq!(rig.exchanges(), 1);
+}
+
+/// More copies than there are turns, of a callback whose exchange is slow.
+#[tokio::test]
+async fn copies_of_one_callback_share_one_turn() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    rig.sim.inject(
+        Fault::on(EXCHANGE)
+            .delay(Duration::from_millis(500))
+            .times(1),
+    );
+    let stranger = Browser::new();
+    let sent = stranger.visit(&me).await;
+    let state = query(sent.header("location").unwrap(), "state");
+    let forged = format!("{}/wechat/callback?code=none&state={state}", site.url);
+    let mut copies = tokio::task::JoinSet::new();
+    for _ in 0..600 {
+        let (forged, copy) = (forged.clone(), stranger.copy());
+        copies.spawn(async move { copy.visit(&forged).await.status });
+    }
+    // Others do not even wait for the exchange that is under way.
+    let honest = Browser::new().open(&me).await;
+    assert_eq!(honest.status, 200);
+    let statuses = copies.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 302), "{statuses:?}");
+    assert_eq!(rig.exchanges(), 2, "one for the copies, one for the honest");
+}
+
+#[tokio::test]
+async fn our_pages_are_not_framed() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let page = Browser::new()
+        .visit(&format!("{}/wechat/callback?state=x&code=y", site.url))
+        .await;
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+}
+
+#[tokio::test]
+async fn a_logout_is_not_undone_by_the_session_that_slides() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.advance(Duration::from_secs(16 * 86_400));
+    let out = browser.post(&format!("{}/logout", site.url)).await;
+    assert_eq!(out.status, 204);
+    assert_eq!(browser.cookie("wechat_session"), None);
+}
+
+#[tokio::test]
+async fn a_logout_is_not_undone_by_the_callback_in_the_history() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    browser.open(&callback).await;
+    browser.post(&format!("{}/logout", site.url)).await;
+    let reply = browser.visit(&callback).await;
+    // WeChat is asked who it is; the old answer is not enough.
+    assert!(
+        reply
+            .header("location")
+            .unwrap()
+            .contains("/connect/oauth2/authorize")
+    );
+    assert_eq!(browser.cookie("wechat_session"), None);
+}
+
+/// The session is good, but there is no pair behind it, and WeChat takes no code.
+#[tokio::test]
+async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    browser.open(&me).await;
+    site.users
+        .revoke(&UserId::new(ALICE).unwrap())
+        .await
+        .unwrap();
+    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    followed(&browser, &me).await.is_page(429, "登录过于频繁");
+    assert!(rig.exchanges() <= 6, "{} exchanges", rig.exchanges());
+}
+
+#[tokio::test]
+async fn refused_codes_do_not_loop_where_a_scope_is_missing() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    let profile = format!("{}/profile", site.url);
+    followed(&browser, &profile)
+        .await
+        .is_page(429, "登录过于频繁");
+    assert!(rig.exchanges() <= 6, "{} exchanges", rig.exchanges());
+}
+
+#[tokio::test]
+async fn many_logins_under_way_hide_none_of_them() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let (mut cookies, mut callback) = (Vec::new(), String::new());
+    // Browsers send older cookies first.
+    for _ in 0..40 {
+        let tab = Browser::new();
+        callback = tab.callback_of(&me).await;
+        let named = tab.cookie_names().into_iter();
+        cookies.extend(named.map(|name| format!("{name}={}", tab.cookie(&name).unwrap())));
+    }
+    let cookies = cookies.join("; ");
+    let headers = [("accept", "text/html"), ("cookie", cookies.as_str())];
+    let reply = Browser::new()
+        .send(http::Method::GET, &callback, &headers)
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 302, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn nested_routes_return_to_the_whole_path() {
+    async fn card(user: WechatUser) -> String {
+        user.id().to_owned()
+    }
+    let rig = Rig::new().await;
+    let site = rig
+        .mounted(
+            |login| login.scope(Scope::Base),
+            |layer, login| {
+                let layer = layer.login(login);
+                let shop = Router::new()
+                    .route("/card", get(card))
+                    .route_layer(layer.clone().require_scope(Scope::UserInfo));
+                Router::new().nest("/shop", shop).layer(layer)
+            },
+        )
+        .await;
+    let landed = Browser::new()
+        .open(&format!("{}/shop/card?a=b", site.url))
+        .await;
+    assert_eq!((landed.status, landed.url.path()), (200, "/shop/card"));
+}
+
+#[tokio::test]
+async fn a_session_slides_into_nothing_that_may_be_cached() {
+    let rig = Rig::new().await;
+    let logo = async || ([("cache-control", "max-age=86400")], "<svg/>");
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/logo.svg", get(logo))
+                    .layer(layer.login(login))
+            },
+        )
+        .await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.advance(Duration::from_secs(16 * 86_400));
+    let logo = browser.fetch(&format!("{}/logo.svg", site.url)).await;
+    assert!(logo.cookies().is_empty());
+}
+
+/// As many have it: a cache that keeps pages with cookies in them.
+#[tokio::test]
+async fn a_session_lies_in_no_cache_of_a_gateway() {
+    let rig = Rig::new().await;
+    let page = |user: Option<WechatUser>| async move {
+        let greeting = user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned());
+        (
+            [("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT")],
+            greeting,
+        )
+    };
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/page", get(page))
+                    .layer(layer.policy(Policy::Optional).login(login))
+            },
+        )
+        .await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let cache = "  proxy_cache_path FOLDER/cache keys_zone=pages:1m;\n";
+    let server = format!(
+        "location / {{ proxy_pass {}; proxy_cache pages; proxy_cache_valid 200 10m; \
+         proxy_ignore_headers Set-Cookie; add_header x-cache $upstream_cache_status; }}",
+        site.url
+    );
+    let _nginx = Nginx::with(&address, cache, &server);
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    rig.advance(Duration::from_secs(16 * 86_400));
+    let before = browser.cookie("wechat_session");
+    let url = format!("http://{address}/page");
+    assert_eq!(browser.fetch(&url).await.text, ALICE);
+    assert_ne!(browser.cookie("wechat_session"), before, "it slides");
+    let stranger = Browser::new().fetch(&url).await;
+    assert_eq!((&*stranger.text, stranger.cookies()), ("nobody", vec![]));
+    // The cache is one: what says nothing of cookies comes from there.
+    let again = Browser::new().fetch(&url).await;
+    assert_eq!(again.header("x-cache"), Some("HIT"));
+}
+
+#[tokio::test]
+async fn a_wait_without_end_is_a_wait() {
+    let rig = Rig::new().await;
+    let site = rig
+        .site_with(|login| login.exchange_timeout(Duration::MAX))
+        .await;
+    let landed = Browser::new().open(&format!("{}/me", site.url)).await;
+    assert_eq!(landed.status, 200, "{}", landed.text);
+}

@@ -1,0 +1,254 @@
+//! What forgers, broken clients and old links send: a page or a JSON error, and nothing else.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::rig::{ALICE, Rig, Site};
+use crate::support::browser::Browser;
+
+struct Begun {
+    rig: Rig,
+    site: Site,
+    browser: Browser,
+    callback: String,
+    code: String,
+    state: String,
+}
+
+/// A login whose user stands before the callback.
+async fn begun() -> Begun {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    let value = |name: &str| {
+        let url = Url::parse(&callback).unwrap();
+        url.query_pairs()
+            .find(|(known, _)| known == name)
+            .unwrap()
+            .1
+            .into_owned()
+    };
+    let (code, state) = (value("code"), value("state"));
+    Begun {
+        rig,
+        site,
+        browser,
+        callback,
+        code,
+        state,
+    }
+}
+
+impl Begun {
+    /// That a callback is refused, for people and for programs, without a trace.
+    #[track_caller]
+    fn refused(&self, query: &str, code: &str) -> impl Future<Output = ()> {
+        let url = format!("{}/wechat/callback?{query}", self.site.url);
+        let query = query.chars().take(120).collect::<String>();
+        async move {
+            let json = self.browser.fetch(&url).await;
+            assert_eq!(json.status, 400, "{query}");
+            json.is_error(400, code);
+            let page = self.browser.visit(&url).await;
+            page.is_page(400, "登录");
+            for reply in [json, page] {
+                assert!(
+                    reply.cookies().is_empty() && !reply.text.contains(&self.state),
+                    "{query}"
+                );
+            }
+            assert_eq!(self.rig.exchanges(), 0, "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
+    let begun = begun().await;
+    let (code, state) = (&begun.code, &begun.state);
+    let flipped = if state.ends_with('0') { "1" } else { "0" };
+    let forged = format!("{}{flipped}", &state[..state.len() - 1]);
+    for bad in [
+        forged.as_str(),
+        &state[..20],
+        &format!("{state}0"),
+        &state.to_uppercase(),
+        "0123456789abcdef0123456789abcdef",
+        "STATE",
+        "%00%0d%0a",
+        &"a".repeat(4_096),
+    ] {
+        begun
+            .refused(&format!("code={code}&state={bad}"), "invalid_state")
+            .await;
+    }
+    begun
+        .refused(&format!("code={code}"), "invalid_state")
+        .await;
+    begun
+        .refused(&format!("code={code}&state="), "invalid_state")
+        .await;
+
+    let page = |query: String| {
+        let url = format!("{}/wechat/callback?{query}", begun.site.url);
+        let browser = &begun.browser;
+        async move { browser.fetch(&url).await }
+    };
+    for query in [
+        String::new(),
+        format!("code={}&state={state}", "c".repeat(4_096)),
+        format!("code=a%0d%0ab&state={state}"),
+        format!("code=%00&state={state}"),
+        format!("code=a%20b&state={state}"),
+        format!("code=%E4%BD%A0&state={state}"),
+        format!("code={code}&code={code}&state={state}"),
+        format!("code={code}&state={state}&state={state}"),
+    ] {
+        page(query).await.is_error(400, "bad_request");
+    }
+    begun
+        .browser
+        .post(&begun.callback)
+        .await
+        .is_error(400, "bad_request");
+    // A state alone is a no; one that is not ours is nothing.
+    page(format!("state={state}"))
+        .await
+        .is_error(403, "login_denied");
+    page(format!("state={forged}"))
+        .await
+        .is_error(400, "invalid_state");
+
+    assert_eq!(begun.rig.exchanges(), 0);
+    let mut redis = begun.rig.redis.as_ref().unwrap().connection();
+    let stored: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
+    assert_eq!(stored, [""; 0], "nothing is stored");
+    // And the honest user gets in after all that.
+    assert_eq!(
+        begun.browser.open(&begun.callback).await.json()["id"],
+        ALICE
+    );
+}
+
+#[tokio::test]
+async fn anothers_state_is_none() {
+    let begun = begun().await;
+    let other = Browser::new();
+    other.callback_of(&format!("{}/me", begun.site.url)).await;
+    other
+        .fetch(&begun.callback)
+        .await
+        .is_error(400, "invalid_state");
+    // Nor does a cookie of another login help, under whatever name.
+    let cookies: Vec<_> = begun.browser.cookie_names();
+    let theirs = other.cookie_names();
+    let value = other.cookie(&theirs[0]).unwrap();
+    other.set_cookie(&cookies[0], "/", &value);
+    other
+        .fetch(&begun.callback)
+        .await
+        .is_error(400, "invalid_state");
+    assert_eq!(begun.rig.exchanges(), 0);
+}
+
+#[tokio::test]
+async fn an_old_state_has_expired() {
+    let begun = begun().await;
+    begun.rig.clock.advance(Duration::from_secs(600));
+    begun
+        .browser
+        .visit(&begun.callback)
+        .await
+        .is_page(400, "登录已过期");
+    begun
+        .browser
+        .fetch(&begun.callback)
+        .await
+        .is_error(400, "invalid_state");
+    assert_eq!(begun.rig.exchanges(), 0);
+}
+
+#[tokio::test]
+async fn a_cookie_that_was_cut_or_changed_is_none() {
+    let begun = begun().await;
+    let name = begun.browser.cookie_names().remove(0);
+    let value = begun.browser.cookie(&name).unwrap();
+    for bad in [
+        &value[..value.len() - 1],
+        &value[1..],
+        "",
+        "....",
+        &format!("{value}a"),
+    ] {
+        begun.browser.set_cookie(&name, "/", bad);
+        begun
+            .browser
+            .fetch(&begun.callback)
+            .await
+            .is_error(400, "invalid_state");
+    }
+    begun.browser.set_cookie(&name, "/", &value);
+    assert_eq!(
+        begun.browser.open(&begun.callback).await.json()["id"],
+        ALICE
+    );
+}
+
+#[tokio::test]
+async fn sessions_that_are_not_ours_are_nobodys() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    assert_eq!(browser.open(&me).await.json()["id"], ALICE);
+    let session = browser.cookie("wechat_session").unwrap();
+
+    let stranger = Rig::new().await;
+    let elsewhere = stranger.site().await;
+    let other = Browser::new();
+    other.open(&format!("{}/me", elsewhere.url)).await;
+    let foreign = other.cookie("wechat_session").unwrap();
+    let renamed = session.replace("oAlice", "oBobby");
+    let login = browser
+        .cookie_names()
+        .into_iter()
+        .find(|name| name.starts_with("wechat_login_"));
+    let login = browser.cookie(&login.unwrap()).unwrap();
+    for bad in [
+        &foreign,
+        &renamed,
+        &login,
+        &session[..session.len() - 2],
+        &"x".repeat(5_000),
+    ] {
+        let forger = Browser::new();
+        forger.set_cookie("wechat_session", "/", bad);
+        forger.fetch(&me).await.is_error(401, "login_required");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_cookies_does_no_harm() {
+    let begun = begun().await;
+    // Most servers refuse more than this before anybody looks at it.
+    for number in 0..60 {
+        let (name, value) = (format!("wechat_login_{number:016x}"), "x".repeat(3_000));
+        begun.browser.set_cookie(&name, "/", &value);
+    }
+    begun
+        .browser
+        .set_cookie("wechat_session", "/", &"y".repeat(60_000));
+    let reply = begun.browser.fetch(&begun.callback).await;
+    assert!([302, 400, 431].contains(&reply.status), "{}", reply.status);
+    let huge = "z".repeat(1_000_000);
+    let headers = [("accept", "text/html"), ("cookie", huge.as_str())];
+    let reply = Browser::new()
+        .send(http::Method::GET, &begun.callback, &headers)
+        .await;
+    if let Ok(reply) = reply {
+        assert!([400, 431].contains(&reply.status), "{}", reply.status);
+    }
+    assert!(begun.rig.exchanges() <= 1);
+}

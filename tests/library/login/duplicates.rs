@@ -1,0 +1,196 @@
+//! Copies of one callback: WeChat sends them, users reload, servers fetch ahead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tower_wechat::simulator::Fault;
+
+use super::rig::{ALICE, EXCHANGE, Rig, Site};
+use crate::support::browser::{Browser, Reply};
+
+/// The callback as another server of the cluster gets it.
+fn at(site: &Site, callback: &str) -> String {
+    let url = url::Url::parse(callback).unwrap();
+    format!("{}{}?{}", site.url, url.path(), url.query().unwrap())
+}
+
+async fn copies(sites: &[Site], browser: &Browser, callback: &str, count: usize) -> Vec<Reply> {
+    let mut running = JoinSet::new();
+    for number in 0..count {
+        let (url, browser) = (at(&sites[number % sites.len()], callback), browser.copy());
+        running.spawn(async move { browser.visit(&url).await });
+    }
+    running.join_all().await
+}
+
+fn signed_in(reply: &Reply) -> bool {
+    let session = |cookie: &&str| cookie.starts_with("wechat_session=oAlice");
+    (reply.status, reply.header("location")) == (302, Some("/me?a=b"))
+        && reply.cookies().iter().any(session)
+}
+
+async fn twenty_copies(rig: Rig) {
+    let sites = rig.cluster(2).await;
+    let browser = Browser::new();
+    let callback = browser
+        .callback_of(&format!("{}/me?a=b", sites[0].url))
+        .await;
+    // Slow enough that all copies come while the first is at work.
+    rig.sim
+        .inject(Fault::on(EXCHANGE).delay(Duration::from_millis(300)));
+    for reply in copies(&sites, &browser, &callback, 20).await {
+        assert!(signed_in(&reply), "{reply:?}");
+    }
+    assert_eq!(rig.exchanges(), 1);
+    rig.advance(Duration::from_secs(60));
+    for reply in copies(&sites, &browser, &callback, 20).await {
+        assert!(signed_in(&reply), "{reply:?}");
+    }
+    assert_eq!(rig.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn twenty_copies_on_two_servers_are_one_exchange_in_redis() {
+    twenty_copies(Rig::with_redis().await).await;
+}
+
+#[tokio::test]
+async fn twenty_copies_on_two_servers_are_one_exchange_in_memory() {
+    twenty_copies(Rig::new().await).await;
+}
+
+#[tokio::test]
+async fn the_store_names_codes_by_hash_and_keeps_no_token_with_them() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    let code = url::Url::parse(&callback).unwrap();
+    let code = code
+        .query_pairs()
+        .find(|(name, _)| name == "code")
+        .unwrap()
+        .1
+        .into_owned();
+    let token = browser.open(&callback).await.json()["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let pattern = format!("wechat:{}:code:*", rig.sim.app_id());
+    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut redis).unwrap();
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    let value: String = redis::cmd("GET").arg(key).query(&mut redis).unwrap();
+    let ttl: i64 = redis::cmd("TTL").arg(key).query(&mut redis).unwrap();
+    assert!(
+        !key.contains(&code) && value.contains(ALICE) && !value.contains(&token),
+        "{value}"
+    );
+    assert!((590..=600).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn a_fetch_ahead_without_cookies_spends_nothing() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    let stranger = Browser::new();
+    stranger.visit(&callback).await.is_page(400, "登录状态无效");
+    stranger
+        .fetch(&callback)
+        .await
+        .is_error(400, "invalid_state");
+    assert_eq!(rig.exchanges(), 0);
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    assert_eq!(rig.exchanges(), 1);
+
+    // As WeChat does it.
+    rig.sim.settings(|settings| settings.callback_twice = true);
+    assert_eq!(
+        Browser::new()
+            .open(&format!("{}/me", site.url))
+            .await
+            .json()["id"],
+        ALICE
+    );
+    assert_eq!(rig.exchanges(), 2);
+}
+
+#[tokio::test]
+async fn reloads_and_the_back_button_lead_to_the_page() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me?a=b", site.url)).await;
+    for _ in 0..15 {
+        assert_eq!(browser.open(&callback).await.json()["uri"], "/me?a=b");
+    }
+    // Another code for the same state, as some web views bring it: the user is in already.
+    let other_code = rig.sim.authorize(ALICE, "snsapi_base");
+    let code = url::Url::parse(&callback).unwrap();
+    let code = code
+        .query_pairs()
+        .find(|(name, _)| name == "code")
+        .unwrap()
+        .1
+        .into_owned();
+    let second = callback.replace(&code, &other_code);
+    assert_eq!(browser.open(&second).await.json()["uri"], "/me?a=b");
+    // Without the session it is a replay.
+    browser.drop_cookies(|name| name == "wechat_session");
+    browser.fetch(&second).await.is_error(400, "invalid_state");
+    // And so is the code that signed this browser in: it has lost its session since.
+    let sent = browser.visit(&callback).await;
+    let location = sent.header("location").unwrap();
+    assert!(location.contains("/connect/oauth2/authorize"));
+    assert_eq!(rig.exchanges(), 1);
+    rig.advance(Duration::from_secs(601));
+    browser.drop_cookies(|name| name == "wechat_session");
+    browser
+        .fetch(&callback)
+        .await
+        .is_error(400, "invalid_state");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn ten_minutes_begin_with_the_answer_and_not_with_the_question() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    // A code lives for five minutes.
+    rig.advance(Duration::from_secs(240));
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    rig.advance(Duration::from_secs(540));
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    rig.advance(Duration::from_secs(61));
+    browser
+        .fetch(&callback)
+        .await
+        .is_error(400, "invalid_state");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_loses_nothing() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    let browser = Arc::new(Browser::new());
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    rig.sim
+        .inject(Fault::on(EXCHANGE).delay(Duration::from_millis(500)));
+    let hung_up = tokio::spawn({
+        let (browser, callback) = (Arc::clone(&browser), callback.clone());
+        async move { browser.visit(&callback).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    hung_up.abort();
+    assert!(hung_up.await.unwrap_err().is_cancelled());
+    // The second try waits for the first one's exchange, or finds its result.
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+    assert_eq!(rig.exchanges(), 1);
+}

@@ -1,0 +1,374 @@
+//! What users do: come, agree, reload, go back, open tabs, say no.
+
+use serde_json::json;
+use tower_wechat::simulator::SimulatedUser;
+use tower_wechat::{Policy, TrustedHeader};
+
+use super::rig::{ALICE, EXCHANGE, Rig, Site, pages};
+use crate::support::browser::Browser;
+
+#[tokio::test]
+async fn a_first_visit_ends_on_the_page_asked_for() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let page = format!("{}/me?tab=1&next=%2F%2Fevil.example", site.url);
+
+    let sent_away = browser.visit(&page).await;
+    assert_eq!(sent_away.status, 302);
+    assert_eq!(sent_away.header("cache-control"), Some("no-store"));
+    let [cookie] = sent_away.cookies()[..] else {
+        panic!("{sent_away:?}")
+    };
+    assert!(cookie.starts_with("wechat_login_"), "{cookie}");
+    // Ten minutes at WeChat, and ten for duplicates of the callback.
+    assert!(
+        cookie.ends_with("; Path=/; Max-Age=1200; HttpOnly; SameSite=Lax"),
+        "{cookie}"
+    );
+
+    let callback = browser.callback_of(&page).await;
+    let signed_in = browser.visit(&callback).await;
+    assert_eq!(signed_in.status, 302);
+    assert_eq!(
+        signed_in.header("location"),
+        Some("/me?tab=1&next=%2F%2Fevil.example")
+    );
+    assert_eq!(signed_in.header("cache-control"), Some("no-store"));
+    let session = signed_in
+        .cookies()
+        .into_iter()
+        .find(|cookie| cookie.starts_with("wechat_session="));
+    assert!(
+        session
+            .unwrap()
+            .ends_with("; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax")
+    );
+
+    let back = browser.open(&callback).await;
+    assert_eq!(back.json()["id"], ALICE);
+    assert_eq!(back.json()["uri"], "/me?tab=1&next=%2F%2Fevil.example");
+    assert_eq!(back.json()["scope"], "snsapi_userinfo");
+    assert_eq!(rig.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn the_authorize_url_is_wechats() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let url = Browser::new().visit(&format!("{}/me", site.url)).await;
+    let url = url.header("location").unwrap().to_owned();
+    let (before, rest) = url.split_once("&state=").unwrap();
+    let encoded = site.url.replace(':', "%3A").replace('/', "%2F");
+    assert_eq!(
+        before,
+        format!(
+            "{}/connect/oauth2/authorize?appid={}&redirect_uri={encoded}%2Fwechat%2Fcallback&response_type=code&scope=snsapi_userinfo",
+            rig.sim.url(),
+            rig.sim.app_id(),
+        )
+    );
+    let state = rest.strip_suffix("#wechat_redirect").unwrap();
+    assert!((16..=64).contains(&state.len()) && state.bytes().all(|b| b.is_ascii_alphanumeric()));
+}
+
+#[tokio::test]
+async fn scripts_learn_where_to_log_in() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let nobody = Browser::new();
+    let login_url = |json: serde_json::Value| json["login_url"].as_str().unwrap().to_owned();
+
+    let reply = nobody.fetch(&me).await;
+    assert!(reply.cookies().is_empty());
+    assert_eq!(
+        login_url(reply.is_error(401, "login_required")),
+        "/wechat/login?return_to=%2F"
+    );
+    let reply = nobody.post(&me).await;
+    reply.is_error(401, "login_required");
+    for (referer, page) in [
+        (format!("{}/me?a=b#c", site.url), "%2Fme%3Fa%3Db"),
+        ("https://evil.example/me".to_owned(), "%2F"),
+        (format!("{}/wechat/login?return_to=%2F", site.url), "%2F"),
+    ] {
+        let asking = Browser::new().with_header("referer", &referer);
+        let url = login_url(asking.fetch(&me).await.is_error(401, "login_required"));
+        assert_eq!(url, format!("/wechat/login?return_to={page}"));
+    }
+
+    let browser = Browser::new();
+    let page = browser
+        .open(&format!(
+            "{}/wechat/login?return_to=%2Fme%3Fa%3Db",
+            site.url
+        ))
+        .await;
+    assert_eq!(page.json()["uri"], "/me?a=b");
+    // Nothing leads away from the site.
+    for trick in [
+        "https://evil.example/",
+        "//evil.example",
+        "/%5Cevil.example",
+        "/a%0d%0ab",
+        "",
+    ] {
+        let page = browser
+            .open(&format!("{}/wechat/login?return_to={trick}", site.url))
+            .await;
+        assert_eq!(
+            (page.json()["uri"].as_str(), page.url.path()),
+            (Some("/"), "/"),
+            "{trick}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_led_to_the_login_and_a_script_that_asks_for_html_is_not() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let (me, referer) = (format!("{}/me", site.url), format!("{}/me?form", site.url));
+    let html = ("accept", "text/html,*/*;q=0.8");
+    let form = [html, ("referer", referer.as_str())];
+    let browser = Browser::new();
+    let reply = browser.send(http::Method::POST, &me, &form).await.unwrap();
+    let login = Some("/wechat/login?return_to=%2Fme%3Fform");
+    assert_eq!((reply.status, reply.header("location")), (303, login));
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let landed = browser.open(reply.location().unwrap().as_str()).await;
+    assert_eq!(landed.json()["uri"], "/me?form");
+    let nobody = Browser::new();
+    for script in [
+        ("hx-request", "true"),
+        ("x-requested-with", "XMLHttpRequest"),
+        ("sec-fetch-mode", "cors"),
+        ("content-type", "application/json"),
+        ("content-type", "application/octet-stream"),
+    ] {
+        for method in [http::Method::GET, http::Method::POST] {
+            let reply = nobody.send(method, &me, &[html, script]).await.unwrap();
+            let json = reply.is_error(401, "login_required");
+            assert!(json["login_url"].is_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn head_is_like_get() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let html = [("accept", "text/html")];
+    let reply = browser
+        .send(http::Method::HEAD, &format!("{}/me", site.url), &html)
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 302);
+    assert!(
+        reply
+            .header("location")
+            .unwrap()
+            .contains("/connect/oauth2/authorize?")
+    );
+}
+
+#[tokio::test]
+async fn two_tabs_log_in_at_once() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let first = browser.callback_of(&format!("{}/me?tab=1", site.url)).await;
+    let second = browser.callback_of(&format!("{}/me?tab=2", site.url)).await;
+    assert_eq!(browser.open(&second).await.json()["uri"], "/me?tab=2");
+    assert_eq!(browser.open(&first).await.json()["uri"], "/me?tab=1");
+}
+
+#[tokio::test]
+async fn who_says_no_reads_so_and_nothing_is_asked() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me?a=b", site.url)).await;
+    let mut denied = url::Url::parse(&callback).unwrap();
+    let state = denied
+        .query_pairs()
+        .find(|(name, _)| name == "state")
+        .unwrap()
+        .1
+        .into_owned();
+    denied.set_query(Some(&format!("state={state}")));
+
+    let page = browser.visit(denied.as_str()).await;
+    page.is_page(403, "您已取消授权");
+    assert!(
+        page.text
+            .contains("href=\"/wechat/login?return_to=%2Fme%3Fa%3Db\""),
+        "{}",
+        page.text
+    );
+    browser
+        .fetch(denied.as_str())
+        .await
+        .is_error(403, "login_denied");
+    assert_eq!(rig.exchanges(), 0);
+    // They may change their mind.
+    assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
+}
+
+#[tokio::test]
+async fn an_identity_that_is_set_stays_and_the_login_is_mounted() {
+    let rig = Rig::new().await;
+    let header = TrustedHeader::new("x-user").unwrap();
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                // One route more than the login's, to see that the order does not matter.
+                pages(login.clone()).layer(layer.identity(header).login(login))
+            },
+        )
+        .await;
+    let browser = Browser::new();
+    // The cookie names a user, but only the header counts.
+    let landed = browser.callback_of(&format!("{}/me", site.url)).await;
+    let landed = browser.visit(&landed).await;
+    assert_eq!(
+        (landed.status, landed.header("location")),
+        (302, Some("/me"))
+    );
+    browser
+        .fetch(&format!("{}/me", site.url))
+        .await
+        .is_error(401, "login_required");
+    let gateway = Browser::new().with_header("x-user", ALICE);
+    assert_eq!(
+        gateway.fetch(&format!("{}/me", site.url)).await.json()["id"],
+        ALICE
+    );
+}
+
+/// A site behind a gateway that names users in `x-user`.
+async fn behind_a_gateway(rig: &Rig) -> Site {
+    let header = TrustedHeader::new("x-user").unwrap();
+    rig.mounted(
+        |login| login.bind_to_identity(true).unwrap(),
+        |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_login_can_be_bound_to_whom_a_gateway_names() {
+    let rig = Rig::new().await;
+    let site = behind_a_gateway(&rig).await;
+    let page = format!("{}/me", site.url);
+    let browser = Browser::new().with_header("x-user", "employee 7");
+    let me = browser.open(&page).await.json();
+    assert_eq!(
+        (me["id"].as_str(), me["openid"].as_str()),
+        (Some("employee 7"), Some(ALICE))
+    );
+    assert_eq!(rig.exchanges(), 1);
+    // Another of the gateway's users has no part in it.
+    let colleague = Browser::new().with_header("x-user", "employee 8");
+    colleague.fetch(&page).await.is_error(401, "login_required");
+    // Nobody named: the openid counts, as without a gateway.
+    let unnamed = Browser::new();
+    let landed = unnamed.callback_of(&page).await;
+    assert_eq!(unnamed.visit(&landed).await.status, 302);
+    let openid = Browser::new().with_header("x-user", ALICE);
+    assert_eq!(openid.fetch(&page).await.json()["id"], ALICE);
+}
+
+#[tokio::test]
+async fn a_bound_login_admits_no_virtual_user_and_no_impossible_name() {
+    let rig = Rig::new().await;
+    let site = behind_a_gateway(&rig).await;
+    let page = format!("{}/me", site.url);
+    rig.sim
+        .add_user(SimulatedUser::new("oVirtual").snapshot(true));
+    let browser = Browser::new().with_header("x-user", "employee 7");
+    browser.open(&page).await.is_page(403, "请使用完整服务");
+    let nobody = Browser::new().with_header("x-user", &"x".repeat(257));
+    let callback = format!("{}/wechat/callback?code=c&state=s", site.url);
+    nobody.fetch(&callback).await.is_error(400, "bad_request");
+}
+
+#[tokio::test]
+async fn what_needs_no_user_passes_and_handlers_that_do_answer_as_the_layer() {
+    let rig = Rig::new().await;
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/open", axum::routing::get(async || "open"))
+                    .layer(layer.policy(Policy::Optional).login(login))
+            },
+        )
+        .await;
+    let browser = Browser::new();
+    assert_eq!(
+        browser.visit(&format!("{}/open", site.url)).await.text,
+        "open"
+    );
+    browser
+        .fetch(&format!("{}/me", site.url))
+        .await
+        .is_error(401, "login_required");
+    assert_eq!(
+        browser.open(&format!("{}/me", site.url)).await.json()["id"],
+        ALICE
+    );
+    assert_eq!(rig.sim.calls_to(EXCHANGE), 1);
+}
+
+#[tokio::test]
+async fn outside_wechat_the_user_can_be_told_so() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.wechat_only(true)).await;
+    let chrome = Browser::new();
+    let html = [
+        ("accept", "text/html"),
+        ("user-agent", "Mozilla/5.0 Chrome/130.0"),
+    ];
+    let page = chrome
+        .send(http::Method::GET, &format!("{}/me", site.url), &html)
+        .await
+        .unwrap();
+    page.is_page(403, "请在微信中打开");
+    assert_eq!(chrome.visit(&format!("{}/me", site.url)).await.status, 302);
+}
+
+#[tokio::test]
+async fn a_lenient_login_does_without_the_cookie() {
+    let rig = Rig::new().await;
+    let site = rig
+        .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
+        .await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    browser.drop_cookies(|_| true);
+    let landed = browser.open(&callback).await;
+    assert_eq!(landed.json()["id"], ALICE);
+    assert_eq!(landed.json()["uri"], json!("/"));
+    let forged = callback.replace("state=", "state=0");
+    Browser::new()
+        .fetch(&forged)
+        .await
+        .is_error(400, "invalid_state");
+}
+
+#[tokio::test]
+async fn wechats_fragment_can_be_cleared() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.clear_fragment(true)).await;
+    for (asked, landed) in [("%2Fme%3Fa%3Db", "/me?a=b#"), ("%2Fme%23tab", "/me#tab")] {
+        let browser = Browser::new();
+        let login = format!("{}/wechat/login?return_to={asked}", site.url);
+        let reply = browser.visit(&browser.callback_of(&login).await).await;
+        assert_eq!(reply.header("location"), Some(landed));
+    }
+}

@@ -1,0 +1,15 @@
+//! The login, over real HTTP: an application, the simulator as WeChat, a client that keeps cookies.
+
+mod attacks;
+mod bad_input;
+mod duplicates;
+mod flow;
+mod proxies;
+mod return_to;
+mod rig;
+mod scopes;
+mod sessions;
+mod shared_phone;
+mod snapshots;
+mod trouble;
+mod verification;

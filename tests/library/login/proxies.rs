@@ -1,0 +1,325 @@
+//! The login behind a real nginx: prefixes that it strips or leaves, slashes that it forces, and
+//! the buffers that it has by default.
+
+use axum::Router;
+use tokio::task::JoinSet;
+
+use super::rig::{ALICE, Rig, Site, router};
+use crate::support::browser::{Browser, Reply};
+use crate::support::free_port;
+use crate::support::nginx::Nginx;
+
+const AUTHORIZE: &str = "/connect/oauth2/authorize";
+
+/// Where nginx will be: an application has to know its public URL before it runs, and nginx has to
+/// know the application.
+fn address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+/// A site behind nginx, whose public URL is nginx's with a path.
+async fn behind(
+    rig: &Rig,
+    path: &str,
+    server: impl FnOnce(&str) -> String,
+    app: impl FnOnce(tower_wechat::WechatLayer, tower_wechat::Login) -> Router,
+) -> (Nginx, Site) {
+    let address = address();
+    let site = rig
+        .behind(&format!("http://{address}{path}"), |login| login, app)
+        .await;
+    (Nginx::start(&address, &server(&site.url)), site)
+}
+
+/// Follows redirects to the end, with Chromium's own words, and says where it was.
+async fn journey(browser: &Browser, url: &str) -> (Reply, Vec<String>) {
+    let mut reply = browser.visit(url).await;
+    let mut paths = Vec::new();
+    for _ in 0..60 {
+        let Some(next) = reply.location() else {
+            return (reply, paths);
+        };
+        paths.push(next.path().to_owned());
+        reply = browser.visit(next.as_str()).await;
+    }
+    panic!("redirects without end: {paths:?}");
+}
+
+/// Everything that the browser is told lies below the prefix.
+async fn lives_below_a_prefix(nginx: &Nginx) {
+    let browser = Browser::new();
+    let asked = browser.fetch(&format!("{}/app/me", nginx.url)).await;
+    let json = asked.is_error(401, "login_required");
+    assert_eq!(json["login_url"], "/app/wechat/login?return_to=%2Fapp%2F");
+    let (landed, paths) = journey(&browser, &format!("{}/app/me?a=b", nginx.url)).await;
+    assert_eq!(landed.json()["id"], ALICE);
+    assert_eq!(
+        (landed.url.path(), landed.url.query()),
+        ("/app/me", Some("a=b"))
+    );
+    assert_eq!(paths, [AUTHORIZE, "/app/wechat/callback", "/app/me"]);
+    // From a link, to a page as the application knows it and as browsers know it.
+    for page in ["%2Fme%3Fa", "%2Fapp%2Fme%3Fa"] {
+        let login = format!("{}/app/wechat/login?return_to={page}", nginx.url);
+        let (landed, _) = journey(&Browser::new(), &login).await;
+        assert_eq!((landed.status, landed.url.path()), (200, "/app/me"));
+    }
+    let (landed, _) = journey(&Browser::new(), &format!("{}/app/", nginx.url)).await;
+    assert_eq!((landed.status, landed.url.path()), (200, "/app/"));
+}
+
+#[tokio::test]
+async fn a_prefix_that_nginx_strips_is_part_of_the_public_url() {
+    let rig = Rig::new().await;
+    let server = |site: &str| format!("location /app/ {{ proxy_pass {site}/; }}");
+    let (nginx, _site) = behind(&rig, "/app", server, router).await;
+    lives_below_a_prefix(&nginx).await;
+}
+
+#[tokio::test]
+async fn a_prefix_that_nginx_leaves_is_part_of_the_public_url() {
+    let rig = Rig::new().await;
+    let server = |site: &str| format!("location /app/ {{ proxy_pass {site}; }}");
+    let (nginx, _site) = behind(&rig, "/app/", server, |layer, login| {
+        let layer = layer.login(login.clone());
+        let pages = super::rig::pages(login);
+        // axum leads `/app/` to no route of a nested router.
+        let start = pages.clone().layer(layer.clone());
+        Router::new()
+            .route_service(
+                "/app/",
+                tower::util::MapRequest::new(
+                    start,
+                    |mut request: http::Request<axum::body::Body>| {
+                        *request.uri_mut() = "/".parse().unwrap();
+                        request
+                    },
+                ),
+            )
+            .nest("/app", pages)
+            .layer(layer)
+    })
+    .await;
+    lives_below_a_prefix(&nginx).await;
+}
+
+#[tokio::test]
+async fn a_slash_that_nginx_forces_does_not_hide_the_callback() {
+    let rig = Rig::new().await;
+    let server = |site: &str| {
+        format!("rewrite ^(.*[^/])$ $1/ permanent; location / {{ proxy_pass {site}; }}")
+    };
+    let (nginx, _site) = behind(&rig, "", server, router).await;
+    let (landed, _) = journey(&Browser::new(), &format!("{}/?a=b", nginx.url)).await;
+    assert_eq!((landed.status, landed.url.query()), (200, Some("a=b")));
+    let login = format!("{}/wechat/login/?return_to=%2F%3Fc", nginx.url);
+    let (landed, _) = journey(&Browser::new(), &login).await;
+    assert_eq!((landed.status, landed.url.query()), (200, Some("c")));
+    assert_eq!(rig.sim.calls_to(AUTHORIZE), 2);
+}
+
+/// What proxies do to the callback that nobody told the login of. Each ends on a plain page.
+#[tokio::test]
+async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wechat() {
+    for (what, callback, server) in [
+        (
+            "a prefix is stripped",
+            "/app/wechat/callback",
+            "location /app/ { proxy_pass SITE/; }",
+        ),
+        (
+            "a prefix is stripped, and the query dropped",
+            "/app/wechat/callback",
+            "location /app/ { proxy_pass SITE/; }\n\
+             location /app/wechat/ { rewrite ^/app(.*)$ $1? break; proxy_pass SITE; }",
+        ),
+        (
+            "a prefix is added",
+            "/wechat/callback",
+            "location / { rewrite ^(.*)$ /v2$1 break; proxy_pass SITE; }",
+        ),
+        (
+            "everything is led to the start page",
+            "/wechat/callback",
+            "location / { rewrite ^ / break; proxy_pass SITE; }",
+        ),
+        (
+            "the callback is led to the start page without its query",
+            "/wechat/callback",
+            "location / { proxy_pass SITE; }\n\
+             location /wechat/callback { rewrite ^ /? break; proxy_pass SITE; }",
+        ),
+        (
+            "the query is dropped",
+            "/wechat/callback",
+            "location / { rewrite ^(.*)$ $1? break; proxy_pass SITE; }",
+        ),
+        (
+            "the callback is led to a page with another query",
+            "/wechat/callback",
+            "location / { proxy_pass SITE; }\n\
+             location /wechat/callback { rewrite ^ /me?from=wechat? break; proxy_pass SITE; }",
+        ),
+        (
+            "the callback is redirected to the start page",
+            "/wechat/callback",
+            "location / { proxy_pass SITE; }\n\
+             location /wechat/callback { rewrite ^ /? redirect; }",
+        ),
+    ] {
+        let rig = Rig::new().await;
+        let address = address();
+        let public = format!("http://{address}");
+        let site = rig
+            .behind(
+                &public,
+                |login| login.callback_path(callback).unwrap(),
+                |layer, login| {
+                    let pages = super::rig::pages(login.clone());
+                    let everywhere = pages.clone().fallback(async || "a page of the application");
+                    everywhere.layer(layer.login(login))
+                },
+            )
+            .await;
+        let nginx = Nginx::start(&address, &server.replace("SITE", &site.url));
+        let start = if callback.starts_with("/app") {
+            "/app/me"
+        } else {
+            "/me"
+        };
+        // A browser that says where it comes from, as those of today; and an older web view.
+        let today = Browser::new()
+            .with_header("sec-fetch-mode", "navigate")
+            .with_header("sec-fetch-site", "cross-site");
+        for (browser, most) in [(today, 3), (Browser::new(), 14)] {
+            // A page with a query may be opened by a link of another site, again and again.
+            let most = if what.ends_with("another query") {
+                14
+            } else {
+                most
+            };
+            let before = rig.sim.calls_to(AUTHORIZE);
+            let (page, paths) = journey(&browser, &format!("{}{start}?a=b", nginx.url)).await;
+            assert!(
+                [400, 429].contains(&page.status),
+                "{what}: {paths:?} {page:?}"
+            );
+            page.is_page(page.status, "lang=\"zh-CN\"");
+            let visits = rig.sim.calls_to(AUTHORIZE) - before;
+            assert!((1..=most).contains(&visits), "{what}: {visits} visits");
+        }
+        // Nor is a user who is signed in sent around, or shown the application's own "not found".
+        assert_eq!(rig.exchanges(), 0, "{what}");
+    }
+}
+
+/// Older web views do not say where they come from, and people reload.
+#[tokio::test]
+async fn whoever_opens_a_page_often_is_no_loop() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    for page in ["/me", "/me?a=b"] {
+        let url = format!("{}{page}", site.url);
+        // Eight tabs, and six reloads of which each loads the page twice.
+        for loads in [8, 12] {
+            let browser = Browser::new();
+            for load in 0..loads {
+                let sent = browser.visit(&url).await;
+                assert_eq!(sent.status, 302, "{page}, load {load} of {loads}");
+            }
+            assert_eq!(browser.open(&url).await.json()["uri"], page);
+        }
+        // The next minute is another one.
+        let browser = Browser::new();
+        for _ in 0..3 {
+            for _ in 0..12 {
+                assert_eq!(browser.visit(&url).await.status, 302);
+            }
+            rig.advance(std::time::Duration::from_secs(61));
+        }
+    }
+}
+
+/// The bytes of all that the login keeps in a browser, as its `Cookie` header has them.
+fn kept(browser: &Browser) -> usize {
+    let names = browser.cookie_names();
+    let sizes = names
+        .iter()
+        .map(|name| name.len() + 3 + browser.cookie(name).unwrap().len());
+    sizes.sum()
+}
+
+async fn unfinished_logins(length: usize) {
+    let rig = Rig::new().await;
+    let server = |site: &str| format!("location / {{ proxy_pass {site}; }}");
+    let (nginx, _site) = behind(&rig, "", server, router).await;
+    let browser = Browser::new();
+    let page = |number: usize| format!("{}/me?n={number}&q={}", nginx.url, "x".repeat(length));
+    let mut callback = String::new();
+    for number in 0..50 {
+        callback = browser.callback_of(&page(number)).await;
+        assert!(kept(&browser) < 4_096, "{} after {number}", kept(&browser));
+    }
+    // The newest finds its very page; and everything in this browser still gets through.
+    let landed = browser.open(&callback).await;
+    assert_eq!((landed.status, landed.url.as_str()), (200, &*page(49)));
+    assert!(kept(&browser) < 4_096, "{}", kept(&browser));
+    // Once more, with a session and all that the others left.
+    browser.drop_cookies(|name| name.ends_with("session"));
+    let landed = browser.open(&page(50)).await;
+    assert_eq!((landed.status, landed.url.as_str()), (200, &*page(50)));
+    assert!(
+        !nginx.errors().contains("too big") && !nginx.errors().contains("too large"),
+        "{}",
+        nginx.errors()
+    );
+}
+
+#[tokio::test]
+async fn fifty_unfinished_logins_of_a_thousand_characters_fit_through_nginx() {
+    unfinished_logins(1_000).await;
+}
+
+#[tokio::test]
+async fn fifty_unfinished_logins_of_two_thousand_characters_fit_through_nginx() {
+    unfinished_logins(2_000).await;
+}
+
+#[tokio::test]
+async fn tabs_that_begin_at_once_do_not_add_up_either() {
+    let rig = Rig::new().await;
+    let server = |site: &str| format!("location / {{ proxy_pass {site}; }}");
+    let (nginx, _site) = behind(&rig, "", server, router).await;
+    let browser = std::sync::Arc::new(Browser::new());
+    let mut running = JoinSet::new();
+    for number in 0..50 {
+        let length = [0, 30, 500, 1_000, 2_000][number % 5];
+        let page = format!("{}/me?n={number}&q={}", nginx.url, "x".repeat(length));
+        let browser = std::sync::Arc::clone(&browser);
+        running.spawn(async move { browser.visit(&page).await.status });
+    }
+    assert!(running.join_all().await.iter().all(|status| *status == 302));
+    assert!(kept(&browser) < 4_096, "{}", kept(&browser));
+    let page = format!("{}/me?q={}", nginx.url, "x".repeat(1_900));
+    let landed = browser.open(&page).await;
+    assert_eq!((landed.status, landed.url.as_str()), (200, &*page));
+}
+
+/// No other host, sibling or parent, can set a cookie of such a name.
+#[tokio::test]
+async fn under_https_only_this_host_sets_the_cookies_of_a_login() {
+    let rig = Rig::new().await;
+    let site = rig
+        .behind("https://h5.example.com/app", |login| login, router)
+        .await;
+    let reply = Browser::new().visit(&format!("{}/me", site.url)).await;
+    let [cookie] = reply.cookies()[..] else {
+        panic!("{reply:?}")
+    };
+    assert!(cookie.starts_with("__Host-wechat_login_"), "{cookie}");
+    assert!(
+        cookie.contains("; Path=/; ") && cookie.ends_with("; Secure"),
+        "{cookie}"
+    );
+    assert!(!cookie.contains("Domain"), "{cookie}");
+}

@@ -1,0 +1,389 @@
+//! The session afterwards: on other processes, renewed, ended.
+
+use std::time::Duration;
+
+use redis::Commands;
+use tower_wechat::simulator::SimulatedUser;
+use tower_wechat::{Clock, Layout, Policy, UserId, UserTokenResponse, WechatUser};
+
+use super::rig::{ALICE, Rig, pages};
+use crate::support::browser::Browser;
+
+#[tokio::test]
+async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_ago() {
+    let rig = Rig::with_redis().await;
+    let sites = rig.cluster(2).await;
+    let browser = Browser::new();
+    assert_eq!(
+        browser.open(&format!("{}/me", sites[0].url)).await.json()["id"],
+        ALICE
+    );
+    browser
+        .post(&format!("{}/logout/everywhere", sites[0].url))
+        .await;
+    let old = browser.copy();
+    // An older cookie of the user makes the second process remember that there is no token.
+    let again = browser.callback_of(&format!("{}/me", sites[0].url)).await;
+    let user = tower_wechat::UserId::new(ALICE).unwrap();
+    assert!(sites[1].users.get(&user).await.is_err());
+    let landed = browser.visit(&again).await;
+    assert_eq!(landed.header("location"), Some("/me"));
+    let at_once = browser.visit(&format!("{}/me", sites[1].url)).await;
+    assert_eq!(
+        (at_once.status, at_once.json()["id"].as_str()),
+        (200, Some(ALICE))
+    );
+    drop(old);
+}
+
+#[tokio::test]
+async fn logging_out_ends_the_session_and_everywhere_ends_all() {
+    let rig = Rig::with_redis().await;
+    let sites = rig.cluster(2).await;
+    let site = &sites[0];
+    let me = format!("{}/me", site.url);
+    let (phone, desktop) = (Browser::new(), Browser::new());
+    phone.open(&me).await;
+    desktop.open(&me).await;
+    let stolen = phone.copy();
+
+    assert_eq!(
+        phone.post(&format!("{}/logout", site.url)).await.status,
+        204
+    );
+    assert_eq!(phone.cookie("wechat_session"), None);
+    phone.fetch(&me).await.is_error(401, "login_required");
+    assert_eq!(
+        stolen.fetch(&me).await.json()["id"],
+        ALICE,
+        "a plain logout is this browser's"
+    );
+
+    rig.advance(Duration::from_secs(3_600));
+    assert_eq!(
+        desktop
+            .post(&format!("{}/logout/everywhere", site.url))
+            .await
+            .status,
+        204
+    );
+    stolen.fetch(&me).await.is_error(401, "login_required");
+    let users = site
+        .users
+        .get(&tower_wechat::UserId::new(ALICE).unwrap())
+        .await;
+    assert_eq!(
+        users.unwrap_err().kind(),
+        tower_wechat::ErrorKind::LoginRequired
+    );
+    assert_eq!(
+        desktop.open(&me).await.json()["id"],
+        ALICE,
+        "and one may come back"
+    );
+    // Which brings no older session back to life, from memory or from the store, here or elsewhere.
+    for site in &sites {
+        let me = format!("{}/me", site.url);
+        for _ in 0..2 {
+            stolen.fetch(&me).await.is_error(401, "login_required");
+            assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
+        }
+    }
+    // A renewal does not, either.
+    rig.advance(Duration::from_secs(3 * 3_600));
+    assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
+    stolen.fetch(&me).await.is_error(401, "login_required");
+    // Whoever has the old cookie logs in as anybody does.
+    assert_eq!(stolen.open(&me).await.json()["id"], ALICE);
+}
+
+#[tokio::test]
+async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
+    let rig = Rig::new().await;
+    let optional = |user: Option<WechatUser>| async move {
+        user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned())
+    };
+    let site = rig
+        .mounted(
+            |login| login,
+            |layer, login| {
+                pages(login.clone())
+                    .route("/open", axum::routing::get(optional))
+                    .layer(layer.policy(Policy::Optional).login(login))
+            },
+        )
+        .await;
+    let (me, open) = (format!("{}/me", site.url), format!("{}/open", site.url));
+    let browser = Browser::new();
+    browser.open(&me).await;
+    let stolen = browser.copy();
+    // Past half of a session's life, when it is issued anew.
+    rig.advance(Duration::from_secs(16 * 24 * 3_600));
+    let alice = UserId::new(ALICE).unwrap();
+    site.users.revoke(&alice).await.unwrap();
+    for logged_in_again in [false, true] {
+        if logged_in_again {
+            browser.open(&me).await;
+        }
+        let reply = stolen.visit(&open).await;
+        assert_eq!((&*reply.text, reply.cookies()), ("nobody", vec![]));
+    }
+    assert_eq!(browser.visit(&open).await.text, ALICE);
+}
+
+#[tokio::test]
+async fn a_session_slides() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    browser.open(&me).await;
+    let first = browser.cookie("wechat_session").unwrap();
+    rig.advance(Duration::from_secs(16 * 86_400));
+    assert_eq!(browser.visit(&me).await.json()["id"], ALICE);
+    assert_ne!(browser.cookie("wechat_session").unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_new_login_beats_what_was_there() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    let before = browser.open(&format!("{}/me", site.url)).await.json()["token"].clone();
+    let after = browser
+        .open(&format!("{}/wechat/login?return_to=/me", site.url))
+        .await;
+    let live = rig.sim.current_pair(ALICE).unwrap().access_token;
+    assert_ne!(after.json()["token"], before);
+    assert_eq!(after.json()["token"], live);
+}
+
+#[tokio::test]
+async fn cookies_of_old_logins_do_not_pile_up() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let browser = Browser::new();
+    for number in 0..25 {
+        // Some pages again and again, others once.
+        let page = format!("{}/me?page={}", site.url, number % 20);
+        assert_eq!(browser.visit(&page).await.status, 302);
+    }
+    assert_eq!(
+        browser.open(&format!("{}/me", site.url)).await.json()["id"],
+        ALICE
+    );
+    let names = browser.cookie_names();
+    let logins = names
+        .iter()
+        .filter(|name| name.starts_with("wechat_login_"));
+    assert!(logins.count() <= 7, "{names:?}");
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A copied cookie is issued anew to whoever has it, a second before the logout if need be.
+#[tokio::test]
+async fn a_thief_stays_out_after_a_logout_everywhere() {
+    for layout in [Layout::Hashes, Layout::Keys] {
+        let rig = Rig::with_redis_in(layout).await;
+        let sites = rig.cluster(2).await;
+        let me = |at: usize| format!("{}/me", sites[at].url);
+        let victim = Browser::new();
+        victim.open(&me(0)).await;
+        rig.advance(DAY * 16);
+        let (thief, renewed) = (victim.copy(), victim.copy());
+        let stolen = thief.cookie("wechat_session");
+        assert_eq!(thief.fetch(&me(1)).await.status, 200);
+        assert_ne!(thief.cookie("wechat_session"), stolen, "it slides");
+
+        let everywhere = format!("{}/logout/everywhere", sites[0].url);
+        assert_eq!(victim.post(&everywhere).await.status, 204);
+        let out = async |at: usize| {
+            for copy in [&thief, &renewed] {
+                let url = me(at);
+                copy.fetch(&url).await.is_error(401, "login_required");
+            }
+        };
+        out(1).await;
+        assert_eq!(victim.open(&me(1)).await.json()["id"], ALICE);
+        for at in [0, 1, 0] {
+            out(at).await;
+            assert_eq!(victim.fetch(&me(at)).await.json()["id"], ALICE);
+        }
+        // What another service writes drops what we keep behind the refresh token.
+        for renewed in [false, true] {
+            rig.rewrite(ALICE);
+            // Beyond what processes remember; then beyond the token's life too.
+            rig.advance(if renewed { DAY / 8 } else { DAY / 1_000 });
+            for at in [1, 0] {
+                out(at).await;
+                assert_eq!(
+                    victim.fetch(&me(at)).await.json()["id"],
+                    ALICE,
+                    "{layout:?}"
+                );
+            }
+        }
+        // The half of the victim's session passes, too.
+        rig.advance(DAY * 16);
+        out(0).await;
+        assert_eq!(victim.fetch(&me(0)).await.json()["id"], ALICE);
+        out(0).await;
+    }
+}
+
+/// Servers' clocks are a minute apart, either way.
+#[tokio::test]
+async fn clocks_a_minute_apart_change_no_logout() {
+    for early_logout in [true, false] {
+        let mut rig = Rig::with_redis().await;
+        let first = rig.site().await;
+        rig.clock = Clock::shifted();
+        match early_logout {
+            true => rig.clock.rewind(Duration::from_secs(60)),
+            false => rig.clock.advance(Duration::from_secs(60)),
+        }
+        let second = rig.site().await;
+        let everywhere = format!("{}/logout/everywhere", first.url);
+        for round in 0..3 {
+            let victim = Browser::new();
+            victim.open(&format!("{}/me", second.url)).await;
+            let thief = victim.copy();
+            assert_eq!(victim.post(&everywhere).await.status, 204, "round {round}");
+            for site in [&second, &first] {
+                let me = format!("{}/me", site.url);
+                assert_eq!(victim.open(&me).await.json()["id"], ALICE);
+                for site in [&first, &second] {
+                    let me = format!("{}/me", site.url);
+                    thief.fetch(&me).await.is_error(401, "login_required");
+                    assert_eq!(victim.fetch(&me).await.status, 200, "round {round}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_crosses_a_logout_revives_no_session() {
+    let rigs = [
+        Rig::new().await,
+        Rig::with_redis_in(Layout::Hashes).await,
+        Rig::with_redis_in(Layout::Keys).await,
+    ];
+    for rig in rigs {
+        let sites = rig.cluster(2).await;
+        let session = rig.session(&sites[0]);
+        let mut lived = 0;
+        for round in 0..60 {
+            let user = UserId::new(format!("oCrossing{round}")).unwrap();
+            let grant = |token: &str| {
+                UserTokenResponse::new(token)
+                    .expires_in(7_200)
+                    .refresh_token("r")
+                    .scope("snsapi_base")
+            };
+            let token = sites[0].users.store(&user, &grant("a")).await.unwrap();
+            let cookie = |header: http::HeaderValue| {
+                let pair = header.to_str().unwrap().split(';').next().unwrap();
+                pair.split_once('=').unwrap().1.to_owned()
+            };
+            let old = Browser::new();
+            old.set_cookie("wechat_session", "/", &cookie(session.issue_for(&token)));
+            let new = grant("b");
+            let (login, logout) = tokio::join!(
+                async {
+                    tokio::time::sleep(Duration::from_micros(fastrand::u64(0..900))).await;
+                    sites[0].users.store(&user, &new).await
+                },
+                async {
+                    tokio::time::sleep(Duration::from_micros(fastrand::u64(0..900))).await;
+                    sites[1].users.revoke(&user).await
+                },
+            );
+            logout.unwrap();
+            let fresh = Browser::new();
+            let value = cookie(session.issue_for(&login.unwrap()));
+            fresh.set_cookie("wechat_session", "/", &value);
+            for site in &sites {
+                let me = format!("{}/me", site.url);
+                old.fetch(&me).await.is_error(401, "login_required");
+                lived += usize::from(fresh.fetch(&me).await.status == 200);
+            }
+        }
+        assert!(lived > 0, "some logins came after the logout");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_is_remembered_as_long_as_a_session_can_last() {
+    let rig = Rig::with_redis().await;
+    let snapshot = "oVirtual00000000000000000000";
+    let site = rig.site().await;
+    let everywhere = format!("{}/logout/everywhere", site.url);
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    for (kind, user, longest) in [
+        ("snapshot_user", snapshot, 2 * 3_600),
+        ("user", ALICE, 90 * 86_400),
+    ] {
+        let next = SimulatedUser::new(user).snapshot(user == snapshot);
+        rig.sim.add_user(next);
+        let browser = Browser::new();
+        browser.open(&format!("{}/me", site.url)).await;
+        assert_eq!(browser.post(&everywhere).await.status, 204);
+        let key = format!("wechat:{}:revoked:{kind}:{user}", rig.sim.app_id());
+        let left: i64 = redis.ttl(key).unwrap();
+        assert!((longest - 60..=longest).contains(&left), "{kind}: {left} s");
+    }
+}
+
+/// Any host of the domain can set cookies here, where the prefix of https does not forbid it.
+#[tokio::test]
+async fn junk_in_front_of_a_session_signs_nobody_out() {
+    let rig = Rig::new().await;
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    browser.open(&me).await;
+    let ours = browser.cookie("wechat_session").unwrap();
+    let forged = format!("{}A", &ours[..ours.len() - 1]);
+    for junk in ["x", "", "a.b.c", forged.as_str()] {
+        let mut cookies = vec![format!("wechat_session={junk}"); 60];
+        cookies.push(format!("wechat_session={ours}"));
+        let cookies = cookies.join("; ");
+        let headers = [("accept", "application/json"), ("cookie", &*cookies)];
+        let reply = Browser::new().send(http::Method::GET, &me, &headers).await;
+        assert_eq!(reply.unwrap().status, 200, "{junk:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_two_users_are_nobodys() {
+    let rig = Rig::new().await;
+    let bob = "oBob000000000000000000000000";
+    let site = rig.site().await;
+    let me = format!("{}/me", site.url);
+    let mut sessions = Vec::new();
+    for user in [ALICE, ALICE, bob] {
+        rig.sim.add_user(SimulatedUser::new(user));
+        let browser = Browser::new();
+        assert_eq!(browser.open(&me).await.json()["id"], user);
+        sessions.push(browser.cookie("wechat_session").unwrap());
+    }
+    let ask = async |sessions: &[&String]| {
+        let cookies: Vec<_> = sessions
+            .iter()
+            .map(|one| format!("wechat_session={one}"))
+            .collect();
+        let cookies = cookies.join("; ");
+        let headers = [("accept", "application/json"), ("cookie", &*cookies)];
+        let reply = Browser::new().send(http::Method::GET, &me, &headers).await;
+        reply.unwrap()
+    };
+    let [first, second, bobs] = &sessions[..] else {
+        panic!("three sessions")
+    };
+    assert_eq!(ask(&[first, second]).await.json()["id"], ALICE);
+    for pair in [[first, bobs], [bobs, second]] {
+        ask(&pair).await.is_error(401, "login_required");
+    }
+}

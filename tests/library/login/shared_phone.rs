@@ -1,0 +1,31 @@
+//! Two users of one phone: WeChat's browser keeps the cookies of the first one.
+
+use tower_wechat::Scope;
+use tower_wechat::simulator::SimulatedUser;
+
+use super::rig::{ALICE, Rig};
+use crate::support::browser::Browser;
+
+const BOB: &str = "oBob000000000000000000000000";
+
+#[tokio::test]
+async fn the_login_path_hands_the_browser_over_to_whoever_is_there_now() {
+    let rig = Rig::new().await;
+    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    let me = format!("{}/me", site.url);
+    assert_eq!(browser.open(&me).await.json()["id"], ALICE);
+
+    // Somebody else signs in to WeChat on the phone. The session is still the first one's.
+    rig.sim.add_user(SimulatedUser::new(BOB).nickname("鲍勃"));
+    assert_eq!(browser.open(&me).await.json()["id"], ALICE);
+    let login = format!("{}/wechat/login?return_to=%2Fme", site.url);
+    assert_eq!(browser.open(&login).await.json()["id"], BOB);
+    assert_eq!(browser.fetch(&me).await.json()["id"], BOB);
+
+    // After a sign-out it is the next one's at once.
+    browser.post(&format!("{}/logout", site.url)).await;
+    rig.sim
+        .add_user(SimulatedUser::new(ALICE).nickname("爱丽丝"));
+    assert_eq!(browser.open(&me).await.json()["id"], ALICE);
+}

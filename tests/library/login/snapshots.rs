@@ -1,0 +1,87 @@
+//! Virtual users of snapshot pages (快照页).
+
+use std::time::Duration;
+
+use tower_wechat::SnapshotPolicy;
+use tower_wechat::simulator::SimulatedUser;
+
+use super::rig::Rig;
+use crate::support::browser::Browser;
+
+const VIRTUAL: &str = "oVirtual00000000000000000000";
+
+#[tokio::test]
+async fn they_come_in_for_two_hours_and_are_kept_apart() {
+    let rig = Rig::with_redis().await;
+    let site = rig.site().await;
+    rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    let me = format!("{}/me", site.url);
+    let browser = Browser::new();
+    let callback = browser.callback_of(&me).await;
+    let landed = browser.visit(&callback).await;
+    let session = landed
+        .cookies()
+        .into_iter()
+        .find(|cookie| cookie.starts_with("wechat_session="));
+    assert!(session.unwrap().contains("Max-Age=7200;"));
+    let page = browser.visit(&me).await.json();
+    assert_eq!(
+        (page["id"].as_str(), page["snapshot"].as_bool()),
+        (Some(VIRTUAL), Some(true))
+    );
+    // Their place knows no end but their token's, and no refresh token.
+    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg("*:snapshot:*")
+        .query(&mut redis)
+        .unwrap();
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    let ttl: i64 = redis::cmd("TTL").arg(key).query(&mut redis).unwrap();
+    assert!((7_100..=7_200).contains(&ttl), "{ttl}");
+    let users: Vec<String> = redis::cmd("KEYS")
+        .arg("*:user:*")
+        .query(&mut redis)
+        .unwrap();
+    assert_eq!(users, [""; 0]);
+    let id = tower_wechat::UserId::new(VIRTUAL).unwrap();
+    assert!(
+        site.users.get(&id).await.is_err(),
+        "not among the real users"
+    );
+
+    rig.advance(Duration::from_secs(7_199));
+    assert_eq!(browser.visit(&me).await.json()["snapshot"], true);
+    rig.advance(Duration::from_secs(1));
+    browser.fetch(&me).await.is_error(401, "login_required");
+}
+
+#[tokio::test]
+async fn another_process_knows_them() {
+    let rig = Rig::with_redis().await;
+    let sites = rig.cluster(2).await;
+    rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", sites[0].url)).await;
+    assert_eq!(
+        browser.visit(&format!("{}/me", sites[1].url)).await.json()["snapshot"],
+        true
+    );
+}
+
+#[tokio::test]
+async fn an_application_can_refuse_them() {
+    let rig = Rig::new().await;
+    let site = rig
+        .site_with(|login| login.snapshot_users(SnapshotPolicy::Deny))
+        .await;
+    rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    browser
+        .visit(&callback)
+        .await
+        .is_page(403, "请使用完整服务");
+    browser.fetch(&callback).await.is_error(403, "login_denied");
+    assert_eq!(browser.cookie("wechat_session"), None);
+    assert_eq!(rig.exchanges(), 1);
+}

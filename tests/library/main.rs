@@ -1,0 +1,14 @@
+//! Tests that call the library's public API, with the simulator in the same process.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod account;
+mod layer;
+mod login;
+mod simulator;
+#[path = "../../examples/testing.rs"]
+#[allow(dead_code)]
+mod testing;

@@ -1,0 +1,205 @@
+//! The commands that the documentation shows are run, and do what it says of them.
+//!
+//! Looks at blocks of `sh` and at code within sentences, in all pages, comments and messages. Who
+//! shows a command that nothing here knows is told so.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::variables;
+use tower_wechat::{
+    AccountTokens, CookieKeys, MemoryStore, SealingKeys, TokenCenter, WechatClient,
+};
+
+/// Programs whose name at the beginning of some code makes a command of it.
+const PROGRAMS: [&str; 5] = ["openssl", "curl", "redis-cli", "tower-wechat", "cargo run"];
+
+/// What the documentation shows and nothing here runs: it installs, publishes or takes an hour.
+const NOT_RUN: [&str; 3] = ["cargo install", "tests/run", ".ci/run"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder that are documentation or have some.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path
+            .extension()
+            .is_some_and(|kind| kind == "md" || kind == "rs")
+        {
+            found.push(path);
+        }
+    }
+}
+
+/// The commands that are shown, with the file that shows them.
+fn commands() -> BTreeSet<(String, PathBuf)> {
+    let mut paths = Vec::new();
+    for folder in ["src", "examples"] {
+        files(&root().join(folder), &mut paths);
+    }
+    for page in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"] {
+        paths.push(root().join(page));
+    }
+    let mut found = BTreeSet::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let shown = in_blocks(&text).into_iter().chain(in_sentences(&text));
+        found.extend(shown.map(|command| (command, path.clone())));
+    }
+    found
+}
+
+fn in_blocks(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1);
+    let lines = blocks.flat_map(|rest| rest.split("\n```").next().unwrap_or_default().lines());
+    let commands = lines.map(|line| line.split("  #").next().unwrap_or_default().trim());
+    let commands = commands.filter(|command| !command.is_empty());
+    commands.map(str::to_owned).collect()
+}
+
+fn in_sentences(text: &str) -> Vec<String> {
+    let lines = text
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let commands = lines.filter(|code| {
+        let arguments = PROGRAMS
+            .iter()
+            .find_map(|program| code.strip_prefix(program));
+        let arguments = arguments.filter(|arguments| arguments.starts_with(' '));
+        // An option alone is spoken of, and not shown to be typed.
+        let mut words = arguments.unwrap_or_default().split_whitespace();
+        words.any(|word| !word.starts_with('-'))
+    });
+    // A message that names what was run has a place for it.
+    let whole = commands.filter(|code| !code.contains('{') && !code.contains('…'));
+    whole.map(str::to_owned).collect()
+}
+
+/// Runs a command as a shell does, after `prelude`.
+async fn run(prelude: &str, command: &str) -> Output {
+    let script = format!("set -euo pipefail\n{prelude}\n{command}\n");
+    let run = tokio::task::spawn_blocking(move || {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &script]).output().unwrap()
+    });
+    run.await.unwrap()
+}
+
+#[track_caller]
+fn stdout(output: &Output, command: &str) -> String {
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout.clone()).expect(command)
+}
+
+fn shown_by(program: &str) -> Vec<String> {
+    let all = commands().into_iter().map(|(command, _)| command);
+    let mut found: Vec<_> = all.filter(|command| command.starts_with(program)).collect();
+    found.dedup();
+    assert!(!found.is_empty(), "nothing shows a command of {program}");
+    found
+}
+
+#[test]
+fn no_command_is_shown_that_nothing_runs() {
+    for (command, path) in commands() {
+        let known = PROGRAMS.iter().chain(&NOT_RUN);
+        let known = known.filter(|start| command.starts_with(*start)).count() > 0;
+        assert!(known, "{}: `{command}`", path.display());
+    }
+}
+
+/// Keys are pasted into variables and settings, where a line break ends them.
+#[tokio::test]
+async fn keys_come_on_one_line_and_are_taken() {
+    for command in shown_by("openssl") {
+        let key = stdout(&run("", &command).await, &command);
+        let key = key.trim_end();
+        assert!(!key.contains(char::is_whitespace), "{command}: {key:?}");
+        let taken = if command.contains("-base64 64") {
+            CookieKeys::from_base64(key).is_ok()
+        } else if command.contains("-base64 32") {
+            SealingKeys::from_base64(key).is_ok()
+        } else {
+            let wechat = WechatClient::new("wx0123456789abcdef", "secret").unwrap();
+            let accounts = AccountTokens::new(wechat, MemoryStore::new());
+            TokenCenter::new(accounts, [key]).is_ok() && key.len() >= 32
+        };
+        assert!(taken, "{command}: {key}");
+    }
+}
+
+/// What `openssl` gives without more is taken too.
+#[tokio::test]
+async fn a_key_of_several_lines_is_taken() {
+    let command = "openssl rand -base64 64";
+    let key = stdout(&run("", command).await, command);
+    assert_eq!(key.lines().count(), 2, "{key}");
+    assert!(CookieKeys::from_base64(&key).is_ok(), "{key}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_gets_what_the_documentation_says() {
+    let secret = "a-long-random-secret";
+    let demo = DemoProcess::start(&variables(&[("CENTER_TOKEN", secret)])).await;
+    let gateway = DemoProcess::of("gateway", &[]).await;
+    for command in shown_by("curl") {
+        let (program, answer) = match command.contains("x-user-id") {
+            true => (&gateway, "user 42 is "),
+            false => (&demo, "\"access_token\":"),
+        };
+        // The command as it stands, led to where the program is.
+        let port = program.url.rsplit_once(':').expect("a port").1;
+        let prelude = format!(
+            "export CENTER_TOKEN={secret}\n\
+             curl() {{ command curl -sS --fail --noproxy '*' \
+             --connect-to center:3000:127.0.0.1:{port} \
+             --connect-to 127.0.0.1:3000:127.0.0.1:{port} \"$@\"; }}"
+        );
+        let said = stdout(&run(&prelude, &command).await, &command);
+        assert!(said.contains(answer), "{command}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_commands_work() {
+    let redis = RedisServer::start();
+    let prelude = format!(
+        "redis-cli() {{ command redis-cli -p {} \"$@\"; }}\n\
+         export REDIS_URL={} WECHAT_APPID=wx0123456789abcdef \
+         SEALING_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        redis.port(),
+        redis.url()
+    );
+    for command in shown_by("redis-cli") {
+        stdout(&run(&prelude, &command).await, &command);
+    }
+    // Cargo builds the program where its feature is on.
+    let Some(program) = option_env!("CARGO_BIN_EXE_tower-wechat") else {
+        return;
+    };
+    let prelude = format!("{prelude}\ntower-wechat() {{ {program} \"$@\"; }}");
+    for command in shown_by("tower-wechat ") {
+        stdout(&run(&prelude, &command).await, &command);
+    }
+}
+
+/// `tests/programs/examples.rs` and `tests/programs/processes` run the programs themselves.
+#[test]
+fn examples_that_are_named_exist() {
+    for command in shown_by("cargo run") {
+        let name = command.split("--example ").nth(1).expect(&command);
+        let name = name.split(' ').next().unwrap_or_default();
+        let folder = root().join("examples");
+        let exists = folder.join(format!("{name}.rs")).is_file()
+            || folder.join(name).join("main.rs").is_file();
+        assert!(exists, "{command}");
+    }
+}

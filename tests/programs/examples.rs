@@ -1,0 +1,232 @@
+//! Every example starts with no set-up and does what it is there to show.
+
+#[path = "../../examples/sessions.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod sessions;
+#[path = "../support/switched_store.rs"]
+mod switched_store;
+
+use std::time::Duration;
+
+use crate::support::browser::Browser;
+use crate::support::demo_process::DemoProcess;
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::redis_server::RedisServer;
+use crate::support::scene::variables;
+
+async fn example(name: &str) -> DemoProcess {
+    DemoProcess::of(name, &[]).await
+}
+
+/// Opens a page as a stranger's browser, and follows it through WeChat to the end.
+async fn signed_in(program: &DemoProcess, path: &str) -> (Browser, String) {
+    let browser = Browser::new();
+    let page = browser.open(&format!("{}{path}", program.url)).await;
+    assert_eq!(page.status, 200, "{page:?}");
+    (browser, page.text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn minimal_and_hyper_greet_whom_wechat_names() {
+    for name in ["minimal", "hyper"] {
+        let program = example(name).await;
+        let (browser, text) = signed_in(&program, "/").await;
+        assert!(text.starts_with("hello o"), "{name}: {text}");
+        // The session holds, and is this browser's alone.
+        let again = browser.fetch(&program.url).await;
+        assert_eq!(again.text, text, "{name}");
+        let stranger = program.ask(Asked::get("/")).await;
+        stranger.is_rejected(401, "login_required");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateway_believes_the_header() {
+    let program = example("gateway").await;
+    let known = program
+        .ask(Asked::get("/me").header("x-user-id", "42"))
+        .await;
+    assert_eq!(known.text, "user 42 is oUserNumber42");
+    let other = program
+        .ask(Asked::get("/me").header("x-user-id", "43"))
+        .await;
+    other.is_rejected(401, "login_required");
+    let nobody = program.ask(Asked::get("/me")).await;
+    nobody.is_rejected(401, "login_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_remember_whom_wechat_has_named() {
+    let program = example("sessions").await;
+    let me = format!("{}/me", program.url);
+    assert_eq!(Browser::new().fetch(&me).await.status, 401);
+    let (browser, text) = signed_in(&program, "/sign-in").await;
+    assert!(text.starts_with("hello o"), "{text}");
+    // It is tower-sessions' cookie that counts from here on, and there is no other.
+    let of_wechat = |name: &String| name.contains("wechat_session");
+    assert!(!browser.cookie_names().iter().any(of_wechat));
+    assert_eq!(browser.fetch(&me).await.text, text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_end_by_a_post_for_whoever_comes_next() {
+    let program = example("sessions").await;
+    let me = format!("{}/me", program.url);
+    let (browser, text) = signed_in(&program, "/sign-in").await;
+    let copy = browser.copy();
+    let out = format!("{}/sign-out", program.url);
+    // A link signs nobody out.
+    assert_eq!(browser.visit(&out).await.status, 405);
+    assert_eq!(browser.fetch(&me).await.text, text);
+    assert_eq!(browser.post(&out).await.status, 200);
+    assert_eq!(browser.fetch(&me).await.status, 401);
+    assert_eq!(copy.fetch(&me).await.status, 401, "a copy of the cookie");
+    // The next one at this browser is asked for by WeChat; nothing signs the former one in.
+    let next = browser.visit(&format!("{}/sign-in", program.url)).await;
+    assert_eq!(next.status, 302, "{next:?}");
+    let location = next.location().expect("WeChat's page");
+    assert_eq!(location.path(), "/connect/oauth2/authorize");
+}
+
+/// An outage of the sessions' store is told as such, to signed-in users too.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_cannot_be_read_are_not_nobody() {
+    let store = switched_store::Switched::default();
+    let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();
+    let (origin, _app) = switched_store::serve(&simulator, store.clone()).await;
+    let browser = Browser::new();
+    let me = format!("{origin}/me");
+    let page = browser.open(&format!("{origin}/sign-in")).await;
+    assert_eq!(page.status, 200, "{page:?}");
+
+    store.fail(true);
+    for answer in [
+        browser.fetch(&me).await,
+        browser.visit(&me).await,
+        browser.post(&format!("{origin}/sign-out")).await,
+    ] {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.headers["retry-after"], "1", "{answer:?}");
+    }
+    // Nobody is told that they are signed in, either.
+    let other = Browser::new().open(&format!("{origin}/sign-in")).await;
+    assert_eq!(other.status, 503, "{other:?}");
+
+    store.fail(false);
+    assert_eq!(browser.fetch(&me).await.text, page.text);
+    assert_eq!(
+        browser.post(&format!("{origin}/sign-out")).await.status,
+        200
+    );
+    assert_eq!(browser.fetch(&me).await.status, 401);
+}
+
+/// Whoever runs an example under a supervisor stops it by SIGTERM: what runs is finished.
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_stop_when_they_are_told_to() {
+    let stopping = [
+        "center_client",
+        "gateway",
+        "hyper",
+        "opentelemetry",
+        "sessions",
+        "simulator",
+        "spring_boot",
+    ];
+    for name in stopping {
+        let program = example(name).await;
+        program.signal("TERM");
+        let (status, log) = program.ended(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0), "{name}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_center_and_its_client() {
+    let secret = "a-long-random-secret";
+    let center = DemoProcess::of("token_center", &variables(&[("CENTER_TOKEN", secret)])).await;
+    let bearer = format!("Bearer {secret}");
+    let token = center
+        .ask(Asked::get("/access_token").header("authorization", &bearer))
+        .await;
+    let token = token.field("access_token");
+    assert!(!token.is_empty());
+
+    // A client of that center, and one that starts its own.
+    let asking = variables(&[
+        ("CENTER_URL", &center.url),
+        ("CENTER_TOKEN", secret),
+        ("WECHAT_APPID", "wx0123456789abcdef"),
+    ]);
+    let client = DemoProcess::of("center_client", &asking).await;
+    let shown = client.ask(Asked::get("/token")).await.text;
+    let print = crate::support::http_client::fingerprint(&token);
+    assert!(shown.starts_with(&print), "{shown} and {print}");
+
+    let alone = example("center_client").await;
+    let page = format!("/js-config?url={}/page", alone.url);
+    let config = alone.ask(Asked::get(&page)).await;
+    assert_eq!(config.status, 200, "{config:?}");
+    assert_eq!(config.field("signature").len(), 40, "{config:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spring_boot_lays_tokens_where_the_java_service_looks() {
+    let redis = RedisServer::start();
+    let program = DemoProcess::of("spring_boot", &variables(&[("REDIS_URL", &redis.url())])).await;
+    let (_, text) = signed_in(&program, "/me").await;
+    let (openid, print) = text.split_once(" has the token ").expect("its sentence");
+    let stored: String =
+        redis::Commands::hget(&mut redis.connection(), "user.wxUserAccessToken", openid).unwrap();
+    let (token, millis) = stored.split_once('#').expect("TOKEN#MS");
+    assert_eq!(crate::support::http_client::fingerprint(token), print);
+    assert!(millis.parse::<i64>().is_ok(), "{stored}");
+
+    let alone = example("spring_boot").await;
+    let (_, text) = signed_in(&alone, "/me").await;
+    assert!(text.contains(" has the token "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn testing_runs_as_a_program_too() {
+    let program = example("testing").await;
+    let (_, text) = signed_in(&program, "/").await;
+    assert!(text.starts_with("你好，"), "{text}");
+}
+
+/// The layer's spans reach an exporter, below the request that they belong to, without a secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn opentelemetry_is_told_what_a_login_did() {
+    let program = example("opentelemetry").await;
+    let (_, text) = signed_in(&program, "/").await;
+    assert!(text.starts_with("hello o"), "{text}");
+    let spans = ["wechat.login", "wechat.call", "request"];
+    eventually("the spans", Duration::from_secs(20), async || {
+        let out = program.log();
+        spans
+            .iter()
+            .all(|span| out.contains(&format!(": {span}\n")))
+    })
+    .await;
+    let out = program.log();
+    assert!(out.contains("sns/oauth2/access_token"), "{out}");
+    for hidden in ["code=", "secret=", "access_token=", "refresh_token="] {
+        assert!(!out.contains(hidden), "{hidden} in {out}");
+    }
+}
+
+/// Whoever adds an example adds it here.
+#[test]
+fn no_example_is_left_out() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let this = std::fs::read_to_string(folder.join("../tests/programs/examples.rs")).unwrap();
+    // Other tests run these three.
+    let elsewhere = ["demo", "simulator", "observability"];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let known = elsewhere.contains(&name) || this.contains(&format!("\"{name}\""));
+        assert!(known, "nothing runs examples/{name}");
+    }
+}

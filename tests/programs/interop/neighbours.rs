@@ -1,0 +1,151 @@
+//! The demo, and a service in another language beside it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use redis::Commands;
+use serde_json::{Value, json};
+use tower_wechat::simulator::UserPair;
+
+use crate::support::demo_process::DemoProcess;
+use crate::support::http_client::{Asked, HttpClient};
+use crate::support::scene::{Layout, Scene, variables};
+
+const SCRIPT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/programs/interop/java_service.py"
+);
+
+pub(crate) const ACCESS_HASH: &str = "user.wxUserAccessToken";
+pub(crate) const REFRESH_HASH: &str = "user.wxUserRefreshToken";
+
+pub(crate) const USER: &str = "oUser";
+pub(crate) const TWO_HOURS: Duration = Duration::from_secs(7_200);
+
+/// Two services on one Redis and one WeChat.
+pub(crate) struct Neighbours {
+    pub(crate) scene: Scene,
+    pub(crate) demo: DemoProcess,
+}
+
+impl Neighbours {
+    pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these variables of the demo besides.
+    pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
+        let mut scene = Scene::new(Layout::Hashes).await;
+        // The demo asks Redis at every request, so that each answer is about what lies there.
+        scene
+            .variables
+            .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
+        scene.variables.extend(variables(more));
+        let demo = scene.demo().await;
+        Self { scene, demo }
+    }
+
+    /// Runs the other service, with this on its stdin. Answers what it printed.
+    async fn java(&self, task: &str, user: &str, input: String) -> Value {
+        let mut command = Command::new("python3");
+        command
+            .arg(SCRIPT)
+            .args(["--redis", &format!("127.0.0.1:{}", self.scene.redis.port())])
+            .args([
+                "--api",
+                self.scene.wechat.url(),
+                "--appid",
+                self.scene.wechat.app_id(),
+            ])
+            .args([task, user])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let run = move || {
+            let mut child = command.spawn().unwrap_or_else(|error| {
+                panic!("python3 does not start ({error}); `apt-get install python3` brings it")
+            });
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(input.as_bytes())
+                .unwrap();
+            child.wait_with_output().unwrap()
+        };
+        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        assert!(
+            output.status.success(),
+            "the other service failed; its words are above"
+        );
+        match &output.stdout[..] {
+            b"" => Value::Null,
+            printed => serde_json::from_slice(printed).unwrap(),
+        }
+    }
+
+    /// What the other service uses for the user.
+    pub(crate) async fn java_token(&self, user: &str) -> Value {
+        self.java("token", user, String::new()).await
+    }
+
+    /// A login at the other service.
+    pub(crate) async fn java_login(&self, user: &str) -> UserPair {
+        let pair = self.scene.wechat.sign_in(user, "snsapi_userinfo");
+        let reply = json!({
+            "access_token": pair.access_token,
+            "expires_in": pair.expires_in.as_secs(),
+            "refresh_token": pair.refresh_token,
+            "openid": user,
+            "scope": pair.scope,
+        });
+        self.java("login", user, reply.to_string()).await;
+        pair
+    }
+
+    pub(crate) fn raw(&self, hash: &str, user: &str) -> String {
+        self.scene.connection().hget(hash, user).unwrap()
+    }
+
+    /// Time passes. The clocks of two services and of Redis cannot be moved, so WeChat's is, and
+    /// what lies in Redis grows older by as much.
+    pub(crate) fn time_passes(&self, by: Duration) {
+        self.scene.wechat.advance(by);
+        let by = i64::try_from(by.as_millis()).unwrap();
+        for hash in [ACCESS_HASH, REFRESH_HASH] {
+            let mut redis = self.scene.connection();
+            let fields: Vec<(String, String)> = redis.hgetall(hash).unwrap();
+            for (user, value) in fields {
+                let older = |(at, part): (usize, &str)| match part.parse::<i64>() {
+                    Ok(ms) if at > 0 => (ms - by).to_string(),
+                    _ => part.to_owned(),
+                };
+                let parts: Vec<String> = value.split('#').enumerate().map(older).collect();
+                () = redis.hset(hash, user, parts.join("#")).unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn current(&self, user: &str) -> String {
+        self.scene.wechat.current_pair(user).unwrap().access_token
+    }
+
+    /// Whether WeChat takes a token for the user's.
+    pub(crate) async fn wechat_accepts(&self, user: &str, token: &str) -> bool {
+        let path = format!("/sns/auth?access_token={token}&openid={user}");
+        let answer = HttpClient::new(self.scene.wechat.url())
+            .ask(Asked::get(&path))
+            .await;
+        answer.json()["errcode"] == 0
+    }
+}
+
+/// The other service renewed, and uses this.
+pub(crate) fn renewed(token: &str) -> Value {
+    json!({"token": token, "renewed": true})
+}
+
+/// The other service found this good as it was.
+pub(crate) fn as_it_was(token: &str) -> Value {
+    json!({"token": token, "renewed": false})
+}

@@ -1,0 +1,109 @@
+//! Gauges exist from the start, and are right after whatever changes what they count.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::{Fault, SimulatedUser};
+
+use super::exposition::Scrape;
+use super::{GUIDE, file, queries};
+use crate::support::browser::Browser;
+use crate::support::demo_process::{DemoProcess, USER_HEADER};
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::scene::{Layout, Scene};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const KINDS: [&str; 4] = ["user", "snapshot_user", "access_token", "jsapi_ticket"];
+const CACHED: &str = "wechat_cached_credentials";
+
+async fn scrape(demo: &DemoProcess) -> Scrape {
+    Scrape::read(&demo.ask(Asked::get("/metrics")).await.text)
+}
+
+async fn cached(demo: &DemoProcess, kind: &str) -> Option<f64> {
+    scrape(demo).await.value(CACHED, &[("kind", kind)])
+}
+
+/// The account gets no token at all here, so nothing comes of use.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_gauge_that_is_asked_for_exists_from_the_start() {
+    let scene = Scene::new(Layout::Hashes).await;
+    scene
+        .wechat
+        .inject(Fault::on("/cgi-bin/stable_token").errcode(-1));
+    let demo = scene.demo().await;
+    let scrape = scrape(&demo).await;
+    let guide = file(GUIDE);
+    let gauges: Vec<_> = guide
+        .lines()
+        .filter(|line| line.contains("` | gauge |"))
+        .filter_map(|line| line.split('`').nth(1))
+        .collect();
+    assert_eq!(gauges.len(), 4, "{gauges:?}");
+    for (place, expression) in queries::all() {
+        for selector in queries::selectors(&expression) {
+            if gauges.contains(&selector.metric.as_str()) {
+                let there = scrape.names().contains(&selector.metric);
+                assert!(there, "{place} asks for {}", selector.metric);
+            }
+        }
+    }
+    let app = scene.wechat.app_id();
+    for kind in KINDS {
+        assert_eq!(scrape.value(CACHED, &[("kind", kind)]), Some(0.0), "{kind}");
+        let labels = [("app", app), ("kind", kind)];
+        let rests = scrape.value("wechat_resting_until_timestamp_seconds", &labels);
+        assert_eq!(rests, Some(0.0), "{kind}");
+        let expires = scrape.value("wechat_credential_expires_timestamp_seconds", &labels);
+        let wanted = ["access_token", "jsapi_ticket"].contains(&kind);
+        assert_eq!(expires, wanted.then_some(0.0), "{kind}");
+    }
+    assert_eq!(scrape.value("wechat_store_up", &[]), Some(1.0));
+}
+
+async fn log_in(scene: &Scene, demo: &DemoProcess, user: SimulatedUser) {
+    scene.wechat.add_user(user);
+    let login = format!("{}/wechat/login?return_to=%2Fhealthz", demo.url);
+    assert_eq!(Browser::new().open(&login).await.status, 200);
+}
+
+async fn log_out_everywhere(demo: &DemoProcess, user: &str) {
+    let logout = Asked::post("/logout?everywhere=true").header(USER_HEADER, user);
+    assert_eq!(demo.ask(logout).await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gauge_of_cached_users_is_right_after_each_change() {
+    for layout in [Layout::Hashes, Layout::Keys] {
+        let scene = Scene::new(layout).await;
+        let [demo, other] = scene.demos().await;
+        for (number, user) in ["oAda", "oBob", "oCy"].into_iter().enumerate() {
+            log_in(&scene, &demo, SimulatedUser::new(user)).await;
+            assert_eq!(cached(&demo, "user").await, Some(number as f64 + 1.0));
+        }
+        log_out_everywhere(&demo, "oAda").await;
+        assert_eq!(cached(&demo, "user").await, Some(2.0), "after a logout");
+        log_out_everywhere(&other, "oBob").await;
+        eventually("a logout elsewhere counts", PATIENCE, async || {
+            cached(&demo, "user").await == Some(1.0)
+        })
+        .await;
+        assert_eq!(cached(&other, "user").await, Some(0.0));
+
+        let snapshot = SimulatedUser::random().snapshot(true);
+        log_in(&scene, &demo, snapshot).await;
+        assert_eq!(cached(&demo, "snapshot_user").await, Some(1.0));
+        assert_eq!(cached(&demo, "user").await, Some(1.0));
+        assert_eq!(cached(&demo, "access_token").await, Some(1.0));
+
+        // Those that expire leave by themselves.
+        scene
+            .wechat
+            .settings(|settings| settings.user_token_lifetime = Duration::from_secs(2));
+        log_in(&scene, &demo, SimulatedUser::new("oDora")).await;
+        eventually("who has expired is not counted", PATIENCE, async || {
+            cached(&demo, "user").await == Some(1.0)
+        })
+        .await;
+    }
+}

@@ -1,0 +1,51 @@
+//! `health()` as the demo's `/healthz` tells it.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::Fault;
+
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::scene::{Layout, Scene};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_tells_of_the_store_and_of_the_account_token() {
+    let mut scene = Scene::new(Layout::Hashes).await;
+    scene.wechat.inject(Fault::on("*").errcode(-1));
+    let demo = scene.demo().await;
+    let healthz = async || demo.ask(Asked::get("/healthz")).await;
+    // Without the account's token users are served all the same.
+    let without = healthz().await;
+    assert_eq!(without.status, 200, "{without:?}");
+    assert_eq!(without.field("status"), "ok");
+    assert_eq!(without.field("store"), "ok");
+    assert_eq!(without.field("account_token"), "unavailable");
+    assert!(
+        without
+            .json()
+            .get("account_token_expires_in_secs")
+            .is_none()
+    );
+
+    scene.wechat.clear_faults();
+    eventually("the account's token", PATIENCE, async || {
+        healthz().await.field("account_token") == "alive"
+    })
+    .await;
+    let with = healthz().await.json();
+    let left = with["account_token_expires_in_secs"].as_u64().unwrap();
+    assert!((6_000..=7_200).contains(&left), "{with}");
+
+    // Without the store the token that this process holds lives on.
+    scene.redis.kill();
+    eventually("503", PATIENCE, async || healthz().await.status == 503).await;
+    let away = healthz().await;
+    assert_eq!(away.field("status"), "unavailable", "{away:?}");
+    assert_eq!(away.field("store"), "store_unavailable", "{away:?}");
+    assert_eq!(away.field("account_token"), "alive", "{away:?}");
+
+    scene.redis.run();
+    eventually("200", PATIENCE, async || healthz().await.status == 200).await;
+}

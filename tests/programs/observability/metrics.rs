@@ -1,0 +1,243 @@
+//! A demo that has met everything, and what Prometheus would find there.
+
+use std::time::Duration;
+
+use tower_wechat::simulator::{Fault, SimulatedUser};
+
+use super::exposition::Scrape;
+use super::{GUIDE, file, queries};
+use crate::support::browser::Browser;
+use crate::support::demo_process::DemoProcess;
+use crate::support::eventually;
+use crate::support::http_client::Asked;
+use crate::support::scene::{Age, Layout, REFRESH, Scene, now_ms};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The bearer secret of the demo's token center.
+const CENTER_TOKEN: &str = "the-bearer-secret-of-these-tests";
+
+/// A demo with a token center.
+async fn demo_of(scene: &mut Scene) -> DemoProcess {
+    let secret = ("CENTER_TOKEN".to_owned(), CENTER_TOKEN.to_owned());
+    scene.variables.push(secret);
+    scene.demo().await
+}
+
+/// Lets a demo meet all that is counted.
+async fn traffic(scene: &Scene, demo: &DemoProcess) {
+    // Users: expired (and renewed), from the store, from memory, stale, nobody, impossible.
+    scene.sign_in("oExpired", Age::Expired).await;
+    scene.sign_in("oFresh", Age::Fresh).await;
+    scene.sign_in("oStale", Age::Stale).await;
+    for user in ["oExpired", "oFresh", "oFresh", "oStale"] {
+        assert_eq!(demo.me(user).await.status, 200, "{user}");
+    }
+    demo.me("oStranger")
+        .await
+        .is_rejected(401, "login_required");
+    demo.me("tab\tinside").await.is_rejected(400, "bad_request");
+    // WeChat's other calls, and the account's credentials.
+    assert_eq!(demo.get("/api/userinfo", "oFresh").await.status, 200);
+    let page = format!("/api/jssdk?url={}/", demo.url);
+    assert_eq!(demo.ask(Asked::get(&page)).await.status, 200);
+    for (bearer, status) in [
+        (format!("Bearer {CENTER_TOKEN}"), 200),
+        ("Bearer of-another-center".to_owned(), 401),
+        ("Basic of-another-center".to_owned(), 401),
+    ] {
+        let asked = Asked::get("/center/access_token").header("authorization", &bearer);
+        assert_eq!(demo.ask(asked).await.status, status, "{bearer}");
+    }
+
+    // A login, one that was denied, and a callback of nobody's.
+    scene.wechat.add_user(SimulatedUser::new("oLogin"));
+    let browser = Browser::new();
+    let login = format!("{}/wechat/login?return_to=%2Fhealthz", demo.url);
+    assert_eq!(browser.open(&login).await.status, 200);
+    let callback = browser.callback_of(&login).await;
+    let (path, query) = callback.split_once('?').expect("a query");
+    let state = query.split('&').find(|part| part.starts_with("state="));
+    let denied = format!("{path}?{}", state.expect("a state"));
+    assert_eq!(browser.open(&denied).await.status, 403);
+    assert_eq!(Browser::new().open(&callback).await.status, 400);
+
+    // A refresh token that is dead, a WeChat that asks for patience, one that breaks off, and one
+    // that refuses the account; the last rests the account, so it comes last.
+    let failing = [
+        ("oDead", Fault::on(REFRESH).errcode(40030)),
+        ("oPatient", Fault::on(REFRESH).errcode(45011)),
+        (
+            "oBroken",
+            Fault::on(REFRESH).status(500).body("<html>").times(1),
+        ),
+        ("oRefused", Fault::on(REFRESH).errcode(40125)),
+    ];
+    // 45011 is over with the minute: close to its end the renewal would outlast it, and succeed.
+    let second_of_minute = || now_ms() / 1_000 % 60;
+    eventually("a minute with some time left", PATIENCE, async || {
+        second_of_minute() < 40
+    })
+    .await;
+    for (user, fault) in failing {
+        scene.sign_in(user, Age::Expired).await;
+        scene.wechat.inject(fault);
+        demo.me(user).await;
+        scene.wechat.clear_faults();
+    }
+}
+
+async fn scrape(demo: &DemoProcess) -> Scrape {
+    Scrape::read(&demo.ask(Asked::get("/metrics")).await.text)
+}
+
+/// The dashboard and the rules ask for nothing that is not there; nothing is there that the guide
+/// does not tell of, and what it tells of exists.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
+    let mut scene = Scene::new(Layout::Hashes).await;
+    let demo = demo_of(&mut scene).await;
+    traffic(&scene, &demo).await;
+    scene.redis.kill();
+    demo.me("oNobody")
+        .await
+        .is_rejected(503, "store_unavailable");
+    eventually("the store is down", PATIENCE, async || {
+        let down =
+            |one: &super::exposition::Series| one.name == "wechat_store_up" && one.value == 0.0;
+        scrape(&demo).await.series.iter().any(down)
+    })
+    .await;
+    let scrape = scrape(&demo).await;
+
+    let mut asked_for = std::collections::BTreeSet::new();
+    for (place, expression) in queries::all() {
+        let selectors = queries::selectors(&expression);
+        assert!(
+            !selectors.is_empty(),
+            "{place} asks for nothing: {expression}"
+        );
+        let labels = queries::grouped_by(&expression);
+        for selector in selectors {
+            let metric = &selector.metric;
+            let series: Vec<_> = scrape
+                .series
+                .iter()
+                .filter(|one| one.name == *metric)
+                .collect();
+            assert!(
+                !series.is_empty(),
+                "{place} asks for {metric}, which is not there"
+            );
+            for label in &labels {
+                assert!(
+                    series.iter().all(|one| one.labels.contains_key(label)),
+                    "{place} groups {metric} by {label}"
+                );
+            }
+            for (label, value) in &selector.wants {
+                // Some ends of logins take other set-ups than this one; the guide lists them.
+                let told = label == "result" && file(GUIDE).contains(&format!("`{value}`"));
+                assert!(
+                    scrape.has(metric, label, value) || told,
+                    "{place} asks for {metric} with {label}={value}"
+                );
+            }
+            asked_for.insert(metric.clone());
+        }
+    }
+
+    let guide = file(GUIDE);
+    let listed: std::collections::BTreeSet<_> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `wechat_")?.split('`').next())
+        .map(|rest| format!("wechat_{rest}"))
+        .collect();
+    let names = scrape.names();
+    let ours: std::collections::BTreeSet<_> = names.into_iter().collect();
+    assert_eq!(ours, listed, "what is there, and what the guide lists");
+    for name in &ours {
+        assert!(scrape.described.contains(name), "{name} is described");
+        assert!(
+            asked_for
+                .iter()
+                .any(|asked| asked.starts_with(name.as_str())),
+            "nothing asks for {name}"
+        );
+    }
+    for one in &scrape.series {
+        for (label, value) in &one.labels {
+            assert!(
+                guide.contains(&format!("`{label}`")) || label == "le",
+                "the guide tells of the label {label}"
+            );
+            let a_word = ["outcome", "kind", "result", "reason"].contains(&label.as_str());
+            assert!(
+                !a_word || guide.contains(&format!("`{value}`")),
+                "the guide tells of {label}={value}"
+            );
+        }
+    }
+}
+
+/// Each outcome is counted once, and as what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_are_told_apart() {
+    let mut scene = Scene::new(Layout::Keys).await;
+    let demo = demo_of(&mut scene).await;
+    traffic(&scene, &demo).await;
+    let seen = scrape(&demo).await;
+    let count = |name: &str, labels: &[(&str, &str)]| seen.value(name, labels).unwrap_or_default();
+    let requests = |outcome| count("wechat_requests_total", &[("outcome", outcome)]);
+    // One whose token had expired, and one whose renewal had to be tried again.
+    assert_eq!(requests("renewed"), 2.0);
+    assert_eq!(requests("store"), 1.0);
+    // Once by /api/me, once by /api/userinfo.
+    assert_eq!(requests("cache"), 2.0);
+    assert_eq!(requests("stale"), 1.0);
+    let renewals = |result| {
+        count(
+            "wechat_renewals_total",
+            &[("kind", "user"), ("result", result)],
+        )
+    };
+    assert_eq!(renewals("dead"), 1.0);
+    assert!(renewals("transient") >= 1.0);
+    assert_eq!(renewals("operator"), 1.0);
+    let logins = |result| count("wechat_logins_total", &[("result", result)]);
+    assert_eq!(logins("signed_in"), 1.0);
+    assert_eq!(logins("denied"), 1.0);
+    assert_eq!(logins("unknown"), 1.0);
+    assert_eq!(count("wechat_logins_begun_total", &[]), 2.0);
+    let refused = |reason| count("wechat_center_refused_total", &[("reason", reason)]);
+    assert_eq!(refused("wrong"), 1.0);
+    assert_eq!(refused("missing"), 1.0);
+    demo.says(
+        1,
+        &["WARN", "the token center refused a bearer", "refused=1"],
+    )
+    .await;
+    assert!(!demo.log().contains("of-another-center"), "{}", demo.log());
+
+    let app = scene.wechat.app_id();
+    let now = crate::support::scene::now_ms() as f64 / 1_000.0;
+    let expires = |kind| {
+        let labels = [("app", app), ("kind", kind)];
+        count("wechat_credential_expires_timestamp_seconds", &labels) - now
+    };
+    assert!(
+        (6_000.0..=7_300.0).contains(&expires("access_token")),
+        "{}",
+        expires("access_token")
+    );
+    assert!(
+        (3_000.0..=3_700.0).contains(&expires("jsapi_ticket")),
+        "{}",
+        expires("jsapi_ticket")
+    );
+    let rests = count(
+        "wechat_resting_until_timestamp_seconds",
+        &[("app", app), ("kind", "user")],
+    );
+    assert!((5.0..=31.0).contains(&(rests - now)), "{}", rests - now);
+}

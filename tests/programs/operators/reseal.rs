@@ -1,0 +1,112 @@
+//! Sealing what lies there, with a new key, and back.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use redis::Commands;
+
+use super::program::on;
+use crate::support::demo_process::DemoProcess;
+use crate::support::scene::{Age, Layout, Scene, variables};
+
+fn key(letter: u8) -> String {
+    STANDARD.encode([letter; 32])
+}
+
+async fn demo(scene: &Scene, ring: &str) -> DemoProcess {
+    let mut environment = scene.environment();
+    environment.extend(variables(&[("SEALING_KEY", ring)]));
+    DemoProcess::start(&environment).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        let (a, b) = (key(b'a'), key(b'b'));
+        let both = format!("{b},{a}");
+        let users: Vec<String> = (0..250).map(|at| format!("o{at}")).collect();
+        let mut tokens = Vec::new();
+        for user in &users {
+            tokens.push(scene.sign_in(user, Age::Fresh).await.access_token);
+        }
+        let mut redis = scene.connection();
+        if layout == Layout::Keys {
+            let _: () = redis.expire(scene.key("o0"), 5_000).unwrap();
+        }
+
+        let dry = ["reseal", "--dry-run", "--json"];
+        let would = on(&scene, &dry, &[("SEALING_KEY", &a)]).await.result();
+        assert_eq!(
+            (&would["written"], &would["same"]),
+            (&250.into(), &0.into())
+        );
+        assert!(
+            scene.stored("o0").unwrap().0 == tokens[0],
+            "a dry run changes nothing"
+        );
+
+        let sealing = demo(&scene, &a).await;
+        let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &a)]).await;
+        assert!(
+            sealed.result()["written"].as_u64() >= Some(250),
+            "{}",
+            sealed.stdout
+        );
+        let again = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &a)]).await;
+        assert_eq!(again.result()["written"], 0);
+        for (user, token) in users.iter().zip(&tokens).step_by(50) {
+            assert_ne!(&scene.stored(user).unwrap().0, token);
+            sealing.me(user).await.has_token(token);
+        }
+
+        let next = demo(&scene, &both).await;
+        let moved = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &both)]).await;
+        // All of the users, and what the services keep for the account by now.
+        assert!(
+            moved.result()["written"].as_u64() >= Some(250),
+            "{}",
+            moved.stdout
+        );
+        // The old key's mark is gone: who has the new one alone may start, and reads everybody.
+        let last = demo(&scene, &b).await;
+        for (user, token) in users.iter().zip(&tokens) {
+            last.me(user).await.has_token(token);
+        }
+        next.me("o0").await.has_token(&tokens[0]);
+        if layout == Layout::Keys {
+            let ttl: i64 = redis.ttl(scene.key("o0")).unwrap();
+            assert!(
+                (4_000..=5_000).contains(&ttl),
+                "lives as long as before: {ttl}"
+            );
+        }
+
+        // With a ring that lacks the key, the program says so and starts nothing.
+        let wrong = on(&scene, &["reseal"], &[("SEALING_KEY", &a)]).await;
+        assert_eq!(wrong.code, 1);
+        assert!(
+            wrong.stderr.contains("add the missing key"),
+            "{}",
+            wrong.stderr
+        );
+        drop((sealing, next, last));
+        let open = [("SEALING_KEY", b.as_str()), ("SEALING_MODE", "open")];
+        let opened = on(&scene, &["reseal", "--json"], &open).await;
+        assert!(opened.result()["written"].as_u64() >= Some(250));
+        assert_eq!(scene.stored("o7").unwrap().0, tokens[7]);
+        scene.demo().await.me("o7").await.has_token(&tokens[7]);
+    }
+}
+
+/// News goes to whoever listens: what is sealed must not go with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_the_same_is_not_published() {
+    for layout in Layout::BOTH {
+        let scene = Scene::new(layout).await;
+        scene.sign_in("oA", Age::Fresh).await;
+        let key = key(b'a');
+        let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &key)]).await;
+        assert_eq!(sealed.result()["written"], 1, "{}", sealed.stdout);
+        assert_eq!(scene.redis.calls("publish"), 0);
+    }
+}

@@ -1,0 +1,31 @@
+//! Callbacks that a proxy has led to a path where nothing is, or where a login begins.
+
+use crate::support::browser::Browser;
+use crate::support::scene::{Layout, Scene};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_comes_where_nothing_is_ends_on_a_page() {
+    let scene = Scene::new(Layout::Hashes).await;
+    let demo = scene.demo().await;
+    let begun = Browser::new().visit(&format!("{}/", demo.url)).await;
+    let authorize = begun.location().expect("WeChat's page");
+    let state = authorize.query_pairs().find(|(name, _)| name == "state");
+    let state = state.expect("a state").1;
+
+    for path in [
+        "callback",
+        "h5/wechat/callback",
+        "nowhere/at/all",
+        "wechat/login",
+    ] {
+        let callback = format!("{}/{path}?code=C0de&state={state}", demo.url);
+        let answer = Browser::new().visit(&callback).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        assert!(answer.location().is_none(), "{path}: {answer:?}");
+    }
+    let lines = demo.log().matches("not the callback").count();
+    assert_eq!(lines, 1, "one line for many: {}", demo.log());
+
+    let stranger = format!("{}/nowhere/at/all?code=C0de&state=abc", demo.url);
+    assert_eq!(Browser::new().visit(&stranger).await.status, 404);
+}

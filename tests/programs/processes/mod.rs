@@ -1,0 +1,20 @@
+//! The demo as real processes: several of them on one real Redis, killed, stopped, cut off, set up
+//! wrongly, and asked what its contract says.
+
+mod account;
+mod astray;
+mod contract;
+mod crowds;
+mod deaths;
+mod forward_proxy;
+mod garbage;
+mod identities;
+mod jssdk;
+mod news;
+mod redis_away;
+mod sealing;
+mod sessions;
+mod start_up;
+mod tls;
+mod userinfo;
+mod wechat_down;
