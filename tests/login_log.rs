@@ -3,8 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "library/login/rig.rs"]
-mod rig;
+#[path = "library/login/harness.rs"]
+mod harness;
 mod support;
 
 use tower_wechat::simulator::Fault;
@@ -13,7 +13,7 @@ use tower_wechat::{
 };
 use url::Url;
 
-use rig::{ALICE, EXCHANGE, Rig};
+use harness::{ALICE, EXCHANGE, Harness};
 use support::browser::Browser;
 use support::log_lines::LogLines;
 
@@ -26,13 +26,14 @@ async fn no_code_state_cookie_or_token_is_logged() {
         .with_writer(lines.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let mut secrets = Vec::new();
     for errcode in [0, 40029, 40125, -1] {
-        rig.sim.clear_faults();
+        harness.sim.clear_faults();
         if errcode != 0 {
-            rig.sim
+            harness
+                .sim
                 .inject(Fault::on(EXCHANGE).errcode(errcode).times(1));
         }
         let browser = Browser::new();
@@ -53,9 +54,9 @@ async fn no_code_state_cookie_or_token_is_logged() {
                 .filter_map(|name| browser.cookie(name)),
         );
     }
-    let pair = rig.sim.current_pair(ALICE).unwrap();
+    let pair = harness.sim.current_pair(ALICE).unwrap();
     secrets.extend([pair.access_token, pair.refresh_token, "in-query".to_owned()]);
-    secrets.push(rig.sim.app_secret().to_owned());
+    secrets.push(harness.sim.app_secret().to_owned());
 
     let log = lines.text();
     for secret in secrets {
@@ -80,8 +81,8 @@ async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
         .with_writer(lines.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     for number in 0..20 {
         let browser = Browser::new();
         let callback = browser.callback_of(&format!("{}/me", site.url)).await;
@@ -146,8 +147,8 @@ async fn nobody_else_writes_lines_of_the_log() {
         .with_writer(lines.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let encoded: String = NASTY.bytes().map(|byte| format!("%{byte:02X}")).collect();
 
     // Through the state, the code, the path and the cookies.
@@ -184,16 +185,16 @@ async fn nobody_else_writes_lines_of_the_log() {
             r#"{{"access_token":"a","expires_in":7200,"refresh_token":"r","openid":"o","scope":{text}}}"#
         ),
     ] {
-        rig.sim.clear_faults();
+        harness.sim.clear_faults();
         let browser = Browser::new();
         let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-        rig.sim.inject(Fault::on(EXCHANGE).body(body).times(1));
+        harness.sim.inject(Fault::on(EXCHANGE).body(body).times(1));
         browser.visit(&callback).await;
     }
 
     // Through a header that names the user.
-    let wechat = WechatClient::builder(rig.sim.app_id(), rig.sim.app_secret())
-        .api_url(rig.sim.url())
+    let wechat = WechatClient::builder(harness.sim.app_id(), harness.sim.app_secret())
+        .api_url(harness.sim.url())
         .build()
         .unwrap();
     let layer = WechatLayer::new(UserTokens::new(wechat, MemoryStore::new()))
@@ -241,10 +242,12 @@ async fn applications_that_replace_each_others_session_are_told_of() {
             .with_writer(lines.clone())
             .finish();
         let _guard = tracing::subscriber::set_default(subscriber);
-        let rig = Rig::new().await;
+        let harness = Harness::new().await;
         let address = format!("127.0.0.1:{}", support::free_port());
         let of = |path: &str| format!("http://{address}{path}");
-        let shop = rig.behind(&of("/shop"), |login| login, rig::router).await;
+        let shop = harness
+            .behind(&of("/shop"), |login| login, harness::router)
+            .await;
         let club = of("/club");
         let change = |login: Login| {
             let login = match shares_keys {
@@ -256,7 +259,7 @@ async fn applications_that_replace_each_others_session_are_told_of() {
                 None => login,
             }
         };
-        let other = rig.behind(&club, change, rig::router).await;
+        let other = harness.behind(&club, change, harness::router).await;
         let server = format!(
             "location /shop/ {{ proxy_pass {}/; }} location /club/ {{ proxy_pass {}/; }}",
             shop.url, other.url
@@ -268,7 +271,7 @@ async fn applications_that_replace_each_others_session_are_told_of() {
                 assert_eq!(browser.open(&of(path)).await.json()["id"], ALICE);
             }
         }
-        assert_eq!(rig.exchanges(), logins);
+        assert_eq!(harness.exchanges(), logins);
         // Once for each application.
         let line = "a login has replaced a session that this application cannot read";
         assert_eq!(lines.text().matches(line).count(), told, "{}", lines.text());
@@ -285,7 +288,7 @@ async fn loops_are_one_line_that_says_what_to_look_for() {
         .with_writer(lines.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let followed = async |url: String| {
         let browser = Browser::new();
         let mut reply = browser.visit(&url).await;
@@ -295,15 +298,15 @@ async fn loops_are_one_line_that_says_what_to_look_for() {
         assert_eq!(reply.status, 429, "{reply:?}");
     };
     let header = TrustedHeader::new("x-user").unwrap();
-    let unnamed = rig
+    let unnamed = harness
         .mounted(
             |login| login,
-            |layer, login| rig::pages(login.clone()).layer(layer.login(login).identity(header)),
+            |layer, login| harness::pages(login.clone()).layer(layer.login(login).identity(header)),
         )
         .await;
     let address = format!("127.0.0.1:{}", support::free_port());
-    let lost = rig
-        .behind(&format!("http://{address}"), |login| login, rig::router)
+    let lost = harness
+        .behind(&format!("http://{address}"), |login| login, harness::router)
         .await;
     let server = format!(
         "location / {{ proxy_pass {0}; }}\n\

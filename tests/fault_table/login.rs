@@ -1,20 +1,20 @@
 //! A callback that comes twice, and cookies that are not ours.
 
-use crate::rig::{Rig, Row};
+use crate::harness::{FaultHarness, Row};
 use crate::support::demo_process::DemoProcess;
+use crate::support::harness::Layout;
 use crate::support::http_client::Asked;
-use crate::support::scene::Layout;
 
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 
-/// A rig with a demo that has logins.
-async fn with_login(row: &Row) -> Rig {
-    let mut rig = Rig::start(row, Layout::Hashes, 0).await;
-    let mut variables = rig.scene.environment();
+/// A harness with a demo that has logins.
+async fn with_login(row: &Row) -> FaultHarness {
+    let mut harness = FaultHarness::start(row, Layout::Hashes, 0).await;
+    let mut variables = harness.services.environment();
     variables.retain(|(name, _)| name != "TRUSTED_USER_HEADER");
-    rig.demos.push(DemoProcess::start(&variables).await);
-    rig.counted = EXCHANGE;
-    rig
+    harness.demos.push(DemoProcess::start(&variables).await);
+    harness.counted = EXCHANGE;
+    harness
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,8 +31,8 @@ async fn a_callback_comes_many_times() {
         ],
         answers: &[(302, "")],
     };
-    let rig = with_login(&row).await;
-    let demo = &rig.demos[0];
+    let harness = with_login(&row).await;
+    let demo = &harness.demos[0];
     let begin = demo.ask(Asked::get("/wechat/login?return_to=%2F")).await;
     let to = begin.header("location").to_owned();
     let state = to
@@ -45,7 +45,7 @@ async fn a_callback_comes_many_times() {
         .next()
         .unwrap()
         .to_owned();
-    let code = rig.scene.wechat.authorize("oLin", "snsapi_userinfo");
+    let code = harness.services.wechat.authorize("oLin", "snsapi_userinfo");
     let mut copies = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let callback = Asked::get(&format!("/wechat/callback?code={code}&state={state}"));
@@ -58,11 +58,11 @@ async fn a_callback_comes_many_times() {
             cookie.as_bytes().starts_with(b"wechat_session=")
         };
         assert!(cookies.iter().any(session), "{answer:?}");
-        rig.judge("oLin", &answer);
+        harness.judge("oLin", &answer);
     }
-    assert_eq!(rig.scene.wechat.calls_to(EXCHANGE), 1);
-    rig.scene.books_balance("oLin");
-    rig.print(&row, false);
+    assert_eq!(harness.services.wechat.calls_to(EXCHANGE), 1);
+    harness.services.books_balance("oLin");
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,19 +76,19 @@ async fn cookies_are_forged() {
         ],
         answers: &[(401, "login_required")],
     };
-    let rig = with_login(&row).await;
-    let reads = || rig.scene.redis.calls("hget") + rig.scene.redis.calls("hmget");
+    let harness = with_login(&row).await;
+    let reads = || harness.services.redis.calls("hget") + harness.services.redis.calls("hmget");
     let before = reads();
     for number in 0..2_000 {
         let forged = format!(
             "wechat_session=oFresh{}.{number}.bm90IGEgc2lnbmF0dXJl",
             number % 4
         );
-        let answer = rig.demos[0]
+        let answer = harness.demos[0]
             .ask(Asked::get("/api/me").header("cookie", forged))
             .await;
-        rig.judge("oFresh", &answer);
+        harness.judge("oFresh", &answer);
     }
     assert_eq!(reads(), before);
-    rig.print(&row, false);
+    harness.print(&row, false);
 }

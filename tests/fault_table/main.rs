@@ -3,10 +3,10 @@
 
 #![allow(unreachable_pub)]
 
+mod harness;
 mod login;
 mod processes;
 mod redis;
-mod rig;
 #[path = "../support/mod.rs"]
 mod support;
 mod wechat;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tower_wechat::simulator::{Fault, IssuedKind};
 
-use crate::rig::{Rig, Row, seconds};
+use crate::harness::{FaultHarness, Row, seconds};
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
+use crate::support::harness::{Layout, REFRESH, now_ms, variables};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Layout, REFRESH, now_ms, variables};
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
 
@@ -15,18 +15,18 @@ const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")]
 const UNDER_WAY: u64 = 8;
 
 /// A process that renews eight users, each for `delay`; those of its successor do not take as long.
-pub async fn renewing(rig: &mut Rig, delay: Duration) -> DemoProcess {
+pub async fn renewing(harness: &mut FaultHarness, delay: Duration) -> DemoProcess {
     let slow = Fault::on(REFRESH).delay(delay).times(UNDER_WAY);
-    rig.scene.wechat.inject(slow);
-    let holder = rig.demos.remove(0);
-    for user in &rig.users[..UNDER_WAY as usize] {
+    harness.services.wechat.inject(slow);
+    let holder = harness.demos.remove(0);
+    for user in &harness.users[..UNDER_WAY as usize] {
         let (site, user) = (holder.http().clone(), user.clone());
         tokio::spawn(async move {
             let asked = Asked::get("/api/me").header(USER_HEADER, &user);
             site.try_ask(asked).await
         });
     }
-    rig.scene.refreshes_reach(UNDER_WAY).await;
+    harness.services.refreshes_reach(UNDER_WAY).await;
     holder
 }
 
@@ -44,17 +44,17 @@ async fn a_process_is_killed_while_it_renews() {
         ],
         answers: SERVED_OR_TOLD,
     };
-    let mut rig = Rig::start(&row, Layout::Hashes, 2).await;
-    let holder = renewing(&mut rig, Duration::from_millis(1_500)).await;
+    let mut harness = FaultHarness::start(&row, Layout::Hashes, 2).await;
+    let holder = renewing(&mut harness, Duration::from_millis(1_500)).await;
     drop(holder);
-    rig.during(seconds(12.0)).await;
-    rig.recovers().await;
+    harness.during(seconds(12.0)).await;
+    harness.recovers().await;
     assert!(
-        rig.scene.refreshes() <= 16,
+        harness.services.refreshes() <= 16,
         "at most once more for each: {}",
-        rig.scene.refreshes()
+        harness.services.refreshes()
     );
-    rig.print(&row, false);
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,25 +71,25 @@ async fn a_process_stands_still_past_its_lease() {
         ],
         answers: SERVED_OR_TOLD,
     };
-    let mut rig = Rig::start(&row, Layout::Keys, 2).await;
-    let holder = renewing(&mut rig, Duration::from_millis(500)).await;
+    let mut harness = FaultHarness::start(&row, Layout::Keys, 2).await;
+    let holder = renewing(&mut harness, Duration::from_millis(500)).await;
     holder.signal("STOP");
-    rig.during(seconds(12.0)).await;
+    harness.during(seconds(12.0)).await;
     holder.signal("CONT");
-    rig.demos.push(holder);
-    rig.recovers().await;
-    rig.during(seconds(1.0)).await;
+    harness.demos.push(holder);
+    harness.recovers().await;
+    harness.during(seconds(1.0)).await;
     assert!(
-        rig.scene.refreshes() <= 16,
+        harness.services.refreshes() <= 16,
         "at most once more for each: {}",
-        rig.scene.refreshes()
+        harness.services.refreshes()
     );
-    rig.print(&row, false);
+    harness.print(&row, false);
 }
 
 /// One more process, whose clock is this far off.
-async fn process_with_clock(rig: &Rig, off: &str) -> DemoProcess {
-    let mut environment = rig.scene.environment();
+async fn process_with_clock(harness: &FaultHarness, off: &str) -> DemoProcess {
+    let mut environment = harness.services.environment();
     environment.extend(variables(&[
         // The loader puts the name of the machine's folder of libraries for `$LIB`.
         ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1"),
@@ -121,14 +121,14 @@ async fn clocks_are_a_minute_off() {
         ],
         answers: &[(200, "")],
     };
-    let mut rig = Rig::start(&row, Layout::Hashes, 1).await;
+    let mut harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
     for off in ["+60s", "-60s"] {
-        let demo = process_with_clock(&rig, off).await;
-        rig.demos.push(demo);
+        let demo = process_with_clock(&harness, off).await;
+        harness.demos.push(demo);
     }
-    let user = &rig.users[8];
-    let right = expires_in(&rig.demos[0], user).await;
-    for (demo, off) in rig.demos[1..].iter().zip([60, -60]) {
+    let user = &harness.users[8];
+    let right = expires_in(&harness.demos[0], user).await;
+    for (demo, off) in harness.demos[1..].iter().zip([60, -60]) {
         let wrong = right - expires_in(demo, user).await;
         assert!(
             (wrong - off).abs() < 30,
@@ -139,22 +139,24 @@ async fn clocks_are_a_minute_off() {
     for (name, renew_in) in [("Due", 30_000), ("Ends", 30_000 - 900_000)] {
         for number in 0..2 {
             let user = format!("o{name}{number}");
-            let pair = rig.scene.wechat.sign_in(&user, "snsapi_userinfo");
+            let pair = harness.services.wechat.sign_in(&user, "snsapi_userinfo");
             let renew_at = now_ms() + renew_in;
             let (access, refresh) = (&pair.access_token, &pair.refresh_token);
-            rig.scene.store_text(&user, access, renew_at, refresh);
-            rig.users.push(user);
+            harness
+                .services
+                .store_text(&user, access, renew_at, refresh);
+            harness.users.push(user);
         }
     }
-    rig.during(seconds(6.0)).await;
-    rig.recovers().await;
-    let issued = rig.scene.wechat.issued_credentials();
-    for user in &rig.users {
+    harness.during(seconds(6.0)).await;
+    harness.recovers().await;
+    let issued = harness.services.wechat.issued_credentials();
+    for user in &harness.users {
         let renewals = issued
             .iter()
             .filter(|pair| pair.openid == *user && matches!(pair.kind, IssuedKind::Refresh));
         let renewals = renewals.count();
         assert!(renewals <= 1, "{user} was renewed {renewals} times");
     }
-    rig.print(&row, false);
+    harness.print(&row, false);
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::harness::{FaultHarness, Row, lasting, seconds};
 use crate::processes::renewing;
-use crate::rig::{Rig, Row, lasting, seconds};
 use crate::support::eventually;
+use crate::support::harness::{Age, Layout};
 use crate::support::old_proxy::{Manner, OldProxy};
 use crate::support::proxy::Weather;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout};
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "store_unavailable")];
 
@@ -35,8 +35,8 @@ async fn redis_is_killed_and_restarted() {
         &row,
         Layout::Hashes,
         2.5,
-        |rig| rig.scene.redis.kill(),
-        |rig| rig.scene.redis.run(),
+        |harness| harness.services.redis.kill(),
+        |harness| harness.services.redis.run(),
     )
     .await;
 }
@@ -50,8 +50,8 @@ async fn redis_is_frozen() {
         answers: SERVED_OR_TOLD,
     };
     let (begin, end) = (
-        |rig: &mut Rig| rig.scene.redis.freeze(true),
-        |rig: &mut Rig| rig.scene.redis.freeze(false),
+        |harness: &mut FaultHarness| harness.services.redis.freeze(true),
+        |harness: &mut FaultHarness| harness.services.redis.freeze(false),
     );
     lasting(&row, Layout::Keys, 2.5, begin, end).await;
 }
@@ -76,8 +76,8 @@ async fn the_way_to_redis_swallows_everything() {
         &row,
         Layout::Hashes,
         2.5,
-        |rig| rig.redis.weather(swallow),
-        |rig| rig.redis.weather(Weather::CALM),
+        |harness| harness.redis.weather(swallow),
+        |harness| harness.redis.weather(Weather::CALM),
     )
     .await;
 }
@@ -96,16 +96,17 @@ async fn connections_to_redis_are_cut() {
         ],
         answers: SERVED_OR_TOLD,
     };
-    let rig = Rig::start(&row, Layout::Keys, 1).await;
-    rig.during(async {
-        for _ in 0..12 {
-            rig.redis.cut_all();
-            seconds(0.2).await;
-        }
-    })
-    .await;
-    rig.recovers().await;
-    rig.print(&row, false);
+    let harness = FaultHarness::start(&row, Layout::Keys, 1).await;
+    harness
+        .during(async {
+            for _ in 0..12 {
+                harness.redis.cut_all();
+                seconds(0.2).await;
+            }
+        })
+        .await;
+    harness.recovers().await;
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,8 +131,8 @@ async fn replies_of_redis_are_truncated() {
         &row,
         Layout::Hashes,
         2.5,
-        |rig| rig.redis.weather(torn),
-        |rig| rig.redis.weather(Weather::CALM),
+        |harness| harness.redis.weather(torn),
+        |harness| harness.redis.weather(Weather::CALM),
     )
     .await;
 }
@@ -147,22 +148,23 @@ async fn redis_is_flushed() {
         ],
         answers: &[(200, ""), (401, "login_required")],
     };
-    let rig = Rig::start(&row, Layout::Keys, 1).await;
-    rig.during(async {
-        seconds(0.5).await;
-        let () = ::redis::cmd("FLUSHALL")
-            .query(&mut rig.scene.connection())
-            .unwrap();
-        seconds(2.0).await;
-    })
-    .await;
+    let harness = FaultHarness::start(&row, Layout::Keys, 1).await;
+    harness
+        .during(async {
+            seconds(0.5).await;
+            let () = ::redis::cmd("FLUSHALL")
+                .query(&mut harness.services.connection())
+                .unwrap();
+            seconds(2.0).await;
+        })
+        .await;
     // They do as they are told.
-    for user in &rig.users {
-        rig.scene.sign_in(user, Age::Fresh).await;
+    for user in &harness.users {
+        harness.services.sign_in(user, Age::Fresh).await;
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    rig.recovers().await;
-    rig.print(&row, false);
+    harness.recovers().await;
+    harness.print(&row, false);
 }
 
 /// A managed Redis, a virtual IP, a service name: the old primary stays as a replica, with its
@@ -181,8 +183,8 @@ async fn another_server_takes_over_behind_the_address() {
         ],
         answers: SERVED_OR_TOLD,
     };
-    let mut rig = Rig::start(&row, Layout::Keys, 2).await;
-    let port = rig.scene.redis.port().to_string();
+    let mut harness = FaultHarness::start(&row, Layout::Keys, 2).await;
+    let port = harness.services.redis.port().to_string();
     let second = RedisServer::with_options(&["--replicaof", "127.0.0.1", &port]);
     let follow = |server: &RedisServer, whom: &[&str]| {
         let mut command = ::redis::cmd("REPLICAOF");
@@ -201,28 +203,32 @@ async fn another_server_takes_over_behind_the_address() {
     )
     .await;
     // Whatever was renewed until the swap has to be there.
-    for user in &rig.users {
-        rig.demos[0].me(user).await;
+    for user in &harness.users {
+        harness.demos[0].me(user).await;
     }
-    for user in &rig.users[..4] {
-        rig.scene.sign_in(user, Age::Expired).await;
+    for user in &harness.users[..4] {
+        harness.services.sign_in(user, Age::Expired).await;
     }
     let _: u64 = ::redis::cmd("WAIT")
         .arg(&[1, 5_000])
-        .query(&mut rig.scene.connection())
+        .query(&mut harness.services.connection())
         .unwrap();
     follow(&second, &["NO", "ONE"]);
-    follow(&rig.scene.redis, &["127.0.0.1", &second.port().to_string()]);
-    rig.during(async {
-        seconds(1.0).await;
-        rig.redis.lead_to(&second.address());
-        seconds(1.5).await;
-    })
-    .await;
-    let _old = std::mem::replace(&mut rig.scene.redis, second);
-    rig.recovers().await;
-    assert_eq!(rig.redis.damage().cut, 0);
-    rig.print(&row, false);
+    follow(
+        &harness.services.redis,
+        &["127.0.0.1", &second.port().to_string()],
+    );
+    harness
+        .during(async {
+            seconds(1.0).await;
+            harness.redis.lead_to(&second.address());
+            seconds(1.5).await;
+        })
+        .await;
+    let _old = std::mem::replace(&mut harness.services.redis, second);
+    harness.recovers().await;
+    assert_eq!(harness.redis.damage().cut, 0);
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,19 +245,20 @@ async fn the_way_to_redis_speaks_resp2_only() {
         ],
         answers: SERVED_OR_TOLD,
     };
-    let rig = Rig::start(&row, Layout::Hashes, 1).await;
+    let harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
     let words = Manner::Says("ERR unknown command 'HELLO'");
-    let old = OldProxy::start(&rig.scene.redis.address(), words).await;
-    rig.during(async {
-        seconds(0.5).await;
-        rig.redis.lead_to(&old.address().to_string());
-        rig.redis.cut_all();
-        seconds(3.5).await;
-    })
-    .await;
-    rig.recovers().await;
+    let old = OldProxy::start(&harness.services.redis.address(), words).await;
+    harness
+        .during(async {
+            seconds(0.5).await;
+            harness.redis.lead_to(&old.address().to_string());
+            harness.redis.cut_all();
+            seconds(3.5).await;
+        })
+        .await;
+    harness.recovers().await;
     assert!(old.heard("HELLO") > 0);
-    rig.print(&row, false);
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,20 +275,21 @@ async fn redis_is_away_for_longer_than_a_lease() {
         ],
         answers: SERVED_OR_LATE,
     };
-    let mut rig = Rig::start(&row, Layout::Keys, 2).await;
-    rig.scene
+    let mut harness = FaultHarness::start(&row, Layout::Keys, 2).await;
+    harness
+        .services
         .wechat
         .settings(|settings| settings.rotate_refresh_token = true);
-    let holder = renewing(&mut rig, Duration::from_millis(500)).await;
-    rig.redis.silent(true);
-    rig.during(seconds(12.0)).await;
+    let holder = renewing(&mut harness, Duration::from_millis(500)).await;
+    harness.redis.silent(true);
+    harness.during(seconds(12.0)).await;
     // What was sent meanwhile is lost.
-    rig.redis.cut_all();
-    rig.redis.silent(false);
-    rig.demos.push(holder);
-    rig.during(seconds(2.0)).await;
-    rig.recovers().await;
-    rig.print(&row, false);
+    harness.redis.cut_all();
+    harness.redis.silent(false);
+    harness.demos.push(holder);
+    harness.during(seconds(2.0)).await;
+    harness.recovers().await;
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,28 +306,29 @@ async fn replies_to_claims_are_lost() {
         ],
         answers: SERVED_OR_LATE,
     };
-    let rig = Rig::start(&row, Layout::Hashes, 1).await;
+    let harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
     // A claim takes its time, so that its reply can be lost for certain. Redis knows the scripts.
-    rig.demos[0].me(&rig.users[3]).await;
+    harness.demos[0].me(&harness.users[3]).await;
     let () = ::redis::cmd("CLIENT")
         .arg(&["PAUSE", "600", "WRITE"])
-        .query(&mut rig.scene.connection())
+        .query(&mut harness.services.connection())
         .unwrap();
     let swallow = Weather {
         blackhole: 1_000,
         ..Weather::CALM
     };
-    rig.during(async {
-        seconds(0.3).await;
-        rig.redis.weather(swallow);
-        seconds(0.6).await;
-        rig.redis.weather(Weather::CALM);
-    })
-    .await;
+    harness
+        .during(async {
+            seconds(0.3).await;
+            harness.redis.weather(swallow);
+            seconds(0.6).await;
+            harness.redis.weather(Weather::CALM);
+        })
+        .await;
     let back = Instant::now();
-    rig.during(seconds(3.0)).await;
-    rig.recovers().await;
+    harness.during(seconds(3.0)).await;
+    harness.recovers().await;
     let took = back.elapsed();
     assert!(took < Duration::from_secs(9), "a lease was left: {took:?}");
-    rig.print(&row, false);
+    harness.print(&row, false);
 }

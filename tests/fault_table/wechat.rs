@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tower_wechat::simulator::Fault;
 
-use crate::rig::{Rig, Row, lasting, seconds};
+use crate::harness::{FaultHarness, Row, lasting, seconds};
 use crate::support::demo_process::USER_HEADER;
+use crate::support::harness::{Age, Layout, REFRESH, USERINFO};
 use crate::support::http_client::Asked;
 use crate::support::proxy::Weather;
-use crate::support::scene::{Age, Layout, REFRESH, USERINFO};
 
 const STABLE: &str = "/cgi-bin/stable_token";
 
@@ -36,8 +36,8 @@ async fn wechat_is_down() {
         &row,
         Layout::Hashes,
         6.0,
-        |rig| rig.scene.wechat.inject(fault),
-        |rig| rig.scene.wechat.clear_faults(),
+        |harness| harness.services.wechat.inject(fault),
+        |harness| harness.services.wechat.clear_faults(),
     )
     .await;
 }
@@ -58,8 +58,8 @@ async fn wechat_is_slow() {
         &row,
         Layout::Keys,
         3.0,
-        |rig| rig.scene.wechat.inject(fault),
-        |rig| rig.scene.wechat.clear_faults(),
+        |harness| harness.services.wechat.inject(fault),
+        |harness| harness.services.wechat.clear_faults(),
     )
     .await;
 }
@@ -75,7 +75,7 @@ async fn wechat_talks_nonsense() {
         sees: SEES,
         answers: SERVED_OR_TOLD,
     };
-    let begin = |rig: &mut Rig| {
+    let begin = |harness: &mut FaultHarness| {
         for fault in [
             Fault::on(REFRESH)
                 .status(502)
@@ -85,11 +85,11 @@ async fn wechat_talks_nonsense() {
             Fault::on(REFRESH).body("{\"access_token\":\"83_").times(8),
             Fault::on(REFRESH).errcode(-1),
         ] {
-            rig.scene.wechat.inject(fault);
+            harness.services.wechat.inject(fault);
         }
     };
-    lasting(&row, Layout::Hashes, 6.0, begin, |rig| {
-        rig.scene.wechat.clear_faults();
+    lasting(&row, Layout::Hashes, 6.0, begin, |harness| {
+        harness.services.wechat.clear_faults();
     })
     .await;
 }
@@ -116,8 +116,8 @@ async fn replies_of_wechat_are_truncated() {
         &row,
         Layout::Keys,
         3.0,
-        |rig| rig.wechat.weather(torn),
-        |rig| rig.wechat.weather(Weather::CALM),
+        |harness| harness.wechat.weather(torn),
+        |harness| harness.wechat.weather(Weather::CALM),
     )
     .await;
 }
@@ -141,8 +141,8 @@ async fn a_secret_is_wrong() {
         &row,
         Layout::Hashes,
         2.5,
-        |rig| rig.scene.wechat.inject(fault),
-        |rig| rig.scene.wechat.clear_faults(),
+        |harness| harness.services.wechat.inject(fault),
+        |harness| harness.services.wechat.clear_faults(),
     )
     .await;
 }
@@ -161,17 +161,21 @@ async fn all_refresh_tokens_are_dead() {
         ],
         answers: &[(200, ""), (401, "login_required")],
     };
-    let rig = Rig::start(&row, Layout::Keys, 1).await;
-    for user in &rig.users {
-        rig.scene.wechat.change_password(user);
+    let harness = FaultHarness::start(&row, Layout::Keys, 1).await;
+    for user in &harness.users {
+        harness.services.wechat.change_password(user);
     }
-    rig.during(seconds(2.0)).await;
-    for user in &rig.users {
-        rig.scene.sign_in(user, Age::Fresh).await;
+    harness.during(seconds(2.0)).await;
+    for user in &harness.users {
+        harness.services.sign_in(user, Age::Fresh).await;
     }
-    rig.recovers().await;
-    assert!(rig.scene.refreshes() <= 8, "{}", rig.scene.refreshes());
-    rig.print(&row, false);
+    harness.recovers().await;
+    assert!(
+        harness.services.refreshes() <= 8,
+        "{}",
+        harness.services.refreshes()
+    );
+    harness.print(&row, false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,47 +192,51 @@ async fn a_storm_of_40001() {
         ],
         answers: &[(200, "")],
     };
-    let rig = Rig::start(&row, Layout::Hashes, 1).await;
-    rig.recovers().await;
-    rig.scene.wechat.reset_calls();
-    rig.scene.wechat.advance(Duration::from_secs(7_200));
+    let harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
+    harness.recovers().await;
+    harness.services.wechat.reset_calls();
+    harness.services.wechat.advance(Duration::from_secs(7_200));
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..200 {
-        let (site, user) = (rig.demos[0].http().clone(), rig.users[number % 12].clone());
+        let (site, user) = (
+            harness.demos[0].http().clone(),
+            harness.users[number % 12].clone(),
+        );
         calls.spawn(async move {
             let asked = Asked::get("/api/userinfo").header(USER_HEADER, &user);
             (site.ask(asked).await, user)
         });
     }
     for (answer, user) in calls.join_all().await {
-        rig.judge(&user, &answer);
+        harness.judge(&user, &answer);
     }
-    assert_eq!(rig.scene.refreshes(), 12, "one for each user");
+    assert_eq!(harness.services.refreshes(), 12, "one for each user");
     assert!(
-        rig.scene.wechat.calls_to(USERINFO) <= 400,
+        harness.services.wechat.calls_to(USERINFO) <= 400,
         "no call is made a third time"
     );
-    rig.print(&row, false);
+    harness.print(&row, false);
 }
 
 /// The account's own token is refused; users are served all the same.
-async fn account(row: &Row, refuse: impl FnOnce(&Rig), mend: impl FnOnce(&Rig)) {
-    let mut rig = Rig::start(row, Layout::Hashes, 0).await;
-    rig.counted = STABLE;
-    refuse(&rig);
-    rig.demos.push(rig.scene.demo().await);
-    rig.during(async {
-        for _ in 0..100 {
-            let answer = rig.demos[0].ask(Asked::get("/api/account")).await;
-            assert_eq!(answer.field("error"), "wechat_config", "{answer:?}");
-            rig.judge("the account", &answer);
-        }
-    })
-    .await;
-    assert!(rig.scene.wechat.calls_to(STABLE) <= 3);
-    mend(&rig);
-    rig.recovers().await;
-    rig.print(row, false);
+async fn account(row: &Row, refuse: impl FnOnce(&FaultHarness), mend: impl FnOnce(&FaultHarness)) {
+    let mut harness = FaultHarness::start(row, Layout::Hashes, 0).await;
+    harness.counted = STABLE;
+    refuse(&harness);
+    harness.demos.push(harness.services.demo().await);
+    harness
+        .during(async {
+            for _ in 0..100 {
+                let answer = harness.demos[0].ask(Asked::get("/api/account")).await;
+                assert_eq!(answer.field("error"), "wechat_config", "{answer:?}");
+                harness.judge("the account", &answer);
+            }
+        })
+        .await;
+    assert!(harness.services.wechat.calls_to(STABLE) <= 3);
+    mend(&harness);
+    harness.recovers().await;
+    harness.print(row, false);
 }
 
 const ACCOUNT_SEES: [&str; 2] = [
@@ -247,12 +255,18 @@ async fn the_address_is_not_whitelisted() {
         sees: ACCOUNT_SEES,
         answers: SERVED_OR_CONFIG,
     };
-    let list = |rig: &Rig, list| {
-        rig.scene
+    let list = |harness: &FaultHarness, list| {
+        harness
+            .services
             .wechat
             .settings(|settings| settings.ip_whitelist = list);
     };
-    account(&row, |rig| list(rig, Some(vec![])), |rig| list(rig, None)).await;
+    account(
+        &row,
+        |harness| list(harness, Some(vec![])),
+        |harness| list(harness, None),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,10 +277,16 @@ async fn the_quota_is_spent() {
         sees: ACCOUNT_SEES,
         answers: SERVED_OR_CONFIG,
     };
-    let quota = |rig: &Rig, quota| {
-        rig.scene
+    let quota = |harness: &FaultHarness, quota| {
+        harness
+            .services
             .wechat
             .settings(|settings| settings.stable_token_daily_quota = quota);
     };
-    account(&row, |rig| quota(rig, 0), |rig| quota(rig, 1_000)).await;
+    account(
+        &row,
+        |harness| quota(harness, 0),
+        |harness| quota(harness, 1_000),
+    )
+    .await;
 }

@@ -57,12 +57,12 @@ impl Audit<'_> {
         self.all_end_in_order().await;
 
         let (books, done) = (&self.crowd.books, &self.chaos.done);
-        let issued = self.crowd.scene.wechat.issued_credentials();
+        let issued = self.crowd.harness.wechat.issued_credentials();
         books.compare(&issued);
         for user in &books.users {
-            let known = self.crowd.scene.wechat.current_pair(&user.openid);
+            let known = self.crowd.harness.wechat.current_pair(&user.openid);
             let known = known.map(|pair| (pair.access_token, pair.refresh_token));
-            let stored = self.crowd.scene.stored(&user.openid);
+            let stored = self.crowd.harness.stored(&user.openid);
             if stored.is_none() && known.is_some() {
                 // They will be sent to log in, which has to be explained as for everybody else.
                 let sent = (user.openid.clone(), SystemTime::now());
@@ -81,7 +81,7 @@ impl Audit<'_> {
             .iter()
             .filter(|pair| pair.kind == IssuedKind::Refresh);
         let grants = grants.count() as u64;
-        let calls = self.crowd.scene.refreshes();
+        let calls = self.crowd.harness.refreshes();
         let allowed = grants + done.failing_replies + self.refusals_allowed(&sent);
 
         let (wrong, described) = books.wrongs();

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use tower_wechat::simulator::Fault;
 
 use crate::crowd::Crowd;
+use crate::support::harness::REFRESH;
 use crate::support::proxy::{Proxy, Weather};
-use crate::support::scene::REFRESH;
 
 /// Beyond the 10 s of a lease.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(10_500);
@@ -86,7 +86,7 @@ impl Chaos {
             wire.weather(Weather::CALM);
             wire.silent(false);
         }
-        self.crowd.scene.wechat.clear_faults();
+        self.crowd.harness.wechat.clear_faults();
     }
 
     pub fn breeze(&self) {
@@ -96,7 +96,7 @@ impl Chaos {
         }
         // Renewals take their time, so that misfortunes meet them in mid-call.
         let slow = Fault::on(REFRESH).delay(Duration::from_millis(80));
-        self.crowd.scene.wechat.inject(slow);
+        self.crowd.harness.wechat.inject(slow);
     }
 
     /// The next misfortune. The process in the first place lives through the whole run.
@@ -125,11 +125,11 @@ impl Chaos {
 
     pub async fn kill(&mut self, place: usize) {
         let member = self.crowd.fleet.vacate(place);
-        let before = self.crowd.scene.wechat.now();
+        let before = self.crowd.harness.wechat.now();
         member.kill().await;
         self.done
             .stuck
-            .push((before, self.crowd.scene.wechat.now()));
+            .push((before, self.crowd.harness.wechat.now()));
         self.done.note("killed");
         self.crowd.fleet.fill(place).await;
     }
@@ -155,7 +155,7 @@ impl Chaos {
             _ => Duration::from_millis(self.rng.u64(50..2_000)),
         };
         self.done.note("stopped");
-        let now = self.crowd.scene.wechat.now();
+        let now = self.crowd.harness.wechat.now();
         self.done.stuck.push((now, now + time));
         self.stopped
             .spawn(async move { member.stop_for(time).await });
@@ -217,7 +217,7 @@ impl Chaos {
         };
         let times = self.rng.u64(1..20);
         self.done.failing_replies += times;
-        self.crowd.scene.wechat.inject(fault.times(times));
+        self.crowd.harness.wechat.inject(fault.times(times));
         self.done.note("failures of WeChat");
     }
 
@@ -225,10 +225,10 @@ impl Chaos {
     fn time_passes(&mut self) {
         let life = self
             .crowd
-            .scene
+            .harness
             .wechat
             .settings(|now| now.user_token_lifetime);
-        self.crowd.scene.wechat.advance(life);
+        self.crowd.harness.wechat.advance(life);
         self.done.note("times WeChat's clock ran ahead");
     }
 }

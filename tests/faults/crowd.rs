@@ -8,8 +8,8 @@ use crate::books::Books;
 use crate::fleet::{By, Fleet, Member};
 use crate::logins;
 use crate::support::demo_process::USER_HEADER;
+use crate::support::harness::Harness;
 use crate::support::http_client::{Answer, Asked};
-use crate::support::scene::Scene;
 
 /// A request's wait.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const SLACK: Duration = Duration::from_secs(5);
 /// What the callers share.
 pub struct Crowd {
     pub fleet: Fleet,
-    pub scene: Scene,
+    pub harness: Harness,
     pub books: Books,
     /// For how long a user comes, and then stays away while the token expires.
     pub shift: Duration,
@@ -67,7 +67,7 @@ impl Crowd {
 
     pub async fn sign_in(&self, user: usize, rng: &mut fastrand::Rng) {
         let user = &self.books.users[user];
-        logins::sign_in(&self.fleet, &self.scene.wechat, &self.books, user, rng).await;
+        logins::sign_in(&self.fleet, &self.harness.wechat, &self.books, user, rng).await;
     }
 
     /// Asks once and judges the answer. Answers the status, 0 where none came.
@@ -167,7 +167,7 @@ impl Crowd {
             return;
         }
         if !self.rotates.load(Ordering::SeqCst) {
-            let stored = self.scene.wechat.current_pair(&user.openid).is_some();
+            let stored = self.harness.wechat.current_pair(&user.openid).is_some();
             books.wrong(|| {
                 format!(
                     "{} was sent to log in for nothing (WeChat has a pair: {stored}): {answer:?}",
@@ -176,7 +176,7 @@ impl Crowd {
             });
         }
         if user.signing_in.try_lock().is_ok() {
-            let sent = (user.openid.clone(), self.scene.wechat.now());
+            let sent = (user.openid.clone(), self.harness.wechat.now());
             books.sent_to_log_in.lock().unwrap().push(sent);
         }
         self.sign_in(number, rng).await;

@@ -23,7 +23,7 @@ mod run;
 #[path = "../support/mod.rs"]
 mod support;
 
-use support::scene::Layout;
+use support::harness::Layout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_books_balance_hashes() {

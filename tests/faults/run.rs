@@ -11,8 +11,8 @@ use crate::chaos::{Chaos, Wires};
 use crate::crowd::Crowd;
 use crate::fleet::{By, Fleet};
 use crate::support::demo_process::USER_HEADER;
+use crate::support::harness::{Harness, Layout, variables};
 use crate::support::proxy::Proxy;
-use crate::support::scene::{Layout, Scene, variables};
 
 /// Life of a user's access token. It is renewed in the last part, its margin.
 pub const LIFE: Duration = Duration::from_secs(5);
@@ -63,7 +63,7 @@ pub async fn run(layout: Layout) {
     // log in by themselves may ever have to. In the second half it hands out new ones: an answer
     // that is lost is lost.
     until(&mut chaos, size.requests / 2, size.kills / 2).await;
-    let wechat = &crowd.scene.wechat;
+    let wechat = &crowd.harness.wechat;
     wechat.settings(|settings| settings.rotate_refresh_token = true);
     crowd.rotates.store(true, Ordering::SeqCst);
     until(&mut chaos, size.requests, size.kills).await;
@@ -100,12 +100,16 @@ async fn until(chaos: &mut Chaos, requests: u64, kills: u64) {
 /// Redis, WeChat, proxies before both, and five processes: three that take the user from a header,
 /// two with logins and cookies.
 async fn gather(layout: Layout, rng: &mut fastrand::Rng) -> (Arc<Crowd>, Wires) {
-    let scene = Scene::new(layout).await;
-    scene
+    let harness = Harness::new(layout).await;
+    harness
         .wechat
         .settings(|settings| settings.user_token_lifetime = LIFE);
-    let redis = format!("127.0.0.1:{}", scene.redis.port());
-    let wechat = scene.wechat.url().trim_start_matches("http://").to_owned();
+    let redis = format!("127.0.0.1:{}", harness.redis.port());
+    let wechat = harness
+        .wechat
+        .url()
+        .trim_start_matches("http://")
+        .to_owned();
     let wires = Wires {
         redis: Proxy::start(&redis, rng.u64(..)).await,
         wechat: Proxy::start(&wechat, rng.u64(..)).await,
@@ -114,8 +118,8 @@ async fn gather(layout: Layout, rng: &mut fastrand::Rng) -> (Arc<Crowd>, Wires) 
     let common = variables(&[
         ("REDIS_URL", &format!("redis://{}/", wires.redis.address())),
         ("REDIS_LAYOUT", layout.name()),
-        ("WECHAT_APPID", scene.wechat.app_id()),
-        ("WECHAT_SECRET", scene.wechat.app_secret()),
+        ("WECHAT_APPID", harness.wechat.app_id()),
+        ("WECHAT_SECRET", harness.wechat.app_secret()),
         (
             "WECHAT_API_URL",
             &format!("http://{}", wires.wechat.address()),
@@ -138,7 +142,7 @@ async fn gather(layout: Layout, rng: &mut fastrand::Rng) -> (Arc<Crowd>, Wires) 
     let users = (0..USERS).map(|number| User::new(format!("oUser{number:02}"), number % 3 == 0));
     let crowd = Crowd {
         fleet: Fleet::start(places.into()).await,
-        scene,
+        harness,
         books: Books::of(users),
         shift: LIFE + Duration::from_secs(1),
         started: Instant::now(),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::demo_process::DemoProcess;
+use crate::support::harness::variables;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::variables;
 use tower_wechat::{
     AccountTokens, CookieKeys, MemoryStore, SealingKeys, TokenCenter, WechatClient,
 };

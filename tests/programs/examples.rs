@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::support::browser::Browser;
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
+use crate::support::harness::variables;
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::variables;
 
 async fn example(name: &str) -> DemoProcess {
     DemoProcess::of(name, &[]).await

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, RedisStoreBuilder, UserTokens, WechatClient};
 
-use crate::rig::{REFRESH, Rig, id, text};
+use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
@@ -14,11 +14,11 @@ crate::for_each_store!(
     expired_users_come_before_those_whose_token_is_alive,
 );
 
-async fn extreme_settings_neither_panic_nor_stop_anybody(rig: Rig) {
+async fn extreme_settings_neither_panic_nor_stop_anybody(harness: Harness) {
     let (least, most) = (Duration::ZERO, Duration::MAX);
     for (number, span) in [least, most].into_iter().enumerate() {
         for capacity in [0, usize::MAX] {
-            let users = rig
+            let users = harness
                 .process_with(|builder| {
                     builder
                         .lease_duration(span)
@@ -29,42 +29,46 @@ async fn extreme_settings_neither_panic_nor_stop_anybody(rig: Rig) {
                 })
                 .await;
             let openid = format!("oUser{number}-{}", capacity == 0);
-            rig.expired(&users, &[&openid]).await;
+            harness.expired(&users, &[&openid]).await;
             let token = users.get(&id(&openid)).await.unwrap();
-            assert_eq!(text(&token), rig.live_token(&openid), "{span:?} {capacity}");
+            assert_eq!(
+                text(&token),
+                harness.live_token(&openid),
+                "{span:?} {capacity}"
+            );
             users.revoke(&id(&openid)).await.unwrap();
             assert!(users.shutdown(most).await);
         }
     }
-    let client = WechatClient::builder(rig.simulator.app_id(), rig.simulator.app_secret())
-        .api_url(rig.simulator.url())
+    let client = WechatClient::builder(harness.simulator.app_id(), harness.simulator.app_secret())
+        .api_url(harness.simulator.url())
         .connect_timeout(most)
         .timeout(most)
         .total_timeout(most)
         .build()
         .unwrap();
     client.account_token().await.unwrap();
-    if let Some(redis) = &rig.redis {
+    if let Some(redis) = &harness.redis {
         let timeout = |builder: RedisStoreBuilder| builder.command_timeout(most);
-        let store = rig.redis_store_at(&redis.url(), timeout).await;
+        let store = harness.redis_store_at(&redis.url(), timeout).await;
         UserTokens::new(client, store).health().await.unwrap();
     }
     // Whoever waits for no time at all gets what is at hand.
-    let users = rig
+    let users = harness
         .process_with(|builder| builder.load_timeout(least))
         .await;
-    rig.log_in(&users, "oA").await;
+    harness.log_in(&users, "oA").await;
     users.get(&id("oA")).await.unwrap();
 }
 
-async fn a_slow_store_is_reported_as_the_store(rig: Rig) {
-    let Some(redis) = &rig.redis else {
+async fn a_slow_store_is_reported_as_the_store(harness: Harness) {
+    let Some(redis) = &harness.redis else {
         return;
     };
-    let users = rig
+    let users = harness
         .process_with(|builder| builder.load_timeout(Duration::from_millis(300)))
         .await;
-    rig.expired(&users, &["oA", "oB"]).await;
+    harness.expired(&users, &["oA", "oB"]).await;
     redis.freeze(true);
     let alone = users.get(&id("oA")).await.unwrap_err();
     // Reports, and whoever comes second, wait for a flight.
@@ -81,20 +85,21 @@ async fn a_slow_store_is_reported_as_the_store(rig: Rig) {
         users.health().await.is_ok()
     })
     .await;
-    rig.expired(&users, &["oC"]).await;
-    rig.simulator.inject(Fault::on(REFRESH).hang());
+    harness.expired(&users, &["oC"]).await;
+    harness.simulator.inject(Fault::on(REFRESH).hang());
     let error = users.get(&id("oC")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
 }
 
-async fn expired_users_come_before_those_whose_token_is_alive(rig: Rig) {
-    let users = rig.process().await;
-    rig.log_in(&users, "oExpired").await;
-    rig.advance(Duration::from_secs(1_000));
+async fn expired_users_come_before_those_whose_token_is_alive(harness: Harness) {
+    let users = harness.process().await;
+    harness.log_in(&users, "oExpired").await;
+    harness.advance(Duration::from_secs(1_000));
     let openids: Vec<String> = (0..1_000).map(|n| format!("oUser{n}")).collect();
     let named: Vec<&str> = openids.iter().map(String::as_str).collect();
-    rig.stale(&users, &named).await;
-    rig.simulator
+    harness.stale(&users, &named).await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(3_000)));
     let mut running = tokio::task::JoinSet::new();
     for openid in openids {
@@ -106,6 +111,6 @@ async fn expired_users_come_before_those_whose_token_is_alive(rig: Rig) {
     }
     let began = Instant::now();
     let token = users.get(&id("oExpired")).await.unwrap();
-    assert_eq!(text(&token), rig.live_token("oExpired"));
+    assert_eq!(text(&token), harness.live_token("oExpired"));
     assert!(began.elapsed() < Duration::from_millis(4_900));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, UserTokenResponse, UserTokens};
 
-use crate::rig::{REFRESH, Rig, id, text};
+use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
@@ -29,20 +29,24 @@ fn grant(token: &str) -> UserTokenResponse {
 }
 
 /// What this process serves, and what the store holds.
-async fn both(users: &UserTokens, rig: &Rig, openid: &str) -> (Option<String>, Option<String>) {
+async fn both(
+    users: &UserTokens,
+    harness: &Harness,
+    openid: &str,
+) -> (Option<String>, Option<String>) {
     let served = users.get(&id(openid)).await.ok().map(|token| text(&token));
-    (served, rig.stored_token(openid).await.ok())
+    (served, harness.stored_token(openid).await.ok())
 }
 
 /// Begins the renewal of an expired user and comes back about when WeChat answers it.
 async fn renewal_about_to_end(
-    rig: &Rig,
+    harness: &Harness,
     users: &UserTokens,
     openid: &str,
     round: u32,
 ) -> tokio::task::JoinHandle<()> {
-    rig.expired(users, &[openid]).await;
-    let before = rig.refreshes();
+    harness.expired(users, &[openid]).await;
+    let before = harness.refreshes();
     let asking = tokio::spawn({
         let (users, user) = (users.clone(), id(openid));
         async move {
@@ -50,15 +54,15 @@ async fn renewal_about_to_end(
         }
     });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > before
+        harness.refreshes() > before
     })
     .await;
     tokio::time::sleep(Duration::from_micros(u64::from(round) * 150)).await;
     asking
 }
 
-async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(rig: Rig) {
-    let users = rig.process().await;
+async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(harness: Harness) {
+    let users = harness.process().await;
     for round in 0..60 {
         let mut logins = tokio::task::JoinSet::new();
         for browser in 0..2 {
@@ -69,18 +73,19 @@ async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(rig: Rig) {
             });
         }
         logins.join_all().await;
-        let (served, stored) = both(&users, &rig, "oA").await;
+        let (served, stored) = both(&users, &harness, "oA").await;
         assert_eq!(served, stored, "round {round}");
     }
 }
 
-async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(rig: Rig) {
-    let users = rig.process().await;
-    rig.simulator
+async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(harness: Harness) {
+    let users = harness.process().await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(10)));
     for round in 0..40 {
         let openid = format!("oUser{round}");
-        let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
+        let asking = renewal_about_to_end(&harness, &users, &openid, round).await;
         users.store(&id(&openid), &grant("login")).await.unwrap();
         asking.await.unwrap();
         assert_eq!(
@@ -91,13 +96,14 @@ async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(rig: Rig) {
     }
 }
 
-async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(rig: Rig) {
-    let users = rig.process().await;
-    rig.simulator
+async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(harness: Harness) {
+    let users = harness.process().await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(10)));
     for round in 0..40 {
         let openid = format!("oUser{round}");
-        let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
+        let asking = renewal_about_to_end(&harness, &users, &openid, round).await;
         users.revoke(&id(&openid)).await.unwrap();
         asking.await.unwrap();
         let error = users.get(&id(&openid)).await.unwrap_err();
@@ -105,16 +111,16 @@ async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(rig: Rig) {
     }
 }
 
-async fn r5_a_login_that_crosses_the_end_of_a_dead_pair_counts(rig: Rig) {
-    let users = rig.process().await;
-    rig.simulator.inject(
+async fn r5_a_login_that_crosses_the_end_of_a_dead_pair_counts(harness: Harness) {
+    let users = harness.process().await;
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .errcode(40030)
             .delay(Duration::from_millis(10)),
     );
     for round in 0..40 {
         let openid = format!("oUser{round}");
-        let asking = renewal_about_to_end(&rig, &users, &openid, round).await;
+        let asking = renewal_about_to_end(&harness, &users, &openid, round).await;
         users.store(&id(&openid), &grant("login")).await.unwrap();
         asking.await.unwrap();
         let token = users.get(&id(&openid)).await;
@@ -127,23 +133,23 @@ async fn r5_a_login_that_crosses_the_end_of_a_dead_pair_counts(rig: Rig) {
 }
 
 /// A user whose stale token is served while its renewal takes its time.
-async fn stale_in_renewal(rig: &Rig, users: &UserTokens) {
-    rig.stale(users, &["oA"]).await;
-    rig.simulator.inject(
+async fn stale_in_renewal(harness: &Harness, users: &UserTokens) {
+    harness.stale(users, &["oA"]).await;
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(800))
             .times(1),
     );
     users.get(&id("oA")).await.unwrap();
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
+        harness.refreshes() > 0
     })
     .await;
 }
 
-async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(rig: Rig) {
-    let users = rig.process().await;
-    stale_in_renewal(&rig, &users).await;
+async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(harness: Harness) {
+    let users = harness.process().await;
+    stale_in_renewal(&harness, &users).await;
     users.revoke(&id("oA")).await.unwrap();
     let error = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
@@ -154,37 +160,37 @@ async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(rig: Rig) {
     );
 }
 
-async fn r2_a_login_acts_at_once_while_a_stale_token_is_served(rig: Rig) {
-    let users = rig
+async fn r2_a_login_acts_at_once_while_a_stale_token_is_served(harness: Harness) {
+    let users = harness
         .process_with(|builder| builder.cache_ttl(Duration::ZERO))
         .await;
-    stale_in_renewal(&rig, &users).await;
-    let login = rig.log_in(&users, "oA").await;
+    stale_in_renewal(&harness, &users).await;
+    let login = harness.log_in(&users, "oA").await;
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
         login.access_token
     );
     // Its own renewal is not disturbed by the end of the one that was left behind.
-    rig.advance(Duration::from_secs(7_300));
-    let (users, before) = (users, rig.refreshes());
-    let tokens = crate::rig::many(std::slice::from_ref(&users), "oA", 50).await;
+    harness.advance(Duration::from_secs(7_300));
+    let (users, before) = (users, harness.refreshes());
+    let tokens = crate::harness::many(std::slice::from_ref(&users), "oA", 50).await;
     assert!(
         tokens
             .into_iter()
-            .all(|token| token.unwrap() == rig.live_token("oA"))
+            .all(|token| token.unwrap() == harness.live_token("oA"))
     );
-    assert_eq!(rig.refreshes(), before + 1);
+    assert_eq!(harness.refreshes(), before + 1);
 }
 
-async fn r5_those_who_wait_for_their_turn_hear_of_the_operators_failure(rig: Rig) {
-    let users = rig.process().await;
+async fn r5_those_who_wait_for_their_turn_hear_of_the_operators_failure(harness: Harness) {
+    let users = harness.process().await;
     let openids: Vec<String> = (0..1_500).map(|n| format!("oUser{n}")).collect();
     let named: Vec<&str> = openids.iter().map(String::as_str).collect();
-    rig.expired(&users, &named).await;
+    harness.expired(&users, &named).await;
     let answer = Fault::on(REFRESH)
         .errcode(40164)
         .delay(Duration::from_millis(1_500));
-    rig.simulator.inject(answer);
+    harness.simulator.inject(answer);
     let mut running = tokio::task::JoinSet::new();
     for openid in openids {
         let users = users.clone();
@@ -193,20 +199,20 @@ async fn r5_those_who_wait_for_their_turn_hear_of_the_operators_failure(rig: Rig
     assert!(running.join_all().await.iter().all(|served| !served));
     assert!(users.shutdown(Duration::from_secs(20)).await);
     // About as many as are asked for at once, and not one for each user.
-    assert!(rig.refreshes() <= 600, "{} calls", rig.refreshes());
+    assert!(harness.refreshes() <= 600, "{} calls", harness.refreshes());
 }
 
-async fn r6_a_report_makes_nobody_else_wait(rig: Rig) {
-    let users = rig.process().await;
-    let pair = rig.log_in(&users, "oA").await;
-    rig.simulator.inject(Fault::on(REFRESH).hang());
+async fn r6_a_report_makes_nobody_else_wait(harness: Harness) {
+    let users = harness.process().await;
+    let pair = harness.log_in(&users, "oA").await;
+    harness.simulator.inject(Fault::on(REFRESH).hang());
     let token = users.get(&id("oA")).await.unwrap();
     let reporting = tokio::spawn({
         let users = users.clone();
         async move { users.report_invalid(&id("oA"), token.access_token()).await }
     });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
+        harness.refreshes() > 0
     })
     .await;
     let began = Instant::now();
@@ -230,11 +236,11 @@ async fn hang_up(work: impl Future<Output = ()>, round: u32) {
     }
 }
 
-async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
-    let (users, elsewhere) = (rig.process().await, rig.process().await);
+async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(harness: Harness) {
+    let (users, elsewhere) = (harness.process().await, harness.process().await);
     for round in 0..20 {
         let openid = format!("oUser{round}");
-        rig.log_in(&users, &openid).await;
+        harness.log_in(&users, &openid).await;
         let user = id(&openid);
         let forget = async {
             users.revoke(&user).await.unwrap();
@@ -248,8 +254,8 @@ async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
     assert!(users.shutdown(Duration::from_secs(5)).await);
 }
 
-async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
-    let (users, elsewhere) = (rig.process().await, rig.process().await);
+async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(harness: Harness) {
+    let (users, elsewhere) = (harness.process().await, harness.process().await);
     for round in 0..20 {
         let user = id(&format!("oUser{round}"));
         let login = grant("login");
@@ -265,7 +271,7 @@ async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(rig: Rig) {
     // Work that comes after the end of the server is done all the same.
     assert!(users.shutdown(Duration::from_secs(5)).await);
     users.revoke(&id("oUser0")).await.unwrap();
-    assert!(rig.stored_token("oUser0").await.is_err());
+    assert!(harness.stored_token("oUser0").await.is_err());
 }
 
 /// The runtime that a task was given to may end before the task has begun.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_wechat::ErrorKind;
 use tower_wechat::simulator::Fault;
 
-use crate::rig::{REFRESH, Rig, id, many, text};
+use crate::harness::{Harness, REFRESH, id, many, text};
 
 crate::for_each_store!(
     r5_a_dead_refresh_token_leads_to_a_login,
@@ -18,30 +18,31 @@ crate::for_each_store!(
     a_token_of_another_user_is_not_kept,
 );
 
-async fn r5_a_dead_refresh_token_leads_to_a_login(rig: Rig) {
+async fn r5_a_dead_refresh_token_leads_to_a_login(harness: Harness) {
     for (at, errcode) in [40030, 42002, 42007, 40003].into_iter().enumerate() {
         let openid = format!("oUser{at}");
-        let users = rig.process().await;
-        rig.expired(&users, &[&openid]).await;
-        let before = rig.refreshes();
-        rig.simulator
+        let users = harness.process().await;
+        harness.expired(&users, &[&openid]).await;
+        let before = harness.refreshes();
+        harness
+            .simulator
             .inject(Fault::on(REFRESH).errcode(errcode).times(1));
         let error = users.get(&id(&openid)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LoginRequired, "{errcode}");
         // The pair is gone for everybody; nobody asks WeChat about it again.
-        for outcome in many(&[users, rig.process().await], &openid, 20).await {
+        for outcome in many(&[users, harness.process().await], &openid, 20).await {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
         }
-        assert_eq!(rig.refreshes(), before + 1, "{errcode}");
+        assert_eq!(harness.refreshes(), before + 1, "{errcode}");
     }
 }
 
-async fn r5_a_pair_that_somebody_replaced_is_not_deleted(rig: Rig) {
-    let (users, elsewhere) = (rig.process().await, rig.process().await);
-    rig.expired(&users, &["oA"]).await;
+async fn r5_a_pair_that_somebody_replaced_is_not_deleted(harness: Harness) {
+    let (users, elsewhere) = (harness.process().await, harness.process().await);
+    harness.expired(&users, &["oA"]).await;
     // WeChat works on the refresh for a while; meanwhile the user logs in again, which kills the
     // old refresh token. The login's pair must survive the answer 40030.
-    rig.simulator.inject(
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(300))
             .errcode(40030),
@@ -51,20 +52,24 @@ async fn r5_a_pair_that_somebody_replaced_is_not_deleted(rig: Rig) {
         async move { users.get(&id("oA")).await }
     });
     crate::support::eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
+        harness.refreshes() > 0
     })
     .await;
-    let login = rig.log_in(&elsewhere, "oA").await;
+    let login = harness.log_in(&elsewhere, "oA").await;
     assert_eq!(text(&asking.await.unwrap().unwrap()), login.access_token);
-    assert_eq!(rig.stored_token("oA").await.unwrap(), login.access_token);
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        login.access_token
+    );
 }
 
-async fn r5_a_passing_failure_is_tried_again(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
-    rig.simulator
+async fn r5_a_passing_failure_is_tried_again(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).errcode(-1).times(1));
-    rig.simulator.inject(
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .status(502)
             .body("<html>bad gateway")
@@ -72,21 +77,21 @@ async fn r5_a_passing_failure_is_tried_again(rig: Rig) {
     );
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
-        rig.live_token("oA")
+        harness.live_token("oA")
     );
-    assert_eq!(rig.refreshes(), 3);
+    assert_eq!(harness.refreshes(), 3);
 }
 
-async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(rig: Rig) {
+async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(harness: Harness) {
     // A short lease makes for short renewals, so that this one is over soon.
-    let users = rig
+    let users = harness
         .process_with(|builder| builder.lease_duration(Duration::from_secs(2)))
         .await;
-    rig.expired(&users, &["oA"]).await;
-    rig.simulator.inject(Fault::on(REFRESH).errcode(-1));
+    harness.expired(&users, &["oA"]).await;
+    harness.simulator.inject(Fault::on(REFRESH).errcode(-1));
     let error = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
-    let tries = rig.refreshes();
+    let tries = harness.refreshes();
     assert!(
         (2..=4).contains(&tries),
         "{tries} tries within 1.6 s of back-off"
@@ -100,25 +105,26 @@ async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(rig: Rig) {
                 .is_some_and(|wait| wait <= Duration::from_secs(30))
         );
     }
-    assert_eq!(rig.refreshes(), tries);
+    assert_eq!(harness.refreshes(), tries);
     // What is stored stays, and serves when WeChat is back.
-    rig.simulator.clear_faults();
-    rig.clock.advance(Duration::from_secs(31));
+    harness.simulator.clear_faults();
+    harness.clock.advance(Duration::from_secs(31));
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
-        rig.live_token("oA")
+        harness.live_token("oA")
     );
     // Its end is the end of the back-off too: the next failure is tried again soon.
-    rig.advance(Duration::from_secs(7_300));
-    rig.simulator
+    harness.advance(Duration::from_secs(7_300));
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).errcode(-1).times(1));
     users.get(&id("oA")).await.unwrap();
 }
 
-async fn r5_an_operators_failure_rests_the_whole_account(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA", "oB"]).await;
-    rig.simulator.inject(Fault::on(REFRESH).errcode(40164));
+async fn r5_an_operators_failure_rests_the_whole_account(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA", "oB"]).await;
+    harness.simulator.inject(Fault::on(REFRESH).errcode(40164));
     let first = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::WechatConfig);
     // Who met it is told to wait as long as everybody after them.
@@ -138,70 +144,74 @@ async fn r5_an_operators_failure_rests_the_whole_account(rig: Rig) {
                 .is_some_and(|wait| wait <= Duration::from_secs(30))
         );
     }
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.refreshes(), 1);
     // By itself, when the cause is gone.
-    rig.simulator.clear_faults();
-    rig.clock.advance(Duration::from_secs(31));
+    harness.simulator.clear_faults();
+    harness.clock.advance(Duration::from_secs(31));
     assert_eq!(
         text(&users.get(&id("oB")).await.unwrap()),
-        rig.live_token("oB")
+        harness.live_token("oB")
     );
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
-        rig.live_token("oA")
+        harness.live_token("oA")
     );
 }
 
-async fn r5_a_limit_is_waited_for(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
+async fn r5_a_limit_is_waited_for(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
     // 45011: no more in this minute.
-    rig.simulator.inject(Fault::on(REFRESH).errcode(45011));
+    harness.simulator.inject(Fault::on(REFRESH).errcode(45011));
     let error = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
     for _ in 0..50 {
         assert!(users.get(&id("oA")).await.is_err());
     }
-    let tries = rig.refreshes();
+    let tries = harness.refreshes();
     assert!(tries <= 4, "{tries} calls although the minute is spent");
-    rig.simulator.clear_faults();
-    rig.clock.advance(Duration::from_secs(61));
+    harness.simulator.clear_faults();
+    harness.clock.advance(Duration::from_secs(61));
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
-        rig.live_token("oA")
+        harness.live_token("oA")
     );
 }
 
-async fn a_token_of_another_user_is_not_kept(rig: Rig) {
-    let users = rig
+async fn a_token_of_another_user_is_not_kept(harness: Harness) {
+    let users = harness
         .process_with(|builder| builder.lease_duration(Duration::from_secs(1)))
         .await;
-    rig.expired(&users, &["oA"]).await;
+    harness.expired(&users, &["oA"]).await;
     let body =
         r#"{"access_token":"83_theirs","expires_in":7200,"refresh_token":"83_r","openid":"oB"}"#;
-    rig.simulator.inject(Fault::on(REFRESH).body(body));
+    harness.simulator.inject(Fault::on(REFRESH).body(body));
     assert_eq!(
         users.get(&id("oA")).await.unwrap_err().kind(),
         ErrorKind::WechatUnavailable
     );
-    rig.simulator.clear_faults();
-    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
+    harness.simulator.clear_faults();
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        harness.live_token("oA")
+    );
 }
 
-async fn r5_a_spent_quota_stops_renewals_for_a_minute_at_most(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA", "oB"]).await;
-    rig.simulator
+async fn r5_a_spent_quota_stops_renewals_for_a_minute_at_most(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA", "oB"]).await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).errcode(45009).times(1));
     for openid in ["oA", "oB"] {
         let error = users.get(&id(openid)).await.unwrap_err();
         assert_eq!(error.errcode(), Some(45009), "{openid}");
         assert!(error.retry_after().unwrap() <= Duration::from_secs(60));
     }
-    assert_eq!(rig.refreshes(), 1);
-    rig.advance(Duration::from_secs(61));
+    assert_eq!(harness.refreshes(), 1);
+    harness.advance(Duration::from_secs(61));
     for openid in ["oA", "oB"] {
         let token = users.get(&id(openid)).await.unwrap();
-        assert_eq!(text(&token), rig.live_token(openid));
+        assert_eq!(text(&token), harness.live_token(openid));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Clock, ErrorKind, Freshness};
 
-use crate::rig::{REFRESH, Rig, grant, id, many, text};
+use crate::harness::{Harness, REFRESH, grant, id, many, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
@@ -18,10 +18,10 @@ crate::for_each_store!(
     a_login_ends_the_memory_of_a_stranger_at_once,
 );
 
-async fn r4_a_fresh_token_is_served_without_a_thought(rig: Rig) {
-    let users = rig.process().await;
-    let pair = rig.log_in(&users, "oA").await;
-    let reader = rig.process().await;
+async fn r4_a_fresh_token_is_served_without_a_thought(harness: Harness) {
+    let users = harness.process().await;
+    let pair = harness.log_in(&users, "oA").await;
+    let reader = harness.process().await;
     for outcome in many(std::slice::from_ref(&reader), "oA", 200).await {
         assert_eq!(outcome.unwrap(), pair.access_token);
     }
@@ -32,91 +32,91 @@ async fn r4_a_fresh_token_is_served_without_a_thought(rig: Rig) {
         cached.is_some_and(|token| text(&token) == pair.access_token)
     })
     .await;
-    assert_eq!(rig.refreshes(), 0);
-    if let Some(redis) = &rig.redis {
+    assert_eq!(harness.refreshes(), 0);
+    if let Some(redis) = &harness.redis {
         let reads = redis.calls("hget") + redis.calls("get");
         assert!(reads <= 50, "{reads} reads for 200 requests");
     }
 }
 
-async fn r4_nobody_waits_for_the_renewal_of_a_stale_token(rig: Rig) {
-    let users = rig.process().await;
-    rig.stale(&users, &["oA"]).await;
-    let old = rig.live_token("oA");
-    rig.simulator.inject(Fault::on(REFRESH).hang().times(1));
+async fn r4_nobody_waits_for_the_renewal_of_a_stale_token(harness: Harness) {
+    let users = harness.process().await;
+    harness.stale(&users, &["oA"]).await;
+    let old = harness.live_token("oA");
+    harness.simulator.inject(Fault::on(REFRESH).hang().times(1));
     for outcome in many(std::slice::from_ref(&users), "oA", 100).await {
         assert_eq!(outcome.unwrap(), old);
     }
-    let now = rig.clock.now();
+    let now = harness.clock.now();
     let token = users.get(&id("oA")).await.unwrap();
     assert_eq!(token.lifetime().freshness(now), Freshness::Stale);
     // The renewal began in the background, once.
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
+        harness.refreshes() > 0
     })
     .await;
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.refreshes(), 1);
     // And it comes: the first try hangs until its time is over, the next succeeds.
     eventually(
         "the token is renewed",
         Duration::from_secs(12),
         async || {
             let token = users.get(&id("oA")).await.unwrap();
-            token.lifetime().freshness(rig.clock.now()) == Freshness::Fresh
+            token.lifetime().freshness(harness.clock.now()) == Freshness::Fresh
         },
     )
     .await;
 }
 
-async fn r4_a_stale_token_that_cannot_be_renewed_is_served_to_its_end(rig: Rig) {
-    let users = rig.process().await;
-    let pair = rig.simulator.sign_in("oA", "snsapi_base");
+async fn r4_a_stale_token_that_cannot_be_renewed_is_served_to_its_end(harness: Harness) {
+    let users = harness.process().await;
+    let pair = harness.simulator.sign_in("oA", "snsapi_base");
     // Without a refresh token nothing can be renewed.
     let mut grant = grant(&pair);
     grant.refresh_token = None;
     users.store(&id("oA"), &grant).await.unwrap();
-    rig.advance(Duration::from_secs(6_500));
+    harness.advance(Duration::from_secs(6_500));
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
         pair.access_token
     );
-    rig.advance(Duration::from_secs(800));
+    harness.advance(Duration::from_secs(800));
     assert_eq!(
         users.get(&id("oA")).await.unwrap_err().kind(),
         ErrorKind::LoginRequired
     );
-    assert_eq!(rig.refreshes(), 0);
+    assert_eq!(harness.refreshes(), 0);
 }
 
-async fn r8_clocks_a_minute_apart_change_nothing(rig: Rig) {
+async fn r8_clocks_a_minute_apart_change_nothing(harness: Harness) {
     let (early, late) = (Clock::shifted(), Clock::shifted());
     early.rewind(Duration::from_secs(60));
     late.advance(Duration::from_secs(60));
-    let behind = rig
+    let behind = harness
         .process_with(|builder| builder.clock(early.clone()))
         .await;
-    let ahead = rig
+    let ahead = harness
         .process_with(|builder| builder.clock(late.clone()))
         .await;
     let processes = [behind, ahead];
-    rig.log_in(&processes[0], "oA").await;
+    harness.log_in(&processes[0], "oA").await;
     for _ in 0..4 {
         for users in &processes {
             let token = users.get(&id("oA")).await.unwrap();
-            assert_eq!(text(&token), rig.live_token("oA"));
+            assert_eq!(text(&token), harness.live_token("oA"));
         }
         // Past the renewal point of both, before the expiry of either.
         for clock in [&early, &late] {
             clock.advance(Duration::from_secs(6_600));
         }
-        rig.simulator.advance(Duration::from_secs(6_600));
-        let before = rig.refreshes();
+        harness.simulator.advance(Duration::from_secs(6_600));
+        let before = harness.refreshes();
         for users in &processes {
             let token = users.get(&id("oA")).await.unwrap();
-            assert_eq!(text(&token), rig.live_token("oA"));
+            assert_eq!(text(&token), harness.live_token("oA"));
         }
         eventually("it is renewed", Duration::from_secs(5), async || {
-            rig.refreshes() > before
+            harness.refreshes() > before
         })
         .await;
         for users in &processes {
@@ -126,46 +126,46 @@ async fn r8_clocks_a_minute_apart_change_nothing(rig: Rig) {
             })
             .await;
         }
-        assert_eq!(rig.refreshes(), before + 1);
+        assert_eq!(harness.refreshes(), before + 1);
     }
 }
 
-async fn what_another_process_does_is_seen_within_the_bound(rig: Rig) {
-    let (ours, theirs) = (rig.process().await, rig.process().await);
-    let first = rig.log_in(&theirs, "oA").await;
+async fn what_another_process_does_is_seen_within_the_bound(harness: Harness) {
+    let (ours, theirs) = (harness.process().await, harness.process().await);
+    let first = harness.log_in(&theirs, "oA").await;
     assert_eq!(
         text(&ours.get(&id("oA")).await.unwrap()),
         first.access_token
     );
-    let second = rig.log_in(&theirs, "oA").await;
-    rig.advance(Duration::from_secs(61));
+    let second = harness.log_in(&theirs, "oA").await;
+    harness.advance(Duration::from_secs(61));
     assert_eq!(
         text(&ours.get(&id("oA")).await.unwrap()),
         second.access_token
     );
 }
 
-async fn a_deleted_user_is_gone_at_once_here_and_soon_elsewhere(rig: Rig) {
-    let (ours, theirs) = (rig.process().await, rig.process().await);
-    rig.log_in(&ours, "oA").await;
+async fn a_deleted_user_is_gone_at_once_here_and_soon_elsewhere(harness: Harness) {
+    let (ours, theirs) = (harness.process().await, harness.process().await);
+    harness.log_in(&ours, "oA").await;
     theirs.get(&id("oA")).await.unwrap();
     ours.revoke(&id("oA")).await.unwrap();
     assert_eq!(
         ours.get(&id("oA")).await.unwrap_err().kind(),
         ErrorKind::LoginRequired
     );
-    rig.advance(Duration::from_secs(61));
+    harness.advance(Duration::from_secs(61));
     assert_eq!(
         theirs.get(&id("oA")).await.unwrap_err().kind(),
         ErrorKind::LoginRequired
     );
 }
 
-async fn a_login_ends_the_memory_of_a_stranger_at_once(rig: Rig) {
-    let users = rig.process().await;
+async fn a_login_ends_the_memory_of_a_stranger_at_once(harness: Harness) {
+    let users = harness.process().await;
     for _ in 0..50 {
         assert!(users.get(&id("oA")).await.is_err());
-        let pair = rig.log_in(&users, "oA").await;
+        let pair = harness.log_in(&users, "oA").await;
         assert_eq!(
             text(&users.get(&id("oA")).await.unwrap()),
             pair.access_token

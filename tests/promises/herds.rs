@@ -7,33 +7,34 @@ use tokio::task::JoinSet;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Layout, RedisStore, UserTokens};
 
-use crate::rig::{Backend, REFRESH, Rig, id, many, text};
+use crate::harness::{Backend, Harness, REFRESH, id, many, text};
 
 /// A WeChat that takes a tenth of a second, and callers who wait as long as a busy machine needs.
-async fn rig() -> (Rig, UserTokens) {
-    let rig = Rig::new(Backend::Keys).await;
-    rig.simulator
+async fn harness() -> (Harness, UserTokens) {
+    let harness = Harness::new(Backend::Keys).await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(100)));
-    let users = patient(&rig).await;
-    (rig, users)
+    let users = patient(&harness).await;
+    (harness, users)
 }
 
-async fn patient(rig: &Rig) -> UserTokens {
+async fn patient(harness: &Harness) -> UserTokens {
     let minute = Duration::from_secs(60);
-    let redis = rig.redis.as_ref().expect("a backend in Redis");
+    let redis = harness.redis.as_ref().expect("a backend in Redis");
     // A debug build on a busy machine has thousands of answers to read: their time in its own
     // queue is not Redis's.
     let store = RedisStore::builder(&redis.url())
         .layout(Layout::Keys)
         .command_timeout(minute);
     let store = store.connect().await.unwrap();
-    let builder = UserTokens::builder(rig.client(), store).clock(rig.clock.clone());
+    let builder = UserTokens::builder(harness.client(), store).clock(harness.clock.clone());
     builder.load_timeout(minute).lease_duration(minute).build()
 }
 
 /// How often a record was read, by scripts too.
-fn reads(rig: &Rig) -> u64 {
-    rig.redis.as_ref().map_or(0, |redis| redis.calls("get"))
+fn reads(harness: &Harness) -> u64 {
+    harness.redis.as_ref().map_or(0, |redis| redis.calls("get"))
 }
 
 /// Each asks once, all at the same time.
@@ -52,54 +53,54 @@ fn openids(count: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_for_one_expired_user_make_one_renewal() {
-    let (rig, users) = rig().await;
-    rig.expired(&users, &["oA"]).await;
-    let before = reads(&rig);
+    let (harness, users) = harness().await;
+    harness.expired(&users, &["oA"]).await;
+    let before = reads(&harness);
     let tokens = many(&[users], "oA", 10_000).await;
-    let live = rig.live_token("oA");
+    let live = harness.live_token("oA");
     assert!(tokens.into_iter().all(|token| token.unwrap() == live));
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.refreshes(), 1);
     // One or two to look, and those of the scripts that claim and commit.
-    let read = reads(&rig) - before;
+    let read = reads(&harness) - before;
     assert!(read <= 12, "{read} reads");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_of_expired_users_costs_each_one_renewal() {
     const USERS: usize = 2_000;
-    let (rig, users) = rig().await;
+    let (harness, users) = harness().await;
     let openids = openids(USERS);
     let names: Vec<&str> = openids.iter().map(String::as_str).collect();
-    rig.expired(&users, &names).await;
-    let before = reads(&rig);
+    harness.expired(&users, &names).await;
+    let before = reads(&harness);
     // Everybody asks twice.
     let (first, second) = tokio::join!(each(&users, &openids), each(&users, &openids));
     assert_eq!(first.len() + second.len(), 2 * USERS);
-    assert_eq!(rig.refreshes(), USERS as u64);
-    let read = (reads(&rig) - before) / USERS as u64;
+    assert_eq!(harness.refreshes(), USERS as u64);
+    let read = (reads(&harness) - before) / USERS as u64;
     assert!(read <= 12, "{read} reads for each user");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_each_user_costs_one_read_and_a_crowd_around_one_no_more_than_a_few() {
     const USERS: usize = 1_000;
-    let (rig, users) = rig().await;
+    let (harness, users) = harness().await;
     let openids = openids(USERS);
     for openid in &openids {
-        rig.log_in(&users, openid).await;
+        harness.log_in(&users, openid).await;
     }
-    let restarted = patient(&rig).await;
-    let before = reads(&rig);
+    let restarted = patient(&harness).await;
+    let before = reads(&harness);
     each(&restarted, &openids).await;
-    assert_eq!(reads(&rig) - before, USERS as u64);
+    assert_eq!(reads(&harness) - before, USERS as u64);
 
-    let restarted = patient(&rig).await;
-    let before = reads(&rig);
+    let restarted = patient(&harness).await;
+    let before = reads(&harness);
     for token in many(&[restarted], &openids[0], 1_000).await {
         token.unwrap();
     }
     // One or two to look, and again where the news channel opens meanwhile and outdates them.
-    let read = reads(&rig) - before;
+    let read = reads(&harness) - before;
     assert!((1..=8).contains(&read), "{read} reads");
-    assert_eq!(rig.refreshes(), 0);
+    assert_eq!(harness.refreshes(), 0);
 }

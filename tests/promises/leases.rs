@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, RedisStore, UserTokens};
 
-use crate::rig::{REFRESH, Rig, id, text};
+use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 use crate::support::proxy::Weather;
 
@@ -26,68 +26,68 @@ const LONG_LEASE: Duration = Duration::from_secs(100);
 const SOON: Duration = Duration::from_secs(5 * 4);
 
 /// Redis runs no command that may write for this long: those that come are run later.
-fn pause_writes(rig: &Rig, span: Duration) {
+fn pause_writes(harness: &Harness, span: Duration) {
     let mut pause = redis::cmd("CLIENT");
     pause.arg("PAUSE").arg(span.as_millis() as u64).arg("WRITE");
-    let server = rig.redis.as_ref().unwrap();
+    let server = harness.redis.as_ref().unwrap();
     let () = pause.query(&mut server.connection()).unwrap();
 }
 
 /// A user of Redis' own for one process.
-fn with_user(rig: &Rig, rules: &[&str]) {
+fn with_user(harness: &Harness, rules: &[&str]) {
     let mut set = redis::cmd("ACL");
     set.arg("SETUSER").arg("app").arg(rules);
-    let server = rig.redis.as_ref().unwrap();
+    let server = harness.redis.as_ref().unwrap();
     let () = set.query(&mut server.connection()).unwrap();
 }
 
 /// The store of a process whose rights the test takes away and gives back.
-async fn under_rules(rig: &Rig) -> RedisStore {
-    with_user(rig, &["on", ">word", "~*", "&*", "+@all"]);
-    let address = rig.redis.as_ref().unwrap().address();
+async fn under_rules(harness: &Harness) -> RedisStore {
+    with_user(harness, &["on", ">word", "~*", "&*", "+@all"]);
+    let address = harness.redis.as_ref().unwrap().address();
     let url = format!("redis://app:word@{address}/");
-    rig.redis_store_at(&url, |builder| builder).await
+    harness.redis_store_at(&url, |builder| builder).await
 }
 
 const NO_SCRIPTS: &[&str] = &["-eval", "-evalsha"];
 const SCRIPTS: &[&str] = &["+eval", "+evalsha"];
 
-async fn process_under_rules(rig: &Rig) -> UserTokens {
-    let store = under_rules(rig).await;
-    UserTokens::builder(rig.client(), store)
-        .clock(rig.clock.clone())
+async fn process_under_rules(harness: &Harness) -> UserTokens {
+    let store = under_rules(harness).await;
+    UserTokens::builder(harness.client(), store)
+        .clock(harness.clock.clone())
         .build()
 }
 
-fn leases(rig: &Rig) -> Vec<String> {
-    let mut redis = rig.redis.as_ref().unwrap().connection();
+fn leases(harness: &Harness) -> Vec<String> {
+    let mut redis = harness.redis.as_ref().unwrap().connection();
     redis.keys("*lease*").unwrap()
 }
 
-async fn no_lease_is_left(rig: &Rig) {
+async fn no_lease_is_left(harness: &Harness) {
     eventually(
         "all leases are given back",
         Duration::from_secs(5),
-        async || leases(rig).is_empty(),
+        async || leases(harness).is_empty(),
     )
     .await;
 }
 
-async fn asks_wechat(rig: &Rig, times: u64) {
+async fn asks_wechat(harness: &Harness, times: u64) {
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() >= times
+        harness.refreshes() >= times
     })
     .await;
 }
 
 /// Redis takes its time for a claim, and its reply gets lost. The process is busy meanwhile: a call
 /// for another user is left behind by a login.
-async fn r7_a_claim_whose_reply_is_lost_is_given_back(rig: Rig) {
-    let (users, proxy) = rig.process_behind_a_proxy(LONG_LEASE).await;
-    rig.expired(&users, &["oA", "oB", "oFirst"]).await;
+async fn r7_a_claim_whose_reply_is_lost_is_given_back(harness: Harness) {
+    let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
+    harness.expired(&users, &["oA", "oB", "oFirst"]).await;
     // Redis knows the scripts from then on.
     users.get(&id("oFirst")).await.unwrap();
-    pause_writes(&rig, Duration::from_millis(600));
+    pause_writes(&harness, Duration::from_millis(600));
     let asking = tokio::spawn({
         let users = users.clone();
         async move { users.get(&id("oA")).await }
@@ -99,7 +99,7 @@ async fn r7_a_claim_whose_reply_is_lost_is_given_back(rig: Rig) {
     };
     proxy.weather(swallow);
     eventually("the claim has run", Duration::from_secs(5), async || {
-        !leases(&rig).is_empty()
+        !leases(&harness).is_empty()
     })
     .await;
     // Its reply has been swallowed by now.
@@ -108,7 +108,7 @@ async fn r7_a_claim_whose_reply_is_lost_is_given_back(rig: Rig) {
     let back = Instant::now();
     let error = asking.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-    rig.simulator.inject(
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(200))
             .times(1),
@@ -121,71 +121,71 @@ async fn r7_a_claim_whose_reply_is_lost_is_given_back(rig: Rig) {
             }
         }
     });
-    asks_wechat(&rig, 2).await;
-    rig.log_in(&users, "oB").await;
+    asks_wechat(&harness, 2).await;
+    harness.log_in(&users, "oB").await;
     other.await.unwrap();
     while users.get(&id("oA")).await.is_err() {
         assert!(back.elapsed() < SOON, "its own lease is in its way");
     }
-    no_lease_is_left(&rig).await;
+    no_lease_is_left(&harness).await;
 }
 
-async fn r7_a_lease_that_could_not_be_given_back_is_given_back_later(rig: Rig) {
-    let (users, proxy) = rig.process_behind_a_proxy(LONG_LEASE).await;
-    rig.expired(&users, &["oA"]).await;
+async fn r7_a_lease_that_could_not_be_given_back_is_given_back_later(harness: Harness) {
+    let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
+    harness.expired(&users, &["oA"]).await;
     // An account that may not be used just now: the lease is given back at once.
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
-    rig.simulator.inject(slow.errcode(45009).times(1));
+    harness.simulator.inject(slow.errcode(45009).times(1));
     let asking = tokio::spawn({
         let users = users.clone();
         async move { users.get(&id("oA")).await }
     });
-    asks_wechat(&rig, 1).await;
+    asks_wechat(&harness, 1).await;
     proxy.silent(true);
     asking.await.unwrap().unwrap_err();
     // What was sent is lost.
     proxy.cut_all();
     proxy.silent(false);
-    no_lease_is_left(&rig).await;
+    no_lease_is_left(&harness).await;
 }
 
 /// The lease gets lost, as in a fail-over. WeChat has killed the refresh token by granting another
 /// one to the second process, which holds the lease by then.
-async fn r5_who_was_told_that_a_token_is_dead_follows_who_renews_it(rig: Rig) {
-    let (first, second) = (rig.process().await, rig.process().await);
-    rig.expired(&first, &["oA"]).await;
+async fn r5_who_was_told_that_a_token_is_dead_follows_who_renews_it(harness: Harness) {
+    let (first, second) = (harness.process().await, harness.process().await);
+    harness.expired(&first, &["oA"]).await;
     let slow = |millis| Fault::on(REFRESH).delay(Duration::from_millis(millis));
-    rig.simulator.inject(slow(700).errcode(40030).times(1));
+    harness.simulator.inject(slow(700).errcode(40030).times(1));
     let ask = |users: &UserTokens| {
         let users = users.clone();
         tokio::spawn(async move { users.get(&id("oA")).await.map(|token| text(&token)) })
     };
     let told = ask(&first);
-    asks_wechat(&rig, 1).await;
-    rig.simulator.inject(slow(2_000).times(1));
-    let mut redis = rig.redis.as_ref().unwrap().connection();
-    let _: () = redis.del(leases(&rig)).unwrap();
+    asks_wechat(&harness, 1).await;
+    harness.simulator.inject(slow(2_000).times(1));
+    let mut redis = harness.redis.as_ref().unwrap().connection();
+    let _: () = redis.del(leases(&harness)).unwrap();
     let granted = ask(&second);
     let (told, granted) = (told.await.unwrap(), granted.await.unwrap());
-    assert_eq!(granted.as_ref().unwrap(), &rig.live_token("oA"));
+    assert_eq!(granted.as_ref().unwrap(), &harness.live_token("oA"));
     assert_eq!(told.unwrap(), granted.unwrap());
-    assert_eq!(rig.refreshes(), 2);
+    assert_eq!(harness.refreshes(), 2);
 }
 
-async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(rig: Rig) {
-    let users = process_under_rules(&rig).await;
-    rig.expired(&users, &["oA"]).await;
+async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(harness: Harness) {
+    let users = process_under_rules(&harness).await;
+    harness.expired(&users, &["oA"]).await;
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(500));
-    rig.simulator.inject(slow.errcode(40030).times(1));
+    harness.simulator.inject(slow.errcode(40030).times(1));
     let asking = tokio::spawn({
         let users = users.clone();
         async move { users.get(&id("oA")).await }
     });
-    asks_wechat(&rig, 1).await;
-    with_user(&rig, NO_SCRIPTS);
+    asks_wechat(&harness, 1).await;
+    with_user(&harness, NO_SCRIPTS);
     let error = asking.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
-    with_user(&rig, SCRIPTS);
+    with_user(&harness, SCRIPTS);
     // The pair is still there, and alive: that answer was WeChat's mistake.
     eventually("the user is served", SOON, async || {
         users.get(&id("oA")).await.is_ok()
@@ -193,21 +193,21 @@ async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(rig: Rig) {
     .await;
 }
 
-async fn r2_no_older_token_is_kept_over_news_while_commits_fail(rig: Rig) {
-    let (first, second) = (process_under_rules(&rig).await, rig.process().await);
-    rig.expired(&first, &["oA"]).await;
+async fn r2_no_older_token_is_kept_over_news_while_commits_fail(harness: Harness) {
+    let (first, second) = (process_under_rules(&harness).await, harness.process().await);
+    harness.expired(&first, &["oA"]).await;
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(500));
-    rig.simulator.inject(slow.times(1));
+    harness.simulator.inject(slow.times(1));
     let asking = tokio::spawn({
         let users = first.clone();
         async move { users.get(&id("oA")).await.map(|token| text(&token)) }
     });
-    asks_wechat(&rig, 1).await;
-    with_user(&rig, NO_SCRIPTS);
+    asks_wechat(&harness, 1).await;
+    with_user(&harness, NO_SCRIPTS);
     let granted = asking.await.unwrap().unwrap();
-    assert_eq!(granted, rig.live_token("oA"));
+    assert_eq!(granted, harness.live_token("oA"));
     // It is offered to the store again and again. Now the user logs in elsewhere.
-    let login = rig.log_in(&second, "oA").await;
+    let login = harness.log_in(&second, "oA").await;
     let current = async || {
         let token = first.get(&id("oA")).await;
         token.is_ok_and(|token| text(&token) == login.access_token)
@@ -218,7 +218,10 @@ async fn r2_no_older_token_is_kept_over_news_while_commits_fail(rig: Rig) {
         assert!(current().await, "an older token stands over a newer one");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    with_user(&rig, SCRIPTS);
+    with_user(&harness, SCRIPTS);
     assert!(first.shutdown(Duration::from_secs(20)).await);
-    assert_eq!(rig.stored_token("oA").await.unwrap(), login.access_token);
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        login.access_token
+    );
 }

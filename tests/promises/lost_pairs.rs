@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Error, ErrorKind, UserTokens};
 
-use crate::rig::{REFRESH, Rig, id, text};
+use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 crate::for_each_server!(
@@ -26,16 +26,16 @@ fn names() -> Vec<String> {
 
 /// Asks for every user at once, and waits until WeChat has granted every pair. The replies are
 /// still on their way.
-async fn granted(rig: &Rig, users: &UserTokens) -> JoinSet<Result<String, Error>> {
+async fn granted(harness: &Harness, users: &UserTokens) -> JoinSet<Result<String, Error>> {
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
-    rig.simulator.inject(slow.times(USERS));
+    harness.simulator.inject(slow.times(USERS));
     let mut asking = JoinSet::new();
     for name in names() {
         let users = users.clone();
         asking.spawn(async move { users.get(&id(&name)).await.map(|token| text(&token)) });
     }
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() == USERS
+        harness.refreshes() == USERS
     })
     .await;
     asking
@@ -59,36 +59,37 @@ fn traffic(users: &UserTokens, enough: &Arc<AtomicBool>) -> JoinSet<Vec<ErrorKin
 }
 
 /// Every pair that WeChat granted last is stored, and can be renewed again.
-async fn every_pair_is_stored(rig: &Rig) {
+async fn every_pair_is_stored(harness: &Harness) {
     let mut lost = Vec::new();
     for name in names() {
-        let stored = rig.stored_token(&name).await;
-        let live = rig.live_token(&name);
+        let stored = harness.stored_token(&name).await;
+        let live = harness.live_token(&name);
         lost.extend((stored.ok().as_ref() != Some(&live)).then_some(name));
     }
     assert!(lost.is_empty(), "of {USERS} pairs are lost: {lost:?}");
-    rig.advance(Duration::from_secs(7_300));
+    harness.advance(Duration::from_secs(7_300));
     for name in names() {
-        let renewed = rig.stored_token(&name).await.unwrap();
-        assert_eq!(renewed, rig.live_token(&name));
+        let renewed = harness.stored_token(&name).await.unwrap();
+        assert_eq!(renewed, harness.live_token(&name));
     }
 }
 
-fn rotating(rig: &Rig) {
-    rig.simulator
+fn rotating(harness: &Harness) {
+    harness
+        .simulator
         .settings(|settings| settings.rotate_refresh_token = true);
 }
 
-async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(rig: Rig) {
-    rotating(&rig);
-    let (first, proxy) = rig.process_behind_a_proxy(LEASE).await;
-    let second = rig
+async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(harness: Harness) {
+    rotating(&harness);
+    let (first, proxy) = harness.process_behind_a_proxy(LEASE).await;
+    let second = harness
         .process_with(|builder| builder.lease_duration(LEASE))
         .await;
     let names = names();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    rig.expired(&first, &all).await;
-    let asking = granted(&rig, &first).await;
+    harness.expired(&first, &all).await;
+    let asking = granted(&harness, &first).await;
     proxy.silent(true);
     let enough = Arc::new(AtomicBool::new(false));
     let callers = traffic(&second, &enough);
@@ -101,17 +102,17 @@ async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(r
     assert!(first.shutdown(Duration::from_secs(20)).await);
     enough.store(true, Ordering::Relaxed);
     drop(callers.join_all().await);
-    every_pair_is_stored(&rig).await;
+    every_pair_is_stored(&harness).await;
 }
 
-async fn r3_a_pair_is_stored_after_an_outage_longer_than_its_lease(rig: Rig) {
-    rotating(&rig);
-    let (first, to_first) = rig.process_behind_a_proxy(LEASE).await;
-    let (second, to_second) = rig.process_behind_a_proxy(LEASE).await;
+async fn r3_a_pair_is_stored_after_an_outage_longer_than_its_lease(harness: Harness) {
+    rotating(&harness);
+    let (first, to_first) = harness.process_behind_a_proxy(LEASE).await;
+    let (second, to_second) = harness.process_behind_a_proxy(LEASE).await;
     let names = names();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    rig.expired(&first, &all).await;
-    let asking = granted(&rig, &first).await;
+    harness.expired(&first, &all).await;
+    let asking = granted(&harness, &first).await;
     to_first.silent(true);
     to_second.silent(true);
     let enough = Arc::new(AtomicBool::new(false));
@@ -128,5 +129,5 @@ async fn r3_a_pair_is_stored_after_an_outage_longer_than_its_lease(rig: Rig) {
     let errors = callers.join_all().await.concat();
     // Whoever holds the pair writes it before another process sends the user to log in.
     assert!(!errors.contains(&ErrorKind::LoginRequired));
-    every_pair_is_stored(&rig).await;
+    every_pair_is_stored(&harness).await;
 }

@@ -11,6 +11,7 @@ mod bounds;
 mod crossings;
 mod failures;
 mod freshness;
+mod harness;
 mod herds;
 mod leases;
 mod lost_pairs;
@@ -19,7 +20,6 @@ mod odd_replies;
 mod outages;
 mod races;
 mod reports;
-mod rig;
 mod shared;
 
 /// Makes a test of each function for each store whose server the test has to itself, so that it may
@@ -49,11 +49,11 @@ macro_rules! for_each_store {
     };
     (@ $module:ident, $backend:ident, $($name:ident),*) => {
         mod $module {
-            use $crate::rig::{Backend, Rig};
+            use $crate::harness::{Backend, Harness};
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name(Rig::new(Backend::$backend).await).await;
+                    super::$name(Harness::new(Backend::$backend).await).await;
                 }
             )*
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Commands, Connection};
 use tower_wechat::{ErrorKind, RedisStore, UserTokens};
 
-use crate::rig::{Backend, Rig, grant, id, text};
+use crate::harness::{Backend, Harness, grant, id, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
@@ -23,8 +23,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Milliseconds, and room for a machine that is busy with other things.
 const SOON: Duration = Duration::from_secs(10);
 
-async fn two_processes(rig: &Rig) -> (UserTokens, UserTokens) {
-    let process = async || rig.process_with(|builder| builder.cache_ttl(HOUR)).await;
+async fn two_processes(harness: &Harness) -> (UserTokens, UserTokens) {
+    let process = async || {
+        harness
+            .process_with(|builder| builder.cache_ttl(HOUR))
+            .await
+    };
     (process().await, process().await)
 }
 
@@ -44,31 +48,31 @@ async fn serves_nothing(users: &UserTokens, openid: &str) {
     .await;
 }
 
-async fn a_login_elsewhere_is_known_at_once(rig: Rig) {
-    let (ours, theirs) = two_processes(&rig).await;
+async fn a_login_elsewhere_is_known_at_once(harness: Harness) {
+    let (ours, theirs) = two_processes(&harness).await;
     for _ in 0..5 {
-        let pair = rig.log_in(&theirs, "oA").await;
+        let pair = harness.log_in(&theirs, "oA").await;
         serves(&ours, "oA", &pair.access_token).await;
-        let pair = rig.log_in(&ours, "oA").await;
+        let pair = harness.log_in(&ours, "oA").await;
         serves(&theirs, "oA", &pair.access_token).await;
     }
 }
 
-async fn a_deletion_elsewhere_is_known_at_once(rig: Rig) {
-    let (ours, theirs) = two_processes(&rig).await;
+async fn a_deletion_elsewhere_is_known_at_once(harness: Harness) {
+    let (ours, theirs) = two_processes(&harness).await;
     for _ in 0..5 {
-        let pair = rig.log_in(&ours, "oA").await;
+        let pair = harness.log_in(&ours, "oA").await;
         serves(&theirs, "oA", &pair.access_token).await;
         ours.revoke(&id("oA")).await.unwrap();
         serves_nothing(&theirs, "oA").await;
     }
 }
 
-async fn a_renewal_elsewhere_is_known_at_once(rig: Rig) {
-    let (ours, theirs) = two_processes(&rig).await;
-    rig.log_in(&theirs, "oA").await;
+async fn a_renewal_elsewhere_is_known_at_once(harness: Harness) {
+    let (ours, theirs) = two_processes(&harness).await;
+    harness.log_in(&theirs, "oA").await;
     let before = ours.get(&id("oA")).await.unwrap();
-    rig.advance(Duration::from_secs(1_000));
+    harness.advance(Duration::from_secs(1_000));
     let token = theirs.get(&id("oA")).await.unwrap();
     let renewed = theirs
         .report_invalid(&id("oA"), token.access_token())
@@ -80,27 +84,27 @@ async fn a_renewal_elsewhere_is_known_at_once(rig: Rig) {
         served.lifetime() == renewed.lifetime()
     })
     .await;
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.refreshes(), 1);
 }
 
-async fn a_login_elsewhere_ends_the_memory_of_a_stranger(rig: Rig) {
-    let (ours, theirs) = two_processes(&rig).await;
+async fn a_login_elsewhere_ends_the_memory_of_a_stranger(harness: Harness) {
+    let (ours, theirs) = two_processes(&harness).await;
     for round in 0..10 {
         let openid = format!("oUser{round}");
         ours.get(&id(&openid)).await.unwrap_err();
-        let pair = rig.log_in(&theirs, &openid).await;
+        let pair = harness.log_in(&theirs, &openid).await;
         serves(&ours, &openid, &pair.access_token).await;
     }
 }
 
-async fn writes_that_cross_leave_no_process_behind(rig: Rig) {
-    let (ours, theirs) = two_processes(&rig).await;
+async fn writes_that_cross_leave_no_process_behind(harness: Harness) {
+    let (ours, theirs) = two_processes(&harness).await;
     let processes = [ours, theirs];
     for round in 0..30 {
         let mut writes = tokio::task::JoinSet::new();
         for at in 0..6 {
             let (users, reader) = (processes[at % 2].clone(), processes[(at + 1) % 2].clone());
-            let mut grant = grant(&rig.simulator.sign_in("oA", "snsapi_base"));
+            let mut grant = grant(&harness.simulator.sign_in("oA", "snsapi_base"));
             grant.access_token = format!("t{round}-{at}").as_str().into();
             writes.spawn(async move {
                 let user = id("oA");
@@ -112,7 +116,7 @@ async fn writes_that_cross_leave_no_process_behind(rig: Rig) {
             });
         }
         writes.join_all().await;
-        match rig.stored_token("oA").await {
+        match harness.stored_token("oA").await {
             Ok(stored) => {
                 for users in &processes {
                     serves(users, "oA", &stored).await;
@@ -128,42 +132,44 @@ async fn writes_that_cross_leave_no_process_behind(rig: Rig) {
 }
 
 /// How many listen to the account's channel.
-fn listeners(rig: &Rig, connection: &mut Connection) -> u64 {
-    let channel = format!("wechat:{}:news", rig.simulator.app_id());
+fn listeners(harness: &Harness, connection: &mut Connection) -> u64 {
+    let channel = format!("wechat:{}:news", harness.simulator.app_id());
     let mut ask = redis::cmd("PUBSUB");
     let (_, count): (String, u64) = ask.arg("NUMSUB").arg(channel).query(connection).unwrap();
     count
 }
 
-async fn all_listen(rig: &Rig, processes: u64) {
-    let mut connection = rig.redis.as_ref().unwrap().connection();
+async fn all_listen(harness: &Harness, processes: u64) {
+    let mut connection = harness.redis.as_ref().unwrap().connection();
     eventually("the channel is heard", SOON, async || {
-        listeners(rig, &mut connection) >= processes
+        listeners(harness, &mut connection) >= processes
     })
     .await;
 }
 
-fn reads(rig: &Rig) -> u64 {
-    let redis = rig.redis.as_ref().unwrap();
+fn reads(harness: &Harness) -> u64 {
+    let redis = harness.redis.as_ref().unwrap();
     redis.calls("hget") + redis.calls("get")
 }
 
 /// Runs a test against both layouts, one after the other.
-async fn in_both_layouts(test: impl AsyncFn(Rig)) {
+async fn in_both_layouts(test: impl AsyncFn(Harness)) {
     for backend in [Backend::Hashes, Backend::Keys] {
-        test(Rig::new(backend).await).await;
+        test(Harness::new(backend).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ones_own_writes_need_no_reads() {
-    in_both_layouts(async |rig| {
-        let users = rig.process_with(|builder| builder.cache_ttl(HOUR)).await;
-        all_listen(&rig, 1).await;
+    in_both_layouts(async |harness| {
+        let users = harness
+            .process_with(|builder| builder.cache_ttl(HOUR))
+            .await;
+        all_listen(&harness, 1).await;
         let mut missing = 0;
         for at in 0..50 {
             let openid = format!("oUser{at}");
-            let pair = rig.log_in(&users, &openid).await;
+            let pair = harness.log_in(&users, &openid).await;
             // Time for the news of it.
             tokio::time::sleep(Duration::from_millis(5)).await;
             match users.cached(&openid) {
@@ -179,12 +185,12 @@ async fn ones_own_writes_need_no_reads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
-    in_both_layouts(async |rig| {
-        let (ours, theirs) = two_processes(&rig).await;
-        let mut connection = rig.redis.as_ref().unwrap().connection();
+    in_both_layouts(async |harness| {
+        let (ours, theirs) = two_processes(&harness).await;
+        let mut connection = harness.redis.as_ref().unwrap().connection();
         for _ in 0..3 {
-            all_listen(&rig, 2).await;
-            let pair = rig.log_in(&theirs, "oA").await;
+            all_listen(&harness, 2).await;
+            let pair = harness.log_in(&theirs, "oA").await;
             serves(&ours, "oA", &pair.access_token).await;
             let killed: u64 = redis::cmd("CLIENT")
                 .arg(&["KILL", "TYPE", "pubsub"])
@@ -192,7 +198,7 @@ async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
                 .unwrap();
             assert!(killed >= 2, "{killed}");
             // Nobody hears of this one.
-            let pair = rig.log_in(&theirs, "oA").await;
+            let pair = harness.log_in(&theirs, "oA").await;
             serves(&ours, "oA", &pair.access_token).await;
         }
     })
@@ -201,18 +207,18 @@ async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
-    in_both_layouts(async |mut rig| {
-        let (ours, theirs) = two_processes(&rig).await;
-        rig.log_in(&theirs, "oA").await;
+    in_both_layouts(async |mut harness| {
+        let (ours, theirs) = two_processes(&harness).await;
+        harness.log_in(&theirs, "oA").await;
         ours.get(&id("oA")).await.unwrap();
-        all_listen(&rig, 2).await;
-        let redis = rig.redis.as_mut().unwrap();
+        all_listen(&harness, 2).await;
+        let redis = harness.redis.as_mut().unwrap();
         redis.kill();
         redis.run();
         // It kept nothing, so nobody is logged in any more.
         serves_nothing(&ours, "oA").await;
-        all_listen(&rig, 2).await;
-        let pair = rig.log_in(&theirs, "oA").await;
+        all_listen(&harness, 2).await;
+        let pair = harness.log_in(&theirs, "oA").await;
         serves(&ours, "oA", &pair.access_token).await;
         theirs.revoke(&id("oA")).await.unwrap();
         serves_nothing(&ours, "oA").await;
@@ -223,8 +229,8 @@ async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
 /// The bounded time holds for a process that the channel is closed to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
-    in_both_layouts(async |rig| {
-        let redis = rig.redis.as_ref().unwrap();
+    in_both_layouts(async |harness| {
+        let redis = harness.redis.as_ref().unwrap();
         let _: () = redis::cmd("ACL")
             .arg(&[
                 "SETUSER",
@@ -239,37 +245,40 @@ async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
             .unwrap();
         let restricted = redis.url().replace("redis://", "redis://deaf:word@");
         let process = async |url: &str| {
-            let store = rig
+            let store = harness
                 .redis_store_at(url, |builder| builder.exclusive_writer(true))
                 .await;
-            UserTokens::builder(rig.client(), store)
-                .clock(rig.clock.clone())
+            UserTokens::builder(harness.client(), store)
+                .clock(harness.clock.clone())
                 .build()
         };
         let (deaf, hearing) = (process(&restricted).await, process(&redis.url()).await);
-        all_listen(&rig, 1).await;
-        let first = rig.log_in(&hearing, "oA").await;
+        all_listen(&harness, 1).await;
+        let first = harness.log_in(&hearing, "oA").await;
         serves(&deaf, "oA", &first.access_token).await;
-        let second = rig.log_in(&hearing, "oA").await;
-        rig.advance(Duration::from_secs(61));
+        let second = harness.log_in(&hearing, "oA").await;
+        harness.advance(Duration::from_secs(61));
         let served = deaf.get(&id("oA")).await.unwrap();
         assert_eq!(text(&served), second.access_token);
         // What it writes reaches the store.
-        let third = rig.log_in(&deaf, "oA").await;
-        assert_eq!(rig.stored_token("oA").await.unwrap(), third.access_token);
+        let third = harness.log_in(&deaf, "oA").await;
+        assert_eq!(
+            harness.stored_token("oA").await.unwrap(),
+            third.access_token
+        );
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_strangers_publish_costs_reads_and_nothing_else() {
-    in_both_layouts(async |rig| {
-        let (ours, theirs) = two_processes(&rig).await;
-        all_listen(&rig, 2).await;
-        let pair = rig.log_in(&ours, "oA").await;
+    in_both_layouts(async |harness| {
+        let (ours, theirs) = two_processes(&harness).await;
+        all_listen(&harness, 2).await;
+        let pair = harness.log_in(&ours, "oA").await;
         serves(&theirs, "oA", &pair.access_token).await;
-        let channel = format!("wechat:{}:news", rig.simulator.app_id());
-        let mut connection = rig.redis.as_ref().unwrap().connection();
+        let channel = format!("wechat:{}:news", harness.simulator.app_id());
+        let mut connection = harness.redis.as_ref().unwrap().connection();
         let garbage: [&[u8]; 8] = [
             b"",
             b"user",
@@ -291,7 +300,7 @@ async fn what_strangers_publish_costs_reads_and_nothing_else() {
             let _: u64 = connection.publish(&channel, vec![b' '; 100_000]).unwrap();
         }
         serves(&theirs, "oA", &pair.access_token).await;
-        let pair = rig.log_in(&ours, "oA").await;
+        let pair = harness.log_in(&ours, "oA").await;
         serves(&theirs, "oA", &pair.access_token).await;
         ours.revoke(&id("oA")).await.unwrap();
         serves_nothing(&theirs, "oA").await;
@@ -303,21 +312,21 @@ async fn what_strangers_publish_costs_reads_and_nothing_else() {
 /// proofs that no news was missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
-    in_both_layouts(async |rig| {
+    in_both_layouts(async |harness| {
         const TTL: Duration = Duration::from_secs(2_500);
-        let redis = rig.redis.as_ref().unwrap();
+        let redis = harness.redis.as_ref().unwrap();
         let url = redis.url();
-        let store: RedisStore = rig
+        let store: RedisStore = harness
             .redis_store_at(&url, |builder| builder.exclusive_writer(true))
             .await;
-        let users = UserTokens::builder(rig.client(), store)
-            .clock(rig.clock.clone())
+        let users = UserTokens::builder(harness.client(), store)
+            .clock(harness.clock.clone())
             .cache_ttl(TTL)
             .build();
-        all_listen(&rig, 1).await;
+        all_listen(&harness, 1).await;
         let openids: Vec<String> = (0..20).map(|at| format!("oUser{at}")).collect();
         for openid in &openids {
-            rig.log_in(&users, openid).await;
+            harness.log_in(&users, openid).await;
         }
         let proved = async || {
             let before = redis.calls("publish");
@@ -332,11 +341,11 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
         for openid in &openids {
             users.get(&id(openid)).await.unwrap();
         }
-        let commands = || reads(&rig) + redis.calls("evalsha") + redis.calls("eval");
+        let commands = || reads(&harness) + redis.calls("evalsha") + redis.calls("eval");
         let before = commands();
         // Three times further than the cache would believe anything by itself.
         for _ in 0..3 {
-            rig.advance(Duration::from_secs(1_900));
+            harness.advance(Duration::from_secs(1_900));
             proved().await;
             for _ in 0..50 {
                 for openid in &openids {
@@ -346,7 +355,7 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
         }
         assert_eq!(commands() - before, 0, "commands for 3,000 requests");
         // And what another process deletes is known all the same.
-        let other = rig.process().await;
+        let other = harness.process().await;
         other.revoke(&id("oUser0")).await.unwrap();
         serves_nothing(&users, "oUser0").await;
     })
@@ -356,16 +365,16 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
 /// Where others write, nothing is believed for longer than the bounded time, whatever is proved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_write_is_seen_within_the_bound() {
-    let rig = Rig::new(Backend::Hashes).await;
-    let users = rig.process().await;
-    rig.log_in(&users, "oA").await;
-    all_listen(&rig, 1).await;
-    let redis = rig.redis.as_ref().unwrap();
+    let harness = Harness::new(Backend::Hashes).await;
+    let users = harness.process().await;
+    harness.log_in(&users, "oA").await;
+    all_listen(&harness, 1).await;
+    let redis = harness.redis.as_ref().unwrap();
     let mut connection = redis.connection();
     for hash in ["user.wxUserAccessToken", "user.wxUserRefreshToken"] {
         let _: u64 = connection.hdel(hash, "oA").unwrap();
     }
-    rig.advance(Duration::from_secs(61));
+    harness.advance(Duration::from_secs(61));
     let error = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, UserTokens};
 
-use crate::rig::{REFRESH, Rig, id, text};
+use crate::harness::{Harness, REFRESH, id, text};
 
 crate::for_each_store!(
     odd_lifetimes_make_sane_credentials,
@@ -14,30 +14,36 @@ crate::for_each_store!(
 );
 
 /// Renews from a reply, and answers what is stored: seconds to the renewal point and to the end.
-async fn renewed_from(rig: &Rig, users: &UserTokens, reply: impl Into<Vec<u8>>) -> (i64, i64) {
-    rig.expired(users, &["oA"]).await;
-    rig.simulator
+async fn renewed_from(
+    harness: &Harness,
+    users: &UserTokens,
+    reply: impl Into<Vec<u8>>,
+) -> (i64, i64) {
+    harness.expired(users, &["oA"]).await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).body_bytes(reply).times(1));
-    let now = rig.clock.now().as_millis();
+    let now = harness.clock.now().as_millis();
     let token = users.get(&id("oA")).await.unwrap();
     assert_eq!(text(&token), "83_odd");
     // What another process reads is the same.
-    let theirs = rig.process().await;
+    let theirs = harness.process().await;
     // One that is due at once is renewed in the background; late enough to be seen before.
-    rig.simulator
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(300)));
     let read = theirs.get(&id("oA")).await.unwrap();
     assert_eq!(text(&read), "83_odd");
     let life = read.lifetime();
     assert_eq!(life, token.lifetime());
     assert!(theirs.shutdown(Duration::from_secs(5)).await);
-    rig.simulator.clear_faults();
+    harness.simulator.clear_faults();
     let seconds = |at: tower_wechat::Timestamp| (at.as_millis() - now + 500) / 1_000;
     (seconds(life.renew_at()), seconds(life.expires_at()))
 }
 
-async fn odd_lifetimes_make_sane_credentials(rig: Rig) {
-    let users = rig.process().await;
+async fn odd_lifetimes_make_sane_credentials(harness: Harness) {
+    let users = harness.process().await;
     for (expires_in, expected) in [
         (r#""expires_in":7200"#, (6_300, 7_200)),
         (r#""expires_in":"7200""#, (6_300, 7_200)),
@@ -49,29 +55,29 @@ async fn odd_lifetimes_make_sane_credentials(rig: Rig) {
     ] {
         let reply = format!(r#"{{"access_token":"83_odd",{expires_in},"openid":"oA"}}"#);
         assert_eq!(
-            renewed_from(&rig, &users, reply).await,
+            renewed_from(&harness, &users, reply).await,
             expected,
             "{expires_in}"
         );
         users.shutdown(Duration::from_secs(5)).await;
-        rig.advance(Duration::from_secs(16));
+        harness.advance(Duration::from_secs(16));
     }
 }
 
-async fn odd_bytes_are_read_with_patience(rig: Rig) {
-    let users = rig.process().await;
+async fn odd_bytes_are_read_with_patience(harness: Harness) {
+    let users = harness.process().await;
     for reply in [
         &b"\xef\xbb\xbf{\"access_token\":\"83_odd\",\"expires_in\":7200}"[..],
         b"{\"access_token\":\"83_odd\",\"expires_in\":7200,\"nickname\":\"a\x07\x0ab\xff\xfe\"}",
         b"{\"access_token\":\"83_odd\",\"expires_in\":7200,\"refresh_token\":\"\"}",
         b"{\"errcode\":0,\"errmsg\":\"ok\",\"access_token\":\"83_odd\",\"expires_in\":7200}",
     ] {
-        assert_eq!(renewed_from(&rig, &users, reply).await, (6_300, 7_200));
+        assert_eq!(renewed_from(&harness, &users, reply).await, (6_300, 7_200));
     }
 }
 
-async fn nonsense_is_an_error_and_changes_nothing(rig: Rig) {
-    let users = rig
+async fn nonsense_is_an_error_and_changes_nothing(harness: Harness) {
+    let users = harness
         .process_with(|builder| builder.lease_duration(Duration::from_millis(600)))
         .await;
     let ten_megabytes = vec![b'x'; 10 << 20];
@@ -88,18 +94,20 @@ async fn nonsense_is_an_error_and_changes_nothing(rig: Rig) {
     ];
     for (at, reply) in replies.into_iter().enumerate() {
         let openid = format!("oUser{at}");
-        rig.expired(&users, &[&openid]).await;
-        rig.simulator.inject(Fault::on(REFRESH).body_bytes(reply));
+        harness.expired(&users, &[&openid]).await;
+        harness
+            .simulator
+            .inject(Fault::on(REFRESH).body_bytes(reply));
         let error = users.get(&id(&openid)).await.unwrap_err();
         assert_eq!(
             error.kind(),
             ErrorKind::WechatUnavailable,
             "reply {at}: {error}"
         );
-        rig.simulator.clear_faults();
+        harness.simulator.clear_faults();
         assert_eq!(
-            rig.stored_token(&openid).await.unwrap(),
-            rig.live_token(&openid)
+            harness.stored_token(&openid).await.unwrap(),
+            harness.live_token(&openid)
         );
     }
 }

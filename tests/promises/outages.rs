@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, UserTokens};
 
-use crate::rig::{Backend, REFRESH, Rig, id, text};
+use crate::harness::{Backend, Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 /// Cached users are served, others get an error soon; all is well within 5 seconds of its return.
-async fn survives(rig: &mut Rig, away: impl FnOnce(&mut Rig), back: impl FnOnce(&mut Rig)) {
-    let users = rig.process().await;
-    let pair = rig.log_in(&users, "oCached").await;
-    away(rig);
+async fn survives(
+    harness: &mut Harness,
+    away: impl FnOnce(&mut Harness),
+    back: impl FnOnce(&mut Harness),
+) {
+    let users = harness.process().await;
+    let pair = harness.log_in(&users, "oCached").await;
+    away(harness);
     for _ in 0..20 {
         assert_eq!(
             text(&users.get(&id("oCached")).await.unwrap()),
@@ -29,12 +33,12 @@ async fn survives(rig: &mut Rig, away: impl FnOnce(&mut Rig), back: impl FnOnce(
     assert!(took < Duration::from_secs(8), "20 refusals took {took:?}");
     assert!(users.health().await.is_err());
     // Its time in the cache is over, its own is not: better than nothing.
-    rig.advance(Duration::from_secs(61));
+    harness.advance(Duration::from_secs(61));
     assert_eq!(
         text(&users.get(&id("oCached")).await.unwrap()),
         pair.access_token
     );
-    back(rig);
+    back(harness);
     eventually(
         "the store answers again",
         Duration::from_secs(5),
@@ -42,29 +46,32 @@ async fn survives(rig: &mut Rig, away: impl FnOnce(&mut Rig), back: impl FnOnce(
     )
     .await;
     users.health().await.unwrap();
-    rig.log_in(&users, "oOther").await;
+    harness.log_in(&users, "oOther").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_redis_is_survived() {
-    let mut rig = Rig::new(Backend::Hashes).await;
-    let kill = |rig: &mut Rig| rig.redis.as_mut().unwrap().kill();
-    survives(&mut rig, kill, |rig| rig.redis.as_mut().unwrap().run()).await;
+    let mut harness = Harness::new(Backend::Hashes).await;
+    let kill = |harness: &mut Harness| harness.redis.as_mut().unwrap().kill();
+    survives(&mut harness, kill, |harness| {
+        harness.redis.as_mut().unwrap().run()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_redis_is_survived() {
-    let mut rig = Rig::new(Backend::Keys).await;
-    let freeze = |rig: &mut Rig| rig.redis.as_ref().unwrap().freeze(true);
-    survives(&mut rig, freeze, |rig| {
-        rig.redis.as_ref().unwrap().freeze(false);
+    let mut harness = Harness::new(Backend::Keys).await;
+    let freeze = |harness: &mut Harness| harness.redis.as_ref().unwrap().freeze(true);
+    survives(&mut harness, freeze, |harness| {
+        harness.redis.as_ref().unwrap().freeze(false);
     })
     .await;
 }
 
 /// Freezes Redis once WeChat has been asked for a token, and answers what who waits for it gets.
-async fn granted_while_redis_is_frozen(rig: &Rig, users: &UserTokens) -> String {
-    rig.simulator.inject(
+async fn granted_while_redis_is_frozen(harness: &Harness, users: &UserTokens) -> String {
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(300))
             .times(1),
@@ -74,47 +81,51 @@ async fn granted_while_redis_is_frozen(rig: &Rig, users: &UserTokens) -> String 
         async move { users.get(&id("oA")).await }
     });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
+        harness.refreshes() > 0
     })
     .await;
-    rig.redis.as_ref().unwrap().freeze(true);
+    harness.redis.as_ref().unwrap().freeze(true);
     text(&asking.await.unwrap().unwrap())
 }
 
 /// R3: WeChat has granted a pair, and the store is away at that moment.
 async fn keeps_the_pair(backend: Backend) {
-    let rig = Rig::new(backend).await;
-    let users: UserTokens = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
-    let token = granted_while_redis_is_frozen(&rig, &users).await;
+    let harness = Harness::new(backend).await;
+    let users: UserTokens = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
+    let token = granted_while_redis_is_frozen(&harness, &users).await;
     // It is good at WeChat, so who waits for it gets it.
-    assert_eq!(token, rig.live_token("oA"));
-    rig.redis.as_ref().unwrap().freeze(false);
+    assert_eq!(token, harness.live_token("oA"));
+    harness.redis.as_ref().unwrap().freeze(false);
     assert!(users.shutdown(Duration::from_secs(10)).await);
-    assert_eq!(rig.stored_token("oA").await.unwrap(), token);
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.stored_token("oA").await.unwrap(), token);
+    assert_eq!(harness.refreshes(), 1);
 }
 
 /// R3: the store is away for longer than the lease lasts, and what was stored before is dead since
 /// WeChat has answered. Nobody else is told so meanwhile.
 async fn keeps_a_rotated_pair(backend: Backend) {
     const LEASE: Duration = Duration::from_secs(1);
-    let rig = Rig::new(backend).await;
-    rig.simulator
+    let harness = Harness::new(backend).await;
+    harness
+        .simulator
         .settings(|settings| settings.rotate_refresh_token = true);
-    let users = rig
+    let users = harness
         .process_with(|builder| builder.lease_duration(LEASE))
         .await;
-    rig.expired(&users, &["oA"]).await;
-    let token = granted_while_redis_is_frozen(&rig, &users).await;
+    harness.expired(&users, &["oA"]).await;
+    let token = granted_while_redis_is_frozen(&harness, &users).await;
     tokio::time::sleep(LEASE * 2).await;
-    rig.redis.as_ref().unwrap().freeze(false);
+    harness.redis.as_ref().unwrap().freeze(false);
     assert!(users.shutdown(Duration::from_secs(20)).await);
-    assert_eq!(rig.stored_token("oA").await.unwrap(), token);
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.stored_token("oA").await.unwrap(), token);
+    assert_eq!(harness.refreshes(), 1);
     // And it can be renewed again.
-    rig.advance(Duration::from_secs(7_300));
-    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
+    harness.advance(Duration::from_secs(7_300));
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        harness.live_token("oA")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

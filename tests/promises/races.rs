@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, UserTokenResponse, UserTokens};
 
-use crate::rig::{REFRESH, Rig, grant, id, many, text};
+use crate::harness::{Harness, REFRESH, grant, id, many, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
@@ -24,35 +24,36 @@ crate::for_each_store!(
     r7_a_follower_gives_up_at_its_deadline,
 );
 
-async fn r1_500_tasks_make_one_call(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
+async fn r1_500_tasks_make_one_call(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
     let tokens = many(std::slice::from_ref(&users), "oA", 500).await;
-    assert_eq!(rig.refreshes(), 1);
-    let live = rig.live_token("oA");
+    assert_eq!(harness.refreshes(), 1);
+    let live = harness.live_token("oA");
     assert!(tokens.into_iter().all(|token| token.unwrap() == live));
 }
 
-async fn r1_three_processes_make_one_call(rig: Rig) {
+async fn r1_three_processes_make_one_call(harness: Harness) {
     let processes = [
-        rig.process().await,
-        rig.process().await,
-        rig.process().await,
+        harness.process().await,
+        harness.process().await,
+        harness.process().await,
     ];
-    rig.expired(&processes[0], &["oA"]).await;
-    rig.simulator
+    harness.expired(&processes[0], &["oA"]).await;
+    harness
+        .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(150)));
     let tokens = many(&processes, "oA", 600).await;
-    assert_eq!(rig.refreshes(), 1);
-    let live = rig.live_token("oA");
+    assert_eq!(harness.refreshes(), 1);
+    let live = harness.live_token("oA");
     assert!(tokens.into_iter().all(|token| token.unwrap() == live));
 }
 
-async fn r1_every_user_is_renewed_for_themselves(rig: Rig) {
-    let processes = [rig.process().await, rig.process().await];
+async fn r1_every_user_is_renewed_for_themselves(harness: Harness) {
+    let processes = [harness.process().await, harness.process().await];
     let openids: Vec<String> = (0..200).map(|n| format!("oUser{n}")).collect();
     let named: Vec<&str> = openids.iter().map(String::as_str).collect();
-    rig.expired(&processes[0], &named).await;
+    harness.expired(&processes[0], &named).await;
     let mut running = tokio::task::JoinSet::new();
     for at in 0..800 {
         let (users, openid) = (processes[at % 2].clone(), openids[at % 200].clone());
@@ -62,13 +63,13 @@ async fn r1_every_user_is_renewed_for_themselves(rig: Rig) {
         });
     }
     for (openid, token) in running.join_all().await {
-        assert_eq!(token, rig.live_token(&openid), "{openid}");
+        assert_eq!(token, harness.live_token(&openid), "{openid}");
     }
-    assert_eq!(rig.refreshes(), 200);
+    assert_eq!(harness.refreshes(), 200);
 }
 
-async fn r1_a_crowd_of_strangers_does_not_reach_wechat(rig: Rig) {
-    let users = rig.process().await;
+async fn r1_a_crowd_of_strangers_does_not_reach_wechat(harness: Harness) {
+    let users = harness.process().await;
     for outcome in many(std::slice::from_ref(&users), "oStranger", 300).await {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
     }
@@ -77,8 +78,8 @@ async fn r1_a_crowd_of_strangers_does_not_reach_wechat(rig: Rig) {
         let error = users.get(&id("oStranger")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LoginRequired);
     }
-    assert!(rig.simulator.calls().is_empty());
-    if let Some(redis) = &rig.redis {
+    assert!(harness.simulator.calls().is_empty());
+    if let Some(redis) = &harness.redis {
         // The first of them ask the store; the others find that remembered for a second.
         let reads = redis.calls("hget") + redis.calls("get");
         assert!(reads <= 10, "{reads} reads for 600 requests");
@@ -86,10 +87,10 @@ async fn r1_a_crowd_of_strangers_does_not_reach_wechat(rig: Rig) {
 }
 
 /// Starts a renewal that takes a while, and waits until WeChat has been asked.
-async fn slow_renewal(rig: &Rig, users: &UserTokens) -> tokio::task::JoinHandle<()> {
-    let before = rig.refreshes();
+async fn slow_renewal(harness: &Harness, users: &UserTokens) -> tokio::task::JoinHandle<()> {
+    let before = harness.refreshes();
     // Done first, answered late: the pair exists, but nobody has it yet.
-    rig.simulator.inject(
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(400))
             .times(1),
@@ -99,43 +100,46 @@ async fn slow_renewal(rig: &Rig, users: &UserTokens) -> tokio::task::JoinHandle<
         let _ = users.get(&id("oA")).await;
     });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > before
+        harness.refreshes() > before
     })
     .await;
     asking
 }
 
-async fn r2_a_login_beats_a_renewal_that_began_before(rig: Rig) {
-    let users = rig.process().await;
-    login_during_a_renewal(&rig, &users, &users).await;
+async fn r2_a_login_beats_a_renewal_that_began_before(harness: Harness) {
+    let users = harness.process().await;
+    login_during_a_renewal(&harness, &users, &users).await;
 }
 
-async fn r2_a_login_elsewhere_beats_a_renewal_that_began_before(rig: Rig) {
-    let (users, elsewhere) = (rig.process().await, rig.process().await);
-    login_during_a_renewal(&rig, &users, &elsewhere).await;
+async fn r2_a_login_elsewhere_beats_a_renewal_that_began_before(harness: Harness) {
+    let (users, elsewhere) = (harness.process().await, harness.process().await);
+    login_during_a_renewal(&harness, &users, &elsewhere).await;
 }
 
-async fn login_during_a_renewal(rig: &Rig, users: &UserTokens, logging_in: &UserTokens) {
-    rig.expired(users, &["oA"]).await;
-    let asking = slow_renewal(rig, users).await;
-    let login = rig.log_in(logging_in, "oA").await;
+async fn login_during_a_renewal(harness: &Harness, users: &UserTokens, logging_in: &UserTokens) {
+    harness.expired(users, &["oA"]).await;
+    let asking = slow_renewal(harness, users).await;
+    let login = harness.log_in(logging_in, "oA").await;
     asking.await.unwrap();
     assert!(users.shutdown(Duration::from_secs(5)).await);
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
         login.access_token
     );
-    assert_eq!(rig.stored_token("oA").await.unwrap(), login.access_token);
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        login.access_token
+    );
 }
 
-async fn r2_forgetting_beats_a_renewal_that_began_before(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
-    let asking = slow_renewal(&rig, &users).await;
+async fn r2_forgetting_beats_a_renewal_that_began_before(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
+    let asking = slow_renewal(&harness, &users).await;
     users.revoke(&id("oA")).await.unwrap();
     asking.await.unwrap();
     assert!(users.shutdown(Duration::from_secs(5)).await);
-    let error = rig.stored_token("oA").await.unwrap_err();
+    let error = harness.stored_token("oA").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
     assert_eq!(
         users.get(&id("oA")).await.unwrap_err().kind(),
@@ -143,101 +147,113 @@ async fn r2_forgetting_beats_a_renewal_that_began_before(rig: Rig) {
     );
 }
 
-async fn r2_a_read_that_races_a_login_does_not_bring_the_old_token_back(rig: Rig) {
-    let users = rig.process().await;
-    rig.log_in(&users, "oA").await;
+async fn r2_a_read_that_races_a_login_does_not_bring_the_old_token_back(harness: Harness) {
+    let users = harness.process().await;
+    harness.log_in(&users, "oA").await;
     for round in 0..100 {
-        let reader = rig.process().await;
+        let reader = harness.process().await;
         let reading = tokio::spawn({
             let reader = reader.clone();
             async move { reader.get(&id("oA")).await }
         });
-        let login = rig.simulator.sign_in("oA", "snsapi_base");
+        let login = harness.simulator.sign_in("oA", "snsapi_base");
         reader.store(&id("oA"), &grant(&login)).await.unwrap();
         reading.await.unwrap().unwrap();
         let now = reader.get(&id("oA")).await.unwrap();
         assert_eq!(text(&now), login.access_token, "round {round}");
-        if rig.is_remote() && round >= 20 {
+        if harness.is_remote() && round >= 20 {
             break;
         }
     }
 }
 
-async fn r3_who_hangs_up_does_not_lose_the_pair(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
-    let old = rig.live_token("oA");
-    let asking = slow_renewal(&rig, &users).await;
+async fn r3_who_hangs_up_does_not_lose_the_pair(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
+    let old = harness.live_token("oA");
+    let asking = slow_renewal(&harness, &users).await;
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
     eventually("the pair is stored", Duration::from_secs(5), async || {
-        rig.stored_token("oA").await.is_ok_and(|token| token != old)
+        harness
+            .stored_token("oA")
+            .await
+            .is_ok_and(|token| token != old)
     })
     .await;
-    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        harness.live_token("oA")
+    );
+    assert_eq!(harness.refreshes(), 1);
 }
 
-async fn r3_shutdown_waits_for_what_is_under_way(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
-    slow_renewal(&rig, &users).await.abort();
+async fn r3_shutdown_waits_for_what_is_under_way(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
+    slow_renewal(&harness, &users).await.abort();
     assert!(users.shutdown(Duration::from_secs(5)).await);
-    assert_eq!(rig.stored_token("oA").await.unwrap(), rig.live_token("oA"));
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(
+        harness.stored_token("oA").await.unwrap(),
+        harness.live_token("oA")
+    );
+    assert_eq!(harness.refreshes(), 1);
     // Bounded: what does not end is not waited for.
-    rig.advance(Duration::from_secs(7_300));
-    rig.simulator.inject(Fault::on(REFRESH).hang().times(1));
+    harness.advance(Duration::from_secs(7_300));
+    harness.simulator.inject(Fault::on(REFRESH).hang().times(1));
     let hanging = users.clone();
     tokio::spawn(async move { hanging.get(&id("oA")).await });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 1
+        harness.refreshes() > 1
     })
     .await;
     assert!(!users.shutdown(Duration::from_millis(50)).await);
 }
 
-async fn r3_a_reply_without_a_refresh_token_keeps_the_old_one(rig: Rig) {
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
+async fn r3_a_reply_without_a_refresh_token_keeps_the_old_one(harness: Harness) {
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
     let body = r#"{"access_token":"83_bare","expires_in":7200,"openid":"oA"}"#;
-    rig.simulator.inject(Fault::on(REFRESH).body(body).times(1));
+    harness
+        .simulator
+        .inject(Fault::on(REFRESH).body(body).times(1));
     assert_eq!(text(&users.get(&id("oA")).await.unwrap()), "83_bare");
-    rig.advance(Duration::from_secs(7_300));
-    let renewed = rig.process().await.get(&id("oA")).await.unwrap();
-    assert_eq!(text(&renewed), rig.live_token("oA"));
+    harness.advance(Duration::from_secs(7_300));
+    let renewed = harness.process().await.get(&id("oA")).await.unwrap();
+    assert_eq!(text(&renewed), harness.live_token("oA"));
     assert_eq!(renewed.scope(), Some("snsapi_userinfo"));
-    assert_eq!(rig.refreshes(), 2);
+    assert_eq!(harness.refreshes(), 2);
 }
 
-async fn r3_a_rotated_refresh_token_is_kept(rig: Rig) {
-    rig.simulator
+async fn r3_a_rotated_refresh_token_is_kept(harness: Harness) {
+    harness
+        .simulator
         .settings(|settings| settings.rotate_refresh_token = true);
-    let users = rig.process().await;
-    rig.expired(&users, &["oA"]).await;
+    let users = harness.process().await;
+    harness.expired(&users, &["oA"]).await;
     for _ in 0..3 {
         // A process without memory each time: what it renews from is what is stored.
-        let token = rig.process().await.get(&id("oA")).await.unwrap();
-        assert_eq!(text(&token), rig.live_token("oA"));
-        rig.advance(Duration::from_secs(7_300));
+        let token = harness.process().await.get(&id("oA")).await.unwrap();
+        assert_eq!(text(&token), harness.live_token("oA"));
+        harness.advance(Duration::from_secs(7_300));
     }
-    assert_eq!(rig.refreshes(), 3);
+    assert_eq!(harness.refreshes(), 3);
 }
 
-async fn r7_a_follower_gives_up_at_its_deadline(rig: Rig) {
-    let holder = rig.process().await;
-    let follower = rig
+async fn r7_a_follower_gives_up_at_its_deadline(harness: Harness) {
+    let holder = harness.process().await;
+    let follower = harness
         .process_with(|builder| builder.load_timeout(Duration::from_millis(300)))
         .await;
-    rig.expired(&holder, &["oA"]).await;
-    rig.simulator.inject(
+    harness.expired(&holder, &["oA"]).await;
+    harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(1_500))
             .times(1),
     );
     let holding = tokio::spawn(async move { holder.get(&id("oA")).await });
     eventually("WeChat is asked", Duration::from_secs(5), async || {
-        rig.refreshes() > 0
+        harness.refreshes() > 0
     })
     .await;
     let error = follower.get(&id("oA")).await.unwrap_err();
@@ -255,8 +271,8 @@ async fn r7_a_follower_gives_up_at_its_deadline(rig: Rig) {
         },
     )
     .await;
-    assert_eq!(rig.refreshes(), 1);
-    if let Some(redis) = &rig.redis {
+    assert_eq!(harness.refreshes(), 1);
+    if let Some(redis) = &harness.redis {
         let commands = redis.calls("evalsha");
         assert!(
             commands < 60,
@@ -267,11 +283,11 @@ async fn r7_a_follower_gives_up_at_its_deadline(rig: Rig) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1_two_accounts_share_nothing() {
-    use crate::rig::Backend;
+    use crate::harness::Backend;
     use tower_wechat::simulator::Simulator;
     use tower_wechat::{Layout, RedisNames, RedisStore, WechatClient};
 
-    let rig = Rig::new(Backend::Hashes).await;
+    let harness = Harness::new(Backend::Hashes).await;
     let other = Simulator::builder()
         .app("wxother", "other-secret")
         .start()
@@ -282,13 +298,13 @@ async fn r1_two_accounts_share_nothing() {
     )
     .unwrap();
     for layout in [Layout::Hashes, Layout::Keys] {
-        let url = rig.redis.as_ref().unwrap().url();
+        let url = harness.redis.as_ref().unwrap().url();
         let store = RedisStore::builder(&url)
             .layout(layout)
             .names(names.clone());
         let store = store.connect().await.unwrap();
         let theirs = WechatClient::builder(other.app_id(), other.app_secret()).api_url(other.url());
-        let ours = UserTokens::new(rig.client(), store.clone());
+        let ours = UserTokens::new(harness.client(), store.clone());
         let theirs = UserTokens::new(theirs.build().unwrap(), store);
         ours.store(&id("oA"), &UserTokenResponse::new("ours").expires_in(7_200))
             .await

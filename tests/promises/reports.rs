@@ -7,7 +7,7 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccessToken, Error, ErrorKind, Language, UserInfo, UserToken, UserTokens};
 
-use crate::rig::{REFRESH, Rig, grant, id, text};
+use crate::harness::{Harness, REFRESH, grant, id, text};
 
 crate::for_each_store!(
     r6_a_thousand_reports_make_one_renewal,
@@ -20,16 +20,16 @@ crate::for_each_store!(
 );
 
 /// A pair whose access token WeChat does not know, although its time is not over.
-async fn refused(rig: &Rig, users: &UserTokens) -> AccessToken {
-    let mut wrong = grant(&rig.simulator.sign_in("oA", "snsapi_userinfo"));
+async fn refused(harness: &Harness, users: &UserTokens) -> AccessToken {
+    let mut wrong = grant(&harness.simulator.sign_in("oA", "snsapi_userinfo"));
     wrong.access_token = AccessToken::from("83_refused");
     users.store(&id("oA"), &wrong).await.unwrap();
     wrong.access_token
 }
 
-async fn r6_a_thousand_reports_make_one_renewal(rig: Rig) {
-    let processes = [rig.process().await, rig.process().await];
-    let token = refused(&rig, &processes[0]).await;
+async fn r6_a_thousand_reports_make_one_renewal(harness: Harness) {
+    let processes = [harness.process().await, harness.process().await];
+    let token = refused(&harness, &processes[0]).await;
     let mut running = tokio::task::JoinSet::new();
     for at in 0..1_000 {
         let (users, token) = (processes[at % 2].clone(), token.clone());
@@ -40,18 +40,18 @@ async fn r6_a_thousand_reports_make_one_renewal(rig: Rig) {
                 .map(|token| text(&token))
         });
     }
-    let live = rig.live_token("oA");
+    let live = harness.live_token("oA");
     for outcome in running.join_all().await {
         assert_eq!(outcome.unwrap(), live);
     }
-    assert_eq!(rig.refreshes(), 1);
+    assert_eq!(harness.refreshes(), 1);
 }
 
-async fn r6_a_report_of_an_old_token_renews_nothing(rig: Rig) {
-    let (users, elsewhere) = (rig.process().await, rig.process().await);
-    let old = rig.log_in(&users, "oA").await;
+async fn r6_a_report_of_an_old_token_renews_nothing(harness: Harness) {
+    let (users, elsewhere) = (harness.process().await, harness.process().await);
+    let old = harness.log_in(&users, "oA").await;
     users.get(&id("oA")).await.unwrap();
-    let new = rig.log_in(&elsewhere, "oA").await;
+    let new = harness.log_in(&elsewhere, "oA").await;
     // This process still holds the old one; the report makes it look, not renew.
     let token = users
         .report_invalid(&id("oA"), &old.access_token.as_str().into())
@@ -63,7 +63,7 @@ async fn r6_a_report_of_an_old_token_renews_nothing(rig: Rig) {
         .await
         .unwrap();
     assert_eq!(text(&again), new.access_token);
-    assert_eq!(rig.refreshes(), 0);
+    assert_eq!(harness.refreshes(), 0);
 }
 
 async fn userinfo(users: &UserTokens, calls: &AtomicU32) -> Result<UserInfo, Error> {
@@ -78,47 +78,50 @@ async fn userinfo(users: &UserTokens, calls: &AtomicU32) -> Result<UserInfo, Err
         .await
 }
 
-async fn r6_a_refused_call_is_healed_once(rig: Rig) {
-    let users = rig.process().await;
-    refused(&rig, &users).await;
+async fn r6_a_refused_call_is_healed_once(harness: Harness) {
+    let users = harness.process().await;
+    refused(&harness, &users).await;
     let calls = AtomicU32::new(0);
     assert_eq!(userinfo(&users, &calls).await.unwrap().openid, "oA");
-    assert_eq!((calls.load(Ordering::Relaxed), rig.refreshes()), (2, 1));
+    assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (2, 1));
     userinfo(&users, &calls).await.unwrap();
-    assert_eq!((calls.load(Ordering::Relaxed), rig.refreshes()), (3, 1));
+    assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (3, 1));
 }
 
-async fn r6_a_call_is_never_made_a_third_time(rig: Rig) {
-    let users = rig.process().await;
-    refused(&rig, &users).await;
-    rig.simulator
+async fn r6_a_call_is_never_made_a_third_time(harness: Harness) {
+    let users = harness.process().await;
+    refused(&harness, &users).await;
+    harness
+        .simulator
         .inject(Fault::on("/sns/userinfo").errcode(40001));
     let calls = AtomicU32::new(0);
     let error = userinfo(&users, &calls).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TokenRefused);
-    assert_eq!((calls.load(Ordering::Relaxed), rig.refreshes()), (2, 1));
+    assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (2, 1));
 }
 
-async fn r6_wechat_handing_back_what_it_refused_makes_no_storm(rig: Rig) {
-    let users = rig.process().await;
-    rig.log_in(&users, "oA").await;
+async fn r6_wechat_handing_back_what_it_refused_makes_no_storm(harness: Harness) {
+    let users = harness.process().await;
+    harness.log_in(&users, "oA").await;
     // Before its expiry a refresh hands out the same token again.
-    rig.simulator
+    harness
+        .simulator
         .inject(Fault::on("/sns/userinfo").errcode(40001));
     let calls = AtomicU32::new(0);
     for _ in 0..50 {
         assert!(userinfo(&users, &calls).await.is_err());
     }
-    assert_eq!(rig.refreshes(), 1);
-    rig.simulator.clear_faults();
+    assert_eq!(harness.refreshes(), 1);
+    harness.simulator.clear_faults();
     userinfo(&users, &calls).await.unwrap();
     // A while later a new report asks again.
-    rig.advance(Duration::from_secs(16));
-    rig.simulator
+    harness.advance(Duration::from_secs(16));
+    harness
+        .simulator
         .inject(Fault::on("/sns/userinfo").errcode(40001).times(1));
     calls.store(0, Ordering::Relaxed);
     userinfo(&users, &calls).await.unwrap();
-    assert_eq!((calls.load(Ordering::Relaxed), rig.refreshes()), (2, 2));
+    assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (2, 2));
 }
 
 /// Reads a user's token from several tasks while others report it all the time, until many
@@ -158,29 +161,32 @@ async fn reads_beside_reports(users: &UserTokens, token: &AccessToken) -> Vec<Er
 }
 
 /// Renewals that fail soon, so that many reports do.
-async fn impatient(rig: &Rig) -> UserTokens {
+async fn impatient(harness: &Harness) -> UserTokens {
     let brief = Duration::from_millis(500);
-    rig.process_with(|builder| builder.load_timeout(brief).lease_duration(brief))
+    harness
+        .process_with(|builder| builder.load_timeout(brief).lease_duration(brief))
         .await
 }
 
-async fn r6_reports_make_no_other_caller_fail(rig: Rig) {
+async fn r6_reports_make_no_other_caller_fail(harness: Harness) {
     for errcode in [45009, -1, 40030] {
-        let users = impatient(&rig).await;
-        rig.simulator.clear_faults();
-        let pair = rig.log_in(&users, "oA").await;
+        let users = impatient(&harness).await;
+        harness.simulator.clear_faults();
+        let pair = harness.log_in(&users, "oA").await;
         let token = AccessToken::from(pair.access_token.as_str());
-        rig.simulator.inject(Fault::on(REFRESH).errcode(errcode));
+        harness
+            .simulator
+            .inject(Fault::on(REFRESH).errcode(errcode));
         let errors = reads_beside_reports(&users, &token).await;
         assert_eq!(errors.len(), 0, "{errcode}: such as {}", errors[0]);
         // The token is still there for other processes.
-        assert_eq!(rig.stored_token("oA").await.unwrap(), pair.access_token);
+        assert_eq!(harness.stored_token("oA").await.unwrap(), pair.access_token);
     }
 }
 
-async fn r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail(rig: Rig) {
-    let users = impatient(&rig).await;
-    let mut alone = grant(&rig.simulator.sign_in("oA", "snsapi_userinfo"));
+async fn r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail(harness: Harness) {
+    let users = impatient(&harness).await;
+    let mut alone = grant(&harness.simulator.sign_in("oA", "snsapi_userinfo"));
     alone.refresh_token = None;
     users.store(&id("oA"), &alone).await.unwrap();
     let errors = reads_beside_reports(&users, &alone.access_token).await;

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod certificates;
 pub mod demo_process;
 pub mod forward_proxy;
+pub mod harness;
 pub mod http_client;
 pub mod log_lines;
 pub mod nginx;
@@ -13,7 +14,6 @@ pub mod old_proxy;
 pub mod proxy;
 pub mod redis_cluster;
 pub mod redis_server;
-pub mod scene;
 pub mod sentinel_group;
 
 use std::net::TcpListener;

@@ -10,10 +10,10 @@ use crate::mistakes::refused;
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
 use crate::support::free_port;
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::{Answer, Asked};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout, Scene};
 
 /// All is well within 5 s of the cure.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -31,13 +31,13 @@ fn run(server: &mut Connection, words: &[&str]) {
 async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
     for layout in Layout::BOTH {
         let options = ["--save", "900", "1", "--appendonly", "no"];
-        let scene = Scene::on(RedisServer::with_options(&options), layout).await;
-        scene.sign_in("oExpired", Age::Expired).await;
-        scene.sign_in("oReader", Age::Fresh).await;
-        let demo = scene.demo().await;
+        let harness = Harness::on(RedisServer::with_options(&options), layout).await;
+        harness.sign_in("oExpired", Age::Expired).await;
+        harness.sign_in("oReader", Age::Fresh).await;
+        let demo = harness.demo().await;
         let nowhere = free_port().to_string();
-        let folder = scene.redis.process().1.to_owned();
-        let mut operator = scene.connection();
+        let folder = harness.redis.process().1.to_owned();
+        let mut operator = harness.connection();
         run(&mut operator, &["CONFIG", "SET", "save", "900 1"]);
         for (reason, begin, end) in [
             (
@@ -100,7 +100,7 @@ async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
             assert_eq!(demo.me("oReader").await.status, 200, "{reason}");
             // A process that starts now serves the same, and says the same.
             if reason != "does not let this user" {
-                let another = scene.demo().await;
+                let another = harness.demo().await;
                 assert_eq!(another.me("oReader").await.status, 200, "{reason}");
                 assert_eq!(healthz(&another).await.field("serves"), "stored_tokens");
             }
@@ -117,16 +117,16 @@ async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
 /// Whoever asks, Redis is asked once a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_are_no_load() {
-    let scene = Scene::new(Layout::Keys).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Keys).await;
+    let demo = harness.demo().await;
     assert_eq!(healthz(&demo).await.status, 200);
-    let before = scene.redis.calls("set");
+    let before = harness.redis.calls("set");
     let began = std::time::Instant::now();
     for _ in 0..300 {
         assert_eq!(healthz(&demo).await.status, 200);
     }
     let seconds = began.elapsed().as_secs() + 2;
-    let asked = scene.redis.calls("set") - before;
+    let asked = harness.redis.calls("set") - before;
     assert!(asked <= seconds, "{asked} times in {seconds} s");
 }
 
@@ -164,23 +164,23 @@ impl Endless {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_script_takes_no_rights_away() {
     let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
-    let mut scene = Scene::on(server, Layout::Keys).await;
-    let proxy = Proxy::start(&scene.redis.address(), 1).await;
+    let mut harness = Harness::on(server, Layout::Keys).await;
+    let proxy = Proxy::start(&harness.redis.address(), 1).await;
     let url = format!("redis://{}/", proxy.address());
-    scene.variables = vec![("REDIS_URL".to_owned(), url.clone())];
-    scene.sign_in("oUser", Age::Fresh).await;
-    let demo = scene.demo().await;
+    harness.variables = vec![("REDIS_URL".to_owned(), url.clone())];
+    harness.sign_in("oUser", Age::Fresh).await;
+    let demo = harness.demo().await;
     assert_eq!(demo.me("oUser").await.status, 200);
     let listens = || {
         let mut ask = redis::cmd("PUBSUB");
         ask.arg("NUMSUB")
-            .arg(format!("wechat:{}:news", scene.wechat.app_id()));
-        let (_, count): (String, u64) = ask.query(&mut scene.connection()).unwrap();
+            .arg(format!("wechat:{}:news", harness.wechat.app_id()));
+        let (_, count): (String, u64) = ask.query(&mut harness.connection()).unwrap();
         count > 0
     };
     eventually("it listens", Duration::from_secs(5), async || listens()).await;
 
-    let endless = Endless::begin(&scene.redis).await;
+    let endless = Endless::begin(&harness.redis).await;
     // Its next proof is refused, and its next subscription.
     tokio::time::sleep(Duration::from_secs(3)).await;
     // Between two commands that Redis refused, nobody asks it: that answer has no reason of its own.
@@ -208,9 +208,9 @@ async fn an_endless_script_takes_no_rights_away() {
     })
     .await;
     eventually("it listens again", RECOVERY, async || listens()).await;
-    let before = scene.redis.calls("publish");
+    let before = harness.redis.calls("publish");
     eventually("proofs go on", Duration::from_secs(10), async || {
-        scene.redis.calls("publish") >= before + 2
+        harness.redis.calls("publish") >= before + 2
     })
     .await;
     assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
@@ -219,16 +219,16 @@ async fn an_endless_script_takes_no_rights_away() {
 /// A password that is asked for concerns every command, and the channel no more than others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_was_asked_for_leaves_the_channel_alone() {
-    let scene = Scene::new(Layout::Keys).await;
-    scene.sign_in("oUser", Age::Fresh).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Keys).await;
+    harness.sign_in("oUser", Age::Fresh).await;
+    let demo = harness.demo().await;
     assert_eq!(demo.me("oUser").await.status, 200);
-    let mut operator = scene.connection();
-    let channel = format!("wechat:{}:news", scene.wechat.app_id());
+    let mut operator = harness.connection();
+    let channel = format!("wechat:{}:news", harness.wechat.app_id());
     let listens = || {
         let mut ask = redis::cmd("PUBSUB");
         ask.arg("NUMSUB").arg(&channel);
-        let (_, count): (String, u64) = ask.query(&mut scene.connection()).unwrap();
+        let (_, count): (String, u64) = ask.query(&mut harness.connection()).unwrap();
         count > 0
     };
     eventually("it listens", Duration::from_secs(5), async || listens()).await;
@@ -296,11 +296,11 @@ async fn a_server_that_is_full_of_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_keeps_logins_away_is_not_ready() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        scene.sign_in("oReader", Age::Fresh).await;
-        let demo = scene.demo().await;
+        let harness = Harness::new(layout).await;
+        harness.sign_in("oReader", Age::Fresh).await;
+        let demo = harness.demo().await;
         assert_eq!(demo.me("oReader").await.status, 200);
-        let mut operator = scene.connection();
+        let mut operator = harness.connection();
         let hashes = layout == Layout::Hashes;
         let all_rights = &["ACL", "SETUSER", "default", "+@all", "allkeys"][..];
         for (what, begin, end, concerns) in [

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower_wechat::{Layout, RedisNames, RedisStore, RedisStoreBuilder};
 
-use crate::load::Load;
+use crate::harness::LoadHarness;
 use crate::support::redis_cluster::RedisCluster;
 
 const A_WHILE: Duration = Duration::from_millis(1_500);
@@ -30,23 +30,25 @@ fn store(cluster: &RedisCluster, layout: Layout) -> (RedisStoreBuilder, &'static
 async fn slots_move(layout: Layout) {
     let cluster = Arc::new(RedisCluster::start().await);
     let (builder, key) = store(&cluster, layout);
-    let load = Load::start(builder).await;
+    let harness = LoadHarness::start(builder).await;
     // The hash layout lies in one slot, so that one has to be among those that move: all do.
     let slots = if layout == Layout::Keys { 1_500 } else { 5_462 };
     let before = cluster.owner_of(key);
-    load.during(async {
-        tokio::time::sleep(A_WHILE).await;
-        let moving = Arc::clone(&cluster);
-        let moving = tokio::task::spawn_blocking(move || moving.reshard_away(key, slots));
-        moving.await.unwrap();
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
+    harness
+        .during(async {
+            tokio::time::sleep(A_WHILE).await;
+            let moving = Arc::clone(&cluster);
+            let moving = tokio::task::spawn_blocking(move || moving.reshard_away(key, slots));
+            moving.await.unwrap();
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
     if layout != Layout::Keys {
         assert_ne!(cluster.owner_of(key), before, "the hashes' slot has moved");
     }
-    load.serves_again().await;
-    load.balances(&format!("Cluster, {slots} slots moved, {layout:?}"))
+    harness.serves_again().await;
+    harness
+        .balances(&format!("Cluster, {slots} slots moved, {layout:?}"))
         .await;
 }
 
@@ -64,36 +66,39 @@ async fn slots_move_under_load_in_the_hash_layout() {
 async fn a_primary_is_killed_under_load() {
     let mut cluster = RedisCluster::start().await;
     let (builder, key) = store(&cluster, Layout::Keys);
-    let load = Load::start(builder).await;
+    let harness = LoadHarness::start(builder).await;
     let old = cluster.owner_of(key);
-    load.during(async {
-        tokio::time::sleep(A_WHILE).await;
-        cluster.nodes[old].kill();
-        cluster.fails_over_from(old, key).await;
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
-    load.serves_again().await;
-    load.during(tokio::time::sleep(A_WHILE)).await;
-    load.balances("Cluster, a primary killed").await;
+    harness
+        .during(async {
+            tokio::time::sleep(A_WHILE).await;
+            cluster.nodes[old].kill();
+            cluster.fails_over_from(old, key).await;
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
+    harness.serves_again().await;
+    harness.during(tokio::time::sleep(A_WHILE)).await;
+    harness.balances("Cluster, a primary killed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_primary_is_frozen_under_load_and_comes_back() {
     let cluster = RedisCluster::start().await;
     let (builder, key) = store(&cluster, Layout::Hashes);
-    let load = Load::start(builder).await;
+    let harness = LoadHarness::start(builder).await;
     let old = cluster.owner_of(key);
-    load.during(async {
-        tokio::time::sleep(A_WHILE).await;
-        cluster.nodes[old].freeze(true);
-        cluster.fails_over_from(old, key).await;
-        tokio::time::sleep(A_WHILE).await;
-        cluster.nodes[old].freeze(false);
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
-    load.serves_again().await;
-    load.balances("Cluster, a primary frozen, and back later")
+    harness
+        .during(async {
+            tokio::time::sleep(A_WHILE).await;
+            cluster.nodes[old].freeze(true);
+            cluster.fails_over_from(old, key).await;
+            tokio::time::sleep(A_WHILE).await;
+            cluster.nodes[old].freeze(false);
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
+    harness.serves_again().await;
+    harness
+        .balances("Cluster, a primary frozen, and back later")
         .await;
 }

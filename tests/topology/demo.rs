@@ -7,9 +7,9 @@ use tower_wechat::simulator::Simulator;
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
+use crate::support::harness::variables;
 use crate::support::http_client::{Answer, Asked, HttpClient, fingerprint};
 use crate::support::redis_cluster::RedisCluster;
-use crate::support::scene::variables;
 use crate::support::sentinel_group::SentinelGroup;
 
 /// A browser that follows redirects between a demo and WeChat, and keeps the demo's cookies.

@@ -9,7 +9,7 @@ mod support;
 mod answers;
 mod cluster;
 mod demo;
-mod load;
+mod harness;
 mod mistakes;
 mod moved;
 mod resp2;

@@ -10,9 +10,9 @@ use tower_wechat::{
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::free_port;
+use crate::support::harness::variables;
 use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::variables;
 use crate::support::sentinel_group::SentinelGroup;
 
 /// Connecting gives up after 3 s; the rest is for slow machines.

@@ -9,10 +9,10 @@ use tower_wechat::{AccountTokens, ExternalToken, RedisStore, WechatClient};
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
 use crate::support::free_port;
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::{Answer, Asked};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout, Scene};
 
 /// The promise is 5 s.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
@@ -88,24 +88,24 @@ async fn healthz(demo: &DemoProcess) -> Answer {
 
 async fn moves(layout: Layout) {
     let pair = Pair::start().await;
-    let mut scene = Scene::on(RedisServer::start(), layout).await;
-    scene.variables = vec![
+    let mut harness = Harness::on(RedisServer::start(), layout).await;
+    harness.variables = vec![
         ("REDIS_URL".to_owned(), pair.url()),
         ("CACHE_TTL_SECS".to_owned(), "1".to_owned()),
     ];
     let Pair { first, .. } = &pair;
     for expired in ["oExpired", "oWaiting", "oIdle"] {
-        store(&scene, first, expired, Age::Expired).await;
+        store(&harness, first, expired, Age::Expired).await;
     }
     for fresh in ["oReader", "oHeld"] {
-        store(&scene, first, fresh, Age::Fresh).await;
+        store(&harness, first, fresh, Age::Fresh).await;
     }
-    let [busy, idle] = scene.demos().await;
+    let [busy, idle] = harness.demos().await;
     for demo in [&busy, &idle] {
         assert_eq!(demo.me("oHeld").await.status, 200);
     }
     assert_eq!(healthz(&busy).await.status, 200);
-    let app = scene.wechat.app_id().to_owned();
+    let app = harness.wechat.app_id().to_owned();
     eventually("both listen", Duration::from_secs(10), async || {
         listeners(&pair.first, &app) == 2
     })
@@ -155,9 +155,9 @@ async fn moves(layout: Layout) {
 }
 
 /// Writes a user's pair to a server.
-async fn store(scene: &Scene, server: &RedisServer, user: &str, age: Age) {
-    scene.sign_in(user, age).await;
-    let mut from = scene.connection();
+async fn store(harness: &Harness, server: &RedisServer, user: &str, age: Age) {
+    harness.sign_in(user, age).await;
+    let mut from = harness.connection();
     let mut to = server.connection();
     for key in from.keys::<_, Vec<String>>("*").unwrap() {
         let dump: Vec<u8> = redis::cmd("DUMP").arg(&key).query(&mut from).unwrap();

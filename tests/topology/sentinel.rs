@@ -4,50 +4,52 @@ use std::time::Duration;
 
 use tower_wechat::{Layout, RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
 
-use crate::load::Load;
+use crate::harness::LoadHarness;
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 use crate::support::sentinel_group::SentinelGroup;
 
 const A_WHILE: Duration = Duration::from_millis(1_500);
 
-async fn load_on(group: &SentinelGroup, layout: Layout) -> Load {
-    Load::start(RedisStore::builder(&group.url("")).layout(layout)).await
+async fn harness_on(group: &SentinelGroup, layout: Layout) -> LoadHarness {
+    LoadHarness::start(RedisStore::builder(&group.url("")).layout(layout)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_killed_under_load() {
     let mut group = SentinelGroup::start().await;
-    let load = load_on(&group, Layout::Hashes).await;
+    let harness = harness_on(&group, Layout::Hashes).await;
     let old = group.primary();
-    load.during(async {
-        tokio::time::sleep(A_WHILE).await;
-        group.servers[old].kill();
-        group.fails_over_from(old).await;
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
-    load.serves_again().await;
-    load.during(tokio::time::sleep(A_WHILE)).await;
-    load.balances("Sentinel, primary killed").await;
+    harness
+        .during(async {
+            tokio::time::sleep(A_WHILE).await;
+            group.servers[old].kill();
+            group.fails_over_from(old).await;
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
+    harness.serves_again().await;
+    harness.during(tokio::time::sleep(A_WHILE)).await;
+    harness.balances("Sentinel, primary killed").await;
 }
 
 /// A frozen primary keeps its connections and says nothing; thawed, it is a replica before long.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_frozen_under_load_and_comes_back() {
     let group = SentinelGroup::start().await;
-    let load = load_on(&group, Layout::Keys).await;
+    let harness = harness_on(&group, Layout::Keys).await;
     let old = group.primary();
-    load.during(async {
-        tokio::time::sleep(A_WHILE).await;
-        group.servers[old].freeze(true);
-        group.fails_over_from(old).await;
-        tokio::time::sleep(A_WHILE).await;
-        group.servers[old].freeze(false);
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
-    load.serves_again().await;
+    harness
+        .during(async {
+            tokio::time::sleep(A_WHILE).await;
+            group.servers[old].freeze(true);
+            group.fails_over_from(old).await;
+            tokio::time::sleep(A_WHILE).await;
+            group.servers[old].freeze(false);
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
+    harness.serves_again().await;
     eventually(
         "the old primary follows",
         Duration::from_secs(40),
@@ -63,8 +65,9 @@ async fn the_primary_is_frozen_under_load_and_comes_back() {
         },
     )
     .await;
-    load.during(tokio::time::sleep(A_WHILE)).await;
-    load.balances("Sentinel, primary frozen, and back later")
+    harness.during(tokio::time::sleep(A_WHILE)).await;
+    harness
+        .balances("Sentinel, primary frozen, and back later")
         .await;
 }
 
@@ -72,38 +75,40 @@ async fn the_primary_is_frozen_under_load_and_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_changed_by_hand_under_load() {
     let group = SentinelGroup::start().await;
-    let load = load_on(&group, Layout::Keys).await;
+    let harness = harness_on(&group, Layout::Keys).await;
     let old = group.primary();
-    load.during(async {
-        tokio::time::sleep(A_WHILE).await;
-        let mut failover = redis::cmd("SENTINEL");
-        failover
-            .arg("FAILOVER")
-            .arg(crate::support::sentinel_group::GROUP);
-        let () = failover
-            .query(&mut group.sentinels[0].connection())
-            .unwrap();
-        group.fails_over_from(old).await;
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
-    load.serves_again().await;
-    load.balances("Sentinel, primary changed by hand").await;
+    harness
+        .during(async {
+            tokio::time::sleep(A_WHILE).await;
+            let mut failover = redis::cmd("SENTINEL");
+            failover
+                .arg("FAILOVER")
+                .arg(crate::support::sentinel_group::GROUP);
+            let () = failover
+                .query(&mut group.sentinels[0].connection())
+                .unwrap();
+            group.fails_over_from(old).await;
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
+    harness.serves_again().await;
+    harness.balances("Sentinel, primary changed by hand").await;
 }
 
 /// Sentinels are asked who the primary is and are not in the way otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_are_killed_under_load() {
     let mut group = SentinelGroup::start().await;
-    let load = load_on(&group, Layout::Hashes).await;
-    load.during(async {
-        for sentinel in &mut group.sentinels {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            sentinel.kill();
-        }
-        tokio::time::sleep(Duration::from_secs(6)).await;
-    })
-    .await;
+    let harness = harness_on(&group, Layout::Hashes).await;
+    harness
+        .during(async {
+            for sentinel in &mut group.sentinels {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                sentinel.kill();
+            }
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        })
+        .await;
     let url = group.url("");
     let refused = RedisStore::connect(&url).await.unwrap_err();
     assert!(refused.to_string().contains("no Sentinel of"), "{refused}");
@@ -111,26 +116,28 @@ async fn sentinels_are_killed_under_load() {
     group.sentinels[1].run();
     group.sentinels[2].run();
     let old = group.primary();
-    load.during(async {
-        group.servers[old].kill();
-        group.fails_over_from(old).await;
-        tokio::time::sleep(A_WHILE).await;
-    })
-    .await;
-    load.serves_again().await;
-    load.balances("Sentinel, all Sentinels killed, later two are back and the primary is killed")
+    harness
+        .during(async {
+            group.servers[old].kill();
+            group.fails_over_from(old).await;
+            tokio::time::sleep(A_WHILE).await;
+        })
+        .await;
+    harness.serves_again().await;
+    harness
+        .balances("Sentinel, all Sentinels killed, later two are back and the primary is killed")
         .await;
 }
 
 /// Two servers and a Sentinel that is told by hand which of them is the primary, so that nobody
 /// ends the connections to the other one.
-struct Told {
+struct SentinelHarness {
     first: RedisServer,
     second: RedisServer,
     sentinel: RedisServer,
 }
 
-impl Told {
+impl SentinelHarness {
     fn start() -> Self {
         let first = RedisServer::start();
         let port = first.port().to_string();
@@ -200,14 +207,14 @@ fn users_of(store: RedisStore) -> UserTokens {
 /// to the new primary, and nobody hears of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
-    let told = Told::start();
-    let users = users_of(told.store().await);
+    let harness = SentinelHarness::start();
+    let users = users_of(harness.store().await);
     sign_in(&users, "oBefore").await.unwrap();
-    told.switch();
-    told.demote_the_first();
+    harness.switch();
+    harness.demote_the_first();
     sign_in(&users, "oAfter").await.unwrap();
     eventually("the login is there", Duration::from_secs(20), async || {
-        told.keys_of_the_second() > 0
+        harness.keys_of_the_second() > 0
     })
     .await;
     users.health().await.unwrap();
@@ -217,9 +224,9 @@ async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
 /// answering. The Sentinels are asked every few seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_does_not_know_of_its_successor_is_left_within_seconds() {
-    let told = Told::start();
-    let users = users_of(told.store().await);
-    told.switch();
+    let harness = SentinelHarness::start();
+    let users = users_of(harness.store().await);
+    harness.switch();
     let mut logins = 0;
     eventually(
         "logins reach the new primary",
@@ -227,7 +234,7 @@ async fn a_primary_that_does_not_know_of_its_successor_is_left_within_seconds() 
         async || {
             logins += 1;
             sign_in(&users, &format!("oUser{logins}")).await.unwrap();
-            told.keys_of_the_second() > 0
+            harness.keys_of_the_second() > 0
         },
     )
     .await;

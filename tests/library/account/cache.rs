@@ -3,7 +3,7 @@
 use redis::Commands;
 use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, TokenCenterClient, TokenMode};
 
-use super::rig::{Rig, secs};
+use super::harness::{Harness, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
@@ -12,10 +12,10 @@ const DEAD: u64 = 301;
 
 #[tokio::test]
 async fn a_follower_hears_of_a_replaced_token_in_time() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let key = format!("wx:access_token:{}", rig.sim.app_id());
-    let owner = rig.wechat();
+    let key = format!("wx:access_token:{}", harness.sim.app_id());
+    let owner = harness.wechat();
     let write = async || {
         let token = owner.account_token().await.unwrap().access_token;
         let _: () = server
@@ -23,23 +23,24 @@ async fn a_follower_hears_of_a_replaced_token_in_time() {
             .set_ex(&key, token.expose(), 7_000)
             .unwrap();
     };
-    let store = rig.redis(&server.url()).await;
-    let accounts = AccountTokens::follower_builder(rig.wechat(), store, ExternalToken::wx_java())
-        .clock(rig.clock.clone())
-        .cache_ttl(secs(3_600))
-        .build();
+    let store = harness.redis(&server.url()).await;
+    let accounts =
+        AccountTokens::follower_builder(harness.wechat(), store, ExternalToken::wx_java())
+            .clock(harness.clock.clone())
+            .cache_ttl(secs(3_600))
+            .build();
     write().await;
     accounts.get().await.unwrap();
     write().await;
-    rig.advance(secs(DEAD));
-    assert!(rig.alive(&accounts.get().await.unwrap()));
+    harness.advance(secs(DEAD));
+    assert!(harness.alive(&accounts.get().await.unwrap()));
 }
 
 #[tokio::test]
 async fn a_client_of_a_center_hears_of_a_replaced_token_in_time() {
-    let rig = Rig::start().await;
-    let center_accounts = rig
-        .builder(rig.memory())
+    let harness = Harness::start().await;
+    let center_accounts = harness
+        .builder(harness.memory())
         .mode(TokenMode::Plain)
         .cache_ttl(secs(0))
         .build();
@@ -49,17 +50,17 @@ async fn a_client_of_a_center_hears_of_a_replaced_token_in_time() {
     let app = axum::Router::new().nest_service("/center", center);
     tokio::spawn(async move { axum::serve(listener, app).await });
 
-    let source = TokenCenterClient::new(rig.sim.app_id(), url, "secret").unwrap();
-    let accounts = AccountTokens::center_builder(source, rig.memory())
-        .clock(rig.clock.clone())
+    let source = TokenCenterClient::new(harness.sim.app_id(), url, "secret").unwrap();
+    let accounts = AccountTokens::center_builder(source, harness.memory())
+        .clock(harness.clock.clone())
         .cache_ttl(secs(3_600))
         .build();
     let first = accounts.get().await.unwrap();
     let next = center_accounts.report_invalid(first.access_token()).await;
     let next = next.unwrap();
     assert_ne!(next.access_token(), first.access_token());
-    rig.advance(secs(DEAD / 2));
-    assert!(rig.alive(&accounts.get().await.unwrap()));
+    harness.advance(secs(DEAD / 2));
+    assert!(harness.alive(&accounts.get().await.unwrap()));
     eventually("the client has the successor", secs(2), async || {
         accounts.get().await.unwrap().access_token() == next.access_token()
     })

@@ -11,7 +11,7 @@ use tower_wechat::{
     AccountTokens, ErrorKind, MemoryStore, Timestamp, TokenCenter, TokenCenterClient, jssdk,
 };
 
-use super::rig::{Rig, STABLE, TICKET, secs};
+use super::harness::{Harness, STABLE, TICKET, secs};
 use crate::support::eventually;
 
 const SECRET: &str = "the-first-secret";
@@ -45,9 +45,9 @@ async fn get(center: &TokenCenter, uri: &str) -> Reply {
     ask(center, Method::GET, uri, &format!("Bearer {SECRET}"), "").await
 }
 
-fn center(rig: &Rig) -> (AccountTokens, TokenCenter) {
-    let accounts = rig.accounts();
-    let tickets = rig.tickets(&accounts);
+fn center(harness: &Harness) -> (AccountTokens, TokenCenter) {
+    let accounts = harness.accounts();
+    let tickets = harness.tickets(&accounts);
     let center = TokenCenter::new(accounts.clone(), [SECRET, "the-second"]).unwrap();
     (accounts, center.tickets(tickets))
 }
@@ -63,11 +63,14 @@ async fn serve(center: TokenCenter) -> String {
 
 #[tokio::test]
 async fn the_routes_answer_in_wechats_own_names() {
-    let rig = Rig::start().await;
-    let (accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (accounts, center) = center(&harness);
     let reply = get(&center, "/access_token").await;
     assert_eq!(reply.status, StatusCode::OK);
-    assert_eq!(reply.body["access_token"], rig.sim.account_token().unwrap());
+    assert_eq!(
+        reply.body["access_token"],
+        harness.sim.account_token().unwrap()
+    );
     assert!((7_190..=7_200).contains(&reply.body["expires_in"].as_u64().unwrap()));
 
     let reply = get(&center, "/jsapi_ticket").await;
@@ -85,10 +88,10 @@ async fn the_routes_answer_in_wechats_own_names() {
         reply.body["signature"],
         jssdk::sign(&ticket, nonce, at.unwrap(), page)
     );
-    assert_eq!(reply.body["appId"], rig.sim.app_id());
+    assert_eq!(reply.body["appId"], harness.sim.app_id());
 
     // Compare and renew: a foreign token changes nothing, the current one is replaced.
-    rig.sim.reset_calls();
+    harness.sim.reset_calls();
     let current = accounts
         .get()
         .await
@@ -111,17 +114,17 @@ async fn the_routes_answer_in_wechats_own_names() {
         reply.body["access_token"].as_str().unwrap().to_owned()
     };
     assert_eq!(invalid("83_foreign").await, current);
-    assert_eq!(rig.sim.calls_to(STABLE), 0);
+    assert_eq!(harness.sim.calls_to(STABLE), 0);
     let next = invalid(&current).await;
     assert_ne!(next, current);
     assert_eq!(invalid(&current).await, next);
-    assert!(rig.sim.is_account_token_valid(&next));
+    assert!(harness.sim.is_account_token_valid(&next));
 }
 
 #[tokio::test]
 async fn who_does_not_prove_itself_gets_401_and_changes_nothing() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     center
         .accept_until("a-third", Timestamp::from_millis(1_000))
         .unwrap();
@@ -151,13 +154,13 @@ async fn who_does_not_prove_itself_gets_401_and_changes_nothing() {
         assert!(reply.body.get("access_token").is_none());
     }
     assert!(started.elapsed() < secs(20));
-    assert!(rig.sim.calls().is_empty(), "{:?}", rig.sim.calls());
+    assert!(harness.sim.calls().is_empty(), "{:?}", harness.sim.calls());
 }
 
 #[tokio::test]
 async fn secrets_rotate_on_all_clones() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     let clone = center.clone();
     let status = async |bearer: &str| {
         ask(
@@ -174,21 +177,21 @@ async fn secrets_rotate_on_all_clones() {
     center.replace_secrets(["the-third"]).unwrap();
     assert_eq!(status("the-second").await, StatusCode::UNAUTHORIZED);
     assert_eq!(status("the-third").await, StatusCode::OK);
-    let until = rig.clock.now().saturating_add(secs(60));
+    let until = harness.clock.now().saturating_add(secs(60));
     center.accept_until("the-second", until).unwrap();
     assert_eq!(status("the-second").await, StatusCode::OK);
-    rig.advance(secs(61));
+    harness.advance(secs(61));
     assert_eq!(status("the-second").await, StatusCode::UNAUTHORIZED);
     for wrong in [vec![], vec![""], vec!["a b"]] {
-        let error = TokenCenter::new(rig.accounts(), wrong).unwrap_err();
+        let error = TokenCenter::new(harness.accounts(), wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
     }
 }
 
 #[tokio::test]
 async fn bad_requests_are_told_so() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     for (uri, status) in [
         ("/jssdk/config?url=https%3A%2F%2Fevil.example%2F", 400),
         ("/jssdk/config", 400),
@@ -222,9 +225,9 @@ async fn bad_requests_are_told_so() {
             (400, &"bad_request".into())
         );
     }
-    assert!(rig.sim.calls().is_empty());
+    assert!(harness.sim.calls().is_empty());
 
-    rig.settings(|settings| settings.secret_frozen = true);
+    harness.settings(|settings| settings.secret_frozen = true);
     let reply = get(&center, "/access_token").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(reply.body["error"], "wechat_config");
@@ -239,8 +242,8 @@ async fn bad_requests_are_told_so() {
 /// The page sent `?url=` and its `location.href` as it is: the URL ends at its first `&`.
 #[tokio::test]
 async fn a_page_that_was_not_encoded_is_not_signed() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     for url in [
         "https://h5.example.com/?a=1&b=2",
         "https://h5.example.com/?from=singlemessage&isappinstalled=0",
@@ -257,7 +260,7 @@ async fn a_page_that_was_not_encoded_is_not_signed() {
         let message = reply.body["message"].as_str().unwrap();
         assert!(message.contains("encodeURIComponent"), "{url}: {message}");
     }
-    assert!(rig.sim.calls().is_empty(), "{:?}", rig.sim.calls());
+    assert!(harness.sim.calls().is_empty(), "{:?}", harness.sim.calls());
     for url in [
         "https://h5.example.com/?a=1",
         "https%3A%2F%2Fh5.example.com%2F%3Fa%3D1%26b%3D2&_=1700000000",
@@ -269,8 +272,8 @@ async fn a_page_that_was_not_encoded_is_not_signed() {
 
 #[tokio::test]
 async fn hyper_serves_it_without_a_router() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -281,41 +284,45 @@ async fn hyper_serves_it_without_a_router() {
             tokio::spawn(async move { server.serve_connection(stream, service).await });
         }
     });
-    let source = TokenCenterClient::new(rig.sim.app_id(), url, SECRET).unwrap();
+    let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
     let accounts = AccountTokens::from_center(source, MemoryStore::new());
-    assert!(rig.alive(&accounts.get().await.unwrap()));
+    assert!(harness.alive(&accounts.get().await.unwrap()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_lives_from_one_center_through_rollover() {
-    let rig = Rig::start().await;
-    let (center_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (center_accounts, center) = center(&harness);
     let url = serve(center).await;
     let fleet: Vec<_> = (0..3)
         .map(|_| {
-            let source = TokenCenterClient::new(rig.sim.app_id(), &url, SECRET).unwrap();
-            AccountTokens::center_builder(source, rig.memory())
-                .clock(rig.clock.clone())
+            let source = TokenCenterClient::new(harness.sim.app_id(), &url, SECRET).unwrap();
+            AccountTokens::center_builder(source, harness.memory())
+                .clock(harness.clock.clone())
                 .build()
         })
         .collect();
     for accounts in &fleet {
-        rig.call(accounts).await.unwrap();
-        rig.tickets(accounts)
+        harness.call(accounts).await.unwrap();
+        harness
+            .tickets(accounts)
             .js_config("https://h5.example.com/")
             .await
             .unwrap();
     }
-    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (1, 1));
+    assert_eq!(
+        (harness.sim.calls_to(STABLE), harness.sim.calls_to(TICKET)),
+        (1, 1)
+    );
 
     // Rollover: nobody sees a refused token, minute by minute.
-    let first = rig.sim.account_token().unwrap();
-    rig.advance(secs(7_200 - 320));
+    let first = harness.sim.account_token().unwrap();
+    harness.advance(secs(7_200 - 320));
     for _ in 0..8 {
-        rig.advance(secs(60));
+        harness.advance(secs(60));
         for accounts in &fleet {
             let token = accounts.get().await.unwrap();
-            assert!(rig.alive(&token));
+            assert!(harness.alive(&token));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -327,42 +334,42 @@ async fn a_fleet_lives_from_one_center_through_rollover() {
         all
     })
     .await;
-    assert_eq!(rig.sim.calls_to(STABLE), 2);
+    assert_eq!(harness.sim.calls_to(STABLE), 2);
 
     // Somebody kills the token: the first to notice reports it, and all get its successor.
-    rig.wechat().stable_account_token(true).await.unwrap();
-    rig.sim.reset_calls();
+    harness.wechat().stable_account_token(true).await.unwrap();
+    harness.sim.reset_calls();
     for accounts in &fleet {
-        rig.call(accounts).await.unwrap();
+        harness.call(accounts).await.unwrap();
     }
-    assert_eq!(rig.sim.calls_to(STABLE), 1);
+    assert_eq!(harness.sim.calls_to(STABLE), 1);
     drop(center_accounts);
 }
 
 #[tokio::test]
 async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     let url = serve(center.clone()).await;
     let source = |url: &str, bearer: &str| {
-        TokenCenterClient::new(rig.sim.app_id(), url, bearer.to_owned()).unwrap()
+        TokenCenterClient::new(harness.sim.app_id(), url, bearer.to_owned()).unwrap()
     };
-    let accounts = AccountTokens::center_builder(source(&url, SECRET), rig.memory())
-        .clock(rig.clock.clone())
+    let accounts = AccountTokens::center_builder(source(&url, SECRET), harness.memory())
+        .clock(harness.clock.clone())
         .build();
     let token = accounts.get().await.unwrap();
     center.replace_secrets(["another"]).unwrap();
-    rig.advance(secs(6_000));
+    harness.advance(secs(6_000));
     let again = accounts.get().await.unwrap();
     assert_eq!(again.access_token(), token.access_token());
-    rig.advance(secs(1_300));
+    harness.advance(secs(1_300));
     let error = accounts.get().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert!(error.to_string().contains("bearer"), "{error}");
     assert!(!error.to_string().contains(SECRET));
 
     let nobody = source("http://127.0.0.1:1/center", SECRET);
-    let accounts = AccountTokens::center_builder(nobody, rig.memory())
+    let accounts = AccountTokens::center_builder(nobody, harness.memory())
         .load_timeout(secs(1))
         .build();
     assert_eq!(
@@ -381,11 +388,11 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
 
 #[tokio::test]
 async fn what_the_center_says_of_wechat_is_passed_on() {
-    let rig = Rig::start().await;
-    let (_accounts, center) = center(&rig);
+    let harness = Harness::start().await;
+    let (_accounts, center) = center(&harness);
     let url = serve(center).await;
-    rig.sim.inject(Fault::on(STABLE).errcode(40164));
-    let source = TokenCenterClient::new(rig.sim.app_id(), url, SECRET).unwrap();
+    harness.sim.inject(Fault::on(STABLE).errcode(40164));
+    let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
     let accounts = AccountTokens::from_center(source, MemoryStore::new());
     let error = accounts.get().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
@@ -394,7 +401,7 @@ async fn what_the_center_says_of_wechat_is_passed_on() {
 
 #[tokio::test]
 async fn a_center_whose_token_cannot_be_one_is_not_believed() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     for lie in ["", "two words", "a#b", "\u{e9}", "a\nb", &"x".repeat(2_049)] {
         let body = serde_json::json!({ "access_token": lie, "ticket": lie, "expires_in": 7_200 });
         let liar = axum::Router::new().fallback(async move || axum::Json(body));
@@ -402,12 +409,12 @@ async fn a_center_whose_token_cannot_be_one_is_not_believed() {
         let url = format!("http://{}/center", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, liar).await });
 
-        let source = TokenCenterClient::new(rig.sim.app_id(), url, SECRET).unwrap();
-        let accounts = AccountTokens::center_builder(source, rig.memory());
+        let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
+        let accounts = AccountTokens::center_builder(source, harness.memory());
         let accounts = accounts.load_timeout(Duration::from_millis(200)).build();
         let errors = [
             accounts.get().await.err(),
-            rig.tickets(&accounts).get().await.err(),
+            harness.tickets(&accounts).get().await.err(),
         ];
         for error in errors {
             let error = error.unwrap_or_else(|| panic!("{lie:?} was believed"));

@@ -14,27 +14,30 @@ use redis::Commands;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccountTokens, ErrorKind, ExternalToken, Freshness};
 
-use super::rig::{CALL, PLAIN, Rig, STABLE, TICKET, secs};
+use super::harness::{CALL, Harness, PLAIN, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
-async fn follow(rig: &Rig, server: &RedisServer, token: ExternalToken) -> AccountTokens {
-    let store = rig.redis(&server.url()).await;
-    AccountTokens::follower_builder(rig.wechat(), store, token)
-        .clock(rig.clock.clone())
+async fn follow(harness: &Harness, server: &RedisServer, token: ExternalToken) -> AccountTokens {
+    let store = harness.redis(&server.url()).await;
+    AccountTokens::follower_builder(harness.wechat(), store, token)
+        .clock(harness.clock.clone())
         .build()
 }
 
-fn nothing_was_fetched(rig: &Rig) {
-    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(PLAIN)), (0, 0));
+fn nothing_was_fetched(harness: &Harness) {
+    assert_eq!(
+        (harness.sim.calls_to(STABLE), harness.sim.calls_to(PLAIN)),
+        (0, 0)
+    );
 }
 
 #[tokio::test]
 async fn what_the_sdks_write_is_read() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let (app, secret) = (rig.sim.app_id(), rig.sim.app_secret());
+    let (app, secret) = (harness.sim.app_id(), harness.sim.app_secret());
     let mut redis = server.connection();
-    let now = rig.clock.now().as_millis() / 1_000;
+    let now = harness.clock.now().as_millis() / 1_000;
     let power = "powerwechat.access_token.edc5f6181730baffc0b88cf96658aeff";
     let cases = [
         (
@@ -121,12 +124,15 @@ async fn what_the_sdks_write_is_read() {
     ];
     for (form, key, value, token, ttl, life) in cases {
         let _: () = redis.set_ex(&key, value, ttl).unwrap();
-        let accounts = follow(&rig, &server, form).await;
+        let accounts = follow(&harness, &server, form).await;
         let read = accounts.get().await.unwrap();
         assert_eq!(read.access_token().expose(), token);
         let expires_in = read.expires_in().as_secs();
         assert!(expires_in.abs_diff(life) <= 2, "{token}: {expires_in}");
-        assert_eq!(read.lifetime().freshness(rig.clock.now()), Freshness::Fresh);
+        assert_eq!(
+            read.lifetime().freshness(harness.clock.now()),
+            Freshness::Fresh
+        );
     }
 
     // wechatpy 2 writes its expiry too, into a key without a life of its own.
@@ -136,19 +142,19 @@ async fn what_the_sdks_write_is_read() {
     let _: () = redis
         .set(format!("wechatpy:{app}_access_token_expires_at"), now + 500)
         .unwrap();
-    let accounts = follow(&rig, &server, ExternalToken::wechatpy()).await;
+    let accounts = follow(&harness, &server, ExternalToken::wechatpy()).await;
     let read = accounts.get().await.unwrap();
     assert_eq!(read.access_token().expose(), "83_two-keys");
     assert!(read.expires_in().as_secs().abs_diff(500) <= 2);
-    nothing_was_fetched(&rig);
+    nothing_was_fetched(&harness);
 }
 
 #[tokio::test]
 async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let key = format!("wx:access_token:{}", rig.sim.app_id());
-    let accounts = follow(&rig, &server, ExternalToken::wx_java()).await;
+    let key = format!("wx:access_token:{}", harness.sim.app_id());
+    let accounts = follow(&harness, &server, ExternalToken::wx_java()).await;
     for garbage in [
         None,
         Some("{\"a\":1}"),
@@ -165,82 +171,82 @@ async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
             error.to_string().contains("keeps the account's token"),
             "{error}"
         );
-        rig.advance(secs(2));
+        harness.advance(secs(2));
     }
     let _: () = server.connection().set_ex(&key, "83_good", 100).unwrap();
-    rig.advance(secs(2));
+    harness.advance(secs(2));
     assert_eq!(
         accounts.get().await.unwrap().access_token().expose(),
         "83_good"
     );
-    nothing_was_fetched(&rig);
+    nothing_was_fetched(&harness);
 }
 
 #[tokio::test]
 async fn the_owners_next_token_is_taken_over() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let key = format!("wx:access_token:{}", rig.sim.app_id());
+    let key = format!("wx:access_token:{}", harness.sim.app_id());
     let write = |token: &str| {
         let _: () = server.connection().set_ex(&key, token, 7_000).unwrap();
     };
-    let accounts = follow(&rig, &server, ExternalToken::wx_java()).await;
+    let accounts = follow(&harness, &server, ExternalToken::wx_java()).await;
     // The owner, another process, fetches by cgi-bin/token.
-    let owner = rig.wechat();
+    let owner = harness.wechat();
     let first = owner.account_token().await.unwrap().access_token;
     write(first.expose());
-    rig.call(&accounts).await.unwrap();
-    rig.tickets(&accounts).get().await.unwrap();
-    assert_eq!(rig.sim.calls_to(TICKET), 1);
+    harness.call(&accounts).await.unwrap();
+    harness.tickets(&accounts).get().await.unwrap();
+    assert_eq!(harness.sim.calls_to(TICKET), 1);
     let second = owner.account_token().await.unwrap().access_token;
     write(second.expose());
-    rig.advance(secs(61));
-    rig.call(&accounts).await.unwrap();
+    harness.advance(secs(61));
+    harness.call(&accounts).await.unwrap();
     assert_eq!(*accounts.get().await.unwrap().access_token(), second);
 
     // Refused at once: the store is read again before anybody gives up.
     let third = owner.account_token().await.unwrap().access_token;
     write(third.expose());
-    rig.sim.inject(Fault::on(CALL).errcode(40001).times(1));
-    rig.call(&accounts).await.unwrap();
+    harness.sim.inject(Fault::on(CALL).errcode(40001).times(1));
+    harness.call(&accounts).await.unwrap();
     assert_eq!(*accounts.get().await.unwrap().access_token(), third);
 
     // Refused, and the owner has nothing new: the refusal stands, after one call.
-    rig.sim.reset_calls();
-    rig.sim.inject(Fault::on(CALL).errcode(42001).times(1));
-    let error = rig.call(&accounts).await.unwrap_err();
+    harness.sim.reset_calls();
+    harness.sim.inject(Fault::on(CALL).errcode(42001).times(1));
+    let error = harness.call(&accounts).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TokenRefused);
-    assert_eq!(rig.sim.calls_to(CALL), 1);
-    nothing_was_fetched(&rig);
+    assert_eq!(harness.sim.calls_to(CALL), 1);
+    nothing_was_fetched(&harness);
     let stored: String = server.connection().get(&key).unwrap();
     assert_eq!(stored, third.expose(), "what the owner wrote is left alone");
 }
 
 #[tokio::test]
 async fn a_token_serves_after_its_key_has_ended_but_not_after_it_was_deleted() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let key = format!("wx:access_token:{}", rig.sim.app_id());
-    let accounts = follow(&rig, &server, ExternalToken::wx_java_redisson()).await;
+    let key = format!("wx:access_token:{}", harness.sim.app_id());
+    let accounts = follow(&harness, &server, ExternalToken::wx_java_redisson()).await;
     let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
     accounts.get().await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     // WxJava's key ends 200 seconds before the token: so long its keeper may be late.
     for _ in 0..3 {
-        rig.advance(secs(61));
+        harness.advance(secs(61));
         let late = accounts.get().await.unwrap();
         assert_eq!(late.access_token().expose(), "83_late");
     }
-    rig.advance(secs(18));
+    harness.advance(secs(18));
     assert!(accounts.get().await.is_err());
 
     let _: () = server.connection().set_ex(&key, "83_next", 7_000).unwrap();
-    rig.advance(secs(2));
+    harness.advance(secs(2));
     let next = accounts.get().await.unwrap();
     assert_eq!(next.access_token().expose(), "83_next");
     let _: () = server.connection().del(&key).unwrap();
     for late in [61, 6_950] {
-        rig.advance(secs(late));
+        harness.advance(secs(late));
         assert!(accounts.get().await.is_err(), "its keeper took it back");
     }
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, jssdk};
 
-use super::rig::{PLAIN, Rig, STABLE, TICKET, secs};
+use super::harness::{Harness, PLAIN, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
 fn script(name: &str) -> PathBuf {
@@ -58,14 +58,14 @@ async fn wechatpy(version: &str) {
         run(Command::new(pip).args(["install", "--quiet", &wechatpy, "redis", "cryptography"]))
     });
     let Some(packages) = packages else { return };
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
     let mut python = Command::new(packages.join("bin/python"));
     python.arg(script("wechatpy_client.py"));
     python.args([
-        rig.sim.url(),
-        rig.sim.app_id(),
-        rig.sim.app_secret(),
+        harness.sim.url(),
+        harness.sim.app_id(),
+        harness.sim.app_secret(),
         &server.url(),
     ]);
     let said = tokio::task::spawn_blocking(move || run(&mut python))
@@ -75,16 +75,22 @@ async fn wechatpy(version: &str) {
     let text = |name: &str| said[name].as_str().unwrap();
     let signature = jssdk::sign(text("ticket"), "nonce", 1_414_587_457, text("page"));
     assert_eq!(signature, text("signature"));
-    assert_eq!((rig.sim.calls_to(PLAIN), rig.sim.calls_to(TICKET)), (4, 1));
+    assert_eq!(
+        (harness.sim.calls_to(PLAIN), harness.sim.calls_to(TICKET)),
+        (4, 1)
+    );
 
     // What it left in Redis is followed.
-    let store = rig.redis(&server.url()).await;
-    let accounts = AccountTokens::follow(rig.wechat(), store, ExternalToken::wechatpy());
+    let store = harness.redis(&server.url()).await;
+    let accounts = AccountTokens::follow(harness.wechat(), store, ExternalToken::wechatpy());
     let token = accounts.get().await.unwrap();
     assert_eq!(token.access_token().expose(), text("token"));
     assert!((7_000..=7_200).contains(&token.expires_in().as_secs()));
-    rig.call(&accounts).await.unwrap();
-    assert_eq!((rig.sim.calls_to(PLAIN), rig.sim.calls_to(STABLE)), (4, 0));
+    harness.call(&accounts).await.unwrap();
+    assert_eq!(
+        (harness.sim.calls_to(PLAIN), harness.sim.calls_to(STABLE)),
+        (4, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,11 +112,15 @@ async fn co_wechat_api_lives_with_the_simulator() {
             .current_dir(folder))
     });
     let Some(packages) = packages else { return };
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let mut node = Command::new("node");
     node.arg(script("co_wechat_api.js"))
         .env("NODE_PATH", packages.join("node_modules"));
-    node.args([rig.sim.url(), rig.sim.app_id(), rig.sim.app_secret()]);
+    node.args([
+        harness.sim.url(),
+        harness.sim.app_id(),
+        harness.sim.app_secret(),
+    ]);
     let said = tokio::task::spawn_blocking(move || run(&mut node))
         .await
         .unwrap();
@@ -119,14 +129,14 @@ async fn co_wechat_api_lives_with_the_simulator() {
     let at = said["timestamp"].as_u64().unwrap();
     let signature = jssdk::sign(text("ticket"), text("nonce"), at, text("page"));
     assert_eq!(signature, text("signature"));
-    assert_eq!(text("appId"), rig.sim.app_id());
-    assert!(rig.sim.is_account_token_valid(text("token")));
+    assert_eq!(text("appId"), harness.sim.app_id());
+    assert!(harness.sim.is_account_token_valid(text("token")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_script_on_the_center_keeps_working_through_rollover() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     let center = TokenCenter::new(accounts.clone(), ["a-bearer-secret"]).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/center", listener.local_addr().unwrap());
@@ -134,7 +144,7 @@ async fn a_plain_script_on_the_center_keeps_working_through_rollover() {
     tokio::spawn(async move { axum::serve(listener, app).await });
     let mut python = Command::new("python3")
         .arg(script("center_client.py"))
-        .args([url.as_str(), "a-bearer-secret", rig.sim.url()])
+        .args([url.as_str(), "a-bearer-secret", harness.sim.url()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -152,14 +162,14 @@ async fn a_plain_script_on_the_center_keeps_working_through_rollover() {
     // It asks each minute: through three rollovers it never meets a refusal.
     for _ in 0..3 * 120 {
         assert_eq!(call("fresh"), 0);
-        rig.advance(secs(60));
+        harness.advance(secs(60));
     }
     // It keeps its token for too long: one refusal, reported and healed.
-    rig.advance(secs(7_200));
+    harness.advance(secs(7_200));
     assert_eq!(call("kept"), 42001);
     assert_eq!(call("kept"), 0);
     // The token is killed: the same.
-    rig.wechat().stable_account_token(true).await.unwrap();
+    harness.wechat().stable_account_token(true).await.unwrap();
     assert_eq!(call("fresh"), 40001);
     assert_eq!(call("kept"), 0);
     drop(stdin);

@@ -12,7 +12,7 @@ use tower_wechat::{
     WechatLayer, jssdk,
 };
 
-use super::rig::{Rig, STABLE, TICKET};
+use super::harness::{Harness, STABLE, TICKET};
 
 async fn token(token: AccountToken) -> String {
     token.access_token().expose().to_owned()
@@ -28,8 +28,8 @@ fn routes() -> Router {
         .route("/config", get(config))
 }
 
-fn app(rig: &Rig, account: impl Into<WechatAccount>) -> Router {
-    let users = UserTokens::new(rig.wechat(), MemoryStore::new());
+fn app(harness: &Harness, account: impl Into<WechatAccount>) -> Router {
+    let users = UserTokens::new(harness.wechat(), MemoryStore::new());
     let identity = TrustedHeader::new("x-user-id").unwrap();
     let layer = WechatLayer::new(users)
         .identity(identity)
@@ -55,17 +55,17 @@ async fn ask(app: &Router, uri: &str, headers: &[(&str, &str)]) -> (StatusCode, 
 
 #[tokio::test]
 async fn handlers_take_the_accounts_token() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
-    let app = app(&rig, accounts.clone());
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
+    let app = app(&harness, accounts.clone());
     assert_eq!(
-        rig.sim.calls_to(STABLE),
+        harness.sim.calls_to(STABLE),
         0,
         "nothing is fetched before somebody asks"
     );
     let (status, body) = ask(&app, "/token", &[]).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(Some(body), rig.sim.account_token());
+    assert_eq!(Some(body), harness.sim.account_token());
     // No Tickets, no signatures: the program is set up wrongly.
     let (status, _) = ask(&app, "/config", &[("referer", "https://h5.example.com/")]).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -77,8 +77,8 @@ async fn handlers_take_the_accounts_token() {
 
 #[tokio::test]
 async fn handlers_take_the_configuration_of_the_page_that_asks() {
-    let rig = Rig::start().await;
-    let tickets = rig.tickets(&rig.accounts());
+    let harness = Harness::start().await;
+    let tickets = harness.tickets(&harness.accounts());
     let ticket = tickets.get().await.unwrap();
     let page_of = async |app: &Router, uri: &str, headers: &[(&str, &str)], page: &str| {
         let (status, body) = ask(app, uri, headers).await;
@@ -92,7 +92,7 @@ async fn handlers_take_the_configuration_of_the_page_that_asks() {
         assert_eq!(body["signature"], signature, "{page}");
     };
     let navigation = [("host", "h5.example.com"), ("sec-fetch-mode", "navigate")];
-    let plain = app(&rig, tickets.clone());
+    let plain = app(&harness, tickets.clone());
     page_of(
         &plain,
         "/config?a=%2B1",
@@ -127,7 +127,7 @@ async fn handlers_take_the_configuration_of_the_page_that_asks() {
     let public = WechatAccount::from(tickets.clone()).public_url("https://h5.example.com/");
     let inside = [("host", "10.0.0.7:3000"), ("sec-fetch-mode", "navigate")];
     page_of(
-        &app(&rig, public),
+        &app(&harness, public),
         "/config?x",
         &inside,
         "https://h5.example.com/config?x",
@@ -148,13 +148,13 @@ async fn handlers_take_the_configuration_of_the_page_that_asks() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
         assert!(body.contains("bad_request"), "{body}");
     }
-    assert_eq!(rig.sim.calls_to(TICKET), 1);
+    assert_eq!(harness.sim.calls_to(TICKET), 1);
 }
 
-async fn ticket_and_app(rig: &Rig) -> (String, Router) {
-    let tickets = rig.tickets(&rig.accounts());
+async fn ticket_and_app(harness: &Harness) -> (String, Router) {
+    let tickets = harness.tickets(&harness.accounts());
     let ticket = tickets.get().await.unwrap();
-    (ticket.ticket().expose().to_owned(), app(rig, tickets))
+    (ticket.ticket().expose().to_owned(), app(harness, tickets))
 }
 
 /// What is signed, `None` where the answer is 400 and names the cure.
@@ -185,8 +185,8 @@ async fn signed(ticket: &str, app: &Router, uri: &str, headers: &[(&str, &str)])
 /// works on the start page alone.
 #[tokio::test]
 async fn a_referer_that_was_cut_is_not_signed() {
-    let rig = Rig::start().await;
-    let (ticket, app) = ticket_and_app(&rig).await;
+    let harness = Harness::start().await;
+    let (ticket, app) = ticket_and_app(&harness).await;
     let root = ("referer", "https://h5.example.com/");
     let api = ("host", "api.example.com");
     let own = ("host", "h5.example.com");
@@ -215,10 +215,10 @@ async fn a_referer_that_was_cut_is_not_signed() {
             "{whole:?}"
         );
     }
-    let tickets = rig.tickets(&rig.accounts());
+    let tickets = harness.tickets(&harness.accounts());
     let ticket = tickets.get().await.unwrap().ticket().expose().to_owned();
     let public = WechatAccount::from(tickets).public_url("https://h5.example.com");
-    let behind = self::app(&rig, public);
+    let behind = self::app(&harness, public);
     let inside = ("host", "10.0.0.7:3000");
     let page = signed(&ticket, &behind, "/config", &[root, inside]).await;
     assert_eq!(page.as_deref(), Some("https://h5.example.com/"));
@@ -227,8 +227,8 @@ async fn a_referer_that_was_cut_is_not_signed() {
 /// The cure: the page sends its URL.
 #[tokio::test]
 async fn a_script_may_send_the_url_of_its_page() {
-    let rig = Rig::start().await;
-    let (ticket, app) = ticket_and_app(&rig).await;
+    let harness = Harness::start().await;
+    let (ticket, app) = ticket_and_app(&harness).await;
     let cut = [
         ("referer", "https://h5.example.com/"),
         ("sec-fetch-site", "same-site"),
@@ -256,8 +256,8 @@ async fn a_script_may_send_the_url_of_its_page() {
 /// The one rule of what loads a page: that of the login.
 #[tokio::test]
 async fn only_what_loads_a_page_signs_its_own_url() {
-    let rig = Rig::start().await;
-    let (ticket, app) = ticket_and_app(&rig).await;
+    let harness = Harness::start().await;
+    let (ticket, app) = ticket_and_app(&harness).await;
     let host = ("host", "h5.example.com");
     for page_load in [
         &[host, ("sec-fetch-mode", "NAVIGATE")][..],
@@ -305,9 +305,9 @@ async fn only_what_loads_a_page_signs_its_own_url() {
 
 #[tokio::test]
 async fn a_refused_account_is_503() {
-    let rig = Rig::start().await;
-    rig.settings(|settings| settings.account_frozen = true);
-    let app = app(&rig, rig.tickets(&rig.accounts()));
+    let harness = Harness::start().await;
+    harness.settings(|settings| settings.account_frozen = true);
+    let app = app(&harness, harness.tickets(&harness.accounts()));
     for uri in ["/token", "/config"] {
         let (status, body) = ask(&app, uri, &[("referer", "https://h5.example.com/a")]).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -317,7 +317,7 @@ async fn a_refused_account_is_503() {
 
 #[tokio::test]
 async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
-    let (one, two) = (Rig::start().await, Rig::start().await);
+    let (one, two) = (Harness::start().await, Harness::start().await);
     let other = tower_wechat::WechatClient::builder("wxother", "secret")
         .api_url(two.sim.url())
         .build()

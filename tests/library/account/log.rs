@@ -3,7 +3,7 @@
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccountTokens, TokenCenter, TokenCenterClient};
 
-use super::rig::{CALL, Rig, STABLE, secs};
+use super::harness::{CALL, Harness, STABLE, secs};
 use crate::support::log_lines::LogLines;
 
 /// Everything that is logged on this thread, down to the last detail.
@@ -27,18 +27,18 @@ fn loud(lines: &LogLines) -> Vec<String> {
 
 #[tokio::test]
 async fn the_operator_is_told_once_and_what_to_do() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let (lines, _guard) = collect();
-    rig.settings(|settings| settings.ip_whitelist = Some(vec![]));
-    let accounts = rig.accounts();
-    let tickets = rig.tickets(&accounts);
+    harness.settings(|settings| settings.ip_whitelist = Some(vec![]));
+    let accounts = harness.accounts();
+    let tickets = harness.tickets(&accounts);
     for _ in 0..6 {
         let _ = accounts.get().await;
         let _ = tickets.get().await;
-        rig.advance(secs(16));
+        harness.advance(secs(16));
     }
     assert!(
-        rig.sim.calls_to(STABLE) >= 2,
+        harness.sim.calls_to(STABLE) >= 2,
         "it is tried again after each cool-down"
     );
     let loud = loud(&lines);
@@ -52,24 +52,24 @@ async fn the_operator_is_told_once_and_what_to_do() {
 
 #[tokio::test]
 async fn no_secret_is_ever_logged() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let (lines, _guard) = collect();
-    let accounts = rig.accounts();
-    let tickets = rig.tickets(&accounts);
+    let accounts = harness.accounts();
+    let tickets = harness.tickets(&accounts);
     let center = TokenCenter::new(accounts.clone(), ["the-bearer-secret"]).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let app = axum::Router::new().fallback_service(center.clone().tickets(tickets.clone()));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let client = |bearer: &str| {
-        let source = TokenCenterClient::new(rig.sim.app_id(), &url, bearer.to_owned()).unwrap();
-        AccountTokens::center_builder(source, rig.memory())
-            .clock(rig.clock.clone())
+        let source = TokenCenterClient::new(harness.sim.app_id(), &url, bearer.to_owned()).unwrap();
+        AccountTokens::center_builder(source, harness.memory())
+            .clock(harness.clock.clone())
             .build()
     };
     let (fleet, stranger) = (client("the-bearer-secret"), client("a-wrong-secret"));
 
-    let mut secrets = vec![rig.sim.app_secret().to_owned()];
+    let mut secrets = vec![harness.sim.app_secret().to_owned()];
     secrets.extend(["the-bearer-secret".to_owned(), "a-wrong-secret".to_owned()]);
     let page = "https://h5.example.com/?code=a-code";
     for fault in [
@@ -85,18 +85,18 @@ async fn no_secret_is_ever_logged() {
         Some(Fault::on("*").status(502).times(1)),
     ] {
         if let Some(fault) = fault {
-            rig.sim.inject(fault);
+            harness.sim.inject(fault);
         }
-        let _ = rig.call(&accounts).await;
-        let _ = rig.call(&fleet).await;
+        let _ = harness.call(&accounts).await;
+        let _ = harness.call(&fleet).await;
         assert!(stranger.get().await.is_err());
         let _ = tickets.js_config(page).await;
         if let Ok(ticket) = tickets.get().await {
             secrets.push(ticket.ticket().expose().to_owned());
         }
-        secrets.extend(rig.sim.account_token());
-        rig.sim.clear_faults();
-        rig.advance(secs(3_700));
+        secrets.extend(harness.sim.account_token());
+        harness.sim.clear_faults();
+        harness.advance(secs(3_700));
     }
     let shown = format!(
         "{accounts:?} {tickets:?} {center:?} {fleet:?} {:?}",
@@ -119,10 +119,10 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
     use redis::Commands;
     use tower_wechat::ExternalToken;
 
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = crate::support::redis_server::RedisServer::start();
     let (lines, _guard) = collect();
-    let (app, secret) = (rig.sim.app_id(), rig.sim.app_secret());
+    let (app, secret) = (harness.sim.app_id(), harness.sim.app_secret());
     let key = format!("cache_:official_account.access_token.{app}.{secret}.0");
     let mut redis = server.connection();
     let mut shown = String::new();
@@ -137,9 +137,9 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
             b"",
         ] {
             let _: () = redis.set_ex(&key, garbage, 100).unwrap();
-            let store = rig.redis(&server.url()).await;
-            let accounts = AccountTokens::follower_builder(rig.wechat(), store, token.clone())
-                .clock(rig.clock.clone())
+            let store = harness.redis(&server.url()).await;
+            let accounts = AccountTokens::follower_builder(harness.wechat(), store, token.clone())
+                .clock(harness.clock.clone())
                 .build();
             let error = accounts.get().await.unwrap_err();
             shown.push_str(&format!("{error} {error:?} {accounts:?} {token:?}\n"));
@@ -148,9 +148,9 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
     // A key of another type, and a user who may not read it.
     let _: () = redis.del(&key).unwrap();
     let _: () = redis.rpush(&key, "a").unwrap();
-    let store = rig.redis(&server.url()).await;
+    let store = harness.redis(&server.url()).await;
     let token = ExternalToken::easy_wechat_6_15(secret, false).key_prefix("cache_:");
-    let accounts = AccountTokens::follow(rig.wechat(), store, token);
+    let accounts = AccountTokens::follow(harness.wechat(), store, token);
     let error = accounts.get().await.unwrap_err();
     shown.push_str(&format!("{error} {error:?} {accounts:?}"));
 

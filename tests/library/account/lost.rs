@@ -5,35 +5,35 @@ use std::time::{Duration, Instant};
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Error, ErrorKind};
 
-use super::rig::{CALL, Rig, STABLE, secs};
+use super::harness::{CALL, Harness, STABLE, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let accounts = rig.builder(rig.redis(&server.url()).await).build();
+    let accounts = harness.builder(harness.redis(&server.url()).await).build();
     let token = accounts.get().await.unwrap();
     let () = redis::cmd("FLUSHALL")
         .query(&mut server.connection())
         .unwrap();
-    rig.sim.inject(Fault::on(STABLE).errcode(40164));
-    rig.advance(secs(61));
+    harness.sim.inject(Fault::on(STABLE).errcode(40164));
+    harness.advance(secs(61));
     let again = accounts.get().await.unwrap();
     assert_eq!(
         again.access_token(),
         token.access_token(),
         "alive, although refused meanwhile"
     );
-    rig.sim.clear_faults();
-    rig.clock.advance(secs(400));
-    rig.sim.inject(
+    harness.sim.clear_faults();
+    harness.clock.advance(secs(400));
+    harness.sim.inject(
         Fault::on(STABLE)
             .delay(Duration::from_millis(1_700))
             .times(1),
     );
-    let before = rig.sim.calls_to(STABLE);
+    let before = harness.sim.calls_to(STABLE);
     // The refusal may be heard only now, and the account rests for a while from then on.
     eventually("the account is asked for again", secs(8), async || {
         let began = Instant::now();
@@ -43,9 +43,9 @@ async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
             "{:?}",
             began.elapsed()
         );
-        let asked = rig.sim.calls_to(STABLE) > before;
+        let asked = harness.sim.calls_to(STABLE) > before;
         if !asked {
-            rig.clock.advance(secs(31));
+            harness.clock.advance(secs(31));
         }
         asked
     })
@@ -58,15 +58,15 @@ async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
         stored.is_some()
     })
     .await;
-    assert_eq!(rig.sim.calls_to(STABLE), before + 1);
+    assert_eq!(harness.sim.calls_to(STABLE), before + 1);
 }
 
 #[tokio::test]
 async fn a_refusal_without_a_successor_stands() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
-    let wechat = rig.wechat();
-    rig.sim.inject(Fault::on(CALL).errcode(40001));
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
+    let wechat = harness.wechat();
+    harness.sim.inject(Fault::on(CALL).errcode(40001));
     for _ in 0..6 {
         let called = accounts.with_token(|token| {
             let wechat = wechat.clone();

@@ -3,22 +3,22 @@
 use redis::Commands;
 use tower_wechat::{ErrorKind, Layout, RedisStore};
 
-use super::rig::{Rig, STABLE, secs};
+use super::harness::{Harness, STABLE, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_lives_is_served_while_redis_is_away() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let mut server = RedisServer::start();
-    let accounts = rig.builder(rig.redis(&server.url()).await).build();
-    let tickets = rig.tickets(&accounts);
+    let accounts = harness.builder(harness.redis(&server.url()).await).build();
+    let tickets = harness.tickets(&accounts);
     tickets.prefetch().await.unwrap();
     let token = accounts.get().await.unwrap();
     server.kill();
     // Past its time in the cache, and past its renewal point.
     for span in [61, 6_600, 300] {
-        rig.advance(secs(span));
+        harness.advance(secs(span));
         let again = accounts.get().await.unwrap();
         assert_eq!(again.access_token(), token.access_token());
     }
@@ -26,7 +26,7 @@ async fn a_token_that_lives_is_served_while_redis_is_away() {
         accounts.health().await.unwrap_err().kind(),
         ErrorKind::StoreUnavailable
     );
-    rig.advance(secs(300));
+    harness.advance(secs(300));
     let error = accounts.get().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
     server.run();
@@ -35,20 +35,20 @@ async fn a_token_that_lives_is_served_while_redis_is_away() {
     })
     .await;
     accounts.health().await.unwrap();
-    assert_eq!(rig.sim.calls_to(STABLE), 2);
+    assert_eq!(harness.sim.calls_to(STABLE), 2);
 }
 
 #[tokio::test]
 async fn the_key_layout_keeps_the_account_in_keys_that_expire() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
     let store = RedisStore::builder(&server.url())
         .layout(Layout::Keys)
-        .clock(rig.clock.clone());
-    let accounts = rig.builder(store.connect().await.unwrap()).build();
-    let ticket = rig.tickets(&accounts).get().await.unwrap();
+        .clock(harness.clock.clone());
+    let accounts = harness.builder(store.connect().await.unwrap()).build();
+    let ticket = harness.tickets(&accounts).get().await.unwrap();
     let token = accounts.get().await.unwrap();
-    let app = rig.sim.app_id();
+    let app = harness.sim.app_id();
     let mut redis = server.connection();
     for (name, secret) in [
         ("access_token", token.access_token()),
@@ -68,22 +68,22 @@ async fn the_key_layout_keeps_the_account_in_keys_that_expire() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_fetched_anew() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
     for garbage in ["", "no time", "#1", "t#x", "\u{1}\u{2}"] {
         let _: () = server
             .connection()
             .set("sys.wxAccessToken", garbage)
             .unwrap();
-        let accounts = rig.builder(rig.redis(&server.url()).await).build();
-        assert!(rig.alive(&accounts.get().await.unwrap()));
+        let accounts = harness.builder(harness.redis(&server.url()).await).build();
+        assert!(harness.alive(&accounts.get().await.unwrap()));
     }
     let _: () = server.connection().del("sys.wxAccessToken").unwrap();
     let _: () = server
         .connection()
         .hset("sys.wxAccessToken", "a", "b")
         .unwrap();
-    let accounts = rig.builder(rig.redis(&server.url()).await).build();
+    let accounts = harness.builder(harness.redis(&server.url()).await).build();
     let error = accounts.get().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
 }

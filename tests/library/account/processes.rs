@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{AccountTokens, RedisStore, Tickets, WechatClient};
 
-use super::rig::{STABLE, TICKET, secs};
+use super::harness::{STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
 const WORKER: &str = "TOWER_WECHAT_TEST_WORKER";

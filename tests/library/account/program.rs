@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
 
-use super::rig::{Rig, STABLE, TICKET, secs};
+use super::harness::{Harness, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
 /// The program, which cargo builds beside the tests; alone where only this test is run.
@@ -86,26 +86,31 @@ impl Drop for Center {
     }
 }
 
-fn of_rig<'a>(command: &'a mut Command, rig: &Rig, server: &RedisServer) -> &'a mut Command {
+fn of_harness<'a>(
+    command: &'a mut Command,
+    harness: &Harness,
+    server: &RedisServer,
+) -> &'a mut Command {
     command
-        .env("WECHAT_APPID", rig.sim.app_id())
-        .env("WECHAT_SECRET", rig.sim.app_secret())
-        .env("WECHAT_API_URL", rig.sim.url())
+        .env("WECHAT_APPID", harness.sim.app_id())
+        .env("WECHAT_SECRET", harness.sim.app_secret())
+        .env("WECHAT_API_URL", harness.sim.url())
         .env("REDIS_URL", server.url())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_centers_on_one_redis_fetch_once_and_end_with_zero() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
     for path in [STABLE, TICKET] {
-        rig.sim
+        harness
+            .sim
             .inject(Fault::on(path).delay(Duration::from_millis(200)));
     }
     let starts: Vec<_> = (0..3)
         .map(|_| {
             let mut command = command();
-            of_rig(&mut command, &rig, &server);
+            of_harness(&mut command, &harness, &server);
             tokio::task::spawn_blocking(move || Center::start(&mut command))
         })
         .collect();
@@ -113,12 +118,15 @@ async fn three_centers_on_one_redis_fetch_once_and_end_with_zero() {
     for start in starts {
         centers.push(start.await.unwrap());
     }
-    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (1, 1));
+    assert_eq!(
+        (harness.sim.calls_to(STABLE), harness.sim.calls_to(TICKET)),
+        (1, 1)
+    );
     for (center, path, bearer) in [(&centers[0], "/center", "one"), (&centers[1], "", "two")] {
         let url = format!("{}{path}", center.url);
-        let source = TokenCenterClient::new(rig.sim.app_id(), url, bearer).unwrap();
+        let source = TokenCenterClient::new(harness.sim.app_id(), url, bearer).unwrap();
         let accounts = AccountTokens::from_center(source, MemoryStore::new());
-        rig.call(&accounts).await.unwrap();
+        harness.call(&accounts).await.unwrap();
         assert!(accounts.shutdown(secs(1)).await);
     }
     for center in centers {
@@ -131,12 +139,12 @@ async fn it_runs_with_nothing_and_starts_without_wechat() {
     let center = Center::start(&mut command());
     assert_eq!(center.terminate(), 0);
 
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    rig.sim.inject(Fault::on(STABLE).hang());
+    harness.sim.inject(Fault::on(STABLE).hang());
     let started = Instant::now();
     let mut command = command();
-    of_rig(&mut command, &rig, &server);
+    of_harness(&mut command, &harness, &server);
     let center = tokio::task::spawn_blocking(move || Center::start(&mut command))
         .await
         .unwrap();

@@ -6,38 +6,38 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, TokenMode};
 
-use super::rig::{CALL, PLAIN, Rig, STABLE, secs};
+use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::redis_server::RedisServer;
 
 /// Somebody elsewhere forces a new token, which kills ours.
-async fn kill(rig: &Rig) {
-    rig.advance(secs(31));
-    rig.wechat().stable_account_token(true).await.unwrap();
+async fn kill(harness: &Harness) {
+    harness.advance(secs(31));
+    harness.wechat().stable_account_token(true).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_call_is_healed_once() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
-    rig.call(&accounts).await.unwrap();
-    kill(&rig).await;
-    rig.sim.reset_calls();
-    rig.call(&accounts).await.unwrap();
-    assert_eq!(rig.sim.calls_to(CALL), 2);
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
+    harness.call(&accounts).await.unwrap();
+    kill(&harness).await;
+    harness.sim.reset_calls();
+    harness.call(&accounts).await.unwrap();
+    assert_eq!(harness.sim.calls_to(CALL), 2);
     // The normal mode had the successor: nothing was forced.
-    assert_eq!(rig.sim.calls_to(STABLE), 1);
+    assert_eq!(harness.sim.calls_to(STABLE), 1);
 }
 
 #[tokio::test]
 async fn a_thousand_reports_of_one_token_renew_it_once() {
     for mode in [TokenMode::Stable, TokenMode::Plain] {
-        let rig = Rig::start().await;
-        let accounts = rig.builder(rig.memory()).mode(mode).build();
+        let harness = Harness::start().await;
+        let accounts = harness.builder(harness.memory()).mode(mode).build();
         let refused = accounts.get().await.unwrap();
         if mode == TokenMode::Stable {
-            kill(&rig).await;
+            kill(&harness).await;
         }
-        rig.sim.reset_calls();
+        harness.sim.reset_calls();
         let reports = (0..1_000).map(|_| {
             let (accounts, refused) = (accounts.clone(), refused.clone());
             tokio::spawn(async move { accounts.report_invalid(refused.access_token()).await })
@@ -46,10 +46,10 @@ async fn a_thousand_reports_of_one_token_renew_it_once() {
         for report in reports {
             let current = report.await.unwrap().unwrap();
             assert_ne!(current.access_token(), refused.access_token());
-            assert!(rig.alive(&current));
+            assert!(harness.alive(&current));
         }
         assert_eq!(
-            rig.sim.calls_to(STABLE) + rig.sim.calls_to(PLAIN),
+            harness.sim.calls_to(STABLE) + harness.sim.calls_to(PLAIN),
             1,
             "{mode:?}"
         );
@@ -58,13 +58,13 @@ async fn a_thousand_reports_of_one_token_renew_it_once() {
 
 #[tokio::test]
 async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     let first = accounts.get().await.unwrap();
-    rig.sim.reset_calls();
+    harness.sim.reset_calls();
     let second = accounts.report_invalid(first.access_token()).await.unwrap();
     assert_ne!(second.access_token(), first.access_token());
-    assert_eq!(rig.sim.calls_to(STABLE), 2, "normal mode, then forced");
+    assert_eq!(harness.sim.calls_to(STABLE), 2, "normal mode, then forced");
 
     // A loop that reports every token at once: nothing is forced for 30 seconds.
     let mut current = second;
@@ -74,10 +74,10 @@ async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
             current = next;
         }
     }
-    let calls = rig.sim.calls_to(STABLE);
+    let calls = harness.sim.calls_to(STABLE);
     assert_eq!(calls, 3, "the normal mode once more, and no force");
-    assert!(rig.alive(&current), "the good token is left alone");
-    rig.advance(secs(31));
+    assert!(harness.alive(&current), "the good token is left alone");
+    harness.advance(secs(31));
     let third = accounts
         .report_invalid(current.access_token())
         .await
@@ -87,57 +87,57 @@ async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
 
 #[tokio::test]
 async fn a_call_that_every_token_fails_is_made_twice_and_not_more() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
-    rig.sim.inject(Fault::on(CALL).errcode(40001));
-    let error = rig.call(&accounts).await.unwrap_err();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
+    harness.sim.inject(Fault::on(CALL).errcode(40001));
+    let error = harness.call(&accounts).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TokenRefused);
-    assert_eq!(rig.sim.calls_to(CALL), 2);
+    assert_eq!(harness.sim.calls_to(CALL), 2);
     for _ in 0..20 {
-        assert!(rig.call(&accounts).await.is_err());
+        assert!(harness.call(&accounts).await.is_err());
     }
     assert!(
-        rig.sim.calls_to(STABLE) <= 5,
+        harness.sim.calls_to(STABLE) <= 5,
         "{}",
-        rig.sim.calls_to(STABLE)
+        harness.sim.calls_to(STABLE)
     );
-    rig.sim.clear_faults();
-    rig.call(&accounts).await.unwrap();
+    harness.sim.clear_faults();
+    harness.call(&accounts).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_report_of_a_token_that_is_gone_renews_nothing() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     let current = accounts.get().await.unwrap();
-    rig.sim.reset_calls();
+    harness.sim.reset_calls();
     for stranger in ["83_old", "", "#", "\u{1F600}"] {
         let answer = accounts.report_invalid(&stranger.into()).await.unwrap();
         assert_eq!(answer.access_token(), current.access_token());
     }
-    assert_eq!(rig.sim.calls_to(STABLE), 0);
+    assert_eq!(harness.sim.calls_to(STABLE), 0);
 }
 
 #[tokio::test]
 async fn processes_count_forced_refreshes_together() {
     let server = RedisServer::start();
     for redis in [false, true] {
-        let rig = Rig::start().await;
-        let memory = rig.memory();
+        let harness = Harness::start().await;
+        let memory = harness.memory();
         let process = async || match redis {
-            false => rig.builder(memory.clone()).build(),
-            true => rig.builder(rig.redis(&server.url()).await).build(),
+            false => harness.builder(memory.clone()).build(),
+            true => harness.builder(harness.redis(&server.url()).await).build(),
         };
         let (one, two) = (process().await, process().await);
         let first = one.get().await.unwrap();
-        rig.sim.reset_calls();
+        harness.sim.reset_calls();
         let second = one.report_invalid(first.access_token()).await.unwrap();
-        assert_eq!(rig.sim.calls_to(STABLE), 2);
+        assert_eq!(harness.sim.calls_to(STABLE), 2);
         assert_ne!(second.access_token(), first.access_token());
         let same = two.report_invalid(second.access_token()).await.unwrap();
         assert_eq!(same.access_token(), second.access_token());
         assert_eq!(
-            rig.sim.calls_to(STABLE),
+            harness.sim.calls_to(STABLE),
             3,
             "no force so soon after the other's"
         );
@@ -158,36 +158,37 @@ async fn processes_count_forced_refreshes_together() {
 
 #[tokio::test]
 async fn a_forced_refresh_whose_answer_is_lost_is_found_by_the_normal_mode() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     let refused = accounts.get().await.unwrap();
-    rig.sim.reset_calls();
+    harness.sim.reset_calls();
     // The normal mode answers, the forced call does its work and its answer is lost.
     let one_call = || Fault::on(STABLE).times(1);
-    rig.sim
+    harness
+        .sim
         .inject(one_call().delay(std::time::Duration::from_millis(1)));
-    rig.sim.inject(one_call().lose_reply());
+    harness.sim.inject(one_call().lose_reply());
     let current = accounts
         .report_invalid(refused.access_token())
         .await
         .unwrap();
     assert_ne!(current.access_token(), refused.access_token());
-    assert!(rig.alive(&current));
-    assert_eq!(rig.sim.calls_to(STABLE), 3, "normal, forced, normal");
+    assert!(harness.alive(&current));
+    assert_eq!(harness.sim.calls_to(STABLE), 3, "normal, forced, normal");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_make_no_other_caller_fail() {
     for errcode in [45009, -1, 40030] {
-        let rig = Rig::start().await;
+        let harness = Harness::start().await;
         let brief = std::time::Duration::from_millis(500);
-        let accounts = rig
-            .builder(rig.memory())
+        let accounts = harness
+            .builder(harness.memory())
             .load_timeout(brief)
             .lease_duration(brief)
             .build();
         let token = accounts.get().await.unwrap();
-        rig.sim.inject(Fault::on(STABLE).errcode(errcode));
+        harness.sim.inject(Fault::on(STABLE).errcode(errcode));
         let failed = Arc::new(AtomicU32::new(0));
         let mut reporters = tokio::task::JoinSet::new();
         for _ in 0..4 {

@@ -8,14 +8,14 @@ use tokio::sync::RwLock;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Freshness, TokenMode};
 
-use super::rig::{CALL, PLAIN, Rig, STABLE, secs};
+use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 /// Runs calls with the token while `during` goes on. Answers how many there were and the longest
 /// wait for a token.
 async fn under_load(
-    rig: &Arc<Rig>,
+    harness: &Arc<Harness>,
     fleet: &[tower_wechat::AccountTokens],
     time: &Arc<RwLock<()>>,
     during: impl Future<Output = ()>,
@@ -24,7 +24,7 @@ async fn under_load(
     let workers: Vec<_> = (0..9)
         .map(|number| {
             let accounts = fleet[number % fleet.len()].clone();
-            let (rig, over, time) = (rig.clone(), over.clone(), time.clone());
+            let (harness, over, time) = (harness.clone(), over.clone(), time.clone());
             tokio::spawn(async move {
                 let (mut calls, mut longest) = (0, Duration::ZERO);
                 while !over.load(Ordering::Relaxed) {
@@ -33,7 +33,7 @@ async fn under_load(
                     let asked = Instant::now();
                     let token = accounts.get().await.unwrap();
                     longest = longest.max(asked.elapsed());
-                    assert!(rig.alive(&token), "a dead token was handed out");
+                    assert!(harness.alive(&token), "a dead token was handed out");
                     drop(stands);
                     calls += 1;
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -59,24 +59,25 @@ async fn nobody_waits_at_rollover() {
         (TokenMode::Stable, STABLE, 300),
         (TokenMode::Plain, PLAIN, 900),
     ] {
-        let rig = Arc::new(Rig::start().await);
+        let harness = Arc::new(Harness::start().await);
         let server = RedisServer::start();
         let mut fleet = Vec::new();
         for _ in 0..3 {
-            let store = rig.redis(&server.url()).await;
-            let accounts = rig.builder(store).mode(mode).build();
+            let store = harness.redis(&server.url()).await;
+            let accounts = harness.builder(store).mode(mode).build();
             accounts.prefetch().await.unwrap();
             fleet.push(accounts);
         }
         let accounts = &fleet[0];
         let first = accounts.get().await.unwrap();
         // WeChat takes its time: whoever waited for the renewal would be seen.
-        rig.sim
+        harness
+            .sim
             .inject(Fault::on(path).delay(Duration::from_millis(1_500)));
         let time = Arc::new(RwLock::new(()));
         let advance = async |span| {
             let _moving = time.write().await;
-            rig.advance(secs(span));
+            harness.advance(secs(span));
         };
         let rollover = async {
             advance(7_200 - margin + 15).await;
@@ -88,13 +89,13 @@ async fn nobody_waits_at_rollover() {
             advance(margin).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
-        let (calls, longest) = under_load(&rig, &fleet, &time, rollover).await;
+        let (calls, longest) = under_load(&harness, &fleet, &time, rollover).await;
         assert!(calls > 100, "{calls}");
         assert!(
             longest < Duration::from_millis(900),
             "{mode:?}: waited {longest:?}"
         );
-        assert_eq!(rig.sim.calls_to(path), 2, "{mode:?}");
+        assert_eq!(harness.sim.calls_to(path), 2, "{mode:?}");
         for accounts in fleet {
             assert!(accounts.shutdown(secs(5)).await);
         }
@@ -103,44 +104,51 @@ async fn nobody_waits_at_rollover() {
 
 #[tokio::test]
 async fn an_idle_process_renews_too_and_ends_with_its_handle() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     accounts.prefetch().await.unwrap();
-    rig.advance(secs(7_200 - 280));
+    harness.advance(secs(7_200 - 280));
     eventually("the idle process renews", secs(10), async || {
-        rig.sim.calls_to(STABLE) == 2
+        harness.sim.calls_to(STABLE) == 2
     })
     .await;
     // WeChat has been asked; its answer may still be on its way.
     eventually("the new token is served", secs(10), async || {
         let token = accounts.get().await.unwrap();
-        token.lifetime().freshness(rig.clock.now()) == Freshness::Fresh
+        token.lifetime().freshness(harness.clock.now()) == Freshness::Fresh
     })
     .await;
-    assert_eq!(rig.sim.calls_to(STABLE), 2);
+    assert_eq!(harness.sim.calls_to(STABLE), 2);
     drop(accounts);
-    rig.advance(secs(7_200));
+    harness.advance(secs(7_200));
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(rig.sim.calls_to(STABLE), 2, "nobody looks ahead any more");
+    assert_eq!(
+        harness.sim.calls_to(STABLE),
+        2,
+        "nobody looks ahead any more"
+    );
 }
 
 #[tokio::test]
 async fn an_expired_token_is_waited_for() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
-    rig.call(&accounts).await.unwrap();
-    rig.advance(secs(8_000));
-    rig.call(&accounts).await.unwrap();
-    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(CALL)), (2, 2));
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
+    harness.call(&accounts).await.unwrap();
+    harness.advance(secs(8_000));
+    harness.call(&accounts).await.unwrap();
+    assert_eq!(
+        (harness.sim.calls_to(STABLE), harness.sim.calls_to(CALL)),
+        (2, 2)
+    );
 }
 
 #[tokio::test]
 async fn the_stored_form_is_the_published_one() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let server = RedisServer::start();
-    let accounts = rig.builder(rig.redis(&server.url()).await).build();
-    let tickets = rig.tickets(&accounts);
-    let before = rig.clock.now();
+    let accounts = harness.builder(harness.redis(&server.url()).await).build();
+    let tickets = harness.tickets(&accounts);
+    let before = harness.clock.now();
     let ticket = tickets.get().await.unwrap();
     let token = accounts.get().await.unwrap();
     let stored = |key: &str| -> (String, i64) {

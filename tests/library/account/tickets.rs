@@ -3,16 +3,16 @@
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, Tickets, jssdk};
 
-use super::rig::{Rig, STABLE, TICKET, secs};
+use super::harness::{Harness, STABLE, TICKET, secs};
 
 #[tokio::test]
 async fn a_page_is_signed_with_the_current_ticket() {
-    let rig = Rig::start().await;
-    let tickets = rig.tickets(&rig.accounts());
+    let harness = Harness::start().await;
+    let tickets = harness.tickets(&harness.accounts());
     let url = "https://h5.example.com?from=singlemessage#/route";
     let config = tickets.js_config(url).await.unwrap();
     let ticket = tickets.get().await.unwrap();
-    assert_eq!(config.app_id, rig.sim.app_id());
+    assert_eq!(config.app_id, harness.sim.app_id());
     let cut = "https://h5.example.com?from=singlemessage";
     let expected = jssdk::sign(
         ticket.ticket().expose(),
@@ -21,15 +21,18 @@ async fn a_page_is_signed_with_the_current_ticket() {
         cut,
     );
     assert_eq!(config.signature, expected);
-    let now = u64::try_from(rig.clock.now().as_millis() / 1_000).unwrap();
+    let now = u64::try_from(harness.clock.now().as_millis() / 1_000).unwrap();
     assert!(now - config.timestamp <= 1);
-    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (1, 1));
+    assert_eq!(
+        (harness.sim.calls_to(STABLE), harness.sim.calls_to(TICKET)),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn foreign_pages_are_refused_without_asking_anybody() {
-    let rig = Rig::start().await;
-    let tickets = rig.tickets(&rig.accounts());
+    let harness = Harness::start().await;
+    let tickets = harness.tickets(&harness.accounts());
     for url in [
         "https://evil.example/",
         "",
@@ -38,13 +41,16 @@ async fn foreign_pages_are_refused_without_asking_anybody() {
         let error = tickets.js_config(url).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadRequest);
     }
-    assert_eq!((rig.sim.calls_to(STABLE), rig.sim.calls_to(TICKET)), (0, 0));
+    assert_eq!(
+        (harness.sim.calls_to(STABLE), harness.sim.calls_to(TICKET)),
+        (0, 0)
+    );
 }
 
 #[tokio::test]
 async fn a_host_that_can_match_no_page_is_told_at_the_start() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     for host in [
         "https://h5.example.com",
         "*",
@@ -79,66 +85,70 @@ async fn a_host_that_can_match_no_page_is_told_at_the_start() {
 
 #[tokio::test]
 async fn a_ticket_is_kept_for_an_hour_at_most() {
-    let rig = Rig::start().await;
-    let tickets = rig.tickets(&rig.accounts());
+    let harness = Harness::start().await;
+    let tickets = harness.tickets(&harness.accounts());
     let ticket = tickets.get().await.unwrap();
     assert!(
         ticket.expires_in() <= secs(3_600),
         "{:?}",
         ticket.expires_in()
     );
-    assert_eq!(rig.sim.calls_to(TICKET), 1);
-    rig.advance(secs(3_601));
+    assert_eq!(harness.sim.calls_to(TICKET), 1);
+    harness.advance(secs(3_601));
     tickets.get().await.unwrap();
-    assert_eq!(rig.sim.calls_to(TICKET), 2);
+    assert_eq!(harness.sim.calls_to(TICKET), 2);
 }
 
 #[tokio::test]
 async fn a_ticket_call_heals_a_token_that_is_refused() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     accounts.get().await.unwrap();
-    rig.advance(secs(31));
-    rig.wechat().stable_account_token(true).await.unwrap();
-    rig.tickets(&accounts).get().await.unwrap();
-    assert_eq!(rig.sim.calls_to(TICKET), 2);
+    harness.advance(secs(31));
+    harness.wechat().stable_account_token(true).await.unwrap();
+    harness.tickets(&accounts).get().await.unwrap();
+    assert_eq!(harness.sim.calls_to(TICKET), 2);
 }
 
 #[tokio::test]
 async fn the_old_ticket_serves_while_wechat_is_busy() {
-    let rig = Rig::start().await;
-    let tickets = rig.tickets(&rig.accounts());
+    let harness = Harness::start().await;
+    let tickets = harness.tickets(&harness.accounts());
     let old = tickets.get().await.unwrap();
-    rig.sim.inject(Fault::on(TICKET).errcode(-1));
-    rig.advance(secs(3_400));
+    harness.sim.inject(Fault::on(TICKET).errcode(-1));
+    harness.advance(secs(3_400));
     let again = tickets.get().await.unwrap();
     assert_eq!(again.ticket(), old.ticket());
 }
 
 #[tokio::test]
 async fn processes_count_reports_of_tickets_together() {
-    let rig = Rig::start().await;
-    let store = rig.memory();
-    let process = || rig.tickets(&rig.builder(store.clone()).build());
+    let harness = Harness::start().await;
+    let store = harness.memory();
+    let process = || harness.tickets(&harness.builder(store.clone()).build());
     let processes: Vec<_> = (0..4).map(|_| process()).collect();
     let ticket = processes[0].get().await.unwrap();
-    rig.sim.reset_calls();
+    harness.sim.reset_calls();
     for _ in 0..3 {
         for process in &processes {
             let _ = process.report_invalid(ticket.ticket()).await;
         }
-        rig.advance(secs(16));
+        harness.advance(secs(16));
     }
-    assert_eq!(rig.sim.calls_to(TICKET), 1, "WeChat is asked once a minute");
-    rig.advance(secs(60));
+    assert_eq!(
+        harness.sim.calls_to(TICKET),
+        1,
+        "WeChat is asked once a minute"
+    );
+    harness.advance(secs(60));
     let _ = processes[3].report_invalid(ticket.ticket()).await;
-    assert_eq!(rig.sim.calls_to(TICKET), 2);
+    assert_eq!(harness.sim.calls_to(TICKET), 2);
 
     // A ticket whose time has come is renewed whoever complains of it.
-    rig.advance(secs(3_540));
+    harness.advance(secs(3_540));
     let _ = processes[2].report_invalid(ticket.ticket()).await;
-    let renewed = rig.sim.calls_to(TICKET);
-    rig.advance(secs(3_600));
+    let renewed = harness.sim.calls_to(TICKET);
+    harness.advance(secs(3_600));
     let _ = processes[1].report_invalid(ticket.ticket()).await;
-    assert_eq!(rig.sim.calls_to(TICKET), renewed + 1);
+    assert_eq!(harness.sim.calls_to(TICKET), renewed + 1);
 }

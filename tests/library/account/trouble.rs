@@ -5,12 +5,12 @@ use std::time::Instant;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccountTokens, ErrorKind, TokenMode, WechatClient};
 
-use super::rig::{PLAIN, Rig, STABLE, secs};
+use super::harness::{Harness, PLAIN, STABLE, secs};
 
 /// What the operator must do is said; one call is made, however many ask; the cause gone, a call
 /// after the cool-down succeeds.
 async fn cools_down_and_recovers(
-    rig: &Rig,
+    harness: &Harness,
     accounts: &AccountTokens,
     errcode: i64,
     told: &str,
@@ -22,8 +22,8 @@ async fn cools_down_and_recovers(
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert_eq!(error.errcode(), Some(errcode));
     assert!(error.to_string().contains(told), "{error}");
-    assert!(!error.to_string().contains(rig.sim.app_secret()));
-    let calls = || rig.sim.calls_to(STABLE) + rig.sim.calls_to(PLAIN);
+    assert!(!error.to_string().contains(harness.sim.app_secret()));
+    let calls = || harness.sim.calls_to(STABLE) + harness.sim.calls_to(PLAIN);
     for _ in 0..50 {
         let error = accounts.get().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatConfig);
@@ -31,43 +31,46 @@ async fn cools_down_and_recovers(
     }
     assert_eq!(calls(), 1, "a cool-down, no storm");
     mend();
-    rig.advance(secs(61));
+    harness.advance(secs(61));
     let token = accounts.get().await.unwrap();
-    assert!(rig.alive(&token));
+    assert!(harness.alive(&token));
     accounts.health().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_ip_outside_the_whitelist() {
-    let rig = Rig::start().await;
-    rig.settings(|settings| settings.ip_whitelist = Some(vec!["203.0.113.9".parse().unwrap()]));
-    let mend = || rig.settings(|settings| settings.ip_whitelist = None);
-    cools_down_and_recovers(&rig, &rig.accounts(), 40164, "127.0.0.1", mend).await;
+    let harness = Harness::start().await;
+    harness.settings(|settings| settings.ip_whitelist = Some(vec!["203.0.113.9".parse().unwrap()]));
+    let mend = || harness.settings(|settings| settings.ip_whitelist = None);
+    cools_down_and_recovers(&harness, &harness.accounts(), 40164, "127.0.0.1", mend).await;
 }
 
 #[tokio::test]
 async fn a_frozen_secret_and_a_frozen_account() {
-    let rig = Rig::start().await;
-    rig.settings(|settings| settings.secret_frozen = true);
-    let mend = || rig.settings(|settings| settings.secret_frozen = false);
-    cools_down_and_recovers(&rig, &rig.accounts(), 40243, "unfreeze", mend).await;
-    let rig = Rig::start().await;
-    rig.settings(|settings| settings.account_frozen = true);
-    let mend = || rig.settings(|settings| settings.account_frozen = false);
-    cools_down_and_recovers(&rig, &rig.accounts(), 50007, "frozen", mend).await;
+    let harness = Harness::start().await;
+    harness.settings(|settings| settings.secret_frozen = true);
+    let mend = || harness.settings(|settings| settings.secret_frozen = false);
+    cools_down_and_recovers(&harness, &harness.accounts(), 40243, "unfreeze", mend).await;
+    let harness = Harness::start().await;
+    harness.settings(|settings| settings.account_frozen = true);
+    let mend = || harness.settings(|settings| settings.account_frozen = false);
+    cools_down_and_recovers(&harness, &harness.accounts(), 50007, "frozen", mend).await;
 }
 
 #[tokio::test]
 async fn a_spent_quota_of_either_call() {
-    let rig = Rig::start().await;
-    rig.settings(|settings| settings.token_daily_quota = 0);
-    let accounts = rig.builder(rig.memory()).mode(TokenMode::Plain).build();
-    let mend = || rig.settings(|settings| settings.token_daily_quota = 2_000);
-    cools_down_and_recovers(&rig, &accounts, 45009, "midnight", mend).await;
-    let rig = Rig::start().await;
-    rig.settings(|settings| settings.stable_token_daily_quota = 0);
-    let mend = || rig.settings(|settings| settings.stable_token_daily_quota = 500_000);
-    cools_down_and_recovers(&rig, &rig.accounts(), 45009, "midnight", mend).await;
+    let harness = Harness::start().await;
+    harness.settings(|settings| settings.token_daily_quota = 0);
+    let accounts = harness
+        .builder(harness.memory())
+        .mode(TokenMode::Plain)
+        .build();
+    let mend = || harness.settings(|settings| settings.token_daily_quota = 2_000);
+    cools_down_and_recovers(&harness, &accounts, 45009, "midnight", mend).await;
+    let harness = Harness::start().await;
+    harness.settings(|settings| settings.stable_token_daily_quota = 0);
+    let mend = || harness.settings(|settings| settings.stable_token_daily_quota = 500_000);
+    cools_down_and_recovers(&harness, &harness.accounts(), 45009, "midnight", mend).await;
 }
 
 #[tokio::test]
@@ -76,36 +79,39 @@ async fn a_wrong_secret_and_a_wrong_appid() {
         (None, "f".repeat(32), "AppSecret"),
         (Some("wxwrong"), "0".repeat(32), "AppID"),
     ] {
-        let rig = Rig::start().await;
-        let app_id = app_id.unwrap_or(rig.sim.app_id());
+        let harness = Harness::start().await;
+        let app_id = app_id.unwrap_or(harness.sim.app_id());
         let wechat = WechatClient::builder(app_id, secret)
-            .api_url(rig.sim.url())
+            .api_url(harness.sim.url())
             .build()
             .unwrap();
-        let accounts = AccountTokens::new(wechat, rig.memory());
+        let accounts = AccountTokens::new(wechat, harness.memory());
         let error = accounts.prefetch().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatConfig);
         assert!(error.to_string().contains(told), "{error}");
-        let tickets = rig.tickets(&accounts);
+        let tickets = harness.tickets(&accounts);
         let error = tickets
             .js_config("https://h5.example.com/")
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatConfig);
-        assert_eq!(rig.sim.calls_to(STABLE), 1);
+        assert_eq!(harness.sim.calls_to(STABLE), 1);
     }
 }
 
 #[tokio::test]
 async fn a_wechat_that_does_not_answer_does_not_hang_the_start_up() {
-    let rig = Rig::start().await;
-    rig.sim.inject(Fault::on(STABLE).hang());
-    let accounts = rig.builder(rig.memory()).load_timeout(secs(1)).build();
+    let harness = Harness::start().await;
+    harness.sim.inject(Fault::on(STABLE).hang());
+    let accounts = harness
+        .builder(harness.memory())
+        .load_timeout(secs(1))
+        .build();
     let started = Instant::now();
     let error = accounts.prefetch().await.unwrap_err();
     assert!(started.elapsed() < secs(5));
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
-    rig.sim.clear_faults();
+    harness.sim.clear_faults();
     crate::support::eventually("it comes by itself", secs(10), async || {
         accounts.cached().is_some()
     })
@@ -114,12 +120,12 @@ async fn a_wechat_that_does_not_answer_does_not_hang_the_start_up() {
 
 #[tokio::test]
 async fn a_stale_token_serves_while_the_account_is_refused() {
-    let rig = Rig::start().await;
-    let accounts = rig.accounts();
+    let harness = Harness::start().await;
+    let accounts = harness.accounts();
     let token = accounts.get().await.unwrap();
-    rig.settings(|settings| settings.secret_frozen = true);
-    rig.advance(secs(7_200 - 200));
+    harness.settings(|settings| settings.secret_frozen = true);
+    harness.advance(secs(7_200 - 200));
     let stale = accounts.get().await.unwrap();
     assert_eq!(stale.access_token(), token.access_token());
-    rig.call(&accounts).await.unwrap();
+    harness.call(&accounts).await.unwrap();
 }

@@ -7,7 +7,7 @@ use axum::routing::get;
 use tower_wechat::simulator::{Fault, SimulatedUser};
 use tower_wechat::{Policy, Scope, UserId, WechatUser};
 
-use super::rig::{ALICE, EXCHANGE, Rig, pages};
+use super::harness::{ALICE, EXCHANGE, Harness, pages};
 use crate::support::browser::{Browser, Reply};
 use crate::support::free_port;
 use crate::support::nginx::Nginx;
@@ -33,10 +33,11 @@ async fn followed(browser: &Browser, url: &str) -> Reply {
 /// A used code is in histories and access logs.
 #[tokio::test]
 async fn a_used_code_is_worth_nothing_under_another_login() {
-    let rig = Rig::with_redis().await;
-    rig.sim
+    let harness = Harness::with_redis().await;
+    harness
+        .sim
         .add_user(SimulatedUser::new("oVictim0000000000000000000"));
-    let site = rig.site().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let victim = Browser::new();
     let callback = victim.callback_of(&me).await;
@@ -45,19 +46,19 @@ async fn a_used_code_is_worth_nothing_under_another_login() {
     let sent = thief.visit(&me).await;
     let state = query(sent.header("location").unwrap(), "state");
     let code = query(&callback, "code");
-    rig.advance(Duration::from_secs(300));
+    harness.advance(Duration::from_secs(300));
     let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
     let reply = thief.fetch(&forged).await;
     reply.is_error(400, "invalid_state");
     thief.fetch(&me).await.is_error(401, "login_required");
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 /// Only WeChat can tell a made-up code, and one state is quickly had.
 #[tokio::test]
 async fn one_login_cannot_bring_codes_without_end() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let sent = browser.visit(&format!("{}/me", site.url)).await;
     let state = query(sent.header("location").unwrap(), "state");
@@ -71,7 +72,7 @@ async fn one_login_cannot_bring_codes_without_end() {
         let reply = browser.copy().visit(&forged).await;
         refused += usize::from(reply.status == 429);
     }
-    assert_eq!((rig.exchanges(), refused), (2, 28));
+    assert_eq!((harness.exchanges(), refused), (2, 28));
     let honest = Browser::new().open(&format!("{}/me", site.url)).await;
     assert_eq!(honest.status, 200, "others log in all the same");
 }
@@ -79,8 +80,8 @@ async fn one_login_cannot_bring_codes_without_end() {
 /// The same by way of several processes, which share a count; and nothing lasts.
 #[tokio::test]
 async fn made_up_codes_cost_two_calls_in_the_cluster_and_are_forgotten_after_a_minute() {
-    let rig = Rig::with_redis().await;
-    let sites = rig.cluster(3).await;
+    let harness = Harness::with_redis().await;
+    let sites = harness.cluster(3).await;
     let browser = Browser::new();
     let sent = browser.visit(&format!("{}/me", sites[0].url)).await;
     let state = query(sent.header("location").unwrap(), "state");
@@ -92,8 +93,8 @@ async fn made_up_codes_cost_two_calls_in_the_cluster_and_are_forgotten_after_a_m
         );
         browser.copy().visit(&forged).await;
     }
-    assert_eq!(rig.exchanges(), 2);
-    let mut redis = rig.redis.as_ref().unwrap().connection();
+    assert_eq!(harness.exchanges(), 2);
+    let mut redis = harness.redis.as_ref().unwrap().connection();
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
     assert!(!keys.is_empty());
     for key in keys {
@@ -103,17 +104,18 @@ async fn made_up_codes_cost_two_calls_in_the_cluster_and_are_forgotten_after_a_m
 }
 
 /// Callbacks without cookies, which WeChat's own servers send too.
-async fn refused_codes_are_nobody_elses(rig: Rig, expired: bool) {
-    rig.sim
+async fn refused_codes_are_nobody_elses(harness: Harness, expired: bool) {
+    harness
+        .sim
         .add_user(SimulatedUser::new("oVictim0000000000000000000"));
-    let sites = rig.cluster(2).await;
+    let sites = harness.cluster(2).await;
     let me = format!("{}/me", sites[0].url);
     let victim = Browser::new();
     let callback = victim.callback_of(&me).await;
     let thief = Browser::new();
     if expired {
         // The code is younger than the state.
-        rig.clock.advance(Duration::from_secs(600));
+        harness.clock.advance(Duration::from_secs(600));
         victim.visit(&callback).await.is_page(400, "登录已过期");
     } else {
         Browser::new()
@@ -129,31 +131,31 @@ async fn refused_codes_are_nobody_elses(rig: Rig, expired: bool) {
         thief.fetch(&forged).await.is_error(400, "invalid_state");
         thief.fetch(&me).await.is_error(401, "login_required");
     }
-    assert_eq!(rig.exchanges(), 0);
+    assert_eq!(harness.exchanges(), 0);
     if !expired {
         // Whoever fetched the callback ahead of its user has spent nothing.
         let landed = victim.open(&callback).await;
         assert_eq!(landed.json()["id"], "oVictim0000000000000000000");
-        assert_eq!(rig.exchanges(), 1);
+        assert_eq!(harness.exchanges(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_code_that_came_without_its_cookie_is_of_no_use_under_another_login() {
-    refused_codes_are_nobody_elses(Rig::new().await, false).await;
-    refused_codes_are_nobody_elses(Rig::with_redis().await, false).await;
+    refused_codes_are_nobody_elses(Harness::new().await, false).await;
+    refused_codes_are_nobody_elses(Harness::with_redis().await, false).await;
 }
 
 #[tokio::test]
 async fn a_code_that_came_too_late_is_of_no_use_under_another_login() {
-    refused_codes_are_nobody_elses(Rig::with_redis().await, true).await;
+    refused_codes_are_nobody_elses(Harness::with_redis().await, true).await;
 }
 
 /// A second code for a login that has succeeded is not spent, and lies in the history.
 #[tokio::test]
 async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let victim = Browser::new();
     let first = victim.visit(&me).await.location().unwrap();
@@ -170,14 +172,14 @@ async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
     let code = query(&second, "code");
     let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
     thief.fetch(&forged).await.is_error(400, "invalid_state");
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 /// A proxy has led the callback to another page, and wrote its query into a log.
 #[tokio::test]
 async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let victim = Browser::new();
     let authorize = victim.visit(&me).await.location().unwrap().to_string();
@@ -193,16 +195,16 @@ async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
     thief.fetch(&forged).await.is_error(400, "invalid_state");
     // Whoever it was for can still use it.
     assert_eq!(victim.visit(&callback).await.status, 302);
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 /// More copies than there are turns, of a callback whose exchange is slow.
 #[tokio::test]
 async fn copies_of_one_callback_share_one_turn() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
-    rig.sim.inject(
+    harness.sim.inject(
         Fault::on(EXCHANGE)
             .delay(Duration::from_millis(500))
             .times(1),
@@ -221,13 +223,17 @@ async fn copies_of_one_callback_share_one_turn() {
     assert_eq!(honest.status, 200);
     let statuses = copies.join_all().await;
     assert!(statuses.iter().all(|status| *status == 302), "{statuses:?}");
-    assert_eq!(rig.exchanges(), 2, "one for the copies, one for the honest");
+    assert_eq!(
+        harness.exchanges(),
+        2,
+        "one for the copies, one for the honest"
+    );
 }
 
 #[tokio::test]
 async fn our_pages_are_not_framed() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let page = Browser::new()
         .visit(&format!("{}/wechat/callback?state=x&code=y", site.url))
         .await;
@@ -237,11 +243,11 @@ async fn our_pages_are_not_framed() {
 
 #[tokio::test]
 async fn a_logout_is_not_undone_by_the_session_that_slides() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
-    rig.advance(Duration::from_secs(16 * 86_400));
+    harness.advance(Duration::from_secs(16 * 86_400));
     let out = browser.post(&format!("{}/logout", site.url)).await;
     assert_eq!(out.status, 204);
     assert_eq!(browser.cookie("wechat_session"), None);
@@ -249,8 +255,8 @@ async fn a_logout_is_not_undone_by_the_session_that_slides() {
 
 #[tokio::test]
 async fn a_logout_is_not_undone_by_the_callback_in_the_history() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     browser.open(&callback).await;
@@ -269,8 +275,8 @@ async fn a_logout_is_not_undone_by_the_callback_in_the_history() {
 /// The session is good, but there is no pair behind it, and WeChat takes no code.
 #[tokio::test]
 async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     browser.open(&me).await;
@@ -278,29 +284,37 @@ async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
         .revoke(&UserId::new(ALICE).unwrap())
         .await
         .unwrap();
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    harness.sim.inject(Fault::on(EXCHANGE).errcode(40029));
     followed(&browser, &me).await.is_page(429, "登录过于频繁");
-    assert!(rig.exchanges() <= 6, "{} exchanges", rig.exchanges());
+    assert!(
+        harness.exchanges() <= 6,
+        "{} exchanges",
+        harness.exchanges()
+    );
 }
 
 #[tokio::test]
 async fn refused_codes_do_not_loop_where_a_scope_is_missing() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    harness.sim.inject(Fault::on(EXCHANGE).errcode(40029));
     let profile = format!("{}/profile", site.url);
     followed(&browser, &profile)
         .await
         .is_page(429, "登录过于频繁");
-    assert!(rig.exchanges() <= 6, "{} exchanges", rig.exchanges());
+    assert!(
+        harness.exchanges() <= 6,
+        "{} exchanges",
+        harness.exchanges()
+    );
 }
 
 #[tokio::test]
 async fn many_logins_under_way_hide_none_of_them() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let (mut cookies, mut callback) = (Vec::new(), String::new());
     // Browsers send older cookies first.
@@ -324,8 +338,8 @@ async fn nested_routes_return_to_the_whole_path() {
     async fn card(user: WechatUser) -> String {
         user.id().to_owned()
     }
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .mounted(
             |login| login.scope(Scope::Base),
             |layer, login| {
@@ -345,9 +359,9 @@ async fn nested_routes_return_to_the_whole_path() {
 
 #[tokio::test]
 async fn a_session_slides_into_nothing_that_may_be_cached() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let logo = async || ([("cache-control", "max-age=86400")], "<svg/>");
-    let site = rig
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
@@ -359,7 +373,7 @@ async fn a_session_slides_into_nothing_that_may_be_cached() {
         .await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
-    rig.advance(Duration::from_secs(16 * 86_400));
+    harness.advance(Duration::from_secs(16 * 86_400));
     let logo = browser.fetch(&format!("{}/logo.svg", site.url)).await;
     assert!(logo.cookies().is_empty());
 }
@@ -367,7 +381,7 @@ async fn a_session_slides_into_nothing_that_may_be_cached() {
 /// As many have it: a cache that keeps pages with cookies in them.
 #[tokio::test]
 async fn a_session_lies_in_no_cache_of_a_gateway() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let page = |user: Option<WechatUser>| async move {
         let greeting = user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned());
         (
@@ -375,7 +389,7 @@ async fn a_session_lies_in_no_cache_of_a_gateway() {
             greeting,
         )
     };
-    let site = rig
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
@@ -395,7 +409,7 @@ async fn a_session_lies_in_no_cache_of_a_gateway() {
     let _nginx = Nginx::with(&address, cache, &server);
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
-    rig.advance(Duration::from_secs(16 * 86_400));
+    harness.advance(Duration::from_secs(16 * 86_400));
     let before = browser.cookie("wechat_session");
     let url = format!("http://{address}/page");
     assert_eq!(browser.fetch(&url).await.text, ALICE);
@@ -409,8 +423,8 @@ async fn a_session_lies_in_no_cache_of_a_gateway() {
 
 #[tokio::test]
 async fn a_wait_without_end_is_a_wait() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .site_with(|login| login.exchange_timeout(Duration::MAX))
         .await;
     let landed = Browser::new().open(&format!("{}/me", site.url)).await;

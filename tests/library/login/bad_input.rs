@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::rig::{ALICE, Rig, Site};
+use super::harness::{ALICE, Harness, Site};
 use crate::support::browser::Browser;
 
 struct Begun {
-    rig: Rig,
+    harness: Harness,
     site: Site,
     browser: Browser,
     callback: String,
@@ -18,8 +18,8 @@ struct Begun {
 
 /// A login whose user stands before the callback.
 async fn begun() -> Begun {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     let value = |name: &str| {
@@ -32,7 +32,7 @@ async fn begun() -> Begun {
     };
     let (code, state) = (value("code"), value("state"));
     Begun {
-        rig,
+        harness,
         site,
         browser,
         callback,
@@ -59,7 +59,7 @@ impl Begun {
                     "{query}"
                 );
             }
-            assert_eq!(self.rig.exchanges(), 0, "{query}");
+            assert_eq!(self.harness.exchanges(), 0, "{query}");
         }
     }
 }
@@ -121,8 +121,8 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
         .await
         .is_error(400, "invalid_state");
 
-    assert_eq!(begun.rig.exchanges(), 0);
-    let mut redis = begun.rig.redis.as_ref().unwrap().connection();
+    assert_eq!(begun.harness.exchanges(), 0);
+    let mut redis = begun.harness.redis.as_ref().unwrap().connection();
     let stored: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
     assert_eq!(stored, [""; 0], "nothing is stored");
     // And the honest user gets in after all that.
@@ -150,13 +150,13 @@ async fn anothers_state_is_none() {
         .fetch(&begun.callback)
         .await
         .is_error(400, "invalid_state");
-    assert_eq!(begun.rig.exchanges(), 0);
+    assert_eq!(begun.harness.exchanges(), 0);
 }
 
 #[tokio::test]
 async fn an_old_state_has_expired() {
     let begun = begun().await;
-    begun.rig.clock.advance(Duration::from_secs(600));
+    begun.harness.clock.advance(Duration::from_secs(600));
     begun
         .browser
         .visit(&begun.callback)
@@ -167,7 +167,7 @@ async fn an_old_state_has_expired() {
         .fetch(&begun.callback)
         .await
         .is_error(400, "invalid_state");
-    assert_eq!(begun.rig.exchanges(), 0);
+    assert_eq!(begun.harness.exchanges(), 0);
 }
 
 #[tokio::test]
@@ -198,14 +198,14 @@ async fn a_cookie_that_was_cut_or_changed_is_none() {
 
 #[tokio::test]
 async fn sessions_that_are_not_ours_are_nobodys() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
     let session = browser.cookie("wechat_session").unwrap();
 
-    let stranger = Rig::new().await;
+    let stranger = Harness::new().await;
     let elsewhere = stranger.site().await;
     let other = Browser::new();
     other.open(&format!("{}/me", elsewhere.url)).await;
@@ -250,5 +250,5 @@ async fn a_flood_of_cookies_does_no_harm() {
     if let Ok(reply) = reply {
         assert!([400, 431].contains(&reply.status), "{}", reply.status);
     }
-    assert!(begun.rig.exchanges() <= 1);
+    assert!(begun.harness.exchanges() <= 1);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tower_wechat::simulator::Fault;
 
-use super::rig::{ALICE, EXCHANGE, Rig, Site};
+use super::harness::{ALICE, EXCHANGE, Harness, Site};
 use crate::support::browser::{Browser, Reply};
 
 /// The callback as another server of the cluster gets it.
@@ -30,40 +30,41 @@ fn signed_in(reply: &Reply) -> bool {
         && reply.cookies().iter().any(session)
 }
 
-async fn twenty_copies(rig: Rig) {
-    let sites = rig.cluster(2).await;
+async fn twenty_copies(harness: Harness) {
+    let sites = harness.cluster(2).await;
     let browser = Browser::new();
     let callback = browser
         .callback_of(&format!("{}/me?a=b", sites[0].url))
         .await;
     // Slow enough that all copies come while the first is at work.
-    rig.sim
+    harness
+        .sim
         .inject(Fault::on(EXCHANGE).delay(Duration::from_millis(300)));
     for reply in copies(&sites, &browser, &callback, 20).await {
         assert!(signed_in(&reply), "{reply:?}");
     }
-    assert_eq!(rig.exchanges(), 1);
-    rig.advance(Duration::from_secs(60));
+    assert_eq!(harness.exchanges(), 1);
+    harness.advance(Duration::from_secs(60));
     for reply in copies(&sites, &browser, &callback, 20).await {
         assert!(signed_in(&reply), "{reply:?}");
     }
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 #[tokio::test]
 async fn twenty_copies_on_two_servers_are_one_exchange_in_redis() {
-    twenty_copies(Rig::with_redis().await).await;
+    twenty_copies(Harness::with_redis().await).await;
 }
 
 #[tokio::test]
 async fn twenty_copies_on_two_servers_are_one_exchange_in_memory() {
-    twenty_copies(Rig::new().await).await;
+    twenty_copies(Harness::new().await).await;
 }
 
 #[tokio::test]
 async fn the_store_names_codes_by_hash_and_keeps_no_token_with_them() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     let code = url::Url::parse(&callback).unwrap();
@@ -78,8 +79,8 @@ async fn the_store_names_codes_by_hash_and_keeps_no_token_with_them() {
         .unwrap()
         .to_owned();
 
-    let mut redis = rig.redis.as_ref().unwrap().connection();
-    let pattern = format!("wechat:{}:code:*", rig.sim.app_id());
+    let mut redis = harness.redis.as_ref().unwrap().connection();
+    let pattern = format!("wechat:{}:code:*", harness.sim.app_id());
     let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut redis).unwrap();
     let [key] = &keys[..] else { panic!("{keys:?}") };
     let value: String = redis::cmd("GET").arg(key).query(&mut redis).unwrap();
@@ -93,8 +94,8 @@ async fn the_store_names_codes_by_hash_and_keeps_no_token_with_them() {
 
 #[tokio::test]
 async fn a_fetch_ahead_without_cookies_spends_nothing() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     let stranger = Browser::new();
@@ -103,12 +104,14 @@ async fn a_fetch_ahead_without_cookies_spends_nothing() {
         .fetch(&callback)
         .await
         .is_error(400, "invalid_state");
-    assert_eq!(rig.exchanges(), 0);
+    assert_eq!(harness.exchanges(), 0);
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 
     // As WeChat does it.
-    rig.sim.settings(|settings| settings.callback_twice = true);
+    harness
+        .sim
+        .settings(|settings| settings.callback_twice = true);
     assert_eq!(
         Browser::new()
             .open(&format!("{}/me", site.url))
@@ -116,20 +119,20 @@ async fn a_fetch_ahead_without_cookies_spends_nothing() {
             .json()["id"],
         ALICE
     );
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
 }
 
 #[tokio::test]
 async fn reloads_and_the_back_button_lead_to_the_page() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me?a=b", site.url)).await;
     for _ in 0..15 {
         assert_eq!(browser.open(&callback).await.json()["uri"], "/me?a=b");
     }
     // Another code for the same state, as some web views bring it: the user is in already.
-    let other_code = rig.sim.authorize(ALICE, "snsapi_base");
+    let other_code = harness.sim.authorize(ALICE, "snsapi_base");
     let code = url::Url::parse(&callback).unwrap();
     let code = code
         .query_pairs()
@@ -146,42 +149,43 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     let sent = browser.visit(&callback).await;
     let location = sent.header("location").unwrap();
     assert!(location.contains("/connect/oauth2/authorize"));
-    assert_eq!(rig.exchanges(), 1);
-    rig.advance(Duration::from_secs(601));
+    assert_eq!(harness.exchanges(), 1);
+    harness.advance(Duration::from_secs(601));
     browser.drop_cookies(|name| name == "wechat_session");
     browser
         .fetch(&callback)
         .await
         .is_error(400, "invalid_state");
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 #[tokio::test]
 async fn ten_minutes_begin_with_the_answer_and_not_with_the_question() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     // A code lives for five minutes.
-    rig.advance(Duration::from_secs(240));
+    harness.advance(Duration::from_secs(240));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
-    rig.advance(Duration::from_secs(540));
+    harness.advance(Duration::from_secs(540));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
-    rig.advance(Duration::from_secs(61));
+    harness.advance(Duration::from_secs(61));
     browser
         .fetch(&callback)
         .await
         .is_error(400, "invalid_state");
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 #[tokio::test]
 async fn a_client_that_hangs_up_loses_nothing() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Arc::new(Browser::new());
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    rig.sim
+    harness
+        .sim
         .inject(Fault::on(EXCHANGE).delay(Duration::from_millis(500)));
     let hung_up = tokio::spawn({
         let (browser, callback) = (Arc::clone(&browser), callback.clone());
@@ -192,5 +196,5 @@ async fn a_client_that_hangs_up_loses_nothing() {
     assert!(hung_up.await.unwrap_err().is_cancelled());
     // The second try waits for the first one's exchange, or finds its result.
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }

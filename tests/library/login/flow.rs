@@ -4,13 +4,13 @@ use serde_json::json;
 use tower_wechat::simulator::SimulatedUser;
 use tower_wechat::{Policy, TrustedHeader};
 
-use super::rig::{ALICE, EXCHANGE, Rig, Site, pages};
+use super::harness::{ALICE, EXCHANGE, Harness, Site, pages};
 use crate::support::browser::Browser;
 
 #[tokio::test]
 async fn a_first_visit_ends_on_the_page_asked_for() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let page = format!("{}/me?tab=1&next=%2F%2Fevil.example", site.url);
 
@@ -49,13 +49,13 @@ async fn a_first_visit_ends_on_the_page_asked_for() {
     assert_eq!(back.json()["id"], ALICE);
     assert_eq!(back.json()["uri"], "/me?tab=1&next=%2F%2Fevil.example");
     assert_eq!(back.json()["scope"], "snsapi_userinfo");
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 #[tokio::test]
 async fn the_authorize_url_is_wechats() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let url = Browser::new().visit(&format!("{}/me", site.url)).await;
     let url = url.header("location").unwrap().to_owned();
     let (before, rest) = url.split_once("&state=").unwrap();
@@ -64,8 +64,8 @@ async fn the_authorize_url_is_wechats() {
         before,
         format!(
             "{}/connect/oauth2/authorize?appid={}&redirect_uri={encoded}%2Fwechat%2Fcallback&response_type=code&scope=snsapi_userinfo",
-            rig.sim.url(),
-            rig.sim.app_id(),
+            harness.sim.url(),
+            harness.sim.app_id(),
         )
     );
     let state = rest.strip_suffix("#wechat_redirect").unwrap();
@@ -74,8 +74,8 @@ async fn the_authorize_url_is_wechats() {
 
 #[tokio::test]
 async fn scripts_learn_where_to_log_in() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let nobody = Browser::new();
     let login_url = |json: serde_json::Value| json["login_url"].as_str().unwrap().to_owned();
@@ -127,8 +127,8 @@ async fn scripts_learn_where_to_log_in() {
 
 #[tokio::test]
 async fn a_form_is_led_to_the_login_and_a_script_that_asks_for_html_is_not() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let (me, referer) = (format!("{}/me", site.url), format!("{}/me?form", site.url));
     let html = ("accept", "text/html,*/*;q=0.8");
     let form = [html, ("referer", referer.as_str())];
@@ -157,8 +157,8 @@ async fn a_form_is_led_to_the_login_and_a_script_that_asks_for_html_is_not() {
 
 #[tokio::test]
 async fn head_is_like_get() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let html = [("accept", "text/html")];
     let reply = browser
@@ -176,8 +176,8 @@ async fn head_is_like_get() {
 
 #[tokio::test]
 async fn two_tabs_log_in_at_once() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let first = browser.callback_of(&format!("{}/me?tab=1", site.url)).await;
     let second = browser.callback_of(&format!("{}/me?tab=2", site.url)).await;
@@ -187,8 +187,8 @@ async fn two_tabs_log_in_at_once() {
 
 #[tokio::test]
 async fn who_says_no_reads_so_and_nothing_is_asked() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me?a=b", site.url)).await;
     let mut denied = url::Url::parse(&callback).unwrap();
@@ -212,16 +212,16 @@ async fn who_says_no_reads_so_and_nothing_is_asked() {
         .fetch(denied.as_str())
         .await
         .is_error(403, "login_denied");
-    assert_eq!(rig.exchanges(), 0);
+    assert_eq!(harness.exchanges(), 0);
     // They may change their mind.
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
 }
 
 #[tokio::test]
 async fn an_identity_that_is_set_stays_and_the_login_is_mounted() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let header = TrustedHeader::new("x-user").unwrap();
-    let site = rig
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
@@ -250,19 +250,20 @@ async fn an_identity_that_is_set_stays_and_the_login_is_mounted() {
 }
 
 /// A site behind a gateway that names users in `x-user`.
-async fn behind_a_gateway(rig: &Rig) -> Site {
+async fn behind_a_gateway(harness: &Harness) -> Site {
     let header = TrustedHeader::new("x-user").unwrap();
-    rig.mounted(
-        |login| login.bind_to_identity(true).unwrap(),
-        |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
-    )
-    .await
+    harness
+        .mounted(
+            |login| login.bind_to_identity(true).unwrap(),
+            |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
+        )
+        .await
 }
 
 #[tokio::test]
 async fn a_login_can_be_bound_to_whom_a_gateway_names() {
-    let rig = Rig::new().await;
-    let site = behind_a_gateway(&rig).await;
+    let harness = Harness::new().await;
+    let site = behind_a_gateway(&harness).await;
     let page = format!("{}/me", site.url);
     let browser = Browser::new().with_header("x-user", "employee 7");
     let me = browser.open(&page).await.json();
@@ -270,7 +271,7 @@ async fn a_login_can_be_bound_to_whom_a_gateway_names() {
         (me["id"].as_str(), me["openid"].as_str()),
         (Some("employee 7"), Some(ALICE))
     );
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
     // Another of the gateway's users has no part in it.
     let colleague = Browser::new().with_header("x-user", "employee 8");
     colleague.fetch(&page).await.is_error(401, "login_required");
@@ -284,10 +285,11 @@ async fn a_login_can_be_bound_to_whom_a_gateway_names() {
 
 #[tokio::test]
 async fn a_bound_login_admits_no_virtual_user_and_no_impossible_name() {
-    let rig = Rig::new().await;
-    let site = behind_a_gateway(&rig).await;
+    let harness = Harness::new().await;
+    let site = behind_a_gateway(&harness).await;
     let page = format!("{}/me", site.url);
-    rig.sim
+    harness
+        .sim
         .add_user(SimulatedUser::new("oVirtual").snapshot(true));
     let browser = Browser::new().with_header("x-user", "employee 7");
     browser.open(&page).await.is_page(403, "请使用完整服务");
@@ -298,8 +300,8 @@ async fn a_bound_login_admits_no_virtual_user_and_no_impossible_name() {
 
 #[tokio::test]
 async fn what_needs_no_user_passes_and_handlers_that_do_answer_as_the_layer() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
@@ -322,13 +324,13 @@ async fn what_needs_no_user_passes_and_handlers_that_do_answer_as_the_layer() {
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
     );
-    assert_eq!(rig.sim.calls_to(EXCHANGE), 1);
+    assert_eq!(harness.sim.calls_to(EXCHANGE), 1);
 }
 
 #[tokio::test]
 async fn outside_wechat_the_user_can_be_told_so() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.wechat_only(true)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.wechat_only(true)).await;
     let chrome = Browser::new();
     let html = [
         ("accept", "text/html"),
@@ -344,8 +346,8 @@ async fn outside_wechat_the_user_can_be_told_so() {
 
 #[tokio::test]
 async fn a_lenient_login_does_without_the_cookie() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
         .await;
     let browser = Browser::new();
@@ -363,8 +365,8 @@ async fn a_lenient_login_does_without_the_cookie() {
 
 #[tokio::test]
 async fn wechats_fragment_can_be_cleared() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.clear_fragment(true)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.clear_fragment(true)).await;
     for (asked, landed) in [("%2Fme%3Fa%3Db", "/me?a=b#"), ("%2Fme%23tab", "/me#tab")] {
         let browser = Browser::new();
         let login = format!("{}/wechat/login?return_to={asked}", site.url);

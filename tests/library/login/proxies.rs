@@ -4,7 +4,7 @@
 use axum::Router;
 use tokio::task::JoinSet;
 
-use super::rig::{ALICE, Rig, Site, router};
+use super::harness::{ALICE, Harness, Site, router};
 use crate::support::browser::{Browser, Reply};
 use crate::support::free_port;
 use crate::support::nginx::Nginx;
@@ -19,13 +19,13 @@ fn address() -> String {
 
 /// A site behind nginx, whose public URL is nginx's with a path.
 async fn behind(
-    rig: &Rig,
+    harness: &Harness,
     path: &str,
     server: impl FnOnce(&str) -> String,
     app: impl FnOnce(tower_wechat::WechatLayer, tower_wechat::Login) -> Router,
 ) -> (Nginx, Site) {
     let address = address();
-    let site = rig
+    let site = harness
         .behind(&format!("http://{address}{path}"), |login| login, app)
         .await;
     (Nginx::start(&address, &server(&site.url)), site)
@@ -70,19 +70,19 @@ async fn lives_below_a_prefix(nginx: &Nginx) {
 
 #[tokio::test]
 async fn a_prefix_that_nginx_strips_is_part_of_the_public_url() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let server = |site: &str| format!("location /app/ {{ proxy_pass {site}/; }}");
-    let (nginx, _site) = behind(&rig, "/app", server, router).await;
+    let (nginx, _site) = behind(&harness, "/app", server, router).await;
     lives_below_a_prefix(&nginx).await;
 }
 
 #[tokio::test]
 async fn a_prefix_that_nginx_leaves_is_part_of_the_public_url() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let server = |site: &str| format!("location /app/ {{ proxy_pass {site}; }}");
-    let (nginx, _site) = behind(&rig, "/app/", server, |layer, login| {
+    let (nginx, _site) = behind(&harness, "/app/", server, |layer, login| {
         let layer = layer.login(login.clone());
-        let pages = super::rig::pages(login);
+        let pages = super::harness::pages(login);
         // axum leads `/app/` to no route of a nested router.
         let start = pages.clone().layer(layer.clone());
         Router::new()
@@ -105,17 +105,17 @@ async fn a_prefix_that_nginx_leaves_is_part_of_the_public_url() {
 
 #[tokio::test]
 async fn a_slash_that_nginx_forces_does_not_hide_the_callback() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let server = |site: &str| {
         format!("rewrite ^(.*[^/])$ $1/ permanent; location / {{ proxy_pass {site}; }}")
     };
-    let (nginx, _site) = behind(&rig, "", server, router).await;
+    let (nginx, _site) = behind(&harness, "", server, router).await;
     let (landed, _) = journey(&Browser::new(), &format!("{}/?a=b", nginx.url)).await;
     assert_eq!((landed.status, landed.url.query()), (200, Some("a=b")));
     let login = format!("{}/wechat/login/?return_to=%2F%3Fc", nginx.url);
     let (landed, _) = journey(&Browser::new(), &login).await;
     assert_eq!((landed.status, landed.url.query()), (200, Some("c")));
-    assert_eq!(rig.sim.calls_to(AUTHORIZE), 2);
+    assert_eq!(harness.sim.calls_to(AUTHORIZE), 2);
 }
 
 /// What proxies do to the callback that nobody told the login of. Each ends on a plain page.
@@ -167,15 +167,15 @@ async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wech
              location /wechat/callback { rewrite ^ /? redirect; }",
         ),
     ] {
-        let rig = Rig::new().await;
+        let harness = Harness::new().await;
         let address = address();
         let public = format!("http://{address}");
-        let site = rig
+        let site = harness
             .behind(
                 &public,
                 |login| login.callback_path(callback).unwrap(),
                 |layer, login| {
-                    let pages = super::rig::pages(login.clone());
+                    let pages = super::harness::pages(login.clone());
                     let everywhere = pages.clone().fallback(async || "a page of the application");
                     everywhere.layer(layer.login(login))
                 },
@@ -198,26 +198,26 @@ async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wech
             } else {
                 most
             };
-            let before = rig.sim.calls_to(AUTHORIZE);
+            let before = harness.sim.calls_to(AUTHORIZE);
             let (page, paths) = journey(&browser, &format!("{}{start}?a=b", nginx.url)).await;
             assert!(
                 [400, 429].contains(&page.status),
                 "{what}: {paths:?} {page:?}"
             );
             page.is_page(page.status, "lang=\"zh-CN\"");
-            let visits = rig.sim.calls_to(AUTHORIZE) - before;
+            let visits = harness.sim.calls_to(AUTHORIZE) - before;
             assert!((1..=most).contains(&visits), "{what}: {visits} visits");
         }
         // Nor is a user who is signed in sent around, or shown the application's own "not found".
-        assert_eq!(rig.exchanges(), 0, "{what}");
+        assert_eq!(harness.exchanges(), 0, "{what}");
     }
 }
 
 /// Older web views do not say where they come from, and people reload.
 #[tokio::test]
 async fn whoever_opens_a_page_often_is_no_loop() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     for page in ["/me", "/me?a=b"] {
         let url = format!("{}{page}", site.url);
         // Eight tabs, and six reloads of which each loads the page twice.
@@ -235,7 +235,7 @@ async fn whoever_opens_a_page_often_is_no_loop() {
             for _ in 0..12 {
                 assert_eq!(browser.visit(&url).await.status, 302);
             }
-            rig.advance(std::time::Duration::from_secs(61));
+            harness.advance(std::time::Duration::from_secs(61));
         }
     }
 }
@@ -250,9 +250,9 @@ fn kept(browser: &Browser) -> usize {
 }
 
 async fn unfinished_logins(length: usize) {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let server = |site: &str| format!("location / {{ proxy_pass {site}; }}");
-    let (nginx, _site) = behind(&rig, "", server, router).await;
+    let (nginx, _site) = behind(&harness, "", server, router).await;
     let browser = Browser::new();
     let page = |number: usize| format!("{}/me?n={number}&q={}", nginx.url, "x".repeat(length));
     let mut callback = String::new();
@@ -287,9 +287,9 @@ async fn fifty_unfinished_logins_of_two_thousand_characters_fit_through_nginx() 
 
 #[tokio::test]
 async fn tabs_that_begin_at_once_do_not_add_up_either() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let server = |site: &str| format!("location / {{ proxy_pass {site}; }}");
-    let (nginx, _site) = behind(&rig, "", server, router).await;
+    let (nginx, _site) = behind(&harness, "", server, router).await;
     let browser = std::sync::Arc::new(Browser::new());
     let mut running = JoinSet::new();
     for number in 0..50 {
@@ -308,8 +308,8 @@ async fn tabs_that_begin_at_once_do_not_add_up_either() {
 /// No other host, sibling or parent, can set a cookie of such a name.
 #[tokio::test]
 async fn under_https_only_this_host_sets_the_cookies_of_a_login() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .behind("https://h5.example.com/app", |login| login, router)
         .await;
     let reply = Browser::new().visit(&format!("{}/me", site.url)).await;

@@ -1,13 +1,13 @@
 //! Back to the very page, whatever its address holds.
 
-use super::rig::Rig;
+use super::harness::Harness;
 use crate::support::browser::Browser;
 
 /// What a link or a script asks for, encoded once, and where the user lands.
 #[tokio::test]
 async fn whatever_is_harmless_is_led_back_to() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let long = format!("/me?q={}", "x".repeat(1_994));
     for (asked, landed) in [
         ("/me?q=茶", "/me?q=%E8%8C%B6"),
@@ -33,8 +33,8 @@ async fn whatever_is_harmless_is_led_back_to() {
 
 #[tokio::test]
 async fn what_leads_elsewhere_leads_to_the_start_page() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let host = site.url.trim_start_matches("http://");
     for trick in [
         "//evil.example",
@@ -72,8 +72,8 @@ async fn what_leads_elsewhere_leads_to_the_start_page() {
 
 #[tokio::test]
 async fn a_page_load_comes_back_to_the_very_page() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let longest = format!("/me?q={}", "x".repeat(2_042));
     for page in [
         "/me?q=%E8%8C%B6&empty=&flag",
@@ -95,8 +95,8 @@ async fn a_page_load_comes_back_to_the_very_page() {
 /// Links that nobody encoded: all behind the first `&` is not the login's.
 #[tokio::test]
 async fn a_return_to_that_was_not_encoded_is_not_cut() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     for (asked, landed) in [
         ("/me?x=1&y=2", "/me?x=1&y=2"),
         ("/me?x=1&y=2&scope=snsapi_userinfo", "/me?x=1&y=2"),

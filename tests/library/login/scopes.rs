@@ -6,13 +6,13 @@ use serde_json::json;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Layout, Scope};
 
-use super::rig::{ALICE, EXCHANGE, Rig, USERINFO};
+use super::harness::{ALICE, EXCHANGE, Harness, USERINFO};
 use crate::support::browser::{Browser, Reply};
 
 #[tokio::test]
 async fn a_base_login_is_upgraded_once_where_a_route_needs_it() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     assert_eq!(
         browser.open(&format!("{}/me", site.url)).await.json()["scope"],
@@ -31,26 +31,28 @@ async fn a_base_login_is_upgraded_once_where_a_route_needs_it() {
         page.json(),
         json!({ "id": ALICE, "scope": "snsapi_userinfo" })
     );
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
     browser.open(&format!("{}/profile", site.url)).await;
     browser.open(&format!("{}/me", site.url)).await;
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
 }
 
 #[tokio::test]
 async fn an_upgrade_that_is_not_granted_does_not_loop() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
     let body = json!({
         "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
         "openid": ALICE, "scope": "snsapi_base",
     });
-    rig.sim.inject(Fault::on(EXCHANGE).body(body.to_string()));
+    harness
+        .sim
+        .inject(Fault::on(EXCHANGE).body(body.to_string()));
     let page = browser.open(&format!("{}/profile", site.url)).await;
     page.is_page(403, "需要您的授权");
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
     browser
         .fetch(&format!("{}/profile", site.url))
         .await
@@ -60,7 +62,7 @@ async fn an_upgrade_that_is_not_granted_does_not_loop() {
         ALICE
     );
     // The page's button asks once more, at the user's own wish.
-    rig.sim.clear_faults();
+    harness.sim.clear_faults();
     assert!(
         page.text
             .contains("/wechat/login?return_to=%2Fprofile&amp;scope=snsapi_userinfo")
@@ -77,26 +79,26 @@ async fn an_upgrade_that_is_not_granted_does_not_loop() {
 
 #[tokio::test]
 async fn a_profile_is_fetched_once_and_heals() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let url = format!("{}/nickname", site.url);
     let browser = Browser::new();
     assert_eq!(browser.open(&url).await.text, "爱丽丝");
     for _ in 0..5 {
         assert_eq!(browser.fetch(&url).await.text, "爱丽丝");
     }
-    assert_eq!(rig.sim.calls_to(USERINFO), 1);
+    assert_eq!(harness.sim.calls_to(USERINFO), 1);
     // It is believed for ten minutes; a token that WeChat refuses by then is replaced.
-    rig.clock.advance(Duration::from_secs(601));
-    rig.sim.advance(Duration::from_secs(7_200));
+    harness.clock.advance(Duration::from_secs(601));
+    harness.sim.advance(Duration::from_secs(7_200));
     assert_eq!(browser.fetch(&url).await.text, "爱丽丝");
-    assert_eq!(rig.sim.calls_to(USERINFO), 3);
+    assert_eq!(harness.sim.calls_to(USERINFO), 3);
 }
 
 #[tokio::test]
 async fn a_profile_without_the_scope_asks_for_a_login() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
     let asked = browser
@@ -107,38 +109,44 @@ async fn a_profile_without_the_scope_asks_for_a_login() {
         asked["login_url"],
         "/wechat/login?return_to=%2F&scope=snsapi_userinfo"
     );
-    assert_eq!(rig.sim.calls_to(USERINFO), 1, "48001 is not tried again");
+    assert_eq!(
+        harness.sim.calls_to(USERINFO),
+        1,
+        "48001 is not tried again"
+    );
 }
 
 /// No layer asks for the scope there; the handler's error does.
 #[tokio::test]
 async fn a_page_that_needs_the_profile_sends_its_user_to_grant_it() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
     let page = browser.open(&format!("{}/nickname?a=b", site.url)).await;
     assert_eq!((page.status, &*page.text), (200, "爱丽丝"));
     assert_eq!(page.url.path(), "/nickname");
     assert_eq!(page.url.query(), Some("a=b"));
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
 }
 
 #[tokio::test]
 async fn a_page_whose_user_does_not_grant_the_profile_does_not_loop() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
     let body = json!({
         "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
         "openid": ALICE, "scope": "snsapi_base",
     });
-    rig.sim.inject(Fault::on(EXCHANGE).body(body.to_string()));
-    rig.sim.inject(Fault::on(USERINFO).errcode(48001));
+    harness
+        .sim
+        .inject(Fault::on(EXCHANGE).body(body.to_string()));
+    harness.sim.inject(Fault::on(USERINFO).errcode(48001));
     let page = browser.open(&format!("{}/nickname", site.url)).await;
     page.is_page(403, "需要您的授权");
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
     browser
         .fetch(&format!("{}/nickname", site.url))
         .await
@@ -157,9 +165,9 @@ fn asked(reply: &Reply) -> String {
 
 #[tokio::test]
 async fn no_link_lowers_what_was_granted() {
-    for rig in [Rig::new().await, Rig::with_redis().await] {
-        let site = rig.site_with(|login| login.scope(Scope::Base)).await;
-        let other = rig.site_with(|login| login.scope(Scope::Base)).await;
+    for harness in [Harness::new().await, Harness::with_redis().await] {
+        let site = harness.site_with(|login| login.scope(Scope::Base)).await;
+        let other = harness.site_with(|login| login.scope(Scope::Base)).await;
         let browser = Browser::new();
         browser.open(&format!("{}/me", site.url)).await;
         // Who has granted no more is asked for no more.
@@ -194,8 +202,8 @@ async fn no_link_lowers_what_was_granted() {
 
 #[tokio::test]
 async fn a_link_asks_for_no_less_than_the_application() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let link = format!(
         "{}/wechat/login?return_to=%2Fme&scope=snsapi_base",
         site.url
@@ -209,8 +217,8 @@ async fn a_link_asks_for_no_less_than_the_application() {
 /// The browser has no session, so only the code tells who logs in.
 #[tokio::test]
 async fn a_login_in_another_browser_lowers_nothing() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let (me, profile) = (format!("{}/me", site.url), format!("{}/profile", site.url));
     let browser = Browser::new();
     browser.open(&profile).await;
@@ -225,7 +233,7 @@ async fn a_login_in_another_browser_lowers_nothing() {
         assert_eq!(browser.fetch(&profile).await.status, 200);
     }
     // Who does not grant it again is signed in all the same, and asked no more.
-    rig.sim.inject(
+    harness.sim.inject(
         Fault::on(EXCHANGE).body(
             json!({
                 "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
@@ -236,25 +244,25 @@ async fn a_login_in_another_browser_lowers_nothing() {
     );
     let third = Browser::new();
     assert_eq!(third.open(&me).await.json()["scope"], "snsapi_base");
-    let before = rig.exchanges();
+    let before = harness.exchanges();
     assert_eq!(third.open(&me).await.json()["scope"], "snsapi_base");
-    assert_eq!(rig.exchanges(), before);
+    assert_eq!(harness.exchanges(), before);
 }
 
 #[tokio::test]
 async fn an_older_login_lowers_nothing() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     // A tab that was left at WeChat's page.
     let older = browser.callback_of(&me).await;
     browser.open(&format!("{}/profile", site.url)).await;
-    let before = rig.exchanges();
+    let before = harness.exchanges();
     let sent = browser.visit(&older).await;
     assert_eq!(asked(&sent), "snsapi_userinfo");
     assert_eq!(
-        rig.exchanges(),
+        harness.exchanges(),
         before,
         "the code is not spent: the pair lives"
     );
@@ -266,18 +274,18 @@ async fn an_older_login_lowers_nothing() {
 /// A pair that another service has stored says not what was granted.
 #[tokio::test]
 async fn a_grant_that_is_not_known_is_not_lowered() {
-    let rig = Rig::with_redis_in(Layout::Hashes).await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::with_redis_in(Layout::Hashes).await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
-    rig.rewrite(ALICE);
+    harness.rewrite(ALICE);
     let link = format!(
         "{}/wechat/login?return_to=%2Fme&scope=snsapi_base",
         site.url
     );
     assert_eq!(asked(&browser.visit(&link).await), "snsapi_userinfo");
     // Where nothing can be asked, nothing is lowered either.
-    let redis = rig.redis.as_ref().unwrap();
+    let redis = harness.redis.as_ref().unwrap();
     redis.freeze(true);
     let sent = browser.visit(&link).await;
     redis.freeze(false);

@@ -6,13 +6,13 @@ use redis::Commands;
 use tower_wechat::simulator::SimulatedUser;
 use tower_wechat::{Clock, Layout, Policy, UserId, UserTokenResponse, WechatUser};
 
-use super::rig::{ALICE, Rig, pages};
+use super::harness::{ALICE, Harness, pages};
 use crate::support::browser::Browser;
 
 #[tokio::test]
 async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_ago() {
-    let rig = Rig::with_redis().await;
-    let sites = rig.cluster(2).await;
+    let harness = Harness::with_redis().await;
+    let sites = harness.cluster(2).await;
     let browser = Browser::new();
     assert_eq!(
         browser.open(&format!("{}/me", sites[0].url)).await.json()["id"],
@@ -38,8 +38,8 @@ async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_a
 
 #[tokio::test]
 async fn logging_out_ends_the_session_and_everywhere_ends_all() {
-    let rig = Rig::with_redis().await;
-    let sites = rig.cluster(2).await;
+    let harness = Harness::with_redis().await;
+    let sites = harness.cluster(2).await;
     let site = &sites[0];
     let me = format!("{}/me", site.url);
     let (phone, desktop) = (Browser::new(), Browser::new());
@@ -59,7 +59,7 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
         "a plain logout is this browser's"
     );
 
-    rig.advance(Duration::from_secs(3_600));
+    harness.advance(Duration::from_secs(3_600));
     assert_eq!(
         desktop
             .post(&format!("{}/logout/everywhere", site.url))
@@ -90,7 +90,7 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
         }
     }
     // A renewal does not, either.
-    rig.advance(Duration::from_secs(3 * 3_600));
+    harness.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
     stolen.fetch(&me).await.is_error(401, "login_required");
     // Whoever has the old cookie logs in as anybody does.
@@ -99,11 +99,11 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
 
 #[tokio::test]
 async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let optional = |user: Option<WechatUser>| async move {
         user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned())
     };
-    let site = rig
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
@@ -118,7 +118,7 @@ async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
     browser.open(&me).await;
     let stolen = browser.copy();
     // Past half of a session's life, when it is issued anew.
-    rig.advance(Duration::from_secs(16 * 24 * 3_600));
+    harness.advance(Duration::from_secs(16 * 24 * 3_600));
     let alice = UserId::new(ALICE).unwrap();
     site.users.revoke(&alice).await.unwrap();
     for logged_in_again in [false, true] {
@@ -133,35 +133,35 @@ async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
 
 #[tokio::test]
 async fn a_session_slides() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     browser.open(&me).await;
     let first = browser.cookie("wechat_session").unwrap();
-    rig.advance(Duration::from_secs(16 * 86_400));
+    harness.advance(Duration::from_secs(16 * 86_400));
     assert_eq!(browser.visit(&me).await.json()["id"], ALICE);
     assert_ne!(browser.cookie("wechat_session").unwrap(), first);
 }
 
 #[tokio::test]
 async fn a_new_login_beats_what_was_there() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let before = browser.open(&format!("{}/me", site.url)).await.json()["token"].clone();
     let after = browser
         .open(&format!("{}/wechat/login?return_to=/me", site.url))
         .await;
-    let live = rig.sim.current_pair(ALICE).unwrap().access_token;
+    let live = harness.sim.current_pair(ALICE).unwrap().access_token;
     assert_ne!(after.json()["token"], before);
     assert_eq!(after.json()["token"], live);
 }
 
 #[tokio::test]
 async fn cookies_of_old_logins_do_not_pile_up() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     for number in 0..25 {
         // Some pages again and again, others once.
@@ -185,12 +185,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[tokio::test]
 async fn a_thief_stays_out_after_a_logout_everywhere() {
     for layout in [Layout::Hashes, Layout::Keys] {
-        let rig = Rig::with_redis_in(layout).await;
-        let sites = rig.cluster(2).await;
+        let harness = Harness::with_redis_in(layout).await;
+        let sites = harness.cluster(2).await;
         let me = |at: usize| format!("{}/me", sites[at].url);
         let victim = Browser::new();
         victim.open(&me(0)).await;
-        rig.advance(DAY * 16);
+        harness.advance(DAY * 16);
         let (thief, renewed) = (victim.copy(), victim.copy());
         let stolen = thief.cookie("wechat_session");
         assert_eq!(thief.fetch(&me(1)).await.status, 200);
@@ -212,9 +212,9 @@ async fn a_thief_stays_out_after_a_logout_everywhere() {
         }
         // What another service writes drops what we keep behind the refresh token.
         for renewed in [false, true] {
-            rig.rewrite(ALICE);
+            harness.rewrite(ALICE);
             // Beyond what processes remember; then beyond the token's life too.
-            rig.advance(if renewed { DAY / 8 } else { DAY / 1_000 });
+            harness.advance(if renewed { DAY / 8 } else { DAY / 1_000 });
             for at in [1, 0] {
                 out(at).await;
                 assert_eq!(
@@ -225,7 +225,7 @@ async fn a_thief_stays_out_after_a_logout_everywhere() {
             }
         }
         // The half of the victim's session passes, too.
-        rig.advance(DAY * 16);
+        harness.advance(DAY * 16);
         out(0).await;
         assert_eq!(victim.fetch(&me(0)).await.json()["id"], ALICE);
         out(0).await;
@@ -236,14 +236,14 @@ async fn a_thief_stays_out_after_a_logout_everywhere() {
 #[tokio::test]
 async fn clocks_a_minute_apart_change_no_logout() {
     for early_logout in [true, false] {
-        let mut rig = Rig::with_redis().await;
-        let first = rig.site().await;
-        rig.clock = Clock::shifted();
+        let mut harness = Harness::with_redis().await;
+        let first = harness.site().await;
+        harness.clock = Clock::shifted();
         match early_logout {
-            true => rig.clock.rewind(Duration::from_secs(60)),
-            false => rig.clock.advance(Duration::from_secs(60)),
+            true => harness.clock.rewind(Duration::from_secs(60)),
+            false => harness.clock.advance(Duration::from_secs(60)),
         }
-        let second = rig.site().await;
+        let second = harness.site().await;
         let everywhere = format!("{}/logout/everywhere", first.url);
         for round in 0..3 {
             let victim = Browser::new();
@@ -265,14 +265,14 @@ async fn clocks_a_minute_apart_change_no_logout() {
 
 #[tokio::test]
 async fn a_login_that_crosses_a_logout_revives_no_session() {
-    let rigs = [
-        Rig::new().await,
-        Rig::with_redis_in(Layout::Hashes).await,
-        Rig::with_redis_in(Layout::Keys).await,
+    let harnesses = [
+        Harness::new().await,
+        Harness::with_redis_in(Layout::Hashes).await,
+        Harness::with_redis_in(Layout::Keys).await,
     ];
-    for rig in rigs {
-        let sites = rig.cluster(2).await;
-        let session = rig.session(&sites[0]);
+    for harness in harnesses {
+        let sites = harness.cluster(2).await;
+        let session = harness.session(&sites[0]);
         let mut lived = 0;
         for round in 0..60 {
             let user = UserId::new(format!("oCrossing{round}")).unwrap();
@@ -316,21 +316,21 @@ async fn a_login_that_crosses_a_logout_revives_no_session() {
 
 #[tokio::test]
 async fn a_logout_is_remembered_as_long_as_a_session_can_last() {
-    let rig = Rig::with_redis().await;
+    let harness = Harness::with_redis().await;
     let snapshot = "oVirtual00000000000000000000";
-    let site = rig.site().await;
+    let site = harness.site().await;
     let everywhere = format!("{}/logout/everywhere", site.url);
-    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let mut redis = harness.redis.as_ref().unwrap().connection();
     for (kind, user, longest) in [
         ("snapshot_user", snapshot, 2 * 3_600),
         ("user", ALICE, 90 * 86_400),
     ] {
         let next = SimulatedUser::new(user).snapshot(user == snapshot);
-        rig.sim.add_user(next);
+        harness.sim.add_user(next);
         let browser = Browser::new();
         browser.open(&format!("{}/me", site.url)).await;
         assert_eq!(browser.post(&everywhere).await.status, 204);
-        let key = format!("wechat:{}:revoked:{kind}:{user}", rig.sim.app_id());
+        let key = format!("wechat:{}:revoked:{kind}:{user}", harness.sim.app_id());
         let left: i64 = redis.ttl(key).unwrap();
         assert!((longest - 60..=longest).contains(&left), "{kind}: {left} s");
     }
@@ -339,8 +339,8 @@ async fn a_logout_is_remembered_as_long_as_a_session_can_last() {
 /// Any host of the domain can set cookies here, where the prefix of https does not forbid it.
 #[tokio::test]
 async fn junk_in_front_of_a_session_signs_nobody_out() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     browser.open(&me).await;
@@ -358,13 +358,13 @@ async fn junk_in_front_of_a_session_signs_nobody_out() {
 
 #[tokio::test]
 async fn sessions_of_two_users_are_nobodys() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let bob = "oBob000000000000000000000000";
-    let site = rig.site().await;
+    let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let mut sessions = Vec::new();
     for user in [ALICE, ALICE, bob] {
-        rig.sim.add_user(SimulatedUser::new(user));
+        harness.sim.add_user(SimulatedUser::new(user));
         let browser = Browser::new();
         assert_eq!(browser.open(&me).await.json()["id"], user);
         sessions.push(browser.cookie("wechat_session").unwrap());

@@ -3,21 +3,23 @@
 use tower_wechat::Scope;
 use tower_wechat::simulator::SimulatedUser;
 
-use super::rig::{ALICE, Rig};
+use super::harness::{ALICE, Harness};
 use crate::support::browser::Browser;
 
 const BOB: &str = "oBob000000000000000000000000";
 
 #[tokio::test]
 async fn the_login_path_hands_the_browser_over_to_whoever_is_there_now() {
-    let rig = Rig::new().await;
-    let site = rig.site_with(|login| login.scope(Scope::Base)).await;
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
     let me = format!("{}/me", site.url);
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
 
     // Somebody else signs in to WeChat on the phone. The session is still the first one's.
-    rig.sim.add_user(SimulatedUser::new(BOB).nickname("鲍勃"));
+    harness
+        .sim
+        .add_user(SimulatedUser::new(BOB).nickname("鲍勃"));
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
     let login = format!("{}/wechat/login?return_to=%2Fme", site.url);
     assert_eq!(browser.open(&login).await.json()["id"], BOB);
@@ -25,7 +27,8 @@ async fn the_login_path_hands_the_browser_over_to_whoever_is_there_now() {
 
     // After a sign-out it is the next one's at once.
     browser.post(&format!("{}/logout", site.url)).await;
-    rig.sim
+    harness
+        .sim
         .add_user(SimulatedUser::new(ALICE).nickname("爱丽丝"));
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 use tower_wechat::SnapshotPolicy;
 use tower_wechat::simulator::SimulatedUser;
 
-use super::rig::Rig;
+use super::harness::Harness;
 use crate::support::browser::Browser;
 
 const VIRTUAL: &str = "oVirtual00000000000000000000";
 
 #[tokio::test]
 async fn they_come_in_for_two_hours_and_are_kept_apart() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
-    rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
+    harness
+        .sim
+        .add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     let callback = browser.callback_of(&me).await;
@@ -30,7 +32,7 @@ async fn they_come_in_for_two_hours_and_are_kept_apart() {
         (Some(VIRTUAL), Some(true))
     );
     // Their place knows no end but their token's, and no refresh token.
-    let mut redis = rig.redis.as_ref().unwrap().connection();
+    let mut redis = harness.redis.as_ref().unwrap().connection();
     let keys: Vec<String> = redis::cmd("KEYS")
         .arg("*:snapshot:*")
         .query(&mut redis)
@@ -49,17 +51,19 @@ async fn they_come_in_for_two_hours_and_are_kept_apart() {
         "not among the real users"
     );
 
-    rig.advance(Duration::from_secs(7_199));
+    harness.advance(Duration::from_secs(7_199));
     assert_eq!(browser.visit(&me).await.json()["snapshot"], true);
-    rig.advance(Duration::from_secs(1));
+    harness.advance(Duration::from_secs(1));
     browser.fetch(&me).await.is_error(401, "login_required");
 }
 
 #[tokio::test]
 async fn another_process_knows_them() {
-    let rig = Rig::with_redis().await;
-    let sites = rig.cluster(2).await;
-    rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    let harness = Harness::with_redis().await;
+    let sites = harness.cluster(2).await;
+    harness
+        .sim
+        .add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
     let browser = Browser::new();
     browser.open(&format!("{}/me", sites[0].url)).await;
     assert_eq!(
@@ -70,11 +74,13 @@ async fn another_process_knows_them() {
 
 #[tokio::test]
 async fn an_application_can_refuse_them() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .site_with(|login| login.snapshot_users(SnapshotPolicy::Deny))
         .await;
-    rig.sim.add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    harness
+        .sim
+        .add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     browser
@@ -83,5 +89,5 @@ async fn an_application_can_refuse_them() {
         .is_page(403, "请使用完整服务");
     browser.fetch(&callback).await.is_error(403, "login_denied");
     assert_eq!(browser.cookie("wechat_session"), None);
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }

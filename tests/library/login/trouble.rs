@@ -4,34 +4,35 @@ use std::time::Duration;
 
 use tower_wechat::simulator::Fault;
 
-use super::rig::{ALICE, EXCHANGE, Rig};
+use super::harness::{ALICE, EXCHANGE, Harness};
 use crate::support::browser::Browser;
 
 #[tokio::test]
 async fn a_code_that_wechat_refuses_restarts_the_login_once_and_then_works() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     for errcode in [40029, 40163] {
-        rig.sim
+        harness
+            .sim
             .inject(Fault::on(EXCHANGE).errcode(errcode).times(1));
         let browser = Browser::new();
         let page = browser.open(&format!("{}/me?a=b", site.url)).await;
         assert_eq!(page.json()["uri"], "/me?a=b");
     }
-    assert_eq!(rig.exchanges(), 4);
+    assert_eq!(harness.exchanges(), 4);
 }
 
 #[tokio::test]
 async fn a_login_that_never_works_ends_on_a_page() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029));
+    let harness = Harness::new().await;
+    let site = harness.site().await;
+    harness.sim.inject(Fault::on(EXCHANGE).errcode(40029));
     let browser = Browser::new();
     let page = browser.open(&format!("{}/me", site.url)).await;
     page.is_page(429, "登录过于频繁");
-    assert_eq!(rig.exchanges(), 3, "the first try and two restarts");
+    assert_eq!(harness.exchanges(), 3, "the first try and two restarts");
     // The guard is the browser's, and lasts a minute.
-    rig.sim.clear_faults();
+    harness.sim.clear_faults();
     assert_eq!(
         Browser::new()
             .open(&format!("{}/me", site.url))
@@ -39,8 +40,10 @@ async fn a_login_that_never_works_ends_on_a_page() {
             .json()["id"],
         ALICE
     );
-    rig.advance(Duration::from_secs(61));
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(40029).times(1));
+    harness.advance(Duration::from_secs(61));
+    harness
+        .sim
+        .inject(Fault::on(EXCHANGE).errcode(40029).times(1));
     assert_eq!(
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
@@ -49,8 +52,8 @@ async fn a_login_that_never_works_ends_on_a_page() {
 
 #[tokio::test]
 async fn whoever_is_signed_in_is_not_sent_around_again() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     assert_eq!(
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
@@ -59,15 +62,17 @@ async fn whoever_is_signed_in_is_not_sent_around_again() {
     let again = browser
         .callback_of(&format!("{}/wechat/login?return_to=%2Fme", site.url))
         .await;
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(40163).times(1));
+    harness
+        .sim
+        .inject(Fault::on(EXCHANGE).errcode(40163).times(1));
     assert_eq!(browser.open(&again).await.json()["uri"], "/me");
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
 }
 
 #[tokio::test]
 async fn each_trouble_has_its_page_and_status() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     for (fault, status, code, chinese) in [
         (
             Fault::on(EXCHANGE).errcode(40125),
@@ -106,8 +111,8 @@ async fn each_trouble_has_its_page_and_status() {
             "微信暂时没有响应",
         ),
     ] {
-        rig.sim.clear_faults();
-        rig.sim.inject(fault);
+        harness.sim.clear_faults();
+        harness.sim.inject(fault);
         let browser = Browser::new();
         let callback = browser.callback_of(&format!("{}/me?a=b", site.url)).await;
         let page = browser.visit(&callback).await;
@@ -122,42 +127,42 @@ async fn each_trouble_has_its_page_and_status() {
 
 #[tokio::test]
 async fn a_reload_after_wechat_is_back_signs_in() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
+    harness.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
     let page = browser.visit(&callback).await;
     assert_eq!(page.status, 503);
     // Not a moment later than it was told.
     let wait: u64 = page.header("retry-after").unwrap().parse().unwrap();
-    rig.advance(Duration::from_secs(wait));
+    harness.advance(Duration::from_secs(wait));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
 }
 
 /// The same where Redis forgets the result by its own clock.
 #[tokio::test]
 async fn whoever_waits_as_long_as_told_is_signed_in() {
-    let rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    rig.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
+    harness.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
     let refused = browser.fetch(&callback).await;
     refused.is_error(503, "wechat_unavailable");
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     tokio::time::sleep(Duration::from_secs(wait)).await;
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
-    assert_eq!(rig.exchanges(), 2);
+    assert_eq!(harness.exchanges(), 2);
 }
 
 #[tokio::test]
 async fn without_a_store_no_code_is_spent() {
-    let mut rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let mut harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    rig.redis.as_mut().unwrap().kill();
+    harness.redis.as_mut().unwrap().kill();
     browser
         .visit(&callback)
         .await
@@ -166,26 +171,26 @@ async fn without_a_store_no_code_is_spent() {
         .fetch(&callback)
         .await
         .is_error(503, "store_unavailable");
-    assert_eq!(rig.exchanges(), 0);
-    rig.redis.as_mut().unwrap().run();
+    assert_eq!(harness.exchanges(), 0);
+    harness.redis.as_mut().unwrap().run();
     crate::support::eventually(
         "the login works again",
         Duration::from_secs(8),
         async || browser.visit(&callback).await.status == 302,
     )
     .await;
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 #[tokio::test]
 async fn a_slow_exchange_answers_in_time_and_goes_on() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .site_with(|login| login.exchange_timeout(Duration::from_millis(300)))
         .await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    rig.sim.inject(
+    harness.sim.inject(
         Fault::on(EXCHANGE)
             .delay(Duration::from_millis(800))
             .times(1),
@@ -196,20 +201,20 @@ async fn a_slow_exchange_answers_in_time_and_goes_on() {
         .is_page(503, "微信暂时没有响应");
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
-    assert_eq!(rig.exchanges(), 1);
+    assert_eq!(harness.exchanges(), 1);
 }
 
 #[tokio::test]
 async fn page_loads_get_pages_while_the_store_is_away() {
-    let mut rig = Rig::with_redis().await;
-    let site = rig.site().await;
+    let mut harness = Harness::with_redis().await;
+    let site = harness.site().await;
     let browser = Browser::new();
     assert_eq!(
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
     );
-    let other = rig.cluster(1).await.remove(0);
-    rig.redis.as_mut().unwrap().kill();
+    let other = harness.cluster(1).await.remove(0);
+    harness.redis.as_mut().unwrap().kill();
     // This process has never seen the user.
     let page = browser.visit(&format!("{}/me", other.url)).await;
     page.is_page(503, "服务暂时不可用");
@@ -222,18 +227,18 @@ async fn page_loads_get_pages_while_the_store_is_away() {
 
 /// Follows redirects until a page says that the login does not help; how many logins that took.
 async fn rounds_until_told(
-    rig: &Rig,
+    harness: &Harness,
     browser: &Browser,
     url: &str,
     loses: impl Fn(&str) -> bool,
     told: &str,
 ) -> u64 {
-    let before = rig.exchanges();
+    let before = harness.exchanges();
     let mut reply = browser.visit(url).await;
     for _ in 0..200 {
         let Some(next) = reply.location() else {
             reply.is_page(429, told);
-            return rig.exchanges() - before;
+            return harness.exchanges() - before;
         };
         browser.drop_cookies(&loses);
         reply = browser.visit(next.as_str()).await;
@@ -246,23 +251,23 @@ const TOO_OFTEN: &str = "登录过于频繁";
 
 #[tokio::test]
 async fn logins_that_nobody_hears_of_end_after_three() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     // The gateway never names the user, so that every login is in vain.
     let header = tower_wechat::TrustedHeader::new("x-user").unwrap();
-    let site = rig
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
-                super::rig::pages(login.clone()).layer(layer.login(login).identity(header))
+                super::harness::pages(login.clone()).layer(layer.login(login).identity(header))
             },
         )
         .await;
     let (url, none) = (format!("{}/me", site.url), |_: &str| false);
     let browser = Browser::new();
-    let rounds = rounds_until_told(&rig, &browser, &url, none, NO_EFFECT).await;
+    let rounds = rounds_until_told(&harness, &browser, &url, none, NO_EFFECT).await;
     assert_eq!(rounds, 3);
     // The next minute is another one, and a gateway that names the user by then is heard.
-    rig.advance(Duration::from_secs(61));
+    harness.advance(Duration::from_secs(61));
     assert_eq!(browser.visit(&url).await.status, 302);
     let named = [("x-user", ALICE), ("accept", "text/html")];
     let page = browser.send(http::Method::GET, &url, &named).await.unwrap();
@@ -271,14 +276,14 @@ async fn logins_that_nobody_hears_of_end_after_three() {
 
 #[tokio::test]
 async fn a_handler_that_asks_for_a_login_again_and_again_is_no_loop() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let refuse = async |user: tower_wechat::WechatUser| {
         user.users()
             .revoke(&tower_wechat::UserId::new(user.id())?)
             .await?;
         Ok::<_, tower_wechat::Error>(user.current().await?.user_id().to_owned())
     };
-    let site = rig
+    let site = harness
         .mounted(
             |login| login,
             |layer, login| {
@@ -290,10 +295,10 @@ async fn a_handler_that_asks_for_a_login_again_and_again_is_no_loop() {
         .await;
     let (url, none) = (format!("{}/again", site.url), |_: &str| false);
     for browser in [today(), today().with_split_cookies()] {
-        let rounds = rounds_until_told(&rig, &browser, &url, none, NO_EFFECT).await;
+        let rounds = rounds_until_told(&harness, &browser, &url, none, NO_EFFECT).await;
         assert_eq!(rounds, 3);
     }
-    let rounds = rounds_until_told(&rig, &Browser::new(), &url, none, TOO_OFTEN).await;
+    let rounds = rounds_until_told(&harness, &Browser::new(), &url, none, TOO_OFTEN).await;
     assert_eq!(rounds, 11);
 }
 
@@ -306,23 +311,23 @@ fn today() -> Browser {
 
 #[tokio::test]
 async fn a_session_that_is_lost_on_its_way_is_no_loop() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     let (url, session) = (format!("{}/me", site.url), |name: &str| {
         name == "wechat_session"
     });
-    let rounds = rounds_until_told(&rig, &today(), &url, session, NO_EFFECT).await;
+    let rounds = rounds_until_told(&harness, &today(), &url, session, NO_EFFECT).await;
     assert_eq!(rounds, 3);
     // An older web view does not say that it comes from WeChat, as nobody does who has signed out.
     let older = Browser::new();
-    let rounds = rounds_until_told(&rig, &older, &url, session, TOO_OFTEN).await;
+    let rounds = rounds_until_told(&harness, &older, &url, session, TOO_OFTEN).await;
     assert_eq!(rounds, 11);
 }
 
 #[tokio::test]
 async fn whoever_signs_out_and_in_again_gets_in() {
-    let rig = Rig::new().await;
-    let site = rig.site().await;
+    let harness = Harness::new().await;
+    let site = harness.site().await;
     for came_from in ["none", "same-origin", ""] {
         let browser = Browser::new().with_header("sec-fetch-site", came_from);
         let browser = match came_from {
@@ -338,7 +343,7 @@ async fn whoever_signs_out_and_in_again_gets_in() {
             }
         }
         // An application that leaves the session's cookie there when it logs out everywhere.
-        rig.advance(Duration::from_secs(61));
+        harness.advance(Duration::from_secs(61));
         let user = tower_wechat::UserId::new(ALICE).unwrap();
         for _ in 0..8 {
             let page = browser.open(&format!("{}/me", site.url)).await;
@@ -347,7 +352,7 @@ async fn whoever_signs_out_and_in_again_gets_in() {
         }
         // Whoever asks who is there now has a session each time.
         let browser = browser.copy();
-        rig.advance(Duration::from_secs(61));
+        harness.advance(Duration::from_secs(61));
         for _ in 0..8 {
             let login = format!("{}/wechat/login?return_to=/me", site.url);
             assert_eq!(browser.open(&login).await.json()["id"], ALICE);
@@ -357,11 +362,11 @@ async fn whoever_signs_out_and_in_again_gets_in() {
 
 #[tokio::test]
 async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
         .await;
     let (url, all) = (format!("{}/me", site.url), |_: &str| true);
-    let rounds = rounds_until_told(&rig, &Browser::new(), &url, all, TOO_OFTEN).await;
+    let rounds = rounds_until_told(&harness, &Browser::new(), &url, all, TOO_OFTEN).await;
     assert_eq!(rounds, 11);
 }

@@ -4,7 +4,7 @@ use axum::routing::get;
 use http::Method;
 use tower_wechat::{CookieKeys, Login, Rejection, RequestHead, TrustedHeader, WechatLayer};
 
-use super::rig::{Rig, router};
+use super::harness::{Harness, router};
 use crate::support::browser::Browser;
 use crate::support::nginx::Nginx;
 
@@ -13,8 +13,8 @@ const CONTENT: &str = "Ab1cD2eF3gH4iJ5k";
 
 #[tokio::test]
 async fn anybody_reads_a_verification_file() {
-    let rig = Rig::new().await;
-    let site = rig
+    let harness = Harness::new().await;
+    let site = harness
         .site_with(|login| {
             let login = login.verification_file(NAME, "an-older-one").unwrap();
             let login = login.verification_file("a1b2c3.txt", "c3b2a1").unwrap();
@@ -58,14 +58,14 @@ async fn anybody_reads_a_verification_file() {
         let reply = browser.fetch(&format!("{}{path}", site.url)).await;
         assert_ne!(reply.text, CONTENT, "{path}");
     }
-    assert!(rig.sim.calls().is_empty(), "{:?}", rig.sim.calls());
+    assert!(harness.sim.calls().is_empty(), "{:?}", harness.sim.calls());
 }
 
 /// A file is no rejection: an application's own form does not change it.
 #[tokio::test]
 async fn a_verification_file_is_itself_under_the_applications_own_answers() {
-    let rig = Rig::new().await;
-    let users = rig.users().await;
+    let harness = Harness::new().await;
+    let users = harness.users().await;
     let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
     let login = login.verification_file(NAME, CONTENT).unwrap();
     let layer = WechatLayer::new(users)
@@ -96,11 +96,11 @@ async fn a_verification_file_is_itself_under_the_applications_own_answers() {
 /// nginx with the guide's own lines: a path alone, and a prefix that is stripped.
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_passes_a_verification_file_on() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let file = |login: Login| login.verification_file(NAME, CONTENT).unwrap();
-    let root = rig.site_with(file).await;
+    let root = harness.site_with(file).await;
     let address = format!("127.0.0.1:{}", crate::support::free_port());
-    let below = rig
+    let below = harness
         .behind(&format!("http://{address}/h5"), file, router)
         .await;
     let server = format!(

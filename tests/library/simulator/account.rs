@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::browser::{Reply, Rig};
+use super::harness::{Harness, Reply};
 
 const STABLE: &str = "/cgi-bin/stable_token";
 const NOT_LATEST: &str = "invalid credential, access_token is invalid or not latest, could get \
@@ -15,7 +15,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-impl Rig {
+impl Harness {
     async fn token(&self) -> Reply {
         let (id, secret) = (self.sim.app_id(), self.sim.app_secret());
         self.get(&format!(
@@ -57,88 +57,107 @@ impl Rig {
 
 #[tokio::test]
 async fn a_new_token_each_call_and_the_old_one_lives_five_minutes_more() {
-    let rig = Rig::start().await;
-    let reply = rig.token().await;
+    let harness = Harness::start().await;
+    let reply = harness.token().await;
     assert_eq!(reply.content_type, "application/json; encoding=utf-8");
     assert_eq!(reply.json()["expires_in"], 7200);
     assert_eq!(reply.json().get("errcode"), None);
     let old = reply.field("access_token");
-    let new = rig.token().await.field("access_token");
+    let new = harness.token().await.field("access_token");
     assert_ne!(old, new);
-    assert_eq!(rig.sim.account_token(), Some(new.clone()));
-    rig.sim.advance(secs(240));
-    assert!(rig.works(&old).await && rig.works(&new).await);
-    rig.sim.advance(secs(60));
-    rig.using(&old).await.refused(40001, NOT_LATEST);
-    assert!(rig.works(&new).await);
-    rig.sim.advance(secs(6900));
-    rig.using(&new).await.refused(42001, "access_token expired");
+    assert_eq!(harness.sim.account_token(), Some(new.clone()));
+    harness.sim.advance(secs(240));
+    assert!(harness.works(&old).await && harness.works(&new).await);
+    harness.sim.advance(secs(60));
+    harness.using(&old).await.refused(40001, NOT_LATEST);
+    assert!(harness.works(&new).await);
+    harness.sim.advance(secs(6900));
+    harness
+        .using(&new)
+        .await
+        .refused(42001, "access_token expired");
 }
 
 #[tokio::test]
 async fn the_daily_quota_of_token_ends_and_comes_back() {
-    let rig = Rig::start().await;
-    rig.sim.settings(|settings| settings.token_daily_quota = 2);
-    let token = rig.token().await.field("access_token");
-    rig.token().await.field("access_token");
-    rig.token()
+    let harness = Harness::start().await;
+    harness
+        .sim
+        .settings(|settings| settings.token_daily_quota = 2);
+    let token = harness.token().await.field("access_token");
+    harness.token().await.field("access_token");
+    harness
+        .token()
         .await
         .refused(45009, "reach max api daily quota limit");
     let clear = format!("/cgi-bin/clear_quota?access_token={token}");
-    let body = json!({ "appid": rig.sim.app_id() }).to_string();
+    let body = json!({ "appid": harness.sim.app_id() }).to_string();
     assert_eq!(
-        rig.post(&clear, &body).await.text,
+        harness.post(&clear, &body).await.text,
         r#"{"errcode":0,"errmsg":"ok"}"#
     );
-    rig.token().await.field("access_token");
-    rig.token().await.field("access_token");
-    rig.token()
+    harness.token().await.field("access_token");
+    harness.token().await.field("access_token");
+    harness
+        .token()
         .await
         .refused(45009, "reach max api daily quota limit");
-    rig.sim.advance(secs(24 * 3600));
-    rig.token().await.field("access_token");
+    harness.sim.advance(secs(24 * 3600));
+    harness.token().await.field("access_token");
 }
 
 #[tokio::test]
 async fn quotas_are_cleared_ten_times_a_month() {
-    let rig = Rig::start().await;
-    let (id, secret) = (rig.sim.app_id().to_owned(), rig.sim.app_secret().to_owned());
+    let harness = Harness::start().await;
+    let (id, secret) = (
+        harness.sim.app_id().to_owned(),
+        harness.sim.app_secret().to_owned(),
+    );
     let v2 = format!("/cgi-bin/clear_quota/v2?appid={id}&appsecret={secret}");
     for _ in 0..9 {
-        assert_eq!(rig.post(&v2, "").await.json()["errcode"], 0);
+        assert_eq!(harness.post(&v2, "").await.json()["errcode"], 0);
     }
     let in_body = json!({ "appid": id, "appsecret": secret }).to_string();
     assert_eq!(
-        rig.post("/cgi-bin/clear_quota/v2", &in_body).await.json()["errcode"],
+        harness
+            .post("/cgi-bin/clear_quota/v2", &in_body)
+            .await
+            .json()["errcode"],
         0
     );
     let text = "forbid to clear quota because of reaching the limit";
-    rig.post(&v2, "").await.refused(48006, text);
-    rig.post(
-        &format!("/cgi-bin/clear_quota/v2?appid={id}&appsecret=x"),
-        "",
-    )
-    .await
-    .refused(40125, "invalid appsecret");
-    let token = rig.stable().await.field("access_token");
+    harness.post(&v2, "").await.refused(48006, text);
+    harness
+        .post(
+            &format!("/cgi-bin/clear_quota/v2?appid={id}&appsecret=x"),
+            "",
+        )
+        .await
+        .refused(40125, "invalid appsecret");
+    let token = harness.stable().await.field("access_token");
     let v1 = format!("/cgi-bin/clear_quota?access_token={token}");
-    rig.post(&v1, &json!({ "appid": id }).to_string())
+    harness
+        .post(&v1, &json!({ "appid": id }).to_string())
         .await
         .refused(48006, text);
-    rig.post(&v1, r#"{"appid":"wx0"}"#)
+    harness
+        .post(&v1, r#"{"appid":"wx0"}"#)
         .await
         .refused(40013, "invalid appid");
-    rig.post(&v1, "").await.refused(44002, "empty post data");
-    rig.get(&v1).await.refused(43002, "require POST method");
+    harness
+        .post(&v1, "")
+        .await
+        .refused(44002, "empty post data");
+    harness.get(&v1).await.refused(43002, "require POST method");
 }
 
 #[tokio::test]
 async fn the_stable_token_is_repeated_with_the_time_that_is_left() {
-    let rig = Rig::start().await;
-    let first = rig.stable().await;
+    let harness = Harness::start().await;
+    let first = harness.stable().await;
     assert_eq!(first.json()["expires_in"], 7200);
-    rig.sim.advance(secs(6800));
-    let again = rig.stable().await;
+    harness.sim.advance(secs(6800));
+    let again = harness.stable().await;
     assert_eq!(again.field("access_token"), first.field("access_token"));
     let left = again.json()["expires_in"].as_u64().unwrap();
     assert!((390..=400).contains(&left), "{left}");
@@ -146,89 +165,102 @@ async fn the_stable_token_is_repeated_with_the_time_that_is_left() {
 
 #[tokio::test]
 async fn the_last_five_minutes_bring_a_new_stable_token_and_both_work() {
-    let rig = Rig::start().await;
-    let old = rig.stable().await.field("access_token");
-    rig.sim.advance(secs(6900));
-    let reply = rig.stable().await;
+    let harness = Harness::start().await;
+    let old = harness.stable().await.field("access_token");
+    harness.sim.advance(secs(6900));
+    let reply = harness.stable().await;
     let new = reply.field("access_token");
     assert_ne!(new, old);
     assert_eq!(reply.json()["expires_in"], 7200);
-    assert!(rig.works(&old).await && rig.works(&new).await);
-    rig.sim.advance(secs(300));
-    rig.using(&old).await.refused(42001, "access_token expired");
-    assert!(rig.works(&new).await);
+    assert!(harness.works(&old).await && harness.works(&new).await);
+    harness.sim.advance(secs(300));
+    harness
+        .using(&old)
+        .await
+        .refused(42001, "access_token expired");
+    assert!(harness.works(&new).await);
 }
 
 #[tokio::test]
 async fn a_short_lived_stable_token_is_stable_for_half_its_life() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .settings(|settings| settings.account_token_lifetime = secs(60));
-    let old = rig.stable().await.field("access_token");
-    rig.sim.advance(secs(20));
-    assert_eq!(rig.stable().await.field("access_token"), old);
-    rig.sim.advance(secs(10));
-    assert_ne!(rig.stable().await.field("access_token"), old);
+    let old = harness.stable().await.field("access_token");
+    harness.sim.advance(secs(20));
+    assert_eq!(harness.stable().await.field("access_token"), old);
+    harness.sim.advance(secs(10));
+    assert_ne!(harness.stable().await.field("access_token"), old);
 }
 
 #[tokio::test]
 async fn force_kills_the_old_token_at_once_but_not_within_thirty_seconds() {
-    let rig = Rig::start().await;
-    let leaked = rig.stable().await.field("access_token");
-    let new = rig.forced().await.field("access_token");
+    let harness = Harness::start().await;
+    let leaked = harness.stable().await.field("access_token");
+    let new = harness.forced().await.field("access_token");
     assert_ne!(new, leaked);
-    rig.using(&leaked).await.refused(40001, NOT_LATEST);
-    rig.sim.advance(secs(20));
-    assert_eq!(rig.forced().await.field("access_token"), new);
-    rig.sim.advance(secs(10));
-    assert_ne!(rig.forced().await.field("access_token"), new);
-    rig.using(&new).await.refused(40001, NOT_LATEST);
+    harness.using(&leaked).await.refused(40001, NOT_LATEST);
+    harness.sim.advance(secs(20));
+    assert_eq!(harness.forced().await.field("access_token"), new);
+    harness.sim.advance(secs(10));
+    assert_ne!(harness.forced().await.field("access_token"), new);
+    harness.using(&new).await.refused(40001, NOT_LATEST);
 }
 
 #[tokio::test]
 async fn force_works_twenty_times_a_day() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     // Start just after midnight in Beijing, so that all of it falls into one day.
-    let now = rig
+    let now = harness
         .sim
         .now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    rig.sim
+    harness
+        .sim
         .advance(secs(24 * 3600 - (now + 8 * 3600) % (24 * 3600)));
     for _ in 0..20 {
-        rig.forced().await.field("access_token");
-        rig.sim.advance(secs(31));
+        harness.forced().await.field("access_token");
+        harness.sim.advance(secs(31));
     }
-    rig.forced()
+    harness
+        .forced()
         .await
         .refused(45009, "reach max api daily quota limit");
-    rig.stable().await.field("access_token");
+    harness.stable().await.field("access_token");
 }
 
 #[tokio::test]
 async fn the_two_kinds_of_token_know_nothing_of_each_other() {
-    let rig = Rig::start().await;
-    let stable = rig.stable().await.field("access_token");
-    let classic = rig.token().await.field("access_token");
-    rig.token().await;
-    rig.forced().await;
-    rig.sim.advance(secs(200));
-    assert!(rig.works(&classic).await);
-    assert!(!rig.works(&stable).await);
-    let stable = rig.stable().await.field("access_token");
-    rig.token().await;
-    rig.sim.advance(secs(1000));
-    assert!(rig.works(&stable).await);
+    let harness = Harness::start().await;
+    let stable = harness.stable().await.field("access_token");
+    let classic = harness.token().await.field("access_token");
+    harness.token().await;
+    harness.forced().await;
+    harness.sim.advance(secs(200));
+    assert!(harness.works(&classic).await);
+    assert!(!harness.works(&stable).await);
+    let stable = harness.stable().await.field("access_token");
+    harness.token().await;
+    harness.sim.advance(secs(1000));
+    assert!(harness.works(&stable).await);
 }
 
 #[tokio::test]
 async fn the_stable_token_is_fussy_about_its_request() {
-    let rig = Rig::start().await;
-    rig.get(STABLE).await.refused(43002, "require POST method");
-    rig.post(STABLE, "").await.refused(44002, "empty post data");
-    rig.post(STABLE, "appid=x")
+    let harness = Harness::start().await;
+    harness
+        .get(STABLE)
+        .await
+        .refused(43002, "require POST method");
+    harness
+        .post(STABLE, "")
+        .await
+        .refused(44002, "empty post data");
+    harness
+        .post(STABLE, "appid=x")
         .await
         .refused(47001, "data format error");
     for (field, value, errcode, text) in [
@@ -238,45 +270,54 @@ async fn the_stable_token_is_fussy_about_its_request() {
         ("secret", "", 41004, "appsecret missing"),
         ("secret", "x", 40125, "invalid appsecret"),
     ] {
-        let mut body = rig.stable_body();
+        let mut body = harness.stable_body();
         body[field] = json!(value);
-        rig.post(STABLE, &body.to_string())
+        harness
+            .post(STABLE, &body.to_string())
             .await
             .refused(errcode, text);
     }
-    rig.sim
+    harness
+        .sim
         .settings(|settings| settings.stable_token_daily_quota = 0);
-    rig.stable()
+    harness
+        .stable()
         .await
         .refused(45009, "reach max api daily quota limit");
 }
 
 #[tokio::test]
 async fn callers_and_accounts_can_be_shut_out() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .settings(|settings| settings.ip_whitelist = Some(vec![[10, 0, 0, 1].into()]));
     let text = "invalid ip 127.0.0.1 ipv6 ::ffff:127.0.0.1, not in whitelist";
-    rig.token().await.refused(40164, text);
-    rig.stable().await.refused(40164, text);
-    rig.sim
+    harness.token().await.refused(40164, text);
+    harness.stable().await.refused(40164, text);
+    harness
+        .sim
         .settings(|settings| settings.ip_whitelist = Some(vec![[127, 0, 0, 1].into()]));
-    rig.token().await.field("access_token");
-    rig.sim.settings(|settings| settings.account_frozen = true);
-    rig.token().await.refused(50007, "account is frozen");
-    rig.stable().await.refused(50007, "account is frozen");
-    rig.sim.settings(|settings| settings.secret_frozen = true);
-    rig.stable().await.refused(40243, "appsecret is frozen");
+    harness.token().await.field("access_token");
+    harness
+        .sim
+        .settings(|settings| settings.account_frozen = true);
+    harness.token().await.refused(50007, "account is frozen");
+    harness.stable().await.refused(50007, "account is frozen");
+    harness
+        .sim
+        .settings(|settings| settings.secret_frozen = true);
+    harness.stable().await.refused(40243, "appsecret is frozen");
 }
 
 #[tokio::test]
 async fn the_ticket_is_repeated_and_always_says_its_full_life() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let path = |token: &str, kind: &str| {
         format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}")
     };
-    let token = rig.stable().await.field("access_token");
-    let first = rig.get(&path(&token, "jsapi")).await;
+    let token = harness.stable().await.field("access_token");
+    let first = harness.get(&path(&token, "jsapi")).await;
     let json = first.json();
     assert_eq!(
         (&json["errcode"], &json["errmsg"]),
@@ -284,66 +325,78 @@ async fn the_ticket_is_repeated_and_always_says_its_full_life() {
     );
     assert_eq!(json["expires_in"], 7200);
     assert_ne!(
-        rig.get(&path(&token, "wx_card")).await.field("ticket"),
+        harness.get(&path(&token, "wx_card")).await.field("ticket"),
         first.field("ticket")
     );
-    rig.get(&path(&token, "x"))
+    harness
+        .get(&path(&token, "x"))
         .await
         .refused(40097, "invalid args");
-    rig.get(&path("", "jsapi"))
+    harness
+        .get(&path("", "jsapi"))
         .await
         .refused(41001, "access_token missing");
 
-    rig.sim.advance(secs(7000));
-    let token = rig.stable().await.field("access_token");
-    let again = rig.get(&path(&token, "jsapi")).await;
+    harness.sim.advance(secs(7000));
+    let token = harness.stable().await.field("access_token");
+    let again = harness.get(&path(&token, "jsapi")).await;
     assert_eq!(again.field("ticket"), first.field("ticket"));
     assert_eq!(again.json()["expires_in"], 7200);
-    rig.sim.advance(secs(200));
+    harness.sim.advance(secs(200));
     assert_ne!(
-        rig.get(&path(&token, "jsapi")).await.field("ticket"),
+        harness.get(&path(&token, "jsapi")).await.field("ticket"),
         first.field("ticket")
     );
 }
 
 #[tokio::test]
 async fn calls_that_use_the_token() {
-    let rig = Rig::start().await;
-    let token = rig.stable().await.field("access_token");
-    rig.sim.sign_in("oAlice", "snsapi_base");
+    let harness = Harness::start().await;
+    let token = harness.stable().await.field("access_token");
+    harness.sim.sign_in("oAlice", "snsapi_base");
     let stranger = tower_wechat::simulator::SimulatedUser::new("oBob").subscribed(false);
-    rig.sim.add_user(stranger);
+    harness.sim.add_user(stranger);
     let info = |openid: &str| format!("/cgi-bin/user/info?access_token={token}&openid={openid}");
-    assert_eq!(rig.get(&info("oAlice")).await.json()["subscribe"], 1);
+    assert_eq!(harness.get(&info("oAlice")).await.json()["subscribe"], 1);
     assert_eq!(
-        rig.get(&info("oBob")).await.text,
+        harness.get(&info("oBob")).await.text,
         r#"{"subscribe":0,"openid":"oBob"}"#
     );
-    rig.get(&info("oNobody"))
+    harness
+        .get(&info("oNobody"))
         .await
         .refused(40003, "invalid openid");
 
     let send = format!("/cgi-bin/message/template/send?access_token={token}");
     let message = |to: &str| json!({ "touser": to, "template_id": "T", "data": {} }).to_string();
-    let sent = rig.post(&send, &message("oAlice")).await.json();
+    let sent = harness.post(&send, &message("oAlice")).await.json();
     assert_eq!(sent["errcode"], 0);
     assert!(sent["msgid"].is_u64());
-    rig.post(&send, &message("oBob"))
+    harness
+        .post(&send, &message("oBob"))
         .await
         .refused(43004, "require subscribe");
-    rig.get(&send).await.refused(43002, "require POST method");
-    rig.using("83_unknown")
+    harness
+        .get(&send)
+        .await
+        .refused(43002, "require POST method");
+    harness
+        .using("83_unknown")
         .await
         .refused(40014, "invalid access_token");
 }
 
 #[tokio::test]
 async fn tokens_of_the_other_kind_are_refused() {
-    let rig = Rig::start().await;
-    let of_account = rig.stable().await.field("access_token");
-    let of_user = rig.sim.sign_in("oAlice", "snsapi_userinfo").access_token;
-    rig.using(&of_user).await.refused(40001, NOT_LATEST);
-    rig.userinfo(&of_account, "oAlice")
+    let harness = Harness::start().await;
+    let of_account = harness.stable().await.field("access_token");
+    let of_user = harness
+        .sim
+        .sign_in("oAlice", "snsapi_userinfo")
+        .access_token;
+    harness.using(&of_user).await.refused(40001, NOT_LATEST);
+    harness
+        .userinfo(&of_account, "oAlice")
         .await
         .refused(40001, NOT_LATEST);
 }
@@ -351,17 +404,18 @@ async fn tokens_of_the_other_kind_are_refused() {
 /// Another account's token looks like one of ours, and is told so; what cannot be a token is not.
 #[tokio::test]
 async fn tokens_that_were_never_issued_are_told_from_nonsense() {
-    let (rig, other) = (Rig::start().await, Rig::start().await);
+    let (harness, other) = (Harness::start().await, Harness::start().await);
     let theirs = other.stable().await.field("access_token");
     let user = other.sim.sign_in("oAlice", "snsapi_userinfo").access_token;
-    rig.sim.sign_in("oAlice", "snsapi_userinfo");
+    harness.sim.sign_in("oAlice", "snsapi_userinfo");
     for token in [
         theirs.as_str(),
         &user,
         &format!("102_{}", "aZ09_-".repeat(20)),
     ] {
-        rig.using(token).await.refused(40001, NOT_LATEST);
-        rig.userinfo(token, "oAlice")
+        harness.using(token).await.refused(40001, NOT_LATEST);
+        harness
+            .userinfo(token, "oAlice")
             .await
             .refused(40001, NOT_LATEST);
     }
@@ -373,10 +427,12 @@ async fn tokens_that_were_never_issued_are_told_from_nonsense() {
         "83_%23%20",
         "null",
     ] {
-        rig.using(token)
+        harness
+            .using(token)
             .await
             .refused(40014, "invalid access_token");
-        rig.userinfo(token, "oAlice")
+        harness
+            .userinfo(token, "oAlice")
             .await
             .refused(40014, "invalid access_token");
     }
@@ -384,9 +440,10 @@ async fn tokens_that_were_never_issued_are_told_from_nonsense() {
 
 #[tokio::test]
 async fn a_misspelt_path_is_an_invalid_url() {
-    let rig = Rig::start().await;
-    rig.get("/cgi-bin/nothing")
+    let harness = Harness::start().await;
+    harness
+        .get("/cgi-bin/nothing")
         .await
         .refused(40066, "invalid url");
-    assert_eq!(rig.get("/elsewhere").await.status, 404);
+    assert_eq!(harness.get("/elsewhere").await.status, 404);
 }

@@ -5,23 +5,25 @@ use std::sync::{Arc, Mutex};
 use axum::{Router, http::HeaderMap, routing::get};
 use tower_wechat::simulator::SimulatedUser;
 
-use super::browser::{Reply, Rig};
+use super::harness::{Harness, Reply};
 
 /// `https://h5.example.com/cb?a=1`, encoded.
 const REDIRECT_URI: &str = "https%3A%2F%2Fh5.example.com%2Fcb%3Fa%3D1";
 
-fn link(rig: &Rig, scope: &str, rest: &str) -> String {
-    let id = rig.sim.app_id();
+fn link(harness: &Harness, scope: &str, rest: &str) -> String {
+    let id = harness.sim.app_id();
     format!(
         "/connect/oauth2/authorize?appid={id}&redirect_uri={REDIRECT_URI}&response_type=code&scope={scope}{rest}"
     )
 }
 
-impl Rig {
+impl Harness {
     async fn asking() -> Self {
-        let rig = Self::start().await;
-        rig.sim.settings(|settings| settings.auto_approve = false);
-        rig
+        let harness = Self::start().await;
+        harness
+            .sim
+            .settings(|settings| settings.auto_approve = false);
+        harness
     }
 }
 
@@ -41,11 +43,11 @@ fn is_mistake(reply: &Reply, text: &str) {
 
 #[tokio::test]
 async fn approval_leads_back_with_code_and_state() {
-    let rig = Rig::start().await;
-    rig.sim.add_user(SimulatedUser::new("oAlice"));
-    let reply = rig
+    let harness = Harness::start().await;
+    harness.sim.add_user(SimulatedUser::new("oAlice"));
+    let reply = harness
         .get(&link(
-            &rig,
+            &harness,
             "snsapi_userinfo",
             "&state=abc123#wechat_redirect",
         ))
@@ -54,13 +56,13 @@ async fn approval_leads_back_with_code_and_state() {
     let code = reply.callback("code").unwrap();
     let expected = format!("https://h5.example.com/cb?a=1&code={code}&state=abc123");
     assert_eq!(reply.location, Some(expected));
-    assert_eq!(rig.exchange(&code).await.field("openid"), "oAlice");
+    assert_eq!(harness.exchange(&code).await.field("openid"), "oAlice");
 }
 
 #[tokio::test]
 async fn code_and_state_come_before_a_fragment() {
-    let rig = Rig::start().await;
-    let id = rig.sim.app_id();
+    let harness = Harness::start().await;
+    let id = harness.sim.app_id();
     for (redirect_uri, before, after) in [
         (
             "http%3A%2F%2Fa%2F%23%2Fhome",
@@ -81,7 +83,7 @@ async fn code_and_state_come_before_a_fragment() {
         let path = format!(
             "/connect/oauth2/authorize?appid={id}&redirect_uri={redirect_uri}&response_type=code&scope=snsapi_base&state=s"
         );
-        let location = rig.get(&path).await.location.unwrap();
+        let location = harness.get(&path).await.location.unwrap();
         assert!(
             location.starts_with(before) && location.ends_with(after),
             "{location}"
@@ -91,40 +93,49 @@ async fn code_and_state_come_before_a_fragment() {
 
 #[tokio::test]
 async fn the_state_comes_back_as_it_was() {
-    let rig = Rig::start().await;
-    let reply = rig
-        .get(&link(&rig, "snsapi_base", "&state=a%26b%3Dc%23%E4%B8%AD"))
+    let harness = Harness::start().await;
+    let reply = harness
+        .get(&link(
+            &harness,
+            "snsapi_base",
+            "&state=a%26b%3Dc%23%E4%B8%AD",
+        ))
         .await;
     assert_eq!(reply.callback("state").as_deref(), Some("a&b=c#中"));
-    let reply = rig.get(&link(&rig, "snsapi_base", "")).await;
+    let reply = harness.get(&link(&harness, "snsapi_base", "")).await;
     assert_eq!(reply.callback("state"), None);
     assert!(reply.callback("code").is_some());
 }
 
 #[tokio::test]
 async fn a_wrong_link_stays_on_wechats_page() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let long = format!("&state={}", "a".repeat(129));
     is_mistake(
-        &rig.get(&link(&rig, "snsapi_base", &long)).await,
+        &harness.get(&link(&harness, "snsapi_base", &long)).await,
         "state 参数过长",
     );
     let longest = format!("&state={}", "a".repeat(128));
     assert_eq!(
-        rig.get(&link(&rig, "snsapi_base", &longest)).await.status,
+        harness
+            .get(&link(&harness, "snsapi_base", &longest))
+            .await
+            .status,
         302
     );
     is_mistake(
-        &rig.get(&link(&rig, "snsapi_base", "&state=")).await,
+        &harness.get(&link(&harness, "snsapi_base", "&state=")).await,
         "10013",
     );
     is_mistake(
-        &rig.get(&link(&rig, "snsapi_login", "&state=a")).await,
+        &harness
+            .get(&link(&harness, "snsapi_login", "&state=a"))
+            .await,
         "10005",
     );
-    is_mistake(&rig.get(&link(&rig, "", "&state=a")).await, "10010");
+    is_mistake(&harness.get(&link(&harness, "", "&state=a")).await, "10010");
 
-    let id = rig.sim.app_id();
+    let id = harness.sim.app_id();
     let path = "/connect/oauth2/authorize";
     for (query, text) in [
         (
@@ -174,116 +185,138 @@ async fn a_wrong_link_stays_on_wechats_page() {
         ),
         (String::new(), "顺序"),
     ] {
-        is_mistake(&rig.get(&format!("{path}?{query}")).await, text);
+        is_mistake(&harness.get(&format!("{path}?{query}")).await, text);
     }
 }
 
 #[tokio::test]
 async fn a_redirect_to_a_host_that_is_not_registered_is_refused() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let register = |host: &str| {
-        rig.sim
+        harness
+            .sim
             .settings(|settings| settings.redirect_hosts = Some(vec![host.to_owned()]));
     };
     // A parent domain does not cover its subdomains.
     register("example.com");
     is_mistake(
-        &rig.get(&link(&rig, "snsapi_base", "&state=a")).await,
+        &harness
+            .get(&link(&harness, "snsapi_base", "&state=a"))
+            .await,
         "10003",
     );
     register("h5.example.com");
     assert_eq!(
-        rig.get(&link(&rig, "snsapi_base", "&state=a")).await.status,
+        harness
+            .get(&link(&harness, "snsapi_base", "&state=a"))
+            .await
+            .status,
         302
     );
 }
 
 #[tokio::test]
 async fn the_user_is_asked_and_allows() {
-    let rig = Rig::asking().await;
-    rig.sim
+    let harness = Harness::asking().await;
+    harness
+        .sim
         .add_user(SimulatedUser::new("oAlice").nickname("<Alice>"));
-    let link = link(&rig, "snsapi_userinfo", "&state=abc");
-    let page = rig.get(&link).await;
+    let link = link(&harness, "snsapi_userinfo", "&state=abc");
+    let page = harness.get(&link).await;
     is_question(&page);
     assert!(page.text.contains("&lt;Alice>"));
-    let reply = rig.post(&link, "answer=allow").await;
+    let reply = harness.post(&link, "answer=allow").await;
     assert_eq!(
         (reply.status, reply.callback("state").as_deref()),
         (302, Some("abc"))
     );
     let code = reply.callback("code").unwrap();
-    assert_eq!(rig.exchange(&code).await.field("openid"), "oAlice");
+    assert_eq!(harness.exchange(&code).await.field("openid"), "oAlice");
 }
 
 #[tokio::test]
 async fn another_user_can_answer() {
-    let rig = Rig::asking().await;
+    let harness = Harness::asking().await;
     for name in ["oAlice", "oBob"] {
-        rig.sim.add_user(SimulatedUser::new(name));
+        harness.sim.add_user(SimulatedUser::new(name));
     }
-    let link = link(&rig, "snsapi_userinfo", "&state=abc");
+    let link = link(&harness, "snsapi_userinfo", "&state=abc");
     for (form, openid) in [
         ("", "oBob"),
         ("openid=oAlice&", "oAlice"),
         ("openid=oNobody&", "oBob"),
     ] {
-        let code = rig
+        let code = harness
             .post(&link, &format!("{form}answer=allow"))
             .await
             .callback("code")
             .unwrap();
-        assert_eq!(rig.exchange(&code).await.field("openid"), openid);
+        assert_eq!(harness.exchange(&code).await.field("openid"), openid);
     }
 }
 
 #[tokio::test]
 async fn the_user_is_asked_and_denies() {
-    let rig = Rig::asking().await;
-    let link = link(&rig, "snsapi_userinfo", "&state=abc");
-    let reply = rig.post(&link, "answer=deny").await;
+    let harness = Harness::asking().await;
+    let link = link(&harness, "snsapi_userinfo", "&state=abc");
+    let reply = harness.post(&link, "answer=deny").await;
     assert_eq!(
         reply.location.as_deref(),
         Some("https://h5.example.com/cb?a=1&state=abc")
     );
-    rig.sim.settings(|settings| settings.deny_redirects = false);
-    let reply = rig.post(&link, "answer=deny").await;
+    harness
+        .sim
+        .settings(|settings| settings.deny_redirects = false);
+    let reply = harness.post(&link, "answer=deny").await;
     assert_eq!((reply.status, reply.location), (200, None));
-    is_question(&rig.post(&link, "answer=perhaps").await);
+    is_question(&harness.post(&link, "answer=perhaps").await);
 }
 
 #[tokio::test]
 async fn the_base_scope_is_silent_and_force_popup_asks() {
-    let rig = Rig::asking().await;
-    let base = link(&rig, "snsapi_base", "&state=a&forcePopup=true");
-    assert_eq!(rig.get(&base).await.status, 302);
-    rig.sim.settings(|settings| settings.auto_approve = true);
+    let harness = Harness::asking().await;
+    let base = link(&harness, "snsapi_base", "&state=a&forcePopup=true");
+    assert_eq!(harness.get(&base).await.status, 302);
+    harness
+        .sim
+        .settings(|settings| settings.auto_approve = true);
     assert_eq!(
-        rig.get(&link(&rig, "snsapi_userinfo", "&state=a"))
+        harness
+            .get(&link(&harness, "snsapi_userinfo", "&state=a"))
             .await
             .status,
         302
     );
     is_question(
-        &rig.get(&link(&rig, "snsapi_userinfo", "&state=a&forcePopup=true"))
+        &harness
+            .get(&link(
+                &harness,
+                "snsapi_userinfo",
+                "&state=a&forcePopup=true",
+            ))
             .await,
     );
 }
 
 #[tokio::test]
 async fn snapshot_mode_hides_the_user_behind_a_virtual_one() {
-    let rig = Rig::start().await;
-    rig.sim.add_user(SimulatedUser::new("oAlice"));
-    let forced = link(&rig, "snsapi_userinfo", "&state=a&forceSnapShot=true");
-    let reply = rig
-        .exchange(&rig.get(&forced).await.callback("code").unwrap())
+    let harness = Harness::start().await;
+    harness.sim.add_user(SimulatedUser::new("oAlice"));
+    let forced = link(&harness, "snsapi_userinfo", "&state=a&forceSnapShot=true");
+    let reply = harness
+        .exchange(&harness.get(&forced).await.callback("code").unwrap())
         .await;
     assert_eq!(reply.json()["is_snapshotuser"], 1);
     assert_ne!(reply.field("openid"), "oAlice");
     assert_eq!(reply.field("openid").len(), 28);
     // It was for this time only.
-    let again = rig.get(&link(&rig, "snsapi_userinfo", "&state=a")).await;
-    let reply = rig.exchange(&again.callback("code").unwrap()).await.json();
+    let again = harness
+        .get(&link(&harness, "snsapi_userinfo", "&state=a"))
+        .await;
+    let reply = harness
+        .exchange(&again.callback("code").unwrap())
+        .await
+        .json();
     assert_eq!(
         (&reply["openid"], reply.get("is_snapshotuser")),
         (&"oAlice".into(), None)
@@ -292,22 +325,24 @@ async fn snapshot_mode_hides_the_user_behind_a_virtual_one() {
 
 #[tokio::test]
 async fn a_website_login_goes_by_qr_code() {
-    let rig = Rig::start().await;
-    let id = rig.sim.app_id();
+    let harness = Harness::start().await;
+    let id = harness.sim.app_id();
     let state = "s".repeat(200);
     let path = format!(
         "/connect/qrconnect?appid={id}&redirect_uri={REDIRECT_URI}&response_type=code&scope=snsapi_login&state={state}"
     );
-    let code = rig.get(&path).await.callback("code").unwrap();
+    let code = harness.get(&path).await.callback("code").unwrap();
     // This code lives ten minutes, and its token opens the profile.
-    rig.sim.advance(std::time::Duration::from_secs(500));
-    let reply = rig.exchange(&code).await;
-    let profile = rig
+    harness.sim.advance(std::time::Duration::from_secs(500));
+    let reply = harness.exchange(&code).await;
+    let profile = harness
         .userinfo(&reply.field("access_token"), &reply.field("openid"))
         .await;
     assert!(profile.json().get("nickname").is_some());
     is_mistake(
-        &rig.get(&path.replace("snsapi_login", "snsapi_base")).await,
+        &harness
+            .get(&path.replace("snsapi_login", "snsapi_base"))
+            .await,
         "10005",
     );
 }
@@ -330,10 +365,12 @@ async fn a_stranger_without_cookies_fetches_the_callback_first() {
             .unwrap();
     });
 
-    let rig = Rig::start().await;
-    rig.sim.settings(|settings| settings.callback_twice = true);
-    let id = rig.sim.app_id();
-    let reply = rig
+    let harness = Harness::start().await;
+    harness
+        .sim
+        .settings(|settings| settings.callback_twice = true);
+    let id = harness.sim.app_id();
+    let reply = harness
         .get(&format!(
             "/connect/oauth2/authorize?appid={id}&redirect_uri=http%3A%2F%2F{address}%2Fcb&response_type=code&scope=snsapi_base&state=s"
         ))

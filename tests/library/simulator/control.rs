@@ -2,76 +2,81 @@
 
 use serde_json::{Value, json};
 
-use super::browser::Rig;
+use super::harness::Harness;
 
 #[tokio::test]
 async fn every_call_is_counted_by_its_path() {
-    let rig = Rig::start().await;
-    assert_eq!(rig.get("/_sim/calls").await.json(), json!({}));
-    rig.get("/sns/auth?access_token=x&openid=y").await;
-    rig.get("/sns/auth").await;
-    rig.post("/cgi-bin/stable_token", "{}").await;
-    rig.sim.sign_in("oAlice", "snsapi_base");
-    let counted = rig.get("/_sim/calls").await.json();
+    let harness = Harness::start().await;
+    assert_eq!(harness.get("/_sim/calls").await.json(), json!({}));
+    harness.get("/sns/auth?access_token=x&openid=y").await;
+    harness.get("/sns/auth").await;
+    harness.post("/cgi-bin/stable_token", "{}").await;
+    harness.sim.sign_in("oAlice", "snsapi_base");
+    let counted = harness.get("/_sim/calls").await.json();
     assert_eq!(
         counted,
         json!({ "/cgi-bin/stable_token": 1, "/sns/auth": 2 })
     );
-    assert_eq!(rig.sim.calls()["/sns/auth"], 2);
-    assert_eq!(rig.delete("/_sim/calls").await.status, 204);
-    assert_eq!(rig.sim.calls_to("/sns/auth"), 0);
-    rig.get("/sns/auth").await;
-    rig.sim.reset_calls();
-    assert!(rig.sim.calls().is_empty());
+    assert_eq!(harness.sim.calls()["/sns/auth"], 2);
+    assert_eq!(harness.delete("/_sim/calls").await.status, 204);
+    assert_eq!(harness.sim.calls_to("/sns/auth"), 0);
+    harness.get("/sns/auth").await;
+    harness.sim.reset_calls();
+    assert!(harness.sim.calls().is_empty());
 }
 
 #[tokio::test]
 async fn faults_are_set_up_listed_and_cleared() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let fault = json!({ "path": "/sns/auth", "errcode": 40014, "times": 1, "delay_ms": 1 });
-    let reply = rig.post("/_sim/faults", &fault.to_string()).await;
+    let reply = harness.post("/_sim/faults", &fault.to_string()).await;
     assert_eq!(reply.status, 200);
-    let listed = rig.get("/_sim/faults").await.json();
+    let listed = harness.get("/_sim/faults").await.json();
     for (name, value) in fault.as_object().unwrap() {
         assert_eq!(&listed[0][name], value);
     }
-    rig.get("/sns/auth")
+    harness
+        .get("/sns/auth")
         .await
         .refused(40014, "invalid access_token");
-    rig.get("/sns/auth")
+    harness
+        .get("/sns/auth")
         .await
         .refused(41001, "access_token missing");
-    assert_eq!(rig.get("/_sim/faults").await.json(), json!([]));
+    assert_eq!(harness.get("/_sim/faults").await.json(), json!([]));
 
     let bytes = json!({ "path": "/sns/auth", "status": 503, "body_base64": "/3s=" });
-    rig.post("/_sim/faults", &bytes.to_string()).await;
+    harness.post("/_sim/faults", &bytes.to_string()).await;
     assert_eq!(
-        rig.get("/_sim/faults").await.json()[0]["body_base64"],
+        harness.get("/_sim/faults").await.json()[0]["body_base64"],
         "/3s="
     );
-    assert_eq!(rig.get("/sns/auth").await.status, 503);
-    rig.post("/_sim/faults", r#"{"path":"/sns/auth","body":"oops"}"#)
+    assert_eq!(harness.get("/sns/auth").await.status, 503);
+    harness
+        .post("/_sim/faults", r#"{"path":"/sns/auth","body":"oops"}"#)
         .await;
-    assert_eq!(rig.get("/sns/auth").await.text, "oops");
-    rig.post(
-        "/_sim/faults",
-        r#"{"path":"/sns/auth","reset":true,"times":1}"#,
-    )
-    .await;
-    let url = format!("{}/sns/auth", rig.sim.url());
-    assert!(rig.client.get(url).send().await.is_err());
-    assert_eq!(rig.delete("/_sim/faults").await.status, 204);
-    rig.get("/sns/auth")
+    assert_eq!(harness.get("/sns/auth").await.text, "oops");
+    harness
+        .post(
+            "/_sim/faults",
+            r#"{"path":"/sns/auth","reset":true,"times":1}"#,
+        )
+        .await;
+    let url = format!("{}/sns/auth", harness.sim.url());
+    assert!(harness.client.get(url).send().await.is_err());
+    assert_eq!(harness.delete("/_sim/faults").await.status, 204);
+    harness
+        .get("/sns/auth")
         .await
         .refused(41001, "access_token missing");
 }
 
 #[tokio::test]
 async fn the_clock_moves() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", "snsapi_userinfo");
-    let before = rig.get("/_sim/clock").await.json();
-    let after = rig
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", "snsapi_userinfo");
+    let before = harness.get("/_sim/clock").await.json();
+    let after = harness
         .post("/_sim/clock", r#"{"advance_secs":7200}"#)
         .await
         .json();
@@ -81,14 +86,15 @@ async fn the_clock_moves() {
     );
     let secs = |clock: &Value| clock["now_secs"].as_u64().unwrap();
     assert!(secs(&after) >= secs(&before) + 7200);
-    rig.userinfo(&pair.access_token, "oAlice")
+    harness
+        .userinfo(&pair.access_token, "oAlice")
         .await
         .refused(42001, "access_token expired");
 }
 
 #[tokio::test]
 async fn settings_change_and_are_shown() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let change = json!({
         "user_token_secs": 60,
         "refresh_token_secs": 61,
@@ -108,19 +114,23 @@ async fn settings_change_and_are_shown() {
         "stable_token_daily_quota": 67,
     });
     assert_eq!(
-        rig.post("/_sim/settings", &change.to_string()).await.json(),
+        harness
+            .post("/_sim/settings", &change.to_string())
+            .await
+            .json(),
         change
     );
-    assert_eq!(rig.get("/_sim/settings").await.json(), change);
+    assert_eq!(harness.get("/_sim/settings").await.json(), change);
     assert_eq!(
-        rig.sim
+        harness
+            .sim
             .sign_in("oAlice", "snsapi_base")
             .expires_in
             .as_secs(),
         60
     );
     // Absent fields change nothing; `null` lifts a restriction.
-    let lifted = rig
+    let lifted = harness
         .post("/_sim/settings", r#"{"ip_whitelist":null}"#)
         .await
         .json();
@@ -130,61 +140,65 @@ async fn settings_change_and_are_shown() {
 
 #[tokio::test]
 async fn users_are_added_and_answer_next() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let alice = json!({
         "openid": "oAlice", "nickname": "Alice", "unionid": "uAlice", "snapshot": true,
         "subscribed": false,
     });
     assert_eq!(
-        rig.post("/_sim/users", &alice.to_string()).await.json(),
+        harness.post("/_sim/users", &alice.to_string()).await.json(),
         alice
     );
     let link = format!(
         "/connect/oauth2/authorize?appid={}&redirect_uri=http%3A%2F%2Fa%2F&response_type=code&scope=snsapi_userinfo&state=s",
-        rig.sim.app_id()
+        harness.sim.app_id()
     );
-    let code = rig.get(&link).await.callback("code").unwrap();
-    let reply = rig.exchange(&code).await.json();
+    let code = harness.get(&link).await.callback("code").unwrap();
+    let reply = harness.exchange(&code).await.json();
     assert_eq!(
         (&reply["openid"], &reply["is_snapshotuser"]),
         (&json!("oAlice"), &json!(1))
     );
-    let openid = rig.post("/_sim/users", "{}").await.field("openid");
+    let openid = harness.post("/_sim/users", "{}").await.field("openid");
     assert!(openid.starts_with('o') && openid.len() == 28);
-    let code = rig.get(&link).await.callback("code").unwrap();
-    assert_eq!(rig.exchange(&code).await.field("openid"), openid);
-    assert_eq!(rig.get("/_sim/users").await.json()[1], alice);
+    let code = harness.get(&link).await.callback("code").unwrap();
+    assert_eq!(harness.exchange(&code).await.field("openid"), openid);
+    assert_eq!(harness.get("/_sim/users").await.json()[1], alice);
 }
 
 #[tokio::test]
 async fn a_user_signs_in_and_changes_the_password() {
-    let rig = Rig::start().await;
-    let reply = rig.post("/_sim/sign_in", r#"{"openid":"oAlice"}"#).await;
+    let harness = Harness::start().await;
+    let reply = harness
+        .post("/_sim/sign_in", r#"{"openid":"oAlice"}"#)
+        .await;
     assert_eq!(reply.json()["scope"], "snsapi_userinfo");
     assert_eq!(
-        rig.sim.current_pair("oAlice").unwrap().access_token,
+        harness.sim.current_pair("oAlice").unwrap().access_token,
         reply.field("access_token")
     );
     let base = r#"{"openid":"oAlice","scope":"snsapi_base"}"#;
-    let reply = rig.post("/_sim/sign_in", base).await;
+    let reply = harness.post("/_sim/sign_in", base).await;
     assert_eq!(
-        rig.post("/_sim/password_change", r#"{"openid":"oAlice"}"#)
+        harness
+            .post("/_sim/password_change", r#"{"openid":"oAlice"}"#)
             .await
             .status,
         204
     );
-    rig.refresh(&reply.field("refresh_token"))
+    harness
+        .refresh(&reply.field("refresh_token"))
         .await
         .refused(42007, "access_token and refresh_token exception");
     assert_eq!(
-        rig.get("/_sim/calls").await.json()["/sns/oauth2/access_token"],
+        harness.get("/_sim/calls").await.json()["/sns/oauth2/access_token"],
         Value::Null
     );
 }
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_with_a_sentence() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     for (route, body) in [
         ("faults", ""),
         ("faults", "{}"),
@@ -219,16 +233,16 @@ async fn what_makes_no_sense_is_refused_with_a_sentence() {
         ("sign_in", r#"{"openid":""}"#),
         ("password_change", "{}"),
     ] {
-        let reply = rig.post(&format!("/_sim/{route}"), body).await;
+        let reply = harness.post(&format!("/_sim/{route}"), body).await;
         assert_eq!(reply.status, 400, "{route} {body}: {}", reply.text);
         assert!(reply.field("error").contains(' '), "{body}: {}", reply.text);
     }
     // Nothing of it had an effect.
-    assert_eq!(rig.get("/_sim/faults").await.json(), json!([]));
-    assert_eq!(rig.get("/_sim/clock").await.json()["advanced_secs"], 0);
+    assert_eq!(harness.get("/_sim/faults").await.json(), json!([]));
+    assert_eq!(harness.get("/_sim/clock").await.json()["advanced_secs"], 0);
     assert_eq!(
-        rig.get("/_sim/settings").await.json()["user_token_secs"],
+        harness.get("/_sim/settings").await.json()["user_token_secs"],
         7200
     );
-    assert_eq!(rig.get("/_sim/nothing").await.status, 404);
+    assert_eq!(harness.get("/_sim/nothing").await.status, 404);
 }

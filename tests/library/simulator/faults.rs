@@ -9,11 +9,11 @@ use std::{
 use reqwest::Method;
 use tower_wechat::simulator::{Fault, Simulator};
 
-use super::browser::Rig;
+use super::harness::Harness;
 
 const REFRESH: &str = "/sns/oauth2/refresh_token";
 
-impl Rig {
+impl Harness {
     /// The error of the system that ended a call.
     async fn broken(&self, path: &str) -> io::ErrorKind {
         let error = match self.try_send(Method::GET, path, None).await {
@@ -33,16 +33,16 @@ impl Rig {
 
 #[tokio::test]
 async fn a_delay_alone_delays_and_then_the_answer_is_the_usual_one() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", "snsapi_base");
-    rig.sim.inject(
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", "snsapi_base");
+    harness.sim.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(200))
             .times(1),
     );
     let started = Instant::now();
     assert_eq!(
-        rig.refresh(&pair.refresh_token).await.field("openid"),
+        harness.refresh(&pair.refresh_token).await.field("openid"),
         "oAlice"
     );
     assert!(started.elapsed() >= Duration::from_millis(200));
@@ -50,58 +50,69 @@ async fn a_delay_alone_delays_and_then_the_answer_is_the_usual_one() {
 
 #[tokio::test]
 async fn errcodes_hit_as_often_as_asked() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", "snsapi_base");
-    rig.sim.inject(Fault::on(REFRESH).errcode(-1).times(2));
-    rig.sim.inject(Fault::on(REFRESH).errcode(45011).times(1));
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", "snsapi_base");
+    harness.sim.inject(Fault::on(REFRESH).errcode(-1).times(2));
+    harness
+        .sim
+        .inject(Fault::on(REFRESH).errcode(45011).times(1));
     for _ in 0..2 {
-        rig.refresh(&pair.refresh_token)
+        harness
+            .refresh(&pair.refresh_token)
             .await
             .refused(-1, "system error");
     }
-    rig.refresh(&pair.refresh_token).await.refused(
+    harness.refresh(&pair.refresh_token).await.refused(
         45011,
         "api minute-quota reach limit, must slower, retry next minute",
     );
-    rig.refresh(&pair.refresh_token).await.field("access_token");
-    assert_eq!(rig.sim.calls_to(REFRESH), 4);
+    harness
+        .refresh(&pair.refresh_token)
+        .await
+        .field("access_token");
+    assert_eq!(harness.sim.calls_to(REFRESH), 4);
 }
 
 #[tokio::test]
 async fn a_fault_without_times_stays_until_cleared() {
-    let rig = Rig::start().await;
-    rig.sim.inject(Fault::on("*").errcode(40001));
+    let harness = Harness::start().await;
+    harness.sim.inject(Fault::on("*").errcode(40001));
     for path in [
         "/sns/auth",
         "/cgi-bin/token",
         "/connect/oauth2/authorize",
         "/nothing",
     ] {
-        assert_eq!(rig.get(path).await.json()["errcode"], 40001);
+        assert_eq!(harness.get(path).await.json()["errcode"], 40001);
     }
     // Control routes have no faults.
-    assert_eq!(rig.get("/_sim/calls").await.json()["/nothing"], 1);
-    rig.sim.clear_faults();
-    rig.get("/sns/auth")
+    assert_eq!(harness.get("/_sim/calls").await.json()["/nothing"], 1);
+    harness.sim.clear_faults();
+    harness
+        .get("/sns/auth")
         .await
         .refused(41001, "access_token missing");
 }
 
 #[tokio::test]
 async fn status_and_body_are_sent_as_they_are() {
-    let rig = Rig::start().await;
-    rig.sim.inject(Fault::on(REFRESH).status(502).times(1));
-    rig.sim
+    let harness = Harness::start().await;
+    harness.sim.inject(Fault::on(REFRESH).status(502).times(1));
+    harness
+        .sim
         .inject(Fault::on(REFRESH).body("<html>captive</html>").times(1));
-    rig.sim
+    harness
+        .sim
         .inject(Fault::on(REFRESH).status(503).body("").times(1));
-    rig.sim
+    harness
+        .sim
         .inject(Fault::on(REFRESH).body_bytes(vec![0xff, b'{']).times(1));
-    rig.sim
+    harness
+        .sim
         .inject(Fault::on(REFRESH).status(500).errcode(-1).times(1));
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let reply = rig.refresh("x").await;
+        let reply = harness.refresh("x").await;
         seen.push((reply.status, reply.text));
     }
     let expected = [(502, ""), (200, "<html>captive</html>"), (503, "")];
@@ -109,8 +120,8 @@ async fn status_and_body_are_sent_as_they_are() {
         seen,
         expected.map(|(status, text)| (status, text.to_owned()))
     );
-    let url = format!("{}{REFRESH}", rig.sim.url());
-    let bytes = rig
+    let url = format!("{}{REFRESH}", harness.sim.url());
+    let bytes = harness
         .client
         .get(url)
         .send()
@@ -120,7 +131,7 @@ async fn status_and_body_are_sent_as_they_are() {
         .await
         .unwrap();
     assert_eq!(bytes.as_ref(), [0xff, b'{']);
-    let reply = rig.refresh("x").await;
+    let reply = harness.refresh("x").await;
     assert_eq!(
         (reply.status, &reply.json()["errcode"]),
         (500, &(-1).into())
@@ -129,66 +140,82 @@ async fn status_and_body_are_sent_as_they_are() {
 
 #[tokio::test]
 async fn a_reset_breaks_the_connection_before_any_byte() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", "snsapi_base");
-    rig.sim.inject(Fault::on(REFRESH).reset().times(1));
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", "snsapi_base");
+    harness.sim.inject(Fault::on(REFRESH).reset().times(1));
     let path = format!(
         "{REFRESH}?appid={}&grant_type=refresh_token&refresh_token={}",
-        rig.sim.app_id(),
+        harness.sim.app_id(),
         pair.refresh_token
     );
-    assert_eq!(rig.broken(&path).await, io::ErrorKind::ConnectionReset);
-    assert_eq!(rig.sim.calls_to(REFRESH), 1);
-    rig.refresh(&pair.refresh_token).await.field("access_token");
+    assert_eq!(harness.broken(&path).await, io::ErrorKind::ConnectionReset);
+    assert_eq!(harness.sim.calls_to(REFRESH), 1);
+    harness
+        .refresh(&pair.refresh_token)
+        .await
+        .field("access_token");
 }
 
 #[tokio::test]
 async fn a_lost_reply_is_a_call_that_was_done() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .settings(|settings| settings.rotate_refresh_token = true);
-    let pair = rig.sim.sign_in("oAlice", "snsapi_base");
-    rig.sim.inject(Fault::on(REFRESH).lose_reply().times(1));
+    let pair = harness.sim.sign_in("oAlice", "snsapi_base");
+    harness.sim.inject(Fault::on(REFRESH).lose_reply().times(1));
     let path = format!(
         "{REFRESH}?appid={}&grant_type=refresh_token&refresh_token={}",
-        rig.sim.app_id(),
+        harness.sim.app_id(),
         pair.refresh_token
     );
-    assert_eq!(rig.broken(&path).await, io::ErrorKind::ConnectionReset);
-    assert_ne!(rig.sim.current_pair("oAlice"), Some(pair));
+    assert_eq!(harness.broken(&path).await, io::ErrorKind::ConnectionReset);
+    assert_ne!(harness.sim.current_pair("oAlice"), Some(pair));
 }
 
 #[tokio::test]
 async fn a_call_that_hangs_ends_with_the_simulator() {
-    let rig = Rig::start().await;
-    rig.sim.inject(Fault::on(REFRESH).hang());
-    let url = format!("{}{REFRESH}", rig.sim.url());
-    let call = tokio::spawn(rig.client.get(url).send());
-    while rig.sim.calls_to(REFRESH) == 0 {
+    let harness = Harness::start().await;
+    harness.sim.inject(Fault::on(REFRESH).hang());
+    let url = format!("{}{REFRESH}", harness.sim.url());
+    let call = tokio::spawn(harness.client.get(url).send());
+    while harness.sim.calls_to(REFRESH) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!call.is_finished());
-    drop(rig.sim);
+    drop(harness.sim);
     assert!(call.await.unwrap().is_err());
 }
 
 #[tokio::test]
 async fn stopping_frees_the_port_and_waits_a_little_for_calls() {
-    let rig = Rig::start().await;
-    let address = rig.sim.url().strip_prefix("http://").unwrap().to_owned();
+    let harness = Harness::start().await;
+    let address = harness
+        .sim
+        .url()
+        .strip_prefix("http://")
+        .unwrap()
+        .to_owned();
     // One connection idle, one in a call that ends in time, one that never would.
-    rig.get("/sns/auth").await;
-    rig.sim
+    harness.get("/sns/auth").await;
+    harness
+        .sim
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(300)));
-    rig.sim.inject(Fault::on("/sns/userinfo").hang());
-    let calls = [REFRESH, "/sns/userinfo"]
-        .map(|path| tokio::spawn(rig.client.get(format!("{}{path}", rig.sim.url())).send()));
-    while rig.sim.calls_to(REFRESH) + rig.sim.calls_to("/sns/userinfo") < 2 {
+    harness.sim.inject(Fault::on("/sns/userinfo").hang());
+    let calls = [REFRESH, "/sns/userinfo"].map(|path| {
+        tokio::spawn(
+            harness
+                .client
+                .get(format!("{}{path}", harness.sim.url()))
+                .send(),
+        )
+    });
+    while harness.sim.calls_to(REFRESH) + harness.sim.calls_to("/sns/userinfo") < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let started = Instant::now();
-    rig.sim.stop().await;
+    harness.sim.stop().await;
     assert!(started.elapsed() < Duration::from_secs(5));
     let [in_time, never] = calls;
     assert_eq!(in_time.await.unwrap().unwrap().status(), 200);

@@ -2,7 +2,7 @@
 
 mod account;
 mod authorize;
-mod browser;
 mod control;
 mod faults;
+mod harness;
 mod user_tokens;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_wechat::simulator::SimulatedUser;
 
-use super::browser::Rig;
+use super::harness::Harness;
 
 const NOT_LATEST: &str = "invalid credential, access_token is invalid or not latest, could get \
                           access_token by getStableAccessToken, more details at \
@@ -17,10 +17,13 @@ fn secs(secs: u64) -> Duration {
 
 #[tokio::test]
 async fn a_code_becomes_a_pair() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .add_user(SimulatedUser::new("oAlice").unionid("uAlice"));
-    let reply = rig.exchange(&rig.sim.authorize("oAlice", USERINFO)).await;
+    let reply = harness
+        .exchange(&harness.sim.authorize("oAlice", USERINFO))
+        .await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.content_type, "text/plain");
     let json = reply.json();
@@ -38,18 +41,19 @@ async fn a_code_becomes_a_pair() {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         );
     }
-    let pair = rig.sim.current_pair("oAlice").unwrap();
+    let pair = harness.sim.current_pair("oAlice").unwrap();
     assert_eq!(pair.access_token, reply.field("access_token"));
     assert_eq!(pair.refresh_token, reply.field("refresh_token"));
 }
 
 #[tokio::test]
 async fn the_unionid_is_told_only_under_userinfo() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .add_user(SimulatedUser::new("oAlice").unionid("uAlice"));
-    let base = rig
-        .exchange(&rig.sim.authorize("oAlice", "snsapi_base"))
+    let base = harness
+        .exchange(&harness.sim.authorize("oAlice", "snsapi_base"))
         .await
         .json();
     assert_eq!(base["scope"], "snsapi_base");
@@ -58,11 +62,12 @@ async fn the_unionid_is_told_only_under_userinfo() {
 
 #[tokio::test]
 async fn a_snapshot_user_is_marked() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .add_user(SimulatedUser::new("oGhost").snapshot(true));
-    let reply = rig
-        .exchange(&rig.sim.authorize("oGhost", USERINFO))
+    let reply = harness
+        .exchange(&harness.sim.authorize("oGhost", USERINFO))
         .await
         .json();
     assert_eq!(reply["is_snapshotuser"], 1);
@@ -70,33 +75,43 @@ async fn a_snapshot_user_is_marked() {
 
 #[tokio::test]
 async fn a_code_works_once() {
-    let rig = Rig::start().await;
-    let code = rig.sim.authorize("oAlice", USERINFO);
-    assert_eq!(rig.exchange(&code).await.json().get("errcode"), None);
-    rig.exchange(&code).await.refused(40163, "code been used");
+    let harness = Harness::start().await;
+    let code = harness.sim.authorize("oAlice", USERINFO);
+    assert_eq!(harness.exchange(&code).await.json().get("errcode"), None);
+    harness
+        .exchange(&code)
+        .await
+        .refused(40163, "code been used");
 }
 
 #[tokio::test]
 async fn a_code_dies_after_five_minutes() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let (in_time, too_late) = (
-        rig.sim.authorize("oAlice", USERINFO),
-        rig.sim.authorize("oAlice", USERINFO),
+        harness.sim.authorize("oAlice", USERINFO),
+        harness.sim.authorize("oAlice", USERINFO),
     );
-    rig.sim.advance(secs(240));
-    assert_eq!(rig.exchange(&in_time).await.json().get("errcode"), None);
-    rig.sim.advance(secs(60));
-    rig.exchange(&too_late).await.refused(40029, "invalid code");
-    rig.exchange("0neverseen")
+    harness.sim.advance(secs(240));
+    assert_eq!(harness.exchange(&in_time).await.json().get("errcode"), None);
+    harness.sim.advance(secs(60));
+    harness
+        .exchange(&too_late)
+        .await
+        .refused(40029, "invalid code");
+    harness
+        .exchange("0neverseen")
         .await
         .refused(40029, "invalid code");
 }
 
 #[tokio::test]
 async fn a_wrong_caller_does_not_burn_the_code() {
-    let rig = Rig::start().await;
-    let (id, secret) = (rig.sim.app_id().to_owned(), rig.sim.app_secret().to_owned());
-    let code = rig.sim.authorize("oAlice", USERINFO);
+    let harness = Harness::start().await;
+    let (id, secret) = (
+        harness.sim.app_id().to_owned(),
+        harness.sim.app_secret().to_owned(),
+    );
+    let code = harness.sim.authorize("oAlice", USERINFO);
     let grant = "grant_type=authorization_code";
     for (query, errcode, text) in [
         (
@@ -130,47 +145,57 @@ async fn a_wrong_caller_does_not_burn_the_code() {
             "missing code",
         ),
     ] {
-        rig.get(&format!("/sns/oauth2/access_token?{query}"))
+        harness
+            .get(&format!("/sns/oauth2/access_token?{query}"))
             .await
             .refused(errcode, text);
     }
-    rig.sim.settings(|settings| settings.secret_frozen = true);
-    rig.exchange(&code)
+    harness
+        .sim
+        .settings(|settings| settings.secret_frozen = true);
+    harness
+        .exchange(&code)
         .await
         .refused(40243, "appsecret is frozen");
-    rig.sim.settings(|settings| settings.secret_frozen = false);
-    assert_eq!(rig.exchange(&code).await.json().get("errcode"), None);
+    harness
+        .sim
+        .settings(|settings| settings.secret_frozen = false);
+    assert_eq!(harness.exchange(&code).await.json().get("errcode"), None);
 }
 
 #[tokio::test]
 async fn a_new_exchange_kills_the_old_pair_even_for_base() {
-    let rig = Rig::start().await;
-    let old = rig.sim.sign_in("oAlice", USERINFO);
-    rig.exchange(&rig.sim.authorize("oAlice", "snsapi_base"))
+    let harness = Harness::start().await;
+    let old = harness.sim.sign_in("oAlice", USERINFO);
+    harness
+        .exchange(&harness.sim.authorize("oAlice", "snsapi_base"))
         .await;
-    rig.userinfo(&old.access_token, "oAlice")
+    harness
+        .userinfo(&old.access_token, "oAlice")
         .await
         .refused(40001, NOT_LATEST);
-    rig.refresh(&old.refresh_token)
+    harness
+        .refresh(&old.refresh_token)
         .await
         .refused(40030, "invalid refresh_token");
 }
 
 #[tokio::test]
 async fn a_refresh_before_expiry_renews_the_same_token() {
-    let rig = Rig::start().await;
-    let old = rig.sim.sign_in("oAlice", USERINFO);
-    rig.sim.advance(secs(7000));
-    let reply = rig.refresh(&old.refresh_token).await;
+    let harness = Harness::start().await;
+    let old = harness.sim.sign_in("oAlice", USERINFO);
+    harness.sim.advance(secs(7000));
+    let reply = harness.refresh(&old.refresh_token).await;
     let json = reply.json();
     assert_eq!(json["expires_in"], 7200);
     assert_eq!(json["scope"], USERINFO);
     assert_eq!(json.get("unionid"), None);
     assert_eq!(reply.field("access_token"), old.access_token);
     assert_eq!(reply.field("refresh_token"), old.refresh_token);
-    rig.sim.advance(secs(7000));
+    harness.sim.advance(secs(7000));
     assert_eq!(
-        rig.userinfo(&old.access_token, "oAlice")
+        harness
+            .userinfo(&old.access_token, "oAlice")
             .await
             .field("openid"),
         "oAlice"
@@ -179,121 +204,144 @@ async fn a_refresh_before_expiry_renews_the_same_token() {
 
 #[tokio::test]
 async fn a_refresh_after_expiry_gives_a_new_token() {
-    let rig = Rig::start().await;
-    let old = rig.sim.sign_in("oAlice", USERINFO);
-    rig.sim.advance(secs(7200));
-    rig.userinfo(&old.access_token, "oAlice")
+    let harness = Harness::start().await;
+    let old = harness.sim.sign_in("oAlice", USERINFO);
+    harness.sim.advance(secs(7200));
+    harness
+        .userinfo(&old.access_token, "oAlice")
         .await
         .refused(42001, "access_token expired");
-    let new = rig.refresh(&old.refresh_token).await;
+    let new = harness.refresh(&old.refresh_token).await;
     assert_ne!(new.field("access_token"), old.access_token);
     assert_eq!(new.field("refresh_token"), old.refresh_token);
-    rig.userinfo(&old.access_token, "oAlice")
+    harness
+        .userinfo(&old.access_token, "oAlice")
         .await
         .refused(42001, "access_token expired");
     assert_eq!(
-        rig.userinfo(&new.field("access_token"), "oAlice")
+        harness
+            .userinfo(&new.field("access_token"), "oAlice")
             .await
             .field("openid"),
         "oAlice"
     );
     // The second of two callers who refresh at once finds the new token alive.
-    let again = rig.refresh(&old.refresh_token).await;
+    let again = harness.refresh(&old.refresh_token).await;
     assert_eq!(again.field("access_token"), new.field("access_token"));
 }
 
 #[tokio::test]
 async fn a_refresh_token_lives_thirty_days_and_refreshing_does_not_extend_it() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", USERINFO);
-    rig.sim.advance(secs(29 * 24 * 3600));
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", USERINFO);
+    harness.sim.advance(secs(29 * 24 * 3600));
     assert_eq!(
-        rig.refresh(&pair.refresh_token).await.json().get("errcode"),
+        harness
+            .refresh(&pair.refresh_token)
+            .await
+            .json()
+            .get("errcode"),
         None
     );
-    rig.sim.advance(secs(24 * 3600));
-    rig.refresh(&pair.refresh_token)
+    harness.sim.advance(secs(24 * 3600));
+    harness
+        .refresh(&pair.refresh_token)
         .await
         .refused(42002, "refresh_token expired");
 }
 
 #[tokio::test]
 async fn a_life_without_end_breaks_nothing() {
-    let rig = Rig::start().await;
-    rig.sim.settings(|settings| {
+    let harness = Harness::start().await;
+    harness.sim.settings(|settings| {
         settings.code_lifetime = Duration::MAX;
         settings.user_token_lifetime = Duration::MAX;
         settings.refresh_token_lifetime = Duration::MAX;
     });
-    let pair = rig.exchange(&rig.sim.authorize("oAlice", USERINFO)).await;
-    rig.sim.advance(Duration::MAX);
-    rig.refresh(&pair.field("refresh_token"))
+    let pair = harness
+        .exchange(&harness.sim.authorize("oAlice", USERINFO))
+        .await;
+    harness.sim.advance(Duration::MAX);
+    harness
+        .refresh(&pair.field("refresh_token"))
         .await
         .field("access_token");
 }
 
 #[tokio::test]
 async fn a_rotated_refresh_token_is_dead() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .settings(|settings| settings.rotate_refresh_token = true);
-    let old = rig.sim.sign_in("oAlice", USERINFO);
-    let new = rig.refresh(&old.refresh_token).await;
+    let old = harness.sim.sign_in("oAlice", USERINFO);
+    let new = harness.refresh(&old.refresh_token).await;
     assert_eq!(new.field("access_token"), old.access_token);
     assert_ne!(new.field("refresh_token"), old.refresh_token);
-    rig.refresh(&old.refresh_token)
+    harness
+        .refresh(&old.refresh_token)
         .await
         .refused(40030, "invalid refresh_token");
-    rig.refresh(&new.field("refresh_token"))
+    harness
+        .refresh(&new.field("refresh_token"))
         .await
         .field("access_token");
 }
 
 #[tokio::test]
 async fn a_refresh_needs_its_parameters() {
-    let rig = Rig::start().await;
-    let id = rig.sim.app_id().to_owned();
-    rig.refresh("")
+    let harness = Harness::start().await;
+    let id = harness.sim.app_id().to_owned();
+    harness
+        .refresh("")
         .await
         .refused(41003, "refresh_token missing");
-    rig.refresh("83_unknown")
+    harness
+        .refresh("83_unknown")
         .await
         .refused(40030, "invalid refresh_token");
     let path = "/sns/oauth2/refresh_token";
-    rig.get(&format!("{path}?refresh_token=x"))
+    harness
+        .get(&format!("{path}?refresh_token=x"))
         .await
         .refused(41002, "appid missing");
-    rig.get(&format!("{path}?appid={id}&refresh_token=x"))
+    harness
+        .get(&format!("{path}?appid={id}&refresh_token=x"))
         .await
         .refused(40002, "invalid grant_type");
-    rig.post(&format!("{path}?appid={id}"), "")
+    harness
+        .post(&format!("{path}?appid={id}"), "")
         .await
         .refused(43001, "require GET method");
 }
 
 #[tokio::test]
 async fn a_new_password_ends_both_tokens() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", USERINFO);
-    rig.sim.change_password("oAlice");
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", USERINFO);
+    harness.sim.change_password("oAlice");
     let text = "access_token and refresh_token exception";
-    rig.refresh(&pair.refresh_token).await.refused(42007, text);
-    rig.userinfo(&pair.access_token, "oAlice")
+    harness
+        .refresh(&pair.refresh_token)
         .await
         .refused(42007, text);
-    assert_eq!(rig.sim.current_pair("oAlice"), None);
+    harness
+        .userinfo(&pair.access_token, "oAlice")
+        .await
+        .refused(42007, text);
+    assert_eq!(harness.sim.current_pair("oAlice"), None);
 }
 
 #[tokio::test]
 async fn userinfo_tells_the_profile() {
-    let rig = Rig::start().await;
-    rig.sim.add_user(
+    let harness = Harness::start().await;
+    harness.sim.add_user(
         SimulatedUser::new("oAlice")
             .nickname("爱丽丝")
             .unionid("uAlice"),
     );
-    let pair = rig.sim.sign_in("oAlice", USERINFO);
-    let reply = rig.userinfo(&pair.access_token, "oAlice").await;
+    let pair = harness.sim.sign_in("oAlice", USERINFO);
+    let reply = harness.userinfo(&pair.access_token, "oAlice").await;
     let json = reply.json();
     assert_eq!(json["nickname"], "爱丽丝");
     assert_eq!(json["unionid"], "uAlice");
@@ -308,26 +356,28 @@ async fn userinfo_tells_the_profile() {
         "/sns/userinfo?access_token={}&openid=oAlice&lang=en",
         pair.access_token
     );
-    assert_eq!(rig.get(&path).await.json()["language"], "en");
+    assert_eq!(harness.get(&path).await.json()["language"], "en");
 }
 
 #[tokio::test]
 async fn control_characters_of_a_nickname_arrive_raw() {
-    let rig = Rig::start().await;
-    rig.sim
+    let harness = Harness::start().await;
+    harness
+        .sim
         .add_user(SimulatedUser::new("oAlice").nickname("a\u{14}b"));
-    let pair = rig.sim.sign_in("oAlice", USERINFO);
-    let reply = rig.userinfo(&pair.access_token, "oAlice").await;
+    let pair = harness.sim.sign_in("oAlice", USERINFO);
+    let reply = harness.userinfo(&pair.access_token, "oAlice").await;
     assert!(reply.text.contains("\"a\u{14}b\""), "{}", reply.text);
     assert!(serde_json::from_str::<serde_json::Value>(&reply.text).is_err());
 }
 
 #[tokio::test]
 async fn userinfo_and_auth_refuse_what_wechat_refuses() {
-    let rig = Rig::start().await;
-    let pair = rig.sim.sign_in("oAlice", USERINFO);
-    let base = rig.sim.sign_in("oBob", "snsapi_base");
-    rig.userinfo(&base.access_token, "oBob")
+    let harness = Harness::start().await;
+    let pair = harness.sim.sign_in("oAlice", USERINFO);
+    let base = harness.sim.sign_in("oBob", "snsapi_base");
+    harness
+        .userinfo(&base.access_token, "oBob")
         .await
         .refused(48001, "api unauthorized");
     for path in ["/sns/userinfo", "/sns/auth"] {
@@ -338,11 +388,17 @@ async fn userinfo_and_auth_refuse_what_wechat_refuses() {
             ("83_unknown", "oAlice", 40014, "invalid access_token"),
         ] {
             let path = format!("{path}?access_token={token}&openid={openid}");
-            rig.get(&path).await.refused(errcode, text);
+            harness.get(&path).await.refused(errcode, text);
         }
     }
     let auth = format!("/sns/auth?access_token={}&openid=oBob", base.access_token);
-    assert_eq!(rig.get(&auth).await.text, r#"{"errcode":0,"errmsg":"ok"}"#);
-    rig.sim.advance(secs(7200));
-    rig.get(&auth).await.refused(42001, "access_token expired");
+    assert_eq!(
+        harness.get(&auth).await.text,
+        r#"{"errcode":0,"errmsg":"ok"}"#
+    );
+    harness.sim.advance(secs(7200));
+    harness
+        .get(&auth)
+        .await
+        .refused(42001, "access_token expired");
 }

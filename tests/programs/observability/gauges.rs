@@ -9,8 +9,8 @@ use super::{GUIDE, file, queries};
 use crate::support::browser::Browser;
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
+use crate::support::harness::{Harness, Layout};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Layout, Scene};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const KINDS: [&str; 4] = ["user", "snapshot_user", "access_token", "jsapi_ticket"];
@@ -27,11 +27,11 @@ async fn cached(demo: &DemoProcess, kind: &str) -> Option<f64> {
 /// The account gets no token at all here, so nothing comes of use.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_gauge_that_is_asked_for_exists_from_the_start() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene
+    let harness = Harness::new(Layout::Hashes).await;
+    harness
         .wechat
         .inject(Fault::on("/cgi-bin/stable_token").errcode(-1));
-    let demo = scene.demo().await;
+    let demo = harness.demo().await;
     let scrape = scrape(&demo).await;
     let guide = file(GUIDE);
     let gauges: Vec<_> = guide
@@ -48,7 +48,7 @@ async fn each_gauge_that_is_asked_for_exists_from_the_start() {
             }
         }
     }
-    let app = scene.wechat.app_id();
+    let app = harness.wechat.app_id();
     for kind in KINDS {
         assert_eq!(scrape.value(CACHED, &[("kind", kind)]), Some(0.0), "{kind}");
         let labels = [("app", app), ("kind", kind)];
@@ -61,8 +61,8 @@ async fn each_gauge_that_is_asked_for_exists_from_the_start() {
     assert_eq!(scrape.value("wechat_store_up", &[]), Some(1.0));
 }
 
-async fn log_in(scene: &Scene, demo: &DemoProcess, user: SimulatedUser) {
-    scene.wechat.add_user(user);
+async fn log_in(harness: &Harness, demo: &DemoProcess, user: SimulatedUser) {
+    harness.wechat.add_user(user);
     let login = format!("{}/wechat/login?return_to=%2Fhealthz", demo.url);
     assert_eq!(Browser::new().open(&login).await.status, 200);
 }
@@ -75,10 +75,10 @@ async fn log_out_everywhere(demo: &DemoProcess, user: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gauge_of_cached_users_is_right_after_each_change() {
     for layout in [Layout::Hashes, Layout::Keys] {
-        let scene = Scene::new(layout).await;
-        let [demo, other] = scene.demos().await;
+        let harness = Harness::new(layout).await;
+        let [demo, other] = harness.demos().await;
         for (number, user) in ["oAda", "oBob", "oCy"].into_iter().enumerate() {
-            log_in(&scene, &demo, SimulatedUser::new(user)).await;
+            log_in(&harness, &demo, SimulatedUser::new(user)).await;
             assert_eq!(cached(&demo, "user").await, Some(number as f64 + 1.0));
         }
         log_out_everywhere(&demo, "oAda").await;
@@ -91,16 +91,16 @@ async fn the_gauge_of_cached_users_is_right_after_each_change() {
         assert_eq!(cached(&other, "user").await, Some(0.0));
 
         let snapshot = SimulatedUser::random().snapshot(true);
-        log_in(&scene, &demo, snapshot).await;
+        log_in(&harness, &demo, snapshot).await;
         assert_eq!(cached(&demo, "snapshot_user").await, Some(1.0));
         assert_eq!(cached(&demo, "user").await, Some(1.0));
         assert_eq!(cached(&demo, "access_token").await, Some(1.0));
 
         // Those that expire leave by themselves.
-        scene
+        harness
             .wechat
             .settings(|settings| settings.user_token_lifetime = Duration::from_secs(2));
-        log_in(&scene, &demo, SimulatedUser::new("oDora")).await;
+        log_in(&harness, &demo, SimulatedUser::new("oDora")).await;
         eventually("who has expired is not counted", PATIENCE, async || {
             cached(&demo, "user").await == Some(1.0)
         })

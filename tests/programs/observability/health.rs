@@ -5,16 +5,16 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 
 use crate::support::eventually;
+use crate::support::harness::{Harness, Layout};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Layout, Scene};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_tells_of_the_store_and_of_the_account_token() {
-    let mut scene = Scene::new(Layout::Hashes).await;
-    scene.wechat.inject(Fault::on("*").errcode(-1));
-    let demo = scene.demo().await;
+    let mut harness = Harness::new(Layout::Hashes).await;
+    harness.wechat.inject(Fault::on("*").errcode(-1));
+    let demo = harness.demo().await;
     let healthz = async || demo.ask(Asked::get("/healthz")).await;
     // Without the account's token users are served all the same.
     let without = healthz().await;
@@ -29,7 +29,7 @@ async fn it_tells_of_the_store_and_of_the_account_token() {
             .is_none()
     );
 
-    scene.wechat.clear_faults();
+    harness.wechat.clear_faults();
     eventually("the account's token", PATIENCE, async || {
         healthz().await.field("account_token") == "alive"
     })
@@ -39,13 +39,13 @@ async fn it_tells_of_the_store_and_of_the_account_token() {
     assert!((6_000..=7_200).contains(&left), "{with}");
 
     // Without the store the token that this process holds lives on.
-    scene.redis.kill();
+    harness.redis.kill();
     eventually("503", PATIENCE, async || healthz().await.status == 503).await;
     let away = healthz().await;
     assert_eq!(away.field("status"), "unavailable", "{away:?}");
     assert_eq!(away.field("store"), "store_unavailable", "{away:?}");
     assert_eq!(away.field("account_token"), "alive", "{away:?}");
 
-    scene.redis.run();
+    harness.redis.run();
     eventually("200", PATIENCE, async || healthz().await.status == 200).await;
 }

@@ -9,8 +9,8 @@ use super::{GUIDE, file, queries};
 use crate::support::browser::Browser;
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout, REFRESH, now_ms};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Age, Layout, REFRESH, Scene, now_ms};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -18,18 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CENTER_TOKEN: &str = "the-bearer-secret-of-these-tests";
 
 /// A demo with a token center.
-async fn demo_of(scene: &mut Scene) -> DemoProcess {
+async fn demo_of(harness: &mut Harness) -> DemoProcess {
     let secret = ("CENTER_TOKEN".to_owned(), CENTER_TOKEN.to_owned());
-    scene.variables.push(secret);
-    scene.demo().await
+    harness.variables.push(secret);
+    harness.demo().await
 }
 
 /// Lets a demo meet all that is counted.
-async fn traffic(scene: &Scene, demo: &DemoProcess) {
+async fn traffic(harness: &Harness, demo: &DemoProcess) {
     // Users: expired (and renewed), from the store, from memory, stale, nobody, impossible.
-    scene.sign_in("oExpired", Age::Expired).await;
-    scene.sign_in("oFresh", Age::Fresh).await;
-    scene.sign_in("oStale", Age::Stale).await;
+    harness.sign_in("oExpired", Age::Expired).await;
+    harness.sign_in("oFresh", Age::Fresh).await;
+    harness.sign_in("oStale", Age::Stale).await;
     for user in ["oExpired", "oFresh", "oFresh", "oStale"] {
         assert_eq!(demo.me(user).await.status, 200, "{user}");
     }
@@ -51,7 +51,7 @@ async fn traffic(scene: &Scene, demo: &DemoProcess) {
     }
 
     // A login, one that was denied, and a callback of nobody's.
-    scene.wechat.add_user(SimulatedUser::new("oLogin"));
+    harness.wechat.add_user(SimulatedUser::new("oLogin"));
     let browser = Browser::new();
     let login = format!("{}/wechat/login?return_to=%2Fhealthz", demo.url);
     assert_eq!(browser.open(&login).await.status, 200);
@@ -80,10 +80,10 @@ async fn traffic(scene: &Scene, demo: &DemoProcess) {
     })
     .await;
     for (user, fault) in failing {
-        scene.sign_in(user, Age::Expired).await;
-        scene.wechat.inject(fault);
+        harness.sign_in(user, Age::Expired).await;
+        harness.wechat.inject(fault);
         demo.me(user).await;
-        scene.wechat.clear_faults();
+        harness.wechat.clear_faults();
     }
 }
 
@@ -95,10 +95,10 @@ async fn scrape(demo: &DemoProcess) -> Scrape {
 /// does not tell of, and what it tells of exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
-    let mut scene = Scene::new(Layout::Hashes).await;
-    let demo = demo_of(&mut scene).await;
-    traffic(&scene, &demo).await;
-    scene.redis.kill();
+    let mut harness = Harness::new(Layout::Hashes).await;
+    let demo = demo_of(&mut harness).await;
+    traffic(&harness, &demo).await;
+    harness.redis.kill();
     demo.me("oNobody")
         .await
         .is_rejected(503, "store_unavailable");
@@ -183,9 +183,9 @@ async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
 /// Each outcome is counted once, and as what it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn outcomes_are_told_apart() {
-    let mut scene = Scene::new(Layout::Keys).await;
-    let demo = demo_of(&mut scene).await;
-    traffic(&scene, &demo).await;
+    let mut harness = Harness::new(Layout::Keys).await;
+    let demo = demo_of(&mut harness).await;
+    traffic(&harness, &demo).await;
     let seen = scrape(&demo).await;
     let count = |name: &str, labels: &[(&str, &str)]| seen.value(name, labels).unwrap_or_default();
     let requests = |outcome| count("wechat_requests_total", &[("outcome", outcome)]);
@@ -219,8 +219,8 @@ async fn outcomes_are_told_apart() {
     .await;
     assert!(!demo.log().contains("of-another-center"), "{}", demo.log());
 
-    let app = scene.wechat.app_id();
-    let now = crate::support::scene::now_ms() as f64 / 1_000.0;
+    let app = harness.wechat.app_id();
+    let now = crate::support::harness::now_ms() as f64 / 1_000.0;
     let expires = |kind| {
         let labels = [("app", app), ("kind", kind)];
         count("wechat_credential_expires_timestamp_seconds", &labels) - now

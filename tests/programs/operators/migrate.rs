@@ -10,26 +10,26 @@ use tokio::sync::RwLock;
 use super::program::on;
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout, now_ms, variables};
 use crate::support::http_client::HttpClient;
-use crate::support::scene::{Age, Layout, Scene, now_ms, variables};
 
 const HASHES: [&str; 2] = ["user.wxUserAccessToken", "user.wxUserRefreshToken"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_copied_there_and_back_is_what_it_was() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut redis = scene.connection();
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut redis = harness.connection();
     for (user, age) in [
         ("oA", Age::Fresh),
         ("{b}%", Age::Stale),
         ("张三", Age::Fresh),
     ] {
-        scene.sign_in(user, age).await;
+        harness.sign_in(user, age).await;
     }
     let later = now_ms() + 300_000;
     // A short life has a third part; details stand behind the refresh token.
-    scene.put_access("oShort", format!("short#{later}#{}", later + 300_000));
-    scene.put_refresh(
+    harness.put_access("oShort", format!("short#{later}#{}", later + 300_000));
+    harness.put_refresh(
         "oShort",
         format!("refresh#{}#scope=snsapi_base#openid=oOther", later * 2),
     );
@@ -43,30 +43,30 @@ async fn what_is_copied_there_and_back_is_what_it_was() {
     let before = HASHES.map(|name| hash(&mut redis, name));
 
     let dry = on(
-        &scene,
+        &harness,
         &["migrate", "--to", "keys", "--dry-run", "--json"],
         &[],
     )
     .await;
     assert_eq!(dry.result()["written"], 5);
-    assert!(!redis.exists::<_, bool>(scene.key("oA")).unwrap());
-    let copied = on(&scene, &["migrate", "--to", "keys", "--json"], &[])
+    assert!(!redis.exists::<_, bool>(harness.key("oA")).unwrap());
+    let copied = on(&harness, &["migrate", "--to", "keys", "--json"], &[])
         .await
         .result();
     assert_eq!(
         (&copied["written"], &copied["unreadable"]),
         (&5.into(), &0.into())
     );
-    let again = on(&scene, &["migrate", "--to", "keys", "--json"], &[])
+    let again = on(&harness, &["migrate", "--to", "keys", "--json"], &[])
         .await
         .result();
     assert_eq!(again["written"], 0, "{again}");
-    assert!(redis.ttl::<_, i64>(scene.key("oA")).unwrap() > 24 * 3_600);
+    assert!(redis.ttl::<_, i64>(harness.key("oA")).unwrap() > 24 * 3_600);
 
     let _: () = redis
         .del(&[HASHES[0], HASHES[1], "sys.wxAccessToken"])
         .unwrap();
-    let back = on(&scene, &["migrate", "--to", "hashes", "--json"], &[])
+    let back = on(&harness, &["migrate", "--to", "hashes", "--json"], &[])
         .await
         .result();
     assert_eq!(back["written"], 5, "{back}");
@@ -77,27 +77,27 @@ async fn what_is_copied_there_and_back_is_what_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_never_takes_the_place_of_something_newer() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.sign_in("oA", Age::Stale).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.sign_in("oA", Age::Stale).await;
     let later = now_ms() + 3_600_000;
     let newer = format!("1#newer#{later}#{later}#refresh#{later}");
-    scene.put_record("oA", &newer);
-    let ran = on(&scene, &["migrate", "--to", "keys", "--json"], &[])
+    harness.put_record("oA", &newer);
+    let ran = on(&harness, &["migrate", "--to", "keys", "--json"], &[])
         .await
         .result();
     assert_eq!((&ran["written"], &ran["newer"]), (&0.into(), &1.into()));
-    let record: String = scene.connection().get(scene.key("oA")).unwrap();
+    let record: String = harness.connection().get(harness.key("oA")).unwrap();
     assert_eq!(record, newer);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_being_renewed_is_copied_afterwards() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.sign_in("oA", Age::Stale).await;
-    let lease = format!("wechat:{}:lease:user:oA", scene.wechat.app_id());
-    let mut redis = scene.connection();
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.sign_in("oA", Age::Stale).await;
+    let lease = format!("wechat:{}:lease:user:oA", harness.wechat.app_id());
+    let mut redis = harness.connection();
     let _: () = redis.pset_ex(&lease, "somebody", 1_500).unwrap();
-    let ran = on(&scene, &["migrate", "--to", "keys", "--json"], &[])
+    let ran = on(&harness, &["migrate", "--to", "keys", "--json"], &[])
         .await
         .result();
     assert_eq!((&ran["written"], &ran["left"]), (&1.into(), &0.into()));
@@ -109,22 +109,22 @@ async fn who_is_being_renewed_is_copied_afterwards() {
 
 /// A service of several processes that are replaced one after another, under load.
 struct Fleet {
-    scene: Scene,
+    harness: Harness,
     demos: Vec<DemoProcess>,
     urls: Arc<RwLock<Vec<HttpClient>>>,
 }
 
 impl Fleet {
     async fn start_one(&self, layouts: &str) -> DemoProcess {
-        let mut environment = self.scene.environment();
+        let mut environment = self.harness.environment();
         environment.extend(variables(&[("REDIS_LAYOUT", layouts)]));
         DemoProcess::start(&environment).await
     }
 
     /// Waits until as many tokens have been renewed as there are users.
     async fn renewals_of_all(&self, users: usize) {
-        let before = self.scene.refreshes();
-        let renewed = async || self.scene.refreshes() >= before + users as u64;
+        let before = self.harness.refreshes();
+        let renewed = async || self.harness.refreshes() >= before + users as u64;
         eventually("renewals of all", Duration::from_secs(60), renewed).await;
     }
 
@@ -146,17 +146,17 @@ impl Fleet {
 /// copy would end a login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_loses_a_login_while_services_move_to_the_other_layout_and_back() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.wechat.settings(|settings| {
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.wechat.settings(|settings| {
         settings.user_token_lifetime = Duration::from_secs(3);
         settings.rotate_refresh_token = true;
     });
     let users: Vec<String> = (0..24).map(|at| format!("o{at}")).collect();
     for user in &users {
-        scene.sign_in(user, Age::Stale).await;
+        harness.sign_in(user, Age::Stale).await;
     }
     let mut fleet = Fleet {
-        scene,
+        harness,
         demos: Vec::new(),
         urls: Arc::default(),
     };
@@ -194,10 +194,10 @@ async fn nobody_loses_a_login_while_services_move_to_the_other_layout_and_back()
         fleet.roll(&format!("{old}+{new}")).await;
         fleet.renewals_of_all(users.len()).await;
         let migrate = ["migrate", "--to", new, "--json"];
-        let copied = on(&fleet.scene, &migrate, &[]).await.result();
+        let copied = on(&fleet.harness, &migrate, &[]).await.result();
         assert_eq!(copied["left"], 0, "{copied}");
         fleet.renewals_of_all(users.len()).await;
-        let again = on(&fleet.scene, &migrate, &[]).await.result();
+        let again = on(&fleet.harness, &migrate, &[]).await.result();
         assert_eq!(again["written"], 0, "both are written together: {again}");
         fleet.roll(&format!("{new}+{old}")).await;
         fleet.renewals_of_all(users.len()).await;
@@ -214,11 +214,11 @@ async fn nobody_loses_a_login_while_services_move_to_the_other_layout_and_back()
     }
     // Back in the hashes, and in each of them what WeChat issued last.
     for user in &users {
-        fleet.scene.books_balance(user);
+        fleet.harness.books_balance(user);
     }
     println!(
         "{} requests, {} renewals, no login lost",
         served.load(Ordering::Relaxed),
-        fleet.scene.refreshes()
+        fleet.harness.refreshes()
     );
 }

@@ -11,23 +11,23 @@ use tower_wechat::{RedisStore, UserId, UserTokenResponse, UserTokens, WechatClie
 use super::program::on;
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout, now_ms, variables};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Age, Layout, Scene, now_ms, variables};
 
 const HASHES: [&str; 2] = ["user.wxUserAccessToken", "user.wxUserRefreshToken"];
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
-async fn migrate(scene: &Scene, to: &str) -> Value {
-    on(scene, &["migrate", "--to", to, "--json"], &[])
+async fn migrate(harness: &Harness, to: &str) -> Value {
+    on(harness, &["migrate", "--to", to, "--json"], &[])
         .await
         .result()
 }
 
 /// A service that reads the first of these layouts and writes all of them.
-async fn demo(scene: &Scene, layouts: &str) -> DemoProcess {
-    let mut environment = scene.environment();
+async fn demo(harness: &Harness, layouts: &str) -> DemoProcess {
+    let mut environment = harness.environment();
     environment.extend(variables(&[
         ("REDIS_LAYOUT", layouts),
         ("CACHE_TTL_SECS", "0"),
@@ -42,29 +42,29 @@ async fn log_out_everywhere(demo: &DemoProcess, user: &str) {
 }
 
 /// The seconds that the copy of a user lives.
-fn copy_lives(redis: &mut Connection, scene: &Scene, user: &str) -> i64 {
-    redis.ttl(scene.key(user)).unwrap()
+fn copy_lives(redis: &mut Connection, harness: &Harness, user: &str) -> i64 {
+    redis.ttl(harness.key(user)).unwrap()
 }
 
-fn has_copy(scene: &Scene, user: &str) -> bool {
-    scene.connection().exists(scene.key(user)).unwrap()
+fn has_copy(harness: &Harness, user: &str) -> bool {
+    harness.connection().exists(harness.key(user)).unwrap()
 }
 
-fn has_fields(scene: &Scene, user: &str) -> bool {
-    let mut redis = scene.connection();
+fn has_fields(harness: &Harness, user: &str) -> bool {
+    let mut redis = harness.connection();
     HASHES.iter().any(|hash| redis.hexists(hash, user).unwrap())
 }
 
 /// What the Spring Boot service does: the access token's time stands in both hashes.
-fn put_as_java_does(scene: &Scene, user: &str, ms: i64) {
-    scene.put_access(user, format!("access-{user}#{ms}"));
-    scene.put_refresh(user, format!("refresh-{user}#{ms}"));
+fn put_as_java_does(harness: &Harness, user: &str, ms: i64) {
+    harness.put_access(user, format!("access-{user}#{ms}"));
+    harness.put_refresh(user, format!("refresh-{user}#{ms}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairs_of_a_java_service_live_on_for_a_month() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut redis = scene.connection();
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut redis = harness.connection();
     let now = now_ms();
     let just_now = now + 105 * 60_000;
     let users = [
@@ -74,30 +74,30 @@ async fn pairs_of_a_java_service_live_on_for_a_month() {
         ("oAWeekAgo", now - 7 * DAY * 1_000),
     ];
     for (user, ms) in users {
-        put_as_java_does(&scene, user, ms);
+        put_as_java_does(&harness, user, ms);
     }
     // The two times are taken one after the other, or one without the margin.
-    put_as_java_does(&scene, "oTwice", just_now);
-    scene.put_refresh("oTwice", format!("refresh#{}", just_now + 3));
-    put_as_java_does(&scene, "oWithoutMargin", just_now);
-    scene.put_refresh("oWithoutMargin", format!("refresh#{}", just_now + 900_000));
+    put_as_java_does(&harness, "oTwice", just_now);
+    harness.put_refresh("oTwice", format!("refresh#{}", just_now + 3));
+    put_as_java_does(&harness, "oWithoutMargin", just_now);
+    harness.put_refresh("oWithoutMargin", format!("refresh#{}", just_now + 900_000));
     // The access token is gone.
-    scene.put_refresh("oAlone", format!("refresh#{just_now}"));
+    harness.put_refresh("oAlone", format!("refresh#{just_now}"));
     // Written by this crate: 30 days less the margin, ten of which are left.
-    scene.put_access("oOurs", format!("access#{just_now}"));
-    scene.put_refresh(
+    harness.put_access("oOurs", format!("access#{just_now}"));
+    harness.put_refresh(
         "oOurs",
         format!("refresh#{}#openid=oOurs", now + 10 * DAY * 1_000),
     );
 
-    let copied = migrate(&scene, "keys").await;
+    let copied = migrate(&harness, "keys").await;
     assert_eq!(
         (&copied["written"], &copied["odd_times"]),
         (&8.into(), &0.into()),
         "{copied}"
     );
     for (user, ms) in users {
-        let lives = copy_lives(&mut redis, &scene, user);
+        let lives = copy_lives(&mut redis, &harness, user);
         let expected = (ms - now) / 1_000 + 31 * DAY;
         assert!(
             (expected - 60..=expected).contains(&lives),
@@ -105,16 +105,16 @@ async fn pairs_of_a_java_service_live_on_for_a_month() {
         );
     }
     for user in ["oTwice", "oWithoutMargin", "oAlone"] {
-        let lives = copy_lives(&mut redis, &scene, user);
+        let lives = copy_lives(&mut redis, &harness, user);
         assert!(
             (31 * DAY..31 * DAY + 3 * HOUR).contains(&lives),
             "{user}: {lives}"
         );
     }
-    let lives = copy_lives(&mut redis, &scene, "oOurs");
+    let lives = copy_lives(&mut redis, &harness, "oOurs");
     assert!((11 * DAY - 60..=11 * DAY).contains(&lives), "{lives}");
 
-    let again = migrate(&scene, "keys").await;
+    let again = migrate(&harness, "keys").await;
     assert_eq!(
         (&again["written"], &again["same"]),
         (&0.into(), &10.into()),
@@ -122,59 +122,59 @@ async fn pairs_of_a_java_service_live_on_for_a_month() {
     );
 
     // A copy of an earlier version, which ends in an hour, is made again.
-    let _: () = redis.expire(scene.key("oJustNow"), HOUR).unwrap();
-    assert_eq!(migrate(&scene, "keys").await["written"], 1);
-    assert!(copy_lives(&mut redis, &scene, "oJustNow") > 30 * DAY);
-    assert_eq!(migrate(&scene, "keys").await["written"], 0);
+    let _: () = redis.expire(harness.key("oJustNow"), HOUR).unwrap();
+    assert_eq!(migrate(&harness, "keys").await["written"], 1);
+    assert!(copy_lives(&mut redis, &harness, "oJustNow") > 30 * DAY);
+    assert_eq!(migrate(&harness, "keys").await["written"], 0);
 }
 
 /// What is dead already would be copied into a key that ends at once, by each run again.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dead_are_not_copied() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.sign_in("oA", Age::Fresh).await;
-    put_as_java_does(&scene, "oDead", now_ms() - 40 * DAY * 1_000);
-    scene.put_access("oAlone", "token#1");
-    let copied = migrate(&scene, "keys").await;
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.sign_in("oA", Age::Fresh).await;
+    put_as_java_does(&harness, "oDead", now_ms() - 40 * DAY * 1_000);
+    harness.put_access("oAlone", "token#1");
+    let copied = migrate(&harness, "keys").await;
     assert_eq!(
         (&copied["written"], &copied["dead"]),
         (&1.into(), &2.into()),
         "{copied}"
     );
-    assert!(!has_copy(&scene, "oDead") && !has_copy(&scene, "oAlone"));
+    assert!(!has_copy(&harness, "oDead") && !has_copy(&harness, "oAlone"));
 }
 
 /// A service that writes both layouts keeps to the same rule as the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_pair_of_a_java_service_is_mirrored_for_a_month() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let both = demo(&scene, "hashes+keys").await;
-    let pair = scene.wechat.sign_in("oJava", "snsapi_userinfo");
-    scene.wechat.advance(pair.expires_in);
+    let harness = Harness::new(Layout::Hashes).await;
+    let both = demo(&harness, "hashes+keys").await;
+    let pair = harness.wechat.sign_in("oJava", "snsapi_userinfo");
+    harness.wechat.advance(pair.expires_in);
     let ms = now_ms() - HOUR * 1_000;
-    scene.put_access("oJava", format!("{}#{ms}", pair.access_token));
-    scene.put_refresh("oJava", format!("{}#{ms}", pair.refresh_token));
+    harness.put_access("oJava", format!("{}#{ms}", pair.access_token));
+    harness.put_refresh("oJava", format!("{}#{ms}", pair.refresh_token));
     assert_eq!(both.me("oJava").await.status, 200);
-    assert_eq!(scene.refreshes(), 1);
-    let lives = copy_lives(&mut scene.connection(), &scene, "oJava");
+    assert_eq!(harness.refreshes(), 1);
+    let lives = copy_lives(&mut harness.connection(), &harness, "oJava");
     assert!(lives > 30 * DAY, "{lives}");
-    let copied = migrate(&scene, "keys").await;
+    let copied = migrate(&harness, "keys").await;
     assert_eq!(
         (&copied["written"], &copied["same"]),
         (&0.into(), &3.into()),
         "{copied}"
     );
     // Who reads the keys now serves and renews it.
-    let keys = demo(&scene, "keys+hashes").await;
+    let keys = demo(&harness, "keys+hashes").await;
     keys.me("oJava")
         .await
-        .has_token(&scene.wechat.current_pair("oJava").unwrap().access_token);
+        .has_token(&harness.wechat.current_pair("oJava").unwrap().access_token);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_do_not_stop_a_move() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut redis = scene.connection();
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut redis = harness.connection();
     let soon = now_ms() + HOUR * 1_000;
     let odd = [
         i64::MAX,
@@ -187,20 +187,20 @@ async fn absurd_times_do_not_stop_a_move() {
     for (at, ms) in odd.into_iter().enumerate() {
         // In the refresh value, in the access value, and in a third part.
         let (refresh, access, third) = (format!("r{at}"), format!("a{at}"), format!("t{at}"));
-        scene.put_access(&refresh, format!("access#{soon}"));
-        scene.put_refresh(&refresh, format!("refresh#{ms}"));
-        scene.put_access(&access, format!("access#{ms}"));
-        scene.put_refresh(&access, format!("refresh#{}", soon + DAY * 1_000));
-        scene.put_access(&third, format!("access#{soon}#{ms}"));
-        scene.put_refresh(&third, format!("refresh#{}", soon + DAY * 1_000));
+        harness.put_access(&refresh, format!("access#{soon}"));
+        harness.put_refresh(&refresh, format!("refresh#{ms}"));
+        harness.put_access(&access, format!("access#{ms}"));
+        harness.put_refresh(&access, format!("refresh#{}", soon + DAY * 1_000));
+        harness.put_access(&third, format!("access#{soon}#{ms}"));
+        harness.put_refresh(&third, format!("refresh#{}", soon + DAY * 1_000));
     }
     for user in ["oA", "oB"] {
-        scene.sign_in(user, Age::Fresh).await;
+        harness.sign_in(user, Age::Fresh).await;
     }
     let _: () = redis
         .set("sys.wxAccessToken", format!("account#{}", i64::MAX))
         .unwrap();
-    let copied = migrate(&scene, "keys").await;
+    let copied = migrate(&harness, "keys").await;
     assert_eq!(copied["written"], 6 * 3 + 2, "{copied}");
     assert!(copied["odd_times"].as_u64() >= Some(12), "{copied}");
     assert_eq!(
@@ -208,42 +208,42 @@ async fn absurd_times_do_not_stop_a_move() {
         (&0.into(), &0.into()),
         "{copied}"
     );
-    let keys: Vec<String> = redis.keys(scene.key("*")).unwrap();
+    let keys: Vec<String> = redis.keys(harness.key("*")).unwrap();
     assert_eq!(keys.len(), 20);
     for key in keys {
         let lives: i64 = redis.ttl(&key).unwrap();
         assert!((DAY..=33 * DAY).contains(&lives), "{key}: {lives}");
     }
-    let again = migrate(&scene, "keys").await;
+    let again = migrate(&harness, "keys").await;
     assert_eq!(again["written"], 0, "{again}");
     // And back.
     let _: () = redis.del(&HASHES).unwrap();
-    let back = migrate(&scene, "hashes").await;
+    let back = migrate(&harness, "hashes").await;
     assert_eq!(
         (&back["written"], &back["unreadable"]),
         (&20.into(), &0.into()),
         "{back}"
     );
-    assert_eq!(migrate(&scene, "hashes").await["written"], 0);
+    assert_eq!(migrate(&harness, "hashes").await["written"], 0);
 }
 
 /// Nor the services that write both: a user whose stored times are absurd is renewed.
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_do_not_stop_a_service() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let both = demo(&scene, "hashes+keys").await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let both = demo(&harness, "hashes+keys").await;
     for (user, ms) in [
         ("oMax", i64::MAX),
         ("oMin", i64::MIN),
         ("oNanos", 1_700_000_000_000_000_000),
     ] {
-        let pair = scene.wechat.sign_in(user, "snsapi_userinfo");
-        scene.put_access(user, format!("{}#{ms}", pair.access_token));
-        scene.put_refresh(user, format!("{}#{ms}", pair.refresh_token));
+        let pair = harness.wechat.sign_in(user, "snsapi_userinfo");
+        harness.put_access(user, format!("{}#{ms}", pair.access_token));
+        harness.put_refresh(user, format!("{}#{ms}", pair.refresh_token));
         let answer = both.me(user).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        answer.has_token(&scene.wechat.current_pair(user).unwrap().access_token);
-        let lives = copy_lives(&mut scene.connection(), &scene, user);
+        answer.has_token(&harness.wechat.current_pair(user).unwrap().access_token);
+        let lives = copy_lives(&mut harness.connection(), &harness, user);
         assert!((DAY..=33 * DAY).contains(&lives), "{user}: {lives}");
     }
 }
@@ -251,34 +251,34 @@ async fn absurd_times_do_not_stop_a_service() {
 /// A process that has not begun to move deletes from the hashes only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logout_before_the_copy_is_not_undone_by_it() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let old = demo(&scene, "hashes").await;
-    let both = demo(&scene, "hashes+keys").await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let old = demo(&harness, "hashes").await;
+    let both = demo(&harness, "hashes+keys").await;
     for user in ["oMirrored", "oStays"] {
-        scene.sign_in(user, Age::Expired).await;
+        harness.sign_in(user, Age::Expired).await;
         assert_eq!(both.me(user).await.status, 200);
-        assert!(has_copy(&scene, user), "the renewal was written twice");
+        assert!(has_copy(&harness, user), "the renewal was written twice");
     }
     log_out_everywhere(&old, "oMirrored").await;
     assert!(
-        has_copy(&scene, "oMirrored"),
+        has_copy(&harness, "oMirrored"),
         "the old process knows the hashes only"
     );
 
     let dry = on(
-        &scene,
+        &harness,
         &["migrate", "--to", "keys", "--json", "--dry-run"],
         &[],
     )
     .await;
     assert_eq!(dry.result()["removed"], 1);
-    assert!(has_copy(&scene, "oMirrored"));
-    let moved = migrate(&scene, "keys").await;
+    assert!(has_copy(&harness, "oMirrored"));
+    let moved = migrate(&harness, "keys").await;
     assert_eq!(moved["removed"], 1, "{moved}");
-    assert!(!has_copy(&scene, "oMirrored") && has_copy(&scene, "oStays"));
-    assert_eq!(migrate(&scene, "keys").await["removed"], 0);
+    assert!(!has_copy(&harness, "oMirrored") && has_copy(&harness, "oStays"));
+    assert_eq!(migrate(&harness, "keys").await["removed"], 0);
 
-    let arrived = demo(&scene, "keys+hashes").await;
+    let arrived = demo(&harness, "keys+hashes").await;
     arrived
         .me("oMirrored")
         .await
@@ -289,20 +289,20 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
 /// The hashes still hold a pair that died in the keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_that_died_in_the_other_layout_is_not_copied_again() {
-    let scene = Scene::new(Layout::Hashes).await;
+    let harness = Harness::new(Layout::Hashes).await;
     for user in ["oDead", "oStays"] {
-        scene.sign_in(user, Age::Expired).await;
+        harness.sign_in(user, Age::Expired).await;
     }
-    migrate(&scene, "keys").await;
-    let arrived = demo(&scene, "keys").await;
+    migrate(&harness, "keys").await;
+    let arrived = demo(&harness, "keys").await;
     let dead = Fault::on("/sns/oauth2/refresh_token").errcode(42007);
-    scene.wechat.inject(dead.times(1));
+    harness.wechat.inject(dead.times(1));
     arrived.me("oDead").await.is_rejected(401, "login_required");
-    assert!(!has_copy(&scene, "oDead") && has_fields(&scene, "oDead"));
+    assert!(!has_copy(&harness, "oDead") && has_fields(&harness, "oDead"));
 
-    let moved = migrate(&scene, "keys").await;
+    let moved = migrate(&harness, "keys").await;
     assert_eq!(moved["dead"], 1, "{moved}");
-    assert!(!has_copy(&scene, "oDead") && has_copy(&scene, "oStays"));
+    assert!(!has_copy(&harness, "oDead") && has_copy(&harness, "oStays"));
 }
 
 /// A service that has arrived in the other layout deletes and writes there only: what the layout of
@@ -314,32 +314,32 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
             "keys" => (Layout::Hashes, tower_wechat::Layout::Keys),
             _ => (Layout::Keys, tower_wechat::Layout::Hashes),
         };
-        let scene = Scene::new(before).await;
+        let harness = Harness::new(before).await;
         for user in ["oAlice", "oBob"] {
-            scene.sign_in(user, Age::Fresh).await;
+            harness.sign_in(user, Age::Fresh).await;
         }
-        migrate(&scene, to).await;
+        migrate(&harness, to).await;
 
-        let url = scene.redis.url();
+        let url = harness.redis.url();
         let store = RedisStore::builder(&url).layout(after).connect().await;
-        let wechat = WechatClient::new(scene.wechat.app_id(), "secret").unwrap();
+        let wechat = WechatClient::new(harness.wechat.app_id(), "secret").unwrap();
         let users = UserTokens::new(wechat, store.unwrap());
         let alice = UserId::new("oAlice").unwrap();
         users.revoke(&alice).await.unwrap();
-        let pair = scene.wechat.sign_in("oAlice", "snsapi_userinfo");
+        let pair = harness.wechat.sign_in("oAlice", "snsapi_userinfo");
         let grant = UserTokenResponse::new(pair.access_token.as_str())
             .refresh_token(pair.refresh_token.as_str())
             .expires_in(7_200);
         users.store(&alice, &grant).await.unwrap();
 
-        let moved = migrate(&scene, to).await;
+        let moved = migrate(&harness, to).await;
         assert_eq!(moved["removed"], 0, "to {to}: {moved}");
         let store = RedisStore::builder(&url).layout(after).connect().await;
         let wechat = users.wechat().clone();
         let elsewhere = UserTokens::new(wechat, store.unwrap());
         let token = elsewhere.get(&alice).await.unwrap();
         assert_eq!(token.access_token().expose(), pair.access_token, "to {to}");
-        assert_eq!(migrate(&scene, to).await["removed"], 0);
+        assert_eq!(migrate(&harness, to).await["removed"], 0);
     }
 }
 
@@ -347,21 +347,21 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
 /// has noted but by deleting.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_source_no_longer_has_goes_from_the_copy() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut redis = scene.connection();
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut redis = harness.connection();
     for user in ["oLogsOut", "oDeleted", "oStays"] {
-        scene.sign_in(user, Age::Fresh).await;
+        harness.sign_in(user, Age::Fresh).await;
     }
-    assert_eq!(migrate(&scene, "keys").await["written"], 3);
-    let old = demo(&scene, "hashes").await;
+    assert_eq!(migrate(&harness, "keys").await["written"], 3);
+    let old = demo(&harness, "hashes").await;
     log_out_everywhere(&old, "oLogsOut").await;
     for hash in HASHES {
         let _: () = redis.hdel(hash, "oDeleted").unwrap();
     }
     // One of the two is being renewed: it is waited for.
-    let lease = format!("wechat:{}:lease:user:oDeleted", scene.wechat.app_id());
+    let lease = format!("wechat:{}:lease:user:oDeleted", harness.wechat.app_id());
     let _: () = redis.pset_ex(&lease, "somebody", 1_500).unwrap();
-    let moved = migrate(&scene, "keys").await;
+    let moved = migrate(&harness, "keys").await;
     assert_eq!(
         (&moved["removed"], &moved["left"]),
         (&2.into(), &0.into()),
@@ -371,31 +371,31 @@ async fn what_the_source_no_longer_has_goes_from_the_copy() {
         !redis.exists::<_, bool>(&lease).unwrap(),
         "it was waited for"
     );
-    assert!(!has_copy(&scene, "oLogsOut") && !has_copy(&scene, "oDeleted"));
-    assert!(has_copy(&scene, "oStays"));
+    assert!(!has_copy(&harness, "oLogsOut") && !has_copy(&harness, "oDeleted"));
+    assert!(has_copy(&harness, "oStays"));
 
     // The very last user: the hashes are gone with them.
     log_out_everywhere(&old, "oStays").await;
     assert!(!redis.exists::<_, bool>(HASHES[0]).unwrap());
-    assert_eq!(migrate(&scene, "keys").await["removed"], 1);
-    assert!(!has_copy(&scene, "oStays"));
+    assert_eq!(migrate(&harness, "keys").await["removed"], 1);
+    assert!(!has_copy(&harness, "oStays"));
 }
 
 /// Once services read the keys, the hashes are what is old: nothing comes back from there, and a
 /// user of whom only the keys know stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_run_after_the_last_step_changes_nothing() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut redis = scene.connection();
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut redis = harness.connection();
     for user in ["oLogsOut", "oRenewed", "oQuiet"] {
-        scene.sign_in(user, Age::Fresh).await;
+        harness.sign_in(user, Age::Fresh).await;
     }
-    assert_eq!(migrate(&scene, "keys").await["written"], 3);
-    let arrived = demo(&scene, "keys").await;
+    assert_eq!(migrate(&harness, "keys").await["written"], 3);
+    let arrived = demo(&harness, "keys").await;
     log_out_everywhere(&arrived, "oLogsOut").await;
     // A login of which the hashes never hear.
     let later = now_ms() + HOUR * 1_000;
-    scene.put_record(
+    harness.put_record(
         "oNew",
         format!(
             "1#new#{later}#{}#refresh#{}",
@@ -403,41 +403,41 @@ async fn another_run_after_the_last_step_changes_nothing() {
             later + 20 * DAY * 1_000
         ),
     );
-    let again = migrate(&scene, "keys").await;
+    let again = migrate(&harness, "keys").await;
     assert_eq!(
         (&again["written"], &again["removed"]),
         (&0.into(), &0.into()),
         "{again}"
     );
     assert_eq!(again["logged_out"], 1, "{again}");
-    assert!(!has_copy(&scene, "oLogsOut"), "a logout stays one");
+    assert!(!has_copy(&harness, "oLogsOut"), "a logout stays one");
     arrived
         .me("oLogsOut")
         .await
         .is_rejected(401, "login_required");
     for user in ["oRenewed", "oQuiet", "oNew"] {
-        assert!(has_copy(&scene, user), "{user}");
+        assert!(has_copy(&harness, user), "{user}");
     }
 
     // Somebody cleans the hashes up by halves, and then as the guide says.
     for hash in HASHES {
         let _: () = redis.hdel(hash, "oQuiet").unwrap();
     }
-    let again = migrate(&scene, "keys").await;
+    let again = migrate(&harness, "keys").await;
     assert_eq!(
         (&again["removed"], &again["kept"]),
         (&0.into(), &1.into()),
         "{again}"
     );
     let _: () = redis.del(&HASHES).unwrap();
-    let again = migrate(&scene, "keys").await;
+    let again = migrate(&harness, "keys").await;
     assert_eq!(
         (&again["written"], &again["removed"]),
         (&0.into(), &0.into()),
         "{again}"
     );
     for user in ["oRenewed", "oQuiet", "oNew"] {
-        assert!(has_copy(&scene, user), "{user}");
+        assert!(has_copy(&harness, user), "{user}");
     }
 }
 
@@ -445,44 +445,44 @@ async fn another_run_after_the_last_step_changes_nothing() {
 /// still as the program has copied them.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_are_no_leftovers_when_the_hashes_are_gone() {
-    let scene = Scene::new(Layout::Hashes).await;
+    let harness = Harness::new(Layout::Hashes).await;
     let users: Vec<String> = (0..50).map(|at| format!("o{at}")).collect();
     for user in &users {
-        scene.sign_in(user, Age::Fresh).await;
+        harness.sign_in(user, Age::Fresh).await;
     }
-    assert_eq!(migrate(&scene, "keys").await["written"], 50);
-    let _: () = scene.connection().del(&HASHES).unwrap();
-    let again = migrate(&scene, "keys").await;
+    assert_eq!(migrate(&harness, "keys").await["written"], 50);
+    let _: () = harness.connection().del(&HASHES).unwrap();
+    let again = migrate(&harness, "keys").await;
     assert_eq!(
         (&again["removed"], &again["kept"]),
         (&0.into(), &50.into()),
         "{again}"
     );
-    assert!(users.iter().all(|user| has_copy(&scene, user)));
+    assert!(users.iter().all(|user| has_copy(&harness, user)));
 }
 
 /// On the way back the hashes are the copy. What was left there when services had arrived in the
 /// keys does not live again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logout_in_the_keys_is_not_undone_on_the_way_back() {
-    let scene = Scene::new(Layout::Hashes).await;
+    let harness = Harness::new(Layout::Hashes).await;
     for user in ["oLogsOut", "oStays"] {
-        scene.sign_in(user, Age::Fresh).await;
+        harness.sign_in(user, Age::Fresh).await;
     }
-    assert_eq!(migrate(&scene, "keys").await["written"], 2);
-    let arrived = demo(&scene, "keys").await;
+    assert_eq!(migrate(&harness, "keys").await["written"], 2);
+    let arrived = demo(&harness, "keys").await;
     log_out_everywhere(&arrived, "oLogsOut").await;
-    assert!(has_fields(&scene, "oLogsOut"), "it knows the keys only");
-    let back = migrate(&scene, "hashes").await;
+    assert!(has_fields(&harness, "oLogsOut"), "it knows the keys only");
+    let back = migrate(&harness, "hashes").await;
     assert_eq!(back["removed"], 1, "{back}");
-    assert!(!has_fields(&scene, "oLogsOut") && has_fields(&scene, "oStays"));
-    let old = demo(&scene, "hashes").await;
+    assert!(!has_fields(&harness, "oLogsOut") && has_fields(&harness, "oStays"));
+    let old = demo(&harness, "hashes").await;
     old.me("oLogsOut").await.is_rejected(401, "login_required");
     assert_eq!(old.me("oStays").await.status, 200);
     // A login after the logout is copied like any other.
-    let pair = scene.wechat.sign_in("oLogsOut", "snsapi_userinfo");
+    let pair = harness.wechat.sign_in("oLogsOut", "snsapi_userinfo");
     let now = now_ms();
-    scene.put_record(
+    harness.put_record(
         "oLogsOut",
         format!(
             "1#{}#{}#{}#{}#{}#from={}",
@@ -494,7 +494,7 @@ async fn a_logout_in_the_keys_is_not_undone_on_the_way_back() {
             now / 1_000 + 1
         ),
     );
-    assert_eq!(migrate(&scene, "hashes").await["written"], 1);
+    assert_eq!(migrate(&harness, "hashes").await["written"], 1);
     eventually("the login is seen", Duration::from_secs(10), async || {
         old.me("oLogsOut").await.status == 200
     })

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::scene::Scene;
+use crate::support::harness::Harness;
 
 /// What a run left behind.
 pub struct Ran {
@@ -54,13 +54,13 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     }
 }
 
-/// The program on the Redis of a scene, set up like its services.
-pub async fn on(scene: &Scene, arguments: &[&str], more: &[(&str, &str)]) -> Ran {
-    let url = scene.redis.url();
+/// The program on the Redis of a harness, set up like its services.
+pub async fn on(harness: &Harness, arguments: &[&str], more: &[(&str, &str)]) -> Ran {
+    let url = harness.redis.url();
     let mut variables = vec![
         ("REDIS_URL", url.as_str()),
-        ("REDIS_LAYOUT", scene.layout.name()),
-        ("WECHAT_APPID", scene.wechat.app_id()),
+        ("REDIS_LAYOUT", harness.layout.name()),
+        ("WECHAT_APPID", harness.wechat.app_id()),
     ];
     variables.extend(more);
     run(arguments, &variables).await

@@ -6,14 +6,14 @@ use redis::Commands;
 
 use super::program::on;
 use crate::support::demo_process::DemoProcess;
-use crate::support::scene::{Age, Layout, Scene, variables};
+use crate::support::harness::{Age, Harness, Layout, variables};
 
 fn key(letter: u8) -> String {
     STANDARD.encode([letter; 32])
 }
 
-async fn demo(scene: &Scene, ring: &str) -> DemoProcess {
-    let mut environment = scene.environment();
+async fn demo(harness: &Harness, ring: &str) -> DemoProcess {
+    let mut environment = harness.environment();
     environment.extend(variables(&[("SEALING_KEY", ring)]));
     DemoProcess::start(&environment).await
 }
@@ -21,46 +21,46 @@ async fn demo(scene: &Scene, ring: &str) -> DemoProcess {
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
+        let harness = Harness::new(layout).await;
         let (a, b) = (key(b'a'), key(b'b'));
         let both = format!("{b},{a}");
         let users: Vec<String> = (0..250).map(|at| format!("o{at}")).collect();
         let mut tokens = Vec::new();
         for user in &users {
-            tokens.push(scene.sign_in(user, Age::Fresh).await.access_token);
+            tokens.push(harness.sign_in(user, Age::Fresh).await.access_token);
         }
-        let mut redis = scene.connection();
+        let mut redis = harness.connection();
         if layout == Layout::Keys {
-            let _: () = redis.expire(scene.key("o0"), 5_000).unwrap();
+            let _: () = redis.expire(harness.key("o0"), 5_000).unwrap();
         }
 
         let dry = ["reseal", "--dry-run", "--json"];
-        let would = on(&scene, &dry, &[("SEALING_KEY", &a)]).await.result();
+        let would = on(&harness, &dry, &[("SEALING_KEY", &a)]).await.result();
         assert_eq!(
             (&would["written"], &would["same"]),
             (&250.into(), &0.into())
         );
         assert!(
-            scene.stored("o0").unwrap().0 == tokens[0],
+            harness.stored("o0").unwrap().0 == tokens[0],
             "a dry run changes nothing"
         );
 
-        let sealing = demo(&scene, &a).await;
-        let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &a)]).await;
+        let sealing = demo(&harness, &a).await;
+        let sealed = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", &a)]).await;
         assert!(
             sealed.result()["written"].as_u64() >= Some(250),
             "{}",
             sealed.stdout
         );
-        let again = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &a)]).await;
+        let again = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", &a)]).await;
         assert_eq!(again.result()["written"], 0);
         for (user, token) in users.iter().zip(&tokens).step_by(50) {
-            assert_ne!(&scene.stored(user).unwrap().0, token);
+            assert_ne!(&harness.stored(user).unwrap().0, token);
             sealing.me(user).await.has_token(token);
         }
 
-        let next = demo(&scene, &both).await;
-        let moved = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &both)]).await;
+        let next = demo(&harness, &both).await;
+        let moved = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", &both)]).await;
         // All of the users, and what the services keep for the account by now.
         assert!(
             moved.result()["written"].as_u64() >= Some(250),
@@ -68,13 +68,13 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
             moved.stdout
         );
         // The old key's mark is gone: who has the new one alone may start, and reads everybody.
-        let last = demo(&scene, &b).await;
+        let last = demo(&harness, &b).await;
         for (user, token) in users.iter().zip(&tokens) {
             last.me(user).await.has_token(token);
         }
         next.me("o0").await.has_token(&tokens[0]);
         if layout == Layout::Keys {
-            let ttl: i64 = redis.ttl(scene.key("o0")).unwrap();
+            let ttl: i64 = redis.ttl(harness.key("o0")).unwrap();
             assert!(
                 (4_000..=5_000).contains(&ttl),
                 "lives as long as before: {ttl}"
@@ -82,7 +82,7 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
         }
 
         // With a ring that lacks the key, the program says so and starts nothing.
-        let wrong = on(&scene, &["reseal"], &[("SEALING_KEY", &a)]).await;
+        let wrong = on(&harness, &["reseal"], &[("SEALING_KEY", &a)]).await;
         assert_eq!(wrong.code, 1);
         assert!(
             wrong.stderr.contains("add the missing key"),
@@ -91,10 +91,10 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
         );
         drop((sealing, next, last));
         let open = [("SEALING_KEY", b.as_str()), ("SEALING_MODE", "open")];
-        let opened = on(&scene, &["reseal", "--json"], &open).await;
+        let opened = on(&harness, &["reseal", "--json"], &open).await;
         assert!(opened.result()["written"].as_u64() >= Some(250));
-        assert_eq!(scene.stored("o7").unwrap().0, tokens[7]);
-        scene.demo().await.me("o7").await.has_token(&tokens[7]);
+        assert_eq!(harness.stored("o7").unwrap().0, tokens[7]);
+        harness.demo().await.me("o7").await.has_token(&tokens[7]);
     }
 }
 
@@ -102,11 +102,11 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stays_the_same_is_not_published() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        scene.sign_in("oA", Age::Fresh).await;
+        let harness = Harness::new(layout).await;
+        harness.sign_in("oA", Age::Fresh).await;
         let key = key(b'a');
-        let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", &key)]).await;
+        let sealed = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", &key)]).await;
         assert_eq!(sealed.result()["written"], 1, "{}", sealed.stdout);
-        assert_eq!(scene.redis.calls("publish"), 0);
+        assert_eq!(harness.redis.calls("publish"), 0);
     }
 }

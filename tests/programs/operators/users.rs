@@ -8,34 +8,34 @@ use redis::Commands;
 use serde_json::json;
 
 use super::program::{command, on};
+use crate::support::harness::{Age, Harness, Layout, now_ms};
 use crate::support::http_client::fingerprint;
-use crate::support::scene::{Age, Layout, Scene, now_ms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_shown_and_listed_by_their_state_and_never_a_token() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
+        let harness = Harness::new(layout).await;
         // Expired first: it moves WeChat's clock for those before it.
-        let expired = scene.sign_in("oExpired", Age::Expired).await;
-        let stale = scene.sign_in("oStale", Age::Stale).await;
-        let fresh = scene.sign_in("{o}Fresh%7B 张三", Age::Fresh).await;
+        let expired = harness.sign_in("oExpired", Age::Expired).await;
+        let stale = harness.sign_in("oStale", Age::Stale).await;
+        let fresh = harness.sign_in("{o}Fresh%7B 张三", Age::Fresh).await;
         let long_ago = now_ms() - 40 * 24 * 3_600_000;
         match layout {
             Layout::Hashes => {
-                scene.put_access("oDead", format!("dead-access#{long_ago}"));
-                scene.put_refresh("oDead", format!("dead-refresh#{long_ago}"));
+                harness.put_access("oDead", format!("dead-access#{long_ago}"));
+                harness.put_refresh("oDead", format!("dead-refresh#{long_ago}"));
                 // An access token without anything to renew it with.
-                scene.put_access("oAlone", format!("alone#{long_ago}"));
-                scene.put_access("oGarbage", "garbage");
+                harness.put_access("oAlone", format!("alone#{long_ago}"));
+                harness.put_access("oGarbage", "garbage");
             }
             Layout::Keys => {
                 for user in ["oDead", "oAlone"] {
-                    scene.put_record(user, format!("1#dead#{long_ago}#{long_ago}##"));
+                    harness.put_record(user, format!("1#dead#{long_ago}#{long_ago}##"));
                 }
-                scene.put_record("oGarbage", "garbage");
+                harness.put_record("oGarbage", "garbage");
             }
         }
-        let listed = on(&scene, &["list", "--json"], &[]).await;
+        let listed = on(&harness, &["list", "--json"], &[]).await;
         let states: BTreeSet<(String, String)> = listed
             .lines()
             .iter()
@@ -56,12 +56,12 @@ async fn users_are_shown_and_listed_by_their_state_and_never_a_token() {
         assert_eq!(states, BTreeSet::from(expected), "{layout:?}");
 
         let some = ["list", "--state", "dead", "--state", "stale", "--json"];
-        assert_eq!(on(&scene, &some, &[]).await.lines().len(), 3);
-        let first = on(&scene, &["list", "--limit", "2"], &[]).await;
+        assert_eq!(on(&harness, &some, &[]).await.lines().len(), 3);
+        let first = on(&harness, &["list", "--limit", "2"], &[]).await;
         assert_eq!(first.stdout.lines().count(), 2);
 
         let ids = ["show", "--json", "{o}Fresh%7B 张三", "oNobody"];
-        let shown = on(&scene, &ids, &[]).await;
+        let shown = on(&harness, &ids, &[]).await;
         assert_eq!(shown.code, 0, "{}", shown.stderr);
         let [user, nobody] = &shown.lines()[..] else {
             panic!("{}", shown.stdout);
@@ -71,7 +71,7 @@ async fn users_are_shown_and_listed_by_their_state_and_never_a_token() {
         let left = user["expires_in_secs"].as_i64().unwrap();
         assert!((4_300..=4_500).contains(&left), "{left}");
         assert_eq!(nobody["state"], "absent");
-        let text = on(&scene, &["show", "oStale"], &[]).await;
+        let text = on(&harness, &["show", "oStale"], &[]).await;
         assert!(
             text.stdout.starts_with("oStale  stale  token "),
             "{}",
@@ -90,33 +90,33 @@ async fn users_are_shown_and_listed_by_their_state_and_never_a_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dead_are_counted_and_then_swept() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.sign_in("oFresh", Age::Fresh).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.sign_in("oFresh", Age::Fresh).await;
     let long_ago = now_ms() - 40 * 24 * 3_600_000;
-    scene.put_refresh("oDead", format!("refresh#{long_ago}"));
-    scene.put_access("oDead2", format!("access#{long_ago}"));
-    let dry = on(&scene, &["sweep", "--dry-run", "--json"], &[]).await;
+    harness.put_refresh("oDead", format!("refresh#{long_ago}"));
+    harness.put_access("oDead2", format!("access#{long_ago}"));
+    let dry = on(&harness, &["sweep", "--dry-run", "--json"], &[]).await;
     let expected = json!({"command": "sweep", "dry_run": true, "seen": 4, "removed": 2});
     assert_eq!(dry.result(), expected);
-    assert_eq!(on(&scene, &["list"], &[]).await.stdout.lines().count(), 3);
-    let swept = on(&scene, &["sweep"], &[]).await;
+    assert_eq!(on(&harness, &["list"], &[]).await.stdout.lines().count(), 3);
+    let swept = on(&harness, &["sweep"], &[]).await;
     assert_eq!(swept.stdout, "4 fields looked at; 2 were removed\n");
-    assert_eq!(on(&scene, &["list"], &[]).await.stdout.lines().count(), 1);
+    assert_eq!(on(&harness, &["list"], &[]).await.stdout.lines().count(), 1);
 }
 
 /// More users than fit into a step come out, each of them once.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_many_users_are_listed() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        let mut connection = scene.connection();
+        let harness = Harness::new(layout).await;
+        let mut connection = harness.connection();
         let later = now_ms() + 3_600_000;
         let mut writes = redis::pipe();
         for at in 0..3_000 {
             let user = format!("o{at}");
             match layout {
                 Layout::Hashes => writes.hset("user.wxUserAccessToken", user, format!("t#{later}")),
-                Layout::Keys => writes.set(scene.key(&user), format!("1#t#{later}#{later}##")),
+                Layout::Keys => writes.set(harness.key(&user), format!("1#t#{later}#{later}##")),
             };
             writes.ignore();
         }
@@ -125,7 +125,7 @@ async fn all_of_many_users_are_listed() {
         let _: () = connection
             .set("wechat:wxOther:user:o1", "1#t#1#1##")
             .unwrap();
-        let listed = on(&scene, &["list", "--json", "--pause-ms", "0"], &[]).await;
+        let listed = on(&harness, &["list", "--json", "--pause-ms", "0"], &[]).await;
         let users: BTreeSet<String> = listed
             .lines()
             .iter()
@@ -136,12 +136,12 @@ async fn all_of_many_users_are_listed() {
 }
 
 /// The program with its output there.
-async fn written_to(scene: &Scene, path: &str, arguments: &[&str]) -> (i32, String) {
-    let url = scene.redis.url();
+async fn written_to(harness: &Harness, path: &str, arguments: &[&str]) -> (i32, String) {
+    let url = harness.redis.url();
     let variables = [
         ("REDIS_URL", url.as_str()),
-        ("REDIS_LAYOUT", scene.layout.name()),
-        ("WECHAT_APPID", scene.wechat.app_id()),
+        ("REDIS_LAYOUT", harness.layout.name()),
+        ("WECHAT_APPID", harness.wechat.app_id()),
     ];
     let mut command = command(arguments, &variables);
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -154,9 +154,9 @@ async fn written_to(scene: &Scene, path: &str, arguments: &[&str]) -> (i32, Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_a_failure_and_a_closed_pipe_is_none() {
-    let scene = Scene::new(Layout::Hashes).await;
+    let harness = Harness::new(Layout::Hashes).await;
     for user in 0..2_000 {
-        scene.put_access(&format!("o{user}"), format!("a{user}#1"));
+        harness.put_access(&format!("o{user}"), format!("a{user}#1"));
     }
     for arguments in [
         &["list"][..],
@@ -168,7 +168,7 @@ async fn a_full_disk_is_a_failure_and_a_closed_pipe_is_none() {
         &["--help"],
         &["--version"],
     ] {
-        let (code, says) = written_to(&scene, "/dev/full", arguments).await;
+        let (code, says) = written_to(&harness, "/dev/full", arguments).await;
         assert_eq!(code, 1, "{arguments:?}: {says}");
         assert_eq!(says.lines().count(), 1, "{arguments:?}: {says}");
         assert!(
@@ -188,10 +188,10 @@ async fn a_full_disk_is_a_failure_and_a_closed_pipe_is_none() {
     assert_eq!(both.status().unwrap().code(), Some(1));
 
     // A reader that has seen enough.
-    let url = scene.redis.url();
+    let url = harness.redis.url();
     let variables = [
         ("REDIS_URL", url.as_str()),
-        ("WECHAT_APPID", scene.wechat.app_id()),
+        ("WECHAT_APPID", harness.wechat.app_id()),
     ];
     let mut listing = command(&["list", "--pause-ms", "50"], &variables)
         .stdout(Stdio::piped())
@@ -211,9 +211,9 @@ async fn a_full_disk_is_a_failure_and_a_closed_pipe_is_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_not_utf8_are_counted() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut redis = scene.connection();
-    scene.sign_in("oA", Age::Fresh).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut redis = harness.connection();
+    harness.sign_in("oA", Age::Fresh).await;
     // A Java service without string serializers, and garbage, in either hash.
     let java = b"\xac\xed\x00\x05t\x00\x05oJava";
     for hash in ["user.wxUserAccessToken", "user.wxUserRefreshToken"] {
@@ -222,7 +222,7 @@ async fn names_that_are_not_utf8_are_counted() {
     let _: () = redis
         .hset("user.wxUserAccessToken", &b"\xff\xfe"[..], "tok#1")
         .unwrap();
-    let listed = on(&scene, &["list", "--json"], &[]).await;
+    let listed = on(&harness, &["list", "--json"], &[]).await;
     assert_eq!((listed.code, listed.lines().len()), (0, 1));
     assert!(
         listed.stderr.contains("2 users are not listed"),
@@ -235,7 +235,7 @@ async fn names_that_are_not_utf8_are_counted() {
         listed.stderr
     );
 
-    let dry = on(&scene, &["sweep", "--dry-run", "--json"], &[])
+    let dry = on(&harness, &["sweep", "--dry-run", "--json"], &[])
         .await
         .result();
     assert_eq!(
@@ -243,10 +243,10 @@ async fn names_that_are_not_utf8_are_counted() {
         (&5.into(), &3.into()),
         "{dry}"
     );
-    let text = on(&scene, &["sweep", "--dry-run"], &[]).await.stdout;
+    let text = on(&harness, &["sweep", "--dry-run"], &[]).await.stdout;
     assert!(text.contains("3 have names that are not UTF-8"), "{text}");
 
-    let copied = on(&scene, &["migrate", "--to", "keys", "--json"], &[])
+    let copied = on(&harness, &["migrate", "--to", "keys", "--json"], &[])
         .await
         .result();
     assert_eq!(
@@ -255,12 +255,12 @@ async fn names_that_are_not_utf8_are_counted() {
         "{copied}"
     );
     assert_eq!(copied["unreadable"], 2, "{copied}");
-    let prefix = scene.key("");
+    let prefix = harness.key("");
     let _: () = redis
         .set([prefix.as_bytes(), b"\xff"].concat(), "tok#1")
         .unwrap();
     let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
-    let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", key)])
+    let sealed = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", key)])
         .await
         .result();
     assert_eq!(
@@ -273,19 +273,19 @@ async fn names_that_are_not_utf8_are_counted() {
 /// Values that nobody can have meant stop nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_are_shown_and_swept_around() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.sign_in("oA", Age::Fresh).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.sign_in("oA", Age::Fresh).await;
     let mut odd = Vec::new();
     for (at, time) in [i64::MIN, -1, 0, 1_000_000_000_000_000_000, i64::MAX]
         .iter()
         .enumerate()
     {
         let user = format!("oOdd{at}");
-        scene.put_access(&user, format!("access{at}#{time}"));
-        scene.put_refresh(&user, format!("refresh{at}#{time}"));
+        harness.put_access(&user, format!("access{at}#{time}"));
+        harness.put_refresh(&user, format!("refresh{at}#{time}"));
         odd.push(user);
     }
-    let listed = on(&scene, &["list", "--json"], &[]).await;
+    let listed = on(&harness, &["list", "--json"], &[]).await;
     assert_eq!(
         (listed.code, listed.lines().len()),
         (0, 6),
@@ -297,31 +297,31 @@ async fn absurd_times_are_shown_and_swept_around() {
             assert_eq!(line["refresh_due_in_secs"], json!(null), "{line}");
         }
     }
-    let swept = on(&scene, &["sweep", "--json"], &[]).await.result();
+    let swept = on(&harness, &["sweep", "--json"], &[]).await.result();
     // 1970 is long ago; what lies in no year at all is left alone.
     assert_eq!(swept["seen"], 12, "{swept}");
     let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
-    let sealed = on(&scene, &["reseal", "--json"], &[("SEALING_KEY", key)]).await;
+    let sealed = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", key)]).await;
     assert_eq!(sealed.code, 0, "{}{}", sealed.stdout, sealed.stderr);
 }
 
 /// A key of another type below the names of users is one unreadable user, and stops nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_another_type_stops_nothing() {
-    let scene = Scene::new(Layout::Keys).await;
+    let harness = Harness::new(Layout::Keys).await;
     for user in ["oA", "oB"] {
-        scene.sign_in(user, Age::Fresh).await;
+        harness.sign_in(user, Age::Fresh).await;
     }
-    let mut redis = scene.connection();
-    let _: () = redis.rpush(scene.key("oList"), "a").unwrap();
-    let listed = on(&scene, &["list", "--json"], &[]).await;
+    let mut redis = harness.connection();
+    let _: () = redis.rpush(harness.key("oList"), "a").unwrap();
+    let listed = on(&harness, &["list", "--json"], &[]).await;
     assert_eq!(
         (listed.code, listed.lines().len()),
         (0, 3),
         "{}",
         listed.stderr
     );
-    let odd = on(&scene, &["list", "--state", "unreadable", "--json"], &[]).await;
+    let odd = on(&harness, &["list", "--state", "unreadable", "--json"], &[]).await;
     assert_eq!(odd.lines()[0]["user"], "oList");
     let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
     for (arguments, variables, written) in [
@@ -330,7 +330,7 @@ async fn a_key_of_another_type_stops_nothing() {
         (&["migrate", "--to", "keys", "--json"], &[], 0),
         (&["reseal", "--json"], &[("SEALING_KEY", key)], 4),
     ] {
-        let ran = on(&scene, arguments, variables).await;
+        let ran = on(&harness, arguments, variables).await;
         let done = &ran.lines()[0];
         assert_eq!(done["written"], written, "{arguments:?}: {done}");
         let unreadable = u64::from(!arguments.contains(&"keys"));
@@ -339,14 +339,14 @@ async fn a_key_of_another_type_stops_nothing() {
     }
     // The user of that name has a pair in the hashes.
     let later = now_ms() + 3_600_000;
-    scene.put_access("oList", format!("token#{later}"));
+    harness.put_access("oList", format!("token#{later}"));
     let migrate = ["migrate", "--to", "keys", "--json"];
-    let ran = on(&scene, &migrate, &[("SEALING_KEY", key)]).await;
+    let ran = on(&harness, &migrate, &[("SEALING_KEY", key)]).await;
     assert_eq!(
         (ran.code, &ran.lines()[0]["unreadable"]),
         (1, &json!(1)),
         "{}",
         ran.stderr
     );
-    assert_eq!(redis.llen::<_, i64>(scene.key("oList")).unwrap(), 1);
+    assert_eq!(redis.llen::<_, i64>(harness.key("oList")).unwrap(), 1);
 }

@@ -6,8 +6,8 @@ use tower_wechat::simulator::Fault;
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
+use crate::support::harness::{Harness, Layout};
 use crate::support::http_client::{Answer, Asked, fingerprint};
-use crate::support::scene::{Layout, Scene};
 
 const STABLE: &str = "/cgi-bin/stable_token";
 const TICKET: &str = "/cgi-bin/ticket/getticket";
@@ -21,8 +21,8 @@ async fn center(demo: &DemoProcess, path: &str, bearer: &str) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_demos_fetch_one_token_and_one_ticket() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        let demos: [DemoProcess; 3] = scene.demos().await;
+        let harness = Harness::new(layout).await;
+        let demos: [DemoProcess; 3] = harness.demos().await;
         let mut fingerprints = Vec::new();
         for demo in &demos {
             let answer = demo.ask(Asked::get("/api/account")).await;
@@ -33,10 +33,10 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
             let url = format!("/api/jssdk?url={}/page", demo.http().base());
             assert_eq!(demo.ask(Asked::get(&url)).await.status, 200);
         }
-        let live = scene.wechat.account_token().expect("a token was fetched");
+        let live = harness.wechat.account_token().expect("a token was fetched");
         assert_eq!(fingerprints, vec![fingerprint(&live); 3]);
-        assert_eq!(scene.wechat.calls_to(STABLE), 1);
-        assert_eq!(scene.wechat.calls_to(TICKET), 1);
+        assert_eq!(harness.wechat.calls_to(STABLE), 1);
+        assert_eq!(harness.wechat.calls_to(TICKET), 1);
     }
 }
 
@@ -45,17 +45,17 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_that_starts_later_has_the_token_at_hand() {
     for layout in Layout::BOTH {
-        let mut scene = Scene::new(layout).await;
+        let mut harness = Harness::new(layout).await;
         let has_token = async |demo: &DemoProcess| {
             let health = demo.ask(Asked::get("/healthz")).await;
             health.json()["account_token"] == "alive"
         };
         let url = |demo: &DemoProcess| format!("/api/jssdk?url={}/page", demo.http().base());
-        let first = scene.demo().await;
+        let first = harness.demo().await;
         let answer = first.ask(Asked::get(&url(&first))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
 
-        let later = scene.demo().await;
+        let later = harness.demo().await;
         let patience = Duration::from_secs(5);
         eventually("the later one has the token", patience, async || {
             has_token(&later).await
@@ -63,25 +63,25 @@ async fn a_demo_that_starts_later_has_the_token_at_hand() {
         .await;
         let answer = later.ask(Asked::get(&url(&later))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        scene.redis.kill();
+        harness.redis.kill();
         for path in ["/api/account", &url(&later)] {
             let answer = later.ask(Asked::get(path)).await;
             assert_eq!(answer.status, 200, "{answer:?}");
         }
-        assert_eq!(scene.wechat.calls_to(STABLE), 1);
+        assert_eq!(harness.wechat.calls_to(STABLE), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_our_own_are_signed_and_no_others() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     let own = format!("{}/page?a=1", demo.http().base());
     let asked = Asked::get(&format!("/api/jssdk?url={}", own.replace('?', "%3F")));
     let config = demo.ask(asked).await.json();
     let ticket: String = redis::cmd("GET")
         .arg("sys.wxJsapiTicket")
-        .query(&mut scene.connection())
+        .query(&mut harness.connection())
         .unwrap();
     let signed = tower_wechat::jssdk::sign(
         ticket.split('#').next().unwrap(),
@@ -90,7 +90,7 @@ async fn pages_of_our_own_are_signed_and_no_others() {
         &own,
     );
     assert_eq!(config["signature"], signed.as_str());
-    assert_eq!(config["appId"], scene.wechat.app_id());
+    assert_eq!(config["appId"], harness.wechat.app_id());
     for foreign in [
         "https://evil.example/",
         "",
@@ -107,12 +107,12 @@ async fn pages_of_our_own_are_signed_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_center_is_there_for_who_has_the_bearer() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let without = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let without = harness.demo().await;
     let answer = center(&without, "/center/access_token", BEARER).await;
     assert_eq!(answer.status, 404, "no secret, no center");
 
-    let mut variables = scene.environment();
+    let mut variables = harness.environment();
     variables.push((
         "CENTER_TOKEN".to_owned(),
         format!("{BEARER},another-{BEARER}"),
@@ -121,7 +121,7 @@ async fn the_center_is_there_for_who_has_the_bearer() {
     let answer = center(&demo, "/center/access_token", BEARER).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.header("cache-control"), "no-store");
-    let live = scene.wechat.account_token().unwrap();
+    let live = harness.wechat.account_token().unwrap();
     assert_eq!(answer.field("access_token"), live);
     let another = format!("another-{BEARER}");
     let answer = center(&demo, "/center/jsapi_ticket", &another).await;
@@ -133,24 +133,24 @@ async fn the_center_is_there_for_who_has_the_bearer() {
     demo.ask(Asked::get("/center/access_token"))
         .await
         .is_rejected(401, "unauthorized");
-    assert_eq!(scene.wechat.calls_to(STABLE), 1);
+    assert_eq!(harness.wechat.calls_to(STABLE), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_account_is_told_once_and_recovers() {
-    let scene = Scene::new(Layout::Hashes).await;
-    scene.wechat.inject(Fault::on(STABLE).errcode(40125));
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    harness.wechat.inject(Fault::on(STABLE).errcode(40125));
+    let demo = harness.demo().await;
     for _ in 0..20 {
         demo.ask(Asked::get("/api/account"))
             .await
             .is_rejected(503, "wechat_config");
     }
     demo.says(1, &["ERROR", "40125"]).await;
-    assert_eq!(scene.wechat.calls_to(STABLE), 1);
+    assert_eq!(harness.wechat.calls_to(STABLE), 1);
     // Users are served all the same.
     assert_eq!(demo.ask(Asked::get("/healthz")).await.status, 200);
-    scene.wechat.clear_faults();
+    harness.wechat.clear_faults();
     eventually(
         "it recovers by itself after its rest of 30 s",
         Duration::from_secs(45),

@@ -1,12 +1,12 @@
 //! Callbacks that a proxy has led to a path where nothing is, or where a login begins.
 
 use crate::support::browser::Browser;
-use crate::support::scene::{Layout, Scene};
+use crate::support::harness::{Harness, Layout};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_that_comes_where_nothing_is_ends_on_a_page() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     let begun = Browser::new().visit(&format!("{}/", demo.url)).await;
     let authorize = begun.location().expect("WeChat's page");
     let state = authorize.query_pairs().find(|(name, _)| name == "state");

@@ -7,15 +7,15 @@ use tower_wechat::simulator::{Fault, SimulatedUser};
 
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout, USERINFO};
 use crate::support::http_client::{Asked, fingerprint};
-use crate::support::scene::{Age, Layout, Scene, USERINFO};
 
 /// A pair that another service wrote tells the tokens and nothing else; a renewal tells the rest.
 async fn me(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let demo = scene.demo().await;
-    let renewed = scene.sign_in("oRenewed", Age::Expired).await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let harness = Harness::new(layout).await;
+    let demo = harness.demo().await;
+    let renewed = harness.sign_in("oRenewed", Age::Expired).await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
 
     let mut body = demo.me("oUser").await.json();
     let left = body["expires_in_secs"].take().as_u64().unwrap();
@@ -52,12 +52,12 @@ async fn api_me() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_is_tried_where_the_scope_is_unknown() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    scene
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    harness
         .wechat
         .add_user(SimulatedUser::new("oUser").nickname("小明").unionid("u1"));
-    scene.sign_in("oUser", Age::Fresh).await;
+    harness.sign_in("oUser", Age::Fresh).await;
 
     let answer = demo.get("/api/userinfo", "oUser").await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -65,41 +65,44 @@ async fn api_userinfo_is_tried_where_the_scope_is_unknown() {
     assert_eq!(body["openid"], "oUser");
     assert_eq!(body["nickname"], "小明");
     assert_eq!(body["unionid"], "u1");
-    assert_eq!(scene.wechat.calls_to(USERINFO), 1);
-    assert_eq!(scene.refreshes(), 0);
+    assert_eq!(harness.wechat.calls_to(USERINFO), 1);
+    assert_eq!(harness.refreshes(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_without_the_scope_asks_for_a_login() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.wechat.sign_in("oBase", "snsapi_base");
-    scene.store("oBase", &pair, Age::Fresh);
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.wechat.sign_in("oBase", "snsapi_base");
+    harness.store("oBase", &pair, Age::Fresh);
 
     demo.get("/api/userinfo", "oBase")
         .await
         .is_rejected(401, "login_required");
-    assert_eq!(scene.refreshes(), 0);
+    assert_eq!(harness.refreshes(), 0);
     demo.me("oBase").await.has_token(&pair.access_token);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_heals_a_refused_token_once() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        let demo = scene.demo().await;
-        let pair = scene.sign_in("oUser", Age::Fresh).await;
+        let harness = Harness::new(layout).await;
+        let demo = harness.demo().await;
+        let pair = harness.sign_in("oUser", Age::Fresh).await;
         demo.me("oUser").await.has_token(&pair.access_token);
         // Dead at WeChat, fresh by its stored time.
-        scene.wechat.advance(pair.expires_in);
+        harness.wechat.advance(pair.expires_in);
 
         let answer = demo.get("/api/userinfo", "oUser").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.field("openid"), "oUser");
-        assert_eq!((scene.refreshes(), scene.wechat.calls_to(USERINFO)), (1, 2));
-        let current = scene.wechat.current_pair("oUser").unwrap();
+        assert_eq!(
+            (harness.refreshes(), harness.wechat.calls_to(USERINFO)),
+            (1, 2)
+        );
+        let current = harness.wechat.current_pair("oUser").unwrap();
         demo.me("oUser").await.has_token(&current.access_token);
-        scene.books_balance("oUser");
+        harness.books_balance("oUser");
     }
 }
 
@@ -108,29 +111,32 @@ async fn api_userinfo_heals_a_refused_token_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_asks_once_more_with_a_token_that_wechat_confirms() {
     for errcode in [40001, 40014, 42001] {
-        let scene = Scene::new(Layout::Hashes).await;
-        let demo = scene.demo().await;
-        scene.sign_in("oUser", Age::Fresh).await;
-        scene
+        let harness = Harness::new(Layout::Hashes).await;
+        let demo = harness.demo().await;
+        harness.sign_in("oUser", Age::Fresh).await;
+        harness
             .wechat
             .inject(Fault::on(USERINFO).errcode(errcode).times(1));
         let answer = demo.get("/api/userinfo", "oUser").await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!((scene.refreshes(), scene.wechat.calls_to(USERINFO)), (1, 2));
-        scene.books_balance("oUser");
+        assert_eq!(
+            (harness.refreshes(), harness.wechat.calls_to(USERINFO)),
+            (1, 2)
+        );
+        harness.books_balance("oUser");
     }
 }
 
 /// R6 among processes: many calls are refused with one token; it is renewed once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_refusals_of_one_token_cause_one_renewal() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demos = scene.demos::<3>().await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demos = harness.demos::<3>().await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     for demo in &demos {
         demo.me("oUser").await.has_token(&pair.access_token);
     }
-    scene.wechat.advance(pair.expires_in);
+    harness.wechat.advance(pair.expires_in);
     let mut crowd = tokio::task::JoinSet::new();
     for demo in &demos {
         for _ in 0..50 {
@@ -142,47 +148,50 @@ async fn many_refusals_of_one_token_cause_one_renewal() {
     for answer in crowd.join_all().await {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    assert_eq!(scene.refreshes(), 1);
+    assert_eq!(harness.refreshes(), 1);
 }
 
 /// WeChat refuses every token: the call is made twice, never a third time.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_gives_up_after_the_second_refusal() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
-    scene.wechat.advance(pair.expires_in);
-    scene.wechat.inject(Fault::on(USERINFO).errcode(40001));
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
+    harness.wechat.advance(pair.expires_in);
+    harness.wechat.inject(Fault::on(USERINFO).errcode(40001));
     let answer = demo.get("/api/userinfo", "oUser").await;
     answer.is_rejected(503, "wechat_unavailable");
-    assert_eq!((scene.refreshes(), scene.wechat.calls_to(USERINFO)), (1, 2));
+    assert_eq!(
+        (harness.refreshes(), harness.wechat.calls_to(USERINFO)),
+        (1, 2)
+    );
 }
 
 /// The refresh token is dead: the pair is deleted and the user logs in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_refresh_token_leads_to_a_login() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        let demo = scene.demo().await;
-        scene.sign_in("oUser", Age::Expired).await;
-        scene.wechat.change_password("oUser");
+        let harness = Harness::new(layout).await;
+        let demo = harness.demo().await;
+        harness.sign_in("oUser", Age::Expired).await;
+        harness.wechat.change_password("oUser");
         for _ in 0..10 {
             demo.me("oUser").await.is_rejected(401, "login_required");
         }
-        assert_eq!(scene.refreshes(), 1);
-        assert_eq!(scene.stored("oUser"), None);
+        assert_eq!(harness.refreshes(), 1);
+        assert_eq!(harness.stored("oUser"), None);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logout_forgets_the_session_or_everything() {
     for layout in Layout::BOTH {
-        let mut scene = Scene::new(layout).await;
-        scene
+        let mut harness = Harness::new(layout).await;
+        harness
             .variables
             .push(("CACHE_TTL_SECS".to_owned(), "1".to_owned()));
-        let [demo, other] = scene.demos().await;
-        let pair = scene.sign_in("oUser", Age::Fresh).await;
+        let [demo, other] = harness.demos().await;
+        let pair = harness.sign_in("oUser", Age::Fresh).await;
         let post = |path: &str| Asked::post(path).header(USER_HEADER, "oUser");
         other.me("oUser").await.has_token(&pair.access_token);
 
@@ -193,12 +202,12 @@ async fn logout_forgets_the_session_or_everything() {
             answer.header("set-cookie").contains("Max-Age=0"),
             "{answer:?}"
         );
-        scene.books_balance("oUser");
+        harness.books_balance("oUser");
         demo.me("oUser").await.has_token(&pair.access_token);
 
         let answer = demo.ask(post("/logout?everywhere=true")).await;
         assert_eq!(answer.status, 204, "{answer:?}");
-        assert_eq!(scene.stored("oUser"), None);
+        assert_eq!(harness.stored("oUser"), None);
         demo.me("oUser").await.is_rejected(401, "login_required");
         eventually(
             "the other process has heard of it",
@@ -215,8 +224,8 @@ async fn logout_forgets_the_session_or_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_that_need_no_user() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     let health = demo.ask(Asked::get("/healthz")).await;
     assert_eq!(health.status, 200);
     assert_eq!(health.header("content-type"), "application/json");
@@ -227,7 +236,7 @@ async fn routes_that_need_no_user() {
         metrics.header("content-type").starts_with("text/plain"),
         "{metrics:?}"
     );
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     demo.me("oUser").await.has_token(&pair.access_token);
     assert_eq!(demo.get("/nothing-here", "oUser").await.status, 404);
     let nobody = demo.ask(Asked::get("/nothing-here")).await;
@@ -237,9 +246,9 @@ async fn routes_that_need_no_user() {
 /// What an operator counts: requests by outcome, renewals by result; never who it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_without_names() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.sign_in("oUser", Age::Expired).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.sign_in("oUser", Age::Expired).await;
     for _ in 0..3 {
         assert_eq!(demo.me("oUser").await.status, 200);
     }
@@ -258,7 +267,7 @@ async fn metrics_count_without_names() {
     ] {
         assert!(page.lines().any(|shown| shown == line), "{line}: {page}");
     }
-    let current = scene.wechat.current_pair("oUser").unwrap();
+    let current = harness.wechat.current_pair("oUser").unwrap();
     for hidden in [
         "oUser",
         "oStranger",
@@ -273,8 +282,8 @@ async fn metrics_count_without_names() {
 /// order, letter by letter.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_lead_to_the_real_wechat_by_configuration_alone() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let mut variables = scene.environment();
+    let harness = Harness::new(Layout::Hashes).await;
+    let mut variables = harness.environment();
     variables.retain(|(name, _)| name != "WECHAT_OPEN_URL" && name != "TRUSTED_USER_HEADER");
     variables.push(("PUBLIC_URL".to_owned(), "https://h5.example.com".to_owned()));
     let demo = DemoProcess::start(&variables).await;
@@ -284,7 +293,7 @@ async fn pages_lead_to_the_real_wechat_by_configuration_alone() {
     assert_eq!(page.status, 302, "{page:?}");
     let location = page.header("location");
     let (before, state) = location.split_once("&state=").unwrap();
-    let app_id = scene.wechat.app_id();
+    let app_id = harness.wechat.app_id();
     assert_eq!(
         before,
         format!(

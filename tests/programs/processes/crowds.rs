@@ -4,17 +4,17 @@ use std::collections::HashSet;
 
 use tokio::task::JoinSet;
 
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::fingerprint;
-use crate::support::scene::{Age, Layout, Scene};
 
 const PROCESSES: usize = 3;
 const REQUESTS_EACH: usize = 150;
 const USERS: usize = 200;
 
 async fn one_user_whom_all_ask_for(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let demos = scene.demos::<PROCESSES>().await;
-    let old = scene.sign_in("oCrowd", Age::Expired).await;
+    let harness = Harness::new(layout).await;
+    let demos = harness.demos::<PROCESSES>().await;
+    let old = harness.sign_in("oCrowd", Age::Expired).await;
 
     let mut crowd = JoinSet::new();
     for demo in &demos {
@@ -26,27 +26,27 @@ async fn one_user_whom_all_ask_for(layout: Layout) {
     let answers = crowd.join_all().await;
 
     assert_eq!(answers.len(), PROCESSES * REQUESTS_EACH);
-    let current = scene.wechat.current_pair("oCrowd").unwrap();
+    let current = harness.wechat.current_pair("oCrowd").unwrap();
     assert_ne!(current.access_token, old.access_token, "it had expired");
     for answer in &answers {
         answer.has_token(&current.access_token);
         assert_eq!(answer.field("freshness"), "fresh");
     }
-    assert_eq!(scene.refreshes(), 1);
-    scene.books_balance("oCrowd");
+    assert_eq!(harness.refreshes(), 1);
+    harness.books_balance("oCrowd");
 }
 
 async fn many_users(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let demos = scene.demos::<PROCESSES>().await;
+    let harness = Harness::new(layout).await;
+    let demos = harness.demos::<PROCESSES>().await;
     let users: Vec<String> = (0..USERS).map(|number| format!("oUser{number}")).collect();
     let pairs: Vec<_> = users
         .iter()
-        .map(|user| scene.wechat.sign_in(user, "snsapi_userinfo"))
+        .map(|user| harness.wechat.sign_in(user, "snsapi_userinfo"))
         .collect();
-    scene.wechat.advance(pairs[0].expires_in);
+    harness.wechat.advance(pairs[0].expires_in);
     for (user, pair) in users.iter().zip(&pairs) {
-        scene.store(user, pair, Age::Expired);
+        harness.store(user, pair, Age::Expired);
     }
 
     // Every process is asked for every user.
@@ -65,15 +65,15 @@ async fn many_users(layout: Layout) {
     assert_eq!(answers.len(), PROCESSES * USERS);
     let mut tokens = HashSet::new();
     for (user, answer) in &answers {
-        let current = scene.wechat.current_pair(user).unwrap();
+        let current = harness.wechat.current_pair(user).unwrap();
         answer.has_token(&current.access_token);
         assert_eq!(answer.field("user_id"), *user);
         tokens.insert(fingerprint(&current.access_token));
     }
     assert_eq!(tokens.len(), USERS, "nobody shares a token");
-    assert_eq!(scene.refreshes(), USERS as u64);
+    assert_eq!(harness.refreshes(), USERS as u64);
     for user in &users {
-        scene.books_balance(user);
+        harness.books_balance(user);
     }
 }
 

@@ -6,8 +6,8 @@ use tower_wechat::simulator::Fault;
 
 use crate::support::demo_process::USER_HEADER;
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout, REFRESH};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Age, Layout, REFRESH, Scene};
 
 /// How long a renewal is held up in these tests: long enough to do something meanwhile.
 const CALL: Duration = Duration::from_millis(1_500);
@@ -18,14 +18,14 @@ const LEASE: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(4);
 
 async fn killed_holder(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let [holder, second, third] = scene.demos().await;
-    scene.sign_in("oUser", Age::Expired).await;
-    scene.wechat.inject(Fault::on(REFRESH).hang().times(1));
+    let harness = Harness::new(layout).await;
+    let [holder, second, third] = harness.demos().await;
+    harness.sign_in("oUser", Age::Expired).await;
+    harness.wechat.inject(Fault::on(REFRESH).hang().times(1));
 
     let http = holder.http().clone();
     let lost = tokio::spawn(async move { http.try_ask(me("oUser")).await });
-    scene.refreshes_reach(1).await;
+    harness.refreshes_reach(1).await;
     holder.signal("KILL");
     let killed = Instant::now();
     assert!(lost.await.unwrap().is_err(), "the dead answer nobody");
@@ -46,18 +46,18 @@ async fn killed_holder(layout: Layout) {
     }
     let took = killed.elapsed();
     assert!(took <= LEASE + Duration::from_secs(1) + SLACK, "{took:?}");
-    assert!(scene.refreshes() <= 2, "{} calls", scene.refreshes());
-    let current = scene.wechat.current_pair("oUser").unwrap();
+    assert!(harness.refreshes() <= 2, "{} calls", harness.refreshes());
+    let current = harness.wechat.current_pair("oUser").unwrap();
     third.me("oUser").await.has_token(&current.access_token);
-    scene.books_balance("oUser");
+    harness.books_balance("oUser");
 }
 
 /// The holder is stopped until WeChat has answered it and somebody else has written a newer pair.
 async fn stopped_holder(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let holder = scene.demo().await;
-    let old = scene.sign_in("oUser", Age::Expired).await;
-    scene.wechat.inject(
+    let harness = Harness::new(layout).await;
+    let holder = harness.demo().await;
+    let old = harness.sign_in("oUser", Age::Expired).await;
+    harness.wechat.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(300))
             .times(1),
@@ -65,51 +65,53 @@ async fn stopped_holder(layout: Layout) {
 
     let http = holder.http().clone();
     let waiting = tokio::spawn(async move { http.me("oUser").await });
-    scene.refreshes_reach(1).await;
+    harness.refreshes_reach(1).await;
     holder.signal("STOP");
     eventually(
         "WeChat's answer is on its way",
         Duration::from_secs(10),
-        async || scene.wechat.current_pair("oUser").unwrap() != old,
+        async || harness.wechat.current_pair("oUser").unwrap() != old,
     )
     .await;
-    let newer = scene.sign_in("oUser", Age::Fresh).await;
+    let newer = harness.sign_in("oUser", Age::Fresh).await;
     holder.signal("CONT");
 
     waiting.await.unwrap().has_token(&newer.access_token);
     holder.me("oUser").await.has_token(&newer.access_token);
     let stored = (newer.access_token.clone(), newer.refresh_token.clone());
-    assert_eq!(scene.stored("oUser"), Some(stored));
-    assert_eq!(scene.refreshes(), 1);
-    scene.books_balance("oUser");
+    assert_eq!(harness.stored("oUser"), Some(stored));
+    assert_eq!(harness.refreshes(), 1);
+    harness.books_balance("oUser");
 }
 
 /// The newer login comes before WeChat reads the old refresh token, and kills it.
 async fn stopped_holder_of_a_dead_pair(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let holder = scene.demo().await;
-    scene.sign_in("oUser", Age::Expired).await;
-    scene.wechat.inject(Fault::on(REFRESH).delay(CALL).times(1));
+    let harness = Harness::new(layout).await;
+    let holder = harness.demo().await;
+    harness.sign_in("oUser", Age::Expired).await;
+    harness
+        .wechat
+        .inject(Fault::on(REFRESH).delay(CALL).times(1));
 
     let http = holder.http().clone();
     let waiting = tokio::spawn(async move { http.me("oUser").await });
-    scene.refreshes_reach(1).await;
+    harness.refreshes_reach(1).await;
     holder.signal("STOP");
-    let newer = scene.sign_in("oUser", Age::Fresh).await;
+    let newer = harness.sign_in("oUser", Age::Fresh).await;
     holder.signal("CONT");
 
     waiting.await.unwrap().has_token(&newer.access_token);
-    scene.books_balance("oUser");
-    assert_eq!(scene.refreshes(), 1);
+    harness.books_balance("oUser");
+    assert_eq!(harness.refreshes(), 1);
 }
 
 /// The holder is stopped for longer than its lease, with WeChat's answer unread. Another process
 /// renews; the first comes back with the older token.
 async fn stopped_for_longer_than_the_lease(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let [holder, other] = scene.demos().await;
-    let old = scene.sign_in("oUser", Age::Expired).await;
-    scene.wechat.inject(
+    let harness = Harness::new(layout).await;
+    let [holder, other] = harness.demos().await;
+    let old = harness.sign_in("oUser", Age::Expired).await;
+    harness.wechat.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(300))
             .times(1),
@@ -117,21 +119,21 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
 
     let http = holder.http().clone();
     let waiting = tokio::spawn(async move { http.try_ask(me("oUser")).await });
-    scene.refreshes_reach(1).await;
+    harness.refreshes_reach(1).await;
     holder.signal("STOP");
     eventually("WeChat has renewed", Duration::from_secs(10), async || {
-        scene.wechat.current_pair("oUser").unwrap() != old
+        harness.wechat.current_pair("oUser").unwrap() != old
     })
     .await;
-    let unread = scene.wechat.current_pair("oUser").unwrap();
-    scene.wechat.advance(unread.expires_in);
+    let unread = harness.wechat.current_pair("oUser").unwrap();
+    harness.wechat.advance(unread.expires_in);
     let renewed = Instant::now();
     eventually("the other renews", LEASE + SLACK, async || {
         other.me("oUser").await.status == 200
     })
     .await;
     assert!(renewed.elapsed() > LEASE / 2, "the lease held it back");
-    let newer = scene.wechat.current_pair("oUser").unwrap();
+    let newer = harness.wechat.current_pair("oUser").unwrap();
     assert_ne!(newer.access_token, unread.access_token);
     holder.signal("CONT");
 
@@ -140,49 +142,53 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
     for demo in [&holder, &other] {
         demo.me("oUser").await.has_token(&newer.access_token);
     }
-    scene.books_balance("oUser");
-    assert_eq!(scene.refreshes(), 2);
+    harness.books_balance("oUser");
+    assert_eq!(harness.refreshes(), 2);
 }
 
 async fn client_that_hangs_up(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let demo = scene.demo().await;
-    let old = scene.sign_in("oUser", Age::Expired).await;
-    scene.wechat.inject(Fault::on(REFRESH).delay(CALL).times(1));
+    let harness = Harness::new(layout).await;
+    let demo = harness.demo().await;
+    let old = harness.sign_in("oUser", Age::Expired).await;
+    harness
+        .wechat
+        .inject(Fault::on(REFRESH).delay(CALL).times(1));
 
     let http = demo.http().clone();
     let client = tokio::spawn(async move { http.try_ask(me("oUser")).await });
-    scene.refreshes_reach(1).await;
+    harness.refreshes_reach(1).await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
     assert_eq!(
-        scene.stored("oUser").unwrap().0,
+        harness.stored("oUser").unwrap().0,
         old.access_token,
         "it hung up in mid-call"
     );
 
     eventually("the new pair is in Redis", CALL + SLACK, async || {
-        scene.stored("oUser").unwrap().0 != old.access_token
+        harness.stored("oUser").unwrap().0 != old.access_token
     })
     .await;
-    scene.books_balance("oUser");
-    assert_eq!(scene.refreshes(), 1);
+    harness.books_balance("oUser");
+    assert_eq!(harness.refreshes(), 1);
 }
 
 /// SIGTERM while a client waits for a renewal, and while one goes on that nobody waits for.
 async fn terminated(layout: Layout, age: Age) {
-    let scene = Scene::new(layout).await;
-    let demo = scene.demo().await;
-    let old = scene.sign_in("oUser", age).await;
+    let harness = Harness::new(layout).await;
+    let demo = harness.demo().await;
+    let old = harness.sign_in("oUser", age).await;
     if matches!(age, Age::Stale) {
         // Only an access token that is dead at WeChat is replaced by the refresh.
-        scene.wechat.advance(old.expires_in);
+        harness.wechat.advance(old.expires_in);
     }
-    scene.wechat.inject(Fault::on(REFRESH).delay(CALL).times(1));
+    harness
+        .wechat
+        .inject(Fault::on(REFRESH).delay(CALL).times(1));
 
     let http = demo.http().clone();
     let waiting = tokio::spawn(async move { http.me("oUser").await });
-    scene.refreshes_reach(1).await;
+    harness.refreshes_reach(1).await;
     demo.signal("TERM");
 
     let http = demo.http().clone();
@@ -200,14 +206,14 @@ async fn terminated(layout: Layout, age: Age) {
     let (status, _) = demo.ended(Duration::from_secs(30)).await;
     assert_eq!(status.code(), Some(0));
 
-    let current = scene.wechat.current_pair("oUser").unwrap();
+    let current = harness.wechat.current_pair("oUser").unwrap();
     assert_ne!(current.access_token, old.access_token);
     match age {
         Age::Stale => answer.has_token(&old.access_token),
         _ => answer.has_token(&current.access_token),
     }
-    scene.books_balance("oUser");
-    assert_eq!(scene.refreshes(), 1);
+    harness.books_balance("oUser");
+    assert_eq!(harness.refreshes(), 1);
 }
 
 fn me(user: &str) -> Asked {

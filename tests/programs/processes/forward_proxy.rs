@@ -13,8 +13,8 @@ use crate::support::certificates::Certificates;
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
 use crate::support::forward_proxy::{ForwardProxy, Speaks};
+use crate::support::harness::variables;
 use crate::support::http_client::Asked;
-use crate::support::scene::variables;
 
 const USER: &str = "egress";
 /// As it is, and as it stands in a URL.

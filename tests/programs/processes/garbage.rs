@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
-use crate::support::scene::{Age, Layout, Scene, now_ms};
+use crate::support::harness::{Age, Harness, Layout, now_ms};
 
 const UNREADABLE: &str = "a stored value cannot be read";
 const WRONG_TYPE: &str = "holds a value of another type";
@@ -40,10 +40,10 @@ async fn forgotten_strangers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_value_without_a_refresh_value() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     for (number, value) in garbage().iter().enumerate() {
-        scene.put_access(&format!("oUser{number}"), value);
+        harness.put_access(&format!("oUser{number}"), value);
     }
     for _ in 0..2 {
         for number in 0..garbage().len() {
@@ -57,51 +57,51 @@ async fn an_access_value_without_a_refresh_value() {
         let user = format!("oUser{number}");
         warned_once(&demo, &user).await;
     }
-    assert_eq!(scene.refreshes(), 0);
+    assert_eq!(harness.refreshes(), 0);
     assert!(!demo.log().contains("12x"), "a value may be a secret");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_value_beside_a_good_refresh_value() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     for (number, value) in garbage().iter().enumerate() {
         let user = format!("oUser{number}");
-        let pair = scene.sign_in(&user, Age::Expired).await;
-        scene.put_access(&user, value);
+        let pair = harness.sign_in(&user, Age::Expired).await;
+        harness.put_access(&user, value);
         let answer = demo.me(&user).await;
-        let current = scene.wechat.current_pair(&user).unwrap();
+        let current = harness.wechat.current_pair(&user).unwrap();
         assert_ne!(current.access_token, pair.access_token);
         answer.has_token(&current.access_token);
-        scene.books_balance(&user);
-        assert_eq!(scene.refreshes(), number as u64 + 1);
+        harness.books_balance(&user);
+        assert_eq!(harness.refreshes(), number as u64 + 1);
         warned_once(&demo, &user).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_value() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     let fresh = now_ms() + 3_600_000;
     for (number, value) in garbage().iter().enumerate() {
         let (good, dead) = (format!("oGood{number}"), format!("oDead{number}"));
-        scene.put_refresh(&good, value);
-        scene.put_access(&good, format!("token{number}#{fresh}"));
+        harness.put_refresh(&good, value);
+        harness.put_access(&good, format!("token{number}#{fresh}"));
         demo.me(&good).await.has_token(&format!("token{number}"));
-        scene.put_refresh(&dead, value);
-        scene.put_access(&dead, "token#1");
+        harness.put_refresh(&dead, value);
+        harness.put_access(&dead, "token#1");
         demo.me(&dead).await.is_rejected(401, "login_required");
         warned_once(&demo, &good).await;
         warned_once(&demo, &dead).await;
     }
-    assert_eq!(scene.refreshes(), 0);
+    assert_eq!(harness.refreshes(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_of_the_key_layout() {
-    let scene = Scene::new(Layout::Keys).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Keys).await;
+    let demo = harness.demo().await;
     let mut records = garbage();
     for record in [
         "9#a#1#2#r#3",
@@ -116,7 +116,7 @@ async fn a_record_of_the_key_layout() {
         records.push(record.as_bytes().to_vec());
     }
     for (number, record) in records.iter().enumerate() {
-        scene.put_record(&format!("oUser{number}"), record);
+        harness.put_record(&format!("oUser{number}"), record);
     }
     for _ in 0..2 {
         for number in 0..records.len() {
@@ -131,7 +131,7 @@ async fn a_record_of_the_key_layout() {
         warned_once(&demo, &user).await;
     }
     // A login replaces what cannot be read.
-    let pair = scene.sign_in("oUser0", Age::Fresh).await;
+    let pair = harness.sign_in("oUser0", Age::Fresh).await;
     eventually(
         "the new record is read",
         Duration::from_secs(5),
@@ -142,11 +142,11 @@ async fn a_record_of_the_key_layout() {
 }
 
 /// A key of another type is an operator's mistake; its removal needs no restart.
-async fn another_type(layout: Layout, spoil: impl Fn(&Scene) -> (String, redis::Cmd)) {
-    let scene = Scene::new(layout).await;
-    let demo = scene.demo().await;
-    let (key, command) = spoil(&scene);
-    () = command.query(&mut scene.connection()).unwrap();
+async fn another_type(layout: Layout, spoil: impl Fn(&Harness) -> (String, redis::Cmd)) {
+    let harness = Harness::new(layout).await;
+    let demo = harness.demo().await;
+    let (key, command) = spoil(&harness);
+    () = command.query(&mut harness.connection()).unwrap();
     for _ in 0..3 {
         demo.me("oUser").await.is_rejected(503, "store_unavailable");
     }
@@ -154,9 +154,9 @@ async fn another_type(layout: Layout, spoil: impl Fn(&Scene) -> (String, redis::
 
     () = redis::cmd("DEL")
         .arg(&key)
-        .query(&mut scene.connection())
+        .query(&mut harness.connection())
         .unwrap();
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     demo.me("oUser").await.has_token(&pair.access_token);
 }
 
@@ -174,8 +174,8 @@ async fn a_hash_name_that_holds_a_string() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_a_hash() {
-    another_type(Layout::Keys, |scene| {
-        let key = scene.key("oUser");
+    another_type(Layout::Keys, |harness| {
+        let key = harness.key("oUser");
         let mut command = redis::cmd("HSET");
         command.arg(&key).arg("field").arg("value");
         (key, command)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::support::demo_process::USER_HEADER;
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Age, Layout, Scene};
 
 /// Ids that mean something to Redis, to a separator of ours or to a URL.
 const ODD: [&str; 22] = [
@@ -35,8 +35,8 @@ const ODD: [&str; 22] = [
 ];
 
 async fn odd_names_work(layout: Layout) {
-    let scene = Scene::new(layout).await;
-    let [first, second] = scene.demos().await;
+    let harness = Harness::new(layout).await;
+    let [first, second] = harness.demos().await;
     let longest = "x".repeat(256);
     let longest_of_letters = "界".repeat(85);
     let users: Vec<&str> = ODD
@@ -49,11 +49,11 @@ async fn odd_names_work(layout: Layout) {
     }
     let signed_in: Vec<_> = users
         .iter()
-        .map(|user| scene.wechat.sign_in(user, "snsapi_userinfo"))
+        .map(|user| harness.wechat.sign_in(user, "snsapi_userinfo"))
         .collect();
-    scene.wechat.advance(signed_in[0].expires_in);
+    harness.wechat.advance(signed_in[0].expires_in);
     for (user, pair) in users.iter().zip(&signed_in) {
-        scene.store(user, pair, Age::Expired);
+        harness.store(user, pair, Age::Expired);
     }
     for user in &users {
         // For about a second a user without tokens is remembered as such.
@@ -63,16 +63,16 @@ async fn odd_names_work(layout: Layout) {
             async || first.me(user).await.status == 200,
         )
         .await;
-        let own = scene.wechat.current_pair(user).unwrap();
+        let own = harness.wechat.current_pair(user).unwrap();
         for demo in [&first, &second] {
             let answer = demo.me(user).await;
             answer.has_token(&own.access_token);
             assert_eq!(answer.field("user_id"), *user);
             assert_eq!(answer.field("openid"), *user, "the refresh told it");
         }
-        scene.books_balance(user);
+        harness.books_balance(user);
     }
-    assert_eq!(scene.refreshes(), users.len() as u64);
+    assert_eq!(harness.refreshes(), users.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +87,9 @@ async fn odd_names_work_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_name_a_user() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     let me = || Asked::get("/api/me");
 
     demo.ask(me()).await.is_rejected(401, "login_required");
@@ -125,9 +125,9 @@ async fn what_cannot_name_a_user() {
 /// Bytes that no HTTP client sends: the server refuses the request, and goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_characters_on_the_wire() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     for bad in [&b"a\x01b"[..], b"a\x00b", b"a\x7fb", b"a\rb", b"\x1b[31m"] {
         let address = demo.url.trim_start_matches("http://");
         let mut stream = std::net::TcpStream::connect(address).unwrap();

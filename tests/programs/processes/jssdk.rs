@@ -3,8 +3,8 @@
 use tower_wechat::jssdk;
 
 use crate::support::demo_process::DemoProcess;
+use crate::support::harness::variables;
 use crate::support::http_client::{Answer, Asked};
-use crate::support::scene::variables;
 
 const CENTER_TOKEN: &str = "a-long-random-secret";
 

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use crate::support::demo_process::USER_HEADER;
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
-use crate::support::scene::{Age, Layout, Scene};
 
 /// Milliseconds, and room for a machine that is busy with other things.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn logged_out_everywhere(layout: Layout) {
-    let mut scene = Scene::new(layout).await;
+    let mut harness = Harness::new(layout).await;
     let hour = ("CACHE_TTL_SECS".to_owned(), "3600".to_owned());
-    scene.variables.push(hour);
-    let [first, second] = scene.demos().await;
+    harness.variables.push(hour);
+    let [first, second] = harness.demos().await;
     for user in ["oA", "oB", "oC"] {
-        let pair = scene.sign_in(user, Age::Fresh).await;
+        let pair = harness.sign_in(user, Age::Fresh).await;
         for demo in [&first, &second] {
             demo.me(user).await.has_token(&pair.access_token);
         }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout, Scene};
 
 /// Refusals come after a command's second at most; the rest is for slow machines.
 const SOON: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ async fn health(demo: &DemoProcess) -> u16 {
 
 /// A demo with one user in memory, and others that only Redis knows.
 struct Outage {
-    scene: Scene,
+    harness: Harness,
     demo: DemoProcess,
     held: String,
     other: String,
@@ -32,19 +32,19 @@ impl Outage {
     async fn prepare(layout: Layout) -> Self {
         // What was written is there again after the restart.
         let redis = RedisServer::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
-        let mut scene = Scene::on(redis, layout).await;
-        scene
+        let mut harness = Harness::on(redis, layout).await;
+        harness
             .variables
             .push(("CACHE_TTL_SECS".to_owned(), "1".to_owned()));
-        let demo = scene.demo().await;
-        let expired = scene.sign_in("oExpired", Age::Expired).await;
-        let held = scene.sign_in("oHeld", Age::Fresh).await.access_token;
-        let other = scene.sign_in("oOther", Age::Fresh).await.access_token;
+        let demo = harness.demo().await;
+        let expired = harness.sign_in("oExpired", Age::Expired).await;
+        let held = harness.sign_in("oHeld", Age::Fresh).await.access_token;
+        let other = harness.sign_in("oOther", Age::Fresh).await.access_token;
         demo.me("oHeld").await.has_token(&held);
         assert_eq!(health(&demo).await, 200);
         assert_ne!(expired.access_token, held);
         Self {
-            scene,
+            harness,
             demo,
             held,
             other,
@@ -90,24 +90,24 @@ impl Outage {
         .await;
         self.demo.me("oHeld").await.has_token(&self.held);
         self.demo.me("oOther").await.has_token(&self.other);
-        self.scene.books_balance("oExpired");
-        assert_eq!(self.scene.refreshes(), 1);
+        self.harness.books_balance("oExpired");
+        assert_eq!(self.harness.refreshes(), 1);
     }
 }
 
 async fn killed(layout: Layout) {
     let mut outage = Outage::prepare(layout).await;
-    outage.scene.redis.kill();
+    outage.harness.redis.kill();
     outage.away().await;
-    outage.scene.redis.run();
+    outage.harness.redis.run();
     outage.back().await;
 }
 
 async fn frozen(layout: Layout) {
     let outage = Outage::prepare(layout).await;
-    outage.scene.redis.freeze(true);
+    outage.harness.redis.freeze(true);
     outage.away().await;
-    outage.scene.redis.freeze(false);
+    outage.harness.redis.freeze(false);
     outage.back().await;
 }
 
@@ -137,7 +137,7 @@ async fn a_redis_that_turns_us_away() {
     for layout in Layout::BOTH {
         let outage = Outage::prepare(layout).await;
         // Kept, because it is let in already.
-        let mut operator = outage.scene.redis.connection();
+        let mut operator = outage.harness.redis.connection();
         let password = |operator: &mut redis::Connection, password: &str| {
             let mut set = redis::cmd("CONFIG");
             set.arg(&["SET", "requirepass", password]);
@@ -165,12 +165,12 @@ async fn a_redis_that_turns_us_away() {
 /// WeChat refuses a user's token, and the store that would say what came after it is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_cannot_be_healed_without_redis() {
-    let mut scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let mut harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     demo.me("oUser").await.has_token(&pair.access_token);
-    scene.wechat.advance(pair.expires_in);
-    scene.redis.kill();
+    harness.wechat.advance(pair.expires_in);
+    harness.redis.kill();
     let answer = demo.get("/api/userinfo", "oUser").await;
     answer.is_rejected(503, "store_unavailable");
 }
@@ -178,29 +178,29 @@ async fn a_token_that_cannot_be_healed_without_redis() {
 /// R3: WeChat has granted a pair while Redis is away; it is kept and written after the return.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_that_was_granted_meanwhile_is_not_lost() {
-    use crate::support::scene::REFRESH;
+    use crate::support::harness::REFRESH;
     use tower_wechat::simulator::Fault;
 
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        let demo = scene.demo().await;
-        scene.sign_in("oUser", Age::Expired).await;
-        scene
+        let harness = Harness::new(layout).await;
+        let demo = harness.demo().await;
+        harness.sign_in("oUser", Age::Expired).await;
+        harness
             .wechat
             .inject(Fault::on(REFRESH).delay(Duration::from_secs(1)).times(1));
         let http = demo.http().clone();
         let waiting = tokio::spawn(async move { http.me("oUser").await });
-        scene.refreshes_reach(1).await;
-        scene.redis.freeze(true);
+        harness.refreshes_reach(1).await;
+        harness.redis.freeze(true);
         let answer = waiting.await.unwrap();
-        let current = scene.wechat.current_pair("oUser").unwrap();
+        let current = harness.wechat.current_pair("oUser").unwrap();
         answer.has_token(&current.access_token);
-        scene.redis.freeze(false);
+        harness.redis.freeze(false);
         let stored = (current.access_token, current.refresh_token);
         eventually("the pair is in Redis", RECOVERY, async || {
-            scene.stored("oUser").as_ref() == Some(&stored)
+            harness.stored("oUser").as_ref() == Some(&stored)
         })
         .await;
-        assert_eq!(scene.refreshes(), 1);
+        assert_eq!(harness.refreshes(), 1);
     }
 }

@@ -6,37 +6,37 @@ use base64::engine::general_purpose::STANDARD;
 use redis::Commands;
 
 use crate::support::demo_process::DemoProcess;
-use crate::support::scene::{Age, Layout, Scene, variables};
+use crate::support::harness::{Age, Harness, Layout, variables};
 
 fn key(letter: u8) -> String {
     STANDARD.encode([letter; 32])
 }
 
-/// A demo of the scene that asks Redis at every request, with these variables besides.
-async fn demo(scene: &Scene, more: &[(&str, &str)]) -> DemoProcess {
-    DemoProcess::start(&environment(scene, more)).await
+/// A demo of the harness that asks Redis at every request, with these variables besides.
+async fn demo(harness: &Harness, more: &[(&str, &str)]) -> DemoProcess {
+    DemoProcess::start(&environment(harness, more)).await
 }
 
-fn environment(scene: &Scene, more: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut environment = scene.environment();
+fn environment(harness: &Harness, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut environment = harness.environment();
     environment.extend(variables(&[("CACHE_TTL_SECS", "0")]));
     environment.extend(variables(more));
     environment
 }
 
 /// What lies in Redis for a user, whatever the layout.
-fn raw(scene: &Scene, user: &str) -> Vec<String> {
-    let mut redis = scene.connection();
-    match scene.layout {
+fn raw(harness: &Harness, user: &str) -> Vec<String> {
+    let mut redis = harness.connection();
+    match harness.layout {
         Layout::Hashes => ["user.wxUserAccessToken", "user.wxUserRefreshToken"]
             .map(|hash| redis.hget(hash, user).unwrap())
             .into(),
-        Layout::Keys => vec![redis.get(scene.key(user)).unwrap()],
+        Layout::Keys => vec![redis.get(harness.key(user)).unwrap()],
     }
 }
 
-fn is_sealed(scene: &Scene, user: &str) -> bool {
-    let values = raw(scene, user);
+fn is_sealed(harness: &Harness, user: &str) -> bool {
+    let values = raw(harness, user);
     values.iter().all(|value| value.starts_with("#0#s1#"))
 }
 
@@ -45,7 +45,7 @@ fn is_sealed(scene: &Scene, user: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_and_change_while_services_run() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
+        let harness = Harness::new(layout).await;
         let (a, b) = (key(b'a'), key(b'b'));
         let (a_then_b, b_then_a) = (format!("{a},{b}"), format!("{b},{a}"));
         let steps: [&[(&str, &str)]; 5] = [
@@ -55,26 +55,26 @@ async fn keys_come_and_change_while_services_run() {
             &[("SEALING_KEY", &a_then_b)],
             &[("SEALING_KEY", &b_then_a)],
         ];
-        let mut before = demo(&scene, steps[0]).await;
+        let mut before = demo(&harness, steps[0]).await;
         for (at, step) in steps.iter().enumerate() {
-            let after = demo(&scene, step).await;
+            let after = demo(&harness, step).await;
             for (user, first, second) in [("oBefore", &before, &after), ("oAfter", &after, &before)]
             {
-                let refreshes = scene.refreshes();
-                let old = scene.sign_in(user, Age::Expired).await;
+                let refreshes = harness.refreshes();
+                let old = harness.sign_in(user, Age::Expired).await;
                 // Who renews, writes in the form of its step; the other one reads it.
                 let answer = first.me(user).await;
-                let new = scene.wechat.current_pair(user).unwrap();
+                let new = harness.wechat.current_pair(user).unwrap();
                 assert_ne!(new.access_token, old.access_token);
                 answer.has_token(&new.access_token);
                 second.me(user).await.has_token(&new.access_token);
-                assert_eq!(scene.refreshes(), refreshes + 1, "step {at}, {user}");
+                assert_eq!(harness.refreshes(), refreshes + 1, "step {at}, {user}");
             }
-            assert_eq!(is_sealed(&scene, "oAfter"), at >= 2, "step {at}");
+            assert_eq!(is_sealed(&harness, "oAfter"), at >= 2, "step {at}");
             before = after;
         }
         // A pair of the old key, whose user comes again at the last step only.
-        let sealed = raw(&scene, "oAfter");
+        let sealed = raw(&harness, "oAfter");
         let id = |text: &str| {
             let keys = tower_wechat::SealingKeys::from_base64(text).unwrap();
             keys.ids().next().unwrap()
@@ -89,10 +89,10 @@ async fn keys_come_and_change_while_services_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_rings_are_told_in_one_sentence() {
-    let scene = Scene::new(Layout::Hashes).await;
+    let harness = Harness::new(Layout::Hashes).await;
     let (a, b) = (key(b'a'), key(b'b'));
     let twice = format!("{a},{a}");
-    let _sealing = demo(&scene, &[("SEALING_KEY", &a)]).await;
+    let _sealing = demo(&harness, &[("SEALING_KEY", &a)]).await;
     let cases: [(&[(&str, &str)], &str); 7] = [
         (&[("SEALING_KEY", &b)], "add the missing key"),
         (&[], "this process has no sealing keys"),
@@ -112,7 +112,7 @@ async fn wrong_rings_are_told_in_one_sentence() {
         ),
     ];
     for (more, says) in cases {
-        let ended = DemoProcess::start_in_vain(&environment(&scene, more)).await;
+        let ended = DemoProcess::start_in_vain(&environment(&harness, more)).await;
         let said = &ended.stderr;
         assert_eq!(ended.status.code(), Some(1), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");

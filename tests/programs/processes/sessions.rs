@@ -1,28 +1,28 @@
 //! Sessions of real processes: what is left to a thief after a logout everywhere.
 
 use crate::support::demo_process::DemoProcess;
+use crate::support::harness::{Harness, Layout, now_ms, variables};
 use crate::support::http_client::{Answer, Asked};
-use crate::support::scene::{Layout, Scene, now_ms, variables};
 
 const SESSION: &str = "__Host-wechat_session=";
 const DAY_MS: i64 = 86_400_000;
 
-/// A scene whose demos are behind https and know users by the session's cookie.
-async fn scene(layout: Layout) -> Scene {
-    let mut scene = Scene::new(layout).await;
-    scene.variables = variables(&[
+/// A harness whose demos are behind https and know users by the session's cookie.
+async fn harness(layout: Layout) -> Harness {
+    let mut harness = Harness::new(layout).await;
+    harness.variables = variables(&[
         ("TRUSTED_USER_HEADER", ""),
         ("PUBLIC_URL", "https://h5.example.com"),
         ("COOKIE_KEY", &"QUJD".repeat(22)),
         // What another service writes is told nobody; so the store is asked each time.
         ("CACHE_TTL_SECS", "0"),
     ]);
-    scene
+    harness
 }
 
 /// A demo whose clock is off.
-async fn demo_at(scene: &Scene, off: &str) -> DemoProcess {
-    let mut environment = scene.environment();
+async fn demo_at(harness: &Harness, off: &str) -> DemoProcess {
+    let mut environment = harness.environment();
     environment.extend(variables(&[
         ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1"),
         ("FAKETIME", off),
@@ -45,13 +45,13 @@ fn session_of(answer: &Answer) -> Option<String> {
 }
 
 /// Signs a user in and answers the session's cookie.
-async fn sign_in(scene: &Scene, demo: &DemoProcess, user: &str) -> String {
+async fn sign_in(harness: &Harness, demo: &DemoProcess, user: &str) -> String {
     let begin = demo.ask(Asked::get("/wechat/login?return_to=%2F")).await;
     let to = begin.header("location").to_owned();
     let state = to
         .split(['&', '#'])
         .find_map(|part| part.strip_prefix("state="));
-    let code = scene.wechat.authorize(user, "snsapi_userinfo");
+    let code = harness.wechat.authorize(user, "snsapi_userinfo");
     let callback = format!("/wechat/callback?code={code}&state={}", state.unwrap());
     let cookies = set_cookies(&begin).join("; ");
     let landed = demo
@@ -73,25 +73,25 @@ async fn a_public_url_in_capitals_keeps_users_signed_in() {
         "https://例子.example/h5",
         "HTTPS://h5.example.com:443/H5/",
     ] {
-        let mut scene = scene(Layout::Hashes).await;
-        scene.variables.extend(variables(&[("PUBLIC_URL", url)]));
-        let demo = scene.demo().await;
-        let session = sign_in(&scene, &demo, "oUser").await;
+        let mut harness = harness(Layout::Hashes).await;
+        harness.variables.extend(variables(&[("PUBLIC_URL", url)]));
+        let demo = harness.demo().await;
+        let session = sign_in(&harness, &demo, "oUser").await;
         assert_eq!(me(&demo, &session).await.json()["user_id"], "oUser");
     }
 }
 
 async fn a_thief_stays_out(layout: Layout) {
-    let scene = scene(layout).await;
+    let harness = harness(layout).await;
     let user = "oVictim";
-    let today = scene.demo().await;
-    let stolen = sign_in(&scene, &today, user).await;
+    let today = harness.demo().await;
+    let stolen = sign_in(&harness, &today, user).await;
     assert_eq!(me(&today, &stolen).await.status, 200);
     drop(today);
 
     // Half of the session is over, and servers' clocks are a minute apart.
-    let ahead = demo_at(&scene, "+16d").await;
-    let behind = demo_at(&scene, "+1382340s").await;
+    let ahead = demo_at(&harness, "+16d").await;
+    let behind = demo_at(&harness, "+1382340s").await;
     let slid = me(&ahead, &stolen).await;
     assert_eq!(slid.status, 200, "{}", slid.text);
     let renewed = session_of(&slid).expect("the thief's copy is issued anew");
@@ -107,22 +107,22 @@ async fn a_thief_stays_out(layout: Layout) {
     let logout = Asked::post("/logout?everywhere=true").header("cookie", &stolen);
     assert_eq!(ahead.ask(logout).await.status, 204);
     out("logged out").await;
-    let victims = sign_in(&scene, &behind, user).await;
+    let victims = sign_in(&harness, &behind, user).await;
     out("logged in again").await;
     for (what, renew_at) in [
         ("a pair that is to be renewed", now_ms()),
         ("a fresh pair", now_ms() + 17 * DAY_MS),
     ] {
-        let pair = scene.wechat.current_pair(user).unwrap();
+        let pair = harness.wechat.current_pair(user).unwrap();
         let (access, refresh) = (&pair.access_token, &pair.refresh_token);
-        scene.store_text(user, access, renew_at, refresh);
+        harness.store_text(user, access, renew_at, refresh);
         out(what).await;
         for demo in [&ahead, &behind] {
             assert_eq!(me(demo, &victims).await.status, 200, "{what}, {layout:?}");
         }
         out(what).await;
     }
-    scene.books_balance(user);
+    harness.books_balance(user);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,11 +137,11 @@ async fn a_thief_stays_out_in_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_under_https_plants_no_session() {
-    let scene = scene(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = harness(Layout::Hashes).await;
+    let demo = harness.demo().await;
     let [victims, attackers] = [
-        sign_in(&scene, &demo, "oVictim").await,
-        sign_in(&scene, &demo, "oAttacker").await,
+        sign_in(&harness, &demo, "oVictim").await,
+        sign_in(&harness, &demo, "oAttacker").await,
     ];
     // What another host can set has no prefix; in front or behind, it is nothing here.
     let planted = attackers.trim_start_matches("__Host-");

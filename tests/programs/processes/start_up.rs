@@ -8,9 +8,9 @@ use tower_wechat::{ErrorKind, RedisStore};
 
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::free_port;
+use crate::support::harness::{Age, Harness, Layout, variables};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout, Scene, variables};
 
 /// A wrong set-up shows within the 3 s of a connection attempt; the rest is for slow machines.
 const SOON: Duration = Duration::from_secs(10);
@@ -91,8 +91,12 @@ async fn a_redis_that_does_not_answer() {
 /// Something answers that is no Redis.
 #[tokio::test]
 async fn a_redis_that_is_a_web_server() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let address = scene.wechat.url().trim_start_matches("http://").to_owned();
+    let harness = Harness::new(Layout::Hashes).await;
+    let address = harness
+        .wechat
+        .url()
+        .trim_start_matches("http://")
+        .to_owned();
     let url = format!("redis://{address}/");
     let started = Instant::now();
     assert!(RedisStore::connect(&url).await.is_err());
@@ -339,7 +343,7 @@ async fn an_acl_user_and_a_database_of_the_url() {
     );
     for layout in Layout::BOTH {
         let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
-        let now = crate::support::scene::now_ms();
+        let now = crate::support::harness::now_ms();
         let (fresh, dies) = (now + 3_600_000, now + 4_500_000);
         let mut inside = redis::Client::open(url.as_str())
             .unwrap()
@@ -388,9 +392,9 @@ async fn no_variables_at_all() {
 /// A second SIGTERM, or one without anything to wait for, changes nothing.
 #[tokio::test]
 async fn sigterm_while_idle() {
-    let scene = Scene::new(Layout::Keys).await;
-    let demo = scene.demo().await;
-    let pair = scene.sign_in("oUser", Age::Fresh).await;
+    let harness = Harness::new(Layout::Keys).await;
+    let demo = harness.demo().await;
+    let pair = harness.sign_in("oUser", Age::Fresh).await;
     demo.me("oUser").await.has_token(&pair.access_token);
     demo.signal("TERM");
     let (status, _) = demo.ended(SOON).await;

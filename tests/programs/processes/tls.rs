@@ -6,8 +6,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::free_port;
+use crate::support::harness::{Age, Harness, Layout};
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout, Scene};
 
 /// A folder with an authority, and a server's certificate and key that it has signed.
 struct Certificates(PathBuf);
@@ -95,18 +95,18 @@ async fn tokens_come_over_tls() {
     let certificates = Certificates::new();
     for (layout, host) in [(Layout::Hashes, "127.0.0.1"), (Layout::Keys, "localhost")] {
         let (redis, tls_port) = certificates.server();
-        let scene = Scene::on(redis, layout).await;
+        let harness = Harness::on(redis, layout).await;
         let url = format!("rediss://{host}:{tls_port}/");
         let variables = trusting(
-            scene.environment(),
+            harness.environment(),
             &certificates.file("authority.pem"),
             &url,
         );
         let demo = DemoProcess::start(&variables).await;
-        scene.sign_in("oUser", Age::Expired).await;
+        harness.sign_in("oUser", Age::Expired).await;
         let answer = demo.me("oUser").await;
-        answer.has_token(&scene.wechat.current_pair("oUser").unwrap().access_token);
-        scene.books_balance("oUser");
+        answer.has_token(&harness.wechat.current_pair("oUser").unwrap().access_token);
+        harness.books_balance("oUser");
     }
 }
 
@@ -114,9 +114,9 @@ async fn tokens_come_over_tls() {
 async fn an_unknown_authority_is_refused() {
     let (certificates, others) = (Certificates::new(), Certificates::new());
     let (redis, tls_port) = certificates.server();
-    let scene = Scene::on(redis, Layout::Hashes).await;
+    let harness = Harness::on(redis, Layout::Hashes).await;
     let url = format!("rediss://127.0.0.1:{tls_port}/");
-    let variables = trusting(scene.environment(), &others.file("authority.pem"), &url);
+    let variables = trusting(harness.environment(), &others.file("authority.pem"), &url);
     is_refused(&variables, "another authority").await;
 }
 
@@ -125,7 +125,7 @@ async fn tls_and_plain_ports_are_not_mixed_up() {
     let certificates = Certificates::new();
     let (redis, tls_port) = certificates.server();
     let plain_port = redis.port();
-    let scene = Scene::on(redis, Layout::Hashes).await;
+    let harness = Harness::on(redis, Layout::Hashes).await;
     for (url, what) in [
         (
             format!("rediss://127.0.0.1:{plain_port}/"),
@@ -137,6 +137,6 @@ async fn tls_and_plain_ports_are_not_mixed_up() {
         ),
     ] {
         let authority = certificates.file("authority.pem");
-        is_refused(&trusting(scene.environment(), &authority, &url), what).await;
+        is_refused(&trusting(harness.environment(), &authority, &url), what).await;
     }
 }

@@ -5,7 +5,7 @@ use tower_wechat::simulator::{Fault, SimulatedUser, Simulator};
 
 use crate::support::browser::Browser;
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
-use crate::support::scene::{Age, Layout, Scene, variables};
+use crate::support::harness::{Age, Harness, Layout, variables};
 
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 const OPENID: &str = "oAlice0000000000000000000000";
@@ -115,10 +115,10 @@ async fn what_is_not_granted_is_not_asked_for_in_a_loop() {
 /// A pair of the Java service does not tell its scope. WeChat does, when it is asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_scope_is_tried_and_then_raised() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    let pair = scene.wechat.sign_in("oBase", "snsapi_base");
-    scene.store("oBase", &pair, Age::Fresh);
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    let pair = harness.wechat.sign_in("oBase", "snsapi_base");
+    harness.store("oBase", &pair, Age::Fresh);
     let browser = Browser::new().with_header(USER_HEADER, "oBase");
     let userinfo = format!("{}/api/userinfo", demo.url);
 
@@ -130,5 +130,5 @@ async fn an_unknown_scope_is_tried_and_then_raised() {
     let page = browser.open(&userinfo).await;
     assert_eq!(page.status, 200, "{page:?}");
     assert_eq!(page.url.path(), "/api/userinfo");
-    assert_eq!(scene.wechat.calls_to(EXCHANGE), 1);
+    assert_eq!(harness.wechat.calls_to(EXCHANGE), 1);
 }

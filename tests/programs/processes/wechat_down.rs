@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_wechat::simulator::{Fault, Simulator};
 
 use crate::support::demo_process::DemoProcess;
-use crate::support::scene::{Age, Layout, REFRESH, Scene};
+use crate::support::harness::{Age, Harness, Layout, REFRESH};
 use crate::support::{eventually, free_port};
 
 /// A request's wait of 5 s, and what a slow machine may add to it.
@@ -33,15 +33,15 @@ async fn is_served_stale(demo: &DemoProcess, user: &str, access_token: &str) {
 /// WeChat fails in some way: stale tokens are served, others get 503, and WeChat is not asked for
 /// each request. Then it recovers.
 async fn fails_and_recovers(fault: Fault, layout: Layout) {
-    let mut scene = Scene::new(layout).await;
+    let mut harness = Harness::new(layout).await;
     // Each request then asks for a renewal: only the back-off stands before WeChat.
-    scene
+    harness
         .variables
         .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
-    let demo = scene.demo().await;
-    let expired = scene.sign_in("oExpired", Age::Expired).await;
-    let stale = scene.sign_in("oStale", Age::Stale).await;
-    scene.wechat.inject(fault);
+    let demo = harness.demo().await;
+    let expired = harness.sign_in("oExpired", Age::Expired).await;
+    let stale = harness.sign_in("oStale", Age::Stale).await;
+    harness.wechat.inject(fault);
 
     let http = demo.http().clone();
     let in_vain = tokio::spawn(async move { http.me("oExpired").await });
@@ -68,7 +68,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
     for _ in 0..100 {
         is_served_stale(&demo, "oStale", &stale.access_token).await;
     }
-    let calls = scene.refreshes();
+    let calls = harness.refreshes();
     assert!(calls >= 2, "both users' renewals were tried");
     assert!(
         calls <= 2 * TRIES_WITH_BACK_OFF,
@@ -76,16 +76,16 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
     );
     is_served_stale(&demo, "oStale", &stale.access_token).await;
 
-    scene.wechat.clear_faults();
+    harness.wechat.clear_faults();
     eventually(
         "a token after WeChat's return",
         Duration::from_secs(40),
         async || demo.me("oExpired").await.status == 200,
     )
     .await;
-    let current = scene.wechat.current_pair("oExpired").unwrap();
+    let current = harness.wechat.current_pair("oExpired").unwrap();
     demo.me("oExpired").await.has_token(&current.access_token);
-    scene.books_balance("oExpired");
+    harness.books_balance("oExpired");
     let log = demo.log();
     for secret in [
         &expired.refresh_token,
@@ -95,7 +95,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
         assert!(!log.contains(secret.as_str()), "a secret in the log");
     }
     assert!(
-        !log.contains(scene.wechat.app_secret()),
+        !log.contains(harness.wechat.app_secret()),
         "the secret in the log"
     );
 }
@@ -103,14 +103,16 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
 /// One short failure is mended within the wait of the request that met it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_failure_is_mended_while_the_client_waits() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
-    scene.sign_in("oUser", Age::Expired).await;
-    scene.wechat.inject(Fault::on(REFRESH).errcode(-1).times(1));
-    scene.wechat.inject(Fault::on(REFRESH).reset().times(1));
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
+    harness.sign_in("oUser", Age::Expired).await;
+    harness
+        .wechat
+        .inject(Fault::on(REFRESH).errcode(-1).times(1));
+    harness.wechat.inject(Fault::on(REFRESH).reset().times(1));
     let answer = demo.me("oUser").await;
-    answer.has_token(&scene.wechat.current_pair("oUser").unwrap().access_token);
-    assert_eq!(scene.refreshes(), 3);
+    answer.has_token(&harness.wechat.current_pair("oUser").unwrap().access_token);
+    assert_eq!(harness.refreshes(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,14 +142,14 @@ async fn wechat_breaks_connections() {
 /// Nobody listens where WeChat should be; then somebody does.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_refuses_connections() {
-    let mut scene = Scene::new(Layout::Hashes).await;
+    let mut harness = Harness::new(Layout::Hashes).await;
     let address = format!("127.0.0.1:{}", free_port());
-    scene
+    harness
         .variables
         .push(("WECHAT_API_URL".to_owned(), format!("http://{address}")));
-    let demo = scene.demo().await;
-    scene.sign_in("oExpired", Age::Expired).await;
-    let stale = scene.sign_in("oStale", Age::Stale).await;
+    let demo = harness.demo().await;
+    harness.sign_in("oExpired", Age::Expired).await;
+    let stale = harness.sign_in("oStale", Age::Stale).await;
 
     is_served_stale(&demo, "oStale", &stale.access_token).await;
     let answer = demo.me("oExpired").await;
@@ -155,8 +157,8 @@ async fn wechat_refuses_connections() {
     assert!(answer.took < DEADLINE + SLACK, "{:?}", answer.took);
 
     let account = (
-        scene.wechat.app_id().to_owned(),
-        scene.wechat.app_secret().to_owned(),
+        harness.wechat.app_id().to_owned(),
+        harness.wechat.app_secret().to_owned(),
     );
     let revived = Simulator::builder()
         .listen(address)
@@ -164,7 +166,7 @@ async fn wechat_refuses_connections() {
     let revived = revived.start().await.unwrap();
     let pair = revived.sign_in("oExpired", "snsapi_base");
     revived.advance(pair.expires_in);
-    scene.store("oExpired", &pair, Age::Expired);
+    harness.store("oExpired", &pair, Age::Expired);
     eventually(
         "a token after WeChat's return",
         Duration::from_secs(40),
@@ -179,36 +181,36 @@ async fn wechat_refuses_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_elsewhere_ends_the_trouble() {
     for layout in Layout::BOTH {
-        let scene = Scene::new(layout).await;
-        let demo = scene.demo().await;
-        scene.sign_in("oUser", Age::Expired).await;
-        scene.wechat.inject(Fault::on(REFRESH).errcode(-1));
+        let harness = Harness::new(layout).await;
+        let demo = harness.demo().await;
+        harness.sign_in("oUser", Age::Expired).await;
+        harness.wechat.inject(Fault::on(REFRESH).errcode(-1));
         let http = demo.http().clone();
         let waiting = tokio::spawn(async move { http.me("oUser").await });
-        scene.refreshes_reach(2).await;
-        let newer = scene.sign_in("oUser", Age::Fresh).await;
+        harness.refreshes_reach(2).await;
+        let newer = harness.sign_in("oUser", Age::Fresh).await;
         waiting.await.unwrap().has_token(&newer.access_token);
         demo.me("oUser").await.has_token(&newer.access_token);
-        scene.books_balance("oUser");
+        harness.books_balance("oUser");
     }
 }
 
 /// The operator's mistakes: told once and loudly, no storm, and stale tokens are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_refuses_the_account() {
-    let scene = Scene::new(Layout::Hashes).await;
-    let demo = scene.demo().await;
+    let harness = Harness::new(Layout::Hashes).await;
+    let demo = harness.demo().await;
     for user in ["oA", "oB", "oC"] {
-        scene.sign_in(user, Age::Expired).await;
+        harness.sign_in(user, Age::Expired).await;
     }
-    let stale = scene.sign_in("oStale", Age::Stale).await;
-    scene.wechat.inject(Fault::on(REFRESH).errcode(40125));
+    let stale = harness.sign_in("oStale", Age::Stale).await;
+    harness.wechat.inject(Fault::on(REFRESH).errcode(40125));
     for _ in 0..20 {
         for user in ["oA", "oB", "oC"] {
             demo.me(user).await.is_rejected(503, "wechat_config");
         }
         is_served_stale(&demo, "oStale", &stale.access_token).await;
     }
-    assert_eq!(scene.refreshes(), 1, "the account rests");
+    assert_eq!(harness.refreshes(), 1, "the account rests");
     demo.says(1, &["the operator must act"]).await;
 }

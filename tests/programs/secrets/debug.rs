@@ -14,9 +14,9 @@ use tower_wechat::{
 
 use super::search::Secrets;
 use crate::support::demo_process::USER_HEADER;
+use crate::support::harness::REFRESH;
 use crate::support::http_client::HttpClient;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::REFRESH;
 
 const PASSWORD: &str = "s3cret-of-redis-5f2a";
 const BEARER: &str = "a-long-random-bearer-secret-of-the-center";

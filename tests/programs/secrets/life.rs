@@ -9,9 +9,9 @@ use super::search::Secrets;
 use crate::support::browser::{Browser, Reply};
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
+use crate::support::harness::{Harness, Layout, REFRESH, USERINFO};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Layout, REFRESH, Scene, USERINFO};
 
 const PASSWORD: &str = "s3cret-of-redis-5f2a";
 const BEARER: &str = "a-long-random-bearer-secret-of-the-center";
@@ -86,13 +86,13 @@ impl Person {
     }
 }
 
-/// The demo of a scene with all that it can be given, and its log at its loudest.
-async fn loud(scene: &Scene, by_header: bool) -> DemoProcess {
-    let mut variables = scene.environment();
+/// The demo of a harness with all that it can be given, and its log at its loudest.
+async fn loud(harness: &Harness, by_header: bool) -> DemoProcess {
+    let mut variables = harness.environment();
     if !by_header {
         variables.retain(|(name, _)| name != "TRUSTED_USER_HEADER");
     }
-    let at = format!("127.0.0.1:{}", scene.redis.port());
+    let at = format!("127.0.0.1:{}", harness.redis.port());
     for (name, value) in [
         ("REDIS_URL", format!("redis://:{PASSWORD}@{at}/")),
         ("RUST_LOG", "trace".to_owned()),
@@ -108,16 +108,16 @@ async fn loud(scene: &Scene, by_header: bool) -> DemoProcess {
 
 async fn whole_life(layout: Layout) {
     let redis = RedisServer::with_options(&["--requirepass", PASSWORD, "--appendonly", "yes"]);
-    let mut scene = Scene::on(redis, layout).await;
-    scene
+    let mut harness = Harness::on(redis, layout).await;
+    harness
         .wechat
         .settings(|settings| settings.rotate_refresh_token = true);
-    scene.wechat.add_user(
+    harness.wechat.add_user(
         SimulatedUser::new("oLin")
             .nickname("林晓雨")
             .unionid("uLin"),
     );
-    let demo = loud(&scene, false).await;
+    let demo = loud(&harness, false).await;
     let (site, mut person) = (demo.url.clone(), Person::new());
     let api = |path: &str| format!("{site}{path}");
 
@@ -125,7 +125,7 @@ async fn whole_life(layout: Layout) {
     let (page, callback) = person.open(&api("/")).await;
     assert_eq!(page.status, 200, "{page:?}");
     attacks_on(&mut person, &callback.unwrap()).await;
-    trouble_at_the_exchange(&scene, &api("/")).await;
+    trouble_at_the_exchange(&harness, &api("/")).await;
 
     // A day's work, token by token.
     for path in [
@@ -144,15 +144,15 @@ async fn whole_life(layout: Layout) {
     person
         .fetch(&api("/api/jssdk?url=https://evil.example/"))
         .await;
-    scene.wechat.advance(Duration::from_secs(7_200));
+    harness.wechat.advance(Duration::from_secs(7_200));
     person.post(&api("/page/renew")).await;
     person.post(&api("/page/refuse")).await;
-    scene.wechat.advance(Duration::from_secs(7_200));
+    harness.wechat.advance(Duration::from_secs(7_200));
     assert_eq!(person.fetch(&api("/api/userinfo")).await.status, 200);
     let center = center(&demo, &mut person).await;
 
     // WeChat fails in all its ways, with secrets in what it says.
-    let current = scene.wechat.current_pair("oLin").unwrap();
+    let current = harness.wechat.current_pair("oLin").unwrap();
     let (access, refresh) = (&current.access_token, &current.refresh_token);
     for body in [
         format!("<html>GET /sns?access_token={access}&refresh_token={refresh}</html>"),
@@ -160,17 +160,17 @@ async fn whole_life(layout: Layout) {
         format!("{{\"errcode\":40030,\"errmsg\":\"invalid refresh_token {refresh}\"}}"),
         format!(
             "{{\"errcode\":-1,\"errmsg\":\"{access} {}\"}}",
-            scene.wechat.app_secret()
+            harness.wechat.app_secret()
         ),
         String::new(),
     ] {
         for path in [REFRESH, USERINFO, STABLE] {
-            scene
+            harness
                 .wechat
                 .inject(Fault::on(path).body(body.clone()).times(1));
         }
         person.fetch(&api("/api/userinfo")).await;
-        scene.wechat.advance(Duration::from_secs(7_200));
+        harness.wechat.advance(Duration::from_secs(7_200));
         person.fetch(&api("/api/userinfo")).await;
         person.fetch(&api("/api/account")).await;
     }
@@ -181,15 +181,15 @@ async fn whole_life(layout: Layout) {
         Fault::on(REFRESH).lose_reply().times(1),
         Fault::on("*").errcode(40125).times(2),
     ] {
-        scene.wechat.advance(Duration::from_secs(7_200));
-        scene.wechat.inject(fault);
+        harness.wechat.advance(Duration::from_secs(7_200));
+        harness.wechat.inject(fault);
         person.fetch(&api("/api/userinfo")).await;
         person.fetch(&api("/api/me")).await;
-        scene.wechat.clear_faults();
+        harness.wechat.clear_faults();
     }
 
     // Redis goes and comes back.
-    scene.redis.kill();
+    harness.redis.kill();
     for path in ["/api/me", "/", "/api/account", "/healthz"] {
         person.fetch(&api(path)).await;
     }
@@ -200,7 +200,7 @@ async fn whole_life(layout: Layout) {
     person
         .bodies
         .push_str(&stranger.visit(&api("/")).await.text);
-    scene.redis.run();
+    harness.redis.run();
     eventually(
         "Redis is found again",
         Duration::from_secs(30),
@@ -210,21 +210,21 @@ async fn whole_life(layout: Layout) {
 
     // A second process, whose user comes in a header and stays in the log: the canary.
     let canary = "oCanary-sings-in-the-log";
-    let other = loud(&scene, true).await;
-    let pair = scene.wechat.sign_in(canary, "snsapi_userinfo");
-    let long_ago = crate::support::scene::now_ms() - 3_600_000;
+    let other = loud(&harness, true).await;
+    let pair = harness.wechat.sign_in(canary, "snsapi_userinfo");
+    let long_ago = crate::support::harness::now_ms() - 3_600_000;
     put(
-        &scene,
+        &harness,
         canary,
         &pair.access_token,
         long_ago,
         &pair.refresh_token,
     );
-    scene.wechat.advance(Duration::from_secs(7_200));
+    harness.wechat.advance(Duration::from_secs(7_200));
     let served = other.me(canary).await;
     assert_eq!(served.status, 200, "{served:?}");
     person.bodies.push_str(&served.text);
-    scene.wechat.change_password(canary);
+    harness.wechat.change_password(canary);
     other
         .ask(Asked::post("/page/renew").header(USER_HEADER, canary))
         .await;
@@ -245,7 +245,7 @@ async fn whole_life(layout: Layout) {
         logs.push_str(&log);
     }
     let mut secrets = person.secrets;
-    secrets.add_all_of(&scene.wechat);
+    secrets.add_all_of(&harness.wechat);
     secrets.add("Redis' password", PASSWORD);
     secrets.add("the center's secret", BEARER);
     for key in COOKIE_KEYS.split(',') {
@@ -318,7 +318,7 @@ async fn attacks_on(person: &mut Person, callback: &str) {
 }
 
 /// Logins that WeChat does not let through, of people who come for the first time.
-async fn trouble_at_the_exchange(scene: &Scene, url: &str) {
+async fn trouble_at_the_exchange(harness: &Harness, url: &str) {
     for fault in [
         Fault::on(EXCHANGE).errcode(40029).times(1),
         Fault::on(EXCHANGE).errcode(-1).times(1),
@@ -327,9 +327,9 @@ async fn trouble_at_the_exchange(scene: &Scene, url: &str) {
             .times(1),
         Fault::on(EXCHANGE).reset().times(1),
     ] {
-        scene.wechat.inject(fault);
+        harness.wechat.inject(fault);
         Browser::new().open(url).await;
-        scene.wechat.clear_faults();
+        harness.wechat.clear_faults();
     }
 }
 
@@ -350,12 +350,12 @@ async fn center(demo: &DemoProcess, person: &mut Person) -> String {
 }
 
 /// A pair as another service would have written it, into a Redis with a password.
-fn put(scene: &Scene, user: &str, access: &str, renew_at: i64, refresh: &str) {
-    let at = format!("redis://:{PASSWORD}@127.0.0.1:{}/", scene.redis.port());
+fn put(harness: &Harness, user: &str, access: &str, renew_at: i64, refresh: &str) {
+    let at = format!("redis://:{PASSWORD}@127.0.0.1:{}/", harness.redis.port());
     let mut redis = redis::Client::open(at).unwrap().get_connection().unwrap();
     let due = renew_at + 29 * 24 * 3_600_000;
     let mut writes = redis::pipe();
-    match scene.layout {
+    match harness.layout {
         Layout::Hashes => {
             writes.hset(
                 "user.wxUserAccessToken",
@@ -367,7 +367,7 @@ fn put(scene: &Scene, user: &str, access: &str, renew_at: i64, refresh: &str) {
         Layout::Keys => {
             let expires_at = renew_at + 900_000;
             let record = format!("1#{access}#{renew_at}#{expires_at}#{refresh}#{due}");
-            writes.set(scene.key(user), record);
+            writes.set(harness.key(user), record);
         }
     }
     let () = writes.query(&mut redis).unwrap();
@@ -387,16 +387,16 @@ async fn no_secret_shows_in_a_whole_life_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_shows_in_a_start_that_fails() {
     let redis = RedisServer::with_options(&["--requirepass", "another"]);
-    let scene = Scene::on(redis, Layout::Hashes).await;
-    let mut variables = scene.environment();
-    let url = format!("redis://:{PASSWORD}@127.0.0.1:{}/", scene.redis.port());
+    let harness = Harness::on(redis, Layout::Hashes).await;
+    let mut variables = harness.environment();
+    let url = format!("redis://:{PASSWORD}@127.0.0.1:{}/", harness.redis.port());
     variables.push(("REDIS_URL".to_owned(), url));
     variables.push(("RUST_LOG".to_owned(), "trace".to_owned()));
     let ended = DemoProcess::start_in_vain(&variables).await;
     assert_eq!(ended.status.code(), Some(1));
     let mut secrets = Secrets::default();
     secrets.add("Redis' password", PASSWORD);
-    secrets.add_all_of(&scene.wechat);
+    secrets.add_all_of(&harness.wechat);
     secrets.are_not_in("what it said", &(ended.stdout + &ended.stderr));
     assert!(ended.stderr.contains(" TRACE ") || ended.stderr.contains("demo: "));
 }

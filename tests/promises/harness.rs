@@ -63,7 +63,7 @@ fn sealing() -> SealingKeys {
     SealingKeys::from_base64(&key).unwrap()
 }
 
-pub struct Rig {
+pub struct Harness {
     pub simulator: Simulator,
     /// A server of its own, which may be counted, frozen and killed.
     pub redis: Option<RedisServer>,
@@ -73,7 +73,7 @@ pub struct Rig {
     memory: MemoryStore,
 }
 
-impl Rig {
+impl Harness {
     pub async fn new(backend: Backend) -> Self {
         let shared = backend.shared().await;
         let own = backend != Backend::Memory && shared.is_none();

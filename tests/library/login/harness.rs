@@ -22,7 +22,7 @@ pub const EXCHANGE: &str = "/sns/oauth2/access_token";
 pub const USERINFO: &str = "/sns/userinfo";
 pub const ALICE: &str = "oAlice0000000000000000000000";
 
-pub struct Rig {
+pub struct Harness {
     pub sim: Simulator,
     pub clock: Clock,
     pub redis: Option<RedisServer>,
@@ -37,7 +37,7 @@ pub struct Site {
     pub users: UserTokens,
 }
 
-impl Rig {
+impl Harness {
     /// All servers keep their tokens in one memory.
     pub async fn new() -> Self {
         let sim = Simulator::start().await.unwrap();

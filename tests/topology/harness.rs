@@ -19,7 +19,7 @@ const TASKS: usize = 8;
 /// So short that everybody is renewed several times in a test.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8);
 
-pub struct Load {
+pub struct LoadHarness {
     pub wechat: Arc<Simulator>,
     processes: Vec<UserTokens>,
     books: Arc<Books>,
@@ -50,7 +50,7 @@ fn openid(user: usize) -> String {
     format!("oUser{user}")
 }
 
-impl Load {
+impl LoadHarness {
     /// Two processes on this Redis, with users who are signed in.
     pub async fn start(redis: RedisStoreBuilder) -> Self {
         let wechat = Simulator::start().await.unwrap();
@@ -58,7 +58,7 @@ impl Load {
             settings.user_token_lifetime = TOKEN_LIFETIME;
             settings.rotate_refresh_token = true;
         });
-        let mut load = Self {
+        let mut harness = Self {
             wechat: Arc::new(wechat),
             processes: Vec::new(),
             books: Arc::new(Books {
@@ -68,13 +68,19 @@ impl Load {
             redis,
         };
         for _ in 0..2 {
-            load.processes.push(load.process().await);
+            harness.processes.push(harness.process().await);
         }
         for user in 0..USERS {
-            log_in(&load.wechat, &load.processes[user % 2], &load.books, user).await;
+            log_in(
+                &harness.wechat,
+                &harness.processes[user % 2],
+                &harness.books,
+                user,
+            )
+            .await;
         }
-        assert_eq!(load.books.unavailable.load(Ordering::Relaxed), 0);
-        load
+        assert_eq!(harness.books.unavailable.load(Ordering::Relaxed), 0);
+        harness
     }
 
     async fn process(&self) -> UserTokens {

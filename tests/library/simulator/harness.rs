@@ -10,7 +10,7 @@ use serde_json::Value;
 use tower_wechat::simulator::Simulator;
 
 /// A simulator and somebody who calls it.
-pub(crate) struct Rig {
+pub(crate) struct Harness {
     pub(crate) sim: Simulator,
     pub(crate) client: Client,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Reply {
     pub(crate) text: String,
 }
 
-impl Rig {
+impl Harness {
     pub(crate) async fn start() -> Self {
         Self::with(Simulator::start().await.unwrap())
     }

@@ -9,10 +9,10 @@ use tower_wechat::simulator::IssuedKind;
 
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
+use crate::support::harness::{Age, Harness, Layout, REFRESH};
 use crate::support::http_client::{Answer, Asked, HttpClient, fingerprint};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
-use crate::support::scene::{Age, Layout, REFRESH, Scene};
 
 /// A request's wait of 5 s, and what a loaded machine may add to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -43,8 +43,8 @@ pub struct Tally {
     broken: u64,
 }
 
-pub struct Rig {
-    pub scene: Scene,
+pub struct FaultHarness {
+    pub services: Harness,
     pub redis: Proxy,
     pub wechat: Proxy,
     pub demos: Vec<DemoProcess>,
@@ -55,15 +55,15 @@ pub struct Rig {
     answers: &'static [(u16, &'static str)],
 }
 
-impl Rig {
+impl FaultHarness {
     /// So many demos, and four users with a fresh token, a stale one and an expired one each. The
     /// fresh ones have been here before.
     pub async fn start(row: &Row, layout: Layout, demos: usize) -> Self {
         let options = ["--appendonly", "yes", "--appendfsync", "always"];
-        let mut scene = Scene::on(RedisServer::with_options(&options), layout).await;
-        let redis = Proxy::start(&format!("127.0.0.1:{}", scene.redis.port()), 1).await;
-        let wechat = Proxy::start(scene.wechat.url().trim_start_matches("http://"), 2).await;
-        scene.variables = vec![
+        let mut services = Harness::on(RedisServer::with_options(&options), layout).await;
+        let redis = Proxy::start(&format!("127.0.0.1:{}", services.redis.port()), 1).await;
+        let wechat = Proxy::start(services.wechat.url().trim_start_matches("http://"), 2).await;
+        services.variables = vec![
             (
                 "REDIS_URL".to_owned(),
                 format!("redis://{}/", redis.address()),
@@ -83,12 +83,12 @@ impl Rig {
             for number in 0..4 {
                 let user = format!("o{name}{number}");
                 // Those who come later must not be expired with them.
-                scene.sign_in(&user, age).await;
+                services.sign_in(&user, age).await;
                 users.push(user);
             }
         }
-        let mut rig = Self {
-            scene,
+        let mut harness = Self {
+            services,
             redis,
             wechat,
             demos: Vec::new(),
@@ -98,14 +98,14 @@ impl Rig {
             answers: row.answers,
         };
         for _ in 0..demos {
-            rig.demos.push(rig.scene.demo().await);
+            harness.demos.push(harness.services.demo().await);
         }
-        for demo in &rig.demos {
-            for user in &rig.users[8..] {
+        for demo in &harness.demos {
+            for user in &harness.users[8..] {
                 assert_eq!(demo.me(user).await.status, 200);
             }
         }
-        rig
+        harness
     }
 
     /// Load from eight callers on all demos while something happens. Answers what came of it.
@@ -134,7 +134,7 @@ impl Rig {
     }
 
     fn calls(&self) -> u64 {
-        self.scene.wechat.calls_to(self.counted)
+        self.services.wechat.calls_to(self.counted)
     }
 
     async fn ask(&self, site: &HttpClient, user: &str) {
@@ -178,7 +178,7 @@ impl Rig {
                 })
                 .await;
             }
-            self.scene.books_balance(user);
+            self.services.books_balance(user);
         }
     }
 
@@ -186,7 +186,7 @@ impl Rig {
     pub fn print(&self, row: &Row, broken_allowed: bool) {
         let mut tally = self.tally.lock().unwrap();
         let calls = tally.calls.unwrap_or_else(|| self.calls());
-        let issued = self.scene.wechat.issued_credentials();
+        let issued = self.services.wechat.issued_credentials();
         let pairs = issued
             .iter()
             .filter(|pair| matches!(pair.kind, IssuedKind::SignIn | IssuedKind::Refresh));
@@ -245,15 +245,15 @@ pub async fn lasting(
     row: &Row,
     layout: Layout,
     time: f64,
-    begin: impl FnOnce(&mut Rig),
-    end: impl FnOnce(&mut Rig),
+    begin: impl FnOnce(&mut FaultHarness),
+    end: impl FnOnce(&mut FaultHarness),
 ) {
-    let mut rig = Rig::start(row, layout, 1).await;
-    begin(&mut rig);
+    let mut harness = FaultHarness::start(row, layout, 1).await;
+    begin(&mut harness);
     let began = Instant::now();
-    rig.during(seconds(time)).await;
+    harness.during(seconds(time)).await;
     assert!(began.elapsed() >= Duration::from_secs_f64(time));
-    end(&mut rig);
-    rig.recovers().await;
-    rig.print(row, false);
+    end(&mut harness);
+    harness.recovers().await;
+    harness.print(row, false);
 }

@@ -17,12 +17,12 @@ pub(crate) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-pub(crate) struct Rig {
+pub(crate) struct Harness {
     pub(crate) sim: Simulator,
     pub(crate) clock: Clock,
 }
 
-impl Rig {
+impl Harness {
     pub(crate) async fn start() -> Self {
         let sim = Simulator::start().await.unwrap();
         Self {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tower_wechat::simulator::UserPair;
 
 use crate::support::demo_process::DemoProcess;
+use crate::support::harness::{Harness, Layout, variables};
 use crate::support::http_client::{Asked, HttpClient};
-use crate::support::scene::{Layout, Scene, variables};
 
 const SCRIPT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -24,26 +24,26 @@ pub(crate) const USER: &str = "oUser";
 pub(crate) const TWO_HOURS: Duration = Duration::from_secs(7_200);
 
 /// Two services on one Redis and one WeChat.
-pub(crate) struct Neighbours {
-    pub(crate) scene: Scene,
+pub(crate) struct InteropHarness {
+    pub(crate) services: Harness,
     pub(crate) demo: DemoProcess,
 }
 
-impl Neighbours {
+impl InteropHarness {
     pub(crate) async fn new() -> Self {
         Self::with(&[]).await
     }
 
     /// With these variables of the demo besides.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
-        let mut scene = Scene::new(Layout::Hashes).await;
+        let mut services = Harness::new(Layout::Hashes).await;
         // The demo asks Redis at every request, so that each answer is about what lies there.
-        scene
+        services
             .variables
             .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
-        scene.variables.extend(variables(more));
-        let demo = scene.demo().await;
-        Self { scene, demo }
+        services.variables.extend(variables(more));
+        let demo = services.demo().await;
+        Self { services, demo }
     }
 
     /// Runs the other service, with this on its stdin. Answers what it printed.
@@ -51,12 +51,15 @@ impl Neighbours {
         let mut command = Command::new("python3");
         command
             .arg(SCRIPT)
-            .args(["--redis", &format!("127.0.0.1:{}", self.scene.redis.port())])
+            .args([
+                "--redis",
+                &format!("127.0.0.1:{}", self.services.redis.port()),
+            ])
             .args([
                 "--api",
-                self.scene.wechat.url(),
+                self.services.wechat.url(),
                 "--appid",
-                self.scene.wechat.app_id(),
+                self.services.wechat.app_id(),
             ])
             .args([task, user])
             .stdin(Stdio::piped())
@@ -91,7 +94,7 @@ impl Neighbours {
 
     /// A login at the other service.
     pub(crate) async fn java_login(&self, user: &str) -> UserPair {
-        let pair = self.scene.wechat.sign_in(user, "snsapi_userinfo");
+        let pair = self.services.wechat.sign_in(user, "snsapi_userinfo");
         let reply = json!({
             "access_token": pair.access_token,
             "expires_in": pair.expires_in.as_secs(),
@@ -104,16 +107,16 @@ impl Neighbours {
     }
 
     pub(crate) fn raw(&self, hash: &str, user: &str) -> String {
-        self.scene.connection().hget(hash, user).unwrap()
+        self.services.connection().hget(hash, user).unwrap()
     }
 
     /// Time passes. The clocks of two services and of Redis cannot be moved, so WeChat's is, and
     /// what lies in Redis grows older by as much.
     pub(crate) fn time_passes(&self, by: Duration) {
-        self.scene.wechat.advance(by);
+        self.services.wechat.advance(by);
         let by = i64::try_from(by.as_millis()).unwrap();
         for hash in [ACCESS_HASH, REFRESH_HASH] {
-            let mut redis = self.scene.connection();
+            let mut redis = self.services.connection();
             let fields: Vec<(String, String)> = redis.hgetall(hash).unwrap();
             for (user, value) in fields {
                 let older = |(at, part): (usize, &str)| match part.parse::<i64>() {
@@ -127,13 +130,17 @@ impl Neighbours {
     }
 
     pub(crate) fn current(&self, user: &str) -> String {
-        self.scene.wechat.current_pair(user).unwrap().access_token
+        self.services
+            .wechat
+            .current_pair(user)
+            .unwrap()
+            .access_token
     }
 
     /// Whether WeChat takes a token for the user's.
     pub(crate) async fn wechat_accepts(&self, user: &str, token: &str) -> bool {
         let path = format!("/sns/auth?access_token={token}&openid={user}");
-        let answer = HttpClient::new(self.scene.wechat.url())
+        let answer = HttpClient::new(self.services.wechat.url())
             .ask(Asked::get(&path))
             .await;
         answer.json()["errcode"] == 0

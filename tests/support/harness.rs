@@ -63,7 +63,7 @@ pub fn now_ms() -> i64 {
 }
 
 /// Redis and WeChat, and demos between them.
-pub struct Scene {
+pub struct Harness {
     pub redis: RedisServer,
     pub wechat: Simulator,
     pub layout: Layout,
@@ -71,7 +71,7 @@ pub struct Scene {
     pub variables: Vec<(String, String)>,
 }
 
-impl Scene {
+impl Harness {
     pub async fn new(layout: Layout) -> Self {
         Self::on(RedisServer::start(), layout).await
     }
@@ -86,7 +86,7 @@ impl Scene {
         }
     }
 
-    /// The variables of a demo of this scene.
+    /// The variables of a demo of this harness.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut variables = variables(&[
             ("REDIS_URL", &self.redis.url()),
