@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use super::fixtures::{NOW, alter, fixed_keys, header_map, other_app_id};
 use crate::login::Scope;
-use crate::login::callback::parse_code_and_state;
 use crate::login::cookies::{AttemptStatus, LoginAttempt, LoginCookies};
 use crate::login::exchange::ExchangeOutcome;
 use crate::login::public_url::PublicUrl;
+use crate::login::query::parse_code_and_state;
 use crate::login::return_to::ReturnTo;
 use crate::login::state::StateSigner;
 

@@ -11,7 +11,7 @@ use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
 use crate::jssdk::{JsConfig, page_url};
-use crate::login::is_navigation;
+use crate::navigation::is_navigation;
 use crate::tickets::Tickets;
 
 /// The account of a request, put into its extensions by

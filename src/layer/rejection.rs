@@ -14,8 +14,9 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Uri
 use crate::credential::InvalidIdentifier;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
-use crate::login::{FailurePage, LoginHandler, Scope, is_form_submission, is_navigation};
+use crate::login::{FailurePage, LoginHandler, Scope};
 use crate::metrics::RequestOutcome;
+use crate::navigation::{is_form_submission, is_navigation};
 
 /// What a page of ours may load: its own style and nothing else. No other page may frame it, so
 /// that nobody is led to press its button unawares.

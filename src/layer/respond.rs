@@ -9,8 +9,9 @@ use super::retained_head::RetainedHead;
 use super::user::{AnonymousRequest, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
-use crate::login::{LoginReply, ReplyContent, is_form_submission, is_navigation};
+use crate::login::{LoginReply, ReplyContent};
 use crate::metrics::RequestOutcome as Counted;
+use crate::navigation::{is_form_submission, is_navigation};
 
 impl<I, R> Shared<I, R> {
     /// Answers a request that does not reach its handler.

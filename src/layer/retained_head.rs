@@ -4,7 +4,7 @@ use http::header::{ACCEPT, COOKIE, HeaderName, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use crate::identity::{RequestHead, Session};
-use crate::login::script_headers;
+use crate::navigation::script_headers;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -1,20 +1,9 @@
 //! The URL that a user is sent to.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
-use super::Scope;
-
-/// As JavaScript's `encodeURIComponent`, which WeChat's documentation asks for.
-const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'!')
-    .remove(b'~')
-    .remove(b'*')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')');
+use super::query::URI_COMPONENT;
+use super::scope::Scope;
 
 /// Marks of the authorize URL that WeChat added later; all stand behind `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,11 +50,6 @@ impl AuthorizationRequest<'_> {
         url.push_str("#wechat_redirect");
         url
     }
-}
-
-/// A text as a value in a query of our own.
-pub(crate) fn encode_query_value(text: &str) -> impl std::fmt::Display + '_ {
-    utf8_percent_encode(text, URI_COMPONENT)
 }
 
 #[cfg(test)]

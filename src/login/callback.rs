@@ -4,26 +4,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-
-use super::Scope;
-use super::cookies::{
-    AttemptStatus, BrowserLogins, CodeFingerprint, LoginAttempt, MAX_HISTORY_ENTRIES,
-};
-use super::exchange::{Exchange, ExchangeOutcome, SignedInUser, bind_code_to_login};
-use super::failure::{LoginFailure, LoginReply};
-use super::handler::{HandlerReply, LoginHandler, query_pairs};
+use super::context::CallbackContext;
+use super::cookies::{AttemptStatus, CodeFingerprint, LoginAttempt, MAX_HISTORY_ENTRIES};
+use super::exchange::{CallbackKey, Exchange, ExchangeOutcome, SignedInUser, bind_code_to_login};
+use super::failure::LoginFailure;
+use super::handler::LoginHandler;
+use super::query::parse_code_and_state;
+use super::reply::{HandlerReply, LoginReply};
 use super::return_to::ReturnTo;
+use super::scope::Scope;
 use super::state::{LoginState, StateError, unix_seconds};
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead, Session};
-use crate::login::limits::exchanges::CallbackKey;
 use crate::metrics;
 use crate::store::LoginCodeKey;
-
-/// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
-const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
 
 /// How often one browser can be logged in within a minute. Several tabs may do so at once; more
 /// is a loop of logins that do not help.
@@ -385,44 +380,7 @@ enum CallbackAction {
     },
 }
 
-/// What the browser brings along.
-pub(super) struct CallbackContext {
-    browser_logins: BrowserLogins,
-    /// Whether it has the cookie of this login.
-    pub(super) has_state_cookie: bool,
-    /// Whose session it has, apart from those of virtual users.
-    pub(super) session_user_id: Option<Box<str>>,
-    has_session: bool,
-    /// Whether it has a session under our cookie's name that is none of ours.
-    foreign_session: bool,
-}
-
 /// The mark under which a cookie remembers a code.
 fn code_fingerprint(code: &LoginCodeKey) -> CodeFingerprint {
     CodeFingerprint::from_hash(&code.hash)
-}
-
-/// The code and the state of a callback, if they can be such.
-pub(crate) fn parse_code_and_state(
-    uri: &Uri,
-) -> Result<(Option<String>, Option<String>), LoginFailure> {
-    let (mut code, mut state) = (None, None);
-    for (name, value) in query_pairs(uri) {
-        let known = match &*name {
-            "code" => &mut code,
-            "state" => &mut state,
-            _ => continue,
-        };
-        if known.replace(value).is_some() {
-            return Err(LoginFailure::BadRequest);
-        }
-    }
-    let code = code.filter(|code: &String| !code.is_empty());
-    let plain = |code: &String| {
-        code.len() <= MAX_CALLBACK_CODE_BYTES && code.bytes().all(|b| b.is_ascii_graphic())
-    };
-    if code.as_ref().is_some_and(|code| !plain(code)) {
-        return Err(LoginFailure::BadRequest);
-    }
-    Ok((code, state.filter(|state: &String| !state.is_empty())))
 }

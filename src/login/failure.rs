@@ -1,52 +1,10 @@
-//! What a login answers, before it is made a response.
+//! Reasons for which a login fails, with their names, kinds and statuses.
 
-use std::time::Duration;
+use http::StatusCode;
 
-use http::{HeaderValue, StatusCode};
-
-use super::page;
 use super::state::StateError;
 use crate::error::{Error, ErrorKind};
 use crate::reaction::RecommendedAction;
-
-/// What a request to the login, or one without a user, is answered with.
-#[derive(Debug)]
-pub(crate) struct LoginReply {
-    pub(crate) content: ReplyContent,
-    /// Values of `Set-Cookie`.
-    pub(crate) set_cookies: Vec<HeaderValue>,
-}
-
-#[derive(Debug)]
-pub(crate) enum ReplyContent {
-    /// The browser goes on, to WeChat or to the page.
-    Redirect(HeaderValue),
-    /// The user reads what happened.
-    FailurePage(FailurePage),
-    /// WeChat reads the content of a verification file.
-    File(String),
-}
-
-/// What the user is told, and what they can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FailurePage {
-    pub(crate) failure: LoginFailure,
-    /// Where the page's button leads: a path of our own.
-    pub(crate) button_url: String,
-    pub(crate) retry_after: Option<Duration>,
-}
-
-impl FailurePage {
-    /// The page that tells it, with all that it needs inside.
-    pub(crate) fn html(&self) -> String {
-        page::html(self)
-    }
-
-    /// One sentence, for programs.
-    pub(crate) fn message(&self) -> String {
-        page::message(self.failure)
-    }
-}
 
 /// What can stand in a user's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,11 +7,12 @@
 
 use http::HeaderMap;
 
-use super::Scope;
-use super::callback::CallbackContext;
+use super::context::CallbackContext;
 use super::cookies::LoginAttempt;
-use super::handler::{HandlerReply, LoginHandler};
+use super::handler::LoginHandler;
+use super::reply::HandlerReply;
 use super::return_to::ReturnTo;
+use super::scope::Scope;
 use crate::credential::UserId;
 use crate::identity::{Identify, Identity, RequestHead};
 use crate::users::GrantedScope;

@@ -1,8 +1,9 @@
 //! Logins that succeed and do not help: the page that follows knows nobody, and would begin the next
 //! one.
 
-use super::failure::{LoginFailure, LoginReply};
+use super::failure::LoginFailure;
 use super::handler::LoginHandler;
+use super::reply::LoginReply;
 use super::return_to::ReturnTo;
 use crate::identity::{Identify, Identity, RequestHead};
 use crate::metrics;

@@ -1,6 +1,49 @@
 //! The plain pages that tell a user what happened, in Chinese and English, made for a phone.
 
-use super::failure::{FailurePage, LoginFailure};
+use std::time::Duration;
+
+use super::failure::LoginFailure;
+
+/// What the user is told, and what they can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailurePage {
+    pub(crate) failure: LoginFailure,
+    /// Where the page's button leads: a path of our own.
+    pub(crate) button_url: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl FailurePage {
+    /// Returns the page, with all that it needs inside.
+    pub(crate) fn html(&self) -> String {
+        let PageText {
+            title,
+            sentence,
+            button,
+        } = page_text(self.failure);
+        let button_url = escape_html(&self.button_url);
+        format!(
+            "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+             <meta name=\"robots\" content=\"noindex\"><title>{}</title><style>{CSS}</style></head>\
+             <body><main><svg viewBox=\"0 0 24 24\" fill=\"none\" stroke=\"currentColor\" \
+             stroke-width=\"1.5\" stroke-linecap=\"round\" aria-hidden=\"true\">\
+             <circle cx=\"12\" cy=\"12\" r=\"10\"/><path d=\"M12 7v6M12 16.5v.01\"/></svg>\
+             <h1>{} <span class=\"en\" lang=\"en\">{}</span></h1>\
+             <p>{}</p><p class=\"en\" lang=\"en\">{}</p>\
+             <a href=\"{button_url}\">{} <span class=\"en\" lang=\"en\">{}</span></a></main></body></html>",
+            title[0], title[0], title[1], sentence[0], sentence[1], button[0], button[1],
+        )
+    }
+
+    /// Returns the failure in one English sentence, for programs.
+    pub(crate) fn message(&self) -> String {
+        let PageText {
+            title, sentence, ..
+        } = page_text(self.failure);
+        format!("{}. {}", title[1].trim_end_matches('.'), sentence[1])
+    }
+}
 
 /// What a page says, in each language: a title, a sentence, and its button.
 struct PageText {
@@ -10,7 +53,9 @@ struct PageText {
 }
 
 const SIGN_IN_AGAIN: [&str; 2] = ["重新登录", "Sign in again"];
+
 const TRY_AGAIN: [&str; 2] = ["再试一次", "Try again"];
+
 const GO_HOME: [&str; 2] = ["返回首页", "Go to the start page"];
 
 fn page_text(failure: LoginFailure) -> PageText {
@@ -148,36 +193,6 @@ font-weight:600;text-decoration:none}\
 a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
 a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";
 
-/// The page of a problem, with all that it needs inside.
-pub(super) fn html(page: &FailurePage) -> String {
-    let PageText {
-        title,
-        sentence,
-        button,
-    } = page_text(page.failure);
-    let button_url = escape_html(&page.button_url);
-    format!(
-        "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta name=\"robots\" content=\"noindex\"><title>{}</title><style>{CSS}</style></head>\
-         <body><main><svg viewBox=\"0 0 24 24\" fill=\"none\" stroke=\"currentColor\" \
-         stroke-width=\"1.5\" stroke-linecap=\"round\" aria-hidden=\"true\">\
-         <circle cx=\"12\" cy=\"12\" r=\"10\"/><path d=\"M12 7v6M12 16.5v.01\"/></svg>\
-         <h1>{} <span class=\"en\" lang=\"en\">{}</span></h1>\
-         <p>{}</p><p class=\"en\" lang=\"en\">{}</p>\
-         <a href=\"{button_url}\">{} <span class=\"en\" lang=\"en\">{}</span></a></main></body></html>",
-        title[0], title[0], title[1], sentence[0], sentence[1], button[0], button[1],
-    )
-}
-
-/// The sentence of a problem, for programs.
-pub(super) fn message(failure: LoginFailure) -> String {
-    let PageText {
-        title, sentence, ..
-    } = page_text(failure);
-    format!("{}. {}", title[1].trim_end_matches('.'), sentence[1])
-}
-
 fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -200,18 +215,19 @@ mod tests {
     #[test]
     fn pages_are_self_contained_and_escape_input() {
         for what in LoginFailure::ALL {
-            let page = html(&FailurePage {
+            let failure_page = FailurePage {
                 failure: what,
                 button_url: "/a?b=\"><script>alert('x')</script>&c".into(),
                 retry_after: None,
-            });
+            };
+            let page = failure_page.html();
             assert!(!page.contains("<script"), "{page}");
             assert!(page.contains("href=\"/a?b=&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)"));
             assert!(
                 !page.contains("src=") && !page.contains("http"),
                 "needs nothing from outside"
             );
-            assert!(message(what).is_ascii() || what == LoginFailure::SnapshotDenied);
+            assert!(failure_page.message().is_ascii() || what == LoginFailure::SnapshotDenied);
         }
     }
 }

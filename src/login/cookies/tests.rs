@@ -1,4 +1,5 @@
 use super::*;
+use crate::login::scope::Scope;
 use http::HeaderValue;
 use http::header::COOKIE;
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const LIFE: Duration = Duration::from_secs(600);
 
 fn keys(key: u8) -> CookieKeys {
+    use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     CookieKeys::from_base64(&STANDARD.encode([key; 64])).unwrap()
 }

@@ -1,19 +1,27 @@
 //! One code is exchanged once in the whole cluster; every copy of its callback is told the same.
 
+mod outcome;
+mod shared;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
+pub(crate) use self::outcome::ExchangeOutcome;
+use self::outcome::RESULT_LIFETIME;
+pub(super) use self::outcome::{SignedInUser, TRANSIENT_FAILURE_LIFETIME};
+use self::shared::OutcomeSender;
+pub(super) use self::shared::{CallbackKey, RunningExchanges};
 use super::failure::LoginFailure;
-use super::{Scope, SnapshotPolicy};
+use super::limits::exchanges::ExchangeLimiter;
+use super::scope::Scope;
+use super::settings::SnapshotPolicy;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
 use crate::log_limiter::LogLimiter;
-use crate::login::limits::exchanges::{ExchangeLimiter, OutcomeSender};
 use crate::metrics;
 use crate::store::{CodeBindResult, CodeLeaseResult, LeaseOwner, LoginCodeKey, Quota};
 use crate::users::{GrantedScope, UserTokens};
@@ -21,9 +29,6 @@ use crate::wechat::UserTokenResponse;
 
 /// How long the right to exchange a code is held: longer than the call may take.
 const CODE_LEASE: Duration = Duration::from_secs(10);
-
-/// How long every copy of a callback gets the same result.
-const RESULT_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// How long it is remembered of a code that WeChat says it was none: made-up codes leave nothing
 /// that lasts.
@@ -43,101 +48,13 @@ const CODE_COUNT_WINDOW: Duration = Duration::from_secs(60);
 /// WeChat's errcode for what is no code.
 const INVALID_CODE_ERRCODE: i64 = 40_029;
 
-/// How long a failure is told that may be gone in a moment: as long as copies come together.
-/// `Retry-After` is made of it: a client that waits as long as it was told finds it forgotten.
-pub(super) const TRANSIENT_FAILURE_LIFETIME: Duration = Duration::from_secs(2);
-
 /// R3: how long what WeChat has granted is offered to a store that does not answer.
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a copy rests between two looks at the result, at first and at most.
 const INITIAL_DELAY: Duration = Duration::from_millis(20);
+
 const MAX_DELAY: Duration = Duration::from_millis(250);
-
-/// What came of a code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ExchangeOutcome {
-    /// It signed this user in.
-    SignedIn(SignedInUser),
-    /// WeChat does not take it: the login has to begin anew.
-    CodeSpent,
-    /// The user is told.
-    Failed(LoginFailure),
-}
-
-/// Who was signed in. Never a token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SignedInUser {
-    pub(super) user: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) snapshot: bool,
-    /// What WeChat says was granted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) scope: Option<String>,
-    /// The number of the login whose callback brought the code. A used code is in logs and
-    /// histories; under another login's state it is nobody's.
-    #[serde(default)]
-    pub(super) login: u64,
-    /// When the user had last logged out everywhere by then, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) epoch: Option<i64>,
-    /// The user had granted `snsapi_userinfo` before, which this code's pair has replaced.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) had_more: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StoredOutcome {
-    SignedIn(SignedInUser),
-    Spent,
-    Trouble(String),
-}
-
-impl ExchangeOutcome {
-    fn to_json(&self) -> String {
-        let written = match self {
-            Self::SignedIn(signed_in) => StoredOutcome::SignedIn(signed_in.clone()),
-            Self::CodeSpent => StoredOutcome::Spent,
-            Self::Failed(trouble) => StoredOutcome::Trouble(trouble.as_str().to_owned()),
-        };
-        serde_json::to_string(&written).unwrap_or_default()
-    }
-
-    /// What cannot be read was written by a later version of this crate.
-    pub(crate) fn from_json(text: &str) -> Self {
-        match serde_json::from_str(text) {
-            Ok(StoredOutcome::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {
-                Self::SignedIn(signed_in)
-            }
-            Ok(StoredOutcome::Trouble(name)) => {
-                Self::Failed(LoginFailure::from_name(&name).unwrap_or(LoginFailure::CodeRejected))
-            }
-            _ => Self::CodeSpent,
-        }
-    }
-
-    fn from_error(error: &Error) -> Self {
-        LoginFailure::from_exchange_error(error).map_or(Self::CodeSpent, Self::Failed)
-    }
-
-    /// Its name in metrics and spans.
-    fn as_str(&self) -> &'static str {
-        match self {
-            Self::SignedIn(signed_in) if signed_in.snapshot => "snapshot",
-            Self::SignedIn(_) => "signed_in",
-            Self::CodeSpent => "spent",
-            Self::Failed(trouble) => trouble.as_str(),
-        }
-    }
-
-    fn lifetime(&self) -> Duration {
-        match self {
-            Self::Failed(trouble) if trouble.is_transient() => TRANSIENT_FAILURE_LIFETIME,
-            _ => RESULT_LIFETIME,
-        }
-    }
-}
 
 /// A code on its way to a verdict.
 pub(super) struct Exchange {
@@ -400,38 +317,5 @@ pub(super) async fn bind_code_to_login(users: &UserTokens, name: &LoginCodeKey, 
         .await;
     if let Err(error) = bound {
         tracing::warn!(target: "tower_wechat::login", app = %name.app, %error, "a code that was refused may still be used under another login");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outcomes_round_trip_without_tokens() {
-        let signed_in = SignedInUser {
-            user: "oUser \"#1\"".into(),
-            snapshot: true,
-            scope: Some("snsapi_base".into()),
-            login: 7,
-            epoch: Some(1_700_000_000_000),
-            had_more: true,
-        };
-        let mut verdicts = vec![
-            ExchangeOutcome::SignedIn(signed_in),
-            ExchangeOutcome::CodeSpent,
-        ];
-        verdicts.extend(LoginFailure::ALL.map(ExchangeOutcome::Failed));
-        for verdict in verdicts {
-            assert_eq!(ExchangeOutcome::from_json(&verdict.to_json()), verdict);
-        }
-        assert_eq!(
-            ExchangeOutcome::from_json("{\"later\":1}"),
-            ExchangeOutcome::CodeSpent
-        );
-        assert_eq!(
-            ExchangeOutcome::from_json("{\"signed_in\":{\"user\":\"\"}}"),
-            ExchangeOutcome::CodeSpent
-        );
     }
 }

@@ -1,0 +1,168 @@
+//! What a login keeps in a browser: cookies that bind each login to the browser that began it, say
+//! where it leads, and remember how it ended.
+//!
+//! All of them together stay below 4 KiB, however many tabs are open, because there is a fixed
+//! number of names and each has a largest size. Requests of several tabs that do not see each
+//! other's cookies therefore overwrite, and never add up.
+//!
+//! | cookie | holds |
+//! |---|---|
+//! | `wechat_login_TAG0` … `5` | logins under way: number, time, scope and page; several where they fit |
+//! | `wechat_login_TAGt` | the trail: how the last logins ended, and logins whose place was given to newer ones |
+//!
+//! `TAG` is made of the AppID and the callback's path, so that several accounts share a host. Under
+//! https the names begin with `__Host-`: no other host, sibling or parent, can set such a cookie.
+//! The trail is apart from the places because the answer to a callback holds the page already, in
+//! its `Location`, and proxies take no more than 4 KiB of headers.
+
+mod attempt;
+mod browser;
+mod format;
+
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+
+pub(super) use self::attempt::CodeFingerprint;
+use self::attempt::HistoryEntry;
+pub(crate) use self::attempt::{AttemptStatus, LoginAttempt};
+use self::browser::SLOT_PAGE_BYTES;
+pub(super) use self::browser::{BrowserLogins, LOOP_WINDOW_SECONDS, MAX_HISTORY_ENTRIES};
+use super::return_to::ReturnTo;
+use super::state::unix_seconds;
+use crate::clock::Timestamp;
+use crate::credential::AppId;
+use crate::identity::{CookieKeys, KeyedMac, cookies};
+
+/// How many cookies of our names are looked at. Browsers send several of one name where another
+/// host or path has set them too.
+const MAX_COOKIES_READ: usize = 128;
+
+/// How long duplicates of a callback get the answer of the first, in seconds.
+const DUPLICATE_SECONDS: u64 = 600;
+
+/// Writes and reads the cookies of one account's logins.
+#[derive(Clone)]
+pub(crate) struct LoginCookies {
+    macs: Vec<KeyedMac>,
+    /// What all names begin with.
+    name_prefix: String,
+    lifetime: Duration,
+    start_page: ReturnTo,
+}
+
+impl LoginCookies {
+    /// Returns the cookies of logins whose callback has this public path.
+    pub(crate) fn new(
+        app: &AppId,
+        keys: &CookieKeys,
+        callback: &str,
+        secure: bool,
+        lifetime: Duration,
+        start_page: ReturnTo,
+    ) -> Self {
+        let digest = Sha256::digest(format!("{} {callback}", app.as_str()));
+        let host = if secure { "__Host-" } else { "" };
+        Self {
+            macs: keys.derive_macs(&["tower-wechat login cookie 2", app.as_str(), callback]),
+            name_prefix: format!("{host}wechat_login_{:02x}{:02x}", digest[0], digest[1]),
+            lifetime,
+            start_page,
+        }
+    }
+
+    /// Returns what the names of these cookies begin with.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn prefix(&self) -> &str {
+        &self.name_prefix
+    }
+
+    /// Reads what a browser has, as far as it is ours and still counts.
+    pub(crate) fn read(&self, headers: &HeaderMap, now: Timestamp) -> BrowserLogins {
+        let now = unix_seconds(now);
+        let mut browser = BrowserLogins {
+            slots: Default::default(),
+            history: Vec::new(),
+            slot_changed: [false; SLOT_PAGE_BYTES.len()],
+            history_changed: false,
+            now,
+            start_page: self.start_page.clone(),
+        };
+        for cookie in cookies::text_after_prefix(headers, &self.name_prefix).take(MAX_COOKIES_READ)
+        {
+            let Some((name, value)) = cookie.split_once('=') else {
+                continue;
+            };
+            if name == "t" {
+                browser.history.extend(self.decode_history(value));
+            } else if name.len() == 1
+                && let Ok(place) = name.parse::<usize>()
+                && let Some(logins) = browser.slots.get_mut(place)
+            {
+                logins.extend(self.decode_slot(place, value));
+            }
+        }
+        browser.history.retain(|step| self.is_current(step, now));
+        for place in 0..SLOT_PAGE_BYTES.len() {
+            let progress: Vec<_> = browser.slots[place]
+                .iter()
+                .map(|attempt| browser.status_of(attempt.state.login_id))
+                .collect();
+            for (attempt, progress) in browser.slots[place].iter_mut().zip(progress) {
+                attempt.status = progress;
+            }
+            browser.slots[place].retain(|attempt| now < self.expires_at(attempt));
+        }
+        browser
+    }
+
+    /// Returns the cookies that have changed, as `NAME=VALUE` and the seconds that each has to
+    /// live; zero clears it.
+    pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
+        let mut cookies = Vec::new();
+        for (place, logins) in browser.slots.iter().enumerate() {
+            if browser.slot_changed[place] {
+                cookies.push(self.encode_slot(place, logins, browser.now));
+            }
+        }
+        if browser.history_changed {
+            cookies.push(self.encode_history(&browser.history));
+        }
+        cookies
+    }
+
+    /// Returns until when a login counts, in seconds since the epoch. One that has succeeded
+    /// answers its duplicates for ten minutes from then, however long its user stayed at WeChat.
+    fn expires_at(&self, attempt: &LoginAttempt) -> u64 {
+        let ends = attempt
+            .state
+            .issued_at
+            .saturating_add(self.lifetime.as_secs());
+        match attempt.status {
+            AttemptStatus::SignedIn { at, .. } => ends.max(at.saturating_add(DUPLICATE_SECONDS)),
+            AttemptStatus::Open | AttemptStatus::Retried { .. } => ends,
+        }
+    }
+
+    fn is_current(&self, entry: &HistoryEntry, now: u64) -> bool {
+        let span = match entry.status {
+            AttemptStatus::SignedIn { .. } => DUPLICATE_SECONDS.max(self.lifetime.as_secs()),
+            AttemptStatus::Open | AttemptStatus::Retried { .. } => self.lifetime.as_secs(),
+        };
+        now < entry.at.saturating_add(span)
+    }
+}
+
+impl fmt::Debug for LoginCookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginCookies")
+            .field("prefix", &self.name_prefix)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

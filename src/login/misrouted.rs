@@ -1,0 +1,129 @@
+//! Callbacks that a proxy has sent to another path, or whose query it has dropped.
+
+use http::{HeaderMap, Uri};
+
+use super::cookies::LoginAttempt;
+use super::exchange::bind_code_to_login;
+use super::failure::LoginFailure;
+use super::handler::LoginHandler;
+use super::query::{parse_code_and_state, query_pairs};
+use super::reply::LoginReply;
+use super::return_to::ReturnTo;
+use super::state::StateError;
+use crate::identity::RequestHead;
+use crate::metrics;
+use crate::navigation::{Initiator, initiator, is_navigation};
+use crate::store::LoginCodeKey;
+
+/// How often a browser may come back to one page, within a minute and without having passed the
+/// callback, before that is called a loop: three visits to WeChat in all, since the first one may
+/// have begun at another page.
+pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
+
+/// How often a browser may begin a login for one page, within a minute and without having passed the
+/// callback, whatever it says of itself: more than the tabs and reloads of any person. A cookie counts
+/// up to 15.
+const BEGUN_AT_MOST: u8 = 13;
+
+/// A person takes at least this many seconds from one reload of a page to the next, on average.
+const MIN_RELOAD_SECONDS: u64 = 2;
+
+impl LoginHandler {
+    /// Returns the answer to a page load that WeChat has sent here although this is not the
+    /// callback: sent there again, it would come here again.
+    pub(crate) fn reject_misrouted_callback(&self, head: &RequestHead<'_>) -> Option<LoginReply> {
+        let query = head.uri.query()?;
+        // Nearly every request ends here.
+        memchr::memmem::find(query.as_bytes(), b"state=")?;
+        let now = self.now();
+        let ours = |(name, value): (String, String)| match self.0.state_signer.verify(&value, now) {
+            Ok(issued) | Err(StateError::Expired(issued)) if name == "state" => Some(issued),
+            Ok(_) | Err(StateError::Expired(_) | StateError::Forged) => None,
+        };
+        let issued = query_pairs(head.uri).find_map(ours)?;
+        if !is_navigation(head) {
+            return None;
+        }
+        self.bind_misrouted_code(head.uri, issued.login_id);
+        Some(self.reject_wrong_callback_path(head.original_uri().path()))
+    }
+
+    /// Makes the code of a callback that came elsewhere useless under any other login: it is in the
+    /// logs of whatever led it there.
+    fn bind_misrouted_code(&self, uri: &Uri, login_id: u64) {
+        let Ok((Some(code), _)) = parse_code_and_state(uri) else {
+            return;
+        };
+        let name = LoginCodeKey::new(self.0.users.app_id(), &code);
+        if self.0.unspent_codes.try_admit(login_id, &name.hash) {
+            let users = self.0.users.clone();
+            let keep = async move { bind_code_to_login(&users, &name, login_id).await };
+            self.0.users.spawn(keep);
+        }
+    }
+
+    pub(super) fn reject_wrong_callback_path(&self, path: &str) -> LoginReply {
+        if let Some(more) = self.0.log_limiter.allow_line("misplaced") {
+            let came: String = path.chars().take(200).collect();
+            tracing::error!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                ?came,
+                expected = self.0.settings.public_url.public_path(&self.0.settings.callback_path),
+                more,
+                "WeChat sent a user back to a path that is not the callback; a proxy in front \
+                 strips a prefix (add it to the public URL) or rewrites the path (pass it on as it is)"
+            );
+        }
+        metrics::count_login(LoginFailure::WrongCallbackPath.as_str());
+        self.reply_with_failure(
+            LoginFailure::WrongCallbackPath,
+            Some(self.start_page().as_str().to_owned()),
+        )
+    }
+
+    /// Returns `true` if this page load seems to come from WeChat by a way that the callback is not
+    /// on, and not from a person who reloads. Older web views do not say enough to tell, so that
+    /// only a number that no person reaches is a loop.
+    pub(super) fn seems_to_miss_callback(
+        &self,
+        attempt: &LoginAttempt,
+        headers: &HeaderMap,
+    ) -> bool {
+        if attempt.repeats >= BEGUN_AT_MOST {
+            return true;
+        }
+        // With its query, a callback is known wherever it comes.
+        let has_query = attempt.return_to.as_str().contains('?');
+        match initiator(headers) {
+            _ if has_query => false,
+            None => false,
+            Some(Initiator::OtherOrigin) => true,
+            // An address that was typed, or opened by another program, counts as that through all
+            // redirects. Redirects come back faster than a person reloads. The first two loads are
+            // free: web views load a page twice.
+            Some(Initiator::SameOriginOrNone) => {
+                let reloads = u64::from(attempt.repeats).saturating_sub(1);
+                attempt.age_seconds(self.now()) < MIN_RELOAD_SECONDS * reloads
+            }
+        }
+    }
+
+    pub(super) fn reject_missed_callback(&self, return_to: &ReturnTo) -> LoginReply {
+        if let Some(more) = self.0.log_limiter.allow_line("misses_callback") {
+            let came: String = return_to.path().chars().take(200).collect();
+            tracing::error!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                ?came,
+                expected = self.0.settings.public_url.public_path(&self.0.settings.callback_path),
+                more,
+                "a browser comes back from WeChat again and again without passing the callback; a \
+                 proxy in front rewrites the path or drops the query"
+            );
+        }
+        metrics::count_login(LoginFailure::RateLimited.as_str());
+        let page = self.0.settings.login_url(Some(return_to), None);
+        self.reply_with_failure(LoginFailure::RateLimited, Some(page))
+    }
+}

@@ -1,0 +1,106 @@
+//! Queries of the login's own paths: reading the callback's and a login link's, and encoding values.
+
+use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::failure::LoginFailure;
+use super::scope::Scope;
+
+/// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
+const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
+
+/// As JavaScript's `encodeURIComponent`, which WeChat's documentation asks for.
+pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// What a link to the login asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct LoginLink {
+    pub(super) return_to: Option<Vec<u8>>,
+    pub(super) scope: Option<Scope>,
+    /// Whether parameters that the login does not know were taken for the rest of `return_to`.
+    pub(super) has_unencoded_rest: bool,
+}
+
+impl LoginLink {
+    /// Reads a query. A page that does not encode its `return_to` loses all behind the first `&` to
+    /// the login's own query, as in `return_to=/a?x=1&y=2`. An encoded one has neither a question
+    /// mark nor an equals sign, so that what others add to a link (WeChat adds `from`) stays out.
+    pub(super) fn parse(query: &str) -> Self {
+        let mut asked = Self::default();
+        let mut is_unencoded = false;
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, text) = (decode_query_text(name), decode_query_text(value));
+            let scope = || Scope::from_name(std::str::from_utf8(&text).ok()?);
+            match (&*name, &mut asked.return_to) {
+                (b"return_to", page) => {
+                    is_unencoded = text.contains(&b'?') && value.contains(['?', '=']);
+                    asked.has_unencoded_rest = false;
+                    *page = Some(text);
+                }
+                (b"scope", _) if scope().is_some() => asked.scope = scope(),
+                (_, Some(page)) if is_unencoded && !pair.is_empty() => {
+                    page.push(b'&');
+                    page.extend(pair.bytes());
+                    asked.has_unencoded_rest = true;
+                }
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+/// The pairs of a query, decoded; what is no UTF-8 is repaired.
+pub(super) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
+    let text = |text| String::from_utf8_lossy(&decode_query_text(text)).into_owned();
+    uri.query().unwrap_or_default().split('&').map(move |pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (text(name), text(value))
+    })
+}
+
+/// What a name or a value of a query stands for.
+fn decode_query_text(text: &str) -> Vec<u8> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).collect()
+}
+
+/// The code and the state of a callback, if they can be such.
+pub(crate) fn parse_code_and_state(
+    uri: &Uri,
+) -> Result<(Option<String>, Option<String>), LoginFailure> {
+    let (mut code, mut state) = (None, None);
+    for (name, value) in query_pairs(uri) {
+        let known = match &*name {
+            "code" => &mut code,
+            "state" => &mut state,
+            _ => continue,
+        };
+        if known.replace(value).is_some() {
+            return Err(LoginFailure::BadRequest);
+        }
+    }
+    let code = code.filter(|code: &String| !code.is_empty());
+    let plain = |code: &String| {
+        code.len() <= MAX_CALLBACK_CODE_BYTES && code.bytes().all(|b| b.is_ascii_graphic())
+    };
+    if code.as_ref().is_some_and(|code| !plain(code)) {
+        return Err(LoginFailure::BadRequest);
+    }
+    Ok((code, state.filter(|state: &String| !state.is_empty())))
+}
+
+/// A text as a value in a query of our own.
+pub(crate) fn encode_query_value(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, URI_COMPONENT)
+}

@@ -1,0 +1,188 @@
+//! The way to WeChat: requests without a user, or whose user lacks a scope.
+
+use std::time::Duration;
+
+use http::header::REFERER;
+use http::{HeaderMap, HeaderValue, Uri};
+use percent_encoding::percent_decode_str;
+
+use super::failure::LoginFailure;
+use super::handler::LoginHandler;
+use super::misrouted::MAX_MISSED_CALLBACKS;
+use super::page::FailurePage;
+use super::reply::LoginReply;
+use super::return_to::{ReturnTo, ReturnToError};
+use super::scope::Scope;
+use crate::error::ErrorKind;
+use crate::identity::RequestHead;
+use crate::navigation::is_wechat_browser;
+use crate::users::UserToken;
+
+impl LoginHandler {
+    /// What a request gets that nobody is signed in for, or whose user lacks a scope: a navigation
+    /// is sent to WeChat. For anything else, see [`login_url`](Self::login_url). `unnamed` is whether
+    /// the layer's identity names nobody.
+    pub(crate) fn redirect_to_wechat(
+        &self,
+        head: &RequestHead<'_>,
+        scope: Option<Scope>,
+        unnamed: bool,
+    ) -> LoginReply {
+        let scope = scope.unwrap_or(self.0.settings.scope);
+        match self.requested_page(head) {
+            Ok(page) => self
+                .not_kept(head, &page, unnamed)
+                .unwrap_or_else(|| self.begin_or_reuse_attempt(scope, page, head.headers)),
+            Err(answer) => answer,
+        }
+    }
+
+    /// The page that a request asked for, to be led back to.
+    fn requested_page(&self, head: &RequestHead<'_>) -> Result<ReturnTo, LoginReply> {
+        let asked = head.original_uri();
+        if self.0.settings.resembles_callback_path(asked.path()) {
+            // WeChat has sent the user here, and a proxy has dropped the query too.
+            return Err(self.reject_wrong_callback_path(asked.path()));
+        }
+        let (page, error) = ReturnTo::from_uri(asked, &self.0.settings.public_url);
+        if let Some(reason) = error {
+            let bytes = asked.path_and_query().map_or(0, |all| all.as_str().len());
+            self.log_unusable_return_to(reason, bytes);
+        }
+        Ok(page)
+    }
+
+    /// As [`redirect`](Self::redirect), where the browser's cookies are not at hand: the login's own
+    /// path gets to see them.
+    pub(crate) fn redirect_to_login(
+        &self,
+        head: &RequestHead<'_>,
+        scope: Option<Scope>,
+    ) -> LoginReply {
+        let page = match self.requested_page(head) {
+            Ok(page) => page,
+            Err(answer) => return answer,
+        };
+        if let Some(answer) = self.not_kept(head, &page, false) {
+            return answer;
+        }
+        let url = self.0.settings.login_url(Some(&page), scope);
+        self.redirect_to_own_path(url)
+    }
+
+    /// What a form gets that nobody is signed in for: a login that leads back to the page with the
+    /// form. Its data is not sent again.
+    pub(crate) fn redirect_form_to_login(
+        &self,
+        head: &RequestHead<'_>,
+        scope: Option<Scope>,
+    ) -> LoginReply {
+        self.redirect_to_own_path(self.login_url_for_script(head, scope))
+    }
+
+    /// Returns a redirect to a path of the application's own.
+    fn redirect_to_own_path(&self, path: String) -> LoginReply {
+        match HeaderValue::try_from(path) {
+            Ok(path) => LoginReply::redirect(path),
+            Err(_) => self.reply_with_failure(LoginFailure::BadRequest, None),
+        }
+    }
+
+    /// Where a script can send its user to log in: a path of ours that leads back to the page
+    /// from which the script asked.
+    pub(crate) fn login_url_for_script(
+        &self,
+        head: &RequestHead<'_>,
+        scope: Option<Scope>,
+    ) -> String {
+        let referer = head.headers.get(REFERER).map(HeaderValue::as_bytes);
+        let public_url = &self.0.settings.public_url;
+        let page = referer.and_then(|referer| ReturnTo::from_referer(referer, public_url));
+        let page = page.filter(|page| !self.is_login_page(page));
+        self.0.settings.login_url(page.as_ref(), scope)
+    }
+
+    /// A path of an application's own, to which a login may lead.
+    pub(super) fn parse_return_to(&self, path: &[u8]) -> Option<ReturnTo> {
+        match ReturnTo::parse(path, &self.0.settings.public_url) {
+            Ok(page) => Some(page).filter(|page| !self.is_login_page(page)),
+            Err(reason) => {
+                self.log_unusable_return_to(reason, path.len());
+                None
+            }
+        }
+    }
+
+    /// Whether a page is one of the login's own paths, however it is written.
+    fn is_login_page(&self, page: &ReturnTo) -> bool {
+        self.handles_path(&percent_decode_str(page.path()).decode_utf8_lossy())
+    }
+
+    fn log_unusable_return_to(&self, reason: ReturnToError, bytes: usize) {
+        let kind = reason.as_str();
+        if let Some(more) = self.0.log_limiter.allow_line(kind) {
+            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), reason = kind, bytes, more, "a login does not lead back to the page that was asked for");
+        }
+    }
+
+    /// Whether a user's token covers a scope. Where the scope is not known, the call is tried.
+    pub(crate) fn lacks_scope(token: &UserToken, scope: Scope) -> bool {
+        token
+            .scope()
+            .is_some_and(|granted| !scope.is_granted_by(granted))
+    }
+
+    /// Returns `true` if this browser has come back within the last minute from a login that asked
+    /// for `scope`.
+    pub(crate) fn signed_in_recently_with(&self, scope: Scope, headers: &HeaderMap) -> bool {
+        self.0
+            .login_cookies
+            .read(headers, self.now())
+            .signed_in_recently_with(scope)
+    }
+
+    /// What a user gets who lacks a scope and is not to be asked again.
+    pub(crate) fn reject_declined_scope(&self, head: &RequestHead<'_>, scope: Scope) -> LoginReply {
+        let (page, _) = ReturnTo::from_uri(head.original_uri(), &self.0.settings.public_url);
+        let button_url = self.0.settings.login_url(Some(&page), Some(scope));
+        self.reply_with_failure(LoginFailure::ProfileNotGranted, Some(button_url))
+    }
+
+    pub(super) fn begin_or_reuse_attempt(
+        &self,
+        scope: Scope,
+        return_to: ReturnTo,
+        headers: &HeaderMap,
+    ) -> LoginReply {
+        if self.0.settings.wechat_only && !is_wechat_browser(headers) {
+            return self.reply_with_failure(
+                LoginFailure::NotInWechat,
+                Some(return_to.as_str().to_owned()),
+            );
+        }
+        let mut browser = self.0.login_cookies.read(headers, self.now());
+        let Some(attempt) = browser.reuse_attempt(scope, &return_to) else {
+            return self.begin_attempt(scope, return_to, browser);
+        };
+        if attempt.repeats >= MAX_MISSED_CALLBACKS && self.seems_to_miss_callback(&attempt, headers)
+        {
+            return self.reject_missed_callback(&return_to);
+        }
+        self.redirect_for_attempt(&attempt, &browser)
+    }
+
+    /// What stands in the way of a page, for its reader.
+    pub(crate) fn failure_page(
+        &self,
+        kind: ErrorKind,
+        retry_after: Option<Duration>,
+        uri: &Uri,
+    ) -> Option<FailurePage> {
+        let (page, _) = ReturnTo::from_uri(uri, &self.0.settings.public_url);
+        Some(FailurePage {
+            failure: LoginFailure::from_page_error(kind)?,
+            button_url: page.as_str().to_owned(),
+            retry_after,
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! The login's own paths: the callback, links that begin a login, and verification files.
+
+#[cfg(feature = "axum")]
+use std::collections::BTreeSet;
+
+use http::Method;
+
+use super::failure::LoginFailure;
+use super::handler::LoginHandler;
+use super::query::LoginLink;
+use super::reply::{HandlerReply, LoginReply, ReplyContent};
+use super::return_to::ReturnTo;
+use crate::credential::UserId;
+use crate::identity::RequestHead;
+
+impl LoginHandler {
+    /// The paths that the login answers: as browsers know them, or as a proxy leaves them that strips
+    /// the prefix; with a slash at the end or without. Verification files have none.
+    #[cfg(feature = "axum")]
+    pub(crate) fn route_paths(&self) -> BTreeSet<String> {
+        let settings = &self.0.settings;
+        let own = [&settings.callback_path, &settings.login_path];
+        let known = own.into_iter().flat_map(|path| {
+            let plain = path.strip_suffix('/').unwrap_or(path);
+            [plain.to_owned(), settings.public_url.public_path(plain)]
+        });
+        let known = known.flat_map(|path| [format!("{path}/"), path]);
+        let files = settings.verification_files.iter().map(|file| &*file.path);
+        let files = files.flat_map(|path| [path.to_owned(), settings.public_url.public_path(path)]);
+        known.chain(files).collect()
+    }
+
+    /// Answers a request to one of the login's own paths. `named` is whom the layer's identity
+    /// names, where that [counts](Self::binds).
+    pub(crate) fn handle(
+        &self,
+        head: &RequestHead<'_>,
+        bound_user: Option<UserId>,
+    ) -> HandlerReply {
+        if *head.method != Method::GET && *head.method != Method::HEAD {
+            return HandlerReply::Ready(self.reply_with_failure(LoginFailure::BadRequest, None));
+        }
+        if let Some(file) = self.verification_file(head.original_uri().path()) {
+            return HandlerReply::Ready(LoginReply {
+                content: ReplyContent::File(file.content.clone()),
+                set_cookies: Vec::new(),
+            });
+        }
+        if self.is_callback_path(head.original_uri().path()) {
+            return self.handle_callback(head, bound_user);
+        }
+        // A callback that was rewritten to the login's path would begin the next login.
+        match self.reject_misrouted_callback(head) {
+            Some(answer) => HandlerReply::Ready(answer),
+            None => self.handle_login_link(head, bound_user.as_ref()),
+        }
+    }
+
+    /// `/wechat/login?return_to=PATH&scope=SCOPE`. The scope only raises what is asked for: anybody
+    /// can make such a link.
+    fn handle_login_link(
+        &self,
+        head: &RequestHead<'_>,
+        bound_user: Option<&UserId>,
+    ) -> HandlerReply {
+        let link = LoginLink::parse(head.uri.query().unwrap_or_default());
+        let return_to = link.return_to.and_then(|page| self.parse_return_to(&page));
+        if link.has_unencoded_rest {
+            self.log_unencoded_return_to(return_to.as_ref());
+        }
+        let return_to = return_to.unwrap_or_else(|| self.start_page());
+        let scope = self.0.settings.scope;
+        let scope = link.scope.map_or(scope, |asked| scope.at_least(asked));
+        self.begin_with_granted_scope(scope, return_to, head, bound_user)
+    }
+
+    fn log_unencoded_return_to(&self, page: Option<&ReturnTo>) {
+        if let Some(more) = self.0.log_limiter.allow_line("unencoded") {
+            let path = page.map_or("", ReturnTo::path);
+            let path: String = path.chars().take(200).collect();
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %self.0.users.app_id(),
+                ?path,
+                more,
+                "a link to the login did not encode its return_to, and what followed was taken for \
+                 the rest of it; encode the page with encodeURIComponent, or let Login::login_url \
+                 make the link"
+            );
+        }
+    }
+}

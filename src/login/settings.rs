@@ -1,0 +1,190 @@
+//! Settings of a login, and the paths that follow from them.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::authorize::AuthorizeOptions;
+use super::public_url::{PublicUrl, is_plain_path};
+use super::query::encode_query_value;
+use super::return_to::ReturnTo;
+use super::scope::Scope;
+use super::verification_file::VerificationFile;
+use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::identity::{CookieKeys, SessionCookie};
+
+pub(super) const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
+
+pub(super) const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
+
+/// How long a user may stay at WeChat's page.
+pub(super) const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+
+/// How often a login begins anew by itself, within a minute and in one browser.
+pub(super) const DEFAULT_MAX_RETRIES: usize = 2;
+
+/// How long a callback waits for the exchange of its code.
+pub(super) const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What becomes of the virtual users of snapshot pages (快照页).
+///
+/// WeChat opens a page in snapshot mode where it deems `snsapi_userinfo` misused. Openid, nickname
+/// and avatar are then made up, and mean nothing elsewhere.
+///
+/// ```
+/// use tower_wechat::{CookieKeys, Login, SnapshotPolicy};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
+///     .snapshot_users(SnapshotPolicy::Deny);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SnapshotPolicy {
+    /// They come in for two hours at most, marked by
+    /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot), and are kept nowhere else.
+    #[default]
+    Allow,
+    /// They read that they need to open the full service (使用完整服务).
+    Deny,
+}
+
+#[derive(Clone)]
+pub(super) struct LoginSettings {
+    pub(super) public_url: PublicUrl,
+    pub(super) cookie_keys: CookieKeys,
+    pub(super) callback_path: String,
+    pub(super) login_path: String,
+    pub(super) scope: Scope,
+    pub(super) authorize_options: AuthorizeOptions,
+    pub(super) snapshot_policy: SnapshotPolicy,
+    pub(super) allow_missing_state_cookie: bool,
+    pub(super) bind_to_identity: bool,
+    pub(super) wechat_only: bool,
+    pub(super) clear_fragment: bool,
+    pub(super) state_lifetime: Duration,
+    pub(super) session_lifetime: Option<Duration>,
+    pub(super) session_max_lifetime: Option<Duration>,
+    pub(super) cookie_name: Option<String>,
+    pub(super) max_retries: usize,
+    pub(super) exchange_timeout: Duration,
+    pub(super) verification_files: Vec<VerificationFile>,
+}
+
+impl LoginSettings {
+    /// Refuses what lets a link change whose WeChat account a user has.
+    pub(super) fn check_binding(&self) -> Result<(), Error> {
+        if self.allow_missing_state_cookie && self.bind_to_identity {
+            return Err(configuration_error(
+                "a login cannot be lenient and bind to the identity: a link to the callback of an \
+                 attacker's login would store the attacker's WeChat account under the id of whoever \
+                 opens it; leave out lenient or bind_to_identity",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a public URL that is the address of one of the login's own paths. A proxy that strips
+    /// it would leave nothing by which that path is told from the start page.
+    pub(super) fn check_prefix(&self) -> Result<(), Error> {
+        for path in [&self.callback_path, &self.login_path] {
+            let below = self.public_url.strip_path_prefix(path);
+            if below.is_some_and(|below| matches!(below, "" | "/")) {
+                return Err(configuration_error(format!(
+                    "the public URL must be the address below which the login's paths lie: leave \
+                     {path} out of it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.public_url.is_https()
+    }
+
+    pub(super) fn session_cookie(&self, app: &AppId) -> SessionCookie {
+        let mut session = SessionCookie::new(app, &self.cookie_keys).secure(self.is_https());
+        if let Some(lifetime) = self.session_lifetime {
+            session = session.lifetime(lifetime);
+        }
+        if let Some(max_lifetime) = self.session_max_lifetime {
+            session = session.max_lifetime(max_lifetime);
+        }
+        match &self.cookie_name {
+            // The name has been checked when it was set.
+            Some(name) => session.clone().name(name).unwrap_or(session),
+            None => session,
+        }
+    }
+}
+
+impl LoginSettings {
+    /// Whether a request's path is one of the login's own: as browsers know it, or as a proxy leaves
+    /// it that strips the prefix; with a slash at its end or without.
+    #[inline]
+    pub(super) fn is_own_path(&self, path: &str, own: &str) -> bool {
+        let plain = |path| str::strip_suffix(path, '/').unwrap_or(path);
+        let below = |path| self.public_url.strip_path_prefix(path).unwrap_or(path);
+        below(plain(path)) == below(plain(own))
+    }
+
+    /// Whether a path is what a proxy may make of the callback's by taking from its front, or by
+    /// adding to it.
+    pub(super) fn resembles_callback_path(&self, path: &str) -> bool {
+        let callback = self.public_url.public_path(&self.callback_path);
+        let path = path.trim_matches('/');
+        !path.is_empty()
+            && (ends_with_segments(callback.trim_matches('/'), path)
+                || ends_with_segments(path, self.callback_path.trim_matches('/')))
+    }
+
+    /// The path that begins a login which leads back to `page`.
+    pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
+        let start_page = || ReturnTo::start_page(&self.public_url);
+        let page = page.cloned().unwrap_or_else(start_page);
+        let login = self.public_url.public_path(&self.login_path);
+        let mut url = format!("{login}?return_to={}", encode_query_value(page.as_str()));
+        if let Some(scope) = scope {
+            url.push_str("&scope=");
+            url.push_str(scope.as_str());
+        }
+        url
+    }
+}
+
+impl fmt::Debug for LoginSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("public_url", &self.public_url)
+            .field("keys", &self.cookie_keys)
+            .field("callback_path", &self.callback_path)
+            .field("login_path", &self.login_path)
+            .field("scope", &self.scope)
+            .field("lenient", &self.allow_missing_state_cookie)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn configuration_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message.into())
+}
+
+pub(super) fn parse_path(path: &str) -> Result<String, Error> {
+    if !is_plain_path(path.strip_suffix('/').unwrap_or(path)) {
+        return Err(configuration_error(format!(
+            "{path:?} is no path for a login; write one like {DEFAULT_CALLBACK_PATH}"
+        )));
+    }
+    Ok(path.to_owned())
+}
+
+/// Whether the last segments of a path are these.
+fn ends_with_segments(path: &str, segments: &str) -> bool {
+    let front = path.len().checked_sub(segments.len());
+    let Some((front, back)) = front.and_then(|at| path.split_at_checked(at)) else {
+        return false;
+    };
+    back.eq_ignore_ascii_case(segments) && (front.is_empty() || front.ends_with('/'))
+}
