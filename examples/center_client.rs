@@ -38,7 +38,7 @@ async fn main() -> Result<(), BoxError> {
         None => start_token_center().await?,
     };
     let source = TokenCenterClient::new(&app_id, &center, secret)?;
-    let accounts = AccountTokens::from_center(source, MemoryStore::new());
+    let accounts = AccountTokens::new(source, MemoryStore::new());
     // The center is in charge of whose pages are signed; so is this service of its own.
     let tickets = Tickets::new(&accounts, ["127.0.0.1:*", "localhost:*"])?;
     if let Err(error) = tickets.prefetch().await {

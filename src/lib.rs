@@ -148,7 +148,7 @@ mod users;
 mod wechat;
 
 pub use accounts::{
-    AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient, TokenMode,
+    AccountSource, AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient, TokenMode,
 };
 pub use center::TokenCenter;
 pub use clock::{Clock, Timestamp};

@@ -9,12 +9,9 @@ use super::external::ReadOnlySource;
 use super::quota::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
 use super::rate_limiter::RateLimiter;
 use super::source::WechatSource;
-use super::{AccountSourceKind, AccountTokens, Inner, TokenMode};
+use super::{AccountSource, AccountSourceKind, AccountTokens, Inner, OwnCredential, TokenMode};
 use crate::clock::Clock;
-use crate::credential::AppId;
-use crate::provider::{
-    CredentialProvider, CredentialSource, Prefetcher, ProviderConfig, RenewalTiming,
-};
+use crate::provider::{CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming};
 #[cfg(feature = "redis")]
 use crate::store::ExternalTokenStore;
 use crate::store::{CredentialKind, Store};
@@ -69,7 +66,7 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct AccountTokensBuilder {
-    source: AccountSourceKind,
+    source: AccountSource,
     store: Arc<dyn Store>,
     mode: TokenMode,
     renew_margin: Option<Duration>,
@@ -79,7 +76,7 @@ pub struct AccountTokensBuilder {
 }
 
 impl AccountTokensBuilder {
-    pub(super) fn new(origin: AccountSourceKind, store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(source: AccountSource, store: Arc<dyn Store>) -> Self {
         let settings = ProviderConfig {
             margin: STABLE_RENEW_MARGIN,
             timing: RenewalTiming::AtRenewalTime,
@@ -90,7 +87,7 @@ impl AccountTokensBuilder {
             renewal_timeout: RENEWAL_TIMEOUT,
         };
         Self {
-            source: origin,
+            source,
             store,
             mode: TokenMode::default(),
             renew_margin: None,
@@ -158,97 +155,86 @@ impl AccountTokensBuilder {
         self
     }
 
-    /// The token, ready for use. Nothing is fetched before the first
-    /// [`warm`](AccountTokens::prefetch) or [`get`](AccountTokens::get).
+    /// Creates the tokens. The first [`prefetch`](AccountTokens::prefetch) or
+    /// [`get`](AccountTokens::get) fetches a token.
     pub fn build(mut self) -> AccountTokens {
-        let (margin, budget) = match self.mode {
-            TokenMode::Stable => (STABLE_RENEW_MARGIN, STABLE_DAILY_QUOTA),
-            TokenMode::Plain => (PLAIN_RENEW_MARGIN, PLAIN_DAILY_QUOTA),
+        self.apply_source_limits();
+        let (token_store, source) = self.credential_source();
+        let provider = CredentialProvider::new(
+            self.source.kind().app_id().clone(),
+            CredentialKind::AccountToken,
+            self.settings,
+            self.clock,
+            token_store,
+            source,
+        );
+        AccountTokens(Arc::new(Inner {
+            credential: OwnCredential::new(provider),
+            source: self.source,
+            store: self.store,
+        }))
+    }
+
+    /// Sets the margin, the timing and the upper bound of the cache's TTL that the source needs.
+    fn apply_source_limits(&mut self) {
+        let default_margin = match self.mode {
+            TokenMode::Stable => STABLE_RENEW_MARGIN,
+            TokenMode::Plain => PLAIN_RENEW_MARGIN,
         };
-        self.settings.margin = self.renew_margin.unwrap_or(margin);
-        let Self {
-            settings,
-            clock,
-            store,
-            ..
-        } = self;
-        let provider =
-            |app: &AppId, store: &Arc<dyn Store>, settings, source: Box<dyn CredentialSource>| {
-                let (clock, store) = (clock.clone(), store.clone());
-                CredentialProvider::new(
-                    app.clone(),
-                    CredentialKind::AccountToken,
-                    settings,
-                    clock,
-                    store,
-                    source,
-                )
-            };
-        let provider = match &self.source {
+        let settings = &mut self.settings;
+        settings.margin = self.renew_margin.unwrap_or(default_margin);
+        let max_cache_ttl = match (self.source.kind(), self.mode) {
+            (AccountSourceKind::Wechat(_), TokenMode::Stable) => {
+                settings.timing = RenewalTiming::AfterRenewalTime;
+                Duration::MAX
+            }
+            (AccountSourceKind::Wechat(_), TokenMode::Plain) => MAX_PLAIN_CACHE_TTL,
+            (AccountSourceKind::TokenCenter(_), _) => MAX_CENTER_CACHE_TTL,
+            // The other system may fetch the token from `cgi-bin/token`.
+            #[cfg(feature = "redis")]
+            (AccountSourceKind::External(..), _) => MAX_PLAIN_CACHE_TTL,
+        };
+        settings.cache_ttl = settings.cache_ttl.min(max_cache_ttl);
+    }
+
+    /// Returns the store that holds the token, and the source of the next token.
+    fn credential_source(&self) -> (Arc<dyn Store>, Box<dyn CredentialSource>) {
+        let (store, clock, margin) = (&self.store, self.clock.clone(), self.settings.margin);
+        match self.source.kind() {
             AccountSourceKind::Wechat(wechat) => {
-                let quota = DailyQuota::new(self.daily_quota.unwrap_or(budget));
-                let limiter = |name, a_day| {
-                    RateLimiter::new(wechat.app_id(), &store, name, MIN_REPORT_INTERVAL, a_day)
+                let default_quota = match self.mode {
+                    TokenMode::Stable => STABLE_DAILY_QUOTA,
+                    TokenMode::Plain => PLAIN_DAILY_QUOTA,
+                };
+                let quota = DailyQuota::new(self.daily_quota.unwrap_or(default_quota));
+                let limiter = |name, per_day| {
+                    RateLimiter::new(wechat.app_id(), store, name, MIN_REPORT_INTERVAL, per_day)
                 };
                 let source = WechatSource {
                     wechat: wechat.clone(),
-                    clock: clock.clone(),
+                    clock,
                     mode: self.mode,
-                    margin: settings.margin,
+                    margin,
                     forced_refreshes: limiter("forced", MAX_FORCED_REFRESHES_PER_DAY),
                     reported_replacements: limiter("refused", quota.max_for_reports()),
                     quota,
                 };
-                let start = match self.mode {
-                    TokenMode::Stable => RenewalTiming::AfterRenewalTime,
-                    TokenMode::Plain => RenewalTiming::AtRenewalTime,
-                };
-                let cache_ttl = match self.mode {
-                    TokenMode::Stable => settings.cache_ttl,
-                    TokenMode::Plain => settings.cache_ttl.min(MAX_PLAIN_CACHE_TTL),
-                };
-                let settings = ProviderConfig {
-                    timing: start,
-                    cache_ttl,
-                    ..settings
-                };
-                provider(wechat.app_id(), &store, settings, Box::new(source))
+                (Arc::clone(store), Box::new(source))
             }
             AccountSourceKind::TokenCenter(center) => {
-                let settings = ProviderConfig {
-                    cache_ttl: settings.cache_ttl.min(MAX_CENTER_CACHE_TTL),
-                    ..settings
-                };
                 let source = CenterSource {
                     center: center.clone(),
-                    clock: clock.clone(),
-                    margin: settings.margin,
-                    poll_interval: settings.cache_ttl.max(MIN_POLL_INTERVAL),
+                    clock,
+                    margin,
+                    poll_interval: self.settings.cache_ttl.max(MIN_POLL_INTERVAL),
                 };
-                provider(center.app_id(), &store, settings, Box::new(source))
+                (Arc::clone(store), Box::new(source))
             }
             #[cfg(feature = "redis")]
-            AccountSourceKind::External(wechat, redis, token) => {
-                // Its provider may well fetch by `cgi-bin/token`.
-                let settings = ProviderConfig {
-                    cache_ttl: settings.cache_ttl.min(MAX_PLAIN_CACHE_TTL),
-                    ..settings
-                };
+            AccountSourceKind::External(_, redis, token) => {
                 let external = ExternalTokenStore::new(redis.clone(), token.clone());
-                let followed: Arc<dyn Store> = Arc::new(external);
-                provider(
-                    wechat.app_id(),
-                    &followed,
-                    settings,
-                    Box::new(ReadOnlySource),
-                )
+                (Arc::new(external), Box::new(ReadOnlySource))
             }
-        };
-        AccountTokens(Arc::new(Inner {
-            provider,
-            source: self.source,
-            store,
-            prefetcher: Prefetcher::default(),
-        }))
+        }
     }
 }

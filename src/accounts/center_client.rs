@@ -34,7 +34,7 @@ const MAX_MESSAGE_CHARS: usize = 300;
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// A token center to ask instead of WeChat, so that a fleet runs with one process that knows the
-/// AppSecret: see [`AccountTokens::from_center`](super::AccountTokens::from_center) and
+/// AppSecret: see [`AccountTokens::new`](super::AccountTokens::new) and
 /// [`TokenCenter`](crate::TokenCenter).
 ///
 /// ```
@@ -43,7 +43,7 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let center = TokenCenterClient::new("wx0123456789abcdef", "http://center.internal:3000/center", "secret")?;
 /// assert_eq!(center.app_id().as_str(), "wx0123456789abcdef");
-/// let accounts = AccountTokens::from_center(center, MemoryStore::new());
+/// let accounts = AccountTokens::new(center, MemoryStore::new());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -292,7 +292,7 @@ impl CenterSource {
 
 impl fmt::Debug for TokenCenterClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCenterSource")
+        f.debug_struct("TokenCenterClient")
             .field("app_id", &self.0.app_id)
             .field("url", &self.0.base)
             .finish_non_exhaustive()

@@ -1,9 +1,12 @@
-//! The account's own token: the second face of the engine.
+//! The account's own access token: [`AccountTokens`], its builder and its sources.
 
+mod account_source;
 mod builder;
 mod center_client;
 #[cfg(feature = "redis")]
 mod external;
+mod mode;
+mod own_credential;
 mod quota;
 mod rate_limiter;
 mod source;
@@ -13,46 +16,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::account_source::AccountSource;
+pub(crate) use self::account_source::AccountSourceKind;
 pub use self::builder::AccountTokensBuilder;
 pub use self::center_client::TokenCenterClient;
+pub use self::mode::TokenMode;
+use self::own_credential::ACCOUNT_ID;
+pub(crate) use self::own_credential::OwnCredential;
 pub(crate) use self::rate_limiter::RateLimiter;
 pub(crate) use self::source::{account_record, classify};
+pub(crate) use self::token::AccountCredential;
 pub use self::token::AccountToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId};
 use crate::error::{Error, InvalidToken};
-use crate::provider::{CacheEntry, CredentialProvider, Prefetcher};
+use crate::provider::{CacheEntry, CredentialProvider};
 use crate::store::Store;
-#[cfg(feature = "redis")]
-use crate::store::{ExternalToken, RedisStore};
-use crate::wechat::WechatClient;
-
-/// An account has one token of its kind: there is nobody to name.
-const ACCOUNT_ID: &str = "";
-
-/// Which of WeChat's two calls the account's token comes from. Their tokens know nothing of each
-/// other, so all services of an account that share a store must agree.
-///
-/// ```
-/// use tower_wechat::{AccountTokens, MemoryStore, TokenMode, WechatClient};
-///
-/// # fn main() -> Result<(), tower_wechat::Error> {
-/// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
-/// // All other services of the account call `cgi-bin/token`, and share this store:
-/// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).mode(TokenMode::Plain).build();
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-#[non_exhaustive]
-pub enum TokenMode {
-    /// `cgi-bin/stable_token`: WeChat repeats the current token until its last five minutes, so
-    /// services that do not share a store do not destroy each other's.
-    #[default]
-    Stable,
-    /// `cgi-bin/token`: each call makes a new token, and the one before lives on for five minutes;
-    /// some 2,000 calls a day.
-    Plain,
-}
 
 /// The account's interface access token (`cgi-bin`), which all API calls in the account's name
 /// carry: kept in a store that all processes share, renewed ahead of time and by one process only,
@@ -112,114 +91,58 @@ pub enum TokenMode {
 pub struct AccountTokens(Arc<Inner>);
 
 struct Inner {
-    provider: CredentialProvider,
-    source: AccountSourceKind,
+    credential: OwnCredential,
+    source: AccountSource,
+    /// The store of the ticket and of the quotas; of the token too, unless another system keeps it.
     store: Arc<dyn Store>,
-    prefetcher: Prefetcher,
-}
-
-/// Where the account's credentials come from.
-#[derive(Debug, Clone)]
-pub(crate) enum AccountSourceKind {
-    /// From WeChat.
-    Wechat(WechatClient),
-    /// From a token center.
-    TokenCenter(TokenCenterClient),
-    /// The token lies in Redis, where another system keeps it; all else comes from WeChat.
-    #[cfg(feature = "redis")]
-    External(WechatClient, RedisStore, ExternalToken),
 }
 
 impl AccountTokens {
-    /// The token of the client's account, kept in `store`, from `cgi-bin/stable_token` and with
-    /// the usual times.
-    pub fn new(wechat: WechatClient, store: impl Store) -> Self {
-        Self::builder(wechat, store).build()
+    /// Creates the tokens of the source's account with the default settings, kept in `store`.
+    ///
+    /// The source is one of these:
+    ///
+    /// - A [`WechatClient`](crate::WechatClient): WeChat issues the token, by default through
+    ///   `cgi-bin/stable_token`.
+    /// - A [`TokenCenterClient`]: this process asks a token center and needs no AppSecret. The
+    ///   center is asked again every [`cache_ttl`](AccountTokensBuilder::cache_ttl) (60 seconds).
+    ///   While the center does not answer, the last token is served until it expires. `store`
+    ///   belongs to this process or its group; do not use the center's own Redis.
+    #[cfg_attr(
+        feature = "redis",
+        doc = "- An [`ExternalToken`](crate::ExternalToken), through its\n  \
+               [`source`](crate::ExternalToken::source) method: another system keeps the token in\n  \
+               Redis, and this process only reads it."
+    )]
+    pub fn new(source: impl Into<AccountSource>, store: impl Store) -> Self {
+        Self::builder(source, store).build()
     }
 
-    /// The same with other settings.
+    /// Returns a builder with the default settings. Those that concern WeChat's calls have no
+    /// effect with other sources.
     ///
     /// ```
-    /// use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
+    /// use std::time::Duration;
+    /// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient, WechatClient};
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
     /// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).daily_quota(500).build();
-    /// # Ok(()) }
-    /// ```
-    pub fn builder(wechat: WechatClient, store: impl Store) -> AccountTokensBuilder {
-        AccountTokensBuilder::new(AccountSourceKind::Wechat(wechat), Arc::new(store))
-    }
-
-    /// The token that a token center keeps: this process never asks WeChat for it, and needs no
-    /// AppSecret. The center is asked again every [`cache_ttl`](AccountTokensBuilder::cache_ttl)
-    /// (60 seconds), ahead of need; while it does not answer, the token serves until it dies.
     ///
-    /// `store` is this process's own or that of its group. The center's own Redis is no place for
-    /// it: who reaches that needs no center.
-    pub fn from_center(center: TokenCenterClient, store: impl Store) -> Self {
-        Self::center_builder(center, store).build()
-    }
-
-    /// The same with other settings; those that concern WeChat's calls do nothing.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
-    ///
-    /// # fn main() -> Result<(), tower_wechat::Error> {
-    /// let center = TokenCenterClient::new("wx0123456789abcdef", "http://center.internal/center", "secret")?;
-    /// let accounts = AccountTokens::center_builder(center.clone(), MemoryStore::new())
+    /// let url = "http://center.internal/center";
+    /// let center = TokenCenterClient::new("wx0123456789abcdef", url, "secret")?;
+    /// let accounts = AccountTokens::builder(center, MemoryStore::new())
     ///     .cache_ttl(Duration::from_secs(30))
     ///     .build();
-    /// // With the usual settings:
-    /// let accounts = AccountTokens::from_center(center, MemoryStore::new());
     /// # Ok(()) }
     /// ```
-    pub fn center_builder(center: TokenCenterClient, store: impl Store) -> AccountTokensBuilder {
-        AccountTokensBuilder::new(AccountSourceKind::TokenCenter(center), Arc::new(store))
-    }
-
-    /// The token that another system keeps in Redis: it is read and never fetched, renewed or
-    /// written. While a service in another language still owns the account's token, this is how
-    /// both use one. A value that cannot be read counts as missing and is told in the log.
-    ///
-    /// The client is for the ticket, which this crate keeps itself, in `store`.
-    #[cfg(feature = "redis")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn follow(wechat: WechatClient, store: RedisStore, token: ExternalToken) -> Self {
-        Self::follower_builder(wechat, store, token).build()
-    }
-
-    /// The same with other settings; those that concern WeChat's calls do nothing.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower_wechat::{AccountTokens, ExternalToken, RedisStore, WechatClient};
-    ///
-    /// # fn run(wechat: WechatClient, store: RedisStore) {
-    /// let accounts =
-    ///     AccountTokens::follower_builder(wechat.clone(), store.clone(), ExternalToken::wx_java())
-    ///         .cache_ttl(Duration::from_secs(10))
-    ///         .build();
-    /// // With the usual settings:
-    /// let accounts = AccountTokens::follow(wechat, store, ExternalToken::wx_java());
-    /// # }
-    /// ```
-    #[cfg(feature = "redis")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn follower_builder(
-        wechat: WechatClient,
-        store: RedisStore,
-        token: ExternalToken,
-    ) -> AccountTokensBuilder {
-        let origin = AccountSourceKind::External(wechat, store.clone(), token);
-        AccountTokensBuilder::new(origin, Arc::new(store))
+    pub fn builder(source: impl Into<AccountSource>, store: impl Store) -> AccountTokensBuilder {
+        AccountTokensBuilder::new(source.into(), Arc::new(store))
     }
 
     /// The account whose token this is.
     pub fn app_id(&self) -> &AppId {
-        self.0.provider.app()
+        self.provider().app()
     }
 
     /// Fetches the token, so that the first request finds it, and starts the task that looks
@@ -245,31 +168,20 @@ impl AccountTokens {
     /// or WeChat fails or refuses the account. At the latest after the time set by
     /// [`AccountTokensBuilder::load_timeout`] (5 seconds).
     pub async fn get(&self) -> Result<AccountToken, Error> {
-        if let Some(token) = self.cached() {
-            return Ok(token);
-        }
-        self.0.prefetcher.start(&self.0.provider, ACCOUNT_ID);
-        self.0
-            .provider
-            .get(ACCOUNT_ID)
-            .await
-            .map(|held| self.token(held))
+        self.0.credential.get().await.map(|entry| self.token(entry))
     }
 
     /// The token, if this process holds one that needs no thought. Never waits.
     #[inline]
     pub fn cached(&self) -> Option<AccountToken> {
-        self.0
-            .provider
-            .cached(ACCOUNT_ID)
-            .map(|held| self.token(held))
+        self.0.credential.cached().map(|entry| self.token(entry))
     }
 
     /// How long the token that this process holds has to live; `None` where it holds none that is
     /// alive. Never waits.
     pub(crate) fn remaining_lifetime(&self) -> Option<Duration> {
-        let held = self.0.provider.unexpired(ACCOUNT_ID)?;
-        Some(self.token(held).expires_in())
+        let entry = self.provider().unexpired(ACCOUNT_ID)?;
+        Some(self.token(entry).expires_in())
     }
 
     /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
@@ -284,8 +196,8 @@ impl AccountTokens {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<AccountToken, Error> {
-        let current = self.0.provider.report_invalid(ACCOUNT_ID, invalid).await;
-        current.map(|held| self.token(held))
+        let current = self.0.credential.report_invalid(invalid).await;
+        current.map(|entry| self.token(entry))
     }
 
     /// Runs a call with the token. If WeChat refuses the token, it is reported, and the call runs
@@ -299,9 +211,9 @@ impl AccountTokens {
         Fut: Future<Output = Result<T, E>>,
         E: InvalidToken + From<Error>,
     {
-        self.0.prefetcher.start(&self.0.provider, ACCOUNT_ID);
-        let call = |held| call(self.token(held));
-        self.0.provider.with_credential(ACCOUNT_ID, call).await
+        self.0.credential.start_prefetcher();
+        let call = |entry| call(self.token(entry));
+        self.provider().with_credential(ACCOUNT_ID, call).await
     }
 
     /// Whether the store answers and a usable token is at hand or can be had.
@@ -317,7 +229,7 @@ impl AccountTokens {
     /// # }
     /// ```
     pub async fn health(&self) -> Result<(), Error> {
-        self.0.provider.ping().await?;
+        self.provider().ping().await?;
         self.get().await.map(drop)
     }
 
@@ -337,8 +249,7 @@ impl AccountTokens {
     /// }
     /// ```
     pub async fn shutdown(&self, timeout: Duration) -> bool {
-        self.0.prefetcher.stop();
-        self.0.provider.shutdown(timeout).await
+        self.0.credential.shutdown(timeout).await
     }
 
     fn token(&self, entry: CacheEntry) -> AccountToken {
@@ -346,15 +257,15 @@ impl AccountTokens {
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        self.0.provider.clock()
+        self.provider().clock()
     }
 
     pub(crate) fn provider(&self) -> &CredentialProvider {
-        &self.0.provider
+        self.0.credential.provider()
     }
 
     pub(crate) fn source_kind(&self) -> &AccountSourceKind {
-        &self.0.source
+        self.0.source.kind()
     }
 
     /// The store that may be written to.
@@ -366,8 +277,8 @@ impl AccountTokens {
 impl fmt::Debug for AccountTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountTokens")
-            .field("provider", &self.0.provider)
-            .field("origin", &self.0.source)
+            .field("provider", self.provider())
+            .field("source", self.source_kind())
             .finish_non_exhaustive()
     }
 }

@@ -145,7 +145,7 @@ impl Drop for RatePermit<'_> {
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limit")
+        f.debug_struct("RateLimiter")
             .field("app", &self.app)
             .field("name", &self.name)
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! The account's token as callers see it.
+//! Values of the account's own credentials, as callers receive them.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,51 +7,80 @@ use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime};
 use crate::provider::CacheEntry;
 
-/// The account's access token of this moment. Cheap to clone.
+/// One value of an account's credential. [`AccountToken`] and
+/// [`JsapiTicket`](crate::tickets::JsapiTicket) wrap it.
+#[derive(Clone)]
+pub(crate) struct AccountCredential {
+    entry: CacheEntry,
+    clock: Clock,
+}
+
+impl AccountCredential {
+    #[inline]
+    pub(crate) fn new(entry: CacheEntry, clock: &Clock) -> Self {
+        let clock = clock.clone();
+        Self { entry, clock }
+    }
+
+    pub(crate) fn secret(&self) -> &AccessToken {
+        self.entry.secret()
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.entry.lifetime()
+    }
+
+    pub(crate) fn expires_in(&self) -> Duration {
+        self.clock
+            .now()
+            .duration_until(self.lifetime().expires_at())
+    }
+
+    /// Formats the value under the name of the type that wraps it, without the secret.
+    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("lifetime", &self.lifetime())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An access token of the account, and its lifetime. Cheap to clone.
 ///
 /// ```
 /// # async fn run(accounts: &tower_wechat::AccountTokens) -> Result<(), tower_wechat::Error> {
 /// let token = accounts.get().await?;
 /// let left = token.expires_in().as_secs();
-/// println!("{} lives for {left} s", token.access_token().fingerprint());
-/// println!("renewed at {} ms", token.lifetime().renew_at().as_millis());
+/// println!("{} expires in {left} s", token.access_token().fingerprint());
+/// println!("due for renewal at {} ms", token.lifetime().renew_at().as_millis());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct AccountToken {
-    entry: CacheEntry,
-    clock: Clock,
-}
+pub struct AccountToken(AccountCredential);
 
 impl AccountToken {
     #[inline]
     pub(super) fn new(entry: CacheEntry, clock: &Clock) -> Self {
-        let clock = clock.clone();
-        Self { entry, clock }
+        Self(AccountCredential::new(entry, clock))
     }
 
-    /// The secret that calls to WeChat carry.
+    /// Returns the secret, which calls of WeChat's API carry.
     pub fn access_token(&self) -> &AccessToken {
-        self.entry.secret()
+        self.0.secret()
     }
 
-    /// When the token is due for renewal and when it dies.
+    /// Returns the times at which the token is due for renewal and expires.
     pub fn lifetime(&self) -> Lifetime {
-        self.entry.lifetime()
+        self.0.lifetime()
     }
 
-    /// How long it is from now until the token dies.
+    /// Returns the time that is left until the token expires.
     pub fn expires_in(&self) -> Duration {
-        self.clock
-            .now()
-            .duration_until(self.lifetime().expires_at())
+        self.0.expires_in()
     }
 }
 
 impl fmt::Debug for AccountToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccountToken")
-            .field("lifetime", &self.lifetime())
-            .finish_non_exhaustive()
+        self.0.fmt_as("AccountToken", f)
     }
 }

@@ -1,22 +1,20 @@
-//! The `jsapi_ticket` and what it signs: the third face of the engine.
+//! The account's `jsapi_ticket`, and signatures for pages that use the JS-SDK.
 
 mod source;
+mod ticket;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::source::TicketSource;
-use crate::accounts::AccountTokens;
-use crate::clock::Clock;
-use crate::credential::{AccessToken, AppId, Lifetime};
+pub use self::ticket::JsapiTicket;
+use crate::accounts::{AccountTokens, OwnCredential};
+use crate::credential::{AccessToken, AppId};
 use crate::error::Error;
 use crate::jssdk::{AllowedHosts, JsConfig};
-use crate::provider::{CacheEntry, CredentialProvider, Prefetcher, ProviderConfig, RenewalTiming};
+use crate::provider::{CacheEntry, CredentialProvider, ProviderConfig, RenewalTiming};
 use crate::store::CredentialKind;
-
-/// An account has one ticket of its kind.
-const ACCOUNT_ID: &str = "";
 
 /// How long before the end of its hour a ticket is due for renewal. WeChat repeats the current
 /// one, so nothing is lost by asking early.
@@ -69,57 +67,9 @@ const CACHE_CAPACITY: usize = 16;
 pub struct Tickets(Arc<Inner>);
 
 struct Inner {
-    provider: CredentialProvider,
+    credential: OwnCredential,
     accounts: AccountTokens,
     hosts: AllowedHosts,
-    prefetcher: Prefetcher,
-}
-
-/// The `jsapi_ticket` of this moment. Cheap to clone.
-///
-/// For signatures of one's own making; [`Tickets::js_config`] makes the usual ones.
-///
-/// ```
-/// use tower_wechat::{Error, Tickets, jssdk};
-///
-/// async fn signature(tickets: &Tickets, url: &str) -> Result<String, Error> {
-///     let ticket = tickets.get().await?;
-///     println!("good for {} s", ticket.expires_in().as_secs());
-///     println!("renewed at {} ms", ticket.lifetime().renew_at().as_millis());
-///     Ok(jssdk::sign(ticket.ticket().expose(), "a nonce", 1_700_000_000, url))
-/// }
-/// ```
-#[derive(Clone)]
-pub struct JsapiTicket {
-    entry: CacheEntry,
-    clock: Clock,
-}
-
-impl JsapiTicket {
-    /// The secret itself. It belongs on the server: whoever has it can sign any page.
-    pub fn ticket(&self) -> &AccessToken {
-        self.entry.secret()
-    }
-
-    /// When the ticket is due for renewal and when it is given up.
-    pub fn lifetime(&self) -> Lifetime {
-        self.entry.lifetime()
-    }
-
-    /// How long it is from now until the ticket is given up.
-    pub fn expires_in(&self) -> Duration {
-        self.clock
-            .now()
-            .duration_until(self.lifetime().expires_at())
-    }
-}
-
-impl fmt::Debug for JsapiTicket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JsapiTicket")
-            .field("lifetime", &self.lifetime())
-            .finish_non_exhaustive()
-    }
 }
 
 impl Tickets {
@@ -153,16 +103,15 @@ impl Tickets {
             Box::new(source),
         );
         Ok(Self(Arc::new(Inner {
-            provider,
+            credential: OwnCredential::new(provider),
             accounts: accounts.clone(),
             hosts,
-            prefetcher: Prefetcher::default(),
         })))
     }
 
     /// The account whose ticket this is.
     pub fn app_id(&self) -> &AppId {
-        self.0.provider.app()
+        self.provider().app()
     }
 
     /// The account's tokens, which the ticket is made from.
@@ -193,7 +142,7 @@ impl Tickets {
     pub async fn js_config(&self, url: &str) -> Result<JsConfig, Error> {
         self.0.hosts.check(url)?;
         let ticket = self.get().await?;
-        let now = ticket.clock.now();
+        let now = self.provider().clock().now();
         Ok(JsConfig::for_page(self.app_id(), ticket.ticket(), now, url))
     }
 
@@ -202,15 +151,8 @@ impl Tickets {
     /// # Errors
     /// As [`AccountTokens::get`].
     pub async fn get(&self) -> Result<JsapiTicket, Error> {
-        let provider = &self.0.provider;
-        let held = match provider.cached(ACCOUNT_ID) {
-            Some(held) => held,
-            None => {
-                self.0.prefetcher.start(provider, ACCOUNT_ID);
-                provider.get(ACCOUNT_ID).await?
-            }
-        };
-        Ok(self.ticket(held))
+        let entry = self.0.credential.get().await?;
+        Ok(self.ticket(entry))
     }
 
     /// Reports that pages signed with `refused` are told `invalid signature`, and answers with the
@@ -220,27 +162,29 @@ impl Tickets {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<JsapiTicket, Error> {
-        let current = self.0.provider.report_invalid(ACCOUNT_ID, invalid).await;
-        current.map(|held| self.ticket(held))
+        let current = self.0.credential.report_invalid(invalid).await;
+        current.map(|entry| self.ticket(entry))
     }
 
     /// Ends the task that looks ahead, and waits for a renewal under way, for at most `patience`.
     /// Shut the tickets down before the account's tokens. Answers whether all has ended.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
-        self.0.prefetcher.stop();
-        self.0.provider.shutdown(timeout).await
+        self.0.credential.shutdown(timeout).await
     }
 
     fn ticket(&self, entry: CacheEntry) -> JsapiTicket {
-        let clock = self.0.provider.clock().clone();
-        JsapiTicket { entry, clock }
+        JsapiTicket::new(entry, self.provider().clock())
+    }
+
+    fn provider(&self) -> &CredentialProvider {
+        self.0.credential.provider()
     }
 }
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets")
-            .field("provider", &self.0.provider)
+            .field("provider", self.provider())
             .field("hosts", &self.0.hosts)
             .finish_non_exhaustive()
     }

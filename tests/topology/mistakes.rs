@@ -294,7 +294,10 @@ async fn a_followed_key_of_another_type_is_somebody_elses() {
         .unwrap();
     let store = to(&redis.url()).connect().await.unwrap();
     let client = WechatClient::new("wx0", "secret").unwrap();
-    let accounts = AccountTokens::follow(client, store, ExternalToken::wx_java());
+    let accounts = AccountTokens::new(
+        ExternalToken::wx_java().source(client, store.clone()),
+        store,
+    );
     let said = accounts.get().await.unwrap_err().to_string();
     for part in [
         "wx:access_token:wx0",

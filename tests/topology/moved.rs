@@ -191,7 +191,7 @@ async fn a_follower_leaves_a_server_that_is_no_primary_any_more() {
     let client = WechatClient::new("wx0", "secret").unwrap();
     let store = RedisStore::connect(&pair.url()).await.unwrap();
     let token = ExternalToken::raw("followed");
-    let accounts = AccountTokens::follower_builder(client, store, token)
+    let accounts = AccountTokens::builder(token.source(client, store.clone()), store)
         .cache_ttl(Duration::from_secs(1))
         .build();
     assert_eq!(

@@ -38,8 +38,8 @@ const SECRET_PLACEHOLDER: &str = "{secret}";
 /// As many hexadecimal digits in a row are an AppSecret, or a digest of one.
 const SECRET_DIGITS: usize = 32;
 
-/// Where and how another system keeps the account's token in Redis, for
-/// [`AccountTokens::follow`](crate::AccountTokens::follow).
+/// Where and how another system keeps the account's token in Redis. [`source`](Self::source) makes
+/// it a source of [`AccountTokens`](crate::AccountTokens).
 ///
 /// ```
 /// use tower_wechat::ExternalToken;

@@ -24,11 +24,13 @@ async fn a_follower_hears_of_a_replaced_token_in_time() {
             .unwrap();
     };
     let store = harness.redis(&server.url()).await;
-    let accounts =
-        AccountTokens::follower_builder(harness.wechat(), store, ExternalToken::wx_java())
-            .clock(harness.clock.clone())
-            .cache_ttl(secs(3_600))
-            .build();
+    let accounts = AccountTokens::builder(
+        ExternalToken::wx_java().source(harness.wechat(), store.clone()),
+        store,
+    )
+    .clock(harness.clock.clone())
+    .cache_ttl(secs(3_600))
+    .build();
     write().await;
     accounts.get().await.unwrap();
     write().await;
@@ -51,7 +53,7 @@ async fn a_client_of_a_center_hears_of_a_replaced_token_in_time() {
     tokio::spawn(async move { axum::serve(listener, app).await });
 
     let source = TokenCenterClient::new(harness.sim.app_id(), url, "secret").unwrap();
-    let accounts = AccountTokens::center_builder(source, harness.memory())
+    let accounts = AccountTokens::builder(source, harness.memory())
         .clock(harness.clock.clone())
         .cache_ttl(secs(3_600))
         .build();

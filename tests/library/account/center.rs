@@ -285,7 +285,7 @@ async fn hyper_serves_it_without_a_router() {
         }
     });
     let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
-    let accounts = AccountTokens::from_center(source, MemoryStore::new());
+    let accounts = AccountTokens::new(source, MemoryStore::new());
     assert!(harness.alive(&accounts.get().await.unwrap()));
 }
 
@@ -297,7 +297,7 @@ async fn a_fleet_lives_from_one_center_through_rollover() {
     let fleet: Vec<_> = (0..3)
         .map(|_| {
             let source = TokenCenterClient::new(harness.sim.app_id(), &url, SECRET).unwrap();
-            AccountTokens::center_builder(source, harness.memory())
+            AccountTokens::builder(source, harness.memory())
                 .clock(harness.clock.clone())
                 .build()
         })
@@ -354,7 +354,7 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
     let source = |url: &str, bearer: &str| {
         TokenCenterClient::new(harness.sim.app_id(), url, bearer.to_owned()).unwrap()
     };
-    let accounts = AccountTokens::center_builder(source(&url, SECRET), harness.memory())
+    let accounts = AccountTokens::builder(source(&url, SECRET), harness.memory())
         .clock(harness.clock.clone())
         .build();
     let token = accounts.get().await.unwrap();
@@ -369,7 +369,7 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
     assert!(!error.to_string().contains(SECRET));
 
     let nobody = source("http://127.0.0.1:1/center", SECRET);
-    let accounts = AccountTokens::center_builder(nobody, harness.memory())
+    let accounts = AccountTokens::builder(nobody, harness.memory())
         .load_timeout(secs(1))
         .build();
     assert_eq!(
@@ -393,7 +393,7 @@ async fn what_the_center_says_of_wechat_is_passed_on() {
     let url = serve(center).await;
     harness.sim.inject(Fault::on(STABLE).errcode(40164));
     let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
-    let accounts = AccountTokens::from_center(source, MemoryStore::new());
+    let accounts = AccountTokens::new(source, MemoryStore::new());
     let error = accounts.get().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert!(error.to_string().contains("whitelist"), "{error}");
@@ -410,7 +410,7 @@ async fn a_center_whose_token_cannot_be_one_is_not_believed() {
         tokio::spawn(async move { axum::serve(listener, liar).await });
 
         let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
-        let accounts = AccountTokens::center_builder(source, harness.memory());
+        let accounts = AccountTokens::builder(source, harness.memory());
         let accounts = accounts.load_timeout(Duration::from_millis(200)).build();
         let errors = [
             accounts.get().await.err(),
@@ -430,7 +430,7 @@ async fn foreign(answer: &'static str) -> AccountTokens {
     let app = axum::Router::new().fallback(move || async move { answer });
     tokio::spawn(async move { axum::serve(listener, app).await });
     let center = TokenCenterClient::new("wx0123456789abcdef", url, SECRET).unwrap();
-    AccountTokens::center_builder(center, MemoryStore::new())
+    AccountTokens::builder(center, MemoryStore::new())
         .load_timeout(secs(1))
         .build()
 }

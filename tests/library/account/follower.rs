@@ -19,7 +19,7 @@ use crate::support::redis_server::RedisServer;
 
 async fn follow(harness: &Harness, server: &RedisServer, token: ExternalToken) -> AccountTokens {
     let store = harness.redis(&server.url()).await;
-    AccountTokens::follower_builder(harness.wechat(), store, token)
+    AccountTokens::builder(token.source(harness.wechat(), store.clone()), store)
         .clock(harness.clock.clone())
         .build()
 }

@@ -82,7 +82,10 @@ async fn wechatpy(version: &str) {
 
     // What it left in Redis is followed.
     let store = harness.redis(&server.url()).await;
-    let accounts = AccountTokens::follow(harness.wechat(), store, ExternalToken::wechatpy());
+    let accounts = AccountTokens::new(
+        ExternalToken::wechatpy().source(harness.wechat(), store.clone()),
+        store,
+    );
     let token = accounts.get().await.unwrap();
     assert_eq!(token.access_token().expose(), text("token"));
     assert!((7_000..=7_200).contains(&token.expires_in().as_secs()));

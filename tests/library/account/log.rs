@@ -63,7 +63,7 @@ async fn no_secret_is_ever_logged() {
     tokio::spawn(async move { axum::serve(listener, app).await });
     let client = |bearer: &str| {
         let source = TokenCenterClient::new(harness.sim.app_id(), &url, bearer.to_owned()).unwrap();
-        AccountTokens::center_builder(source, harness.memory())
+        AccountTokens::builder(source, harness.memory())
             .clock(harness.clock.clone())
             .build()
     };
@@ -138,9 +138,12 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
         ] {
             let _: () = redis.set_ex(&key, garbage, 100).unwrap();
             let store = harness.redis(&server.url()).await;
-            let accounts = AccountTokens::follower_builder(harness.wechat(), store, token.clone())
-                .clock(harness.clock.clone())
-                .build();
+            let accounts = AccountTokens::builder(
+                token.clone().source(harness.wechat(), store.clone()),
+                store,
+            )
+            .clock(harness.clock.clone())
+            .build();
             let error = accounts.get().await.unwrap_err();
             shown.push_str(&format!("{error} {error:?} {accounts:?} {token:?}\n"));
         }
@@ -150,7 +153,7 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
     let _: () = redis.rpush(&key, "a").unwrap();
     let store = harness.redis(&server.url()).await;
     let token = ExternalToken::easy_wechat_6_15(secret, false).key_prefix("cache_:");
-    let accounts = AccountTokens::follow(harness.wechat(), store, token);
+    let accounts = AccountTokens::new(token.source(harness.wechat(), store.clone()), store);
     let error = accounts.get().await.unwrap_err();
     shown.push_str(&format!("{error} {error:?} {accounts:?}"));
 

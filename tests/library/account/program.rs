@@ -125,7 +125,7 @@ async fn three_centers_on_one_redis_fetch_once_and_end_with_zero() {
     for (center, path, bearer) in [(&centers[0], "/center", "one"), (&centers[1], "", "two")] {
         let url = format!("{}{path}", center.url);
         let source = TokenCenterClient::new(harness.sim.app_id(), url, bearer).unwrap();
-        let accounts = AccountTokens::from_center(source, MemoryStore::new());
+        let accounts = AccountTokens::new(source, MemoryStore::new());
         harness.call(&accounts).await.unwrap();
         assert!(accounts.shutdown(secs(1)).await);
     }
