@@ -27,7 +27,6 @@ const PLAIN_RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 const STABLE_DAILY_QUOTA: u32 = 10_000;
 const PLAIN_DAILY_QUOTA: u32 = 1_000;
 
-const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 16;
 
 /// Under `cgi-bin/token` a token dies five minutes after another process has fetched the next one,
@@ -40,9 +39,6 @@ const MAX_CENTER_CACHE_TTL: Duration = Duration::from_secs(120);
 
 /// A token center is not asked more often than this, however short the cache.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
-const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-const LEASE_DURATION: Duration = Duration::from_secs(10);
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Settings of [`AccountTokens`], made by [`AccountTokens::builder`].
 ///
@@ -64,7 +60,7 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-#[must_use = "a builder does nothing until it builds"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct AccountTokensBuilder {
     source: AccountSource,
     store: Arc<dyn Store>,
@@ -77,15 +73,11 @@ pub struct AccountTokensBuilder {
 
 impl AccountTokensBuilder {
     pub(super) fn new(source: AccountSource, store: Arc<dyn Store>) -> Self {
-        let settings = ProviderConfig {
-            margin: STABLE_RENEW_MARGIN,
-            timing: RenewalTiming::AtRenewalTime,
-            cache_ttl: CACHE_TTL,
-            cache_capacity: CACHE_CAPACITY,
-            load_timeout: LOAD_TIMEOUT,
-            lease_duration: LEASE_DURATION,
-            renewal_timeout: RENEWAL_TIMEOUT,
-        };
+        let settings = ProviderConfig::new(
+            STABLE_RENEW_MARGIN,
+            RenewalTiming::AtRenewalTime,
+            CACHE_CAPACITY,
+        );
         Self {
             source,
             store,

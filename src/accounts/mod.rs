@@ -24,7 +24,7 @@ pub use self::mode::TokenMode;
 use self::own_credential::ACCOUNT_ID;
 pub(crate) use self::own_credential::OwnCredential;
 pub(crate) use self::rate_limiter::RateLimiter;
-pub(crate) use self::source::{account_record, classify};
+pub(crate) use self::source::{account_record, is_due};
 pub(crate) use self::token::AccountCredential;
 pub use self::token::AccountToken;
 use crate::clock::Clock;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::quota::{DAY, beijing_day};
 use crate::clock::Timestamp;
 use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::provider::RenewalFailure;
 use crate::store::{Quota, Store};
 
 pub(crate) struct RateLimiter {
@@ -80,6 +82,25 @@ impl RateLimiter {
             limiter: self,
             confirmed: false,
         })
+    }
+
+    /// Runs `call` if the limit allows another use, which counts once the call has succeeded.
+    ///
+    /// Where the limit does not, the failure is transient, says `message`, and carries the time to
+    /// wait.
+    pub(crate) async fn run<T>(
+        &self,
+        now: Timestamp,
+        message: &'static str,
+        call: impl Future<Output = Result<T, RenewalFailure>>,
+    ) -> Result<T, RenewalFailure> {
+        let permit = self.acquire(now).await.map_err(|wait| {
+            let error = Error::new(ErrorKind::WechatUnavailable, message);
+            RenewalFailure::Transient(error.with_retry_after(wait))
+        })?;
+        let reply = call.await?;
+        permit.confirm();
+        Ok(reply)
     }
 
     /// Whether a use is left over that came to nothing; else whether the own count allows one.

@@ -7,15 +7,12 @@ use super::quota::{
     DailyQuota, MIN_REPORT_INTERVAL, QuotaExceeded, QuotaReservation, RenewalReason,
 };
 use super::rate_limiter::{RateLimiter, RatePermit};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{CredentialSource, RenewalFailure};
+use crate::provider::{CredentialSource, RenewalFailure, classify};
 use crate::store::BoxFuture;
-use crate::wechat::{AccountTokenResponse, WechatClient, with_renewal_delay};
-
-/// After an errcode that nobody expects here, WeChat is not asked again for this long.
-const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
+use crate::wechat::{AccountTokenResponse, WechatClient};
 
 pub(super) struct WechatSource {
     pub(super) wechat: WechatClient,
@@ -43,17 +40,15 @@ impl CredentialSource for WechatSource {
         Box::pin(async move {
             // A token whose time has come is renewed whoever complains of it: reports take
             // nothing from the budget then, and cannot hold the renewal up.
-            let now = self.clock.now();
-            let fresh = |token: &Token| now < token.lifetime.renew_at();
-            let refused = invalid.filter(|_| record.token.as_ref().is_some_and(fresh));
-            let reason = match refused {
+            let invalid = invalid.filter(|_| !is_due(record, self.clock.now()));
+            let reason = match invalid {
                 Some(_) => RenewalReason::ReportedInvalid,
                 None => RenewalReason::Due,
             };
             let reservation = self.reserve_quota(reason)?;
             let response = match self.mode {
-                TokenMode::Stable => self.fetch_stable(refused).await?,
-                TokenMode::Plain => self.fetch_plain(refused).await?,
+                TokenMode::Stable => self.fetch_stable(invalid).await?,
+                TokenMode::Plain => self.fetch_plain(invalid).await?,
             };
             reservation.confirm();
             let now = self.clock.now();
@@ -105,22 +100,15 @@ impl WechatSource {
         &self,
         invalid: Option<&AccessToken>,
     ) -> Result<AccountTokenResponse, RenewalFailure> {
+        let fetch = async { self.wechat.account_token().await.map_err(classify) };
         if invalid.is_none() {
-            return self.wechat.account_token().await.map_err(classify);
+            return fetch.await;
         }
-        let permit = self
-            .reported_replacements
-            .acquire(self.clock.now())
+        let message = "the token was replaced a moment ago because it was refused, and its \
+                       successor is refused too: another one will not help";
+        self.reported_replacements
+            .run(self.clock.now(), message, fetch)
             .await
-            .map_err(|wait| {
-                let message = "the token was replaced a moment ago because it was refused, and its \
-                           successor is refused too: another one will not help";
-                let error = Error::new(ErrorKind::WechatUnavailable, message);
-                RenewalFailure::Transient(error.with_retry_after(wait))
-            })?;
-        let grant = self.wechat.account_token().await.map_err(classify)?;
-        permit.confirm();
-        Ok(grant)
     }
 
     fn reserve_quota(&self, reason: RenewalReason) -> Result<QuotaReservation<'_>, RenewalFailure> {
@@ -161,17 +149,8 @@ pub(crate) fn account_record(secret: AccessToken, lifetime: Lifetime) -> Record 
     }
 }
 
-/// R5: what an error means where the account's own credentials come from. Nothing there is ever
-/// dead: there is nothing that only a user could give.
-pub(crate) fn classify(error: Error) -> RenewalFailure {
-    let wait = error.retry_after().unwrap_or_default();
-    match error.kind() {
-        ErrorKind::WechatConfig => RenewalFailure::Operator(with_renewal_delay(error)),
-        ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => {
-            RenewalFailure::Transient(error)
-        }
-        _ => {
-            RenewalFailure::Transient(error.clone_with_retry_after(wait.max(UNKNOWN_ERRCODE_PAUSE)))
-        }
-    }
+/// Returns `true` if the record has no token, or its token is due for renewal.
+pub(crate) fn is_due(record: &Record, now: Timestamp) -> bool {
+    let is_fresh = |token: &Token| now < token.lifetime.renew_at();
+    !record.token.as_ref().is_some_and(is_fresh)
 }

@@ -297,10 +297,7 @@ impl<I, R> Shared<I, R> {
             (false, true) => RequestOutcome::Renewed,
             (false, false) => RequestOutcome::Store,
         };
-        let users = match session.snapshot {
-            true => self.users.snapshot_users(),
-            false => &self.users,
-        };
+        let users = self.users.for_user(session.snapshot);
         if WechatUser::insert_into(request, token, users) {
             self.request_counter.count(outcome);
         }

@@ -132,11 +132,7 @@ impl<S, I, R> WechatService<S, I, R> {
         }
         match shared.identity.identify(&head) {
             Identity::User(user) => {
-                let users = if user.session.snapshot {
-                    shared.users.snapshot_users()
-                } else {
-                    &shared.users
-                };
+                let users = shared.users.for_user(user.session.snapshot);
                 let Some(token) = users.cached(&user.id) else {
                     return self.wait_for_token(user.into_owned(), request);
                 };
@@ -338,11 +334,7 @@ impl<I, R> Shared<I, R> {
         id: Cow<'static, str>,
         session: Session,
     ) -> BoxFuture<'static, Result<UserToken, Error>> {
-        let users = match session.snapshot {
-            true => self.users.snapshot_users(),
-            false => &self.users,
-        };
-        let users = users.clone();
+        let users = self.users.for_user(session.snapshot).clone();
         let span = tracing::debug_span!(
             target: "tower_wechat::layer",
             "wechat.resolve",

@@ -21,6 +21,7 @@
 //! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
 
 mod cache;
+mod classify;
 mod commit;
 mod entry;
 mod failures;
@@ -46,6 +47,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use self::cache::Cache;
+pub(crate) use self::classify::{UNKNOWN_ERRCODE_PAUSE, classify};
 pub(crate) use self::entry::CacheEntry;
 use self::entry::EntryOrigin;
 use self::failures::FailureTracker;
@@ -111,6 +113,11 @@ pub(crate) enum RenewalTiming {
     AfterRenewalTime,
 }
 
+const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
+const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
+const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// The engine's times and sizes.
 #[derive(Debug, Clone)]
 pub(crate) struct ProviderConfig {
@@ -131,6 +138,19 @@ pub(crate) struct ProviderConfig {
 }
 
 impl ProviderConfig {
+    /// Returns the settings of a kind of credential, with the default times.
+    pub(crate) fn new(margin: Duration, timing: RenewalTiming, cache_capacity: usize) -> Self {
+        Self {
+            margin,
+            timing,
+            cache_capacity,
+            cache_ttl: DEFAULT_CACHE_TTL,
+            load_timeout: DEFAULT_LOAD_TIMEOUT,
+            lease_duration: DEFAULT_LEASE_DURATION,
+            renewal_timeout: DEFAULT_RENEWAL_TIMEOUT,
+        }
+    }
+
     /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
     pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
         self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);

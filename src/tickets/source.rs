@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::accounts::{AccountSourceKind, AccountTokens, RateLimiter, account_record, classify};
-use crate::credential::{AccessToken, Lifetime, Record, Token};
-use crate::error::{Error, ErrorKind, InvalidToken};
-use crate::provider::{CredentialSource, RenewalFailure};
+use crate::accounts::{AccountSourceKind, AccountTokens, RateLimiter, account_record, is_due};
+use crate::credential::{AccessToken, Lifetime, Record};
+use crate::error::{Error, InvalidToken};
+use crate::provider::{CredentialSource, RenewalFailure, classify};
 use crate::store::BoxFuture;
 use crate::wechat::{JsapiTicketResponse, WechatClient};
 
@@ -57,8 +57,7 @@ impl CredentialSource for TicketSource {
         Box::pin(async move {
             // A ticket whose time has come is renewed whoever complains of it.
             let now = self.accounts.clock().now();
-            let fresh = |ticket: &Token| now < ticket.lifetime.renew_at();
-            let reported = invalid.is_some() && record.token.as_ref().is_some_and(fresh);
+            let reported = invalid.is_some() && !is_due(record, now);
             let response = match self.accounts.source_kind() {
                 AccountSourceKind::Wechat(wechat) => {
                     self.fetch_unless_reported_recently(wechat, reported)
@@ -107,15 +106,11 @@ impl TicketSource {
             return self.fetch(wechat).await;
         }
         let now = self.accounts.clock().now();
-        let permit = self.report_limiter.acquire(now).await.map_err(|wait| {
-            let message = "the ticket was reported as refused a moment ago: WeChat is not asked \
-                           again so soon (is the page's URL signed as the page sees it?)";
-            let error = Error::new(ErrorKind::WechatUnavailable, message);
-            RenewalFailure::Transient(error.with_retry_after(wait))
-        })?;
-        let grant = self.fetch(wechat).await?;
-        permit.confirm();
-        Ok(grant)
+        let message = "the ticket was reported as refused a moment ago: WeChat is not asked \
+                       again so soon (is the page's URL signed as the page sees it?)";
+        self.report_limiter
+            .run(now, message, self.fetch(wechat))
+            .await
     }
 
     async fn fetch(&self, wechat: &WechatClient) -> Result<JsapiTicketResponse, RenewalFailure> {

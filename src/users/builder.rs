@@ -14,12 +14,8 @@ use crate::wechat::WechatClient;
 /// What the published layout's service subtracts from a user token's life.
 const RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
-const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 1_000_000;
 const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
-const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-const LEASE_DURATION: Duration = Duration::from_secs(10);
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Settings of [`UserTokens`], made by [`UserTokens::builder`].
 ///
@@ -40,7 +36,7 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-#[must_use = "a builder does nothing until it builds"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct UserTokensBuilder {
     wechat: WechatClient,
     store: Arc<dyn Store>,
@@ -50,15 +46,7 @@ pub struct UserTokensBuilder {
 
 impl UserTokensBuilder {
     pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
-        let settings = ProviderConfig {
-            margin: RENEW_MARGIN,
-            timing: RenewalTiming::Jittered,
-            cache_ttl: CACHE_TTL,
-            cache_capacity: CACHE_CAPACITY,
-            load_timeout: LOAD_TIMEOUT,
-            lease_duration: LEASE_DURATION,
-            renewal_timeout: RENEWAL_TIMEOUT,
-        };
+        let settings = ProviderConfig::new(RENEW_MARGIN, RenewalTiming::Jittered, CACHE_CAPACITY);
         Self {
             wechat,
             store,

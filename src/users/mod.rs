@@ -1,4 +1,4 @@
-//! Users' tokens: the first face of the engine.
+//! Access tokens of users: [`UserTokens`] and its builder.
 
 mod builder;
 mod profile;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub use self::builder::UserTokensBuilder;
 use self::profile::ProfileCache;
+pub(crate) use self::token::GrantedScope;
 pub use self::token::UserToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
@@ -18,7 +19,7 @@ use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::identity::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
 use crate::provider::CredentialProvider;
 use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
-use crate::wechat::{UserInfo, UserTokenResponse, WechatClient};
+use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
 
 /// How often a login is stored again because its user has logged out everywhere meanwhile.
 const MAX_LOGIN_RETRIES: usize = 8;
@@ -84,17 +85,6 @@ struct Inner {
     /// The virtual users of snapshot pages (快照页), who are kept apart and not for long. They have
     /// none of their own.
     snapshot_users: Option<UserTokens>,
-}
-
-/// What is known of a user's grant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum GrantedScope {
-    /// There is no pair.
-    NoToken,
-    /// There is one, and it says not for what: another service has stored it.
-    Unknown,
-    /// This scope, comma-separated.
-    Known(Box<str>),
 }
 
 impl UserTokens {
@@ -266,7 +256,21 @@ impl UserTokens {
     /// [`ErrorKind::LoginRequired`] also where the user has not granted that scope (48001).
     pub async fn profile(&self, user: &UserId) -> Result<Arc<UserInfo>, Error> {
         let timeout = self.0.provider.config().load_timeout;
-        self.0.profiles.get_or_fetch(self, user, timeout).await
+        let fetch = async || {
+            self.with_token(user, async |token| {
+                // A pair that another service has stored may lack the openid: it is the id then.
+                let openid = token.openid().unwrap_or(token.user_id());
+                let wechat = self.wechat();
+                wechat
+                    .user_info(token.access_token(), openid, Language::ZhCn)
+                    .await
+            })
+            .await
+        };
+        self.0
+            .profiles
+            .get_or_fetch(user.as_str(), fetch, timeout)
+            .await
     }
 
     /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
@@ -335,9 +339,13 @@ impl UserTokens {
         self.0.provider.shutdown(timeout).await
     }
 
-    /// The virtual users of snapshot pages.
-    pub(crate) fn snapshot_users(&self) -> &UserTokens {
-        self.0.snapshot_users.as_ref().unwrap_or(self)
+    /// Returns the tokens of real users, or those of snapshot pages' virtual users.
+    #[inline]
+    pub(crate) fn for_user(&self, snapshot: bool) -> &UserTokens {
+        match &self.0.snapshot_users {
+            Some(snapshot_users) if snapshot => snapshot_users,
+            _ => self,
+        }
     }
 
     pub(crate) fn is_for_snapshots(&self) -> bool {

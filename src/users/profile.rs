@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
-use super::UserTokens;
 use crate::clock::{Clock, Timestamp};
-use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
-use crate::wechat::{Language, UserInfo};
+use crate::wechat::UserInfo;
 
 /// How long a profile is believed. People change their avatar now and then, and the old one's URL
 /// dies with that.
@@ -41,8 +39,8 @@ impl ProfileCache {
     /// However many ask for one profile at once, WeChat is asked once.
     pub(super) async fn get_or_fetch(
         &self,
-        users: &UserTokens,
-        user: &UserId,
+        user: &str,
+        fetch: impl AsyncFnOnce() -> Result<UserInfo, Error>,
         timeout: Duration,
     ) -> Result<Arc<UserInfo>, Error> {
         let found = async {
@@ -54,15 +52,11 @@ impl ProfileCache {
                     EntryAction::ReplaceWithGuard
                 }
             };
-            match self
-                .entries
-                .entry_async(user.as_str(), retain_if_current)
-                .await
-            {
+            match self.entries.entry_async(user, retain_if_current).await {
                 EntryResult::Retained(profile) => Ok(profile),
                 EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => {
                     // A guard that is dropped on the way lets the next one in line ask.
-                    let profile = Arc::new(fetch(users, user).await?);
+                    let profile = Arc::new(fetch().await?);
                     let entry = CachedProfile {
                         profile: Arc::clone(&profile),
                         fetched_at: self.clock.now(),
@@ -71,7 +65,7 @@ impl ProfileCache {
                     let _ = guard.insert(entry);
                     Ok(profile)
                 }
-                _ => fetch(users, user).await.map(Arc::new),
+                _ => fetch().await.map(Arc::new),
             }
         };
         tokio::time::timeout(timeout, found)
@@ -85,17 +79,4 @@ impl ProfileCache {
     pub(super) fn remove(&self, user: &str) {
         self.entries.remove(user);
     }
-}
-
-async fn fetch(users: &UserTokens, user: &UserId) -> Result<UserInfo, Error> {
-    users
-        .with_token(user, async |token| {
-            // A pair that another service has written may not tell the openid: then it is the id.
-            let openid = token.openid().unwrap_or(token.user_id());
-            users
-                .wechat()
-                .user_info(token.access_token(), openid, Language::ZhCn)
-                .await
-        })
-        .await
 }

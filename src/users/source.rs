@@ -6,12 +6,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::record_lifetime::REFRESH_TOKEN_LIFETIME;
 use crate::credential::{AccessToken, Lifetime, Record, Refresh, Token, UserDetails};
 use crate::error::{Error, ErrorKind};
-use crate::provider::{CredentialSource, RenewalFailure};
+use crate::provider::{self, CredentialSource, RenewalFailure, UNKNOWN_ERRCODE_PAUSE};
 use crate::store::BoxFuture;
-use crate::wechat::{UserTokenResponse, WechatClient, with_renewal_delay};
-
-/// After an errcode that nobody knows, WeChat is not asked again for this long.
-const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
+use crate::wechat::{UserTokenResponse, WechatClient};
 
 /// errcode: the user has changed the password, so both tokens are void (WeChat's global return
 /// codes).
@@ -56,19 +53,12 @@ impl CredentialSource for UserSource {
     }
 }
 
-/// R5: what an error of the refresh call means for the pair.
+/// Classifies an error of the refresh call. Only the user can replace a refresh token that WeChat
+/// rejects.
 fn classify(error: Error) -> RenewalFailure {
     match error.kind() {
         ErrorKind::LoginRequired => RenewalFailure::InvalidGrant(error),
-        ErrorKind::WechatConfig => RenewalFailure::Operator(with_renewal_delay(error)),
-        ErrorKind::WechatUnavailable => RenewalFailure::Transient(error),
-        _ => {
-            let wait = error
-                .retry_after()
-                .unwrap_or_default()
-                .max(UNKNOWN_ERRCODE_PAUSE);
-            RenewalFailure::Transient(error.clone_with_retry_after(wait))
-        }
+        _ => provider::classify(error),
     }
 }
 

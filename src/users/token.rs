@@ -79,3 +79,14 @@ impl fmt::Debug for UserToken {
             .finish_non_exhaustive()
     }
 }
+
+/// The scope that a user has granted, as far as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GrantedScope {
+    /// The store has no pair of tokens.
+    NoToken,
+    /// The store has a pair without its scope: another service has stored it.
+    Unknown,
+    /// The scopes that the user granted, comma-separated.
+    Known(Box<str>),
+}

@@ -265,11 +265,7 @@ impl Exchange {
             return ExchangeOutcome::Failed(LoginFailure::SnapshotDenied);
         }
         let user = named.cloned().unwrap_or(user);
-        let users = if grant.snapshot {
-            self.users.snapshot_users()
-        } else {
-            &self.users
-        };
+        let users = self.users.for_user(grant.snapshot);
         let had_more = !grant.snapshot && self.had_broader_scope(&user, grant).await;
         let deadline = Instant::now() + STORE_RETRY_TIMEOUT;
         let mut delay = INITIAL_DELAY;

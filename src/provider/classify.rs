@@ -1,0 +1,31 @@
+//! The class of a failed call to WeChat.
+
+use std::time::Duration;
+
+use super::RenewalFailure;
+use crate::error::{Error, ErrorKind};
+use crate::wechat::with_renewal_delay;
+
+/// The pause before the next call after an errcode that the renewal call does not document.
+pub(crate) const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
+
+/// Classifies an error of a call that fetches a credential of the account. Such a credential needs
+/// no user, so no error is an [`InvalidGrant`](RenewalFailure::InvalidGrant).
+pub(crate) fn classify(error: Error) -> RenewalFailure {
+    match error.kind() {
+        ErrorKind::WechatConfig => RenewalFailure::Operator(with_renewal_delay(error)),
+        ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => {
+            RenewalFailure::Transient(error)
+        }
+        ErrorKind::LoginRequired
+        | ErrorKind::TokenRefused
+        | ErrorKind::WechatRefused
+        | ErrorKind::InvalidState
+        | ErrorKind::LoginDenied
+        | ErrorKind::BadRequest
+        | ErrorKind::Configuration => {
+            let wait = error.retry_after().unwrap_or_default();
+            RenewalFailure::Transient(error.clone_with_retry_after(wait.max(UNKNOWN_ERRCODE_PAUSE)))
+        }
+    }
+}
