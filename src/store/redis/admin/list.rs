@@ -7,7 +7,7 @@ use super::super::codec::RawValue;
 use super::super::layout::Location;
 use super::super::{Layout, RedisStore};
 use super::scan::Scan;
-use super::{ProgressFn, ScanOptions, Summary, decode_complete};
+use super::task::{ProgressFn, ScanOptions, Summary, decode_complete};
 use crate::clock::Timestamp;
 use crate::credential::record_lifetime::refresh_certainly_expired_at;
 use crate::credential::{Freshness, Record};
@@ -200,7 +200,7 @@ fn token_state(record: &Record, now: Timestamp) -> TokenState {
     match freshness {
         Some(Freshness::Fresh) => TokenState::Fresh,
         Some(Freshness::Stale) => TokenState::Stale,
-        _ if renewable => TokenState::Expired,
-        _ => TokenState::Dead,
+        Some(Freshness::Expired) | None if renewable => TokenState::Expired,
+        Some(Freshness::Expired) | None => TokenState::Dead,
     }
 }

@@ -13,13 +13,11 @@
 use redis::Cmd;
 
 use super::super::codec::seal_binding;
-use super::super::invalidation;
 use super::super::{Layout, RedisStore};
-use super::migrate::{Migration, RecordFacts, is_revoked};
+use super::migration::{Migration, RecordFacts, is_revoked};
 use super::scan::Scan;
-use super::{
-    ApplyResult, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, Summary,
-    decode_complete,
+use super::task::{
+    MAX_ATTEMPTS, ProgressFn, RecordOutcome, ScanOptions, Summary, decode_complete, retry_busy,
 };
 use crate::error::Error;
 use crate::store::redis::format::record;
@@ -97,14 +95,10 @@ impl Migration<'_> {
             progress(tally);
             tokio::time::sleep(self.options.pause).await;
         }
-        for alone in [OrphanKind::Revoked, OrphanKind::Copy] {
-            let of = busy.iter().filter(|(_, why)| *why == alone);
-            let slots = of.map(|(slot, _)| slot.clone()).collect();
-            self.retry_busy(slots, tally, async |slot| {
-                self.remove_orphan(slot, alone).await
-            })
-            .await?;
-        }
+        retry_busy(busy, tally, async |(slot, kind)| {
+            self.remove_orphan(slot, *kind).await
+        })
+        .await?;
         Ok(found)
     }
 
@@ -155,50 +149,12 @@ impl Migration<'_> {
         }
         Ok(RecordOutcome::Busy)
     }
-
-    /// Removes what lies in the new layout, if both sides hold what they did; none where they do not.
-    pub(super) async fn remove_target(
-        &self,
-        slot: &CredentialSlot,
-        facts: &RecordFacts,
-    ) -> Result<Option<RecordOutcome>, Error> {
-        if self.options.dry_run {
-            return Ok(Some(RecordOutcome::Removed));
-        }
-        let [from, into] = self.locations(slot);
-        let kept = from
-            .keys
-            .iter()
-            .zip(&facts.source)
-            .map(|pair| (pair, false));
-        let gone = into.keys.iter().zip(&facts.target).map(|pair| (pair, true));
-        let changes = kept.chain(gone).map(|((cell, expected), goes)| KeyChange {
-            key: cell,
-            expected,
-            new: match goes {
-                true => NewValue::Set(None, std::time::Duration::ZERO),
-                false => NewValue::Keep,
-            },
-        });
-        let changes: Vec<KeyChange<'_>> = changes.collect();
-        let names = &self.store.0.names;
-        let leases = [&from, &into].map(|place| names.lease_key(&slot.key, place));
-        let told = invalidation::invalidation_message(&slot.key, None);
-        let rewritten =
-            self.store
-                .apply_changes(&leases, &self.owner, &changes, Some((&slot.key.app, told)));
-        Ok(match rewritten.await? {
-            ApplyResult::Applied => Some(RecordOutcome::Removed),
-            ApplyResult::Busy => Some(RecordOutcome::Busy),
-            ApplyResult::Conflict => None,
-        })
-    }
 }
 
 impl RedisStore {
     /// Whether the hashes have any field. Where they are gone, the move is over.
-    async fn has_hash_users(&self, work: &super::ScanOptions) -> Result<bool, Error> {
-        let slot = work.slot(CredentialKind::User, "");
+    async fn has_hash_users(&self, options: &ScanOptions) -> Result<bool, Error> {
+        let slot = options.slot(CredentialKind::User, "");
         let place = self.0.names.location(Layout::Hashes, &slot.key);
         let cells = place.keys.iter();
         let sizes: Vec<u64> = self

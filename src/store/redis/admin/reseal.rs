@@ -1,7 +1,5 @@
 //! Sealing anew: what is plain, or sealed with an old key. Without a key that seals, the reverse.
 
-use std::time::Instant;
-
 use zeroize::Zeroizing;
 
 use super::super::codec::seal_binding;
@@ -9,9 +7,9 @@ use super::super::key_registry;
 use super::super::layout::Location;
 use super::super::{Layout, RedisStore};
 use super::scan::Scan;
-use super::{
-    ApplyResult, BUSY_POLL_INTERVAL, BUSY_TIMEOUT, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn,
-    RecordOutcome, ScanOptions, Summary,
+use super::task::{
+    ApplyResult, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, ScanOptions,
+    Summary, account_kinds, layouts_of, retry_busy,
 };
 use crate::error::Error;
 use crate::store::redis::format::sealed;
@@ -37,41 +35,31 @@ impl RedisStore {
         let owner = LeaseOwner::unique();
         let mut tally = Summary::default();
         let mut busy: Vec<(CredentialSlot, Layout)> = Vec::new();
-        for layout in [Layout::Hashes, Layout::Keys] {
-            for kind in [CredentialKind::AccountToken, CredentialKind::JsapiTicket] {
+        for kind in account_kinds() {
+            for layout in layouts_of(kind) {
                 let slots = vec![options.slot(kind, "")];
-                self.reseal_batch(options, slots, layout, &owner, &mut tally, &mut busy)
+                self.reseal_batch(options, slots, *layout, &owner, &mut tally, &mut busy)
                     .await?;
             }
         }
-        for (kind, layout) in [
-            (CredentialKind::User, Layout::Hashes),
-            (CredentialKind::User, Layout::Keys),
-            (CredentialKind::SnapshotUser, Layout::Keys),
-        ] {
-            let mut walk = Scan::new(self, &options.app, kind, layout);
-            while let Some(ids) = walk.next_batch().await? {
-                tally.count_not_utf8(walk.take_not_utf8());
-                let slots = ids.iter().map(|id| options.slot(kind, id)).collect();
-                self.reseal_batch(options, slots, layout, &owner, &mut tally, &mut busy)
-                    .await?;
-                progress(&tally);
-                tokio::time::sleep(options.pause).await;
-            }
-        }
-        let give_up = Instant::now() + BUSY_TIMEOUT;
-        while !busy.is_empty() && Instant::now() < give_up {
-            tokio::time::sleep(BUSY_POLL_INTERVAL).await;
-            let mut still = Vec::new();
-            for (slot, layout) in busy {
-                let outcome = self.reseal_record(options, &slot, layout, &owner).await?;
-                if tally.count(&outcome) {
-                    still.push((slot, layout));
+        let user_kinds = CredentialKind::ALL.into_iter();
+        for kind in user_kinds.filter(|kind| !kind.belongs_to_account()) {
+            for layout in layouts_of(kind) {
+                let mut scan = Scan::new(self, &options.app, kind, *layout);
+                while let Some(ids) = scan.next_batch().await? {
+                    tally.count_not_utf8(scan.take_not_utf8());
+                    let slots = ids.iter().map(|id| options.slot(kind, id)).collect();
+                    self.reseal_batch(options, slots, *layout, &owner, &mut tally, &mut busy)
+                        .await?;
+                    progress(&tally);
+                    tokio::time::sleep(options.pause).await;
                 }
             }
-            busy = still;
         }
-        tally.still_busy = busy.len() as u64;
+        retry_busy(busy, &mut tally, async |(slot, layout)| {
+            self.reseal_record(options, slot, *layout, &owner).await
+        })
+        .await?;
         progress(&tally);
         if tally.still_busy == 0
             && tally.unreadable_users() == 0

@@ -75,14 +75,12 @@ impl<'a> Scan<'a> {
                 access: RedisNames::expand_appid(&names.user_access_token, app.as_str())
                     .into_owned(),
             },
-            (CredentialKind::SnapshotUser, _) => ScanStage::Keys {
-                prefix: format!("{}{app}:snapshot:", names.prefix),
-                servers: ScanServers::default(),
-            },
-            _ => ScanStage::Keys {
-                prefix: format!("{}{app}:user:", names.prefix),
-                servers: ScanServers::default(),
-            },
+            (CredentialKind::User, Layout::Keys) => ScanStage::keys(names, app, "user"),
+            (CredentialKind::SnapshotUser, Layout::Hashes | Layout::Keys) => {
+                ScanStage::keys(names, app, "snapshot")
+            }
+            // An account has one record of each of these kinds, which callers address directly.
+            (CredentialKind::AccountToken | CredentialKind::JsapiTicket, _) => ScanStage::Done,
         };
         Self {
             store,
@@ -132,10 +130,22 @@ impl<'a> Scan<'a> {
                 ScanStage::RefreshHash { refresh, access } => {
                     ScanStage::AccessHash { refresh, access }
                 }
-                _ => ScanStage::Done,
+                ScanStage::AccessHash { .. } | ScanStage::Keys { .. } | ScanStage::Done => {
+                    ScanStage::Done
+                }
             };
         }
         Ok(Some(ids))
+    }
+}
+
+impl ScanStage {
+    /// Returns the stage that scans the keys of one kind of users.
+    fn keys(names: &RedisNames, app: &AppId, kind: &str) -> Self {
+        Self::Keys {
+            prefix: format!("{}{app}:{kind}:", names.prefix),
+            servers: ScanServers::default(),
+        }
     }
 }
 
