@@ -14,8 +14,10 @@ import re
 import sys
 
 PAGES = pathlib.Path(sys.argv[1])
-# A table of contents.
-PROSE = {"guide/index.html"}
+# A table of contents, and guides without code.
+PROSE = {"guide/index.html"} | {
+    f"guide/{name}/index.html" for name in ["failures", "program", "demo"]
+}
 
 EXAMPLE = re.compile(
     r'<div class="example-wrap([^"]*)">(?:(?!<div class="example-wrap).)*?'

@@ -2,11 +2,7 @@
 
 use std::path::Path;
 
-use axum::{Router, routing::get};
-use tower_wechat::{
-    AccountTokens, CookieKeys, Error, JsConfig, Login, RedisStore, Tickets, UserTokens,
-    WechatClient, WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Error, Login, RedisStore, UserTokens, WechatClient};
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -16,73 +12,42 @@ fn file(name: &str) -> String {
 /// The same in two languages.
 const PAGES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 
-// What is shown begins here.
-async fn me(user: WechatUser) -> String {
-    format!("hello {}", user.id()) // user.access_token() is fresh
-}
-// And ends here.
-
-/// The pieces of code, compiled.
-async fn user_side(
-    app_id: &str,
-    app_secret: &str,
-    cookie_keys: CookieKeys,
-) -> Result<Router, Error> {
+/// The settings for a real account, compiled.
+async fn connect(app_id: &str, app_secret: &str, key: &str) -> Result<(UserTokens, Login), Error> {
     // What is shown begins here.
     let wechat = WechatClient::new(app_id, app_secret)?;
-    let store = RedisStore::connect("redis://127.0.0.1/").await?;
-    let users = UserTokens::new(wechat, store);
-    let login = Login::new("https://h5.example.com", cookie_keys)?;
-
-    let app: Router = Router::new()
-        .route("/me", get(me))
-        .layer(WechatLayer::new(users).login(login));
+    let users = UserTokens::new(wechat, RedisStore::connect("redis://127.0.0.1/").await?);
+    let login = Login::new("https://h5.example.com", CookieKeys::from_base64(key)?)?;
     // And ends here.
-    Ok(app)
+    Ok((users, login))
 }
 
-async fn account_side(
-    wechat: WechatClient,
-    store: RedisStore,
-    url: &str,
-) -> Result<JsConfig, Error> {
-    // What is shown begins here.
-    let accounts = AccountTokens::new(wechat, store);
-    let tickets = Tickets::new(&accounts, ["h5.example.com"])?;
-
-    // location.href goes in, what wx.config takes comes out.
-    let config = tickets.js_config(url).await?;
-    // And ends here.
-    Ok(config)
-}
-
-/// Every piece of Rust that is shown is one of those above, and all of those are shown.
+/// The quick start is `examples/minimal.rs`, which `tests/programs/examples.rs` runs; the second piece is the
+/// body of [`connect`].
 #[test]
-fn the_code_that_is_shown_compiles() {
-    let _ = (user_side, account_side, me);
-    let source = file("tests/readme.rs");
-    let compiled: Vec<String> = source
-        .split("// What is shown begins here.\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("// And ends here.").next())
-        .filter(|piece| !piece.starts_with('"'))
-        .map(|piece| {
-            let lines = piece.trim_end().lines();
-            let lines = lines.map(|line| match piece.starts_with("    ") {
-                true => line.strip_prefix("    ").unwrap_or(line),
-                false => line,
-            });
-            lines.collect::<Vec<_>>().join("\n")
-        })
-        .filter(|piece| !piece.is_empty())
-        .collect();
+fn shown_code_is_compiled() {
+    let _ = connect;
+    let minimal = file("examples/minimal.rs");
+    let (_, program) = minimal.split_once("\n\n").expect("a doc comment first");
+    let this = file("tests/readme.rs");
+    let piece = this.split("// What is shown begins here.\n").nth(1);
+    let piece = piece.and_then(|rest| rest.split("// And ends here.").next());
+    let piece = piece.expect("the markers").trim_end().lines();
+    let piece: Vec<_> = piece.map(|line| line.trim_start()).collect();
     for page in PAGES {
         let text = file(page);
-        let mut shown: Vec<&str> = blocks(&text, "rust").collect();
-        let mut compiled: Vec<&str> = compiled.iter().map(String::as_str).collect();
-        shown.sort_unstable();
-        compiled.sort_unstable();
-        assert_eq!(shown, compiled, "{page}");
+        let shown: Vec<&str> = blocks(&text, "rust").collect();
+        let expected = [program.trim_end().to_owned(), piece.join("\n")];
+        assert_eq!(shown, expected, "{page}");
+    }
+}
+
+/// The two languages of a page are short.
+#[test]
+fn readmes_have_at_most_150_lines() {
+    for page in PAGES {
+        let lines = file(page).lines().count();
+        assert!(lines <= 150, "{page} has {lines} lines");
     }
 }
 
@@ -99,8 +64,13 @@ fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
 /// Both languages have the same parts: headings by level, rows of tables, blocks of code, links
 /// and pictures.
 #[test]
-fn both_languages_say_as_much() {
-    let [english, chinese] = PAGES.map(file);
+fn both_languages_have_the_same_parts() {
+    for pages in [PAGES, ["docs/faults.md", "docs/faults.zh-CN.md"]] {
+        compare_parts(pages.map(file));
+    }
+}
+
+fn compare_parts([english, chinese]: [String; 2]) {
     let lines = |text: &str, starts: &str| {
         text.lines()
             .filter(|line| line.starts_with(starts))
@@ -114,7 +84,7 @@ fn both_languages_say_as_much() {
     }
 }
 
-/// Whoever copies the commands gets the same in both.
+/// The commands are the same in both languages.
 #[test]
 fn both_languages_have_the_same_commands() {
     let [english, chinese] = PAGES.map(file);
@@ -133,9 +103,10 @@ fn both_languages_have_the_same_commands() {
     assert_eq!(commands(&english), commands(&chinese));
 }
 
-/// The demo's table has its variables, all of them and no others.
+/// The demo's guide lists the variables that the demo reads, and no others.
 #[test]
-fn the_variables_are_the_demos() {
+fn the_guide_lists_the_demos_variables() {
+    const GUIDE: &str = "src/guide/demo.md";
     let settings = file("examples/demo/settings.rs");
     let read: Vec<&str> = [
         "read_variable(\"",
@@ -149,26 +120,20 @@ fn the_variables_are_the_demos() {
     .filter_map(|rest| rest.split('"').next())
     .collect();
     assert!(read.len() >= 10, "{read:?}");
-    for page in PAGES {
-        let readme = file(page);
-        let table = readme
-            .lines()
-            .skip_while(|line| !line.starts_with("| `LISTEN`"))
-            .take_while(|line| line.starts_with("| "));
-        let mut shown: Vec<&str> = table
-            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
-            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
-            .collect();
-        for name in &read {
-            assert!(shown.contains(name), "{page} lacks {name}");
-        }
-        shown.retain(|name| !read.contains(name));
-        assert_eq!(
-            shown,
-            Vec::<&str>::new(),
-            "{page}: the demo does not read these"
-        );
+    let guide = file(GUIDE);
+    let table = guide
+        .lines()
+        .skip_while(|line| !line.starts_with("| `LISTEN`"))
+        .take_while(|line| line.starts_with("| "));
+    let mut shown: Vec<&str> = table
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    for name in &read {
+        assert!(shown.contains(name), "{GUIDE} lacks {name}");
     }
+    shown.retain(|name| !read.contains(name));
+    assert_eq!(shown, Vec::<&str>::new(), "the demo does not read these");
 }
 
 /// The tables of features have the crate's own, all of them and no others.
@@ -198,25 +163,47 @@ fn the_features_are_the_crates() {
     }
 }
 
-/// Links to files of the repository lead somewhere.
+/// Links to files of the repository lead to files that exist, from the folder of the page.
 #[test]
-fn links_lead_somewhere() {
-    for page in [
+fn links_lead_to_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages: Vec<String> = [
         "README.md",
         "README.zh-CN.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
-    ] {
-        let text = file(page);
-        let links = text
+        "SECURITY.md",
+        "docs/faults.md",
+        "docs/faults.zh-CN.md",
+        "benches/README.md",
+    ]
+    .map(str::to_owned)
+    .into();
+    for entry in std::fs::read_dir(root.join("src/guide")).expect("the guides") {
+        let name = entry.expect("a file").file_name();
+        let name = name.to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            pages.push(format!("src/guide/{name}"));
+        }
+    }
+    for page in pages {
+        let text = file(&page);
+        let folder = root.join(&page);
+        let folder = folder.parent().expect("a folder");
+        let inline = text
             .split("](")
             .skip(1)
             .filter_map(|rest| rest.split(')').next());
-        for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {
-            assert!(
-                Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(),
-                "{page}: {link}"
-            );
+        let defined = text.lines().filter_map(|line| {
+            let (label, target) = line.strip_prefix('[')?.split_once("]: ")?;
+            (!label.contains(']')).then_some(target)
+        });
+        for link in inline.chain(defined) {
+            if link.contains("://") || link.starts_with('#') {
+                continue;
+            }
+            let path = link.split('#').next().unwrap_or_default();
+            assert!(folder.join(path).exists(), "{page}: {link}");
         }
     }
 }

@@ -1,31 +1,49 @@
-//! Guides: how to do things, with code that is compiled.
-//!
-//! Nothing here is called; it is for reading.
+//! Guides: how to use and operate the crate, with code that is compiled.
 
-#[cfg(feature = "axum")]
-#[doc = include_str!("login.md")]
-pub mod login {}
+/// Defines a module whose documentation is a page beside this file.
+///
+/// On a forge a page links to other pages by file name. Here the same link labels lead to modules: of
+/// several definitions of a label, Markdown takes the first one.
+macro_rules! guide {
+    ($(#[$attribute:meta])* $name:ident, $page:literal, $summary:literal) => {
+        #[doc = $summary]
+        #[doc = ""]
+        #[doc = include_str!("links.txt")]
+        #[doc = ""]
+        #[doc = include_str!($page)]
+        $(#[$attribute])*
+        pub mod $name {}
+    };
+}
 
-#[cfg(feature = "redis")]
-#[doc = include_str!("redis.md")]
-pub mod redis {}
-
-#[doc = include_str!("account.md")]
-pub mod account {}
-
-#[cfg(feature = "simulator")]
-#[doc = include_str!("testing.md")]
-pub mod testing {}
-
-#[doc = include_str!("operations.md")]
-pub mod operations {}
-
-#[doc = include_str!("observability.md")]
-pub mod observability {}
-
-#[cfg(feature = "redis")]
-#[doc = include_str!("spring_boot.md")]
-pub mod spring_boot {}
-
-#[doc = include_str!("scaling.md")]
-pub mod scaling {}
+guide! {
+    #[cfg(feature = "axum")]
+    login, "login.md", "Signing users in with WeChat, from the account's settings to a greeting page."
+}
+guide! { account, "account.md", "The account's own token and ticket, JS-SDK signatures and the token center." }
+guide! {
+    #[cfg(feature = "redis")]
+    redis, "redis.md", "Connections, topologies, layouts and settings of Redis."
+}
+guide! {
+    failures, "failures.md",
+    "Answers to requests when WeChat, Redis or a process fails, and all timeouts."
+}
+guide! { operations, "operations.md", "Running a service: health, errcodes, proxies and shutdown." }
+guide! { observability, "observability.md", "Metrics, spans and log events, with their names." }
+guide! { program, "program.md", "The command line for operators." }
+guide! {
+    #[cfg(feature = "sealing")]
+    sealing, "sealing.md", "Encrypted values in Redis and the rotation of their keys."
+}
+guide! { scaling, "scaling.md", "Growth from one process to many, and from a thousand users to 100 million." }
+guide! {
+    #[cfg(feature = "redis")]
+    spring_boot, "spring_boot.md",
+    "Sharing Redis with a Spring Boot service, and moving from WxJava."
+}
+guide! {
+    #[cfg(feature = "simulator")]
+    testing, "testing.md", "Tests of an application against a simulated WeChat."
+}
+guide! { demo, "demo.md", "The demo, its routes and its variables." }

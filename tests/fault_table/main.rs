@@ -1,4 +1,4 @@
-//! The README's table of faults. Each test makes one fault under load, measures what users see,
+//! The fault table of `docs/faults.md`. Each test makes one fault under load, measures what users see,
 //! and prints it as a row; `tests/fault-table` prints them all as Markdown.
 
 #![allow(unreachable_pub)]

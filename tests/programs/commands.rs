@@ -18,7 +18,7 @@ use tower_wechat::{
 const PROGRAMS: [&str; 5] = ["openssl", "curl", "redis-cli", "tower-wechat", "cargo run"];
 
 /// What the documentation shows and nothing here runs: it installs, publishes or takes an hour.
-const NOT_RUN: [&str; 3] = ["cargo install", "tests/run", ".ci/run"];
+const NOT_RUN: [&str; 4] = ["cargo add", "cargo install", "tests/run", ".ci/run"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,7 +45,15 @@ fn commands() -> BTreeSet<(String, PathBuf)> {
     for folder in ["src", "examples"] {
         files(&root().join(folder), &mut paths);
     }
-    for page in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"] {
+    for page in [
+        "README.md",
+        "README.zh-CN.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/faults.md",
+        "docs/faults.zh-CN.md",
+        "benches/README.md",
+    ] {
         paths.push(root().join(page));
     }
     let mut found = BTreeSet::new();

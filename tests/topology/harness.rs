@@ -128,7 +128,7 @@ impl LoadHarness {
     }
 
     /// After the trouble: everybody gets a token that WeChat takes, after at most one report and
-    /// one login, and a process without memory finds it. Prints the row of the README's table.
+    /// one login, and a process without memory finds it. Prints the row of the fault table.
     pub async fn balances(&self, fault: &str) {
         let fresh = self.process().await;
         let renewals = || self.wechat.calls_to("/sns/oauth2/refresh_token");

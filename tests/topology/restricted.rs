@@ -1,4 +1,4 @@
-//! A user of Redis who may do what the README lists, and on each topology one command more.
+//! A user of Redis with the rights that the Redis guide lists, and on each topology one command more.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::support::eventually;
 use crate::support::free_port;
 use crate::support::redis_server::RedisServer;
 
-/// The README's list for one server.
+/// Returns the guide's list of commands for one server.
 fn commands() -> Vec<String> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.unwrap();
-    let list = readme.split('`').find(|text| text.starts_with("+get "));
-    let list = list.expect("the README lists the commands");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/redis.md");
+    let guide = std::fs::read_to_string(path).unwrap();
+    let list = guide.split('`').find(|text| text.starts_with("+get "));
+    let list = list.expect("the guide lists the commands");
     list.split(' ').map(str::to_owned).collect()
 }
 

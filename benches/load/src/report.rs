@@ -114,14 +114,58 @@ fn group_thousands(number: f64) -> String {
     out
 }
 
-/// The table of the README, with its plot above and the machine below.
-pub fn comparison_table(results: &Results, language: Language) -> String {
+/// The servers that the READMEs show; `results.md` has all of them.
+const README_CONTENDERS: [Contender; 4] = [
+    Contender::CachedHeader,
+    Contender::CachedCookie,
+    Contender::Naive,
+    Contender::SignedSessions,
+];
+
+/// Returns the table of the READMEs: four servers and the machine.
+fn readme_table(results: &Results, language: Language) -> String {
+    let mut out = String::from(language.pick(
+        "| server | requests/s | CPU | p50, p99 | Redis commands/request |\n",
+        "| 服务 | 每秒请求数 | CPU | p50、p99 | Redis 命令/请求 |\n",
+    ));
+    out.push_str("|---|---|---|---|---|\n");
+    for contender in README_CONTENDERS {
+        if let Some(row) = results.throughput.row(contender.name()) {
+            let (throughput, cpu) = (row.throughput.median, row.cpu.median);
+            let _ = writeln!(
+                out,
+                "| {} | {throughput:.2} | {cpu:.2} | {} | {} |",
+                shown_name(contender, language),
+                format_latencies(row),
+                format_commands(row),
+            );
+        }
+    }
+    let (machine, throughput) = (&results.machine, &results.throughput);
+    let (processor, cores, redis) = (&machine.processor, machine.cores, &machine.redis);
+    let bare = throughput.row(Contender::Bare.name());
+    let bare = group_thousands(bare.map_or(0.0, |row| row.requests_per_second));
+    let _ = match language {
+        English => writeln!(
+            out,
+            "\n{processor}, {cores} cores for server, Redis and load; Redis {redis}; bare axum: {bare} requests/s.",
+        ),
+        Chinese => writeln!(
+            out,
+            "\n{processor}，{cores} 核，被测服务、Redis 与压测程序共用；Redis {redis}；裸 axum 每秒 {bare} 个请求。",
+        ),
+    };
+    out
+}
+
+/// Returns the full comparison for `results.md`, with its plot above and the machine below.
+fn comparison_table(results: &Results, language: Language) -> String {
     let mut out = String::new();
     let alt = language.pick(
         "Requests per second and CPU per request, each divided by bare axum's",
         "每秒请求数与每请求 CPU，均以裸 axum 为 1",
     );
-    let _ = writeln!(out, "![{alt}](benches/load/results.svg)\n");
+    let _ = writeln!(out, "![{alt}](results.svg)\n");
     let _ = writeln!(
         out,
         "{}",
@@ -141,24 +185,40 @@ pub fn comparison_table(results: &Results, language: Language) -> String {
 }
 
 fn table_row(contender: Contender, row: &Row, language: Language) -> String {
-    let mut name = label(contender, language);
-    if contender.is_this_crate() {
-        name = format!("**{name}**");
-    }
+    let name = shown_name(contender, language);
     let (throughput, cpu) = if contender == Contender::Bare {
         ("1".to_owned(), "1".to_owned())
     } else {
         (format_ratio(row.throughput), format_ratio(row.cpu))
     };
-    let (p50, p99) = (row.p50_micros / 1e3, row.p99_micros / 1e3);
-    let commands = match row.redis_commands {
+    let (latencies, commands) = (format_latencies(row), format_commands(row));
+    let instructions = row.instructions.map_or_else(String::new, group_thousands);
+    format!("| {name} | {throughput} | {cpu} | {latencies} | {commands} | {instructions} |")
+}
+
+/// Returns the label of a contender, in bold for this crate.
+fn shown_name(contender: Contender, language: Language) -> String {
+    let name = label(contender, language);
+    if contender.is_this_crate() {
+        format!("**{name}**")
+    } else {
+        name
+    }
+}
+
+fn format_latencies(row: &Row) -> String {
+    format!(
+        "{:.2}, {:.2} ms",
+        row.p50_micros / 1e3,
+        row.p99_micros / 1e3
+    )
+}
+
+fn format_commands(row: &Row) -> String {
+    match row.redis_commands {
         none if none < 0.005 => "0".to_owned(),
         some => format!("{some:.2}"),
-    };
-    let instructions = row.instructions.map_or_else(String::new, group_thousands);
-    format!(
-        "| {name} | {throughput} | {cpu} | {p50:.2}, {p99:.2} ms | {commands} | {instructions} |"
-    )
+    }
 }
 
 fn machine_note(results: &Results, language: Language) -> String {
@@ -219,15 +279,14 @@ fn machine_note(results: &Results, language: Language) -> String {
 /// All of a run, as results.md has it.
 pub fn full_report(results: &Results) -> String {
     let mut out = String::from(
-        "# The load benchmark\n\nWritten by `benches/load/run`; how it is measured is told in the \
-         sources beside this page.\n",
+        "# The load benchmark\n\nWritten by `benches/load/run`; `../README.md` says how \
+         it is measured.\n",
     );
     if results.quick {
         out.push_str("\n**A quick run: these figures show that all works, and nothing else.**\n");
     }
-    let plot =
-        comparison_table(results, English).replace("benches/load/results.svg", "results.svg");
-    let _ = write!(out, "\n## Against each other\n\n{plot}\n");
+    let comparison = comparison_table(results, English);
+    let _ = write!(out, "\n## Against each other\n\n{comparison}\n");
     let throughput = &results.throughput;
     let _ = writeln!(
         out,
@@ -358,19 +417,19 @@ fn append_other_parts(results: &Results, out: &mut String) {
     }
 }
 
-/// Puts the comparison between the marks of a README.
+/// Writes the table of the READMEs between the markers of a file.
 pub fn update_readme(file: &Path, results: &Results, language: Language) -> Result<(), String> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
-    let replaced = replace_between_markers(&text, &comparison_table(results, language));
+    let replaced = replace_between_markers(&text, &readme_table(results, language));
     let replaced = replaced.ok_or_else(|| format!("{shown} lacks {BEGIN} and {END}"))?;
     std::fs::write(file, replaced).map_err(|error| format!("{shown}: {error}"))
 }
 
-fn replace_between_markers(text: &str, news: &str) -> Option<String> {
+fn replace_between_markers(text: &str, table: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{news}{END}{after}"))
+    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
 }
 
 #[cfg(test)]

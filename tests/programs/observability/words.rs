@@ -66,8 +66,8 @@ fn texts(body: &str) -> Vec<String> {
 /// What the events' tables list.
 fn events() -> Vec<String> {
     let guide = file(GUIDE);
-    let events = guide.split("\n# Events").nth(1).expect("its heading");
-    let rows = events.split("\n## ").skip(1).flat_map(str::lines);
+    let events = guide.split("\n## Events").nth(1).expect("its heading");
+    let rows = events.split("\n### ").skip(1).flat_map(str::lines);
     rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next())
         .map(str::to_owned)
         .collect()
