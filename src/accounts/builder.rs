@@ -11,7 +11,9 @@ use super::rate_limiter::RateLimiter;
 use super::source::WechatSource;
 use super::{AccountSource, AccountSourceKind, AccountTokens, Inner, OwnCredential, TokenMode};
 use crate::clock::Clock;
-use crate::provider::{CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming};
+use crate::provider::{
+    CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming, StoreAccess,
+};
 #[cfg(feature = "redis")]
 use crate::store::ExternalTokenStore;
 use crate::store::{CredentialKind, Store};
@@ -190,7 +192,7 @@ impl AccountTokensBuilder {
     }
 
     /// Returns the store that holds the token, and the source of the next token.
-    fn credential_source(&self) -> (Arc<dyn Store>, Box<dyn CredentialSource>) {
+    fn credential_source(&self) -> (StoreAccess, Box<dyn CredentialSource>) {
         let (store, clock, margin) = (&self.store, self.clock.clone(), self.settings.margin);
         match self.source.kind() {
             AccountSourceKind::Wechat(wechat) => {
@@ -211,7 +213,7 @@ impl AccountTokensBuilder {
                     reported_replacements: limiter("refused", quota.max_for_reports()),
                     quota,
                 };
-                (Arc::clone(store), Box::new(source))
+                (StoreAccess::Full(Arc::clone(store)), Box::new(source))
             }
             AccountSourceKind::TokenCenter(center) => {
                 let source = CenterSource {
@@ -220,12 +222,15 @@ impl AccountTokensBuilder {
                     margin,
                     poll_interval: self.settings.cache_ttl.max(MIN_POLL_INTERVAL),
                 };
-                (Arc::clone(store), Box::new(source))
+                (StoreAccess::Full(Arc::clone(store)), Box::new(source))
             }
             #[cfg(feature = "redis")]
             AccountSourceKind::External(_, redis, token) => {
                 let external = ExternalTokenStore::new(redis.clone(), token.clone());
-                (Arc::new(external), Box::new(ReadOnlySource))
+                (
+                    StoreAccess::ReadOnly(Arc::new(external)),
+                    Box::new(ReadOnlySource),
+                )
             }
         }
     }

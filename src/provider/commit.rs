@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::CacheEntry;
 use super::cache::VersionStamp;
 use super::entry::EntryOrigin;
+use super::lease::Lease;
 use super::renewal::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, RenewalTask};
 use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
@@ -47,6 +48,7 @@ impl RenewalTask<'_> {
     /// which then stays out of the cache, however often the store fails.
     pub(super) async fn commit(
         &self,
+        lease: &Lease,
         stored: &StoredRecord,
         record: &Record,
         stamp: &mut VersionStamp,
@@ -54,7 +56,7 @@ impl RenewalTask<'_> {
         let inner = self.provider;
         let Some(held) = inner.to_entry(self.id, record, EntryOrigin::Renewed) else {
             let message = "WeChat's answer held no token";
-            self.lease.release().await;
+            lease.release().await;
             return CommitOutcome::Done(Err(Error::new(ErrorKind::WechatUnavailable, message)));
         };
         let give_up = Instant::now() + COMMIT_TIMEOUT;
@@ -63,7 +65,7 @@ impl RenewalTask<'_> {
             inner
                 .calls
                 .set_pending_version(self.id, self.number, held.version());
-            match self.lease.commit(stored, record).await {
+            match lease.commit(stored, record).await {
                 Ok(CommitResult::Committed) => {
                     inner
                         .cache
@@ -83,7 +85,7 @@ impl RenewalTask<'_> {
                 Ok(CommitResult::LeaseLost) => self.publish_provisional(&held),
                 // No store can keep it as it is, now or later.
                 Err(error) if error.kind() != ErrorKind::StoreUnavailable => {
-                    self.lease.release().await;
+                    lease.release().await;
                     return CommitOutcome::Done(Err(error));
                 }
                 Err(error) => {
@@ -129,19 +131,20 @@ impl RenewalTask<'_> {
     /// R5: deletes exactly the pair that is dead. If another is stored by now, that one counts.
     pub(super) async fn delete(
         &self,
+        lease: &Lease,
         stored: &StoredRecord,
         error: Error,
         stamp: &VersionStamp,
     ) -> CommitOutcome {
-        if let Some(newer) = self.wait_for_successor_commit(stored, &error).await {
+        if let Some(newer) = self.wait_for_successor_commit(lease, stored, &error).await {
             return newer;
         }
         if self.is_fresh_for_others(stored, &error) {
-            self.lease.release().await;
+            lease.release().await;
             self.suppress_reports(error.clone());
             return CommitOutcome::Done(Err(error));
         }
-        match self.lease.delete(stored).await {
+        match lease.delete(stored).await {
             Ok(CommitResult::Committed) => {
                 self.provider
                     .cache
@@ -161,6 +164,7 @@ impl RenewalTask<'_> {
     /// what became of this flight if it did.
     async fn wait_for_successor_commit(
         &self,
+        lease: &Lease,
         stored: &StoredRecord,
         error: &Error,
     ) -> Option<CommitOutcome> {
@@ -169,13 +173,13 @@ impl RenewalTask<'_> {
         if void || !self.may_have_successor(&stored.record) {
             return None;
         }
-        let newer = match self.lease.write_tombstone(stored).await {
+        let newer = match lease.write_tombstone(stored).await {
             Ok(LeaseResult::Acquired) => self.wait_for_successor(stored).await?,
             Ok(LeaseResult::Conflict(newer)) => newer,
             Ok(LeaseResult::Busy) => return Some(CommitOutcome::DeletionDeferred(error.clone())),
             Err(store) => return Some(self.deletion_failed(store)),
         };
-        self.lease.release().await;
+        lease.release().await;
         Some(CommitOutcome::Conflict(newer))
     }
 

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::ProviderState;
-use crate::store::{Event, Invalidation, Subscription};
+use crate::store::{Event, Invalidation, InvalidationSource, Subscription};
 
 /// After something was missed the whole cache is outdated; not more often than this, however much
 /// is thrown at this process.
@@ -48,7 +48,8 @@ impl InvalidationListener {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        *state = match provider.store.subscribe(&provider.app) {
+        let subscribe = |source: &Arc<dyn InvalidationSource>| source.subscribe(&provider.app);
+        *state = match provider.invalidations.as_ref().and_then(subscribe) {
             Some(feed) => {
                 // Before the task runs: what is remembered from here on is covered by the feed.
                 if feed.is_live {

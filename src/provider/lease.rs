@@ -20,7 +20,8 @@ use super::{CredentialProvider, ProviderState, sync};
 use crate::credential::Record;
 use crate::error::Error;
 use crate::store::{
-    CommitResult, CredentialSlot, LeaseOwner, LeaseResult, LoginCodeKey, Store, StoredRecord,
+    CommitResult, CredentialSlot, CredentialWriter, LeaseOwner, LeaseResult, LoginCodeKey,
+    LoginCodeStore, StoredRecord,
 };
 
 const IDLE: u8 = 0;
@@ -37,23 +38,26 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The lease of one flight, under a name that no other flight has.
 pub(super) struct Lease {
     provider: Arc<ProviderState>,
+    store: Arc<dyn CredentialWriter>,
     slot: CredentialSlot,
     owner: LeaseOwner,
     state: AtomicU8,
 }
 
 impl Lease {
-    pub(super) fn new(inner: &Arc<ProviderState>, slot: CredentialSlot, owner: LeaseOwner) -> Self {
+    pub(super) fn new(
+        inner: &Arc<ProviderState>,
+        store: &Arc<dyn CredentialWriter>,
+        slot: CredentialSlot,
+        owner: LeaseOwner,
+    ) -> Self {
         Self {
             provider: Arc::clone(inner),
+            store: Arc::clone(store),
             slot,
             owner,
             state: AtomicU8::new(IDLE),
         }
-    }
-
-    pub(super) fn slot(&self) -> &CredentialSlot {
-        &self.slot
     }
 
     fn set_state(&self, state: u8) {
@@ -63,7 +67,7 @@ impl Lease {
     /// Claims the lease, if the slot still holds what was read.
     pub(super) async fn acquire(&self, stored: &StoredRecord) -> Result<LeaseResult, Error> {
         self.set_state(CLAIMING);
-        let (store, ttl) = (&self.provider.store, self.provider.config.lease_duration);
+        let (store, ttl) = (&self.store, self.provider.config.lease_duration);
         let claim = store
             .acquire_lease(&self.slot, &stored.expected, &self.owner, ttl)
             .await?;
@@ -80,7 +84,7 @@ impl Lease {
         stored: &StoredRecord,
     ) -> Result<LeaseResult, Error> {
         self.set_state(CLAIMING);
-        let (store, ttl) = (&self.provider.store, self.provider.config.lease_duration);
+        let (store, ttl) = (&self.store, self.provider.config.lease_duration);
         let claim = store
             .announce_deletion(&self.slot, &stored.expected, &self.owner, ttl)
             .await?;
@@ -98,8 +102,8 @@ impl Lease {
         stored: &StoredRecord,
         record: &Record,
     ) -> Result<CommitResult, Error> {
-        let store = &self.provider.store;
-        let commit = store
+        let commit = self
+            .store
             .commit(&self.slot, &stored.expected, record, &self.owner)
             .await?;
         // Every answer means that the lease is another's or nobody's.
@@ -109,8 +113,8 @@ impl Lease {
 
     /// Deletes what was read, and gives the lease back.
     pub(super) async fn delete(&self, stored: &StoredRecord) -> Result<CommitResult, Error> {
-        let store = &self.provider.store;
-        let commit = store
+        let commit = self
+            .store
             .commit_deletion(&self.slot, &stored.expected, &self.owner)
             .await?;
         self.set_state(IDLE);
@@ -119,12 +123,7 @@ impl Lease {
 
     /// Gives the lease back without writing.
     pub(super) async fn release(&self) {
-        match self
-            .provider
-            .store
-            .release_lease(&self.slot, &self.owner)
-            .await
-        {
+        match self.store.release_lease(&self.slot, &self.owner).await {
             Ok(_) => self.set_state(IDLE),
             Err(error) => {
                 tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, %error, "a lease is released later");
@@ -140,7 +139,7 @@ impl Drop for Lease {
             return;
         }
         let left = AbandonedLease {
-            target: LeaseTarget::Credential(self.slot.clone()),
+            target: LeaseTarget::Credential(Arc::clone(&self.store), self.slot.clone()),
             owner: self.owner.clone(),
             was_granted: state == HELD,
             duration: self.provider.config.lease_duration,
@@ -154,15 +153,15 @@ impl Drop for Lease {
 
 /// What was claimed.
 enum LeaseTarget {
-    Credential(CredentialSlot),
-    Code(LoginCodeKey),
+    Credential(Arc<dyn CredentialWriter>, CredentialSlot),
+    Code(Arc<dyn LoginCodeStore>, LoginCodeKey),
 }
 
 impl LeaseTarget {
-    async fn release(&self, store: &dyn Store, owner: &LeaseOwner) -> Result<bool, Error> {
+    async fn release(&self, owner: &LeaseOwner) -> Result<bool, Error> {
         match self {
-            Self::Credential(slot) => store.release_lease(slot, owner).await,
-            Self::Code(code) => store.release_code(code, owner).await,
+            Self::Credential(store, slot) => store.release_lease(slot, owner).await,
+            Self::Code(store, code) => store.release_code(code, owner).await,
         }
     }
 }
@@ -184,11 +183,7 @@ async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLea
     let mut give_up = Instant::now() + RELEASE_TIMEOUT;
     let (mut retry_interval, mut has_answered) = (MIN_POLL_INTERVAL, false);
     loop {
-        match abandoned
-            .target
-            .release(&*provider.store, &abandoned.owner)
-            .await
-        {
+        match abandoned.target.release(&abandoned.owner).await {
             Ok(true) => return,
             Ok(false) if abandoned.was_granted => return,
             Ok(false) if !has_answered => {
@@ -210,12 +205,13 @@ impl CredentialProvider {
     /// Gives back the right to exchange a code, whose claim got no answer, in a task.
     pub(crate) fn release_code_in_background(
         &self,
+        store: Arc<dyn LoginCodeStore>,
         code: LoginCodeKey,
         owner: LeaseOwner,
         lease_duration: Duration,
     ) {
         let left = AbandonedLease {
-            target: LeaseTarget::Code(code),
+            target: LeaseTarget::Code(store, code),
             owner,
             was_granted: false,
             duration: lease_duration,

@@ -60,7 +60,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
-use crate::store::{BoxFuture, CredentialKey, CredentialKind, CredentialSlot, LeaseOwner, Store};
+use crate::store::{
+    BoxFuture, CredentialKey, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
+    InvalidationSource, LeaseOwner, Store,
+};
 
 /// Where new credentials come from.
 pub(crate) trait CredentialSource: Send + Sync + 'static {
@@ -158,6 +161,50 @@ impl ProviderConfig {
     }
 }
 
+/// What the engine may do with its store.
+pub(crate) enum StoreAccess {
+    /// Reads, writes and receives invalidations.
+    Full(Arc<dyn Store>),
+    /// Only reads: another system renews the credential.
+    #[cfg(feature = "redis")]
+    ReadOnly(Arc<dyn CredentialReader>),
+    /// Reads and writes. The test passes invalidations to the engine itself.
+    #[cfg(test)]
+    Unsubscribed(Arc<dyn CredentialWriter>),
+}
+
+/// The store of an engine, by purpose.
+struct StoreHandles {
+    reader: Arc<dyn CredentialReader>,
+    /// `None` if the engine must not write. Such an engine never renews.
+    writer: Option<Arc<dyn CredentialWriter>>,
+    invalidations: Option<Arc<dyn InvalidationSource>>,
+}
+
+impl From<StoreAccess> for StoreHandles {
+    fn from(access: StoreAccess) -> Self {
+        match access {
+            StoreAccess::Full(store) => Self {
+                reader: store.clone(),
+                writer: Some(store.clone()),
+                invalidations: Some(store),
+            },
+            #[cfg(feature = "redis")]
+            StoreAccess::ReadOnly(reader) => Self {
+                reader,
+                writer: None,
+                invalidations: None,
+            },
+            #[cfg(test)]
+            StoreAccess::Unsubscribed(store) => Self {
+                reader: store.clone(),
+                writer: Some(store),
+                invalidations: None,
+            },
+        }
+    }
+}
+
 /// The engine for one kind of credential of one account. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct CredentialProvider(Arc<ProviderState>);
@@ -167,7 +214,10 @@ struct ProviderState {
     kind: CredentialKind,
     config: ProviderConfig,
     clock: Clock,
-    store: Arc<dyn Store>,
+    store: Arc<dyn CredentialReader>,
+    /// `None` if the engine must not write. Such an engine never renews.
+    writer: Option<Arc<dyn CredentialWriter>>,
+    invalidations: Option<Arc<dyn InvalidationSource>>,
     /// What the names of this engine's leases start with.
     lease_owner: LeaseOwner,
     source: Box<dyn CredentialSource>,
@@ -210,7 +260,7 @@ impl CredentialProvider {
         kind: CredentialKind,
         settings: ProviderConfig,
         clock: Clock,
-        store: Arc<dyn Store>,
+        store: StoreAccess,
         source: Box<dyn CredentialSource>,
     ) -> Self {
         metrics::describe_metrics();
@@ -220,13 +270,20 @@ impl CredentialProvider {
         if kind.belongs_to_account() {
             metrics::set_expiry(&app, kind.as_str(), unix_epoch);
         }
+        let StoreHandles {
+            reader,
+            writer,
+            invalidations,
+        } = store.into();
         let provider = Self(Arc::new(ProviderState {
             app,
             kind,
             cache: Cache::new(settings.cache_capacity, settings.cache_ttl),
             config: settings,
             clock,
-            store,
+            store: reader,
+            writer,
+            invalidations,
             lease_owner: LeaseOwner::unique(),
             source,
             calls: SingleFlight::default(),
@@ -262,10 +319,6 @@ impl CredentialProvider {
     /// What names a credential of this engine in the store.
     pub(crate) fn credential_key(&self, id: &str) -> CredentialKey {
         self.0.credential_key(id)
-    }
-
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        &self.0.store
     }
 
     /// Returns whether the store can be read and written for credentials of this engine.
@@ -350,14 +403,14 @@ impl CredentialProvider {
     /// see [`run_to_end`](Self::run_to_end).
     pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
         let inner = &self.0;
-        let slot = inner.slot(id);
+        let (slot, writer) = (inner.slot(id), inner.writer()?);
         let Some(held) = inner.to_entry(id, &record, EntryOrigin::Stored) else {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
         // What this process remembers is wrong from the moment the store may have changed.
         let fence = inner.cache.invalidate(id);
-        let outcome = inner.store.overwrite(&slot, &record).await;
+        let outcome = writer.overwrite(&slot, &record).await;
         match &outcome {
             Ok(()) => inner
                 .cache
@@ -378,11 +431,9 @@ impl CredentialProvider {
     /// back: its commit compares with what is gone. Not to be dropped in the middle either.
     pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
         let inner = &self.0;
+        let writer = inner.writer()?;
         inner.cache.invalidate(id);
-        let outcome = inner
-            .store
-            .overwrite(&inner.slot(id), &Record::default())
-            .await;
+        let outcome = writer.overwrite(&inner.slot(id), &Record::default()).await;
         // In this order, as above.
         inner.cache.invalidate(id);
         inner.calls.detach(id);
@@ -485,6 +536,14 @@ impl ProviderState {
     fn start_background_tasks(self: &Arc<Self>) {
         self.invalidation_listener.start(self);
         self.maintenance.start(self);
+    }
+
+    /// Returns the store for a write of the caller's. Fails if the engine must not write.
+    fn writer(&self) -> Result<&Arc<dyn CredentialWriter>, Error> {
+        self.writer.as_ref().ok_or_else(|| {
+            let message = "a token that another system keeps is read and never written";
+            Error::new(ErrorKind::Configuration, message)
+        })
     }
 
     fn credential_key(&self, id: &str) -> CredentialKey {

@@ -21,7 +21,7 @@ use crate::clock::{Timestamp, deadline_in};
 use crate::credential::{AccessToken, Lifetime, Record, RecordView, Token};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
-use crate::store::{LeaseOwner, LeaseResult, StoredRecord};
+use crate::store::{CredentialSlot, CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
 
 /// How long a token that is due for renewal is served from the cache before the store is asked
 /// again whether somebody has renewed it.
@@ -54,7 +54,8 @@ pub(super) async fn run(
         provider,
         id,
         number,
-        lease: Lease::new(provider, provider.slot(id), owner),
+        slot: provider.slot(id),
+        owner,
         wanted,
         call_state,
     };
@@ -69,11 +70,13 @@ pub(super) async fn run(
 }
 
 pub(super) struct RenewalTask<'a> {
-    pub(super) provider: &'a ProviderState,
+    pub(super) provider: &'a Arc<ProviderState>,
     pub(super) id: &'a str,
     /// Tells flights of one credential apart.
     pub(super) number: u64,
-    pub(super) lease: Lease,
+    slot: CredentialSlot,
+    /// The name under which this call takes the lease.
+    owner: LeaseOwner,
     pub(super) wanted: &'a Wanted,
     call_state: &'a watch::Sender<CallState>,
 }
@@ -88,13 +91,13 @@ enum LoadOutcome {
 type RenewalPermit<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
 
 /// What the store's state asks for.
-enum Decision {
+enum Decision<'a> {
     Return(Result<CacheEntry, Error>),
-    /// Renew; meanwhile this can be used.
-    Renew(Option<CacheEntry>),
+    /// Renew and write to this store; meanwhile this entry can be used.
+    Renew(Option<CacheEntry>, &'a Arc<dyn CredentialWriter>),
 }
 
-impl RenewalTask<'_> {
+impl<'a> RenewalTask<'a> {
     pub(super) fn now(&self) -> Timestamp {
         self.provider.clock.now()
     }
@@ -123,7 +126,7 @@ impl RenewalTask<'_> {
     /// but not its own is served (R4).
     async fn load(&self) -> Result<LoadOutcome, Error> {
         let unexpired = self.provider.cache.unexpired(self.id, self.now());
-        let mut load = self.provider.store.load(self.lease.slot());
+        let mut load = self.provider.store.load(&self.slot);
         let loaded = match &unexpired {
             None => load.await,
             Some(held) => match tokio::time::timeout(SLOW_STORE_TIMEOUT, &mut load).await {
@@ -166,10 +169,12 @@ impl RenewalTask<'_> {
         // Whether another process renews. The short looks at its lease are then no wait for the store,
         // which says by itself when it does not answer.
         let mut is_follower = false;
+        // Outlives every permit below: a call gives its lease back when it ends.
+        let mut lease = None;
         loop {
-            let usable = match self.decide(&stored.record, &stamp) {
+            let (usable, writer) = match self.decide(&stored.record, &stamp) {
                 Decision::Return(outcome) => return outcome,
-                Decision::Renew(usable) => usable,
+                Decision::Renew(usable, writer) => (usable, writer),
             };
             self.set_awaits_wechat(true);
             let Some(turn) = self.acquire_permit(usable.as_ref(), give_up).await else {
@@ -182,14 +187,17 @@ impl RenewalTask<'_> {
             }
             // Before WeChat is asked: what is told from now on may be newer than its answer.
             let mut before = self.provider.cache.stamp(self.id);
-            match self.lease.acquire(&stored).await {
+            let lease = lease.get_or_insert_with(|| {
+                Lease::new(self.provider, writer, self.slot.clone(), self.owner.clone())
+            });
+            match lease.acquire(&stored).await {
                 Ok(LeaseResult::Acquired) => {
                     let after = match grant_error.take() {
                         None => {
-                            let renewal = self.renew(&stored, usable, &mut before);
+                            let renewal = self.renew(lease, &stored, usable, &mut before);
                             renewal.instrument(self.renewal_span()).await
                         }
-                        Some(error) => self.delete(&stored, error, &before).await,
+                        Some(error) => self.delete(lease, &stored, error, &before).await,
                     };
                     match after {
                         CommitOutcome::Done(outcome) => return outcome,
@@ -221,13 +229,14 @@ impl RenewalTask<'_> {
     }
 
     /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
-    fn decide(&self, record: &Record, stamp: &VersionStamp) -> Decision {
+    fn decide(&self, record: &Record, stamp: &VersionStamp) -> Decision<'a> {
         let now = self.now();
-        let renewable = self.provider.source.can_renew(record);
+        let can_renew = self.provider.source.can_renew(record);
+        let writer = self.provider.writer.as_ref().filter(|_| can_renew);
         // A store that has lost an account's own credential has not killed what this process still
         // holds of it: that is served while the next one is fetched. Nobody deletes those, but for
         // another system that keeps them, whose word counts.
-        let lost = record.is_empty() && self.provider.kind.belongs_to_account() && renewable;
+        let lost = record.is_empty() && self.provider.kind.belongs_to_account() && writer.is_some();
         let alive = match lost {
             true => self.provider.cache.unexpired(self.id, now),
             false => self.provider.to_entry(self.id, record, EntryOrigin::Stored),
@@ -249,7 +258,7 @@ impl RenewalTask<'_> {
         {
             return Decision::Return(Ok(held.clone()));
         }
-        if !renewable {
+        let Some(writer) = writer else {
             return Decision::Return(usable.ok_or_else(|| {
                 if alive.is_none() {
                     self.provider
@@ -260,11 +269,11 @@ impl RenewalTask<'_> {
                 let refused = self.wanted.replaced_token().filter(|_| alive.is_some());
                 self.provider.source.no_token_error(refused)
             }));
-        }
+        };
         if let Some(trouble) = self.suppressing_error() {
             return Decision::Return(usable.ok_or(trouble));
         }
-        Decision::Renew(usable)
+        Decision::Renew(usable, writer)
     }
 
     /// Waits for the right to renew. Renewals of tokens that are still alive share a part of these
@@ -310,6 +319,7 @@ impl RenewalTask<'_> {
     /// Asks for a new credential, under the lease, and commits what comes.
     async fn renew(
         &self,
+        lease: &Lease,
         stored: &StoredRecord,
         usable: Option<CacheEntry>,
         stamp: &mut VersionStamp,
@@ -321,7 +331,7 @@ impl RenewalTask<'_> {
         let outcome = match asked {
             ControlFlow::Continue(outcome) => outcome,
             ControlFlow::Break(newer) => {
-                self.lease.release().await;
+                lease.release().await;
                 return CommitOutcome::Conflict(newer);
             }
         };
@@ -332,12 +342,12 @@ impl RenewalTask<'_> {
                 metrics::record_renewal(kind, "renewed");
                 tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, "renewed");
                 self.close_circuit();
-                self.commit(stored, &record, stamp).await
+                self.commit(lease, stored, &record, stamp).await
             }
             Err(RenewalFailure::InvalidGrant(error)) => {
                 metrics::record_renewal(kind, "dead");
                 tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the refresh token is dead");
-                self.delete(stored, error, stamp).await
+                self.delete(lease, stored, error, stamp).await
             }
             Err(RenewalFailure::Transient(error)) => {
                 metrics::record_renewal(kind, "transient");
@@ -347,7 +357,7 @@ impl RenewalTask<'_> {
                 } else {
                     tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the renewal failed for now");
                 }
-                self.lease.release().await;
+                lease.release().await;
                 CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
             }
             Err(RenewalFailure::Operator(error)) => {
@@ -357,7 +367,7 @@ impl RenewalTask<'_> {
                 if !told {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
-                self.lease.release().await;
+                lease.release().await;
                 let rests = error.clone_with_retry_after(self.now().duration_until(until));
                 CommitOutcome::Done(self.if_unexpired(usable).ok_or(rests))
             }
@@ -418,7 +428,7 @@ impl RenewalTask<'_> {
 
     /// What somebody else has stored since, if anybody has.
     pub(super) async fn superseding(&self, stored: &StoredRecord) -> Option<StoredRecord> {
-        let newer = self.provider.store.load(self.lease.slot()).await.ok()?;
+        let newer = self.provider.store.load(&self.slot).await.ok()?;
         (newer.expected != stored.expected).then_some(newer)
     }
 

@@ -314,6 +314,7 @@ mod tests {
     use crate::credential::{AppId, Lifetime, Record, Token};
     use crate::provider::{
         CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure, RenewalTiming,
+        StoreAccess,
     };
     use crate::shrink::MIN_CAPACITY;
     use crate::store::{BoxFuture, CredentialKind, MemoryStore};
@@ -363,7 +364,7 @@ mod tests {
             CredentialKind::User,
             settings,
             Clock::system(),
-            Arc::new(MemoryStore::new()),
+            StoreAccess::Full(Arc::new(MemoryStore::new())),
             Box::new(SlowSource),
         );
         let mut requests = tokio::task::JoinSet::new();

@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 use super::invalidation::{Invalidation, Publisher, RecordVersion};
 use super::{
     BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
-    CredentialSlot, Event, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL,
-    Quota, Store, StoredRecord, Subscription, replaced_refresh_token,
+    CredentialReader, CredentialSlot, CredentialWriter, Event, Expected, InvalidationSource,
+    LeaseOwner, LeaseResult, LoginCodeKey, LoginCodeStore, MIN_TOMBSTONE_TTL, Quota, QuotaStore,
+    RevocationStore, Store, StoredRecord, Subscription, replaced_refresh_token,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -344,11 +345,23 @@ fn expected_refresh_token(expected: &Expected) -> Option<&[u8]> {
     expected.0.get(1)?.as_ref().map(|token| token.as_slice())
 }
 
-impl Store for MemoryStore {
+impl Store for MemoryStore {}
+
+impl CredentialReader for MemoryStore {
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
         Box::pin(async move { Ok(self.lock().stored_record(slot)) })
     }
 
+    fn check_health<'a>(
+        &'a self,
+        _app: &'a AppId,
+        _kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl CredentialWriter for MemoryStore {
     fn acquire_lease<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -360,19 +373,6 @@ impl Store for MemoryStore {
             let now = self.clock.now();
             let until = now.saturating_add(ttl);
             Ok(self.lock().acquire_lease(slot, expected, owner, until, now))
-        })
-    }
-
-    fn commit<'a>(
-        &'a self,
-        slot: &'a CredentialSlot,
-        expected: &'a Expected,
-        record: &'a Record,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
-        Box::pin(async move {
-            let now = self.clock.now();
-            Ok(self.lock().commit(slot, expected, record, owner, now))
         })
     }
 
@@ -391,6 +391,19 @@ impl Store for MemoryStore {
                 shelves.write_tombstone(slot, expected, now);
             }
             Ok(claim)
+        })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            Ok(self.lock().commit(slot, expected, record, owner, now))
         })
     }
 
@@ -433,24 +446,9 @@ impl Store for MemoryStore {
             Ok(())
         })
     }
+}
 
-    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async move {
-            let now = self.clock.now();
-            let mut shelves = self.lock();
-            shelves.quotas.retain(|_, spent| now < spent.expires_at);
-            shrink_map(&mut shelves.quotas);
-            let of = (quota.app.clone(), quota.purpose.clone());
-            let spent = shelves.quotas.entry(of).or_insert_with(|| QuotaUsage {
-                used: 0,
-                expires_at: now.saturating_add(quota.window),
-            });
-            let is_available = spent.used < quota.limit;
-            spent.used += u32::from(is_available);
-            Ok(is_available)
-        })
-    }
-
+impl LoginCodeStore for MemoryStore {
     fn bind_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
@@ -537,7 +535,28 @@ impl Store for MemoryStore {
             Ok(())
         })
     }
+}
 
+impl QuotaStore for MemoryStore {
+    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let mut shelves = self.lock();
+            shelves.quotas.retain(|_, spent| now < spent.expires_at);
+            shrink_map(&mut shelves.quotas);
+            let of = (quota.app.clone(), quota.purpose.clone());
+            let spent = shelves.quotas.entry(of).or_insert_with(|| QuotaUsage {
+                used: 0,
+                expires_at: now.saturating_add(quota.window),
+            });
+            let is_available = spent.used < quota.limit;
+            spent.used += u32::from(is_available);
+            Ok(is_available)
+        })
+    }
+}
+
+impl RevocationStore for MemoryStore {
     fn set_revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,
@@ -564,19 +583,13 @@ impl Store for MemoryStore {
                 .map(|revoked| revoked.at))
         })
     }
+}
 
+impl InvalidationSource for MemoryStore {
     fn subscribe(&self, _app: &AppId) -> Option<Subscription> {
         let mut shelves = self.lock();
         let teller = shelves.publisher.get_or_insert_default();
         Some(Subscription::from_local(teller.subscribe()))
-    }
-
-    fn check_health<'a>(
-        &'a self,
-        _app: &'a AppId,
-        _kind: CredentialKind,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
     }
 }
 

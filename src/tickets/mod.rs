@@ -13,7 +13,7 @@ use crate::accounts::{AccountTokens, OwnCredential};
 use crate::credential::{AccessToken, AppId};
 use crate::error::Error;
 use crate::jssdk::{AllowedHosts, JsConfig};
-use crate::provider::{CacheEntry, CredentialProvider, ProviderConfig, RenewalTiming};
+use crate::provider::{CacheEntry, CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
 use crate::store::CredentialKind;
 
 /// How long before the end of its hour a ticket is due for renewal. WeChat repeats the current
@@ -99,7 +99,7 @@ impl Tickets {
             CredentialKind::JsapiTicket,
             settings,
             accounts.clock().clone(),
-            accounts.writable_store().clone(),
+            StoreAccess::Full(accounts.writable_store().clone()),
             Box::new(source),
         );
         Ok(Self(Arc::new(Inner {

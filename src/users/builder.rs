@@ -7,7 +7,7 @@ use super::profile::ProfileCache;
 use super::source::UserSource;
 use super::{Inner, UserTokens};
 use crate::clock::Clock;
-use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming};
+use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
 use crate::store::{CredentialKind, Store};
 use crate::wechat::WechatClient;
 
@@ -129,9 +129,10 @@ impl UserTokensBuilder {
                     kind,
                     settings,
                     clock.clone(),
-                    store,
+                    StoreAccess::Full(Arc::clone(&store)),
                     Box::new(source),
                 ),
+                store,
                 wechat: wechat.clone(),
                 profiles: ProfileCache::new(clock.clone()),
                 snapshot_users: snapshots,

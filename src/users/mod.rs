@@ -80,6 +80,7 @@ pub struct UserTokens(Arc<Inner>);
 /// Behind one `Arc`: every request that is let through clones it once.
 struct Inner {
     provider: CredentialProvider,
+    store: Arc<dyn Store>,
     wechat: WechatClient,
     profiles: ProfileCache,
     /// The virtual users of snapshot pages (快照页), who are kept apart and not for long. They have
@@ -177,16 +178,17 @@ impl UserTokens {
         }
         self.0.profiles.remove(user.as_str());
         let (provider, user) = (self.0.provider.clone(), user.clone());
+        let store = Arc::clone(&self.0.store);
         let work = async move {
             let name = provider.credential_key(user.as_str());
-            let mut revoked_at = provider.store().revoked_at(&name).await?;
+            let mut revoked_at = store.revoked_at(&name).await?;
             for _ in 0..MAX_LOGIN_RETRIES {
                 record.details.sessions_valid_from = revoked_at;
                 let held = provider.store_record(user.as_str(), record.clone()).await?;
                 // Asked again once the pair is there: a logout that comes after this one deletes
                 // the pair, and one that came before is in it. Otherwise sessions of before the
                 // logout would live again by a pair that does not know of it.
-                let latest = provider.store().revoked_at(&name).await?;
+                let latest = store.revoked_at(&name).await?;
                 if latest == revoked_at {
                     return Ok(UserToken::new(held));
                 }
@@ -284,6 +286,7 @@ impl UserTokens {
     pub async fn revoke(&self, user: &UserId) -> Result<(), Error> {
         self.0.profiles.remove(user.as_str());
         let (provider, user) = (self.0.provider.clone(), user.clone());
+        let store = Arc::clone(&self.0.store);
         let session_lifetime = self.max_session_lifetime();
         let work = async move {
             // Before the tokens go: whoever logs in as soon as they are gone must find it.
@@ -291,10 +294,7 @@ impl UserTokens {
                 provider.credential_key(user.as_str()),
                 provider.clock().now(),
             );
-            provider
-                .store()
-                .set_revoked_at(&name, now, session_lifetime)
-                .await?;
+            store.set_revoked_at(&name, now, session_lifetime).await?;
             provider.revoke(user.as_str()).await
         };
         self.0.provider.run_to_completion(work).await
@@ -364,11 +364,11 @@ impl UserTokens {
     pub(crate) fn release_code(&self, code: LoginCodeKey, owner: LeaseOwner, lease: Duration) {
         self.0
             .provider
-            .release_code_in_background(code, owner, lease);
+            .release_code_in_background(self.0.store.clone(), code, owner, lease);
     }
 
     pub(crate) fn token_store(&self) -> &Arc<dyn Store> {
-        self.0.provider.store()
+        &self.0.store
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -12,12 +12,12 @@ use crate::credential::{AccessToken, AppId, Lifetime, Record, Refresh, Token, Us
 use crate::error::{Error, ErrorKind};
 use crate::provider::single_flight::Wanted;
 use crate::provider::{
-    CacheEntry, CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure, RenewalTiming,
+    CacheEntry, CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure,
+    RenewalTiming, StoreAccess,
 };
 use crate::store::{
-    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
-    CredentialSlot, Event, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MemoryStore, Quota,
-    Sealed, Store, StoredRecord, Subscription,
+    BoxFuture, CommitResult, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
+    Event, Expected, InvalidationSource, LeaseOwner, LeaseResult, MemoryStore, StoredRecord,
 };
 
 pub(super) const ID: &str = "oUser";
@@ -121,8 +121,6 @@ impl RecordingStore {
     }
 }
 
-impl Sealed for RecordingStore {}
-
 impl fmt::Debug for RecordingStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger")
@@ -131,7 +129,7 @@ impl fmt::Debug for RecordingStore {
     }
 }
 
-impl Store for RecordingStore {
+impl CredentialReader for RecordingStore {
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
         Box::pin(async move {
             self.simulate_network().await?;
@@ -141,6 +139,16 @@ impl Store for RecordingStore {
         })
     }
 
+    fn check_health<'a>(
+        &'a self,
+        app: &'a AppId,
+        kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        self.memory.check_health(app, kind)
+    }
+}
+
+impl CredentialWriter for RecordingStore {
     fn acquire_lease<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -235,75 +243,6 @@ impl Store for RecordingStore {
             self.record_write(record);
             self.simulate_network().await
         })
-    }
-
-    fn try_consume<'a>(&'a self, allowance: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
-        self.memory.try_consume(allowance)
-    }
-
-    fn bind_code<'a>(
-        &'a self,
-        code: &'a LoginCodeKey,
-        login: u64,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeBindResult, Error>> {
-        self.memory.bind_code(code, login, ttl)
-    }
-
-    fn acquire_code<'a>(
-        &'a self,
-        code: &'a LoginCodeKey,
-        owner: &'a LeaseOwner,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>> {
-        self.memory.acquire_code(code, owner, ttl)
-    }
-
-    fn release_code<'a>(
-        &'a self,
-        code: &'a LoginCodeKey,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        self.memory.release_code(code, owner)
-    }
-
-    fn finish_code<'a>(
-        &'a self,
-        code: &'a LoginCodeKey,
-        owner: Option<&'a LeaseOwner>,
-        outcome: &'a str,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.memory.finish_code(code, owner, outcome, ttl)
-    }
-
-    fn set_revoked_at<'a>(
-        &'a self,
-        name: &'a CredentialKey,
-        at: Timestamp,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.memory.set_revoked_at(name, at, ttl)
-    }
-
-    fn revoked_at<'a>(
-        &'a self,
-        name: &'a CredentialKey,
-    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
-        self.memory.revoked_at(name)
-    }
-
-    /// The checker listens in the engines' place, so that it knows what they have heard.
-    fn subscribe(&self, _app: &AppId) -> Option<Subscription> {
-        None
-    }
-
-    fn check_health<'a>(
-        &'a self,
-        app: &'a AppId,
-        kind: CredentialKind,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.memory.check_health(app, kind)
     }
 }
 
@@ -411,7 +350,7 @@ impl Harness {
                 CredentialKind::User,
                 settings,
                 clock,
-                ledger.clone(),
+                StoreAccess::Unsubscribed(ledger.clone()),
                 issuer,
             )
         };

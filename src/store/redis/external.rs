@@ -17,9 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::format::external::{ExternalFormat, read_seconds, read_token};
 use crate::store::{
-    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
-    CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, Quota, Store, StoredRecord,
-    sealed,
+    BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
 };
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
@@ -435,129 +433,9 @@ fn stored_token(token: Option<Token>) -> StoredRecord {
     }
 }
 
-fn read_only_error() -> Error {
-    Error::new(
-        ErrorKind::Configuration,
-        "a token that another system keeps is read and never written",
-    )
-}
-
-impl sealed::Sealed for ExternalTokenStore {}
-
-impl Store for ExternalTokenStore {
+impl CredentialReader for ExternalTokenStore {
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
         Box::pin(self.load_token(slot))
-    }
-
-    fn acquire_lease<'a>(
-        &'a self,
-        _slot: &'a CredentialSlot,
-        _expected: &'a Expected,
-        _owner: &'a LeaseOwner,
-        _ttl: Duration,
-    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn commit<'a>(
-        &'a self,
-        _slot: &'a CredentialSlot,
-        _expected: &'a Expected,
-        _record: &'a Record,
-        _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn announce_deletion<'a>(
-        &'a self,
-        _slot: &'a CredentialSlot,
-        _expected: &'a Expected,
-        _owner: &'a LeaseOwner,
-        _ttl: Duration,
-    ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn commit_deletion<'a>(
-        &'a self,
-        _slot: &'a CredentialSlot,
-        _expected: &'a Expected,
-        _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn release_lease<'a>(
-        &'a self,
-        _slot: &'a CredentialSlot,
-        _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async { Ok(true) })
-    }
-
-    fn overwrite<'a>(
-        &'a self,
-        _slot: &'a CredentialSlot,
-        _record: &'a Record,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn try_consume<'a>(&'a self, _allowance: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async { Ok(false) })
-    }
-
-    fn bind_code<'a>(
-        &'a self,
-        _code: &'a LoginCodeKey,
-        _login: u64,
-        _ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeBindResult, Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn acquire_code<'a>(
-        &'a self,
-        _code: &'a LoginCodeKey,
-        _owner: &'a LeaseOwner,
-        _ttl: Duration,
-    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn release_code<'a>(
-        &'a self,
-        _code: &'a LoginCodeKey,
-        _owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async { Ok(true) })
-    }
-
-    fn finish_code<'a>(
-        &'a self,
-        _code: &'a LoginCodeKey,
-        _owner: Option<&'a LeaseOwner>,
-        _outcome: &'a str,
-        _ttl: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn set_revoked_at<'a>(
-        &'a self,
-        _name: &'a CredentialKey,
-        _at: Timestamp,
-        _ttl: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Err(read_only_error()) })
-    }
-
-    fn revoked_at<'a>(
-        &'a self,
-        _name: &'a CredentialKey,
-    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
-        Box::pin(async { Ok(None) })
     }
 
     fn check_health<'a>(

@@ -48,8 +48,10 @@ use self::seal::Sealer;
 pub use self::sweep::SweepReport;
 use super::{
     BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
-    CredentialSlot, Expected, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, Quota,
-    ReadOutcome, RecordVersion, Store, StoredRecord, Subscription, Visitor, replaced_refresh_token,
+    CredentialReader, CredentialSlot, CredentialWriter, Expected, InvalidationSource, LeaseOwner,
+    LeaseResult, LoginCodeKey, LoginCodeStore, MIN_TOMBSTONE_TTL, Quota, QuotaStore, ReadOutcome,
+    RecordVersion, RevocationStore, Store, StoredRecord, Subscription, Visitor,
+    replaced_refresh_token,
 };
 use crate::clock::{Clock, Timestamp, duration_millis};
 use crate::credential::record_lifetime::MAX_KEY_TTL;
@@ -641,7 +643,9 @@ fn encode_any() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(b"*".to_vec())
 }
 
-impl Store for RedisStore {
+impl Store for RedisStore {}
+
+impl CredentialReader for RedisStore {
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
         Box::pin(self.load_record(slot))
     }
@@ -655,6 +659,16 @@ impl Store for RedisStore {
         Box::pin(self.read_record_with(slot, timeout, visit))
     }
 
+    fn check_health<'a>(
+        &'a self,
+        app: &'a AppId,
+        kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.check_writing(app, kind))
+    }
+}
+
+impl CredentialWriter for RedisStore {
     fn acquire_lease<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -663,16 +677,6 @@ impl Store for RedisStore {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<LeaseResult, Error>> {
         Box::pin(self.try_acquire_lease(slot, expected, owner, ttl, ""))
-    }
-
-    fn commit<'a>(
-        &'a self,
-        slot: &'a CredentialSlot,
-        expected: &'a Expected,
-        record: &'a Record,
-        owner: &'a LeaseOwner,
-    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
-        Box::pin(self.write_if_unchanged(slot, expected, record, owner, ""))
     }
 
     fn announce_deletion<'a>(
@@ -687,6 +691,16 @@ impl Store for RedisStore {
             self.try_acquire_lease(slot, expected, owner, ttl, &tombstone)
                 .await
         })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<CommitResult, Error>> {
+        Box::pin(self.write_if_unchanged(slot, expected, record, owner, ""))
     }
 
     fn commit_deletion<'a>(
@@ -725,17 +739,9 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.write_unconditionally(slot, record))
     }
+}
 
-    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async move {
-            let (prefix, app) = (&self.0.names.prefix, &quota.app);
-            let mut call =
-                scripts::TRY_CONSUME.key(format!("{prefix}{app}:allowance:{}", quota.purpose));
-            call.arg(quota.limit).arg(duration_millis(quota.window));
-            Ok(self.run_script::<i64>(&call).await? == 1)
-        })
-    }
-
+impl LoginCodeStore for RedisStore {
     fn bind_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
@@ -802,7 +808,21 @@ impl Store for RedisStore {
             self.run_script(&call).await
         })
     }
+}
 
+impl QuotaStore for RedisStore {
+    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let (prefix, app) = (&self.0.names.prefix, &quota.app);
+            let mut call =
+                scripts::TRY_CONSUME.key(format!("{prefix}{app}:allowance:{}", quota.purpose));
+            call.arg(quota.limit).arg(duration_millis(quota.window));
+            Ok(self.run_script::<i64>(&call).await? == 1)
+        })
+    }
+}
+
+impl RevocationStore for RedisStore {
     fn set_revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,
@@ -822,7 +842,9 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
         Box::pin(async move { self.read_revoked_at(key).await })
     }
+}
 
+impl InvalidationSource for RedisStore {
     fn subscribe(&self, app: &AppId) -> Option<Subscription> {
         let inner = &*self.0;
         inner.channels.open_subscription(app, || ListenerConfig {
@@ -832,14 +854,6 @@ impl Store for RedisStore {
             channel: inner.names.invalidation_channel(app),
             trusts_heartbeats: inner.exclusive_writer,
         })
-    }
-
-    fn check_health<'a>(
-        &'a self,
-        app: &'a AppId,
-        kind: CredentialKind,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.check_writing(app, kind))
     }
 }
 

@@ -13,8 +13,10 @@ use ::redis::Commands;
 use self::support::redis_server::RedisServer;
 use super::*;
 use crate::clock::{Clock, Timestamp};
-use crate::credential::{AccessToken, Lifetime, Refresh, RefreshToken, Token, UserDetails};
-use crate::error::ErrorKind;
+use crate::credential::{
+    AccessToken, AppId, Lifetime, Record, Refresh, RefreshToken, Token, UserDetails,
+};
+use crate::error::{Error, ErrorKind};
 
 const MARGIN: Duration = Duration::from_secs(900);
 const LEASE: Duration = Duration::from_secs(10);

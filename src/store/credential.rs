@@ -1,0 +1,137 @@
+//! Credentials as a store keeps them: their keys, stored records, leases and commits.
+
+use std::fmt;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::kind::CredentialKind;
+use crate::credential::{AppId, Record, RecordView};
+
+/// The identity of a credential. Two requests for the same key share one renewal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CredentialKey {
+    /// The account.
+    pub app: AppId,
+    /// The kind of credential.
+    pub kind: CredentialKind,
+    /// The user id; empty for the credentials of the account itself.
+    pub id: Box<str>,
+}
+
+/// The place of one credential in a store.
+#[derive(Debug, Clone)]
+pub struct CredentialSlot {
+    /// The credential that the slot holds.
+    pub key: CredentialKey,
+    /// The margin of the stored time: the time from the renewal point to the expiry.
+    pub margin: Duration,
+}
+
+/// The raw values that a slot held when it was read. A commit compares the slot with them and
+/// writes only if they are still there (newest wins).
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Expected(pub(super) Vec<Option<Zeroizing<Vec<u8>>>>);
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Expected(***)")
+    }
+}
+
+/// A record, together with the values that it was read from.
+#[derive(Debug, Clone, Default)]
+pub struct StoredRecord {
+    /// The record. A token that cannot be decoded is missing.
+    pub record: Record,
+    /// The raw values of the slot.
+    pub expected: Expected,
+}
+
+/// A function that inspects a record without copying it. Returns `true` if the caller has taken
+/// what it needs.
+pub(crate) type Visitor<'a> = dyn FnMut(&RecordView<'_>) -> bool + Send + 'a;
+
+/// The outcome of a read with a [`Visitor`].
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// The visitor accepted the record.
+    Accepted,
+    /// The visitor rejected this record.
+    Rejected(StoredRecord),
+    /// The store did not answer in time.
+    TimedOut,
+}
+
+/// The unique name of the holder of a lease.
+///
+/// A holder may acquire a lease that it already has. This makes a retry safe when the store took
+/// the lease but its reply was lost.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LeaseOwner(Box<str>);
+
+impl LeaseOwner {
+    /// Creates a random name of 128 bits.
+    pub fn unique() -> Self {
+        let mut bytes = [0; 16];
+        if getrandom::fill(&mut bytes).is_err() {
+            // The system has no randomness. This generator still yields a name that no other
+            // lease of this process has.
+            bytes = fastrand::u128(..).to_be_bytes();
+        }
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
+    }
+
+    /// Returns this name with a number, as a name for one call of an engine.
+    pub fn with_number(&self, number: u64) -> Self {
+        Self(format!("{}-{number}", self.0).into())
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LeaseOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeaseOwner({})", self.0)
+    }
+}
+
+/// The outcome of an attempt to acquire a lease.
+#[derive(Debug)]
+pub enum LeaseResult {
+    /// The caller holds the lease, and the slot still holds the expected values.
+    Acquired,
+    /// Another owner holds the lease. The slot still holds the expected values.
+    Busy,
+    /// The slot holds this record instead of the expected values. No lease was taken.
+    Conflict(StoredRecord),
+}
+
+/// The outcome of a commit.
+#[derive(Debug)]
+pub enum CommitResult {
+    /// The store wrote the record and released the lease.
+    Committed,
+    /// The slot holds this record instead of the expected values. The store wrote nothing and
+    /// released the lease.
+    Conflict(StoredRecord),
+    /// The lease expired and another owner holds it. The store wrote nothing.
+    LeaseLost,
+}
+
+/// Minimum time for which a tombstone names the refresh token of a deleted pair. It is longer than
+/// the time for which a process retries the commit of a new pair.
+pub(crate) const MIN_TOMBSTONE_TTL: Duration = Duration::from_secs(120);
+
+/// Returns the refresh token that `record` replaces: `previous`, if WeChat has issued another
+/// refresh token for it.
+pub(super) fn replaced_refresh_token<'a>(
+    previous: Option<&'a [u8]>,
+    record: &Record,
+) -> Option<&'a [u8]> {
+    let refresh = record.refresh.as_ref()?;
+    previous.filter(|before| *before != refresh.secret.expose().as_bytes())
+}

@@ -1,0 +1,62 @@
+//! The kinds of credential.
+
+/// A kind of credential. One engine manages the credentials of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CredentialKind {
+    /// The access token and refresh token of a user.
+    User,
+    /// The access token of a virtual user of a snapshot page (快照页). It expires with the token.
+    SnapshotUser,
+    /// The interface access token of an account.
+    AccountToken,
+    /// The `jsapi_ticket` of an account.
+    JsapiTicket,
+}
+
+impl CredentialKind {
+    /// Every kind.
+    #[cfg(feature = "redis")]
+    pub(crate) const ALL: [Self; 4] = [
+        Self::User,
+        Self::SnapshotUser,
+        Self::AccountToken,
+        Self::JsapiTicket,
+    ];
+
+    /// Returns `true` if the account itself owns the credential, and not one of its users.
+    pub const fn belongs_to_account(self) -> bool {
+        match self {
+            Self::AccountToken | Self::JsapiTicket => true,
+            Self::User | Self::SnapshotUser => false,
+        }
+    }
+
+    /// Returns the name of the kind in keys, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::SnapshotUser => "snapshot_user",
+            Self::AccountToken => "access_token",
+            Self::JsapiTicket => "jsapi_ticket",
+        }
+    }
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::CredentialKind;
+
+    #[test]
+    fn every_kind_is_listed_once() {
+        for (index, kind) in CredentialKind::ALL.into_iter().enumerate() {
+            // A new kind fails to compile here: add it to `ALL` too.
+            let expected_index = match kind {
+                CredentialKind::User => 0,
+                CredentialKind::SnapshotUser => 1,
+                CredentialKind::AccountToken => 2,
+                CredentialKind::JsapiTicket => 3,
+            };
+            assert_eq!(index, expected_index);
+        }
+    }
+}

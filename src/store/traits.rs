@@ -1,0 +1,239 @@
+//! The traits of a store, one for each purpose, and the public marker [`Store`].
+//!
+//! Only [`Store`] can be named outside this crate. Its supertraits are private, so that no other
+//! crate can implement it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey};
+use super::credential::{
+    CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult, ReadOutcome,
+    StoredRecord, Visitor,
+};
+use super::invalidation::Subscription;
+use super::kind::CredentialKind;
+use super::quota::Quota;
+use crate::clock::Timestamp;
+use crate::credential::{AppId, Record};
+use crate::error::Error;
+
+/// A boxed future. The allocation is small compared with the round trip of a store.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A place where credentials are kept: [`RedisStore`](crate::RedisStore) or
+/// [`MemoryStore`](crate::MemoryStore).
+///
+/// Other crates cannot implement this trait, because the guarantees of this crate depend on the
+/// atomic operations of its stores.
+///
+/// ```
+/// use tower_wechat::{Store, UserTokens, WechatClient};
+///
+/// /// The same service on whichever store.
+/// fn users(wechat: WechatClient, store: impl Store) -> UserTokens {
+///     UserTokens::new(wechat, store)
+/// }
+/// ```
+pub trait Store: EngineStore {}
+
+/// Every operation that this crate needs from a store.
+#[allow(unnameable_types)]
+pub trait EngineStore:
+    CredentialReader
+    + CredentialWriter
+    + LoginCodeStore
+    + QuotaStore
+    + RevocationStore
+    + InvalidationSource
+{
+}
+
+impl<S> EngineStore for S where
+    S: CredentialReader
+        + CredentialWriter
+        + LoginCodeStore
+        + QuotaStore
+        + RevocationStore
+        + InvalidationSource
+{
+}
+
+/// Reads credentials.
+#[allow(unnameable_types)]
+pub trait CredentialReader: fmt::Debug + Send + Sync + 'static {
+    /// Reads the record of a slot.
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>>;
+
+    /// Reads the record of a slot and passes it to `visit` without copying it. Returns the record
+    /// if `visit` rejects it. Stops waiting after `timeout`.
+    fn read_with<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        timeout: Duration,
+        visit: &'a mut Visitor<'_>,
+    ) -> BoxFuture<'a, Result<ReadOutcome, Error>> {
+        Box::pin(async move {
+            let Ok(loaded) = tokio::time::timeout(timeout, self.load(slot)).await else {
+                return Ok(ReadOutcome::TimedOut);
+            };
+            let stored = loaded?;
+            Ok(match visit(&stored.record.view()) {
+                true => ReadOutcome::Accepted,
+                false => ReadOutcome::Rejected(stored),
+            })
+        })
+    }
+
+    /// Checks that the engine can work on credentials of this account and kind now. A store that
+    /// can write also checks that writes and scripts run.
+    fn check_health<'a>(
+        &'a self,
+        app: &'a AppId,
+        kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// Renews, replaces and deletes credentials.
+#[allow(unnameable_types)]
+pub trait CredentialWriter: CredentialReader {
+    /// Acquires the lease of a slot for `ttl`, if the slot still holds `expected` and no other
+    /// owner holds the lease.
+    ///
+    /// The store compares and acquires in one atomic step. The values that the caller read before
+    /// the lease are therefore current under the lease (one renewal).
+    fn acquire_lease<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
+
+    /// Acquires the lease again and writes a tombstone that names the refresh token of `expected`,
+    /// in one atomic step. A process that holds the successor of this refresh token can then
+    /// commit the successor without the lease.
+    fn announce_deletion<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
+
+    /// Replaces `expected` with `record` and releases the lease, in one atomic step. An empty
+    /// record deletes. Writes nothing if the slot holds other values (newest wins).
+    ///
+    /// There is one exception. If a tombstone names the refresh token that `record` replaces, the
+    /// store also writes into an empty slot, and while another owner holds the lease. WeChat has
+    /// rejected that refresh token for the other owner, so the other owner cannot have anything
+    /// newer (nothing lost).
+    fn commit<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<CommitResult, Error>>;
+
+    /// Deletes `expected`, writes a tombstone that names its refresh token, and releases the lease,
+    /// in one atomic step. Deletes nothing if the slot holds other values. Every later write to the
+    /// slot removes the tombstone.
+    fn commit_deletion<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<CommitResult, Error>>;
+
+    /// Releases the lease without a write. Returns `true` if `owner` held the lease.
+    fn release_lease<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Writes a record regardless of what the slot holds, because a login is newer than everything
+    /// before it (newest wins). An empty record deletes. Removes the tombstone, so that no pending
+    /// commit can undo a logout.
+    fn overwrite<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// Coordinates the exchange of login codes, which WeChat accepts once.
+#[allow(unnameable_types)]
+pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
+    /// Binds a code to the login with this number for `ttl`, unless the code is bound to another
+    /// login. A second call for the same login extends the binding.
+    fn bind_code<'a>(
+        &'a self,
+        code: &'a LoginCodeKey,
+        login: u64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeBindResult, Error>>;
+
+    /// Acquires the lease of a code for `ttl`, unless another owner holds it or the exchange has
+    /// finished.
+    fn acquire_code<'a>(
+        &'a self,
+        code: &'a LoginCodeKey,
+        owner: &'a LeaseOwner,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>>;
+
+    /// Releases the lease of a code. Returns `true` if `owner` held it.
+    fn release_code<'a>(
+        &'a self,
+        code: &'a LoginCodeKey,
+        owner: &'a LeaseOwner,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Stores the outcome of an exchange for `ttl`. With an `owner`, writes only while that owner
+    /// holds the lease of the code.
+    fn finish_code<'a>(
+        &'a self,
+        code: &'a LoginCodeKey,
+        owner: Option<&'a LeaseOwner>,
+        outcome: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// Counts the uses of quotas.
+#[allow(unnameable_types)]
+pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
+    /// Counts one use. Returns `false` if the quota is used up.
+    fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>>;
+}
+
+/// Stores the time at which a user last logged out everywhere.
+#[allow(unnameable_types)]
+pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
+    /// Stores `at` for `ttl`. If the stored time is not earlier than `at`, stores one millisecond
+    /// after the stored time, so that two logouts of one user never have the same time.
+    fn set_revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+        at: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Returns the stored time, or `None` if there is none.
+    fn revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
+}
+
+/// Publishes the changes of credentials.
+#[allow(unnameable_types)]
+pub trait InvalidationSource: fmt::Debug + Send + Sync + 'static {
+    /// Subscribes to all writes to the credentials of an account, by any process, including this
+    /// one. Returns `None` if there is no Tokio runtime.
+    fn subscribe(&self, app: &AppId) -> Option<Subscription>;
+}
