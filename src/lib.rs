@@ -118,8 +118,8 @@
 mod accounts;
 mod base36;
 mod center;
-mod clock;
-mod credential;
+pub mod clock;
+pub mod credential;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
@@ -128,12 +128,12 @@ mod extract;
 #[allow(missing_docs, unreachable_pub)]
 pub mod fuzzing;
 pub mod guide;
-mod health;
-mod identity;
+pub mod health;
+pub mod identity;
 pub mod jssdk;
-mod layer;
+pub mod layer;
 mod log_limiter;
-mod login;
+pub mod login;
 mod metrics;
 mod navigation;
 mod provider;
@@ -146,6 +146,47 @@ mod store;
 mod tickets;
 mod users;
 mod wechat;
+
+pub mod account {
+    //! The account's own access token and `jsapi_ticket`, and the token center.
+
+    pub use crate::accounts::{
+        AccountSource, AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient,
+        TokenMode,
+    };
+    pub use crate::center::TokenCenter;
+    pub use crate::tickets::{JsapiTicket, Tickets};
+}
+
+pub mod client {
+    //! The client of WeChat's API, and what its calls return.
+
+    pub use crate::error::InvalidToken;
+    pub use crate::reaction::RecommendedAction;
+    pub use crate::wechat::{
+        AccountTokenResponse, JsapiTicketResponse, Language, UserInfo, UserTokenResponse,
+        WechatClient, WechatClientBuilder,
+    };
+}
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis {
+    //! The store in Redis, and its settings.
+
+    pub use crate::store::{
+        ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,
+    };
+    #[cfg(feature = "sealing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
+    pub use crate::store::{SealingKeys, SealingMode};
+}
+
+pub mod user {
+    //! Access tokens of users, without a layer.
+
+    pub use crate::users::{UserToken, UserTokens, UserTokensBuilder};
+}
 
 pub use accounts::{
     AccountSource, AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient, TokenMode,

@@ -27,6 +27,7 @@ use crate::clock::Timestamp;
 
 /// A token and its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Token {
     /// The secret itself.
     pub secret: AccessToken,
@@ -36,6 +37,7 @@ pub struct Token {
 
 /// A refresh token and the point at which it should be dead.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Refresh {
     /// The secret itself.
     pub secret: RefreshToken,
@@ -47,6 +49,7 @@ pub struct Refresh {
 
 /// What WeChat told about the user of a pair, besides the tokens.
 #[derive(Clone, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct UserDetails {
     /// The user's openid, where it is known: a pair that another service wrote may lack it.
     pub openid: Option<Box<str>>,
@@ -72,6 +75,7 @@ impl std::fmt::Debug for UserDetails {
 
 /// All that the store keeps of one credential. Either half may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Record {
     /// The token that is handed out.
     pub token: Option<Token>,

@@ -12,8 +12,9 @@ use tower_service::Service;
 
 use super::cache_control;
 use super::rejection::{Reject, Rejection};
-use super::retained_head::RetainedHead;
-use super::{Policy, Shared, WechatUser};
+use super::retained_head::RejectionContext;
+use super::shared::Shared;
+use super::{Policy, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
@@ -84,9 +85,6 @@ pin_project! {
         Ready { answer: Option<Answer> },
     }
 }
-
-/// Who renders what a handler refuses, and what is kept of its request.
-pub(super) type RejectionContext<I, R> = (Arc<Shared<I, R>>, RetainedHead);
 
 /// What waits for a token.
 pub(super) struct PendingRequest<S, I, R, ReqBody> {

@@ -3,9 +3,9 @@
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 
-use super::Shared;
 use super::rejection::{Reject, Rejection};
 use super::retained_head::RetainedHead;
+use super::shared::Shared;
 use super::user::{AnonymousRequest, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;

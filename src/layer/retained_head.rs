@@ -1,8 +1,12 @@
 //! What the layer keeps of a request that its handler has taken.
 
+use std::sync::Arc;
+
 use http::header::{ACCEPT, COOKIE, HeaderName, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
+use super::rejection::Reject;
+use super::shared::Shared;
 use crate::identity::{RequestHead, Session};
 use crate::navigation::script_headers;
 
@@ -31,6 +35,9 @@ pub(super) struct RetainedHead {
     /// Whether the user was asked for a scope and did not grant it.
     pub(super) scope_declined: bool,
 }
+
+/// The layer that renders an error of a handler, and the retained head of the handler's request.
+pub(super) type RejectionContext<I, R> = (Arc<Shared<I, R>>, RetainedHead);
 
 impl RetainedHead {
     pub(super) fn from_request<B>(request: &Request<B>, session: Session) -> Self {
@@ -86,5 +93,27 @@ impl RetainedHead {
             headers: &headers,
             extensions: &Extensions::new(),
         })
+    }
+}
+
+impl<I, R> Shared<I, R> {
+    /// Returns what the layer needs to render an error of the request's handler; `None` where the
+    /// handler's own response is already in the layer's form.
+    #[inline]
+    pub(super) fn rejection_context<ReqBody, ResBody>(
+        self: &Arc<Self>,
+        request: &Request<ReqBody>,
+        session: Session,
+    ) -> Option<RejectionContext<I, R>>
+    where
+        R: Reject<ResBody>,
+    {
+        if R::IS_DEFAULT_RENDERING && self.login.is_none() {
+            return None;
+        }
+        Some((
+            Arc::clone(self),
+            RetainedHead::from_request(request, session),
+        ))
     }
 }

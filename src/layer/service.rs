@@ -1,31 +1,21 @@
 //! The service around the application.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, Request, Response};
 use tower_service::Service;
-use tracing::Instrument;
 
-use super::future::{PendingRequest, RejectionContext, ResponseFuture};
+use super::future::{PendingRequest, ResponseFuture};
 use super::rejection::{Reject, Rejection};
-use super::retained_head::RetainedHead;
-use super::{Policy, Shared, WechatUser};
+use super::shared::Shared;
+use super::{Policy, WechatUser};
 use crate::credential::UserId;
-use crate::error::{Error, ErrorKind};
 use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, Session};
 use crate::login::{HandlerReply, LoginHandler};
 use crate::metrics::RequestOutcome;
-use crate::store::BoxFuture;
-use crate::users::UserToken;
-
-/// How long a request under [`Policy::Optional`] waits for a token: long enough for a renewal at a
-/// WeChat in good health, and not noticed much on a page that can do without.
-const OPTIONAL_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What [`WechatLayer`](crate::WechatLayer) makes of a service.
 ///
@@ -304,77 +294,6 @@ impl<S, I, R> WechatService<S, I, R> {
             set_cookie,
             kept,
         )
-    }
-}
-
-impl<I, R> Shared<I, R> {
-    /// What to keep of a request whose handler is called, to render what the handler refuses.
-    #[inline]
-    fn rejection_context<ReqBody, ResBody>(
-        self: &Arc<Self>,
-        request: &Request<ReqBody>,
-        session: Session,
-    ) -> Option<RejectionContext<I, R>>
-    where
-        R: Reject<ResBody>,
-    {
-        if R::IS_DEFAULT_RENDERING && self.login.is_none() {
-            return None;
-        }
-        Some((
-            Arc::clone(self),
-            RetainedHead::from_request(request, session),
-        ))
-    }
-
-    /// A token that is not in memory. Under [`Policy::Optional`] it is not waited for long; its
-    /// renewal goes on all the same.
-    fn load_token(
-        &self,
-        id: Cow<'static, str>,
-        session: Session,
-    ) -> BoxFuture<'static, Result<UserToken, Error>> {
-        let users = self.users.for_user(session.snapshot).clone();
-        let span = tracing::debug_span!(
-            target: "tower_wechat::layer",
-            "wechat.resolve",
-            app = %users.app_id(),
-            user = ?id,
-        );
-        let optional = self.policy == Policy::Optional;
-        if session.recent_login || optional || !span.is_disabled() {
-            let token = async move {
-                let token = async {
-                    match session.recent_login {
-                        true => users.get_after_login(&id).await,
-                        false => users.get_uncached(id.into()).await,
-                    }
-                };
-                match optional {
-                    true => within_optional_timeout(token).await,
-                    false => token.await,
-                }
-            };
-            return Box::pin(token.instrument(span));
-        }
-        // Nobody listens, as nearly always.
-        Box::pin(async move { users.get_uncached(id.into()).await })
-    }
-}
-
-/// Waits as long as a page may that can do without.
-async fn within_optional_timeout(
-    token: impl Future<Output = Result<UserToken, Error>>,
-) -> Result<UserToken, Error> {
-    match tokio::time::timeout(OPTIONAL_LOAD_TIMEOUT, token).await {
-        Ok(token) => token,
-        Err(_) => {
-            let message = format!(
-                "no token came within {OPTIONAL_LOAD_TIMEOUT:?}, and the page can do without"
-            );
-            let error = Error::new(ErrorKind::WechatUnavailable, message);
-            Err(error.with_retry_after(OPTIONAL_LOAD_TIMEOUT))
-        }
     }
 }
 
