@@ -211,7 +211,7 @@ pub use layer::{
     JsonRejection, LoginService, Policy, Reject, Rejection, ResponseFuture, WechatAccount,
     WechatLayer, WechatService, WechatUser,
 };
-pub use login::{Login, Scope, SnapshotPolicy};
+pub use login::{Login, LoginBuilder, Scope, SnapshotPolicy};
 pub use reaction::RecommendedAction;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

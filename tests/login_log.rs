@@ -9,7 +9,8 @@ mod support;
 
 use tower_wechat::simulator::Fault;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
+    CookieKeys, Login, LoginBuilder, MemoryStore, TrustedHeader, UserTokens, WechatClient,
+    WechatLayer,
 };
 use url::Url;
 
@@ -249,13 +250,13 @@ async fn applications_that_replace_each_others_session_are_told_of() {
             .behind(&of("/shop"), |login| login, harness::router)
             .await;
         let club = of("/club");
-        let change = |login: Login| {
+        let change = |login: LoginBuilder| {
             let login = match shares_keys {
                 true => login,
-                false => Login::new(&club, CookieKeys::random().unwrap()).unwrap(),
+                false => Login::builder(&club, CookieKeys::random().unwrap()),
             };
             match name {
-                Some(name) => login.cookie_name(name).unwrap(),
+                Some(name) => login.cookie_name(name),
                 None => login,
             }
         };

@@ -31,9 +31,9 @@ use std::time::Duration;
 
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    AccountTokens, CookieKeys, Identify, Identity, Layout, Login, MemoryStore, RedisStore,
-    RedisStoreBuilder, RequestHead, Scope, SealingKeys, SessionCookie, Store, Tickets, TokenCenter,
-    TrustedHeader, UserTokens, WechatClient,
+    AccountTokens, CookieKeys, Identify, Identity, Layout, Login, LoginBuilder, MemoryStore,
+    RedisStore, RedisStoreBuilder, RequestHead, Scope, SealingKeys, SessionCookie, Store, Tickets,
+    TokenCenter, TrustedHeader, UserTokens, WechatClient,
 };
 
 use crate::variables::{
@@ -245,26 +245,31 @@ impl Settings {
             Some(url) => url.clone(),
             None => format!("http://{address}"),
         };
-        let login = Login::new(&public_url, keys.clone())
-            .map_err(|error| format!("PUBLIC_URL: {error}"))?
+        // Builds after each setting, so that an error names the variable.
+        let check = |login: LoginBuilder, variable| match login.clone().build() {
+            Ok(_) => Ok(login),
+            Err(error) => Err(format!("{variable}: {error}")),
+        };
+        let login = check(Login::builder(&public_url, keys.clone()), "PUBLIC_URL")?
             .scope(self.scope)
-            // Who comes through a gateway is known by the gateway's id.
-            .bind_to_identity(self.trusted_header.is_some())?;
+            // Users that come through a gateway are known by the gateway's id.
+            .bind_to_identity(self.trusted_header.is_some());
         let login = self
             .verification
             .iter()
             .try_fold(login, |login, (name, content)| {
-                let login = login.verification_file(name, content);
-                login.map_err(|error| format!("VERIFICATION_FILE: {error}"))
+                check(login.verification_file(name, content), "VERIFICATION_FILE")
             })?;
         let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
         let (login, session) = match &self.session_name {
-            Some(name) => login
-                .cookie_name(name)
-                .and_then(|login| Ok((login, session.name(name)?)))
-                .map_err(|error| format!("SESSION_NAME: {error}"))?,
+            Some(name) => {
+                let session = session.name(name);
+                let session = session.map_err(|error| format!("SESSION_NAME: {error}"))?;
+                (login.cookie_name(name), session)
+            }
             None => (login, session),
         };
+        let login = login.build()?;
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(
                 TrustedHeader::new(name)

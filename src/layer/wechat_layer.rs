@@ -222,7 +222,9 @@ impl<I, R> WechatLayer<I, R> {
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?.scope(Scope::Base);
+    /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+    ///     .scope(Scope::Base)
+    ///     .build()?;
     /// let layer = WechatLayer::new(users).login(login);
     /// let app: Router = Router::new()
     ///     .route("/card", get(card))

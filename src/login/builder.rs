@@ -1,47 +1,36 @@
-//! The builder of a login.
+//! A login and its builder.
 
 use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::authorize::AuthorizeOptions;
 use super::handler::LoginHandler;
 use super::public_url::PublicUrl;
 use super::return_to::ReturnTo;
 use super::scope::Scope;
-use super::settings::*;
+use super::settings::{LoginSettings, SnapshotPolicy, parse_path};
 use super::verification_file::VerificationFile;
 use crate::error::Error;
 use crate::identity::{CookieKeys, SessionCookie};
 use crate::users::UserTokens;
 
-/// Signs users in with WeChat, on the layer's own paths.
+/// A login with WeChat, which the layer serves on its own paths.
 ///
-/// Give it to [`WechatLayer::login`](crate::WechatLayer::login). From then on the layer
+/// [`WechatLayer::login`](crate::WechatLayer::login) takes the login. From then on the layer
 ///
-/// - sends page loads without a user to WeChat's authorize page, and tells everything else the
-///   `login_url`, in its 401;
-/// - answers `/wechat/callback`, where WeChat sends users back: checks that this browser began the
-///   login, exchanges the code once however many copies of the request come, stores the user's
-///   tokens, sets the session cookie and sends the browser on to the page it was going to;
+/// - redirects page loads without a user to WeChat's authorize page, and answers all other requests
+///   without a user with 401 and a `login_url`;
+/// - answers `/wechat/callback`, where WeChat sends users back: the layer checks that this browser
+///   began the login, exchanges the code once even if copies of the request arrive, stores the
+///   user's tokens, sets the session cookie and redirects the browser to the requested page;
 /// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script;
-/// - serves the [files](Self::verification_file) by which WeChat checks your domain.
+/// - serves the [files](LoginBuilder::verification_file) by which WeChat verifies your domain.
 ///
-/// Mount the layer around the whole router, so that it sees these paths. The host of the public
-/// URL must be the account's 网页授权域名. Several accounts on one host need a
-/// [`callback_path`](Self::callback_path), a [`login_path`](Self::login_path) and a
-/// [`session_name`](Self::cookie_name) each.
-///
-/// # Back to the page
-///
-/// A login leads back to the very page that was asked for, query included, up to 2,048 bytes of its
-/// address. A longer one loses its query; `return_to` of a link becomes the start page where it is
-/// longer, or no path of the application's own. The log says so, once a minute at most.
-///
-/// Until then the page is kept in the browser, in a handful of cookies that stay below 4 KiB in all
-/// however many tabs log in. Where many do, the oldest give way: their users are signed in all the
-/// same, and land on the start page.
+/// Mount the layer around the whole router, so that the layer receives these paths. The host of the
+/// public URL must be the account's 网页授权域名. Several accounts on one host need a
+/// [`callback_path`](LoginBuilder::callback_path), a [`login_path`](LoginBuilder::login_path) and a
+/// [`cookie_name`](LoginBuilder::cookie_name) each.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -59,22 +48,40 @@ use crate::users::UserTokens;
 /// # Ok(()) }
 /// ```
 ///
-/// # Strict and lenient
+/// [`Login::builder`] changes the [settings](LoginBuilder).
 ///
-/// A login is bound to the browser that began it by a short-lived cookie. By default a callback
-/// without it is refused before its code is spent: nobody can be signed in as somebody else by a
-/// link that was sent to them, and whoever fetches the callback ahead of the user (WeChat's own
-/// servers do) spends nothing. Web views that lose cookies on the way to WeChat and back cannot
-/// log in then. [`lenient`](Self::dangerous_allow_missing_state_cookie) lets them, for these risks: a user can be made to open a
-/// callback of an attacker's login and act in the attacker's name without noticing, whoever learns
-/// the callback's URL within ten minutes gets its user's session, and the user lands on the start
-/// page since the cookie also remembers where they were going.
+/// # Return page
 ///
-/// # Signing out
+/// After a login, the browser returns to the page that it requested, with its query. The address of
+/// that page may have 2,048 bytes. A longer address loses its query. A `return_to` that is too long,
+/// or that is not a path of the application, is replaced by the start page. The layer logs both cases
+/// at most once a minute.
 ///
-/// [`sign_out`](Self::logout_cookie) is the header that ends the session;
-/// [`WechatUser::revoke`](crate::WechatUser::revoke) deletes the user's tokens too, so that their
-/// sessions everywhere lead to a new login:
+/// During the login, the browser keeps the page in a few cookies. These cookies stay below 4 KiB in
+/// all, even if many tabs log in. If the cookies are full, the oldest logins lose their page: their
+/// users are still signed in, and arrive at the start page.
+///
+/// # Missing state cookies
+///
+/// A short-lived cookie binds a login to the browser that began it. By default, the layer rejects a
+/// callback without that cookie before it spends the code. An attacker therefore cannot sign anybody
+/// in with a link to a callback, and a server that fetches the callback ahead of the user (WeChat's
+/// servers do) spends nothing. A web view that loses cookies on the way to WeChat and back cannot log
+/// in.
+///
+/// [`dangerous_allow_missing_state_cookie`](LoginBuilder::dangerous_allow_missing_state_cookie) lets
+/// such web views log in, at these risks:
+///
+/// - A user who opens a link to the callback of an attacker's login acts in the attacker's name
+///   without noticing.
+/// - A person who learns the URL of a callback within ten minutes obtains the session of its user.
+/// - The user arrives at the start page, because the cookie also contains the requested page.
+///
+/// # Logout
+///
+/// [`logout_cookie`](Self::logout_cookie) returns the header that ends the session in one browser.
+/// [`WechatUser::revoke`](crate::WechatUser::revoke) also deletes the user's tokens, so that the
+/// user's sessions in all browsers lead to a new login:
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode, header::SET_COOKIE};
@@ -88,54 +95,16 @@ use crate::users::UserTokens;
 ///     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(SET_COOKIE, login.logout_cookie())])))
 /// }
 /// ```
-///
-/// # Settings
-///
-/// All of them have defaults that suit most applications:
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_wechat::{CookieKeys, Login, Scope, SnapshotPolicy};
-///
-/// # fn main() -> Result<(), tower_wechat::Error> {
-/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
-///     .scope(Scope::Base)
-///     .snapshot_users(SnapshotPolicy::Deny)
-///     // Another account of the same host has the usual ones.
-///     .callback_path("/shop/wechat/callback")?
-///     .login_path("/shop/wechat/login")?
-///     .cookie_name("shop_session")?
-///     .session_lifetime(Duration::from_secs(7 * 86_400))
-///     .session_max_lifetime(Duration::from_secs(30 * 86_400))
-///     .state_lifetime(Duration::from_secs(5 * 60))
-///     .exchange_timeout(Duration::from_secs(3))
-///     .max_retries(1)
-///     // How WeChat's page and the browser behave.
-///     .dangerous_allow_missing_state_cookie(false)?
-///     .wechat_only(true)
-///     .force_popup(false)
-///     .force_snapshot(false)
-///     .connect_redirect(false)
-///     .clear_fragment(true)
-///     .bind_to_identity(false)?;
-/// # Ok(()) }
-/// ```
 #[derive(Clone)]
 #[must_use = "give it to `WechatLayer::login`"]
 pub struct Login(LoginSettings);
 
 impl Login {
-    /// A login for the application at this public URL: scheme and host, and the port where there
-    /// is one, as browsers see them. The keys sign its cookies.
-    ///
-    /// Where a proxy puts the application below a path, that path belongs to the URL:
-    /// `https://example.com/h5`. Everything that browsers are told then lies below it. The proxy may
-    /// strip the path before it passes a request on, or leave it; below a proxy that strips it, the
-    /// application has no routes of its own that begin with that path.
+    /// Creates a login with default settings for the application at this public URL. The keys sign
+    /// its cookies.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the URL is no `http` or `https` URL of a host in ASCII and a
-    /// plain path (letters, digits and `-_.~`), or it is the address of the callback.
+    /// The same as [`LoginBuilder::build`].
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login};
@@ -148,236 +117,34 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn new(public_url: impl AsRef<str>, keys: CookieKeys) -> Result<Self, Error> {
-        let login = Self(LoginSettings {
-            public_url: PublicUrl::parse(public_url.as_ref())?,
-            cookie_keys: keys,
-            callback_path: DEFAULT_CALLBACK_PATH.to_owned(),
-            login_path: DEFAULT_LOGIN_PATH.to_owned(),
-            scope: Scope::default(),
-            authorize_options: AuthorizeOptions::default(),
-            snapshot_policy: SnapshotPolicy::default(),
-            allow_missing_state_cookie: false,
-            bind_to_identity: false,
-            wechat_only: false,
-            clear_fragment: false,
-            state_lifetime: DEFAULT_STATE_LIFETIME,
-            session_lifetime: None,
-            session_max_lifetime: None,
-            cookie_name: None,
-            max_retries: DEFAULT_MAX_RETRIES,
-            exchange_timeout: DEFAULT_EXCHANGE_TIMEOUT,
-            verification_files: Vec::new(),
-        });
-        login.0.check_prefix()?;
-        Ok(login)
+        Self::builder(public_url, keys).build()
     }
 
-    /// What users are asked to grant. Default: [`Scope::UserInfo`].
+    /// Returns a builder of a login for the application at this public URL. The keys sign its
+    /// cookies.
     ///
-    /// WeChat frowns on asking for the profile at the first page; ask for [`Scope::Base`] here
-    /// then, and for more on the routes that need it
-    /// ([`WechatLayer::require_scope`](crate::WechatLayer::require_scope)).
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.0.scope = scope;
-        self
+    /// The public URL is the scheme, the host and, if there is one, the port, as browsers know them.
+    /// If a proxy serves the application below a path, the public URL includes that path:
+    /// `https://example.com/h5`. All addresses that the login sends to browsers then lie below that
+    /// path. The proxy may strip the path before it passes a request on, or keep it. If the proxy
+    /// strips the path, the application must not have routes that begin with it.
+    pub fn builder(public_url: impl AsRef<str>, keys: CookieKeys) -> LoginBuilder {
+        let public_url = PublicUrl::parse(public_url.as_ref());
+        LoginBuilder(public_url.map(|public_url| LoginSettings::new(public_url, keys)))
     }
 
-    /// The path to which WeChat sends users back. Default: `/wechat/callback`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: this is no plain path, or the path of the public URL.
-    pub fn callback_path(mut self, path: &str) -> Result<Self, Error> {
-        self.0.callback_path = parse_path(path)?;
-        self.0.check_prefix()?;
-        Ok(self)
-    }
-
-    /// The path that begins a login. Default: `/wechat/login`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: this is no plain path, or the path of the public URL.
-    pub fn login_path(mut self, path: &str) -> Result<Self, Error> {
-        self.0.login_path = parse_path(path)?;
-        self.0.check_prefix()?;
-        Ok(self)
-    }
-
-    /// What becomes of the virtual users of snapshot pages (快照页). Default: they are admitted.
-    pub fn snapshot_users(mut self, policy: SnapshotPolicy) -> Self {
-        self.0.snapshot_policy = policy;
-        self
-    }
-
-    /// Lets browsers in that have lost the cookie that binds a login to them. Read
-    /// [what it risks](Self#strict-and-lenient) first. Default: no.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: the login [binds to the identity](Self::bind_to_identity).
-    pub fn dangerous_allow_missing_state_cookie(mut self, lenient: bool) -> Result<Self, Error> {
-        self.0.allow_missing_state_cookie = lenient;
-        self.0.check_binding()?;
-        Ok(self)
-    }
-
-    /// Stores what WeChat grants under the id of the user whom the layer's
-    /// [`identity`](crate::WechatLayer::identity) names at the callback, instead of under the
-    /// openid. Default: no.
-    ///
-    /// For services whose users are signed in by something else, a gateway's header or a session
-    /// of the application's, under ids of their own: such a user grants access once, and is found
-    /// by that id from then on. The openid is kept with the pair. Where the identity names nobody,
-    /// the openid counts. A snapshot page's virtual user (快照页) is refused where somebody is
-    /// named: nothing of it could be found again.
-    ///
-    /// Leave it off with a [`SessionCookie`] as the identity: the cookie of a former user would
-    /// then name whoever logs in next.
-    ///
-    /// It does not go with [`lenient`](Self::dangerous_allow_missing_state_cookie): a browser that is signed in and opens the
-    /// callback of an attacker's login would store the attacker's WeChat account under its user's
-    /// id, and the attacker's account would be the user's from then on.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: the login is lenient.
-    ///
-    /// ```
-    /// use tower_wechat::{
-    ///     CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
-    /// };
-    ///
-    /// # fn main() -> Result<(), tower_wechat::Error> {
-    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
-    /// let layer = WechatLayer::new(users)
-    ///     .identity(TrustedHeader::new("x-user-id")?)
-    ///     .login(login.bind_to_identity(true)?);
-    /// # let _: WechatLayer<TrustedHeader> = layer;
-    /// # Ok(()) }
-    /// ```
-    pub fn bind_to_identity(mut self, bind: bool) -> Result<Self, Error> {
-        self.0.bind_to_identity = bind;
-        self.0.check_binding()?;
-        Ok(self)
-    }
-
-    /// Shows a page that asks to open the link in WeChat to browsers that do not say that they are
-    /// WeChat's, instead of sending them to WeChat's own page that says so. Default: no.
-    pub fn wechat_only(mut self, only: bool) -> Self {
-        self.0.wechat_only = only;
-        self
-    }
-
-    /// Sends `forcePopup=true`: WeChat asks for consent where it would not (guide to web
-    /// authorization). Default: no.
-    pub fn force_popup(mut self, force: bool) -> Self {
-        self.0.authorize_options.force_popup = force;
-        self
-    }
-
-    /// Sends `forceSnapShot=true`: WeChat opens the snapshot page (guide to web authorization).
-    /// Default: no.
-    pub fn force_snapshot(mut self, force: bool) -> Self {
-        self.0.authorize_options.force_snapshot = force;
-        self
-    }
-
-    /// Sends the undocumented `connect_redirect=1`, which some report to spare them duplicate
-    /// callbacks. They do no harm here. Default: no.
-    pub fn connect_redirect(mut self, send: bool) -> Self {
-        self.0.authorize_options.connect_redirect = send;
-        self
-    }
-
-    /// Ends the redirect to the page with an empty fragment, `#`. Browsers carry a fragment along
-    /// redirects, so that pages are opened with WeChat's own `#wechat_redirect` otherwise, which
-    /// routers that live behind the `#` may not like. A page whose `return_to` has a fragment gets
-    /// that one in any case. Default: no.
-    pub fn clear_fragment(mut self, clear: bool) -> Self {
-        self.0.clear_fragment = clear;
-        self
-    }
-
-    /// How long a user may stay at WeChat's page. Default: 10 minutes.
-    pub fn state_lifetime(mut self, lifetime: Duration) -> Self {
-        self.0.state_lifetime = lifetime;
-        self
-    }
-
-    /// How long a session lasts since it was last issued; it is issued anew when half of that has
-    /// passed. Default: 30 days. A snapshot page's virtual user has two hours at most.
-    pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
-        self.0.session_lifetime = Some(lifetime);
-        self
-    }
-
-    /// Sets how long a session lasts since its login, however often it is issued anew; see
-    /// [`SessionCookie::max_lifetime`]. Default: 90 days.
-    pub fn session_max_lifetime(mut self, max_lifetime: Duration) -> Self {
-        self.0.session_max_lifetime = Some(max_lifetime);
-        self
-    }
-
-    /// The name of the session cookie. Under https `__Host-` stands in front of it: browsers take
-    /// such a cookie from this host only. Default: `wechat_session`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: cookies cannot have that name.
-    pub fn cookie_name(mut self, name: &str) -> Result<Self, Error> {
-        SessionCookie::check_name(name)?;
-        self.0.cookie_name = Some(name.to_owned());
-        Ok(self)
-    }
-
-    /// How often a login begins anew by itself where WeChat does not take its code, within a
-    /// minute and in one browser, before the user is told. Default: 2.
-    pub fn max_retries(mut self, restarts: usize) -> Self {
-        self.0.max_retries = restarts;
-        self
-    }
-
-    /// How long a callback waits for the exchange of its code. The exchange goes on after that,
-    /// and the user's next try finds its result. Default: 5 seconds.
-    pub fn exchange_timeout(mut self, wait: Duration) -> Self {
-        self.0.exchange_timeout = wait;
-        self
-    }
-
-    /// ServiceLevel the file by which WeChat checks that a domain is yours, at the root of the public URL:
-    /// `MP_verify_….txt`, which mp.weixin.qq.com gives you when you set 网页授权域名 or
-    /// JS接口安全域名. Anybody can read it, signed in or not. Each name is one file more; one that is
-    /// given again replaces the former. Default: none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`]: the name is none that ends with `.txt` and has only letters,
-    /// digits, `-` and `_` before that, or the content is not one word.
-    ///
-    /// ```
-    /// use tower_wechat::{CookieKeys, Login};
-    ///
-    /// # fn main() -> Result<(), tower_wechat::Error> {
-    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
-    ///     // Or include_str!("../MP_verify_Ab1cD2eF3gH4iJ5k.txt").
-    ///     .verification_file("MP_verify_Ab1cD2eF3gH4iJ5k.txt", "Ab1cD2eF3gH4iJ5k")?;
-    /// # Ok(()) }
-    /// ```
-    pub fn verification_file(mut self, name: &str, content: &str) -> Result<Self, Error> {
-        let file = VerificationFile::new(name, content)?;
-        self.0
-            .verification_files
-            .retain(|known| known.path != file.path);
-        self.0.verification_files.push(file);
-        Ok(self)
-    }
-
-    /// The value of the `Set-Cookie` header that ends the session of whoever gets it.
+    /// Returns a `Set-Cookie` header that ends the session of the browser that receives it.
     pub fn logout_cookie(&self) -> HeaderValue {
         SessionCookie::removal_cookie(self.0.cookie_name.as_deref(), self.0.is_https())
     }
 
-    /// The path that begins a login which leads back to `return_to`, a path of the application's
-    /// own; anything else leads to the start page. With a scope, the user is asked for that one.
+    /// Returns the URL of a login that leads back to `return_to`, a path of the application. If
+    /// `return_to` is anything else, the login leads to the start page. WeChat asks the user to grant
+    /// `scope`, or the login's own scope for `None`.
     ///
-    /// What browsers encode is encoded (letters beyond ASCII, blanks), and our own origin may stand
-    /// in front. Encoded, path and query may have 2,048 bytes together.
+    /// The method encodes the characters that browsers encode (letters beyond ASCII, blanks).
+    /// `return_to` may start with the origin of the public URL. The encoded path and query may have
+    /// 2,048 bytes together.
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login, Scope};
@@ -396,8 +163,8 @@ impl Login {
         self.0.login_url(page.as_ref(), scope)
     }
 
-    /// Returns a path of the application's as browsers know it: with the path of the public URL in
-    /// front, unless it is there already.
+    /// Returns a path of the application as browsers know it: with the path of the public URL in
+    /// front, unless `path` already begins with it.
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login};
@@ -412,7 +179,7 @@ impl Login {
         self.0.public_url.public_path(path)
     }
 
-    /// Sets the login up for the users of one account.
+    /// Creates the handler of this login for the users of one account.
     pub(crate) fn into_handler(self, users: &UserTokens) -> LoginHandler {
         LoginHandler::new(self.0, users.clone())
     }
@@ -424,67 +191,323 @@ impl fmt::Debug for Login {
     }
 }
 
+/// Builder of a [`Login`].
+///
+/// All settings have defaults that suit most applications. A setter that gets an invalid value keeps
+/// the first error, and [`build`](Self::build) returns it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{CookieKeys, Login, Scope, SnapshotPolicy};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+///     .scope(Scope::Base)
+///     .snapshot_users(SnapshotPolicy::Deny)
+///     // Another account on the same host uses the default paths and the default name.
+///     .callback_path("/shop/wechat/callback")
+///     .login_path("/shop/wechat/login")
+///     .cookie_name("shop_session")
+///     .session_lifetime(Duration::from_secs(7 * 86_400))
+///     .session_max_lifetime(Duration::from_secs(30 * 86_400))
+///     .state_lifetime(Duration::from_secs(5 * 60))
+///     .exchange_timeout(Duration::from_secs(3))
+///     .max_retries(1)
+///     // Behaviour of WeChat's page and of the browser.
+///     .dangerous_allow_missing_state_cookie(false)
+///     .wechat_only(true)
+///     .force_popup(false)
+///     .force_snapshot(false)
+///     .connect_redirect(false)
+///     .clear_fragment(true)
+///     .bind_to_identity(false)
+///     // Or include_str!("../MP_verify_Ab1cD2eF3gH4iJ5k.txt").
+///     .verification_file("MP_verify_Ab1cD2eF3gH4iJ5k.txt", "Ab1cD2eF3gH4iJ5k")
+///     .build()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct LoginBuilder(Result<LoginSettings, Error>);
+
+impl LoginBuilder {
+    /// Sets the scope that users are asked to grant. Default: [`Scope::UserInfo`].
+    ///
+    /// WeChat discourages asking for the profile on the first page. In that case set [`Scope::Base`]
+    /// here, and require more on the routes that need it
+    /// ([`WechatLayer::require_scope`](crate::WechatLayer::require_scope)).
+    pub fn scope(self, scope: Scope) -> Self {
+        self.set(|settings| settings.scope = scope)
+    }
+
+    /// Sets the path to which WeChat sends users back. Default: `/wechat/callback`.
+    ///
+    /// `build` fails if this is not a plain path, or if the public URL ends with it.
+    pub fn callback_path(self, path: &str) -> Self {
+        self.try_set(|settings| {
+            settings.callback_path = parse_path(path)?;
+            Ok(())
+        })
+    }
+
+    /// Sets the path that begins a login. Default: `/wechat/login`.
+    ///
+    /// `build` fails if this is not a plain path, or if the public URL ends with it.
+    pub fn login_path(self, path: &str) -> Self {
+        self.try_set(|settings| {
+            settings.login_path = parse_path(path)?;
+            Ok(())
+        })
+    }
+
+    /// Sets whether virtual users of snapshot pages (快照页) may log in. Default:
+    /// [`SnapshotPolicy::Allow`].
+    pub fn snapshot_users(self, policy: SnapshotPolicy) -> Self {
+        self.set(|settings| settings.snapshot_policy = policy)
+    }
+
+    /// Sets whether a browser may log in after it has lost the cookie that binds the login to it.
+    /// Read about [the risks](Login#missing-state-cookies) first. Default: `false`.
+    ///
+    /// `build` fails if [`bind_to_identity`](Self::bind_to_identity) is set too.
+    pub fn dangerous_allow_missing_state_cookie(self, allow: bool) -> Self {
+        self.set(|settings| settings.allow_missing_state_cookie = allow)
+    }
+
+    /// Sets whether the login stores the user's tokens under the user id that the layer's
+    /// [`identity`](crate::WechatLayer::identity) returns for the callback, instead of under the
+    /// openid. Default: `false`.
+    ///
+    /// This is for services whose users sign in by other means, such as a gateway's header or the
+    /// application's own session, and have ids of their own. Such a user grants access once, and the
+    /// tokens are found by that id from then on. The store keeps the openid with the tokens. If the
+    /// identity returns no user, the tokens are stored under the openid. If the identity returns a
+    /// user, the login rejects the virtual user of a snapshot page (快照页), because virtual tokens
+    /// must not replace those of a real user.
+    ///
+    /// Do not set this if a [`SessionCookie`] is the identity: the cookie of a previous user would
+    /// then decide under which id the tokens of the next user are stored.
+    ///
+    /// `build` fails if
+    /// [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie) is set
+    /// too. With both, a signed-in user who opens a link to the callback of an attacker's login would
+    /// store the attacker's WeChat account under the user's own id.
+    ///
+    /// ```
+    /// use tower_wechat::{
+    ///     CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
+    /// };
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+    ///     .bind_to_identity(true)
+    ///     .build()?;
+    /// let layer = WechatLayer::new(users)
+    ///     .identity(TrustedHeader::new("x-user-id")?)
+    ///     .login(login);
+    /// # let _: WechatLayer<TrustedHeader> = layer;
+    /// # Ok(()) }
+    /// ```
+    pub fn bind_to_identity(self, bind: bool) -> Self {
+        self.set(|settings| settings.bind_to_identity = bind)
+    }
+
+    /// Sets whether browsers other than WeChat's get a page of the layer that asks the user to open
+    /// the link in WeChat. Otherwise the layer redirects them to WeChat, which shows a similar page.
+    /// Default: `false`.
+    pub fn wechat_only(self, only: bool) -> Self {
+        self.set(|settings| settings.wechat_only = only)
+    }
+
+    /// Sets whether the authorize URL has `forcePopup=true`, which makes WeChat ask for consent when
+    /// it would otherwise not ask (guide to web authorization). Default: `false`.
+    pub fn force_popup(self, force: bool) -> Self {
+        self.set(|settings| settings.authorize_options.force_popup = force)
+    }
+
+    /// Sets whether the authorize URL has `forceSnapShot=true`, which makes WeChat open the snapshot
+    /// page (guide to web authorization). Default: `false`.
+    pub fn force_snapshot(self, force: bool) -> Self {
+        self.set(|settings| settings.authorize_options.force_snapshot = force)
+    }
+
+    /// Sets whether the authorize URL has the undocumented `connect_redirect=1`. Some developers
+    /// report that WeChat then sends no duplicate callbacks. Duplicates cause no errors here.
+    /// Default: `false`.
+    pub fn connect_redirect(self, send: bool) -> Self {
+        self.set(|settings| settings.authorize_options.connect_redirect = send)
+    }
+
+    /// Sets whether the redirect to the page ends with an empty fragment, `#`. Default: `false`.
+    ///
+    /// Browsers keep a fragment across redirects. Without this setting, pages are opened with
+    /// WeChat's `#wechat_redirect`, which routers that use the fragment may not expect. A page whose
+    /// `return_to` has a fragment always gets that fragment.
+    pub fn clear_fragment(self, clear: bool) -> Self {
+        self.set(|settings| settings.clear_fragment = clear)
+    }
+
+    /// Sets how long a user may stay at WeChat's page before the login expires. Default: 10 minutes.
+    pub fn state_lifetime(self, lifetime: Duration) -> Self {
+        self.set(|settings| settings.state_lifetime = lifetime)
+    }
+
+    /// Sets how long a session lasts after it was issued. The layer issues it again when half of that
+    /// time has passed. The session of a snapshot page's virtual user lasts two hours at most.
+    /// Default: 30 days.
+    pub fn session_lifetime(self, lifetime: Duration) -> Self {
+        self.set(|settings| settings.session_lifetime = Some(lifetime))
+    }
+
+    /// Sets how long a session lasts after its login, however often the layer issues it again. All
+    /// processes that share a store should set the same value. Default: 90 days.
+    pub fn session_max_lifetime(self, max_lifetime: Duration) -> Self {
+        self.set(|settings| settings.session_max_lifetime = Some(max_lifetime))
+    }
+
+    /// Sets the name of the session cookie. With https, the layer puts `__Host-` in front: browsers
+    /// then accept the cookie from this host only. Default: `wechat_session`.
+    ///
+    /// `build` fails if a cookie cannot have this name.
+    pub fn cookie_name(self, name: &str) -> Self {
+        self.try_set(|settings| {
+            SessionCookie::check_name(name)?;
+            settings.cookie_name = Some(name.to_owned());
+            Ok(())
+        })
+    }
+
+    /// Sets how often a failed login of one browser is repeated automatically within a minute, before
+    /// the user gets an error page. Default: 2.
+    ///
+    /// A login is repeated if WeChat rejects its code, if its code would reduce what the user has
+    /// granted, or if a reloaded callback has lost its session. Values above 10 count as 10, because a
+    /// browser remembers its last 10 logins.
+    pub fn max_retries(self, retries: usize) -> Self {
+        self.set(|settings| settings.max_retries = retries)
+    }
+
+    /// Sets how long a callback waits for the exchange of its code. A longer exchange continues in
+    /// the background, and the user's next attempt returns its result. Default: 5 seconds.
+    pub fn exchange_timeout(self, timeout: Duration) -> Self {
+        self.set(|settings| settings.exchange_timeout = timeout)
+    }
+
+    /// Adds a file by which WeChat verifies that a domain is yours. The layer serves it at the root
+    /// of the public URL. Default: no files.
+    ///
+    /// mp.weixin.qq.com offers the file, `MP_verify_….txt`, when you set 网页授权域名 or
+    /// JS接口安全域名. Everybody can read it, signed in or not. Each call adds one file; a call with
+    /// the same name replaces that file.
+    ///
+    /// `build` fails if the name does not end with `.txt`, if the name has other characters than
+    /// letters, digits, `-` and `_` before that, or if the content is not one word.
+    pub fn verification_file(self, name: &str, content: &str) -> Self {
+        self.try_set(|settings| {
+            let file = VerificationFile::new(name, content)?;
+            let files = &mut settings.verification_files;
+            files.retain(|known| known.path != file.path);
+            files.push(file);
+            Ok(())
+        })
+    }
+
+    /// Creates the login.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) with the first error of a setter,
+    /// or if
+    ///
+    /// - the public URL is not an `http` or `https` URL of an ASCII host and a plain path (letters,
+    ///   digits and `-_.~`);
+    /// - the public URL is the address of the callback or of the login path;
+    /// - [`bind_to_identity`](Self::bind_to_identity) is combined with
+    ///   [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie).
+    pub fn build(self) -> Result<Login, Error> {
+        let settings = self.0?;
+        settings.check_paths()?;
+        settings.check_binding()?;
+        Ok(Login(settings))
+    }
+
+    /// Changes the settings, unless an earlier setter has failed.
+    fn set(self, change: impl FnOnce(&mut LoginSettings)) -> Self {
+        self.try_set(|settings| {
+            change(settings);
+            Ok(())
+        })
+    }
+
+    /// Changes the settings, unless an earlier setter has failed. Keeps the error of this change.
+    fn try_set(self, change: impl FnOnce(&mut LoginSettings) -> Result<(), Error>) -> Self {
+        Self(self.0.and_then(|mut settings| {
+            change(&mut settings)?;
+            Ok(settings)
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
+    fn builder(public_url: &str) -> LoginBuilder {
+        Login::builder(public_url, CookieKeys::random().unwrap())
+    }
+
     #[test]
     fn missing_state_cookie_excludes_identity_binding() {
-        let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
-        let either = [
-            login()
-                .dangerous_allow_missing_state_cookie(true)
-                .unwrap()
-                .bind_to_identity(true),
-            login()
-                .bind_to_identity(true)
-                .unwrap()
-                .dangerous_allow_missing_state_cookie(true),
-        ];
-        for refused in either {
-            let error = refused.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Configuration);
-            assert!(
-                error.to_string().contains("attacker's WeChat account"),
-                "{error}"
-            );
-        }
-        let off = login()
+        let both = builder("https://a.b")
             .dangerous_allow_missing_state_cookie(true)
-            .unwrap()
-            .bind_to_identity(false);
+            .bind_to_identity(true);
+        let error = both.clone().build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(
-            off.unwrap()
-                .dangerous_allow_missing_state_cookie(false)
-                .unwrap()
-                .bind_to_identity(true)
+            error.to_string().contains("attacker's WeChat account"),
+            "{error}"
+        );
+        assert!(both.clone().bind_to_identity(false).build().is_ok());
+        assert!(
+            both.dangerous_allow_missing_state_cookie(false)
+                .build()
                 .is_ok()
         );
     }
 
     #[test]
-    fn a_public_url_is_none_of_the_logins_paths() {
-        let login = |url| Login::new(url, CookieKeys::random().unwrap());
+    fn public_url_differs_from_login_paths() {
         for url in ["https://a.b/wechat/callback", "https://a.b/wechat/login/"] {
-            let error = login(url).unwrap_err().to_string();
+            let error = builder(url).build().unwrap_err().to_string();
             assert!(error.contains("out of it"), "{error}");
         }
-        let below = login("https://a.b/app").unwrap();
-        assert!(below.clone().callback_path("/app").is_err());
-        assert!(below.callback_path("/app/callback").is_ok());
-        assert!(login("https://a.b/wechat").is_ok());
+        let below = builder("https://a.b/app");
+        assert!(below.clone().callback_path("/app").build().is_err());
+        assert!(below.callback_path("/app/callback").build().is_ok());
+        assert!(builder("https://a.b/wechat").build().is_ok());
     }
 
     #[test]
     fn login_paths_must_be_plain() {
-        let login = || Login::new("https://a.b", CookieKeys::random().unwrap()).unwrap();
-        assert!(login().callback_path("/auth/wechat").is_ok());
+        let login = builder("https://a.b");
+        assert!(login.clone().callback_path("/auth/wechat").build().is_ok());
         for wrong in [
             "", "/", "a", "//a", "/a?b", "/a;b", "/a b", "/%41", "/a/../b",
         ] {
-            assert!(login().callback_path(wrong).is_err(), "{wrong:?}");
-            assert!(login().login_path(wrong).is_err(), "{wrong:?}");
+            let callback = login.clone().callback_path(wrong).build();
+            assert!(callback.is_err(), "{wrong:?}");
+            assert!(
+                login.clone().login_path(wrong).build().is_err(),
+                "{wrong:?}"
+            );
         }
+    }
+
+    #[test]
+    fn build_returns_the_first_error() {
+        let login = builder("https://a.b").cookie_name("a b").login_path("a b");
+        let error = login.login_path("/fine").build().unwrap_err();
+        assert!(error.to_string().contains("name of a cookie"), "{error}");
     }
 }

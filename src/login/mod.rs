@@ -27,7 +27,7 @@ mod settings;
 pub(crate) mod state;
 mod verification_file;
 
-pub use self::builder::Login;
+pub use self::builder::{Login, LoginBuilder};
 pub(crate) use self::handler::LoginHandler;
 pub(crate) use self::page::FailurePage;
 pub(crate) use self::reply::{HandlerReply, LoginReply, ReplyContent};

@@ -13,18 +13,18 @@ use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{CookieKeys, SessionCookie};
 
-pub(super) const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
+const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
 
-pub(super) const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
+const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
 
 /// How long a user may stay at WeChat's page.
-pub(super) const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// How often a login begins anew by itself, within a minute and in one browser.
-pub(super) const DEFAULT_MAX_RETRIES: usize = 2;
+const DEFAULT_MAX_RETRIES: usize = 2;
 
 /// How long a callback waits for the exchange of its code.
-pub(super) const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What becomes of the virtual users of snapshot pages (快照页).
 ///
@@ -73,13 +73,37 @@ pub(super) struct LoginSettings {
 }
 
 impl LoginSettings {
+    /// Returns the default settings.
+    pub(super) fn new(public_url: PublicUrl, cookie_keys: CookieKeys) -> Self {
+        Self {
+            public_url,
+            cookie_keys,
+            callback_path: DEFAULT_CALLBACK_PATH.to_owned(),
+            login_path: DEFAULT_LOGIN_PATH.to_owned(),
+            scope: Scope::default(),
+            authorize_options: AuthorizeOptions::default(),
+            snapshot_policy: SnapshotPolicy::default(),
+            allow_missing_state_cookie: false,
+            bind_to_identity: false,
+            wechat_only: false,
+            clear_fragment: false,
+            state_lifetime: DEFAULT_STATE_LIFETIME,
+            session_lifetime: None,
+            session_max_lifetime: None,
+            cookie_name: None,
+            max_retries: DEFAULT_MAX_RETRIES,
+            exchange_timeout: DEFAULT_EXCHANGE_TIMEOUT,
+            verification_files: Vec::new(),
+        }
+    }
+
     /// Refuses what lets a link change whose WeChat account a user has.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
             return Err(configuration_error(
-                "a login cannot be lenient and bind to the identity: a link to the callback of an \
-                 attacker's login would store the attacker's WeChat account under the id of whoever \
-                 opens it; leave out lenient or bind_to_identity",
+                "bind_to_identity and dangerous_allow_missing_state_cookie cannot be combined: a user \
+                 who opens a link to the callback of an attacker's login would store the attacker's \
+                 WeChat account under the user's own id; set only one of them",
             ));
         }
         Ok(())
@@ -87,7 +111,7 @@ impl LoginSettings {
 
     /// Refuses a public URL that is the address of one of the login's own paths. A proxy that strips
     /// it would leave nothing by which that path is told from the start page.
-    pub(super) fn check_prefix(&self) -> Result<(), Error> {
+    pub(super) fn check_paths(&self) -> Result<(), Error> {
         for path in [&self.callback_path, &self.login_path] {
             let below = self.public_url.strip_path_prefix(path);
             if below.is_some_and(|below| matches!(below, "" | "/")) {
@@ -167,7 +191,7 @@ impl fmt::Debug for LoginSettings {
     }
 }
 
-pub(super) fn configuration_error(message: impl Into<String>) -> Error {
+fn configuration_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message.into())
 }
 

@@ -254,7 +254,7 @@ async fn behind_a_gateway(harness: &Harness) -> Site {
     let header = TrustedHeader::new("x-user").unwrap();
     harness
         .mounted(
-            |login| login.bind_to_identity(true).unwrap(),
+            |login| login.bind_to_identity(true),
             |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
         )
         .await
@@ -348,7 +348,7 @@ async fn outside_wechat_the_user_can_be_told_so() {
 async fn a_lenient_login_does_without_the_cookie() {
     let harness = Harness::new().await;
     let site = harness
-        .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
+        .site_with(|login| login.dangerous_allow_missing_state_cookie(true))
         .await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    Clock, CookieKeys, Error, Layout, Login, MemoryStore, RedisStore, Scope, SessionCookie, Store,
-    UserTokens, WechatClient, WechatLayer, WechatUser,
+    Clock, CookieKeys, Error, Layout, Login, LoginBuilder, MemoryStore, RedisStore, Scope,
+    SessionCookie, Store, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -108,7 +108,7 @@ impl Harness {
     }
 
     /// A server whose public URL is its own address.
-    pub async fn site_with(&self, change: impl FnOnce(Login) -> Login) -> Site {
+    pub async fn site_with(&self, change: impl FnOnce(LoginBuilder) -> LoginBuilder) -> Site {
         self.mounted(change, router).await
     }
 
@@ -129,12 +129,14 @@ impl Harness {
 
     pub async fn mounted(
         &self,
-        change: impl FnOnce(Login) -> Login,
+        change: impl FnOnce(LoginBuilder) -> LoginBuilder,
         app: impl FnOnce(WechatLayer, Login) -> Router,
     ) -> Site {
         let users = self.users().await;
         let (listener, url) = listen().await;
-        let login = change(Login::new(&url, self.keys.clone()).unwrap());
+        let login = change(Login::builder(&url, self.keys.clone()))
+            .build()
+            .unwrap();
         serve(listener, app(WechatLayer::new(users.clone()), login));
         Site { url, users }
     }
@@ -143,12 +145,14 @@ impl Harness {
     pub async fn behind(
         &self,
         public_url: &str,
-        change: impl FnOnce(Login) -> Login,
+        change: impl FnOnce(LoginBuilder) -> LoginBuilder,
         app: impl FnOnce(WechatLayer, Login) -> Router,
     ) -> Site {
         let users = self.users().await;
         let (listener, url) = listen().await;
-        let login = change(Login::new(public_url, self.keys.clone()).unwrap());
+        let login = change(Login::builder(public_url, self.keys.clone()))
+            .build()
+            .unwrap();
         serve(listener, app(WechatLayer::new(users.clone()), login));
         Site { url, users }
     }

@@ -173,7 +173,7 @@ async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wech
         let site = harness
             .behind(
                 &public,
-                |login| login.callback_path(callback).unwrap(),
+                |login| login.callback_path(callback),
                 |layer, login| {
                     let pages = super::harness::pages(login.clone());
                     let everywhere = pages.clone().fallback(async || "a page of the application");

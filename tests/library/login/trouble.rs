@@ -364,7 +364,7 @@ async fn whoever_signs_out_and_in_again_gets_in() {
 async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
     let harness = Harness::new().await;
     let site = harness
-        .site_with(|login| login.dangerous_allow_missing_state_cookie(true).unwrap())
+        .site_with(|login| login.dangerous_allow_missing_state_cookie(true))
         .await;
     let (url, all) = (format!("{}/me", site.url), |_: &str| true);
     let rounds = rounds_until_told(&harness, &Browser::new(), &url, all, TOO_OFTEN).await;

@@ -2,7 +2,9 @@
 
 use axum::routing::get;
 use http::Method;
-use tower_wechat::{CookieKeys, Login, Rejection, RequestHead, TrustedHeader, WechatLayer};
+use tower_wechat::{
+    CookieKeys, Login, LoginBuilder, Rejection, RequestHead, TrustedHeader, WechatLayer,
+};
 
 use super::harness::{Harness, router};
 use crate::support::browser::Browser;
@@ -16,9 +18,10 @@ async fn anybody_reads_a_verification_file() {
     let harness = Harness::new().await;
     let site = harness
         .site_with(|login| {
-            let login = login.verification_file(NAME, "an-older-one").unwrap();
-            let login = login.verification_file("a1b2c3.txt", "c3b2a1").unwrap();
-            login.verification_file(NAME, CONTENT).unwrap()
+            login
+                .verification_file(NAME, "an-older-one")
+                .verification_file("a1b2c3.txt", "c3b2a1")
+                .verification_file(NAME, CONTENT)
         })
         .await;
     let url = format!("{}/{NAME}", site.url);
@@ -66,8 +69,8 @@ async fn anybody_reads_a_verification_file() {
 async fn a_verification_file_is_itself_under_the_applications_own_answers() {
     let harness = Harness::new().await;
     let users = harness.users().await;
-    let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
-    let login = login.verification_file(NAME, CONTENT).unwrap();
+    let login = Login::builder("https://h5.example.com", CookieKeys::random().unwrap());
+    let login = login.verification_file(NAME, CONTENT).build().unwrap();
     let layer = WechatLayer::new(users)
         .identity(TrustedHeader::new("x-user-id").unwrap())
         .login(login)
@@ -97,7 +100,7 @@ async fn a_verification_file_is_itself_under_the_applications_own_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_passes_a_verification_file_on() {
     let harness = Harness::new().await;
-    let file = |login: Login| login.verification_file(NAME, CONTENT).unwrap();
+    let file = |login: LoginBuilder| login.verification_file(NAME, CONTENT);
     let root = harness.site_with(file).await;
     let address = format!("127.0.0.1:{}", crate::support::free_port());
     let below = harness
