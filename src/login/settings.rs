@@ -14,42 +14,44 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::{CookieKeys, SessionCookie};
 
 const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
-
 const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
 
-/// How long a user may stay at WeChat's page.
+/// How long a user may stay at WeChat's page before the login expires.
 const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// How often a login begins anew by itself, within a minute and in one browser.
+/// How often a failed login of one browser is repeated automatically within a minute.
 const DEFAULT_MAX_RETRIES: usize = 2;
 
 /// How long a callback waits for the exchange of its code.
 const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What becomes of the virtual users of snapshot pages (快照页).
+/// Whether virtual users of snapshot pages (快照页) may log in.
 ///
-/// WeChat opens a page in snapshot mode where it deems `snsapi_userinfo` misused. Openid, nickname
-/// and avatar are then made up, and mean nothing elsewhere.
+/// WeChat opens a page in snapshot mode if it considers the use of `snsapi_userinfo` inappropriate.
+/// The openid, the nickname and the avatar are then virtual, and differ from those of the real user.
 ///
 /// ```
 /// use tower_wechat::{CookieKeys, Login, SnapshotPolicy};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
-/// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?
-///     .snapshot_users(SnapshotPolicy::Deny);
+/// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+///     .snapshot_users(SnapshotPolicy::Deny)
+///     .build()?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SnapshotPolicy {
-    /// They come in for two hours at most, marked by
-    /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot), and are kept nowhere else.
+    /// Virtual users log in for two hours at most.
+    /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot) is `true` for them. The store keeps
+    /// their tokens apart from those of real users.
     #[default]
     Allow,
-    /// They read that they need to open the full service (使用完整服务).
+    /// Virtual users get a page that asks them to open the full service (使用完整服务).
     Deny,
 }
 
+/// Settings of a login. [`LoginBuilder`](super::LoginBuilder) documents each of them.
 #[derive(Clone)]
 pub(super) struct LoginSettings {
     pub(super) public_url: PublicUrl,
@@ -97,7 +99,7 @@ impl LoginSettings {
         }
     }
 
-    /// Refuses what lets a link change whose WeChat account a user has.
+    /// Rejects settings with which a link could change the WeChat account of a user.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
             return Err(configuration_error(
@@ -109,8 +111,8 @@ impl LoginSettings {
         Ok(())
     }
 
-    /// Refuses a public URL that is the address of one of the login's own paths. A proxy that strips
-    /// it would leave nothing by which that path is told from the start page.
+    /// Rejects a public URL that is the address of one of the login's own paths. If a proxy stripped
+    /// that URL's path, requests for the login path and for the start page would look the same.
     pub(super) fn check_paths(&self) -> Result<(), Error> {
         for path in [&self.callback_path, &self.login_path] {
             let below = self.public_url.strip_path_prefix(path);
@@ -137,7 +139,7 @@ impl LoginSettings {
             session = session.max_lifetime(max_lifetime);
         }
         match &self.cookie_name {
-            // The name has been checked when it was set.
+            // The builder has checked the name.
             Some(name) => session.clone().name(name).unwrap_or(session),
             None => session,
         }
@@ -145,8 +147,9 @@ impl LoginSettings {
 }
 
 impl LoginSettings {
-    /// Whether a request's path is one of the login's own: as browsers know it, or as a proxy leaves
-    /// it that strips the prefix; with a slash at its end or without.
+    /// Returns `true` if a request's path is `own`, one of the login's paths. The request's path may
+    /// have the prefix of the public URL or lack it (a proxy may strip the prefix), and may end with a
+    /// slash.
     #[inline]
     pub(super) fn is_own_path(&self, path: &str, own: &str) -> bool {
         let plain = |path| str::strip_suffix(path, '/').unwrap_or(path);
@@ -154,8 +157,8 @@ impl LoginSettings {
         below(plain(path)) == below(plain(own))
     }
 
-    /// Whether a path is what a proxy may make of the callback's by taking from its front, or by
-    /// adding to it.
+    /// Returns `true` if a proxy may have made `path` from the callback path, by removing segments
+    /// from its front or by adding some.
     pub(super) fn resembles_callback_path(&self, path: &str) -> bool {
         let callback = self.public_url.public_path(&self.callback_path);
         let path = path.trim_matches('/');
@@ -164,7 +167,7 @@ impl LoginSettings {
                 || ends_with_segments(path, self.callback_path.trim_matches('/')))
     }
 
-    /// The path that begins a login which leads back to `page`.
+    /// Returns the path of a login that leads back to `page`, or to the start page for `None`.
     pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
         let start_page = || ReturnTo::start_page(&self.public_url);
         let page = page.cloned().unwrap_or_else(start_page);
@@ -204,7 +207,7 @@ pub(super) fn parse_path(path: &str) -> Result<String, Error> {
     Ok(path.to_owned())
 }
 
-/// Whether the last segments of a path are these.
+/// Returns `true` if a path ends with these segments, in any letter case.
 fn ends_with_segments(path: &str, segments: &str) -> bool {
     let front = path.len().checked_sub(segments.len());
     let Some((front, back)) = front.and_then(|at| path.split_at_checked(at)) else {
