@@ -236,15 +236,6 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-impl From<crate::credential::InvalidIdentifier> for Error {
-    fn from(invalid: crate::credential::InvalidIdentifier) -> Self {
-        Self::new(
-            ErrorKind::BadRequest,
-            format!("the user id cannot be right: {invalid}"),
-        )
-    }
-}
-
 /// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
 ///
 /// ```

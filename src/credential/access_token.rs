@@ -1,10 +1,10 @@
-//! The token that requests carry, and in the same piece of memory what is held beside it.
+//! The access token that handlers receive, and the bytes that the cache packs behind it.
 //!
-//! A process holds a million of them: one allocation for all that is known of a user is half the
-//! memory of one for each part, and one wait for memory instead of four when a request comes.
+//! A process may cache a million users. One allocation for all the facts about a user takes half
+//! the memory of one allocation for each fact, and a request waits for one cache miss
+//! instead of for four.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -12,14 +12,17 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::secret::fingerprint;
 
-/// The bytes that say where the token ends.
+/// Bytes of the length prefix, which says where the token ends.
 const LENGTH_BYTES: usize = size_of::<u32>();
 
-/// An access token: the user's, the account's, or (in the same role) a `jsapi_ticket`. Cheap to
-/// clone.
+/// The longest accepted token, in bytes. WeChat asks for room for 512 characters.
+const MAX_TOKEN_BYTES: usize = 2_048;
+
+/// An access token of a user or of the account, or a `jsapi_ticket`. Cheap to clone.
 ///
-/// Its text shows only through `expose`; `Debug` prints a placeholder, comparison takes the same
-/// time wherever two texts differ, and the memory is wiped when the last clone goes.
+/// Only `expose` returns the text. `Debug` prints a placeholder, and comparison takes the same
+/// time wherever two texts differ. Dropping the last clone overwrites the memory with zeros, unless
+/// two threads drop the last two clones at the same moment.
 ///
 /// ```
 /// use tower_wechat::AccessToken;
@@ -32,7 +35,7 @@ const LENGTH_BYTES: usize = size_of::<u32>();
 /// ```
 #[derive(Clone)]
 pub struct AccessToken(
-    /// The token's length, the token, and what is held beside it.
+    /// The token's length as a little-endian `u32`, the token, and the companion bytes.
     Arc<[u8]>,
 );
 
@@ -43,14 +46,14 @@ impl AccessToken {
         Self::beside(&text, &[])
     }
 
-    /// The token with a copy of `parts` behind it, all in one allocation.
+    /// Creates a token with a copy of `parts` behind it, the companion, in one allocation.
     pub(crate) fn beside(text: &str, parts: &[&[u8]]) -> Self {
-        // No text is as long as four gigabytes; one that were would lose its end.
+        // A text of 4 GiB or more would be cut. `is_valid_token` admits 2 KiB.
         let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
         let behind: usize = parts.iter().map(|part| part.len()).sum();
         let mut memory: Arc<[u8]> =
             std::iter::repeat_n(0, LENGTH_BYTES + text.len() + behind).collect();
-        // Nobody else has it yet.
+        // Always succeeds: this is the only clone.
         if let Some(mut free) = Arc::get_mut(&mut memory) {
             let first: [&[u8]; 2] = [&length.to_le_bytes(), text.as_bytes()];
             for part in first.iter().chain(parts).filter(|part| !part.is_empty()) {
@@ -62,30 +65,22 @@ impl AccessToken {
         Self(memory)
     }
 
-    /// What lies behind the token.
+    /// Returns the bytes behind the token.
     #[inline]
     pub(crate) fn companion(&self) -> &[u8] {
         self.token_and_companion().1
     }
 
-    /// The text itself. Keep it out of logs, errors and metrics.
+    /// Returns the text. Keep it out of logs, errors and metrics.
     pub fn expose(&self) -> &str {
-        // It was text when it was put there.
+        // Always valid: every constructor takes a `str`.
         std::str::from_utf8(self.token_and_companion().0).unwrap_or_default()
     }
 
-    /// The first 16 hexadecimal digits of the text's SHA-256: enough to tell two secrets apart in
-    /// a log or a support case, useless for anything else.
+    /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support case
+    /// they tell two secrets apart, and the secret cannot be computed from them.
     pub fn fingerprint(&self) -> String {
         fingerprint(self.expose())
-    }
-
-    /// A number that is the same for this token in every process, and tells nothing of it.
-    pub(crate) fn jitter_seed(text: &str) -> u64 {
-        // Without a key of its own, unlike a map's; who could choose tokens is WeChat.
-        let mut hasher = DefaultHasher::new();
-        hasher.write(text.as_bytes());
-        hasher.finish()
     }
 
     #[inline]
@@ -97,6 +92,15 @@ impl AccessToken {
         let length = u32::from_le_bytes(*length) as usize;
         rest.split_at_checked(length).unwrap_or((rest, &[]))
     }
+}
+
+/// Returns `true` if a text may be a token, whether it comes from WeChat, Redis or another service.
+///
+/// A token has 1 to 2,048 visible ASCII characters and no `#`. So it survives the stored form
+/// `TOKEN#TIME`, which is split at `#`, and a query string. No token of WeChat's has other ones.
+pub(crate) fn is_valid_token(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 impl PartialEq for AccessToken {
@@ -131,8 +135,10 @@ impl fmt::Debug for AccessToken {
 impl Drop for AccessToken {
     #[inline]
     fn drop(&mut self) {
-        // Two clones that go at the very same moment may each take the other for the last: then
-        // the memory is given back as it is.
+        // Only the last clone may overwrite the memory. The plain count is a cheap first test,
+        // because most clones are not the last; `get_mut` then checks it with the ordering that
+        // makes the other clones' reads happen before the write. If two threads drop the last two
+        // clones at the same moment, both may see a count of two: then nothing is overwritten.
         if Arc::strong_count(&self.0) == 1
             && let Some(memory) = Arc::get_mut(&mut self.0)
         {

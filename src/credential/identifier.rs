@@ -1,12 +1,14 @@
-//! Names that are not secret: the account's and the user's.
+//! Identifiers, which are not secret: the account's [`AppId`] and the user's [`UserId`].
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest user id that is accepted, in bytes.
+use crate::error::{Error, ErrorKind};
+
+/// The longest accepted AppID or user id, in bytes.
 const MAX_IDENTIFIER_BYTES: usize = 256;
 
-/// Why a text is no identifier.
+/// The reason why a text is not an identifier.
 ///
 /// ```
 /// use tower_wechat::{InvalidIdentifier, UserId};
@@ -30,15 +32,24 @@ pub enum InvalidIdentifier {
     /// The text is not UTF-8.
     #[error("the identifier is not UTF-8")]
     NotUtf8,
-    /// There is more than one.
+    /// The request carries more than one identifier.
     #[error("there is more than one identifier")]
     Ambiguous,
-    /// An app id holds something other than visible ASCII letters, digits, `-` and `_`.
+    /// An AppID holds something other than visible ASCII letters, digits, `-` and `_`.
     #[error("an app id has only ASCII letters, digits, '-' and '_'")]
     InvalidAppId,
 }
 
-/// The AppID of an account (公众号), `wx` and 16 hexadecimal digits in real life.
+impl From<InvalidIdentifier> for Error {
+    fn from(invalid: InvalidIdentifier) -> Self {
+        Self::new(
+            ErrorKind::BadRequest,
+            format!("the user id cannot be right: {invalid}"),
+        )
+    }
+}
+
+/// The AppID of an account (公众号), `wx` and 16 hexadecimal digits in production.
 ///
 /// ```
 /// use tower_wechat::AppId;
@@ -50,7 +61,7 @@ pub enum InvalidIdentifier {
 pub struct AppId(Arc<str>);
 
 impl AppId {
-    /// Checks and wraps an app id.
+    /// Checks and wraps an AppID.
     ///
     /// # Errors
     /// The text is empty, longer than 256 bytes, or has characters that no AppID has.
@@ -71,22 +82,22 @@ impl AppId {
         Ok(Self(text.into()))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What names a user in the store: the openid, or whatever id the application uses.
+/// The name of a user in the store: the openid, or another id that the application chose.
 ///
-/// 1 to 256 bytes of UTF-8 without control characters, taken as they are.
+/// A user id has 1 to 256 bytes of UTF-8 without control characters. It is never normalized.
 ///
 /// ```
 /// use tower_wechat::UserId;
 ///
 /// assert_eq!(UserId::new("张三 #1").unwrap().as_str(), "张三 #1");
 /// assert!(UserId::new("").is_err());
-/// // Where there is no need to keep it:
+/// // Only to check a text:
 /// assert!(UserId::check("a\nb").is_err());
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,10 +114,10 @@ impl UserId {
         Ok(Self(text.into_boxed_str()))
     }
 
-    /// Tells whether a text may name a user, without wrapping it.
+    /// Checks a user id without wrapping it.
     ///
     /// # Errors
-    /// As [`UserId::new`].
+    /// The same as those of [`UserId::new`].
     pub fn check(text: &str) -> Result<(), InvalidIdentifier> {
         if text.is_empty() {
             return Err(InvalidIdentifier::Empty);
@@ -114,7 +125,7 @@ impl UserId {
         if text.len() > MAX_IDENTIFIER_BYTES {
             return Err(InvalidIdentifier::TooLong);
         }
-        // Openids are visible ASCII, which is found out many bytes at a time.
+        // Openids are visible ASCII. A fold without an early exit checks many bytes at a time.
         let visible = |byte: &u8| (b' '..=b'~').contains(byte);
         let plain = text
             .bytes()
@@ -125,7 +136,7 @@ impl UserId {
         Ok(())
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

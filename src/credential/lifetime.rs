@@ -1,22 +1,23 @@
-//! How long a credential lives, and when it is due for renewal.
+//! Lifetimes: when a credential is due for renewal, and when it expires.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How long a token is taken to live when WeChat does not say, or says zero or less.
+/// Lifetime of a token whose `expires_in` is missing, zero or negative.
 pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(60);
 
-/// What WeChat's tokens live in truth; stands in for a nonsensical `expires_in`.
+/// Lifetime of WeChat's tokens by its documentation. Replaces an implausible `expires_in`.
 pub(crate) const STANDARD_LIFETIME: Duration = Duration::from_secs(7_200);
 
-/// An `expires_in` above this is nonsense.
+/// The longest plausible `expires_in`, that of a refresh token.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Renewals of tokens obtained together are spread over this part of their margin (R4).
+/// Renewals of tokens obtained together are spread over one fifth of their margin.
 const JITTER_DIVISOR: u32 = 5;
 
-/// Where a credential stands in its life.
+/// The state of a credential at one moment.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,16 +33,16 @@ const JITTER_DIVISOR: u32 = 5;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// Before its renewal point.
+    /// Before the renewal point.
     Fresh,
-    /// Between the renewal point and the true expiry: usable, and due for renewal.
+    /// Between the renewal point and the expiry: usable, and due for renewal.
     Stale,
-    /// Past its true expiry.
+    /// Past the expiry: WeChat no longer accepts the credential.
     Expired,
 }
 
 impl Freshness {
-    /// `fresh`, `stale` or `expired`.
+    /// Returns `fresh`, `stale` or `expired`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -51,7 +52,7 @@ impl Freshness {
     }
 }
 
-/// The two points of a credential's life: when it is due for renewal, and when it dies.
+/// The two points in a credential's life: its renewal point and its expiry.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,11 +72,12 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// The life of a credential that WeChat granted at `now` for `expires_in` seconds.
+    /// Returns the lifetime of a credential that WeChat issued at `now` for `expires_in` seconds.
     ///
-    /// A lifetime that is not longer than the margin would never be fresh: its margin is half the
-    /// lifetime. A missing, zero or negative `expires_in` makes a token that is due at once and
-    /// lives 60 s; one above 30 days is read as 7,200 s.
+    /// The renewal point is `margin` before the expiry. If the credential does not live longer
+    /// than `margin`, the renewal point is in the middle, because the credential would never be
+    /// fresh otherwise. A missing, zero or negative `expires_in` means 60 s, due at once. A value
+    /// above 30 days is read as 7,200 s.
     pub fn from_response(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
         let Some(seconds) = expires_in
             .and_then(|s| u64::try_from(s).ok())
@@ -97,8 +99,8 @@ impl Lifetime {
         }
     }
 
-    /// The life that a stored value tells: its renewal point, and its true expiry where that is
-    /// not the renewal point plus the margin.
+    /// Returns the lifetime of a stored credential. Without a plausible stored expiry, the
+    /// credential expires `margin` after its renewal point.
     ///
     /// ```
     /// use std::time::Duration;
@@ -127,12 +129,12 @@ impl Lifetime {
         self.renew_at
     }
 
-    /// When WeChat stops accepting the credential.
+    /// Returns the point from which WeChat no longer accepts the credential.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// Where the credential stands at `now`.
+    /// Returns the state of the credential at `now`.
     pub fn freshness(&self, now: Timestamp) -> Freshness {
         if now < self.renew_at {
             Freshness::Fresh
@@ -143,14 +145,17 @@ impl Lifetime {
         }
     }
 
-    /// Before this point the renewal of no credential of this life starts.
+    /// Returns the earliest point at which the renewal of a credential with this lifetime starts.
     pub(crate) fn earliest_renewal_at(&self) -> Timestamp {
         let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
         self.renew_at.saturating_sub(window)
     }
 
-    /// R4, early and jittered: when the renewal of this credential may start. `seed` spreads
-    /// credentials that were obtained together; all processes that know the same seed agree.
+    /// Returns the point from which this credential is renewed ahead of its renewal point.
+    ///
+    /// The point lies in a window of one fifth of the margin before the renewal point. `seed`, see
+    /// [`jitter_seed`], chooses the place in the window. So credentials that were obtained together
+    /// are renewed apart, and all processes agree about each of them.
     pub(crate) fn renewal_starts_at(&self, seed: u64) -> Timestamp {
         let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
@@ -160,6 +165,18 @@ impl Lifetime {
         self.renew_at
             .saturating_sub(Duration::from_millis(seed % window))
     }
+}
+
+/// Returns a number that spreads renewals: the same for one token in all processes of one build.
+///
+/// `DefaultHasher` may change with the standard library. Processes of two builds may then start
+/// the renewal of one token at different points of the window, which does no harm.
+pub(crate) fn jitter_seed(token: &str) -> u64 {
+    // Without a random key, so that processes agree. Only WeChat chooses tokens, so nobody can
+    // choose them to collide.
+    let mut hasher = DefaultHasher::new();
+    hasher.write(token.as_bytes());
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -212,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Everybody logs in within the same minute, as after an article that millions read.
+    /// All users log in at the same moment, as after an article that millions read.
     #[test]
     fn renewals_after_a_mass_login_are_spread_evenly() {
         const USERS: usize = 100_000;
@@ -223,7 +240,7 @@ mod tests {
             .as_secs() as usize;
         let mut seconds = vec![0; window];
         for at in 0..USERS {
-            let seed = crate::credential::AccessToken::jitter_seed(&format!("83_{at:0107}"));
+            let seed = jitter_seed(&format!("83_{at:0107}"));
             let early = life.renewal_starts_at(seed).duration_until(life.renew_at());
             seconds[early.as_secs() as usize] += 1;
         }

@@ -1,53 +1,106 @@
-//! A record where it lies: what was read of a stored text, before anything of it is copied.
+//! What the store keeps of one credential: [`Record`], which owns its texts, and [`RecordView`],
+//! which borrows them from a stored text.
 //!
-//! Most looks into the store find a fresh token, and need of the record what requests are served
-//! with. Whoever renews or compares makes a [`Record`] of the view.
+//! Most reads of the store find a fresh token and copy only the token from the view. A renewal or
+//! a comparison copies the whole view into a [`Record`].
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{AccessToken, Lifetime, Record, Refresh, RefreshToken, Token, UserDetails};
+use super::access_token::AccessToken;
+use super::lifetime::Lifetime;
+use super::secret::RefreshToken;
 use crate::clock::Timestamp;
 
-/// All that a stored text says.
-#[derive(Debug, Default, Clone)]
-pub struct RecordView<'a> {
-    /// The token that is handed out.
-    pub token: Option<TokenView<'a>>,
-    /// What the next one is made from.
-    pub refresh: Option<RefreshView<'a>>,
-    /// What else is known.
-    pub details: UserDetailsView<'a>,
-}
-
-/// A token and its life.
-#[derive(Clone, Copy)]
-pub struct TokenView<'a> {
-    /// The secret itself.
-    pub secret: &'a str,
-    /// When it is due for renewal and when it dies.
+/// A token with its lifetime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Token {
+    /// The secret text.
+    pub secret: AccessToken,
+    /// The points at which the token is due for renewal and at which it expires.
     pub lifetime: Lifetime,
 }
 
-/// A refresh token and the point at which it should be dead.
-#[derive(Clone, Copy)]
-pub struct RefreshView<'a> {
-    /// The secret itself.
-    pub secret: &'a str,
-    /// See [`Refresh::due`].
+/// A refresh token with the point at which it is expected to expire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Refresh {
+    /// The secret text.
+    pub secret: RefreshToken,
+    /// The expected expiry: 30 days after the login less the margin, as this crate writes it.
+    ///
+    /// This is a hint. WeChat decides, and a refresh token past this point is still sent. Other
+    /// services may store the access token's time here; `record_lifetime` tells the two apart.
     pub expected_expiry: Timestamp,
 }
 
-/// What WeChat told about the user; see [`Details`].
+/// The facts about the user of a pair that WeChat returned beside the tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct UserDetails {
+    /// The user's openid, if known. A pair that another service wrote may lack it.
+    pub openid: Option<Box<str>>,
+    /// The granted scopes, separated by commas, if known.
+    pub scope: Option<Box<str>>,
+    /// The unionid, for accounts bound to an Open Platform account.
+    pub unionid: Option<Box<str>>,
+    /// The time of the last logout from all sessions, if there was one. A session is void if it
+    /// began at an earlier login, and remains void after the next login.
+    pub sessions_valid_from: Option<Timestamp>,
+}
+
+/// All that the store keeps of one credential. Either token may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Record {
+    /// The token that is served.
+    pub token: Option<Token>,
+    /// The refresh token. Credentials of the account have none.
+    pub refresh: Option<Refresh>,
+    /// The facts about the user.
+    pub details: UserDetails,
+}
+
+/// A [`Record`] whose texts are borrowed from the stored text.
+#[derive(Debug, Default, Clone)]
+pub struct RecordView<'a> {
+    /// The token that is served.
+    pub token: Option<TokenView<'a>>,
+    /// The refresh token.
+    pub refresh: Option<RefreshView<'a>>,
+    /// The facts about the user.
+    pub details: UserDetailsView<'a>,
+}
+
+/// A borrowed [`Token`].
+#[derive(Clone, Copy)]
+pub struct TokenView<'a> {
+    /// The secret text.
+    pub secret: &'a str,
+    /// The points at which the token is due for renewal and at which it expires.
+    pub lifetime: Lifetime,
+}
+
+/// A borrowed [`Refresh`].
+#[derive(Clone, Copy)]
+pub struct RefreshView<'a> {
+    /// The secret text.
+    pub secret: &'a str,
+    /// See [`Refresh::expected_expiry`].
+    pub expected_expiry: Timestamp,
+}
+
+/// Borrowed [`UserDetails`].
 #[derive(Debug, Default, Clone)]
 pub struct UserDetailsView<'a> {
     /// The user's openid.
     pub openid: Option<Cow<'a, str>>,
-    /// The granted scope.
+    /// The granted scopes, separated by commas.
     pub scope: Option<Cow<'a, str>>,
     /// The unionid.
     pub unionid: Option<Cow<'a, str>>,
-    /// See [`Details::sessions_from`].
+    /// See [`UserDetails::sessions_valid_from`].
     pub sessions_valid_from: Option<Timestamp>,
 }
 
@@ -62,13 +115,13 @@ impl fmt::Debug for TokenView<'_> {
 impl fmt::Debug for RefreshView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshView")
-            .field("due", &self.expected_expiry)
+            .field("expected_expiry", &self.expected_expiry)
             .finish_non_exhaustive()
     }
 }
 
 impl RecordView<'_> {
-    /// A copy that outlives the text.
+    /// Copies the record, so that it outlives the stored text.
     pub fn to_record(&self) -> Record {
         Record {
             token: self.token.map(TokenView::to_token),
@@ -79,7 +132,7 @@ impl RecordView<'_> {
 }
 
 impl TokenView<'_> {
-    /// A copy that outlives the text.
+    /// Copies the token, so that it outlives the stored text.
     pub fn to_token(self) -> Token {
         Token {
             secret: AccessToken::from(self.secret),
@@ -89,7 +142,7 @@ impl TokenView<'_> {
 }
 
 impl RefreshView<'_> {
-    /// A copy that outlives the text.
+    /// Copies the refresh token, so that it outlives the stored text.
     pub fn to_refresh(self) -> Refresh {
         Refresh {
             secret: RefreshToken::from(self.secret),
@@ -99,7 +152,7 @@ impl RefreshView<'_> {
 }
 
 impl UserDetailsView<'_> {
-    /// A copy that outlives the text.
+    /// Copies the details, so that they outlive the stored text.
     pub fn to_details(&self) -> UserDetails {
         let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(Box::from);
         UserDetails {
@@ -112,7 +165,12 @@ impl UserDetailsView<'_> {
 }
 
 impl Record {
-    /// A view of the record itself.
+    /// Returns `true` if there is neither a token nor a refresh token.
+    pub fn is_empty(&self) -> bool {
+        self.token.is_none() && self.refresh.is_none()
+    }
+
+    /// Borrows the record as a view.
     pub fn view(&self) -> RecordView<'_> {
         RecordView {
             token: self.token.as_ref().map(|token| TokenView {
@@ -129,7 +187,7 @@ impl Record {
 }
 
 impl UserDetails {
-    /// A view of the details themselves.
+    /// Borrows the details as a view.
     pub fn view(&self) -> UserDetailsView<'_> {
         fn lent(text: &Option<Box<str>>) -> Option<Cow<'_, str>> {
             text.as_deref().map(Cow::Borrowed)

@@ -1,38 +1,50 @@
-//! How long a refresh token may live, as far as what is stored tells. One rule for key lifetimes,
-//! copies between the layouts, the sweep, and what operators are shown.
+//! Lifetimes of stored records: from when a record is of no more use.
 //!
-//! This crate stores the refresh token's own end: login + 30 days, less the margin. The Spring Boot
-//! service of the published layout writes the access token's renewal point into both hashes. A time
-//! that an access token's could be says nothing about the refresh token: its end is unknown then.
+//! This crate stores the refresh token's own expiry: login + 30 days, less the margin. The Spring
+//! Boot service of the published layout writes the access token's renewal point into both hashes.
+//! A stored time that could be an access token's says nothing about the refresh token. The expiry
+//! of the refresh token is unknown then.
+//!
+//! There are two rules:
+//!
+//! - Key lifetimes, copies between the layouts and the memory store use [`RecordView::unusable_at`]:
+//!   one day after a plausible stored expiry, and 31 days after an implausible one.
+//! - The sweep, and the state `dead` in the operators' lists, use [`refresh_certainly_expired_at`]:
+//!   31 days after the stored time, whatever it means. Until then the lists show `expired`.
 
 use std::time::Duration;
 
 use super::lifetime::STANDARD_LIFETIME;
-use super::{Record, RecordView};
+use super::record::{Record, RecordView};
 use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// How long a refresh token lives, by WeChat's documentation of web authorization (网页授权).
+/// Lifetime of a refresh token, by WeChat's documentation of web authorization (网页授权).
 pub(crate) const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// WeChat is still asked for so long after the stored end.
+/// Time after the stored expiry in which the refresh token is still sent to WeChat: clocks may
+/// differ, and WeChat decides.
 pub(crate) const REFRESH_GRACE: Duration = DAY;
 
+/// The longest lifetime of a key without a renewal: that of a refresh token issued now, with twice
+/// the grace.
 #[cfg(any(feature = "redis", test))]
-/// No record is kept for longer without a renewal: a refresh token of this moment, with both graces.
 pub(crate) const MAX_KEY_TTL: Duration =
     Duration::from_secs(REFRESH_TOKEN_LIFETIME.as_secs() + 2 * REFRESH_GRACE.as_secs());
 
-/// Returns `true` if a stored time can be the end of a refresh token. `renew_at` is the renewal
-/// point of the access token beside it: what lies before that, or no farther behind it than an
-/// access token lives, was stored by somebody who knew the access token's time only.
+/// Returns `true` if the stored time `due` can be the expiry of a refresh token.
+///
+/// `renew_at` is the renewal point of the access token beside it. A time before that point, or at
+/// most the lifetime of an access token after it, comes from a service that stores only the access
+/// token's time.
 pub(crate) fn is_refresh_expiry(due: Timestamp, renew_at: Timestamp) -> bool {
     due.is_plausible() && due > renew_at.saturating_add(STANDARD_LIFETIME)
 }
 
-/// Returns the moment from which a refresh token is certainly dead: 31 days after the stored time,
-/// and after the access token's renewal point, because the refresh token lived when that was granted.
+/// Returns the point from which a refresh token is certainly expired: 31 days after the later of
+/// the stored time and the access token's renewal point. WeChat accepted the refresh token when it
+/// issued that access token.
 pub(crate) fn refresh_certainly_expired_at(
     due: Timestamp,
     renew_at: Option<Timestamp>,
@@ -44,7 +56,8 @@ pub(crate) fn refresh_certainly_expired_at(
 }
 
 impl RecordView<'_> {
-    /// Returns the moment from which nothing can be made of the record, and its key may go.
+    /// Returns the point from which neither token of the record can be used, so that the key may
+    /// be deleted.
     pub(crate) fn unusable_at(&self) -> Option<Timestamp> {
         let renew_at = self.token.map(|token| token.lifetime.renew_at());
         let refresh = self.refresh.map(|refresh| match renew_at {
@@ -58,8 +71,8 @@ impl RecordView<'_> {
             .max(refresh)
     }
 
+    /// Returns the expiry of the refresh token, if the stored time can be that.
     #[cfg(any(feature = "cli", test))]
-    /// Returns the end of the refresh token, where the stored time can be that.
     pub(crate) fn refresh_expires_at(&self) -> Option<Timestamp> {
         let due = self.refresh?.expected_expiry;
         let renew_at = self.token.map(|token| token.lifetime.renew_at());
@@ -71,33 +84,37 @@ impl RecordView<'_> {
 }
 
 impl Record {
+    /// Returns the lifetime of the key that holds the record, from `now` on.
+    ///
+    /// It is at most [`MAX_KEY_TTL`], however implausible the stored times are. It is at least one
+    /// hour, because a refresh token past its expected expiry is still sent to WeChat.
     #[cfg(any(feature = "redis", test))]
-    /// How long a key that holds the record lives from `now` on. Neither a time that nobody can
-    /// have meant nor a dead record makes it more than [`LONGEST_LIFE`], or less than an hour: a
-    /// refresh token past its end is still tried.
     pub(crate) fn key_ttl(&self, now: Timestamp) -> Duration {
-        let dies_at = self.view().unusable_at().unwrap_or(now);
-        now.duration_until(dies_at)
+        let unusable_at = self.view().unusable_at().unwrap_or(now);
+        now.duration_until(unusable_at)
             .clamp(REFRESH_GRACE / 24, MAX_KEY_TTL)
     }
 
-    /// Returns `true` if nothing can be made of the record any more.
+    /// Returns `true` if neither token of the record can be used any more.
     pub(crate) fn is_unusable(&self, now: Timestamp) -> bool {
         self.view()
             .unusable_at()
-            .is_none_or(|dies_at| dies_at < now)
+            .is_none_or(|unusable_at| unusable_at < now)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AccessToken, Lifetime, Refresh, RefreshToken, Token};
+    use super::super::access_token::AccessToken;
+    use super::super::lifetime::Lifetime;
+    use super::super::record::{Refresh, Token};
+    use super::super::secret::RefreshToken;
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
     const MARGIN: Duration = Duration::from_secs(900);
 
-    /// A pair that was granted at this moment for two hours, with this time beside the refresh token.
+    /// A pair issued at `NOW` for two hours, with `due` stored beside the refresh token.
     fn pair(due: Timestamp) -> Record {
         Record {
             token: Some(Token {
@@ -122,7 +139,7 @@ mod tests {
             pair(due).key_ttl(NOW),
             REFRESH_TOKEN_LIFETIME + DAY - MARGIN
         );
-        // A day before the end, too.
+        // Also if the record is read a day before its expected expiry.
         let due = NOW.saturating_add(DAY);
         assert_eq!(pair(due).key_ttl(NOW), 2 * DAY);
     }
@@ -143,14 +160,14 @@ mod tests {
         ] {
             let record = pair(due);
             assert_eq!(record.view().refresh_expires_at(), None, "{due:?}");
-            let dies_at = record.view().unusable_at().unwrap();
+            let unusable_at = record.view().unusable_at().unwrap();
             assert!(
-                dies_at >= point.saturating_add(31 * DAY),
-                "{due:?}: {dies_at:?}"
+                unusable_at >= point.saturating_add(31 * DAY),
+                "{due:?}: {unusable_at:?}"
             );
             assert!(
-                dies_at <= point.saturating_add(31 * DAY + MARGIN),
-                "{due:?}: {dies_at:?}"
+                unusable_at <= point.saturating_add(31 * DAY + MARGIN),
+                "{due:?}: {unusable_at:?}"
             );
             assert!(record.key_ttl(NOW) > 30 * DAY, "{due:?}");
         }

@@ -1,4 +1,4 @@
-//! Strings that must not be seen: they hide from `Debug` and wipe their memory.
+//! Secret texts, which `Debug` does not print and whose memory is overwritten on drop.
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ macro_rules! secret {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
         ///
-        /// Its text shows only through `expose`; `Debug` prints a placeholder, comparison takes
-        /// the same time wherever two texts differ, and the memory is wiped on drop.
+        /// Only `expose` returns the text. `Debug` prints a placeholder, and comparison takes the
+        /// same time wherever two texts differ. Dropping it overwrites the memory with zeros.
         #[derive(Clone)]
         pub struct $name(Box<str>);
 
@@ -23,13 +23,13 @@ macro_rules! secret {
                 Self(text.into().into_boxed_str())
             }
 
-            /// The text itself. Keep it out of logs, errors and metrics.
+            /// Returns the text. Keep it out of logs, errors and metrics.
             pub fn expose(&self) -> &str {
                 &self.0
             }
 
-            /// The first 16 hexadecimal digits of the text's SHA-256: enough to tell two secrets
-            /// apart in a log or a support case, useless for anything else.
+            /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support
+            /// case they tell two secrets apart, and the secret cannot be computed from them.
             pub fn fingerprint(&self) -> String {
                 fingerprint(&self.0)
             }
@@ -70,7 +70,7 @@ macro_rules! secret {
 }
 
 secret! {
-    /// A refresh token, from which WeChat makes new access tokens of the same user.
+    /// A refresh token, for which WeChat issues new access tokens of the same user.
     ///
     /// ```
     /// use tower_wechat::RefreshToken;
@@ -98,7 +98,8 @@ secret! {
 }
 
 secret! {
-    /// What a client of a token center proves itself with: `Authorization: Bearer SECRET`.
+    /// The secret with which a client of a token center authenticates itself:
+    /// `Authorization: Bearer SECRET`.
     ///
     /// ```
     /// use tower_wechat::BearerSecret;
@@ -111,8 +112,33 @@ secret! {
     BearerSecret
 }
 
+impl AppSecret {
+    /// Checks that the secret is not empty and has visible ASCII characters only.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.0.is_empty() {
+            return Err(
+                "the AppSecret is empty: set the one that mp.weixin.qq.com shows for the account",
+            );
+        }
+        // For a secret that was read from a file with its last newline, WeChat's errmsg says only
+        // that the secret is invalid.
+        if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(
+                "the AppSecret holds white space or characters that none has: set it without them",
+            );
+        }
+        Ok(())
+    }
+}
+
 impl BearerSecret {
-    /// Whether this can stand in a header at all; a sentence of what is wrong where it cannot.
+    /// Checks that the secret is not empty and may stand in a header.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
     pub(crate) fn check_header_value(&self) -> Result<(), &'static str> {
         if self.0.is_empty() {
             return Err("the bearer secret of the token center is empty: set a long random one");
@@ -127,17 +153,17 @@ impl BearerSecret {
     }
 }
 
-/// Decodes a key in base64. Blanks and line breaks do not count: `openssl` wraps what is longer
-/// than 64 letters, and files end with a newline.
+/// Decodes a key in base64. White space is skipped, because `openssl` wraps long output after 64
+/// characters, and files end with a newline.
 pub(crate) fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
-    // Of the length that is needed, so that no copy stays behind where it grew.
+    // Allocated once: a vector that grows would leave copies of the key in freed memory.
     let mut key = Zeroizing::new(Vec::with_capacity(text.len()));
     key.extend(letters);
     STANDARD.decode(&*key).map(Zeroizing::new).ok()
 }
 
-/// The start of a secret's SHA-256, in hexadecimal digits.
+/// Returns the first 16 hexadecimal digits of a text's SHA-256.
 pub(super) fn fingerprint(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     let start = digest[..8]

@@ -18,7 +18,7 @@ use super::lookup::{ReadSnapshot, SLOW_STORE_TIMEOUT};
 use super::single_flight::{CallState, Wanted};
 use super::{CacheEntry, ProviderState, RenewalFailure, RenewalTiming};
 use crate::clock::{Timestamp, deadline_in};
-use crate::credential::{AccessToken, Lifetime, Record, RecordView, Token};
+use crate::credential::{Lifetime, Record, RecordView, Token, jitter_seed};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::store::{CredentialSlot, CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
@@ -450,7 +450,7 @@ impl ProviderState {
     fn renewal_starts_at(&self, secret: &str, lifetime: Lifetime) -> Timestamp {
         let point = lifetime.renew_at();
         match self.config.timing {
-            RenewalTiming::Jittered => lifetime.renewal_starts_at(AccessToken::jitter_seed(secret)),
+            RenewalTiming::Jittered => lifetime.renewal_starts_at(jitter_seed(secret)),
             RenewalTiming::AtRenewalTime => point,
             RenewalTiming::AfterRenewalTime => point.saturating_add(
                 point.duration_until(lifetime.expires_at()) / AFTER_RENEWAL_TIME_DIVISOR,
