@@ -2,10 +2,8 @@
 
 use super::fixtures::{NOW, fixed_keys};
 use crate::credential::{UserId, is_valid_token};
-use crate::wechat::errcode::Endpoint::{
-    AccountCall, AccountToken, CodeExchange, UserCall, UserRefresh,
-};
-use crate::wechat::errcode::{self, ErrorContext};
+use crate::wechat::errcode::Endpoint;
+use crate::wechat::error_text::{ErrorContext, error_from_errcode};
 use crate::wechat::redaction::Redactor;
 use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, UserInfo, UserTokenResponse, reply,
@@ -19,13 +17,7 @@ pub fn wechat_reply(data: &[u8]) {
     };
     let (app_id, _) = fixed_keys();
     let secrets = Redactor::new(["s3cret-0f-the-c4ll"]);
-    for endpoint in [
-        CodeExchange,
-        UserRefresh,
-        UserCall,
-        AccountToken,
-        AccountCall,
-    ] {
+    for endpoint in Endpoint::ALL {
         let refused = ErrorContext {
             endpoint,
             path: "sns/oauth2/access_token",
@@ -33,7 +25,7 @@ pub fn wechat_reply(data: &[u8]) {
             redactor: &secrets,
             now: NOW,
         };
-        let text = errcode::error_from_errcode(reply.errcode, reply.errmsg(), &refused).to_string();
+        let text = error_from_errcode(reply.errcode, reply.errmsg(), &refused).to_string();
         assert!(!text.contains("s3cret-0f-the-c4ll"), "{text}");
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }

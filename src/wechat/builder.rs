@@ -1,40 +1,33 @@
-//! Setting up the client, and saying what is wrong with a set-up.
+//! The builder of the client, which checks all settings.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
 use zeroize::Zeroizing;
 
-use super::client::WechatClient;
+use super::client::{Inner, WechatClient};
+use super::http::{self, API_URL};
 use super::proxy;
 use super::transport::{ApiHost, Transport};
 use crate::clock::Clock;
 use crate::credential::{AppId, AppSecret};
 use crate::error::{Error, ErrorKind};
 
-/// Where WeChat's API answers unless something else is set.
-const API_URL: &str = "https://api.weixin.qq.com";
-
-/// Where WeChat's authorize pages are unless something else is set.
+/// Base URL of WeChat's authorize pages.
 const OPEN_URL: &str = "https://open.weixin.qq.com";
 
-/// How long a connection may take.
+/// Time for one connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long one try may take, its connection included.
+/// Time for one attempt at one host, its connection included.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a call may take, its tries at other hosts included: shorter than a lease of 10 s.
+/// Time for one call with its attempts at all hosts. Shorter than a lease of 10 s, so that a call
+/// ends before another process may take the lease.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// WeChat's answers are rare and small: few connections wait for more, and none so long that the
-/// other side has closed it meanwhile, which would lose a request.
-const MAX_IDLE_CONNECTIONS: usize = 8;
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Sets up a [`WechatClient`].
+/// A builder of [`WechatClient`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -68,7 +61,7 @@ pub struct WechatClientBuilder {
 }
 
 impl WechatClientBuilder {
-    pub(super) fn new(app_id: &str, secret: AppSecret) -> Self {
+    fn new(app_id: &str, secret: AppSecret) -> Self {
         Self {
             app_id: app_id.to_owned(),
             secret,
@@ -83,37 +76,39 @@ impl WechatClientBuilder {
         }
     }
 
-    /// The base URL of the API; `https://api.weixin.qq.com` unless set. A path is kept as a
-    /// prefix.
+    /// Sets the base URL of the API. A path is kept as a prefix. Default:
+    /// `https://api.weixin.qq.com`.
     pub fn api_url(mut self, url: impl Into<String>) -> Self {
         self.api_url = url.into();
         self
     }
 
-    /// Base URLs to try in this order when the API's own cannot be reached or does not make
-    /// sense, such as `https://api2.weixin.qq.com`, WeChat's remote alternative for disasters, or
-    /// the points `sh`, `sz` and `hk.api.weixin.qq.com`. None unless set.
+    /// Sets the base URLs that a call tries, in this order, after the API's own URL failed: it was
+    /// unreachable, timed out or returned no valid reply. Default: none.
     ///
-    /// A call that must not be made twice, such as the exchange of a code, moves on only when it
-    /// is certain that the request was not sent.
+    /// WeChat names `https://api2.weixin.qq.com` for disaster recovery, and the access points `sh`,
+    /// `sz` and `hk.api.weixin.qq.com`. A call that must not be sent twice, such as the exchange of
+    /// a code, tries the next URL only if the request was certainly not sent.
     pub fn fallback_api_urls<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
         self.fallback_api_urls = urls.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The base URL of the authorize pages; `https://open.weixin.qq.com` unless set. Browsers go
-    /// there, this client does not.
+    /// Sets the base URL of the authorize pages. Browsers open them, this client does not. Default:
+    /// `https://open.weixin.qq.com`.
     pub fn open_url(mut self, url: impl Into<String>) -> Self {
         self.open_url = url.into();
         self
     }
 
-    /// Sends all calls of this client through a forward proxy, such as
-    /// `http://user:password@proxy.internal:3128` or `socks5://proxy.internal:1080`: where only
-    /// the proxy's address is on the IP whitelist of the account. Schemes are `http`, `https`,
-    /// `socks5` and `socks5h` (the proxy resolves names); user and password are percent-encoded.
-    /// No host is exempt, and neither `NO_PROXY` nor any other variable of the environment counts.
-    /// Browsers and the token center's clients do not go through it. None unless set.
+    /// Sends all calls of this client through a forward proxy. Use it if only the proxy's address
+    /// is on the IP whitelist of the account. Default: none.
+    ///
+    /// The URL is one such as `http://user:password@proxy.internal:3128` or
+    /// `socks5://proxy.internal:1080`. Its scheme is `http`, `https`, `socks5` or `socks5h` (the
+    /// proxy resolves names); user and password are percent-encoded. No host is exempt: `NO_PROXY`
+    /// and all other environment variables are ignored. Browsers and clients of the token center
+    /// do not use this proxy.
     ///
     /// ```
     /// use tower_wechat::WechatClient;
@@ -128,51 +123,57 @@ impl WechatClientBuilder {
         self
     }
 
-    /// How long a connection, TLS included, may take; 2 s unless set.
+    /// Sets the time for one connection, TLS included. Default: 2 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long one try may take from its connection to the reply's last byte; 4 s unless set.
+    /// Sets the time for one attempt, from the connection to the last byte of the reply. Default:
+    /// 4 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How long a call may take with its tries at all hosts; 8 s unless set.
+    /// Sets the time for one call with its attempts at all hosts. Default: 8 s.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = timeout;
         self
     }
 
-    /// The clock that tells how far the next minute and Beijing's midnight are, when WeChat
-    /// limits calls; the system's unless set.
+    /// Sets the clock. After WeChat rejected a call because of a limit, the clock decides how long
+    /// it is until the next minute or Beijing's midnight. Default: the system's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Makes the client. Connects to nothing.
+    /// Creates the client without connecting.
     ///
-    /// TLS comes from rustls with the operating system's certificates. Where the process has no
-    /// default `rustls::crypto::CryptoProvider` yet, ring's becomes the default; to use another,
-    /// install it first. With `http` base URLs alone, as with a simulator, no
-    /// certificates are needed. Proxies named in the environment are not used; a warning says so
-    /// where there is one, see [`proxy`](Self::proxy).
+    /// TLS is rustls with the operating system's certificates. If the process has no default
+    /// `rustls::crypto::CryptoProvider`, this function installs ring's; to use another provider,
+    /// install it first. A client with `http` base URLs only, as for a simulator, needs no
+    /// certificates. The client ignores proxies of the environment and logs a warning if there is
+    /// one, see [`proxy`](Self::proxy).
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`], in one sentence: the AppID or the AppSecret is empty or has
-    /// characters that none has, a base URL or the proxy's is none, a timeout is zero, or TLS
-    /// cannot start.
+    /// [`ErrorKind::Configuration`]: the AppID or the AppSecret is empty or has invalid characters,
+    /// a base URL or the proxy's URL is invalid, a timeout is zero, or TLS cannot start.
     pub fn build(self) -> Result<WechatClient, Error> {
         let app_id = AppId::new(&self.app_id)
             .map_err(|why| configuration_error(format!("set the AppID of the account: {why}")))?;
-        check_app_secret(&self.secret)?;
-        let open_url = parse_base_url("open_url", &self.open_url)?;
-        let mut hosts = vec![ApiHost::new(&parse_base_url("api_url", &self.api_url)?)];
+        self.secret.check().map_err(configuration_error)?;
+        let open_url = http::parse_base_url("open_url", &self.open_url)?;
+        let mut hosts = vec![ApiHost::new(&http::parse_base_url(
+            "api_url",
+            &self.api_url,
+        )?)];
         for url in &self.fallback_api_urls {
-            hosts.push(ApiHost::new(&parse_base_url("fallback_api_urls", url)?));
+            hosts.push(ApiHost::new(&http::parse_base_url(
+                "fallback_api_urls",
+                url,
+            )?));
         }
         for (name, timeout) in [
             ("connect_timeout", self.connect_timeout),
@@ -197,7 +198,7 @@ impl WechatClientBuilder {
             None => (None, None, false),
         };
         let https = proxy_is_https || hosts.iter().any(ApiHost::is_https);
-        let http = build_http_client(https, self.connect_timeout, proxy)?;
+        let http = http::build_http_client(https, self.connect_timeout, proxy)?;
         let transport = Transport {
             http,
             hosts,
@@ -214,7 +215,7 @@ impl WechatClientBuilder {
 
 impl fmt::Debug for WechatClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URLs: nobody has yet refused those with a password.
+        // Without the URLs: only `build` rejects those with a password.
         f.debug_struct("WechatClientBuilder")
             .field("app_id", &self.app_id)
             .finish_non_exhaustive()
@@ -225,105 +226,24 @@ fn configuration_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message.into())
 }
 
-fn check_app_secret(secret: &AppSecret) -> Result<(), Error> {
-    let text = secret.expose();
-    if text.is_empty() {
-        return Err(configuration_error(
-            "the AppSecret is empty: set the one that mp.weixin.qq.com shows for the account",
-        ));
-    }
-    // A secret read from a file with its last newline is refused by WeChat with a text that
-    // nobody connects with a newline.
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(configuration_error(
-            "the AppSecret holds white space or characters that none has: set it without them",
-        ));
-    }
-    Ok(())
-}
-
-/// Reads a base URL. What is wrong with one is told without its text, which may hold a password.
-pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<Url, Error> {
-    let url = Url::parse(text.trim()).map_err(|why| {
-        configuration_error(format!(
-            "{name} is not a URL ({why}): set one such as {API_URL}"
-        ))
-    })?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(configuration_error(format!(
-            "{name} has the scheme {:?}: set an http or https URL such as {API_URL}",
-            url.scheme()
-        )));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(configuration_error(format!(
-            "{name} has a query or a fragment: set a URL that ends before '?' and '#'"
-        )));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(configuration_error(format!(
-            "{name} names a user or a password: set it without them"
-        )));
-    }
-    Ok(url)
-}
-
-/// Makes a client that looks neither at the environment nor at the system for a proxy.
-pub(crate) fn build_http_client(
-    https: bool,
-    connect_timeout: Duration,
-    proxy: Option<reqwest::Proxy>,
-) -> Result<reqwest::Client, Error> {
-    // The builder needs a provider even where no host speaks TLS, and panics without one.
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Losing the race to another installer is as good as winning it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("tower-wechat/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(connect_timeout)
-        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-        .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        // Another crate's features must not bring HTTP/2, whose library logs each request's path,
-        // secrets and all.
-        .http1_only()
-        .no_proxy();
-    let builder = match proxy {
-        Some(proxy) => builder.proxy(proxy),
-        None => builder,
-    };
-    let builder = if https {
-        builder
-    } else {
-        // The system's certificates are read when the client is built, and a machine without any
-        // would fail here although nothing needs them.
-        builder.tls_certs_only([])
-    };
-    builder.build().map_err(|error| {
-        configuration_error(format!(
-            "TLS cannot start ({}): install the system's CA certificates (package \
-             ca-certificates)",
-            root_cause(&error)
-        ))
-    })
-}
-
-/// The text of the error that began it all, which names neither URL nor secret.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
 impl WechatClient {
+    /// Creates a client of `https://api.weixin.qq.com` for the account with this AppID and
+    /// AppSecret.
+    ///
+    /// # Errors
+    /// The same as those of [`WechatClientBuilder::build`].
+    pub fn new(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> Result<Self, Error> {
+        Self::builder(app_id, secret).build()
+    }
+
+    /// Returns a builder, for other hosts or timeouts.
+    pub fn builder(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> WechatClientBuilder {
+        WechatClientBuilder::new(app_id.as_ref(), secret.into())
+    }
+
     fn from_parts(transport: Transport, secret: AppSecret, open_url: Box<str>) -> Self {
         Self {
-            inner: Arc::new(super::client::Inner {
+            inner: Arc::new(Inner {
                 transport,
                 secret,
                 open_url,
@@ -386,7 +306,7 @@ mod tests {
         assert!(!shown.contains("s3cret"), "{shown}");
     }
 
-    /// Runs in a process of its own, started by the test below: what it needs is an environment
+    /// Runs in a separate process, which the test below starts, because it needs an environment
     /// without certificates.
     #[test]
     #[ignore = "started by without_certificates_only_https_fails"]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::builder::WechatClientBuilder;
 use super::errcode::Endpoint;
 use super::redaction::Redactor;
 use super::reply::ReplyFields;
@@ -78,19 +77,6 @@ pub(super) struct Inner {
 }
 
 impl WechatClient {
-    /// A client of `https://api.weixin.qq.com` for the account with this AppID and AppSecret.
-    ///
-    /// # Errors
-    /// As [`WechatClientBuilder::build`].
-    pub fn new(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> Result<Self, Error> {
-        Self::builder(app_id, secret).build()
-    }
-
-    /// A client with other hosts or timeouts.
-    pub fn builder(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> WechatClientBuilder {
-        WechatClientBuilder::new(app_id.as_ref(), secret.into())
-    }
-
     /// The account's AppID.
     pub fn app_id(&self) -> &AppId {
         &self.inner.transport.app_id

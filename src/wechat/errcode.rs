@@ -1,25 +1,19 @@
-//! WeChat's errcodes: what each asks for, and the error that it becomes.
+//! WeChat's errcodes: the recommended action, the error kind and the retry delay of each.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use super::redaction::Redactor;
 use crate::clock::Timestamp;
-use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::reaction::RecommendedAction;
-
-/// The longest errmsg that an error shows, in characters.
-const MAX_ERRMSG_CHARS: usize = 200;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Beijing lies eight hours before UTC, in summer and winter.
+/// Beijing is eight hours ahead of UTC, in summer and in winter.
 const BEIJING_OFFSET: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// Families of endpoints in which one errcode means one thing.
+/// The families of endpoints. Within one family, an errcode has one meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `sns/oauth2/access_token`: carries the secret and the user's code.
@@ -30,12 +24,25 @@ pub(crate) enum Endpoint {
     UserCall,
     /// `cgi-bin/token`, `cgi-bin/stable_token`: carry the secret.
     AccountToken,
-    /// Everything that carries the account's access token.
+    /// All other paths: carry the account's access token.
     AccountCall,
 }
 
-/// The table. Codes and meanings are those of WeChat's global return codes and of the tables of
-/// the endpoints; what to do about them is this crate's judgement.
+#[cfg(any(test, fuzzing))]
+impl Endpoint {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::CodeExchange,
+        Self::UserRefresh,
+        Self::UserCall,
+        Self::AccountToken,
+        Self::AccountCall,
+    ];
+}
+
+/// Returns the recommended action for an errcode.
+///
+/// Codes and meanings come from WeChat's list of global return codes and from the documentation of
+/// the endpoints. The actions are this crate's judgement.
 pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> RecommendedAction {
     use Endpoint::{AccountCall, AccountToken, CodeExchange, UserCall, UserRefresh};
     match (errcode, endpoint) {
@@ -47,7 +54,7 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         (40001, UserCall | AccountCall) => RecommendedAction::RenewToken,
         // The token is malformed, or expired.
         (40014 | 42001, UserCall | AccountCall) => RecommendedAction::RenewToken,
-        // The refresh carries but one credential, so it can only be that one which is refused.
+        // The call carries only the refresh token, so the errcode can only mean that one.
         (40001 | 40014 | 42001, UserRefresh) => RecommendedAction::LogIn,
 
         // The code: bad, used, missing, expired.
@@ -99,10 +106,10 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
     }
 }
 
-fn error_kind(errcode: i64, reaction: RecommendedAction) -> ErrorKind {
+pub(super) fn error_kind(errcode: i64, reaction: RecommendedAction) -> ErrorKind {
     match reaction {
         RecommendedAction::Retry => ErrorKind::WechatUnavailable,
-        // A minute's limit passes by itself; a day's quota is for the operator to raise or clear.
+        // A limit per minute passes by itself. The operator can raise or clear a daily quota.
         RecommendedAction::BackOff if errcode == 45009 => ErrorKind::WechatConfig,
         RecommendedAction::BackOff => ErrorKind::WechatUnavailable,
         RecommendedAction::RenewToken => ErrorKind::TokenRefused,
@@ -114,8 +121,8 @@ fn error_kind(errcode: i64, reaction: RecommendedAction) -> ErrorKind {
     }
 }
 
-/// How long an errcode asks to be left alone.
-fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
+/// Returns the time after which another call may succeed, for errcodes that imply one.
+pub(super) fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
     match errcode {
         45009 => Some(time_until_next(DAY, now.saturating_add(BEIJING_OFFSET))),
         45011 => Some(time_until_next(MINUTE, now)),
@@ -125,13 +132,12 @@ fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
     }
 }
 
-/// After a spent quota (45009) renewals ask WeChat again after this long, and not only at midnight:
-/// the operator may clear the quota meanwhile, and the number also stands for limits that end
-/// sooner.
+/// Time after which renewals call WeChat again after a spent quota (45009). Not at midnight only:
+/// the operator may clear the quota before, and WeChat also uses this errcode for shorter limits.
 const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// Returns the error with the time for which renewals of its account pause: what the errcode asks
-/// for, but a minute at most after a spent quota.
+/// Returns the error with the time for which renewals of its account are suppressed: its own retry
+/// delay, but at most [`QUOTA_RETRY_DELAY`] after a spent quota.
 pub(crate) fn with_renewal_delay(error: Error) -> Error {
     match (error.errcode(), error.retry_after()) {
         (Some(45009), Some(wait)) => error.clone_with_retry_after(wait.min(QUOTA_RETRY_DELAY)),
@@ -139,135 +145,16 @@ pub(crate) fn with_renewal_delay(error: Error) -> Error {
     }
 }
 
+/// Returns the time until the next multiple of `span` since the epoch.
 fn time_until_next(span: Duration, now: Timestamp) -> Duration {
     let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let left = span - now.as_millis().rem_euclid(span);
     Duration::from_millis(left.unsigned_abs())
 }
 
-/// What the operator does about it, where one clause says that.
-fn operator_advice(errcode: i64, errmsg: &str, app_id: &AppId) -> Option<String> {
-    let who = match find_ip(errmsg) {
-        Some(ip) => ip.to_string(),
-        None => "this server's public IP".to_owned(),
-    };
-    Some(match errcode {
-        40001 | 40125 => {
-            format!("check the AppSecret of {app_id} in mp.weixin.qq.com; it may have been reset")
-        }
-        40013 | 41002 => format!("check the AppID, which is set to {app_id}"),
-        41004 => "set the AppSecret".to_owned(),
-        40164 | 45035 | 61004 => format!(
-            "add {who} to the IP whitelist of the account ({app_id}) in mp.weixin.qq.com; that \
-             takes up to ten minutes"
-        ),
-        89501 | 89503 => {
-            format!("the administrator of {app_id} has to confirm {who} in WeChat")
-        }
-        89506 => format!("the administrator of {app_id} refused {who} twice: wait 24 hours"),
-        89507 => format!("the administrator of {app_id} refused {who}: wait an hour"),
-        40243 => format!("unfreeze the AppSecret of {app_id} in mp.weixin.qq.com"),
-        50007 => format!("the account {app_id} is frozen: see its notices in mp.weixin.qq.com"),
-        50004 => format!("the account {app_id} may not fetch tokens: see mp.weixin.qq.com"),
-        48001 => format!(
-            "the account {app_id} may not use this API: see its permissions in mp.weixin.qq.com"
-        ),
-        48004 => format!("the API is banned for {app_id}: see its notices in mp.weixin.qq.com"),
-        48006 => "this month's clearings of the quota are spent".to_owned(),
-        45009 => format!(
-            "the day's quota of {app_id} is spent: wait for midnight in Beijing or clear it with \
-             cgi-bin/clear_quota"
-        ),
-        _ => return None,
-    })
-}
-
-/// The first IP address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in …`.
-fn find_ip(errmsg: &str) -> Option<IpAddr> {
-    errmsg
-        .split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':')))
-        .filter_map(|word| word.trim_end_matches('.').parse::<IpAddr>().ok())
-        .map(|ip| ip.to_canonical())
-        .find(|ip| !ip.is_unspecified())
-}
-
-/// WeChat's name for the request, as `rid: 6114eeb9-0032c16a-61fbf7ce` somewhere in an errmsg.
-fn find_rid(errmsg: &str) -> Option<&str> {
-    const RID_CHARS: usize = 26;
-    errmsg
-        .match_indices("rid: ")
-        .filter_map(|(at, name)| errmsg.get(at + name.len()..)?.get(..RID_CHARS))
-        .find(|rid| {
-            rid.bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
-        })
-}
-
-/// Where a refusal comes from, and what must not show in its text.
-pub(crate) struct ErrorContext<'a> {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) path: &'a str,
-    pub(crate) app_id: &'a AppId,
-    pub(crate) redactor: &'a Redactor<'a>,
-    pub(crate) now: Timestamp,
-}
-
-/// The error that an errcode other than 0 becomes.
-pub(crate) fn error_from_errcode(errcode: i64, errmsg: &str, refused: &ErrorContext<'_>) -> Error {
-    let reaction = recommended_action(errcode, refused.endpoint);
-    let kind = error_kind(errcode, reaction);
-    let rid = find_rid(errmsg);
-    let mut text = format!("{}: errcode {errcode}", refused.path);
-    // The rid has its own place, and would otherwise pass for a token.
-    let shown = match rid {
-        Some(rid) => errmsg.replacen(&format!("rid: {rid}"), "", 1),
-        None => errmsg.to_owned(),
-    };
-    let shown = refused.redactor.redact(&shown, MAX_ERRMSG_CHARS);
-    match shown.trim_end_matches([' ', ',']) {
-        "" => {}
-        shown => text.push_str(&format!(" ({shown})")),
-    }
-    if let Some(rid) = rid {
-        text.push_str(&format!(", rid {rid}"));
-    }
-    if kind == ErrorKind::WechatConfig
-        && let Some(advice) = operator_advice(errcode, errmsg, refused.app_id)
-    {
-        text.push_str(&format!(": {advice}"));
-    }
-    let error = Error::new(kind, text)
-        .with_errcode(errcode, rid)
-        .with_recommended_action(reaction);
-    match retry_delay(errcode, refused.now) {
-        Some(wait) => error.with_retry_after(wait),
-        None => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    const ENDPOINTS: [Endpoint; 5] = [
-        Endpoint::CodeExchange,
-        Endpoint::UserRefresh,
-        Endpoint::UserCall,
-        Endpoint::AccountToken,
-        Endpoint::AccountCall,
-    ];
-
-    fn error_for(errcode: i64, errmsg: &str, endpoint: Endpoint, now: i64) -> Error {
-        let refused = ErrorContext {
-            endpoint,
-            path: "some/path",
-            app_id: &AppId::new("wx1").unwrap(),
-            redactor: &Redactor::new(["s3cret"]),
-            now: Timestamp::from_millis(now),
-        };
-        error_from_errcode(errcode, errmsg, &refused)
-    }
 
     #[test]
     fn one_errcode_means_different_things() {
@@ -370,17 +257,16 @@ mod tests {
                 ErrorKind::WechatRefused,
             ),
         ];
-        for (errcode, endpoint, reaction, kind) in cases {
-            let error = error_for(errcode, "", endpoint, 0);
+        for (errcode, endpoint, action, kind) in cases {
+            let recommended = recommended_action(errcode, endpoint);
+            assert_eq!(recommended, action, "{errcode} {endpoint:?}");
             assert_eq!(
-                error.recommended_action(),
-                Some(reaction),
+                error_kind(errcode, recommended),
+                kind,
                 "{errcode} {endpoint:?}"
             );
-            assert_eq!(error.kind(), kind, "{errcode} {endpoint:?}");
-            assert_eq!(error.errcode(), Some(errcode));
         }
-        for endpoint in ENDPOINTS {
+        for endpoint in Endpoint::ALL {
             assert_eq!(recommended_action(-1, endpoint), RecommendedAction::Retry);
             for errcode in [
                 40013, 40125, 40164, 40243, 41002, 41004, 48004, 50004, 50007, 61004,
@@ -395,30 +281,10 @@ mod tests {
     }
 
     #[test]
-    fn the_error_names_the_ip_to_whitelist() {
-        let error = error_for(
-            40164,
-            "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist, rid: 6114eeb9-0032c16a-61fbf7ce",
-            Endpoint::AccountToken,
-            0,
-        );
-        assert_eq!(
-            error.to_string(),
-            "some/path: errcode 40164 (invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist), \
-             rid 6114eeb9-0032c16a-61fbf7ce: add 1.2.3.4 to the IP whitelist of the account (wx1) \
-             in mp.weixin.qq.com; that takes up to ten minutes"
-        );
-        assert_eq!(error.rid(), Some("6114eeb9-0032c16a-61fbf7ce"));
-        let v6 = find_ip("invalid ip 2001:db8::1, not in whitelist hint: [abc]");
-        assert_eq!(v6, Some("2001:db8::1".parse().unwrap()));
-        assert_eq!(find_ip("bad face :: cafe. 1.2.3"), None);
-    }
-
-    #[test]
     fn limits_end_at_the_minute_and_at_beijing_midnight() {
         // 2023-11-14 22:13:20 UTC, which is 06:13:20 of the 15th in Beijing.
         const NOW: i64 = 1_700_000_000_000;
-        let wait = |errcode| error_for(errcode, "", Endpoint::AccountCall, NOW).retry_after();
+        let wait = |errcode| retry_delay(errcode, Timestamp::from_millis(NOW));
         assert_eq!(wait(45011), Some(Duration::from_secs(40)));
         assert_eq!(
             wait(45009),
@@ -427,33 +293,8 @@ mod tests {
         assert_eq!(wait(89506), Some(DAY));
         assert_eq!(wait(89507), Some(HOUR));
         assert_eq!(wait(40125), None);
-        let kind = |errcode| error_for(errcode, "", Endpoint::AccountCall, NOW).kind();
+        let kind = |errcode| error_kind(errcode, RecommendedAction::BackOff);
         assert_eq!(kind(45011), ErrorKind::WechatUnavailable);
         assert_eq!(kind(45009), ErrorKind::WechatConfig);
-    }
-
-    #[test]
-    fn error_text_is_one_short_line_without_secrets() {
-        let long = format!("invalid s3cret\n, rid {}", "x ".repeat(300));
-        let text = error_for(40125, &long, Endpoint::AccountToken, 0).to_string();
-        assert!(
-            text.starts_with("some/path: errcode 40125 (invalid ***"),
-            "{text}"
-        );
-        assert!(text.len() < 400 && !text.contains('\n'), "{text}");
-    }
-
-    proptest! {
-        #[test]
-        fn every_errcode_becomes_an_error(errcode: i64, errmsg: String, now: i64, which in 0usize..5) {
-            let error = error_for(errcode, &errmsg, ENDPOINTS[which], now);
-            prop_assert_eq!(error.errcode(), Some(errcode));
-            prop_assert!(!error.to_string().chars().any(char::is_control));
-        }
-
-        #[test]
-        fn arbitrary_errmsg_never_panics(errmsg in "(rid: |[0-9a-f.:,-]|é){0,60}") {
-            let _ = (find_rid(&errmsg), find_ip(&errmsg));
-        }
     }
 }

@@ -1,14 +1,15 @@
 //! The HTTP client of WeChat's API.
 //!
-//! One call is one question to WeChat: back-off, leases and stores are the business of others.
-//! What comes back is read with patience, since WeChat's replies are not always the JSON that the
-//! documentation promises, and what goes wrong is told without a secret: they ride in the query
-//! strings of this API.
+//! A call asks each configured host at most once and does not retry. Back-off, leases and stores are
+//! outside this module. The client repairs replies that are not the JSON which WeChat documents. Its
+//! errors and logs contain no secret, although this API carries secrets in query strings.
 
 mod builder;
 mod client;
 pub(crate) mod errcode;
+pub(crate) mod error_text;
 mod generic;
+mod http;
 mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod reply;
@@ -19,8 +20,8 @@ mod transport;
 mod user_info;
 
 pub use builder::WechatClientBuilder;
-pub(crate) use builder::{build_http_client, parse_base_url, root_cause};
 pub use client::WechatClient;
 pub(crate) use errcode::with_renewal_delay;
+pub(crate) use http::{build_http_client, parse_base_url, root_cause};
 pub use token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 pub use user_info::{Language, UserInfo};

@@ -7,8 +7,9 @@ use reqwest::{StatusCode, Url, header};
 use tokio::time::Instant;
 use tracing::{Instrument, field};
 
-use super::builder::root_cause;
-use super::errcode::{self, Endpoint, ErrorContext};
+use super::errcode::Endpoint;
+use super::error_text::{ErrorContext, error_from_errcode};
+use super::http::root_cause;
 use super::redaction::{QUERY_VALUE_ESCAPES, Redactor};
 use super::reply::{self, InvalidReply, ReplyFields};
 use crate::clock::{Clock, deadline_in};
@@ -272,7 +273,7 @@ impl Transport {
                 redactor: &call.redactor,
                 now: self.clock.now(),
             };
-            let error = errcode::error_from_errcode(reply.errcode, reply.errmsg(), &refused);
+            let error = error_from_errcode(reply.errcode, reply.errmsg(), &refused);
             return (Err(AttemptError::Errcode(error)), errcode);
         }
         // A gateway's own JSON, such as {"error": "bad gateway"}, has no errcode either.

@@ -1,0 +1,99 @@
+//! HTTP clients and base URLs, for WeChat's API and for token centers.
+
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::error::{Error, ErrorKind};
+
+/// Base URL of WeChat's API.
+pub(super) const API_URL: &str = "https://api.weixin.qq.com";
+
+/// Idle connections kept for one host. Calls are rare and replies are small, so few are needed.
+const MAX_IDLE_CONNECTIONS: usize = 8;
+
+/// Time after which an idle connection is closed. Shorter than the server's own limit, because a
+/// request on a connection that the server has just closed would be lost.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Parses a base URL. The error does not contain the URL, which may hold a password.
+pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<Url, Error> {
+    let url = Url::parse(text.trim()).map_err(|why| {
+        configuration_error(format!(
+            "{name} is not a URL ({why}): set one such as {API_URL}"
+        ))
+    })?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(configuration_error(format!(
+            "{name} has the scheme {:?}: set an http or https URL such as {API_URL}",
+            url.scheme()
+        )));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(configuration_error(format!(
+            "{name} has a query or a fragment: set a URL that ends before '?' and '#'"
+        )));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(configuration_error(format!(
+            "{name} names a user or a password: set it without them"
+        )));
+    }
+    Ok(url)
+}
+
+/// Creates an HTTP client that ignores the proxies of the environment and of the system.
+pub(crate) fn build_http_client(
+    https: bool,
+    connect_timeout: Duration,
+    proxy: Option<reqwest::Proxy>,
+) -> Result<reqwest::Client, Error> {
+    // reqwest's builder panics without a provider, even if no host uses TLS.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread installed a provider first, which does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("tower-wechat/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(connect_timeout)
+        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        // Another crate may enable reqwest's HTTP/2, whose library logs the path and query of each
+        // request, and with them the secrets.
+        .http1_only()
+        .no_proxy();
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(proxy),
+        None => builder,
+    };
+    let builder = if https {
+        builder
+    } else {
+        // reqwest reads the system's certificates here, and fails on a machine without any. A
+        // client without TLS does not need them.
+        builder.tls_certs_only([])
+    };
+    builder.build().map_err(|error| {
+        configuration_error(format!(
+            "TLS cannot start ({}): install the system's CA certificates (package \
+             ca-certificates)",
+            root_cause(&error)
+        ))
+    })
+}
+
+/// Returns the text of an error's innermost source, which contains neither a URL nor a secret.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn configuration_error(message: String) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
