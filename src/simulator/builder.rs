@@ -1,4 +1,4 @@
-//! How a simulator is set up and started.
+//! The builder of the simulator.
 
 use std::{io, sync::Arc};
 
@@ -6,12 +6,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Simulator, http,
+    handle::Simulator,
+    http,
     settings::SimulatorSettings,
     state::{SharedState, SimulatedWechat},
 };
 
-/// Options of a [`Simulator`]; made by [`Simulator::builder`].
+/// A builder of [`Simulator`], from [`Simulator::builder`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -38,8 +39,25 @@ pub struct SimulatorBuilder {
     settings: SimulatorSettings,
 }
 
+impl Simulator {
+    /// Starts a simulator on a free port of 127.0.0.1, in the current tokio runtime. It has an
+    /// account and one user.
+    ///
+    /// # Errors
+    ///
+    /// No port is free.
+    pub async fn start() -> io::Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// Returns a builder, for other settings.
+    pub fn builder() -> SimulatorBuilder {
+        SimulatorBuilder::new()
+    }
+}
+
 impl SimulatorBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             app_id: "wx0123456789abcdef".to_owned(),
             app_secret: "0123456789abcdef0123456789abcdef".to_owned(),
@@ -48,20 +66,20 @@ impl SimulatorBuilder {
         }
     }
 
-    /// The appid and the secret of the account. Default: a pair of WeChat's form.
+    /// Sets the AppID and the AppSecret of the account. Default: a pair of WeChat's form.
     pub fn app(mut self, app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
         self.app_id = app_id.into();
         self.app_secret = app_secret.into();
         self
     }
 
-    /// The address to listen on, `HOST:PORT`. Default: `127.0.0.1:0`, which takes a free port.
+    /// Sets the address to listen on, `HOST:PORT`. Default: `127.0.0.1:0`, a free port.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
         self
     }
 
-    /// Changes the settings it starts with.
+    /// Changes the settings with which the simulator starts.
     pub fn settings<R>(mut self, change: impl FnOnce(&mut SimulatorSettings) -> R) -> Self {
         change(&mut self.settings);
         self
@@ -71,7 +89,7 @@ impl SimulatorBuilder {
     ///
     /// # Errors
     ///
-    /// The address is none, or cannot be listened on.
+    /// The address is invalid, or the server cannot listen on it.
     pub async fn start(self) -> io::Result<Simulator> {
         let listener = TcpListener::bind(&self.listen).await?;
         let address = listener.local_addr()?;

@@ -1,4 +1,4 @@
-//! Everything that the simulated WeChat knows, behind one lock.
+//! The state of the simulated WeChat, behind one lock.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    account_tokens::AccountTokenIssuer,
+    account_tokens::{AccountTokenIssuer, AccountTokenResult},
     clock::SimulatedClock,
     error_reply::WechatErrorReply,
     faults::FaultList,
@@ -19,27 +19,31 @@ use super::{
     users::{SimulatedUser, UserDirectory},
 };
 
-/// Paths that are counted one by one. A caller that makes up paths cannot grow the count forever.
+/// The error for a user's token in a call for the account, and the other way round: the kinds of
+/// access tokens are never interchangeable.
+const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
+
+/// Different paths that are counted. The limit bounds the memory for a client that makes up paths.
 const MAX_COUNTED_PATHS: usize = 4096;
 
-/// What the server's tasks and the [`Simulator`](super::Simulator) share.
+/// The state that the server's tasks and the [`Simulator`](super::Simulator) share.
 #[derive(Debug)]
 pub(super) struct SharedState {
     wechat: Mutex<SimulatedWechat>,
-    /// Cancelled when connections must end, whatever they are doing.
+    /// Cancelled when all connections must end, also in the middle of a call.
     pub(super) force_stop: CancellationToken,
 }
 
 impl SharedState {
-    pub(super) fn new(world: SimulatedWechat) -> Self {
+    pub(super) fn new(wechat: SimulatedWechat) -> Self {
         Self {
-            wechat: Mutex::new(world),
+            wechat: Mutex::new(wechat),
             force_stop: CancellationToken::new(),
         }
     }
 
-    /// Never held across an `await`. A panic while it was held (in a test's closure over the
-    /// settings) leaves nothing half done that matters.
+    /// Locks the state. No caller holds the lock across an `await`. A poisoned lock is used as it
+    /// is: only a test's closure over the settings can panic under it, and each setting is whole.
     pub(super) fn lock(&self) -> MutexGuard<'_, SimulatedWechat> {
         self.wechat.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +110,7 @@ impl SimulatedWechat {
     }
 
     pub(super) fn check_ip(&self, ip: IpAddr) -> Result<(), WechatErrorReply> {
-        // A listener on `[::]` shows IPv4 callers in their mapped form.
+        // A listener on `[::]` sees the mapped form of IPv4 addresses.
         let ip = ip.to_canonical();
         match &self.settings.ip_whitelist {
             Some(listed) if !listed.iter().any(|known| known.to_canonical() == ip) => {
@@ -116,17 +120,66 @@ impl SimulatedWechat {
         }
     }
 
-    /// Whether a call for the account may use this token.
+    /// Checks that a call for the account may use this token.
     pub(super) fn check_account_token(&self, token: Option<&str>) -> Result<(), WechatErrorReply> {
         let token = token.ok_or(WechatErrorReply::new(41001))?;
         if self.user_tokens.was_issued(token) {
-            // The three kinds of access tokens are never interchangeable.
-            return Err(WechatErrorReply::new(40001));
+            return Err(WRONG_KIND_OF_TOKEN);
         }
         self.account_tokens.check_token(token, self.now())
     }
 
-    /// What the authorize page does when a user agrees: a code for this user and scope.
+    /// Returns the valid pair of this user to which the access token belongs.
+    pub(super) fn check_user_token(
+        &self,
+        access_token: &str,
+        openid: &str,
+        now: Duration,
+    ) -> Result<&TokenPair, WechatErrorReply> {
+        if self.account_tokens.was_issued(access_token) {
+            return Err(WRONG_KIND_OF_TOKEN);
+        }
+        self.user_tokens
+            .check_access_token(access_token, openid, now)
+    }
+
+    pub(super) fn exchange_code(
+        &mut self,
+        code: &str,
+        now: Duration,
+    ) -> Result<TokenPair, WechatErrorReply> {
+        self.user_tokens.exchange(code, &self.settings, now)
+    }
+
+    pub(super) fn refresh_pair(
+        &mut self,
+        refresh_token: &str,
+        now: Duration,
+    ) -> Result<TokenPair, WechatErrorReply> {
+        self.user_tokens.refresh(refresh_token, &self.settings, now)
+    }
+
+    pub(super) fn issue_account_token(
+        &mut self,
+        now: Duration,
+    ) -> Result<AccountTokenResult, WechatErrorReply> {
+        self.account_tokens.token(&self.settings, now)
+    }
+
+    pub(super) fn issue_stable_token(
+        &mut self,
+        force_refresh: bool,
+        now: Duration,
+    ) -> Result<AccountTokenResult, WechatErrorReply> {
+        self.account_tokens
+            .stable_token(force_refresh, &self.settings, now)
+    }
+
+    pub(super) fn ticket(&mut self, kind: &str, now: Duration) -> String {
+        self.account_tokens.ticket(kind, &self.settings, now)
+    }
+
+    /// Issues the code for a user who agrees at the authorize page.
     pub(super) fn issue_code(&mut self, openid: &str, scope: &str, snapshot: bool) -> String {
         let grant = self.authorization(openid, scope, snapshot);
         let life = self.settings.code_lifetime;
@@ -139,7 +192,7 @@ impl SimulatedWechat {
         self.user_tokens.issue_code(grant, life, now)
     }
 
-    /// A user's whole sign-in at once.
+    /// Issues a pair for a user, without a code.
     pub(super) fn sign_in(&mut self, openid: &str, scope: &str) -> TokenPair {
         let grant = self.authorization(openid, scope, false);
         let now = self.now();

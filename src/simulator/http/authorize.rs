@@ -11,9 +11,10 @@ use axum::{
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
-    SharedSimulator, callback_prefetch,
+    callback_prefetch,
     pages::{self, AuthorizeError, AuthorizePage},
     params::Params,
+    route::SharedSimulator,
 };
 use crate::simulator::{
     state::{SharedState, SimulatedWechat},
@@ -23,7 +24,8 @@ use crate::simulator::{
 /// The longest `state`, in bytes (guide to web authorization).
 const MAX_STATE_BYTES: usize = 128;
 
-/// Everything that has no place in a `Location` as it is. What was encoded stays so.
+/// Characters that a `Location` must not contain unescaped. `%` is not one of them, so that escapes
+/// remain as they are.
 const URL_ESCAPES: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -36,7 +38,7 @@ const URL_ESCAPES: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// What the link asks for, once all of it is right.
+/// The parameters of a valid link to the authorize page.
 #[derive(Debug)]
 struct AuthorizeRequest {
     redirect_uri: String,
@@ -94,12 +96,12 @@ impl AuthorizeRequest {
         })
     }
 
-    /// `snsapi_base` is silent, always.
+    /// Returns `true` if the user has to press a button. `snsapi_base` never needs consent.
     fn needs_consent(&self, wechat: &SimulatedWechat) -> bool {
         self.scope != "snsapi_base" && (self.force_popup || !wechat.settings.auto_approve)
     }
 
-    /// The callback after this user agreed, or with no user, after a denial.
+    /// Returns the URL of the callback: with a code for this user, or without one after a denial.
     fn issue_callback(&self, wechat: &mut SimulatedWechat, openid: Option<&str>) -> String {
         let code = openid.map(|openid| {
             if self.force_snapshot && self.scope == "snsapi_userinfo" {
@@ -116,8 +118,8 @@ impl AuthorizeRequest {
     }
 }
 
-/// Whether the known parameters are all there but perhaps `state`, first and in WeChat's order.
-/// After them anything may come: `forcePopup`, `connect_redirect`, what WeChat itself adds.
+/// Returns `true` if the required parameters come first and in WeChat's order. `state` may be
+/// missing. Other parameters may follow: `forcePopup`, `connect_redirect`, those that WeChat adds.
 fn has_required_order<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     const REQUIRED: [&str; 4] = ["appid", "redirect_uri", "response_type", "scope"];
     let mut names = names.peekable();
@@ -144,7 +146,7 @@ fn check_redirect_uri(redirect_uri: &str, wechat: &SimulatedWechat) -> Result<()
     }
 }
 
-/// `redirect_uri` with `code` and `state`, which WeChat puts before a fragment of its own.
+/// Returns `redirect_uri` with `code` and `state`, which WeChat inserts before the fragment.
 fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> String {
     let (base, fragment) = match redirect_uri.split_once('#') {
         Some((base, fragment)) => (base, Some(fragment)),
@@ -198,8 +200,8 @@ async fn handle(
     body: &[u8],
 ) -> Response {
     let params = Params::from_query(uri);
-    // The buttons post to the page's own URL: nothing is kept between the page and the answer,
-    // and the link is checked again.
+    // The buttons post to the URL of the page. So the simulator keeps no state between the page and
+    // the answer, and checks the link again.
     let pressed = (*method == Method::POST).then(|| Params::from_form(body));
     match page_action(page, &params, pressed.as_ref(), &shared) {
         PageAction::Show(html) => html,
@@ -221,12 +223,12 @@ fn page_action(
     shared: &SharedState,
 ) -> PageAction {
     let mut wechat = shared.lock();
-    let wish = match AuthorizeRequest::parse(params, page, &wechat) {
-        Ok(wish) => wish,
+    let request = match AuthorizeRequest::parse(params, page, &wechat) {
+        Ok(request) => request,
         Err(mistake) => return PageAction::Show(pages::error_page(mistake)),
     };
     let user = match pressed {
-        None if wish.needs_consent(&wechat) => {
+        None if request.needs_consent(&wechat) => {
             return PageAction::Show(pages::consent_page(page, &wechat));
         }
         None => Some(wechat.users.active_openid().to_owned()),
@@ -242,7 +244,7 @@ fn page_action(
     if user.is_none() && !wechat.settings.deny_redirects {
         return PageAction::Show(pages::denied_page());
     }
-    let url = wish.issue_callback(&mut wechat, user.as_deref());
+    let url = request.issue_callback(&mut wechat, user.as_deref());
     PageAction::Redirect {
         url,
         signed_in: user.is_some(),
@@ -252,7 +254,8 @@ fn page_action(
 async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: bool) -> Response {
     let twice = shared.lock().settings.callback_twice;
     if twice && signed_in {
-        // First, because that is the harder case: the code must not be spent on it.
+        // Before the redirect, because this is the harder case for an application: it must not
+        // exchange the code for a request without cookies.
         tokio::select! {
             () = callback_prefetch::fetch_without_cookies(url) => {}
             () = shared.force_stop.cancelled() => {}

@@ -1,6 +1,4 @@
-//! `/cgi-bin`: the account's tokens and ticket, and some calls that use them.
-
-use std::time::Duration;
+//! `/cgi-bin`: the calls for the account's tokens and tickets, and some calls that use them.
 
 use axum::{
     body::Bytes,
@@ -10,46 +8,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{SharedSimulator, listener::Peer, params::Params, reply, sns::EmptyReply};
+use super::{
+    listener::Peer,
+    reply::EmptyReply,
+    route::{SharedSimulator, get, post},
+};
 use crate::simulator::{
     account_tokens::AccountTokenResult, error_reply::WechatErrorReply, state::SimulatedWechat,
 };
-
-/// The method that a call demands, and the errcode for another one.
-#[derive(Clone, Copy)]
-enum RequiredMethod {
-    Get,
-    Post,
-}
-
-impl RequiredMethod {
-    fn check(self, method: &Method) -> Result<(), WechatErrorReply> {
-        match self {
-            Self::Get if *method != Method::GET => Err(WechatErrorReply::new(43001)),
-            Self::Post if *method != Method::POST => Err(WechatErrorReply::new(43002)),
-            Self::Get | Self::Post => Ok(()),
-        }
-    }
-}
-
-/// Runs one call on the world, under its lock.
-fn handle<T, F>(
-    shared: &SharedSimulator,
-    (verb, method): (RequiredMethod, &Method),
-    uri: &Uri,
-    call: F,
-) -> Response
-where
-    T: Serialize,
-    F: FnOnce(&mut SimulatedWechat, &Params, Duration) -> Result<T, WechatErrorReply>,
-{
-    let mut wechat = shared.lock();
-    let now = wechat.now();
-    let result = verb
-        .check(method)
-        .and_then(|()| call(&mut wechat, &Params::from_query(uri), now));
-    reply::api_response(uri.path(), result, now)
-}
 
 fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorReply> {
     if body.is_empty() {
@@ -58,12 +24,12 @@ fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorRep
     serde_json::from_slice(body).map_err(|_| WechatErrorReply::new(47001))
 }
 
-/// An empty string counts as missing.
+/// Returns `None` for an empty text, which WeChat treats as missing.
 fn non_empty(value: &str) -> Option<&str> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// What both token calls check before they look at a token.
+/// Checks what `token` and `stable_token` have in common: the caller and the account.
 fn check_token_request(
     wechat: &SimulatedWechat,
     (app_id, secret, grant_type): (Option<&str>, Option<&str>, Option<&str>),
@@ -89,10 +55,10 @@ struct AccountTokenReply {
 }
 
 impl From<AccountTokenResult> for AccountTokenReply {
-    fn from(handed: AccountTokenResult) -> Self {
+    fn from(result: AccountTokenResult) -> Self {
         Self {
-            access_token: handed.access_token,
-            expires_in: handed.expires_in.as_secs(),
+            access_token: result.access_token,
+            expires_in: result.expires_in.as_secs(),
         }
     }
 }
@@ -104,27 +70,15 @@ pub(super) async fn token(
     method: Method,
     uri: Uri,
 ) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Get, &method),
-        &uri,
-        |wechat, params, now| {
-            let caller = (
-                params.non_empty("appid"),
-                params.non_empty("secret"),
-                params.non_empty("grant_type"),
-            );
-            check_token_request(wechat, caller, &peer)?;
-            let SimulatedWechat {
-                account_tokens,
-                settings,
-                ..
-            } = wechat;
-            account_tokens
-                .token(settings, now)
-                .map(AccountTokenReply::from)
-        },
-    )
+    get(&shared, &method, &uri, |wechat, params, now| {
+        let caller = (
+            params.non_empty("appid"),
+            params.non_empty("secret"),
+            params.non_empty("grant_type"),
+        );
+        check_token_request(wechat, caller, &peer)?;
+        wechat.issue_account_token(now).map(AccountTokenReply::from)
+    })
 }
 
 #[derive(Default, Deserialize)]
@@ -144,33 +98,23 @@ pub(super) async fn stable_token(
     uri: Uri,
     body: Bytes,
 ) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Post, &method),
-        &uri,
-        |wechat, _, now| {
-            let request: StableTokenRequest = parse_json_body(&body)?;
-            let StableTokenRequest {
-                grant_type,
-                appid,
-                secret,
-                force_refresh,
-            } = &request;
-            check_token_request(
-                wechat,
-                (non_empty(appid), non_empty(secret), non_empty(grant_type)),
-                &peer,
-            )?;
-            let SimulatedWechat {
-                account_tokens,
-                settings,
-                ..
-            } = wechat;
-            account_tokens
-                .stable_token(*force_refresh, settings, now)
-                .map(AccountTokenReply::from)
-        },
-    )
+    post(&shared, &method, &uri, |wechat, _, now| {
+        let request: StableTokenRequest = parse_json_body(&body)?;
+        let StableTokenRequest {
+            grant_type,
+            appid,
+            secret,
+            force_refresh,
+        } = &request;
+        check_token_request(
+            wechat,
+            (non_empty(appid), non_empty(secret), non_empty(grant_type)),
+            &peer,
+        )?;
+        wechat
+            .issue_stable_token(*force_refresh, now)
+            .map(AccountTokenReply::from)
+    })
 }
 
 #[derive(Serialize)]
@@ -183,37 +127,27 @@ struct TicketReply {
 
 /// `GET /cgi-bin/ticket/getticket?access_token=&type=jsapi`.
 pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Get, &method),
-        &uri,
-        |wechat, params, now| {
-            wechat.check_account_token(params.non_empty("access_token"))?;
-            let kind = params
-                .non_empty("type")
-                .filter(|kind| matches!(*kind, "jsapi" | "wx_card"));
-            let kind = kind.ok_or(WechatErrorReply::new(40097))?;
-            let SimulatedWechat {
-                account_tokens,
-                settings,
-                ..
-            } = wechat;
-            Ok(TicketReply {
-                errcode: 0,
-                errmsg: "ok",
-                ticket: account_tokens.ticket(kind, settings, now),
-                // The full life, not what is left of it: that is what WeChat says.
-                expires_in: settings.ticket_lifetime.as_secs(),
-            })
-        },
-    )
+    get(&shared, &method, &uri, |wechat, params, now| {
+        wechat.check_account_token(params.non_empty("access_token"))?;
+        let kind = params
+            .non_empty("type")
+            .filter(|kind| matches!(*kind, "jsapi" | "wx_card"));
+        let kind = kind.ok_or(WechatErrorReply::new(40097))?;
+        Ok(TicketReply {
+            errcode: 0,
+            errmsg: "ok",
+            ticket: wechat.ticket(kind, now),
+            // The full lifetime, however little of it is left, as WeChat's replies have it.
+            expires_in: wechat.settings.ticket_lifetime.as_secs(),
+        })
+    })
 }
 
-/// When everybody began to follow the account, in Unix seconds.
+/// The time at which all followers began to follow the account, in Unix seconds.
 const SUBSCRIBED_AT: u64 = 1_700_000_000;
 
-/// The fields of `cgi-bin/user/info`. Of somebody who does not follow the account, WeChat tells
-/// `subscribe: 0` and the ids only.
+/// The fields of `cgi-bin/user/info`. For a user who does not follow the account, the reply has only
+/// `subscribe: 0` and the ids.
 #[derive(Serialize)]
 struct FollowerReply {
     subscribe: u8,
@@ -230,30 +164,25 @@ struct FollowerReply {
 
 /// `GET /cgi-bin/user/info?access_token=&openid=&lang=`.
 pub(super) async fn user_info(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Get, &method),
-        &uri,
-        |wechat, params, _| {
-            wechat.check_account_token(params.non_empty("access_token"))?;
-            let openid = params
-                .non_empty("openid")
-                .ok_or(WechatErrorReply::new(41009))?;
-            let user = wechat
-                .users
-                .get(openid)
-                .ok_or(WechatErrorReply::new(40003))?;
-            let follows = user.is_subscribed();
-            Ok(FollowerReply {
-                subscribe: u8::from(follows),
-                openid: user.openid().to_owned(),
-                language: follows.then_some("zh_CN"),
-                subscribe_time: follows.then_some(SUBSCRIBED_AT),
-                unionid: user.stored_unionid().map(str::to_owned),
-                subscribe_scene: follows.then_some("ADD_SCENE_SEARCH"),
-            })
-        },
-    )
+    get(&shared, &method, &uri, |wechat, params, _| {
+        wechat.check_account_token(params.non_empty("access_token"))?;
+        let openid = params
+            .non_empty("openid")
+            .ok_or(WechatErrorReply::new(41009))?;
+        let user = wechat
+            .users
+            .get(openid)
+            .ok_or(WechatErrorReply::new(40003))?;
+        let follows = user.is_subscribed();
+        Ok(FollowerReply {
+            subscribe: u8::from(follows),
+            openid: user.openid().to_owned(),
+            language: follows.then_some("zh_CN"),
+            subscribe_time: follows.then_some(SUBSCRIBED_AT),
+            unionid: user.stored_unionid().map(str::to_owned),
+            subscribe_scene: follows.then_some("ADD_SCENE_SEARCH"),
+        })
+    })
 }
 
 #[derive(Default, Deserialize)]
@@ -270,38 +199,33 @@ struct MessageSent {
     msgid: u64,
 }
 
-/// `POST /cgi-bin/message/template/send?access_token=` with a JSON body. Any template exists.
+/// `POST /cgi-bin/message/template/send?access_token=` with a JSON body. All template ids exist.
 pub(super) async fn template_send(
     shared: SharedSimulator,
     method: Method,
     uri: Uri,
     body: Bytes,
 ) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Post, &method),
-        &uri,
-        |wechat, params, _| {
-            wechat.check_account_token(params.non_empty("access_token"))?;
-            let message: TemplateMessage = parse_json_body(&body)?;
-            let user = wechat
-                .users
-                .get(&message.touser)
-                .ok_or(WechatErrorReply::new(40003))?;
-            if message.template_id.is_empty() {
-                return Err(WechatErrorReply::new(40037));
-            }
-            if !user.is_subscribed() {
-                return Err(WechatErrorReply::new(43004));
-            }
-            // WeChat's own ids need more than 32 bits.
-            Ok(MessageSent {
-                errcode: 0,
-                errmsg: "ok",
-                msgid: fastrand::u64(1 << 40..1 << 41),
-            })
-        },
-    )
+    post(&shared, &method, &uri, |wechat, params, _| {
+        wechat.check_account_token(params.non_empty("access_token"))?;
+        let message: TemplateMessage = parse_json_body(&body)?;
+        let user = wechat
+            .users
+            .get(&message.touser)
+            .ok_or(WechatErrorReply::new(40003))?;
+        if message.template_id.is_empty() {
+            return Err(WechatErrorReply::new(40037));
+        }
+        if !user.is_subscribed() {
+            return Err(WechatErrorReply::new(43004));
+        }
+        // WeChat's own ids need more than 32 bits.
+        Ok(MessageSent {
+            errcode: 0,
+            errmsg: "ok",
+            msgid: fastrand::u64(1 << 40..1 << 41),
+        })
+    })
 }
 
 #[derive(Serialize)]
@@ -309,24 +233,19 @@ struct IpList {
     ip_list: [&'static str; 2],
 }
 
-/// `GET /cgi-bin/get_api_domain_ip?access_token=` and `getcallbackip`, which have the same form,
-/// with addresses reserved for documentation.
+/// `GET /cgi-bin/get_api_domain_ip?access_token=` and `getcallbackip`, whose replies have the same
+/// form. The addresses are reserved for documentation.
 pub(super) async fn get_api_domain_ip(
     shared: SharedSimulator,
     method: Method,
     uri: Uri,
 ) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Get, &method),
-        &uri,
-        |wechat, params, _| {
-            wechat.check_account_token(params.non_empty("access_token"))?;
-            Ok(IpList {
-                ip_list: ["203.0.113.10", "203.0.113.11"],
-            })
-        },
-    )
+    get(&shared, &method, &uri, |wechat, params, _| {
+        wechat.check_account_token(params.non_empty("access_token"))?;
+        Ok(IpList {
+            ip_list: ["203.0.113.10", "203.0.113.11"],
+        })
+    })
 }
 
 #[derive(Default, Deserialize)]
@@ -343,50 +262,40 @@ pub(super) async fn clear_quota(
     uri: Uri,
     body: Bytes,
 ) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Post, &method),
-        &uri,
-        |wechat, params, now| {
-            wechat.check_account_token(params.non_empty("access_token"))?;
-            let request: ClearQuotaRequest = parse_json_body(&body)?;
-            wechat.check_app_id(non_empty(&request.appid))?;
-            wechat
-                .account_tokens
-                .clear_quota(now)
-                .map(|()| EmptyReply::OK)
-        },
-    )
+    post(&shared, &method, &uri, |wechat, params, now| {
+        wechat.check_account_token(params.non_empty("access_token"))?;
+        let request: ClearQuotaRequest = parse_json_body(&body)?;
+        wechat.check_app_id(non_empty(&request.appid))?;
+        wechat
+            .account_tokens
+            .clear_quota(now)
+            .map(|()| EmptyReply::OK)
+    })
 }
 
-/// `POST /cgi-bin/clear_quota/v2`, with appid and appsecret in the query, as the documentation's
-/// example has it, or in a JSON body, as its table has it.
+/// `POST /cgi-bin/clear_quota/v2`, with appid and appsecret in the query, as in the example of its
+/// documentation, or in a JSON body, as in the table of its documentation.
 pub(super) async fn clear_quota_v2(
     shared: SharedSimulator,
     method: Method,
     uri: Uri,
     body: Bytes,
 ) -> Response {
-    handle(
-        &shared,
-        (RequiredMethod::Post, &method),
-        &uri,
-        |wechat, params, now| {
-            let request: ClearQuotaRequest = if body.is_empty() {
-                ClearQuotaRequest::default()
-            } else {
-                parse_json_body(&body)?
-            };
-            wechat.check_app_id(params.non_empty("appid").or(non_empty(&request.appid)))?;
-            wechat.check_secret(
-                params
-                    .non_empty("appsecret")
-                    .or(non_empty(&request.appsecret)),
-            )?;
-            wechat
-                .account_tokens
-                .clear_quota(now)
-                .map(|()| EmptyReply::OK)
-        },
-    )
+    post(&shared, &method, &uri, |wechat, params, now| {
+        let request: ClearQuotaRequest = if body.is_empty() {
+            ClearQuotaRequest::default()
+        } else {
+            parse_json_body(&body)?
+        };
+        wechat.check_app_id(params.non_empty("appid").or(non_empty(&request.appid)))?;
+        wechat.check_secret(
+            params
+                .non_empty("appsecret")
+                .or(non_empty(&request.appsecret)),
+        )?;
+        wechat
+            .account_tokens
+            .clear_quota(now)
+            .map(|()| EmptyReply::OK)
+    })
 }

@@ -1,4 +1,4 @@
-//! `/_sim`: how a test steers the simulator from outside.
+//! `/_sim`: the control routes, for tests in other languages.
 
 use std::{fmt::Display, time::Duration};
 
@@ -14,7 +14,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::{SharedSimulator, sns::UserTokenReply};
+use super::{
+    route::{CONTROL_PREFIX, SharedSimulator},
+    sns::UserTokenReply,
+};
 use crate::simulator::{
     clock::MAX_OFFSET, faults::Fault, settings::SettingsPatch, state::SharedState,
     users::SimulatedUser,
@@ -35,7 +38,7 @@ pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {
         .route("/_sim/{*path}", axum::routing::any(unknown_route))
 }
 
-/// 400 with a sentence.
+/// An invalid control request: HTTP 400 with a sentence.
 #[derive(Debug)]
 struct ControlError(String);
 
@@ -52,7 +55,7 @@ impl IntoResponse for ControlError {
     }
 }
 
-/// The body as JSON, whatever its content type says: `curl -d` calls it a form.
+/// Parses a body as JSON, whatever its content type, because `curl -d` sends that of a form.
 fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body)
         .map_err(|error| ControlError(format!("the body is not what this route takes: {error}")))
@@ -73,7 +76,7 @@ async fn reset_calls(State(shared): SharedSimulator) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// A fault as JSON, both ways.
+/// A fault as JSON, in requests and replies.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultJson {
@@ -126,8 +129,10 @@ impl FaultJson {
         }
     }
 
-    /// Refuses what cannot be meant: a fault that hits nothing, does nothing, or several things
-    /// of which only one can happen.
+    /// Creates the fault.
+    ///
+    /// # Errors
+    /// The fault matches no path, has no effect, or has several effects that exclude each other.
     fn into_fault(self) -> Result<Fault, ControlError> {
         let answers = self.errcode.is_some() || self.status.is_some();
         let bodies = [
@@ -141,7 +146,7 @@ impl FaultJson {
         if self.path != "*" && (!self.path.starts_with('/') || self.path.contains('?')) {
             return Err("`path` must be a path without a query, or \"*\" for all".into());
         }
-        if self.path.starts_with(super::CONTROL_PREFIX) {
+        if self.path.starts_with(CONTROL_PREFIX) {
             return Err("control routes have no faults".into());
         }
         if self.delay_ms.is_none() && !answers && bodies + breaks == 0 {

@@ -1,4 +1,4 @@
-//! The HTTP face: routes, and the gate that every call passes.
+//! The HTTP server: the routes, and the middleware that counts calls and applies faults.
 
 mod authorize;
 mod callback_prefetch;
@@ -8,6 +8,7 @@ mod listener;
 mod pages;
 mod params;
 mod reply;
+mod route;
 mod sns;
 
 use std::{future::IntoFuture, sync::Arc};
@@ -23,16 +24,14 @@ use axum::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use self::listener::{BreakableListener, Peer};
+use self::{
+    listener::{BreakableListener, Peer},
+    route::{CONTROL_PREFIX, SharedSimulator},
+};
 use super::{error_reply::WechatErrorReply, faults::Effect, state::SharedState};
 
-type SharedSimulator = State<Arc<SharedState>>;
-
-/// Where the control routes live. They are not calls of WeChat: not counted, never faulty.
-const CONTROL_PREFIX: &str = "/_sim/";
-
-/// ServiceLevel until `finish` is cancelled and the calls in progress are done, or until the shared
-/// `stopped` is cancelled.
+/// Serves until `finish` is cancelled and the calls in progress are done, or until
+/// [`SharedState::force_stop`] is cancelled.
 pub(super) fn serve(
     listener: TcpListener,
     shared: &Arc<SharedState>,
@@ -43,7 +42,7 @@ pub(super) fn serve(
     let server = axum::serve(listener, service)
         .with_graceful_shutdown(async move { finish.cancelled().await });
     tokio::spawn(async move {
-        // It has no error: the listener waits and tries again when it cannot accept.
+        // Never an error: a listener that cannot accept waits and tries again.
         let _ = server.into_future().await;
     })
 }
@@ -80,7 +79,7 @@ fn router(shared: Arc<SharedState>) -> Router {
         .with_state(shared)
 }
 
-/// Counts the call and lets it meet its fault, if one waits for it.
+/// Counts the call, and applies the fault of its path if there is one. Control routes are exempt.
 async fn count_and_apply_fault(
     State(shared): SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -91,6 +90,7 @@ async fn count_and_apply_fault(
     if path.starts_with(CONTROL_PREFIX) {
         return next.run(request).await;
     }
+    // The lock is dropped before the delay: other calls go on while this one waits.
     let fault = {
         let mut wechat = shared.lock();
         wechat.count_call(&path);
@@ -132,7 +132,7 @@ fn with_status(mut response: Response, status: u16) -> Response {
     response
 }
 
-/// WeChat answers 40066 where an API's path is misspelt.
+/// Returns 40066 for an unknown API path, as WeChat does, and 404 for other paths.
 async fn unknown_path(State(shared): SharedSimulator, request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/cgi-bin/") || path.starts_with("/sns/") {

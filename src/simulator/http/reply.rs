@@ -1,4 +1,4 @@
-//! Replies as WeChat writes them: HTTP 200 for errors too, and peculiar content types.
+//! Replies in WeChat's form: HTTP 200 also for errors, and unusual content types.
 
 use std::{io, time::Duration};
 
@@ -11,8 +11,8 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
 use crate::simulator::error_reply::WechatErrorReply;
 
-/// WeChat's content type for JSON: `text/plain` on `/sns`, and elsewhere one with `encoding`
-/// where the standard has `charset`, as reported against several SDKs.
+/// Returns WeChat's content type for JSON: `text/plain` for `/sns`, and elsewhere one with
+/// `encoding` instead of the standard's `charset`, as issues of several SDKs report.
 pub(super) fn content_type(path: &str) -> (HeaderName, &'static str) {
     let value = if path.starts_with("/sns/") {
         "text/plain"
@@ -28,16 +28,30 @@ struct ErrorBody {
     errmsg: String,
 }
 
-/// WeChat's error, with HTTP 200.
-pub(super) fn error_response(path: &str, refusal: &WechatErrorReply, now: Duration) -> Response {
+/// A success without content.
+#[derive(Serialize)]
+pub(super) struct EmptyReply {
+    errcode: i64,
+    errmsg: &'static str,
+}
+
+impl EmptyReply {
+    pub(super) const OK: Self = Self {
+        errcode: 0,
+        errmsg: "ok",
+    };
+}
+
+/// Returns WeChat's error, with HTTP 200.
+pub(super) fn error_response(path: &str, error: &WechatErrorReply, now: Duration) -> Response {
     let body = ErrorBody {
-        errcode: refusal.errcode,
-        errmsg: refusal.errmsg(now),
+        errcode: error.errcode,
+        errmsg: error.errmsg(now),
     };
     json_response(path, &body)
 }
 
-/// What a call answers: its reply, or WeChat's error.
+/// Returns the reply of a call, or WeChat's error.
 pub(super) fn api_response<T: Serialize>(
     path: &str,
     result: Result<T, WechatErrorReply>,
@@ -45,7 +59,7 @@ pub(super) fn api_response<T: Serialize>(
 ) -> Response {
     match result {
         Ok(reply) => json_response(path, &reply),
-        Err(refusal) => error_response(path, &refusal, now),
+        Err(error) => error_response(path, &error, now),
     }
 }
 
@@ -60,8 +74,8 @@ fn json_response<T: Serialize>(path: &str, reply: &T) -> Response {
     }
 }
 
-/// JSON with WeChat's habits: `/` is escaped, and control characters are not (SDKs saw raw bytes
-/// such as 0x07 and 0x14 in nicknames).
+/// JSON as WeChat writes it: `/` is escaped, and control characters are not. SDKs saw raw bytes such
+/// as 0x07 and 0x14 in nicknames.
 struct WechatJsonFormatter;
 
 impl Formatter for WechatJsonFormatter {

@@ -1,4 +1,4 @@
-//! `/sns`: the calls that a user's code and tokens are for.
+//! `/sns`: the calls with a user's code or tokens.
 
 use std::time::Duration;
 
@@ -8,13 +8,17 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{SharedSimulator, params::Params, reply};
+use super::{
+    params::Params,
+    reply::EmptyReply,
+    route::{SharedSimulator, get},
+};
 use crate::simulator::{
     error_reply::WechatErrorReply, state::SimulatedWechat, user_tokens::TokenPair,
     users::SimulatedUser,
 };
 
-/// The reply of both token calls. A success has no errcode.
+/// The reply of a code exchange and of a refresh. A success has no errcode.
 #[derive(Debug, Serialize)]
 pub(super) struct UserTokenReply {
     access_token: String,
@@ -41,8 +45,8 @@ impl UserTokenReply {
         }
     }
 
-    /// A code exchange tells more than a refresh: the mark of a snapshot user, and, where the
-    /// user agreed to show the profile, the unionid.
+    /// Creates the reply of a code exchange. Unlike that of a refresh, it marks a snapshot user and
+    /// contains the unionid, if the scope covers the profile.
     pub(super) fn from_code_exchange(
         pair: TokenPair,
         wechat: &SimulatedWechat,
@@ -62,44 +66,23 @@ impl UserTokenReply {
     }
 }
 
-/// Whether a token of this scope opens `sns/userinfo`.
+/// Returns `true` if a token of this scope may call `sns/userinfo`.
 fn grants_profile(scope: &str) -> bool {
     scope
         .split(',')
         .any(|scope| matches!(scope, "snsapi_userinfo" | "snsapi_login"))
 }
 
-/// Runs one call on the world, under its lock.
-fn handle_get<T, F>(shared: &SharedSimulator, method: &Method, uri: &Uri, call: F) -> Response
-where
-    T: Serialize,
-    F: FnOnce(&mut SimulatedWechat, &Params, Duration) -> Result<T, WechatErrorReply>,
-{
-    let mut wechat = shared.lock();
-    let now = wechat.now();
-    let result = if *method == Method::GET {
-        call(&mut wechat, &Params::from_query(uri), now)
-    } else {
-        Err(WechatErrorReply::new(43001))
-    };
-    reply::api_response(uri.path(), result, now)
-}
-
 /// `GET /sns/oauth2/access_token?appid=&secret=&code=&grant_type=authorization_code`.
 pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
-    handle_get(&shared, &method, &uri, |wechat, params, now| {
+    get(&shared, &method, &uri, |wechat, params, now| {
         wechat.check_app_id(params.non_empty("appid"))?;
         wechat.check_secret(params.non_empty("secret"))?;
         check_grant_type(params, "authorization_code")?;
         let code = params
             .non_empty("code")
             .ok_or(WechatErrorReply::new(41008))?;
-        let SimulatedWechat {
-            user_tokens,
-            settings,
-            ..
-        } = wechat;
-        let pair = user_tokens.exchange(code, settings, now)?;
+        let pair = wechat.exchange_code(code, now)?;
         Ok(UserTokenReply::from_code_exchange(pair, wechat, now))
     })
 }
@@ -107,18 +90,13 @@ pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: U
 /// `GET /sns/oauth2/refresh_token?appid=&grant_type=refresh_token&refresh_token=`, which takes no
 /// secret.
 pub(super) async fn refresh_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
-    handle_get(&shared, &method, &uri, |wechat, params, now| {
+    get(&shared, &method, &uri, |wechat, params, now| {
         wechat.check_app_id(params.non_empty("appid"))?;
         check_grant_type(params, "refresh_token")?;
         let refresh_token = params
             .non_empty("refresh_token")
             .ok_or(WechatErrorReply::new(41003))?;
-        let SimulatedWechat {
-            user_tokens,
-            settings,
-            ..
-        } = wechat;
-        let pair = user_tokens.refresh(refresh_token, settings, now)?;
+        let pair = wechat.refresh_pair(refresh_token, now)?;
         Ok(UserTokenReply::new(pair, now))
     })
 }
@@ -131,7 +109,7 @@ fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorRe
     }
 }
 
-/// The live pair behind a call in the name of a user.
+/// Returns the valid pair to which the access token of a call belongs.
 fn live_pair<'a>(
     wechat: &'a SimulatedWechat,
     params: &Params,
@@ -143,13 +121,7 @@ fn live_pair<'a>(
     let openid = params
         .non_empty("openid")
         .ok_or(WechatErrorReply::new(41009))?;
-    if wechat.account_tokens.was_issued(access_token) {
-        // The three kinds of access tokens are never interchangeable.
-        return Err(WechatErrorReply::new(40001));
-    }
-    wechat
-        .user_tokens
-        .check_access_token(access_token, openid, now)
+    wechat.check_user_token(access_token, openid, now)
 }
 
 /// The fields of `sns/userinfo`. Sex and region have carried no data since October 2021.
@@ -170,7 +142,7 @@ struct ProfileReply {
 
 /// `GET /sns/userinfo?access_token=&openid=&lang=`.
 pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
-    handle_get(&shared, &method, &uri, |wechat, params, now| {
+    get(&shared, &method, &uri, |wechat, params, now| {
         let pair = live_pair(wechat, params, now)?;
         if !grants_profile(&pair.authorization.scope) {
             return Err(WechatErrorReply::new(48001));
@@ -199,7 +171,7 @@ pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) 
     })
 }
 
-/// An address like those of real avatars, which end in the size (132 pixels). Nothing is there.
+/// Returns a URL like those of real avatars, which end in the size (132 pixels). It leads nowhere.
 fn avatar_url(user: &SimulatedUser) -> String {
     format!(
         "https://thirdwx.qlogo.cn/mmopen/vi_32/{}/132",
@@ -207,23 +179,9 @@ fn avatar_url(user: &SimulatedUser) -> String {
     )
 }
 
-/// Success without content.
-#[derive(Serialize)]
-pub(super) struct EmptyReply {
-    errcode: i64,
-    errmsg: &'static str,
-}
-
-impl EmptyReply {
-    pub(super) const OK: Self = Self {
-        errcode: 0,
-        errmsg: "ok",
-    };
-}
-
 /// `GET /sns/auth?access_token=&openid=`.
 pub(super) async fn auth(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
-    handle_get(&shared, &method, &uri, |wechat, params, now| {
+    get(&shared, &method, &uri, |wechat, params, now| {
         live_pair(wechat, params, now).map(|_| EmptyReply::OK)
     })
 }

@@ -1,0 +1,238 @@
+//! The handle of a running simulator, with which a test steers it.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    faults::Fault, issue_log::IssuedCredential, settings::SimulatorSettings, state::SharedState,
+    user_pair::UserPair, users::SimulatedUser,
+};
+
+/// Time that [`Simulator::stop`] gives calls in progress.
+const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A running simulator. Dropping it stops its server and resets all connections.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_wechat::WechatClient;
+/// use tower_wechat::simulator::{SimulatedUser, Simulator};
+///
+/// let sim = Simulator::start().await?;
+/// let wechat = WechatClient::builder(sim.app_id(), sim.app_secret())
+///     .api_url(sim.url())
+///     .open_url(sim.url())
+///     .build()?;
+///
+/// // Alice agrees at WeChat's page, and the application exchanges her code:
+/// sim.add_user(SimulatedUser::new("oAlice").nickname("Alice"));
+/// let code = sim.authorize("oAlice", "snsapi_userinfo");
+/// let grant = wechat.exchange_code(&code).await?;
+/// assert_eq!(sim.current_pair("oAlice").unwrap().access_token, grant.access_token.expose());
+/// assert_eq!(sim.calls_to("/sns/oauth2/access_token"), 1);
+/// sim.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A test moves the clock, injects faults and counts calls:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// use tower_wechat::simulator::{Fault, Simulator};
+///
+/// let sim = Simulator::builder().start().await?;
+/// sim.settings(|settings| settings.user_token_lifetime = Duration::from_secs(600));
+/// let started = sim.now();
+///
+/// // A token expires, without waiting for it.
+/// let pair = sim.sign_in("oAlice", "snsapi_base");
+/// sim.advance(Duration::from_secs(600));
+/// assert!(sim.current_pair("oAlice").unwrap().expires_in.is_zero());
+/// assert!(sim.now() >= started + Duration::from_secs(600));
+///
+/// // Alice's refresh token becomes invalid: 42007.
+/// sim.change_password("oAlice");
+///
+/// // All calls get "system busy" until the fault is cleared.
+/// sim.inject(Fault::on("*").errcode(-1));
+/// sim.clear_faults();
+///
+/// // The calls so far, and a count from zero for the next test.
+/// assert!(sim.calls().is_empty());
+/// sim.reset_calls();
+/// // The account's token: no process has fetched one.
+/// assert_eq!(sim.account_token(), None);
+/// assert!(!sim.is_account_token_valid("83_made_up"));
+/// # let _ = pair;
+/// # sim.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Simulator {
+    pub(super) url: String,
+    pub(super) app_id: String,
+    pub(super) app_secret: String,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) graceful_stop: CancellationToken,
+    pub(super) server: Option<JoinHandle<()>>,
+}
+
+impl Simulator {
+    /// Returns `http://ADDRESS`, without a slash at the end: the base URL of WeChat's API and of its
+    /// pages.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the account's AppID.
+    pub fn app_id(&self) -> &str {
+        &self.app_id
+    }
+
+    /// Returns the account's AppSecret.
+    pub fn app_secret(&self) -> &str {
+        &self.app_secret
+    }
+
+    /// Adds a user, or replaces the user with the same openid. The next request to the authorize
+    /// page is answered as this user.
+    pub fn add_user(&self, user: SimulatedUser) {
+        let mut wechat = self.shared.lock();
+        wechat.users.set_active(user.openid());
+        wechat.users.insert_or_replace(user);
+    }
+
+    /// Issues a code for this user, as the authorize page does. Adds an unknown user.
+    pub fn authorize(&self, openid: &str, scope: &str) -> String {
+        self.shared.lock().issue_code(openid, scope, false)
+    }
+
+    /// Signs a user in without HTTP: issues a pair, and invalidates the user's former pair. Adds an
+    /// unknown user.
+    pub fn sign_in(&self, openid: &str, scope: &str) -> UserPair {
+        let mut wechat = self.shared.lock();
+        let now = wechat.now();
+        UserPair::from_pair(&wechat.sign_in(openid, scope), now)
+    }
+
+    /// Simulates that a user changes the WeChat password: calls with either token of the user get
+    /// 42007 (WeChat's list of error codes).
+    pub fn change_password(&self, openid: &str) {
+        self.shared.lock().user_tokens.change_password(openid);
+    }
+
+    /// Returns the user's current tokens, if there are any. Either of them may have expired.
+    pub fn current_pair(&self, openid: &str) -> Option<UserPair> {
+        let wechat = self.shared.lock();
+        wechat
+            .user_tokens
+            .pair(openid)
+            .map(|pair| UserPair::from_pair(pair, wechat.now()))
+    }
+
+    /// Returns the account's access token that `cgi-bin/token` or `cgi-bin/stable_token` returned
+    /// last.
+    pub fn account_token(&self) -> Option<String> {
+        self.shared
+            .lock()
+            .account_tokens
+            .latest()
+            .map(str::to_owned)
+    }
+
+    /// Returns `true` if a call for the account may use this token now.
+    pub fn is_account_token_valid(&self, token: &str) -> bool {
+        self.shared.lock().check_account_token(Some(token)).is_ok()
+    }
+
+    /// Returns all codes, tokens and tickets issued since the start, those of users first, each in
+    /// the order of issue. Tests use them to find lost, mixed-up or leaked credentials.
+    #[doc(hidden)]
+    pub fn issued_credentials(&self) -> Vec<IssuedCredential> {
+        let wechat = self.shared.lock();
+        let users = wechat.user_tokens.issue_log.entries();
+        let account = wechat.account_tokens.issue_log.entries();
+        users.iter().chain(account).cloned().collect()
+    }
+
+    /// Returns the number of calls of each path, including those that met a fault. Control routes
+    /// are not counted. At most 4,096 different paths are counted.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.shared.lock().calls.clone()
+    }
+
+    /// Returns the number of calls of this path.
+    pub fn calls_to(&self, path: &str) -> u64 {
+        self.shared.lock().calls.get(path).copied().unwrap_or(0)
+    }
+
+    /// Resets the numbers of calls to zero.
+    pub fn reset_calls(&self) {
+        self.shared.lock().calls.clear();
+    }
+
+    /// Adds a fault. A call meets faults with a number of times first, in the order of their
+    /// addition. Among the other faults of its path, it meets the newest.
+    pub fn inject(&self, fault: Fault) {
+        self.shared.lock().faults.add(fault);
+    }
+
+    /// Removes all faults. A call that is already delayed or hanging remains so.
+    pub fn clear_faults(&self) {
+        self.shared.lock().faults.clear();
+    }
+
+    /// Moves the simulator's clock forward, by at most a century in total.
+    pub fn advance(&self, by: Duration) {
+        self.shared.lock().clock.advance(by);
+    }
+
+    /// Returns the time on the simulator's clock.
+    pub fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.shared.lock().now()
+    }
+
+    /// Reads or changes the settings. Credentials that were issued before keep their lifetimes. The
+    /// closure must not call the simulator: the call would wait for the closure forever.
+    pub fn settings<R>(&self, change: impl FnOnce(&mut SimulatorSettings) -> R) -> R {
+        change(&mut self.shared.lock().settings)
+    }
+
+    /// Stops the server: accepts no more connections, gives calls in progress one second, and then
+    /// resets the remaining connections. When this function returns, the port is free.
+    pub async fn stop(mut self) {
+        // The first cancellation ends the accept loop and, after its current call, each connection.
+        self.graceful_stop.cancel();
+        let Some(mut server) = self.server.take() else {
+            return;
+        };
+        if tokio::time::timeout(GRACEFUL_STOP_TIMEOUT, &mut server)
+            .await
+            .is_err()
+        {
+            self.shared.force_stop.cancel();
+            // The second cancellation wakes every connection, and each then fails with a reset. It
+            // comes after the first one's second, because it would cut replies short. The time
+            // limit is for a handler that never yields, which would be a defect.
+            let _ = tokio::time::timeout(GRACEFUL_STOP_TIMEOUT, server).await;
+        }
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.graceful_stop.cancel();
+        self.shared.force_stop.cancel();
+    }
+}
