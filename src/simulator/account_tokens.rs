@@ -1,4 +1,4 @@
-//! The rules of the account's own tokens and tickets (`/cgi-bin`).
+//! The rules for the account's tokens and tickets (`/cgi-bin`).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,45 +10,45 @@ use super::{
     window_counter::WindowCounter,
 };
 
-/// `cgi-bin/stable_token` per minute (its documentation).
+/// Calls of `cgi-bin/stable_token` per minute (its documentation).
 const STABLE_CALLS_PER_MINUTE: u64 = 10_000;
-/// Forced refreshes per day, and the least time between two that have an effect (documentation of
-/// `cgi-bin/stable_token`).
+/// Forced refreshes per day (documentation of `cgi-bin/stable_token`).
 const FORCED_REFRESHES_PER_DAY: u64 = 20;
+/// The shortest time between two forced refreshes that have an effect (the same documentation).
 const MIN_FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-/// `clear_quota` per month, both versions together (its documentation). The month is taken to be
-/// 30 days.
+/// Calls of `clear_quota` per month, both versions together (its documentation). A month has 30 days
+/// here.
 const QUOTA_CLEARS_PER_MONTH: u64 = 10;
 
-/// A token, a ticket: as handed out last.
+/// The token or ticket that was issued last.
 #[derive(Debug, Clone)]
 struct ActiveSecret {
     value: String,
     expires_at: Duration,
 }
 
-/// A token that was handed out at some time.
+/// The state of a token that was issued.
 #[derive(Debug, Clone, Copy)]
 struct AccountTokenStatus {
     valid_until: Duration,
-    /// Whether a newer token, and not its age, is what ends it: 40001 rather than 42001.
+    /// `true` if a newer token ends this one, with 40001; `false` if its age does, with 42001.
     superseded: bool,
 }
 
-/// What a call for a token answers.
+/// The reply of a call for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AccountTokenResult {
     pub(super) access_token: String,
     pub(super) expires_in: Duration,
 }
 
-/// The tokens of `cgi-bin/token` and of `cgi-bin/stable_token`, which know nothing of each other,
-/// and the tickets.
+/// The tokens of `cgi-bin/token`, those of `cgi-bin/stable_token`, and the tickets. The two kinds of
+/// tokens are independent of each other.
 #[derive(Debug, Default)]
 pub(super) struct AccountTokenIssuer {
     plain: Option<ActiveSecret>,
     stable: Option<ActiveSecret>,
-    /// The one handed out last, by either call.
+    /// The token that either call returned last.
     latest: Option<String>,
     issued: HashMap<String, AccountTokenStatus>,
     tickets: HashMap<String, ActiveSecret>,
@@ -62,7 +62,7 @@ pub(super) struct AccountTokenIssuer {
 }
 
 impl AccountTokenIssuer {
-    /// `cgi-bin/token`: each call hands out a new token, and the last one lives on for a while.
+    /// `cgi-bin/token`: each call issues a new token. The last one remains valid for the overlap.
     pub(super) fn token(
         &mut self,
         settings: &SimulatorSettings,
@@ -81,7 +81,7 @@ impl AccountTokenIssuer {
         Ok(self.return_as_latest(new, now))
     }
 
-    /// `cgi-bin/stable_token`: the same token again, until its last minutes or a forced refresh.
+    /// `cgi-bin/stable_token`: returns the same token until its last minutes or a forced refresh.
     pub(super) fn stable_token(
         &mut self,
         force_refresh: bool,
@@ -99,18 +99,18 @@ impl AccountTokenIssuer {
             self.forced_refreshes
                 .try_count_daily(FORCED_REFRESHES_PER_DAY, now)?;
             self.forced_at = Some(now);
-            if let Some(leaked) = self.stable.take() {
-                self.supersede(&leaked.value, now);
+            if let Some(old) = self.stable.take() {
+                self.supersede(&old.value, now);
             }
         }
-        // With a life shorter than ten minutes, a token would otherwise be in its last five
-        // minutes almost from the start, and the call would not be stable at all.
+        // At most half of the lifetime: a token that lives less than ten minutes would otherwise be
+        // in its last five minutes almost from the start, and each call would return another one.
         let last_minutes = settings
             .account_token_overlap
             .min(settings.account_token_lifetime / 2);
         let current = match self.stable.take() {
             Some(current) if now.saturating_add(last_minutes) < current.expires_at => current,
-            // The old one is not touched: both work until it runs out by itself.
+            // The old token is not superseded: it works until it expires.
             _ => self.issue(settings, now),
         };
         self.stable = Some(current.clone());
@@ -151,7 +151,7 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// Whether a call for the account may use this token.
+    /// Checks that a call for the account may use this token.
     pub(super) fn check_token(
         &self,
         access_token: &str,
@@ -165,7 +165,7 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// Whether this was ever a token of the account.
+    /// Returns `true` if this was ever a token of the account.
     pub(super) fn was_issued(&self, access_token: &str) -> bool {
         self.issued.contains_key(access_token)
     }
@@ -174,7 +174,7 @@ impl AccountTokenIssuer {
         self.latest.as_deref()
     }
 
-    /// The ticket of this kind: the same one until it dies, whichever token asks.
+    /// Returns the ticket of this kind: the same one until it expires, whatever the token.
     pub(super) fn ticket(
         &mut self,
         kind: &str,
@@ -200,7 +200,7 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// `clear_quota`, either version: gives the day's calls back.
+    /// `clear_quota`, both versions: resets the counts of calls for tokens.
     pub(super) fn clear_quota(&mut self, now: Duration) -> Result<(), WechatErrorReply> {
         self.quota_clears.try_count(
             now.as_secs() / (30 * 24 * 3600),

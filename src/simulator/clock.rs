@@ -1,11 +1,11 @@
-//! The simulator's time: the system's, plus an offset that only grows.
+//! The simulator's clock: the system's clock plus an offset that only grows.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A century. More than any test needs, and far from where time arithmetic overflows.
+/// The largest offset: a century. Tests need less, and no sum of times can overflow with it.
 pub(super) const MAX_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Seconds that Beijing, where WeChat's days begin, is ahead of UTC.
+/// Seconds by which Beijing, where WeChat's days begin, is ahead of UTC.
 const BEIJING_OFFSET_SECS: u64 = 8 * 3600;
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct SimulatedClock {
 }
 
 impl SimulatedClock {
-    /// Time since the Unix epoch, as the simulator sees it.
+    /// Returns the time since the Unix epoch on the simulator's clock.
     pub(super) fn now(&self) -> Duration {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -31,7 +31,7 @@ impl SimulatedClock {
     }
 }
 
-/// The number of the day in Beijing. Daily quotas are assumed to be given back at its start.
+/// Returns the number of the day in Beijing. Daily quotas are assumed to be reset at its start.
 pub(super) fn beijing_day(now: Duration) -> u64 {
     (now.as_secs() + BEIJING_OFFSET_SECS) / (24 * 3600)
 }

@@ -1,13 +1,13 @@
-//! WeChat's errors: a number, its real text, and the id of the request.
+//! WeChat's errors: an errcode, its real text, and the id of the request.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::random;
 
-/// The shortest token that WeChat would look up, in characters behind the prefix.
+/// The shortest well-formed token, in characters after the prefix.
 const MIN_TOKEN_BODY_CHARS: usize = 40;
 
-/// A call that WeChat refuses. It becomes HTTP 200 with `{"errcode": …, "errmsg": …}`.
+/// The error of a call, sent as HTTP 200 with `{"errcode": …, "errmsg": …}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WechatErrorReply {
     pub(super) errcode: i64,
@@ -34,8 +34,8 @@ impl WechatErrorReply {
         Self::new(if is_well_formed { 40001 } else { 40014 })
     }
 
-    /// 40164, in the form seen on the wire since 2021: an IPv4 address is told twice, the second
-    /// time mapped into IPv6.
+    /// Returns 40164 in the form of replies since 2021, which contain an IPv4 address twice: as it
+    /// is, and mapped into IPv6.
     pub(super) fn ip_not_whitelisted(ip: IpAddr) -> Self {
         let mapped = match ip {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -48,7 +48,7 @@ impl WechatErrorReply {
         }
     }
 
-    /// The errmsg with ` rid: …` at its end, as every refusal has it. Success has none.
+    /// Returns the errmsg. That of every error ends with ` rid: …`.
     pub(super) fn errmsg(&self, now: Duration) -> String {
         let text = self
             .text
@@ -62,8 +62,8 @@ impl WechatErrorReply {
     }
 }
 
-/// The text that WeChat sends with an errcode, from its global list of error codes and, where
-/// replies on the wire say it differently, from those.
+/// Returns WeChat's text for an errcode: the one seen in replies if it is known, and otherwise the
+/// one of the global list of error codes.
 fn errmsg_for(errcode: i64) -> &'static str {
     match errcode {
         -1000 | -1 => "system error",

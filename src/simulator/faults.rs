@@ -1,12 +1,12 @@
-//! Troubles on order: what a call meets instead of, or before, its answer.
+//! Faults: delays, errors and broken connections that a test injects.
 
 use std::{fmt, time::Duration};
 
-/// A trouble that calls of one path meet.
+/// A failure of the calls of one path.
 ///
-/// Without an effect it does nothing. A delay comes first and goes with every other effect. If
-/// several effects are set, the first of these counts: reset, hang, lost reply, body, errcode,
-/// status.
+/// A fault without an effect does nothing. A delay comes first and can be combined with every
+/// effect. If several effects are set, the first of these counts: reset, hang, lost reply, body,
+/// errcode, status.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -15,7 +15,7 @@ use std::{fmt, time::Duration};
 /// use tower_wechat::simulator::{Fault, Simulator};
 ///
 /// let sim = Simulator::start().await?;
-/// // The next two refreshes take a second and then find WeChat busy.
+/// // The next two refreshes take a second and then get "system busy".
 /// let busy = Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_secs(1)).errcode(-1);
 /// sim.inject(busy.times(2));
 /// # sim.stop().await;
@@ -23,7 +23,7 @@ use std::{fmt, time::Duration};
 /// # }
 /// ```
 ///
-/// Other troubles:
+/// Other faults:
 ///
 /// ```
 /// use tower_wechat::simulator::Fault;
@@ -31,7 +31,7 @@ use std::{fmt, time::Duration};
 /// let faults = [
 ///     Fault::on("/sns/userinfo").status(502).body("<html>Bad Gateway</html>"),
 ///     Fault::on("/sns/userinfo").body_bytes(b"{\"nickname\": \"\xe6\x9e".to_vec()),
-///     // WeChat has not heard the call; has done its work, but the answer is lost; says nothing.
+///     // The call has no effect; has its effect, but the reply is lost; gets no reply.
 ///     Fault::on("*").reset(),
 ///     Fault::on("*").lose_reply(),
 ///     Fault::on("*").hang(),
@@ -56,26 +56,26 @@ pub(super) struct FaultOptions {
     pub(super) status: Option<u16>,
 }
 
-/// What happens to one call, after the delay.
+/// The effect on one call, after the delay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The answer that it would have had.
+    /// The reply that the call gets without the fault.
     NormalReply,
-    /// The call does its work and the connection breaks before the reply.
+    /// The call has its effect, and the connection is reset before the reply.
     LoseReply,
-    /// The connection breaks at once.
+    /// The connection is reset at once.
     Reset,
-    /// No answer until the simulator stops.
+    /// No reply until the simulator stops.
     Hang,
-    /// WeChat's error.
+    /// An errcode.
     Errcode { errcode: i64, status: u16 },
-    /// These bytes.
+    /// A body of these bytes.
     Body { body: Vec<u8>, status: u16 },
 }
 
 impl Fault {
-    /// A fault that hits calls of exactly this path, without the query, or of every path for
-    /// `"*"`.
+    /// Creates a fault of the calls whose path, without the query, is exactly this one; or of all
+    /// calls for `"*"`.
     pub fn on(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -85,20 +85,20 @@ impl Fault {
         }
     }
 
-    /// Waits before anything else happens. Alone: the call is then answered as ever.
+    /// Sets a delay before the effect. A delay alone comes before the normal reply.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Answers with this errcode and WeChat's text for it.
+    /// Returns this errcode with WeChat's text for it.
     pub fn errcode(mut self, errcode: i64) -> Self {
         self.options.errcode = Some(errcode);
         self
     }
 
-    /// Answers with this HTTP status: alone with an empty body, or else with the errcode or body
-    /// that was asked for. A number that is no final status (200 to 599) becomes 500.
+    /// Sets the HTTP status of the errcode or body. A status alone comes with an empty body. A
+    /// number that is not a final status (200 to 599) becomes 500.
     pub fn status(mut self, status: u16) -> Self {
         self.options.status = Some(if (200..600).contains(&status) {
             status
@@ -108,37 +108,38 @@ impl Fault {
         self
     }
 
-    /// Answers with this text as the body.
+    /// Returns this text as the body.
     pub fn body(self, body: impl Into<String>) -> Self {
         self.body_bytes(body.into().into_bytes())
     }
 
-    /// Answers with these bytes as the body, be they text or not.
+    /// Returns these bytes as the body. They need not be text.
     pub fn body_bytes(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.options.body = Some(body.into());
         self
     }
 
-    /// Resets the TCP connection before the first byte of an answer; the call does nothing.
+    /// Resets the TCP connection before the first byte of the reply. The call has no effect.
     pub fn reset(mut self) -> Self {
         self.options.reset = true;
         self
     }
 
-    /// Lets the call do its work, and resets the TCP connection before the first byte of the
-    /// answer: the caller cannot know what became of it.
+    /// Resets the TCP connection before the first byte of the reply, after the call had its effect.
+    /// The caller cannot find out whether it had.
     pub fn lose_reply(mut self) -> Self {
         self.options.lose_reply = true;
         self
     }
 
-    /// Never answers; the call does nothing. The connection ends when the simulator stops.
+    /// Never replies. The call has no effect. The connection ends when the simulator stops.
     pub fn hang(mut self) -> Self {
         self.options.hang = true;
         self
     }
 
-    /// How many calls it hits. Default: all, until [`Simulator::clear_faults`].
+    /// Sets the number of calls that meet the fault. Default: all, until
+    /// [`Simulator::clear_faults`].
     ///
     /// [`Simulator::clear_faults`]: super::Simulator::clear_faults
     pub fn times(mut self, times: u64) -> Self {
@@ -186,7 +187,7 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The faults that are set up.
+/// The current faults.
 #[derive(Debug, Default)]
 pub(super) struct FaultList {
     faults: Vec<Fault>,
@@ -207,24 +208,26 @@ impl FaultList {
         &self.faults
     }
 
-    /// What a call of this path meets. Counted faults come first, in the order they were added;
-    /// of the others the newest counts, so that a new one takes the place of the old.
+    /// Returns the delay and the effect for a call of this path, and counts down the fault.
+    ///
+    /// Faults with a number of times come first, in the order of their addition. Among the others,
+    /// the newest counts, so that a new fault replaces an old one.
     pub(super) fn take_for(&mut self, path: &str) -> Option<(Duration, Effect)> {
-        let meets = |fault: &Fault| fault.path == path || fault.path == "*";
+        let matches = |fault: &Fault| fault.path == path || fault.path == "*";
         let counted = self
             .faults
             .iter()
-            .position(|fault| meets(fault) && fault.times.is_some());
-        let place = counted.or_else(|| self.faults.iter().rposition(meets))?;
-        let fault = self.faults.get_mut(place)?;
-        let met = (fault.delay, fault.effect());
+            .position(|fault| matches(fault) && fault.times.is_some());
+        let position = counted.or_else(|| self.faults.iter().rposition(matches))?;
+        let fault = self.faults.get_mut(position)?;
+        let delay_and_effect = (fault.delay, fault.effect());
         if let Some(times) = &mut fault.times {
             *times = times.saturating_sub(1);
             if *times == 0 {
-                drop(self.faults.remove(place));
+                drop(self.faults.remove(position));
             }
         }
-        Some(met)
+        Some(delay_and_effect)
     }
 }
 
@@ -232,8 +235,8 @@ impl FaultList {
 mod tests {
     use super::*;
 
-    fn next_errcode(book: &mut FaultList, path: &str) -> Option<i64> {
-        match book.take_for(path)?.1 {
+    fn next_errcode(faults: &mut FaultList, path: &str) -> Option<i64> {
+        match faults.take_for(path)?.1 {
             Effect::Errcode { errcode, .. } => Some(errcode),
             _ => None,
         }
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn counted_faults_come_before_the_newest_unlimited_one() {
-        let mut book = FaultList::default();
+        let mut faults = FaultList::default();
         for fault in [
             Fault::on("/a").errcode(1),
             Fault::on("/a").errcode(2).times(1),
@@ -249,10 +252,10 @@ mod tests {
             Fault::on("/a").errcode(4),
             Fault::on("/b").errcode(5),
         ] {
-            book.add(fault);
+            faults.add(fault);
         }
-        let hits: Vec<_> = (0..5).map(|_| next_errcode(&mut book, "/a")).collect();
+        let hits: Vec<_> = (0..5).map(|_| next_errcode(&mut faults, "/a")).collect();
         assert_eq!(hits, [Some(2), Some(3), Some(3), Some(4), Some(4)]);
-        assert_eq!(next_errcode(&mut book, "/c"), None);
+        assert_eq!(next_errcode(&mut faults, "/c"), None);
     }
 }

@@ -1,19 +1,19 @@
-//! What was handed out, and when: for tests that balance their books against WeChat's.
+//! The log of issued credentials, which tests compare with those that an application has.
 
 use std::{
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// What was handed out.
+/// A kind of issued credential.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IssuedKind {
     /// A code of the authorize page.
     Code,
-    /// A user's pair, for a code.
+    /// A user's pair, issued for a code.
     SignIn,
-    /// A user's pair, for a refresh token. Its tokens may be those of the pair before it.
+    /// A user's pair, issued for a refresh token. Its tokens may be those of the former pair.
     Refresh,
     /// A token of the account.
     AccountToken,
@@ -21,26 +21,26 @@ pub enum IssuedKind {
     Ticket,
 }
 
-/// Something that was handed out.
+/// An issued credential.
 #[doc(hidden)]
 #[derive(Clone)]
 pub struct IssuedCredential {
-    /// What it is.
+    /// The kind.
     pub kind: IssuedKind,
-    /// Whose it is; empty where it is the account's.
+    /// The user's openid; empty for credentials of the account.
     pub openid: String,
-    /// The secret strings: of a pair, the access token and the refresh token.
+    /// The secret texts. A pair has two: the access token and the refresh token.
     pub secrets: Vec<String>,
-    /// When, by the simulator's clock.
+    /// The time of issue on the simulator's clock.
     pub issued_at: SystemTime,
 }
 
 impl fmt::Debug for IssuedCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued")
-            .field("what", &self.kind)
+        f.debug_struct("IssuedCredential")
+            .field("kind", &self.kind)
             .field("openid", &self.openid)
-            .field("at", &self.issued_at)
+            .field("issued_at", &self.issued_at)
             .finish_non_exhaustive()
     }
 }
@@ -51,13 +51,13 @@ pub(super) struct IssueLog(Vec<IssuedCredential>);
 impl IssueLog {
     pub(super) fn record<const N: usize>(
         &mut self,
-        what: IssuedKind,
+        kind: IssuedKind,
         openid: &str,
         secrets: [&str; N],
         now: Duration,
     ) {
         self.0.push(IssuedCredential {
-            kind: what,
+            kind,
             openid: openid.to_owned(),
             secrets: secrets.map(str::to_owned).into(),
             issued_at: UNIX_EPOCH + now,

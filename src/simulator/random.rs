@@ -1,5 +1,5 @@
-//! Strings that look like WeChat's. They need to be unique, not secret: nothing real is behind
-//! them.
+//! Random texts in WeChat's forms. They need to be unique, not secret, because they give access to
+//! nothing real.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ fn random_text(alphabet: &[u8], length: usize) -> String {
         .collect()
 }
 
-/// An access token, a refresh token: a decimal prefix, an underscore, many characters.
+/// Returns an access token or a refresh token: a decimal prefix, an underscore, many characters.
 pub(super) fn token() -> String {
     format!("83_{}", random_text(URL_SAFE, 100))
 }
 
-/// A `jsapi_ticket`, which has no prefix.
+/// Returns a `jsapi_ticket`, which has no prefix.
 pub(super) fn ticket() -> String {
     random_text(URL_SAFE, 86)
 }
 
-/// A code of the authorize page: 32 characters that begin with a digit.
+/// Returns a code of the authorize page: 32 characters that begin with a digit.
 pub(super) fn code() -> String {
     format!("0{}", random_text(ALPHANUMERIC, 31))
 }
 
-/// An openid or unionid: `o` and 27 more characters.
+/// Returns an openid or unionid: `o` and 27 more characters.
 pub(super) fn openid() -> String {
     format!("o{}", random_text(URL_SAFE, 27))
 }
 
-/// The id of a request at the end of an errmsg: `6114eeb9-0032c16a-61fbf7ce`. Its first part is
+/// Returns the id of a request, as at the end of an errmsg: `6114eeb9-0032c16a-61fbf7ce`. Its first part is
 /// the time in seconds.
 pub(super) fn rid(now: Duration) -> String {
     format!(

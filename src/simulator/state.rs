@@ -181,22 +181,23 @@ impl SimulatedWechat {
 
     /// Issues the code for a user who agrees at the authorize page.
     pub(super) fn issue_code(&mut self, openid: &str, scope: &str, snapshot: bool) -> String {
-        let grant = self.authorization(openid, scope, snapshot);
-        let life = self.settings.code_lifetime;
-        let life = if scope == "snsapi_login" {
-            life.saturating_mul(2)
+        let authorization = self.authorization(openid, scope, snapshot);
+        let lifetime = self.settings.code_lifetime;
+        let lifetime = if scope == "snsapi_login" {
+            lifetime.saturating_mul(2)
         } else {
-            life
+            lifetime
         };
         let now = self.now();
-        self.user_tokens.issue_code(grant, life, now)
+        self.user_tokens.issue_code(authorization, lifetime, now)
     }
 
     /// Issues a pair for a user, without a code.
     pub(super) fn sign_in(&mut self, openid: &str, scope: &str) -> TokenPair {
-        let grant = self.authorization(openid, scope, false);
+        let authorization = self.authorization(openid, scope, false);
         let now = self.now();
-        self.user_tokens.issue_pair(grant, &self.settings, now)
+        self.user_tokens
+            .issue_pair(authorization, &self.settings, now)
     }
 
     fn authorization(&mut self, openid: &str, scope: &str, snapshot: bool) -> Authorization {

@@ -1,10 +1,10 @@
-//! A user's tokens, as a test sees them.
+//! A user's pair, as a test reads it.
 
 use std::time::Duration;
 
 use super::user_tokens::TokenPair;
 
-/// The live tokens of one user, as WeChat would know them.
+/// The current tokens of one user.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -22,16 +22,16 @@ use super::user_tokens::TokenPair;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct UserPair {
-    /// The user.
+    /// The user's openid.
     pub openid: String,
-    /// What the user agreed to: `snsapi_base` or `snsapi_userinfo`.
+    /// The granted scope: `snsapi_base` or `snsapi_userinfo`.
     pub scope: String,
     /// The access token.
     pub access_token: String,
     /// The refresh token.
     pub refresh_token: String,
-    /// How much longer the access token lives, in whole seconds as WeChat says it; zero once it
-    /// has expired.
+    /// The time until the access token expires, in whole seconds as in WeChat's replies. Zero after
+    /// the expiry.
     pub expires_in: Duration,
 }
 
@@ -47,7 +47,7 @@ impl UserPair {
     }
 }
 
-/// Two pairs are the same if their tokens are: what is left of their lives runs down by itself.
+/// Two pairs are equal if their tokens are. The remaining lifetime changes with the clock.
 impl PartialEq for UserPair {
     fn eq(&self, other: &Self) -> bool {
         self.access_token == other.access_token && self.refresh_token == other.refresh_token

@@ -1,4 +1,4 @@
-//! The rules of the codes and of the tokens that belong to users (`/sns`).
+//! The rules for codes and for tokens of users (`/sns`).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,10 +9,11 @@ use super::{
     settings::SimulatorSettings,
 };
 
-/// How long a used or dead code is remembered, so that its next use is told apart from nonsense.
+/// Time for which a used or expired code is kept after its expiry. Its next use gets the errcode for
+/// a used code, and not the one for an unknown code.
 const CODE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// What one code of the authorize page stands for.
+/// The user and scope for which a code or a pair was issued.
 #[derive(Debug, Clone)]
 pub(super) struct Authorization {
     pub(super) openid: String,
@@ -27,7 +28,7 @@ struct AuthorizationCode {
     used: bool,
 }
 
-/// The live tokens of one user.
+/// The valid tokens of one user.
 #[derive(Debug, Clone)]
 pub(super) struct TokenPair {
     pub(super) authorization: Authorization,
@@ -37,16 +38,16 @@ pub(super) struct TokenPair {
     refresh_expires_at: Duration,
 }
 
-/// What became of a token that was once handed out.
+/// The state of a token that was issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UserTokenStatus {
-    /// It is the token of the live pair.
-    Live,
-    /// A newer code exchange, or a rotation, took its place.
+    /// The token belongs to the user's current pair.
+    Current,
+    /// A newer code exchange or a rotation replaced the token.
     Superseded,
-    /// It ran out before the refresh that replaced it.
+    /// The token had expired when a refresh replaced it.
     Expired,
-    /// The user changed the password of WeChat.
+    /// The user changed the WeChat password.
     PasswordChanged,
 }
 
@@ -56,7 +57,7 @@ struct IssuedUserToken {
     status: UserTokenStatus,
 }
 
-/// All codes and user tokens. One user has at most one live pair.
+/// All codes and user tokens. A user has at most one current pair.
 #[derive(Debug, Default)]
 pub(super) struct UserTokenIssuer {
     codes: HashMap<String, AuthorizationCode>,
@@ -69,7 +70,7 @@ pub(super) struct UserTokenIssuer {
 impl UserTokenIssuer {
     pub(super) fn issue_code(
         &mut self,
-        grant: Authorization,
+        authorization: Authorization,
         life: Duration,
         now: Duration,
     ) -> String {
@@ -79,11 +80,11 @@ impl UserTokenIssuer {
         }
         let code = random::code();
         self.issue_log
-            .record(IssuedKind::Code, &grant.openid, [&*code], now);
+            .record(IssuedKind::Code, &authorization.openid, [&*code], now);
         self.codes.insert(
             code.clone(),
             AuthorizationCode {
-                authorization: grant,
+                authorization,
                 expires_at: now.saturating_add(life),
                 used: false,
             },
@@ -91,7 +92,7 @@ impl UserTokenIssuer {
         code
     }
 
-    /// `sns/oauth2/access_token`: a code is good once, and its pair kills the user's former one.
+    /// `sns/oauth2/access_token`: a code works once, and its pair invalidates the user's former pair.
     pub(super) fn exchange(
         &mut self,
         code: &str,
@@ -109,37 +110,37 @@ impl UserTokenIssuer {
             return Err(WechatErrorReply::new(40029));
         }
         code.used = true;
-        let grant = code.authorization.clone();
-        Ok(self.issue_pair(grant, settings, now))
+        let authorization = code.authorization.clone();
+        Ok(self.issue_pair(authorization, settings, now))
     }
 
-    /// A new pair, which kills the user's former one.
+    /// Issues a pair, which invalidates the user's former pair.
     pub(super) fn issue_pair(
         &mut self,
-        grant: Authorization,
+        authorization: Authorization,
         settings: &SimulatorSettings,
         now: Duration,
     ) -> TokenPair {
-        self.revoke_pair(&grant.openid, UserTokenStatus::Superseded);
+        self.revoke_pair(&authorization.openid, UserTokenStatus::Superseded);
         let pair = TokenPair {
             access_token: random::token(),
             access_expires_at: now.saturating_add(settings.user_token_lifetime),
             refresh_token: random::token(),
             refresh_expires_at: now.saturating_add(settings.refresh_token_lifetime),
-            authorization: grant,
+            authorization,
         };
         self.activate_pair(&pair, IssuedKind::SignIn, now);
         pair
     }
 
-    /// Makes this the live pair of its user, and its tokens the live ones.
-    fn activate_pair(&mut self, pair: &TokenPair, what: IssuedKind, now: Duration) {
+    /// Makes this the current pair of its user.
+    fn activate_pair(&mut self, pair: &TokenPair, kind: IssuedKind, now: Duration) {
         let secrets = [&*pair.access_token, &*pair.refresh_token];
         self.issue_log
-            .record(what, &pair.authorization.openid, secrets, now);
+            .record(kind, &pair.authorization.openid, secrets, now);
         let issued = || IssuedUserToken {
             openid: pair.authorization.openid.clone(),
-            status: UserTokenStatus::Live,
+            status: UserTokenStatus::Current,
         };
         self.access_tokens
             .insert(pair.access_token.clone(), issued());
@@ -149,21 +150,21 @@ impl UserTokenIssuer {
             .insert(pair.authorization.openid.clone(), pair.clone());
     }
 
-    fn revoke_pair(&mut self, openid: &str, fate: UserTokenStatus) {
+    fn revoke_pair(&mut self, openid: &str, status: UserTokenStatus) {
         let Some(pair) = self.pairs.remove(openid) else {
             return;
         };
-        set_status(&mut self.access_tokens, &pair.access_token, fate);
-        set_status(&mut self.refresh_tokens, &pair.refresh_token, fate);
+        set_status(&mut self.access_tokens, &pair.access_token, status);
+        set_status(&mut self.refresh_tokens, &pair.refresh_token, status);
     }
 
-    /// The user changes the password of WeChat: both tokens answer 42007 from now on.
+    /// Invalidates the user's pair: later calls with either token get 42007.
     pub(super) fn change_password(&mut self, openid: &str) {
         self.revoke_pair(openid, UserTokenStatus::PasswordChanged);
     }
 
-    /// `sns/oauth2/refresh_token`: before its expiry the access token stays and lives longer,
-    /// after it there is a new one.
+    /// `sns/oauth2/refresh_token`: extends the access token before its expiry, and issues a new one
+    /// afterwards.
     pub(super) fn refresh(
         &mut self,
         refresh_token: &str,
@@ -175,7 +176,7 @@ impl UserTokenIssuer {
             .get(refresh_token)
             .ok_or(WechatErrorReply::new(40030))?;
         match issued.status {
-            UserTokenStatus::Live => {}
+            UserTokenStatus::Current => {}
             UserTokenStatus::Superseded => return Err(WechatErrorReply::new(40030)),
             UserTokenStatus::Expired => return Err(WechatErrorReply::new(42002)),
             UserTokenStatus::PasswordChanged => return Err(WechatErrorReply::new(42007)),
@@ -208,7 +209,7 @@ impl UserTokenIssuer {
         Ok(pair)
     }
 
-    /// The live pair that this access token opens, for a call in the name of `openid`.
+    /// Returns the pair of this access token, for a call in the name of `openid`.
     pub(super) fn check_access_token(
         &self,
         access_token: &str,
@@ -220,7 +221,7 @@ impl UserTokenIssuer {
             .get(access_token)
             .ok_or_else(|| WechatErrorReply::unknown_token(access_token))?;
         match issued.status {
-            UserTokenStatus::Live => {}
+            UserTokenStatus::Current => {}
             UserTokenStatus::Superseded => return Err(WechatErrorReply::new(40001)),
             UserTokenStatus::Expired => return Err(WechatErrorReply::new(42001)),
             UserTokenStatus::PasswordChanged => return Err(WechatErrorReply::new(42007)),
@@ -242,15 +243,15 @@ impl UserTokenIssuer {
         self.pairs.get(openid)
     }
 
-    /// Whether this was ever an access token of a user: a call for the account then says that it
-    /// is of the wrong kind, and not that it is unknown.
+    /// Returns `true` if this was ever an access token of a user. A call for the account then gets
+    /// the errcode for the wrong kind of token, and not the one for an unknown token.
     pub(super) fn was_issued(&self, access_token: &str) -> bool {
         self.access_tokens.contains_key(access_token)
     }
 }
 
-fn set_status(tokens: &mut HashMap<String, IssuedUserToken>, token: &str, fate: UserTokenStatus) {
+fn set_status(tokens: &mut HashMap<String, IssuedUserToken>, token: &str, status: UserTokenStatus) {
     if let Some(issued) = tokens.get_mut(token) {
-        issued.status = fate;
+        issued.status = status;
     }
 }

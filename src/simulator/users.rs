@@ -1,4 +1,4 @@
-//! The people who use the simulated account.
+//! The users of the simulated account.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::random;
 
-/// Somebody who can sign in.
+/// A user who can sign in.
 ///
 /// ```
 /// use tower_wechat::simulator::SimulatedUser;
@@ -17,7 +17,7 @@ use super::random;
 ///     .subscribed(false);
 /// assert_eq!((user.openid(), user.name()), ("oAlice0000000000000000000000", "Alice"));
 ///
-/// // Somebody who opens the page in snapshot mode (快照页):
+/// // A user who opens the page in snapshot mode (快照页):
 /// let user = SimulatedUser::random().snapshot(true);
 /// assert_eq!(user.openid().len(), 28);
 /// ```
@@ -31,7 +31,7 @@ pub struct SimulatedUser {
 }
 
 impl SimulatedUser {
-    /// A user with this openid, who follows the account and has no unionid.
+    /// Creates a user with this openid, who follows the account and has no unionid.
     ///
     /// WeChat issues one openid per account and user, whether or not the user follows the
     /// account (documentation of `sns/oauth2/access_token`).
@@ -45,49 +45,49 @@ impl SimulatedUser {
         }
     }
 
-    /// A user with an openid of WeChat's form: `o` and 27 more characters.
+    /// Creates a user with an openid of WeChat's form: `o` and 27 more characters.
     pub fn random() -> Self {
         Self::new(random::openid())
     }
 
-    /// The name that `sns/userinfo` tells. Control characters in it reach the wire as they are,
-    /// without the escaping that JSON demands, as SDKs saw it in WeChat's replies.
+    /// Sets the name that `sns/userinfo` returns. Replies contain its control characters without
+    /// the escaping that JSON demands, as SDKs saw it in WeChat's replies.
     #[must_use]
     pub fn nickname(mut self, nickname: impl Into<String>) -> Self {
         self.nickname = nickname.into();
         self
     }
 
-    /// The id that is the same across the applications of one owner. WeChat tells it only under
-    /// `snsapi_userinfo` (documentation of `sns/oauth2/access_token`).
+    /// Sets the id that is the same across the applications of one owner. WeChat returns it only for
+    /// `snsapi_userinfo` (documentation of `sns/oauth2/access_token`). Default: none.
     #[must_use]
     pub fn unionid(mut self, unionid: impl Into<String>) -> Self {
         self.unionid = Some(unionid.into());
         self
     }
 
-    /// Makes them a virtual user of WeChat's snapshot mode (快照页): a code exchange says
-    /// `is_snapshotuser: 1`. Default: no.
+    /// Sets whether this is a virtual user of WeChat's snapshot mode (快照页), whose code exchange
+    /// returns `is_snapshotuser: 1`. Default: `false`.
     #[must_use]
     pub fn snapshot(mut self, snapshot: bool) -> Self {
         self.snapshot = snapshot;
         self
     }
 
-    /// Whether they follow the account. Template messages to others are refused with 43004.
-    /// Default: yes.
+    /// Sets whether the user follows the account. Template messages to other users get 43004.
+    /// Default: `true`.
     #[must_use]
     pub fn subscribed(mut self, subscribed: bool) -> Self {
         self.subscribed = subscribed;
         self
     }
 
-    /// Their openid.
+    /// Returns the openid.
     pub fn openid(&self) -> &str {
         &self.openid
     }
 
-    /// Their name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.nickname
     }
@@ -105,7 +105,8 @@ impl SimulatedUser {
     }
 }
 
-/// Everybody, in the order they came, and who answers the authorize page next.
+/// All users in the order of their addition, and the active user, as whom the next request to the
+/// authorize page is answered.
 #[derive(Debug)]
 pub(super) struct UserDirectory {
     all: Vec<SimulatedUser>,
@@ -115,11 +116,10 @@ pub(super) struct UserDirectory {
 
 impl UserDirectory {
     pub(super) fn new(first: SimulatedUser) -> Self {
-        let next = first.openid.clone();
         let mut users = Self {
             all: Vec::new(),
             positions: HashMap::new(),
-            active_openid: next,
+            active_openid: first.openid.clone(),
         };
         users.insert_or_replace(first);
         users
@@ -135,7 +135,7 @@ impl UserDirectory {
         &self.all
     }
 
-    /// The openid of the one who answers the authorize page next.
+    /// Returns the openid of the active user.
     pub(super) fn active_openid(&self) -> &str {
         &self.active_openid
     }
@@ -144,7 +144,7 @@ impl UserDirectory {
         openid.clone_into(&mut self.active_openid);
     }
 
-    /// Adds a user, or replaces the one with this openid.
+    /// Adds a user, or replaces the user with the same openid.
     pub(super) fn insert_or_replace(&mut self, user: SimulatedUser) {
         let known = self.positions.get(&user.openid).copied();
         match known.and_then(|place| self.all.get_mut(place)) {
@@ -156,7 +156,7 @@ impl UserDirectory {
         }
     }
 
-    /// Adds a user unless somebody has this openid.
+    /// Adds a user with this openid if there is none.
     pub(super) fn insert_if_missing(&mut self, openid: &str) {
         if self.get(openid).is_none() {
             self.insert_or_replace(SimulatedUser::new(openid));

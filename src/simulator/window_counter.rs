@@ -1,10 +1,10 @@
-//! Counters that a span of time empties.
+//! Counters for quotas of a minute, a day or a month.
 
 use std::time::Duration;
 
 use super::{clock::beijing_day, error_reply::WechatErrorReply};
 
-/// Uses within one span: a day, a minute, a month.
+/// The number of calls within the current window: a minute, a day or a month.
 #[derive(Debug, Default)]
 pub(super) struct WindowCounter {
     window: u64,
@@ -12,18 +12,18 @@ pub(super) struct WindowCounter {
 }
 
 impl WindowCounter {
-    /// Counts one use, unless `limit` uses fell into this span already.
+    /// Counts one call in the window with this number.
+    ///
+    /// # Errors
+    /// `limit_errcode`, if the window already has `limit` calls.
     pub(super) fn try_count(
         &mut self,
-        span: u64,
+        window: u64,
         limit: u64,
         limit_errcode: i64,
     ) -> Result<(), WechatErrorReply> {
-        if self.window != span {
-            *self = Self {
-                window: span,
-                used: 0,
-            };
+        if self.window != window {
+            *self = Self { window, used: 0 };
         }
         if self.used >= limit {
             return Err(WechatErrorReply::new(limit_errcode));
@@ -32,7 +32,7 @@ impl WindowCounter {
         Ok(())
     }
 
-    /// One use of a day in Beijing. 45009 when they are spent.
+    /// Counts one call of the day in Beijing. Above the limit: 45009.
     pub(super) fn try_count_daily(
         &mut self,
         limit: u64,
@@ -41,7 +41,7 @@ impl WindowCounter {
         self.try_count(beijing_day(now), limit, 45009)
     }
 
-    /// One use of a minute. 45011 when they are spent.
+    /// Counts one call of the minute. Above the limit: 45011.
     pub(super) fn try_count_per_minute(
         &mut self,
         limit: u64,

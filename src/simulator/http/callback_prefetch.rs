@@ -1,5 +1,5 @@
-//! The stranger who fetches the callback: WeChat's servers were seen to open the URLs that their
-//! users open, from other addresses and without cookies.
+//! The request that WeChat's servers send to the callback: they were seen to open the URLs that
+//! their users open, from other addresses and without cookies.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::{
     net::TcpStream,
 };
 
-/// How long the user's own request waits for the stranger's at most.
+/// The longest time for which the user's redirect waits for this request.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// How much of the answer is read, in bytes.
+/// The part of the response that is read, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// Fetches an `http://` URL and forgets the answer. Others are not fetched.
+/// Fetches an `http://` URL and discards the response. Other URLs are not fetched.
 pub(super) async fn fetch_without_cookies(url: &str) {
-    // That nobody answers, or too slowly, is the stranger's trouble and not the user's.
+    // Errors and time-outs are ignored: they must not affect the user's request.
     let _ = tokio::time::timeout(FETCH_TIMEOUT, fetch(url)).await;
 }
 

@@ -1,4 +1,4 @@
-//! Connections that a handler can break, and that end when the simulator does.
+//! Connections that a handler can reset, and that end when the simulator stops.
 
 use std::{
     future::Future,
@@ -24,7 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// How long to wait before accepting again when the system has no more file descriptors.
+/// Delay before the next attempt to accept a connection, for when the system has no more file
+/// descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl axum::serve::Listener for BreakableListener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    // A small reply would otherwise wait for the acknowledgement of the last.
+                    // Otherwise a small reply waits for the acknowledgement of the last one.
                     let _ = stream.set_nodelay(true);
                     let connection = BreakableConnection {
                         stream,
@@ -66,7 +67,7 @@ impl axum::serve::Listener for BreakableListener {
     }
 }
 
-/// A TCP connection that fails once it is broken or the simulator has stopped.
+/// A TCP connection that fails after a reset was requested or the simulator has stopped.
 pub(super) struct BreakableConnection {
     stream: TcpStream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -74,11 +75,12 @@ pub(super) struct BreakableConnection {
 }
 
 impl BreakableConnection {
-    /// An error if there is to be no more traffic. The lingering time of zero makes the system
-    /// send RST, and not FIN, when the connection is dropped.
+    /// Returns an error if the connection must end. A linger time of zero makes the system send RST
+    /// instead of FIN when the connection is dropped.
     fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // Polled at every read and write, so that a stop wakes a connection that waits.
         let stopped = self.stopped.as_mut().poll(cx).is_ready();
-        if stopped || self.reset_requested.load(Ordering::Acquire) {
+        if stopped || self.reset_requested.load(Ordering::Relaxed) {
             let _ = self.stream.set_zero_linger();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -131,7 +133,7 @@ impl AsyncWrite for BreakableConnection {
     }
 }
 
-/// Who called, and a handle to break their connection.
+/// The address of a client, and a handle to reset its connection.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     ip: IpAddr,
@@ -143,10 +145,12 @@ impl Peer {
         self.ip
     }
 
-    /// Breaks the connection. The answer is never written: it only wakes the writer, which then
-    /// finds the connection broken.
+    /// Resets the connection. The returned response is never sent: writing it makes the connection
+    /// check the flag.
     pub(super) fn reset(&self) -> Response {
-        self.reset_requested.store(true, Ordering::Release);
+        // The flag carries no other data, so no ordering is needed. The task of the connection sets
+        // it here and reads it when it writes the response.
+        self.reset_requested.store(true, Ordering::Relaxed);
         ().into_response()
     }
 }

@@ -1,4 +1,4 @@
-//! The pages themselves: small, made for a phone, in Chinese with English.
+//! The HTML pages for the browser: small, made for a phone, in Chinese and English.
 
 use axum::{
     http::header,
@@ -7,22 +7,22 @@ use axum::{
 
 use crate::simulator::state::SimulatedWechat;
 
-/// Which of the two pages.
+/// The two authorize pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthorizePage {
     InWechat,
     QrCode,
 }
 
-/// Why there is a page of WeChat's instead of a redirect. These are HTML with HTTP 200, and
-/// never lead back to the application.
+/// The reason for WeChat's error page. The page is HTML with HTTP 200, and never leads back to the
+/// application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthorizeError {
-    /// WeChat checks the link with a regular expression; in another order the page does not open.
+    /// WeChat checks the link with a regular expression that demands one order.
     WrongParameterOrder,
     WrongResponseType,
     StateTooLong,
-    /// 10003: the host is not the one of the settings, or this is no URL.
+    /// 10003: the host is not allowed by the settings, or the text is not a URL.
     WrongRedirectUri,
     /// 10005: the account does not have this scope.
     ScopeNotAllowed,
@@ -34,7 +34,7 @@ pub(super) enum AuthorizeError {
 }
 
 impl AuthorizeError {
-    /// The number on WeChat's error page, where it has one (guide to web authorization).
+    /// Returns the number on WeChat's error page, if it has one (guide to web authorization).
     pub(super) fn error_number(self) -> Option<u16> {
         match self {
             Self::WrongRedirectUri => Some(10003),
@@ -101,7 +101,7 @@ fn html_page(title: &str, content: &str) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response()
 }
 
-/// Asks the user, who may be any of those who are known.
+/// Returns the consent page, which lets the tester choose one of the known users.
 pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -> Response {
     let mut users = String::new();
     for user in wechat.users.all() {
@@ -131,7 +131,7 @@ pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -
     )
 }
 
-/// WeChat's error page.
+/// Returns WeChat's error page.
 pub(super) fn error_page(mistake: AuthorizeError) -> Response {
     let (chinese, english) = mistake.messages();
     let number = mistake
@@ -144,7 +144,7 @@ pub(super) fn error_page(mistake: AuthorizeError) -> Response {
     )
 }
 
-/// What is left when the user denied and WeChat closed its window without a word.
+/// Returns the page after a denial without a redirect, where WeChat closes its window.
 pub(super) fn denied_page() -> Response {
     html_page(
         "已取消 · Cancelled",

@@ -1,4 +1,4 @@
-//! What a call brings in its query or in a form.
+//! The parameters of a query or of a form.
 
 use axum::{extract::Query, http::Uri};
 
@@ -7,7 +7,7 @@ use axum::{extract::Query, http::Uri};
 pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Of a query that cannot be read, nothing.
+    /// Parses the query of a URI. An invalid query has no parameters.
     pub(super) fn from_query(uri: &Uri) -> Self {
         Self(
             Query::try_from_uri(uri)
@@ -17,7 +17,7 @@ impl Params {
     }
 
     pub(super) fn from_form(body: &[u8]) -> Self {
-        // The form's coding is the query's, and the decoder takes it only from there.
+        // A form is encoded as a query is, and axum's decoder takes queries only.
         let query = format!("/?{}", String::from_utf8_lossy(body));
         query
             .parse()
@@ -25,12 +25,12 @@ impl Params {
             .unwrap_or_default()
     }
 
-    /// The value of this name: as WeChat has it, an empty one counts as missing.
+    /// Returns the value of this name. An empty value counts as missing, as it does for WeChat.
     pub(super) fn non_empty(&self, name: &str) -> Option<&str> {
         self.raw(name).filter(|value| !value.is_empty())
     }
 
-    /// The value of this name, be it empty.
+    /// Returns the value of this name, which may be empty.
     pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
