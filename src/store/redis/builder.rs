@@ -13,7 +13,8 @@ use super::invalidation::Channels;
 use super::publish::PublishState;
 use super::scripts::{ScriptCall, Step};
 use super::seal::Sealer;
-use super::{Inner, Layout, RedisNames, RedisStore, key_registry};
+use super::store::{Inner, RedisStore};
+use super::{Layout, RedisNames, key_registry};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::metrics;
@@ -72,6 +73,35 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("names", &self.names)
             .field("timeout", &self.command_timeout)
             .finish_non_exhaustive()
+    }
+}
+
+impl RedisStore {
+    /// Connects to one of these, in the published layout under its usual names; `rediss` instead of
+    /// `redis` is TLS, and special characters of user and password are percent-encoded:
+    ///
+    /// - `redis://[user[:password]@]host[:port][/db]`: one server.
+    /// - `redis+sentinel://[user[:password]@]host[:port],host[:port]/group[/db]`: the primary of a
+    ///   group, as the listed Sentinels name it. User, password and database are those of the
+    ///   servers; the Sentinels' own are set with
+    ///   [`sentinel_credentials`](RedisStoreBuilder::sentinel_credentials).
+    /// - `redis+cluster://[user[:password]@]host[:port],host[:port]`: a Cluster, some of whose nodes
+    ///   are listed; needs the feature `cluster`. [`Layout::Keys`] spreads users over it.
+    ///   [`Layout::Hashes`] is taken only where both names share a hash tag, and then one node
+    ///   carries all users.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a URL that cannot be right,
+    /// a wrong password, certificate or topology;
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) when nothing answers
+    /// there within 3 seconds.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::builder(url).connect().await
+    }
+
+    /// Sets up a store that differs from the published layout's defaults.
+    pub fn builder(url: &str) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(url)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use zeroize::Zeroizing;
 
-use super::layout::{Location, RedisKey, ValueFormat};
+use super::locations::{Location, RedisKey, ValueFormat, WriteTarget};
 use super::seal::Sealer;
 use crate::clock::Timestamp;
 use crate::credential::record_lifetime::MAX_KEY_TTL;
@@ -114,15 +114,6 @@ pub(super) fn decode(
         record,
         expected: Expected(witness.collect()),
     }
-}
-
-/// For whom a record is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WriteTarget {
-    /// Services that read this place.
-    ReadLocation,
-    /// Nobody yet: those that write it read the other layout.
-    CopyLocation,
 }
 
 /// What each cell gets for a record to be stored. An empty record empties the cells.

@@ -1,24 +1,14 @@
-//! An account token that another system keeps in Redis: read, never written.
+//! Where and how another system keeps an account token in Redis.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, RedisResult};
 use zeroize::Zeroizing;
 
-use super::RedisStore;
-use super::codec::{RawValue, warn_unreadable_once};
 use super::layout::RedisNames;
 use crate::clock::Timestamp;
-use crate::credential::{AppId, AppSecret, Lifetime, Record, Token};
-use crate::error::{Error, ErrorKind};
-use crate::store::redis::connection::errors::{ErrorClass, describe_error};
-use crate::store::redis::format::external::{ExternalFormat, read_seconds, read_token};
-use crate::store::{
-    BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
-};
+use crate::credential::{AppSecret, Lifetime};
+use crate::store::redis::format::external::ExternalFormat;
 
 /// How long before the end of its key a token counts as due: it is then read again every second,
 /// since the system that keeps it may write the next one at any moment.
@@ -26,9 +16,6 @@ const RECHECK_MARGIN: Duration = Duration::from_secs(60);
 
 /// What a token is believed whose key does not expire and that does not say when it dies.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
-
-/// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
-const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// What stands in a name for the AppSecret.
 const SECRET_PLACEHOLDER: &str = "{secret}";
@@ -71,9 +58,9 @@ const SECRET_DIGITS: usize = 32;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExternalToken {
-    format: ExternalFormat,
-    key: String,
-    expires_at_key: Option<String>,
+    pub(super) format: ExternalFormat,
+    pub(super) key: String,
+    pub(super) expires_at_key: Option<String>,
     /// What `{secret}` in a name stands for.
     secret: Option<AppSecret>,
     /// How much earlier than the token the key ends, at least.
@@ -224,7 +211,7 @@ impl ExternalToken {
     }
 
     /// A name as it stands in Redis.
-    fn resolve_key(&self, name: &str, app: &str) -> Zeroizing<String> {
+    pub(super) fn resolve_key(&self, name: &str, app: &str) -> Zeroizing<String> {
         let name = RedisNames::expand_appid(name, app);
         Zeroizing::new(match &self.secret {
             Some(secret) => name.replace(SECRET_PLACEHOLDER, secret.expose()),
@@ -233,7 +220,7 @@ impl ExternalToken {
     }
 
     /// A name as people may see it: without the secret, however it came there.
-    fn redact(&self, name: &str) -> String {
+    pub(super) fn redact(&self, name: &str) -> String {
         let name = match &self.secret {
             Some(secret) if !secret.expose().is_empty() => {
                 name.replace(secret.expose(), SECRET_PLACEHOLDER)
@@ -252,7 +239,7 @@ impl ExternalToken {
     }
 
     /// The life of a token that was read at `now`.
-    fn lifetime(
+    pub(super) fn lifetime(
         &self,
         now: Timestamp,
         key_ttl: Option<Duration>,
@@ -290,160 +277,6 @@ impl fmt::Debug for ExternalToken {
             .field("secret", &self.secret)
             .field("early", &self.key_expires_early_by)
             .finish()
-    }
-}
-
-/// The store of an engine that follows: it has one slot, which others write.
-#[derive(Debug)]
-pub(crate) struct ExternalTokenStore {
-    redis: RedisStore,
-    token: ExternalToken,
-    last_read: Mutex<Option<LastRead>>,
-    /// Whether the operator knows of a key of another type.
-    wrong_type_logged: AtomicBool,
-}
-
-/// What was read last, from a key that ends by itself.
-#[derive(Debug)]
-struct LastRead {
-    token: Token,
-    key_expires_at: Timestamp,
-}
-
-impl ExternalTokenStore {
-    pub(crate) fn new(redis: RedisStore, token: ExternalToken) -> Self {
-        Self {
-            redis,
-            token,
-            last_read: Mutex::default(),
-            wrong_type_logged: AtomicBool::new(false),
-        }
-    }
-
-    fn lock_last_read(&self) -> MutexGuard<'_, Option<LastRead>> {
-        self.last_read
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What still serves although its key is gone. A key that is gone before its time was deleted:
-    /// its token is forgotten, lest it come back when that time has passed.
-    fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
-        let mut last = self.lock_last_read();
-        *last = last.take().filter(|last| {
-            last.key_expires_at.saturating_sub(KEY_END_TOLERANCE) <= now
-                && now < last.token.lifetime.expires_at()
-        });
-        last.as_ref().map(|last| last.token.clone())
-    }
-
-    /// Reads these in one round trip; `key` is the token's as people may see it, and `name` is it.
-    async fn read_values(
-        &self,
-        name: &str,
-        key: &str,
-        reads: &[Cmd],
-    ) -> Result<Vec<redis::Value>, Error> {
-        let store = &*self.redis.0;
-        let reading = async {
-            match store.connection.read_all(reads).await {
-                // The store's own sentence is about keys of ours. This one is somebody else's.
-                Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
-                    Ok(None)
-                }
-                answer => answer.map(Some),
-            }
-        };
-        let values = self.redis.run_command(name.as_bytes(), reading).await?;
-        values.ok_or_else(|| {
-            let sentence = format!(
-                "the key {key} in Redis at {}, under which another system's token is followed, \
-                 holds a value of another type; it belongs to that system, so check the name and \
-                 form that FollowedToken was given",
-                store.address
-            );
-            if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
-                tracing::error!(target: "tower_wechat::store", "{sentence}");
-            }
-            Error::new(ErrorKind::StoreUnavailable, sentence)
-        })
-    }
-
-    async fn load_token(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
-        let app = slot.key.app.as_str();
-        let key = self.token.resolve_key(&self.token.key, app);
-        let mut reads = vec![Cmd::get(key.as_str()), Cmd::pttl(key.as_str())];
-        if let Some(expiry) = &self.token.expires_at_key {
-            reads.push(Cmd::get(self.token.resolve_key(expiry, app).as_str()));
-        }
-        let shown = self
-            .token
-            .redact(&RedisNames::expand_appid(&self.token.key, app));
-        let mut read = self.read_values(&key, &shown, &reads).await?.into_iter();
-        let mut value = || read.next().unwrap_or(redis::Value::Nil);
-        let (value, lives, expiry) = (value(), value(), value());
-        let (value, lives, expiry): (RawValue, i64, RawValue) =
-            decode_replies(value, lives, expiry)
-                .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe_error(&error)))?;
-        let now = self.redis.0.clock.now();
-        let Some(value) = value else {
-            return Ok(stored_token(self.token_outliving_key(now)));
-        };
-        let secret = match read_token(&value, self.token.format) {
-            Ok(secret) => secret,
-            Err(unreadable) => {
-                warn_unreadable_once(&shown, slot, &value, unreadable);
-                *self.lock_last_read() = None;
-                return Ok(StoredRecord::default());
-            }
-        };
-        let expires_at = expiry.and_then(|seconds| read_seconds(&seconds).ok());
-        let expires_at =
-            expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
-        let lives = u64::try_from(lives).ok().map(Duration::from_millis);
-        let lifetime = self.token.lifetime(now, lives, expires_at);
-        let token = Token { secret, lifetime };
-        *self.lock_last_read() = lives.map(|life| LastRead {
-            token: token.clone(),
-            key_expires_at: now.saturating_add(life),
-        });
-        Ok(stored_token(Some(token)))
-    }
-}
-
-fn decode_replies(
-    value: redis::Value,
-    lives: redis::Value,
-    expiry: redis::Value,
-) -> RedisResult<(RawValue, i64, RawValue)> {
-    Ok((
-        redis::from_redis_value(value)?,
-        redis::from_redis_value(lives)?,
-        redis::from_redis_value(expiry)?,
-    ))
-}
-
-fn stored_token(token: Option<Token>) -> StoredRecord {
-    StoredRecord {
-        record: Record {
-            token,
-            ..Record::default()
-        },
-        expected: Expected::default(),
-    }
-}
-
-impl CredentialReader for ExternalTokenStore {
-    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
-        Box::pin(self.load_token(slot))
-    }
-
-    fn check_health<'a>(
-        &'a self,
-        _app: &'a AppId,
-        _kind: CredentialKind,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.redis.check_reading())
     }
 }
 

@@ -8,8 +8,9 @@ use futures_util::future::try_join_all;
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
-use super::RedisStore;
+use super::locations::RedisKey;
 use super::scripts;
+use super::store::RedisStore;
 use crate::clock::duration_millis;
 use crate::credential::AppId;
 use crate::error::Error;
@@ -84,7 +85,7 @@ impl RedisStore {
         let (app, id) = (app.clone(), self.check_key().into());
         let name = CredentialKey { app, kind, id };
         let places = names.locations(layout, mirror, &name);
-        let hashes = |cells: &[super::RedisKey<'_>]| -> Looked {
+        let hashes = |cells: &[RedisKey<'_>]| -> Looked {
             let hashes = cells.iter().filter(|cell| cell.field.is_some());
             hashes.map(|cell| cell.key.to_string()).collect()
         };

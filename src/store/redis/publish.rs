@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::invalidation::REJECTED_RETRY_DELAY;
 use super::scripts::{Invocation, PublishMode, ScriptCall};
-use super::{RedisStore, ScriptReply};
+use super::store::RedisStore;
+use super::write::ScriptReply;
 use crate::error::Error;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, is_permanent};
 

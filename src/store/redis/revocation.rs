@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use super::RedisStore;
-use crate::clock::Timestamp;
+use super::scripts;
+use super::store::{RedisStore, command_key};
+use crate::clock::{Timestamp, duration_millis};
 use crate::credential::{Record, RecordView};
 use crate::error::Error;
 use crate::store::redis::format::text::parse_revoked_at;
-use crate::store::{CredentialKey, CredentialKind, CredentialSlot, StoredRecord};
+use crate::store::{
+    BoxFuture, CredentialKey, CredentialKind, CredentialSlot, RevocationStore, StoredRecord,
+};
 
 /// Returns `true` if a record may have lost what we keep besides its tokens. What we write says at
 /// least whose it is, as far as WeChat told us.
@@ -38,7 +41,7 @@ impl RedisStore {
     ) -> Result<Option<Option<Timestamp>>, Error> {
         let get = Cmd::get(self.0.names.revocation_key(key));
         let mut connection = self.0.connection.clone();
-        let key = super::command_key(&get);
+        let key = command_key(&get);
         let asked =
             self.run_command_within::<Option<i64>>(key, max_wait, get.query_async(&mut connection));
         Ok(asked.await?.map(|stored| stored.map(parse_revoked_at)))
@@ -65,5 +68,27 @@ impl RedisStore {
             details.sessions_valid_from = at;
         }
         Ok(stored)
+    }
+}
+
+impl RevocationStore for RedisStore {
+    fn set_revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+        at: Timestamp,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let mut call = scripts::SET_REVOKED_AT.key(self.0.names.revocation_key(key));
+            call.arg(at.as_millis()).arg(duration_millis(ttl));
+            self.run_script(&call).await
+        })
+    }
+
+    fn revoked_at<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(async move { self.read_revoked_at(key).await })
     }
 }

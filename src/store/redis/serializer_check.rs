@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::RedisStore;
-use super::layout::{Location, ValueFormat};
+use super::locations::{Location, ValueFormat};
+use super::store::RedisStore;
 use crate::store::CredentialSlot;
 
 /// What Java's own serialization begins with (Java Object Serialization Specification, section 6.4:

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::layout::RedisNames;
-use super::{Layout, RedisStore, scripts};
+use super::store::RedisStore;
+use super::{Layout, scripts};
 use crate::credential::record_lifetime::refresh_certainly_expired_at;
 use crate::credential::{AppId, Lifetime};
 use crate::error::Error;

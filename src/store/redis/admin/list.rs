@@ -4,7 +4,7 @@ use redis::Cmd;
 use std::ops::ControlFlow;
 
 use super::super::codec::RawValue;
-use super::super::layout::Location;
+use super::super::locations::Location;
 use super::super::{Layout, RedisStore};
 use super::scan::Scan;
 use super::task::{ProgressFn, ScanOptions, Summary, decode_complete};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::codec::{WriteTarget, encode};
+use super::super::codec::encode;
+use super::super::locations::WriteTarget;
 use super::super::{Layout, RedisStore};
 use super::migration::{Migration, RecordFacts, is_revoked};
 use super::read::WRONG_TYPE_MARKER;

@@ -6,8 +6,9 @@ use redis::{Cmd, Value as Answer, from_redis_value};
 
 use super::super::codec::RawValue;
 use super::super::invalidation::invalidation_message;
-use super::super::layout::Location;
-use super::super::{Layout, RedisStore, tombstone_fingerprint};
+use super::super::locations::Location;
+use super::super::write::tombstone_fingerprint;
+use super::super::{Layout, RedisStore};
 use super::task::{ApplyResult, KeyChange, NewValue, RecordOutcome, ScanOptions};
 use crate::clock::Timestamp;
 use crate::credential::{Record, STANDARD_LIFETIME};

@@ -3,9 +3,11 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, FromRedisValue, RedisResult};
 
+use super::super::RedisStore;
 use super::super::codec::RawValue;
-use super::super::layout::{Location, RedisKey};
-use super::super::{RedisStore, command_key, read_command};
+use super::super::locations::{Location, RedisKey};
+use super::super::read::read_command;
+use super::super::store::command_key;
 use crate::error::Error;
 use crate::store::redis::connection::errors::ErrorClass;
 

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::super::codec::seal_binding;
 use super::super::key_registry;
-use super::super::layout::Location;
+use super::super::locations::Location;
 use super::super::{Layout, RedisStore};
 use super::scan::Scan;
 use super::task::{

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::super::codec::{RawValue, decode};
-use super::super::layout::{Location, RedisKey, ValueFormat};
+use super::super::locations::{Location, RedisKey, ValueFormat};
 use super::super::publish::OutgoingInvalidation;
 use super::super::scripts::{ScriptCall, Step};
 use super::super::seal::Sealer;
-use super::super::{Layout, RedisStore, ScriptReply, encode_any, encode_expected};
+use super::super::write::{ScriptReply, encode_any, encode_expected};
+use super::super::{Layout, RedisStore};
 use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind, CredentialSlot, LeaseOwner};

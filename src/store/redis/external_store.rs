@@ -1,0 +1,177 @@
+//! The read-only store of an account token that another system keeps in Redis.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::{Cmd, RedisResult};
+
+use super::codec::{RawValue, warn_unreadable_once};
+use super::external::ExternalToken;
+use super::layout::RedisNames;
+use super::store::RedisStore;
+use crate::clock::Timestamp;
+use crate::credential::{AppId, Record, Token};
+use crate::error::{Error, ErrorKind};
+use crate::store::redis::connection::errors::{ErrorClass, describe_error};
+use crate::store::redis::format::external::{read_seconds, read_token};
+use crate::store::{
+    BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
+};
+
+/// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
+const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
+
+/// The store of an engine that follows: it has one slot, which others write.
+#[derive(Debug)]
+pub(crate) struct ExternalTokenStore {
+    redis: RedisStore,
+    token: ExternalToken,
+    last_read: Mutex<Option<LastRead>>,
+    /// Whether the operator knows of a key of another type.
+    wrong_type_logged: AtomicBool,
+}
+
+/// What was read last, from a key that ends by itself.
+#[derive(Debug)]
+struct LastRead {
+    token: Token,
+    key_expires_at: Timestamp,
+}
+
+impl ExternalTokenStore {
+    pub(crate) fn new(redis: RedisStore, token: ExternalToken) -> Self {
+        Self {
+            redis,
+            token,
+            last_read: Mutex::default(),
+            wrong_type_logged: AtomicBool::new(false),
+        }
+    }
+
+    fn lock_last_read(&self) -> MutexGuard<'_, Option<LastRead>> {
+        self.last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What still serves although its key is gone. A key that is gone before its time was deleted:
+    /// its token is forgotten, lest it come back when that time has passed.
+    fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
+        let mut last = self.lock_last_read();
+        *last = last.take().filter(|last| {
+            last.key_expires_at.saturating_sub(KEY_END_TOLERANCE) <= now
+                && now < last.token.lifetime.expires_at()
+        });
+        last.as_ref().map(|last| last.token.clone())
+    }
+
+    /// Reads these in one round trip; `key` is the token's as people may see it, and `name` is it.
+    async fn read_values(
+        &self,
+        name: &str,
+        key: &str,
+        reads: &[Cmd],
+    ) -> Result<Vec<redis::Value>, Error> {
+        let store = &*self.redis.0;
+        let reading = async {
+            match store.connection.read_all(reads).await {
+                // The store's own sentence is about keys of ours. This one is somebody else's.
+                Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
+                    Ok(None)
+                }
+                answer => answer.map(Some),
+            }
+        };
+        let values = self.redis.run_command(name.as_bytes(), reading).await?;
+        values.ok_or_else(|| {
+            let sentence = format!(
+                "the key {key} in Redis at {}, under which another system's token is followed, \
+                 holds a value of another type; it belongs to that system, so check the name and \
+                 form that FollowedToken was given",
+                store.address
+            );
+            if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
+                tracing::error!(target: "tower_wechat::store", "{sentence}");
+            }
+            Error::new(ErrorKind::StoreUnavailable, sentence)
+        })
+    }
+
+    async fn load_token(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
+        let app = slot.key.app.as_str();
+        let key = self.token.resolve_key(&self.token.key, app);
+        let mut reads = vec![Cmd::get(key.as_str()), Cmd::pttl(key.as_str())];
+        if let Some(expiry) = &self.token.expires_at_key {
+            reads.push(Cmd::get(self.token.resolve_key(expiry, app).as_str()));
+        }
+        let shown = self
+            .token
+            .redact(&RedisNames::expand_appid(&self.token.key, app));
+        let mut read = self.read_values(&key, &shown, &reads).await?.into_iter();
+        let mut value = || read.next().unwrap_or(redis::Value::Nil);
+        let (value, lives, expiry) = (value(), value(), value());
+        let (value, lives, expiry): (RawValue, i64, RawValue) =
+            decode_replies(value, lives, expiry)
+                .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe_error(&error)))?;
+        let now = self.redis.0.clock.now();
+        let Some(value) = value else {
+            return Ok(stored_token(self.token_outliving_key(now)));
+        };
+        let secret = match read_token(&value, self.token.format) {
+            Ok(secret) => secret,
+            Err(unreadable) => {
+                warn_unreadable_once(&shown, slot, &value, unreadable);
+                *self.lock_last_read() = None;
+                return Ok(StoredRecord::default());
+            }
+        };
+        let expires_at = expiry.and_then(|seconds| read_seconds(&seconds).ok());
+        let expires_at =
+            expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
+        let lives = u64::try_from(lives).ok().map(Duration::from_millis);
+        let lifetime = self.token.lifetime(now, lives, expires_at);
+        let token = Token { secret, lifetime };
+        *self.lock_last_read() = lives.map(|life| LastRead {
+            token: token.clone(),
+            key_expires_at: now.saturating_add(life),
+        });
+        Ok(stored_token(Some(token)))
+    }
+}
+
+fn decode_replies(
+    value: redis::Value,
+    lives: redis::Value,
+    expiry: redis::Value,
+) -> RedisResult<(RawValue, i64, RawValue)> {
+    Ok((
+        redis::from_redis_value(value)?,
+        redis::from_redis_value(lives)?,
+        redis::from_redis_value(expiry)?,
+    ))
+}
+
+fn stored_token(token: Option<Token>) -> StoredRecord {
+    StoredRecord {
+        record: Record {
+            token,
+            ..Record::default()
+        },
+        expected: Expected::default(),
+    }
+}
+
+impl CredentialReader for ExternalTokenStore {
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
+        Box::pin(self.load_token(slot))
+    }
+
+    fn check_health<'a>(
+        &'a self,
+        _app: &'a AppId,
+        _kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.redis.check_reading())
+    }
+}

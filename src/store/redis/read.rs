@@ -1,0 +1,178 @@
+//! Reads of credentials.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use redis::Cmd;
+use tokio::time::Instant;
+use zeroize::Zeroize;
+
+use super::codec::{RawValue, decode, view_record};
+use super::locations::{Location, RedisKey, RedisKeys};
+use super::revocation::may_lack_revocation;
+use super::store::RedisStore;
+use crate::credential::AppId;
+use crate::error::Error;
+use crate::store::{
+    BoxFuture, CredentialKind, CredentialReader, CredentialSlot, ReadOutcome, StoredRecord, Visitor,
+};
+
+impl RedisStore {
+    async fn load_record(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
+        let place = self.0.names.location(self.0.layout, &slot.key);
+        let values = self.read_values(&place, Duration::MAX).await?;
+        let values = values.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))?;
+        let stored = decode(&place, slot, values.into(), &self.0.sealer);
+        self.warn_of_java_names(&place, slot, &stored).await;
+        self.with_revocation(slot, stored).await
+    }
+
+    /// A user of whom nothing is stored may lie under a name that another serializer has made.
+    async fn warn_of_java_names(
+        &self,
+        location: &Location<'_>,
+        slot: &CredentialSlot,
+        stored: &StoredRecord,
+    ) {
+        if stored.expected.0.iter().all(Option::is_none) {
+            Box::pin(self.search_java_names(location, slot)).await;
+        }
+    }
+
+    async fn read_record_with(
+        &self,
+        slot: &CredentialSlot,
+        timeout: Duration,
+        visit: &mut Visitor<'_>,
+    ) -> Result<ReadOutcome, Error> {
+        let arrived_at = Instant::now();
+        let place = self.0.names.location(self.0.layout, &slot.key);
+        let Some(mut values) = self.read_values(&place, timeout).await? else {
+            return Ok(ReadOutcome::TimedOut);
+        };
+        let seal = &self.0.sealer;
+        let visited = view_record(&place, slot, values.as_slice(), seal, |record| {
+            (!may_lack_revocation(slot, &record)).then(|| visit(&record))
+        });
+        let (is_accepted, revoked_at) = match visited {
+            Some(enough) => (enough, None),
+            None => {
+                let left = timeout.saturating_sub(arrived_at.elapsed());
+                let asked = Box::pin(self.read_revoked_at_within(&slot.key, left));
+                let Some(revoked_at) = asked.await? else {
+                    return Ok(ReadOutcome::TimedOut);
+                };
+                let enough = view_record(&place, slot, values.as_slice(), seal, |mut record| {
+                    record.details.sessions_valid_from = revoked_at;
+                    visit(&record)
+                });
+                (enough, revoked_at)
+            }
+        };
+        if is_accepted {
+            values.wipe();
+            return Ok(ReadOutcome::Accepted);
+        }
+        let mut stored = decode(&place, slot, values.into(), seal);
+        if revoked_at.is_some() {
+            stored.record.details.sessions_valid_from = revoked_at;
+        }
+        self.warn_of_java_names(&place, slot, &stored).await;
+        Ok(ReadOutcome::Rejected(stored))
+    }
+
+    /// What the cells of a place hold, unless `within` was too short.
+    async fn read_values(
+        &self,
+        location: &Location<'_>,
+        timeout: Duration,
+    ) -> Result<Option<RawValues>, Error> {
+        let connection = &self.0.connection;
+        match &location.keys {
+            RedisKeys::One(cell) => {
+                let get = read_command(cell);
+                // Pinned where it is: a future that is handed on is copied each time.
+                let value = pin!(connection.read_value(&get));
+                let got = self.run_command_within(cell.key.as_bytes(), timeout, value);
+                Ok(got.await?.map(|value| RawValues::One([value])))
+            }
+            RedisKeys::Two(cells) => {
+                let get = cells.each_ref().map(read_command);
+                let key = cells[0].key.as_bytes();
+                let values = pin!(connection.read_two_values(get));
+                let got = self.run_command_within(key, timeout, values);
+                Ok(got.await?.map(RawValues::Two))
+            }
+        }
+    }
+}
+
+/// The command that reads a cell.
+pub(super) fn read_command(cell: &RedisKey<'_>) -> Cmd {
+    // The room that it takes is known, and growing would cost more than the rest.
+    let field = cell.field.map_or(0, str::len);
+    let mut command = Cmd::with_capacity(3, 4 + cell.key.len() + field);
+    match cell.field {
+        Some(field) => command.arg("HGET").arg(&*cell.key).arg(field),
+        None => command.arg("GET").arg(&*cell.key),
+    };
+    command
+}
+
+/// What the cells of a place hold.
+enum RawValues {
+    One([RawValue; 1]),
+    Two([RawValue; 2]),
+}
+
+impl RawValues {
+    fn as_slice(&self) -> &[RawValue] {
+        match self {
+            Self::One(values) => values,
+            Self::Two(values) => values,
+        }
+    }
+
+    /// They hold secrets.
+    fn wipe(&mut self) {
+        let values = match self {
+            Self::One(values) => values.as_mut_slice(),
+            Self::Two(values) => values,
+        };
+        for value in values.iter_mut().flatten() {
+            value.as_mut_slice().zeroize();
+        }
+    }
+}
+
+impl From<RawValues> for Vec<RawValue> {
+    fn from(values: RawValues) -> Self {
+        match values {
+            RawValues::One(values) => values.into(),
+            RawValues::Two(values) => values.into(),
+        }
+    }
+}
+
+impl CredentialReader for RedisStore {
+    fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
+        Box::pin(self.load_record(slot))
+    }
+
+    fn read_with<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        timeout: Duration,
+        visit: &'a mut Visitor<'_>,
+    ) -> BoxFuture<'a, Result<ReadOutcome, Error>> {
+        Box::pin(self.read_record_with(slot, timeout, visit))
+    }
+
+    fn check_health<'a>(
+        &'a self,
+        app: &'a AppId,
+        kind: CredentialKind,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.check_writing(app, kind))
+    }
+}
