@@ -48,8 +48,10 @@
 //!
 //! [Signing users in](guide::login) · [Redis](guide::redis) ·
 //! [the account's token and the JS-SDK](guide::account) · [testing](guide::testing) ·
-//! [operations](guide::operations) · [observability](guide::observability) ·
-//! [beside Spring Boot](guide::spring_boot) · [scaling](guide::scaling)
+//! [failures and timeouts](guide::failures) · [operations](guide::operations) ·
+//! [observability](guide::observability) · [the command line](guide::program) ·
+//! [encrypted values](guide::sealing) · [from Spring Boot or WxJava](guide::spring_boot) ·
+//! [scaling](guide::scaling) · [the demo](guide::demo)
 //!
 //! # What is promised
 //!
