@@ -118,6 +118,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod accounts;
+mod backoff;
 mod base36;
 mod center;
 pub mod clock;

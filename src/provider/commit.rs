@@ -9,6 +9,7 @@ use super::cache::VersionStamp;
 use super::entry::EntryOrigin;
 use super::lease::Lease;
 use super::renewal::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, RenewalTask};
+use crate::backoff::Backoff;
 use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
 use crate::store::{CommitResult, LeaseResult, MIN_TOMBSTONE_TTL, StoredRecord};
@@ -60,7 +61,8 @@ impl RenewalTask<'_> {
             return CommitOutcome::Done(Err(Error::new(ErrorKind::WechatUnavailable, message)));
         };
         let give_up = Instant::now() + COMMIT_TIMEOUT;
-        let (mut retry_interval, mut is_logged) = (MIN_POLL_INTERVAL, false);
+        let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
+        let mut is_logged = false;
         loop {
             inner
                 .calls
@@ -105,8 +107,7 @@ impl RenewalTask<'_> {
                 );
                 return CommitOutcome::Done(Ok(held));
             }
-            tokio::time::sleep(retry_interval).await;
-            retry_interval = (retry_interval * 2).min(MAX_POLL_INTERVAL);
+            backoff.wait().await;
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::renewal::MIN_POLL_INTERVAL;
 use super::{CredentialProvider, ProviderState, sync};
+use crate::backoff::Backoff;
 use crate::credential::Record;
 use crate::error::Error;
 use crate::store::{
@@ -181,7 +182,8 @@ struct AbandonedLease {
 /// So it is released again and again, for as long as a lease lasts after the store's first answer.
 async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLease) {
     let mut give_up = Instant::now() + RELEASE_TIMEOUT;
-    let (mut retry_interval, mut has_answered) = (MIN_POLL_INTERVAL, false);
+    let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_RELEASE_INTERVAL);
+    let mut has_answered = false;
     loop {
         match abandoned.target.release(&abandoned.owner).await {
             Ok(true) => return,
@@ -196,8 +198,7 @@ async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLea
         if Instant::now() >= give_up || provider.tasks.is_closed() {
             return;
         }
-        tokio::time::sleep(retry_interval).await;
-        retry_interval = (retry_interval * 2).min(MAX_RELEASE_INTERVAL);
+        backoff.wait().await;
     }
 }
 

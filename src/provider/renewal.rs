@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::lookup::{ReadSnapshot, SLOW_STORE_TIMEOUT};
 use super::single_flight::{CallState, Wanted};
 use super::{CacheEntry, ProviderState, RenewalFailure, RenewalTiming};
+use crate::backoff::Backoff;
 use crate::clock::{Timestamp, deadline_in};
 use crate::credential::{Lifetime, Record, RecordView, Token, jitter_seed};
 use crate::error::{Error, ErrorKind};
@@ -163,7 +164,7 @@ impl<'a> RenewalTask<'a> {
         let give_up = deadline_in(
             settings.lease_duration + settings.renewal_timeout + STALE_RECHECK_INTERVAL,
         );
-        let mut poll_interval = MIN_POLL_INTERVAL;
+        let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
         // What WeChat has said of what is stored, where another process renews it all the same.
         let mut grant_error = None;
         // Whether another process renews. The short looks at its lease are then no wait for the store,
@@ -215,9 +216,7 @@ impl<'a> RenewalTask<'a> {
                         drop(turn);
                         is_follower = true;
                         self.set_awaits_wechat(true);
-                        tokio::time::sleep(poll_interval.mul_f64(0.75 + 0.5 * fastrand::f64()))
-                            .await;
-                        poll_interval = (poll_interval * 2).min(MAX_POLL_INTERVAL);
+                        backoff.wait_with_jitter().await;
                     }
                 },
                 Err(error) => return usable.ok_or(error),

@@ -18,6 +18,7 @@ use super::failure::LoginFailure;
 use super::limits::exchanges::ExchangeLimiter;
 use super::scope::Scope;
 use super::settings::SnapshotPolicy;
+use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
@@ -160,7 +161,7 @@ impl Exchange {
     /// Exchanges the code, or waits for what comes of it elsewhere.
     async fn claim_and_exchange(&self, started_at: Instant, timeout: Duration) -> ExchangeOutcome {
         let owner = LeaseOwner::unique();
-        let mut delay = INITIAL_DELAY;
+        let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
         loop {
             match self
                 .users
@@ -191,8 +192,7 @@ impl Exchange {
             if started_at.elapsed() >= timeout {
                 return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
             }
-            tokio::time::sleep(delay.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-            delay = (delay * 2).min(MAX_DELAY);
+            backoff.wait_with_jitter().await;
         }
     }
 
@@ -268,7 +268,7 @@ impl Exchange {
         let users = self.users.for_user(grant.snapshot);
         let had_more = !grant.snapshot && self.had_broader_scope(&user, grant).await;
         let deadline = Instant::now() + STORE_RETRY_TIMEOUT;
-        let mut delay = INITIAL_DELAY;
+        let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
         let stored = loop {
             let error = match users.store(&user, grant).await {
                 Ok(stored) => break stored,
@@ -279,8 +279,7 @@ impl Exchange {
                 return ExchangeOutcome::from_error(&error);
             }
             tracing::warn!(target: "tower_wechat::login", %app, %error, "a login is not stored yet");
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(MAX_DELAY);
+            backoff.wait().await;
         };
         tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = grant.scope.as_deref(), snapshot = grant.snapshot, "logged in");
         ExchangeOutcome::SignedIn(SignedInUser {

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::connection::Connection;
+use crate::backoff::Backoff;
 use crate::credential::AppId;
 use crate::store::invalidation::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, is_permanent};
@@ -129,7 +130,7 @@ struct ChannelListener {
 
 impl ChannelListener {
     async fn run(self) {
-        let mut delay = MIN_RETRY_DELAY;
+        let mut backoff = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
         loop {
             let began = Instant::now();
             // Before the subscription: a move that is on its way ends it.
@@ -149,7 +150,7 @@ impl ChannelListener {
                 }
                 Err(error) if is_permanent(&error) => {
                     self.log_rejection(&error);
-                    delay = REJECTED_RETRY_DELAY;
+                    backoff.set_next(REJECTED_RETRY_DELAY);
                 }
                 Err(error) => {
                     let said = describe_error(&error);
@@ -157,10 +158,9 @@ impl ChannelListener {
                 }
             }
             if began.elapsed() > MAX_RETRY_DELAY * 4 {
-                delay = MIN_RETRY_DELAY;
+                backoff.set_next(MIN_RETRY_DELAY);
             }
-            tokio::time::sleep(delay.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-            delay = (delay * 2).min(MAX_RETRY_DELAY);
+            backoff.wait_with_jitter().await;
         }
     }
 
