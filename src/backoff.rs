@@ -17,6 +17,7 @@ impl Backoff {
     }
 
     /// Replaces the next wait. The wait after it doubles again, up to the maximum.
+    #[cfg(any(test, feature = "redis"))]
     pub(crate) fn set_next(&mut self, next: Duration) {
         self.next = next;
     }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Length of a day.
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 /// A point in time: milliseconds since the Unix epoch, as the stored forms write it.
 ///
 /// ```
@@ -52,6 +55,27 @@ impl Timestamp {
     /// How long it is from here until `later`; zero when that has passed.
     pub fn duration_until(self, later: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+}
+
+/// Days of Beijing. WeChat's daily quotas start anew at midnight there.
+impl Timestamp {
+    /// Time that Beijing is ahead of UTC, in summer and in winter.
+    const BEIJING_OFFSET: Duration = Duration::from_secs(8 * 3_600);
+
+    /// Returns the number of the day in Beijing. Day 0 is 1 January 1970.
+    pub(crate) fn beijing_day(self) -> i64 {
+        self.beijing_millis().div_euclid(to_millis(DAY))
+    }
+
+    /// Returns the time until the next midnight in Beijing: a whole day at midnight itself.
+    pub(crate) fn duration_until_beijing_midnight(self) -> Duration {
+        let elapsed = self.beijing_millis().rem_euclid(to_millis(DAY));
+        DAY.saturating_sub(Duration::from_millis(elapsed.unsigned_abs()))
+    }
+
+    fn beijing_millis(self) -> i64 {
+        self.saturating_add(Self::BEIJING_OFFSET).as_millis()
     }
 }
 
@@ -185,5 +209,23 @@ impl fmt::Debug for Clock {
             ClockSource::Manual(_) => "manual",
         };
         write!(f, "Clock({name}, {:?})", self.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_begin_at_midnight_in_beijing() {
+        // 2024-01-01 16:00:00 UTC is 2024-01-02 00:00:00 in Beijing.
+        let midnight = Timestamp::from_millis(1_704_124_800_000);
+        let before = midnight.saturating_sub(Duration::from_millis(1));
+        assert_eq!(midnight.beijing_day(), before.beijing_day() + 1);
+        assert_eq!(midnight.duration_until_beijing_midnight(), DAY);
+        assert_eq!(
+            before.duration_until_beijing_midnight(),
+            Duration::from_millis(1)
+        );
     }
 }

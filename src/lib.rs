@@ -140,7 +140,6 @@ pub mod login;
 mod metrics;
 mod navigation;
 mod provider;
-mod reaction;
 mod shrink;
 #[cfg(feature = "simulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
@@ -164,8 +163,7 @@ pub mod account {
 pub mod client {
     //! The client of WeChat's API, and what its calls return.
 
-    pub use crate::error::InvalidToken;
-    pub use crate::reaction::RecommendedAction;
+    pub use crate::error::{InvalidToken, RecommendedAction};
     pub use crate::wechat::{
         AccountTokenResponse, JsapiTicketResponse, Language, UserInfo, UserTokenResponse,
         WechatClient, WechatClientBuilder,
@@ -200,7 +198,7 @@ pub use credential::{
     AccessToken, AppId, AppSecret, BearerSecret, Freshness, InvalidIdentifier, Lifetime,
     RefreshToken, UserId,
 };
-pub use error::{Error, ErrorKind, InvalidToken};
+pub use error::{Error, ErrorKind, InvalidToken, RecommendedAction};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use extract::{WechatAccountRejection, WechatUserRejection};
@@ -215,7 +213,6 @@ pub use layer::{
     WechatLayer, WechatService, WechatUser,
 };
 pub use login::{Login, LoginBuilder, Scope, SnapshotPolicy};
-pub use reaction::RecommendedAction;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use store::admin;

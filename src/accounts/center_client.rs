@@ -68,7 +68,7 @@ impl TokenCenterClient {
         url: impl AsRef<str>,
         bearer: impl Into<BearerSecret>,
     ) -> Result<Self, Error> {
-        let wrong = |why: String| Error::new(ErrorKind::Configuration, why);
+        let wrong = |why: String| Error::configuration(why);
         let app_id = AppId::new(app_id)
             .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
         let bearer = bearer.into();

@@ -8,10 +8,6 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 
-/// WeChat's days begin at midnight in Beijing.
-const BEIJING_UTC_OFFSET: Duration = Duration::from_secs(8 * 3_600);
-pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
-
 /// The documentation of `cgi-bin/stable_token` allows 20 forced refreshes a day.
 pub(super) const MAX_FORCED_REFRESHES_PER_DAY: u32 = 19;
 
@@ -80,7 +76,7 @@ impl DailyQuota {
     fn count_call(&self, reason: RenewalReason, now: Timestamp) -> Result<(), QuotaExceeded> {
         self.with_today(now, |counts| {
             if counts.total >= self.per_day {
-                return Err(QuotaExceeded::Daily(until_beijing_midnight(now)));
+                return Err(QuotaExceeded::Daily(now.duration_until_beijing_midnight()));
             }
             if reason == RenewalReason::ReportedInvalid {
                 if counts.for_reports >= self.max_for_reports() {
@@ -109,7 +105,7 @@ impl DailyQuota {
 
     fn with_today<T>(&self, now: Timestamp, take: impl FnOnce(&mut DailyCounts) -> T) -> T {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let day = beijing_day(now);
+        let day = now.beijing_day();
         if counts.day != day {
             *counts = DailyCounts {
                 day,
@@ -147,27 +143,10 @@ impl Drop for QuotaReservation<'_> {
     }
 }
 
-fn day_millis() -> i64 {
-    i64::try_from(DAY.as_millis()).unwrap_or(i64::MAX)
-}
-
-pub(super) fn beijing_day(now: Timestamp) -> i64 {
-    now.saturating_add(BEIJING_UTC_OFFSET)
-        .as_millis()
-        .div_euclid(day_millis())
-}
-
-fn until_beijing_midnight(now: Timestamp) -> Duration {
-    let into = now
-        .saturating_add(BEIJING_UTC_OFFSET)
-        .as_millis()
-        .rem_euclid(day_millis());
-    DAY.saturating_sub(Duration::from_millis(into.unsigned_abs()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::DAY;
 
     /// 2023-11-15 06:13:20 in Beijing.
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);

@@ -7,8 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::quota::{DAY, beijing_day};
-use crate::clock::Timestamp;
+use crate::clock::{DAY, Timestamp};
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::provider::RenewalFailure;
@@ -106,7 +105,7 @@ impl RateLimiter {
     /// Whether a use is left over that came to nothing; else whether the own count allows one.
     fn reuse_failed_or_check(&self, now: Timestamp) -> Result<bool, Duration> {
         let mut own = self.lock_local();
-        let day = beijing_day(now);
+        let day = now.beijing_day();
         if own.day != day {
             own.day = day;
             own.uses = 0;
@@ -137,7 +136,7 @@ impl RateLimiter {
         [
             allowance(self.name.to_owned(), 1, self.min_interval),
             allowance(
-                format!("{}:{}", self.name, beijing_day(now)),
+                format!("{}:{}", self.name, now.beijing_day()),
                 self.max_per_day,
                 DAY,
             ),

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::rejection_log::BearerRejection;
 use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// The secrets that are accepted, as digests: those have one length, so that a comparison tells
 /// nothing of the secret's either.
@@ -79,15 +79,13 @@ fn accepted_secrets(
         .collect::<Result<_, _>>()?;
     if all.is_empty() {
         let message = "the token center has no bearer secret: set at least one, long and random";
-        return Err(Error::new(ErrorKind::Configuration, message));
+        return Err(Error::configuration(message));
     }
     Ok(all)
 }
 
 fn accepted_secret(secret: &BearerSecret) -> Result<AcceptedSecret, Error> {
-    secret
-        .check_header_value()
-        .map_err(|why| Error::new(ErrorKind::Configuration, why))?;
+    secret.check_header_value().map_err(Error::configuration)?;
     Ok(AcceptedSecret {
         digest: digest(secret.expose().as_bytes()),
         until: None,

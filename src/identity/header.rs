@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::{Identify, Identity, RequestHead};
 use crate::credential::InvalidIdentifier;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Takes the user from a header that a gateway in front of the service sets.
 ///
@@ -31,11 +31,11 @@ impl TrustedHeader {
     /// Trusts the header of this name.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: no header can have that name.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): no header can have that name.
     pub fn new(name: &str) -> Result<Self, Error> {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
             let message = format!("{name:?} is no name of a header; use letters, digits and '-'");
-            Error::new(ErrorKind::Configuration, message)
+            Error::configuration(message)
         })?;
         Ok(Self(name))
     }

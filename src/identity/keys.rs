@@ -7,7 +7,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::credential::decode_base64_key;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// The fewest bytes of a key.
 const MIN_KEY_BYTES: usize = 64;
@@ -41,7 +41,7 @@ impl CookieKeys {
     /// puts into a key of that length, do not count.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: a key is not base64 or too short, or there is none.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a key is not base64 or too short, or there is none.
     ///
     /// ```
     /// use tower_wechat::CookieKeys;
@@ -53,10 +53,10 @@ impl CookieKeys {
         let keys = text.split(',').map(str::trim).enumerate();
         let keys = keys.map(|(at, key)| {
             let key = decode_base64_key(key).ok_or_else(|| {
-                configuration_error(format!("cookie key {} is not base64; {KEY_COMMAND_HINT}", at + 1))
+                Error::configuration(format!("cookie key {} is not base64; {KEY_COMMAND_HINT}", at + 1))
             })?;
             if key.len() < MIN_KEY_BYTES {
-                return Err(configuration_error(format!(
+                return Err(Error::configuration(format!(
                     "cookie key {} has {} bytes; it needs at least {MIN_KEY_BYTES}: {KEY_COMMAND_HINT}",
                     at + 1,
                     key.len()
@@ -70,12 +70,11 @@ impl CookieKeys {
     /// A key that nobody else has, for development: sessions end when the process does.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the system has no randomness to give.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the system has no randomness to give.
     pub fn random() -> Result<Self, Error> {
         let mut key = Zeroizing::new(vec![0; MIN_KEY_BYTES]);
-        getrandom::fill(&mut key).map_err(|_| {
-            configuration_error("the system gives no random bytes for a key".into())
-        })?;
+        getrandom::fill(&mut key)
+            .map_err(|_| Error::configuration("the system gives no random bytes for a key"))?;
         Ok(Self(vec![key]))
     }
 
@@ -130,10 +129,6 @@ fn hmac_with_key(key: &[u8]) -> HmacSha256 {
     // A key of any length will do.
     <HmacSha256 as KeyInit>::new_from_slice(key)
         .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()))
-}
-
-fn configuration_error(message: String) -> Error {
-    Error::new(ErrorKind::Configuration, message)
 }
 
 #[cfg(test)]

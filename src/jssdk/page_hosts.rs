@@ -34,8 +34,7 @@ impl AllowedHosts {
             .map(|host| parse_allowed_host(host.as_ref()))
             .collect::<Result<_, _>>()?;
         if hosts.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Configuration,
+            return Err(Error::configuration(
                 "no host is named whose pages may be signed: name those of JS接口安全域名, such \
                  as h5.example.com",
             ));
@@ -130,7 +129,7 @@ fn parse_allowed_host(text: &str) -> Result<AllowedHost, Error> {
             "{text:?} is no host whose pages could be signed: name a host such as \
              h5.example.com, h5.example.com:8443 or localhost:*"
         );
-        Error::new(ErrorKind::Configuration, message)
+        Error::configuration(message)
     };
     let (name, any_port) = match text.strip_suffix(":*") {
         Some(name) => (name, true),

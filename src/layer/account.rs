@@ -148,7 +148,7 @@ impl WechatAccount {
         let Some(tickets) = self.tickets() else {
             let message = "the layer was given no Tickets, so no page can be signed: pass them to \
                            WechatLayer::account";
-            return Err(Error::new(ErrorKind::Configuration, message));
+            return Err(Error::configuration(message));
         };
         tickets.js_config(&self.page_url_of_request(headers)?).await
     }

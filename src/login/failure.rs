@@ -3,8 +3,7 @@
 use http::StatusCode;
 
 use super::state::StateError;
-use crate::error::{Error, ErrorKind};
-use crate::reaction::RecommendedAction;
+use crate::error::{Error, ErrorKind, RecommendedAction};
 
 /// What can stand in a user's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

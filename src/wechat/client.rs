@@ -12,8 +12,7 @@ use super::token_response::{AccountTokenResponse, JsapiTicketResponse, UserToken
 use super::transport::{ApiRequest, Transport};
 use super::user_info::{Language, UserInfo};
 use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
-use crate::error::{Error, ErrorKind};
-use crate::reaction::RecommendedAction;
+use crate::error::{Error, ErrorKind, RecommendedAction};
 
 /// The longest code that is sent on. WeCom documents 512 bytes, the Official Account nothing.
 const MAX_CODE_BYTES: usize = 2_048;

@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind};
-use crate::reaction::RecommendedAction;
+use crate::clock::{DAY, Timestamp};
+use crate::error::{Error, ErrorKind, RecommendedAction};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Beijing is eight hours ahead of UTC, in summer and in winter.
-const BEIJING_OFFSET: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// The families of endpoints. Within one family, an errcode has one meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +119,8 @@ pub(super) fn error_kind(errcode: i64, reaction: RecommendedAction) -> ErrorKind
 /// Returns the time after which another call may succeed, for errcodes that imply one.
 pub(super) fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
     match errcode {
-        45009 => Some(time_until_next(DAY, now.saturating_add(BEIJING_OFFSET))),
-        45011 => Some(time_until_next(MINUTE, now)),
+        45009 => Some(now.duration_until_beijing_midnight()),
+        45011 => Some(duration_until_next_minute(now)),
         89506 => Some(DAY),
         89507 => Some(HOUR),
         _ => None,
@@ -146,10 +141,9 @@ pub(crate) fn with_renewal_delay(error: Error) -> Error {
 }
 
 /// Returns the time until the next multiple of `span` since the epoch.
-fn time_until_next(span: Duration, now: Timestamp) -> Duration {
-    let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-    let left = span - now.as_millis().rem_euclid(span);
-    Duration::from_millis(left.unsigned_abs())
+fn duration_until_next_minute(now: Timestamp) -> Duration {
+    let elapsed = now.as_millis().rem_euclid(60_000);
+    MINUTE.saturating_sub(Duration::from_millis(elapsed.unsigned_abs()))
 }
 
 #[cfg(test)]

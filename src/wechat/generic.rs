@@ -8,8 +8,7 @@ use super::client::{WechatClient, token_request};
 use super::errcode::Endpoint;
 use super::transport::ApiRequest;
 use crate::credential::AccessToken;
-use crate::error::{Error, ErrorKind};
-use crate::reaction::RecommendedAction;
+use crate::error::{Error, ErrorKind, RecommendedAction};
 
 /// How much of serde's words on an unexpected reply an error shows, in characters.
 const MAX_JSON_ERROR_CHARS: usize = 120;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Base URL of WeChat's API.
 pub(super) const API_URL: &str = "https://api.weixin.qq.com";
@@ -19,23 +19,23 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Parses a base URL. The error does not contain the URL, which may hold a password.
 pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<Url, Error> {
     let url = Url::parse(text.trim()).map_err(|why| {
-        configuration_error(format!(
+        Error::configuration(format!(
             "{name} is not a URL ({why}): set one such as {API_URL}"
         ))
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "{name} has the scheme {:?}: set an http or https URL such as {API_URL}",
             url.scheme()
         )));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "{name} has a query or a fragment: set a URL that ends before '?' and '#'"
         )));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(configuration_error(format!(
+        return Err(Error::configuration(format!(
             "{name} names a user or a password: set it without them"
         )));
     }
@@ -77,7 +77,7 @@ pub(crate) fn build_http_client(
         builder.tls_certs_only([])
     };
     builder.build().map_err(|error| {
-        configuration_error(format!(
+        Error::configuration(format!(
             "TLS cannot start ({}): install the system's CA certificates (package \
              ca-certificates)",
             root_cause(&error)
@@ -92,8 +92,4 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-fn configuration_error(message: String) -> Error {
-    Error::new(ErrorKind::Configuration, message)
 }

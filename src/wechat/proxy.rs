@@ -4,7 +4,7 @@ use std::sync::Once;
 
 use reqwest::Url;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// What the URL of a proxy looks like.
 const EXAMPLE_HINT: &str =
@@ -29,7 +29,7 @@ pub(super) struct ForwardProxy {
 pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
     let wrong = |why: String| {
         let text = format!("the proxy {why}: {EXAMPLE_HINT}");
-        Error::new(ErrorKind::Configuration, text)
+        Error::configuration(text)
     };
     let url = Url::parse(text.trim()).map_err(|why| wrong(format!("is not a URL ({why})")))?;
     let port = match url.scheme() {
@@ -102,6 +102,7 @@ pub(super) fn warn_of_unused_proxy_variable() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn parse_error(text: &str) -> String {
         match parse_proxy(text) {

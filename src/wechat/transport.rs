@@ -14,9 +14,8 @@ use super::redaction::{QUERY_VALUE_ESCAPES, Redactor};
 use super::reply::{self, InvalidReply, ReplyFields};
 use crate::clock::{Clock, deadline_in};
 use crate::credential::AppId;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, RecommendedAction};
 use crate::metrics;
-use crate::reaction::RecommendedAction;
 
 /// The largest reply that is read.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;

@@ -17,7 +17,7 @@ use super::keys::{CookieKeys, KeyedMac};
 use super::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, UserId};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::users::UserToken;
 
 /// What the cookie is called unless something else is set.
@@ -140,7 +140,7 @@ impl SessionCookie {
     /// front, unless it is there already.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: cookies cannot have that name.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): cookies cannot have that name.
     pub fn name(self, name: &str) -> Result<Self, Error> {
         Self::check_name(name)?;
         let base = strip_host_prefix(name).to_owned();
@@ -153,7 +153,7 @@ impl SessionCookie {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let base = strip_host_prefix(name);
         if base.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-            return Err(configuration_error(format!(
+            return Err(Error::configuration(format!(
                 "{name:?} is no name of a cookie; use letters, digits, '-', '_' and '.'"
             )));
         }
@@ -458,10 +458,6 @@ fn set_cookie_header(name: &str, value: &str, lifetime: Duration, secure: bool) 
     let mut header = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
     header.set_sensitive(true);
     header
-}
-
-fn configuration_error(message: String) -> Error {
-    Error::new(ErrorKind::Configuration, message)
 }
 
 #[cfg(test)]

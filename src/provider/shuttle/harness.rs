@@ -91,7 +91,7 @@ impl RecordingStore {
         let order = Ordering::Relaxed;
         match self.losses_left.fetch_update(order, order, lose) {
             Ok(_) if shuttle::rand::Rng::gen_bool(&mut shuttle::rand::thread_rng(), 0.3) => {
-                Err(Error::new(ErrorKind::StoreUnavailable, "a reply was lost"))
+                Err(Error::store_unavailable("a reply was lost"))
             }
             _ => Ok(()),
         }

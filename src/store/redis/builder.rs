@@ -20,7 +20,6 @@ use crate::error::Error;
 use crate::metrics;
 use crate::store::redis::connection::certificates::Certificates;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
-use crate::store::redis::connection::start_up::{misconfigured, unavailable};
 use crate::store::redis::connection::url::{RedisUrl, Topology};
 
 /// How long a command may take.
@@ -294,7 +293,7 @@ impl RedisStoreBuilder {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         if self.exclusive_writer && !matches!(url.topology, Topology::Single(_)) {
-            return Err(misconfigured(
+            return Err(Error::configuration(
                 "sole_writer is for one Redis server (redis://): behind Sentinels and on a Cluster \
                  a server that is cut off from the others confirms that no message was lost; \
                  leave it out, and cache_ttl bounds how stale a token may be",
@@ -320,7 +319,7 @@ impl RedisStoreBuilder {
                 } else {
                     "that rediss:// is used where Redis speaks TLS"
                 };
-                return Err(unavailable(format!(
+                return Err(Error::store_unavailable(format!(
                     "Redis at {address} did not answer within {CONNECT_TIMEOUT:?}; \
                      check the address, and {check}"
                 )));

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::clock::duration_millis;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::metrics;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
 
@@ -271,12 +271,13 @@ impl CircuitBreaker {
 }
 
 fn unavailable(message: String) -> Error {
-    Error::new(ErrorKind::StoreUnavailable, message).with_retry_after(RETRY_AFTER)
+    Error::store_unavailable(message).with_retry_after(RETRY_AFTER)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     const ADDRESS: &str = "redis.example.com:6379";
 

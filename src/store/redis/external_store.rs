@@ -12,7 +12,7 @@ use super::layout::RedisNames;
 use super::store::RedisStore;
 use crate::clock::Timestamp;
 use crate::credential::{AppId, Record, Token};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::format::external::{read_seconds, read_token};
 use crate::store::{
@@ -94,7 +94,7 @@ impl ExternalTokenStore {
             if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
                 tracing::error!(target: "tower_wechat::store", "{sentence}");
             }
-            Error::new(ErrorKind::StoreUnavailable, sentence)
+            Error::store_unavailable(sentence)
         })
     }
 
@@ -113,7 +113,7 @@ impl ExternalTokenStore {
         let (value, lives, expiry) = (value(), value(), value());
         let (value, lives, expiry): (RawValue, i64, RawValue) =
             decode_replies(value, lives, expiry)
-                .map_err(|error| Error::new(ErrorKind::StoreUnavailable, describe_error(&error)))?;
+                .map_err(|error| Error::store_unavailable(describe_error(&error)))?;
         let now = self.redis.0.clock.now();
         let Some(value) = value else {
             return Ok(stored_token(self.token_outliving_key(now)));

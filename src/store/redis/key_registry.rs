@@ -8,7 +8,7 @@ use super::connection::errors::describe_error;
 use super::layout::RedisNames;
 use super::seal::Sealer;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::redis::format::sealed::SealingKeyId;
 
 /// The hash of the ids, each with the time at which its key began to seal.
@@ -58,7 +58,7 @@ fn missing_key_error(missing: &str, seal: &Sealer, address: &str, name: &str) ->
          missing key; if nothing is sealed with it any more, `tower-wechat reseal` says so to the \
          others; if it is lost, remove it from the hash {name}, and its users log in again"
     );
-    Error::new(ErrorKind::Configuration, message)
+    Error::configuration(message)
 }
 
 /// Who may not read the marks may still read tokens; whoever seals should know.

@@ -8,7 +8,6 @@ use memchr::memchr3;
 use super::layout::{Layout, RedisNames};
 use crate::credential::AppId;
 use crate::error::Error;
-use crate::store::redis::connection::start_up::misconfigured;
 use crate::store::{CredentialKey, CredentialKind, LoginCodeKey};
 
 /// One place in Redis: a string key, or a field of a hash.
@@ -139,7 +138,7 @@ impl RedisNames {
             };
             let places = self.locations(layout, dual_write, &name);
             if places.copy.is_some() {
-                return Err(misconfigured(
+                return Err(Error::configuration(
                     "on a Redis Cluster the two layouts lie in different slots, and no step can \
                      write both; leave the mirror out",
                 ));
@@ -151,7 +150,7 @@ impl RedisNames {
                 .iter()
                 .find(|cell| slot(&cell.key) != slot(&first.key))
             {
-                return Err(misconfigured(format!(
+                return Err(Error::configuration(format!(
                     "on a Redis Cluster the two hashes of users' tokens have to share a hash tag, \
                      and {} and {} do not; name them for example {{wechat}}.{} and {{wechat}}.{}, \
                      or choose the key layout (Layout::Keys, REDIS_LAYOUT=keys)",
@@ -166,7 +165,7 @@ impl RedisNames {
                 .iter()
                 .find(|lease| slot(lease) != slot(&first.key))
             {
-                return Err(misconfigured(format!(
+                return Err(Error::configuration(format!(
                     "on a Redis Cluster {} and its lease {lease} would lie in different slots; use \
                      no braces in the prefix {:?}, and only whole hash tags in the other names",
                     first.key, self.prefix

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::log_limit::LogRateLimits;
 use super::serializer_check::SERIALIZER_REMEDY;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 #[cfg(feature = "sealing")]
 use crate::store::redis::format::keys::{OpenError, SealingKeys};
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
@@ -167,13 +167,10 @@ impl Sealer {
             return Ok(());
         };
         let kind = slot.key.kind.as_str();
-        Err(Error::new(
-            ErrorKind::Configuration,
-            format!(
-                "the stored {kind} is sealed with key {id}, which this process does not have, and \
+        Err(Error::configuration(format!(
+            "the stored {kind} is sealed with key {id}, which this process does not have, and \
                  is left as it is: add that key to the sealing keys"
-            ),
-        ))
+        )))
     }
 
     /// One loud line every few seconds, however many values are read.

@@ -15,7 +15,6 @@ use super::task::{
 use crate::clock::Timestamp;
 use crate::credential::Record;
 use crate::error::Error;
-use crate::store::redis::connection::start_up::misconfigured;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
 /// A key that ends so much earlier than its record is written again. Processes' clocks differ by
@@ -50,7 +49,7 @@ impl RedisStore {
         progress: ProgressFn<'_>,
     ) -> Result<Summary, Error> {
         if self.0.connection.is_cluster() {
-            return Err(misconfigured(
+            return Err(Error::configuration(
                 "on a Redis Cluster the two layouts lie in different slots, and no step can compare \
                  and write both; migrate before the data move to the Cluster, or let users log in again",
             ));

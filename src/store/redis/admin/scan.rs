@@ -7,7 +7,7 @@ use redis::{Cmd, from_redis_value};
 use super::super::layout::RedisNames;
 use super::super::{Layout, RedisStore};
 use crate::credential::AppId;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::CredentialKind;
 
 /// How many users one step brings, about: a few hundred microseconds of Redis's time.
@@ -191,8 +191,7 @@ impl ScanServers {
             .await?;
         // Slots in brackets are under way.
         if *at_first != at_last || at_last.values().any(|slots| slots.contains('[')) {
-            return Err(Error::new(
-                ErrorKind::StoreUnavailable,
+            return Err(Error::store_unavailable(
                 "slots of the Redis Cluster have moved meanwhile, so some users may have been left \
                  out; run it again when the Cluster is at rest",
             ));

@@ -8,7 +8,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::store::redis::connection::start_up::misconfigured;
 
 /// The certificates of a connection with TLS, in PEM.
 #[derive(Clone, Default)]
@@ -36,7 +35,7 @@ impl Certificates {
             return Ok(None);
         }
         if !tls {
-            return Err(misconfigured(
+            return Err(Error::configuration(
                 "certificates are set for Redis, but its URL is not one with TLS; use rediss://, \
                  rediss+sentinel:// or rediss+cluster://",
             ));
@@ -48,7 +47,7 @@ impl Certificates {
             Some((certificate, key)) => {
                 check_certificates(certificate, "the client certificate for Redis")?;
                 if PrivateKeyDer::from_pem_slice(key).is_err() {
-                    return Err(misconfigured(
+                    return Err(Error::configuration(
                         "the key of the client certificate for Redis is no private key in PEM form",
                     ));
                 }
@@ -70,7 +69,7 @@ fn check_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(()),
-        _ => Err(misconfigured(format!(
+        _ => Err(Error::configuration(format!(
             "{what} is no certificate in PEM form"
         ))),
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::error::Error;
 use crate::store::redis::connection::connector::Connector;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
-use crate::store::redis::connection::start_up::{connect_error, misconfigured, unavailable};
+use crate::store::redis::connection::start_up::connect_error;
 use crate::store::redis::connection::url::format_address;
 
 /// So many addresses are named in a sentence.
@@ -57,13 +57,13 @@ pub(in crate::store::redis) async fn probe_cluster(
 /// Refuses slots that no client could find its way by.
 fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
     if slots.is_empty() {
-        return Err(misconfigured(format!(
+        return Err(Error::configuration(format!(
             "the Redis Cluster of {address} serves no slots yet; create it first \
              (redis-cli --cluster create)"
         )));
     }
     if slots.iter().flat_map(nodes_of).any(lacks_address) {
-        return Err(misconfigured(format!(
+        return Err(Error::configuration(format!(
             "the Redis Cluster of {address} does not tell the addresses of its nodes, so that their \
              slots cannot be found; set cluster-preferred-endpoint-type to ip, or to hostname with \
              a cluster-announce-hostname on every node"
@@ -154,7 +154,7 @@ async fn check_nodes(
         named.join(", "),
         describe_error(&error),
     );
-    Err(unavailable(format!(
+    Err(Error::store_unavailable(format!(
         "the Redis Cluster of {seed} names its nodes {named}{more}, and none of them can be reached \
          from here ({said}); set cluster-announce-ip or cluster-announce-hostname, and \
          cluster-announce-port, on the nodes to what holds here too"

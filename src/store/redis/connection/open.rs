@@ -16,8 +16,6 @@ use crate::store::redis::connection::sentinel::{ConnectError, SentinelConnection
 use crate::store::redis::connection::sentinel_discovery::Sentinels;
 use crate::store::redis::connection::shared::{Backend, Connection};
 use crate::store::redis::connection::single::SingleConnection;
-#[cfg(not(feature = "cluster"))]
-use crate::store::redis::connection::start_up::misconfigured;
 use crate::store::redis::connection::start_up::{
     check_mode, connect_error, named_primary_error, with_unresolved,
 };
@@ -97,7 +95,7 @@ impl ConnectOptions<'_> {
             }
             #[cfg(not(feature = "cluster"))]
             Topology::Cluster(_) => {
-                return Err(misconfigured(
+                return Err(Error::configuration(
                     "redis+cluster:// needs the feature `cluster` of tower-wechat, and this \
                      program was built without it",
                 ));

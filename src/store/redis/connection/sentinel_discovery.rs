@@ -16,7 +16,7 @@ use crate::store::redis::connection::connector::Connector;
 use crate::store::redis::connection::errors::{
     ErrorClass, describe_error, rejects_credentials, server_error,
 };
-use crate::store::redis::connection::start_up::{misconfigured, unavailable, unreachable_error};
+use crate::store::redis::connection::start_up::unreachable_error;
 use crate::store::redis::connection::url::{format_address, format_addresses};
 
 /// After the first answer the other Sentinels have so long to say something newer.
@@ -123,7 +123,7 @@ impl Sentinels {
         let port = said.get("port").and_then(|port| port.parse().ok());
         let (Some(host), Some(port)) = (said.get("ip"), port) else {
             let message = format!("the Sentinels at {} name no server", self.display);
-            return Err(unavailable(message));
+            return Err(Error::store_unavailable(message));
         };
         let host = host.clone();
         let address = if self.tls {
@@ -146,7 +146,7 @@ impl Sentinels {
     async fn lookup_error(&self, error: Option<&RedisError>) -> Error {
         let (shown, group) = (&self.display, &self.group);
         let Some(error) = error else {
-            return unavailable(format!(
+            return Error::store_unavailable(format!(
                 "no Sentinel of {shown} answers within {:?}; are they running, and is the URL right?",
                 self.timeout
             ));
@@ -154,33 +154,35 @@ impl Sentinels {
         let said = describe_error(error);
         if said.contains("No such master") {
             let groups = self.describe_groups().await;
-            return misconfigured(format!(
+            return Error::configuration(format!(
                 "the Sentinels at {shown} know no group named {group:?}; {groups} \
                  (redis+sentinel://host:26379/NAME)"
             ));
         }
         if said.contains("unknown command") {
-            return misconfigured(format!(
+            return Error::configuration(format!(
                 "a Redis server and no Sentinel answers at {shown}; a redis+sentinel:// URL lists \
                  the Sentinels, whose port is usually 26379"
             ));
         }
         if rejects_credentials(error) {
-            return misconfigured(format!(
+            return Error::configuration(format!(
                 "the Sentinels at {shown} refuse us ({said}); their user and password are set \
                  apart from those of the URL, with sentinel_credentials"
             ));
         }
         if ErrorClass::classify(error).is_some_and(ErrorClass::is_transient) {
-            return unavailable(format!(
+            return Error::store_unavailable(format!(
                 "the Sentinels at {shown} do not answer us for now ({said}); try again in a moment"
             ));
         }
         if server_error(error).is_some() {
-            return misconfigured(format!("the Sentinels at {shown} do not answer us: {said}"));
+            return Error::configuration(format!(
+                "the Sentinels at {shown} do not answer us: {said}"
+            ));
         }
         if error.is_connection_refusal() || error.is_timeout() {
-            return unavailable(format!(
+            return Error::store_unavailable(format!(
                 "no Sentinel of {shown} can be reached ({said}); are they running, and is the URL \
                  right?"
             ));

@@ -1,24 +1,15 @@
 //! What can be wrong at start-up: one sentence for each, with the cause and the cure.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
 use redis::aio::ConnectionLike;
 use redis::{RedisError, RedisResult, Value};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::redis::connection::errors::{
     ErrorClass, NOT_PRIMARY, describe_error, rejects_credentials,
 };
-
-pub(in crate::store::redis) fn misconfigured(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Configuration, message)
-}
-
-pub(in crate::store::redis) fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::StoreUnavailable, message)
-}
 
 pub(in crate::store::redis) fn connect_error(address: &str, error: &RedisError) -> Error {
     server_rejection_error(&format!("Redis at {address}"), error)
@@ -36,12 +27,12 @@ pub(in crate::store::redis) fn named_primary_error(
     }
     let said = describe_error(error);
     if said.contains(NOT_PRIMARY) {
-        return unavailable(format!(
+        return Error::store_unavailable(format!(
             "{who} is a replica; a fail-over may be under way, so try again in a moment"
         ));
     }
     closed_connection_error(&who, error).unwrap_or_else(|| {
-        unavailable(format!(
+        Error::store_unavailable(format!(
             "{who} cannot be reached from here ({said}); if it runs, the Sentinels know it by an \
              address of its own network: set replica-announce-ip on the servers, and \
              `sentinel monitor` to an address that holds here too"
@@ -53,17 +44,17 @@ pub(in crate::store::redis) fn named_primary_error(
 fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
     let said = describe_error(error);
     if rejects_credentials(error) {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} refuses the user or password of the URL (redis://user:password@host/): {said}"
         )));
     }
     if said.contains("cluster support disabled") {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} is a single server and no Cluster; use redis:// (rediss:// with TLS) for it"
         )));
     }
     if ErrorClass::classify(error).is_some_and(ErrorClass::is_transient) {
-        return Some(unavailable(format!(
+        return Some(Error::store_unavailable(format!(
             "{who} is not ready ({said}); try again in a moment"
         )));
     }
@@ -74,7 +65,9 @@ fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
     if is_no_redis(error) {
         return Some(no_redis(who));
     }
-    Some(misconfigured(format!("{who} does not accept us: {said}")))
+    Some(Error::configuration(format!(
+        "{who} does not accept us: {said}"
+    )))
 }
 
 /// Returns `true` if what came is no answer of a Redis.
@@ -85,7 +78,7 @@ fn is_no_redis(error: &RedisError) -> bool {
 
 /// `who` begins the sentence.
 fn no_redis(who: &str) -> Error {
-    misconfigured(format!(
+    Error::configuration(format!(
         "{who} does not speak the protocol of Redis, so something else listens there, such as a web \
          server; check the host and the port of the URL"
     ))
@@ -98,7 +91,7 @@ pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) 
         return no_redis(who);
     }
     closed_connection_error(who, error).unwrap_or_else(|| {
-        unavailable(format!(
+        Error::store_unavailable(format!(
             "{who} cannot be reached ({said}); is it running, and is the URL right?"
         ))
     })
@@ -108,34 +101,34 @@ pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) 
 fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
     let said = describe_error(error);
     if said.contains("Expired") || said.contains("certificate expired") {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} shows a certificate that has expired, or the clock here is wrong ({said}); renew it"
         )));
     }
     if said.contains("invalid peer certificate") {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} shows a certificate that is not accepted ({said}); give the authority that signed it \
              with certificate_authority, and use a host name that the certificate holds"
         )));
     }
     if said.contains("CertificateRequired") || said.contains("HandshakeFailure") {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} wants a certificate of ours ({said}); give it with client_certificate"
         )));
     }
     if said.contains("received fatal alert") {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} does not accept our certificate or TLS ({said}); check client_certificate"
         )));
     }
     if said.contains("InvalidContentType") || said.contains("corrupt message") {
-        return Some(misconfigured(format!(
+        return Some(Error::configuration(format!(
             "{who} does not speak TLS on that port; use its TLS port, or a URL without the s of \
              rediss://"
         )));
     }
     if error.is_connection_dropped() && !error.is_connection_refusal() {
-        return Some(unavailable(format!(
+        return Some(Error::store_unavailable(format!(
             "{who} closes the connection at once ({said}); check that a Redis listens on the port, \
              and if it speaks TLS there, use rediss:// (rediss+sentinel://, rediss+cluster://)"
         )));
@@ -154,11 +147,11 @@ pub(in crate::store::redis) async fn check_mode(
     let mode = hello.ok().and_then(|mut hello| hello.remove("mode"));
     let mode = mode.and_then(|mode| redis::from_redis_value::<String>(mode).ok());
     match mode.as_deref() {
-        Some("cluster") => Err(misconfigured(format!(
+        Some("cluster") => Err(Error::configuration(format!(
             "Redis at {address} is a node of a Cluster; use redis+cluster://{address} \
              (rediss+cluster:// with TLS)"
         ))),
-        Some("sentinel") => Err(misconfigured(format!(
+        Some("sentinel") => Err(Error::configuration(format!(
             "a Sentinel answers at {address}, which keeps no data; use \
              redis+sentinel://{address}/NAME with the name of its group of servers"
         ))),
@@ -183,7 +176,7 @@ pub(in crate::store::redis) async fn with_unresolved(
     }
     let names = unknown.join(", ");
     let remedy = "check the name, and the DNS of this machine";
-    unavailable(match unknown.len() == hosts.len() {
+    Error::store_unavailable(match unknown.len() == hosts.len() {
         true => format!("the Redis URL names {names}, which does not resolve here; {remedy}"),
         false => format!("{error}; and {names} does not resolve here: {remedy}"),
     })

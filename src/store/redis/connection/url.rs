@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::store::redis::connection::connector::with_protocol;
-use crate::store::redis::connection::start_up::misconfigured;
 
 /// Where Sentinels listen, unless a URL says otherwise.
 const DEFAULT_SENTINEL_PORT: u16 = 26_379;
@@ -43,7 +42,7 @@ struct UrlParameters {
 impl RedisUrl {
     pub(in crate::store::redis) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains('#') {
-            return Err(misconfigured(
+            return Err(Error::configuration(
                 "the Redis URL has a fragment (#), which would have no effect; the database is named \
                  as /2 or ?db=2, and a # of the password is written %23",
             ));
@@ -65,7 +64,7 @@ impl RedisUrl {
         let mut parts = path.split('/').skip(1).filter(|part| !part.is_empty());
         let (first, second, third) = (parts.next(), parts.next(), parts.next());
         if third.is_some() || (plain == "cluster" && second.is_some()) {
-            return Err(misconfigured(
+            return Err(Error::configuration(
                 "the path of the Redis URL goes on after its database; leave the rest out",
             ));
         }
@@ -73,7 +72,7 @@ impl RedisUrl {
         let mut address = match plain {
             "sentinel" => {
                 let Some(group) = first else {
-                    return Err(misconfigured(
+                    return Err(Error::configuration(
                         "a redis+sentinel:// URL names the group of servers after the Sentinels: \
                          redis+sentinel://user:password@host:26379,host:26379/mymaster",
                     ));
@@ -93,7 +92,7 @@ impl RedisUrl {
             }
             _ => {
                 if parameters.resolve_database(first)? != "0" {
-                    return Err(misconfigured(
+                    return Err(Error::configuration(
                         "a Redis Cluster has no databases but 0; leave it out of the \
                          redis+cluster:// URL",
                     ));
@@ -181,7 +180,7 @@ impl UrlParameters {
                 ("db", database) => {
                     let known = parameters.database.replace(database.to_owned());
                     if known.is_some_and(|known| known != database) {
-                        return Err(misconfigured(
+                        return Err(Error::configuration(
                             "the Redis URL names two databases as db=; leave one out",
                         ));
                     }
@@ -189,13 +188,13 @@ impl UrlParameters {
                 ("protocol", name @ ("resp2" | "2" | "resp3" | "3")) => {
                     parameters.uses_resp2 = name.ends_with('2');
                     if protocol.replace(parameters.uses_resp2) == Some(!parameters.uses_resp2) {
-                        return Err(misconfigured(
+                        return Err(Error::configuration(
                             "the Redis URL names two protocols; leave one out",
                         ));
                     }
                 }
                 ("protocol", _) => {
-                    return Err(misconfigured(
+                    return Err(Error::configuration(
                         "the protocol of a Redis URL is resp2 or resp3 (?protocol=resp2)",
                     ));
                 }
@@ -209,7 +208,7 @@ impl UrlParameters {
                     } else {
                         String::new()
                     };
-                    return Err(misconfigured(format!(
+                    return Err(Error::configuration(format!(
                         "the Redis URL has a parameter that would have no effect{name}; those that \
                          have one are db and protocol (?db=2&protocol=resp2)"
                     )));
@@ -222,7 +221,7 @@ impl UrlParameters {
     /// The database, which the path may name too.
     fn resolve_database(&self, path: Option<&str>) -> Result<String, Error> {
         match (self.database.as_deref(), path) {
-            (Some(one), Some(other)) if one != other => Err(misconfigured(
+            (Some(one), Some(other)) if one != other => Err(Error::configuration(
                 "the Redis URL names two databases, one in its path and one as db=; leave one out",
             )),
             (Some(database), _) | (None, Some(database)) => Ok(database.to_owned()),
@@ -292,7 +291,7 @@ fn parse_connection_info(url: &str) -> Result<ConnectionInfo, Error> {
 }
 
 fn invalid_url() -> Error {
-    misconfigured(
+    Error::configuration(
         "the Redis URL cannot be read; it looks like redis://user:password@host:6379/0 \
          (rediss:// for TLS), redis+sentinel://user:password@host:26379,host:26379/mymaster or \
          redis+cluster://user:password@host:6379,host:6379, special characters of the password \

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::credential::decode_base64_key;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 
 /// The fewest bytes of a key.
@@ -63,7 +63,7 @@ impl std::str::FromStr for SealingMode {
             "open" => Ok(Self::Open),
             "seal" => Ok(Self::Seal),
             "require" => Ok(Self::Require),
-            other => Err(configuration_error(format!(
+            other => Err(Error::configuration(format!(
                 "the sealing mode {other:?} is none of open, seal and require"
             ))),
         }
@@ -138,7 +138,7 @@ impl SealingKeys {
     /// `openssl rand -base64 32` makes one. Blanks and line breaks in it do not count.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: a key is not base64 or too short, one is there twice, or there
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a key is not base64 or too short, one is there twice, or there
     /// is none.
     ///
     /// ```
@@ -152,17 +152,17 @@ impl SealingKeys {
         for (at, written) in text.split(',').map(str::trim).enumerate() {
             let number = at + 1;
             let secret = decode_base64_key(written).ok_or_else(|| {
-                configuration_error(format!("sealing key {number} is not base64; {KEYGEN_HINT}"))
+                Error::configuration(format!("sealing key {number} is not base64; {KEYGEN_HINT}"))
             })?;
             if secret.len() < MIN_KEY_BYTES {
-                return Err(configuration_error(format!(
+                return Err(Error::configuration(format!(
                     "sealing key {number} has {} bytes; it needs at least {MIN_KEY_BYTES}: {KEYGEN_HINT}",
                     secret.len()
                 )));
             }
             let key = SealingKey::new(&secret);
             if let Some(same) = ring.iter().position(|other| other.id == key.id) {
-                return Err(configuration_error(format!(
+                return Err(Error::configuration(format!(
                     "sealing key {number} is sealing key {} again; remove one of them",
                     same + 1
                 )));
@@ -205,9 +205,8 @@ impl SealingKeys {
     /// Seals a text with the first key.
     pub(crate) fn seal(&self, text: &str, binding: &SealBinding<'_>) -> Result<String, Error> {
         let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|_| {
-            configuration_error("the system gives no random bytes for a seal".into())
-        })?;
+        getrandom::fill(&mut nonce)
+            .map_err(|_| Error::configuration("the system gives no random bytes for a seal"))?;
         let bound = binding.to_bytes();
         let payload = Payload {
             msg: text.as_bytes(),
@@ -217,7 +216,7 @@ impl SealingKeys {
             let sealed = key.cipher.encrypt(&nonce.into(), payload).ok()?;
             Some(sealed::write(key.id, &[&nonce[..], &sealed[..]].concat()))
         });
-        sealed.ok_or_else(|| configuration_error("there is no sealing key".into()))
+        sealed.ok_or_else(|| Error::configuration("there is no sealing key"))
     }
 
     /// Opens what has been taken out of its form by [`sealed::split`].
@@ -268,10 +267,6 @@ impl fmt::Debug for SealingKeys {
             .field("mode", &self.mode)
             .finish()
     }
-}
-
-fn configuration_error(message: String) -> Error {
-    Error::new(ErrorKind::Configuration, message)
 }
 
 #[cfg(test)]
