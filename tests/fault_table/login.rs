@@ -22,11 +22,11 @@ async fn a_callback_comes_many_times() {
     let row = Row {
         test: "a_callback_comes_many_times",
         fault: [
-            "a login's callback comes 20 times at once",
+            "a login's callback arrives 20 times at once",
             "登录回调同时到达 20 次",
         ],
         sees: [
-            "all of them are signed in, the code is spent once",
+            "every callback logs in, and the code is used once",
             "每一次都登录成功，code 只兑换一次",
         ],
         answers: &[(302, "")],
@@ -71,7 +71,7 @@ async fn cookies_are_forged() {
         test: "cookies_are_forged",
         fault: ["2,000 forged session cookies", "2000 个伪造的会话 Cookie"],
         sees: [
-            "401 for each, without a question to Redis or WeChat",
+            "401 for each, without a call to Redis or WeChat",
             "一律 401，且不会访问 Redis 和微信",
         ],
         answers: &[(401, "login_required")],

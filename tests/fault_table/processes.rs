@@ -39,7 +39,7 @@ async fn a_process_is_killed_while_it_renews() {
             "进程持有租约时被杀死",
         ],
         sees: [
-            "tokens that live are served by the others; users it was renewing whose token has expired get 503 until its lease of 10 s has run out",
+            "other processes serve usable tokens; users in renewal there, whose token has expired, get 503 until the lease of 10 s expires",
             "其他进程照常提供未过期的令牌；它正在刷新且令牌已过期的用户，在 10 秒租约到期前得到 503",
         ],
         answers: SERVED_OR_TOLD,
@@ -62,11 +62,11 @@ async fn a_process_stands_still_past_its_lease() {
     let row = Row {
         test: "a_process_stands_still_past_its_lease",
         fault: [
-            "a process stands still for 12 s while it holds leases (SIGSTOP), and goes on",
+            "a process that holds leases is stopped for 12 s (SIGSTOP) and continues",
             "进程持有租约时停顿 12 秒（SIGSTOP）后继续",
         ],
         sees: [
-            "as above; what it brings when it goes on changes nothing that is newer",
+            "as for a killed process; its late results overwrite nothing newer",
             "同上；它恢复后带回的旧结果不会覆盖更新的令牌",
         ],
         answers: SERVED_OR_TOLD,
@@ -112,11 +112,11 @@ async fn clocks_are_a_minute_off() {
     let row = Row {
         test: "clocks_are_a_minute_off",
         fault: [
-            "one process' clock is a minute ahead, another's a minute behind",
+            "one process's clock is a minute ahead, another's a minute behind",
             "一个进程的时钟快一分钟，另一个慢一分钟",
         ],
         sees: [
-            "nothing; tokens that renew or end within that minute too are renewed once",
+            "no effect; tokens that are due or expire within that minute are renewed once, too",
             "无感；恰好在这一分钟内该续期或到期的令牌也只续期一次",
         ],
         answers: &[(200, "")],

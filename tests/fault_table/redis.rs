@@ -19,7 +19,7 @@ const SERVED_OR_LATE: &[(u16, &str)] = &[
 ];
 
 const SEES: [&str; 2] = [
-    "users this process holds are served; others get 503 within a command's second; all is well within seconds of its return",
+    "users in this process's memory are served; others get 503 within one second; normal operation resumes seconds after Redis does",
     "本进程缓存中的用户照常访问；其他用户在 1 秒内得到 503；恢复后数秒内一切正常",
 ];
 
@@ -61,7 +61,7 @@ async fn the_way_to_redis_swallows_everything() {
     let row = Row {
         test: "the_way_to_redis_swallows_everything",
         fault: [
-            "the connection to Redis stands, and nothing comes through",
+            "the connection to Redis stays open, and no data passes",
             "与 Redis 的连接还在，但数据有去无回（黑洞）",
         ],
         sees: SEES,
@@ -91,7 +91,7 @@ async fn connections_to_redis_are_cut() {
             "与 Redis 的连接每秒被重置 5 次",
         ],
         sees: [
-            "a request that meets a reset gets 503, unless its token is in memory",
+            "a request that encounters a reset gets 503, unless its token is in memory",
             "遇到重置的请求得到 503，令牌在内存中的用户不受影响",
         ],
         answers: SERVED_OR_TOLD,
@@ -114,11 +114,11 @@ async fn replies_of_redis_are_truncated() {
     let row = Row {
         test: "replies_of_redis_are_truncated",
         fault: [
-            "one in five of Redis' replies ends in its middle",
+            "one in five replies of Redis is truncated",
             "Redis 的回复有五分之一在中途断开",
         ],
         sees: [
-            "a request that meets one gets 503, unless its token is in memory; half a reply is never taken for a whole one",
+            "a request that receives one gets 503, unless its token is in memory; a truncated reply is never used",
             "遇到的请求得到 503，令牌在内存中的用户不受影响；半个回复绝不会被当成完整的",
         ],
         answers: SERVED_OR_TOLD,
@@ -143,7 +143,7 @@ async fn redis_is_flushed() {
         test: "redis_is_flushed",
         fault: ["FLUSHALL", "FLUSHALL"],
         sees: [
-            "users are sent to log in once; until then those in memory are served on for a moment",
+            "users log in once; until then users in memory are served for a moment",
             "用户需要重新登录一次；在此之前，内存中的用户还能继续访问片刻",
         ],
         answers: &[(200, ""), (401, "login_required")],
@@ -236,11 +236,11 @@ async fn the_way_to_redis_speaks_resp2_only() {
     let row = Row {
         test: "the_way_to_redis_speaks_resp2_only",
         fault: [
-            "a proxy that speaks RESP2 only takes over the way to Redis",
+            "a proxy with RESP2 only replaces the connection to Redis",
             "通往 Redis 的路上换成了只会 RESP2 的代理",
         ],
         sees: [
-            "503 for a moment, unless the token is in memory; then RESP2 is spoken",
+            "503 for a moment, unless the token is in memory; then the store uses RESP2",
             "片刻的 503，令牌在内存中的用户不受影响；之后改用 RESP2",
         ],
         answers: SERVED_OR_TOLD,
@@ -266,11 +266,11 @@ async fn redis_is_away_for_longer_than_a_lease() {
     let row = Row {
         test: "redis_is_away_for_longer_than_a_lease",
         fault: [
-            "Redis away for 12 s, longer than a lease, just when WeChat has granted new refresh tokens",
+            "Redis is down for 12 s, longer than a lease, while WeChat issues new refresh tokens",
             "微信刚发放新的 refresh_token，Redis 就断开 12 秒（超过租约）",
         ],
         sees: [
-            "users this process holds are served, others get 503; every pair that was granted is stored afterwards, and nobody has to log in",
+            "users in this process's memory are served, others get 503; every issued pair is stored afterwards, and no user has to log in",
             "本进程缓存中的用户照常访问，其他用户得到 503；恢复后已发放的令牌全部写入，无人需要重新登录",
         ],
         answers: SERVED_OR_LATE,
@@ -297,11 +297,11 @@ async fn replies_to_claims_are_lost() {
     let row = Row {
         test: "replies_to_claims_are_lost",
         fault: [
-            "Redis grants leases, and its replies are lost",
+            "Redis grants leases, and the replies are lost",
             "Redis 已授予租约，但回复丢失",
         ],
         sees: [
-            "users whose token has expired get 503; the process gives the leases back by itself, and all is well within seconds",
+            "users whose token has expired get 503; the process releases the leases, and normal operation resumes within seconds",
             "令牌已过期的用户得到 503；进程会自行归还租约，数秒内一切正常",
         ],
         answers: SERVED_OR_LATE,

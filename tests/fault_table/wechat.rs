@@ -16,7 +16,7 @@ const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")]
 const SERVED_OR_CONFIG: &[(u16, &str)] = &[(200, ""), (503, "wechat_config")];
 
 const SEES: [&str; 2] = [
-    "tokens that live, stale ones too, are served at once; users whose token has expired get 503 within 5 s; WeChat is asked with back-off",
+    "fresh and stale tokens are served at once; users whose token has expired get 503 within 5 s; calls to WeChat back off",
     "未过期（含临近过期）的令牌立即可用；令牌已过期的用户在 5 秒内得到 503；对微信的重试带退避",
 ];
 
@@ -25,7 +25,7 @@ async fn wechat_is_down() {
     let row = Row {
         test: "wechat_is_down",
         fault: [
-            "WeChat down (connections reset)",
+            "WeChat is down (connections reset)",
             "微信不可用（连接被重置）",
         ],
         sees: SEES,
@@ -48,7 +48,7 @@ async fn wechat_is_slow() {
         test: "wechat_is_slow",
         fault: ["WeChat takes 2 s for an answer", "微信 2 秒才应答"],
         sees: [
-            "tokens that live are served at once; users whose token has expired wait for one call",
+            "usable tokens are served at once; users whose token has expired wait for one call",
             "未过期的令牌立即可用；令牌已过期的用户只等一次调用",
         ],
         answers: SERVED_OR_TOLD,
@@ -69,7 +69,7 @@ async fn wechat_talks_nonsense() {
     let row = Row {
         test: "wechat_talks_nonsense",
         fault: [
-            "WeChat answers with HTML, nothing, half a JSON, −1",
+            "WeChat answers with HTML, an empty body, truncated JSON or −1",
             "微信返回 HTML、空内容、半截 JSON 或 −1",
         ],
         sees: SEES,
@@ -99,11 +99,11 @@ async fn replies_of_wechat_are_truncated() {
     let row = Row {
         test: "replies_of_wechat_are_truncated",
         fault: [
-            "half of WeChat's replies end in their middle",
+            "half of WeChat's replies are truncated",
             "微信的回复有一半在中途断开",
         ],
         sees: [
-            "as above; WeChat, asked again, repeats the pair whose reply was lost",
+            "as if WeChat were down; on the next call, WeChat repeats the pair whose reply was lost",
             "同上；再次请求时，微信会重发丢失回复中的那一对令牌",
         ],
         answers: SERVED_OR_TOLD,
@@ -127,11 +127,11 @@ async fn a_secret_is_wrong() {
     let row = Row {
         test: "a_secret_is_wrong",
         fault: [
-            "WeChat refuses the secret (40125)",
+            "WeChat rejects the secret (40125)",
             "AppSecret 错误（40125）",
         ],
         sees: [
-            "tokens that live are served; others get 503; after the renewals under way, one call in 30 s, and one loud line for the operator",
+            "usable tokens are served; others get 503; after the renewals in progress, one call in 30 s and one ERROR line",
             "未过期的令牌照常可用；其他用户得到 503；正在进行的刷新结束后，30 秒只请求一次，日志醒目报错一次",
         ],
         answers: SERVED_OR_CONFIG,
@@ -152,11 +152,11 @@ async fn all_refresh_tokens_are_dead() {
     let row = Row {
         test: "all_refresh_tokens_are_dead",
         fault: [
-            "refresh tokens are dead (42007)",
+            "refresh tokens are invalid (42007)",
             "refresh_token 失效（42007）",
         ],
         sees: [
-            "users whose token is due are sent to log in; one call for each",
+            "users whose token is due have to log in; one call for each",
             "令牌到期的用户被引导重新登录；每个用户只请求微信一次",
         ],
         answers: &[(200, ""), (401, "login_required")],
@@ -183,11 +183,11 @@ async fn a_storm_of_40001() {
     let row = Row {
         test: "a_storm_of_40001",
         fault: [
-            "tokens die at WeChat, 200 calls are refused at once (42001)",
+            "tokens expire at WeChat, and 200 calls are rejected at once (42001)",
             "令牌在微信侧失效，200 个并发调用同时被拒（42001）",
         ],
         sees: [
-            "every call is healed and repeated once; one renewal for each user",
+            "every call gets a new token and is repeated once; one renewal for each user",
             "每个调用自动修复并重试一次；每个用户只刷新一次",
         ],
         answers: &[(200, "")],
@@ -240,7 +240,7 @@ async fn account(row: &Row, refuse: impl FnOnce(&FaultHarness), mend: impl FnOnc
 }
 
 const ACCOUNT_SEES: [&str; 2] = [
-    "users are served; what needs the account's token gets 503; one call in 30 s, one loud line that names the cure",
+    "users are served; requests for the account's token get 503; one call in 30 s, one ERROR line with the remedy",
     "用户照常访问；需要公众号令牌的接口得到 503；30 秒只请求一次，日志给出一次醒目的处理办法",
 ];
 
@@ -249,7 +249,7 @@ async fn the_address_is_not_whitelisted() {
     let row = Row {
         test: "the_address_is_not_whitelisted",
         fault: [
-            "our IP is not on WeChat's whitelist (40164)",
+            "the server's IP is not on WeChat's whitelist (40164)",
             "IP 不在白名单（40164）",
         ],
         sees: ACCOUNT_SEES,
