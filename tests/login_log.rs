@@ -1,5 +1,5 @@
-//! What the log says of logins: that they happened, and no secret. A program of its own, since a
-//! log hears all threads of a program.
+//! Tests of the log lines about logins: they report each login and contain no secret. This test is a
+//! program by itself, because tracing caches for the whole process which lines are enabled.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,7 +18,7 @@ use harness::{ALICE, EXCHANGE, Harness};
 use support::browser::Browser;
 use support::log_lines::LogLines;
 
-/// The servers run on this thread, so that its subscriber hears all of them.
+/// The servers run on this thread, so that its subscriber receives all their lines.
 #[tokio::test(flavor = "current_thread")]
 async fn no_code_state_cookie_or_token_is_logged() {
     let lines = LogLines::default();
@@ -72,7 +72,7 @@ async fn no_code_state_cookie_or_token_is_logged() {
     }
 }
 
-/// Whoever can cause a line can cause a million.
+/// A client that can cause one line can cause a million.
 #[tokio::test(flavor = "current_thread")]
 async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
     let lines = LogLines::default();
@@ -110,7 +110,7 @@ async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
         browser.visit(&page).await;
         let page = format!("{}/wechat/login?return_to=/me?a=secret&b=secret", site.url);
         browser.visit(&page).await;
-        // What WeChat adds to links that are shared is no sign of that.
+        // Parameters that WeChat adds to shared links do not count as a missing encoding.
         let page = format!(
             "{}/wechat/login?return_to=%2Fshared&from=timeline",
             site.url
@@ -134,11 +134,11 @@ async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
     assert!(log.lines().count() < 15, "{log}");
 }
 
-/// What would begin a line of its own, colour it, or hide its end.
+/// Characters that would begin another line, colour the line, or hide its end.
 const NASTY: &str =
     "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";
 
-/// Whoever writes into a log what others sent, lets them write the log.
+/// A service that logs unescaped input lets clients write log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn nobody_else_writes_lines_of_the_log() {
     let lines = LogLines::default();

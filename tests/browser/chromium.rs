@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
-/// What a page is shown on.
+/// Device that shows a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Screen {
     /// WeChat on an iPhone.
@@ -49,7 +49,7 @@ impl Screen {
     }
 }
 
-/// How long anything may take in here. The machine may have other work.
+/// Maximum time for any step in this file, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Chromium {
@@ -265,7 +265,7 @@ impl Tab {
             .to_owned()
     }
 
-    /// Waits until a JavaScript expression is true on whatever page is there by then.
+    /// Waits until a JavaScript expression is true on the page that is open by then.
     pub async fn until(&self, expression: &str) {
         let give_up = tokio::time::Instant::now() + PATIENCE;
         while self.value(expression).await != true {

@@ -1,4 +1,4 @@
-//! The demo as a process of its own, with the test's simulator as its WeChat.
+//! Starts the demo as a process, with the test's simulator as its WeChat.
 
 use std::process::Stdio;
 

@@ -111,7 +111,7 @@ const FOCUSED: &str = r#"(() => {
 
 const LANGUAGES: [(&str, &str); 2] = [("zh-CN", "立即续期"), ("en", "Renew now")];
 
-/// What holds for every page in whatever light.
+/// Checks the properties that every page has, in the light and the dark scheme.
 async fn is_well_made(tab: &Tab, place: &str) {
     for dark in [false, true] {
         tab.dark(dark).await;
@@ -229,7 +229,7 @@ async fn the_keyboard_does_what_a_finger_does() {
     tab.until("document.querySelector('details').open").await;
     focus("[data-logout='/logout']").await;
     tab.shows("已退出登录").await;
-    // What is left to do is the next thing that Enter does.
+    // Enter now follows the next link.
     tab.until("document.activeElement.matches('main a')").await;
     tab.key("Enter").await;
     tab.shows("申请使用").await;

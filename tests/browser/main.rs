@@ -96,7 +96,7 @@ async fn reload_of_the_callback_back_button_and_two_tabs() {
         .await;
     assert_eq!(demo.sim.calls_to(EXCHANGE), 2);
 
-    // Two tabs of a browser that nobody is signed in to.
+    // Opens two tabs of a browser that has no session.
     let fresh = Chromium::start();
     let (first, second) = (fresh.tab().await, fresh.tab().await);
     first.open(&format!("{}/?tab=1", demo.url)).await;

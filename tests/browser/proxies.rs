@@ -9,7 +9,7 @@ use crate::sign_in;
 
 const AUTHORIZE: &str = "/connect/oauth2/authorize";
 
-/// A free port. Nobody else in this program takes one.
+/// Returns a free address. Each test in this program gets another one.
 fn address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -41,7 +41,8 @@ async fn a_browser_comes_back_to_the_very_page_below_a_prefix() {
     }
 }
 
-/// A browser says where it comes from, which tells a loop from a person who reloads.
+/// The browser sends Referer and Sec-Fetch headers, by which the login distinguishes a loop from a
+/// reload.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_loses_the_callback_is_no_endless_loop() {
     let browser = Chromium::start();

@@ -15,7 +15,7 @@ fn port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// The demo at h5.example.test, with a sibling that sets whatever cookie its address names.
+/// The demo at h5.example.test, and a sibling host that sets the cookie named in its address.
 struct Site {
     demo: Demo,
     https: bool,
@@ -67,7 +67,7 @@ impl Site {
         format!("{scheme}://{host}.example.test:{}{path}", self.port)
     }
 
-    /// Whoever answers WeChat's page from now on.
+    /// Sets the user who answers WeChat's consent page from now on.
     fn user(&self, openid: &str) {
         self.demo.sim.add_user(SimulatedUser::new(openid));
     }
@@ -79,7 +79,7 @@ impl Site {
         assert_eq!(self.who(tab).await, openid);
     }
 
-    /// Who the browser is by the demo's word, or its error.
+    /// Returns the user that the demo sees for this browser, or the demo's error.
     async fn who(&self, tab: &Tab) -> String {
         tab.open(&self.url("h5", "/healthz")).await;
         tab.until("document.readyState === 'complete' && location.pathname === '/healthz'")
@@ -141,7 +141,7 @@ async fn under_https_a_sibling_plants_nothing() {
     let (login, callback) = attackers_login(&site, &attacker).await;
     assert!(!login.is_empty());
 
-    // A browser that nobody is signed in with.
+    // The browser has no session of its own.
     for name in ["wechat_session", "__Host-wechat_session"] {
         site.plant(&victim, &format!("{name}={session}")).await;
     }
@@ -172,7 +172,7 @@ async fn under_https_a_sibling_plants_nothing() {
     assert_eq!(site.who(&victim).await, VICTIM);
 }
 
-/// What is left where browsers forbid nothing: the sibling can sign users out, and no more.
+/// Over HTTP the sibling can log users out, because browsers allow it to. It cannot do more.
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_a_sibling_signs_nobody_in_as_itself_beside_a_session() {
     let site = Site::start(false).await;

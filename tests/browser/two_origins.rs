@@ -1,4 +1,5 @@
-//! A page that calls a service of another origin: what the browser tells that service, and asks it.
+//! Tests of a page that calls a service of another origin: the headers that the browser sends, and
+//! its preflights.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

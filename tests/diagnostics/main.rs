@@ -1,4 +1,5 @@
-//! What the compiler says where the layer is put together wrongly: it names the cure.
+//! Tests of the compiler's messages for a layer that is set up wrongly: each message names the
+//! remedy.
 //!
 //! Each file in `cases` is a program of its own, compiled against the crate as this test was built
 //! with it. A program that is meant to fail has its expected words in lines `//~ WORDS`; one without
@@ -12,7 +13,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// What the cases name.
+/// Crates that the cases import.
 const CRATES: [&str; 8] = [
     "axum",
     "bytes",

@@ -1,4 +1,4 @@
-//! The commands that the documentation shows are run, and do what it says of them.
+//! Runs the commands that the documentation shows, and checks their effect.
 //!
 //! Looks at blocks of `sh` and at code within sentences, in all pages, comments and messages. Who
 //! shows a command that nothing here knows is told so.
@@ -17,7 +17,8 @@ use tower_wechat::{
 /// Programs whose name at the beginning of some code makes a command of it.
 const PROGRAMS: [&str; 5] = ["openssl", "curl", "redis-cli", "tower-wechat", "cargo run"];
 
-/// What the documentation shows and nothing here runs: it installs, publishes or takes an hour.
+/// Commands in the documentation that no test runs: they install or publish something, or take an
+/// hour.
 const NOT_RUN: [&str; 5] = [
     "cargo add",
     "cargo bench",
@@ -150,7 +151,7 @@ async fn keys_come_on_one_line_and_are_taken() {
     }
 }
 
-/// What `openssl` gives without more is taken too.
+/// The output of `openssl` without further options is accepted too.
 #[tokio::test]
 async fn a_key_of_several_lines_is_taken() {
     let command = "openssl rand -base64 64";

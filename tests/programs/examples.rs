@@ -19,7 +19,7 @@ async fn example(name: &str) -> DemoProcess {
     DemoProcess::of(name, &[]).await
 }
 
-/// Opens a page as a stranger's browser, and follows it through WeChat to the end.
+/// Opens a page in a new browser, and follows the redirects through WeChat to the end.
 async fn signed_in(program: &DemoProcess, path: &str) -> (Browser, String) {
     let browser = Browser::new();
     let page = browser.open(&format!("{}{path}", program.url)).await;
@@ -76,7 +76,7 @@ async fn sessions_end_by_a_post_for_whoever_comes_next() {
     let (browser, text) = signed_in(&program, "/sign-in").await;
     let copy = browser.copy();
     let out = format!("{}/sign-out", program.url);
-    // A link signs nobody out.
+    // A link does not log a user out.
     assert_eq!(browser.visit(&out).await.status, 405);
     assert_eq!(browser.fetch(&me).await.text, text);
     assert_eq!(browser.post(&out).await.status, 200);
@@ -89,7 +89,7 @@ async fn sessions_end_by_a_post_for_whoever_comes_next() {
     assert_eq!(location.path(), "/connect/oauth2/authorize");
 }
 
-/// An outage of the sessions' store is told as such, to signed-in users too.
+/// An outage of the sessions' store is a 503, for logged-in users too.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_cannot_be_read_are_not_nobody() {
     let store = switched_store::Switched::default();
@@ -109,7 +109,7 @@ async fn sessions_that_cannot_be_read_are_not_nobody() {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(answer.headers["retry-after"], "1", "{answer:?}");
     }
-    // Nobody is told that they are signed in, either.
+    // A new user cannot log in meanwhile, either.
     let other = Browser::new().open(&format!("{origin}/sign-in")).await;
     assert_eq!(other.status, 503, "{other:?}");
 
@@ -122,7 +122,7 @@ async fn sessions_that_cannot_be_read_are_not_nobody() {
     assert_eq!(browser.fetch(&me).await.status, 401);
 }
 
-/// Whoever runs an example under a supervisor stops it by SIGTERM: what runs is finished.
+/// A supervisor stops an example by SIGTERM: requests under way are finished.
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_stop_when_they_are_told_to() {
     let stopping = [
@@ -216,7 +216,7 @@ async fn opentelemetry_is_told_what_a_login_did() {
     }
 }
 
-/// Whoever adds an example adds it here.
+/// Fails if an example is not listed in this file.
 #[test]
 fn no_example_is_left_out() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

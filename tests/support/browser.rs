@@ -63,7 +63,7 @@ impl Browser {
         self
     }
 
-    /// Sends each cookie in a header of its own, as HTTP/2 may.
+    /// Sends each cookie in a separate header, as HTTP/2 allows.
     pub fn with_split_cookies(mut self) -> Self {
         self.splits_cookies = true;
         self
@@ -225,7 +225,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// That this is a refusal for programs.
+    /// Asserts that this is a rejection for programs, and returns its JSON.
     #[track_caller]
     pub fn is_error(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -235,7 +235,7 @@ impl Reply {
         json
     }
 
-    /// That this is a plain page for people, in both languages.
+    /// Asserts that this is a plain page for people, in both languages.
     #[track_caller]
     pub fn is_page(&self, status: u16, chinese: &str) {
         assert_eq!(self.status, status, "{}", self.text);

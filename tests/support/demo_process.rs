@@ -1,4 +1,4 @@
-//! The demo as a process of its own, spoken to over real HTTP.
+//! Starts the demo and other examples as processes, and sends requests to them over HTTP.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -12,8 +12,7 @@ use super::http_client::{Answer, Asked, HttpClient};
 /// The header that names the user in these tests.
 pub const USER_HEADER: &str = "x-user-id";
 
-/// How long the demo may take to start, or to say why it does not. Generous: a busy machine is no
-/// failure.
+/// Maximum time for the demo to start or to exit with an error. A busy machine needs much of it.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
 /// A demo that answers. It is killed with the value.
@@ -24,7 +23,7 @@ pub struct DemoProcess {
     http: HttpClient,
 }
 
-/// What a demo that did not start left behind.
+/// Exit status and output of a demo that did not start.
 pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
@@ -130,7 +129,8 @@ impl DemoProcess {
             let mut line = String::new();
             let _ = stdout.read_line(&mut line);
             let _ = first_line.send(line);
-            // Nobody may break the demo's stdout under it; what it says later is part of the log.
+            // Keeps reading stdout, so that the demo never writes to a closed pipe. Later lines are
+            // part of the log.
             let mut line = Vec::new();
             while stdout
                 .read_until(b'\n', &mut line)
@@ -207,7 +207,7 @@ impl DemoProcess {
         &self.http
     }
 
-    /// What the demo has written to stderr so far.
+    /// Returns the demo's log so far: its stderr, and stdout after the first line.
     pub fn log(&self) -> String {
         self.log.text()
     }
@@ -259,7 +259,7 @@ impl Drop for DemoProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // What a process said is the first thing that one wants to see of a test that failed.
+        // Prints the log of the process if the test failed.
         if std::thread::panicking() {
             eprintln!(
                 "--- stderr of the demo at {}\n{}---",

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// What the proxy speaks.
+/// Protocol of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
     Http,
@@ -26,7 +26,7 @@ pub struct ForwardProxy {
 struct Shared {
     speaks: Speaks,
     credentials: Option<(String, String)>,
-    /// Where every connection leads, whatever host is asked for.
+    /// Destination of every connection, whatever host the client requests.
     upstream: Option<SocketAddr>,
     targets: Mutex<Vec<String>>,
     refused: Mutex<usize>,
@@ -72,7 +72,7 @@ impl ForwardProxy {
         self.shared.targets.lock().unwrap().clone()
     }
 
-    /// How many came with wrong credentials or none.
+    /// Returns the number of connections with wrong credentials or none.
     pub fn refused(&self) -> usize {
         *self.shared.refused.lock().unwrap()
     }

@@ -18,7 +18,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// The published layout's margin.
 const MARGIN_MS: i64 = 900_000;
 
-/// Where users' tokens lie, as `REDIS_LAYOUT` names it.
+/// Layout of users' tokens in Redis, with the names of `REDIS_LAYOUT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     Hashes,
@@ -36,7 +36,7 @@ impl Layout {
     }
 }
 
-/// Where a pair that is put into Redis stands in its life.
+/// Age of a pair that a test writes into Redis.
 #[derive(Clone, Copy, Debug)]
 pub enum Age {
     Fresh,
@@ -67,7 +67,7 @@ pub struct Harness {
     pub redis: RedisServer,
     pub wechat: Simulator,
     pub layout: Layout,
-    /// Variables of each demo besides those that every one gets.
+    /// Variables of each demo in addition to those of [`Harness::environment`].
     pub variables: Vec<(String, String)>,
 }
 
@@ -127,7 +127,7 @@ impl Harness {
         pair
     }
 
-    /// Writes a pair into Redis without a word to any demo, as another service would.
+    /// Writes a pair into Redis without publishing it, as another service would.
     pub fn store(&self, user: &str, pair: &UserPair, age: Age) {
         self.store_text(
             user,
@@ -221,7 +221,7 @@ impl Harness {
         );
     }
 
-    /// How often WeChat was asked to refresh.
+    /// Returns the number of refresh calls that WeChat has received.
     pub fn refreshes(&self) -> u64 {
         self.wechat.calls_to(REFRESH)
     }

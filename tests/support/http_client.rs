@@ -33,7 +33,7 @@ pub struct Answer {
 }
 
 impl HttpClient {
-    /// Whom it asks: `http://ADDR`.
+    /// Returns the server's address: `http://ADDR`.
     pub fn base(&self) -> &str {
         &self.base
     }
@@ -111,7 +111,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
     }
 
-    /// A field of the JSON body that is a text; empty if it is none.
+    /// Returns a text field of the JSON body; empty if it is missing.
     pub fn field(&self, name: &str) -> String {
         self.json()[name].as_str().unwrap_or_default().to_owned()
     }
@@ -150,7 +150,8 @@ impl Answer {
     }
 }
 
-/// What `/api/me` says of a token: the first 16 hex digits of its SHA-256.
+/// Returns the fingerprint of a token as `/api/me` shows it: the first 16 hex digits of its
+/// SHA-256.
 pub fn fingerprint(access_token: &str) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(access_token)

@@ -20,10 +20,10 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// A port that nobody listens on at the moment, and that this program has not been given before.
+/// Returns a port on which no process listens, and which this program has not received before.
 ///
-/// It lies below the ports that outgoing connections get: a crowd of clients of another test would
-/// otherwise take it before the server that it is for.
+/// The port is below those of outgoing connections. Otherwise the clients of another test could
+/// take it before the server does.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const PORTS: u16 = 20_000;
@@ -39,7 +39,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// How much longer than expected a machine that is busy with other things may take.
+/// Factor by which a busy machine may exceed the expected time.
 const PATIENCE: u32 = 4;
 
 /// Waits until something holds, and fails with `what` when it does not: `within` is what it takes

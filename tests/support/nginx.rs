@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long nginx may take to start. The machine may have other work.
+/// Maximum time for nginx to start, on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running nginx. It ends with the value.
@@ -21,7 +21,8 @@ impl Nginx {
         Self::with(address, "", server)
     }
 
-    /// The same with directives outside of the server. `FOLDER` in them is one of its own.
+    /// Starts nginx with directives outside of the server block too. `FOLDER` in them is replaced
+    /// with a private folder.
     pub fn with(address: &str, outside: &str, server: &str) -> Self {
         let folder = std::env::temp_dir().join(format!(
             "tower-wechat-nginx-{}-{:x}",
@@ -70,7 +71,7 @@ impl Nginx {
         }
     }
 
-    /// What nginx has complained of.
+    /// Returns the error log of nginx.
     pub fn errors(&self) -> String {
         std::fs::read_to_string(self.folder.join("error.log")).unwrap_or_default()
     }

@@ -1,6 +1,5 @@
-//! A proxy in front of Redis with rules of its own, as products have them: one that is older than
-//! RESP3 answers `HELLO` itself, and one of a managed Cluster looks at scripts. Everything else is
-//! passed on.
+//! A proxy in front of Redis that behaves like real products: one that is older than RESP3 answers
+//! `HELLO` itself, and one of a managed Cluster inspects scripts. It passes on everything else.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,14 +9,14 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-/// What becomes of a greeting.
+/// Behaviour of the proxy, mostly on `HELLO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// `HELLO` gets this error, without its leading `-`.
     Says(&'static str),
     /// The connection ends at `HELLO`, and at any `CLIENT`.
     HangsUp,
-    /// The connection ends at whatever is said.
+    /// The proxy closes the connection after any command.
     HangsUpAtEverything,
     /// `PUBLISH` is passed on as `XPUBLSH`, for a server that knows it by that name only: so it can
     /// be sent by itself, and scripts cannot call it.
@@ -72,7 +71,7 @@ impl OldProxy {
         *self.shared.server.lock().unwrap() = server.to_owned();
     }
 
-    /// How often a command was sent, by its name in capitals.
+    /// Returns how often a command was sent, by its name in capitals.
     pub fn heard(&self, name: &str) -> usize {
         let heard = self.shared.heard.lock().unwrap();
         heard.iter().filter(|command| *command == name).count()
@@ -190,7 +189,7 @@ fn rename_publish(command: &mut [u8]) {
     name.copy_from_slice(b"XPUBLSH");
 }
 
-/// Whether each call of a script's text names its command and its key literally.
+/// Returns `true` if each call in a script's text names its command and its key literally.
 fn is_literal(command: &[u8]) -> bool {
     let text = String::from_utf8_lossy(command);
     text.split("call(").skip(1).all(|call| {

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What may happen to each piece of a reply: so many of a thousand.
+/// Probabilities of each kind of damage to a piece of a reply, in thousandths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weather {
     /// It comes late, by up to `longest_delay`.
@@ -38,7 +38,7 @@ impl Weather {
 /// For how long a server may still answer on a connection whose client is gone.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 
-/// What all connections suffer at the moment.
+/// State of all connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
@@ -46,7 +46,7 @@ enum State {
     Silent,
 }
 
-/// What the proxy has done.
+/// Counters of the damage that the proxy has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
     pub connections: u64,
@@ -131,14 +131,14 @@ impl Proxy {
         }
     }
 
-    /// Whether a reply with these bytes was lost on its way.
+    /// Returns `true` if a reply with these bytes was lost.
     pub fn has_lost(&self, bytes: &str) -> bool {
         let lost = self.shared.lost.lock().unwrap();
         lost.iter()
             .any(|reply| reply.windows(bytes.len()).any(|at| at == bytes.as_bytes()))
     }
 
-    /// How many replies with these bytes were lost on their way.
+    /// Returns the number of lost replies with these bytes.
     pub fn lost(&self, bytes: &str) -> usize {
         let lost = self.shared.lost.lock().unwrap();
         lost.iter()
@@ -155,11 +155,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// How a pump of bytes ended.
+/// Reason for which a pump of bytes ended.
 enum End {
-    /// Somebody closed the connection.
+    /// A peer closed the connection.
     Closed,
-    /// It is to break without a word.
+    /// The proxy has to break the connection.
     Broken,
 }
 
@@ -202,7 +202,7 @@ impl Shared {
             let _ = to_client.as_ref().set_zero_linger();
         }
         drop(to_client);
-        // The server has its request and goes on with it. What it says is heard by nobody.
+        // The server has received the request and executes it. Its reply is dropped.
         let _ = tokio::time::timeout(LAST_WORDS, self.swallow(&mut from_server)).await;
     }
 

@@ -56,7 +56,7 @@ impl RedisCluster {
         format!("redis+cluster://{user}{}", some.join(","))
     }
 
-    /// Where the node stands that serves this key.
+    /// Returns the index of the node that serves this key.
     pub fn owner_of(&self, key: &str) -> usize {
         self.known_owner_of(key).expect("somebody serves the key")
     }

@@ -1,4 +1,5 @@
-//! A real redis-server on a free port, with a folder of its own; both end with the value.
+//! A real redis-server on a free port, with a private folder. Dropping the value stops the server
+//! and removes the folder.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,7 @@ pub struct RedisServer {
     port: u16,
     folder: PathBuf,
     options: Vec<String>,
-    /// What it watches, where it is a Sentinel.
+    /// Lines of its configuration, if the server is a Sentinel.
     sentinel: Option<String>,
 }
 
@@ -31,7 +32,8 @@ impl RedisServer {
     }
 
     fn with(options: &[&str], sentinel: Option<&str>) -> Self {
-        // Somebody may take the port between its choice and its use: another one then.
+        // Another process may take the port between its choice and its use. Then another port is
+        // tried.
         for _ in 0..5 {
             let port = super::free_port();
             let folder = std::env::temp_dir().join(format!("tower-wechat-redis-{port}"));
@@ -96,7 +98,7 @@ impl RedisServer {
         }
     }
 
-    /// The process and its folder, for whoever ends them in this value's place.
+    /// Returns the process id and the folder, for a test that ends the server itself.
     pub fn process(&self) -> (u32, &Path) {
         (self.child.as_ref().expect("it runs").id(), &self.folder)
     }
@@ -128,7 +130,7 @@ impl RedisServer {
         connection_to(self.port).expect("redis-server answers")
     }
 
-    /// How many commands of a kind the server has run: `INFO commandstats`.
+    /// Returns how often the server has run a command, by `INFO commandstats`.
     pub fn calls(&self, command: &str) -> u64 {
         let info: String = redis::cmd("INFO")
             .arg("commandstats")

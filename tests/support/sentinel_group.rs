@@ -65,7 +65,7 @@ impl SentinelGroup {
         format!("redis+sentinel://{user}{}/{GROUP}", all.join(","))
     }
 
-    /// Where the server stands in `servers` that the Sentinels name.
+    /// Returns the index in `servers` of the primary that the Sentinels name.
     pub fn primary(&self) -> usize {
         let ports = self.sentinels.iter().filter_map(|sentinel| {
             let said = said(sentinel);

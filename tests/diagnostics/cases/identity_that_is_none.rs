@@ -1,4 +1,4 @@
-//! Something that cannot tell who is asking.
+//! An identity of a type that identifies no user.
 //~ `&str` identifies nobody
 
 use axum::Router;

@@ -83,7 +83,7 @@ async fn a_flush_of_redis_gives_no_budget_back() {
         read.query::<bool>(&mut server.connection()).unwrap()
     };
     for fetches in 1..=3 {
-        // What lives is served at once; the next one is fetched behind it.
+        // A token that is still valid is served at once; the next one is fetched in the background.
         accounts.get().await.unwrap();
         eventually("it is fetched", secs(5), async || {
             harness.sim.calls_to(PLAIN) == fetches && is_stored()
@@ -144,7 +144,8 @@ async fn failures_spend_nothing() {
     harness.settings(|settings| settings.secret_frozen = false);
     let refused = accounts.get().await.unwrap();
 
-    // A report whose call fails once is heard at the next try, and not put off for 30 seconds.
+    // A report whose call fails once succeeds at the next attempt. It is not postponed for 30
+    // seconds.
     harness.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
     let next = accounts.report_invalid(refused.access_token()).await;
     assert_ne!(next.unwrap().access_token(), refused.access_token());

@@ -1,4 +1,4 @@
-//! How long a process believes a token that others keep, however long its cache.
+//! Tests of the maximum time for which a process caches a token that another service maintains.
 
 use redis::Commands;
 use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, TokenCenterClient, TokenMode};
@@ -7,7 +7,7 @@ use super::harness::{Harness, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
-/// Under `cgi-bin/token` the token before dies five minutes after its successor has come.
+/// Under `cgi-bin/token` the previous token expires five minutes after WeChat issued its successor.
 const DEAD: u64 = 301;
 
 #[tokio::test]

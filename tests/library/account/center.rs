@@ -315,7 +315,7 @@ async fn a_fleet_lives_from_one_center_through_rollover() {
         (1, 1)
     );
 
-    // Rollover: nobody sees a refused token, minute by minute.
+    // Advances minute by minute through the rollover. No process sees a token that WeChat rejects.
     let first = harness.sim.account_token().unwrap();
     harness.advance(secs(7_200 - 320));
     for _ in 0..8 {
@@ -336,7 +336,8 @@ async fn a_fleet_lives_from_one_center_through_rollover() {
     .await;
     assert_eq!(harness.sim.calls_to(STABLE), 2);
 
-    // Somebody kills the token: the first to notice reports it, and all get its successor.
+    // Another service invalidates the token. The first process to notice reports it, and all
+    // processes get its successor.
     harness.wechat().stable_account_token(true).await.unwrap();
     harness.sim.reset_calls();
     for accounts in &fleet {
@@ -423,7 +424,7 @@ async fn a_center_whose_token_cannot_be_one_is_not_believed() {
     }
 }
 
-/// What a center says that is not one of ours.
+/// Returns tokens whose token center sends `answer`, as a foreign service would.
 async fn foreign(answer: &'static str) -> AccountTokens {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -135,7 +135,8 @@ async fn what_the_sdks_write_is_read() {
         );
     }
 
-    // wechatpy 2 writes its expiry too, into a key without a life of its own.
+    // Writes the expiry too, as wechatpy 2 does: into a second key, while the first has no expiry
+    // in Redis.
     let _: () = redis
         .set(format!("wechatpy:{app}_access_token"), "\"83_two-keys\"")
         .unwrap();
@@ -204,7 +205,7 @@ async fn the_owners_next_token_is_taken_over() {
     harness.call(&accounts).await.unwrap();
     assert_eq!(*accounts.get().await.unwrap().access_token(), second);
 
-    // Refused at once: the store is read again before anybody gives up.
+    // WeChat rejects the token at once: the store is read again before the call fails.
     let third = owner.account_token().await.unwrap().access_token;
     write(third.expose());
     harness.sim.inject(Fault::on(CALL).errcode(40001).times(1));

@@ -80,7 +80,7 @@ async fn wechatpy(version: &str) {
         (4, 1)
     );
 
-    // What it left in Redis is followed.
+    // Follows the token that the script left in Redis.
     let store = harness.redis(&server.url()).await;
     let accounts = AccountTokens::new(
         ExternalToken::wechatpy().source(harness.wechat(), store.clone()),

@@ -157,7 +157,7 @@ async fn ticket_and_app(harness: &Harness) -> (String, Router) {
     (ticket.ticket().expose().to_owned(), app(harness, tickets))
 }
 
-/// What is signed, `None` where the answer is 400 and names the cure.
+/// Returns the signed URL. Returns `None` if the response is a 400 that names the remedy.
 async fn signed(ticket: &str, app: &Router, uri: &str, headers: &[(&str, &str)]) -> Option<String> {
     let (status, body) = ask(app, uri, headers).await;
     let json: Value = serde_json::from_str(&body).unwrap();
@@ -248,7 +248,7 @@ async fn a_script_may_send_the_url_of_its_page() {
     // Not encoded, and so cut at its first &.
     let uri = "/config?url=https://h5.example.com/page?x=1&y=%2F";
     assert_eq!(signed(&ticket, &app, uri, &cut).await, None);
-    // Whose page it is counts all the same.
+    // The host of the page is checked all the same.
     let (status, _) = ask(&app, "/config?url=https%3A%2F%2Fevil.example%2F", &cut).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }

@@ -34,7 +34,7 @@ async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
             .times(1),
     );
     let before = harness.sim.calls_to(STABLE);
-    // The refusal may be heard only now, and the account rests for a while from then on.
+    // The process may notice the rejection only now. The account is then suppressed for a while.
     eventually("the account is asked for again", secs(8), async || {
         let began = Instant::now();
         accounts.get().await.unwrap();

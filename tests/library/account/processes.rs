@@ -71,7 +71,7 @@ impl Drop for Worker {
     }
 }
 
-/// Not a test of its own: what a worker process runs.
+/// Runs in the worker processes; this is not a test.
 #[tokio::test]
 async fn worker() {
     if std::env::var(WORKER).is_err() {

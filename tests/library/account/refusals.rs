@@ -9,7 +9,7 @@ use tower_wechat::{ErrorKind, TokenMode};
 use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::redis_server::RedisServer;
 
-/// Somebody elsewhere forces a new token, which kills ours.
+/// Forces a new token as another service would, which revokes the current one.
 async fn kill(harness: &Harness) {
     harness.advance(secs(31));
     harness.wechat().stable_account_token(true).await.unwrap();

@@ -1,4 +1,4 @@
-//! At rollover nobody waits and nobody sees a dead token.
+//! Tests of the rollover: no request waits for the renewal, and none gets a revoked token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,7 @@ async fn nobody_waits_at_rollover() {
         }
         let accounts = &fleet[0];
         let first = accounts.get().await.unwrap();
-        // WeChat takes its time: whoever waited for the renewal would be seen.
+        // WeChat answers slowly, so that a request that waited for the renewal would show.
         harness
             .sim
             .inject(Fault::on(path).delay(Duration::from_millis(1_500)));

@@ -144,7 +144,7 @@ async fn processes_count_reports_of_tickets_together() {
     let _ = processes[3].report_invalid(ticket.ticket()).await;
     assert_eq!(harness.sim.calls_to(TICKET), 2);
 
-    // A ticket whose time has come is renewed whoever complains of it.
+    // A ticket past its renewal point is renewed, whichever process reports it.
     harness.advance(secs(3_540));
     let _ = processes[2].report_invalid(ticket.ticket()).await;
     let renewed = harness.sim.calls_to(TICKET);

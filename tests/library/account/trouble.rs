@@ -1,4 +1,5 @@
-//! Bad secrets, foreign IPs, frozen accounts, spent quotas: bounded, told once, over by itself.
+//! Tests of wrong secrets, foreign IP addresses, frozen accounts and spent quotas: calls are
+//! limited, one line is logged, and the process recovers by itself.
 
 use std::time::Instant;
 
@@ -7,8 +8,8 @@ use tower_wechat::{AccountTokens, ErrorKind, TokenMode, WechatClient};
 
 use super::harness::{Harness, PLAIN, STABLE, secs};
 
-/// What the operator must do is said; one call is made, however many ask; the cause gone, a call
-/// after the cool-down succeeds.
+/// Checks that the error names the remedy, that all callers together cause one call, and that a
+/// call after the cool-down succeeds once the cause is gone.
 async fn cools_down_and_recovers(
     harness: &Harness,
     accounts: &AccountTokens,

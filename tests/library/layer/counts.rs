@@ -78,7 +78,7 @@ async fn a_token_from_the_store_is_counted_once() {
     let grant = UserTokenResponse::new("token-a").expires_in(7_200);
     users.store(&id("oA"), &grant).await.unwrap();
     let recorder = PrometheusBuilder::new().build_recorder();
-    // Another process, which has nobody in memory.
+    // Simulates another process, whose cache is empty.
     let users = UserTokens::new(wechat, store);
     let outer = layer(&recorder, users).identity(header());
     let service = outer.layer(outer.layer(service_fn(who::<Body>)));

@@ -25,7 +25,7 @@ use tower_wechat::{
     WechatUser,
 };
 
-/// Tokens of one user, `oA`, at a WeChat that nobody calls.
+/// Returns tokens of one user, `oA`. WeChat is never called.
 async fn users() -> UserTokens {
     users_of("wxa", "token-a").await
 }
@@ -216,7 +216,7 @@ async fn a_session_cookie_names_the_user_and_slides() {
     clock.advance(Duration::from_secs(16 * 86_400));
     let response = service.clone().oneshot(ask()).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    // Neighbours may be of any bytes.
+    // Other cookies in the header may consist of any bytes.
     let mut cookies = "nick=\u{5f20}\u{4e09}; ".as_bytes().to_vec();
     let fresh = session.issue(&id("oA"));
     cookies.extend(fresh.to_str().unwrap().split(';').next().unwrap().bytes());
@@ -535,7 +535,7 @@ async fn plain_hyper_serves_the_same() {
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     };
-    // R3: the first client hangs up while its token is being renewed.
+    // Nothing is lost: the first client hangs up while its token is being renewed.
     let gone = ask().await;
     while simulator.calls_to("/sns/oauth2/refresh_token") == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -557,8 +557,8 @@ async fn empty<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallib
     Ok(Response::new(Full::default()))
 }
 
-/// How often memory is asked for in a call that does not wait, once what is made at the first call
-/// is there.
+/// Returns the number of allocations of a request that does not wait. The first request, which
+/// creates lasting values, does not count.
 fn allocations<S>(service: &mut S, mut request: impl FnMut() -> Request<Body>) -> u64
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,

@@ -33,7 +33,7 @@ async fn nowhere() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "the application's own 404")
 }
 
-/// Whether a login can begin and end there.
+/// Returns `true` if a login can begin and end there.
 async fn signs_in(app: &Router) -> bool {
     let ask = async |path: &str| {
         let request = Request::get(path).header("accept", "text/html");

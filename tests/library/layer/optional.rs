@@ -1,4 +1,4 @@
-//! Pages that are open to everybody: they are served, whatever becomes of their user's token.
+//! Tests of public pages: the layer serves them even if the user's token cannot be had.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tower_wechat::{
 
 use super::{asked_by, header, id, text, users, who};
 
-/// Somebody whose token has expired.
+/// Returns the tokens of a user whose access token has expired.
 async fn expired(simulator: &Simulator) -> UserTokens {
     let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())
@@ -62,7 +62,8 @@ async fn a_public_page_is_served_while_wechat_fails() {
     }
 }
 
-/// Who cannot do without the user says what is the matter, and sends nobody to log in for it.
+/// A handler that requires the user reports the failure and does not redirect to a login, which
+/// would not help.
 #[tokio::test]
 async fn a_handler_that_needs_the_user_says_that_wechat_fails() {
     let simulator = Simulator::start().await.unwrap();

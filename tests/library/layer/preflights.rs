@@ -1,4 +1,4 @@
-//! CORS preflights: anybody can send one, so it is no way past the layer.
+//! Tests of CORS preflights: any client can send one, so a preflight must not bypass the layer.
 
 use axum::body::Body;
 use axum::routing::any;
@@ -58,7 +58,7 @@ async fn a_preflight_does_not_pass_by_default() {
             assert!(message.contains("pass_preflights"), "{message}");
         }
     }
-    // Not even for somebody who is known: browsers send preflights without cookies.
+    // A preflight with a known user does not pass either: browsers send preflights without cookies.
     let mut named = asked_by("oA");
     *named.method_mut() = Method::OPTIONS;
     let method = HeaderValue::from_static("POST");
@@ -76,7 +76,7 @@ async fn a_preflight_does_not_pass_by_default() {
     let options = Request::options("/").body(Body::empty()).unwrap();
     let response = service.clone().oneshot(options).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    // And another method with that header is none.
+    // Another method with that header is not a preflight.
     let mut get = preflight("/", true);
     *get.method_mut() = Method::GET;
     let response = service.oneshot(get).await.unwrap();
@@ -97,7 +97,7 @@ fn all_of_us() -> Router {
         .route("/config", any(async |config: JsConfig| Json(config)))
 }
 
-/// Whoever sends it cannot make the service write lines about a layer that is missing.
+/// A client that sends preflights cannot make the service log lines about a missing layer.
 #[tokio::test]
 async fn extractors_answer_a_preflight_that_passes() {
     let wechat = WechatClient::builder("wxa", "secret")

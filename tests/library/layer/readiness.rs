@@ -70,8 +70,9 @@ async fn a_warm_user_does_not_wait_behind_a_cold_one() {
     assert!(text(cold).await.starts_with("oCold "));
 }
 
-/// One that was polled ready and then waits for a token, or answers without the inner service,
-/// holds nothing in reserve, though it lives on as a connection's does.
+/// A service may be polled ready and then wait for a token, or answer without the inner service. It
+/// reserves no capacity meanwhile, although the service itself stays in use, as one for a
+/// connection does.
 #[tokio::test]
 async fn a_service_that_did_not_call_gives_its_turn_back() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(300)).await;

@@ -19,7 +19,7 @@ use tower_wechat::{
 
 use super::{asked_by, header, id, text, users};
 
-/// The form of an application that has a form of its own.
+/// Renders rejections in the application's own format.
 fn form(rejection: &Rejection, head: &RequestHead<'_>) -> Response {
     let accept = head.headers.get("accept");
     let html = accept.is_some_and(|accept| accept.to_str().unwrap().contains("text/html"));
@@ -174,7 +174,7 @@ async fn page_loads_are_sent_to_log_in() {
         assert_eq!(parts.headers["cache-control"], "no-store");
         assert_eq!(parts.headers["content-type"], "application/ours");
     }
-    // Who has taken the request's headers along is asked by the login's own path.
+    // An extractor that has taken the headers of the request still finds the login's own path.
     for path in ["/current?a=b", "/nested/current?a=b"] {
         let grant = UserTokenResponse::new("token-a").expires_in(7_200);
         let users = users().await;
@@ -343,7 +343,7 @@ async fn a_function_refuses_for_handlers_without_axum() {
         let location = response.headers()["location"].to_str().unwrap();
         assert!(location.starts_with(to), "{location}");
     }
-    // Where no layer lies around it, it is the developer's to see.
+    // Without a layer around it, the error is for the developer.
     let response = card(asked_by("oA")).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }

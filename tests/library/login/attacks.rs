@@ -54,7 +54,7 @@ async fn a_used_code_is_worth_nothing_under_another_login() {
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// Only WeChat can tell a made-up code, and one state is quickly had.
+/// Only WeChat can recognize a forged code, and an attacker easily gets one state.
 #[tokio::test]
 async fn one_login_cannot_bring_codes_without_end() {
     let harness = Harness::with_redis().await;
@@ -68,7 +68,7 @@ async fn one_login_cannot_bring_codes_without_end() {
             "{}/wechat/callback?code=made-up-{code}&state={state}",
             site.url
         );
-        // A browser that does not keep what it is told about its restarts.
+        // Simulates a browser that does not store the cookie which counts its restarts.
         let reply = browser.copy().visit(&forged).await;
         refused += usize::from(reply.status == 429);
     }
@@ -133,7 +133,7 @@ async fn refused_codes_are_nobody_elses(harness: Harness, expired: bool) {
     }
     assert_eq!(harness.exchanges(), 0);
     if !expired {
-        // Whoever fetched the callback ahead of its user has spent nothing.
+        // Fetching the callback before its user does used up nothing.
         let landed = victim.open(&callback).await;
         assert_eq!(landed.json()["id"], "oVictim0000000000000000000");
         assert_eq!(harness.exchanges(), 1);
@@ -193,7 +193,7 @@ async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
     let code = query(&callback, "code");
     let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
     thief.fetch(&forged).await.is_error(400, "invalid_state");
-    // Whoever it was for can still use it.
+    // The user for whom the code was issued can still use it.
     assert_eq!(victim.visit(&callback).await.status, 302);
     assert_eq!(harness.exchanges(), 1);
 }

@@ -42,7 +42,7 @@ async fn begun() -> Begun {
 }
 
 impl Begun {
-    /// That a callback is refused, for people and for programs, without a trace.
+    /// Asserts that a callback is rejected, for people and for programs, without side effects.
     #[track_caller]
     fn refused(&self, query: &str, code: &str) -> impl Future<Output = ()> {
         let url = format!("{}/wechat/callback?{query}", self.site.url);
@@ -141,7 +141,7 @@ async fn anothers_state_is_none() {
         .fetch(&begun.callback)
         .await
         .is_error(400, "invalid_state");
-    // Nor does a cookie of another login help, under whatever name.
+    // A cookie of another login does not help, under any name.
     let cookies: Vec<_> = begun.browser.cookie_names();
     let theirs = other.cookie_names();
     let value = other.cookie(&theirs[0]).unwrap();
@@ -232,7 +232,7 @@ async fn sessions_that_are_not_ours_are_nobodys() {
 #[tokio::test]
 async fn a_flood_of_cookies_does_no_harm() {
     let begun = begun().await;
-    // Most servers refuse more than this before anybody looks at it.
+    // Most servers reject larger headers before the layer sees them.
     for number in 0..60 {
         let (name, value) = (format!("wechat_login_{number:016x}"), "x".repeat(3_000));
         begun.browser.set_cookie(&name, "/", &value);

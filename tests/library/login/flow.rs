@@ -275,7 +275,7 @@ async fn a_login_can_be_bound_to_whom_a_gateway_names() {
     // Another of the gateway's users has no part in it.
     let colleague = Browser::new().with_header("x-user", "employee 8");
     colleague.fetch(&page).await.is_error(401, "login_required");
-    // Nobody named: the openid counts, as without a gateway.
+    // Without a user in the header the openid counts, as without a gateway.
     let unnamed = Browser::new();
     let landed = unnamed.callback_of(&page).await;
     assert_eq!(unnamed.visit(&landed).await.status, 302);

@@ -53,7 +53,7 @@ impl Harness {
         }
     }
 
-    /// All servers share a redis-server, each over a connection of its own.
+    /// Creates a harness whose servers share a redis-server, each over its own connection.
     pub async fn with_redis() -> Self {
         let redis = Some(RedisServer::start());
         Self {

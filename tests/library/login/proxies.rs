@@ -11,8 +11,8 @@ use crate::support::nginx::Nginx;
 
 const AUTHORIZE: &str = "/connect/oauth2/authorize";
 
-/// Where nginx will be: an application has to know its public URL before it runs, and nginx has to
-/// know the application.
+/// Returns an address for nginx. The application needs its public URL before it starts, and nginx
+/// needs the address of the application.
 fn address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
@@ -45,7 +45,7 @@ async fn journey(browser: &Browser, url: &str) -> (Reply, Vec<String>) {
     panic!("redirects without end: {paths:?}");
 }
 
-/// Everything that the browser is told lies below the prefix.
+/// Checks that every URL sent to the browser is below the prefix.
 async fn lives_below_a_prefix(nginx: &Nginx) {
     let browser = Browser::new();
     let asked = browser.fetch(&format!("{}/app/me", nginx.url)).await;
@@ -118,7 +118,8 @@ async fn a_slash_that_nginx_forces_does_not_hide_the_callback() {
     assert_eq!(harness.sim.calls_to(AUTHORIZE), 2);
 }
 
-/// What proxies do to the callback that nobody told the login of. Each ends on a plain page.
+/// Each proxy breaks the callback in another way that the login was not configured for. Each login
+/// ends on a plain page.
 #[tokio::test]
 async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wechat() {
     for (what, callback, server) in [

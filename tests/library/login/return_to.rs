@@ -1,9 +1,10 @@
-//! Back to the very page, whatever its address holds.
+//! Tests that a login returns to the requested page, whatever characters its URL contains.
 
 use super::harness::Harness;
 use crate::support::browser::Browser;
 
-/// What a link or a script asks for, encoded once, and where the user lands.
+/// Each pair is a `return_to` that a link or a script sends, encoded once, and the page on which
+/// the user arrives.
 #[tokio::test]
 async fn whatever_is_harmless_is_led_back_to() {
     let harness = Harness::new().await;
@@ -92,7 +93,7 @@ async fn a_page_load_comes_back_to_the_very_page() {
     assert_eq!(landed.json()["uri"], "/me");
 }
 
-/// Links that nobody encoded: all behind the first `&` is not the login's.
+/// In a link that is not encoded, everything after the first `&` does not belong to the login.
 #[tokio::test]
 async fn a_return_to_that_was_not_encoded_is_not_cut() {
     let harness = Harness::new().await;

@@ -88,7 +88,7 @@ async fn a_profile_is_fetched_once_and_heals() {
         assert_eq!(browser.fetch(&url).await.text, "爱丽丝");
     }
     assert_eq!(harness.sim.calls_to(USERINFO), 1);
-    // It is believed for ten minutes; a token that WeChat refuses by then is replaced.
+    // The profile is cached for ten minutes. By then WeChat rejects the token, and it is replaced.
     harness.clock.advance(Duration::from_secs(601));
     harness.sim.advance(Duration::from_secs(7_200));
     assert_eq!(browser.fetch(&url).await.text, "爱丽丝");
@@ -170,7 +170,7 @@ async fn no_link_lowers_what_was_granted() {
         let other = harness.site_with(|login| login.scope(Scope::Base)).await;
         let browser = Browser::new();
         browser.open(&format!("{}/me", site.url)).await;
-        // Who has granted no more is asked for no more.
+        // A user who has granted no more is asked for no more.
         let link = "/wechat/login?return_to=%2Fme&scope=snsapi_base";
         let sent = browser.visit(&format!("{}{link}", site.url)).await;
         assert_eq!(asked(&sent), "snsapi_base");
@@ -214,7 +214,7 @@ async fn a_link_asks_for_no_less_than_the_application() {
     assert_eq!(landed["scope"], "snsapi_userinfo");
 }
 
-/// The browser has no session, so only the code tells who logs in.
+/// The browser has no session, so the server learns the user only from the code.
 #[tokio::test]
 async fn a_login_in_another_browser_lowers_nothing() {
     let harness = Harness::with_redis().await;
@@ -232,7 +232,7 @@ async fn a_login_in_another_browser_lowers_nothing() {
         assert_eq!(landed["scope"], "snsapi_userinfo", "{start}");
         assert_eq!(browser.fetch(&profile).await.status, 200);
     }
-    // Who does not grant it again is signed in all the same, and asked no more.
+    // A user who does not grant the scope again is logged in all the same, and is not asked again.
     harness.sim.inject(
         Fault::on(EXCHANGE).body(
             json!({
@@ -284,7 +284,7 @@ async fn a_grant_that_is_not_known_is_not_lowered() {
         site.url
     );
     assert_eq!(asked(&browser.visit(&link).await), "snsapi_userinfo");
-    // Where nothing can be asked, nothing is lowered either.
+    // If Redis cannot be read, the scope is not lowered either.
     let redis = harness.redis.as_ref().unwrap();
     redis.freeze(true);
     let sent = browser.visit(&link).await;

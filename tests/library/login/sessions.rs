@@ -93,7 +93,7 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
     harness.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
     stolen.fetch(&me).await.is_error(401, "login_required");
-    // Whoever has the old cookie logs in as anybody does.
+    // A client that has the old cookie has to log in like any other.
     assert_eq!(stolen.open(&me).await.json()["id"], ALICE);
 }
 
@@ -117,7 +117,7 @@ async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
     let browser = Browser::new();
     browser.open(&me).await;
     let stolen = browser.copy();
-    // Past half of a session's life, when it is issued anew.
+    // The session is past half of its lifetime, when the server issues it again.
     harness.advance(Duration::from_secs(16 * 24 * 3_600));
     let alice = UserId::new(ALICE).unwrap();
     site.users.revoke(&alice).await.unwrap();
@@ -181,7 +181,7 @@ async fn cookies_of_old_logins_do_not_pile_up() {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A copied cookie is issued anew to whoever has it, a second before the logout if need be.
+/// A copied cookie may have been renewed for the thief, even a second before the logout.
 #[tokio::test]
 async fn a_thief_stays_out_after_a_logout_everywhere() {
     for layout in [Layout::Hashes, Layout::Keys] {
@@ -210,7 +210,8 @@ async fn a_thief_stays_out_after_a_logout_everywhere() {
             out(at).await;
             assert_eq!(victim.fetch(&me(at)).await.json()["id"], ALICE);
         }
-        // What another service writes drops what we keep behind the refresh token.
+        // A write by another service drops the details which this crate stores behind the refresh
+        // token.
         for renewed in [false, true] {
             harness.rewrite(ALICE);
             // Beyond what processes remember; then beyond the token's life too.

@@ -16,7 +16,7 @@ async fn the_login_path_hands_the_browser_over_to_whoever_is_there_now() {
     let me = format!("{}/me", site.url);
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
 
-    // Somebody else signs in to WeChat on the phone. The session is still the first one's.
+    // Another user signs in to WeChat on the phone. The session still belongs to the first user.
     harness
         .sim
         .add_user(SimulatedUser::new(BOB).nickname("鲍勃"));

@@ -134,7 +134,7 @@ async fn a_reload_after_wechat_is_back_signs_in() {
     harness.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
     let page = browser.visit(&callback).await;
     assert_eq!(page.status, 503);
-    // Not a moment later than it was told.
+    // The login works as soon as the time in Retry-After has passed.
     let wait: u64 = page.header("retry-after").unwrap().parse().unwrap();
     harness.advance(Duration::from_secs(wait));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
@@ -252,7 +252,7 @@ const TOO_OFTEN: &str = "登录过于频繁";
 #[tokio::test]
 async fn logins_that_nobody_hears_of_end_after_three() {
     let harness = Harness::new().await;
-    // The gateway never names the user, so that every login is in vain.
+    // The gateway never names the user, so that no login can succeed.
     let header = tower_wechat::TrustedHeader::new("x-user").unwrap();
     let site = harness
         .mounted(
@@ -266,7 +266,7 @@ async fn logins_that_nobody_hears_of_end_after_three() {
     let browser = Browser::new();
     let rounds = rounds_until_told(&harness, &browser, &url, none, NO_EFFECT).await;
     assert_eq!(rounds, 3);
-    // The next minute is another one, and a gateway that names the user by then is heard.
+    // A new minute begins, and from now on the gateway names the user.
     harness.advance(Duration::from_secs(61));
     assert_eq!(browser.visit(&url).await.status, 302);
     let named = [("x-user", ALICE), ("accept", "text/html")];
@@ -318,7 +318,8 @@ async fn a_session_that_is_lost_on_its_way_is_no_loop() {
     });
     let rounds = rounds_until_told(&harness, &today(), &url, session, NO_EFFECT).await;
     assert_eq!(rounds, 3);
-    // An older web view does not say that it comes from WeChat, as nobody does who has signed out.
+    // An older web view does not identify itself as WeChat, and neither does a browser that is
+    // logged out.
     let older = Browser::new();
     let rounds = rounds_until_told(&harness, &older, &url, session, TOO_OFTEN).await;
     assert_eq!(rounds, 11);
@@ -350,7 +351,7 @@ async fn whoever_signs_out_and_in_again_gets_in() {
             assert_eq!(page.json()["id"], ALICE);
             site.users.revoke(&user).await.unwrap();
         }
-        // Whoever asks who is there now has a session each time.
+        // The page now finds a session each time.
         let browser = browser.copy();
         harness.advance(Duration::from_secs(61));
         for _ in 0..8 {

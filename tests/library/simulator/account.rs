@@ -401,7 +401,8 @@ async fn tokens_of_the_other_kind_are_refused() {
         .refused(40001, NOT_LATEST);
 }
 
-/// Another account's token looks like one of ours, and is told so; what cannot be a token is not.
+/// Another account's token has the right format and gets its own error. Text that cannot be a token
+/// gets another.
 #[tokio::test]
 async fn tokens_that_were_never_issued_are_told_from_nonsense() {
     let (harness, other) = (Harness::start().await, Harness::start().await);

@@ -9,7 +9,7 @@ use reqwest::{Client, Method, Response, redirect::Policy};
 use serde_json::Value;
 use tower_wechat::simulator::Simulator;
 
-/// A simulator and somebody who calls it.
+/// A simulator and an HTTP client.
 pub(crate) struct Harness {
     pub(crate) sim: Simulator,
     pub(crate) client: Client,
@@ -124,7 +124,7 @@ impl Reply {
             .to_owned()
     }
 
-    /// That this is WeChat's error: HTTP 200, the number, and a text that ends in a rid.
+    /// Asserts that this is WeChat's error: HTTP 200, the number, and a text that ends in a rid.
     #[track_caller]
     pub(crate) fn refused(&self, errcode: i64, text: &str) {
         let json = self.json();

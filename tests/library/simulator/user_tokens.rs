@@ -225,7 +225,7 @@ async fn a_refresh_after_expiry_gives_a_new_token() {
             .field("openid"),
         "oAlice"
     );
-    // The second of two callers who refresh at once finds the new token alive.
+    // The second of two concurrent refreshes returns the same new token.
     let again = harness.refresh(&old.refresh_token).await;
     assert_eq!(again.field("access_token"), new.field("access_token"));
 }

@@ -34,7 +34,7 @@ impl InteropHarness {
         Self::with(&[]).await
     }
 
-    /// With these variables of the demo besides.
+    /// Creates the services, with additional variables for the demo.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let mut services = Harness::new(Layout::Hashes).await;
         // The demo asks Redis at every request, so that each answer is about what lies there.
@@ -87,7 +87,7 @@ impl InteropHarness {
         }
     }
 
-    /// What the other service uses for the user.
+    /// Returns the token that the other service uses for the user.
     pub(crate) async fn java_token(&self, user: &str) -> Value {
         self.java("token", user, String::new()).await
     }
@@ -137,7 +137,7 @@ impl InteropHarness {
             .access_token
     }
 
-    /// Whether WeChat takes a token for the user's.
+    /// Returns `true` if WeChat accepts the token for this user.
     pub(crate) async fn wechat_accepts(&self, user: &str, token: &str) -> bool {
         let path = format!("/sns/auth?access_token={token}&openid={user}");
         let answer = HttpClient::new(self.services.wechat.url())

@@ -125,7 +125,8 @@ async fn short_lifetimes() {
     let value = harness.raw(ACCESS_HASH, USER);
     assert_eq!(value.split('#').count(), 2, "{value}");
     assert_eq!(harness.services.refreshes(), 2);
-    // What the other service wrote says "long past", and is served here while it lives.
+    // By the other service's value the token has long expired. The demo serves it while it is
+    // valid.
     harness.demo.me(USER).await.has_token(&token);
     crate::support::eventually("a renewal in the background", TWO_HOURS / 360, async || {
         harness.raw(ACCESS_HASH, USER).split('#').count() == 3
@@ -213,7 +214,7 @@ async fn in_turns(rotate: bool) {
             } else {
                 let answer = harness.demo.me(user).await;
                 assert_eq!(answer.status, 200, "{answer:?}");
-                // What is merely due is served while it is renewed.
+                // A stale token is served while it is renewed.
                 crate::support::eventually(
                     "the renewal here",
                     Duration::from_secs(20),
@@ -338,7 +339,7 @@ async fn nobody_and_strangers() {
     assert_eq!(harness.services.refreshes(), 0);
 }
 
-/// A dead pair is deleted here; there it then means a login too.
+/// The demo deletes an expired pair. For the other service that means a login too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_pair_is_dead_for_both() {
     let harness = InteropHarness::new().await;
@@ -362,7 +363,7 @@ async fn a_dead_pair_is_dead_for_both() {
     harness.demo.me(USER).await.has_token(&pair.access_token);
 }
 
-/// What Java's own serialization makes of a text.
+/// Returns a text as Java's own serialization writes it.
 fn java_serialized(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap().to_be_bytes();
     [
@@ -373,8 +374,8 @@ fn java_serialized(text: &str) -> Vec<u8> {
     .concat()
 }
 
-/// What a `RedisTemplate` with other serializers makes of a value. One line says so, for any number
-/// of users and requests, and names the cure.
+/// Writes values as a `RedisTemplate` with other serializers does. The demo logs one line that
+/// names the remedy, for any number of users and requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_other_spring_serializers_are_told_once() {
     type Serializer = fn(&str) -> Vec<u8>;

@@ -1,4 +1,4 @@
-//! Gauges exist from the start, and are right after whatever changes what they count.
+//! Tests that gauges exist from the start and follow every change of what they count.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `health()` as the demo's `/healthz` tells it.
+//! Tests of `health()` as the demo's `/healthz` shows it.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn it_tells_of_the_store_and_of_the_account_token() {
     let left = with["account_token_expires_in_secs"].as_u64().unwrap();
     assert!((6_000..=7_200).contains(&left), "{with}");
 
-    // Without the store the token that this process holds lives on.
+    // Without the store the process keeps using the token in its cache.
     harness.redis.kill();
     eventually("503", PATIENCE, async || healthz().await.status == 503).await;
     let away = healthz().await;

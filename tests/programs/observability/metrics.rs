@@ -26,7 +26,7 @@ async fn demo_of(harness: &mut Harness) -> DemoProcess {
 
 /// Lets a demo meet all that is counted.
 async fn traffic(harness: &Harness, demo: &DemoProcess) {
-    // Users: expired (and renewed), from the store, from memory, stale, nobody, impossible.
+    // Users: expired (and renewed), from the store, from the cache, stale, unknown, invalid.
     harness.sign_in("oExpired", Age::Expired).await;
     harness.sign_in("oFresh", Age::Fresh).await;
     harness.sign_in("oStale", Age::Stale).await;
@@ -50,7 +50,7 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
         assert_eq!(demo.ask(asked).await.status, status, "{bearer}");
     }
 
-    // A login, one that was denied, and a callback of nobody's.
+    // Logins: one that succeeds, one that the user denies, and a callback without a login.
     harness.wechat.add_user(SimulatedUser::new("oLogin"));
     let browser = Browser::new();
     let login = format!("{}/wechat/login?return_to=%2Fhealthz", demo.url);
@@ -62,8 +62,8 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
     assert_eq!(browser.open(&denied).await.status, 403);
     assert_eq!(Browser::new().open(&callback).await.status, 400);
 
-    // A refresh token that is dead, a WeChat that asks for patience, one that breaks off, and one
-    // that refuses the account; the last rests the account, so it comes last.
+    // Failures: an expired refresh token, a rate limit, a broken connection, and a rejected
+    // account. The last one suppresses calls for the whole account, so it comes last.
     let failing = [
         ("oDead", Fault::on(REFRESH).errcode(40030)),
         ("oPatient", Fault::on(REFRESH).errcode(45011)),
@@ -91,8 +91,8 @@ async fn scrape(demo: &DemoProcess) -> Scrape {
     Scrape::read(&demo.ask(Asked::get("/metrics")).await.text)
 }
 
-/// The dashboard and the rules ask for nothing that is not there; nothing is there that the guide
-/// does not tell of, and what it tells of exists.
+/// Every metric of the dashboard and the rules exists. The guide lists every metric that exists,
+/// and no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
     let mut harness = Harness::new(Layout::Hashes).await;

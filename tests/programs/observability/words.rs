@@ -1,4 +1,4 @@
-//! Spans and events: the guide lists all that the source tells, under the targets that it names.
+//! Tests that the guide lists every span and event of the source, with its target.
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ fn texts(body: &str) -> Vec<String> {
         .collect()
 }
 
-/// What the events' tables list.
+/// Returns the messages in the guide's tables of events.
 fn events() -> Vec<String> {
     let guide = file(GUIDE);
     let events = guide.split("\n## Events").nth(1).expect("its heading");
@@ -116,7 +116,7 @@ fn the_guide_tells_of_every_span_and_event() {
     assert!(told > 30, "{told} calls were found");
 }
 
-/// What the guide lists is still told somewhere.
+/// The source still logs every message that the guide lists.
 #[test]
 fn the_guide_tells_of_nothing_else() {
     let mut found = Vec::new();

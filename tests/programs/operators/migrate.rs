@@ -128,7 +128,7 @@ impl Fleet {
         eventually("renewals of all", Duration::from_secs(60), renewed).await;
     }
 
-    /// Replaces one process after another: the new one serves before the old one is told to stop.
+    /// Replaces one process after another: the new one serves before the old one gets SIGTERM.
     async fn roll(&mut self, layouts: &str) {
         for at in 0..self.demos.len() {
             let new = self.start_one(layouts).await;

@@ -55,7 +55,7 @@ fn has_fields(harness: &Harness, user: &str) -> bool {
     HASHES.iter().any(|hash| redis.hexists(hash, user).unwrap())
 }
 
-/// What the Spring Boot service does: the access token's time stands in both hashes.
+/// Writes a pair as the Spring Boot service does: both hashes hold the access token's time.
 fn put_as_java_does(harness: &Harness, user: &str, ms: i64) {
     harness.put_access(user, format!("access-{user}#{ms}"));
     harness.put_refresh(user, format!("refresh-{user}#{ms}"));
@@ -128,7 +128,7 @@ async fn pairs_of_a_java_service_live_on_for_a_month() {
     assert_eq!(migrate(&harness, "keys").await["written"], 0);
 }
 
-/// What is dead already would be copied into a key that ends at once, by each run again.
+/// A copy of an expired pair would be a key that expires at once, and each run would copy it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dead_are_not_copied() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -164,7 +164,7 @@ async fn a_renewed_pair_of_a_java_service_is_mirrored_for_a_month() {
         (&0.into(), &3.into()),
         "{copied}"
     );
-    // Who reads the keys now serves and renews it.
+    // A process that reads the keys serves and renews the pair.
     let keys = demo(&harness, "keys+hashes").await;
     keys.me("oJava")
         .await
@@ -286,7 +286,7 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
     assert_eq!(arrived.me("oStays").await.status, 200);
 }
 
-/// The hashes still hold a pair that died in the keys.
+/// The hashes still hold a pair that expired in the keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_that_died_in_the_other_layout_is_not_copied_again() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -343,8 +343,8 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
     }
 }
 
-/// The same of a copy that the program has made, of the last user, and of a deletion that nobody
-/// has noted but by deleting.
+/// The same holds for a copy that the program has made, for the last user, and for a deletion that
+/// left no tombstone.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_source_no_longer_has_goes_from_the_copy() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -381,8 +381,8 @@ async fn what_the_source_no_longer_has_goes_from_the_copy() {
     assert!(!has_copy(&harness, "oStays"));
 }
 
-/// Once services read the keys, the hashes are what is old: nothing comes back from there, and a
-/// user of whom only the keys know stays.
+/// Once services read the keys, the hashes are outdated: the program copies nothing from them, and
+/// a user who is only in the keys stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_run_after_the_last_step_changes_nothing() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -393,7 +393,7 @@ async fn another_run_after_the_last_step_changes_nothing() {
     assert_eq!(migrate(&harness, "keys").await["written"], 3);
     let arrived = demo(&harness, "keys").await;
     log_out_everywhere(&arrived, "oLogsOut").await;
-    // A login of which the hashes never hear.
+    // Adds a login that is missing in the hashes.
     let later = now_ms() + HOUR * 1_000;
     harness.put_record(
         "oNew",
@@ -419,7 +419,7 @@ async fn another_run_after_the_last_step_changes_nothing() {
         assert!(has_copy(&harness, user), "{user}");
     }
 
-    // Somebody cleans the hashes up by halves, and then as the guide says.
+    // An operator removes half of the hashes, and then all of them as the guide says.
     for hash in HASHES {
         let _: () = redis.hdel(hash, "oQuiet").unwrap();
     }
@@ -441,7 +441,7 @@ async fn another_run_after_the_last_step_changes_nothing() {
     }
 }
 
-/// The hashes go a moment after the last step, before anybody was renewed: all of the keys are
+/// An operator deletes the hashes a moment after the last step, before any renewal: the keys are
 /// still as the program has copied them.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_are_no_leftovers_when_the_hashes_are_gone() {

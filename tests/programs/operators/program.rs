@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::harness::Harness;
 
-/// What a run left behind.
+/// Exit code and output of a run.
 pub struct Ran {
     pub code: i32,
     pub stdout: String,

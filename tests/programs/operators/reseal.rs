@@ -98,7 +98,7 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
     }
 }
 
-/// News goes to whoever listens: what is sealed must not go with it.
+/// All subscribers receive what is published, so plaintext of a sealed value must not be published.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stays_the_same_is_not_published() {
     for layout in Layout::BOTH {

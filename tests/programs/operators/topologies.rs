@@ -144,13 +144,14 @@ async fn the_users_of_a_cluster_far_away_are_listed_and_sealed() {
     assert_eq!(sealed["written"], ids.len(), "{sealed}");
 }
 
-/// Who went from a server that was still to come to one that had been gone through is missing.
+/// A user whose slot moves from a server that is still to be listed to one that is finished is
+/// missing from the list.
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_that_move_while_users_are_listed_are_told_of() {
     let cluster = RedisCluster::start().await;
     let url = cluster.url("");
     let ids = users(RedisStore::builder(&url), 300).await;
-    // Three servers, and a rest after each step in which a slot is moved.
+    // There are three servers. The program pauses after each step, and a slot is moved meanwhile.
     let arguments = ["list", "--json", "--pause-ms", "3000"];
     let mut listing = command(&arguments, &on_keys(&url))
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Looking at users, and sweeping the dead.
+//! Tests of the commands that list, show and sweep users.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -121,7 +121,7 @@ async fn all_of_many_users_are_listed() {
             writes.ignore();
         }
         let _: () = writes.query(&mut connection).unwrap();
-        // Somebody else's keys are none of ours.
+        // Keys of another application are ignored.
         let _: () = connection
             .set("wechat:wxOther:user:o1", "1#t#1#1##")
             .unwrap();
@@ -270,7 +270,7 @@ async fn names_that_are_not_utf8_are_counted() {
     );
 }
 
-/// Values that nobody can have meant stop nothing.
+/// Times that no service can have meant do not stop the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_are_shown_and_swept_around() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -40,8 +40,8 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
     }
 }
 
-/// A process that starts later finds a ticket in the store. It has the token at hand all the same,
-/// before anybody asks, and when Redis goes away both are served.
+/// A process that starts later finds a ticket in the store. It fetches the token nevertheless
+/// before the first request, and serves both when Redis goes away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_that_starts_later_has_the_token_at_hand() {
     for layout in Layout::BOTH {

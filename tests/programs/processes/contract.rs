@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, USERINFO};
 use crate::support::http_client::{Asked, fingerprint};
 
-/// A pair that another service wrote tells the tokens and nothing else; a renewal tells the rest.
+/// A pair from another service contains the tokens only. A renewal returns the rest.
 async fn me(layout: Layout) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;
@@ -90,7 +90,7 @@ async fn api_userinfo_heals_a_refused_token_once() {
         let demo = harness.demo().await;
         let pair = harness.sign_in("oUser", Age::Fresh).await;
         demo.me("oUser").await.has_token(&pair.access_token);
-        // Dead at WeChat, fresh by its stored time.
+        // WeChat no longer accepts the token, although it is fresh by its stored time.
         harness.wechat.advance(pair.expires_in);
 
         let answer = demo.get("/api/userinfo", "oUser").await;
@@ -127,7 +127,8 @@ async fn api_userinfo_asks_once_more_with_a_token_that_wechat_confirms() {
     }
 }
 
-/// R6 among processes: many calls are refused with one token; it is renewed once.
+/// Reports are compared across processes: WeChat rejects many calls with one token, which is
+/// renewed once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_refusals_of_one_token_cause_one_renewal() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -167,7 +168,7 @@ async fn api_userinfo_gives_up_after_the_second_refusal() {
     );
 }
 
-/// The refresh token is dead: the pair is deleted and the user logs in.
+/// The refresh token has expired: the pair is deleted and the user logs in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_refresh_token_leads_to_a_login() {
     for layout in Layout::BOTH {
@@ -243,7 +244,7 @@ async fn routes_that_need_no_user() {
     assert_eq!(nobody.status, 404, "nobody has to sign in for nothing");
 }
 
-/// What an operator counts: requests by outcome, renewals by result; never who it was.
+/// Metrics count requests by outcome and renewals by result, and never contain a user.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_without_names() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -1,4 +1,5 @@
-//! R1 over several processes: however many ask, WeChat is asked once for each user.
+//! Tests of one renewal across several processes: however many requests arrive, WeChat receives one
+//! call for each user.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,5 @@
-//! R1, R2 and R3 where a process, or the client that asked, goes away in the middle of a renewal.
+//! Tests of a process or a client that goes away in the middle of a renewal: one renewal, newest
+//! wins, nothing lost.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,12 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, REFRESH};
 use crate::support::http_client::Asked;
 
-/// How long a renewal is held up in these tests: long enough to do something meanwhile.
+/// Duration of a renewal in these tests, long enough to act meanwhile.
 const CALL: Duration = Duration::from_millis(1_500);
 
 const LEASE: Duration = Duration::from_secs(10);
 
-/// What a slow machine may add to a promised time.
+/// Tolerance for a slow machine.
 const SLACK: Duration = Duration::from_secs(4);
 
 async fn killed_holder(layout: Layout) {
@@ -52,7 +53,7 @@ async fn killed_holder(layout: Layout) {
     harness.books_balance("oUser");
 }
 
-/// The holder is stopped until WeChat has answered it and somebody else has written a newer pair.
+/// The holder is stopped until WeChat has answered it and another service has written a newer pair.
 async fn stopped_holder(layout: Layout) {
     let harness = Harness::new(layout).await;
     let holder = harness.demo().await;
@@ -137,7 +138,8 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
     assert_ne!(newer.access_token, unread.access_token);
     holder.signal("CONT");
 
-    // Whatever the client that waited was told, from now on all is as the other process wrote it.
+    // Whatever response the waiting client got, from now on all processes serve the other service's
+    // pair.
     let _ = waiting.await.unwrap();
     for demo in [&holder, &other] {
         demo.me("oUser").await.has_token(&newer.access_token);
@@ -173,13 +175,13 @@ async fn client_that_hangs_up(layout: Layout) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// SIGTERM while a client waits for a renewal, and while one goes on that nobody waits for.
+/// Sends SIGTERM while a client waits for a renewal, and while a renewal runs in the background.
 async fn terminated(layout: Layout, age: Age) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;
     let old = harness.sign_in("oUser", age).await;
     if matches!(age, Age::Stale) {
-        // Only an access token that is dead at WeChat is replaced by the refresh.
+        // Refreshing returns a new access token only if the old one has expired at WeChat.
         harness.wechat.advance(old.expires_in);
     }
     harness

@@ -1,5 +1,5 @@
-//! Stored values that nobody can read: a miss and one warning; another Redis type: 503 and one
-//! loud line.
+//! Tests of stored values that cannot be read: a miss and one warning. A key of another Redis type
+//! is a 503 and one error line.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn warned_once(demo: &DemoProcess, user: &str) {
         .await;
 }
 
-/// Long enough that a user without a token is asked for anew.
+/// Waits until a missing token is no longer cached as missing.
 async fn forgotten_strangers() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
 }

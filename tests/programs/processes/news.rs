@@ -1,4 +1,4 @@
-//! What one process does, the others know at once, however long their caches believe things.
+//! Tests that a change in one process reaches the others at once, however long they cache.
 
 use std::time::Duration;
 

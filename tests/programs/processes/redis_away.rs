@@ -8,10 +8,10 @@ use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
 
-/// Refusals come after a command's second at most; the rest is for slow machines.
+/// Time for a rejection: a command fails after one second. The rest is for slow machines.
 const SOON: Duration = Duration::from_secs(3);
 
-/// All is well within 5 s of the store's return; the rest is for slow machines.
+/// Time for the recovery: 5 s after the store returns. The rest is for slow machines.
 const RECOVERY: Duration = Duration::from_secs(8);
 
 async fn health(demo: &DemoProcess) -> u16 {
@@ -30,7 +30,7 @@ struct Outage {
 
 impl Outage {
     async fn prepare(layout: Layout) -> Self {
-        // What was written is there again after the restart.
+        // Redis restores its data after the restart.
         let redis = RedisServer::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
         let mut harness = Harness::on(redis, layout).await;
         harness
@@ -54,7 +54,8 @@ impl Outage {
     async fn away(&self) {
         let mut fastest = SOON;
         for round in 0..8 {
-            // From memory at first, and, past the second that the cache believes it, still.
+            // The token is served from the cache at first, and still after the second for which it
+            // is cached.
             self.demo.me("oHeld").await.has_token(&self.held);
             let user = if round % 2 == 0 { "oOther" } else { "oExpired" };
             let refused = self.demo.me(user).await;
@@ -131,7 +132,7 @@ async fn a_frozen_redis_keys() {
     frozen(Layout::Keys).await;
 }
 
-/// Redis answers, and lets nobody in: a password is set before we know of it, and taken back.
+/// Redis answers and rejects the connection: an operator sets a password, and removes it later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_turns_us_away() {
     for layout in Layout::BOTH {
@@ -175,7 +176,8 @@ async fn a_token_that_cannot_be_healed_without_redis() {
     answer.is_rejected(503, "store_unavailable");
 }
 
-/// R3: WeChat has granted a pair while Redis is away; it is kept and written after the return.
+/// Nothing is lost: WeChat has issued a pair while Redis is away. The process keeps it and writes
+/// it after the return.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_that_was_granted_meanwhile_is_not_lost() {
     use crate::support::harness::REFRESH;

@@ -12,7 +12,7 @@ fn key(letter: u8) -> String {
     STANDARD.encode([letter; 32])
 }
 
-/// A demo of the harness that asks Redis at every request, with these variables besides.
+/// Starts a demo of the harness that reads Redis on every request, with additional variables.
 async fn demo(harness: &Harness, more: &[(&str, &str)]) -> DemoProcess {
     DemoProcess::start(&environment(harness, more)).await
 }
@@ -24,7 +24,7 @@ fn environment(harness: &Harness, more: &[(&str, &str)]) -> Vec<(String, String)
     environment
 }
 
-/// What lies in Redis for a user, whatever the layout.
+/// Returns the values in Redis for a user, in either layout.
 fn raw(harness: &Harness, user: &str) -> Vec<String> {
     let mut redis = harness.connection();
     match harness.layout {
@@ -62,7 +62,8 @@ async fn keys_come_and_change_while_services_run() {
             {
                 let refreshes = harness.refreshes();
                 let old = harness.sign_in(user, Age::Expired).await;
-                // Who renews, writes in the form of its step; the other one reads it.
+                // The process that renews writes in the form of its step. The other process reads
+                // it.
                 let answer = first.me(user).await;
                 let new = harness.wechat.current_pair(user).unwrap();
                 assert_ne!(new.access_token, old.access_token);

@@ -14,7 +14,7 @@ async fn harness(layout: Layout) -> Harness {
         ("TRUSTED_USER_HEADER", ""),
         ("PUBLIC_URL", "https://h5.example.com"),
         ("COOKIE_KEY", &"QUJD".repeat(22)),
-        // What another service writes is told nobody; so the store is asked each time.
+        // Another service publishes nothing, so the demo reads the store on every request.
         ("CACHE_TTL_SECS", "0"),
     ]);
     harness
@@ -143,7 +143,8 @@ async fn a_sibling_under_https_plants_no_session() {
         sign_in(&harness, &demo, "oVictim").await,
         sign_in(&harness, &demo, "oAttacker").await,
     ];
-    // What another host can set has no prefix; in front or behind, it is nothing here.
+    // Another host can only set a cookie without the prefix. The demo ignores such a cookie, before
+    // or after its own.
     let planted = attackers.trim_start_matches("__Host-");
     me(&demo, planted).await.is_rejected(401, "login_required");
     for both in [
@@ -153,7 +154,8 @@ async fn a_sibling_under_https_plants_no_session() {
         let answer = me(&demo, &both).await;
         assert_eq!(answer.json()["user_id"], "oVictim");
     }
-    // Where a browser knows no prefix: nobody's, with one line in the log.
+    // A browser that does not know the prefix sends two cookies. The demo accepts neither and logs
+    // one line.
     for both in [
         format!("{attackers}; {victims}"),
         format!("{victims}; {attackers}"),

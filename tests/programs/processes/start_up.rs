@@ -12,7 +12,8 @@ use crate::support::harness::{Age, Harness, Layout, variables};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
 
-/// A wrong set-up shows within the 3 s of a connection attempt; the rest is for slow machines.
+/// Time for a wrong set-up to be noticed: a connection attempt takes 3 s. The rest is for slow
+/// machines.
 const SOON: Duration = Duration::from_secs(10);
 
 const PASSWORD: &str = "s3cret-of-redis";
@@ -77,7 +78,7 @@ async fn a_redis_that_is_not_there() {
     redis_fails(&url, ErrorKind::StoreUnavailable, &["no-such-host.invalid"]).await;
 }
 
-/// Somebody accepts connections and never says a word.
+/// A server accepts connections and never replies.
 #[tokio::test]
 async fn a_redis_that_does_not_answer() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -268,7 +269,7 @@ async fn a_chinese_host_is_what_browsers_make_of_it() {
     }
 }
 
-/// Every address of the machine is none that a browser could open.
+/// A browser cannot open the address that stands for every address of the machine.
 #[tokio::test]
 async fn listening_everywhere_without_a_public_url_is_warned_of() {
     let warning = ["WARN", "PUBLIC_URL is not set", "set it to the address"];
@@ -303,7 +304,7 @@ async fn an_address_that_is_taken() {
     gives_up(&[("LISTEN", &address)], &says).await;
 }
 
-/// What works, and will not for long.
+/// The set-up works now and will fail later.
 #[tokio::test]
 async fn a_guessable_secret_and_an_address_that_wechat_may_not_know() {
     let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
@@ -323,7 +324,7 @@ async fn a_guessable_secret_and_an_address_that_wechat_may_not_know() {
         .await;
 }
 
-/// An ACL user with a password that needs escapes, and a database of its own.
+/// Connects as an ACL user with a password that needs escapes, to a database with a number.
 #[tokio::test]
 async fn an_acl_user_and_a_database_of_the_url() {
     let options = [

@@ -28,7 +28,8 @@ async fn silent(header: bool) -> (Simulator, DemoProcess) {
     (wechat, demo)
 }
 
-/// WeChat grants no more than `snsapi_base`, whatever it is asked for; `scope` is what it tells.
+/// Makes WeChat grant no more than `snsapi_base`, whatever scope the login requests. `scope` is the
+/// scope in its response.
 fn grants_base(wechat: &Simulator, scope: Option<&str>) {
     let mut pair = json!({
         "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
@@ -112,7 +113,7 @@ async fn what_is_not_granted_is_not_asked_for_in_a_loop() {
     }
 }
 
-/// A pair of the Java service does not tell its scope. WeChat does, when it is asked.
+/// A pair of the Java service contains no scope. WeChat returns it on request.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_scope_is_tried_and_then_raised() {
     let harness = Harness::new(Layout::Hashes).await;

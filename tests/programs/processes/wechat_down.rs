@@ -1,4 +1,4 @@
-//! R4 and R5 at the door: what a demo answers while WeChat does not.
+//! Tests of the demo's responses while WeChat fails: stale tokens are served, failures are sorted.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
         assert!(answer.took < DEADLINE + SLACK, "{:?}", answer.took);
         assert!(!answer.text.contains(&expired.refresh_token));
     }
-    // The first renewals have given up by now; a crowd comes into the pause after them.
+    // The first renewals have failed by now. Many requests arrive during the pause that follows.
     tokio::time::sleep(RENEWAL.saturating_sub(DEADLINE)).await;
     for _ in 0..100 {
         is_served_stale(&demo, "oStale", &stale.access_token).await;
@@ -139,7 +139,7 @@ async fn wechat_breaks_connections() {
     fails_and_recovers(Fault::on(REFRESH).reset(), Layout::Hashes).await;
 }
 
-/// Nobody listens where WeChat should be; then somebody does.
+/// No server listens at WeChat's address at first; later one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_refuses_connections() {
     let mut harness = Harness::new(Layout::Hashes).await;
@@ -195,7 +195,8 @@ async fn a_login_elsewhere_ends_the_trouble() {
     }
 }
 
-/// The operator's mistakes: told once and loudly, no storm, and stale tokens are served.
+/// The operator made a mistake: one loud line is logged, calls are limited, and stale tokens are
+/// served.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_refuses_the_account() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -19,7 +19,7 @@ const COOKIE_KEYS: &str = "bmV3LWtleS1uZXcta2V5LW5ldy1rZXktbmV3LWtleS1uZXcta2V5L
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 const STABLE: &str = "/cgi-bin/stable_token";
 
-/// A person with a browser, who keeps all that they were told.
+/// A person with a browser, who keeps all responses.
 struct Person {
     browser: Browser,
     bodies: String,
@@ -256,8 +256,8 @@ async fn whole_life(layout: Layout) {
     secrets.are_not_in("a body", &person.bodies);
     secrets.are_not_in("the metrics", &metrics);
 
-    // What was searched is what was meant: everybody spoke, at their loudest, and a text that is
-    // there is found in each place.
+    // Checks the search itself: every part logged at its loudest level, and a text that is there is
+    // found in each place.
     for crate_name in [
         "tower_wechat::renewal",
         "tower_wechat::login",
@@ -282,7 +282,7 @@ async fn whole_life(layout: Layout) {
         "nor in the bodies"
     );
     assert!(metrics.contains("wechat_renewals_total"), "{metrics}");
-    // And what may tell tokens by its contract does, to who has the right.
+    // Responses that contain tokens by contract do contain them, for an authorized client.
     assert!(
         !secrets.found_in(&center).is_empty(),
         "the center tells no token"
@@ -333,7 +333,7 @@ async fn trouble_at_the_exchange(harness: &Harness, url: &str) {
     }
 }
 
-/// What the center says to who has its secret. To others it says no.
+/// Returns the center's responses to a client with its secret. Other clients are rejected.
 async fn center(demo: &DemoProcess, person: &mut Person) -> String {
     let mut told = String::new();
     for path in ["/center/access_token", "/center/jsapi_ticket"] {

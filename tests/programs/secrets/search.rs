@@ -5,7 +5,7 @@ use tower_wechat::simulator::Simulator;
 /// So many characters of a secret in a row give it away.
 const A_PART: usize = 20;
 
-/// What must not show.
+/// Secrets that must not be shown.
 #[derive(Default)]
 pub struct Secrets(Vec<(&'static str, String)>);
 
