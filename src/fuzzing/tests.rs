@@ -58,6 +58,13 @@ fn mutate(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn corpora_and_mutations_never_panic() {
+    // The published package has this file and no corpora.
+    if Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("Cargo.toml.orig")
+        .exists()
+    {
+        return;
+    }
     let runs = std::env::var("FUZZ_RUNS")
         .ok()
         .and_then(|runs| runs.parse().ok());

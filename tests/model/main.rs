@@ -17,8 +17,8 @@ use std::time::Instant;
 use stateright::{Checker, HasDiscoveries, Model};
 
 use invariants::{
-    ASKED_ONCE, COMPARED, GIVEN_BACK, GONE_IS_GONE, NEWEST_WINS, NOTHING_LOST, ONE_HOLDER,
-    ONLY_THE_DEAD,
+    ABANDONED_RELEASED, DELETED_STAYS_DELETED, NEWEST_WINS, NOTHING_LOST, ONE_HOLDER, ONE_RENEWAL,
+    ONLY_EXPIRED_DELETED, REPORTS_COMPARED,
 };
 use protocol::{Mutant, Protocol};
 use wechat::Rotation;
@@ -29,7 +29,7 @@ const SMALL: Protocol = Protocol {
     events: 2,
     time: 2,
     rotation: Rotation::AfterExpiry,
-    late_claims: false,
+    late_acquires: false,
     mutant: Mutant::None,
 };
 
@@ -54,7 +54,7 @@ fn is_found(mutant: Mutant, violated: &'static str, rotation: Rotation) {
     let protocol = Protocol {
         mutant,
         rotation,
-        late_claims: violated == GIVEN_BACK,
+        late_acquires: violated == ABANDONED_RELEASED,
         ..SMALL
     };
     let wanted = HasDiscoveries::AnyOf([violated].into());
@@ -102,7 +102,7 @@ fn claims_come_late() {
         "claims come late",
         Protocol {
             events: 1,
-            late_claims: true,
+            late_acquires: true,
             ..SMALL
         },
     );
@@ -141,13 +141,17 @@ fn three_processes_and_more_of_everything() {
 
 #[test]
 fn a_lease_without_reading_again_is_found() {
-    is_found(Mutant::ClaimWithoutCompare, ASKED_ONCE, Rotation::Never);
+    is_found(Mutant::AcquireWithoutCompare, ONE_RENEWAL, Rotation::Never);
 }
 
 #[test]
 fn a_commit_that_does_not_compare_is_found() {
     is_found(Mutant::CommitWithoutCompare, NEWEST_WINS, Rotation::Never);
-    is_found(Mutant::CommitWithoutCompare, GONE_IS_GONE, Rotation::Never);
+    is_found(
+        Mutant::CommitWithoutCompare,
+        DELETED_STAYS_DELETED,
+        Rotation::Never,
+    );
 }
 
 #[test]
@@ -159,14 +163,18 @@ fn a_lease_that_anybody_gives_back_is_found() {
 fn a_delete_that_does_not_compare_is_found() {
     is_found(
         Mutant::DeleteWithoutCompare,
-        ONLY_THE_DEAD,
+        ONLY_EXPIRED_DELETED,
         Rotation::AfterExpiry,
     );
 }
 
 #[test]
 fn a_failure_taken_for_a_death_is_found() {
-    is_found(Mutant::DeleteOnFailure, ONLY_THE_DEAD, Rotation::Never);
+    is_found(
+        Mutant::DeleteOnFailure,
+        ONLY_EXPIRED_DELETED,
+        Rotation::Never,
+    );
 }
 
 #[test]
@@ -189,12 +197,20 @@ fn a_deletion_without_a_tombstone_is_found() {
 
 #[test]
 fn a_tombstone_that_survives_a_logout_is_found() {
-    is_found(Mutant::TombstoneAfterLogout, GONE_IS_GONE, Rotation::Always);
+    is_found(
+        Mutant::TombstoneAfterLogout,
+        DELETED_STAYS_DELETED,
+        Rotation::Always,
+    );
 }
 
 #[test]
 fn a_pair_with_a_dead_refresh_token_that_comes_back_is_found() {
-    is_found(Mutant::TombstoneForTheDead, GONE_IS_GONE, Rotation::Never);
+    is_found(
+        Mutant::TombstoneAllowsSameToken,
+        DELETED_STAYS_DELETED,
+        Rotation::Never,
+    );
 }
 
 #[test]
@@ -204,15 +220,27 @@ fn leases_of_one_name_are_found() {
 
 #[test]
 fn a_claim_that_is_not_given_back_is_found() {
-    is_found(Mutant::ClaimNotGivenBack, GIVEN_BACK, Rotation::Never);
+    is_found(
+        Mutant::AbandonedNotReleased,
+        ABANDONED_RELEASED,
+        Rotation::Never,
+    );
 }
 
 #[test]
 fn a_late_claim_that_is_not_given_back_is_found() {
-    is_found(Mutant::ClaimGivenBackOnce, GIVEN_BACK, Rotation::Never);
+    is_found(
+        Mutant::AbandonedReleasedOnce,
+        ABANDONED_RELEASED,
+        Rotation::Never,
+    );
 }
 
 #[test]
 fn a_report_that_is_not_compared_is_found() {
-    is_found(Mutant::ReportsWithoutCompare, COMPARED, Rotation::Never);
+    is_found(
+        Mutant::ReportsWithoutCompare,
+        REPORTS_COMPARED,
+        Rotation::Never,
+    );
 }

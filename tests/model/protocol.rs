@@ -14,46 +14,46 @@ use crate::wechat::{Pair, Rotation, Wechat};
 
 /// What a flight is for: `src/keeper/flight.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Need {
-    Usable,
-    OtherThan(u8),
+pub enum Wanted {
+    Any,
+    Replacing(u8),
 }
 
 /// How far the flight of a process has come. `seen` is the witness: what it read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
-    Resting,
-    Claiming {
-        seen: Pair,
-        need: Need,
+    Idle,
+    Acquiring {
+        expected: Pair,
+        wanted: Wanted,
         /// WeChat has said that the refresh token is dead, and another process renews it.
-        dead: bool,
+        grant_error: bool,
     },
     // The steps from here on are under the lease.
-    Asking {
-        seen: Pair,
-        need: Need,
+    Renewing {
+        expected: Pair,
+        wanted: Wanted,
     },
     Retrying {
-        seen: Pair,
-        need: Need,
+        expected: Pair,
+        wanted: Wanted,
     },
     Committing {
-        seen: Pair,
-        need: Need,
+        expected: Pair,
+        wanted: Wanted,
         answer: Pair,
     },
     /// WeChat has said that the refresh token is dead.
-    Announcing {
-        seen: Pair,
-        need: Need,
+    WritingTombstone {
+        expected: Pair,
+        wanted: Wanted,
     },
     Deleting {
-        seen: Pair,
-        need: Need,
+        expected: Pair,
+        wanted: Wanted,
     },
     Releasing {
-        next: Option<(Pair, Need)>,
+        next: Option<(Pair, Wanted)>,
     },
 }
 
@@ -63,18 +63,18 @@ pub struct Process {
     /// The lease in the store bears this process's name.
     pub leases: bool,
     /// The lease ran out under this flight (nobody but the checker knows).
-    pub outlived: bool,
+    pub lease_expired: bool,
     /// Its commit has run and has given the lease back, but the answer was lost (nobody but the
     /// checker knows).
-    pub ended: bool,
+    pub commit_unconfirmed: bool,
     /// WeChat had nothing new a moment ago: it is not asked for reports now.
-    pub paused: bool,
+    pub suppressed: bool,
     /// The lease in the store bears the name of a flight of this process that has ended.
-    pub left: bool,
+    pub abandoned_lease: bool,
     /// A claim of a flight that has ended, which is still on its way.
-    pub late: Option<Pair>,
+    pub late_acquire: Option<Pair>,
     /// A task of this process gives that lease back.
-    pub gives_back: bool,
+    pub releases_abandoned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,31 +87,31 @@ pub struct State {
     /// Kept in order: which process is which makes no difference.
     pub processes: Vec<Process>,
     /// The lease bears the name of a process that is no more.
-    pub orphaned: bool,
+    pub orphaned_lease: bool,
     /// A login that WeChat has granted and the store has not yet.
     pub login: Option<Pair>,
     pub faults: u8,
     pub events: u8,
-    pub seen: Seen,
+    pub history: History,
 }
 
 /// What the invariants need to remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Seen {
+pub struct History {
     /// For each stored grant: how often WeChat was asked to renew it, less what excuses another
     /// try (a failed try; a holder that died or outlived its lease).
-    pub asked: [i8; GRANTS],
+    pub renewals: [i8; GRANTS],
     /// Grants that have reached the store, as bits.
     pub stored: u32,
     /// The user was forgotten and has not logged in since.
-    pub forgotten: bool,
+    pub revoked: bool,
     pub older_over_newer: bool,
-    pub raised_the_dead: bool,
+    pub restored_deleted_pair: bool,
     pub lost: bool,
     /// A lease bears the name of a flight that has ended, and its process does not care.
-    pub abandoned: bool,
-    pub killed_the_living: bool,
-    pub renewed_unasked: bool,
+    pub never_released: bool,
+    pub deleted_valid_pair: bool,
+    pub renewed_without_reason: bool,
 }
 
 /// More grants than any bound of the tests reaches.
@@ -122,7 +122,7 @@ const GRANTS: usize = 16;
 pub enum Mutant {
     None,
     /// The lease is taken without reading the store again.
-    ClaimWithoutCompare,
+    AcquireWithoutCompare,
     CommitWithoutCompare,
     DeleteWithoutCompare,
     /// The lease is given back whoever has it.
@@ -140,13 +140,13 @@ pub enum Mutant {
     /// A logout leaves the tombstone where it is.
     TombstoneAfterLogout,
     /// A pair with the dead refresh token passes for its successor.
-    TombstoneForTheDead,
+    TombstoneAllowsSameToken,
     /// All leases of a process bear one name.
     OneOwner,
     /// A flight whose claim got no answer ends, and nothing else.
-    ClaimNotGivenBack,
+    AbandonedNotReleased,
     /// It gives its lease back once, although the claim may still be on its way.
-    ClaimGivenBackOnce,
+    AbandonedReleasedOnce,
 }
 
 /// The bounds of an exploration.
@@ -160,7 +160,7 @@ pub struct Protocol {
     pub time: u8,
     pub rotation: Rotation,
     /// Whether claims that got no answer may come later.
-    pub late_claims: bool,
+    pub late_acquires: bool,
     pub mutant: Mutant,
 }
 
@@ -170,17 +170,17 @@ pub enum Action {
     LeaseRunsOut,
     Request(usize),
     Report(usize, u8),
-    Claim(usize),
-    ClaimAnswerLost(usize),
+    Acquire(usize),
+    AcquireAnswerLost(usize),
     /// The claim got no answer, and comes later.
-    ClaimLate(usize),
-    LateClaim(usize),
-    GiveBack(usize),
-    Ask(usize),
-    AskAnswerLost(usize),
-    AskAgain(usize),
-    GiveUpAsking(usize),
-    Announce(usize),
+    AcquireLate(usize),
+    LateAcquire(usize),
+    ReleaseAbandoned(usize),
+    Renew(usize),
+    RenewAnswerLost(usize),
+    RetryRenewal(usize),
+    GiveUpRenewal(usize),
+    WriteTombstone(usize),
     Commit(usize),
     CommitLost(usize),
     CommitAnswerLost(usize),
@@ -191,132 +191,164 @@ pub enum Action {
     LogIn,
     LoginStored,
     LoginLost,
-    Forget,
+    Revoke,
 }
 
 impl Process {
-    pub fn resting() -> Self {
+    pub fn idle() -> Self {
         Self {
-            step: Step::Resting,
+            step: Step::Idle,
             leases: false,
-            outlived: false,
-            ended: false,
-            paused: false,
-            left: false,
-            late: None,
-            gives_back: false,
+            lease_expired: false,
+            commit_unconfirmed: false,
+            suppressed: false,
+            abandoned_lease: false,
+            late_acquire: None,
+            releases_abandoned: false,
         }
     }
 
     /// Whether a process that is no more has left nothing behind.
     pub fn is_idle(&self) -> bool {
-        self.step == Step::Resting && !self.leases && !self.left && self.late.is_none()
+        self.step == Step::Idle
+            && !self.leases
+            && !self.abandoned_lease
+            && self.late_acquire.is_none()
     }
 
     /// The witness of a flight that believes it has the lease.
     pub fn holds(&self) -> Option<Pair> {
         match self.step {
-            Step::Asking { seen, .. }
-            | Step::Retrying { seen, .. }
-            | Step::Committing { seen, .. }
-            | Step::Announcing { seen, .. }
-            | Step::Deleting { seen, .. } => Some(seen),
+            Step::Renewing { expected, .. }
+            | Step::Retrying { expected, .. }
+            | Step::Committing { expected, .. }
+            | Step::WritingTombstone { expected, .. }
+            | Step::Deleting { expected, .. } => Some(expected),
             _ => None,
         }
     }
 
-    pub fn land(&mut self) {
-        self.step = Step::Resting;
-        self.outlived = false;
-        self.ended = false;
+    pub fn end(&mut self) {
+        self.step = Step::Idle;
+        self.lease_expired = false;
+        self.commit_unconfirmed = false;
     }
 }
 
 impl Protocol {
     /// `Course::judge`: what a flight does next, after it has read the store.
-    fn judge(&self, state: &State, stored: Option<Pair>, need: Need, paused: bool) -> Step {
+    fn decide(
+        &self,
+        state: &State,
+        stored: Option<Pair>,
+        wanted: Wanted,
+        suppressed: bool,
+    ) -> Step {
         let Some(pair) = stored else {
-            return Step::Resting;
+            return Step::Idle;
         };
-        let meets = match need {
-            Need::Usable => true,
-            Need::OtherThan(refused) => {
+        let meets = match wanted {
+            Wanted::Any => true,
+            Wanted::Replacing(refused) => {
                 pair.access != refused && self.mutant != Mutant::ReportsWithoutCompare
             }
         };
-        if paused || (meets && !pair.is_due(state.now)) {
-            Step::Resting
+        if suppressed || (meets && !pair.is_due(state.now)) {
+            Step::Idle
         } else {
-            Step::Claiming {
-                seen: pair,
-                need,
-                dead: false,
+            Step::Acquiring {
+                expected: pair,
+                wanted,
+                grant_error: false,
             }
         }
     }
 
-    pub fn go_on(&self, state: &mut State, at: usize, stored: Option<Pair>, need: Need) {
-        let paused = state.processes[at].paused;
-        let step = self.judge(state, stored, need, paused);
-        state.processes[at].land();
+    pub fn go_on(&self, state: &mut State, at: usize, stored: Option<Pair>, wanted: Wanted) {
+        let suppressed = state.processes[at].suppressed;
+        let step = self.decide(state, stored, wanted, suppressed);
+        state.processes[at].end();
         state.processes[at].step = step;
     }
 
     /// The step `Claim`. Answers whether it granted the lease.
-    pub fn claim(&self, state: &mut State, at: usize, seen: Pair, need: Need, dead: bool) -> bool {
-        if state.stored != Some(seen) && self.mutant != Mutant::ClaimWithoutCompare {
-            self.go_on(state, at, state.stored, need);
+    pub fn acquire(
+        &self,
+        state: &mut State,
+        at: usize,
+        expected: Pair,
+        wanted: Wanted,
+        grant_error: bool,
+    ) -> bool {
+        if state.stored != Some(expected) && self.mutant != Mutant::AcquireWithoutCompare {
+            self.go_on(state, at, state.stored, wanted);
             return false;
         }
-        let granted = self.mutant == Mutant::OneOwner || !state.held_by_another(at);
+        let granted = self.mutant == Mutant::OneOwner || !state.is_busy_for(at);
         if granted {
             state.processes[at].leases = true;
-            state.processes[at].outlived = false;
-            state.processes[at].step = match dead {
-                true => Step::Announcing { seen, need },
-                false => Step::Asking { seen, need },
+            state.processes[at].lease_expired = false;
+            state.processes[at].step = match grant_error {
+                true => Step::WritingTombstone { expected, wanted },
+                false => Step::Renewing { expected, wanted },
             };
         }
         granted
     }
 
     /// The step `Claim`, with a tombstone.
-    pub fn announce(&self, state: &mut State, at: usize, seen: Pair, need: Need) {
-        if state.stored != Some(seen) {
+    pub fn write_tombstone(&self, state: &mut State, at: usize, expected: Pair, wanted: Wanted) {
+        if state.stored != Some(expected) {
             // The lease is given back before what is stored is judged.
             state.processes[at].leases = false;
-            return self.go_on(state, at, state.stored, need);
+            return self.go_on(state, at, state.stored, wanted);
         }
-        if state.held_by_another(at) {
-            state.processes[at].step = Step::Claiming {
-                seen,
-                need,
-                dead: true,
+        if state.is_busy_for(at) {
+            state.processes[at].step = Step::Acquiring {
+                expected,
+                wanted,
+                grant_error: true,
             };
             return;
         }
         state.processes[at].leases = true;
-        state.bury(self, seen);
-        state.processes[at].step = Step::Deleting { seen, need };
+        state.put_tombstone(self, expected);
+        state.processes[at].step = Step::Deleting { expected, wanted };
     }
 
-    pub fn ask(&self, state: &mut State, at: usize, seen: Pair, need: Need) -> Option<Pair> {
-        state.seen.asked[usize::from(seen.grant)] += 1;
-        state.seen.renewed_unasked |=
-            !seen.is_due(state.now) && need != Need::OtherThan(seen.access);
-        let answer = state.wechat.refresh(seen.refresh, state.now, self.rotation);
+    pub fn renew(
+        &self,
+        state: &mut State,
+        at: usize,
+        expected: Pair,
+        wanted: Wanted,
+    ) -> Option<Pair> {
+        state.history.renewals[usize::from(expected.grant)] += 1;
+        state.history.renewed_without_reason |=
+            !expected.is_due(state.now) && wanted != Wanted::Replacing(expected.access);
+        let answer = state
+            .wechat
+            .refresh(expected.refresh, state.now, self.rotation);
         state.processes[at].step = match answer {
-            Some(answer) => Step::Committing { seen, need, answer },
-            None => Step::Announcing { seen, need },
+            Some(answer) => Step::Committing {
+                expected,
+                wanted,
+                answer,
+            },
+            None => Step::WritingTombstone { expected, wanted },
         };
         answer
     }
 
     /// The step `Commit`. Answers whether it ended the flight's hold.
     pub fn commit(&self, state: &mut State, at: usize) {
-        let (seen, need, answer) = match state.processes[at].step {
-            Step::Committing { seen, need, answer } => (seen, need, Some(answer)),
-            Step::Deleting { seen, need } => (seen, need, None),
+        let (expected, wanted, answer) = match state.processes[at].step {
+            Step::Committing {
+                expected,
+                wanted,
+                answer,
+            } => (expected, wanted, Some(answer)),
+            Step::Deleting { expected, wanted } => (expected, wanted, None),
             _ => return,
         };
         let compares = match answer {
@@ -324,65 +356,66 @@ impl Protocol {
             None => self.mutant != Mutant::DeleteWithoutCompare,
         };
         let succeeds = answer.is_some_and(|answer| {
-            let other = answer.refresh != seen.refresh;
-            state.tombstone == Some(seen.refresh)
-                && (other || self.mutant == Mutant::TombstoneForTheDead)
+            let other = answer.refresh != expected.refresh;
+            state.tombstone == Some(expected.refresh)
+                && (other || self.mutant == Mutant::TombstoneAllowsSameToken)
         });
         let free = succeeds && state.stored.is_none();
-        if compares && state.stored != Some(seen) && !free {
+        if compares && state.stored != Some(expected) && !free {
             state.processes[at].leases = false;
             if let Some(answer) = answer {
-                state.drop_answer(at, seen, answer);
+                state.drop_answer(at, expected, answer);
             }
-            return self.go_on(state, at, state.stored, need);
+            return self.go_on(state, at, state.stored, wanted);
         }
         let beside = answer.is_some() && self.mutant == Mutant::CommitBesideHolder;
-        if state.held_by_another(at) && !beside && !succeeds {
+        if state.is_busy_for(at) && !beside && !succeeds {
             if answer.is_none() {
-                state.processes[at].step = Step::Claiming {
-                    seen,
-                    need,
-                    dead: true,
+                state.processes[at].step = Step::Acquiring {
+                    expected,
+                    wanted,
+                    grant_error: true,
                 };
             }
             return;
         }
         match answer {
             Some(answer) => {
-                state.seen.older_over_newer |=
+                state.history.older_over_newer |=
                     state.stored.is_some_and(|old| old.grant > answer.grant);
                 // What a tombstone lets through is alive, unless a login came meanwhile.
-                state.seen.raised_the_dead |= state.stored.is_none()
-                    && (state.seen.forgotten || !free || answer.refresh == seen.refresh);
-                let same = matches!(need, Need::OtherThan(refused) if refused == answer.access);
-                state.processes[at].paused = same;
+                state.history.restored_deleted_pair |= state.stored.is_none()
+                    && (state.history.revoked || !free || answer.refresh == expected.refresh);
+                let same = matches!(wanted, Wanted::Replacing(refused) if refused == answer.access);
+                state.processes[at].suppressed = same;
             }
             None => {
-                state.seen.killed_the_living |= state
+                state.history.deleted_valid_pair |= state
                     .stored
                     .is_some_and(|old| state.wechat.is_alive(old.refresh));
             }
         }
         state.store(answer);
         if answer.is_none() {
-            state.bury(self, seen);
+            state.put_tombstone(self, expected);
         }
         state.processes[at].leases = false;
-        state.processes[at].land();
+        state.processes[at].end();
     }
 }
 
 impl State {
     /// How many flights are at work under a lease that has not run out under them.
     pub fn holders(&self) -> usize {
-        let at_work = |one: &&Process| one.holds().is_some() && !one.outlived && !one.ended;
+        let at_work =
+            |one: &&Process| one.holds().is_some() && !one.lease_expired && !one.commit_unconfirmed;
         self.processes.iter().filter(at_work).count()
     }
 
-    fn held_by_another(&self, at: usize) -> bool {
+    fn is_busy_for(&self, at: usize) -> bool {
         let others = self.processes.iter().enumerate();
-        self.orphaned
-            || self.processes.iter().any(|one| one.left)
+        self.orphaned_lease
+            || self.processes.iter().any(|one| one.abandoned_lease)
             || others
                 .filter(|(other, _)| *other != at)
                 .any(|(_, other)| other.leases)
@@ -390,21 +423,25 @@ impl State {
 
     /// Whether nobody has the lease.
     pub fn is_free(&self) -> bool {
-        !self.orphaned && !self.processes.iter().any(|one| one.left || one.leases)
+        !self.orphaned_lease
+            && !self
+                .processes
+                .iter()
+                .any(|one| one.abandoned_lease || one.leases)
     }
 
-    fn bury(&mut self, protocol: &Protocol, seen: Pair) {
-        self.tombstone = (protocol.mutant != Mutant::NoTombstone).then_some(seen.refresh);
+    fn put_tombstone(&mut self, protocol: &Protocol, expected: Pair) {
+        self.tombstone = (protocol.mutant != Mutant::NoTombstone).then_some(expected.refresh);
     }
 
     pub fn store(&mut self, pair: Option<Pair>) {
         self.stored = pair;
         self.tombstone = None;
-        self.seen.stored |= pair.map_or(0, |pair| 1 << pair.grant);
+        self.history.stored |= pair.map_or(0, |pair| 1 << pair.grant);
     }
 
-    pub fn excuse(&mut self, seen: Pair) {
-        self.seen.asked[usize::from(seen.grant)] -= 1;
+    pub fn excuse(&mut self, expected: Pair) {
+        self.history.renewals[usize::from(expected.grant)] -= 1;
     }
 
     /// R3: WeChat's answer is let go of. It must have been stored, or something newer, or the user
@@ -413,20 +450,21 @@ impl State {
     /// Nobody can be blamed where another process has renewed with the same refresh token meanwhile
     /// and kept it, and only this answer brought another one: between such two renewals a token
     /// expires, which takes two hours, and no flight lasts as long.
-    pub fn drop_answer(&mut self, at: usize, seen: Pair, answer: Pair) {
-        let it_or_newer_was_stored = self.seen.stored >> answer.grant != 0;
+    pub fn drop_answer(&mut self, at: usize, expected: Pair, answer: Pair) {
+        let it_or_newer_was_stored = self.history.stored >> answer.grant != 0;
         // The same tokens count, be it with an earlier time: then both had asked before the expiry.
         let tokens = |pair: Pair| (pair.access, pair.refresh);
         let same = self.stored.map(tokens) == Some(tokens(answer));
         // Of a flight that has outlived its lease an access token may be lost, whose refresh token
         // is stored: the next renewal brings it again.
         let again = |stored: Pair| stored.refresh == answer.refresh;
-        let again = self.processes[at].outlived && self.stored.is_some_and(again);
-        let kept = |stored: Pair| stored.refresh == seen.refresh && answer.refresh != seen.refresh;
+        let again = self.processes[at].lease_expired && self.stored.is_some_and(again);
+        let kept =
+            |stored: Pair| stored.refresh == expected.refresh && answer.refresh != expected.refresh;
         let hours_later = self.stored.is_some_and(kept);
-        let dead = !self.wechat.is_alive(answer.refresh);
-        let excused = self.seen.forgotten || dead || again || hours_later;
-        self.seen.lost |= !it_or_newer_was_stored && !same && !excused;
+        let grant_error = !self.wechat.is_alive(answer.refresh);
+        let excused = self.history.revoked || grant_error || again || hours_later;
+        self.history.lost |= !it_or_newer_was_stored && !same && !excused;
     }
 }
 
@@ -446,14 +484,14 @@ impl Model for Protocol {
             wechat: Wechat::new(pair),
             stored: Some(pair),
             tombstone: None,
-            processes: vec![Process::resting(); self.processes],
-            orphaned: false,
+            processes: vec![Process::idle(); self.processes],
+            orphaned_lease: false,
             login: None,
             faults: 0,
             events: 0,
-            seen: Seen {
+            history: History {
                 stored: 1,
-                ..Seen::default()
+                ..History::default()
             },
         }]
     }
@@ -463,11 +501,11 @@ impl Model for Protocol {
         if state.now < self.time {
             actions.push(Action::TimePasses);
         }
-        if state.orphaned || (faulty && state.processes.iter().any(|one| one.leases)) {
+        if state.orphaned_lease || (faulty && state.processes.iter().any(|one| one.leases)) {
             actions.push(Action::LeaseRunsOut);
         }
         if state.events < self.events {
-            actions.extend([Action::LogIn, Action::Forget]);
+            actions.extend([Action::LogIn, Action::Revoke]);
         }
         if state.login.is_some() {
             actions.push(Action::LoginStored);
@@ -481,17 +519,17 @@ impl Model for Protocol {
             }
             let mut perhaps = |fault: Action| actions.extend(faulty.then_some(fault));
             match process.step {
-                Step::Resting => {}
+                Step::Idle => {}
                 // A process has one such claim at a time here.
-                Step::Claiming { .. } if !process.gives_back => {
-                    perhaps(Action::ClaimAnswerLost(at));
-                    if self.late_claims {
-                        perhaps(Action::ClaimLate(at));
+                Step::Acquiring { .. } if !process.releases_abandoned => {
+                    perhaps(Action::AcquireAnswerLost(at));
+                    if self.late_acquires {
+                        perhaps(Action::AcquireLate(at));
                     }
                 }
-                Step::Claiming { .. } => {}
-                Step::Asking { .. } => perhaps(Action::AskAnswerLost(at)),
-                Step::Announcing { .. } => {}
+                Step::Acquiring { .. } => {}
+                Step::Renewing { .. } => perhaps(Action::RenewAnswerLost(at)),
+                Step::WritingTombstone { .. } => {}
                 Step::Committing { .. } | Step::Deleting { .. } => {
                     perhaps(Action::CommitLost(at));
                     perhaps(Action::CommitAnswerLost(at));
@@ -502,14 +540,14 @@ impl Model for Protocol {
             if !process.is_idle() {
                 perhaps(Action::Crash(at));
             }
-            if process.late.is_some() {
-                actions.push(Action::LateClaim(at));
+            if process.late_acquire.is_some() {
+                actions.push(Action::LateAcquire(at));
             }
-            if process.gives_back {
-                actions.push(Action::GiveBack(at));
+            if process.releases_abandoned {
+                actions.push(Action::ReleaseAbandoned(at));
             }
             match process.step {
-                Step::Resting => {
+                Step::Idle => {
                     actions.push(Action::Request(at));
                     if state.events < self.events {
                         actions.push(Action::Report(at, 0));
@@ -521,18 +559,18 @@ impl Model for Protocol {
                         );
                     }
                 }
-                Step::Claiming { .. } => actions.push(Action::Claim(at)),
-                Step::Asking { .. } => actions.push(Action::Ask(at)),
+                Step::Acquiring { .. } => actions.push(Action::Acquire(at)),
+                Step::Renewing { .. } => actions.push(Action::Renew(at)),
                 Step::Retrying { .. } => {
-                    actions.extend([Action::AskAgain(at), Action::GiveUpAsking(at)]);
+                    actions.extend([Action::RetryRenewal(at), Action::GiveUpRenewal(at)]);
                 }
                 Step::Committing { .. } => {
                     actions.push(Action::Commit(at));
-                    if process.outlived {
+                    if process.lease_expired {
                         actions.push(Action::GiveUpCommit(at));
                     }
                 }
-                Step::Announcing { .. } => actions.push(Action::Announce(at)),
+                Step::WritingTombstone { .. } => actions.push(Action::WriteTombstone(at)),
                 Step::Deleting { .. } => actions.push(Action::Commit(at)),
                 Step::Releasing { .. } => actions.push(Action::Release(at)),
             }

@@ -1,6 +1,6 @@
 //! What each action does to the state.
 
-use crate::protocol::{Action, Mutant, Need, Process, Protocol, State, Step};
+use crate::protocol::{Action, Mutant, Process, Protocol, State, Step, Wanted};
 
 pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
     match action {
@@ -9,83 +9,83 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             state
                 .processes
                 .iter_mut()
-                .for_each(|one| one.paused = false);
+                .for_each(|one| one.suppressed = false);
         }
         Action::LeaseRunsOut => lease_runs_out(state),
-        Action::Request(at) => protocol.go_on(state, at, state.stored, Need::Usable),
+        Action::Request(at) => protocol.go_on(state, at, state.stored, Wanted::Any),
         Action::Report(at, refused) => {
             state.events += 1;
-            protocol.go_on(state, at, state.stored, Need::OtherThan(refused));
+            protocol.go_on(state, at, state.stored, Wanted::Replacing(refused));
         }
-        Action::Claim(at) => {
-            claim(protocol, state, at);
+        Action::Acquire(at) => {
+            acquire(protocol, state, at);
         }
-        Action::ClaimAnswerLost(at) => {
+        Action::AcquireAnswerLost(at) => {
             state.faults += 1;
-            if claim(protocol, state, at) {
+            if acquire(protocol, state, at) {
                 state.processes[at].leases = false;
-                state.processes[at].left = true;
+                state.processes[at].abandoned_lease = true;
             }
-            state.processes[at].land();
-            gives_back(protocol, state, at);
+            state.processes[at].end();
+            releases_abandoned(protocol, state, at);
         }
-        Action::ClaimLate(at) => {
+        Action::AcquireLate(at) => {
             state.faults += 1;
-            if let Step::Claiming { seen, .. } = state.processes[at].step {
-                state.processes[at].late = Some(seen);
+            if let Step::Acquiring { expected, .. } = state.processes[at].step {
+                state.processes[at].late_acquire = Some(expected);
             }
-            state.processes[at].land();
-            gives_back(protocol, state, at);
+            state.processes[at].end();
+            releases_abandoned(protocol, state, at);
         }
         // The step `Claim`, whose answer nobody hears.
-        Action::LateClaim(at) => {
-            let seen = state.processes[at].late.take();
-            if state.stored == seen && state.is_free() {
-                state.processes[at].left = true;
-                state.seen.abandoned |= !state.processes[at].gives_back;
+        Action::LateAcquire(at) => {
+            let expected = state.processes[at].late_acquire.take();
+            if state.stored == expected && state.is_free() {
+                state.processes[at].abandoned_lease = true;
+                state.history.never_released |= !state.processes[at].releases_abandoned;
             }
         }
         // `lease::give_back`, until the claim can be on its way no more.
-        Action::GiveBack(at) => {
+        Action::ReleaseAbandoned(at) => {
             let process = &mut state.processes[at];
-            process.left = false;
-            process.gives_back =
-                process.late.is_some() && protocol.mutant != Mutant::ClaimGivenBackOnce;
+            process.abandoned_lease = false;
+            process.releases_abandoned =
+                process.late_acquire.is_some() && protocol.mutant != Mutant::AbandonedReleasedOnce;
         }
-        Action::Announce(at) => {
-            if let Step::Announcing { seen, need } = state.processes[at].step {
-                protocol.announce(state, at, seen, need);
+        Action::WriteTombstone(at) => {
+            if let Step::WritingTombstone { expected, wanted } = state.processes[at].step {
+                protocol.write_tombstone(state, at, expected, wanted);
             }
         }
-        Action::Ask(at) => {
-            if let Step::Asking { seen, need } = state.processes[at].step {
-                protocol.ask(state, at, seen, need);
+        Action::Renew(at) => {
+            if let Step::Renewing { expected, wanted } = state.processes[at].step {
+                protocol.renew(state, at, expected, wanted);
             }
         }
-        Action::AskAnswerLost(at) => {
-            let Step::Asking { seen, need } = state.processes[at].step else {
+        Action::RenewAnswerLost(at) => {
+            let Step::Renewing { expected, wanted } = state.processes[at].step else {
                 return;
             };
             state.faults += 1;
-            protocol.ask(state, at, seen, need);
-            state.excuse(seen);
+            protocol.renew(state, at, expected, wanted);
+            state.excuse(expected);
             state.processes[at].step = match protocol.mutant {
-                Mutant::DeleteOnFailure => Step::Announcing { seen, need },
-                _ => Step::Retrying { seen, need },
+                Mutant::DeleteOnFailure => Step::WritingTombstone { expected, wanted },
+                _ => Step::Retrying { expected, wanted },
             };
         }
         // `Course::overtaken`: the store is looked at before the next try.
-        Action::AskAgain(at) => {
-            if let Step::Retrying { seen, need } = state.processes[at].step {
+        Action::RetryRenewal(at) => {
+            if let Step::Retrying { expected, wanted } = state.processes[at].step {
                 state.processes[at].step = match state.stored {
-                    Some(same) if same == seen => Step::Asking { seen, need },
+                    Some(same) if same == expected => Step::Renewing { expected, wanted },
                     newer => Step::Releasing {
-                        next: newer.map(|newer| (newer, need)),
+                        next: newer.map(|newer| (newer, wanted)),
                     },
                 };
             }
         }
-        Action::GiveUpAsking(at) => state.processes[at].step = Step::Releasing { next: None },
+        Action::GiveUpRenewal(at) => state.processes[at].step = Step::Releasing { next: None },
         Action::Commit(at) => protocol.commit(state, at),
         Action::CommitLost(at) => {
             state.faults += 1;
@@ -94,20 +94,20 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
         Action::CommitAnswerLost(at) => {
             state.faults += 1;
             let before = state.processes[at].step;
-            let outlived = state.processes[at].outlived;
+            let lease_expired = state.processes[at].lease_expired;
             protocol.commit(state, at);
             // The store has done what it does; the flight knows nothing of it and tries again.
             match before {
                 Step::Committing { .. } if protocol.mutant != Mutant::CommitOnce => {
                     let process = &mut state.processes[at];
-                    process.ended |= process.step != before;
+                    process.commit_unconfirmed |= process.step != before;
                     process.step = before;
-                    process.outlived = outlived;
+                    process.lease_expired = lease_expired;
                 }
-                _ => state.processes[at].land(),
+                _ => state.processes[at].end(),
             }
         }
-        Action::GiveUpCommit(at) => state.processes[at].land(),
+        Action::GiveUpCommit(at) => state.processes[at].end(),
         Action::Release(at) => release(protocol, state, at),
         Action::ReleaseLost(at) => {
             state.faults += 1;
@@ -122,67 +122,73 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
         Action::LoginStored => {
             let login = state.login.take();
             state.store(login);
-            state.seen.forgotten = false;
+            state.history.revoked = false;
         }
         Action::LoginLost => {
             state.faults += 1;
             state.login = None;
         }
-        Action::Forget => {
+        Action::Revoke => {
             state.events += 1;
             let tombstone = state.tombstone;
             state.store(None);
             if protocol.mutant == Mutant::TombstoneAfterLogout {
                 state.tombstone = tombstone;
             }
-            state.seen.forgotten = true;
+            state.history.revoked = true;
         }
     }
 }
 
-fn claim(protocol: &Protocol, state: &mut State, at: usize) -> bool {
+fn acquire(protocol: &Protocol, state: &mut State, at: usize) -> bool {
     match state.processes[at].step {
-        Step::Claiming { seen, need, dead } => protocol.claim(state, at, seen, need, dead),
+        Step::Acquiring {
+            expected,
+            wanted,
+            grant_error,
+        } => protocol.acquire(state, at, expected, wanted, grant_error),
         _ => false,
     }
 }
 
 /// A flight whose claim got no answer leaves a task behind.
-fn gives_back(protocol: &Protocol, state: &mut State, at: usize) {
+fn releases_abandoned(protocol: &Protocol, state: &mut State, at: usize) {
     let process = &mut state.processes[at];
-    process.gives_back = protocol.mutant != Mutant::ClaimNotGivenBack;
-    state.seen.abandoned |= process.left && !process.gives_back;
+    process.releases_abandoned = protocol.mutant != Mutant::AbandonedNotReleased;
+    state.history.never_released |= process.abandoned_lease && !process.releases_abandoned;
 }
 
 fn lease_runs_out(state: &mut State) {
-    if std::mem::take(&mut state.orphaned) {
+    if std::mem::take(&mut state.orphaned_lease) {
         return; // its time has come: that is no fault
     }
     state.faults += 1;
     for process in &mut state.processes {
-        process.left = false;
+        process.abandoned_lease = false;
     }
     let Some(at) = state.processes.iter().position(|one| one.leases) else {
         return;
     };
     state.processes[at].leases = false;
-    if let Some(seen) = state.processes[at].holds() {
-        state.processes[at].outlived = true;
-        state.excuse(seen);
+    if let Some(expected) = state.processes[at].holds() {
+        state.processes[at].lease_expired = true;
+        state.excuse(expected);
     }
 }
 
 /// The store does not answer, and has not done anything.
 fn commit_lost(protocol: &Protocol, state: &mut State, at: usize) {
     match state.processes[at].step {
-        Step::Committing { seen, answer, .. } if protocol.mutant == Mutant::CommitOnce => {
-            state.drop_answer(at, seen, answer);
-            state.processes[at].land();
+        Step::Committing {
+            expected, answer, ..
+        } if protocol.mutant == Mutant::CommitOnce => {
+            state.drop_answer(at, expected, answer);
+            state.processes[at].end();
         }
         Step::Committing { .. } => {}
-        Step::Deleting { seen, .. } => {
-            state.excuse(seen);
-            state.processes[at].land();
+        Step::Deleting { expected, .. } => {
+            state.excuse(expected);
+            state.processes[at].end();
         }
         _ => {}
     }
@@ -194,8 +200,8 @@ fn release(protocol: &Protocol, state: &mut State, at: usize) {
         state
             .processes
             .iter_mut()
-            .for_each(|one| (one.leases, one.left) = (false, false));
-        state.orphaned = false;
+            .for_each(|one| (one.leases, one.abandoned_lease) = (false, false));
+        state.orphaned_lease = false;
     }
     if protocol.mutant == Mutant::OneOwner {
         let all = state.processes.iter_mut();
@@ -208,22 +214,25 @@ fn release(protocol: &Protocol, state: &mut State, at: usize) {
 fn after_release(protocol: &Protocol, state: &mut State, at: usize) {
     match state.processes[at].step {
         Step::Releasing {
-            next: Some((newer, need)),
-        } => protocol.go_on(state, at, Some(newer), need),
-        _ => state.processes[at].land(),
+            next: Some((newer, wanted)),
+        } => protocol.go_on(state, at, Some(newer), wanted),
+        _ => state.processes[at].end(),
     }
 }
 
 /// Another process starts in its place, under another name.
 fn crash(state: &mut State, at: usize) {
     state.faults += 1;
-    let process = std::mem::replace(&mut state.processes[at], Process::resting());
-    state.orphaned |= process.leases || process.left;
-    let asked = matches!(
+    let process = std::mem::replace(&mut state.processes[at], Process::idle());
+    state.orphaned_lease |= process.leases || process.abandoned_lease;
+    let renewals = matches!(
         process.step,
-        Step::Committing { .. } | Step::Announcing { .. } | Step::Deleting { .. }
+        Step::Committing { .. } | Step::WritingTombstone { .. } | Step::Deleting { .. }
     );
-    if let Some(seen) = process.holds().filter(|_| asked && !process.outlived) {
-        state.excuse(seen);
+    if let Some(expected) = process
+        .holds()
+        .filter(|_| renewals && !process.lease_expired)
+    {
+        state.excuse(expected);
     }
 }
