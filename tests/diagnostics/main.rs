@@ -1,9 +1,9 @@
 //! Tests of the compiler's messages for a layer that is set up wrongly: each message names the
 //! remedy.
 //!
-//! Each file in `cases` is a program of its own, compiled against the crate as this test was built
-//! with it. A program that is meant to fail has its expected words in lines `//~ WORDS`; one without
-//! them compiles.
+//! Each file in `cases` is a program, which the test compiles against the crate with the features of
+//! this build. Lines `//~ WORDS` hold words of the expected error. A program without such lines
+//! compiles.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

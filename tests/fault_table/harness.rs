@@ -50,7 +50,7 @@ pub struct FaultHarness {
     pub demos: Vec<DemoProcess>,
     pub users: Vec<String>,
     pub tally: Mutex<Tally>,
-    /// The path whose calls are told in the row.
+    /// Path whose calls the row counts.
     pub counted: &'static str,
     answers: &'static [(u16, &'static str)],
 }
@@ -115,7 +115,8 @@ impl FaultHarness {
             let sites = &sites;
             async move {
                 for turn in caller.. {
-                    // Half of them come as those who may have to wait, so that the others are heard.
+                    // Half of the callers use users that may have to wait, so that the other half
+                    // gets responses.
                     let user = match caller {
                         waiting @ 0..4 => &self.users[waiting],
                         _ => &self.users[4 + turn % (self.users.len() - 4)],

@@ -1,4 +1,4 @@
-//! A process dies or stands still while it renews, or its clock is wrong.
+//! Rows of a process that is killed, is stopped or has a wrong clock while it renews.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::http_client::Asked;
 
 const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
 
-/// How many renewals are under way when it happens.
+/// Number of renewals under way when the fault occurs.
 const UNDER_WAY: u64 = 8;
 
 /// A process that renews eight users, each for `delay`; those of its successor do not take as long.
@@ -100,7 +100,7 @@ async fn process_with_clock(harness: &FaultHarness, off: &str) -> DemoProcess {
     DemoProcess::start(&environment).await
 }
 
-/// How long this process takes a token to live.
+/// Returns the remaining lifetime of the user's token by the clock of this process.
 async fn expires_in(demo: &DemoProcess, user: &str) -> i64 {
     let answer = demo.me(user).await;
     let json: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();

@@ -158,7 +158,7 @@ async fn redis_is_flushed() {
             seconds(2.0).await;
         })
         .await;
-    // They do as they are told.
+    // The users log in, as the response asked them to.
     for user in &harness.users {
         harness.services.sign_in(user, Age::Fresh).await;
     }
@@ -202,7 +202,7 @@ async fn another_server_takes_over_behind_the_address() {
         },
     )
     .await;
-    // Whatever was renewed until the swap has to be there.
+    // Every pair that was renewed before the swap has to be there.
     for user in &harness.users {
         harness.demos[0].me(user).await;
     }
@@ -283,7 +283,7 @@ async fn redis_is_away_for_longer_than_a_lease() {
     let holder = renewing(&mut harness, Duration::from_millis(500)).await;
     harness.redis.silent(true);
     harness.during(seconds(12.0)).await;
-    // What was sent meanwhile is lost.
+    // Commands that were sent meanwhile are lost.
     harness.redis.cut_all();
     harness.redis.silent(false);
     harness.demos.push(holder);

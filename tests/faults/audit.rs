@@ -13,18 +13,18 @@ use crate::fleet::Usage;
 use crate::run::{LIFE, MARGIN, Size};
 use crate::support::eventually;
 
-/// How far apart WeChat's grants for one user are at least: a renewal starts early by a fifth of
-/// the margin at most, and lives are told in whole seconds.
+/// Returns the minimum time between two pairs of one user. A renewal starts early by a fifth of the
+/// margin at most, and lifetimes are in whole seconds.
 fn least_apart() -> Duration {
     LIFE - MARGIN - MARGIN / 5 - Duration::from_secs(1)
 }
 
-/// How long after WeChat's answer a process may still hold it: it offers it to a Redis that is
-/// away for as long as storms, silences and outages last.
+/// Maximum time between WeChat's response and its commit. A process keeps offering the pair to
+/// Redis during storms, silences and outages.
 const UNCOMMITTED: Duration = Duration::from_secs(16);
 
-/// What the memory of a process may grow by between a tenth of the load and all of it, and how many
-/// files more it may hold: callers who wait at once, and connections to WeChat.
+/// Limits for the growth of a process between a tenth of the load and all of it, in memory and in
+/// open files: waiting callers, and connections to WeChat.
 const GROWTH_KIB: u64 = 48 * 1024;
 const MORE_FILES: usize = 100;
 
@@ -36,14 +36,14 @@ pub struct Audit<'a> {
 }
 
 impl Crowd {
-    /// What the process in the first place uses, which lives through the whole run.
+    /// Returns the resource usage of the first process, which runs from start to end.
     pub fn usage(&self) -> Usage {
         let member = self.fleet.member(0).expect("it is never killed");
         member.usage()
     }
 }
 
-/// Why a user had to log in although they had a pair.
+/// Reasons for which users had to log in although they had a pair.
 #[derive(Default, Debug)]
 struct Sent {
     lost_on_the_wire: u64,
@@ -195,9 +195,9 @@ impl Audit<'_> {
         sent
     }
 
-    /// How many refusals WeChat may have answered with: one for each dead pair that somebody still
-    /// had, which is one for each login that killed the pair before it and was not stored, and one
-    /// for each answer that was lost.
+    /// Returns how many refresh calls WeChat may have rejected. A login revokes the pair before it.
+    /// If the login's pair is not stored, one call with the revoked pair follows. A lost response
+    /// causes one more.
     fn refusals_allowed(&self, sent: &Sent) -> u64 {
         let books = &self.crowd.books;
         let logins = books.logins.load(Ordering::SeqCst);

@@ -9,16 +9,17 @@ use tower_wechat::simulator::{IssuedCredential, IssuedKind};
 
 use crate::support::http_client::fingerprint;
 
-/// Users without a token are remembered for a second; the rest is for slow machines.
+/// Time for which a user without a token may be cached as missing: one second. The rest is for slow
+/// machines.
 const ABSENCE: Duration = Duration::from_secs(4);
 
-/// How many wrong answers are described.
+/// Maximum number of wrong responses that are described.
 const DESCRIBED: usize = 20;
 
-/// One of the crowd.
+/// A simulated user.
 pub struct User {
     pub openid: String,
-    /// Whether they sign in now and then, and not only when they are sent to.
+    /// `true` if the user sometimes logs in without being asked to.
     pub signs_in: bool,
     /// The session cookie, once they have signed in through a process.
     pub cookie: Mutex<Option<String>>,
@@ -27,7 +28,8 @@ pub struct User {
     pub signing_in: tokio::sync::Mutex<()>,
 }
 
-/// Whether the user's pair is in question: a code was spent, and its pair may not be stored yet.
+/// State of a user's login. While it is in question, a code was exchanged and its pair may not be
+/// stored yet.
 #[derive(Clone, Copy)]
 enum Login {
     Settled(Option<Instant>),
@@ -49,7 +51,7 @@ pub struct Books {
     wrongs: AtomicU64,
     longest: Mutex<Duration>,
     seen: Mutex<HashSet<(usize, String)>>,
-    /// What one caller saw of one user at one process, in order.
+    /// Tokens that one caller got for one user from one process, in order.
     sights: Mutex<HashMap<(usize, u64, usize), Vec<String>>>,
 }
 
@@ -72,7 +74,7 @@ impl User {
         *self.login.lock().unwrap() = Login::Settled(Some(Instant::now()));
     }
 
-    /// Whether "log in" may have been the right answer to a request that began then.
+    /// Returns `true` if "log in" may have been the right response to a request that began then.
     pub fn was_in_question(&self, since: Instant) -> bool {
         match *self.login.lock().unwrap() {
             Login::InQuestion => true,
@@ -131,7 +133,8 @@ impl Books {
         }
     }
 
-    /// Compares what was seen with what WeChat handed out: tokens of others, and of nobody.
+    /// Compares the tokens in responses with those that WeChat issued, and counts tokens of other
+    /// users and unknown tokens.
     pub fn compare(&self, issued: &[IssuedCredential]) {
         let mut owners = HashMap::new();
         for (at, pair) in issued.iter().enumerate() {
@@ -163,8 +166,8 @@ impl Books {
     }
 }
 
-/// R1: how often WeChat granted a user a token before the time of the former one was up, and that
-/// for another reason than an answer that was lost on its way.
+/// Checks one renewal: returns how often WeChat issued a token too early, unless a response had
+/// been lost.
 pub fn granted_too_early(
     issued: &[IssuedCredential],
     least_apart: Duration,

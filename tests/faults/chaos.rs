@@ -21,12 +21,12 @@ pub struct Wires {
     pub wechat: Proxy,
 }
 
-/// What happened, by name.
+/// Number of faults by name, and their consequences.
 #[derive(Default)]
 pub struct Done {
     pub times: BTreeMap<&'static str, u64>,
-    /// From when until when a process could not store what WeChat had answered, by WeChat's clock:
-    /// for ever for one that was killed.
+    /// Times by WeChat's clock in which a process could not store a response of WeChat. For a
+    /// killed process the time has no end.
     pub stuck: Vec<(SystemTime, SystemTime)>,
     /// Processes that did not end as they should.
     pub bad_ends: Vec<String>,
@@ -113,7 +113,8 @@ impl Chaos {
             13 => self.cut_all(),
             14 => self.wechat_fails(),
             15 if self.crowd.rotates.load(Ordering::SeqCst) => self.outage().await,
-            // What comes to light much later could not be told from a fault of ours.
+            // In the second half a lost response shows much later, and could not be distinguished
+            // from a bug.
             _ if self.crowd.rotates.load(Ordering::SeqCst) => self.wechat_fails(),
             _ => self.time_passes(),
         }
@@ -190,8 +191,8 @@ impl Chaos {
         });
     }
 
-    /// Nobody reaches Redis for longer than a lease, and what was sent meanwhile is lost. What WeChat
-    /// has granted just then must be stored afterwards, whoever asks first.
+    /// Makes Redis unreachable for longer than a lease, and drops commands sent meanwhile. A pair
+    /// that WeChat issued just then must be stored afterwards, whichever request comes first.
     async fn outage(&mut self) {
         self.wires.redis.silent(true);
         tokio::time::sleep(LONGER_THAN_A_LEASE).await;
@@ -221,7 +222,7 @@ impl Chaos {
         self.done.note("failures of WeChat");
     }
 
-    /// At WeChat all tokens have expired; the processes believe that they are alive.
+    /// Makes all tokens expire at WeChat, while the processes take them for valid.
     fn time_passes(&mut self) {
         let life = self
             .crowd

@@ -14,10 +14,10 @@ use crate::support::http_client::{Answer, Asked};
 /// A request's wait.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a loaded machine may add to it.
+/// Tolerance for a loaded machine.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// What the callers share.
+/// State that the callers share.
 pub struct Crowd {
     pub fleet: Fleet,
     pub harness: Harness,
@@ -26,8 +26,8 @@ pub struct Crowd {
     pub shift: Duration,
     pub started: Instant,
     pub enough: AtomicBool,
-    /// Whether WeChat hands out a new refresh token with each refresh: an answer of it that is
-    /// lost then leads to a login.
+    /// `true` if WeChat returns a new refresh token with each refresh. Then a lost response leads
+    /// to a login.
     pub rotates: AtomicBool,
 }
 
@@ -58,8 +58,8 @@ impl Crowd {
         }
     }
 
-    /// Users come for a while and stay away for a while, not all at once: their tokens are renewed
-    /// while they live, and after they have died.
+    /// Returns `true` if the user is active. Users are active in turns, so that some tokens are
+    /// renewed before they expire and some after.
     fn is_here(&self, user: usize) -> bool {
         let shift = self.started.elapsed().as_millis() / self.shift.as_millis();
         !(user as u128 + shift).is_multiple_of(3)
@@ -150,8 +150,8 @@ impl Crowd {
         }
     }
 
-    /// "Log in" is right where a login of theirs is under way or broke off, and where WeChat's
-    /// answer with a new refresh token was lost. They do as they are told.
+    /// "Log in" is right if a login of the user is under way or broke off, and if WeChat's response
+    /// with a new refresh token was lost. The user then logs in.
     async fn judge_login(
         &self,
         number: usize,

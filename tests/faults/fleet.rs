@@ -1,4 +1,4 @@
-//! The processes, and what is known of each: whether it was told to end, and when it stood still.
+//! The processes, and for each of them whether it was asked to exit and when it was stopped.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::support::demo_process::DemoProcess;
 use crate::support::http_client::HttpClient;
 
-/// Whom a process takes the user from.
+/// Source of a process's user: a trusted header or the session cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Header,
@@ -22,9 +22,9 @@ pub struct Member {
     pub http: HttpClient,
     process: AsyncMutex<Option<DemoProcess>>,
     id: u32,
-    /// Set before the signal is sent: whatever breaks from then on has its reason.
+    /// Set before the signal is sent, because connections may break from then on.
     ending: AtomicBool,
-    /// When it stood still, from and until.
+    /// Begin and end of each time for which the process was stopped.
     stops: Mutex<Vec<(Instant, Option<Instant>)>>,
 }
 
@@ -40,7 +40,7 @@ pub struct Fleet {
     started: AtomicU64,
 }
 
-/// What a process of the operating system uses.
+/// Resource usage of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub resident_kib: u64,
@@ -85,7 +85,7 @@ impl Fleet {
         *place.member.lock().unwrap() = Some(Arc::new(member));
     }
 
-    /// Takes the process out of a place, so that nobody new asks it.
+    /// Removes the process from its place, so that it gets no new requests.
     pub fn vacate(&self, place: usize) -> Arc<Member> {
         let member = self.places[place].member.lock().unwrap().take();
         member.expect("a process is there")

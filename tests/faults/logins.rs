@@ -9,7 +9,7 @@ use crate::books::{Books, User};
 use crate::fleet::{By, Fleet};
 use crate::support::http_client::{Answer, Asked};
 
-/// How long somebody tries to sign in. Storms pass sooner.
+/// Maximum time for which a user tries to log in. Storms are shorter.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Signs a user in, with as many tries as it takes.
@@ -77,7 +77,7 @@ async fn attempt(
     }
 }
 
-/// What a process with a login says, unless it ends before it has spoken.
+/// Returns the response of a process with a login, or `None` if the process ends first.
 async fn ask(fleet: &Fleet, rng: &mut fastrand::Rng, asked: Asked) -> Option<Answer> {
     let member = fleet.any(By::Cookie, rng)?;
     member.http.try_ask(asked).await.ok()

@@ -1,6 +1,6 @@
-//! The fault run: several processes serve a crowd while they are killed, stopped and ended, and
-//! while what they say to Redis and to WeChat is delayed, cut, truncated and swallowed. At the end
-//! the books have to balance.
+//! The fault run: several processes serve many users while they are killed, stopped and ended.
+//! Proxies delay, cut, truncate and swallow their traffic with Redis and WeChat. At the end, the
+//! tokens in responses, in Redis and at WeChat are compared.
 //!
 //! `cargo test --test faults` runs it for some seconds on each layout. The long run:
 //!
@@ -8,8 +8,8 @@
 //! FAULT_RUN_REQUESTS=200000 FAULT_RUN_KILLS=50 cargo test --release --test faults -- --nocapture --test-threads=1
 //! ```
 //!
-//! `FAULT_RUN_SEED` repeats the choices of a run: whom the chaos hits, and how. It does not repeat
-//! the order in which the machine runs the tasks.
+//! `FAULT_RUN_SEED` repeats the choices of a run: which process a fault hits, and how. It does not
+//! repeat the order in which the machine runs the tasks.
 
 #![allow(unreachable_pub)]
 

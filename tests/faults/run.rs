@@ -1,4 +1,4 @@
-//! A run: the fleet, the crowd and the chaos.
+//! A run: the processes, the users and the faults.
 
 use std::env;
 use std::sync::Arc;
@@ -59,9 +59,9 @@ pub async fn run(layout: Layout) {
     }
     until(&mut chaos, size.requests / 10, 0).await;
     let first = crowd.usage();
-    // In the first half WeChat repeats refresh tokens, as its pages say, and nobody who does not
-    // log in by themselves may ever have to. In the second half it hands out new ones: an answer
-    // that is lost is lost.
+    // In the first half WeChat repeats refresh tokens, as its documentation says, and no user may
+    // be sent to log in. In the second half WeChat returns new ones, so that a lost response loses
+    // the pair.
     until(&mut chaos, size.requests / 2, size.kills / 2).await;
     let wechat = &crowd.harness.wechat;
     wechat.settings(|settings| settings.rotate_refresh_token = true);

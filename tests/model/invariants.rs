@@ -1,20 +1,19 @@
-//! What must hold in every state, named after the promises of the crate.
+//! Properties that hold in every state, named after the promises of the crate.
 
 use stateright::Property;
 
 use crate::protocol::{Protocol, State, Step};
 
-pub const ONE_HOLDER: &str = "R1 one renewal: nobody renews beside a holder whose lease lasts";
-pub const ONE_RENEWAL: &str = "R1 one renewal: WeChat is asked once for each stored pair";
-pub const NEWEST_WINS: &str = "R2 the newest wins: nothing older is written over it";
-pub const DELETED_STAYS_DELETED: &str = "R2 the newest wins: what was deleted is not brought back";
-pub const NOTHING_LOST: &str =
-    "R3 nothing is lost: what WeChat granted is stored, or is old by now";
+pub const ONE_HOLDER: &str = "one renewal: no process renews beside the holder of a lease";
+pub const ONE_RENEWAL: &str = "one renewal: WeChat receives one call for each stored pair";
+pub const NEWEST_WINS: &str = "newest wins: no older pair replaces it";
+pub const DELETED_STAYS_DELETED: &str = "newest wins: a deleted pair does not come back";
+pub const NOTHING_LOST: &str = "nothing lost: a pair from WeChat is stored, or superseded";
 pub const ABANDONED_RELEASED: &str =
-    "R7 followers wait cheaply: a lease that nobody uses is given back by its process";
-pub const ONLY_EXPIRED_DELETED: &str = "R5 failures are sorted: no pair that lives is deleted";
+    "followers bounded: a process releases a lease that it does not use";
+pub const ONLY_EXPIRED_DELETED: &str = "failures sorted: no valid pair is deleted";
 pub const REPORTS_COMPARED: &str =
-    "R6 reports are compared: a fresh pair is renewed for its own report only";
+    "reports compared: only a report of this pair renews a fresh pair";
 
 pub fn all() -> Vec<Property<Protocol>> {
     vec![
@@ -38,7 +37,7 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::always(REPORTS_COMPARED, |_, state: &State| {
             !state.history.renewed_without_reason
         }),
-        // That the exploration comes to where it hurts.
+        // The exploration reaches the difficult states.
         Property::sometimes(
             "a holder outlives its lease while another renews",
             |_, state: &State| {

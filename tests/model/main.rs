@@ -1,9 +1,7 @@
-//! The protocol of the renewal, explored exhaustively within bounds by a model checker, and the
-//! parts of one process that run side by side.
+//! A model of the renewal protocol, which a model checker explores exhaustively within bounds.
 //!
-//! `protocol.rs` is the model, `invariants.rs` what must hold, named after the promises. A checker
-//! that finds nothing proves nothing: so the mistakes that others have made are put into the model
-//! one by one, and must be found.
+//! `protocol.rs` is the model. `invariants.rs` has the properties, named after the promises. A test
+//! puts each known mistake into the model and checks that the checker finds it.
 
 #![allow(unreachable_pub)]
 
@@ -33,7 +31,7 @@ const SMALL: Protocol = Protocol {
     mutant: Mutant::None,
 };
 
-/// Explores all that can happen, and finds no violation.
+/// Explores all states, and checks that no property is violated.
 fn holds(name: &str, protocol: Protocol) {
     let started = Instant::now();
     let bounds = format!("{protocol:?}");
@@ -49,7 +47,7 @@ fn holds(name: &str, protocol: Protocol) {
     assert!(checker.is_done());
 }
 
-/// Finds that a mistake violates a promise.
+/// Checks that a mistake violates a property.
 fn is_found(mutant: Mutant, violated: &'static str, rotation: Rotation) {
     let protocol = Protocol {
         mutant,
@@ -182,14 +180,15 @@ fn a_commit_that_is_tried_once_is_found() {
     is_found(Mutant::CommitOnce, NOTHING_LOST, Rotation::Never);
 }
 
-/// It would save a pair whose holder was cut off from the store, and lose the next holder's.
+/// Such a commit would save the pair of a holder that had lost the store, and lose the next
+/// holder's pair.
 #[test]
 fn a_commit_beside_the_next_holder_is_found() {
     is_found(Mutant::CommitBesideHolder, NOTHING_LOST, Rotation::Never);
 }
 
-/// One process is cut off from the store with what WeChat has granted; another is told that the
-/// refresh token is dead.
+/// One process has a new pair and cannot reach the store. WeChat rejects the refresh token of
+/// another process.
 #[test]
 fn a_deletion_without_a_tombstone_is_found() {
     is_found(Mutant::NoTombstone, NOTHING_LOST, Rotation::Always);

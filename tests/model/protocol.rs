@@ -1,35 +1,39 @@
-//! The renewal of one credential, as `src/keeper` and the Lua scripts of `src/store/redis` do it:
-//! several processes, one store, one WeChat. Each step is one exchange with the store or with
-//! WeChat; between any two of them others may act, time may pass, leases may run out and processes
-//! may die. A slow reply is a process that takes its next step late.
+//! The renewal of one credential, as `src/provider` and the Lua scripts of `src/store/redis` run it,
+//! by several processes on one store and one WeChat.
 //!
-//! What is left out: requests within a process, which share one flight; a flight that was left
-//! behind by a login is a process of its own here, since its lease has a name of its own. And the
-//! clock of leases: a lease may run out at any moment, which is worse than any clock. Tombstones do
-//! not run out, since they outlive everybody who offers a pair to the store.
+//! Each step is one exchange with the store or with WeChat. Between any two steps other processes may
+//! act, time may pass, leases may expire and processes may crash. A slow reply is a process that
+//! takes its next step late.
+//!
+//! The model simplifies:
+//!
+//! - Requests within a process share one call, so the model has one call for each process. A call
+//!   that was detached by a login is another process here, since its lease has another name.
+//! - A lease may expire at any moment. No real clock is worse.
+//! - Tombstones do not expire: they last longer than any process offers a pair to the store.
 
 use stateright::{Model, Property};
 
 use crate::wechat::{Pair, Rotation, Wechat};
 
-/// What a flight is for: `src/keeper/flight.rs`.
+/// Token that a call needs, as in `src/provider/single_flight.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wanted {
     Any,
     Replacing(u8),
 }
 
-/// How far the flight of a process has come. `seen` is the witness: what it read from the store.
+/// Progress of a process's call. `expected` is the pair that it read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     Idle,
     Acquiring {
         expected: Pair,
         wanted: Wanted,
-        /// WeChat has said that the refresh token is dead, and another process renews it.
+        /// WeChat has rejected the refresh token, and another process renews the pair.
         grant_error: bool,
     },
-    // The steps from here on are under the lease.
+    // The steps from here on hold the lease.
     Renewing {
         expected: Pair,
         wanted: Wanted,
@@ -43,7 +47,7 @@ pub enum Step {
         wanted: Wanted,
         answer: Pair,
     },
-    /// WeChat has said that the refresh token is dead.
+    /// WeChat has rejected the refresh token.
     WritingTombstone {
         expected: Pair,
         wanted: Wanted,
@@ -60,20 +64,20 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Process {
     pub step: Step,
-    /// The lease in the store bears this process's name.
+    /// `true` if the lease in the store has this process's name.
     pub leases: bool,
-    /// The lease ran out under this flight (nobody but the checker knows).
+    /// `true` if the lease expired during this call. Only the checker reads this.
     pub lease_expired: bool,
-    /// Its commit has run and has given the lease back, but the answer was lost (nobody but the
-    /// checker knows).
+    /// `true` if the commit has run and released the lease, and the reply was lost. Only the
+    /// checker reads this.
     pub commit_unconfirmed: bool,
-    /// WeChat had nothing new a moment ago: it is not asked for reports now.
+    /// `true` if WeChat returned the same token a moment ago: reports cause no call now.
     pub suppressed: bool,
-    /// The lease in the store bears the name of a flight of this process that has ended.
+    /// `true` if the lease in the store has the name of a call that has ended.
     pub abandoned_lease: bool,
-    /// A claim of a flight that has ended, which is still on its way.
+    /// A command of a call that has ended, which acquires a lease and is still on its way.
     pub late_acquire: Option<Pair>,
-    /// A task of this process gives that lease back.
+    /// `true` if a task of this process releases that lease.
     pub releases_abandoned: bool,
 }
 
@@ -82,70 +86,70 @@ pub struct State {
     pub now: u8,
     pub wechat: Wechat,
     pub stored: Option<Pair>,
-    /// Names the refresh token of a pair that was, or is about to be, deleted.
+    /// The refresh token of a pair that was, or is about to be, deleted.
     pub tombstone: Option<u8>,
-    /// Kept in order: which process is which makes no difference.
+    /// Sorted, because processes are interchangeable.
     pub processes: Vec<Process>,
-    /// The lease bears the name of a process that is no more.
+    /// `true` if the lease has the name of a process that has crashed.
     pub orphaned_lease: bool,
-    /// A login that WeChat has granted and the store has not yet.
+    /// A login's pair that WeChat has issued and the store does not have yet.
     pub login: Option<Pair>,
     pub faults: u8,
     pub events: u8,
     pub history: History,
 }
 
-/// What the invariants need to remember.
+/// Facts about the past that the properties need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct History {
-    /// For each stored grant: how often WeChat was asked to renew it, less what excuses another
-    /// try (a failed try; a holder that died or outlived its lease).
+    /// For each stored pair, the number of calls to renew it. Calls that had to be repeated do not
+    /// count: after a failure, a crash of the holder, or a lease that expired.
     pub renewals: [i8; GRANTS],
-    /// Grants that have reached the store, as bits.
+    /// Pairs that have reached the store, as bits.
     pub stored: u32,
-    /// The user was forgotten and has not logged in since.
+    /// `true` if the user was revoked and has not logged in since.
     pub revoked: bool,
     pub older_over_newer: bool,
     pub restored_deleted_pair: bool,
     pub lost: bool,
-    /// A lease bears the name of a flight that has ended, and its process does not care.
+    /// `true` if a lease has the name of a call that has ended, and its process does not release it.
     pub never_released: bool,
     pub deleted_valid_pair: bool,
     pub renewed_without_reason: bool,
 }
 
-/// More grants than any bound of the tests reaches.
+/// More pairs than any bound of the tests reaches.
 const GRANTS: usize = 16;
 
-/// What is wrong with the protocol, if anything: each is a mistake that others have made.
+/// A mistake in the protocol, or none. Each is known from other systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
     None,
-    /// The lease is taken without reading the store again.
+    /// Acquires the lease without comparing the stored pair.
     AcquireWithoutCompare,
     CommitWithoutCompare,
     DeleteWithoutCompare,
-    /// The lease is given back whoever has it.
+    /// Releases the lease even if another process has it.
     ReleaseWithoutOwner,
-    /// A failure of the network is taken for a dead refresh token.
+    /// Takes a network failure for a rejected refresh token.
     DeleteOnFailure,
-    /// A commit that the store did not answer is not tried again.
+    /// Does not retry a commit without a reply.
     CommitOnce,
-    /// A commit does not mind that another renews by now, whose answer is newer.
+    /// Commits although another process holds the lease by now.
     CommitBesideHolder,
-    /// Whatever token is reported, the current one is renewed.
+    /// Renews the current token, whichever token is reported.
     ReportsWithoutCompare,
-    /// A dead pair is deleted without a trace.
+    /// Deletes an expired pair without a tombstone.
     NoTombstone,
-    /// A logout leaves the tombstone where it is.
+    /// Keeps the tombstone at a logout.
     TombstoneAfterLogout,
-    /// A pair with the dead refresh token passes for its successor.
+    /// Accepts a pair with the tombstone's refresh token as its successor.
     TombstoneAllowsSameToken,
-    /// All leases of a process bear one name.
+    /// Gives all leases of a process one name.
     OneOwner,
-    /// A flight whose claim got no answer ends, and nothing else.
+    /// Does not release a lease whose acquisition got no reply.
     AbandonedNotReleased,
-    /// It gives its lease back once, although the claim may still be on its way.
+    /// Releases such a lease once, although the command may still be on its way.
     AbandonedReleasedOnce,
 }
 
@@ -153,13 +157,13 @@ pub enum Mutant {
 #[derive(Debug, Clone)]
 pub struct Protocol {
     pub processes: usize,
-    /// Crashes, leases that run out early, lost messages: so many in all.
+    /// Number of crashes, leases that expire early and lost messages.
     pub faults: u8,
-    /// Logins, forgets and reports: so many in all.
+    /// Number of logins, revocations and reports.
     pub events: u8,
     pub time: u8,
     pub rotation: Rotation,
-    /// Whether claims that got no answer may come later.
+    /// `true` if commands without a reply may run later.
     pub late_acquires: bool,
     pub mutant: Mutant,
 }
@@ -172,7 +176,7 @@ pub enum Action {
     Report(usize, u8),
     Acquire(usize),
     AcquireAnswerLost(usize),
-    /// The claim got no answer, and comes later.
+    /// The command got no reply, and runs later.
     AcquireLate(usize),
     LateAcquire(usize),
     ReleaseAbandoned(usize),
@@ -208,7 +212,7 @@ impl Process {
         }
     }
 
-    /// Whether a process that is no more has left nothing behind.
+    /// Returns `true` if no call of the process is under way, and no lease has its name.
     pub fn is_idle(&self) -> bool {
         self.step == Step::Idle
             && !self.leases
@@ -216,7 +220,7 @@ impl Process {
             && self.late_acquire.is_none()
     }
 
-    /// The witness of a flight that believes it has the lease.
+    /// Returns the expected pair of a call that takes the lease for its own.
     pub fn holds(&self) -> Option<Pair> {
         match self.step {
             Step::Renewing { expected, .. }
@@ -236,7 +240,7 @@ impl Process {
 }
 
 impl Protocol {
-    /// `Course::judge`: what a flight does next, after it has read the store.
+    /// Returns the next step of a call that has read the store: `RenewalTask::decide`.
     fn decide(
         &self,
         state: &State,
@@ -271,7 +275,7 @@ impl Protocol {
         state.processes[at].step = step;
     }
 
-    /// The step `Claim`. Answers whether it granted the lease.
+    /// Runs the step `Acquire`. Returns `true` if it acquired the lease.
     pub fn acquire(
         &self,
         state: &mut State,
@@ -296,10 +300,10 @@ impl Protocol {
         granted
     }
 
-    /// The step `Claim`, with a tombstone.
+    /// Acquires the lease and writes a tombstone.
     pub fn write_tombstone(&self, state: &mut State, at: usize, expected: Pair, wanted: Wanted) {
         if state.stored != Some(expected) {
-            // The lease is given back before what is stored is judged.
+            // The call releases the lease before it decides about the newer pair.
             state.processes[at].leases = false;
             return self.go_on(state, at, state.stored, wanted);
         }
@@ -340,7 +344,7 @@ impl Protocol {
         answer
     }
 
-    /// The step `Commit`. Answers whether it ended the flight's hold.
+    /// Runs the step `Commit`, which writes or deletes the pair and releases the lease.
     pub fn commit(&self, state: &mut State, at: usize) {
         let (expected, wanted, answer) = match state.processes[at].step {
             Step::Committing {
@@ -383,7 +387,7 @@ impl Protocol {
             Some(answer) => {
                 state.history.older_over_newer |=
                     state.stored.is_some_and(|old| old.grant > answer.grant);
-                // What a tombstone lets through is alive, unless a login came meanwhile.
+                // A pair that a tombstone lets through is valid, unless a login came meanwhile.
                 state.history.restored_deleted_pair |= state.stored.is_none()
                     && (state.history.revoked || !free || answer.refresh == expected.refresh);
                 let same = matches!(wanted, Wanted::Replacing(refused) if refused == answer.access);
@@ -405,7 +409,7 @@ impl Protocol {
 }
 
 impl State {
-    /// How many flights are at work under a lease that has not run out under them.
+    /// Returns the number of calls whose lease has not expired.
     pub fn holders(&self) -> usize {
         let at_work =
             |one: &&Process| one.holds().is_some() && !one.lease_expired && !one.commit_unconfirmed;
@@ -421,7 +425,7 @@ impl State {
                 .any(|(_, other)| other.leases)
     }
 
-    /// Whether nobody has the lease.
+    /// Returns `true` if the lease is free.
     pub fn is_free(&self) -> bool {
         !self.orphaned_lease
             && !self
@@ -444,19 +448,19 @@ impl State {
         self.history.renewals[usize::from(expected.grant)] -= 1;
     }
 
-    /// R3: WeChat's answer is let go of. It must have been stored, or something newer, or the user
-    /// be gone, or the pair be dead.
+    /// Drops a response of WeChat, and notes whether a pair was lost. None is lost if this pair or a
+    /// newer one was stored, if the user was revoked, or if the pair is revoked.
     ///
-    /// Nobody can be blamed where another process has renewed with the same refresh token meanwhile
-    /// and kept it, and only this answer brought another one: between such two renewals a token
-    /// expires, which takes two hours, and no flight lasts as long.
+    /// One case is excused: another process has renewed with the same refresh token meanwhile and
+    /// kept that token, and only this response has a new one. A token expires between two such
+    /// renewals, which takes two hours. No call lasts as long.
     pub fn drop_answer(&mut self, at: usize, expected: Pair, answer: Pair) {
         let it_or_newer_was_stored = self.history.stored >> answer.grant != 0;
-        // The same tokens count, be it with an earlier time: then both had asked before the expiry.
+        // The same tokens with an earlier time count too: both calls were made before the expiry.
         let tokens = |pair: Pair| (pair.access, pair.refresh);
         let same = self.stored.map(tokens) == Some(tokens(answer));
-        // Of a flight that has outlived its lease an access token may be lost, whose refresh token
-        // is stored: the next renewal brings it again.
+        // A call whose lease has expired may lose an access token if its refresh token is stored:
+        // the next renewal returns that access token again.
         let again = |stored: Pair| stored.refresh == answer.refresh;
         let again = self.processes[at].lease_expired && self.stored.is_some_and(again);
         let kept =

@@ -1,4 +1,4 @@
-//! What each action does to the state.
+//! The effect of each action on the state.
 
 use crate::protocol::{Action, Mutant, Process, Protocol, State, Step, Wanted};
 
@@ -37,7 +37,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             state.processes[at].end();
             releases_abandoned(protocol, state, at);
         }
-        // The step `Claim`, whose answer nobody hears.
+        // The step `Acquire`, whose reply is lost.
         Action::LateAcquire(at) => {
             let expected = state.processes[at].late_acquire.take();
             if state.stored == expected && state.is_free() {
@@ -45,7 +45,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
                 state.history.never_released |= !state.processes[at].releases_abandoned;
             }
         }
-        // `lease::give_back`, until the claim can be on its way no more.
+        // `lease::release_abandoned`, until the command cannot be on its way any more.
         Action::ReleaseAbandoned(at) => {
             let process = &mut state.processes[at];
             process.abandoned_lease = false;
@@ -74,7 +74,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
                 _ => Step::Retrying { expected, wanted },
             };
         }
-        // `Course::overtaken`: the store is looked at before the next try.
+        // `superseding`: the call reads the store before it retries.
         Action::RetryRenewal(at) => {
             if let Step::Retrying { expected, wanted } = state.processes[at].step {
                 state.processes[at].step = match state.stored {
@@ -96,7 +96,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             let before = state.processes[at].step;
             let lease_expired = state.processes[at].lease_expired;
             protocol.commit(state, at);
-            // The store has done what it does; the flight knows nothing of it and tries again.
+            // The store has run the command. The call got no reply and retries.
             match before {
                 Step::Committing { .. } if protocol.mutant != Mutant::CommitOnce => {
                     let process = &mut state.processes[at];
@@ -116,7 +116,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
         Action::Crash(at) => crash(state, at),
         Action::LogIn => {
             state.events += 1;
-            // Of two logins at once the checker looks at the later one.
+            // Of two concurrent logins the model keeps the later one.
             state.login = Some(state.wechat.log_in(state.now));
         }
         Action::LoginStored => {
@@ -151,7 +151,7 @@ fn acquire(protocol: &Protocol, state: &mut State, at: usize) -> bool {
     }
 }
 
-/// A flight whose claim got no answer leaves a task behind.
+/// Starts a task that releases the lease of a call without a reply.
 fn releases_abandoned(protocol: &Protocol, state: &mut State, at: usize) {
     let process = &mut state.processes[at];
     process.releases_abandoned = protocol.mutant != Mutant::AbandonedNotReleased;
@@ -160,7 +160,7 @@ fn releases_abandoned(protocol: &Protocol, state: &mut State, at: usize) {
 
 fn lease_runs_out(state: &mut State) {
     if std::mem::take(&mut state.orphaned_lease) {
-        return; // its time has come: that is no fault
+        return; // the lease expired in time: this is not a fault
     }
     state.faults += 1;
     for process in &mut state.processes {
@@ -176,7 +176,7 @@ fn lease_runs_out(state: &mut State) {
     }
 }
 
-/// The store does not answer, and has not done anything.
+/// The command is lost: the store has not run it.
 fn commit_lost(protocol: &Protocol, state: &mut State, at: usize) {
     match state.processes[at].step {
         Step::Committing {
@@ -220,7 +220,7 @@ fn after_release(protocol: &Protocol, state: &mut State, at: usize) {
     }
 }
 
-/// Another process starts in its place, under another name.
+/// Replaces the process with a new one, which has another name.
 fn crash(state: &mut State, at: usize) {
     state.faults += 1;
     let process = std::mem::replace(&mut state.processes[at], Process::idle());

@@ -1,18 +1,18 @@
-//! WeChat's rules for the pair of one user, as far as a renewal meets them.
+//! WeChat's rules for the pair of one user, as far as they concern a renewal.
 
-/// A pair, and when it was granted. Numbers stand for tokens: a token is named after the grant
-/// that first brought it.
+/// A pair and the time at which WeChat issued it. A token is a number: that of the response which
+/// first contained it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
     pub access: u8,
     pub refresh: u8,
-    /// The number of the grant: later grants have higher ones. Two grants of one token differ in
-    /// it, as the stored bytes do by their time.
+    /// The number of the response. Two responses with the same tokens have different numbers, as
+    /// their stored bytes have different times.
     pub grant: u8,
     pub at: u8,
 }
 
-/// A token is due for renewal after this much time, and dead after twice as much.
+/// Time after which a token is stale. It expires after twice as much.
 const UNTIL_DUE: u8 = 1;
 
 impl Pair {
@@ -25,7 +25,7 @@ impl Pair {
     }
 }
 
-/// When a refresh brings a new refresh token and kills the one that it was asked with.
+/// Condition under which a refresh returns a new refresh token and revokes the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
     Never,
@@ -35,7 +35,7 @@ pub enum Rotation {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wechat {
-    /// One user has one live pair.
+    /// The valid pair of the user.
     pub live: Pair,
     granted: u8,
 }
@@ -49,7 +49,7 @@ impl Wechat {
         self.live.refresh == refresh
     }
 
-    /// A login: a new pair, which kills the former one.
+    /// Logs the user in: returns a new pair and revokes the former one.
     pub fn log_in(&mut self, now: u8) -> Pair {
         self.granted += 1;
         self.live = Pair {
@@ -61,8 +61,8 @@ impl Wechat {
         self.live
     }
 
-    /// A refresh: before the expiry the token stays and lives longer, after it there is a new one.
-    /// `None`: the refresh token is dead.
+    /// Refreshes the pair: before the expiry it extends the access token, afterwards it issues a new
+    /// one. Returns `None` if the refresh token is revoked.
     pub fn refresh(&mut self, refresh: u8, now: u8, rotation: Rotation) -> Option<Pair> {
         if !self.is_alive(refresh) {
             return None;

@@ -1,7 +1,7 @@
 //! Runs the commands that the documentation shows, and checks their effect.
 //!
-//! Looks at blocks of `sh` and at code within sentences, in all pages, comments and messages. Who
-//! shows a command that nothing here knows is told so.
+//! Reads blocks of `sh` and code within sentences, in all pages, comments and messages. Fails on a
+//! command that no test here knows.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

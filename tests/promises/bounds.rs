@@ -53,7 +53,7 @@ async fn extreme_settings_neither_panic_nor_stop_anybody(harness: Harness) {
         let store = harness.redis_store_at(&redis.url(), timeout).await;
         UserTokens::new(client, store).health().await.unwrap();
     }
-    // Whoever waits for no time at all gets what is at hand.
+    // A caller with a load timeout of zero gets the cached token.
     let users = harness
         .process_with(|builder| builder.load_timeout(least))
         .await;
@@ -71,7 +71,7 @@ async fn a_slow_store_is_reported_as_the_store(harness: Harness) {
     harness.expired(&users, &["oA", "oB"]).await;
     redis.freeze(true);
     let alone = users.get(&id("oA")).await.unwrap_err();
-    // Reports, and whoever comes second, wait for a flight.
+    // Reports and further callers wait for a call that is under way.
     let in_flight = users
         .report_invalid(&id("oB"), &"83_old".into())
         .await

@@ -28,7 +28,7 @@ fn grant(token: &str) -> UserTokenResponse {
         .openid("oA")
 }
 
-/// What this process serves, and what the store holds.
+/// Returns the token that this process serves, and the token in the store.
 async fn both(
     users: &UserTokens,
     harness: &Harness,

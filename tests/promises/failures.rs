@@ -1,4 +1,4 @@
-//! R5 failures are sorted.
+//! Tests of the promise "failures are sorted".
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn r5_a_dead_refresh_token_leads_to_a_login(harness: Harness) {
             .inject(Fault::on(REFRESH).errcode(errcode).times(1));
         let error = users.get(&id(&openid)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LoginRequired, "{errcode}");
-        // The pair is gone for everybody; nobody asks WeChat about it again.
+        // The pair is deleted for all processes. None of them calls WeChat about it again.
         for outcome in many(&[users, harness.process().await], &openid, 20).await {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
         }
@@ -106,7 +106,7 @@ async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(harness: Harne
         );
     }
     assert_eq!(harness.refreshes(), tries);
-    // What is stored stays, and serves when WeChat is back.
+    // The stored pair stays, and is served when WeChat is back.
     harness.simulator.clear_faults();
     harness.clock.advance(Duration::from_secs(31));
     assert_eq!(
@@ -127,7 +127,7 @@ async fn r5_an_operators_failure_rests_the_whole_account(harness: Harness) {
     harness.simulator.inject(Fault::on(REFRESH).errcode(40164));
     let first = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::WechatConfig);
-    // Who met it is told to wait as long as everybody after them.
+    // The caller that met the failure gets the same Retry-After as all later callers.
     assert!(
         first
             .retry_after()

@@ -1,4 +1,5 @@
-//! R4 stale is served, R8 clocks may differ, and what the cache believes for how long.
+//! Tests of the promises "stale served" and "clocks may differ", and of the time for which tokens
+//! are cached.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ async fn r4_a_fresh_token_is_served_without_a_thought(harness: Harness) {
     for outcome in many(std::slice::from_ref(&reader), "oA", 200).await {
         assert_eq!(outcome.unwrap(), pair.access_token);
     }
-    // What was read before the news channel was open is read once more.
+    // Entries that were read before the subscription was open are read once more.
     eventually("it is in memory", Duration::from_secs(10), async || {
         reader.get(&id("oA")).await.unwrap();
         let cached = reader.cached("oA");

@@ -1,4 +1,4 @@
-//! Several "processes" (each with a cache and a connection of its own), one store, one WeChat.
+//! Several "processes", each with its cache and its connection, on one store and one WeChat.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::redis_server::RedisServer;
 
 pub const REFRESH: &str = "/sns/oauth2/refresh_token";
 
-/// Where the tokens are kept.
+/// Store of the tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     Memory,
@@ -25,14 +25,14 @@ pub enum Backend {
     SealedHashesAndKeys,
     /// The same the other way round.
     SealedKeysAndHashes,
-    /// The servers of these are shared by all tests: each has an account of its own.
+    /// All tests share the servers of these stores. Each test has another account.
     SentinelHashes,
     ClusterKeys,
     ClusterHashes,
 }
 
 impl Backend {
-    /// Where its servers are shared: their URL.
+    /// Returns the URL of the shared servers, if this store uses them.
     async fn shared(self) -> Option<String> {
         match self {
             Self::SentinelHashes => Some(shared::sentinels().await),
@@ -65,7 +65,7 @@ fn sealing() -> SealingKeys {
 
 pub struct Harness {
     pub simulator: Simulator,
-    /// A server of its own, which may be counted, frozen and killed.
+    /// A private server, which a test may count on, freeze and kill.
     pub redis: Option<RedisServer>,
     shared: Option<String>,
     pub clock: Clock,
@@ -92,7 +92,7 @@ impl Harness {
         }
     }
 
-    /// Whether every step is a round trip.
+    /// Returns `true` if every step is a round trip.
     pub fn is_remote(&self) -> bool {
         self.backend != Backend::Memory
     }
@@ -173,7 +173,7 @@ impl Harness {
         pair
     }
 
-    /// Users whose tokens are past their renewal point, but alive.
+    /// Logs users in and advances the clock past the renewal point of their tokens.
     pub async fn stale(&self, users: &UserTokens, openids: &[&str]) {
         for openid in openids {
             self.log_in(users, openid).await;
@@ -181,7 +181,7 @@ impl Harness {
         self.advance(Duration::from_secs(6_400));
     }
 
-    /// Users whose tokens are dead, and can be renewed.
+    /// Logs users in and advances the clock past the expiry of their tokens, which can be renewed.
     pub async fn expired(&self, users: &UserTokens, openids: &[&str]) {
         for openid in openids {
             self.log_in(users, openid).await;
@@ -193,7 +193,7 @@ impl Harness {
         self.simulator.calls_to(REFRESH)
     }
 
-    /// What WeChat takes for the user's live access token.
+    /// Returns the access token that is valid at WeChat.
     pub fn live_token(&self, openid: &str) -> String {
         self.simulator
             .current_pair(openid)
@@ -201,7 +201,7 @@ impl Harness {
             .access_token
     }
 
-    /// What a process without any memory finds in the store.
+    /// Returns the token that a process without a cache finds in the store.
     pub async fn stored_token(&self, openid: &str) -> Result<String, Error> {
         self.process()
             .await

@@ -32,7 +32,7 @@ async fn patient(harness: &Harness) -> UserTokens {
     builder.load_timeout(minute).lease_duration(minute).build()
 }
 
-/// How often a record was read, by scripts too.
+/// Returns how often a record was read, by scripts too.
 fn reads(harness: &Harness) -> u64 {
     harness.redis.as_ref().map_or(0, |redis| redis.calls("get"))
 }

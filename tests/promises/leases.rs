@@ -19,10 +19,10 @@ crate::for_each_server!(
     r2_no_older_token_is_kept_over_news_while_commits_fail,
 );
 
-/// Much longer than anybody may have to wait for a lease that nobody uses.
+/// A lease that is much longer than any caller may have to wait for an unused lease.
 const LONG_LEASE: Duration = Duration::from_secs(100);
 
-/// What users wait for at most after Redis' return, and what a loaded machine may add.
+/// Maximum wait of a user after Redis is back, with tolerance for a loaded machine.
 const SOON: Duration = Duration::from_secs(5 * 4);
 
 /// Redis runs no command that may write for this long: those that come are run later.
@@ -143,7 +143,7 @@ async fn r7_a_lease_that_could_not_be_given_back_is_given_back_later(harness: Ha
     asks_wechat(&harness, 1).await;
     proxy.silent(true);
     asking.await.unwrap().unwrap_err();
-    // What was sent is lost.
+    // Commands sent before are lost.
     proxy.cut_all();
     proxy.silent(false);
     no_lease_is_left(&harness).await;
@@ -186,7 +186,7 @@ async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(harness: Ha
     let error = asking.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
     with_user(&harness, SCRIPTS);
-    // The pair is still there, and alive: that answer was WeChat's mistake.
+    // The pair is still there and valid: WeChat's response was wrong.
     eventually("the user is served", SOON, async || {
         users.get(&id("oA")).await.is_ok()
     })

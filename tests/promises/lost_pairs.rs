@@ -1,5 +1,5 @@
-//! R3 where a pair was granted to a process that is cut off from the store for longer than its
-//! lease lasts, and another process is told that the refresh token is dead.
+//! Tests of the promise "nothing lost" for a process that loses the store for longer than its lease
+//! after WeChat has issued it a pair, while WeChat rejects the refresh token of another process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,7 +96,8 @@ async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(h
     for token in asking.join_all().await {
         token.expect("WeChat has granted it");
     }
-    // Longer than the lease, and than anybody waits for who else may hold the pair.
+    // The outage is longer than the lease, and longer than a process waits for another that may
+    // hold the pair.
     tokio::time::sleep(LEASE * 4).await;
     proxy.silent(false);
     assert!(first.shutdown(Duration::from_secs(20)).await);
@@ -127,7 +128,7 @@ async fn r3_a_pair_is_stored_after_an_outage_longer_than_its_lease(harness: Harn
     assert!(first.shutdown(Duration::from_secs(20)).await);
     enough.store(true, Ordering::Relaxed);
     let errors = callers.join_all().await.concat();
-    // Whoever holds the pair writes it before another process sends the user to log in.
+    // The process that holds the pair writes it before another process sends the user to log in.
     assert!(!errors.contains(&ErrorKind::LoginRequired));
     every_pair_is_stored(&harness).await;
 }

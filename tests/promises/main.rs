@@ -1,6 +1,7 @@
-//! The promises R1–R8, each run against the memory of one process and against a real redis-server
-//! in both layouts; sealed, while services move from one layout to the other; behind Sentinels; and
-//! against a Cluster in both layouts. What happens when servers are killed there is `tests/topology`.
+//! Tests of the promises: one renewal, newest wins, nothing lost, stale served, failures sorted,
+//! reports compared, followers bounded, clocks may differ. Each runs against the store in memory;
+//! against Redis in both layouts; sealed, while services move from one layout to the other; behind
+//! Sentinels; and against a Cluster in both layouts. `tests/topology` kills the servers.
 
 #![allow(unreachable_pub)]
 

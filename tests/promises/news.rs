@@ -1,5 +1,5 @@
-//! Caches agree: what one process writes is known to the others at once, and a message that is
-//! lost on the way makes nobody staler than the bounded time of the cache.
+//! Tests of invalidation: a write by one process reaches the others at once. If a message is lost,
+//! the bound of the cache still limits staleness.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ crate::for_each_store!(
     writes_that_cross_leave_no_process_behind,
 );
 
-/// Only news can end what is believed for so long.
+/// Lifetime of cache entries, so long that only an invalidation can end it.
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Milliseconds, and room for a machine that is busy with other things.
@@ -131,7 +131,7 @@ async fn writes_that_cross_leave_no_process_behind(harness: Harness) {
     }
 }
 
-/// How many listen to the account's channel.
+/// Returns the number of subscribers to the account's channel.
 fn listeners(harness: &Harness, connection: &mut Connection) -> u64 {
     let channel = format!("wechat:{}:news", harness.simulator.app_id());
     let mut ask = redis::cmd("PUBSUB");
@@ -197,7 +197,7 @@ async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
                 .query(&mut connection)
                 .unwrap();
             assert!(killed >= 2, "{killed}");
-            // Nobody hears of this one.
+            // This login is not published.
             let pair = harness.log_in(&theirs, "oA").await;
             serves(&ours, "oA", &pair.access_token).await;
         }
@@ -215,7 +215,7 @@ async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
         let redis = harness.redis.as_mut().unwrap();
         redis.kill();
         redis.run();
-        // It kept nothing, so nobody is logged in any more.
+        // The server kept nothing, so no user is logged in any more.
         serves_nothing(&ours, "oA").await;
         all_listen(&harness, 2).await;
         let pair = harness.log_in(&theirs, "oA").await;
@@ -260,7 +260,7 @@ async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
         harness.advance(Duration::from_secs(61));
         let served = deaf.get(&id("oA")).await.unwrap();
         assert_eq!(text(&served), second.access_token);
-        // What it writes reaches the store.
+        // Its writes reach the store.
         let third = harness.log_in(&deaf, "oA").await;
         assert_eq!(
             harness.stored_token("oA").await.unwrap(),
@@ -308,8 +308,8 @@ async fn what_strangers_publish_costs_reads_and_nothing_else() {
     .await;
 }
 
-/// Where nobody else writes, entries live to their renewal point, and Redis hears nothing but the
-/// proofs that no news was missed.
+/// With an exclusive writer, entries stay in the cache until their renewal point. Redis receives
+/// only heartbeats, which prove that no invalidation was missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
     in_both_layouts(async |harness| {
@@ -343,7 +343,7 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
         }
         let commands = || reads(&harness) + redis.calls("evalsha") + redis.calls("eval");
         let before = commands();
-        // Three times further than the cache would believe anything by itself.
+        // Three times as long as the cache would use an entry without heartbeats.
         for _ in 0..3 {
             harness.advance(Duration::from_secs(1_900));
             proved().await;
@@ -362,7 +362,8 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
     .await;
 }
 
-/// Where others write, nothing is believed for longer than the bounded time, whatever is proved.
+/// If other services write, entries stay in the cache no longer than the bound, whatever heartbeats
+/// arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_write_is_seen_within_the_bound() {
     let harness = Harness::new(Backend::Hashes).await;

@@ -26,7 +26,7 @@ async fn renewed_from(
     let now = harness.clock.now().as_millis();
     let token = users.get(&id("oA")).await.unwrap();
     assert_eq!(text(&token), "83_odd");
-    // What another process reads is the same.
+    // Another process reads the same values.
     let theirs = harness.process().await;
     // One that is due at once is renewed in the background; late enough to be seen before.
     harness

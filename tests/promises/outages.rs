@@ -88,7 +88,7 @@ async fn granted_while_redis_is_frozen(harness: &Harness, users: &UserTokens) ->
     text(&asking.await.unwrap().unwrap())
 }
 
-/// R3: WeChat has granted a pair, and the store is away at that moment.
+/// Nothing lost: WeChat has issued a pair, and the store is unreachable at that moment.
 async fn keeps_the_pair(backend: Backend) {
     let harness = Harness::new(backend).await;
     let users: UserTokens = harness.process().await;
@@ -102,8 +102,8 @@ async fn keeps_the_pair(backend: Backend) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// R3: the store is away for longer than the lease lasts, and what was stored before is dead since
-/// WeChat has answered. Nobody else is told so meanwhile.
+/// Nothing lost: the store is unreachable for longer than the lease, and WeChat's response has
+/// revoked the stored pair. No other process calls WeChat meanwhile.
 async fn keeps_a_rotated_pair(backend: Backend) {
     const LEASE: Duration = Duration::from_secs(1);
     let harness = Harness::new(backend).await;

@@ -1,4 +1,4 @@
-//! R1 one renewal, R2 the newest wins, R3 nothing is lost.
+//! Tests of the promises "one renewal", "newest wins" and "nothing lost".
 
 use std::time::Duration;
 
@@ -89,7 +89,8 @@ async fn r1_a_crowd_of_strangers_does_not_reach_wechat(harness: Harness) {
 /// Starts a renewal that takes a while, and waits until WeChat has been asked.
 async fn slow_renewal(harness: &Harness, users: &UserTokens) -> tokio::task::JoinHandle<()> {
     let before = harness.refreshes();
-    // Done first, answered late: the pair exists, but nobody has it yet.
+    // WeChat processes the call at once and answers late: the pair exists, but no process has it
+    // yet.
     harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(400))

@@ -1,4 +1,4 @@
-//! R6 reports are compared.
+//! Tests of the promise "reports compared".
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -26,7 +26,7 @@ fn run(server: &mut Connection, words: &[&str]) {
     let _: redis::Value = redis::cmd(words[0]).arg(&words[1..]).query(server).unwrap();
 }
 
-/// A server that serves reads and refuses writes, for whatever reason: one rule.
+/// A server that serves reads and rejects writes, for several reasons, is handled in one way.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
     for layout in Layout::BOTH {
@@ -114,7 +114,7 @@ async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
     }
 }
 
-/// Whoever asks, Redis is asked once a second.
+/// However many clients call the health check, Redis receives one command each second.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_are_no_load() {
     let harness = Harness::new(Layout::Keys).await;
@@ -130,7 +130,7 @@ async fn health_checks_are_no_load() {
     assert!(asked <= seconds, "{asked} times in {seconds} s");
 }
 
-/// Somebody's script that does not end, until it is killed.
+/// A script of another client that runs until it is killed.
 struct Endless {
     thread: std::thread::JoinHandle<()>,
     /// Made before, since a busy server answers nothing to newcomers.
@@ -183,7 +183,8 @@ async fn an_endless_script_takes_no_rights_away() {
     let endless = Endless::begin(&harness.redis).await;
     // Its next proof is refused, and its next subscription.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // Between two commands that Redis refused, nobody asks it: that answer has no reason of its own.
+    // No command is sent between two rejected ones, so a health check has no newer reason to
+    // report.
     eventually("the reason", Duration::from_secs(5), async || {
         let health = healthz(&demo).await;
         assert_eq!(health.status, 503, "{health:?}");

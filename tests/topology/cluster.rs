@@ -18,7 +18,7 @@ fn tagged() -> RedisNames {
     names
 }
 
-/// How a store is set up in a layout, and a key of it.
+/// Returns the set-up of a store in a layout, and one of its keys.
 fn store(cluster: &RedisCluster, layout: Layout) -> (RedisStoreBuilder, &'static str) {
     let builder = RedisStore::builder(&cluster.url("")).layout(layout);
     match layout {

@@ -28,7 +28,7 @@ pub struct LoadHarness {
 
 #[derive(Default)]
 struct Books {
-    /// Whose every token is that anybody has seen.
+    /// The user to whom each token in a response belongs.
     owners: Mutex<HashMap<String, usize>>,
     /// One login of a user at a time, as in a browser.
     logging_in: Vec<tokio::sync::Mutex<()>>,
@@ -282,8 +282,8 @@ async fn run(wechat: &Simulator, users: &UserTokens, books: &Books, seed: usize)
         let known = wechat.current_pair(&openid(user));
         let alive = known.is_some_and(|pair| pair.access_token == token.access_token().expose());
         if !alive {
-            // A handler would hear of it from WeChat. A login whose pair is on its way to Redis is
-            // let through first: with it the old pair is dead at WeChat, and nothing is lost.
+            // A handler would learn it from WeChat. A login whose pair is on its way to Redis
+            // finishes first: it has revoked the old pair at WeChat.
             let login = books.logging_in[user].lock().await;
             let asked = Instant::now();
             let healed = users.report_invalid(&id(user), token.access_token()).await;

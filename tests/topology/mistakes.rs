@@ -1,4 +1,4 @@
-//! What is set up wrongly is told at the start, in one sentence with the cause and the cure.
+//! Tests of wrong set-ups: the start fails with one sentence that has the cause and the remedy.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
 use crate::support::sentinel_group::SentinelGroup;
 
-/// Connecting gives up after 3 s; the rest is for slow machines.
+/// Time for a failed start: connecting fails after 3 s. The rest is for slow machines.
 const SOON: Duration = Duration::from_secs(20);
 
 const SECRET: &str = "s3cret-of-redis";
@@ -263,7 +263,7 @@ async fn ipv6_addresses_of_all_topologies() {
     }
 }
 
-/// Without the addresses of its nodes nobody finds a slot.
+/// Without the addresses of its nodes, a client finds no slot.
 #[tokio::test]
 async fn a_cluster_that_does_not_tell_the_addresses_of_its_nodes() {
     for kind in ["unknown-endpoint", "hostname"] {
@@ -284,7 +284,7 @@ async fn a_cluster_that_does_not_tell_the_addresses_of_its_nodes() {
     }
 }
 
-/// What another system keeps under its name is not ours to remove.
+/// The crate does not remove the value of another system's key.
 #[tokio::test]
 async fn a_followed_key_of_another_type_is_somebody_elses() {
     let redis = RedisServer::start();
@@ -327,7 +327,7 @@ async fn a_sole_writer_on_more_than_one_server() {
     }
 }
 
-/// No error of a connection tells a name that does not resolve from a server that is down.
+/// A connection error does not show whether a name failed to resolve or a server is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn host_names_that_do_not_resolve() {
     for url in [
@@ -463,7 +463,7 @@ async fn a_server_that_is_no_redis() {
     }
 }
 
-/// Whatever follows, nobody lands in database 0 without a word.
+/// Whatever parameters follow, a wrong URL does not lead to database 0 unnoticed.
 #[tokio::test]
 async fn urls_that_say_more_than_counts() {
     let nobody = free_port();

@@ -112,7 +112,7 @@ async fn moves(layout: Layout) {
     .await;
 
     pair.swap();
-    // Only readers come, and nobody else tells that writes are refused.
+    // Only reads arrive, and no other signal shows that writes are rejected.
     eventually("not ready", Duration::from_secs(5), async || {
         assert_eq!(busy.me("oReader").await.status, 200);
         healthz(&busy).await.status == 503
@@ -140,7 +140,8 @@ async fn moves(layout: Layout) {
         began.elapsed()
     );
     assert_eq!(busy.me("oWaiting").await.status, 200);
-    // Who was asked nothing meanwhile is served at once, and hears the new primary.
+    // A process that got no requests meanwhile serves the user at once, and has subscribed at the
+    // new primary.
     eventually("both listen there", SERVED_WITHIN, async || {
         listeners(&pair.second, &app) == 2 && listeners(&pair.first, &app) == 0
     })

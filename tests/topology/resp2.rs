@@ -13,7 +13,7 @@ use crate::support::free_port;
 use crate::support::old_proxy::{Manner, OldProxy};
 use crate::support::redis_server::RedisServer;
 
-/// What products answer to `HELLO 3`, and what they might.
+/// Responses of products to `HELLO 3`, and others that are possible.
 const MANNERS: &[Manner] = &[
     Manner::Says("ERR unknown command 'HELLO'"),
     Manner::Says("ERR unknown command `hello`, with args beginning with: `3`, "),
@@ -38,7 +38,7 @@ async fn sign_in(users: &UserTokens, token: &str) {
     users.store(&user, &grant).await.unwrap();
 }
 
-/// Two processes work, and hear of each other's writes.
+/// Checks that two processes work and receive each other's invalidations.
 async fn works(builder: &RedisStoreBuilder, what: &str) {
     let one = users(builder.clone().connect().await.expect(what));
     let other = users(builder.clone().connect().await.expect(what));
@@ -132,7 +132,7 @@ async fn the_nodes_of_a_cluster_may_be_old() {
     works(&builder, &url).await;
 }
 
-/// Old or not, a wrong password is told as what it is.
+/// With an old server too, a wrong password is reported as such.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_stays_a_wrong_password() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);

@@ -96,7 +96,7 @@ async fn news_where_the_text_of_scripts_is_looked_at() {
     assert!(proxy.heard("refused") > 0, "it has looked at texts");
 }
 
-/// Where scripts may publish, nobody does it by another command.
+/// If scripts may publish, no separate command publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_that_may_publish_are_one_round_trip() {
     let server = RedisServer::start();

@@ -112,7 +112,8 @@ async fn sentinels_are_killed_under_load() {
     let url = group.url("");
     let refused = RedisStore::connect(&url).await.unwrap_err();
     assert!(refused.to_string().contains("no Sentinel of"), "{refused}");
-    // Two of three are back: they can agree on a new primary, and the first of the URL is dead.
+    // Two of three Sentinels are back, so that they can agree on a new primary. The first one in
+    // the URL is still down.
     group.sentinels[1].run();
     group.sentinels[2].run();
     let old = group.primary();
@@ -129,8 +130,8 @@ async fn sentinels_are_killed_under_load() {
         .await;
 }
 
-/// Two servers and a Sentinel that is told by hand which of them is the primary, so that nobody
-/// ends the connections to the other one.
+/// Two servers and a Sentinel that is reconfigured by hand, so that no connection to the old
+/// primary is closed.
 struct SentinelHarness {
     first: RedisServer,
     second: RedisServer,
@@ -203,8 +204,8 @@ fn users_of(store: RedisStore) -> UserTokens {
     UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store)
 }
 
-/// A server that refuses writes because it is a replica by now has done nothing: the command goes
-/// to the new primary, and nobody hears of it.
+/// A server that rejects a write because it is a replica by now has executed nothing. The command
+/// goes to the new primary, and the caller gets no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
     let harness = SentinelHarness::start();
@@ -220,8 +221,8 @@ async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
     users.health().await.unwrap();
 }
 
-/// One that was cut off from the others does not know that it is none any more, and goes on
-/// answering. The Sentinels are asked every few seconds.
+/// A primary that is cut off from the others still considers itself primary and goes on answering.
+/// The Sentinels are asked every few seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_does_not_know_of_its_successor_is_left_within_seconds() {
     let harness = SentinelHarness::start();
