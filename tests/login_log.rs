@@ -20,7 +20,7 @@ use support::log_lines::LogLines;
 
 /// The servers run on this thread, so that its subscriber receives all their lines.
 #[tokio::test(flavor = "current_thread")]
-async fn no_code_state_cookie_or_token_is_logged() {
+async fn no_secret_of_a_login_is_logged() {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("tower_wechat=trace")
@@ -74,7 +74,7 @@ async fn no_code_state_cookie_or_token_is_logged() {
 
 /// A client that can cause one line can cause a million.
 #[tokio::test(flavor = "current_thread")]
-async fn made_up_codes_and_callbacks_that_go_astray_are_one_line_each() {
+async fn repeated_failures_are_one_line_each() {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("tower_wechat=info")
@@ -140,7 +140,7 @@ const NASTY: &str =
 
 /// A service that logs unescaped input lets clients write log lines.
 #[tokio::test(flavor = "current_thread")]
-async fn nobody_else_writes_lines_of_the_log() {
+async fn clients_cannot_forge_log_lines() {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("tower_wechat=trace")

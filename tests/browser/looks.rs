@@ -162,18 +162,18 @@ async fn is_well_made_on(screen: Screen) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_well_made_on_a_phone_in_both_languages_light_and_dark() {
+async fn pages_are_accessible_on_a_phone() {
     is_well_made_on(Screen::Phone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_well_made_on_a_desktop_in_both_languages_light_and_dark() {
+async fn pages_are_accessible_on_a_desktop() {
     is_well_made_on(Screen::Desktop).await;
 }
 
 /// By Tab through everything, in the order in which it is read, and always to be seen where.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_keyboard_reaches_everything_in_the_order_in_which_it_is_read() {
+async fn the_keyboard_reaches_everything_in_reading_order() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     for screen in [Screen::Phone, Screen::Desktop] {
@@ -211,7 +211,7 @@ async fn the_keyboard_reaches_everything_in_the_order_in_which_it_is_read() {
 
 /// A key does what a finger does, and the focus is still there afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_keyboard_does_what_a_finger_does() {
+async fn the_keyboard_operates_every_control() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     let tab = browser.tab_on(Screen::Desktop).await;

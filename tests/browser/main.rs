@@ -38,7 +38,7 @@ async fn sign_in(tab: &Tab, url: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_visit_leads_through_consent_to_the_page_with_its_query() {
+async fn a_first_visit_returns_to_its_page_with_the_query() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     let tab = browser.tab().await;
@@ -62,7 +62,7 @@ async fn a_first_visit_leads_through_consent_to_the_page_with_its_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reload_of_the_callback_back_button_and_two_tabs() {
+async fn reload_back_button_and_two_tabs_work() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     let tab = browser.tab().await;
@@ -114,7 +114,7 @@ async fn reload_of_the_callback_back_button_and_two_tabs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_denies_reads_so_and_can_try_again() {
+async fn a_user_who_denies_gets_a_page_and_can_retry() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     let tab = browser.tab().await;
@@ -135,7 +135,7 @@ async fn who_denies_reads_so_and_can_try_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_buttons_renew_heal_and_log_out() {
+async fn the_buttons_renew_report_and_log_out() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     let tab = browser.tab().await;
@@ -177,7 +177,7 @@ async fn the_js_sdk_card_shows_the_signature_of_this_page() {
 
 /// The classic of the JS-SDK: a page sends its URL, encoded or not, before and after a share.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_does_not_encode_its_url_reads_so_once_it_was_shared() {
+async fn a_shared_page_with_an_unencoded_url_gets_an_error() {
     let demo = Demo::start().await;
     let browser = Chromium::start();
     let tab = browser.tab().await;
@@ -204,7 +204,7 @@ async fn a_page_that_does_not_encode_its_url_reads_so_once_it_was_shared() {
 
 /// Browsers hold a `Strict` cookie back on the way from another site, as WeChat's is.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_session_of_the_example_survives_the_way_from_wechat() {
+async fn the_examples_session_survives_the_redirect() {
     let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();
     simulator.settings(|settings| settings.auto_approve = false);
     let sessions = tower_sessions::MemoryStore::default();

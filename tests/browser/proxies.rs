@@ -16,7 +16,7 @@ fn address() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_comes_back_to_the_very_page_below_a_prefix() {
+async fn a_browser_returns_to_its_page_below_a_prefix() {
     let browser = Chromium::start();
     for slash in ["", "/"] {
         let address = address();
@@ -44,7 +44,7 @@ async fn a_browser_comes_back_to_the_very_page_below_a_prefix() {
 /// The browser sends Referer and Sec-Fetch headers, by which the login distinguishes a loop from a
 /// reload.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_loses_the_callback_is_no_endless_loop() {
+async fn a_proxy_that_drops_the_callback_causes_no_loop() {
     let browser = Chromium::start();
     for lost in [
         "location /wechat/callback { rewrite ^ / break; proxy_pass SITE; }",
@@ -67,7 +67,7 @@ async fn a_proxy_that_loses_the_callback_is_no_endless_loop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_who_reloads_is_no_loop() {
+async fn a_reload_by_hand_is_not_taken_for_a_loop() {
     let browser = Chromium::start();
     let demo = Demo::start().await;
     let tab = browser.tab().await;
@@ -84,7 +84,7 @@ async fn a_person_who_reloads_is_no_loop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_tabs_of_long_addresses_lock_nobody_out() {
+async fn many_tabs_with_long_urls_lock_no_user_out() {
     let address = address();
     let public = format!("http://{address}");
     let demo = Demo::with(&[("PUBLIC_URL", &public)]).await;

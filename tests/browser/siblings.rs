@@ -130,7 +130,7 @@ async fn attackers_login(site: &Site, tab: &Tab) -> (Vec<(String, String)>, Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_https_a_sibling_plants_nothing() {
+async fn a_sibling_host_sets_no_session_under_https() {
     let site = Site::start(true).await;
     let (attackers, victims) = (Chromium::start(), Chromium::start());
     let (attacker, victim) = (attackers.tab().await, victims.tab().await);
@@ -174,7 +174,7 @@ async fn under_https_a_sibling_plants_nothing() {
 
 /// Over HTTP the sibling can log users out, because browsers allow it to. It cannot do more.
 #[tokio::test(flavor = "multi_thread")]
-async fn over_http_a_sibling_signs_nobody_in_as_itself_beside_a_session() {
+async fn a_sibling_host_takes_over_no_session_under_http() {
     let site = Site::start(false).await;
     let (attackers, victims) = (Chromium::start(), Chromium::start());
     let (attacker, victim) = (attackers.tab().await, victims.tab().await);

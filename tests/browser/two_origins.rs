@@ -33,7 +33,7 @@ fn fetching(call: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_another_origin_has_to_send_its_url() {
+async fn a_page_of_another_origin_sends_its_url() {
     let sim = Simulator::start().await.unwrap();
     let wechat = WechatClient::builder(sim.app_id(), sim.app_secret())
         .api_url(sim.url())
@@ -76,7 +76,7 @@ async fn a_page_of_another_origin_has_to_send_its_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preflight_reaches_nothing_behind_the_layer() {
+async fn a_preflight_does_not_reach_the_handler() {
     let wechat = WechatClient::new("wx01", "secret").unwrap();
     let layer = WechatLayer::new(UserTokens::new(wechat, MemoryStore::new()))
         .identity(TrustedHeader::new("x-user-id").unwrap());

@@ -118,7 +118,7 @@ fn tempfile_directory() -> PathBuf {
 }
 
 #[test]
-fn the_compiler_names_the_cure() {
+fn compiler_errors_name_the_remedy() {
     let libraries = libraries();
     assert_eq!(libraries.len(), CRATES.len(), "{libraries:?}");
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics/cases");

@@ -293,9 +293,9 @@ async fn redis_is_away_for_longer_than_a_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replies_to_claims_are_lost() {
+async fn replies_to_lease_commands_are_lost() {
     let row = Row {
-        test: "replies_to_claims_are_lost",
+        test: "replies_to_lease_commands_are_lost",
         fault: [
             "Redis grants leases, and the replies are lost",
             "Redis 已授予租约，但回复丢失",

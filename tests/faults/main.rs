@@ -26,11 +26,11 @@ mod support;
 use support::harness::Layout;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_books_balance_hashes() {
+async fn no_token_is_lost_or_mixed_up_hashes() {
     run::run(Layout::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_books_balance_keys() {
+async fn no_token_is_lost_or_mixed_up_keys() {
     run::run(Layout::Keys).await;
 }

@@ -95,7 +95,7 @@ fn two_processes_where_refresh_tokens_always_change() {
 }
 
 #[test]
-fn claims_come_late() {
+fn leases_acquired_late() {
     holds(
         "claims come late",
         Protocol {
@@ -153,7 +153,7 @@ fn a_commit_that_does_not_compare_is_found() {
 }
 
 #[test]
-fn a_lease_that_anybody_gives_back_is_found() {
+fn a_lease_released_by_others_is_found() {
     is_found(Mutant::ReleaseWithoutOwner, ONE_HOLDER, Rotation::Never);
 }
 
@@ -167,7 +167,7 @@ fn a_delete_that_does_not_compare_is_found() {
 }
 
 #[test]
-fn a_failure_taken_for_a_death_is_found() {
+fn a_network_failure_taken_for_a_rejection_is_found() {
     is_found(
         Mutant::DeleteOnFailure,
         ONLY_EXPIRED_DELETED,
@@ -176,7 +176,7 @@ fn a_failure_taken_for_a_death_is_found() {
 }
 
 #[test]
-fn a_commit_that_is_tried_once_is_found() {
+fn a_commit_without_a_retry_is_found() {
     is_found(Mutant::CommitOnce, NOTHING_LOST, Rotation::Never);
 }
 
@@ -204,7 +204,7 @@ fn a_tombstone_that_survives_a_logout_is_found() {
 }
 
 #[test]
-fn a_pair_with_a_dead_refresh_token_that_comes_back_is_found() {
+fn a_restored_pair_with_an_expired_token_is_found() {
     is_found(
         Mutant::TombstoneAllowsSameToken,
         DELETED_STAYS_DELETED,
@@ -213,12 +213,12 @@ fn a_pair_with_a_dead_refresh_token_that_comes_back_is_found() {
 }
 
 #[test]
-fn leases_of_one_name_are_found() {
+fn leases_with_one_name_are_found() {
     is_found(Mutant::OneOwner, ONE_HOLDER, Rotation::Never);
 }
 
 #[test]
-fn a_claim_that_is_not_given_back_is_found() {
+fn an_unreleased_lease_is_found() {
     is_found(
         Mutant::AbandonedNotReleased,
         ABANDONED_RELEASED,
@@ -227,7 +227,7 @@ fn a_claim_that_is_not_given_back_is_found() {
 }
 
 #[test]
-fn a_late_claim_that_is_not_given_back_is_found() {
+fn an_unreleased_late_lease_is_found() {
     is_found(
         Mutant::AbandonedReleasedOnce,
         ABANDONED_RELEASED,

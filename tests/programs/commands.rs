@@ -123,7 +123,7 @@ fn shown_by(program: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_command_is_shown_that_nothing_runs() {
+fn every_documented_command_is_known() {
     for (command, path) in commands() {
         let known = PROGRAMS.iter().chain(&NOT_RUN);
         let known = known.filter(|start| command.starts_with(*start)).count() > 0;
@@ -133,7 +133,7 @@ fn no_command_is_shown_that_nothing_runs() {
 
 /// Keys are pasted into variables and settings, where a line break ends them.
 #[tokio::test]
-async fn keys_come_on_one_line_and_are_taken() {
+async fn documented_keys_are_one_line_and_accepted() {
     for command in shown_by("openssl") {
         let key = stdout(&run("", &command).await, &command);
         let key = key.trim_end();
@@ -153,7 +153,7 @@ async fn keys_come_on_one_line_and_are_taken() {
 
 /// The output of `openssl` without further options is accepted too.
 #[tokio::test]
-async fn a_key_of_several_lines_is_taken() {
+async fn a_key_of_several_lines_is_accepted() {
     let command = "openssl rand -base64 64";
     let key = stdout(&run("", command).await, command);
     assert_eq!(key.lines().count(), 2, "{key}");
@@ -161,7 +161,7 @@ async fn a_key_of_several_lines_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_gets_what_the_documentation_says() {
+async fn curl_commands_return_the_documented_response() {
     let secret = "a-long-random-secret";
     let demo = DemoProcess::start(&variables(&[("CENTER_TOKEN", secret)])).await;
     let gateway = DemoProcess::of("gateway", &[]).await;

@@ -28,7 +28,7 @@ async fn signed_in(program: &DemoProcess, path: &str) -> (Browser, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn minimal_and_hyper_greet_whom_wechat_names() {
+async fn minimal_and_hyper_greet_the_user() {
     for name in ["minimal", "hyper"] {
         let program = example(name).await;
         let (browser, text) = signed_in(&program, "/").await;
@@ -42,7 +42,7 @@ async fn minimal_and_hyper_greet_whom_wechat_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gateway_believes_the_header() {
+async fn gateway_trusts_the_header() {
     let program = example("gateway").await;
     let known = program
         .ask(Asked::get("/me").header("x-user-id", "42"))
@@ -57,7 +57,7 @@ async fn gateway_believes_the_header() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_remember_whom_wechat_has_named() {
+async fn sessions_remember_the_user() {
     let program = example("sessions").await;
     let me = format!("{}/me", program.url);
     assert_eq!(Browser::new().fetch(&me).await.status, 401);
@@ -70,7 +70,7 @@ async fn sessions_remember_whom_wechat_has_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_end_by_a_post_for_whoever_comes_next() {
+async fn sessions_end_by_a_post() {
     let program = example("sessions").await;
     let me = format!("{}/me", program.url);
     let (browser, text) = signed_in(&program, "/sign-in").await;
@@ -91,7 +91,7 @@ async fn sessions_end_by_a_post_for_whoever_comes_next() {
 
 /// An outage of the sessions' store is a 503, for logged-in users too.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_that_cannot_be_read_are_not_nobody() {
+async fn unreadable_sessions_are_not_anonymous() {
     let store = switched_store::Switched::default();
     let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();
     let (origin, _app) = switched_store::serve(&simulator, store.clone()).await;
@@ -124,7 +124,7 @@ async fn sessions_that_cannot_be_read_are_not_nobody() {
 
 /// A supervisor stops an example by SIGTERM: requests under way are finished.
 #[tokio::test(flavor = "multi_thread")]
-async fn examples_stop_when_they_are_told_to() {
+async fn examples_stop_on_sigterm() {
     let stopping = [
         "center_client",
         "gateway",
@@ -172,7 +172,7 @@ async fn the_center_and_its_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spring_boot_lays_tokens_where_the_java_service_looks() {
+async fn spring_boot_stores_tokens_for_the_java_service() {
     let redis = RedisServer::start();
     let program = DemoProcess::of("spring_boot", &variables(&[("REDIS_URL", &redis.url())])).await;
     let (_, text) = signed_in(&program, "/me").await;
@@ -197,7 +197,7 @@ async fn testing_runs_as_a_program_too() {
 
 /// The layer's spans reach an exporter, below the request that they belong to, without a secret.
 #[tokio::test(flavor = "multi_thread")]
-async fn opentelemetry_is_told_what_a_login_did() {
+async fn opentelemetry_receives_the_spans_of_a_login() {
     let program = example("opentelemetry").await;
     let (_, text) = signed_in(&program, "/").await;
     assert!(text.starts_with("hello o"), "{text}");

@@ -9,12 +9,12 @@ use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
-    extreme_settings_neither_panic_nor_stop_anybody,
+    extreme_settings_work,
     a_slow_store_is_reported_as_the_store,
-    expired_users_come_before_those_whose_token_is_alive,
+    expired_users_are_renewed_before_stale_ones,
 );
 
-async fn extreme_settings_neither_panic_nor_stop_anybody(harness: Harness) {
+async fn extreme_settings_work(harness: Harness) {
     let (least, most) = (Duration::ZERO, Duration::MAX);
     for (number, span) in [least, most].into_iter().enumerate() {
         for capacity in [0, usize::MAX] {
@@ -91,7 +91,7 @@ async fn a_slow_store_is_reported_as_the_store(harness: Harness) {
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{error}");
 }
 
-async fn expired_users_come_before_those_whose_token_is_alive(harness: Harness) {
+async fn expired_users_are_renewed_before_stale_ones(harness: Harness) {
     let users = harness.process().await;
     harness.log_in(&users, "oExpired").await;
     harness.advance(Duration::from_secs(1_000));

@@ -9,16 +9,16 @@ use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
-    r2_of_two_logins_at_once_the_one_that_is_stored_is_served,
-    r2_a_login_that_crosses_a_commit_leaves_no_older_token,
-    r2_a_deletion_that_crosses_a_commit_leaves_no_token,
-    r5_a_login_that_crosses_the_end_of_a_dead_pair_counts,
-    r2_forgetting_acts_at_once_while_a_stale_token_is_served,
-    r2_a_login_acts_at_once_while_a_stale_token_is_served,
-    r5_those_who_wait_for_their_turn_hear_of_the_operators_failure,
-    r6_a_report_makes_nobody_else_wait,
-    r3_a_logout_whose_caller_hangs_up_runs_to_its_end,
-    r3_a_login_whose_caller_hangs_up_runs_to_its_end,
+    of_two_logins_the_stored_one_is_served,
+    a_login_during_a_commit_leaves_no_older_token,
+    a_deletion_during_a_commit_leaves_no_token,
+    a_login_survives_the_deletion_of_an_expired_pair,
+    a_revocation_acts_at_once_on_a_stale_token,
+    a_login_acts_at_once_on_a_stale_token,
+    waiting_requests_get_the_account_failure,
+    a_report_delays_no_other_request,
+    a_logout_completes_if_its_caller_hangs_up,
+    a_login_completes_if_its_caller_hangs_up,
 );
 
 fn grant(token: &str) -> UserTokenResponse {
@@ -61,7 +61,7 @@ async fn renewal_about_to_end(
     asking
 }
 
-async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(harness: Harness) {
+async fn of_two_logins_the_stored_one_is_served(harness: Harness) {
     let users = harness.process().await;
     for round in 0..60 {
         let mut logins = tokio::task::JoinSet::new();
@@ -78,7 +78,7 @@ async fn r2_of_two_logins_at_once_the_one_that_is_stored_is_served(harness: Harn
     }
 }
 
-async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(harness: Harness) {
+async fn a_login_during_a_commit_leaves_no_older_token(harness: Harness) {
     let users = harness.process().await;
     harness
         .simulator
@@ -96,7 +96,7 @@ async fn r2_a_login_that_crosses_a_commit_leaves_no_older_token(harness: Harness
     }
 }
 
-async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(harness: Harness) {
+async fn a_deletion_during_a_commit_leaves_no_token(harness: Harness) {
     let users = harness.process().await;
     harness
         .simulator
@@ -111,7 +111,7 @@ async fn r2_a_deletion_that_crosses_a_commit_leaves_no_token(harness: Harness) {
     }
 }
 
-async fn r5_a_login_that_crosses_the_end_of_a_dead_pair_counts(harness: Harness) {
+async fn a_login_survives_the_deletion_of_an_expired_pair(harness: Harness) {
     let users = harness.process().await;
     harness.simulator.inject(
         Fault::on(REFRESH)
@@ -147,7 +147,7 @@ async fn stale_in_renewal(harness: &Harness, users: &UserTokens) {
     .await;
 }
 
-async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(harness: Harness) {
+async fn a_revocation_acts_at_once_on_a_stale_token(harness: Harness) {
     let users = harness.process().await;
     stale_in_renewal(&harness, &users).await;
     users.revoke(&id("oA")).await.unwrap();
@@ -160,7 +160,7 @@ async fn r2_forgetting_acts_at_once_while_a_stale_token_is_served(harness: Harne
     );
 }
 
-async fn r2_a_login_acts_at_once_while_a_stale_token_is_served(harness: Harness) {
+async fn a_login_acts_at_once_on_a_stale_token(harness: Harness) {
     let users = harness
         .process_with(|builder| builder.cache_ttl(Duration::ZERO))
         .await;
@@ -182,7 +182,7 @@ async fn r2_a_login_acts_at_once_while_a_stale_token_is_served(harness: Harness)
     assert_eq!(harness.refreshes(), before + 1);
 }
 
-async fn r5_those_who_wait_for_their_turn_hear_of_the_operators_failure(harness: Harness) {
+async fn waiting_requests_get_the_account_failure(harness: Harness) {
     let users = harness.process().await;
     let openids: Vec<String> = (0..1_500).map(|n| format!("oUser{n}")).collect();
     let named: Vec<&str> = openids.iter().map(String::as_str).collect();
@@ -202,7 +202,7 @@ async fn r5_those_who_wait_for_their_turn_hear_of_the_operators_failure(harness:
     assert!(harness.refreshes() <= 600, "{} calls", harness.refreshes());
 }
 
-async fn r6_a_report_makes_nobody_else_wait(harness: Harness) {
+async fn a_report_delays_no_other_request(harness: Harness) {
     let users = harness.process().await;
     let pair = harness.log_in(&users, "oA").await;
     harness.simulator.inject(Fault::on(REFRESH).hang());
@@ -236,7 +236,7 @@ async fn hang_up(work: impl Future<Output = ()>, round: u32) {
     }
 }
 
-async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(harness: Harness) {
+async fn a_logout_completes_if_its_caller_hangs_up(harness: Harness) {
     let (users, elsewhere) = (harness.process().await, harness.process().await);
     for round in 0..20 {
         let openid = format!("oUser{round}");
@@ -254,7 +254,7 @@ async fn r3_a_logout_whose_caller_hangs_up_runs_to_its_end(harness: Harness) {
     assert!(users.shutdown(Duration::from_secs(5)).await);
 }
 
-async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(harness: Harness) {
+async fn a_login_completes_if_its_caller_hangs_up(harness: Harness) {
     let (users, elsewhere) = (harness.process().await, harness.process().await);
     for round in 0..20 {
         let user = id(&format!("oUser{round}"));
@@ -276,7 +276,7 @@ async fn r3_a_login_whose_caller_hangs_up_runs_to_its_end(harness: Harness) {
 
 /// The runtime that a task was given to may end before the task has begun.
 #[test]
-fn a_task_that_never_ran_blocks_nobody() {
+fn a_task_that_never_ran_blocks_no_request() {
     use tokio::runtime::Builder;
     use tower_wechat::{MemoryStore, WechatClient};
 

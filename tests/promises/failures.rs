@@ -8,17 +8,17 @@ use tower_wechat::simulator::Fault;
 use crate::harness::{Harness, REFRESH, id, many, text};
 
 crate::for_each_store!(
-    r5_a_dead_refresh_token_leads_to_a_login,
-    r5_a_pair_that_somebody_replaced_is_not_deleted,
-    r5_a_passing_failure_is_tried_again,
-    r5_a_lasting_failure_is_not_asked_for_with_every_request,
-    r5_an_operators_failure_rests_the_whole_account,
-    r5_a_limit_is_waited_for,
-    r5_a_spent_quota_stops_renewals_for_a_minute_at_most,
+    an_expired_refresh_token_leads_to_a_login,
+    a_replaced_pair_is_not_deleted,
+    a_passing_failure_is_retried,
+    a_lasting_failure_limits_calls,
+    an_account_failure_suppresses_all_calls,
+    a_rate_limit_delays_calls,
+    a_spent_quota_stops_renewals_for_a_minute,
     a_token_of_another_user_is_not_kept,
 );
 
-async fn r5_a_dead_refresh_token_leads_to_a_login(harness: Harness) {
+async fn an_expired_refresh_token_leads_to_a_login(harness: Harness) {
     for (at, errcode) in [40030, 42002, 42007, 40003].into_iter().enumerate() {
         let openid = format!("oUser{at}");
         let users = harness.process().await;
@@ -37,7 +37,7 @@ async fn r5_a_dead_refresh_token_leads_to_a_login(harness: Harness) {
     }
 }
 
-async fn r5_a_pair_that_somebody_replaced_is_not_deleted(harness: Harness) {
+async fn a_replaced_pair_is_not_deleted(harness: Harness) {
     let (users, elsewhere) = (harness.process().await, harness.process().await);
     harness.expired(&users, &["oA"]).await;
     // WeChat works on the refresh for a while; meanwhile the user logs in again, which kills the
@@ -63,7 +63,7 @@ async fn r5_a_pair_that_somebody_replaced_is_not_deleted(harness: Harness) {
     );
 }
 
-async fn r5_a_passing_failure_is_tried_again(harness: Harness) {
+async fn a_passing_failure_is_retried(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     harness
@@ -82,7 +82,7 @@ async fn r5_a_passing_failure_is_tried_again(harness: Harness) {
     assert_eq!(harness.refreshes(), 3);
 }
 
-async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(harness: Harness) {
+async fn a_lasting_failure_limits_calls(harness: Harness) {
     // A short lease makes for short renewals, so that this one is over soon.
     let users = harness
         .process_with(|builder| builder.lease_duration(Duration::from_secs(2)))
@@ -121,7 +121,7 @@ async fn r5_a_lasting_failure_is_not_asked_for_with_every_request(harness: Harne
     users.get(&id("oA")).await.unwrap();
 }
 
-async fn r5_an_operators_failure_rests_the_whole_account(harness: Harness) {
+async fn an_account_failure_suppresses_all_calls(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA", "oB"]).await;
     harness.simulator.inject(Fault::on(REFRESH).errcode(40164));
@@ -158,7 +158,7 @@ async fn r5_an_operators_failure_rests_the_whole_account(harness: Harness) {
     );
 }
 
-async fn r5_a_limit_is_waited_for(harness: Harness) {
+async fn a_rate_limit_delays_calls(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     // 45011: no more in this minute.
@@ -197,7 +197,7 @@ async fn a_token_of_another_user_is_not_kept(harness: Harness) {
     );
 }
 
-async fn r5_a_spent_quota_stops_renewals_for_a_minute_at_most(harness: Harness) {
+async fn a_spent_quota_stops_renewals_for_a_minute(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA", "oB"]).await;
     harness

@@ -10,16 +10,16 @@ use crate::harness::{Harness, REFRESH, grant, id, many, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
-    r4_a_fresh_token_is_served_without_a_thought,
-    r4_nobody_waits_for_the_renewal_of_a_stale_token,
-    r4_a_stale_token_that_cannot_be_renewed_is_served_to_its_end,
-    r8_clocks_a_minute_apart_change_nothing,
-    what_another_process_does_is_seen_within_the_bound,
-    a_deleted_user_is_gone_at_once_here_and_soon_elsewhere,
-    a_login_ends_the_memory_of_a_stranger_at_once,
+    a_fresh_token_is_served_from_the_cache,
+    no_request_waits_for_a_stale_tokens_renewal,
+    a_stale_token_is_served_until_it_expires,
+    clocks_a_minute_apart_change_nothing,
+    writes_of_another_process_are_seen_in_time,
+    a_revocation_acts_at_once_here_and_soon_elsewhere,
+    a_login_ends_a_cached_miss_at_once,
 );
 
-async fn r4_a_fresh_token_is_served_without_a_thought(harness: Harness) {
+async fn a_fresh_token_is_served_from_the_cache(harness: Harness) {
     let users = harness.process().await;
     let pair = harness.log_in(&users, "oA").await;
     let reader = harness.process().await;
@@ -40,7 +40,7 @@ async fn r4_a_fresh_token_is_served_without_a_thought(harness: Harness) {
     }
 }
 
-async fn r4_nobody_waits_for_the_renewal_of_a_stale_token(harness: Harness) {
+async fn no_request_waits_for_a_stale_tokens_renewal(harness: Harness) {
     let users = harness.process().await;
     harness.stale(&users, &["oA"]).await;
     let old = harness.live_token("oA");
@@ -69,7 +69,7 @@ async fn r4_nobody_waits_for_the_renewal_of_a_stale_token(harness: Harness) {
     .await;
 }
 
-async fn r4_a_stale_token_that_cannot_be_renewed_is_served_to_its_end(harness: Harness) {
+async fn a_stale_token_is_served_until_it_expires(harness: Harness) {
     let users = harness.process().await;
     let pair = harness.simulator.sign_in("oA", "snsapi_base");
     // Without a refresh token nothing can be renewed.
@@ -89,7 +89,7 @@ async fn r4_a_stale_token_that_cannot_be_renewed_is_served_to_its_end(harness: H
     assert_eq!(harness.refreshes(), 0);
 }
 
-async fn r8_clocks_a_minute_apart_change_nothing(harness: Harness) {
+async fn clocks_a_minute_apart_change_nothing(harness: Harness) {
     let (early, late) = (Clock::shifted(), Clock::shifted());
     early.rewind(Duration::from_secs(60));
     late.advance(Duration::from_secs(60));
@@ -131,7 +131,7 @@ async fn r8_clocks_a_minute_apart_change_nothing(harness: Harness) {
     }
 }
 
-async fn what_another_process_does_is_seen_within_the_bound(harness: Harness) {
+async fn writes_of_another_process_are_seen_in_time(harness: Harness) {
     let (ours, theirs) = (harness.process().await, harness.process().await);
     let first = harness.log_in(&theirs, "oA").await;
     assert_eq!(
@@ -146,7 +146,7 @@ async fn what_another_process_does_is_seen_within_the_bound(harness: Harness) {
     );
 }
 
-async fn a_deleted_user_is_gone_at_once_here_and_soon_elsewhere(harness: Harness) {
+async fn a_revocation_acts_at_once_here_and_soon_elsewhere(harness: Harness) {
     let (ours, theirs) = (harness.process().await, harness.process().await);
     harness.log_in(&ours, "oA").await;
     theirs.get(&id("oA")).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_deleted_user_is_gone_at_once_here_and_soon_elsewhere(harness: Harness
     );
 }
 
-async fn a_login_ends_the_memory_of_a_stranger_at_once(harness: Harness) {
+async fn a_login_ends_a_cached_miss_at_once(harness: Harness) {
     let users = harness.process().await;
     for _ in 0..50 {
         assert!(users.get(&id("oA")).await.is_err());

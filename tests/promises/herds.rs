@@ -66,7 +66,7 @@ async fn ten_thousand_requests_for_one_expired_user_make_one_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_of_expired_users_costs_each_one_renewal() {
+async fn many_expired_users_cost_one_renewal_each() {
     const USERS: usize = 2_000;
     let (harness, users) = harness().await;
     let openids = openids(USERS);
@@ -82,7 +82,7 @@ async fn a_crowd_of_expired_users_costs_each_one_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_restart_each_user_costs_one_read_and_a_crowd_around_one_no_more_than_a_few() {
+async fn a_restart_costs_few_reads_for_each_user() {
     const USERS: usize = 1_000;
     let (harness, users) = harness().await;
     let openids = openids(USERS);

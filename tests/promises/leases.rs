@@ -12,11 +12,11 @@ use crate::support::eventually;
 use crate::support::proxy::Weather;
 
 crate::for_each_server!(
-    r7_a_claim_whose_reply_is_lost_is_given_back,
-    r7_a_lease_that_could_not_be_given_back_is_given_back_later,
-    r5_who_was_told_that_a_token_is_dead_follows_who_renews_it,
-    r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble,
-    r2_no_older_token_is_kept_over_news_while_commits_fail,
+    a_lease_whose_reply_is_lost_is_released,
+    an_unreleased_lease_is_released_later,
+    a_rejected_refresh_waits_for_another_renewal,
+    a_failed_deletion_is_a_store_error,
+    failing_commits_keep_no_older_token,
 );
 
 /// A lease that is much longer than any caller may have to wait for an unused lease.
@@ -82,7 +82,7 @@ async fn asks_wechat(harness: &Harness, times: u64) {
 
 /// Redis takes its time for a claim, and its reply gets lost. The process is busy meanwhile: a call
 /// for another user is left behind by a login.
-async fn r7_a_claim_whose_reply_is_lost_is_given_back(harness: Harness) {
+async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
     let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
     harness.expired(&users, &["oA", "oB", "oFirst"]).await;
     // Redis knows the scripts from then on.
@@ -130,7 +130,7 @@ async fn r7_a_claim_whose_reply_is_lost_is_given_back(harness: Harness) {
     no_lease_is_left(&harness).await;
 }
 
-async fn r7_a_lease_that_could_not_be_given_back_is_given_back_later(harness: Harness) {
+async fn an_unreleased_lease_is_released_later(harness: Harness) {
     let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
     harness.expired(&users, &["oA"]).await;
     // An account that may not be used just now: the lease is given back at once.
@@ -151,7 +151,7 @@ async fn r7_a_lease_that_could_not_be_given_back_is_given_back_later(harness: Ha
 
 /// The lease gets lost, as in a fail-over. WeChat has killed the refresh token by granting another
 /// one to the second process, which holds the lease by then.
-async fn r5_who_was_told_that_a_token_is_dead_follows_who_renews_it(harness: Harness) {
+async fn a_rejected_refresh_waits_for_another_renewal(harness: Harness) {
     let (first, second) = (harness.process().await, harness.process().await);
     harness.expired(&first, &["oA"]).await;
     let slow = |millis| Fault::on(REFRESH).delay(Duration::from_millis(millis));
@@ -172,7 +172,7 @@ async fn r5_who_was_told_that_a_token_is_dead_follows_who_renews_it(harness: Har
     assert_eq!(harness.refreshes(), 2);
 }
 
-async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(harness: Harness) {
+async fn a_failed_deletion_is_a_store_error(harness: Harness) {
     let users = process_under_rules(&harness).await;
     harness.expired(&users, &["oA"]).await;
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(500));
@@ -193,7 +193,7 @@ async fn r5_a_dead_pair_that_cannot_be_deleted_is_the_stores_trouble(harness: Ha
     .await;
 }
 
-async fn r2_no_older_token_is_kept_over_news_while_commits_fail(harness: Harness) {
+async fn failing_commits_keep_no_older_token(harness: Harness) {
     let (first, second) = (process_under_rules(&harness).await, harness.process().await);
     harness.expired(&first, &["oA"]).await;
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(500));

@@ -13,8 +13,8 @@ use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 crate::for_each_server!(
-    r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead,
-    r3_a_pair_is_stored_after_an_outage_longer_than_its_lease,
+    a_pair_is_stored_despite_another_processs_rejection,
+    a_pair_is_stored_after_an_outage_past_its_lease,
 );
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ fn rotating(harness: &Harness) {
         .settings(|settings| settings.rotate_refresh_token = true);
 }
 
-async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(harness: Harness) {
+async fn a_pair_is_stored_despite_another_processs_rejection(harness: Harness) {
     rotating(&harness);
     let (first, proxy) = harness.process_behind_a_proxy(LEASE).await;
     let second = harness
@@ -106,7 +106,7 @@ async fn r3_a_pair_is_stored_although_another_process_was_told_that_it_is_dead(h
     every_pair_is_stored(&harness).await;
 }
 
-async fn r3_a_pair_is_stored_after_an_outage_longer_than_its_lease(harness: Harness) {
+async fn a_pair_is_stored_after_an_outage_past_its_lease(harness: Harness) {
     rotating(&harness);
     let (first, to_first) = harness.process_behind_a_proxy(LEASE).await;
     let (second, to_second) = harness.process_behind_a_proxy(LEASE).await;

@@ -13,8 +13,8 @@ crate::for_each_store!(
     a_login_elsewhere_is_known_at_once,
     a_deletion_elsewhere_is_known_at_once,
     a_renewal_elsewhere_is_known_at_once,
-    a_login_elsewhere_ends_the_memory_of_a_stranger,
-    writes_that_cross_leave_no_process_behind,
+    a_login_elsewhere_ends_a_cached_miss,
+    concurrent_writes_leave_no_process_behind,
 );
 
 /// Lifetime of cache entries, so long that only an invalidation can end it.
@@ -87,7 +87,7 @@ async fn a_renewal_elsewhere_is_known_at_once(harness: Harness) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-async fn a_login_elsewhere_ends_the_memory_of_a_stranger(harness: Harness) {
+async fn a_login_elsewhere_ends_a_cached_miss(harness: Harness) {
     let (ours, theirs) = two_processes(&harness).await;
     for round in 0..10 {
         let openid = format!("oUser{round}");
@@ -97,7 +97,7 @@ async fn a_login_elsewhere_ends_the_memory_of_a_stranger(harness: Harness) {
     }
 }
 
-async fn writes_that_cross_leave_no_process_behind(harness: Harness) {
+async fn concurrent_writes_leave_no_process_behind(harness: Harness) {
     let (ours, theirs) = two_processes(&harness).await;
     let processes = [ours, theirs];
     for round in 0..30 {
@@ -160,7 +160,7 @@ async fn in_both_layouts(test: impl AsyncFn(Harness)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ones_own_writes_need_no_reads() {
+async fn a_processs_own_writes_need_no_reads() {
     in_both_layouts(async |harness| {
         let users = harness
             .process_with(|builder| builder.cache_ttl(HOUR))
@@ -184,7 +184,7 @@ async fn ones_own_writes_need_no_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
+async fn a_lost_subscription_reconnects_and_catches_up() {
     in_both_layouts(async |harness| {
         let (ours, theirs) = two_processes(&harness).await;
         let mut connection = harness.redis.as_ref().unwrap().connection();
@@ -206,7 +206,7 @@ async fn a_lost_subscription_comes_back_and_what_it_missed_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
+async fn a_restart_of_redis_resumes_invalidation() {
     in_both_layouts(async |mut harness| {
         let (ours, theirs) = two_processes(&harness).await;
         harness.log_in(&theirs, "oA").await;
@@ -228,7 +228,7 @@ async fn after_a_restart_of_redis_all_is_read_again_and_news_flows() {
 
 /// The bounded time holds for a process that the channel is closed to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
+async fn without_the_channel_the_bound_holds() {
     in_both_layouts(async |harness| {
         let redis = harness.redis.as_ref().unwrap();
         let _: () = redis::cmd("ACL")
@@ -271,7 +271,7 @@ async fn who_may_not_use_the_channel_sees_it_within_the_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_strangers_publish_costs_reads_and_nothing_else() {
+async fn foreign_messages_cost_only_reads() {
     in_both_layouts(async |harness| {
         let (ours, theirs) = two_processes(&harness).await;
         all_listen(&harness, 2).await;
@@ -311,7 +311,7 @@ async fn what_strangers_publish_costs_reads_and_nothing_else() {
 /// With an exclusive writer, entries stay in the cache until their renewal point. Redis receives
 /// only heartbeats, which prove that no invalidation was missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
+async fn an_exclusive_writer_reads_nothing_from_redis() {
     in_both_layouts(async |harness| {
         const TTL: Duration = Duration::from_secs(2_500);
         let redis = harness.redis.as_ref().unwrap();
@@ -365,7 +365,7 @@ async fn the_steady_state_of_a_sole_writer_asks_redis_nothing() {
 /// If other services write, entries stay in the cache no longer than the bound, whatever heartbeats
 /// arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_write_is_seen_within_the_bound() {
+async fn writes_of_other_services_are_seen_in_time() {
     let harness = Harness::new(Backend::Hashes).await;
     let users = harness.process().await;
     harness.log_in(&users, "oA").await;

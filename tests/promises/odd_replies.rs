@@ -8,9 +8,9 @@ use tower_wechat::{ErrorKind, UserTokens};
 use crate::harness::{Harness, REFRESH, id, text};
 
 crate::for_each_store!(
-    odd_lifetimes_make_sane_credentials,
-    odd_bytes_are_read_with_patience,
-    nonsense_is_an_error_and_changes_nothing,
+    odd_lifetimes_are_corrected,
+    odd_bytes_are_read_leniently,
+    a_nonsense_reply_is_an_error_without_effect,
 );
 
 /// Renews from a reply, and answers what is stored: seconds to the renewal point and to the end.
@@ -42,7 +42,7 @@ async fn renewed_from(
     (seconds(life.renew_at()), seconds(life.expires_at()))
 }
 
-async fn odd_lifetimes_make_sane_credentials(harness: Harness) {
+async fn odd_lifetimes_are_corrected(harness: Harness) {
     let users = harness.process().await;
     for (expires_in, expected) in [
         (r#""expires_in":7200"#, (6_300, 7_200)),
@@ -64,7 +64,7 @@ async fn odd_lifetimes_make_sane_credentials(harness: Harness) {
     }
 }
 
-async fn odd_bytes_are_read_with_patience(harness: Harness) {
+async fn odd_bytes_are_read_leniently(harness: Harness) {
     let users = harness.process().await;
     for reply in [
         &b"\xef\xbb\xbf{\"access_token\":\"83_odd\",\"expires_in\":7200}"[..],
@@ -76,7 +76,7 @@ async fn odd_bytes_are_read_with_patience(harness: Harness) {
     }
 }
 
-async fn nonsense_is_an_error_and_changes_nothing(harness: Harness) {
+async fn a_nonsense_reply_is_an_error_without_effect(harness: Harness) {
     let users = harness
         .process_with(|builder| builder.lease_duration(Duration::from_millis(600)))
         .await;

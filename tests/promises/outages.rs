@@ -50,7 +50,7 @@ async fn survives(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_redis_is_survived() {
+async fn requests_survive_a_killed_redis() {
     let mut harness = Harness::new(Backend::Hashes).await;
     let kill = |harness: &mut Harness| harness.redis.as_mut().unwrap().kill();
     survives(&mut harness, kill, |harness| {
@@ -60,7 +60,7 @@ async fn a_killed_redis_is_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_redis_is_survived() {
+async fn requests_survive_a_frozen_redis() {
     let mut harness = Harness::new(Backend::Keys).await;
     let freeze = |harness: &mut Harness| harness.redis.as_ref().unwrap().freeze(true);
     survives(&mut harness, freeze, |harness| {
@@ -129,21 +129,21 @@ async fn keeps_a_rotated_pair(backend: Backend) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r3_a_rotated_pair_is_stored_after_its_lease_hashes() {
+async fn a_rotated_pair_is_stored_after_its_lease_hashes() {
     keeps_a_rotated_pair(Backend::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r3_a_rotated_pair_is_stored_after_its_lease_keys() {
+async fn a_rotated_pair_is_stored_after_its_lease_keys() {
     keeps_a_rotated_pair(Backend::Keys).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r3_a_pair_is_stored_when_redis_is_back_hashes() {
+async fn a_pair_is_stored_when_redis_is_back_hashes() {
     keeps_the_pair(Backend::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r3_a_pair_is_stored_when_redis_is_back_keys() {
+async fn a_pair_is_stored_when_redis_is_back_keys() {
     keeps_the_pair(Backend::Keys).await;
 }

@@ -9,22 +9,22 @@ use crate::harness::{Harness, REFRESH, grant, id, many, text};
 use crate::support::eventually;
 
 crate::for_each_store!(
-    r1_500_tasks_make_one_call,
-    r1_three_processes_make_one_call,
-    r1_every_user_is_renewed_for_themselves,
-    r1_a_crowd_of_strangers_does_not_reach_wechat,
-    r2_a_login_beats_a_renewal_that_began_before,
-    r2_a_login_elsewhere_beats_a_renewal_that_began_before,
-    r2_forgetting_beats_a_renewal_that_began_before,
-    r2_a_read_that_races_a_login_does_not_bring_the_old_token_back,
-    r3_who_hangs_up_does_not_lose_the_pair,
-    r3_shutdown_waits_for_what_is_under_way,
-    r3_a_reply_without_a_refresh_token_keeps_the_old_one,
-    r3_a_rotated_refresh_token_is_kept,
-    r7_a_follower_gives_up_at_its_deadline,
+    five_hundred_tasks_make_one_call,
+    three_processes_make_one_call,
+    each_user_is_renewed_separately,
+    unknown_users_do_not_reach_wechat,
+    a_login_supersedes_an_earlier_renewal,
+    a_login_elsewhere_supersedes_an_earlier_renewal,
+    a_revocation_supersedes_an_earlier_renewal,
+    a_concurrent_read_restores_no_old_token,
+    a_client_that_hangs_up_does_not_lose_the_pair,
+    shutdown_waits_for_calls_under_way,
+    a_reply_without_a_refresh_token_keeps_the_old_one,
+    a_rotated_refresh_token_is_kept,
+    a_follower_stops_waiting_at_its_deadline,
 );
 
-async fn r1_500_tasks_make_one_call(harness: Harness) {
+async fn five_hundred_tasks_make_one_call(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     let tokens = many(std::slice::from_ref(&users), "oA", 500).await;
@@ -33,7 +33,7 @@ async fn r1_500_tasks_make_one_call(harness: Harness) {
     assert!(tokens.into_iter().all(|token| token.unwrap() == live));
 }
 
-async fn r1_three_processes_make_one_call(harness: Harness) {
+async fn three_processes_make_one_call(harness: Harness) {
     let processes = [
         harness.process().await,
         harness.process().await,
@@ -49,7 +49,7 @@ async fn r1_three_processes_make_one_call(harness: Harness) {
     assert!(tokens.into_iter().all(|token| token.unwrap() == live));
 }
 
-async fn r1_every_user_is_renewed_for_themselves(harness: Harness) {
+async fn each_user_is_renewed_separately(harness: Harness) {
     let processes = [harness.process().await, harness.process().await];
     let openids: Vec<String> = (0..200).map(|n| format!("oUser{n}")).collect();
     let named: Vec<&str> = openids.iter().map(String::as_str).collect();
@@ -68,7 +68,7 @@ async fn r1_every_user_is_renewed_for_themselves(harness: Harness) {
     assert_eq!(harness.refreshes(), 200);
 }
 
-async fn r1_a_crowd_of_strangers_does_not_reach_wechat(harness: Harness) {
+async fn unknown_users_do_not_reach_wechat(harness: Harness) {
     let users = harness.process().await;
     for outcome in many(std::slice::from_ref(&users), "oStranger", 300).await {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
@@ -107,12 +107,12 @@ async fn slow_renewal(harness: &Harness, users: &UserTokens) -> tokio::task::Joi
     asking
 }
 
-async fn r2_a_login_beats_a_renewal_that_began_before(harness: Harness) {
+async fn a_login_supersedes_an_earlier_renewal(harness: Harness) {
     let users = harness.process().await;
     login_during_a_renewal(&harness, &users, &users).await;
 }
 
-async fn r2_a_login_elsewhere_beats_a_renewal_that_began_before(harness: Harness) {
+async fn a_login_elsewhere_supersedes_an_earlier_renewal(harness: Harness) {
     let (users, elsewhere) = (harness.process().await, harness.process().await);
     login_during_a_renewal(&harness, &users, &elsewhere).await;
 }
@@ -133,7 +133,7 @@ async fn login_during_a_renewal(harness: &Harness, users: &UserTokens, logging_i
     );
 }
 
-async fn r2_forgetting_beats_a_renewal_that_began_before(harness: Harness) {
+async fn a_revocation_supersedes_an_earlier_renewal(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     let asking = slow_renewal(&harness, &users).await;
@@ -148,7 +148,7 @@ async fn r2_forgetting_beats_a_renewal_that_began_before(harness: Harness) {
     );
 }
 
-async fn r2_a_read_that_races_a_login_does_not_bring_the_old_token_back(harness: Harness) {
+async fn a_concurrent_read_restores_no_old_token(harness: Harness) {
     let users = harness.process().await;
     harness.log_in(&users, "oA").await;
     for round in 0..100 {
@@ -168,7 +168,7 @@ async fn r2_a_read_that_races_a_login_does_not_bring_the_old_token_back(harness:
     }
 }
 
-async fn r3_who_hangs_up_does_not_lose_the_pair(harness: Harness) {
+async fn a_client_that_hangs_up_does_not_lose_the_pair(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     let old = harness.live_token("oA");
@@ -189,7 +189,7 @@ async fn r3_who_hangs_up_does_not_lose_the_pair(harness: Harness) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-async fn r3_shutdown_waits_for_what_is_under_way(harness: Harness) {
+async fn shutdown_waits_for_calls_under_way(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     slow_renewal(&harness, &users).await.abort();
@@ -211,7 +211,7 @@ async fn r3_shutdown_waits_for_what_is_under_way(harness: Harness) {
     assert!(!users.shutdown(Duration::from_millis(50)).await);
 }
 
-async fn r3_a_reply_without_a_refresh_token_keeps_the_old_one(harness: Harness) {
+async fn a_reply_without_a_refresh_token_keeps_the_old_one(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     let body = r#"{"access_token":"83_bare","expires_in":7200,"openid":"oA"}"#;
@@ -226,7 +226,7 @@ async fn r3_a_reply_without_a_refresh_token_keeps_the_old_one(harness: Harness) 
     assert_eq!(harness.refreshes(), 2);
 }
 
-async fn r3_a_rotated_refresh_token_is_kept(harness: Harness) {
+async fn a_rotated_refresh_token_is_kept(harness: Harness) {
     harness
         .simulator
         .settings(|settings| settings.rotate_refresh_token = true);
@@ -241,7 +241,7 @@ async fn r3_a_rotated_refresh_token_is_kept(harness: Harness) {
     assert_eq!(harness.refreshes(), 3);
 }
 
-async fn r7_a_follower_gives_up_at_its_deadline(harness: Harness) {
+async fn a_follower_stops_waiting_at_its_deadline(harness: Harness) {
     let holder = harness.process().await;
     let follower = harness
         .process_with(|builder| builder.load_timeout(Duration::from_millis(300)))
@@ -283,7 +283,7 @@ async fn r7_a_follower_gives_up_at_its_deadline(harness: Harness) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r1_two_accounts_share_nothing() {
+async fn two_accounts_share_nothing() {
     use crate::harness::Backend;
     use tower_wechat::simulator::Simulator;
     use tower_wechat::{Layout, RedisNames, RedisStore, WechatClient};

@@ -10,13 +10,13 @@ use tower_wechat::{AccessToken, Error, ErrorKind, Language, UserInfo, UserToken,
 use crate::harness::{Harness, REFRESH, grant, id, text};
 
 crate::for_each_store!(
-    r6_a_thousand_reports_make_one_renewal,
-    r6_a_report_of_an_old_token_renews_nothing,
-    r6_a_refused_call_is_healed_once,
-    r6_a_call_is_never_made_a_third_time,
-    r6_wechat_handing_back_what_it_refused_makes_no_storm,
-    r6_reports_make_no_other_caller_fail,
-    r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail,
+    a_thousand_reports_make_one_renewal,
+    a_report_of_an_old_token_renews_nothing,
+    a_rejected_call_is_repeated_once,
+    a_call_is_never_made_a_third_time,
+    a_repeated_invalid_token_causes_few_calls,
+    reports_make_no_other_caller_fail,
+    reports_without_a_refresh_token_fail_no_other_caller,
 );
 
 /// A pair whose access token WeChat does not know, although its time is not over.
@@ -27,7 +27,7 @@ async fn refused(harness: &Harness, users: &UserTokens) -> AccessToken {
     wrong.access_token
 }
 
-async fn r6_a_thousand_reports_make_one_renewal(harness: Harness) {
+async fn a_thousand_reports_make_one_renewal(harness: Harness) {
     let processes = [harness.process().await, harness.process().await];
     let token = refused(&harness, &processes[0]).await;
     let mut running = tokio::task::JoinSet::new();
@@ -47,7 +47,7 @@ async fn r6_a_thousand_reports_make_one_renewal(harness: Harness) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-async fn r6_a_report_of_an_old_token_renews_nothing(harness: Harness) {
+async fn a_report_of_an_old_token_renews_nothing(harness: Harness) {
     let (users, elsewhere) = (harness.process().await, harness.process().await);
     let old = harness.log_in(&users, "oA").await;
     users.get(&id("oA")).await.unwrap();
@@ -78,7 +78,7 @@ async fn userinfo(users: &UserTokens, calls: &AtomicU32) -> Result<UserInfo, Err
         .await
 }
 
-async fn r6_a_refused_call_is_healed_once(harness: Harness) {
+async fn a_rejected_call_is_repeated_once(harness: Harness) {
     let users = harness.process().await;
     refused(&harness, &users).await;
     let calls = AtomicU32::new(0);
@@ -88,7 +88,7 @@ async fn r6_a_refused_call_is_healed_once(harness: Harness) {
     assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (3, 1));
 }
 
-async fn r6_a_call_is_never_made_a_third_time(harness: Harness) {
+async fn a_call_is_never_made_a_third_time(harness: Harness) {
     let users = harness.process().await;
     refused(&harness, &users).await;
     harness
@@ -100,7 +100,7 @@ async fn r6_a_call_is_never_made_a_third_time(harness: Harness) {
     assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (2, 1));
 }
 
-async fn r6_wechat_handing_back_what_it_refused_makes_no_storm(harness: Harness) {
+async fn a_repeated_invalid_token_causes_few_calls(harness: Harness) {
     let users = harness.process().await;
     harness.log_in(&users, "oA").await;
     // Before its expiry a refresh hands out the same token again.
@@ -168,7 +168,7 @@ async fn impatient(harness: &Harness) -> UserTokens {
         .await
 }
 
-async fn r6_reports_make_no_other_caller_fail(harness: Harness) {
+async fn reports_make_no_other_caller_fail(harness: Harness) {
     for errcode in [45009, -1, 40030] {
         let users = impatient(&harness).await;
         harness.simulator.clear_faults();
@@ -184,7 +184,7 @@ async fn r6_reports_make_no_other_caller_fail(harness: Harness) {
     }
 }
 
-async fn r6_reports_of_a_pair_without_refresh_token_make_no_other_caller_fail(harness: Harness) {
+async fn reports_without_a_refresh_token_fail_no_other_caller(harness: Harness) {
     let users = impatient(&harness).await;
     let mut alone = grant(&harness.simulator.sign_in("oA", "snsapi_userinfo"));
     alone.refresh_token = None;

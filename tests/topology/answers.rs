@@ -28,7 +28,7 @@ fn run(server: &mut Connection, words: &[&str]) {
 
 /// A server that serves reads and rejects writes, for several reasons, is handled in one way.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
+async fn a_read_only_server_is_not_ready_and_serves_tokens() {
     for layout in Layout::BOTH {
         let options = ["--save", "900", "1", "--appendonly", "no"];
         let harness = Harness::on(RedisServer::with_options(&options), layout).await;
@@ -116,7 +116,7 @@ async fn who_cannot_write_is_not_ready_and_serves_what_is_stored() {
 
 /// However many clients call the health check, Redis receives one command each second.
 #[tokio::test(flavor = "multi_thread")]
-async fn health_checks_are_no_load() {
+async fn health_checks_cost_one_command_a_second() {
     let harness = Harness::new(Layout::Keys).await;
     let demo = harness.demo().await;
     assert_eq!(healthz(&demo).await.status, 200);
@@ -162,7 +162,7 @@ impl Endless {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endless_script_takes_no_rights_away() {
+async fn an_endless_script_is_not_taken_for_lost_rights() {
     let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
     let mut harness = Harness::on(server, Layout::Keys).await;
     let proxy = Proxy::start(&harness.redis.address(), 1).await;
@@ -219,7 +219,7 @@ async fn an_endless_script_takes_no_rights_away() {
 
 /// A password that is asked for concerns every command, and the channel no more than others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_was_asked_for_leaves_the_channel_alone() {
+async fn a_password_set_later_does_not_end_the_subscription() {
     let harness = Harness::new(Layout::Keys).await;
     harness.sign_in("oUser", Age::Fresh).await;
     let demo = harness.demo().await;
@@ -247,7 +247,7 @@ async fn a_password_that_was_asked_for_leaves_the_channel_alone() {
 
 /// Proofs go on where the subscription itself was never lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn proofs_go_on_after_an_endless_script() {
+async fn heartbeats_continue_after_an_endless_script() {
     let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
     let store = RedisStore::connect(&server.url()).await.unwrap();
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
@@ -295,7 +295,7 @@ async fn a_server_that_is_full_of_connections() {
 
 /// A right that logins need, and a configured name that holds something else.
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_keeps_logins_away_is_not_ready() {
+async fn a_server_without_logins_is_not_ready() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         harness.sign_in("oReader", Age::Fresh).await;

@@ -49,7 +49,7 @@ fn to(url: &str) -> RedisStoreBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_the_sentinels_do_not_know() {
+async fn a_group_unknown_to_the_sentinels() {
     let group = SentinelGroup::start().await;
     let url = group.url("").replace("/wechat-main", "/wechat-mian");
     let says = [
@@ -69,7 +69,7 @@ async fn a_group_that_the_sentinels_do_not_know() {
 }
 
 #[tokio::test]
-async fn sentinels_that_are_not_there() {
+async fn unreachable_sentinels() {
     let url = format!(
         "redis+sentinel://:{SECRET}@127.0.0.1:{},127.0.0.1:{}/main",
         free_port(),
@@ -81,7 +81,7 @@ async fn sentinels_that_are_not_there() {
 }
 
 #[tokio::test]
-async fn a_server_in_the_place_of_a_sentinel() {
+async fn a_server_instead_of_a_sentinel() {
     let redis = RedisServer::start();
     let url = format!("redis+sentinel://{}/main", redis.address());
     let says = ["a Redis server and no Sentinel", "26379"];
@@ -122,7 +122,7 @@ async fn a_cluster_url_at_a_single_server() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_or_wants_a_password() {
+async fn an_unreachable_cluster_or_one_with_a_password() {
     let url = format!("redis+cluster://:{SECRET}@127.0.0.1:{}", free_port());
     let says = ["Redis at 127.0.0.1:", "cannot be reached"];
     refused(
@@ -145,7 +145,7 @@ async fn a_cluster_that_is_not_there_or_wants_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_url_at_a_node_of_a_cluster_and_a_layout_that_does_not_fit_one() {
+async fn a_plain_url_or_a_wrong_layout_on_a_cluster() {
     let cluster = RedisCluster::start().await;
     let plain = format!("redis://{}/", cluster.nodes[0].address());
     let says = ["is a node of a Cluster", "redis+cluster://"];
@@ -164,7 +164,7 @@ async fn a_plain_url_at_a_node_of_a_cluster_and_a_layout_that_does_not_fit_one()
 
 /// The address is not in the URL: whose it is has to be said.
 #[tokio::test]
-async fn a_sentinel_that_names_a_server_that_cannot_be_reached() {
+async fn a_sentinel_that_names_an_unreachable_server() {
     let port = free_port();
     let sentinel = RedisServer::sentinel(&format!("sentinel monitor main 127.0.0.1 {port} 1\n"));
     let at = sentinel.address();
@@ -265,7 +265,7 @@ async fn ipv6_addresses_of_all_topologies() {
 
 /// Without the addresses of its nodes, a client finds no slot.
 #[tokio::test]
-async fn a_cluster_that_does_not_tell_the_addresses_of_its_nodes() {
+async fn a_cluster_that_hides_the_addresses_of_its_nodes() {
     for kind in ["unknown-endpoint", "hostname"] {
         let bus = free_port().to_string();
         let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
@@ -286,7 +286,7 @@ async fn a_cluster_that_does_not_tell_the_addresses_of_its_nodes() {
 
 /// The crate does not remove the value of another system's key.
 #[tokio::test]
-async fn a_followed_key_of_another_type_is_somebody_elses() {
+async fn a_followed_key_of_another_type_is_kept() {
     let redis = RedisServer::start();
     let () = redis
         .connection()
@@ -312,7 +312,7 @@ async fn a_followed_key_of_another_type_is_somebody_elses() {
 
 /// A proof is worth nothing where a server may be cut off from those that count.
 #[tokio::test]
-async fn a_sole_writer_on_more_than_one_server() {
+async fn an_exclusive_writer_on_several_servers() {
     for url in [
         "redis+sentinel://127.0.0.1:1/main",
         "redis+cluster://127.0.0.1:1",
@@ -368,7 +368,7 @@ async fn host_names_that_do_not_resolve() {
 
 /// The addresses are not in the URL: whose they are has to be said.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_whose_nodes_cannot_be_reached_by_the_addresses_that_it_names() {
+async fn a_cluster_with_unreachable_node_addresses() {
     let nobody = free_port().to_string();
     for announce in [
         ["--cluster-announce-hostname", "nowhere.invalid"],
@@ -417,7 +417,7 @@ async fn something_else(says: &'static [u8]) -> std::net::SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_no_redis() {
+async fn a_server_that_is_not_redis() {
     for (answer, kind, says) in [
         (
             &b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n<html></html>\r\n"[..],
@@ -465,7 +465,7 @@ async fn a_server_that_is_no_redis() {
 
 /// Whatever parameters follow, a wrong URL does not lead to database 0 unnoticed.
 #[tokio::test]
-async fn urls_that_say_more_than_counts() {
+async fn urls_with_unknown_parameters() {
     let nobody = free_port();
     let at = format!(":{SECRET}@127.0.0.1:{nobody}");
     for (url, says) in [

@@ -180,7 +180,7 @@ async fn another_server_takes_over_behind_the_address_keys() {
 
 /// A follower writes nothing, so nothing of it is refused: it asks.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_leaves_a_server_that_is_no_primary_any_more() {
+async fn a_follower_leaves_a_former_primary() {
     let pair = Pair::start().await;
     let set = |server: &RedisServer, token: &str| {
         let () = server

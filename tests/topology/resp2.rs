@@ -65,7 +65,7 @@ async fn works(builder: &RedisStoreBuilder, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_refusal_of_hello_leads_to_resp2() {
+async fn any_rejection_of_hello_leads_to_resp2() {
     let server = RedisServer::with_options(&["--requirepass", "word"]);
     for manner in MANNERS {
         let proxy = OldProxy::start(&server.address(), *manner).await;
@@ -81,7 +81,7 @@ async fn any_refusal_of_hello_leads_to_resp2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resp2_can_be_asked_for_outright() {
+async fn resp2_can_be_configured() {
     let server = RedisServer::start();
     for manner in [Manner::Says("ERR no such command"), Manner::HangsUp] {
         let proxy = OldProxy::start(&server.address(), manner).await;
@@ -134,7 +134,7 @@ async fn the_nodes_of_a_cluster_may_be_old() {
 
 /// With an old server too, a wrong password is reported as such.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_stays_a_wrong_password() {
+async fn a_wrong_password_is_reported_on_resp2() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);
     for manner in MANNERS.iter().chain(&[
         Manner::Says("WRONGPASS invalid username-password pair or user is disabled."),
@@ -156,7 +156,7 @@ async fn a_wrong_password_stays_a_wrong_password() {
 
 /// A proxy may look at the password before it looks at the command.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_wants_auth_first() {
+async fn a_proxy_that_requires_auth_first() {
     let server = RedisServer::with_options(&["--requirepass", "word"]);
     let manner = Manner::Says("NOAUTH Authentication required.");
     let proxy = OldProxy::start(&server.address(), manner).await;
@@ -180,7 +180,7 @@ async fn a_server_that_always_hangs_up_may_speak_tls() {
 
 /// Behind an address that stands there may be an older server one day.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_turns_old_is_served_again() {
+async fn a_server_downgraded_to_resp2_works_again() {
     use crate::support::proxy::Proxy;
 
     let server = RedisServer::start();

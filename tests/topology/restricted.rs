@@ -37,7 +37,7 @@ async fn works(store: RedisStore) {
 }
 
 #[tokio::test]
-async fn behind_sentinels_it_needs_role() {
+async fn sentinels_require_the_role_command() {
     let server = RedisServer::start();
     with_user(&server, "+role");
     let sentinel = RedisServer::sentinel(&format!(
@@ -53,7 +53,7 @@ async fn behind_sentinels_it_needs_role() {
 }
 
 #[tokio::test]
-async fn on_a_cluster_it_needs_cluster_slots() {
+async fn a_cluster_requires_cluster_slots() {
     let bus = free_port().to_string();
     let node = RedisServer::with_options(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
     let mut take = redis::cmd("CLUSTER");

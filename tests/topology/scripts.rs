@@ -77,7 +77,7 @@ fn each_layout(url: &str) -> [(RedisStoreBuilder, String); 4] {
 
 /// The server runs the script, which cannot call `PUBLISH`.
 #[tokio::test(flavor = "multi_thread")]
-async fn news_where_scripts_may_not_publish() {
+async fn invalidation_works_if_scripts_may_not_publish() {
     let server = RedisServer::with_options(&["--rename-command", "PUBLISH", "XPUBLSH"]);
     let proxy = OldProxy::start(&server.address(), Manner::RenamesPublish).await;
     for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {
@@ -87,7 +87,7 @@ async fn news_where_scripts_may_not_publish() {
 
 /// The proxy refuses a text that publishes, or that does not name its keys literally.
 #[tokio::test(flavor = "multi_thread")]
-async fn news_where_the_text_of_scripts_is_looked_at() {
+async fn invalidation_works_if_scripts_are_inspected() {
     let server = RedisServer::start();
     let proxy = OldProxy::start(&server.address(), Manner::ChecksScripts).await;
     for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {

@@ -73,7 +73,7 @@ async fn the_primary_is_frozen_under_load_and_comes_back() {
 
 /// The operator changes the primary by hand.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_primary_is_changed_by_hand_under_load() {
+async fn a_manual_failover_under_load() {
     let group = SentinelGroup::start().await;
     let harness = harness_on(&group, Layout::Keys).await;
     let old = group.primary();
@@ -207,7 +207,7 @@ fn users_of(store: RedisStore) -> UserTokens {
 /// A server that rejects a write because it is a replica by now has executed nothing. The command
 /// goes to the new primary, and the caller gets no error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
+async fn a_write_rejected_by_a_replica_goes_to_the_primary() {
     let harness = SentinelHarness::start();
     let users = users_of(harness.store().await);
     sign_in(&users, "oBefore").await.unwrap();
@@ -224,7 +224,7 @@ async fn a_write_that_a_replica_refuses_goes_to_the_new_primary() {
 /// A primary that is cut off from the others still considers itself primary and goes on answering.
 /// The Sentinels are asked every few seconds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_does_not_know_of_its_successor_is_left_within_seconds() {
+async fn an_isolated_primary_is_left_within_seconds() {
     let harness = SentinelHarness::start();
     let users = users_of(harness.store().await);
     harness.switch();

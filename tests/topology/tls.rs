@@ -30,7 +30,7 @@ fn known(url: &str, certificates: &Certificates) -> RedisStoreBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_and_a_client_certificate_of_ones_own() {
+async fn a_private_authority_and_a_client_certificate() {
     let (ours, others) = (Certificates::new(), Certificates::new());
     let (_server, url) = server(&ours, "server", true);
     known(&url, &ours).connect().await.unwrap();
@@ -73,7 +73,7 @@ async fn tls_to_a_plain_port_and_the_reverse() {
 }
 
 #[tokio::test]
-async fn certificates_that_are_none() {
+async fn invalid_certificates() {
     let ours = Certificates::new();
     let tls = "rediss://127.0.0.1:1/";
     let wrong = ErrorKind::Configuration;

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test]
-async fn a_loop_of_refusals_cannot_spend_the_day() {
+async fn repeated_reports_do_not_spend_the_daily_quota() {
     let harness = Harness::start().await;
     let accounts = harness
         .builder(harness.memory())
@@ -38,7 +38,7 @@ async fn a_loop_of_refusals_cannot_spend_the_day() {
 }
 
 #[tokio::test]
-async fn processes_count_replacements_together() {
+async fn processes_share_the_budget_of_replacements() {
     let harness = Harness::start().await;
     let store = harness.memory();
     let process = || {
@@ -63,7 +63,7 @@ async fn processes_count_replacements_together() {
 }
 
 #[tokio::test]
-async fn a_flush_of_redis_gives_no_budget_back() {
+async fn a_flush_of_redis_does_not_reset_the_budget() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let accounts = harness
@@ -111,7 +111,7 @@ async fn a_flush_of_redis_gives_no_budget_back() {
 }
 
 #[tokio::test]
-async fn a_flush_in_mid_run_costs_one_fetch_at_most() {
+async fn a_flush_during_a_run_costs_one_fetch_at_most() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let accounts = harness.builder(harness.redis(&server.url()).await).build();
@@ -131,7 +131,7 @@ async fn a_flush_in_mid_run_costs_one_fetch_at_most() {
 }
 
 #[tokio::test]
-async fn failures_spend_nothing() {
+async fn failed_calls_do_not_count_against_the_budget() {
     let harness = Harness::start().await;
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
     let accounts = builder.daily_quota(2).build();
@@ -152,7 +152,7 @@ async fn failures_spend_nothing() {
 }
 
 #[tokio::test]
-async fn calls_that_hang_spend_nothing() {
+async fn hanging_calls_do_not_count_against_the_budget() {
     let harness = Harness::start().await;
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
     // A renewal has 400 ms, less than the client waits for a reply.

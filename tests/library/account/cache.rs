@@ -11,7 +11,7 @@ use crate::support::redis_server::RedisServer;
 const DEAD: u64 = 301;
 
 #[tokio::test]
-async fn a_follower_hears_of_a_replaced_token_in_time() {
+async fn a_follower_gets_a_replaced_token_in_time() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", harness.sim.app_id());
@@ -39,7 +39,7 @@ async fn a_follower_hears_of_a_replaced_token_in_time() {
 }
 
 #[tokio::test]
-async fn a_client_of_a_center_hears_of_a_replaced_token_in_time() {
+async fn a_center_client_gets_a_replaced_token_in_time() {
     let harness = Harness::start().await;
     let center_accounts = harness
         .builder(harness.memory())

@@ -62,7 +62,7 @@ async fn serve(center: TokenCenter) -> String {
 }
 
 #[tokio::test]
-async fn the_routes_answer_in_wechats_own_names() {
+async fn the_routes_use_wechats_field_names() {
     let harness = Harness::start().await;
     let (accounts, center) = center(&harness);
     let reply = get(&center, "/access_token").await;
@@ -122,7 +122,7 @@ async fn the_routes_answer_in_wechats_own_names() {
 }
 
 #[tokio::test]
-async fn who_does_not_prove_itself_gets_401_and_changes_nothing() {
+async fn an_unauthorized_client_gets_401_without_effect() {
     let harness = Harness::start().await;
     let (_accounts, center) = center(&harness);
     center
@@ -189,7 +189,7 @@ async fn secrets_rotate_on_all_clones() {
 }
 
 #[tokio::test]
-async fn bad_requests_are_told_so() {
+async fn bad_requests_get_an_error() {
     let harness = Harness::start().await;
     let (_accounts, center) = center(&harness);
     for (uri, status) in [
@@ -271,7 +271,7 @@ async fn a_page_that_was_not_encoded_is_not_signed() {
 }
 
 #[tokio::test]
-async fn hyper_serves_it_without_a_router() {
+async fn the_center_runs_on_hyper_without_a_router() {
     let harness = Harness::start().await;
     let (_accounts, center) = center(&harness);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -290,7 +290,7 @@ async fn hyper_serves_it_without_a_router() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_lives_from_one_center_through_rollover() {
+async fn clients_of_one_center_are_served_through_a_rollover() {
     let harness = Harness::start().await;
     let (center_accounts, center) = center(&harness);
     let url = serve(center).await;
@@ -348,7 +348,7 @@ async fn a_fleet_lives_from_one_center_through_rollover() {
 }
 
 #[tokio::test]
-async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
+async fn tokens_are_served_while_the_center_is_unreachable() {
     let harness = Harness::start().await;
     let (_accounts, center) = center(&harness);
     let url = serve(center.clone()).await;
@@ -388,7 +388,7 @@ async fn a_center_that_is_away_costs_nothing_while_tokens_live() {
 }
 
 #[tokio::test]
-async fn what_the_center_says_of_wechat_is_passed_on() {
+async fn errors_of_wechat_are_passed_on_by_the_center() {
     let harness = Harness::start().await;
     let (_accounts, center) = center(&harness);
     let url = serve(center).await;
@@ -401,7 +401,7 @@ async fn what_the_center_says_of_wechat_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_center_whose_token_cannot_be_one_is_not_believed() {
+async fn an_invalid_token_of_a_center_is_rejected() {
     let harness = Harness::start().await;
     for lie in ["", "two words", "a#b", "\u{e9}", "a\nb", &"x".repeat(2_049)] {
         let body = serde_json::json!({ "access_token": lie, "ticket": lie, "expires_in": 7_200 });
@@ -437,7 +437,7 @@ async fn foreign(answer: &'static str) -> AccountTokens {
 }
 
 #[tokio::test]
-async fn a_token_without_any_life_left_is_not_believed() {
+async fn an_expired_token_of_a_center_is_rejected() {
     for answer in [
         r#"{"access_token":"83_t","expires_in":0}"#,
         r#"{"access_token":"83_t","expires_in":-5}"#,

@@ -32,7 +32,7 @@ fn nothing_was_fetched(harness: &Harness) {
 }
 
 #[tokio::test]
-async fn what_the_sdks_write_is_read() {
+async fn values_of_other_sdks_are_read() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let (app, secret) = (harness.sim.app_id(), harness.sim.app_secret());
@@ -151,7 +151,7 @@ async fn what_the_sdks_write_is_read() {
 }
 
 #[tokio::test]
-async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
+async fn a_missing_value_is_an_error_and_fetches_nothing() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", harness.sim.app_id());
@@ -184,7 +184,7 @@ async fn a_missing_or_unreadable_value_is_told_and_nothing_is_fetched() {
 }
 
 #[tokio::test]
-async fn the_owners_next_token_is_taken_over() {
+async fn the_next_token_of_the_owner_is_used() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", harness.sim.app_id());
@@ -224,7 +224,7 @@ async fn the_owners_next_token_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_token_serves_after_its_key_has_ended_but_not_after_it_was_deleted() {
+async fn a_token_outlasts_the_expiry_of_its_key_not_its_deletion() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let key = format!("wx:access_token:{}", harness.sim.app_id());

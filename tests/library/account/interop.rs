@@ -97,17 +97,17 @@ async fn wechatpy(version: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wechatpy_1_lives_with_the_simulator_and_is_followed() {
+async fn wechatpy_1_works_with_the_simulator_and_is_followed() {
     wechatpy("1.8.18").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wechatpy_2_lives_with_the_simulator_and_is_followed() {
+async fn wechatpy_2_works_with_the_simulator_and_is_followed() {
     wechatpy("2.0.0a26").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn co_wechat_api_lives_with_the_simulator() {
+async fn co_wechat_api_works_with_the_simulator() {
     let packages = installed("co-wechat-api", |folder| {
         let mut npm = Command::new("npm");
         run(npm
@@ -137,7 +137,7 @@ async fn co_wechat_api_lives_with_the_simulator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plain_script_on_the_center_keeps_working_through_rollover() {
+async fn a_script_on_the_center_works_through_a_rollover() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let center = TokenCenter::new(accounts.clone(), ["a-bearer-secret"]).unwrap();

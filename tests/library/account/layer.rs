@@ -54,7 +54,7 @@ async fn ask(app: &Router, uri: &str, headers: &[(&str, &str)]) -> (StatusCode, 
 }
 
 #[tokio::test]
-async fn handlers_take_the_accounts_token() {
+async fn handlers_extract_the_accounts_token() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let app = app(&harness, accounts.clone());
@@ -76,7 +76,7 @@ async fn handlers_take_the_accounts_token() {
 }
 
 #[tokio::test]
-async fn handlers_take_the_configuration_of_the_page_that_asks() {
+async fn handlers_extract_the_js_config_of_the_page() {
     let harness = Harness::start().await;
     let tickets = harness.tickets(&harness.accounts());
     let ticket = tickets.get().await.unwrap();
@@ -184,7 +184,7 @@ async fn signed(ticket: &str, app: &Router, uri: &str, headers: &[(&str, &str)])
 /// Browsers cut the `Referer` of a request to another origin to the page's origin. Signing that
 /// works on the start page alone.
 #[tokio::test]
-async fn a_referer_that_was_cut_is_not_signed() {
+async fn a_truncated_referer_is_not_signed() {
     let harness = Harness::start().await;
     let (ticket, app) = ticket_and_app(&harness).await;
     let root = ("referer", "https://h5.example.com/");
@@ -255,7 +255,7 @@ async fn a_script_may_send_the_url_of_its_page() {
 
 /// The one rule of what loads a page: that of the login.
 #[tokio::test]
-async fn only_what_loads_a_page_signs_its_own_url() {
+async fn only_page_loads_sign_their_own_url() {
     let harness = Harness::start().await;
     let (ticket, app) = ticket_and_app(&harness).await;
     let host = ("host", "h5.example.com");

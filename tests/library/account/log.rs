@@ -26,7 +26,7 @@ fn loud(lines: &LogLines) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_operator_is_told_once_and_what_to_do() {
+async fn one_log_line_names_the_remedy() {
     let harness = Harness::start().await;
     let (lines, _guard) = collect();
     harness.settings(|settings| settings.ip_whitelist = Some(vec![]));

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
+async fn a_flush_delays_no_request_and_costs_one_fetch() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let accounts = harness.builder(harness.redis(&server.url()).await).build();
@@ -62,7 +62,7 @@ async fn a_flush_makes_nobody_wait_and_costs_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_refusal_without_a_successor_stands() {
+async fn a_rejection_without_a_new_token_is_returned() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let wechat = harness.wechat();

@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_lives_is_served_while_redis_is_away() {
+async fn a_valid_token_is_served_while_redis_is_away() {
     let harness = Harness::start().await;
     let mut server = RedisServer::start();
     let accounts = harness.builder(harness.redis(&server.url()).await).build();
@@ -67,7 +67,7 @@ async fn the_key_layout_keeps_the_account_in_keys_that_expire() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_fetched_anew() {
+async fn an_unreadable_value_is_fetched_again() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     for garbage in ["", "no time", "#1", "t#x", "\u{1}\u{2}"] {

@@ -130,7 +130,7 @@ async fn three_processes_fetch_one_token_and_one_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_dies_in_mid_fetch_costs_one_lease() {
+async fn a_holder_killed_during_a_fetch_costs_one_lease() {
     let sim = Simulator::start().await.unwrap();
     let server = RedisServer::start();
     let mut workers: Vec<_> = (0..3).map(|_| Worker::start(&sim, &server)).collect();

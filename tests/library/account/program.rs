@@ -99,7 +99,7 @@ fn of_harness<'a>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_centers_on_one_redis_fetch_once_and_end_with_zero() {
+async fn three_centers_on_one_redis_fetch_once() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     for path in [STABLE, TICKET] {
@@ -135,7 +135,7 @@ async fn three_centers_on_one_redis_fetch_once_and_end_with_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_runs_with_nothing_and_starts_without_wechat() {
+async fn it_starts_without_settings_and_without_wechat() {
     let center = Center::start(&mut command());
     assert_eq!(center.terminate(), 0);
 
@@ -158,7 +158,7 @@ async fn it_runs_with_nothing_and_starts_without_wechat() {
 }
 
 #[test]
-fn what_is_set_wrongly_is_told_in_one_sentence() {
+fn a_wrong_setting_is_reported_in_one_sentence() {
     for (name, value, told) in [
         ("CENTER_TOKEN", "", "set CENTER_TOKEN"),
         ("CENTER_TOKEN", "two words", "bearer secret"),

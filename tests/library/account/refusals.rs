@@ -16,7 +16,7 @@ async fn kill(harness: &Harness) {
 }
 
 #[tokio::test]
-async fn a_call_is_healed_once() {
+async fn a_call_with_a_rejected_token_is_repeated_once() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     harness.call(&accounts).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_thousand_reports_of_one_token_renew_it_once() {
 }
 
 #[tokio::test]
-async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
+async fn a_repeated_invalid_token_forces_a_rare_refresh() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let first = accounts.get().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_token_that_wechat_repeats_and_refuses_is_forced_apart_and_rarely() {
 }
 
 #[tokio::test]
-async fn a_call_that_every_token_fails_is_made_twice_and_not_more() {
+async fn a_call_that_always_fails_is_made_twice() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     harness.sim.inject(Fault::on(CALL).errcode(40001));
@@ -106,7 +106,7 @@ async fn a_call_that_every_token_fails_is_made_twice_and_not_more() {
 }
 
 #[tokio::test]
-async fn a_report_of_a_token_that_is_gone_renews_nothing() {
+async fn a_report_of_an_old_token_renews_nothing() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let current = accounts.get().await.unwrap();
@@ -157,7 +157,7 @@ async fn processes_count_forced_refreshes_together() {
 }
 
 #[tokio::test]
-async fn a_forced_refresh_whose_answer_is_lost_is_found_by_the_normal_mode() {
+async fn the_normal_mode_finds_a_lost_forced_refresh() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let refused = accounts.get().await.unwrap();

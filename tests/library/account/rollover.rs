@@ -54,7 +54,7 @@ async fn under_load(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_at_rollover() {
+async fn no_request_waits_at_a_rollover() {
     for (mode, path, margin) in [
         (TokenMode::Stable, STABLE, 300),
         (TokenMode::Plain, PLAIN, 900),
@@ -130,7 +130,7 @@ async fn an_idle_process_renews_too_and_ends_with_its_handle() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_waited_for() {
+async fn requests_wait_if_the_token_has_expired() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     harness.call(&accounts).await.unwrap();

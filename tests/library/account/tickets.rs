@@ -30,7 +30,7 @@ async fn a_page_is_signed_with_the_current_ticket() {
 }
 
 #[tokio::test]
-async fn foreign_pages_are_refused_without_asking_anybody() {
+async fn foreign_pages_are_rejected_without_a_call() {
     let harness = Harness::start().await;
     let tickets = harness.tickets(&harness.accounts());
     for url in [
@@ -48,7 +48,7 @@ async fn foreign_pages_are_refused_without_asking_anybody() {
 }
 
 #[tokio::test]
-async fn a_host_that_can_match_no_page_is_told_at_the_start() {
+async fn a_host_that_matches_no_page_fails_the_start() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     for host in [
@@ -100,7 +100,7 @@ async fn a_ticket_is_kept_for_an_hour_at_most() {
 }
 
 #[tokio::test]
-async fn a_ticket_call_heals_a_token_that_is_refused() {
+async fn a_ticket_call_replaces_a_rejected_token() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     accounts.get().await.unwrap();
@@ -111,7 +111,7 @@ async fn a_ticket_call_heals_a_token_that_is_refused() {
 }
 
 #[tokio::test]
-async fn the_old_ticket_serves_while_wechat_is_busy() {
+async fn the_old_ticket_is_served_while_wechat_is_busy() {
     let harness = Harness::start().await;
     let tickets = harness.tickets(&harness.accounts());
     let old = tickets.get().await.unwrap();

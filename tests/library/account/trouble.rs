@@ -39,7 +39,7 @@ async fn cools_down_and_recovers(
 }
 
 #[tokio::test]
-async fn an_ip_outside_the_whitelist() {
+async fn an_ip_outside_the_whitelist_is_reported() {
     let harness = Harness::start().await;
     harness.settings(|settings| settings.ip_whitelist = Some(vec!["203.0.113.9".parse().unwrap()]));
     let mend = || harness.settings(|settings| settings.ip_whitelist = None);
@@ -47,7 +47,7 @@ async fn an_ip_outside_the_whitelist() {
 }
 
 #[tokio::test]
-async fn a_frozen_secret_and_a_frozen_account() {
+async fn frozen_secrets_and_accounts_are_reported() {
     let harness = Harness::start().await;
     harness.settings(|settings| settings.secret_frozen = true);
     let mend = || harness.settings(|settings| settings.secret_frozen = false);
@@ -59,7 +59,7 @@ async fn a_frozen_secret_and_a_frozen_account() {
 }
 
 #[tokio::test]
-async fn a_spent_quota_of_either_call() {
+async fn a_spent_quota_is_reported() {
     let harness = Harness::start().await;
     harness.settings(|settings| settings.token_daily_quota = 0);
     let accounts = harness
@@ -75,7 +75,7 @@ async fn a_spent_quota_of_either_call() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_and_a_wrong_appid() {
+async fn wrong_secrets_and_appids_are_reported() {
     for (app_id, secret, told) in [
         (None, "f".repeat(32), "AppSecret"),
         (Some("wxwrong"), "0".repeat(32), "AppID"),
@@ -101,7 +101,7 @@ async fn a_wrong_secret_and_a_wrong_appid() {
 }
 
 #[tokio::test]
-async fn a_wechat_that_does_not_answer_does_not_hang_the_start_up() {
+async fn an_unresponsive_wechat_does_not_block_the_start() {
     let harness = Harness::start().await;
     harness.sim.inject(Fault::on(STABLE).hang());
     let accounts = harness
@@ -120,7 +120,7 @@ async fn a_wechat_that_does_not_answer_does_not_hang_the_start_up() {
 }
 
 #[tokio::test]
-async fn a_stale_token_serves_while_the_account_is_refused() {
+async fn a_stale_token_is_served_while_wechat_rejects_the_account() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     let token = accounts.get().await.unwrap();

@@ -75,7 +75,7 @@ async fn text(
 }
 
 #[tokio::test]
-async fn the_handler_meets_the_user() {
+async fn the_handler_gets_the_user() {
     let service = WechatLayer::new(users().await)
         .identity(header())
         .layer(service_fn(who::<Body>));
@@ -136,7 +136,7 @@ async fn rejections_are_json_with_the_right_status() {
 }
 
 #[tokio::test]
-async fn trouble_is_503_with_a_retry_after() {
+async fn failures_are_503_with_a_retry_after() {
     let users = users().await;
     let grant = UserTokenResponse::new("dead")
         .expires_in(7_200)
@@ -164,7 +164,7 @@ async fn trouble_is_503_with_a_retry_after() {
 }
 
 #[tokio::test]
-async fn optional_lets_strangers_pass_without_a_user() {
+async fn optional_lets_anonymous_requests_pass() {
     let layer = WechatLayer::new(users().await)
         .identity(header())
         .policy(Policy::Optional);
@@ -184,7 +184,7 @@ async fn optional_lets_strangers_pass_without_a_user() {
 }
 
 #[tokio::test]
-async fn a_session_cookie_names_the_user_and_slides() {
+async fn a_session_cookie_identifies_the_user_and_is_renewed() {
     let users = users().await;
     let clock = Clock::shifted();
     let keys = CookieKeys::random().unwrap();
@@ -229,7 +229,7 @@ async fn a_session_cookie_names_the_user_and_slides() {
 }
 
 #[tokio::test]
-async fn a_session_never_slides_into_a_response_that_caches_share() {
+async fn no_session_is_renewed_in_a_cacheable_response() {
     let clock = Clock::shifted();
     let users = users().await;
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
@@ -254,7 +254,7 @@ async fn a_session_never_slides_into_a_response_that_caches_share() {
 }
 
 #[tokio::test]
-async fn an_extension_or_a_closure_names_the_user() {
+async fn an_extension_or_a_closure_identifies_the_user() {
     #[derive(Clone)]
     struct SignedIn(&'static str);
     let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0).ok());
@@ -303,7 +303,7 @@ async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
 }
 
 #[tokio::test]
-async fn a_layer_between_two_of_another_account_keeps_the_outermost_in_reach() {
+async fn a_layer_of_another_account_keeps_the_outer_user() {
     let a = WechatLayer::new(users_of("wxa", "token-a").await).identity(header());
     let b = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
     let service = ServiceBuilder::new()
@@ -323,7 +323,7 @@ async fn a_layer_between_two_of_another_account_keeps_the_outermost_in_reach() {
 }
 
 #[tokio::test]
-async fn nobody_of_one_account_is_not_somebody_of_another() {
+async fn accounts_do_not_share_users() {
     let none = UserTokens::new(WechatClient::new("wxa", "s").unwrap(), MemoryStore::new());
     let inner = WechatLayer::new(none)
         .identity(header())
@@ -370,7 +370,7 @@ async fn an_application_renders_rejections_itself() {
 }
 
 #[tokio::test]
-async fn errors_of_the_service_pass_through() {
+async fn errors_of_the_inner_service_pass_through() {
     let service = WechatLayer::new(users().await)
         .identity(header())
         .layer(service_fn(async |_: Request<Body>| {
@@ -382,7 +382,7 @@ async fn errors_of_the_service_pass_through() {
 /// The instance that was polled ready is the one that is called, on the fast path and on the slow
 /// one: a service with limited concurrency panics or hangs otherwise.
 #[tokio::test]
-async fn readiness_is_respected() {
+async fn the_inner_service_is_polled_before_a_call() {
     let simulator = Simulator::start().await.unwrap();
     let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())
@@ -421,7 +421,7 @@ async fn readiness_is_respected() {
 }
 
 #[tokio::test]
-async fn poll_ready_is_the_inner_services_own() {
+async fn poll_ready_is_that_of_the_inner_service() {
     let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
     let mut service = WechatLayer::new(users().await)
         .identity(header())
@@ -577,7 +577,7 @@ where
 }
 
 #[tokio::test]
-async fn a_cached_user_costs_no_allocation_but_the_extensions_own() {
+async fn a_cached_user_costs_one_allocation_for_extensions() {
     let users = users().await;
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
     let set_cookie = session.issue(&id("oA"));

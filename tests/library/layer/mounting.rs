@@ -51,7 +51,7 @@ async fn signs_in(app: &Router) -> bool {
 
 /// Ways to put it together; those that need no routes of the login's, and those that do.
 #[tokio::test]
-async fn the_callback_is_answered_however_routers_are_put_together() {
+async fn the_callback_works_under_nested_routers() {
     type Composition = (&'static str, fn(Signing, Router) -> Router, bool);
     // The router that is given holds the login's routes, or nothing.
     let compositions: [Composition; 11] = [
@@ -128,7 +128,7 @@ async fn the_callback_is_answered_however_routers_are_put_together() {
 
 /// The routes stand beside a wildcard of the application's, and are the login's alone.
 #[tokio::test]
-async fn the_logins_routes_take_no_other_path() {
+async fn the_login_handles_only_its_routes() {
     let layer = layer().await;
     let app: Router = Router::new()
         .route("/wechat/{*path}", any(nowhere))
@@ -148,7 +148,7 @@ async fn the_logins_routes_take_no_other_path() {
 
 /// As browsers know the paths, and as proxies leave them.
 #[tokio::test]
-async fn routes_stand_with_a_prefix_and_without() {
+async fn routes_work_with_and_without_a_prefix() {
     let keys = CookieKeys::random().unwrap();
     let login = Login::new("https://h5.example.com/shop", keys).unwrap();
     let layer = WechatLayer::new(users().await)

@@ -65,7 +65,7 @@ async fn a_public_page_is_served_while_wechat_fails() {
 /// A handler that requires the user reports the failure and does not redirect to a login, which
 /// would not help.
 #[tokio::test]
-async fn a_handler_that_needs_the_user_says_that_wechat_fails() {
+async fn a_handler_that_requires_the_user_reports_the_failure() {
     let simulator = Simulator::start().await.unwrap();
     let users = expired(&simulator).await;
     simulator.inject(Fault::on("/sns/oauth2/refresh_token").status(500));
@@ -125,7 +125,7 @@ async fn a_renewal_goes_on_when_a_public_page_stops_waiting() {
 
 /// Strangers and users who have granted less are served alike; what needs more asks for it.
 #[tokio::test]
-async fn a_scope_that_is_missing_keeps_nobody_from_a_public_page() {
+async fn a_missing_scope_does_not_block_a_public_page() {
     let users = users().await;
     let grant = |scope: &str| UserTokenResponse::new("t").expires_in(7_200).scope(scope);
     let less = grant("snsapi_base");

@@ -130,7 +130,7 @@ async fn extractors_answer_a_preflight_that_passes() {
 }
 
 #[tokio::test]
-async fn a_cors_layer_inside_answers_where_the_application_asks_for_it() {
+async fn an_inner_cors_layer_answers_if_preflights_are_allowed() {
     use axum::middleware::{Next, from_fn};
     async fn cors(request: Request<Body>, next: Next) -> Response<Body> {
         if request.method() == Method::OPTIONS {
@@ -154,7 +154,7 @@ async fn a_cors_layer_inside_answers_where_the_application_asks_for_it() {
 }
 
 #[tokio::test]
-async fn a_preflight_passes_two_layers_only_where_both_let_it() {
+async fn a_preflight_passes_two_layers_if_both_allow_it() {
     let users: UserTokens = users().await;
     let outer = WechatLayer::new(users.clone()).identity(header());
     let inner = outer.clone();

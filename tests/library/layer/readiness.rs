@@ -54,7 +54,7 @@ async fn renewal_begun(simulator: &Simulator) {
 
 /// Says who asked, once another request is over that the test holds.
 #[tokio::test]
-async fn a_warm_user_does_not_wait_behind_a_cold_one() {
+async fn a_cached_user_does_not_wait_for_an_uncached_one() {
     let (simulator, users) = cold_and_warm(Duration::from_secs(2)).await;
     let limited = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -74,7 +74,7 @@ async fn a_warm_user_does_not_wait_behind_a_cold_one() {
 /// reserves no capacity meanwhile, although the service itself stays in use, as one for a
 /// connection does.
 #[tokio::test]
-async fn a_service_that_did_not_call_gives_its_turn_back() {
+async fn a_service_that_makes_no_call_returns_its_permit() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(300)).await;
     let limited = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -111,7 +111,7 @@ async fn a_service_that_did_not_call_gives_its_turn_back() {
 
 /// The limit holds: what waited for its token is polled ready before it is called.
 #[tokio::test]
-async fn a_cold_request_waits_for_its_turn_again() {
+async fn an_uncached_request_polls_readiness_again() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(200)).await;
     let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
     handle.allow(1);
@@ -162,7 +162,7 @@ impl Service<Request<Body>> for Gone {
 }
 
 #[tokio::test]
-async fn an_error_of_readiness_passes_through() {
+async fn a_readiness_error_passes_through() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(200)).await;
     let gone = Gone(Arc::default());
     let service = WechatLayer::new(users)

@@ -112,7 +112,7 @@ async fn ask(app: &Router, request: Request<Body>) -> (http::response::Parts, St
 }
 
 #[tokio::test]
-async fn extractors_and_errors_have_the_applications_form() {
+async fn extractors_and_errors_use_the_applications_format() {
     let app = routes()
         .nest("/nested", routes())
         .layer(layer().await.login(login()).reject(form));
@@ -160,7 +160,7 @@ async fn extractors_and_errors_have_the_applications_form() {
 }
 
 #[tokio::test]
-async fn page_loads_are_sent_to_log_in() {
+async fn page_loads_are_redirected_to_the_login() {
     let app = routes()
         .nest("/nested", routes())
         .layer(layer().await.login(login()).reject(form));
@@ -229,7 +229,7 @@ async fn scripts_that_ask_for_html_learn_where_to_log_in() {
 }
 
 #[tokio::test]
-async fn without_a_login_it_is_the_form_alone() {
+async fn without_a_login_a_rejection_has_no_redirect() {
     let app = routes().layer(layer().await.reject(form));
     for (request, status, expected) in [
         (script("/me"), 401, "data login_required - /me"),
@@ -267,7 +267,7 @@ async fn the_default_form_is_json_and_pages() {
 }
 
 #[tokio::test]
-async fn what_a_handler_adds_stays_and_what_it_changes_is_its_own() {
+async fn changes_by_a_handler_to_a_rejection_stay() {
     use axum::middleware::map_response;
     let cors = map_response(async |mut response: Response| {
         let origin = HeaderValue::from_static("https://app.example");
@@ -317,7 +317,7 @@ async fn of_two_layers_the_inner_one_renders() {
 
 /// Without axum.
 #[tokio::test]
-async fn a_function_refuses_for_handlers_without_axum() {
+async fn a_function_rejects_for_handlers_without_axum() {
     async fn card(request: Request<Body>) -> Result<http::Response<Full<Bytes>>, Infallible> {
         let user = match WechatUser::required(&request) {
             Ok(user) => user,

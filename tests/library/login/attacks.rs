@@ -32,7 +32,7 @@ async fn followed(browser: &Browser, url: &str) -> Reply {
 
 /// A used code is in histories and access logs.
 #[tokio::test]
-async fn a_used_code_is_worth_nothing_under_another_login() {
+async fn a_used_code_is_rejected_in_another_login() {
     let harness = Harness::with_redis().await;
     harness
         .sim
@@ -56,7 +56,7 @@ async fn a_used_code_is_worth_nothing_under_another_login() {
 
 /// Only WeChat can recognize a forged code, and an attacker easily gets one state.
 #[tokio::test]
-async fn one_login_cannot_bring_codes_without_end() {
+async fn one_login_cannot_submit_unlimited_codes() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -79,7 +79,7 @@ async fn one_login_cannot_bring_codes_without_end() {
 
 /// The same by way of several processes, which share a count; and nothing lasts.
 #[tokio::test]
-async fn made_up_codes_cost_two_calls_in_the_cluster_and_are_forgotten_after_a_minute() {
+async fn forged_codes_cost_two_calls_for_all_processes() {
     let harness = Harness::with_redis().await;
     let sites = harness.cluster(3).await;
     let browser = Browser::new();
@@ -141,19 +141,19 @@ async fn refused_codes_are_nobody_elses(harness: Harness, expired: bool) {
 }
 
 #[tokio::test]
-async fn a_code_that_came_without_its_cookie_is_of_no_use_under_another_login() {
+async fn a_code_without_its_cookie_is_used_up() {
     refused_codes_are_nobody_elses(Harness::new().await, false).await;
     refused_codes_are_nobody_elses(Harness::with_redis().await, false).await;
 }
 
 #[tokio::test]
-async fn a_code_that_came_too_late_is_of_no_use_under_another_login() {
+async fn a_code_with_an_expired_state_is_used_up() {
     refused_codes_are_nobody_elses(Harness::with_redis().await, true).await;
 }
 
 /// A second code for a login that has succeeded is not spent, and lies in the history.
 #[tokio::test]
-async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
+async fn a_code_of_a_logged_in_user_is_used_up() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -177,7 +177,7 @@ async fn a_code_that_nobody_needed_is_of_no_use_under_another_login() {
 
 /// A proxy has led the callback to another page, and wrote its query into a log.
 #[tokio::test]
-async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
+async fn a_code_at_a_wrong_path_is_used_up() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -200,7 +200,7 @@ async fn a_code_that_came_elsewhere_is_of_no_use_under_another_login() {
 
 /// More copies than there are turns, of a callback whose exchange is slow.
 #[tokio::test]
-async fn copies_of_one_callback_share_one_turn() {
+async fn copies_of_one_callback_count_once() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -242,7 +242,7 @@ async fn our_pages_are_not_framed() {
 }
 
 #[tokio::test]
-async fn a_logout_is_not_undone_by_the_session_that_slides() {
+async fn a_renewed_session_does_not_undo_a_logout() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -254,7 +254,7 @@ async fn a_logout_is_not_undone_by_the_session_that_slides() {
 }
 
 #[tokio::test]
-async fn a_logout_is_not_undone_by_the_callback_in_the_history() {
+async fn a_callback_in_the_history_does_not_undo_a_logout() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -274,7 +274,7 @@ async fn a_logout_is_not_undone_by_the_callback_in_the_history() {
 
 /// The session is good, but there is no pair behind it, and WeChat takes no code.
 #[tokio::test]
-async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
+async fn rejected_codes_cause_no_loop_without_tokens() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -294,7 +294,7 @@ async fn refused_codes_do_not_loop_where_the_session_has_no_tokens() {
 }
 
 #[tokio::test]
-async fn refused_codes_do_not_loop_where_a_scope_is_missing() {
+async fn rejected_codes_cause_no_loop_with_a_missing_scope() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
@@ -312,7 +312,7 @@ async fn refused_codes_do_not_loop_where_a_scope_is_missing() {
 }
 
 #[tokio::test]
-async fn many_logins_under_way_hide_none_of_them() {
+async fn many_unfinished_logins_all_work() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -358,7 +358,7 @@ async fn nested_routes_return_to_the_whole_path() {
 }
 
 #[tokio::test]
-async fn a_session_slides_into_nothing_that_may_be_cached() {
+async fn no_cacheable_response_renews_a_session() {
     let harness = Harness::new().await;
     let logo = async || ([("cache-control", "max-age=86400")], "<svg/>");
     let site = harness
@@ -380,7 +380,7 @@ async fn a_session_slides_into_nothing_that_may_be_cached() {
 
 /// As many have it: a cache that keeps pages with cookies in them.
 #[tokio::test]
-async fn a_session_lies_in_no_cache_of_a_gateway() {
+async fn a_gateways_cache_stores_no_session() {
     let harness = Harness::new().await;
     let page = |user: Option<WechatUser>| async move {
         let greeting = user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned());
@@ -422,7 +422,7 @@ async fn a_session_lies_in_no_cache_of_a_gateway() {
 }
 
 #[tokio::test]
-async fn a_wait_without_end_is_a_wait() {
+async fn an_unlimited_exchange_timeout_works() {
     let harness = Harness::new().await;
     let site = harness
         .site_with(|login| login.exchange_timeout(Duration::MAX))

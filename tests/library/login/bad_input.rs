@@ -133,7 +133,7 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
 }
 
 #[tokio::test]
-async fn anothers_state_is_none() {
+async fn the_state_of_another_server_is_rejected() {
     let begun = begun().await;
     let other = Browser::new();
     other.callback_of(&format!("{}/me", begun.site.url)).await;
@@ -154,7 +154,7 @@ async fn anothers_state_is_none() {
 }
 
 #[tokio::test]
-async fn an_old_state_has_expired() {
+async fn an_old_state_is_rejected() {
     let begun = begun().await;
     begun.harness.clock.advance(Duration::from_secs(600));
     begun
@@ -171,7 +171,7 @@ async fn an_old_state_has_expired() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_was_cut_or_changed_is_none() {
+async fn truncated_or_changed_cookies_are_rejected() {
     let begun = begun().await;
     let name = begun.browser.cookie_names().remove(0);
     let value = begun.browser.cookie(&name).unwrap();
@@ -197,7 +197,7 @@ async fn a_cookie_that_was_cut_or_changed_is_none() {
 }
 
 #[tokio::test]
-async fn sessions_that_are_not_ours_are_nobodys() {
+async fn foreign_sessions_identify_no_user() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -230,7 +230,7 @@ async fn sessions_that_are_not_ours_are_nobodys() {
 }
 
 #[tokio::test]
-async fn a_flood_of_cookies_does_no_harm() {
+async fn many_cookies_do_not_break_a_login() {
     let begun = begun().await;
     // Most servers reject larger headers before the layer sees them.
     for number in 0..60 {

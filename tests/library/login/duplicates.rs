@@ -62,7 +62,7 @@ async fn twenty_copies_on_two_servers_are_one_exchange_in_memory() {
 }
 
 #[tokio::test]
-async fn the_store_names_codes_by_hash_and_keeps_no_token_with_them() {
+async fn the_store_keeps_hashes_of_codes_and_no_tokens() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -93,7 +93,7 @@ async fn the_store_names_codes_by_hash_and_keeps_no_token_with_them() {
 }
 
 #[tokio::test]
-async fn a_fetch_ahead_without_cookies_spends_nothing() {
+async fn a_prefetched_callback_uses_up_nothing() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -160,7 +160,7 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
 }
 
 #[tokio::test]
-async fn ten_minutes_begin_with_the_answer_and_not_with_the_question() {
+async fn a_code_is_kept_for_ten_minutes_after_the_exchange() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();

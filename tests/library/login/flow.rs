@@ -126,7 +126,7 @@ async fn scripts_learn_where_to_log_in() {
 }
 
 #[tokio::test]
-async fn a_form_is_led_to_the_login_and_a_script_that_asks_for_html_is_not() {
+async fn only_forms_and_pages_are_redirected_to_the_login() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let (me, referer) = (format!("{}/me", site.url), format!("{}/me?form", site.url));
@@ -186,7 +186,7 @@ async fn two_tabs_log_in_at_once() {
 }
 
 #[tokio::test]
-async fn who_says_no_reads_so_and_nothing_is_asked() {
+async fn a_user_who_denies_gets_a_page_without_a_call() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -218,7 +218,7 @@ async fn who_says_no_reads_so_and_nothing_is_asked() {
 }
 
 #[tokio::test]
-async fn an_identity_that_is_set_stays_and_the_login_is_mounted() {
+async fn a_configured_identity_stays_with_a_login() {
     let harness = Harness::new().await;
     let header = TrustedHeader::new("x-user").unwrap();
     let site = harness
@@ -261,7 +261,7 @@ async fn behind_a_gateway(harness: &Harness) -> Site {
 }
 
 #[tokio::test]
-async fn a_login_can_be_bound_to_whom_a_gateway_names() {
+async fn a_login_can_be_bound_to_the_gateways_user() {
     let harness = Harness::new().await;
     let site = behind_a_gateway(&harness).await;
     let page = format!("{}/me", site.url);
@@ -284,7 +284,7 @@ async fn a_login_can_be_bound_to_whom_a_gateway_names() {
 }
 
 #[tokio::test]
-async fn a_bound_login_admits_no_virtual_user_and_no_impossible_name() {
+async fn a_bound_login_rejects_virtual_and_invalid_users() {
     let harness = Harness::new().await;
     let site = behind_a_gateway(&harness).await;
     let page = format!("{}/me", site.url);
@@ -299,7 +299,7 @@ async fn a_bound_login_admits_no_virtual_user_and_no_impossible_name() {
 }
 
 #[tokio::test]
-async fn what_needs_no_user_passes_and_handlers_that_do_answer_as_the_layer() {
+async fn optional_routes_pass_and_handlers_reject_as_the_layer() {
     let harness = Harness::new().await;
     let site = harness
         .mounted(
@@ -328,7 +328,7 @@ async fn what_needs_no_user_passes_and_handlers_that_do_answer_as_the_layer() {
 }
 
 #[tokio::test]
-async fn outside_wechat_the_user_can_be_told_so() {
+async fn a_page_can_explain_that_wechat_is_required() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.wechat_only(true)).await;
     let chrome = Browser::new();

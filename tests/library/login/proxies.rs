@@ -69,7 +69,7 @@ async fn lives_below_a_prefix(nginx: &Nginx) {
 }
 
 #[tokio::test]
-async fn a_prefix_that_nginx_strips_is_part_of_the_public_url() {
+async fn a_prefix_stripped_by_nginx_is_in_the_public_url() {
     let harness = Harness::new().await;
     let server = |site: &str| format!("location /app/ {{ proxy_pass {site}/; }}");
     let (nginx, _site) = behind(&harness, "/app", server, router).await;
@@ -77,7 +77,7 @@ async fn a_prefix_that_nginx_strips_is_part_of_the_public_url() {
 }
 
 #[tokio::test]
-async fn a_prefix_that_nginx_leaves_is_part_of_the_public_url() {
+async fn a_prefix_kept_by_nginx_is_in_the_public_url() {
     let harness = Harness::new().await;
     let server = |site: &str| format!("location /app/ {{ proxy_pass {site}; }}");
     let (nginx, _site) = behind(&harness, "/app/", server, |layer, login| {
@@ -104,7 +104,7 @@ async fn a_prefix_that_nginx_leaves_is_part_of_the_public_url() {
 }
 
 #[tokio::test]
-async fn a_slash_that_nginx_forces_does_not_hide_the_callback() {
+async fn a_slash_added_by_nginx_does_not_hide_the_callback() {
     let harness = Harness::new().await;
     let server = |site: &str| {
         format!("rewrite ^(.*[^/])$ $1/ permanent; location / {{ proxy_pass {site}; }}")
@@ -121,7 +121,7 @@ async fn a_slash_that_nginx_forces_does_not_hide_the_callback() {
 /// Each proxy breaks the callback in another way that the login was not configured for. Each login
 /// ends on a plain page.
 #[tokio::test]
-async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wechat() {
+async fn a_misrouted_callback_ends_on_a_page() {
     for (what, callback, server) in [
         (
             "a prefix is stripped",
@@ -216,7 +216,7 @@ async fn a_callback_that_comes_elsewhere_ends_on_a_page_after_few_visits_to_wech
 
 /// Older web views do not say where they come from, and people reload.
 #[tokio::test]
-async fn whoever_opens_a_page_often_is_no_loop() {
+async fn frequent_page_loads_are_not_taken_for_a_loop() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for page in ["/me", "/me?a=b"] {
@@ -277,17 +277,17 @@ async fn unfinished_logins(length: usize) {
 }
 
 #[tokio::test]
-async fn fifty_unfinished_logins_of_a_thousand_characters_fit_through_nginx() {
+async fn fifty_logins_of_1000_characters_pass_nginx() {
     unfinished_logins(1_000).await;
 }
 
 #[tokio::test]
-async fn fifty_unfinished_logins_of_two_thousand_characters_fit_through_nginx() {
+async fn fifty_logins_of_2000_characters_pass_nginx() {
     unfinished_logins(2_000).await;
 }
 
 #[tokio::test]
-async fn tabs_that_begin_at_once_do_not_add_up_either() {
+async fn concurrent_tabs_do_not_exceed_nginxs_limit() {
     let harness = Harness::new().await;
     let server = |site: &str| format!("location / {{ proxy_pass {site}; }}");
     let (nginx, _site) = behind(&harness, "", server, router).await;
@@ -308,7 +308,7 @@ async fn tabs_that_begin_at_once_do_not_add_up_either() {
 
 /// No other host, sibling or parent, can set a cookie of such a name.
 #[tokio::test]
-async fn under_https_only_this_host_sets_the_cookies_of_a_login() {
+async fn only_this_host_sets_login_cookies_under_https() {
     let harness = Harness::new().await;
     let site = harness
         .behind("https://h5.example.com/app", |login| login, router)

@@ -6,7 +6,7 @@ use crate::support::browser::Browser;
 /// Each pair is a `return_to` that a link or a script sends, encoded once, and the page on which
 /// the user arrives.
 #[tokio::test]
-async fn whatever_is_harmless_is_led_back_to() {
+async fn safe_return_targets_are_kept() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let long = format!("/me?q={}", "x".repeat(1_994));
@@ -33,7 +33,7 @@ async fn whatever_is_harmless_is_led_back_to() {
 }
 
 #[tokio::test]
-async fn what_leads_elsewhere_leads_to_the_start_page() {
+async fn unsafe_return_targets_lead_to_the_start_page() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let host = site.url.trim_start_matches("http://");
@@ -72,7 +72,7 @@ async fn what_leads_elsewhere_leads_to_the_start_page() {
 }
 
 #[tokio::test]
-async fn a_page_load_comes_back_to_the_very_page() {
+async fn a_login_returns_to_the_requested_page() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let longest = format!("/me?q={}", "x".repeat(2_042));
@@ -95,7 +95,7 @@ async fn a_page_load_comes_back_to_the_very_page() {
 
 /// In a link that is not encoded, everything after the first `&` does not belong to the login.
 #[tokio::test]
-async fn a_return_to_that_was_not_encoded_is_not_cut() {
+async fn an_unencoded_return_to_is_rejected_not_truncated() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for (asked, landed) in [

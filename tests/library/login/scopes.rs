@@ -10,7 +10,7 @@ use super::harness::{ALICE, EXCHANGE, Harness, USERINFO};
 use crate::support::browser::{Browser, Reply};
 
 #[tokio::test]
-async fn a_base_login_is_upgraded_once_where_a_route_needs_it() {
+async fn a_route_upgrades_a_base_login_once() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
@@ -38,7 +38,7 @@ async fn a_base_login_is_upgraded_once_where_a_route_needs_it() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_is_not_granted_does_not_loop() {
+async fn a_denied_upgrade_causes_no_loop() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
@@ -78,7 +78,7 @@ async fn an_upgrade_that_is_not_granted_does_not_loop() {
 }
 
 #[tokio::test]
-async fn a_profile_is_fetched_once_and_heals() {
+async fn a_profile_is_cached_and_repeats_a_rejected_call() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let url = format!("{}/nickname", site.url);
@@ -118,7 +118,7 @@ async fn a_profile_without_the_scope_asks_for_a_login() {
 
 /// No layer asks for the scope there; the handler's error does.
 #[tokio::test]
-async fn a_page_that_needs_the_profile_sends_its_user_to_grant_it() {
+async fn a_page_that_needs_the_profile_asks_for_consent() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
@@ -131,7 +131,7 @@ async fn a_page_that_needs_the_profile_sends_its_user_to_grant_it() {
 }
 
 #[tokio::test]
-async fn a_page_whose_user_does_not_grant_the_profile_does_not_loop() {
+async fn a_denied_profile_causes_no_loop() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();
@@ -164,7 +164,7 @@ fn asked(reply: &Reply) -> String {
 }
 
 #[tokio::test]
-async fn no_link_lowers_what_was_granted() {
+async fn no_link_lowers_a_granted_scope() {
     for harness in [Harness::new().await, Harness::with_redis().await] {
         let site = harness.site_with(|login| login.scope(Scope::Base)).await;
         let other = harness.site_with(|login| login.scope(Scope::Base)).await;
@@ -201,7 +201,7 @@ async fn no_link_lowers_what_was_granted() {
 }
 
 #[tokio::test]
-async fn a_link_asks_for_no_less_than_the_application() {
+async fn a_link_cannot_request_less_than_the_application() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let link = format!(
@@ -216,7 +216,7 @@ async fn a_link_asks_for_no_less_than_the_application() {
 
 /// The browser has no session, so the server learns the user only from the code.
 #[tokio::test]
-async fn a_login_in_another_browser_lowers_nothing() {
+async fn another_browsers_login_keeps_the_scope() {
     let harness = Harness::with_redis().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let (me, profile) = (format!("{}/me", site.url), format!("{}/profile", site.url));
@@ -250,7 +250,7 @@ async fn a_login_in_another_browser_lowers_nothing() {
 }
 
 #[tokio::test]
-async fn an_older_login_lowers_nothing() {
+async fn an_older_login_keeps_the_scope() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let me = format!("{}/me", site.url);
@@ -273,7 +273,7 @@ async fn an_older_login_lowers_nothing() {
 
 /// A pair that another service has stored says not what was granted.
 #[tokio::test]
-async fn a_grant_that_is_not_known_is_not_lowered() {
+async fn an_unknown_scope_is_not_lowered() {
     let harness = Harness::with_redis_in(Layout::Hashes).await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();

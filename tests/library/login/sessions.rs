@@ -10,7 +10,7 @@ use super::harness::{ALICE, Harness, pages};
 use crate::support::browser::Browser;
 
 #[tokio::test]
-async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_ago() {
+async fn an_empty_cache_accepts_a_new_session() {
     let harness = Harness::with_redis().await;
     let sites = harness.cluster(2).await;
     let browser = Browser::new();
@@ -37,7 +37,7 @@ async fn a_process_that_remembers_no_token_takes_a_session_that_began_a_moment_a
 }
 
 #[tokio::test]
-async fn logging_out_ends_the_session_and_everywhere_ends_all() {
+async fn a_logout_ends_one_session_or_all() {
     let harness = Harness::with_redis().await;
     let sites = harness.cluster(2).await;
     let site = &sites[0];
@@ -98,7 +98,7 @@ async fn logging_out_ends_the_session_and_everywhere_ends_all() {
 }
 
 #[tokio::test]
-async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
+async fn a_public_page_renews_no_ended_session() {
     let harness = Harness::new().await;
     let optional = |user: Option<WechatUser>| async move {
         user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned())
@@ -132,7 +132,7 @@ async fn a_page_that_needs_no_user_issues_no_dead_session_anew() {
 }
 
 #[tokio::test]
-async fn a_session_slides() {
+async fn a_session_is_renewed_by_requests() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -145,7 +145,7 @@ async fn a_session_slides() {
 }
 
 #[tokio::test]
-async fn a_new_login_beats_what_was_there() {
+async fn a_new_login_replaces_the_session() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -183,7 +183,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A copied cookie may have been renewed for the thief, even a second before the logout.
 #[tokio::test]
-async fn a_thief_stays_out_after_a_logout_everywhere() {
+async fn a_stolen_session_ends_with_a_logout_everywhere() {
     for layout in [Layout::Hashes, Layout::Keys] {
         let harness = Harness::with_redis_in(layout).await;
         let sites = harness.cluster(2).await;
@@ -235,7 +235,7 @@ async fn a_thief_stays_out_after_a_logout_everywhere() {
 
 /// Servers' clocks are a minute apart, either way.
 #[tokio::test]
-async fn clocks_a_minute_apart_change_no_logout() {
+async fn clocks_a_minute_apart_do_not_undo_a_logout() {
     for early_logout in [true, false] {
         let mut harness = Harness::with_redis().await;
         let first = harness.site().await;
@@ -265,7 +265,7 @@ async fn clocks_a_minute_apart_change_no_logout() {
 }
 
 #[tokio::test]
-async fn a_login_that_crosses_a_logout_revives_no_session() {
+async fn a_concurrent_login_restores_no_ended_session() {
     let harnesses = [
         Harness::new().await,
         Harness::with_redis_in(Layout::Hashes).await,
@@ -316,7 +316,7 @@ async fn a_login_that_crosses_a_logout_revives_no_session() {
 }
 
 #[tokio::test]
-async fn a_logout_is_remembered_as_long_as_a_session_can_last() {
+async fn a_logout_is_stored_for_a_sessions_lifetime() {
     let harness = Harness::with_redis().await;
     let snapshot = "oVirtual00000000000000000000";
     let site = harness.site().await;
@@ -339,7 +339,7 @@ async fn a_logout_is_remembered_as_long_as_a_session_can_last() {
 
 /// Any host of the domain can set cookies here, where the prefix of https does not forbid it.
 #[tokio::test]
-async fn junk_in_front_of_a_session_signs_nobody_out() {
+async fn invalid_cookies_do_not_end_a_session() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
@@ -358,7 +358,7 @@ async fn junk_in_front_of_a_session_signs_nobody_out() {
 }
 
 #[tokio::test]
-async fn sessions_of_two_users_are_nobodys() {
+async fn sessions_of_two_users_identify_no_user() {
     let harness = Harness::new().await;
     let bob = "oBob000000000000000000000000";
     let site = harness.site().await;

@@ -9,7 +9,7 @@ use crate::support::browser::Browser;
 const BOB: &str = "oBob000000000000000000000000";
 
 #[tokio::test]
-async fn the_login_path_hands_the_browser_over_to_whoever_is_there_now() {
+async fn the_login_path_switches_to_the_current_user() {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let browser = Browser::new();

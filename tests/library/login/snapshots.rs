@@ -11,7 +11,7 @@ use crate::support::browser::Browser;
 const VIRTUAL: &str = "oVirtual00000000000000000000";
 
 #[tokio::test]
-async fn they_come_in_for_two_hours_and_are_kept_apart() {
+async fn snapshot_users_are_admitted_for_two_hours() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     harness
@@ -58,7 +58,7 @@ async fn they_come_in_for_two_hours_and_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn another_process_knows_them() {
+async fn another_process_recognizes_snapshot_users() {
     let harness = Harness::with_redis().await;
     let sites = harness.cluster(2).await;
     harness
@@ -73,7 +73,7 @@ async fn another_process_knows_them() {
 }
 
 #[tokio::test]
-async fn an_application_can_refuse_them() {
+async fn an_application_can_reject_snapshot_users() {
     let harness = Harness::new().await;
     let site = harness
         .site_with(|login| login.snapshot_users(SnapshotPolicy::Deny))

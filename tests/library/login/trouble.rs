@@ -8,7 +8,7 @@ use super::harness::{ALICE, EXCHANGE, Harness};
 use crate::support::browser::Browser;
 
 #[tokio::test]
-async fn a_code_that_wechat_refuses_restarts_the_login_once_and_then_works() {
+async fn a_rejected_code_restarts_the_login_once() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for errcode in [40029, 40163] {
@@ -51,7 +51,7 @@ async fn a_login_that_never_works_ends_on_a_page() {
 }
 
 #[tokio::test]
-async fn whoever_is_signed_in_is_not_sent_around_again() {
+async fn a_logged_in_user_is_not_redirected_again() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -70,7 +70,7 @@ async fn whoever_is_signed_in_is_not_sent_around_again() {
 }
 
 #[tokio::test]
-async fn each_trouble_has_its_page_and_status() {
+async fn each_failure_has_its_page_and_status() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for (fault, status, code, chinese) in [
@@ -126,7 +126,7 @@ async fn each_trouble_has_its_page_and_status() {
 }
 
 #[tokio::test]
-async fn a_reload_after_wechat_is_back_signs_in() {
+async fn a_reload_logs_in_when_wechat_is_back() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -142,7 +142,7 @@ async fn a_reload_after_wechat_is_back_signs_in() {
 
 /// The same where Redis forgets the result by its own clock.
 #[tokio::test]
-async fn whoever_waits_as_long_as_told_is_signed_in() {
+async fn a_login_works_after_the_time_in_retry_after() {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -157,7 +157,7 @@ async fn whoever_waits_as_long_as_told_is_signed_in() {
 }
 
 #[tokio::test]
-async fn without_a_store_no_code_is_spent() {
+async fn no_code_is_used_up_without_a_store() {
     let mut harness = Harness::with_redis().await;
     let site = harness.site().await;
     let browser = Browser::new();
@@ -183,7 +183,7 @@ async fn without_a_store_no_code_is_spent() {
 }
 
 #[tokio::test]
-async fn a_slow_exchange_answers_in_time_and_goes_on() {
+async fn a_slow_exchange_continues_after_its_timeout() {
     let harness = Harness::new().await;
     let site = harness
         .site_with(|login| login.exchange_timeout(Duration::from_millis(300)))
@@ -250,7 +250,7 @@ const NO_EFFECT: &str = "登录没有生效";
 const TOO_OFTEN: &str = "登录过于频繁";
 
 #[tokio::test]
-async fn logins_that_nobody_hears_of_end_after_three() {
+async fn logins_without_effect_end_after_three() {
     let harness = Harness::new().await;
     // The gateway never names the user, so that no login can succeed.
     let header = tower_wechat::TrustedHeader::new("x-user").unwrap();
@@ -275,7 +275,7 @@ async fn logins_that_nobody_hears_of_end_after_three() {
 }
 
 #[tokio::test]
-async fn a_handler_that_asks_for_a_login_again_and_again_is_no_loop() {
+async fn a_handler_that_repeats_a_login_causes_no_loop() {
     let harness = Harness::new().await;
     let refuse = async |user: tower_wechat::WechatUser| {
         user.users()
@@ -310,7 +310,7 @@ fn today() -> Browser {
 }
 
 #[tokio::test]
-async fn a_session_that_is_lost_on_its_way_is_no_loop() {
+async fn a_lost_session_cookie_causes_no_loop() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let (url, session) = (format!("{}/me", site.url), |name: &str| {
@@ -326,7 +326,7 @@ async fn a_session_that_is_lost_on_its_way_is_no_loop() {
 }
 
 #[tokio::test]
-async fn whoever_signs_out_and_in_again_gets_in() {
+async fn a_user_can_log_out_and_in_repeatedly() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for came_from in ["none", "same-origin", ""] {
@@ -362,7 +362,7 @@ async fn whoever_signs_out_and_in_again_gets_in() {
 }
 
 #[tokio::test]
-async fn a_lenient_login_of_a_browser_without_cookies_ends_on_a_page() {
+async fn a_lenient_login_without_cookies_ends_on_a_page() {
     let harness = Harness::new().await;
     let site = harness
         .site_with(|login| login.dangerous_allow_missing_state_cookie(true))

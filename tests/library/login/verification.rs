@@ -14,7 +14,7 @@ const NAME: &str = "MP_verify_Ab1cD2eF3gH4iJ5k.txt";
 const CONTENT: &str = "Ab1cD2eF3gH4iJ5k";
 
 #[tokio::test]
-async fn anybody_reads_a_verification_file() {
+async fn a_verification_file_is_public() {
     let harness = Harness::new().await;
     let site = harness
         .site_with(|login| {
@@ -66,7 +66,7 @@ async fn anybody_reads_a_verification_file() {
 
 /// A file is no rejection: an application's own form does not change it.
 #[tokio::test]
-async fn a_verification_file_is_itself_under_the_applications_own_answers() {
+async fn a_verification_file_ignores_custom_rejections() {
     let harness = Harness::new().await;
     let users = harness.users().await;
     let login = Login::builder("https://h5.example.com", CookieKeys::random().unwrap());

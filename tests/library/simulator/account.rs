@@ -56,7 +56,7 @@ impl Harness {
 }
 
 #[tokio::test]
-async fn a_new_token_each_call_and_the_old_one_lives_five_minutes_more() {
+async fn an_old_token_is_valid_for_five_more_minutes() {
     let harness = Harness::start().await;
     let reply = harness.token().await;
     assert_eq!(reply.content_type, "application/json; encoding=utf-8");
@@ -164,7 +164,7 @@ async fn the_stable_token_is_repeated_with_the_time_that_is_left() {
 }
 
 #[tokio::test]
-async fn the_last_five_minutes_bring_a_new_stable_token_and_both_work() {
+async fn a_stable_token_overlaps_its_successor() {
     let harness = Harness::start().await;
     let old = harness.stable().await.field("access_token");
     harness.sim.advance(secs(6900));
@@ -182,7 +182,7 @@ async fn the_last_five_minutes_bring_a_new_stable_token_and_both_work() {
 }
 
 #[tokio::test]
-async fn a_short_lived_stable_token_is_stable_for_half_its_life() {
+async fn a_short_stable_token_repeats_for_half_its_lifetime() {
     let harness = Harness::start().await;
     harness
         .sim
@@ -195,7 +195,7 @@ async fn a_short_lived_stable_token_is_stable_for_half_its_life() {
 }
 
 #[tokio::test]
-async fn force_kills_the_old_token_at_once_but_not_within_thirty_seconds() {
+async fn force_revokes_the_old_token_after_thirty_seconds() {
     let harness = Harness::start().await;
     let leaked = harness.stable().await.field("access_token");
     let new = harness.forced().await.field("access_token");
@@ -233,7 +233,7 @@ async fn force_works_twenty_times_a_day() {
 }
 
 #[tokio::test]
-async fn the_two_kinds_of_token_know_nothing_of_each_other() {
+async fn the_two_kinds_of_token_are_independent() {
     let harness = Harness::start().await;
     let stable = harness.stable().await.field("access_token");
     let classic = harness.token().await.field("access_token");
@@ -249,7 +249,7 @@ async fn the_two_kinds_of_token_know_nothing_of_each_other() {
 }
 
 #[tokio::test]
-async fn the_stable_token_is_fussy_about_its_request() {
+async fn the_stable_token_validates_its_request() {
     let harness = Harness::start().await;
     harness
         .get(STABLE)
@@ -287,7 +287,7 @@ async fn the_stable_token_is_fussy_about_its_request() {
 }
 
 #[tokio::test]
-async fn callers_and_accounts_can_be_shut_out() {
+async fn callers_and_accounts_can_be_rejected() {
     let harness = Harness::start().await;
     harness
         .sim
@@ -311,7 +311,7 @@ async fn callers_and_accounts_can_be_shut_out() {
 }
 
 #[tokio::test]
-async fn the_ticket_is_repeated_and_always_says_its_full_life() {
+async fn a_repeated_ticket_has_its_full_lifetime() {
     let harness = Harness::start().await;
     let path = |token: &str, kind: &str| {
         format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}")
@@ -404,7 +404,7 @@ async fn tokens_of_the_other_kind_are_refused() {
 /// Another account's token has the right format and gets its own error. Text that cannot be a token
 /// gets another.
 #[tokio::test]
-async fn tokens_that_were_never_issued_are_told_from_nonsense() {
+async fn unknown_tokens_and_malformed_ones_differ() {
     let (harness, other) = (Harness::start().await, Harness::start().await);
     let theirs = other.stable().await.field("access_token");
     let user = other.sim.sign_in("oAlice", "snsapi_userinfo").access_token;

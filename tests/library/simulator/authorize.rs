@@ -42,7 +42,7 @@ fn is_mistake(reply: &Reply, text: &str) {
 }
 
 #[tokio::test]
-async fn approval_leads_back_with_code_and_state() {
+async fn approval_redirects_with_code_and_state() {
     let harness = Harness::start().await;
     harness.sim.add_user(SimulatedUser::new("oAlice"));
     let reply = harness
@@ -92,7 +92,7 @@ async fn code_and_state_come_before_a_fragment() {
 }
 
 #[tokio::test]
-async fn the_state_comes_back_as_it_was() {
+async fn the_state_is_returned_unchanged() {
     let harness = Harness::start().await;
     let reply = harness
         .get(&link(
@@ -108,7 +108,7 @@ async fn the_state_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_wrong_link_stays_on_wechats_page() {
+async fn a_wrong_link_shows_wechats_error_page() {
     let harness = Harness::start().await;
     let long = format!("&state={}", "a".repeat(129));
     is_mistake(
@@ -216,7 +216,7 @@ async fn a_redirect_to_a_host_that_is_not_registered_is_refused() {
 }
 
 #[tokio::test]
-async fn the_user_is_asked_and_allows() {
+async fn the_user_can_approve() {
     let harness = Harness::asking().await;
     harness
         .sim
@@ -256,7 +256,7 @@ async fn another_user_can_answer() {
 }
 
 #[tokio::test]
-async fn the_user_is_asked_and_denies() {
+async fn the_user_can_deny() {
     let harness = Harness::asking().await;
     let link = link(&harness, "snsapi_userinfo", "&state=abc");
     let reply = harness.post(&link, "answer=deny").await;
@@ -348,7 +348,7 @@ async fn a_website_login_goes_by_qr_code() {
 }
 
 #[tokio::test]
-async fn a_stranger_without_cookies_fetches_the_callback_first() {
+async fn a_prefetch_requests_the_callback_first() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let callback = move |uri: axum::http::Uri, headers: HeaderMap| async move {

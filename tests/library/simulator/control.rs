@@ -197,7 +197,7 @@ async fn a_user_signs_in_and_changes_the_password() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_with_a_sentence() {
+async fn invalid_control_requests_get_an_error() {
     let harness = Harness::start().await;
     for (route, body) in [
         ("faults", ""),

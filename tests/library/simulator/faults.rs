@@ -32,7 +32,7 @@ impl Harness {
 }
 
 #[tokio::test]
-async fn a_delay_alone_delays_and_then_the_answer_is_the_usual_one() {
+async fn a_delay_does_not_change_the_response() {
     let harness = Harness::start().await;
     let pair = harness.sim.sign_in("oAlice", "snsapi_base");
     harness.sim.inject(
@@ -49,7 +49,7 @@ async fn a_delay_alone_delays_and_then_the_answer_is_the_usual_one() {
 }
 
 #[tokio::test]
-async fn errcodes_hit_as_often_as_asked() {
+async fn an_errcode_is_returned_the_given_number_of_times() {
     let harness = Harness::start().await;
     let pair = harness.sim.sign_in("oAlice", "snsapi_base");
     harness.sim.inject(Fault::on(REFRESH).errcode(-1).times(2));
@@ -139,7 +139,7 @@ async fn status_and_body_are_sent_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_reset_breaks_the_connection_before_any_byte() {
+async fn a_reset_closes_the_connection_without_a_byte() {
     let harness = Harness::start().await;
     let pair = harness.sim.sign_in("oAlice", "snsapi_base");
     harness.sim.inject(Fault::on(REFRESH).reset().times(1));
@@ -157,7 +157,7 @@ async fn a_reset_breaks_the_connection_before_any_byte() {
 }
 
 #[tokio::test]
-async fn a_lost_reply_is_a_call_that_was_done() {
+async fn a_lost_reply_still_processes_the_call() {
     let harness = Harness::start().await;
     harness
         .sim
@@ -174,7 +174,7 @@ async fn a_lost_reply_is_a_call_that_was_done() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_ends_with_the_simulator() {
+async fn a_hanging_call_ends_with_the_simulator() {
     let harness = Harness::start().await;
     harness.sim.inject(Fault::on(REFRESH).hang());
     let url = format!("{}{REFRESH}", harness.sim.url());

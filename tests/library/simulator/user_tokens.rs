@@ -47,7 +47,7 @@ async fn a_code_becomes_a_pair() {
 }
 
 #[tokio::test]
-async fn the_unionid_is_told_only_under_userinfo() {
+async fn the_unionid_requires_userinfo() {
     let harness = Harness::start().await;
     harness
         .sim
@@ -85,7 +85,7 @@ async fn a_code_works_once() {
 }
 
 #[tokio::test]
-async fn a_code_dies_after_five_minutes() {
+async fn a_code_expires_after_five_minutes() {
     let harness = Harness::start().await;
     let (in_time, too_late) = (
         harness.sim.authorize("oAlice", USERINFO),
@@ -105,7 +105,7 @@ async fn a_code_dies_after_five_minutes() {
 }
 
 #[tokio::test]
-async fn a_wrong_caller_does_not_burn_the_code() {
+async fn a_wrong_caller_does_not_use_up_a_code() {
     let harness = Harness::start().await;
     let (id, secret) = (
         harness.sim.app_id().to_owned(),
@@ -164,7 +164,7 @@ async fn a_wrong_caller_does_not_burn_the_code() {
 }
 
 #[tokio::test]
-async fn a_new_exchange_kills_the_old_pair_even_for_base() {
+async fn a_new_exchange_revokes_the_old_pair() {
     let harness = Harness::start().await;
     let old = harness.sim.sign_in("oAlice", USERINFO);
     harness
@@ -231,7 +231,7 @@ async fn a_refresh_after_expiry_gives_a_new_token() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_lives_thirty_days_and_refreshing_does_not_extend_it() {
+async fn refreshing_does_not_extend_a_refresh_token() {
     let harness = Harness::start().await;
     let pair = harness.sim.sign_in("oAlice", USERINFO);
     harness.sim.advance(secs(29 * 24 * 3600));
@@ -251,7 +251,7 @@ async fn a_refresh_token_lives_thirty_days_and_refreshing_does_not_extend_it() {
 }
 
 #[tokio::test]
-async fn a_life_without_end_breaks_nothing() {
+async fn an_unlimited_lifetime_works() {
     let harness = Harness::start().await;
     harness.sim.settings(|settings| {
         settings.code_lifetime = Duration::MAX;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tower_wechat::simulator::{Fault, UserPair};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_there_is_good_here() {
+async fn the_demo_accepts_a_login_of_the_java_service() {
     let harness = InteropHarness::new().await;
     for user in [USER, "张三 #1:{x}"] {
         let pair = harness.java_login(user).await;
@@ -25,7 +25,7 @@ async fn a_login_there_is_good_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_there_is_good_here() {
+async fn the_demo_accepts_a_renewal_of_the_java_service() {
     let harness = InteropHarness::new().await;
     let old = harness.java_login(USER).await;
     harness.time_passes(TWO_HOURS);
@@ -41,7 +41,7 @@ async fn a_renewal_there_is_good_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_here_is_good_there() {
+async fn the_java_service_accepts_a_renewal_of_the_demo() {
     let harness = InteropHarness::new().await;
     harness.java_login(USER).await;
     harness.time_passes(TWO_HOURS);
@@ -72,7 +72,7 @@ async fn a_renewal_here_is_good_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn details_behind_the_refresh_token_do_not_disturb() {
+async fn the_java_service_ignores_further_fields() {
     let harness = InteropHarness::new().await;
     harness
         .services
@@ -243,18 +243,18 @@ async fn in_turns(rotate: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_turns_with_one_refresh_token() {
+async fn both_renew_in_turns_with_one_refresh_token() {
     in_turns(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_turns_with_refresh_tokens_that_rotate() {
+async fn both_renew_in_turns_with_rotating_refresh_tokens() {
     in_turns(true).await;
 }
 
 /// The other service knows no lease: it renews while the demo does. What it wrote stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn both_at_once() {
+async fn both_renew_at_once() {
     for rotate in [false, true] {
         let harness = InteropHarness::new().await;
         harness
@@ -289,7 +289,7 @@ async fn both_at_once() {
 /// The other service cannot open what is sealed. It finds no user, asks for a login, and its own
 /// pair is good for both.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sealed_pair_is_a_miss_there_and_no_crash() {
+async fn a_sealed_pair_is_a_miss_for_the_java_service() {
     use base64::Engine as _;
     let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
     let harness = InteropHarness::with(&[("SEALING_KEY", &key)]).await;
@@ -318,7 +318,7 @@ async fn a_sealed_pair_is_a_miss_there_and_no_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_and_strangers() {
+async fn unknown_users_are_a_miss_for_both() {
     let harness = InteropHarness::new().await;
     for user in ["", "oStranger"] {
         assert_eq!(harness.java_token(user).await, json!({"login": true}));
@@ -341,7 +341,7 @@ async fn nobody_and_strangers() {
 
 /// The demo deletes an expired pair. For the other service that means a login too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_pair_is_dead_for_both() {
+async fn an_expired_pair_means_a_login_for_both() {
     let harness = InteropHarness::new().await;
     harness.java_login(USER).await;
     harness.services.wechat.change_password(USER);
@@ -377,7 +377,7 @@ fn java_serialized(text: &str) -> Vec<u8> {
 /// Writes values as a `RedisTemplate` with other serializers does. The demo logs one line that
 /// names the remedy, for any number of users and requests.
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_other_spring_serializers_are_told_once() {
+async fn values_of_other_serializers_are_logged_once() {
     type Serializer = fn(&str) -> Vec<u8>;
     let serializers: [(&str, Serializer); 4] = [
         ("Java's own serialization", java_serialized),
@@ -438,7 +438,7 @@ async fn values_of_other_spring_serializers_are_told_once() {
 
 /// Names of fields and of hashes that another serializer has made are never asked for.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_javas_own_serialization_are_told_once() {
+async fn keys_of_java_serialization_are_logged_once() {
     use redis::Commands;
 
     for whole in [false, true] {
@@ -474,7 +474,7 @@ async fn names_of_javas_own_serialization_are_told_once() {
 
 /// A stored token is held to what WeChat's tokens are made of.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_a_token_is_a_miss() {
+async fn values_that_cannot_be_tokens_are_a_miss() {
     let harness = InteropHarness::new().await;
     let later = now_ms() + 3_600_000;
     for (at, token) in [

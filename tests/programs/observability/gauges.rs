@@ -26,7 +26,7 @@ async fn cached(demo: &DemoProcess, kind: &str) -> Option<f64> {
 
 /// The account gets no token at all here, so nothing comes of use.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_gauge_that_is_asked_for_exists_from_the_start() {
+async fn each_gauge_exists_from_the_start() {
     let harness = Harness::new(Layout::Hashes).await;
     harness
         .wechat

@@ -11,7 +11,7 @@ use crate::support::http_client::Asked;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_tells_of_the_store_and_of_the_account_token() {
+async fn healthz_shows_the_store_and_the_account_token() {
     let mut harness = Harness::new(Layout::Hashes).await;
     harness.wechat.inject(Fault::on("*").errcode(-1));
     let demo = harness.demo().await;

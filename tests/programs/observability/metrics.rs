@@ -94,7 +94,7 @@ async fn scrape(demo: &DemoProcess) -> Scrape {
 /// Every metric of the dashboard and the rules exists. The guide lists every metric that exists,
 /// and no other.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
+async fn metrics_of_the_dashboard_and_the_rules_exist() {
     let mut harness = Harness::new(Layout::Hashes).await;
     let demo = demo_of(&mut harness).await;
     traffic(&harness, &demo).await;
@@ -182,7 +182,7 @@ async fn what_the_dashboard_and_the_rules_ask_for_is_there() {
 
 /// Each outcome is counted once, and as what it was.
 #[tokio::test(flavor = "multi_thread")]
-async fn outcomes_are_told_apart() {
+async fn outcomes_have_separate_labels() {
     let mut harness = Harness::new(Layout::Keys).await;
     let demo = demo_of(&mut harness).await;
     traffic(&harness, &demo).await;

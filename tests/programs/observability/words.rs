@@ -74,7 +74,7 @@ fn events() -> Vec<String> {
 }
 
 #[test]
-fn the_guide_tells_of_every_span_and_event() {
+fn the_guide_lists_every_span_and_event() {
     let guide = file(GUIDE);
     let events = events();
     let mut found = Vec::new();
@@ -118,7 +118,7 @@ fn the_guide_tells_of_every_span_and_event() {
 
 /// The source still logs every message that the guide lists.
 #[test]
-fn the_guide_tells_of_nothing_else() {
+fn the_guide_lists_nothing_else() {
     let mut found = Vec::new();
     sources(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),

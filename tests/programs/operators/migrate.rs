@@ -16,7 +16,7 @@ use crate::support::http_client::HttpClient;
 const HASHES: [&str; 2] = ["user.wxUserAccessToken", "user.wxUserRefreshToken"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_copied_there_and_back_is_what_it_was() {
+async fn a_copy_there_and_back_is_unchanged() {
     let harness = Harness::new(Layout::Hashes).await;
     let mut redis = harness.connection();
     for (user, age) in [
@@ -76,7 +76,7 @@ async fn what_is_copied_there_and_back_is_what_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_never_takes_the_place_of_something_newer() {
+async fn a_copy_never_replaces_a_newer_pair() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.sign_in("oA", Age::Stale).await;
     let later = now_ms() + 3_600_000;
@@ -91,7 +91,7 @@ async fn a_copy_never_takes_the_place_of_something_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_being_renewed_is_copied_afterwards() {
+async fn a_user_under_renewal_is_copied_afterwards() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.sign_in("oA", Age::Stale).await;
     let lease = format!("wechat:{}:lease:user:oA", harness.wechat.app_id());
@@ -145,7 +145,7 @@ impl Fleet {
 /// many times on the way, and each renewal kills the refresh token before it: a renewal from an old
 /// copy would end a login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_loses_a_login_while_services_move_to_the_other_layout_and_back() {
+async fn moving_between_layouts_loses_no_login() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.wechat.settings(|settings| {
         settings.user_token_lifetime = Duration::from_secs(3);

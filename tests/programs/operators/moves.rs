@@ -62,7 +62,7 @@ fn put_as_java_does(harness: &Harness, user: &str, ms: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_of_a_java_service_live_on_for_a_month() {
+async fn copied_java_pairs_are_kept_for_a_month() {
     let harness = Harness::new(Layout::Hashes).await;
     let mut redis = harness.connection();
     let now = now_ms();
@@ -130,7 +130,7 @@ async fn pairs_of_a_java_service_live_on_for_a_month() {
 
 /// A copy of an expired pair would be a key that expires at once, and each run would copy it again.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dead_are_not_copied() {
+async fn expired_pairs_are_not_copied() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.sign_in("oA", Age::Fresh).await;
     put_as_java_does(&harness, "oDead", now_ms() - 40 * DAY * 1_000);
@@ -146,7 +146,7 @@ async fn the_dead_are_not_copied() {
 
 /// A service that writes both layouts keeps to the same rule as the program.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_pair_of_a_java_service_is_mirrored_for_a_month() {
+async fn renewed_java_pairs_are_written_for_a_month() {
     let harness = Harness::new(Layout::Hashes).await;
     let both = demo(&harness, "hashes+keys").await;
     let pair = harness.wechat.sign_in("oJava", "snsapi_userinfo");
@@ -288,7 +288,7 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
 
 /// The hashes still hold a pair that expired in the keys.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pair_that_died_in_the_other_layout_is_not_copied_again() {
+async fn a_pair_expired_in_the_other_layout_is_not_copied() {
     let harness = Harness::new(Layout::Hashes).await;
     for user in ["oDead", "oStays"] {
         harness.sign_in(user, Age::Expired).await;
@@ -346,7 +346,7 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
 /// The same holds for a copy that the program has made, for the last user, and for a deletion that
 /// left no tombstone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_source_no_longer_has_goes_from_the_copy() {
+async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     let harness = Harness::new(Layout::Hashes).await;
     let mut redis = harness.connection();
     for user in ["oLogsOut", "oDeleted", "oStays"] {
@@ -444,7 +444,7 @@ async fn another_run_after_the_last_step_changes_nothing() {
 /// An operator deletes the hashes a moment after the last step, before any renewal: the keys are
 /// still as the program has copied them.
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_are_no_leftovers_when_the_hashes_are_gone() {
+async fn copies_stay_when_the_hashes_are_deleted() {
     let harness = Harness::new(Layout::Hashes).await;
     let users: Vec<String> = (0..50).map(|at| format!("o{at}")).collect();
     for user in &users {
@@ -464,7 +464,7 @@ async fn copies_are_no_leftovers_when_the_hashes_are_gone() {
 /// On the way back the hashes are the copy. What was left there when services had arrived in the
 /// keys does not live again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_logout_in_the_keys_is_not_undone_on_the_way_back() {
+async fn moving_back_does_not_undo_a_logout() {
     let harness = Harness::new(Layout::Hashes).await;
     for user in ["oLogsOut", "oStays"] {
         harness.sign_in(user, Age::Fresh).await;

@@ -67,7 +67,7 @@ pub async fn on(harness: &Harness, arguments: &[&str], more: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn a_wrong_command_line_is_2_and_a_wrong_setting_one_sentence() {
+async fn a_wrong_command_line_exits_with_2() {
     for arguments in [
         &["show"][..],
         &["migrate"],

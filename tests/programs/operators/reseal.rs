@@ -19,7 +19,7 @@ async fn demo(harness: &Harness, ring: &str) -> DemoProcess {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
+async fn users_are_sealed_and_moved_to_a_new_key() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         let (a, b) = (key(b'a'), key(b'b'));
@@ -100,7 +100,7 @@ async fn plain_users_are_sealed_and_moved_to_a_new_key_and_none_notices() {
 
 /// All subscribers receive what is published, so plaintext of a sealed value must not be published.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stays_the_same_is_not_published() {
+async fn unchanged_values_are_not_published() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         harness.sign_in("oA", Age::Fresh).await;

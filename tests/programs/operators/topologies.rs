@@ -59,7 +59,7 @@ fn listed(ran: &Ran) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_users_of_a_cluster_are_listed_and_sealed_on_all_its_servers() {
+async fn users_of_a_cluster_are_listed_and_sealed() {
     let cluster = RedisCluster::start().await;
     let url = cluster.url("");
     let ids = users(RedisStore::builder(&url), 700).await;
@@ -99,7 +99,7 @@ async fn the_users_of_a_cluster_are_listed_and_sealed_on_all_its_servers() {
 
 /// However long the way, each read has the store's time to itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_users_of_a_cluster_far_away_are_listed_and_sealed() {
+async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     let front = Proxy::start("127.0.0.1:1", 7).await;
     let (bus, port) = (free_port().to_string(), front.address().port().to_string());
     let options = ["--cluster-enabled", "yes", "--cluster-port", &bus];
@@ -147,7 +147,7 @@ async fn the_users_of_a_cluster_far_away_are_listed_and_sealed() {
 /// A user whose slot moves from a server that is still to be listed to one that is finished is
 /// missing from the list.
 #[tokio::test(flavor = "multi_thread")]
-async fn slots_that_move_while_users_are_listed_are_told_of() {
+async fn slots_that_move_during_a_list_are_reported() {
     let cluster = RedisCluster::start().await;
     let url = cluster.url("");
     let ids = users(RedisStore::builder(&url), 300).await;
@@ -182,7 +182,7 @@ async fn the_primary_is_found_by_its_sentinels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_an_authority_and_a_certificate_of_ones_own() {
+async fn tls_works_with_a_private_authority() {
     let certificates = Certificates::new();
     let port = crate::support::free_port().to_string();
     let mut options = vec!["--tls-port".to_owned(), port.clone()];

@@ -12,7 +12,7 @@ use crate::support::harness::{Age, Harness, Layout, now_ms};
 use crate::support::http_client::fingerprint;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_shown_and_listed_by_their_state_and_never_a_token() {
+async fn users_are_listed_by_state_without_tokens() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         // Expired first: it moves WeChat's clock for those before it.
@@ -89,7 +89,7 @@ async fn users_are_shown_and_listed_by_their_state_and_never_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dead_are_counted_and_then_swept() {
+async fn expired_users_are_counted_and_then_swept() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.sign_in("oFresh", Age::Fresh).await;
     let long_ago = now_ms() - 40 * 24 * 3_600_000;
@@ -153,7 +153,7 @@ async fn written_to(harness: &Harness, path: &str, arguments: &[&str]) -> (i32, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_a_failure_and_a_closed_pipe_is_none() {
+async fn a_full_disk_fails_and_a_closed_pipe_does_not() {
     let harness = Harness::new(Layout::Hashes).await;
     for user in 0..2_000 {
         harness.put_access(&format!("o{user}"), format!("a{user}#1"));
@@ -272,7 +272,7 @@ async fn names_that_are_not_utf8_are_counted() {
 
 /// Times that no service can have meant do not stop the program.
 #[tokio::test(flavor = "multi_thread")]
-async fn absurd_times_are_shown_and_swept_around() {
+async fn absurd_times_are_listed_and_not_swept() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.sign_in("oA", Age::Fresh).await;
     let mut odd = Vec::new();

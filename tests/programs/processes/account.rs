@@ -43,7 +43,7 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
 /// A process that starts later finds a ticket in the store. It fetches the token nevertheless
 /// before the first request, and serves both when Redis goes away.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demo_that_starts_later_has_the_token_at_hand() {
+async fn a_later_demo_has_the_token_in_its_cache() {
     for layout in Layout::BOTH {
         let mut harness = Harness::new(layout).await;
         let has_token = async |demo: &DemoProcess| {
@@ -106,7 +106,7 @@ async fn pages_of_our_own_are_signed_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_center_is_there_for_who_has_the_bearer() {
+async fn the_center_serves_clients_with_the_secret() {
     let harness = Harness::new(Layout::Hashes).await;
     let without = harness.demo().await;
     let answer = center(&without, "/center/access_token", BEARER).await;
@@ -137,7 +137,7 @@ async fn the_center_is_there_for_who_has_the_bearer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_account_is_told_once_and_recovers() {
+async fn a_rejected_account_is_logged_once_and_recovers() {
     let harness = Harness::new(Layout::Hashes).await;
     harness.wechat.inject(Fault::on(STABLE).errcode(40125));
     let demo = harness.demo().await;

@@ -4,7 +4,7 @@ use crate::support::browser::Browser;
 use crate::support::harness::{Harness, Layout};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_callback_that_comes_where_nothing_is_ends_on_a_page() {
+async fn a_callback_at_an_unknown_path_ends_on_a_page() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let begun = Browser::new().visit(&format!("{}/", demo.url)).await;

@@ -84,7 +84,7 @@ async fn api_userinfo_without_the_scope_asks_for_a_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_userinfo_heals_a_refused_token_once() {
+async fn api_userinfo_replaces_a_rejected_token_once() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         let demo = harness.demo().await;
@@ -109,7 +109,7 @@ async fn api_userinfo_heals_a_refused_token_once() {
 /// WeChat refuses a token once and confirms it when asked: before its expiry a refresh hands the
 /// same one out again. The call is made once more with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn api_userinfo_asks_once_more_with_a_token_that_wechat_confirms() {
+async fn api_userinfo_retries_with_a_confirmed_token() {
     for errcode in [40001, 40014, 42001] {
         let harness = Harness::new(Layout::Hashes).await;
         let demo = harness.demo().await;
@@ -170,7 +170,7 @@ async fn api_userinfo_gives_up_after_the_second_refusal() {
 
 /// The refresh token has expired: the pair is deleted and the user logs in.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_refresh_token_leads_to_a_login() {
+async fn an_expired_refresh_token_leads_to_a_login() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         let demo = harness.demo().await;
@@ -185,7 +185,7 @@ async fn a_dead_refresh_token_leads_to_a_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn logout_forgets_the_session_or_everything() {
+async fn logout_ends_one_session_or_all() {
     for layout in Layout::BOTH {
         let mut harness = Harness::new(layout).await;
         harness
@@ -246,7 +246,7 @@ async fn routes_that_need_no_user() {
 
 /// Metrics count requests by outcome and renewals by result, and never contain a user.
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_count_without_names() {
+async fn metrics_contain_no_user() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let pair = harness.sign_in("oUser", Age::Expired).await;
@@ -282,7 +282,7 @@ async fn metrics_count_without_names() {
 /// Against the real WeChat nothing but variables changes: the address that its guide shows, in its
 /// order, letter by letter.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_lead_to_the_real_wechat_by_configuration_alone() {
+async fn settings_alone_select_the_real_wechat() {
     let harness = Harness::new(Layout::Hashes).await;
     let mut variables = harness.environment();
     variables.retain(|(name, _)| name != "WECHAT_OPEN_URL" && name != "TRUSTED_USER_HEADER");

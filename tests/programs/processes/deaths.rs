@@ -233,7 +233,7 @@ async fn a_killed_holder_costs_one_lease_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_holder_does_not_overwrite_a_newer_pair() {
+async fn a_stopped_holder_overwrites_no_newer_pair() {
     for layout in Layout::BOTH {
         stopped_holder(layout).await;
     }
@@ -247,7 +247,7 @@ async fn a_stopped_holder_does_not_delete_a_newer_pair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_stopped_beyond_its_lease_does_no_harm() {
+async fn a_holder_stopped_past_its_lease_does_no_harm() {
     let (hashes, keys) = (Layout::Hashes, Layout::Keys);
     tokio::join!(
         stopped_for_longer_than_the_lease(hashes),

@@ -111,7 +111,7 @@ async fn with_tls(simulator: &Simulator, certificates: &Certificates) -> SocketA
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_reaches_from_end_to_end_through_a_proxy() {
+async fn tls_is_end_to_end_through_a_proxy() {
     let certificates = Certificates::new();
     for speaks in [Speaks::Http, Speaks::Socks5] {
         for scheme in schemes(speaks) {
@@ -138,7 +138,7 @@ async fn tls_reaches_from_end_to_end_through_a_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_refuses_us_is_named() {
+async fn a_proxy_that_rejects_calls_is_named() {
     for speaks in [Speaks::Http, Speaks::Socks5] {
         for api_url in ["http", "https://localhost:4443"] {
             let simulator = Simulator::start().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_proxy_that_refuses_us_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_of_the_environment_is_not_used_and_named_once() {
+async fn a_proxy_of_the_environment_is_ignored_and_logged() {
     let url = format!("http://{USER}:{}@127.0.0.1:9", PASSWORD[1]);
     for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
         let simulator = Simulator::start().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_proxy_of_the_environment_is_not_used_and_named_once() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_cannot_be_one_ends_the_start() {
+async fn an_invalid_proxy_fails_the_start() {
     for (url, says) in [
         ("proxy.internal:3128", "does not begin with"),
         ("egress:s3cret@proxy.internal:3128", "does not begin with"),

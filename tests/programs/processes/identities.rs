@@ -86,7 +86,7 @@ async fn odd_names_work_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_name_a_user() {
+async fn invalid_user_names_are_rejected() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let pair = harness.sign_in("oUser", Age::Fresh).await;
@@ -124,7 +124,7 @@ async fn what_cannot_name_a_user() {
 
 /// Bytes that no HTTP client sends: the server refuses the request, and goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn control_characters_on_the_wire() {
+async fn control_characters_in_a_name_are_rejected() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let pair = harness.sign_in("oUser", Age::Fresh).await;

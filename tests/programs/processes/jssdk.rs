@@ -41,7 +41,7 @@ fn encoded(url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_browsers_url_is_signed_as_it_is() {
+async fn the_browsers_url_is_signed_unchanged() {
     let (demo, ticket) = start().await;
     let origin = &demo.url;
     for rest in [
@@ -74,7 +74,7 @@ async fn the_browsers_url_is_signed_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_that_was_cut_or_decoded_is_refused() {
+async fn a_truncated_or_decoded_url_is_rejected() {
     let (demo, _) = start().await;
     let origin = &demo.url;
     for query in [

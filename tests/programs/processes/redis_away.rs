@@ -134,7 +134,7 @@ async fn a_frozen_redis_keys() {
 
 /// Redis answers and rejects the connection: an operator sets a password, and removes it later.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_turns_us_away() {
+async fn a_redis_that_rejects_connections() {
     for layout in Layout::BOTH {
         let outage = Outage::prepare(layout).await;
         // Kept, because it is let in already.
@@ -165,7 +165,7 @@ async fn a_redis_that_turns_us_away() {
 
 /// WeChat refuses a user's token, and the store that would say what came after it is away.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_cannot_be_healed_without_redis() {
+async fn a_token_that_cannot_be_replaced_without_redis() {
     let mut harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let pair = harness.sign_in("oUser", Age::Fresh).await;
@@ -179,7 +179,7 @@ async fn a_token_that_cannot_be_healed_without_redis() {
 /// Nothing is lost: WeChat has issued a pair while Redis is away. The process keeps it and writes
 /// it after the return.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pair_that_was_granted_meanwhile_is_not_lost() {
+async fn a_pair_issued_meanwhile_is_not_lost() {
     use crate::support::harness::REFRESH;
     use tower_wechat::simulator::Fault;
 

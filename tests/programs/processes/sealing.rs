@@ -43,7 +43,7 @@ fn is_sealed(harness: &Harness, user: &str) -> bool {
 /// From plain to sealed and on to another key: at each step processes of the step before still
 /// run, every process serves every user, and WeChat is asked once for each renewal.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_come_and_change_while_services_run() {
+async fn sealing_keys_change_while_services_run() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         let (a, b) = (key(b'a'), key(b'b'));
@@ -89,7 +89,7 @@ async fn keys_come_and_change_while_services_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_rings_are_told_in_one_sentence() {
+async fn wrong_key_lists_are_reported_in_one_sentence() {
     let harness = Harness::new(Layout::Hashes).await;
     let (a, b) = (key(b'a'), key(b'b'));
     let twice = format!("{a},{a}");

@@ -126,17 +126,17 @@ async fn a_thief_stays_out(layout: Layout) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thief_stays_out_in_hashes() {
+async fn a_stolen_session_stays_ended_in_hashes() {
     a_thief_stays_out(Layout::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thief_stays_out_in_keys() {
+async fn a_stolen_session_stays_ended_in_keys() {
     a_thief_stays_out(Layout::Keys).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sibling_under_https_plants_no_session() {
+async fn a_sibling_host_sets_no_session() {
     let harness = harness(Layout::Hashes).await;
     let demo = harness.demo().await;
     let [victims, attackers] = [

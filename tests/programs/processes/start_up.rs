@@ -55,7 +55,7 @@ async fn redis_fails(url: &str, kind: ErrorKind, says: &[&str]) {
 }
 
 #[tokio::test]
-async fn urls_that_cannot_be_right() {
+async fn invalid_urls_fail_the_start() {
     for url in [
         "nonsense",
         "127.0.0.1:6379",
@@ -127,7 +127,7 @@ async fn a_database_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn variables_that_cannot_be_right() {
+async fn invalid_variables_fail_the_start() {
     for (pair, says) in [
         (("REDIS_LAYOUT", "tables"), "hashes nor keys"),
         (("RENEW_MARGIN_SECS", "soon"), "seconds, such as 900"),
@@ -187,7 +187,7 @@ async fn variables_that_cannot_be_right() {
 
 /// Files and dashboards add a newline or a blank to what is copied from them.
 #[tokio::test]
-async fn blanks_and_newlines_around_a_value_do_not_count() {
+async fn blanks_around_a_value_are_ignored() {
     let redis = RedisServer::start();
     let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
     let padded = |text: &str| format!(" {text}\r\n");
@@ -245,7 +245,7 @@ async fn blanks_and_newlines_around_a_value_do_not_count() {
 
 /// Browsers send an international host in its ASCII form, and WeChat compares that.
 #[tokio::test]
-async fn a_chinese_host_is_what_browsers_make_of_it() {
+async fn a_chinese_host_is_converted_as_in_browsers() {
     for (url, origin) in [
         ("https://例子.example\n", "https://xn--fsqu00a.example"),
         (
@@ -271,7 +271,7 @@ async fn a_chinese_host_is_what_browsers_make_of_it() {
 
 /// A browser cannot open the address that stands for every address of the machine.
 #[tokio::test]
-async fn listening_everywhere_without_a_public_url_is_warned_of() {
+async fn a_missing_public_url_is_warned_of() {
     let warning = ["WARN", "PUBLIC_URL is not set", "set it to the address"];
     for listen in ["0.0.0.0:0", "[::]:0"] {
         let mut pairs = vec![("LISTEN", listen)];
@@ -285,7 +285,7 @@ async fn listening_everywhere_without_a_public_url_is_warned_of() {
 
 /// Tokens of real users that go with the process are worth a line.
 #[tokio::test]
-async fn a_store_in_memory_is_told_of() {
+async fn a_store_in_memory_is_logged() {
     let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
     let demo = DemoProcess::start(&variables(&[
         ("WECHAT_APPID", wechat.app_id()),
@@ -306,7 +306,7 @@ async fn an_address_that_is_taken() {
 
 /// The set-up works now and will fail later.
 #[tokio::test]
-async fn a_guessable_secret_and_an_address_that_wechat_may_not_know() {
+async fn weak_secrets_and_ip_addresses_are_warned_of() {
     let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
     let demo = DemoProcess::start(&variables(&[
         ("CENTER_TOKEN", "a-long-random-secret,short"),

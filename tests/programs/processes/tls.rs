@@ -91,7 +91,7 @@ async fn is_refused(variables: &[(String, String)], what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_come_over_tls() {
+async fn tokens_are_read_over_tls() {
     let certificates = Certificates::new();
     for (layout, host) in [(Layout::Hashes, "127.0.0.1"), (Layout::Keys, "localhost")] {
         let (redis, tls_port) = certificates.server();
@@ -111,7 +111,7 @@ async fn tokens_come_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_authority_is_refused() {
+async fn an_unknown_authority_is_rejected() {
     let (certificates, others) = (Certificates::new(), Certificates::new());
     let (redis, tls_port) = certificates.server();
     let harness = Harness::on(redis, Layout::Hashes).await;
@@ -121,7 +121,7 @@ async fn an_unknown_authority_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_and_plain_ports_are_not_mixed_up() {
+async fn tls_on_a_plain_port_is_reported() {
     let certificates = Certificates::new();
     let (redis, tls_port) = certificates.server();
     let plain_port = redis.port();

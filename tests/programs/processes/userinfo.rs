@@ -42,7 +42,7 @@ fn grants_base(wechat: &Simulator, scope: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_load_asks_once_more_and_comes_back() {
+async fn a_page_load_asks_for_consent_and_returns() {
     for header in [false, true] {
         let (wechat, demo) = silent(header).await;
         let browser = match header {
@@ -77,7 +77,7 @@ async fn a_page_load_asks_once_more_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_granted_is_not_asked_for_in_a_loop() {
+async fn a_denied_scope_causes_no_loop() {
     for (header, scope) in [
         (false, Some("snsapi_base")),
         (true, Some("snsapi_base")),
@@ -115,7 +115,7 @@ async fn what_is_not_granted_is_not_asked_for_in_a_loop() {
 
 /// A pair of the Java service contains no scope. WeChat returns it on request.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_scope_is_tried_and_then_raised() {
+async fn an_unknown_scope_is_tried_and_then_upgraded() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let pair = harness.wechat.sign_in("oBase", "snsapi_base");

@@ -102,7 +102,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
 
 /// One short failure is mended within the wait of the request that met it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_failure_is_mended_while_the_client_waits() {
+async fn a_short_failure_is_retried_while_the_client_waits() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     harness.sign_in("oUser", Age::Expired).await;
@@ -179,7 +179,7 @@ async fn wechat_refuses_connections() {
 
 /// While WeChat fails, the user logs in elsewhere: who waits for the renewal gets the new token.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_elsewhere_ends_the_trouble() {
+async fn a_login_elsewhere_ends_the_failure() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
         let demo = harness.demo().await;
@@ -198,7 +198,7 @@ async fn a_login_elsewhere_ends_the_trouble() {
 /// The operator made a mistake: one loud line is logged, calls are limited, and stale tokens are
 /// served.
 #[tokio::test(flavor = "multi_thread")]
-async fn wechat_refuses_the_account() {
+async fn wechat_rejects_the_account() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     for user in ["oA", "oB", "oC"] {

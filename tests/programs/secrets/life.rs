@@ -374,18 +374,18 @@ fn put(harness: &Harness, user: &str, access: &str, renew_at: i64, refresh: &str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_shows_in_a_whole_life_hashes() {
+async fn no_secret_is_shown_in_a_full_run_hashes() {
     whole_life(Layout::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_shows_in_a_whole_life_keys() {
+async fn no_secret_is_shown_in_a_full_run_keys() {
     whole_life(Layout::Keys).await;
 }
 
 /// A demo that does not start says why, without the secret that it was given.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_shows_in_a_start_that_fails() {
+async fn no_secret_is_shown_in_a_failed_start() {
     let redis = RedisServer::with_options(&["--requirepass", "another"]);
     let harness = Harness::on(redis, Layout::Hashes).await;
     let mut variables = harness.environment();
