@@ -79,7 +79,8 @@ mod tests {
             users.store(&user, &grant).await.unwrap();
 
             // What the browser would have been given at the end of a login.
-            let session = SessionCookie::new(users.app_id(), &keys).secure(false);
+            let session = SessionCookie::builder(users.app_id(), &keys).secure(false);
+            let session = session.build().unwrap();
             let cookie = session.issue(&user).to_str().unwrap().to_owned();
             let login = Login::new("http://localhost:3000", keys).unwrap();
             Self {

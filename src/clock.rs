@@ -90,7 +90,6 @@ fn to_millis(duration: Duration) -> i64 {
 }
 
 /// Returns a duration in whole milliseconds, or the largest number where there are more.
-#[cfg(feature = "redis")]
 pub(crate) fn duration_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

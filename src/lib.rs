@@ -205,7 +205,7 @@ pub use extract::{WechatAccountRejection, WechatUserRejection};
 pub use health::{AccountTokenHealth, Health, ServiceLevel, health};
 pub use identity::{
     CookieKeys, ExtensionIdentity, IdentifiedUser, Identify, Identity, NoIdentity, RequestHead,
-    SessionCookie, TrustedHeader,
+    SessionCookie, SessionCookieBuilder, TrustedHeader,
 };
 pub use jssdk::JsConfig;
 pub use layer::{

@@ -1,45 +1,81 @@
-//! Log lines that strangers can cause: one for many.
+//! The rate limiter of log lines that every request, or any client, could cause.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The time within which one line of each kind is written.
+use crate::clock::{Timestamp, duration_millis};
+
+/// Time for which further lines of one kind are suppressed after a line, unless the caller sets
+/// another.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Decides which lines are written. Each kind has a name of its own.
-#[derive(Debug, Default)]
-pub(crate) struct LogLimiter(Mutex<HashMap<&'static str, LineState>>);
+/// Decides which log lines are written: one of each kind in each interval. A kind is a name that the
+/// caller chooses. The limiter counts the lines that it suppresses, and the next line can report
+/// their number.
+#[derive(Debug)]
+pub(crate) struct LogLimiter {
+    started: Instant,
+    kinds: Mutex<HashMap<&'static str, LineState>>,
+}
 
+/// The last line of one kind, and the lines suppressed since.
 #[derive(Debug)]
 struct LineState {
-    logged_at: Instant,
+    logged_at_millis: u64,
     suppressed: u64,
 }
 
+impl Default for LogLimiter {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            kinds: Mutex::default(),
+        }
+    }
+}
+
 impl LogLimiter {
-    /// Returns how many lines of this kind were left out since the last one, if one may be written
-    /// now. Counts this one as left out otherwise.
+    /// Returns the number of lines of this kind that were suppressed since the last one, if a line may
+    /// be written now: one a minute. Otherwise returns `None` and counts this line as suppressed.
     pub(crate) fn allow_line(&self, kind: &'static str) -> Option<u64> {
-        self.allow_line_at(kind, Instant::now())
+        self.allow_line_every(kind, INTERVAL)
     }
 
-    fn allow_line_at(&self, kind: &'static str, now: Instant) -> Option<u64> {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = kinds.get_mut(kind) else {
+    /// Does the same as [`allow_line`](Self::allow_line), with one line in each `interval`.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn allow_line_every(&self, kind: &'static str, interval: Duration) -> Option<u64> {
+        self.allow_line_at(kind, duration_millis(self.started.elapsed()), interval)
+    }
+
+    /// Does the same as [`allow_line`](Self::allow_line) by the time of the application's clock.
+    ///
+    /// All lines of one kind must be timed by the same clock.
+    pub(crate) fn allow_line_by_clock(&self, kind: &'static str, now: Timestamp) -> Option<u64> {
+        let now_millis = u64::try_from(now.as_millis()).unwrap_or(0);
+        self.allow_line_at(kind, now_millis, INTERVAL)
+    }
+
+    fn allow_line_at(&self, kind: &'static str, now: u64, interval: Duration) -> Option<u64> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = kinds.get_mut(kind) else {
             let first = LineState {
-                logged_at: now,
+                logged_at_millis: now,
                 suppressed: 0,
             };
             kinds.insert(kind, first);
             return Some(0);
         };
-        if now.saturating_duration_since(known.logged_at) < INTERVAL {
-            known.suppressed = known.suppressed.saturating_add(1);
+        let due = last
+            .logged_at_millis
+            .saturating_add(duration_millis(interval));
+        // A wall clock that was set back must not silence the log until it has caught up.
+        if (last.logged_at_millis..due).contains(&now) {
+            last.suppressed = last.suppressed.saturating_add(1);
             return None;
         }
-        known.logged_at = now;
-        Some(std::mem::take(&mut known.suppressed))
+        last.logged_at_millis = now;
+        Some(std::mem::take(&mut last.suppressed))
     }
 }
 
@@ -49,17 +85,24 @@ mod tests {
 
     #[test]
     fn logs_one_line_of_each_kind_per_minute() {
-        let (lines, now) = (LogLimiter::default(), Instant::now());
-        assert_eq!(lines.allow_line_at("a", now), Some(0));
-        assert_eq!(lines.allow_line_at("b", now), Some(0));
+        let limiter = LogLimiter::default();
+        let line = |kind, millis| limiter.allow_line_at(kind, millis, INTERVAL);
+        assert_eq!(line("a", 0), Some(0));
+        assert_eq!(line("b", 0), Some(0));
         for _ in 0..1_000 {
-            assert_eq!(
-                lines.allow_line_at("a", now + INTERVAL - Duration::from_millis(1)),
-                None
-            );
+            assert_eq!(line("a", 59_999), None);
         }
-        assert_eq!(lines.allow_line_at("a", now + INTERVAL), Some(1_000));
-        assert_eq!(lines.allow_line_at("a", now + INTERVAL), None);
-        assert_eq!(lines.allow_line_at("a", now + INTERVAL * 2), Some(1));
+        assert_eq!(line("a", 60_000), Some(1_000));
+        assert_eq!(line("a", 60_000), None);
+        assert_eq!(line("a", 120_000), Some(1));
+    }
+
+    #[test]
+    fn clock_that_is_set_back_allows_a_line() {
+        let limiter = LogLimiter::default();
+        let line = |millis| limiter.allow_line_by_clock("a", Timestamp::from_millis(millis));
+        assert_eq!(line(1_000_000), Some(0));
+        assert_eq!(line(1_000_001), None);
+        assert_eq!(line(999_999), Some(1));
     }
 }

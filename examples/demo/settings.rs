@@ -260,16 +260,16 @@ impl Settings {
             .try_fold(login, |login, (name, content)| {
                 check(login.verification_file(name, content), "VERIFICATION_FILE")
             })?;
-        let session = SessionCookie::new(&app, &keys).secure(public_url.starts_with("https:"));
+        let session = SessionCookie::builder(&app, &keys);
+        let session = session.secure(public_url.starts_with("https:"));
         let (login, session) = match &self.session_name {
             Some(name) => {
-                let session = session.name(name);
-                let session = session.map_err(|error| format!("SESSION_NAME: {error}"))?;
-                (login.cookie_name(name), session)
+                let login = check(login.cookie_name(name), "SESSION_NAME")?;
+                (login, session.name(name))
             }
             None => (login, session),
         };
-        let login = login.build()?;
+        let (login, session) = (login.build()?, session.build()?);
         let identity = match &self.trusted_header {
             Some(name) => DemoIdentity::Header(
                 TrustedHeader::new(name)

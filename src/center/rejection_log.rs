@@ -1,14 +1,8 @@
-//! Counts refused requests, and logs one line for many of them.
-
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+//! Counts rejected requests, and logs them with a rate limit.
 
 use crate::credential::AppId;
+use crate::log_limiter::LogLimiter;
 use crate::metrics;
-
-/// How long the log stays silent after a line. Anybody can send requests without a secret, so
-/// their number must not decide the log's size.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a request did not prove itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,61 +25,25 @@ impl BearerRejection {
     }
 }
 
-/// The refusals that no line has reported yet.
+/// The log of rejected requests. It writes one line a minute at most, because anybody can send
+/// requests without a valid secret.
 #[derive(Default)]
-pub(super) struct RejectionLog(Mutex<Unreported>);
-
-#[derive(Default)]
-struct Unreported {
-    count: u64,
-    next_line_at: Option<Instant>,
-}
+pub(super) struct RejectionLog(LogLimiter);
 
 impl RejectionLog {
-    /// Counts a refusal, and logs it unless a line was logged within the last minute.
+    /// Counts a rejection, and logs it unless a line was logged within the last minute. The line
+    /// contains the number of rejections since the previous line, this one included.
     pub(super) fn record(&self, app: &AppId, why: BearerRejection) {
         metrics::count_center_rejection(why.as_str());
-        let Some(refused) = self.take_unreported(Instant::now()) else {
+        let Some(suppressed) = self.0.allow_line("rejection") else {
             return;
         };
         tracing::warn!(
             target: "tower_wechat::account",
             %app,
             reason = why.as_str(),
-            refused,
+            refused = suppressed.saturating_add(1),
             "the token center refused a bearer"
         );
-    }
-
-    /// The number of refusals that a line now reports, this one included. `None` while the log
-    /// stays silent.
-    fn take_unreported(&self, now: Instant) -> Option<u64> {
-        let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        unreported.count += 1;
-        if unreported.next_line_at.is_some_and(|until| now < until) {
-            return None;
-        }
-        unreported.next_line_at = Some(now + LOG_INTERVAL);
-        Some(std::mem::take(&mut unreported.count))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_log_line_reports_many_rejections() {
-        let refusals = RejectionLog::default();
-        let start = Instant::now();
-        assert_eq!(refusals.take_unreported(start), Some(1));
-        for second in 1..60 {
-            assert_eq!(
-                refusals.take_unreported(start + Duration::from_secs(second)),
-                None
-            );
-        }
-        assert_eq!(refusals.take_unreported(start + LOG_INTERVAL), Some(60));
-        assert_eq!(refusals.take_unreported(start + LOG_INTERVAL * 3), Some(1));
     }
 }

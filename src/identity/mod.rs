@@ -22,10 +22,9 @@ pub use self::extension::ExtensionIdentity;
 pub use self::header::TrustedHeader;
 pub use self::keys::CookieKeys;
 pub(crate) use self::keys::KeyedMac;
-pub use self::session::SessionCookie;
-pub(crate) use self::session::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
+pub(crate) use self::session::Session;
+pub use self::session::{SessionCookie, SessionCookieBuilder};
 use crate::credential::{InvalidIdentifier, UserId};
-pub(crate) use session::Session;
 
 /// The head of a request: all but its body.
 ///

@@ -52,7 +52,7 @@ pub(super) struct Inner {
 impl LoginHandler {
     pub(super) fn new(settings: LoginSettings, users: UserTokens) -> Self {
         let app = users.app_id();
-        let session = settings.session_cookie(app).clock(users.clock().clone());
+        let session = settings.session_cookie(app, users.clock());
         let (keys, lifetime) = (&settings.cookie_keys, settings.state_lifetime);
         let callback = settings.public_url.public_path(&settings.callback_path);
         let states = StateSigner::new(app, keys, &callback, lifetime);

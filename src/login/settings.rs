@@ -9,6 +9,7 @@ use super::query::encode_query_value;
 use super::return_to::ReturnTo;
 use super::scope::Scope;
 use super::verification_file::VerificationFile;
+use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::identity::{CookieKeys, SessionCookie};
@@ -130,19 +131,18 @@ impl LoginSettings {
         self.public_url.is_https()
     }
 
-    pub(super) fn session_cookie(&self, app: &AppId) -> SessionCookie {
-        let mut session = SessionCookie::new(app, &self.cookie_keys).secure(self.is_https());
+    /// Returns the session cookie of one account's users.
+    pub(super) fn session_cookie(&self, app: &AppId, clock: &Clock) -> SessionCookie {
+        let mut session = SessionCookie::builder(app, &self.cookie_keys)
+            .secure(self.is_https())
+            .clock(clock.clone());
         if let Some(lifetime) = self.session_lifetime {
             session = session.lifetime(lifetime);
         }
         if let Some(max_lifetime) = self.session_max_lifetime {
             session = session.max_lifetime(max_lifetime);
         }
-        match &self.cookie_name {
-            // The builder has checked the name.
-            Some(name) => session.clone().name(name).unwrap_or(session),
-            None => session,
-        }
+        session.build_named(self.cookie_name.as_deref())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod builder;
 mod profile;
+pub(crate) mod sessions;
 mod source;
 mod token;
 
@@ -11,12 +12,12 @@ use std::time::Duration;
 
 pub use self::builder::UserTokensBuilder;
 use self::profile::ProfileCache;
+use self::sessions::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
 pub(crate) use self::token::GrantedScope;
 pub use self::token::UserToken;
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, InvalidToken};
-use crate::identity::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
 use crate::provider::CredentialProvider;
 use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
 use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};

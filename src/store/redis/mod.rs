@@ -14,7 +14,6 @@ mod invalidation;
 mod key_registry;
 mod layout;
 mod locations;
-mod log_limit;
 mod login_codes;
 mod publish;
 mod quota;

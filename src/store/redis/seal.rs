@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::log_limit::LogRateLimits;
 use super::serializer_check::SERIALIZER_REMEDY;
 use crate::error::Error;
+use crate::log_limiter::LogLimiter;
 #[cfg(feature = "sealing")]
 use crate::store::redis::format::keys::{OpenError, SealingKeys};
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
@@ -26,7 +26,7 @@ const SERIALIZER_LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Sealer {
     #[cfg(feature = "sealing")]
     keys: Option<SealingKeys>,
-    log_limits: Arc<LogRateLimits>,
+    log_limiter: Arc<LogLimiter>,
 }
 
 /// The plain text of a value.
@@ -178,11 +178,9 @@ impl Sealer {
         let Some(id) = self.unknown_key_id(value) else {
             return;
         };
-        if self
-            .log_limits
-            .unknown_key
-            .allow_one_per(UNKNOWN_KEY_LOG_INTERVAL)
-        {
+        let limiter = &self.log_limiter;
+        let line = limiter.allow_line_every("unknown_key", UNKNOWN_KEY_LOG_INTERVAL);
+        if line.is_some() {
             tracing::error!(
                 target: "tower_wechat::store",
                 key,
@@ -196,8 +194,9 @@ impl Sealer {
 
     /// One loud line in a while for a service that writes all of its values so.
     pub(super) fn log_serializer(&self, key: &str, slot: &CredentialSlot, reason: DecodeError) {
-        let lines = &self.log_limits.serializer;
-        if lines.allow_one_per(SERIALIZER_LOG_INTERVAL) {
+        let limiter = &self.log_limiter;
+        let line = limiter.allow_line_every("serializer", SERIALIZER_LOG_INTERVAL);
+        if line.is_some() {
             tracing::error!(
                 target: "tower_wechat::store",
                 app = %slot.key.app,
@@ -211,6 +210,7 @@ impl Sealer {
 
     /// Whether a search for names of another serializer is due.
     pub(super) fn may_search_java_names(&self, span: Duration) -> bool {
-        self.log_limits.java_names.allow_one_per(span)
+        let limiter = &self.log_limiter;
+        limiter.allow_line_every("java_names", span).is_some()
     }
 }

@@ -188,7 +188,8 @@ async fn a_session_cookie_identifies_the_user_and_is_renewed() {
     let users = users().await;
     let clock = Clock::shifted();
     let keys = CookieKeys::random().unwrap();
-    let session = SessionCookie::new(users.app_id(), &keys).clock(clock.clone());
+    let session = SessionCookie::builder(users.app_id(), &keys).clock(clock.clone());
+    let session = session.build().unwrap();
     let service = WechatLayer::new(users)
         .identity(session.clone())
         .layer(service_fn(who::<Body>));
@@ -232,8 +233,8 @@ async fn a_session_cookie_identifies_the_user_and_is_renewed() {
 async fn no_session_is_renewed_in_a_cacheable_response() {
     let clock = Clock::shifted();
     let users = users().await;
-    let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
-    let session = session.clock(clock.clone());
+    let session = SessionCookie::builder(users.app_id(), &CookieKeys::random().unwrap());
+    let session = session.clock(clock.clone()).build().unwrap();
     let set_cookie = session.issue(&id("oA"));
     let cookie = set_cookie.to_str().unwrap().split(';').next().unwrap();
     clock.advance(Duration::from_secs(16 * 86_400));

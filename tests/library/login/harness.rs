@@ -72,9 +72,11 @@ impl Harness {
 
     /// The session cookie as the sites issue it.
     pub fn session(&self, site: &Site) -> SessionCookie {
-        SessionCookie::new(site.users.app_id(), &self.keys)
+        SessionCookie::builder(site.users.app_id(), &self.keys)
             .secure(false)
             .clock(self.clock.clone())
+            .build()
+            .unwrap()
     }
 
     /// Writes a user's pair as another service does, without what we keep beside it.

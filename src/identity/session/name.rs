@@ -1,0 +1,41 @@
+//! The name of the session cookie.
+
+use crate::error::Error;
+
+/// Default name of the cookie.
+pub(super) const DEFAULT_NAME: &str = "wechat_session";
+
+/// Prefix of the name with https. Browsers accept a cookie with such a name only from this host, so
+/// that no other host of the domain can set one.
+const HOST_PREFIX: &str = "__Host-";
+
+/// Maximum length of a name that an application sets, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Returns an error if cookies cannot have this name.
+pub(super) fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let base = strip_host_prefix(name);
+    if base.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(plain) {
+        return Err(Error::configuration(format!(
+            "{name:?} is no name of a cookie; use letters, digits, '-', '_' and '.'"
+        )));
+    }
+    Ok(())
+}
+
+/// Returns the name without `__Host-`. Browsers recognise the prefix in any letter case.
+pub(super) fn strip_host_prefix(name: &str) -> &str {
+    match name.split_at_checked(HOST_PREFIX.len()) {
+        Some((prefix, base)) if prefix.eq_ignore_ascii_case(HOST_PREFIX) => base,
+        Some(_) | None => name,
+    }
+}
+
+/// Returns the name as browsers know it: with `__Host-` if the cookie is secure.
+pub(super) fn prefixed_name(base: &str, secure: bool) -> String {
+    match secure {
+        true => format!("{HOST_PREFIX}{base}"),
+        false => base.to_owned(),
+    }
+}

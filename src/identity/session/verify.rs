@@ -1,0 +1,164 @@
+//! Reading sessions: from a request's cookies to a verified session.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::value::Session;
+use super::{SessionCookie, value};
+use crate::clock::Timestamp;
+use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
+
+/// Time after a login for which it counts as recent: longer than a process caches that a user has no
+/// token.
+const RECENT_LOGIN: Duration = Duration::from_secs(2 * 60);
+
+/// Maximum time by which a session may be issued in the future, since clocks may differ.
+pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// Length of an HMAC-SHA256 in base64.
+const TAG_CHARS: usize = 43;
+
+impl SessionCookie {
+    /// Returns the session of a cookie's value. Returns `None` if this application did not sign the
+    /// value, or if the session has ended.
+    ///
+    /// The checks that need no MAC come first, because a request can carry many other values in front
+    /// of the right one.
+    pub(super) fn verify<'a>(
+        &self,
+        value: &'a [u8],
+        now: Timestamp,
+    ) -> Option<VerifiedSession<'a>> {
+        let (message, tag) = value.split_last_chunk::<TAG_CHARS>()?;
+        let message = message.strip_suffix(b".")?;
+        let text = value::decode(message)?;
+        let end = self.expiry(text.issued_at, text.logged_in_at, text.session);
+        if now >= end || now < text.issued_at.saturating_sub(MAX_CLOCK_SKEW) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        if URL_SAFE_NO_PAD.decode_slice(tag, &mut bytes) != Ok(bytes.len()) {
+            return None;
+        }
+        if !self.0.macs.iter().any(|mac| mac.verifies(message, &bytes)) {
+            return None;
+        }
+        Some(VerifiedSession {
+            id: text.user()?,
+            issued_at: text.issued_at,
+            logged_in_at: text.logged_in_at,
+            expires_at: end,
+            session: Session {
+                recent_login: now < text.logged_in_at.saturating_add(RECENT_LOGIN),
+                ..text.session
+            },
+        })
+    }
+
+    /// Returns the session among all cookies of this name. If there are several of one user, returns
+    /// the [most recent](VerifiedSession::recency). If there are sessions of two users, logs that and
+    /// returns `None`.
+    fn find_session<'a>(
+        &self,
+        head: &RequestHead<'a>,
+        now: Timestamp,
+    ) -> Option<VerifiedSession<'a>> {
+        let mut found: Option<VerifiedSession<'a>> = None;
+        for value in cookies::values_named(head.headers, &self.0.name) {
+            let Some(read) = self.verify(value, now) else {
+                continue;
+            };
+            match &found {
+                Some(other) if !other.is_same_user(&read) => {
+                    self.log_user_conflict(now);
+                    return None;
+                }
+                Some(other) if other.recency() >= read.recency() => {}
+                Some(_) | None => found = Some(read),
+            }
+        }
+        found
+    }
+
+    /// Returns `true` if a request has an unexpired session under this cookie's name that this cookie
+    /// did not sign. Another application of this host, another account, or this application with a
+    /// former key may have signed it.
+    pub(crate) fn finds_foreign(&self, head: &RequestHead<'_>) -> bool {
+        let now = self.0.clock.now();
+        let mut values = cookies::values_named(head.headers, &self.0.name);
+        values.any(|value| {
+            let message = value.split_last_chunk::<TAG_CHARS>();
+            let message = message.and_then(|(message, _)| message.strip_suffix(b"."));
+            let text = message.and_then(value::decode);
+            let lasts = |text: value::SessionText<'_>| {
+                now < self.expiry(text.issued_at, text.logged_in_at, text.session)
+            };
+            text.is_some_and(lasts) && self.verify(value, now).is_none()
+        })
+    }
+
+    /// Logs that a request has sessions of two users, at most once a minute, because anybody who can
+    /// set cookies for this host can cause this.
+    #[cold]
+    fn log_user_conflict(&self, now: Timestamp) {
+        let limiter = &self.0.log_limiter;
+        if limiter.allow_line_by_clock("user_conflict", now).is_some() {
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %self.0.app,
+                "a request carried valid sessions of two users and counts as nobody's: \
+                 another host of the domain may have planted one"
+            );
+        }
+    }
+}
+
+/// A session whose signature is valid and that has not ended.
+pub(super) struct VerifiedSession<'a> {
+    pub(super) id: Cow<'a, str>,
+    pub(super) issued_at: Timestamp,
+    pub(super) logged_in_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) session: Session,
+}
+
+impl VerifiedSession<'_> {
+    fn is_same_user(&self, other: &Self) -> bool {
+        (&self.id, self.session.snapshot) == (&other.id, other.session.snapshot)
+    }
+
+    /// Returns the order of sessions of one user. The last known logout comes first, because a logout
+    /// everywhere ends the sessions that do not know of it. Ties are decided by the login, then by the
+    /// issue.
+    fn recency(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
+        (
+            self.session.last_known_logout,
+            self.logged_in_at,
+            self.issued_at,
+        )
+    }
+}
+
+impl Identify for SessionCookie {
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        let now = self.0.clock.now();
+        let Some(read) = self.find_session(head, now) else {
+            return Identity::Anonymous;
+        };
+        // Issued again only if that extends the session: not near the end of its maximum lifetime.
+        let is_past_half =
+            !read.session.snapshot && now >= read.issued_at.saturating_add(self.0.lifetime / 2);
+        let extends_session =
+            is_past_half && self.expiry(now, read.logged_in_at, read.session) > read.expires_at;
+        let VerifiedSession { id, session, .. } = read;
+        let set_cookie = extends_session.then(|| self.issue_for_id(&id, session));
+        Identity::User(IdentifiedUser {
+            id,
+            set_cookie,
+            session,
+        })
+    }
+}
