@@ -1,0 +1,355 @@
+//! The contents of a [`MemoryStore`](super::MemoryStore), and the steps that change them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::expiring_map::{ExpiringMap, MIN_SWEEP_LEN};
+use crate::clock::Timestamp;
+use crate::credential::{AppId, Record};
+use crate::shrink::shrink_map;
+use crate::store::invalidation::Publisher;
+use crate::store::{
+    CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialSlot, Event, Expected,
+    Invalidation, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, Quota, RecordVersion,
+    StoredRecord, replaced_refresh_token,
+};
+
+/// Everything that a [`MemoryStore`](super::MemoryStore) holds. One lock guards it, so each method
+/// is one atomic step.
+#[derive(Default)]
+pub(super) struct Contents {
+    records: HashMap<CredentialKey, RecordEntry>,
+    /// The number of records at which unusable records are removed next.
+    sweep_records_at: usize,
+    leases: ExpiringMap<CredentialKey, LeaseOwner>,
+    /// The refresh token of each deleted pair.
+    tombstones: ExpiringMap<CredentialKey, Zeroizing<Vec<u8>>>,
+    /// The used part of each quota, by account and purpose.
+    quotas: ExpiringMap<(AppId, Box<str>), u32>,
+    codes: ExpiringMap<LoginCodeKey, CodeState>,
+    /// The login to which each code is bound.
+    code_bindings: ExpiringMap<LoginCodeKey, u64>,
+    /// The time at which each user last logged out everywhere.
+    revocations: ExpiringMap<CredentialKey, Timestamp>,
+    /// The number of writes so far. Each record keeps the number of its write, so that
+    /// [`Expected`] never matches an equal record of a later write (no ABA).
+    write_count: u64,
+    /// Created by the first subscription.
+    publisher: Option<Publisher>,
+}
+
+/// How far the exchange of a login code is.
+enum CodeState {
+    /// This owner exchanges the code.
+    Leased(LeaseOwner),
+    /// The exchange finished with this outcome.
+    Finished(String),
+}
+
+struct RecordEntry {
+    record: Record,
+    write_number: u64,
+}
+
+impl Contents {
+    pub(super) fn record_count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Removes all leases, as a fail-over of Redis may.
+    #[cfg(test)]
+    pub(super) fn drop_leases(&mut self) {
+        self.leases.clear();
+    }
+
+    pub(super) fn publisher(&mut self) -> &Publisher {
+        self.publisher.get_or_insert_default()
+    }
+
+    pub(super) fn stored_record(&self, slot: &CredentialSlot) -> StoredRecord {
+        let entry = self.records.get(&slot.key);
+        StoredRecord {
+            record: entry.map_or_else(Record::default, |entry| entry.record.clone()),
+            expected: expected_of(entry),
+        }
+    }
+
+    fn matches(&self, slot: &CredentialSlot, expected: &Expected) -> bool {
+        expected_of(self.records.get(&slot.key)) == *expected
+    }
+
+    fn is_leased_to_other(
+        &self,
+        slot: &CredentialSlot,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> bool {
+        let holder = self.leases.get(&slot.key, now);
+        holder.is_some_and(|holder| holder != owner)
+    }
+
+    pub(super) fn acquire_lease(
+        &mut self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        owner: &LeaseOwner,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> LeaseResult {
+        if !self.matches(slot, expected) {
+            return LeaseResult::Conflict(self.stored_record(slot));
+        }
+        if self.is_leased_to_other(slot, owner, now) {
+            return LeaseResult::Busy;
+        }
+        let expires_at = now.saturating_add(ttl);
+        self.leases
+            .insert(slot.key.clone(), owner.clone(), expires_at, now);
+        LeaseResult::Acquired
+    }
+
+    /// Removes the lease. Returns `true` if `owner` held it.
+    pub(super) fn release_lease(
+        &mut self,
+        slot: &CredentialSlot,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> bool {
+        let is_held = self.leases.get(&slot.key, now) == Some(owner);
+        if is_held {
+            self.leases.remove(&slot.key);
+        }
+        is_held
+    }
+
+    pub(super) fn announce_deletion(
+        &mut self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        owner: &LeaseOwner,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> LeaseResult {
+        let result = self.acquire_lease(slot, expected, owner, ttl, now);
+        if matches!(result, LeaseResult::Acquired) {
+            self.write_tombstone(slot, expected, now);
+        }
+        result
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        record: &Record,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> CommitResult {
+        // `write_record` below removes the tombstone, so this comes first.
+        let replaces_tombstoned = self.has_tombstone_of_previous(slot, expected, record, now);
+        let may_fill_empty = replaces_tombstoned && !self.records.contains_key(&slot.key);
+        if !self.matches(slot, expected) && !may_fill_empty {
+            self.release_lease(slot, owner, now);
+            return CommitResult::Conflict(self.stored_record(slot));
+        }
+        if self.is_leased_to_other(slot, owner, now) && !replaces_tombstoned {
+            return CommitResult::LeaseLost;
+        }
+        self.write_record(slot, record, now);
+        self.release_lease(slot, owner, now);
+        CommitResult::Committed
+    }
+
+    pub(super) fn commit_deletion(
+        &mut self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> CommitResult {
+        let result = self.commit(slot, expected, &Record::default(), owner, now);
+        // After the commit, whose write removes the tombstone.
+        if matches!(result, CommitResult::Committed) {
+            self.write_tombstone(slot, expected, now);
+        }
+        result
+    }
+
+    /// Returns `true` if a tombstone names the refresh token that `record` replaces.
+    fn has_tombstone_of_previous(
+        &self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        record: &Record,
+        now: Timestamp,
+    ) -> bool {
+        let previous = replaced_refresh_token(expected_refresh_token(expected), record);
+        let tombstone = self.tombstones.get(&slot.key, now);
+        previous.is_some() && tombstone.map(|token| token.as_slice()) == previous
+    }
+
+    fn write_tombstone(&mut self, slot: &CredentialSlot, expected: &Expected, now: Timestamp) {
+        let Some(token) = expected_refresh_token(expected) else {
+            return;
+        };
+        let token = Zeroizing::new(token.to_vec());
+        let expires_at = now.saturating_add(MIN_TOMBSTONE_TTL);
+        self.tombstones
+            .insert(slot.key.clone(), token, expires_at, now);
+    }
+
+    /// Writes a record, removes the tombstone, and publishes the change. An empty record deletes.
+    pub(super) fn write_record(&mut self, slot: &CredentialSlot, record: &Record, now: Timestamp) {
+        self.write_count += 1;
+        self.tombstones.remove(&slot.key);
+        // Subscribers cannot read the old record after this message: a read needs the lock, which
+        // the caller holds until the record is written.
+        if let Some(publisher) = &self.publisher {
+            publisher.publish(Event::Invalidated(Arc::new(Invalidation {
+                key: slot.key.clone(),
+                version: RecordVersion::of_record(record),
+            })));
+        }
+        if record.is_empty() {
+            self.records.remove(&slot.key);
+            shrink_map(&mut self.records);
+            return;
+        }
+        let entry = RecordEntry {
+            record: record.clone(),
+            write_number: self.write_count,
+        };
+        self.records.insert(slot.key.clone(), entry);
+        if self.records.len() >= self.sweep_records_at.max(MIN_SWEEP_LEN) {
+            self.records
+                .retain(|_, entry| !entry.record.is_unusable(now));
+            shrink_map(&mut self.records);
+            self.sweep_records_at = self.records.len() * 2;
+        }
+    }
+
+    pub(super) fn try_consume(&mut self, quota: &Quota, now: Timestamp) -> bool {
+        let key = (quota.app.clone(), quota.purpose.clone());
+        match self.quotas.get_mut(&key, now) {
+            Some(used) => {
+                let is_available = *used < quota.limit;
+                *used += u32::from(is_available);
+                is_available
+            }
+            None => {
+                let is_available = quota.limit > 0;
+                let expires_at = now.saturating_add(quota.window);
+                self.quotas
+                    .insert(key, u32::from(is_available), expires_at, now);
+                is_available
+            }
+        }
+    }
+
+    pub(super) fn bind_code(
+        &mut self,
+        code: &LoginCodeKey,
+        login: u64,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> CodeBindResult {
+        let result = match self.code_bindings.get(code, now) {
+            Some(other) if *other != login => return CodeBindResult::BoundElsewhere,
+            Some(_) => CodeBindResult::AlreadyBound,
+            None => CodeBindResult::Bound,
+        };
+        let expires_at = now.saturating_add(ttl);
+        self.code_bindings
+            .insert(code.clone(), login, expires_at, now);
+        result
+    }
+
+    pub(super) fn acquire_code(
+        &mut self,
+        code: &LoginCodeKey,
+        owner: &LeaseOwner,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> CodeLeaseResult {
+        match self.codes.get(code, now) {
+            Some(CodeState::Finished(outcome)) => {
+                return CodeLeaseResult::Finished(outcome.clone());
+            }
+            Some(CodeState::Leased(holder)) if holder != owner => return CodeLeaseResult::Busy,
+            Some(CodeState::Leased(_)) | None => {}
+        }
+        let state = CodeState::Leased(owner.clone());
+        let expires_at = now.saturating_add(ttl);
+        self.codes.insert(code.clone(), state, expires_at, now);
+        CodeLeaseResult::Acquired
+    }
+
+    pub(super) fn release_code(
+        &mut self,
+        code: &LoginCodeKey,
+        owner: &LeaseOwner,
+        now: Timestamp,
+    ) -> bool {
+        let is_held = self.is_code_leased_to(code, owner, now);
+        if is_held {
+            self.codes.remove(code);
+        }
+        is_held
+    }
+
+    pub(super) fn finish_code(
+        &mut self,
+        code: &LoginCodeKey,
+        owner: Option<&LeaseOwner>,
+        outcome: &str,
+        ttl: Duration,
+        now: Timestamp,
+    ) {
+        if owner.is_none_or(|owner| self.is_code_leased_to(code, owner, now)) {
+            let state = CodeState::Finished(outcome.to_owned());
+            let expires_at = now.saturating_add(ttl);
+            self.codes.insert(code.clone(), state, expires_at, now);
+        }
+    }
+
+    fn is_code_leased_to(&self, code: &LoginCodeKey, owner: &LeaseOwner, now: Timestamp) -> bool {
+        match self.codes.get(code, now) {
+            Some(CodeState::Leased(holder)) => holder == owner,
+            Some(CodeState::Finished(_)) | None => false,
+        }
+    }
+
+    pub(super) fn set_revoked_at(
+        &mut self,
+        key: &CredentialKey,
+        at: Timestamp,
+        ttl: Duration,
+        now: Timestamp,
+    ) {
+        let next = |last: &Timestamp| last.saturating_add(Duration::from_millis(1));
+        let earliest = self.revocations.get(key, now).map(next);
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
+        let expires_at = now.saturating_add(ttl);
+        self.revocations.insert(key.clone(), at, expires_at, now);
+    }
+
+    pub(super) fn revoked_at(&self, key: &CredentialKey, now: Timestamp) -> Option<Timestamp> {
+        self.revocations.get(key, now).copied()
+    }
+}
+
+/// Returns the values that a later write is compared with: the number of the write, and the
+/// refresh token.
+fn expected_of(entry: Option<&RecordEntry>) -> Expected {
+    let write = entry.map(|entry| entry.write_number.to_be_bytes().to_vec());
+    let refresh = entry.and_then(|entry| entry.record.refresh.as_ref());
+    let refresh = refresh.map(|refresh| refresh.secret.expose().as_bytes().to_vec());
+    Expected([write, refresh].map(|part| part.map(Zeroizing::new)).into())
+}
+
+fn expected_refresh_token(expected: &Expected) -> Option<&[u8]> {
+    expected.0.get(1)?.as_ref().map(|token| token.as_slice())
+}
