@@ -1,4 +1,4 @@
-//! Whether this process can read and write in Redis now, for health checks.
+//! Health checks: reads and writes in Redis.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,22 +16,21 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
 
-/// An answer holds for this long, however many load balancers ask.
+/// The time for which a result is reused. It bounds the commands that load balancers cause.
 const HOLDS_FOR: Duration = Duration::from_secs(1);
 
-/// How long the key of a check stays where it is not removed: long enough for nobody to miss it, and
-/// gone when the process is.
+/// The TTL of the key of a check, for the case that the script fails before it deletes the key.
 const KEY_LIVES: Duration = Duration::from_secs(60);
 
-/// For a script that was refused in words that have no meaning here: servers word missing rights of a
-/// script's user differently.
+/// The reason of an error whose text is not known. Servers report missing permissions inside a script
+/// in different words.
 const REFUSED: &str = "Redis refuses a script of ours: this user lacks the right to a command in it, \
                        or the server has rules for scripts";
 
-/// The hashes that a check looked at.
+/// The hashes that a check accesses.
 type Looked = Vec<String>;
 
-/// The last answers.
+/// The results of the last checks.
 #[derive(Default)]
 pub(super) struct HealthCache(Mutex<HashMap<Looked, Answer>>);
 
@@ -60,22 +59,22 @@ impl HealthCache {
         last.insert(looked, Answer { came, said });
     }
 
-    /// Forgets the answers: a command has failed since.
+    /// Removes all results, because a command has failed since.
     pub(super) fn clear(&self) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.clear();
     }
 }
 
-/// The hashes of users' tokens that a kind of credential lies in.
+/// The hashes that contain credentials of one kind.
 struct Hashes {
     read: Looked,
     written: Looked,
 }
 
 impl RedisStore {
-    /// The key that checks read and write. As a field of a hash it is nobody's: no user id that WeChat
-    /// gives has a colon.
+    /// Returns the key that checks read and write, which is also the field that they access in hashes.
+    /// No user has this field, because user ids of WeChat contain no colon.
     fn check_key(&self) -> String {
         format!("{}ping", self.0.names.prefix)
     }
@@ -98,12 +97,12 @@ impl RedisStore {
         }
     }
 
-    /// Returns whether this process can read and write credentials of a kind, from an answer that is a
-    /// second old at most.
+    /// Checks that this process can read and write credentials of a kind. The result may be one second
+    /// old.
     ///
-    /// A script that writes tells what no reading does: a full memory, a disk that cannot be saved to,
-    /// too few replicas, a primary that has become a replica, a right that is missing. The hashes of
-    /// users' tokens are looked at by their names, which may hold something else, or be forbidden.
+    /// A read does not find a full memory, a disk error, too few replicas, a primary that has become a
+    /// replica, or a missing permission. The check therefore also runs a script that writes. It also
+    /// accesses the hashes by name, because they may be of another type or forbidden.
     pub(super) async fn check_writing(
         &self,
         app: &AppId,
@@ -130,7 +129,7 @@ impl RedisStore {
             self.check_script(&key, !hashes.written.is_empty()),
         );
         let said = match (answers, reads, script, writes) {
-            // Not kept: while Redis is away, the guard bounds how often it is asked.
+            // Not cached: while Redis is down, the circuit breaker bounds the commands.
             (Err(error), ..) => return Err(error),
             (Ok(_), Err(error), ..) => Err(error),
             (_, _, Err(error), _) | (_, _, _, Err(error)) => Err(error.with_reads_served()),
@@ -140,7 +139,7 @@ impl RedisStore {
         said
     }
 
-    /// Runs what a login and a renewal need, on the key of checks.
+    /// Runs the commands of a login and a renewal on the key of checks.
     async fn check_script(&self, key: &str, hashes: bool) -> Result<(), Error> {
         let mut call = scripts::CHECK.key(key);
         call.arg(duration_millis(KEY_LIVES)).arg(i32::from(hashes));
@@ -149,8 +148,8 @@ impl RedisStore {
             .map_err(|error| error.with_reason_if_none(REFUSED))
     }
 
-    /// Returns whether this process can read: all that is needed to follow another system's token.
-    /// Its user may lack the right to read this crate's own keys, which says that Redis answers.
+    /// Checks that this process can read, for tokens of another system. The ACL user may lack the
+    /// permission to read this crate's keys. The error `NOPERM` then shows that Redis replies.
     pub(super) async fn check_reading(&self) -> Result<(), Error> {
         let key = self.check_key();
         let answers = async {

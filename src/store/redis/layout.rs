@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::memchr;
 use serde::Deserialize;
 
-/// How user tokens lie in Redis.
+/// How the tokens of users are arranged in Redis.
 ///
 /// ```
 /// use tower_wechat::{Layout, RedisStore};
@@ -20,27 +20,27 @@ use serde::Deserialize;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Layout {
-    /// The published Spring Boot layout: two hashes with a field for each user. An existing Java
-    /// service and this crate share it.
+    /// The published Spring Boot layout: two hashes with a field for each user. A Java service and
+    /// this crate can share it.
     #[default]
     Hashes,
-    /// One key for each user, with a TTL: for large or clustered deployments.
+    /// One key with a TTL for each user, for large deployments and Redis Cluster.
     Keys,
 }
 
-/// The names under which credentials lie in Redis.
+/// The names of the keys, hashes and channels in Redis.
 ///
-/// The published service's configuration block deserializes into this unchanged; what a block does
-/// not name keeps its default. `{appid}` in a name stands for the account's AppID.
+/// The configuration block of the published service deserializes into this type. A name that the
+/// block does not contain keeps its default. `{appid}` in a name stands for the AppID.
 ///
 /// # Several accounts on one Redis
 ///
-/// **Two accounts that share a Redis under [`Layout::Hashes`] need `{appid}` in each of these names
-/// but the prefix.** The published names carry no account: with them, and with any others without `{appid}`, the second
-/// account reads what the first has written, and **one account's token, ticket and users' tokens
-/// are served to the other**. Nothing in a stored value tells whose it is, so nobody notices but
-/// WeChat. The keys of this crate's own, below the prefix, and so all of [`Layout::Keys`], carry the
-/// AppID by themselves.
+/// **Two accounts that share a Redis in [`Layout::Hashes`] need `{appid}` in each of these names,
+/// except in the prefix.** The published names contain no AppID. Without `{appid}`, the second
+/// account reads what the first one has written, so **one account uses the token, the ticket and
+/// the users' tokens of the other**. The stored values contain no AppID either, so only WeChat
+/// notices the mistake. Keys below the prefix, and so all keys of [`Layout::Keys`], always contain
+/// the AppID.
 ///
 /// ```
 /// use tower_wechat::RedisNames;
@@ -74,22 +74,22 @@ pub enum Layout {
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RedisNames {
-    /// The hash of `ACCESS_TOKEN#MS` by user id. Default: `user.wxUserAccessToken`.
+    /// The hash of users' access tokens (`ACCESS_TOKEN#MS`) by user id. Default: `user.wxUserAccessToken`.
     #[serde(rename = "redisWxUserAccessToken")]
     pub user_access_token: String,
-    /// The hash of `REFRESH_TOKEN#MS` by user id. Default: `user.wxUserRefreshToken`.
+    /// The hash of users' refresh tokens (`REFRESH_TOKEN#MS`) by user id. Default: `user.wxUserRefreshToken`.
     #[serde(rename = "redisWxUserRefreshToken")]
     pub user_refresh_token: String,
-    /// The string of the account's `TOKEN#MS`. Default: `sys.wxAccessToken`.
+    /// The key of the account's token (`TOKEN#MS`). Default: `sys.wxAccessToken`.
     #[serde(rename = "redisWxAccessToken")]
     pub account_token: String,
-    /// The string of the account's refresh token, where it has one. Default: `sys.wxRefreshToken`.
+    /// The key of the account's refresh token, if there is one. Default: `sys.wxRefreshToken`.
     #[serde(rename = "redisWxRefreshToken")]
     pub account_refresh_token: String,
-    /// The string of the `jsapi_ticket`, `TICKET#MS`. Default: `sys.wxJsapiTicket`.
+    /// The key of the `jsapi_ticket` (`TICKET#MS`). Default: `sys.wxJsapiTicket`.
     #[serde(rename = "redisWxJsapiTicket")]
     pub jsapi_ticket: String,
-    /// What the keys and channels of this crate's own start with. Default: `wechat:`.
+    /// The prefix of all other keys and channels of this crate. Default: `wechat:`.
     #[serde(rename = "redisWxPrefix")]
     pub prefix: String,
 }
@@ -108,7 +108,7 @@ impl Default for RedisNames {
 }
 
 impl RedisNames {
-    /// A name as it stands in Redis: `{appid}` replaced.
+    /// Replaces `{appid}` in a name.
     pub(super) fn expand_appid<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
         match memchr(b'{', name.as_bytes()) {
             Some(_) => name.replace("{appid}", app).into(),

@@ -10,7 +10,7 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind, LoginCodeKey};
 
-/// One place in Redis: a string key, or a field of a hash.
+/// A string key, or a field of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RedisKey<'a> {
     pub(super) key: Cow<'a, str>,
@@ -18,7 +18,7 @@ pub(super) struct RedisKey<'a> {
     pub(super) field: Option<&'a str>,
 }
 
-/// The cells of one credential: one, or the two of a user's pair in the published layout.
+/// The keys of one credential: one, or two hash fields for a user's tokens in [`Layout::Hashes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RedisKeys<'a> {
     One(RedisKey<'a>),
@@ -30,13 +30,13 @@ impl<'a> Deref for RedisKeys<'a> {
 
     fn deref(&self) -> &[RedisKey<'a>] {
         match self {
-            Self::One(cell) => std::slice::from_ref(cell),
-            Self::Two(cells) => cells,
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Two(keys) => keys,
         }
     }
 }
 
-/// How the cells of a slot are read and written.
+/// The text form of the values of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueFormat {
     /// A hash field for the token and one for the refresh token.
@@ -47,49 +47,52 @@ pub(super) enum ValueFormat {
     Token,
 }
 
-/// Where the cells of one credential lie.
+/// The keys of one credential in one layout.
 #[derive(Debug)]
 pub(super) struct Location<'a> {
     pub(super) format: ValueFormat,
     pub(super) keys: RedisKeys<'a>,
-    /// Whether the cells are ours to expire. The published layout's never do.
+    /// Whether the keys get a TTL. Those of [`Layout::Hashes`] never expire, as the published
+    /// service expects.
     pub(super) expires: bool,
 }
 
-/// For whom a record is written.
+/// The services for which a record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteTarget {
-    /// Services that read this place.
+    /// Services that read this location.
     ReadLocation,
-    /// Nobody yet: those that write it read the other layout.
+    /// No service yet. All services that write to this location still read the other layout.
     CopyLocation,
 }
 
-/// All the places of one credential. The first is read and compared; the mirror is written with it.
+/// The locations of one credential. The engine reads and compares the first one; each write also
+/// goes to the copy.
 #[derive(Debug)]
 pub(super) struct Locations<'a> {
     pub(super) read: Location<'a>,
-    /// The same credential in the other layout, while services move from one to the other.
+    /// The location in the other layout, during a dual write.
     pub(super) copy: Option<Location<'a>>,
-    /// The leases of all places: who renews holds those of services that know one layout only.
+    /// The leases of all locations. A renewal holds all of them, because another service may know
+    /// only one layout.
     pub(super) lease_keys: Vec<String>,
-    /// The tombstones of all places: each names the refresh token of a deleted pair.
+    /// The tombstones of all locations.
     pub(super) tombstone_keys: Vec<String>,
 }
 
 impl<'a> Locations<'a> {
-    /// All of them, and for whom each is written.
+    /// Returns all locations, each with the services that read it.
     pub(super) fn with_targets(&self) -> impl Iterator<Item = (&Location<'a>, WriteTarget)> {
-        let mirror = self
+        let copy = self
             .copy
             .iter()
-            .map(|place| (place, WriteTarget::CopyLocation));
-        std::iter::once((&self.read, WriteTarget::ReadLocation)).chain(mirror)
+            .map(|location| (location, WriteTarget::CopyLocation));
+        std::iter::once((&self.read, WriteTarget::ReadLocation)).chain(copy)
     }
 }
 
 impl RedisNames {
-    /// Where a credential is read, and where it is written too.
+    /// Returns the locations of a credential: in `layout`, and in `dual_write` if it differs.
     pub(super) fn locations<'a>(
         &'a self,
         layout: Layout,
@@ -97,25 +100,25 @@ impl RedisNames {
         credential: &'a CredentialKey,
     ) -> Locations<'a> {
         let read = self.location(layout, credential);
-        let mirror = dual_write.map(|layout| self.location(layout, credential));
-        // What is ours alone lies in the same place in either layout.
-        let mirror = mirror.filter(|mirror| mirror.keys != read.keys);
-        let places = || std::iter::once(&read).chain(&mirror);
-        let leases = places()
-            .map(|place| self.lease_key(credential, place))
+        let copy = dual_write.map(|layout| self.location(layout, credential));
+        // Snapshot users have the same location in both layouts.
+        let copy = copy.filter(|copy| copy.keys != read.keys);
+        let locations = || std::iter::once(&read).chain(&copy);
+        let lease_keys = locations()
+            .map(|location| self.lease_key(credential, location))
             .collect();
-        let tombstones = places()
-            .map(|place| self.tombstone_key(credential, place))
+        let tombstone_keys = locations()
+            .map(|location| self.tombstone_key(credential, location))
             .collect();
         Locations {
             read,
-            copy: mirror,
-            lease_keys: leases,
-            tombstone_keys: tombstones,
+            copy,
+            lease_keys,
+            tombstone_keys,
         }
     }
 
-    /// Whether everything that one step touches lies in one slot of a Cluster.
+    /// Checks that all keys of one script are in one slot of a Cluster.
     pub(super) fn check_cluster_slots(
         &self,
         layout: Layout,
@@ -131,25 +134,22 @@ impl RedisNames {
             } else {
                 "user"
             };
-            let name = CredentialKey {
+            let credential = CredentialKey {
                 app: app.clone(),
                 kind,
                 id: id.into(),
             };
-            let places = self.locations(layout, dual_write, &name);
-            if places.copy.is_some() {
+            let locations = self.locations(layout, dual_write, &credential);
+            if locations.copy.is_some() {
                 return Err(Error::configuration(
                     "on a Redis Cluster the two layouts lie in different slots, and no step can \
                      write both; leave the mirror out",
                 ));
             }
-            let [first, others @ ..] = &*places.read.keys else {
+            let [first, others @ ..] = &*locations.read.keys else {
                 continue;
             };
-            if let Some(other) = others
-                .iter()
-                .find(|cell| slot(&cell.key) != slot(&first.key))
-            {
+            if let Some(other) = others.iter().find(|key| slot(&key.key) != slot(&first.key)) {
                 return Err(Error::configuration(format!(
                     "on a Redis Cluster the two hashes of users' tokens have to share a hash tag, \
                      and {} and {} do not; name them for example {{wechat}}.{} and {{wechat}}.{}, \
@@ -160,7 +160,7 @@ impl RedisNames {
                     other.key.replace(['{', '}'], ""),
                 )));
             }
-            if let Some(lease) = places
+            if let Some(lease) = locations
                 .lease_keys
                 .iter()
                 .find(|lease| slot(lease) != slot(&first.key))
@@ -175,23 +175,23 @@ impl RedisNames {
         Ok(())
     }
 
-    /// Where it lies which login a code belongs to.
+    /// Returns the key of the login to which a code is bound.
     pub(super) fn code_binding_key(&self, code: &LoginCodeKey) -> String {
         format!("{}{}:bound:{}", self.prefix, code.app, code.hash)
     }
 
-    /// Where the outcome of a code lies.
+    /// Returns the key of the lease of a code, and later of its outcome.
     pub(super) fn code_key(&self, code: &LoginCodeKey) -> String {
         format!("{}{}:code:{}", self.prefix, code.app, code.hash)
     }
 
-    /// Where it lies since when a user's sessions count.
+    /// Returns the key of the time at which a user last logged out everywhere.
     pub(super) fn revocation_key(&self, credential: &CredentialKey) -> String {
         let CredentialKey { app, kind, id } = credential;
         format!("{}{app}:revoked:{}:{id}", self.prefix, kind.as_str())
     }
 
-    /// The channel that tells what is written to an account's credentials.
+    /// Returns the channel of invalidations of an account.
     pub(super) fn invalidation_channel(&self, app: &AppId) -> String {
         format!("{}{app}:news", self.prefix)
     }
@@ -220,19 +220,20 @@ impl RedisNames {
                 let key = [prefix, app, ":user:", &escape_braces(&credential.id)].concat();
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
-            // Ours alone in either layout: the published one knows no virtual users.
+            // The published layout has no place for virtual users, so both layouts use this key.
             (CredentialKind::SnapshotUser, _) => {
                 let key = [prefix, app, ":snapshot:", &escape_braces(&credential.id)].concat();
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
-            (kind, Layout::Hashes) => {
-                let key = match kind {
-                    CredentialKind::JsapiTicket => Self::expand_appid(&self.jsapi_ticket, app),
-                    _ => Self::expand_appid(&self.account_token, app),
-                };
+            (CredentialKind::AccountToken, Layout::Hashes) => {
+                let key = Self::expand_appid(&self.account_token, app);
                 Self::string_location(ValueFormat::Token, key, false)
             }
-            (kind, Layout::Keys) => {
+            (CredentialKind::JsapiTicket, Layout::Hashes) => {
+                let key = Self::expand_appid(&self.jsapi_ticket, app);
+                Self::string_location(ValueFormat::Token, key, false)
+            }
+            (kind @ (CredentialKind::AccountToken | CredentialKind::JsapiTicket), Layout::Keys) => {
                 let key = format!("{prefix}{app}:account:{}", kind.as_str());
                 Self::string_location(ValueFormat::Token, key.into(), true)
             }
@@ -247,12 +248,12 @@ impl RedisNames {
         }
     }
 
-    /// The lease of a place. It is needed where something is written, not for each read.
+    /// Returns the key of the lease of a location.
     pub(super) fn lease_key(&self, credential: &CredentialKey, location: &Location<'_>) -> String {
         self.colocated_key("lease", credential, location)
     }
 
-    /// The tombstone of a place.
+    /// Returns the key of the tombstone of a location.
     pub(super) fn tombstone_key(
         &self,
         credential: &CredentialKey,
@@ -261,7 +262,7 @@ impl RedisNames {
         self.colocated_key("tombstone", credential, location)
     }
 
-    /// A key in the same slot of a Cluster as a place.
+    /// Returns a key that is in the same slot of a Cluster as the location.
     fn colocated_key(
         &self,
         purpose: &str,
@@ -272,13 +273,14 @@ impl RedisNames {
         let key = location.keys.first().map_or("", |cell| &cell.key);
         match location.format {
             ValueFormat::UserPair => {
-                // On a Cluster the names of the hashes share a hash tag; the lease takes it too.
+                // On a Cluster the names of both hashes have the same hash tag. The lease uses it
+                // too.
                 let tag = hash_tag(key).map(|tag| format!("{{{tag}}}:"));
                 let tag = tag.unwrap_or_default();
                 format!("{prefix}{app}:{purpose}:{tag}user:{}", credential.id)
             }
-            // A string key without a hash tag is hashed as a whole; a lease whose tag is that whole
-            // key lies in the same slot of a Cluster, and users spread over slots.
+            // A Cluster hashes a string key without a hash tag as a whole. A lease whose hash tag is
+            // that whole key is in the same slot, and the users are spread over all slots.
             ValueFormat::Record | ValueFormat::Token => {
                 let tag = hash_tag(key).unwrap_or(key);
                 format!("{prefix}{app}:{purpose}:{{{tag}}}")
@@ -287,16 +289,17 @@ impl RedisNames {
     }
 }
 
-/// The part of a key that Redis Cluster hashes, where it is not the whole key: what stands between
-/// the first `{` and the next `}`, unless that is empty.
+/// Returns the hash tag of a key: the text between the first `{` and the next `}`. A Redis Cluster
+/// hashes only this text. Returns `None` if there is no tag or an empty one; the Cluster then hashes
+/// the whole key.
 pub(super) fn hash_tag(key: &str) -> Option<&str> {
     let (_, rest) = key.split_once('{')?;
     let (tag, _) = rest.split_once('}')?;
     (!tag.is_empty()).then_some(tag)
 }
 
-/// A user id with its braces (and the escape's own sign) percent-encoded, so that no user id makes
-/// a hash tag of its own. Ids that WeChat gives have none of them and stay as they are.
+/// Percent-encodes the braces and percent signs of a user id, so that a user id cannot contain a
+/// hash tag. Ids that WeChat issues contain none of these characters and do not change.
 fn escape_braces(id: &str) -> Cow<'_, str> {
     if memchr3(b'{', b'}', b'%', id.as_bytes()).is_none() {
         return id.into();

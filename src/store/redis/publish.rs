@@ -1,8 +1,13 @@
-//! News of writes: published by the very script that writes, or by the store where scripts may not.
+//! Publication of invalidations, by the script that writes or by a separate command.
 //!
-//! Some servers refuse `PUBLISH` inside scripts, and some managed Clusters refuse a whole text that
-//! holds it. The write then comes first and its news right behind it, in a command of its own. A
-//! process that ends between the two leaves others to find out after `cache_ttl`.
+//! - In the script: the state at start. The write and its message are one atomic step.
+//! - Separately: entered for good when the server rejects the text of a script that contains
+//!   `PUBLISH`, as some managed Clusters do. A server may also reject only the command inside the
+//!   script, which the reply of the script reports each time. The message then follows the write as a
+//!   separate command. If a process ends between the two, other processes see the write after
+//!   `cache_ttl`.
+//! - Paused: for a while after the server has rejected the separate command too, for example because
+//!   the ACL user has no permission for the channel. Writes go on without messages.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,20 +22,23 @@ use super::write::ScriptReply;
 use crate::error::Error;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, is_permanent};
 
-/// What is said of a write, and where.
+/// The message about a write, and its channel.
 pub(super) struct OutgoingInvalidation {
     pub(super) channel: String,
     pub(super) message: String,
 }
 
-/// Who publishes at present.
+/// The state of publication, shared by all tasks.
+///
+/// The flags are independent of other memory, so `Relaxed` is enough. A task that reads an old value
+/// makes one more attempt, which the server rejects again.
 #[derive(Default)]
 pub(super) struct PublishState {
-    /// Whether the server refuses the text of scripts that publish.
+    /// `true` after the server rejected the text of a script that publishes.
     must_publish_separately: AtomicBool,
-    /// Whether the operator knows that scripts may not publish.
+    /// `true` after a log line has reported separate publication.
     separate_publishing_logged: AtomicBool,
-    /// Until when the store does not try either, because the server has refused it.
+    /// The end of the pause after the server rejected a separate `PUBLISH`.
     paused_until: Mutex<Option<Instant>>,
 }
 
@@ -58,8 +66,8 @@ impl PublishState {
 }
 
 impl RedisStore {
-    /// Runs a step that writes, and publishes its news where the script did not. What becomes of the
-    /// news does not change the answer.
+    /// Runs a script that writes, and publishes its message if the script did not. A failed
+    /// publication does not change the result.
     pub(super) async fn run_write(
         &self,
         mut call: ScriptCall,
@@ -77,9 +85,9 @@ impl RedisStore {
             .await?;
         Ok(match answer {
             ScriptReply(3, values) => {
-                if let Some(tidings) = &invalidation {
-                    // In a box, since it is rare.
-                    Box::pin(self.publish(tidings)).await;
+                if let Some(invalidation) = &invalidation {
+                    // Boxed to keep the usual future small.
+                    Box::pin(self.publish(invalidation)).await;
                 }
                 ScriptReply(1, values)
             }
@@ -90,14 +98,14 @@ impl RedisStore {
     async fn invoke_with_fallback(&self, call: &ScriptCall) -> Result<ScriptReply, RedisError> {
         let publishing = &self.0.publish_state;
         let mut connection = self.0.connection.clone();
-        let voice = publishing.mode();
+        let mode = publishing.mode();
         let Invocation {
             reply: answer,
             sent_text: by_text,
-        } = call.invoke_in_mode(voice, &mut connection).await;
-        // Where a server has looked at the text and refused it, nothing of it was run.
+        } = call.invoke_in_mode(mode, &mut connection).await;
+        // A server that rejects the text of a script has run nothing of it, so a second call is safe.
         let refused = |error: &RedisError| ErrorClass::classify(error) == Some(ErrorClass::Other);
-        if !(by_text && voice == PublishMode::InScript && answer.as_ref().is_err_and(refused)) {
+        if !(by_text && mode == PublishMode::InScript && answer.as_ref().is_err_and(refused)) {
             return answer;
         }
         let again = call.invoke_in_mode::<ScriptReply>(PublishMode::Separately, &mut connection);
@@ -108,7 +116,7 @@ impl RedisStore {
         Ok(again)
     }
 
-    /// Publishes by a command of its own.
+    /// Publishes a message by a separate command.
     async fn publish(&self, invalidation: &OutgoingInvalidation) {
         let publishing = &self.0.publish_state;
         if publishing.is_paused() {
@@ -124,7 +132,7 @@ impl RedisStore {
         match tokio::time::timeout(self.0.command_timeout, published).await {
             Ok(Ok(())) => self.log_separate_publishing(),
             Ok(Err(error)) => {
-                // Who listens on this channel tells the operator what is refused.
+                // The listener of this channel logs the missing permission.
                 if is_permanent(&error) {
                     publishing.pause();
                 }
@@ -134,7 +142,7 @@ impl RedisStore {
         }
     }
 
-    /// One line on what the server lacks.
+    /// Logs once that the server rejects `PUBLISH` in scripts.
     fn log_separate_publishing(&self) {
         if self
             .0

@@ -18,16 +18,18 @@ use crate::store::{
 };
 
 impl RedisStore {
+    /// Reads a whole record, and its time of revocation if the record lacks it.
     async fn load_record(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
-        let place = self.0.names.location(self.0.layout, &slot.key);
-        let values = self.read_values(&place, Duration::MAX).await?;
+        let location = self.0.names.location(self.0.layout, &slot.key);
+        let values = self.read_values(&location, Duration::MAX).await?;
         let values = values.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))?;
-        let stored = decode(&place, slot, values.into(), &self.0.sealer);
-        self.warn_of_java_names(&place, slot, &stored).await;
+        let stored = decode(&location, slot, values.into(), &self.0.sealer);
+        self.warn_of_java_names(&location, slot, &stored).await;
         self.with_revocation(slot, stored).await
     }
 
-    /// A user of whom nothing is stored may lie under a name that another serializer has made.
+    /// Logs a warning if nothing is stored for a user, and a key that a Java serializer has written
+    /// exists.
     async fn warn_of_java_names(
         &self,
         location: &Location<'_>,
@@ -39,6 +41,10 @@ impl RedisStore {
         }
     }
 
+    /// Reads a record and passes it to `visit`.
+    ///
+    /// Usually takes one round trip. A second one reads the time of revocation of a record that may
+    /// lack it; `visit` sees such a record only after that. Two hashes on a Cluster take two more.
     async fn read_record_with(
         &self,
         slot: &CredentialSlot,
@@ -46,42 +52,43 @@ impl RedisStore {
         visit: &mut Visitor<'_>,
     ) -> Result<ReadOutcome, Error> {
         let arrived_at = Instant::now();
-        let place = self.0.names.location(self.0.layout, &slot.key);
-        let Some(mut values) = self.read_values(&place, timeout).await? else {
+        let location = self.0.names.location(self.0.layout, &slot.key);
+        let Some(mut values) = self.read_values(&location, timeout).await? else {
             return Ok(ReadOutcome::TimedOut);
         };
         let seal = &self.0.sealer;
-        let visited = view_record(&place, slot, values.as_slice(), seal, |record| {
+        let visited = view_record(&location, slot, values.as_slice(), seal, |record| {
             (!may_lack_revocation(slot, &record)).then(|| visit(&record))
         });
         let (is_accepted, revoked_at) = match visited {
-            Some(enough) => (enough, None),
+            Some(is_accepted) => (is_accepted, None),
             None => {
                 let left = timeout.saturating_sub(arrived_at.elapsed());
                 let asked = Box::pin(self.read_revoked_at_within(&slot.key, left));
                 let Some(revoked_at) = asked.await? else {
                     return Ok(ReadOutcome::TimedOut);
                 };
-                let enough = view_record(&place, slot, values.as_slice(), seal, |mut record| {
-                    record.details.sessions_valid_from = revoked_at;
-                    visit(&record)
-                });
-                (enough, revoked_at)
+                let is_accepted =
+                    view_record(&location, slot, values.as_slice(), seal, |mut record| {
+                        record.details.sessions_valid_from = revoked_at;
+                        visit(&record)
+                    });
+                (is_accepted, revoked_at)
             }
         };
         if is_accepted {
             values.wipe();
             return Ok(ReadOutcome::Accepted);
         }
-        let mut stored = decode(&place, slot, values.into(), seal);
+        let mut stored = decode(&location, slot, values.into(), seal);
         if revoked_at.is_some() {
             stored.record.details.sessions_valid_from = revoked_at;
         }
-        self.warn_of_java_names(&place, slot, &stored).await;
+        self.warn_of_java_names(&location, slot, &stored).await;
         Ok(ReadOutcome::Rejected(stored))
     }
 
-    /// What the cells of a place hold, unless `within` was too short.
+    /// Reads the values of a location. Returns `None` after `timeout`.
     async fn read_values(
         &self,
         location: &Location<'_>,
@@ -89,16 +96,16 @@ impl RedisStore {
     ) -> Result<Option<RawValues>, Error> {
         let connection = &self.0.connection;
         match &location.keys {
-            RedisKeys::One(cell) => {
-                let get = read_command(cell);
-                // Pinned where it is: a future that is handed on is copied each time.
+            RedisKeys::One(key) => {
+                let get = read_command(key);
+                // Pinned here, because each call would copy a future that is passed by value.
                 let value = pin!(connection.read_value(&get));
-                let got = self.run_command_within(cell.key.as_bytes(), timeout, value);
+                let got = self.run_command_within(key.key.as_bytes(), timeout, value);
                 Ok(got.await?.map(|value| RawValues::One([value])))
             }
-            RedisKeys::Two(cells) => {
-                let get = cells.each_ref().map(read_command);
-                let key = cells[0].key.as_bytes();
+            RedisKeys::Two(keys) => {
+                let get = keys.each_ref().map(read_command);
+                let key = keys[0].key.as_bytes();
                 let values = pin!(connection.read_two_values(get));
                 let got = self.run_command_within(key, timeout, values);
                 Ok(got.await?.map(RawValues::Two))
@@ -107,19 +114,19 @@ impl RedisStore {
     }
 }
 
-/// The command that reads a cell.
-pub(super) fn read_command(cell: &RedisKey<'_>) -> Cmd {
-    // The room that it takes is known, and growing would cost more than the rest.
-    let field = cell.field.map_or(0, str::len);
-    let mut command = Cmd::with_capacity(3, 4 + cell.key.len() + field);
-    match cell.field {
-        Some(field) => command.arg("HGET").arg(&*cell.key).arg(field),
-        None => command.arg("GET").arg(&*cell.key),
+/// Creates the command that reads a key or a field.
+pub(super) fn read_command(key: &RedisKey<'_>) -> Cmd {
+    // The size of the command is known. Reallocations would cost more than the rest.
+    let field = key.field.map_or(0, str::len);
+    let mut command = Cmd::with_capacity(3, 4 + key.key.len() + field);
+    match key.field {
+        Some(field) => command.arg("HGET").arg(&*key.key).arg(field),
+        None => command.arg("GET").arg(&*key.key),
     };
     command
 }
 
-/// What the cells of a place hold.
+/// The values of the keys of a location.
 enum RawValues {
     One([RawValue; 1]),
     Two([RawValue; 2]),
@@ -133,7 +140,7 @@ impl RawValues {
         }
     }
 
-    /// They hold secrets.
+    /// Overwrites the values with zeros, because they contain secrets.
     fn wipe(&mut self) {
         let values = match self {
             Self::One(values) => values.as_mut_slice(),

@@ -1,9 +1,9 @@
-//! When a user has last logged out everywhere, for records that may lack it.
+//! The time at which a user last logged out everywhere.
 //!
-//! Our own records carry it behind the refresh token, so that a look costs one round trip. A Java
-//! service that writes the published layout drops what stands there, and a record that was copied
-//! from its hashes never had it. It has a key of its own besides, which nobody else writes, and which
-//! is asked where a record says nothing but its tokens.
+//! A record of this crate contains the time, so that a read takes one round trip. A Java service that
+//! writes the published layout drops it, and a copy of such a record never had it. The time is
+//! therefore also in a key that only this crate writes. The store reads that key if a record contains
+//! nothing except tokens.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::store::{
     BoxFuture, CredentialKey, CredentialKind, CredentialSlot, RevocationStore, StoredRecord,
 };
 
-/// Returns `true` if a record may have lost what we keep besides its tokens. What we write says at
-/// least whose it is, as far as WeChat told us.
+/// Returns `true` if a record may lack its time of revocation. A record that this crate has written
+/// contains at least the openid or the scope, if WeChat returned them.
 pub(super) fn may_lack_revocation(slot: &CredentialSlot, record: &RecordView<'_>) -> bool {
     let details = &record.details;
     slot.key.kind == CredentialKind::User
@@ -32,8 +32,8 @@ pub(super) fn may_lack_revocation(slot: &CredentialSlot, record: &RecordView<'_>
 }
 
 impl RedisStore {
-    /// Returns when a user has last logged out everywhere; nothing at all where `patience` was too
-    /// short.
+    /// Reads the time at which a user last logged out everywhere. Returns an outer `None` after
+    /// `max_wait`.
     pub(super) async fn read_revoked_at_within(
         &self,
         key: &CredentialKey,
@@ -47,7 +47,7 @@ impl RedisStore {
         Ok(asked.await?.map(|stored| stored.map(parse_revoked_at)))
     }
 
-    /// The same for somebody who waits as long as any command may take.
+    /// Reads the time at which a user last logged out everywhere.
     pub(super) async fn read_revoked_at(
         &self,
         key: &CredentialKey,
@@ -56,7 +56,7 @@ impl RedisStore {
         asked.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
-    /// Adds to what was read when its user has last logged out everywhere, where it may lack that.
+    /// Adds the time of revocation to a record that may lack it.
     pub(super) async fn with_revocation(
         &self,
         slot: &CredentialSlot,

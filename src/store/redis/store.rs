@@ -22,39 +22,39 @@ use crate::error::Error;
 use crate::metrics;
 use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 
-/// Keeps credentials in Redis, where all processes, and a Spring Boot service of the published
-/// layout, share them.
+/// A store in Redis, which all processes share, and also a Spring Boot service that uses the
+/// published layout.
 ///
-/// One multiplexed connection serves all tasks; it comes back by itself when Redis does. Clones
-/// share it. Every command is answered or given up within a second (configurable).
+/// All tasks and all clones share one multiplexed connection, which reconnects by itself. Each
+/// command has a [timeout](RedisStoreBuilder::command_timeout). An operation may consist of several
+/// commands, and a command may first wait for a permit of the circuit breaker.
 ///
 /// # What a fail-over may lose
 ///
-/// Redis copies writes to its replicas after it has acknowledged them. A replica that takes over
-/// may therefore lack the last ones, under Sentinel and in a Cluster alike. What that means here:
+/// Redis acknowledges a write before it copies the write to its replicas. A replica that takes over
+/// may therefore lack the last writes, with Sentinel and in a Cluster. The consequences are:
 ///
-/// - A lost renewal: the next request finds the old pair and renews once more. Where WeChat has
-///   handed out a new refresh token with the lost pair, the old one is dead, and the user logs in.
-/// - A lost login: the user is sent to log in again, at the latest when WeChat refuses the token
-///   of before.
-/// - A lost deletion: the old pair is back until WeChat refuses it.
-/// - A lost lease, code or allowance: WeChat may be asked once more than R1 says.
+/// - A lost renewal: the next request finds the old tokens and renews again. If WeChat has issued a
+///   new refresh token with the lost renewal, the old one is revoked, and the user has to log in.
+/// - A lost login: the user has to log in again, at the latest when WeChat rejects the old token.
+/// - A lost deletion: the old tokens are used again until WeChat rejects them.
+/// - A lost lease, code or quota: WeChat may receive one request more than usual.
 ///
-/// Nobody gets another user's token, since each value lies under its user's name, and no order of
-/// losses makes an endless loop: every round ends with a pair that WeChat has just issued, or at
-/// the login. To make the window small, and to have a primary that was cut off refuse writes, set
-/// `min-replicas-to-write 1` and `min-replicas-max-lag 10` on the servers.
+/// No user receives the token of another user, because each key contains the user id. No order of
+/// losses causes an endless loop, because every round ends with a token that WeChat has just issued,
+/// or with a login. Set `min-replicas-to-write 1` and `min-replicas-max-lag 10` on the servers to
+/// shorten the window. A primary that is cut off from its replicas then rejects writes.
 ///
-/// A command is sent to a second server only if the first has said that it did not run it: a
-/// replica refuses (`READONLY`), a slot lies elsewhere (`MOVED`, `ASK`, `TRYAGAIN`). In a Cluster the
-/// library also repeats, within the command's time, what a node was asked when its connection
-/// ended; the scripts bear that, since they compare before they write or name their owner.
+/// The store sends a command to a second server only if the first server replied that it did not run
+/// the command: `READONLY` from a replica, or `MOVED`, `ASK` or `TRYAGAIN` for a slot on another
+/// node. In a Cluster, the Redis library also repeats a command whose connection ended, within the
+/// timeout. The scripts allow this, because they compare before they write, or contain their owner.
 ///
 /// ```no_run
 /// use tower_wechat::{Layout, RedisStore};
 ///
 /// # async fn run() -> Result<(), tower_wechat::Error> {
-/// // The published layout, at the usual place:
+/// // The published layout with its default names:
 /// let store = RedisStore::connect("redis://127.0.0.1/").await?;
 /// // Or with TLS, an ACL user, database 2, and one key for each user:
 /// let store = RedisStore::builder("rediss://app:password@redis.example.com:6380/2")
@@ -69,23 +69,24 @@ pub struct RedisStore(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) connection: Connection,
     pub(super) layout: Layout,
-    /// The layout in which each record is written too.
+    /// The second layout of a dual write: each record is written in it too.
     pub(super) dual_write: Option<Layout>,
     pub(super) names: RedisNames,
     pub(super) sealer: Sealer,
     pub(super) command_timeout: Duration,
     pub(super) circuit_breaker: CircuitBreaker,
     pub(super) clock: Clock,
-    /// Whether nobody writes here without telling.
+    /// `true` if every process that writes also publishes its writes.
     pub(super) exclusive_writer: bool,
     pub(super) channels: Channels,
     pub(super) publish_state: PublishState,
     pub(super) health_cache: HealthCache,
-    /// The server's address as it may be shown: no user, no password.
+    /// The address of the server without user and password, for logs and errors.
     pub(super) address: String,
 }
 
 impl RedisStore {
+    /// Returns the locations of a slot.
     pub(super) fn locations<'a>(&'a self, slot: &'a CredentialSlot) -> Locations<'a> {
         let inner = &*self.0;
         inner
@@ -93,8 +94,8 @@ impl RedisStore {
             .locations(inner.layout, inner.dual_write, &slot.key)
     }
 
-    /// Runs one exchange with the server of a key within the store's time, unless that has just
-    /// failed.
+    /// Runs `exchange` with the server of `key` under the circuit breaker and the command timeout.
+    /// Fails immediately while the circuit is open.
     pub(super) async fn run_command<T>(
         &self,
         key: &[u8],
@@ -106,8 +107,15 @@ impl RedisStore {
         done.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
-    /// The same for somebody who waits no longer than `patience`, and is told nothing where that
-    /// was too short. One timer bounds all of the exchange: the connection has none of its own.
+    /// Runs `exchange` as [`run_command`](Self::run_command), for at most `max_wait`. Returns `None`
+    /// if `max_wait` was too short.
+    ///
+    /// Three times bound a call:
+    ///
+    /// - The wait for a permit of the circuit breaker, which has its own maximum.
+    /// - The command timeout, which starts with the permit. Its expiry is a failure of the server.
+    /// - `max_wait`, which starts with the call and includes the wait for the permit. Its expiry says
+    ///   nothing about the server, so the circuit breaker does not count it.
     pub(super) async fn run_command_within<T>(
         &self,
         key: &[u8],
@@ -115,57 +123,59 @@ impl RedisStore {
         exchange: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<Option<T>, Error> {
         let inner = &*self.0;
-        let (guard, address) = (&inner.circuit_breaker, &inner.address);
+        let (breaker, address) = (&inner.circuit_breaker, &inner.address);
         let circuit = inner.connection.circuit_index(key);
         let arrived_at = Instant::now();
-        guard.check(circuit, address)?;
-        let permit = guard.acquire(
+        breaker.check(circuit, address)?;
+        let permit = breaker.acquire(
             circuit,
             address,
             inner.command_timeout,
             arrived_at,
             max_wait,
         );
-        let Some(Permit {
-            started_at: began, ..
-        }) = &permit.await?
-        else {
+        // The permit stays in scope until the exchange has ended.
+        let Some(Permit { started_at, .. }) = &permit.await? else {
             return Ok(None);
         };
-        let remaining = max_wait.saturating_sub(began.duration_since(arrived_at));
+        let remaining = max_wait.saturating_sub(started_at.duration_since(arrived_at));
         let outcome =
-            tokio::time::timeout_at(*began + inner.command_timeout.min(remaining), exchange).await;
+            tokio::time::timeout_at(*started_at + inner.command_timeout.min(remaining), exchange)
+                .await;
         let ended = Instant::now();
         let outcome = match outcome {
             Ok(Ok(value)) => {
-                guard.record_success(circuit, address, ended);
+                breaker.record_success(circuit, address, ended);
                 Ok(Some(value))
             }
             Ok(Err(error)) => {
                 if error.is_timeout() {
                     inner.connection.report_timeout();
                 }
-                Err(guard.record_failure(circuit, address, *began, &error))
+                Err(breaker.record_failure(circuit, address, *started_at, &error))
             }
             Err(_) if remaining < inner.command_timeout => return Ok(None),
             Err(_) => {
                 inner.connection.report_timeout();
-                Err(guard.record_timeout(circuit, address, *began, inner.command_timeout))
+                Err(breaker.record_timeout(circuit, address, *started_at, inner.command_timeout))
             }
         };
+        // A cached health check may be from before this failure.
         if outcome.is_err() {
             inner.health_cache.clear();
         }
-        metrics::record_store_call(ended.duration_since(*began), outcome.is_ok());
+        metrics::record_store_call(ended.duration_since(*started_at), outcome.is_ok());
         outcome
     }
 
+    /// Runs a command on the server of its key.
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let mut connection = self.0.connection.clone();
         self.run_command(command_key(command), command.query_async(&mut connection))
             .await
     }
 
+    /// Runs a script on the server of its first key.
     pub(super) async fn run_script<T: FromRedisValue + Send>(
         &self,
         call: &ScriptCall,
@@ -176,7 +186,7 @@ impl RedisStore {
     }
 }
 
-/// The key of a command that has one, which is its first argument.
+/// Returns the key of a command: its first argument. Returns an empty key if there is none.
 pub(super) fn command_key(command: &Cmd) -> &[u8] {
     match command.args_iter().nth(1) {
         Some(redis::Arg::Simple(key)) => key,

@@ -22,15 +22,16 @@ use crate::store::{
     MIN_TOMBSTONE_TTL, RecordVersion, StoredRecord, replaced_refresh_token,
 };
 
-/// How often a value may be sealed anew between the start of a renewal and its commit.
+/// Maximum number of times that one commit follows a value that `reseal` has sealed again.
 const MAX_RESEAL_RETRIES: usize = 3;
 
-/// How long the tombstone of a deleted pair stays: as long as a copy of the pair in the other layout
-/// may look alive, so that a move does not bring it back. Only users who came back with a dead
-/// refresh token and did not log in again have one.
+/// The TTL of the tombstone of a deleted pair. It equals the longest TTL of a copy of the pair in
+/// the other layout, so that a migration cannot restore the pair. Only users whose refresh token was
+/// revoked or expired, and who have not logged in again, have a tombstone.
 const TOMBSTONE_TTL: Duration = MAX_KEY_TTL;
 
 impl RedisStore {
+    /// Acquires the lease, and writes `tombstone` unless it is empty.
     async fn try_acquire_lease(
         &self,
         slot: &CredentialSlot,
@@ -40,26 +41,31 @@ impl RedisStore {
         tombstone: &str,
     ) -> Result<LeaseResult, Error> {
         self.0.sealer.check_replaceable(slot, expected)?;
-        let places = self.locations(slot);
-        let place = &places.read;
-        let mut call = begin_step(Step::AcquireLease, &places);
+        let locations = self.locations(slot);
+        let location = &locations.read;
+        let mut call = begin_step(Step::AcquireLease, &locations);
         call.arg(owner.as_str()).arg(duration_millis(ttl));
         call.arg(tombstone).arg(duration_millis(MIN_TOMBSTONE_TTL));
-        for (cell, expected) in place.keys.iter().zip(&expected.0) {
-            call.value_key(&*cell.key)
-                .arg(cell.field.unwrap_or(""))
+        for (key, expected) in location.keys.iter().zip(&expected.0) {
+            call.value_key(&*key.key)
+                .arg(key.field.unwrap_or(""))
                 .arg(encode_expected(expected).as_slice());
         }
         Ok(match self.run_script(&call).await? {
             ScriptReply(1, _) => LeaseResult::Acquired,
             ScriptReply(0, _) => LeaseResult::Busy,
             ScriptReply(_, values) => {
-                let stored = decode(place, slot, values, &self.0.sealer);
+                let stored = decode(location, slot, values, &self.0.sealer);
                 LeaseResult::Conflict(self.with_revocation(slot, stored).await?)
             }
         })
     }
 
+    /// Commits a record, and writes `tombstone` unless it is empty.
+    ///
+    /// An operator may seal the stored value with another key between the read and the commit. The
+    /// slot then holds the same record in other bytes, which is not a conflict. The commit compares
+    /// with the new bytes and tries again, so that the new tokens are not lost.
     async fn write_if_unchanged(
         &self,
         slot: &CredentialSlot,
@@ -75,8 +81,6 @@ impl RedisStore {
         let mut outcome = write(expected).await?;
         let started_from = &expected.0;
         for _ in 0..MAX_RESEAL_RETRIES {
-            // The same record in another seal is no news: what WeChat has granted from it counts
-            // (R3).
             let newer = match &outcome {
                 CommitResult::Conflict(newer)
                     if self.differs_only_in_seal(slot, started_from, newer) =>
@@ -85,13 +89,13 @@ impl RedisStore {
                 }
                 _ => break,
             };
-            let witness = newer.expected.clone();
-            outcome = write(&witness).await?;
+            let resealed = newer.expected.clone();
+            outcome = write(&resealed).await?;
         }
         Ok(outcome)
     }
 
-    /// Whether what lies in a slot differs from what lay there in its seal alone.
+    /// Returns `true` if the slot holds the expected record, sealed with another key or not sealed.
     fn differs_only_in_seal(
         &self,
         slot: &CredentialSlot,
@@ -99,7 +103,7 @@ impl RedisStore {
         now: &StoredRecord,
     ) -> bool {
         let seal = &self.0.sealer;
-        let place = self.locations(slot).read;
+        let location = self.locations(slot).read;
         let sealed = |value: &Option<Zeroizing<Vec<u8>>>| {
             value.as_ref().is_some_and(|value| Sealer::is_sealed(value))
         };
@@ -112,8 +116,8 @@ impl RedisStore {
         if !touched || now.record.is_empty() {
             return false;
         }
-        let mut before = decode(&place, slot, values().collect(), seal).record;
-        // What has been looked up besides is in neither of the values.
+        let mut before = decode(&location, slot, values().collect(), seal).record;
+        // The time of revocation may come from its own key. It is then in neither value.
         let details = &mut before.details;
         details.sessions_valid_from = details
             .sessions_valid_from
@@ -121,20 +125,20 @@ impl RedisStore {
         before == now.record
     }
 
-    /// The refresh token in what was expected.
+    /// Returns the refresh token in the expected values.
     fn expected_refresh_token(
         &self,
         slot: &CredentialSlot,
         expected: &Expected,
     ) -> Option<RefreshToken> {
-        let place = self.0.names.location(self.0.layout, &slot.key);
+        let location = self.0.names.location(self.0.layout, &slot.key);
         let values = expected.0.iter();
         let values = values.map(|value| value.as_ref().map(|bytes| bytes.to_vec()));
-        let stored = decode(&place, slot, values.collect(), &self.0.sealer);
+        let stored = decode(&location, slot, values.collect(), &self.0.sealer);
         stored.record.refresh.map(|refresh| refresh.secret)
     }
 
-    /// What a tombstone for `expected` says; nothing where there is no refresh token.
+    /// Returns the value of a tombstone for `expected`. Empty without a refresh token.
     fn tombstone_value(&self, slot: &CredentialSlot, expected: &Expected) -> String {
         let token = self.expected_refresh_token(slot, expected);
         token.map_or_else(String::new, |token| {
@@ -142,7 +146,7 @@ impl RedisStore {
         })
     }
 
-    /// One try to write where the slot holds `expected`.
+    /// Runs the commit script once.
     async fn write_once(
         &self,
         slot: &CredentialSlot,
@@ -152,34 +156,28 @@ impl RedisStore {
         tombstone: &str,
     ) -> Result<CommitResult, Error> {
         self.0.sealer.check_replaceable(slot, expected)?;
-        let places = self.locations(slot);
+        let locations = self.locations(slot);
         let now = self.0.clock.now();
-        let mut call = begin_step(Step::Commit, &places);
-        let before = self.expected_refresh_token(slot, expected);
-        let before = before.as_ref().map(|token| token.expose().as_bytes());
-        let before =
-            replaced_refresh_token(before, record).map_or_else(String::new, tombstone_fingerprint);
-        call.arg(owner.as_str()).arg(before);
+        let mut call = begin_step(Step::Commit, &locations);
+        let previous = self.expected_refresh_token(slot, expected);
+        let previous = previous.as_ref().map(|token| token.expose().as_bytes());
+        let replaced = replaced_refresh_token(previous, record)
+            .map_or_else(String::new, tombstone_fingerprint);
+        call.arg(owner.as_str()).arg(replaced);
         call.arg(tombstone).arg(duration_millis(TOMBSTONE_TTL));
         let compared = expected.0.iter().map(encode_expected);
-        let read = places.read.keys.iter().zip(compared);
-        let written = places.copy.iter().flat_map(|mirror| &*mirror.keys);
-        let cells = read.chain(written.map(|cell| (cell, encode_any())));
-        let mut news = Vec::new();
-        for (place, written_for) in places.with_targets() {
-            news.extend(encode(
-                place,
-                slot,
-                record,
-                written_for,
-                now,
-                &self.0.sealer,
-            )?);
+        let read = locations.read.keys.iter().zip(compared);
+        let written = locations.copy.iter().flat_map(|copy| &*copy.keys);
+        // Only the values in the layout that the engine reads are compared.
+        let keys = read.chain(written.map(|key| (key, encode_any())));
+        let mut writes = Vec::new();
+        for (location, target) in locations.with_targets() {
+            writes.extend(encode(location, slot, record, target, now, &self.0.sealer)?);
         }
-        for ((cell, expected), new) in cells.zip(news) {
+        for ((key, expected), new) in keys.zip(writes) {
             let value = new.value.as_ref().map(|text| text.as_bytes());
-            call.value_key(&*cell.key)
-                .arg(cell.field.unwrap_or(""))
+            call.value_key(&*key.key)
+                .arg(key.field.unwrap_or(""))
                 .arg(expected.as_slice())
                 .arg(encode_expected(&value).as_slice())
                 .arg(duration_millis(new.ttl));
@@ -192,30 +190,31 @@ impl RedisStore {
                 ScriptReply(1, _) => CommitResult::Committed,
                 ScriptReply(0, _) => CommitResult::LeaseLost,
                 ScriptReply(_, values) => {
-                    let stored = decode(&places.read, slot, values, &self.0.sealer);
+                    let stored = decode(&locations.read, slot, values, &self.0.sealer);
                     CommitResult::Conflict(self.with_revocation(slot, stored).await?)
                 }
             },
         )
     }
 
+    /// Writes a record to all locations, regardless of what they hold.
     async fn write_unconditionally(
         &self,
         slot: &CredentialSlot,
         record: &Record,
     ) -> Result<(), Error> {
-        let places = self.locations(slot);
+        let locations = self.locations(slot);
         let now = self.0.clock.now();
         let mut call = ScriptCall::for_step(Step::Overwrite);
-        for tombstone in &places.tombstone_keys {
+        for tombstone in &locations.tombstone_keys {
             call.tombstone_key(tombstone);
         }
-        for (place, written_for) in places.with_targets() {
-            let news = encode(place, slot, record, written_for, now, &self.0.sealer)?;
-            for (cell, Write { value, ttl }) in place.keys.iter().zip(&news) {
+        for (location, target) in locations.with_targets() {
+            let writes = encode(location, slot, record, target, now, &self.0.sealer)?;
+            for (key, Write { value, ttl }) in location.keys.iter().zip(&writes) {
                 let value = value.as_ref().map(|text| text.as_bytes());
-                call.value_key(&*cell.key)
-                    .arg(cell.field.unwrap_or(""))
+                call.value_key(&*key.key)
+                    .arg(key.field.unwrap_or(""))
                     .arg(encode_expected(&value).as_slice())
                     .arg(duration_millis(*ttl));
             }
@@ -226,7 +225,7 @@ impl RedisStore {
         written.map(drop)
     }
 
-    /// What a script that writes tells the others.
+    /// Returns the message about this write for other processes.
     fn outgoing_invalidation(
         &self,
         slot: &CredentialSlot,
@@ -239,27 +238,27 @@ impl RedisStore {
     }
 }
 
-/// Begins the call of a step that works under the leases of these places.
-fn begin_step(step: Step, places: &Locations<'_>) -> ScriptCall {
+/// Creates a call of a step with the leases and tombstones of these locations.
+fn begin_step(step: Step, locations: &Locations<'_>) -> ScriptCall {
     let mut call = ScriptCall::for_step(step);
-    for key in &places.lease_keys {
+    for key in &locations.lease_keys {
         call.lease_key(key);
     }
-    for key in &places.tombstone_keys {
+    for key in &locations.tombstone_keys {
         call.tombstone_key(key);
     }
     call
 }
 
-/// Names a token without telling it: half of its hash, of which there are too many to find another
-/// token for.
+/// Returns the first 128 bits of the SHA-256 hash of a token, in hexadecimal. The hash identifies the
+/// token without revealing it.
 pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
     let digest = Sha256::digest(token);
     let half = digest.iter().take(16);
     half.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A script's answer: a number, and the values of the cells where they were not as expected.
+/// The reply of a script: a number, and the current values if they were not the expected ones.
 pub(super) struct ScriptReply(pub(super) i64, pub(super) Vec<RawValue>);
 
 impl FromRedisValue for ScriptReply {
@@ -271,7 +270,7 @@ impl FromRedisValue for ScriptReply {
     }
 }
 
-/// How the scripts take a value that may be missing.
+/// Encodes a value that may be missing, as an argument of a script.
 pub(super) fn encode_expected(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(match value {
         Some(bytes) => [b"=", bytes.as_ref()].concat(),
@@ -279,7 +278,7 @@ pub(super) fn encode_expected(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec
     })
 }
 
-/// How the scripts take a cell that is written whatever lies there.
+/// Returns the argument of a script for a key that it writes without a comparison.
 pub(super) fn encode_any() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(b"*".to_vec())
 }
@@ -338,9 +337,9 @@ impl CredentialWriter for RedisStore {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            let places = self.locations(slot);
+            let locations = self.locations(slot);
             let mut call = ScriptCall::for_step(Step::ReleaseLeases);
-            for lease in &places.lease_keys {
+            for lease in &locations.lease_keys {
                 call.lease_key(lease);
             }
             call.arg(owner.as_str());
