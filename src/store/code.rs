@@ -1,5 +1,5 @@
-//! The codes of logins: which of many copies of one callback exchanges the code, and what the
-//! others are told.
+//! Login codes: one of several copies of a callback exchanges a code, and the others receive its
+//! outcome.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use sha2::{Digest, Sha256};
 
 use crate::credential::AppId;
 
-/// Names a code without telling it.
+/// The identity of a login code, which does not reveal the code.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LoginCodeKey {
     /// The account.
     pub app: AppId,
-    /// A hash of the code.
+    /// The SHA-256 hash of the code, in hexadecimal.
     pub hash: Box<str>,
 }
 
 impl LoginCodeKey {
-    /// The name of this code of this account.
+    /// Creates the key of a code.
     pub fn new(app: &AppId, code: &str) -> Self {
         let digest = Sha256::digest(code.as_bytes());
         let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -34,24 +34,24 @@ impl fmt::Debug for LoginCodeKey {
     }
 }
 
-/// Which login a code belongs to.
+/// The outcome of an attempt to bind a code to a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeBindResult {
-    /// To the one that asks, from now on.
+    /// The code is now bound to this login.
     Bound,
-    /// To the one that asks, as before.
+    /// The code was already bound to this login.
     AlreadyBound,
-    /// To another one, which came first.
+    /// The code is bound to another login.
     BoundElsewhere,
 }
 
-/// The answer to a claim of a code.
+/// The outcome of an attempt to acquire the lease of a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CodeLeaseResult {
-    /// It is ours to exchange.
+    /// The caller holds the lease and exchanges the code.
     Acquired,
-    /// Somebody else is exchanging it.
+    /// Another owner exchanges the code.
     Busy,
-    /// It has been exchanged, and this came of it.
+    /// The exchange has finished with this outcome.
     Finished(String),
 }

@@ -1,8 +1,8 @@
-//! News: what a store tells the engines that share it of each other's writes.
+//! Invalidations: messages about writes, for all engines that share a store.
 //!
-//! News carries no credential, only a [`Mark`] of it: whoever holds the very same has nothing to
-//! do, anybody else asks the store. So news that comes late, twice or from somebody with bad
-//! intentions costs a read, and can never bring back what is older.
+//! An invalidation contains no credential, only a [`RecordVersion`]. An engine whose cache holds the
+//! same version does nothing; any other engine reads the store. An invalidation that is late, repeated
+//! or forged therefore costs one read, and can never restore an older token.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,21 +14,23 @@ use super::CredentialKey;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 
-/// How often a store proves that nothing it has told was missed.
+/// Interval of [`Event::Synced`], which confirms that a subscriber has missed no invalidation.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How much news waits for an engine that is slow to listen. What is beyond that is lost, and the
-/// engine knows.
+/// Number of events that wait for one slow subscriber. If more arrive, the oldest are lost and the
+/// subscriber receives [`Event::Lagged`].
 const EVENT_BUFFER: usize = 4_096;
 
-/// Tells two states of one credential apart, and nothing else of it: the start of a hash of the
-/// token and its life.
+/// A fingerprint of a stored token: the first 64 bits of a hash over the token, its lifetime and the
+/// time of revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordVersion(u64);
 
 impl RecordVersion {
-    /// The mark of a token with this life, of a user who has last logged out everywhere then. That
-    /// counts: a login that has crossed the logout writes the same token again.
+    /// Returns the version of a token.
+    ///
+    /// The version contains the time of revocation, because a login that runs concurrently with a
+    /// logout writes the same token again with another time.
     pub fn of_token(
         secret: &AccessToken,
         lifetime: Lifetime,
@@ -46,7 +48,7 @@ impl RecordVersion {
         Self(u64::from_be_bytes(version))
     }
 
-    /// The mark of what a record hands out; none where it hands out nothing.
+    /// Returns the version of the access token of a record. Returns `None` without an access token.
     pub fn of_record(record: &Record) -> Option<Self> {
         let token = record.token.as_ref()?;
         let revoked_at = record.details.sessions_valid_from;
@@ -65,7 +67,7 @@ impl std::fmt::Display for RecordVersion {
 impl std::str::FromStr for RecordVersion {
     type Err = ();
 
-    /// Exactly what `Display` writes.
+    /// Parses the output of `Display`, and nothing else.
     fn from_str(text: &str) -> Result<Self, ()> {
         let hexadecimal = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let version = hexadecimal.then(|| u64::from_str_radix(text, 16).ok());
@@ -76,28 +78,28 @@ impl std::str::FromStr for RecordVersion {
 /// One write: whose credential, and the mark of what the store holds since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalidation {
-    /// Whose and what it is.
+    /// The credential.
     pub key: CredentialKey,
-    /// What is stored; none where nothing is.
+    /// The version that the store holds. `None` if the credential was deleted.
     pub version: Option<RecordVersion>,
 }
 
-/// What an engine hears.
+/// An event of a [`Subscription`].
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// From here on every write is told. What was read before may be outdated.
+    /// The subscription is active. Entries that were read before may be stale.
     Subscribed,
-    /// A write.
+    /// A process wrote a credential.
     Invalidated(Arc<Invalidation>),
-    /// All that was written before this moment has been told.
+    /// The subscriber has received all invalidations of writes before this time.
     Synced(Instant),
-    /// Something was lost on the way.
+    /// Events were lost.
     Lagged,
-    /// Nothing will be told any more.
+    /// The publisher has ended. No more events follow.
     Closed,
 }
 
-/// Where a store tells its news; it never waits for those who listen.
+/// The sending side of subscriptions. It never waits for a subscriber.
 #[derive(Debug, Clone)]
 pub(super) struct Publisher(broadcast::Sender<Event>);
 
@@ -109,7 +111,7 @@ impl Default for Publisher {
 
 impl Publisher {
     pub(super) fn publish(&self, event: Event) {
-        // Nobody may be listening.
+        // Fails only if there is no subscriber.
         let _ = self.0.send(event);
     }
 
@@ -118,18 +120,19 @@ impl Publisher {
     }
 }
 
-/// What one engine listens to.
+/// The receiving side: the events for one engine.
 #[derive(Debug)]
 pub struct Subscription {
     receiver: broadcast::Receiver<Event>,
-    /// Whether every write is told already, since this feed began.
+    /// `true` if the subscription has been active since its creation, so that it needs no
+    /// [`Event::Subscribed`].
     pub is_live: bool,
-    /// For a store that tells within this process: when to prove next that all has been heard.
+    /// The time of the next [`Event::Synced`], for a publisher in this process.
     next_sync_at: Option<tokio::time::Instant>,
 }
 
 impl Subscription {
-    /// A feed of news that come from outside, together with their proofs.
+    /// Creates a subscription whose publisher also sends [`Event::Synced`].
     #[cfg(feature = "redis")]
     pub(super) fn from_remote(receiver: broadcast::Receiver<Event>, is_live: bool) -> Self {
         Self {
@@ -139,7 +142,8 @@ impl Subscription {
         }
     }
 
-    /// A feed of what is written within this process: whatever is not waiting has been heard.
+    /// Creates a subscription to the writes of this process. It creates [`Event::Synced`] itself,
+    /// whenever no event waits.
     pub(super) fn from_local(receiver: broadcast::Receiver<Event>) -> Self {
         Self {
             receiver,
@@ -148,19 +152,25 @@ impl Subscription {
         }
     }
 
-    /// What is told next. It may be dropped and asked again.
+    /// Waits for the next event. Cancel safe: a dropped future loses no event.
+    ///
+    /// A subscription to this process alternates between two states:
+    ///
+    /// - Before `next_sync_at`: waits for an event, at most until that time.
+    /// - After it: returns a waiting event; if there is none, returns [`Event::Synced`] and sets the
+    ///   next time.
     pub async fn next_event(&mut self) -> Event {
         if let Some(at) = self.next_sync_at
-            && let Ok(told) = tokio::time::timeout_at(at, self.receiver.recv()).await
+            && let Ok(received) = tokio::time::timeout_at(at, self.receiver.recv()).await
         {
-            return to_event(told);
+            return to_event(received);
         } else if self.next_sync_at.is_none() {
             return to_event(self.receiver.recv().await);
         }
-        // Taken before the look: whatever was written until now is told or waits to be.
+        // Taken before `try_recv`: an event of an earlier write is already in the channel.
         let now = Instant::now();
         match self.receiver.try_recv() {
-            Ok(told) => told,
+            Ok(event) => event,
             Err(broadcast::error::TryRecvError::Lagged(_)) => Event::Lagged,
             Err(broadcast::error::TryRecvError::Closed) => Event::Closed,
             Err(broadcast::error::TryRecvError::Empty) => {
@@ -170,8 +180,8 @@ impl Subscription {
         }
     }
 
-    /// Passes over what waits, after something was missed: all of it is older than what is read
-    /// from now on.
+    /// Drops all waiting events. After a loss, the engine reads everything again, so waiting events
+    /// are older than its reads.
     pub fn skip_backlog(&mut self) {
         self.receiver = self.receiver.resubscribe();
     }
@@ -179,7 +189,7 @@ impl Subscription {
 
 fn to_event(received: Result<Event, broadcast::error::RecvError>) -> Event {
     match received {
-        Ok(told) => told,
+        Ok(event) => event,
         Err(broadcast::error::RecvError::Lagged(_)) => Event::Lagged,
         Err(broadcast::error::RecvError::Closed) => Event::Closed,
     }

@@ -1,4 +1,4 @@
-//! Between the cells of a slot and a record.
+//! Conversion between records and the values in Redis.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -18,17 +18,17 @@ use crate::store::redis::format::text::{DecodeError, EncodeError};
 use crate::store::redis::format::{hash, record};
 use crate::store::{CredentialKind, CredentialSlot, Expected, StoredRecord};
 
-/// What a cell holds.
+/// The value of a key or a field, if it exists.
 pub(super) type RawValue = Option<Vec<u8>>;
 
-/// What is to be written into a cell.
+/// A value to write, or a deletion.
 pub(super) struct Write {
     pub(super) value: Option<Zeroizing<String>>,
-    /// Zero for a cell that does not expire.
+    /// The TTL of the key. Zero for a key that does not expire.
     pub(super) ttl: Duration,
 }
 
-/// What a sealed value of a cell is bound to.
+/// Returns the context to which a sealed value is bound.
 pub(super) fn seal_binding<'a>(
     slot: &'a CredentialSlot,
     cell: &'a RedisKey<'_>,
@@ -41,9 +41,11 @@ pub(super) fn seal_binding<'a>(
     }
 }
 
-/// What lies in the cells, as far as it can be read. One that cannot be read is a miss and a
-/// warning. Where one is sealed with a key that this process lacks, all of the record is a miss:
-/// what others can read is neither renewed from nor deleted by halves.
+/// Decodes the values of a location and passes the record to `visit`.
+///
+/// A value that cannot be decoded is missing in the record, and causes a warning. If a value is sealed
+/// with a key that this process does not have, the whole record is empty. Otherwise this process could
+/// renew or delete one half of a record that other processes can read.
 pub(super) fn view_record<T>(
     location: &Location<'_>,
     slot: &CredentialSlot,
@@ -53,17 +55,17 @@ pub(super) fn view_record<T>(
 ) -> T {
     let id = &*slot.key.id;
     let mut has_unknown_key = false;
-    let mut unreadable = |at: usize, value: &[u8], why: DecodeError| {
+    let mut unreadable = |at: usize, value: &[u8], error: DecodeError| {
         let Some(cell) = location.keys.get(at) else {
             return;
         };
-        if why == DecodeError::UnknownKey {
+        if error == DecodeError::UnknownKey {
             has_unknown_key = true;
             seal.log_unknown_key(&cell.key, value);
-        } else if why.is_from_serializer() {
-            seal.log_serializer(&cell.key, slot, why);
+        } else if error.is_from_serializer() {
+            seal.log_serializer(&cell.key, slot, error);
         } else {
-            warn_unreadable_once(&cell.key, slot, value, why);
+            warn_unreadable_once(&cell.key, slot, value, error);
         }
     };
     let mut plaintexts = [None, None];
@@ -73,7 +75,7 @@ pub(super) fn view_record<T>(
         };
         match seal.open(value, &seal_binding(slot, cell)) {
             Ok(text) => *opened = Some((value, text)),
-            Err(why) => unreadable(at, value, why),
+            Err(error) => unreadable(at, value, error),
         }
     }
     let [first, second] = &plaintexts;
@@ -85,14 +87,14 @@ pub(super) fn view_record<T>(
                 hash::read_token(text, slot.margin).map(|token| record.token = Some(token))
             }
         };
-        if let Err(why) = read {
-            unreadable(0, value, why);
+        if let Err(error) = read {
+            unreadable(0, value, error);
         }
     }
     if let Some((value, text)) = second {
         match hash::read_refresh(text, id) {
             Ok((refresh, details)) => (record.refresh, record.details) = (Some(refresh), details),
-            Err(why) => unreadable(1, value, why),
+            Err(error) => unreadable(1, value, error),
         }
     }
     if has_unknown_key {
@@ -101,7 +103,7 @@ pub(super) fn view_record<T>(
     visit(record)
 }
 
-/// The record that the cells hold, and the proof of what lies there.
+/// Decodes the values of a location into a record, and keeps the values as [`Expected`].
 pub(super) fn decode(
     location: &Location<'_>,
     slot: &CredentialSlot,
@@ -109,14 +111,14 @@ pub(super) fn decode(
     seal: &Sealer,
 ) -> StoredRecord {
     let record = view_record(location, slot, &values, seal, |view| view.to_record());
-    let witness = values.into_iter().map(|value| value.map(Zeroizing::new));
+    let expected = values.into_iter().map(|value| value.map(Zeroizing::new));
     StoredRecord {
         record,
-        expected: Expected(witness.collect()),
+        expected: Expected(expected.collect()),
     }
 }
 
-/// What each cell gets for a record to be stored. An empty record empties the cells.
+/// Encodes a record as one write for each key. An empty record deletes all keys.
 pub(super) fn encode(
     location: &Location<'_>,
     slot: &CredentialSlot,
@@ -154,7 +156,7 @@ pub(super) fn encode(
         let message = format!("WeChat gave a credential that cannot be kept: {unstorable}");
         Error::new(ErrorKind::WechatUnavailable, message)
     })?;
-    // The published layout never expires its keys, and its reader does not expect it.
+    // Keys of the published layout never expire, because the published service expects that.
     let ttl = if slot.key.kind == CredentialKind::SnapshotUser {
         token_ttl(record, now)
     } else if location.expires {
@@ -170,7 +172,7 @@ pub(super) fn encode(
     cells.collect()
 }
 
-/// Virtual users are kept no longer than their token lives.
+/// Returns the TTL of a snapshot user: the remaining lifetime of the access token.
 fn token_ttl(record: &Record, now: Timestamp) -> Duration {
     let token = record.token.as_ref();
     let life = token.map(|token| now.duration_until(token.lifetime.expires_at()));
@@ -178,13 +180,13 @@ fn token_ttl(record: &Record, now: Timestamp) -> Duration {
         .clamp(Duration::from_secs(1), MAX_KEY_TTL)
 }
 
-/// As many lines about unreadable values are written in each [`A_WHILE`], by this process.
+/// Maximum number of log lines about unreadable values in one [`LOG_WINDOW`].
 const MAX_LOG_LINES: u32 = 100;
 
 const LOG_WINDOW: Duration = Duration::from_secs(60);
 
-/// Whether another line about an unreadable value may be written. Where all users' values are
-/// unreadable, lines for each of them would fill the disk and say nothing more.
+/// Returns `true` if another log line about an unreadable value is allowed. If the values of all users
+/// are unreadable, one line for each of them would fill the disk.
 fn may_log() -> bool {
     static LINES: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,7 +197,8 @@ fn may_log() -> bool {
     written < MAX_LOG_LINES
 }
 
-/// Warns of a value that cannot be read, once for each value: it is read again at every request.
+/// Logs a warning about a value that cannot be decoded, once for each value. The warnings about the
+/// last 1,000 values are remembered, because each request reads the value again.
 pub(super) fn warn_unreadable_once(
     key: &str,
     slot: &CredentialSlot,

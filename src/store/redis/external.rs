@@ -10,21 +10,21 @@ use crate::clock::Timestamp;
 use crate::credential::{AppSecret, Lifetime};
 use crate::store::redis::format::external::ExternalFormat;
 
-/// How long before the end of its key a token counts as due: it is then read again every second,
-/// since the system that keeps it may write the next one at any moment.
+/// Time before the expiry of the key from which the token is due. The engine then reads the key every
+/// second, because the other system may write the next token at any moment.
 const RECHECK_MARGIN: Duration = Duration::from_secs(60);
 
-/// What a token is believed whose key does not expire and that does not say when it dies.
+/// Assumed lifetime of a token without a known expiry, whose key does not expire either.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
 
-/// What stands in a name for the AppSecret.
+/// The placeholder of the AppSecret in a key.
 const SECRET_PLACEHOLDER: &str = "{secret}";
 
-/// As many hexadecimal digits in a row are an AppSecret, or a digest of one.
+/// Number of consecutive hexadecimal digits that is treated as an AppSecret or a hash of one.
 const SECRET_DIGITS: usize = 32;
 
-/// Where and how another system keeps the account's token in Redis. [`source`](Self::source) makes
-/// it a source of [`AccountTokens`](crate::AccountTokens).
+/// The place and format of an account token that another system keeps in Redis.
+/// [`source`](Self::source) turns it into a source of [`AccountTokens`](crate::AccountTokens).
 ///
 /// ```
 /// use tower_wechat::ExternalToken;
@@ -61,9 +61,9 @@ pub struct ExternalToken {
     pub(super) format: ExternalFormat,
     pub(super) key: String,
     pub(super) expires_at_key: Option<String>,
-    /// What `{secret}` in a name stands for.
+    /// The value of `{secret}` in a key.
     secret: Option<AppSecret>,
-    /// How much earlier than the token the key ends, at least.
+    /// Minimum time between the expiry of the key and the expiry of the token.
     key_expires_early_by: Duration,
 }
 
@@ -210,7 +210,7 @@ impl ExternalToken {
         self
     }
 
-    /// A name as it stands in Redis.
+    /// Returns the key with its placeholders replaced.
     pub(super) fn resolve_key(&self, name: &str, app: &str) -> Zeroizing<String> {
         let name = RedisNames::expand_appid(name, app);
         Zeroizing::new(match &self.secret {
@@ -238,7 +238,7 @@ impl ExternalToken {
         shown
     }
 
-    /// The life of a token that was read at `now`.
+    /// Returns the lifetime of a token that was read at `now`.
     pub(super) fn lifetime(
         &self,
         now: Timestamp,

@@ -19,20 +19,21 @@ use crate::store::{
     BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
 };
 
-/// How much the end of a key may lie before what its TTL said, by our clock and Redis's.
+/// Tolerated difference between the expiry of a key and its TTL, because the clocks of this process
+/// and Redis differ.
 const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// The store of an engine that follows: it has one slot, which others write.
+/// A read-only store with one slot, which another system writes.
 #[derive(Debug)]
 pub(crate) struct ExternalTokenStore {
     redis: RedisStore,
     token: ExternalToken,
     last_read: Mutex<Option<LastRead>>,
-    /// Whether the operator knows of a key of another type.
+    /// `true` after a log line has reported a key of another type.
     wrong_type_logged: AtomicBool,
 }
 
-/// What was read last, from a key that ends by itself.
+/// The last token that was read from a key with a TTL.
 #[derive(Debug)]
 struct LastRead {
     token: Token,
@@ -55,8 +56,9 @@ impl ExternalTokenStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What still serves although its key is gone. A key that is gone before its time was deleted:
-    /// its token is forgotten, lest it come back when that time has passed.
+    /// Returns the last token if its key has expired and the token has not. A key that disappears
+    /// before its expiry was deleted. The token is then dropped, so that it is not returned after the
+    /// expiry of the key either.
     fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
         let mut last = self.lock_last_read();
         *last = last.take().filter(|last| {
@@ -66,7 +68,8 @@ impl ExternalTokenStore {
         last.as_ref().map(|last| last.token.clone())
     }
 
-    /// Reads these in one round trip; `key` is the token's as people may see it, and `name` is it.
+    /// Runs `reads` in one round trip. `name` is the key, and `key` is the key without secrets, for
+    /// errors.
     async fn read_values(
         &self,
         name: &str,
@@ -76,7 +79,7 @@ impl ExternalTokenStore {
         let store = &*self.redis.0;
         let reading = async {
             match store.connection.read_all(reads).await {
-                // The store's own sentence is about keys of ours. This one is somebody else's.
+                // The usual error describes keys of this crate. This key belongs to another system.
                 Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
                     Ok(None)
                 }

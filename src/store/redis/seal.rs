@@ -1,4 +1,4 @@
-//! Between stored values, which may be sealed, and their plain texts.
+//! Encryption of stored values with the sealing keys of this process.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 use crate::store::redis::format::text::DecodeError;
 use crate::store::{CredentialSlot, Expected};
 
-/// How often a wrong ring that goes on is told again.
+/// Minimum interval between two log lines about a missing sealing key.
 const UNKNOWN_KEY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a serializer that goes on is told again.
+/// Minimum interval between two log lines about values of a Java serializer.
 const SERIALIZER_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What this process can open and seal; nothing at all without keys.
+/// The sealing keys of this process. Without keys, values are written as plain text.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sealer {
     #[cfg(feature = "sealing")]
@@ -57,11 +57,12 @@ impl Sealer {
         }
     }
 
+    /// Returns `true` if the value is sealed with any key.
     pub(super) fn is_sealed(value: &[u8]) -> bool {
         sealed::split(value).is_some()
     }
 
-    /// The ids of the keys, for people.
+    /// Returns the ids of the keys, for logs and errors.
     pub(super) fn key_ids(&self) -> Vec<String> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
@@ -79,7 +80,7 @@ impl Sealer {
         false
     }
 
-    /// The key that values are sealed with, where they are.
+    /// Returns the id of the key that seals new values. Returns `None` if new values are plain text.
     pub(super) fn active_key_id(&self) -> Option<SealingKeyId> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
@@ -88,7 +89,7 @@ impl Sealer {
         None
     }
 
-    /// The plain text of what lies in a cell.
+    /// Decrypts a stored value. A plain value is returned as it is, unless the mode rejects it.
     pub(super) fn open<'a>(
         &self,
         value: &'a [u8],
@@ -113,7 +114,7 @@ impl Sealer {
         }
     }
 
-    /// The same, of plain values too where they are refused.
+    /// Decrypts a stored value, and returns a plain value even if the mode rejects it.
     #[cfg(feature = "cli")]
     pub(super) fn open_or_plain<'a>(
         &self,
@@ -126,7 +127,7 @@ impl Sealer {
         }
     }
 
-    /// What is to be written for a text: itself, or sealed.
+    /// Encrypts a text if there is a key for new values. Otherwise returns the text.
     pub(super) fn seal(
         &self,
         text: Zeroizing<String>,
@@ -144,7 +145,7 @@ impl Sealer {
         Ok(text)
     }
 
-    /// The key of a value that none of ours opens.
+    /// Returns the id of the key of a sealed value, if this process does not have that key.
     fn unknown_key_id(&self, value: &[u8]) -> Option<SealingKeyId> {
         let (id, _) = sealed::split(value)?;
         (!self.has_key(id)).then_some(id)
