@@ -1,4 +1,4 @@
-//! Setting a Redis store up, and what can be wrong at start-up.
+//! The builder of a [`RedisStore`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use crate::store::redis::connection::certificates::Certificates;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::url::{RedisUrl, Topology};
 
-/// How long a command may take.
+/// Default timeout of a command.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A longer time for a command is no bound at all.
+/// Maximum timeout of a command.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// How long the start-up waits for the first connection.
+/// Timeout of the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Settings of a [`RedisStore`], made by [`RedisStore::builder`].
+/// A builder of a [`RedisStore`], created by [`RedisStore::builder`].
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -76,29 +76,31 @@ impl fmt::Debug for RedisStoreBuilder {
 }
 
 impl RedisStore {
-    /// Connects to one of these, in the published layout under its usual names; `rediss` instead of
-    /// `redis` is TLS, and special characters of user and password are percent-encoded:
+    /// Connects to Redis with the published layout and its default names.
+    ///
+    /// `rediss` instead of `redis` selects TLS. Special characters in user and password must be
+    /// percent-encoded. The URL has one of these forms:
     ///
     /// - `redis://[user[:password]@]host[:port][/db]`: one server.
-    /// - `redis+sentinel://[user[:password]@]host[:port],host[:port]/group[/db]`: the primary of a
-    ///   group, as the listed Sentinels name it. User, password and database are those of the
-    ///   servers; the Sentinels' own are set with
-    ///   [`sentinel_credentials`](RedisStoreBuilder::sentinel_credentials).
-    /// - `redis+cluster://[user[:password]@]host[:port],host[:port]`: a Cluster, some of whose nodes
-    ///   are listed; needs the feature `cluster`. [`Layout::Keys`] spreads users over it.
-    ///   [`Layout::Hashes`] is taken only where both names share a hash tag, and then one node
-    ///   carries all users.
+    /// - `redis+sentinel://[user[:password]@]host[:port],host[:port]/group[/db]`: the current primary
+    ///   of a group. The hosts are Sentinels. User, password and database are for the servers;
+    ///   [`sentinel_credentials`](RedisStoreBuilder::sentinel_credentials) sets those for the
+    ///   Sentinels.
+    /// - `redis+cluster://[user[:password]@]host[:port],host[:port]`: a Cluster. The hosts are some of
+    ///   its nodes. Requires the feature `cluster`. [`Layout::Keys`] spreads users over all nodes.
+    ///   [`Layout::Hashes`] requires a hash tag that both names share, and stores all users on one
+    ///   node.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a URL that cannot be right,
-    /// a wrong password, certificate or topology;
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) when nothing answers
-    /// there within 3 seconds.
+    /// - [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an invalid URL, and for a
+    ///   wrong password, certificate or topology.
+    /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if no server replies within
+    ///   3 seconds.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::builder(url).connect().await
     }
 
-    /// Sets up a store that differs from the published layout's defaults.
+    /// Creates a builder with the published layout and its default names.
     pub fn builder(url: &str) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url)
     }
@@ -120,37 +122,37 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// How user tokens lie in Redis. Default: [`Layout::Hashes`].
+    /// Sets the layout of users' tokens. Default: [`Layout::Hashes`].
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
     }
 
-    /// The layout in which each record is written too, in the same atomic step, but from which
-    /// nothing is read: for the time in which services move from one layout to the other, one
-    /// after another, and no user may notice. Default: none.
+    /// Sets a second layout, in which the store also writes each record, in the same atomic step. The
+    /// store does not read from it. This allows a migration between layouts without downtime. Default:
+    /// none.
     ///
-    /// # Moving without losing a login
+    /// # Migration without lost logins
     ///
-    /// From [`Layout::Hashes`] to [`Layout::Keys`], each step on all processes, one after another,
-    /// before the next one begins:
+    /// This example migrates from [`Layout::Hashes`] to [`Layout::Keys`]. Complete each step on all
+    /// processes before the next step:
     ///
     /// 1. `.layout(Hashes).dual_write(Keys)`: the hashes are read, both are written.
-    /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies what nobody has written since, and
-    ///    removes copies of what processes of the plain old layout have deleted since. Run it until
-    ///    it says that nothing was written. [`guide::redis`](crate::guide::redis) has a table of what
-    ///    it does in each case.
+    /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies the records that no process has
+    ///    written since step 1. It also removes copies of records that processes of the old layout have
+    ///    deleted. Repeat it until it reports no writes. [`guide::redis`](crate::guide::redis) lists
+    ///    all cases.
     /// 3. `.layout(Keys).dual_write(Hashes)`: the keys are read, both are written.
-    /// 4. `.layout(Keys)`. The hashes may go.
+    /// 4. `.layout(Keys)`: the hashes can be deleted.
     ///
-    /// The way back is the same with the names exchanged, and from each step one may return to the
-    /// one before it. Processes of neighbouring steps may run side by side for as long as it takes:
-    /// they hold the leases of both layouts, so a token is still renewed once, and both copies are
-    /// written together, so neither grows old. Processes of step 1 and of the plain old layout
-    /// agree because both read the old one; step 3 and the plain new layout, likewise.
+    /// A migration in the other direction exchanges the names. Each step can be reverted to the
+    /// previous one. Processes of two consecutive steps can run together for any time. They hold the
+    /// leases of both layouts, so each token is renewed once. They write both copies together, so no
+    /// copy becomes stale. Step 1 and the old layout read the same copy, and so do step 3 and the new
+    /// layout.
     ///
-    /// A Spring Boot service beside them keeps to the hashes; it cannot come along to the keys.
-    /// On a Redis Cluster the two layouts lie in different slots, and a mirror cannot be had.
+    /// A Spring Boot service can only use the hashes. A dual write is not possible on a Redis Cluster,
+    /// because the two layouts are in different slots.
     ///
     /// ```no_run
     /// use tower_wechat::{Layout, RedisStore};
@@ -165,13 +167,13 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The names under which credentials lie. Default: the published ones.
+    /// Sets the names of keys and hashes. Default: the published ones.
     pub fn names(mut self, names: RedisNames) -> Self {
         self.names = names;
         self
     }
 
-    /// Seals what is stored, with the first of these keys. Default: values are plain.
+    /// Encrypts stored values with the first of these keys. Default: values are plain text.
     ///
     /// ```no_run
     /// use tower_wechat::{RedisStore, SealingKeys};
@@ -188,42 +190,40 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a command may take before the store counts as away, an hour at most. Default: 1
-    /// second.
+    /// Sets the timeout of a command, at most one hour. After a timeout, the store counts as
+    /// unavailable. Default: 1 second.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout.min(MAX_COMMAND_TIMEOUT);
         self
     }
 
-    /// The clock by which keys of the key layout expire. Default: the system's.
+    /// Sets the clock from which the store computes the TTLs of keys. Default: the system clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Declares that nothing but this crate writes or deletes these credentials: no Java service,
-    /// no script of the operator's, no eviction by Redis. Default: `false`, in both layouts.
+    /// Declares that only this crate writes or deletes the credentials: no Java service, no script of
+    /// an operator, no eviction by Redis. Default: `false`.
     ///
-    /// This crate publishes what it writes on the channel `wechat:{APPID}:news` (after
-    /// [`RedisNames::prefix`]), and other processes see it within milliseconds. But a message can
-    /// get lost, and others publish nothing, so a process also reads again whatever it has not
-    /// read for [`cache_ttl`](crate::UserTokensBuilder::cache_ttl), a minute by default.
+    /// Each process publishes its writes on the channel `wechat:{APPID}:news`, whose prefix is
+    /// [`RedisNames::prefix`]. Other processes receive them within milliseconds. A message can be lost,
+    /// and other programs publish nothing. A process therefore reads each cached token again after
+    /// [`cache_ttl`](crate::UserTokensBuilder::cache_ttl), by default one minute.
     ///
-    /// Where nobody else writes, a proof that no message was lost does as well: this process
-    /// publishes one every two seconds and hears it come back behind all earlier messages. While
-    /// it does, tokens are served from memory until they are due for renewal, and Redis is asked
-    /// nothing but that. When it does not, as while Redis is away, they are believed for
-    /// `cache_ttl` after the last proof, and all are read again once messages flow again. Lost
-    /// messages thus make no process staler than `cache_ttl` in either case; **a token that
-    /// somebody deletes or replaces by hand, though, is served until its renewal point.**
+    /// With `true`, a heartbeat replaces these reads. The process publishes a heartbeat every two
+    /// seconds. Its return shows that all earlier messages have arrived. Cached tokens are then served
+    /// until they are due for renewal, without reads. If no heartbeat returns, tokens are served for
+    /// `cache_ttl` after the last one. All tokens are read again when messages arrive again. A lost
+    /// message therefore makes no token staler than `cache_ttl`. **A token that an operator deletes or
+    /// replaces by hand is served until it is due for renewal.**
     ///
-    /// This is for one server: [`connect`](Self::connect) refuses it behind Sentinels and on a
-    /// Cluster, where a server that is cut off from the others would go on proving that nothing was
-    /// lost.
+    /// Only a single server supports `true`; [`connect`](Self::connect) rejects it with Sentinel and
+    /// Cluster. There, a server that is cut off from the others would still return heartbeats.
     ///
-    /// An ACL user needs `+subscribe +publish` and the channel, such as `&wechat:*`. Without them,
-    /// one line in the log says so, and `cache_ttl` is all there is; processes that may listen must
-    /// not declare this where others may not publish.
+    /// An ACL user needs `+subscribe +publish` and a pattern for the channel, such as `&wechat:*`.
+    /// Without them, the store logs one line, and `cache_ttl` applies. Do not use `true` if any process
+    /// lacks the permission to publish.
     ///
     /// ```no_run
     /// use tower_wechat::{Layout, RedisStore};
@@ -241,9 +241,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The authority that has signed the servers' certificates, one or several in PEM, instead of
-    /// those that the system trusts. For URLs with TLS: `rediss://`, `rediss+sentinel://`,
-    /// `rediss+cluster://`.
+    /// Sets the certificate authorities that the store trusts, in PEM, for URLs with TLS (`rediss://`,
+    /// `rediss+sentinel://`, `rediss+cluster://`). Default: the authorities that the system trusts.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -259,7 +258,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The certificate by which Redis knows this program, and its private key, in PEM.
+    /// Sets the client certificate and its private key, in PEM. Default: none.
     pub fn client_certificate(
         mut self,
         certificate: impl Into<Vec<u8>>,
@@ -269,8 +268,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The user (empty for the default one) and password at the Sentinels, which have users of
-    /// their own: those of the URL are for the servers that they name. Default: none.
+    /// Sets the user and password for the Sentinels. An empty user selects the default user. The user
+    /// and password in the URL are for the servers. Default: none.
     pub fn sentinel_credentials(
         mut self,
         user: impl Into<String>,
@@ -280,11 +279,11 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Connects, and asks Redis for a sign of life. A server that serves reads and refuses writes is
-    /// taken: [`health`](crate::health()) says what it lacks.
+    /// Connects, and checks that the server replies. Also accepts a server that rejects writes;
+    /// [`health`](crate::health()) reports the reason.
     ///
     /// # Errors
-    /// As [`RedisStore::connect`].
+    /// The same errors as [`RedisStore::connect`].
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let url = RedisUrl::parse(&self.url)?;
         let address = url.display_servers();

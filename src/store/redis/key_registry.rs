@@ -1,5 +1,7 @@
-//! Which sealing keys are in use: a hash of their ids, which every process looks at when it
-//! connects. Who lacks one of them would take users for strangers, and is told at once.
+//! The registry of sealing keys in use: a hash of their ids.
+//!
+//! Every process reads the registry when it connects. A process that lacks one of the keys would not
+//! find the tokens of some users, so its start fails.
 
 use redis::aio::ConnectionLike;
 use redis::{AsyncCommands, RedisError};
@@ -11,12 +13,13 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::store::redis::format::sealed::SealingKeyId;
 
-/// The hash of the ids, each with the time at which its key began to seal.
+/// Returns the key of the registry. Each field is the id of a sealing key, and its value is the time of
+/// the first use.
 pub(super) fn registry_key(names: &RedisNames) -> String {
     format!("{}sealing", names.prefix)
 }
 
-/// Refuses a ring that lacks a key in use, and marks the key that seals from now on.
+/// Fails if this process lacks a registered key. Otherwise registers the key that seals new values.
 pub(super) async fn check_registry(
     connection: &mut (impl ConnectionLike + Send + Sync),
     names: &RedisNames,
@@ -25,15 +28,14 @@ pub(super) async fn check_registry(
 ) -> Result<(), Error> {
     let name = registry_key(names);
     let key_ids: Vec<String> = match connection.hkeys(&name).await {
-        Ok(marks) => marks,
+        Ok(ids) => ids,
         Err(error) => {
             log_unreadable(&error, seal, address, &name);
             return Ok(());
         }
     };
-    let known =
-        |mark: &String| SealingKeyId::parse(mark.as_bytes()).is_none_or(|id| seal.has_key(id));
-    let missing: Vec<String> = key_ids.into_iter().filter(|mark| !known(mark)).collect();
+    let known = |id: &String| SealingKeyId::parse(id.as_bytes()).is_none_or(|id| seal.has_key(id));
+    let missing: Vec<String> = key_ids.into_iter().filter(|id| !known(id)).collect();
     if !missing.is_empty() {
         return Err(missing_key_error(&missing.join(", "), seal, address, &name));
     }
@@ -41,8 +43,8 @@ pub(super) async fn check_registry(
         return Ok(());
     };
     let now = Clock::system().now().as_millis();
-    let marked: Result<i64, _> = connection.hset_nx(&name, id.to_string(), now).await;
-    if let Err(error) = marked {
+    let registered: Result<i64, _> = connection.hset_nx(&name, id.to_string(), now).await;
+    if let Err(error) = registered {
         log_unreadable(&error, seal, address, &name);
     }
     Ok(())
@@ -61,7 +63,8 @@ fn missing_key_error(missing: &str, seal: &Sealer, address: &str, name: &str) ->
     Error::configuration(message)
 }
 
-/// Who may not read the marks may still read tokens; whoever seals should know.
+/// Logs that the registry cannot be used. The start goes on, because the ACL user may still have access
+/// to the tokens. Without sealing keys, there is nothing to log.
 fn log_unreadable(error: &RedisError, seal: &Sealer, address: &str, name: &str) {
     if !seal.key_ids().is_empty() {
         let said = describe_error(error);

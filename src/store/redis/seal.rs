@@ -151,13 +151,15 @@ impl Sealer {
         (!self.has_key(id)).then_some(id)
     }
 
-    /// Whether a value is sealed, and none of our keys is the one.
+    /// Returns `true` if the value is sealed with a key that this process does not have.
     pub(super) fn has_unknown_key(&self, value: &[u8]) -> bool {
         self.unknown_key_id(value).is_some()
     }
 
-    /// Refuses to renew over what another process can read and this one cannot. A login is not
-    /// asked: it beats everything before it.
+    /// Rejects a renewal if a stored value is sealed with a key that this process does not have.
+    ///
+    /// Another process can read that value, so it must not be replaced from partial knowledge. A login
+    /// does not call this function: it is newer than every stored value (newest wins).
     pub(super) fn check_replaceable(
         &self,
         slot: &CredentialSlot,
@@ -174,7 +176,7 @@ impl Sealer {
         )))
     }
 
-    /// One loud line every few seconds, however many values are read.
+    /// Logs an error about a missing sealing key, at most once in [`UNKNOWN_KEY_LOG_INTERVAL`].
     pub(super) fn log_unknown_key(&self, key: &str, value: &[u8]) {
         let Some(id) = self.unknown_key_id(value) else {
             return;
@@ -193,7 +195,8 @@ impl Sealer {
         }
     }
 
-    /// One loud line in a while for a service that writes all of its values so.
+    /// Logs an error about a value of a Java serializer, at most once in [`SERIALIZER_LOG_INTERVAL`].
+    /// A service that is configured this way writes all of its values like that.
     pub(super) fn log_serializer(&self, key: &str, slot: &CredentialSlot, reason: DecodeError) {
         let limiter = &self.log_limiter;
         let line = limiter.allow_line_every("serializer", SERIALIZER_LOG_INTERVAL);
@@ -209,7 +212,7 @@ impl Sealer {
         }
     }
 
-    /// Whether a search for names of another serializer is due.
+    /// Returns `true` if a search for field names of a Java serializer is due.
     pub(super) fn may_search_java_names(&self, span: Duration) -> bool {
         let limiter = &self.log_limiter;
         limiter.allow_line_every("java_names", span).is_some()

@@ -1,6 +1,8 @@
-//! A Spring service whose `RedisTemplate` has no string serializers writes names that nobody here
-//! asks for: every user looks like a stranger, and no value is ever unreadable. This looks for such
-//! names where a user was not found, once in a while.
+//! Detection of keys and fields that Java's own serialization has written.
+//!
+//! A Spring service whose `RedisTemplate` has no string serializers writes serialized names. This
+//! crate does not find its users under such names, and never sees an undecodable value. When a user is
+//! not found, the store therefore searches for such names, with a minimum interval.
 
 use std::time::Duration;
 
@@ -10,20 +12,20 @@ use super::locations::{Location, ValueFormat};
 use super::store::RedisStore;
 use crate::store::CredentialSlot;
 
-/// What Java's own serialization begins with (Java Object Serialization Specification, section 6.4:
-/// `STREAM_MAGIC` and `STREAM_VERSION`).
+/// The first bytes of Java's own serialization: `STREAM_MAGIC` and `STREAM_VERSION` (Java Object
+/// Serialization Specification, section 6.4).
 pub(super) const SERIALIZATION_MAGIC: &[u8] = &[0xac, 0xed, 0x00, 0x05];
 
-/// What stands between that and a text of less than 64 KiB, with the text's length behind it.
+/// The tag of a string of less than 64 KiB (`TC_STRING`). The length of the string follows it.
 const STRING_TAG: u8 = 0x74;
 
-/// The least time between two searches of one store.
+/// Minimum interval between two searches of one store.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many fields of a hash are looked at.
+/// Number of fields that a search reads from a hash.
 const SAMPLE_FIELDS: usize = 20;
 
-/// What to do about it, for log lines and the operators' program.
+/// The remedy, for log lines and the `tower-wechat` program.
 pub(crate) const SERIALIZER_REMEDY: &str = "let the Java service use StringRedisTemplate, or set \
      RedisSerializer.string() for keys, hash keys and hash values";
 
@@ -31,7 +33,7 @@ pub(crate) const SERIALIZER_REMEDY: &str = "let the Java service use StringRedis
 type HashField = (Vec<u8>, Vec<u8>);
 
 impl RedisStore {
-    /// Searches after a user was not found, and tells the operator what it finds.
+    /// Searches for serialized names after a user was not found, and logs an error for the first one.
     pub(super) async fn search_java_names(&self, location: &Location<'_>, slot: &CredentialSlot) {
         if location.format != ValueFormat::UserPair
             || !self.0.sealer.may_search_java_names(SEARCH_INTERVAL)
@@ -64,14 +66,15 @@ impl RedisStore {
         }
     }
 
-    /// Whether one of some fields of a hash has such a name. A Redis that does not say has none.
+    /// Returns `true` if one of the first fields of a hash matches. Returns `false` if the command
+    /// fails.
     async fn has_field_like(&self, hash: &[u8], matches: impl Fn(&[u8]) -> bool) -> bool {
         let mut scan = redis::cmd("HSCAN");
         scan.arg(hash).arg(0).arg("COUNT").arg(SAMPLE_FIELDS);
         let scanned = self.command::<(u64, Vec<HashField>)>(&scan).await;
         let (_, mut fields) = scanned.unwrap_or_default();
         let found = fields.iter().any(|(name, _)| matches(name));
-        // The values hold tokens.
+        // The values contain tokens.
         for (_, value) in &mut fields {
             value.zeroize();
         }
@@ -79,7 +82,7 @@ impl RedisStore {
     }
 }
 
-/// What Java's own serialization makes of a text.
+/// Encodes a string as Java's own serialization does.
 fn serialize_java_string(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
     [SERIALIZATION_MAGIC, &[STRING_TAG], &length, text.as_bytes()].concat()

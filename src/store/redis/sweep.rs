@@ -1,4 +1,4 @@
-//! Removing the dead from the published layout, whose fields never expire by themselves.
+//! Removal of expired tokens from the published layout, whose fields have no TTL.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use crate::store::CredentialKind;
 use crate::store::redis::format::hash;
 use crate::store::redis::format::sealed::SealBinding;
 
-/// How many fields one step looks at: a few hundred microseconds of Redis's time.
+/// Number of fields in one step. A step takes a few hundred microseconds of Redis's time.
 const SCAN_COUNT: usize = 500;
 
-/// The margin of access tokens is unknown here; the longest there is errs on the side of life.
+/// Assumed margin of access tokens. A sweep does not know the real one. The longest possible margin
+/// keeps a token rather too long.
 const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
-/// A user id and what a hash holds for it.
+/// A user id and its value in a hash.
 type HashField = (Vec<u8>, Vec<u8>);
 
-/// What a sweep did.
+/// The result of a sweep.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,45 +38,38 @@ type HashField = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// How many fields were looked at.
+    /// Number of fields that the sweep has read.
     pub scanned: u64,
-    /// How many were removed.
+    /// Number of fields that the sweep has removed.
     pub removed: u64,
-    /// How many have names that are not UTF-8, which no user of this crate has.
+    /// Number of fields whose names are not UTF-8. User ids of this crate are always UTF-8.
     pub not_utf8: u64,
 }
 
 impl RedisStore {
-    /// Removes from the hashes of the published layout the users whose refresh token is surely
-    /// dead, 31 days after the time that is stored with it and after the access token's, and the
-    /// expired access tokens that nothing can renew any more.
+    /// Removes the expired tokens of an account's users from the hashes of [`Layout::Hashes`].
     ///
-    /// It goes through the hashes in steps of about 500 fields and rests `pause` between them, so
-    /// that a large hash is swept without anybody noticing; a field that changes meanwhile stays.
-    /// Values that cannot be read stay too: they may be somebody's. In the key layout Redis
-    /// expires records by itself, and there is nothing to do.
+    /// A refresh token counts as expired 31 days after its stored time, and 31 days after the time of
+    /// the access token. An expired access token is removed if there is no refresh token.
+    ///
+    /// The sweep reads about 500 fields in one step and waits for `pause` between two steps, so that
+    /// other commands are not delayed. It keeps a field that changes meanwhile, and values that it cannot
+    /// decode, which may belong to another service. It does nothing in [`Layout::Keys`], where Redis
+    /// expires the keys.
     ///
     /// # Errors
-    /// The store does not answer; what was removed until then stays removed.
-    ///
-    /// ```no_run
-    /// # async fn run(store: tower_wechat::RedisStore) -> Result<(), tower_wechat::Error> {
-    /// use std::time::Duration;
-    ///
-    /// let app = tower_wechat::AppId::new("wx0123456789abcdef")?;
-    /// let swept = store.sweep(&app, Duration::from_millis(20)).await?;
-    /// println!("{} of {} fields were dead", swept.removed, swept.scanned);
-    /// # Ok(()) }
-    /// ```
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply. Fields
+    /// that were removed before stay removed.
     pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<SweepReport, Error> {
         self.sweep_with_progress(app, pause, false, &mut |_| {})
             .await
     }
 
-    /// The same with an ear for its progress; a dry run counts what it would remove.
+    /// Sweeps as [`sweep`](Self::sweep), and calls `progress` after each step. A dry run only counts
+    /// the fields.
     ///
     /// # Errors
-    /// As [`sweep`](Self::sweep).
+    /// The same errors as [`sweep`](Self::sweep).
     #[doc(hidden)]
     pub async fn sweep_with_progress(
         &self,
@@ -111,7 +105,8 @@ impl RedisStore {
         Ok(swept)
     }
 
-    /// A step through the first hash, with the other one beside it; answers the cursor of the next.
+    /// Sweeps one step of the first hash. Reads the other half of each candidate from the second hash.
+    /// Returns the cursor of the next step.
     async fn sweep_step(
         &self,
         app: &AppId,
@@ -146,9 +141,9 @@ impl RedisStore {
             let mut others = others.into_iter();
             dead.retain(|(id, value)| match (of, others.next().flatten()) {
                 (_, None) => true,
-                // Something can still be made of it.
+                // The refresh token may still renew it.
                 (PairHalf::Access, Some(_)) => false,
-                // What was granted lately was granted by a refresh token that lived.
+                // A recent access token shows that the refresh token was valid recently.
                 (PairHalf::Refresh, Some(access)) => {
                     self.is_refresh_dead(app, hash, id, value, Some((beside, &access)))
                 }
@@ -166,8 +161,8 @@ impl RedisStore {
         Ok(next)
     }
 
-    /// Whether a refresh token is certainly dead, with the access token beside it where there is one.
-    /// What cannot be read is not.
+    /// Returns `true` if a refresh token has certainly expired. Takes the access token of the same user
+    /// into account. Returns `false` for a value that cannot be decoded.
     fn is_refresh_dead(
         &self,
         app: &AppId,
@@ -178,7 +173,7 @@ impl RedisStore {
     ) -> bool {
         let renew_at = match access {
             None => None,
-            // It may have been granted a moment ago.
+            // WeChat may have issued the token just now.
             Some((_, value)) if self.0.sealer.has_unknown_key(value) => return false,
             Some((hash, value)) => self
                 .access_lifetime(app, hash, id, value)
@@ -193,7 +188,7 @@ impl RedisStore {
         })
     }
 
-    /// The life of an access token, if it can be read and has a time that somebody can have meant.
+    /// Returns the lifetime of an access token, if the value can be decoded and its time is plausible.
     fn access_lifetime(
         &self,
         app: &AppId,
@@ -207,7 +202,7 @@ impl RedisStore {
             .open(value, &field_binding(app, id, hash))
             .ok()?;
         let token = hash::read_token(&value, MAX_MARGIN).ok()?;
-        // Read as a refresh value, the time is as it stands.
+        // A refresh value returns the stored time unchanged.
         let (stored, _) = hash::read_refresh(&value, "").ok()?;
         stored
             .expected_expiry
