@@ -1,4 +1,4 @@
-//! The README shows code that exists, and names what exists.
+//! The pages agree with the code: shown programs compile, and variables, features, names and links exist.
 
 use std::path::Path;
 
@@ -9,29 +9,29 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The same in two languages.
+/// The README in two languages.
 const PAGES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 
 /// The settings for a real account, compiled.
 async fn connect(app_id: &str, app_secret: &str, key: &str) -> Result<(UserTokens, Login), Error> {
-    // What is shown begins here.
+    // Shown code begins here.
     let wechat = WechatClient::new(app_id, app_secret)?;
     let users = UserTokens::new(wechat, RedisStore::connect("redis://127.0.0.1/").await?);
     let login = Login::new("https://h5.example.com", CookieKeys::from_base64(key)?)?;
-    // And ends here.
+    // Shown code ends here.
     Ok((users, login))
 }
 
-/// The quick start is `examples/minimal.rs`, which `tests/programs/examples.rs` runs; the second piece is the
-/// body of [`connect`].
+/// Compares the quick start with `examples/minimal.rs`, which `tests/programs/examples.rs` runs, and the
+/// second piece with the body of [`connect`].
 #[test]
 fn shown_code_is_compiled() {
     let _ = connect;
     let minimal = file("examples/minimal.rs");
     let (_, program) = minimal.split_once("\n\n").expect("a doc comment first");
     let this = file("tests/readme.rs");
-    let piece = this.split("// What is shown begins here.\n").nth(1);
-    let piece = piece.and_then(|rest| rest.split("// And ends here.").next());
+    let piece = this.split("// Shown code begins here.\n").nth(1);
+    let piece = piece.and_then(|rest| rest.split("// Shown code ends here.").next());
     let piece = piece.expect("the markers").trim_end().lines();
     let piece: Vec<_> = piece.map(|line| line.trim_start()).collect();
     for page in PAGES {
@@ -42,7 +42,6 @@ fn shown_code_is_compiled() {
     }
 }
 
-/// The two languages of a page are short.
 #[test]
 fn readmes_have_at_most_150_lines() {
     for page in PAGES {
@@ -51,7 +50,7 @@ fn readmes_have_at_most_150_lines() {
     }
 }
 
-/// The code blocks of a page in one language.
+/// Returns the code blocks of a page in one language.
 fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
     let start = format!("```{language}\n");
     text.match_indices(&start)
@@ -61,8 +60,7 @@ fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
         .into_iter()
 }
 
-/// Both languages have the same parts: headings by level, rows of tables, blocks of code, links
-/// and pictures.
+/// Compares headings by level, rows of tables, blocks of code, links and pictures of both languages.
 #[test]
 fn both_languages_have_the_same_parts() {
     for pages in [PAGES, ["docs/faults.md", "docs/faults.zh-CN.md"]] {
@@ -84,7 +82,6 @@ fn compare_parts([english, chinese]: [String; 2]) {
     }
 }
 
-/// The commands are the same in both languages.
 #[test]
 fn both_languages_have_the_same_commands() {
     let [english, chinese] = PAGES.map(file);
@@ -103,7 +100,6 @@ fn both_languages_have_the_same_commands() {
     assert_eq!(commands(&english), commands(&chinese));
 }
 
-/// The demo's guide lists the variables that the demo reads, and no others.
 #[test]
 fn the_guide_lists_the_demos_variables() {
     const GUIDE: &str = "src/guide/demo.md";
@@ -136,9 +132,8 @@ fn the_guide_lists_the_demos_variables() {
     assert_eq!(shown, Vec::<&str>::new(), "the demo does not read these");
 }
 
-/// The tables of features have the crate's own, all of them and no others.
 #[test]
-fn the_features_are_the_crates() {
+fn feature_tables_list_the_crates_features() {
     let manifest = file("Cargo.toml");
     let (_, rest) = manifest.split_once("[features]\n").unwrap();
     let (lines, _) = rest.split_once("\n\n").unwrap();
@@ -163,30 +158,81 @@ fn the_features_are_the_crates() {
     }
 }
 
-/// Links to files of the repository lead to files that exist, from the folder of the page.
+/// Returns the paths of all pages: Markdown at the top, in `docs` and `benches`, and the guides.
+fn pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    for folder in ["", "docs/", "benches/", "src/guide/"] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("a folder of pages") {
+            let name = entry.expect("a file").file_name();
+            let name = name.to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                pages.push(format!("{folder}{name}"));
+            }
+        }
+    }
+    assert!(pages.len() >= 20, "{pages:?}");
+    pages
+}
+
+/// Appends the source of all files below a folder.
+fn append_sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("a file").path();
+        if path.is_dir() {
+            append_sources(&path, text);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
+
+/// Guides name items without links, because links of rustdoc do not work on a forge.
+#[test]
+fn named_methods_and_variants_exist() {
+    let mut source = String::new();
+    append_sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut source,
+    );
+    let mut checked = 0;
+    for page in pages() {
+        let text = file(&page);
+        let spans = text
+            .lines()
+            .flat_map(|line| line.split('`').skip(1).step_by(2));
+        for span in spans {
+            let Some((owner, member)) = span.split_once("::") else {
+                continue;
+            };
+            let word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !owner.starts_with(char::is_uppercase) || !word(owner) || !word(member) {
+                continue;
+            }
+            let types = ["struct", "enum", "trait"].map(|kind| format!("{kind} {owner}"));
+            assert!(
+                types.iter().any(|start| source.contains(start.as_str())),
+                "{page}: {span}"
+            );
+            let starts = match member.starts_with(char::is_uppercase) {
+                true => [format!("    {member},\n"), format!("    {member}(")],
+                false => [format!("fn {member}("), format!("fn {member}<")],
+            };
+            assert!(
+                starts.iter().any(|start| source.contains(start.as_str())),
+                "{page}: {span}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked} names were found");
+}
+
+/// Resolves links to files from the folder of their page.
 #[test]
 fn links_lead_to_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages: Vec<String> = [
-        "README.md",
-        "README.zh-CN.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "docs/faults.md",
-        "docs/faults.zh-CN.md",
-        "benches/README.md",
-    ]
-    .map(str::to_owned)
-    .into();
-    for entry in std::fs::read_dir(root.join("src/guide")).expect("the guides") {
-        let name = entry.expect("a file").file_name();
-        let name = name.to_string_lossy().into_owned();
-        if name.ends_with(".md") {
-            pages.push(format!("src/guide/{name}"));
-        }
-    }
-    for page in pages {
+    for page in pages() {
         let text = file(&page);
         let folder = root.join(&page);
         let folder = folder.parent().expect("a folder");

@@ -14,7 +14,6 @@ mod herds;
 mod histogram;
 mod instructions;
 mod machine;
-mod targets;
 mod memory;
 mod plot;
 mod population;
@@ -22,6 +21,7 @@ mod processes;
 mod report;
 mod results;
 mod servers;
+mod targets;
 mod throughput;
 
 use std::path::{Path, PathBuf};

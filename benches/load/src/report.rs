@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::contender::Contender;
-use crate::targets::check_targets;
 use crate::results::{Results, Row, Spread};
+use crate::targets::check_targets;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Language {
