@@ -1,4 +1,4 @@
-//! The calls of WeChat's API.
+//! The client of one account: the calls for tokens, tickets and profiles.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use super::user_info::{Language, UserInfo};
 use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// The longest code that is sent on. WeCom documents 512 bytes, the Official Account nothing.
+/// The longest code that is sent, in bytes. WeCom documents 512, Official Accounts document none.
 const MAX_CODE_BYTES: usize = 2_048;
 
 /// The HTTP client of WeChat's API, for one account (公众号).
 ///
-/// A clone is one more handle on the same connections. Each call asks each host once, in order,
-/// and ends within the total timeout; it neither waits nor tries again by itself.
+/// Clones share their connections. Each call sends at most one request to each host, in order, and
+/// ends within the total timeout. The client itself neither backs off nor retries.
 ///
 /// # Errors
-/// All calls fail alike. [`Error::kind`] and [`Error::recommended_action`] say what helps,
-/// [`Error::errcode`] and [`Error::rid`] what WeChat said:
+/// All calls return the same kinds of errors. [`Error::kind`] and [`Error::recommended_action`] say
+/// what to do. [`Error::errcode`] and [`Error::rid`] come from WeChat's reply.
 ///
-/// - [`ErrorKind::WechatUnavailable`]: no answer, an answer that makes no sense, or "busy".
-/// - [`ErrorKind::TokenRefused`]: the access token of this call is not accepted.
-/// - [`ErrorKind::LoginRequired`]: the code, the refresh token or the scope does not do.
+/// - [`ErrorKind::WechatUnavailable`]: no reply, an invalid reply, or "system busy".
+/// - [`ErrorKind::TokenRefused`]: WeChat rejected the access token of this call.
+/// - [`ErrorKind::LoginRequired`]: the code or refresh token is invalid, or the scope is too small.
 /// - [`ErrorKind::WechatConfig`]: only the operator can help.
 /// - [`ErrorKind::WechatRefused`]: any other errcode.
 ///
-/// No error's text, `Debug` output or source holds a secret, a code or a token.
+/// The text, the `Debug` output and the sources of an error contain no secret, code or token.
 ///
 /// ```no_run
 /// use tower_wechat::{Language, WechatClient};
 ///
 /// # async fn run(code: &str) -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "the-AppSecret")?;
-/// let grant = wechat.exchange_code(code).await?;
-/// if let Some(openid) = &grant.openid {
-///     let user = wechat.user_info(&grant.access_token, openid, Language::ZhCn).await?;
+/// let response = wechat.exchange_code(code).await?;
+/// if let Some(openid) = &response.openid {
+///     let user = wechat.user_info(&response.access_token, openid, Language::ZhCn).await?;
 ///     println!("hello {}", user.nickname);
 /// }
 /// # Ok(())
@@ -55,11 +55,11 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// let wechat = WechatClient::builder("wx0123456789abcdef", secret).build()?;
 /// println!("{} logs in at {}", wechat.app_id(), wechat.open_url());
 ///
-/// // A user's token, by hand; `UserTokens` does this once for all processes.
-/// let grant = wechat.refresh_user_token(refresh_token).await?;
-/// wechat.check_user_token(&grant.access_token, "oUser").await?;
+/// // Refreshes a user's token directly. `UserTokens` does this once for all processes.
+/// let response = wechat.refresh_user_token(refresh_token).await?;
+/// wechat.check_user_token(&response.access_token, "oUser").await?;
 ///
-/// // The account's own; each call ends the token before in five minutes.
+/// // Each call issues a new token, and the former one expires within five minutes.
 /// let account = wechat.account_token().await?;
 /// println!("{:?} s", account.expires_in);
 /// # Ok(()) }
@@ -76,31 +76,31 @@ pub(super) struct Inner {
 }
 
 impl WechatClient {
-    /// The account's AppID.
+    /// Returns the account's AppID.
     pub fn app_id(&self) -> &AppId {
         &self.inner.transport.app_id
     }
 
-    /// The base URL of the authorize pages, without a slash at its end.
+    /// Returns the base URL of the authorize pages, without a slash at its end.
     pub fn open_url(&self) -> &str {
         &self.inner.open_url
     }
 
     /// Exchanges the code of a login for the user's tokens (`sns/oauth2/access_token`).
     ///
-    /// A code works once, within five minutes. So this call moves on to another host only if the
-    /// first could not be reached at all; where the answer was lost the error's kind is
-    /// [`ErrorKind::WechatUnavailable`] and its reaction [`RecommendedAction::LogIn`].
+    /// A code works once, within five minutes. So this call tries the next host only if the request
+    /// was certainly not sent. If the reply was lost, the error has the kind
+    /// [`ErrorKind::WechatUnavailable`] and the action [`RecommendedAction::LogIn`].
     ///
     /// # Errors
-    /// As said on [`WechatClient`]; an empty code is [`ErrorKind::LoginRequired`] and an absurdly
-    /// long one [`ErrorKind::BadRequest`], without asking WeChat.
+    /// Those of [`WechatClient`]. An empty code is [`ErrorKind::LoginRequired`], and a code above
+    /// 2,048 bytes is [`ErrorKind::BadRequest`]; neither is sent.
     pub async fn exchange_code(&self, code: &str) -> Result<UserTokenResponse, Error> {
         const PATH: &str = "sns/oauth2/access_token";
         if code.is_empty() {
-            let text = format!("{PATH}: there is no code to exchange");
-            return Err(Error::new(ErrorKind::LoginRequired, text)
-                .with_recommended_action(RecommendedAction::LogIn));
+            return Err(login_required(format!(
+                "{PATH}: there is no code to exchange"
+            )));
         }
         if code.len() > MAX_CODE_BYTES {
             let text = format!("{PATH}: the code is longer than {MAX_CODE_BYTES} bytes");
@@ -126,14 +126,14 @@ impl WechatClient {
             .await
     }
 
-    /// Makes a new access token from a refresh token (`sns/oauth2/refresh_token`).
+    /// Refreshes a user's access token (`sns/oauth2/refresh_token`).
     ///
-    /// While the access token lives, WeChat answers with the same one and a new expiry; after
-    /// that, with a new one. The reply may lack everything but the access token.
+    /// Before the access token expires, WeChat returns the same token with a new expiry, and
+    /// afterwards a new token. The reply may lack all fields but the access token.
     ///
     /// # Errors
-    /// As said on [`WechatClient`]; a refresh token that is dead (40030, 42002, 42007, 41003) or
-    /// empty is [`ErrorKind::LoginRequired`].
+    /// Those of [`WechatClient`]. An expired, revoked or empty refresh token (40030, 42002, 42007,
+    /// 41003) is [`ErrorKind::LoginRequired`].
     pub async fn refresh_user_token(
         &self,
         token: &RefreshToken,
@@ -141,9 +141,7 @@ impl WechatClient {
         const PATH: &str = "sns/oauth2/refresh_token";
         let token = token.expose();
         if token.is_empty() {
-            let text = format!("{PATH}: there is no refresh token");
-            return Err(Error::new(ErrorKind::LoginRequired, text)
-                .with_recommended_action(RecommendedAction::LogIn));
+            return Err(login_required(format!("{PATH}: there is no refresh token")));
         }
         let call = ApiRequest {
             endpoint: Endpoint::UserRefresh,
@@ -163,12 +161,12 @@ impl WechatClient {
             .await
     }
 
-    /// The user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
+    /// Returns the user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
     ///
     /// # Errors
-    /// As said on [`WechatClient`]; a token of the scope `snsapi_base` (48001) and an openid that
-    /// is not the token's (40003) are [`ErrorKind::LoginRequired`]; a profile of another openid
-    /// than the one asked for is [`ErrorKind::WechatUnavailable`].
+    /// Those of [`WechatClient`]. A token of the scope `snsapi_base` (48001) and an openid other than
+    /// the token's (40003) are [`ErrorKind::LoginRequired`]. A reply with another openid is
+    /// [`ErrorKind::WechatUnavailable`].
     pub async fn user_info(
         &self,
         token: &AccessToken,
@@ -182,86 +180,78 @@ impl WechatClient {
         self.inner.transport.send(&call, read).await
     }
 
-    /// Asks WeChat whether a user's access token is alive (`sns/auth`).
+    /// Checks with WeChat that a user's access token is valid (`sns/auth`).
     ///
     /// # Errors
-    /// As said on [`WechatClient`]: the token is refused, or the openid is not its own.
+    /// Those of [`WechatClient`]: the token is invalid, or the openid is not the token's.
     pub async fn check_user_token(&self, token: &AccessToken, openid: &str) -> Result<(), Error> {
         let mut call = token_request(Endpoint::UserCall, "sns/auth", token);
         call.query.push(("openid", openid));
         self.inner.transport.send(&call, |_| Ok(())).await
     }
 
-    /// A new access token of the account (`cgi-bin/token`).
+    /// Issues a new access token of the account (`cgi-bin/token`).
     ///
-    /// Each call makes a new token and leaves the one before five more minutes; the daily quota is
-    /// some 2,000 calls. [`stable_account_token`](Self::stable_account_token) has neither trait.
+    /// Each call issues a new token, after which the former one works for five more minutes. The
+    /// daily quota of a new account is 2,000 calls. Neither is so for
+    /// [`stable_account_token`](Self::stable_account_token).
     ///
     /// # Errors
-    /// As said on [`WechatClient`].
+    /// Those of [`WechatClient`].
     pub async fn account_token(&self) -> Result<AccountTokenResponse, Error> {
-        let secret = self.inner.secret.expose();
-        let call = ApiRequest {
-            endpoint: Endpoint::AccountToken,
-            path: "cgi-bin/token",
-            query: vec![
-                ("grant_type", "client_credential"),
-                ("appid", self.app_id().as_str()),
-                ("secret", secret),
-            ],
-            body: None,
-            retryable: true,
-            redactor: Redactor::new([secret]),
-        };
+        let mut call = self.account_token_request("cgi-bin/token");
+        call.query = vec![
+            ("grant_type", "client_credential"),
+            ("appid", self.app_id().as_str()),
+            ("secret", self.inner.secret.expose()),
+        ];
         self.inner
             .transport
             .send(&call, AccountTokenResponse::from_reply)
             .await
     }
 
-    /// The access token of the account (`cgi-bin/stable_token`).
+    /// Returns the access token of the account (`cgi-bin/stable_token`).
     ///
-    /// Without `force` WeChat repeats its current token until that has five minutes left. With
-    /// `force` it kills that token at once: at most 20 times a day, at least 30 s apart, and never
-    /// a second time by itself when an answer is lost.
+    /// Without `force`, WeChat returns its current token until that token has five minutes left.
+    /// With `force`, WeChat revokes the current token at once, at most 20 times a day and at least
+    /// 30 s apart. If the reply is lost, the client does not send such a call to another host.
     ///
     /// # Errors
-    /// As said on [`WechatClient`].
+    /// Those of [`WechatClient`].
     pub async fn stable_account_token(&self, force: bool) -> Result<AccountTokenResponse, Error> {
-        let secret = self.inner.secret.expose();
         let body = json!({
             "grant_type": "client_credential",
             "appid": self.app_id().as_str(),
-            "secret": secret,
+            "secret": self.inner.secret.expose(),
             "force_refresh": force,
         });
-        let call = ApiRequest {
-            endpoint: Endpoint::AccountToken,
-            path: "cgi-bin/stable_token",
-            query: Vec::new(),
-            body: Some(body.to_string().into_bytes()),
-            retryable: !force,
-            redactor: Redactor::new([secret]),
-        };
+        let mut call = self.account_token_request("cgi-bin/stable_token");
+        call.body = Some(body.to_string().into_bytes());
+        // Each forced call revokes a token and counts towards the 20 of a day.
+        call.retryable = !force;
         self.inner
             .transport
             .send(&call, AccountTokenResponse::from_reply)
             .await
     }
 
-    /// The `jsapi_ticket` (`cgi-bin/ticket/getticket`), for an access token of the account.
-    ///
-    /// ```no_run
-    /// # async fn run(wechat: &tower_wechat::WechatClient) -> Result<(), tower_wechat::Error> {
-    /// let account = wechat.stable_account_token(false).await?;
-    /// let ticket = wechat.jsapi_ticket(&account.access_token).await?.ticket;
-    /// # drop(ticket);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Returns a request for the account's token, which carries the AppSecret.
+    fn account_token_request<'a>(&'a self, path: &'a str) -> ApiRequest<'a> {
+        ApiRequest {
+            endpoint: Endpoint::AccountToken,
+            path,
+            query: Vec::new(),
+            body: None,
+            retryable: true,
+            redactor: Redactor::new([self.inner.secret.expose()]),
+        }
+    }
+
+    /// Returns the `jsapi_ticket` (`cgi-bin/ticket/getticket`), for an access token of the account.
     ///
     /// # Errors
-    /// As said on [`WechatClient`].
+    /// Those of [`WechatClient`].
     pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<JsapiTicketResponse, Error> {
         let mut call = token_request(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
         call.query.push(("type", "jsapi"));
@@ -281,6 +271,11 @@ impl fmt::Debug for WechatClient {
     }
 }
 
+fn login_required(message: String) -> Error {
+    Error::new(ErrorKind::LoginRequired, message).with_recommended_action(RecommendedAction::LogIn)
+}
+
+/// Returns a GET request with an access token in its query.
 pub(super) fn token_request<'a>(
     endpoint: Endpoint,
     path: &'a str,

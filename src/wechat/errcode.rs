@@ -101,8 +101,8 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
     }
 }
 
-pub(super) fn error_kind(errcode: i64, reaction: RecommendedAction) -> ErrorKind {
-    match reaction {
+pub(super) fn error_kind(errcode: i64, action: RecommendedAction) -> ErrorKind {
+    match action {
         RecommendedAction::Retry => ErrorKind::WechatUnavailable,
         // A limit per minute passes by itself. The operator can raise or clear a daily quota.
         RecommendedAction::BackOff if errcode == 45009 => ErrorKind::WechatConfig,

@@ -13,7 +13,7 @@ const MAX_ERRMSG_CHARS: usize = 200;
 
 /// Returns what the operator has to do, for errcodes where a short text can say it.
 fn operator_advice(errcode: i64, errmsg: &str, app_id: &AppId) -> Option<String> {
-    let who = match find_ip(errmsg) {
+    let address = match find_ip(errmsg) {
         Some(ip) => ip.to_string(),
         None => "this server's public IP".to_owned(),
     };
@@ -24,14 +24,14 @@ fn operator_advice(errcode: i64, errmsg: &str, app_id: &AppId) -> Option<String>
         40013 | 41002 => format!("check the AppID, which is set to {app_id}"),
         41004 => "set the AppSecret".to_owned(),
         40164 | 45035 | 61004 => format!(
-            "add {who} to the IP whitelist of the account ({app_id}) in mp.weixin.qq.com; that \
+            "add {address} to the IP whitelist of the account ({app_id}) in mp.weixin.qq.com; that \
              takes up to ten minutes"
         ),
         89501 | 89503 => {
-            format!("the administrator of {app_id} has to confirm {who} in WeChat")
+            format!("the administrator of {app_id} has to confirm {address} in WeChat")
         }
-        89506 => format!("the administrator of {app_id} refused {who} twice: wait 24 hours"),
-        89507 => format!("the administrator of {app_id} refused {who}: wait an hour"),
+        89506 => format!("the administrator of {app_id} refused {address} twice: wait 24 hours"),
+        89507 => format!("the administrator of {app_id} refused {address}: wait an hour"),
         40243 => format!("unfreeze the AppSecret of {app_id} in mp.weixin.qq.com"),
         50007 => format!("the account {app_id} is frozen: see its notices in mp.weixin.qq.com"),
         50004 => format!("the account {app_id} may not fetch tokens: see mp.weixin.qq.com"),
@@ -80,17 +80,17 @@ pub(crate) struct ErrorContext<'a> {
 }
 
 /// Creates the error for an errcode other than 0.
-pub(crate) fn error_from_errcode(errcode: i64, errmsg: &str, refused: &ErrorContext<'_>) -> Error {
-    let reaction = recommended_action(errcode, refused.endpoint);
-    let kind = error_kind(errcode, reaction);
+pub(crate) fn error_from_errcode(errcode: i64, errmsg: &str, context: &ErrorContext<'_>) -> Error {
+    let action = recommended_action(errcode, context.endpoint);
+    let kind = error_kind(errcode, action);
     let rid = find_rid(errmsg);
-    let mut text = format!("{}: errcode {errcode}", refused.path);
+    let mut text = format!("{}: errcode {errcode}", context.path);
     // The rid follows the errmsg. Within the errmsg it would be redacted, as it looks like a token.
     let shown = match rid {
         Some(rid) => errmsg.replacen(&format!("rid: {rid}"), "", 1),
         None => errmsg.to_owned(),
     };
-    let shown = refused.redactor.redact(&shown, MAX_ERRMSG_CHARS);
+    let shown = context.redactor.redact(&shown, MAX_ERRMSG_CHARS);
     match shown.trim_end_matches([' ', ',']) {
         "" => {}
         shown => text.push_str(&format!(" ({shown})")),
@@ -99,14 +99,14 @@ pub(crate) fn error_from_errcode(errcode: i64, errmsg: &str, refused: &ErrorCont
         text.push_str(&format!(", rid {rid}"));
     }
     if kind == ErrorKind::WechatConfig
-        && let Some(advice) = operator_advice(errcode, errmsg, refused.app_id)
+        && let Some(advice) = operator_advice(errcode, errmsg, context.app_id)
     {
         text.push_str(&format!(": {advice}"));
     }
     let error = Error::new(kind, text)
         .with_errcode(errcode, rid)
-        .with_recommended_action(reaction);
-    match retry_delay(errcode, refused.now) {
+        .with_recommended_action(action);
+    match retry_delay(errcode, context.now) {
         Some(wait) => error.with_retry_after(wait),
         None => error,
     }
@@ -118,14 +118,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn error_for(errcode: i64, errmsg: &str, endpoint: Endpoint, now: i64) -> Error {
-        let refused = ErrorContext {
+        let context = ErrorContext {
             endpoint,
             path: "some/path",
             app_id: &AppId::new("wx1").unwrap(),
             redactor: &Redactor::new(["s3cret"]),
             now: Timestamp::from_millis(now),
         };
-        error_from_errcode(errcode, errmsg, &refused)
+        error_from_errcode(errcode, errmsg, &context)
     }
 
     #[test]

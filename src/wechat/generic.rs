@@ -1,4 +1,4 @@
-//! Calls of any API that takes an access token.
+//! Calls of any API with an access token: `get_json` and `post_json`.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,14 +10,14 @@ use super::transport::ApiRequest;
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// How much of serde's words on an unexpected reply an error shows, in characters.
+/// The longest part of serde's error text that an error contains, in characters.
 const MAX_JSON_ERROR_CHARS: usize = 120;
 
 impl WechatClient {
-    /// Calls any API that takes `access_token=` by GET, and reads its reply as `T`.
+    /// Calls an API by GET with `access_token=` in the query, and parses the reply as `T`.
     ///
-    /// `path` is that of WeChat's documentation, such as `cgi-bin/user/info`; paths under `sns/`
-    /// take the user's token, all others the account's, and errcodes are read accordingly.
+    /// `path` is the one of WeChat's documentation, such as `cgi-bin/user/info`. Paths under `sns/`
+    /// take a user's token, all others the account's. The meaning of an errcode depends on that.
     ///
     /// ```no_run
     /// # async fn run(wechat: &tower_wechat::WechatClient, token: &tower_wechat::AccessToken)
@@ -35,9 +35,9 @@ impl WechatClient {
     /// ```
     ///
     /// # Errors
-    /// As said on [`WechatClient`]; a reply that is no `T` is [`ErrorKind::WechatUnavailable`],
-    /// and a path with other characters than letters, digits, `/`, `.`, `_` and `-` is
-    /// [`ErrorKind::BadRequest`].
+    /// Those of [`WechatClient`]. A reply that cannot be parsed as `T` is
+    /// [`ErrorKind::WechatUnavailable`]. A path with characters other than letters, digits, `/`, `.`,
+    /// `_` and `-` is [`ErrorKind::BadRequest`].
     pub async fn get_json<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -50,15 +50,14 @@ impl WechatClient {
         self.call_json(&call).await
     }
 
-    /// Calls any API that takes `access_token=` by POST with a JSON body, and reads its reply as
-    /// `T`; `serde_json::Value` where the reply does not matter.
+    /// Calls an API by POST with `access_token=` in the query and a JSON body, and parses the reply as
+    /// `T`. Use `serde_json::Value` to accept any reply.
     ///
-    /// Such a call may do something, so it moves on to another host only if the first could not
-    /// be reached at all; where the answer was lost the error's reaction is
-    /// [`RecommendedAction::PassThrough`].
+    /// A POST may have an effect, so the call tries the next host only if the request was certainly
+    /// not sent. If the reply was lost, the error has the action [`RecommendedAction::PassThrough`].
     ///
     /// # Errors
-    /// As [`get_json`](Self::get_json); a body that cannot be written as JSON is
+    /// Those of [`get_json`](Self::get_json). A body that cannot be serialized is
     /// [`ErrorKind::BadRequest`].
     ///
     /// ```no_run
@@ -114,7 +113,7 @@ fn endpoint_of(path: &str) -> Endpoint {
     }
 }
 
-/// A path that stays a path in a URL and in a log.
+/// Checks that a path cannot end early or lead elsewhere, in a URL and in a log.
 fn check_path(path: &str) -> Result<&str, Error> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let plain =
@@ -129,7 +128,7 @@ fn check_path(path: &str) -> Result<&str, Error> {
     Ok(path)
 }
 
-/// serde quotes what it found and did not expect, which may be a secret.
+/// Replaces the quoted part of a serde error: an unexpected value, which may be a secret.
 fn redact_quoted(text: &str) -> String {
     let mut parts = text.split('"');
     let mut out = parts.next().unwrap_or_default().to_owned();

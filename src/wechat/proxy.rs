@@ -1,4 +1,4 @@
-//! The forward proxy that calls to WeChat go through.
+//! The forward proxy for calls to WeChat.
 
 use std::sync::Once;
 
@@ -6,26 +6,26 @@ use reqwest::Url;
 
 use crate::error::Error;
 
-/// What the URL of a proxy looks like.
+/// The end of each error text: the form of a proxy's URL.
 const EXAMPLE_HINT: &str =
     "set a URL such as http://user:password@proxy.internal:3128 or socks5://proxy.internal:1080";
 
-/// The longest user and password that SOCKS5 can carry (RFC 1929).
+/// The longest user name and password of SOCKS5, in bytes (RFC 1929).
 const MAX_SOCKS_CREDENTIAL_BYTES: usize = 255;
 
-/// Environment variables by which other programs find their proxy.
+/// Environment variables in which other programs look for their proxy.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// A proxy to connect through, and its address without credentials.
+/// A parsed proxy.
 pub(super) struct ForwardProxy {
     pub(super) proxy: reqwest::Proxy,
-    /// `host:port`, for people.
+    /// `host:port` without credentials, for error texts.
     pub(super) address: String,
-    /// Whether the connection to the proxy itself is TLS.
+    /// `true` if the connection to the proxy itself uses TLS.
     pub(super) is_https: bool,
 }
 
-/// Reads the URL of a proxy. The error never shows its text, which may hold a password.
+/// Parses the URL of a proxy. The error does not contain the URL, which may hold a password.
 pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
     let wrong = |why: String| {
         let text = format!("the proxy {why}: {EXAMPLE_HINT}");
@@ -36,7 +36,7 @@ pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
         "http" => 80,
         "https" => 443,
         "socks5" | "socks5h" => 1080,
-        // Not the scheme itself: of `user:password@host` it would be the user.
+        // Without the scheme: in `user:password@host`, the "scheme" is the user name.
         _ => {
             let why = "does not begin with http://, https://, socks5:// or socks5h://";
             return Err(wrong(why.to_owned()));
@@ -54,20 +54,20 @@ pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
     if url.scheme().starts_with("socks") {
         check_socks_credentials(&url).map_err(wrong)?;
     }
-    // The library ignores a proxy that it cannot read, and connects directly.
+    // reqwest ignores a proxy that it cannot parse, and would connect directly.
     let uri = url.as_str().parse::<http::Uri>();
     if !uri.is_ok_and(|uri| uri.host().is_some()) {
         let why = "holds characters that have to be percent-encoded";
         return Err(wrong(why.to_owned()));
     }
-    let name = format!("{host}:{}", url.port().unwrap_or(port));
+    let address = format!("{host}:{}", url.port().unwrap_or(port));
     let proxy = reqwest::Proxy::all(url.as_str())
         .map_err(|_| wrong("cannot be used".to_owned()))?
-        // Whoever names a proxy here means it for this client, whatever the environment says.
+        // The operator set this proxy for this client, so `NO_PROXY` must not exempt hosts.
         .no_proxy(None);
     Ok(ForwardProxy {
         proxy,
-        address: name,
+        address,
         is_https: url.scheme() == "https",
     })
 }
@@ -84,7 +84,7 @@ fn check_socks_credentials(url: &Url) -> Result<(), String> {
     }
 }
 
-/// Warns once where the environment names a proxy that this client does not use.
+/// Logs a warning, once for each process, if the environment names a proxy. The client ignores it.
 pub(super) fn warn_of_unused_proxy_variable() {
     static WARNED: Once = Once::new();
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -149,13 +149,13 @@ mod tests {
             ("http://u:s3cret@proxy:0", "the port 0"),
             ("http://u:s3cret@proxy:99999", "is not a URL"),
         ] {
-            let told = parse_error(text);
-            assert!(told.contains(why), "{text}: {told}");
+            let message = parse_error(text);
+            assert!(message.contains(why), "{text}: {message}");
             assert!(
-                told.contains("set a URL such as") && !told.contains("s3cret"),
-                "{told}"
+                message.contains("set a URL such as") && !message.contains("s3cret"),
+                "{message}"
             );
-            assert!(!told.contains('\n'), "{told}");
+            assert!(!message.contains('\n'), "{message}");
         }
         let long = format!("socks5://u:{}@proxy", "p".repeat(256));
         assert!(parse_error(&long).contains("too long"));

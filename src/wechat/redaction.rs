@@ -1,26 +1,26 @@
-//! Keeping secrets out of texts that people read.
+//! Redaction: removes secrets from texts for errors and logs.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What stands where something was cut out.
+/// The text that replaces a secret.
 const REDACTED: &str = "***";
 
-/// A run of this many letters, digits, `_` and `-` is taken for a token: WeChat's are longer,
-/// words are shorter.
+/// The length from which a run of letters, digits, `_` and `-` is redacted, in characters. WeChat's
+/// tokens are longer, and words are shorter.
 const MIN_TOKEN_LIKE_CHARS: usize = 20;
 
-/// Everything but the unreserved characters of RFC 3986.
+/// The characters that are escaped in a query value: all but the unreserved ones of RFC 3986.
 pub(super) const QUERY_VALUE_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// The secrets that went into one call, to be cut out of all that comes back from it.
-#[derive(Clone, Default)]
+/// The secrets that one call sends, which must not appear in texts about its reply.
+#[derive(Default)]
 pub(crate) struct Redactor<'a>(Vec<Cow<'a, str>>);
 
 impl<'a> Redactor<'a> {
@@ -33,16 +33,16 @@ impl<'a> Redactor<'a> {
             }
             all.push(Cow::Borrowed(secret));
         }
-        // The longest first: where one secret begins another, cutting the shorter one would leave
-        // the rest of the longer.
+        // The longest first: if one secret is the beginning of another, replacing the shorter one
+        // first would leave the rest of the longer one.
         all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(all)
     }
 
-    /// One line of at most `max_chars` characters without control characters, without the secrets
-    /// of this call and without anything that looks like a token.
+    /// Returns one line of at most `max_chars` characters, without control characters, without the
+    /// secrets of this call and without texts that look like tokens.
     pub(super) fn redact(&self, text: &str, max_chars: usize) -> String {
-        // Cut before shortening: the first half of a token must not survive as a short word.
+        // Truncated last: otherwise the first half of a token could remain as a short word.
         let text = self.0.iter().fold(text.to_owned(), |text, secret| {
             text.replace(secret.as_ref(), REDACTED)
         });
@@ -53,8 +53,8 @@ impl<'a> Redactor<'a> {
     }
 }
 
-/// Strips control characters, and the invisible ones that turn the direction of text in a
-/// terminal; white space becomes single spaces.
+/// Replaces white space and control characters by single spaces, and removes invisible characters,
+/// such as those that change the direction of text in a terminal.
 fn to_single_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -73,10 +73,10 @@ fn to_single_line(text: &str) -> String {
     out
 }
 
-/// Cuts the values of names that end in `token`, `ticket` or `secret`, however short, in JSON and
-/// in query strings.
+/// Replaces the values of names that end in `token`, `ticket` or `secret`, in JSON and in query
+/// strings. A value is replaced however short it is.
 fn redact_named_values(text: &str) -> String {
-    // Same length as the text: only ASCII letters change.
+    // Positions in `lower` are positions in `text`, because only ASCII letters change.
     let lower = text.to_ascii_lowercase();
     let mut name_ends: Vec<usize> = ["token", "ticket", "secret"]
         .iter()
@@ -87,7 +87,7 @@ fn redact_named_values(text: &str) -> String {
     let mut done = 0;
     for name_end in name_ends {
         if name_end < done {
-            // Inside a value that is cut.
+            // The name lies within a value that is already replaced.
             continue;
         }
         let value = value_range(&text[name_end..]).unwrap_or_default();
@@ -101,7 +101,8 @@ fn redact_named_values(text: &str) -> String {
     out
 }
 
-/// Where the value lies in what follows a name: `":"value"`, `=value&`, `: value`.
+/// Returns the range of the value in the text after a name, such as `":"value"`, `=value&` or
+/// `: value`. Returns `None` if neither `:` nor `=` follows the name.
 fn value_range(rest: &str) -> Option<Range<usize>> {
     let sign = rest.find(|c: char| !matches!(c, '"' | '\'' | '\\' | ' '))?;
     if !rest[sign..].starts_with([':', '=']) {
@@ -110,33 +111,35 @@ fn value_range(rest: &str) -> Option<Range<usize>> {
     let space = rest[sign + 1..].find(|c: char| !matches!(c, ' ' | '\\'))?;
     let at = sign + 1 + space;
     let (start, end) = match rest[at..].chars().next()? {
-        // Up to the closing quote, whatever is between: a token that is refused for a blank in
-        // its middle is still a token.
+        // The value ends at the closing quote and not at a blank, because the reply may be invalid
+        // just because its token contains a blank. Without a closing quote it is cut to the end.
         quote @ ('"' | '\'') => (at + 1, rest[at + 1..].find(quote)),
         _ => (at, rest[at..].find(['"', '\'', '&', ',', '}', '<', ' '])),
     };
     Some(start..end.map_or(rest.len(), |end| start + end))
 }
 
+/// Replaces each run of token characters from [`MIN_TOKEN_LIKE_CHARS`] on.
 fn redact_token_like(text: &str) -> String {
-    let of_a_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let is_token_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
-        let run = rest.find(|c| !of_a_token(c)).unwrap_or(rest.len());
+        let run = rest.find(|c| !is_token_char(c)).unwrap_or(rest.len());
         out.push_str(if run >= MIN_TOKEN_LIKE_CHARS {
             REDACTED
         } else {
             &rest[..run]
         });
         rest = &rest[run..];
-        let gap = rest.find(of_a_token).unwrap_or(rest.len());
+        let gap = rest.find(is_token_char).unwrap_or(rest.len());
         out.push_str(&rest[..gap]);
         rest = &rest[gap..];
     }
     out
 }
 
+/// Truncates a text to `max_chars` characters, of which the last is then an ellipsis.
 fn truncate(text: &str, max_chars: usize) -> String {
     match text.char_indices().nth(max_chars) {
         None => text.to_owned(),

@@ -1,8 +1,8 @@
-//! Reading WeChat's replies with patience.
+//! Parser of WeChat's replies: pure functions from bytes to values.
 //!
-//! Pure functions from bytes to values. WeChat sends JSON under any Content-Type, with raw control
-//! characters and broken UTF-8 inside nicknames; numbers may come as strings; gateways on the way
-//! answer with HTML or nothing. What cannot be read is [`BadReply`], never a panic.
+//! WeChat sends JSON under any Content-Type, with raw control characters and invalid UTF-8 inside
+//! nicknames. Numbers may come as strings. Gateways in between return HTML or an empty body. The
+//! parser repairs what it can, and returns [`InvalidReply`] for the rest. It never panics.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ pub(crate) type ReplyFields = Map<String, Value>;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Why a reply is of no use. Says nothing of its content, which may be secret.
+/// The reason why a reply is invalid. Its text contains nothing of the reply, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidReply {
     #[error("an empty body")]
@@ -38,7 +38,7 @@ pub(crate) enum InvalidReply {
     WrongOpenid,
 }
 
-/// What a reply says: its errcode, 0 or absent being success, and all its fields.
+/// A parsed reply: its errcode, which is 0 for a success, and all its fields.
 #[derive(Debug)]
 pub(crate) struct ApiReply {
     pub(crate) errcode: i64,
@@ -54,7 +54,7 @@ impl ApiReply {
     }
 }
 
-/// Reads a reply's body.
+/// Parses the body of a reply. A missing errcode is read as 0.
 pub(crate) fn parse(body: &[u8]) -> Result<ApiReply, InvalidReply> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
@@ -73,17 +73,20 @@ pub(crate) fn parse(body: &[u8]) -> Result<ApiReply, InvalidReply> {
     Ok(ApiReply { errcode, fields })
 }
 
-/// Escapes what JSON forbids inside strings and WeChat sends all the same: raw control characters
-/// U+0000–U+001F; and replaces half of a surrogate pair (`\ud83d` alone, of an emoji that was cut)
-/// by U+FFFD. Everything else stays as it is.
+/// Repairs the two mistakes in WeChat's JSON, and leaves valid JSON as it is.
+///
+/// Raw control characters U+0000–U+001F inside strings are escaped. Half of a surrogate pair, such
+/// as `\ud83d` alone from an emoji that was cut, becomes U+FFFD.
 fn repair_json(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte < 0x20 || byte == b'\\') {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
+    // `true` between the quotes of a string. Only there are control characters and backslashes
+    // repaired: outside, control characters are white space, and a backslash is an error.
     let mut in_string = false;
     let mut rest = text;
-    // All that is looked for is ASCII, so every cut falls between characters.
+    // All characters searched for are ASCII, so every index is a character boundary.
     while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c < '\u{20}') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
@@ -124,7 +127,8 @@ fn copy_escape(out: &mut String, rest: &str) -> usize {
             6
         }
         _ => {
-            // The backslash and what it escapes, unless that needs an escape of its own.
+            // Copies the backslash with the character after it, so that an escaped quote does not
+            // end the string. A control character stays for the caller, which escapes it.
             match rest[1..].chars().next() {
                 Some(c) if c >= '\u{20}' => {
                     out.push('\\');
@@ -140,14 +144,14 @@ fn copy_escape(out: &mut String, rest: &str) -> usize {
     }
 }
 
-/// The UTF-16 unit of a `\uXXXX` at the start of a text.
+/// Returns the UTF-16 code unit of an escape `\uXXXX` at the start of a text.
 fn parse_utf16_escape(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// A whole number that came as a number, with or without a fraction, or as a string of one.
-/// What is too large for its type is the largest there is.
+/// Parses an integer from a number, with or without a fraction, or from a string with a number. Too
+/// large values saturate.
 pub(super) fn parse_integer(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number
@@ -168,7 +172,7 @@ fn to_saturating_i64(number: f64) -> Option<i64> {
     number.is_finite().then_some(number as i64)
 }
 
-/// A text that is there and not empty.
+/// Returns a text field that is present and not empty.
 pub(super) fn non_empty_text<'a>(fields: &'a ReplyFields, name: &str) -> Option<&'a str> {
     fields
         .get(name)
@@ -176,12 +180,12 @@ pub(super) fn non_empty_text<'a>(fields: &'a ReplyFields, name: &str) -> Option<
         .filter(|text| !text.is_empty())
 }
 
-/// An openid that may name a user.
+/// Returns the openid, if it is a valid user id.
 pub(super) fn valid_openid(fields: &ReplyFields) -> Option<&str> {
     non_empty_text(fields, "openid").filter(|openid| UserId::check(openid).is_ok())
 }
 
-/// The access token, or the ticket, of a reply that must have one.
+/// Returns the access token or ticket of a reply that must have one.
 pub(super) fn required_token(
     fields: &ReplyFields,
     name: &'static str,
@@ -191,7 +195,7 @@ pub(super) fn required_token(
         .ok_or(InvalidReply::MissingField(name))
 }
 
-/// The refresh token of a reply; an empty one is none.
+/// Returns the refresh token of a reply. An empty one counts as missing.
 pub(super) fn optional_refresh_token(
     fields: &ReplyFields,
 ) -> Result<Option<RefreshToken>, InvalidReply> {

@@ -1,50 +1,50 @@
-//! What WeChat grants: the user's pair, the account's token, the ticket.
+//! WeChat's token responses: for a user, for the account, and for a `jsapi_ticket`.
 
 use super::reply::{self, InvalidReply, ReplyFields};
 use crate::credential::{AccessToken, RefreshToken};
 
-/// What WeChat answers to a code exchange or to a refresh.
+/// The response to a code exchange or to a refresh.
 ///
-/// Fields as in WeChat's documentation of `sns/oauth2/access_token` and `sns/oauth2/refresh_token`
-/// (网页授权). What a reply may lack is optional here.
+/// The fields are those of WeChat's documentation of `sns/oauth2/access_token` and
+/// `sns/oauth2/refresh_token` (网页授权). Fields that a reply may lack are optional.
 ///
 /// ```
 /// use tower_wechat::UserTokenResponse;
 ///
-/// // A login that something else has made, for `UserTokens::store`:
-/// let grant = UserTokenResponse::new("83_token")
+/// // From a login by other means, for `UserTokens::store`:
+/// let response = UserTokenResponse::new("83_token")
 ///     .expires_in(7_200)
 ///     .refresh_token("83_refresh")
 ///     .openid("oUser")
 ///     .unionid("uUser")
 ///     .scope("snsapi_base")
 ///     .snapshot(false);
-/// assert_eq!(grant.openid.as_deref(), Some("oUser"));
+/// assert_eq!(response.openid.as_deref(), Some("oUser"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserTokenResponse {
-    /// The user's access token. WeChat's live for two hours.
+    /// The user's access token. WeChat's tokens expire after two hours.
     pub access_token: AccessToken,
-    /// How long the access token lives, in seconds, exactly as the reply says it: zero, negative
-    /// or absurd. `None` where the reply does not say.
+    /// The lifetime of the access token in seconds, exactly as in the reply. It may be zero,
+    /// negative or implausible. `None` if the reply has none.
     pub expires_in: Option<i64>,
-    /// What the next access token is made from; lives for 30 days. `None` where the reply has
-    /// none or an empty one: then an earlier refresh token stays in force.
+    /// The refresh token, which expires after 30 days. `None` if the reply has none or an empty one:
+    /// an earlier refresh token then remains valid.
     pub refresh_token: Option<RefreshToken>,
-    /// Whom the tokens belong to. Always there after a code exchange.
+    /// The user of the tokens. Always present after a code exchange.
     pub openid: Option<String>,
-    /// What the user granted: `snsapi_base`, `snsapi_userinfo`, comma-separated.
+    /// The granted scopes, `snsapi_base` or `snsapi_userinfo`, separated by commas.
     pub scope: Option<String>,
-    /// The user's id across all apps of one Open Platform account, where there is one.
+    /// The user's id across all apps of one Open Platform account, if there is one.
     pub unionid: Option<String>,
-    /// Whether this is the virtual user of a snapshot page (快照页, `is_snapshotuser: 1`), whose
-    /// openid means nothing elsewhere and is not to be kept.
+    /// `true` for the virtual user of a snapshot page (快照页, `is_snapshotuser: 1`). Its openid means
+    /// nothing elsewhere and must not be stored.
     pub snapshot: bool,
 }
 
 impl UserTokenResponse {
-    /// A grant of which only the access token is known.
+    /// Creates a response with only an access token.
     pub fn new(access_token: impl Into<AccessToken>) -> Self {
         Self {
             access_token: access_token.into(),
@@ -57,7 +57,7 @@ impl UserTokenResponse {
         }
     }
 
-    /// Sets how long the access token lives, in seconds.
+    /// Sets the lifetime of the access token, in seconds.
     #[must_use]
     pub fn expires_in(mut self, seconds: i64) -> Self {
         self.expires_in = Some(seconds);
@@ -71,14 +71,14 @@ impl UserTokenResponse {
         self
     }
 
-    /// Sets whom the tokens belong to.
+    /// Sets the user of the tokens.
     #[must_use]
     pub fn openid(mut self, openid: impl Into<String>) -> Self {
         self.openid = Some(openid.into());
         self
     }
 
-    /// Sets what the user granted.
+    /// Sets the granted scopes, separated by commas.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
@@ -99,7 +99,7 @@ impl UserTokenResponse {
         self
     }
 
-    /// The reply to a refresh, which may leave out whom it is for.
+    /// Reads the reply to a refresh, which may lack the openid.
     pub(super) fn from_refresh(fields: &ReplyFields) -> Result<Self, InvalidReply> {
         let owned = |name| reply::non_empty_text(fields, name).map(str::to_owned);
         Ok(Self {
@@ -113,34 +113,34 @@ impl UserTokenResponse {
         })
     }
 
-    /// The reply to a code exchange, which is worth nothing without whom it is for.
+    /// Reads the reply to a code exchange, which must have an openid.
     pub(crate) fn from_code_exchange(fields: &ReplyFields) -> Result<Self, InvalidReply> {
-        let grant = Self::from_refresh(fields)?;
-        match grant.openid {
-            Some(_) => Ok(grant),
+        let response = Self::from_refresh(fields)?;
+        match response.openid {
+            Some(_) => Ok(response),
             None => Err(InvalidReply::MissingField("openid")),
         }
     }
 }
 
-/// What `cgi-bin/token` and `cgi-bin/stable_token` answer: the account's interface access token.
+/// The response of `cgi-bin/token` and `cgi-bin/stable_token`: the account's access token.
 ///
 /// ```
-/// let grant = tower_wechat::AccountTokenResponse::new("83_token", Some(7_200));
-/// assert_eq!(grant.access_token.expose(), "83_token");
+/// let response = tower_wechat::AccountTokenResponse::new("83_token", Some(7_200));
+/// assert_eq!(response.access_token.expose(), "83_token");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AccountTokenResponse {
     /// The account's access token.
     pub access_token: AccessToken,
-    /// How long it lives from now on, in seconds, exactly as the reply says it. `stable_token`
-    /// repeats a token with the time that it has left.
+    /// The remaining lifetime in seconds, exactly as in the reply. `stable_token` returns a token
+    /// again with the time that is left.
     pub expires_in: Option<i64>,
 }
 
 impl AccountTokenResponse {
-    /// A grant, for sources of tokens other than WeChat.
+    /// Creates a response, for sources of tokens other than WeChat.
     pub fn new(access_token: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
         Self {
             access_token: access_token.into(),
@@ -156,24 +156,24 @@ impl AccountTokenResponse {
     }
 }
 
-/// What `cgi-bin/ticket/getticket` answers: the `jsapi_ticket` that signs pages for the JS-SDK.
+/// The response of `cgi-bin/ticket/getticket`: the `jsapi_ticket` that signs pages for the JS-SDK.
 ///
 /// ```
-/// let grant = tower_wechat::JsapiTicketResponse::new("sM4AOVdWfPE4", Some(7_200));
-/// assert_eq!(grant.expires_in, Some(7_200));
+/// let response = tower_wechat::JsapiTicketResponse::new("sM4AOVdWfPE4", Some(7_200));
+/// assert_eq!(response.expires_in, Some(7_200));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JsapiTicketResponse {
     /// The ticket.
     pub ticket: AccessToken,
-    /// How long it lives, in seconds, exactly as the reply says it. WeChat is known to say 7,200
-    /// of a ticket that it has handed out before, so the real time left may be shorter.
+    /// The lifetime in seconds, exactly as in the reply. WeChat was seen to return 7,200 for a ticket
+    /// that it had issued before, so the remaining time may be shorter.
     pub expires_in: Option<i64>,
 }
 
 impl JsapiTicketResponse {
-    /// A grant, for sources of tickets other than WeChat.
+    /// Creates a response, for sources of tickets other than WeChat.
     pub fn new(ticket: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
         Self {
             ticket: ticket.into(),
@@ -303,10 +303,10 @@ mod tests {
                 "access_token": access, "refresh_token": refresh, "openid": openid,
                 "expires_in": life, "scope": life, "is_snapshotuser": life,
             }));
-            if let Ok(grant) = UserTokenResponse::from_code_exchange(&reply) {
-                prop_assert!(!grant.access_token.expose().is_empty());
-                prop_assert!(!grant.access_token.expose().contains('#'));
-                prop_assert!(grant.refresh_token.is_none_or(|token| !token.expose().is_empty()));
+            if let Ok(response) = UserTokenResponse::from_code_exchange(&reply) {
+                prop_assert!(!response.access_token.expose().is_empty());
+                prop_assert!(!response.access_token.expose().contains('#'));
+                prop_assert!(response.refresh_token.is_none_or(|token| !token.expose().is_empty()));
             }
         }
     }

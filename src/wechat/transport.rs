@@ -1,4 +1,18 @@
-//! One question to WeChat: hosts in order, bounded time, bounded size, no secret in what is told.
+//! One call of WeChat's API: hosts in order, bounded time, bounded size, no secret in errors or logs.
+//!
+//! A call sends at most one request to each host. Each attempt ends in one of these states:
+//!
+//! # Success, [`AttemptError::Errcode`]
+//! WeChat replied. This is the result of the call, and no other host is tried.
+//!
+//! # [`AttemptError::NotSent`]
+//! No byte of the request reached WeChat: the connection or the TLS handshake failed, or the proxy
+//! demands other credentials. The next host is tried, whatever the call.
+//!
+//! # [`AttemptError::OutcomeUnknown`]
+//! The request may have had its effect: the time ran out, the connection broke, or the reply is
+//! invalid. The next host is tried only if the call is `retryable`, which means that WeChat may
+//! receive it twice. The call ends here otherwise.
 
 use std::time::Duration;
 
@@ -17,23 +31,24 @@ use crate::credential::AppId;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 use crate::metrics;
 
-/// The largest reply that is read.
+/// The largest reply that is read, in bytes. WeChat's replies have a few kilobytes.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
-/// How much of an answer that makes no sense an error shows, in characters.
+/// The longest part of an invalid reply that an error contains, in characters.
 const MAX_SNIPPET_CHARS: usize = 80;
 
-/// How much of a Content-Encoding an error shows, in characters.
+/// The longest part of a Content-Encoding that an error contains, in characters.
 const MAX_CONTENT_ENCODING_CHARS: usize = 40;
 
-/// How much of the system's words on a broken connection an error shows, in characters.
+/// The longest part of the system's text about a broken connection that an error contains, in
+/// characters.
 const MAX_CAUSE_CHARS: usize = 120;
 
 /// A base URL of the API.
 pub(super) struct ApiHost {
-    /// Ends without a slash.
+    /// Without a slash at the end.
     base_url: String,
-    /// `host:port`, for people.
+    /// `host:port`, for errors and logs.
     address: String,
     https: bool,
 }
@@ -41,13 +56,13 @@ pub(super) struct ApiHost {
 impl ApiHost {
     pub(super) fn new(url: &Url) -> Self {
         let host = url.host_str().unwrap_or_default();
-        let name = match url.port() {
+        let address = match url.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
         Self {
             base_url: url.as_str().trim_end_matches('/').to_owned(),
-            address: name,
+            address,
             https: url.scheme() == "https",
         }
     }
@@ -57,33 +72,34 @@ impl ApiHost {
     }
 }
 
-/// What a call asks.
+/// The request of one call, the same for all hosts.
 pub(super) struct ApiRequest<'a> {
     pub(super) endpoint: Endpoint,
-    /// Without a slash before it.
+    /// Without a slash at the start.
     pub(super) path: &'a str,
     pub(super) query: Vec<(&'a str, &'a str)>,
-    /// A JSON body makes it a POST.
+    /// A JSON body. With one, the request is a POST, and otherwise a GET.
     pub(super) body: Option<Vec<u8>>,
+    /// `true` if WeChat may receive the request twice.
     pub(super) retryable: bool,
-    /// What must not show in an error.
+    /// Removes the secrets of the request from error texts.
     pub(super) redactor: Redactor<'a>,
 }
 
-/// How one try at one host failed.
+/// The failure of one attempt at one host. See the states in the module's documentation.
 enum AttemptError {
-    /// WeChat answered, with an errcode. That is the call's result.
+    /// WeChat replied with an errcode.
     Errcode(Error),
-    /// The request did not leave: another host may be asked, whatever the call.
+    /// The request was certainly not sent.
     NotSent(String),
-    /// The request may have been carried out.
+    /// The request may have had its effect.
     OutcomeUnknown(String),
 }
 
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
     pub(super) hosts: Vec<ApiHost>,
-    /// The proxy that calls go through, for people.
+    /// `host:port` of the proxy, for errors.
     pub(super) proxy_address: Option<Box<str>>,
     pub(super) app_id: AppId,
     pub(super) timeout: Duration,
@@ -92,7 +108,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Asks one host after the other, each once, until one gives an answer that `read` takes.
+    /// Sends the request to one host after the other, until the call has a result.
     pub(super) async fn send<T>(
         &self,
         call: &ApiRequest<'_>,
@@ -124,15 +140,15 @@ impl Transport {
                 }
             }
         }
-        let reaction = match call.endpoint {
+        let action = match call.endpoint {
             _ if call.retryable || !outcome_unknown => RecommendedAction::Retry,
-            // The code may be spent; asking again with it would be told so at best.
+            // WeChat may have used up the code, so a retry with it is of no use.
             Endpoint::CodeExchange => RecommendedAction::LogIn,
             Endpoint::AccountToken | Endpoint::UserRefresh => RecommendedAction::Retry,
             Endpoint::UserCall | Endpoint::AccountCall => RecommendedAction::PassThrough,
         };
         let text = format!("{}: {}", call.path, failures.join("; "));
-        Err(Error::new(ErrorKind::WechatUnavailable, text).with_recommended_action(reaction))
+        Err(Error::new(ErrorKind::WechatUnavailable, text).with_recommended_action(action))
     }
 
     async fn try_host<T>(
@@ -154,17 +170,17 @@ impl Transport {
             result = field::Empty,
         );
         let exchange = self.fetch(host, call).instrument(span.clone());
-        let answer = match tokio::time::timeout(limit, exchange).await {
-            Ok(answer) => answer,
+        let reply = match tokio::time::timeout(limit, exchange).await {
+            Ok(reply) => reply,
             Err(_) => Err(AttemptError::OutcomeUnknown(format!(
                 "did not answer within {limit:.1?}"
             ))),
         };
-        let (status, result, errcode) = match answer {
-            Err(failure) => (None, Err(failure), None),
-            Ok(answer) => {
-                let status = answer.status.as_u16();
-                let (result, errcode) = self.interpret(&answer, call, read);
+        let (status, result, errcode) = match reply {
+            Err(error) => (None, Err(error), None),
+            Ok(reply) => {
+                let status = reply.status.as_u16();
+                let (result, errcode) = self.interpret(&reply, call, read);
                 (Some(status), result, errcode)
             }
         };
@@ -177,7 +193,7 @@ impl Transport {
         span.record("status", status);
         span.record("errcode", errcode);
         span.record("result", outcome);
-        // The path and never the query: that is where the secrets are.
+        // Without the query, which contains the secrets.
         tracing::debug!(
             target: "tower_wechat::api",
             endpoint = call.path,
@@ -190,7 +206,7 @@ impl Transport {
         result
     }
 
-    /// Sends the request and reads the reply, however long that takes.
+    /// Sends the request and reads the reply, without a time limit.
     async fn fetch(&self, host: &ApiHost, call: &ApiRequest<'_>) -> Result<RawReply, AttemptError> {
         let url = request_url(host, call);
         let request = match &call.body {
@@ -201,11 +217,13 @@ impl Transport {
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(body.clone()),
         };
-        // The error's URL is not looked at: only its innermost cause is told.
+        // Only the innermost source: the outer ones contain the URL with its secrets.
         let cause =
             |error: &reqwest::Error| call.redactor.redact(&root_cause(error), MAX_CAUSE_CHARS);
         let mut response = request.send().await.map_err(|error| {
             let error = error.without_url();
+            // hyper sends the request only over a complete connection, so an error of connecting,
+            // TLS handshake included, proves that nothing was sent.
             if error.is_connect() || error.is_builder() {
                 let via = match &self.proxy_address {
                     Some(proxy) => format!(" through the proxy {proxy}"),
@@ -217,6 +235,7 @@ impl Transport {
             }
         })?;
         let status = response.status();
+        // A proxy that rejects the credentials does not forward the request.
         if let Some(proxy) = &self.proxy_address
             && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         {
@@ -248,42 +267,42 @@ impl Transport {
         })
     }
 
-    /// What an answer is worth, and its errcode where it has one.
+    /// Returns the result of a reply, and its errcode if it has one.
     fn interpret<T>(
         &self,
-        answer: &RawReply,
+        raw: &RawReply,
         call: &ApiRequest<'_>,
         read: &impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
     ) -> (Result<T, AttemptError>, Option<i64>) {
-        let bad = |why| AttemptError::OutcomeUnknown(answer.describe_invalid(why, &call.redactor));
-        if answer.too_large {
+        let bad = |why| AttemptError::OutcomeUnknown(raw.describe_invalid(why, &call.redactor));
+        if raw.too_large {
             return (Err(bad(InvalidReply::TooLarge)), None);
         }
-        let reply = match reply::parse(&answer.body) {
+        let reply = match reply::parse(&raw.body) {
             Ok(reply) => reply,
             Err(why) => return (Err(bad(why)), None),
         };
         let errcode = Some(reply.errcode);
         if reply.errcode != 0 {
-            let refused = ErrorContext {
+            let context = ErrorContext {
                 endpoint: call.endpoint,
                 path: call.path,
                 app_id: &self.app_id,
                 redactor: &call.redactor,
                 now: self.clock.now(),
             };
-            let error = error_from_errcode(reply.errcode, reply.errmsg(), &refused);
+            let error = error_from_errcode(reply.errcode, reply.errmsg(), &context);
             return (Err(AttemptError::Errcode(error)), errcode);
         }
-        // A gateway's own JSON, such as {"error": "bad gateway"}, has no errcode either.
-        if !answer.status.is_success() {
+        // A gateway's JSON, such as {"error": "bad gateway"}, has no errcode and is read as 0.
+        if !raw.status.is_success() {
             return (Err(bad(InvalidReply::MissingErrcode)), errcode);
         }
         (read(&reply.fields).map_err(bad), errcode)
     }
 }
 
-/// A reply as it came.
+/// A reply before it is parsed.
 struct RawReply {
     status: StatusCode,
     /// The header Content-Encoding.
@@ -296,8 +315,8 @@ impl RawReply {
     /// Returns the encoding of a body that is not plain text, by its header or by its first bytes.
     fn unexpected_encoding(&self) -> Option<&str> {
         let header = self.encoding.as_deref().map(str::trim);
-        let header =
-            header.filter(|told| !told.is_empty() && !told.eq_ignore_ascii_case("identity"));
+        let header = header
+            .filter(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"));
         header.or(match self.body.as_slice() {
             [0x1f, 0x8b, ..] => Some("gzip"),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),

@@ -1,4 +1,4 @@
-//! A user's profile.
+//! The profile of a user, from `sns/userinfo`.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// The value of the parameter `lang`.
+    /// Returns the value of the parameter `lang`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ZhCn => "zh_CN",
@@ -35,10 +35,10 @@ impl Language {
     }
 }
 
-/// What `sns/userinfo` says of a user.
+/// The profile of a user, from `sns/userinfo`.
 ///
-/// Serializes under WeChat's own field names. Everything but the openid may be empty: since
-/// October 2021 WeChat no longer tells sex and region, and a snapshot user's profile is made up.
+/// It serializes with WeChat's field names. All fields but the openid may be empty. Since October
+/// 2021 WeChat returns neither sex nor region, and the profile of a snapshot user is invented.
 ///
 /// ```
 /// fn greeting(user: &tower_wechat::UserInfo) -> String {
@@ -50,7 +50,7 @@ impl Language {
 pub struct UserInfo {
     /// The user's id under this account.
     pub openid: String,
-    /// The name that the user goes by. May hold any character, control characters included.
+    /// The nickname. It may contain any character, including control characters.
     pub nickname: String,
     /// 1 male, 2 female, 0 unknown.
     pub sex: u8,
@@ -61,20 +61,20 @@ pub struct UserInfo {
     /// Empty since October 2021.
     pub country: String,
     /// URL of the avatar, whose last path segment is its size: 0 (640 px), 46, 64, 96 or 132.
-    /// Empty where there is none; dies when the user changes the avatar.
+    /// Empty if there is none. The URL becomes invalid when the user changes the avatar.
     pub headimgurl: String,
     /// Privileges such as `chinaunicom`.
     pub privilege: Vec<String>,
-    /// The user's id across all apps of one Open Platform account, where there is one.
+    /// The user's id across all apps of one Open Platform account, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unionid: Option<String>,
 }
 
 impl UserInfo {
-    /// The profile in a reply that was asked about `openid`.
+    /// Reads the reply to a call for the profile of `openid`.
     pub(crate) fn from_reply(openid: &str, fields: &ReplyFields) -> Result<Self, InvalidReply> {
-        let told = reply::valid_openid(fields).ok_or(InvalidReply::MissingField("openid"))?;
-        if told != openid {
+        let found = reply::valid_openid(fields).ok_or(InvalidReply::MissingField("openid"))?;
+        if found != openid {
             return Err(InvalidReply::WrongOpenid);
         }
         let text = |name| {
@@ -88,7 +88,7 @@ impl UserInfo {
             .unwrap_or(0);
         let privilege = fields.get("privilege").and_then(Value::as_array);
         Ok(Self {
-            openid: told.to_owned(),
+            openid: found.to_owned(),
             nickname: text("nickname"),
             sex: u8::try_from(sex).unwrap_or(0),
             province: text("province"),

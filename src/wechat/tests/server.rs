@@ -1,4 +1,4 @@
-//! A server that answers whatever a test wants, down to the bytes.
+//! A server that returns scripted replies, byte for byte.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,9 +7,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{TOKEN, WechatClient, client};
+use super::fixtures::{TOKEN, client};
+use crate::WechatClient;
 
-/// What the server does with a request.
+/// The reaction of the server to a request.
 #[derive(Clone)]
 pub(super) enum ScriptedReply {
     Body(u16, Vec<u8>),
@@ -17,9 +18,9 @@ pub(super) enum ScriptedReply {
     Encoded(&'static str, Vec<u8>),
     /// Reads the request, then closes the connection.
     Close,
-    /// Reads the request, then says nothing.
+    /// Reads the request, and never replies.
     NoReply,
-    /// Begins a reply and does not end it.
+    /// Sends the beginning of a reply, then closes the connection.
     Truncated,
     /// Sends a body without a declared length and without an end.
     Endless,
