@@ -1,12 +1,12 @@
-//! Who is compared.
+//! The servers that are compared.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How the requests of a contender name their user.
+/// The way in which the requests to a contender name their user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UserCredential {
-    /// `x-user-id: USER`, as a gateway would write it.
+    /// `x-user-id: USER`, as a gateway sends it.
     Header,
     /// The session cookie of this crate.
     LayerCookie,
@@ -36,7 +36,7 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// All, in the order of the table.
+    /// All contenders, in the order of the table.
     pub const ALL: [Self; 13] = [
         Self::Bare,
         Self::OwnCacheHeader,
@@ -53,7 +53,7 @@ impl Contender {
         Self::Deadpool,
     ];
 
-    /// What it is called on the command line and in results.json.
+    /// Returns the name on the command line and in results.json.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
@@ -78,7 +78,14 @@ impl Contender {
             Self::OwnCacheCookie => UserCredential::TaggedCookie,
             Self::Sessions => UserCredential::SessionCookie,
             Self::SignedSessions => UserCredential::SignedSessionCookie,
-            _ => UserCredential::Header,
+            Self::Bare
+            | Self::OwnCacheHeader
+            | Self::CachedHeader
+            | Self::UncachedHashes
+            | Self::UncachedKeys
+            | Self::Naive
+            | Self::Bb8
+            | Self::Deadpool => UserCredential::Header,
         }
     }
 

@@ -1,5 +1,6 @@
-//! The load: keep-alive connections of HTTP/1.1, each with one request under way, driven by one
-//! thread that does as little as it can, so that the servers are what is measured.
+//! The load generator: one thread that drives keep-alive connections of HTTP/1.1, each with one
+//! request at a time. It does as little as possible for each request, so that the servers are the
+//! bottleneck.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -11,17 +12,17 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::histogram::Histogram;
 
-/// Who has not answered by then will not.
+/// Time after which a run without a response fails.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What users send, ready as bytes, and the body that must come back.
+/// The requests of the users as bytes, with the expected body of each response.
 pub struct PreparedRequests {
     bytes: Vec<u8>,
     spans: Vec<(Range<usize>, String)>,
 }
 
 impl PreparedRequests {
-    /// For each user the header line that names them, and their id.
+    /// Takes for each user the header line with the credential, and the id.
     pub fn new(named: impl Iterator<Item = (String, String)>) -> Self {
         let mut bytes = Vec::new();
         let spans = named.map(|(line, id)| {
@@ -39,12 +40,12 @@ impl PreparedRequests {
     }
 }
 
-/// Who asks next.
+/// The order in which users send requests.
 #[derive(Debug, Clone, Copy)]
 pub enum UserOrder {
-    /// Everybody as likely as anybody.
+    /// Random, with the same probability for all users.
     Uniform,
-    /// One after the other, and again from the first.
+    /// One after the other, and then from the first again.
     RoundRobin,
 }
 
@@ -54,16 +55,16 @@ pub enum StopCondition {
     Requests(usize),
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Default)]
 pub struct LoadResult {
-    /// Answers that came before the time was over.
+    /// Responses before the end of the time.
     pub in_time: u64,
-    /// All answers, those included that were under way when the time was over.
+    /// All responses, including those to requests that were under way at the end of the time.
     pub answers: u64,
-    /// From the first request to the last answer.
+    /// Time from the first request to the last response.
     pub took: Duration,
-    /// Answers other than 200 with the user's id.
+    /// Responses other than 200 with the user's id.
     pub wrong_answers: u64,
     /// The first of those.
     pub first_wrong_answer: Option<String>,
@@ -75,7 +76,7 @@ impl LoadResult {
         self.in_time as f64 / slice.as_secs_f64()
     }
 
-    /// Ends the run if a server did not do its work.
+    /// Panics if there was a wrong response.
     pub fn expect_no_wrong_answers(self, who: &str) -> Self {
         if let Some(example) = &self.first_wrong_answer {
             panic!(
@@ -102,10 +103,10 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the connections, in turn to each of the servers.
+    /// Opens the connections, evenly to all servers.
     pub fn connect(servers: &[SocketAddr], connections: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut lines = Vec::with_capacity(connections);
+        let mut opened = Vec::with_capacity(connections);
         for at in 0..connections {
             let stream = std::net::TcpStream::connect(servers[at % servers.len()])?;
             stream.set_nodelay(true)?;
@@ -113,7 +114,7 @@ impl Generator {
             let mut stream = TcpStream::from_std(stream);
             poll.registry()
                 .register(&mut stream, Token(at), Interest::READABLE)?;
-            lines.push(ClientConnection {
+            opened.push(ClientConnection {
                 stream,
                 user: 0,
                 sent_at: Instant::now(),
@@ -123,12 +124,16 @@ impl Generator {
         Ok(Self {
             poll,
             events: Events::with_capacity(1_024),
-            connections: lines,
+            connections: opened,
             random: fastrand::Rng::with_seed(7),
         })
     }
 
-    /// Sends requests on all connections until it is enough, and waits for the last answers.
+    /// Sends requests on all connections until `until`, and waits for the last responses.
+    ///
+    /// Each connection gets its next request as soon as its response is complete, so the number of
+    /// requests under way is constant until the end. Responses after the end count in `answers` but
+    /// not in `in_time`.
     pub fn run(
         &mut self,
         requests: &PreparedRequests,
@@ -158,16 +163,16 @@ impl Generator {
                     continue;
                 }
                 let now = Instant::now();
-                let line = &mut self.connections[at];
-                outcome.latencies.record(now - line.sent_at);
+                let connection = &mut self.connections[at];
+                outcome.latencies.record(now - connection.sent_at);
                 outcome.answers += 1;
                 outcome.in_time += u64::from(now <= deadline);
-                if !is_expected(&line.reply, &requests.spans[line.user].1) {
+                if !is_expected(&connection.reply, &requests.spans[connection.user].1) {
                     outcome.wrong_answers += 1;
-                    let text = || String::from_utf8_lossy(&line.reply).into_owned();
+                    let text = || String::from_utf8_lossy(&connection.reply).into_owned();
                     outcome.first_wrong_answer.get_or_insert_with(text);
                 }
-                line.reply.clear();
+                connection.reply.clear();
                 under_way -= 1;
                 if now < deadline && sent < enough {
                     self.send(at, requests, order, sent)?;
@@ -191,33 +196,33 @@ impl Generator {
             UserOrder::Uniform => self.random.usize(..requests.len()),
             UserOrder::RoundRobin => sent % requests.len(),
         };
-        let line = &mut self.connections[at];
-        line.user = user;
-        line.sent_at = Instant::now();
+        let connection = &mut self.connections[at];
+        connection.user = user;
+        connection.sent_at = Instant::now();
         let request = &requests.bytes[requests.spans[user].0.clone()];
-        // A request of a few hundred bytes into an empty buffer.
-        match line.stream.write(request)? {
+        // The socket's buffer is empty, so it takes the few hundred bytes of a request at once.
+        match connection.stream.write(request)? {
             written if written == request.len() => Ok(()),
             _ => Err(io::Error::other("a socket took half a request")),
         }
     }
 
-    /// Takes what has come, and answers whether the reply is complete.
+    /// Reads all available bytes. Returns `true` if the response is complete.
     fn receive(&mut self, at: usize) -> io::Result<bool> {
-        let line = &mut self.connections[at];
+        let connection = &mut self.connections[at];
         let mut buffer = [0; 4_096];
-        // A short read has emptied the socket: the next bytes are an event of their own.
+        // A short read has emptied the socket. Further bytes cause another event.
         loop {
-            match line.stream.read(&mut buffer) {
+            match connection.stream.read(&mut buffer) {
                 Ok(0) => return Err(io::Error::other("a server closed a connection")),
                 Ok(read) => {
-                    line.reply.extend_from_slice(&buffer[..read]);
+                    connection.reply.extend_from_slice(&buffer[..read]);
                     if read < buffer.len() {
-                        return Ok(is_complete(&line.reply));
+                        return Ok(is_complete(&connection.reply));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(is_complete(&line.reply));
+                    return Ok(is_complete(&connection.reply));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -1,4 +1,4 @@
-//! What it costs to run more processes: the same load on one to four of them.
+//! The same load on one to four processes.
 
 use std::time::Duration;
 

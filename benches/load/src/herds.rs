@@ -1,5 +1,5 @@
-//! Herds: ten thousand requests at the same moment, for tokens that have expired. And what a
-//! process that has just started meets.
+//! Herds: ten thousand requests at the same moment, for expired tokens. And the first requests to a
+//! process after its start.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use redis::Commands;
 use tower_wechat::Layout;
 use tower_wechat::simulator::{Fault, Simulator};
 
+use crate::account::{APP_ID, APP_SECRET, WECHAT_URL};
 use crate::contender::{Contender, UserCredential};
+use crate::environment::LAYOUT;
 use crate::generator::{Generator, StopCondition, UserOrder};
 use crate::machine::now_ms;
-use crate::population::WECHAT_URL;
-use crate::population::{self, ACCESS_HASH, APP_ID, APP_SECRET, REFRESH_HASH, USERS};
+use crate::population::{self, ACCESS_HASH, REFRESH_HASH, USERS};
 use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::{Herd, Restart};
-use crate::servers::LAYOUT;
 use crate::throughput::CONNECTIONS;
 
-/// How long WeChat takes for a renewal.
+/// Time that the simulator takes for a renewal.
 const RENEWAL_DELAY: Duration = Duration::from_millis(100);
 
 const REFRESH_PATH: &str = "/sns/oauth2/refresh_token";
@@ -55,16 +55,16 @@ async fn measure_herd(layout: Layout, processes: usize, users: usize, requests: 
     let start = |_| Server::start_with_env(Contender::CachedHeader, &redis, &variables);
     let servers: Vec<Server> = (0..processes).map(start).collect();
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let asked = population::requests(UserCredential::Header, users);
+    let prepared = population::requests(UserCredential::Header, users);
     let mut counter = RedisCounters::new(&redis);
-    // The generator is not async; the simulator runs on the other threads meanwhile.
+    // The generator blocks its thread. The simulator runs on the other threads.
     let (outcome, commands) = tokio::task::block_in_place(|| {
         let mut generator = Generator::connect(&addresses, requests).unwrap_or_else(|error| {
             panic!("{requests} connections: {error}; `ulimit -n` must allow as many")
         });
         let before = counter.now();
         let outcome = generator.run(
-            &asked,
+            &prepared,
             UserOrder::RoundRobin,
             StopCondition::Requests(requests),
         );
@@ -91,7 +91,7 @@ async fn measure_herd(layout: Layout, processes: usize, users: usize, requests: 
     }
 }
 
-/// Users who signed in long ago, as another process stored them.
+/// Stores users with expired access tokens, as another process would after their login.
 fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize) {
     let mut connection = redis.connection();
     let (renew_at, expired) = (now_ms() - 2 * HOUR_MS, now_ms() - HOUR_MS);
@@ -118,7 +118,7 @@ fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize
     wechat.advance(lifetime);
 }
 
-/// Every user once against empty memory, and once more.
+/// Sends a request of every user to a process with an empty cache, and once more.
 pub fn measure_restart(redis: &Redis) -> Restart {
     eprintln!("restart: {USERS} users and nothing in memory");
     let server = Server::start(Contender::CachedHeader, redis);

@@ -1,8 +1,8 @@
-//! Latencies, counted in classes of about one percent.
+//! A histogram of latencies, with buckets of about one percent.
 
 use std::time::Duration;
 
-/// Classes for each doubling.
+/// Buckets for each doubling of the latency.
 const STEPS_PER_DOUBLING: usize = 64;
 const DOUBLINGS: usize = 36;
 
@@ -38,14 +38,14 @@ impl Histogram {
         self.longest
     }
 
-    /// The time that this part of all stayed within.
+    /// Returns the latency that this part of all did not exceed.
     pub fn quantile(&self, part: f64) -> Duration {
         let wanted = (self.counts.iter().sum::<u64>() as f64 * part).ceil() as u64;
         let mut seen = 0;
-        for (class, count) in self.counts.iter().enumerate() {
+        for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= wanted && seen > 0 {
-                return Duration::from_nanos(bucket_middle(class)).min(self.longest);
+                return Duration::from_nanos(bucket_middle(bucket)).min(self.longest);
             }
         }
         Duration::ZERO
@@ -59,8 +59,8 @@ fn bucket_of(nanos: u64) -> usize {
     (doubling * STEPS_PER_DOUBLING + step).min(STEPS_PER_DOUBLING * DOUBLINGS - 1)
 }
 
-fn bucket_middle(class: usize) -> u64 {
-    let (doubling, step) = (class / STEPS_PER_DOUBLING, class % STEPS_PER_DOUBLING);
+fn bucket_middle(bucket: usize) -> u64 {
+    let (doubling, step) = (bucket / STEPS_PER_DOUBLING, bucket % STEPS_PER_DOUBLING);
     let from = ((STEPS_PER_DOUBLING + step) as u64) << doubling;
     from + (1 << doubling) / 2
 }

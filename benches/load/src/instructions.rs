@@ -1,9 +1,9 @@
-//! Instructions of a server's process for each request, counted by valgrind's callgrind: the
-//! figure that nothing else on the machine disturbs.
+//! Instructions of a server for each request, counted by valgrind's callgrind. No other load on the
+//! machine disturbs this figure.
 //!
 //! Each contender runs twice, with few requests and with many, on one connection and one worker
-//! thread; the difference is the requests'. Valgrind hides the processor's SHA instructions, so
-//! what computes an HMAC is overstated.
+//! thread. The difference is what the requests cost. Valgrind hides the processor's SHA
+//! instructions, so the figures of contenders that compute an HMAC are too high.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub struct Plan {
     pub many: usize,
 }
 
-/// None where there is no valgrind.
+/// Returns `None` without valgrind.
 pub fn measure(redis: &Redis, plan: &Plan) -> Option<Vec<(Contender, f64)>> {
     let asked = std::process::Command::new("valgrind")
         .arg("--version")
@@ -48,7 +48,7 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Option<Vec<(Contender, f64)>> {
     Some(counted.into_inner().expect("a list"))
 }
 
-/// All instructions of a server that starts, answers so many requests, and ends.
+/// Returns all instructions of a server that starts, serves `requests` requests, and ends.
 fn count_total(redis: &Redis, contender: Contender, requests: usize) -> f64 {
     let file = std::env::temp_dir().join(format!(
         "tower-wechat-load-{}-{contender}.callgrind",

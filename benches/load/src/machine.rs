@@ -1,4 +1,4 @@
-//! What the machine is, and what else it does.
+//! The machine: its description, and the time and memory that processes use.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Linux tells programs the time of processes in hundredths of a second, on every architecture.
+/// Linux reports the time of processes in hundredths of a second, on every architecture.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct Machine {
     pub kernel: String,
     pub rust: String,
     pub redis: String,
-    /// None: no valgrind, and no counts of instructions.
+    /// `None` without valgrind. Instructions are not counted then.
     pub valgrind: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Machine {
     }
 }
 
-/// Its version, without the names that whoever built it has added.
+/// Returns the version of the kernel, without the suffix of its distribution.
 fn kernel() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version = release.trim().split('-').next().unwrap_or_default();
@@ -57,7 +57,7 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The version that a program prints: the second word, or the only one.
+/// Returns the version that a program prints: the second word, or the only one.
 fn program_version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -71,14 +71,14 @@ pub fn now_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Time that the machine's cores were busy, in ticks, and time that a hypervisor kept from them.
+/// The time that all cores were busy, and the time that a hypervisor took from them, in ticks.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuTimes {
     pub busy: f64,
     pub stolen: f64,
 }
 
-/// None where the system does not tell.
+/// Returns `None` if the system does not report the times.
 pub fn cpu_times() -> Option<CpuTimes> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let numbers: Vec<f64> = stat
@@ -96,7 +96,7 @@ pub fn cpu_times() -> Option<CpuTimes> {
     })
 }
 
-/// The processor time that a process has used, in ticks: `utime` and `stime`.
+/// Returns the processor time of a process, in ticks: `utime` and `stime`.
 pub fn process_cpu_ticks(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, may hold anything.
@@ -108,7 +108,7 @@ pub fn process_cpu_ticks(process: u32) -> f64 {
         .sum()
 }
 
-/// The memory of a process that is in RAM, in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub fn resident_bytes(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

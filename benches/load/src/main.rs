@@ -1,23 +1,27 @@
-//! The load benchmark: what users would choose instead of this crate, and this crate, against a
-//! real redis-server, side by side. `benches/load/run` builds and starts it.
+//! The load benchmark: this crate and its alternatives side by side, with a real redis-server.
+//! `benches/load/run` builds and starts it.
 //!
 //! ```text
 //! run [--quick] [PART]   PART: throughput, instructions, memory, herds, restart or growth;
 //!                        none: all, and the results are written
-//! run readme             puts results.json into the READMEs
+//! run readme             writes results.json into the READMEs
 //! ```
 
+mod account;
 mod contender;
+mod environment;
 mod generator;
 mod growth;
 mod herds;
 mod histogram;
 mod instructions;
+mod label;
 mod machine;
 mod memory;
 mod plot;
 mod population;
 mod processes;
+mod readme;
 mod report;
 mod results;
 mod servers;
@@ -30,9 +34,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::label::Language;
 use crate::machine::Machine;
 use crate::processes::{Redis, RedisCounters};
-use crate::report::Language;
 use crate::results::Results;
 
 #[tokio::main]
@@ -176,7 +180,7 @@ async fn run_part(part: &str, plans: &Plans) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts the comparison of the last full run into both READMEs.
+/// Writes the comparison of the last full run into both READMEs.
 fn update_readmes() -> Result<(), String> {
     let file = package_folder().join("results.json");
     let text = std::fs::read_to_string(&file)
@@ -187,7 +191,7 @@ fn update_readmes() -> Result<(), String> {
         ("README.md", Language::English),
         ("README.zh-CN.md", Language::Chinese),
     ] {
-        report::update_readme(&root.join(name), &results, language)?;
+        readme::update_readme(&root.join(name), &results, language)?;
     }
     Ok(())
 }

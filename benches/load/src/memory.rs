@@ -1,4 +1,4 @@
-//! What a user costs: in a process that holds their token, and in Redis.
+//! The memory of one user: in a process that caches the token, and in Redis.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tower_wechat::{Layout, RedisStore, UserId, UserTokens};
 
+use crate::account::wechat;
+use crate::environment::{self, REDIS_URL};
 use crate::machine;
 use crate::population;
-use crate::population::wechat;
 use crate::processes::{Redis, RedisCounters};
 use crate::results::Memory;
-use crate::servers::REDIS_URL;
 
 pub struct Plan {
     pub cached: usize,
@@ -43,7 +43,7 @@ pub async fn measure(plan: &Plan) -> Memory {
     }
 }
 
-/// The memory that Redis uses once it has grown its tables and closed old connections.
+/// Returns the memory of Redis after it has grown its tables and closed old connections.
 async fn stable_redis_memory(counter: &mut RedisCounters) -> u64 {
     let mut last = counter.used_memory();
     loop {
@@ -56,7 +56,7 @@ async fn stable_redis_memory(counter: &mut RedisCounters) -> u64 {
     }
 }
 
-/// A process of its own, so that nothing else is in its memory.
+/// Starts a separate process, whose memory contains nothing else, and returns what it counted.
 fn measure_cached_users(redis: &Redis, users: usize) -> (usize, f64) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["fill", &users.to_string()])
@@ -75,13 +75,14 @@ fn measure_cached_users(redis: &Redis, users: usize) -> (usize, f64) {
     (held as usize, bytes / held)
 }
 
-/// The child: asks for every user once, and prints how many it holds and what its memory grew by.
+/// Runs in the child process: reads every user once, and prints the number of cached users and the
+/// growth of the memory.
 pub async fn fill_cache(users: usize) {
     const AT_ONCE: usize = 256;
-    let redis = std::env::var(REDIS_URL).expect("the address of Redis");
+    let redis = environment::redis_url();
     let store = RedisStore::connect(&redis).await.expect("Redis");
     let tokens = UserTokens::builder(wechat(), store)
-        // Nobody is to leave before the last has come.
+        // No entry may expire before the last one is read.
         .cache_ttl(Duration::from_secs(600))
         .build();
     tokens.health().await.expect("Redis");

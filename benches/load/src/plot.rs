@@ -1,10 +1,10 @@
-//! The plot: bars of throughput and of CPU, on a ground of its own, so that it can be read on
-//! light pages and on dark ones.
+//! The plot: bars of throughput and of CPU. Its white background makes it readable on light and on
+//! dark pages.
 
 use std::fmt::Write as _;
 
 use crate::contender::Contender;
-use crate::report::{Language, label};
+use crate::label::{Language, label};
 use crate::results::{Results, Spread};
 
 const WIDTH: f64 = 960.0;
@@ -75,7 +75,7 @@ pub fn draw(results: &Results) -> String {
             let middle = TOP + ROW * at as f64 + ROW / 2.0 - 4.0;
             let colour = match contender {
                 Contender::Bare => BARE,
-                ours if ours.is_this_crate() => OURS,
+                contender if contender.is_this_crate() => OURS,
                 _ => THEIRS,
             };
             let (width, end) = (spread.median * scale, spread.high * scale);

@@ -1,4 +1,4 @@
-//! The users: who they are, what Redis holds of them, and the requests that they send.
+//! The users: their ids, their records in Redis, and their requests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -17,49 +17,33 @@ use tower_sessions_redis_store::fred::interfaces::ClientLike;
 use tower_sessions_redis_store::fred::types::config::Config;
 use tower_wechat::{
     CookieKeys, Layout, RedisStore, SessionCookie, UserId, UserTokenResponse, UserTokens,
-    WechatClient,
 };
 
+use crate::account::wechat;
 use crate::contender::UserCredential;
 use crate::generator::PreparedRequests;
 
-/// The users of the throughput and of the herds.
+/// The number of users for throughput and restart.
 pub const USERS: usize = 10_000;
-
-pub const APP_ID: &str = "wx0123456789abcdef";
-pub const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-/// The environment variable with the simulator's URL. It is unset for servers that do not call
-/// WeChat.
-pub const WECHAT_URL: &str = "LOAD_WECHAT_URL";
 
 pub const USER_HEADER: &str = "x-user-id";
 pub const TAGGED_COOKIE: &str = "session";
 pub const SESSION_FIELD: &str = "user";
 
-/// The published names.
+/// The names of the published layout.
 pub const ACCESS_HASH: &str = "user.wxUserAccessToken";
 pub const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// An openid: 28 characters.
+/// Returns the openid of a user, with 28 characters.
 pub fn user_id(at: usize) -> String {
     format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
 }
 
-/// A token of 110 characters, WeChat's usual length.
+/// Returns a token of 110 characters, the usual length of WeChat's tokens.
 fn token(kind: char, at: usize) -> String {
     format!("83_{kind}{at:0106}")
-}
-
-/// Returns the client of the account, which asks the simulator if the environment names one.
-pub fn wechat() -> WechatClient {
-    let mut client = WechatClient::builder(APP_ID, APP_SECRET);
-    if let Ok(url) = std::env::var(WECHAT_URL) {
-        client = client.api_url(url);
-    }
-    client.build().expect("a client")
 }
 
 pub fn cookie_keys() -> CookieKeys {
@@ -78,17 +62,20 @@ fn session_id(at: usize) -> Id {
     Id(0x5e55_1000_0000_0000_0000_0000_0000 + at as i128)
 }
 
-/// The requests of the first users, as bytes, with what must come back.
-pub fn requests(naming: UserCredential, users: usize) -> PreparedRequests {
+/// Returns the requests of the first users as bytes, with the expected body of each response.
+pub fn requests(credential: UserCredential, users: usize) -> PreparedRequests {
     let layer = SessionCookie::new(wechat().app_id(), &cookie_keys());
     let named = (0..users).map(|at| {
         let id = user_id(at);
-        let line = match naming {
+        let line = match credential {
             UserCredential::Header => format!("{USER_HEADER}: {id}"),
             UserCredential::LayerCookie => {
-                let set = layer.issue(&UserId::new(id.as_str()).expect("an id"));
-                let set = set.to_str().expect("text");
-                format!("cookie: {}", set.split(';').next().unwrap_or_default())
+                let set_cookie = layer.issue(&UserId::new(id.as_str()).expect("an id"));
+                let set_cookie = set_cookie.to_str().expect("text");
+                format!(
+                    "cookie: {}",
+                    set_cookie.split(';').next().unwrap_or_default()
+                )
             }
             UserCredential::TaggedCookie => {
                 let mut mac = cookie_mac();
@@ -110,7 +97,7 @@ pub fn requests(naming: UserCredential, users: usize) -> PreparedRequests {
     PreparedRequests::new(named)
 }
 
-/// Writes the users into Redis: both layouts, and the sessions.
+/// Stores the users in Redis, in both layouts, and their sessions.
 pub async fn store_users_and_sessions(url: &str, users: usize) {
     for layout in [Layout::Hashes, Layout::Keys] {
         store_users(url, layout, users).await;
@@ -136,7 +123,7 @@ pub async fn store_users_and_sessions(url: &str, users: usize) {
     }
 }
 
-/// Writes users as the crate does after their login.
+/// Stores users as the crate does after a login.
 pub async fn store_users(url: &str, layout: Layout, users: usize) {
     const AT_ONCE: usize = 64;
     let store = RedisStore::builder(url).layout(layout).connect().await;
@@ -146,18 +133,18 @@ pub async fn store_users(url: &str, layout: Layout, users: usize) {
         let tokens = tokens.clone();
         writers.spawn(async move {
             for at in (first..users).step_by(AT_ONCE) {
-                let grant = UserTokenResponse::new(token('a', at))
+                let response = UserTokenResponse::new(token('a', at))
                     .expires_in(7_200)
                     .refresh_token(token('r', at));
                 let id = UserId::new(user_id(at)).expect("an id");
-                tokens.store(&id, &grant).await.expect("stored");
+                tokens.store(&id, &response).await.expect("stored");
             }
         });
     }
     writers.join_all().await;
 }
 
-/// Writes many users of the published layout at once, as fast as Redis takes them.
+/// Stores many users in the published layout, as fast as Redis accepts them.
 pub fn store_users_raw(redis: &mut Connection, users: usize) {
     const AT_ONCE: usize = 2_000;
     let now = crate::machine::now_ms();

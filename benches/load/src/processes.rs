@@ -1,4 +1,4 @@
-//! The processes that are measured: servers and Redis. They end with the values.
+//! The measured processes: servers and Redis. Dropping a value ends its process.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use redis::{Client, Connection};
 
 use crate::contender::Contender;
-use crate::servers;
+use crate::environment::REDIS_URL;
 
-/// A contender at work.
+/// A running contender.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -26,7 +26,8 @@ impl Server {
         Self::start_under(&[], contender, redis, variables)
     }
 
-    /// Under a program that watches it: its command line, which ours follows.
+    /// Starts a contender under another program, such as valgrind. `watcher` is the start of the
+    /// command line.
     pub fn start_under(
         watcher: &[String],
         contender: Contender,
@@ -44,7 +45,7 @@ impl Server {
         };
         let mut child = command
             .args(["serve", contender.name()])
-            .env(servers::REDIS_URL, redis.url())
+            .env(REDIS_URL, redis.url())
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,7 +68,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Lets it end by itself.
+    /// Closes the standard input of the process, and waits until the process ends.
     pub fn wait_for_exit(mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
@@ -81,7 +82,7 @@ impl Drop for Server {
     }
 }
 
-/// A redis-server on a free port of the loopback, as it comes, with nothing written to disk.
+/// A redis-server on a free port of the loopback, with default settings and without persistence.
 pub struct Redis {
     child: Child,
     port: u16,
@@ -90,7 +91,7 @@ pub struct Redis {
 
 impl Redis {
     pub fn start() -> Self {
-        // Somebody may take the port between its choice and its use: another one then.
+        // Another process may take the port before Redis does. Then the next port is tried.
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             let port = listener.local_addr().expect("an address").port();
@@ -153,18 +154,18 @@ impl Drop for Redis {
     }
 }
 
-/// What Redis counts. One connection asks, and its own questions are taken off.
+/// A connection that reads the counters of Redis. Its own commands are subtracted.
 pub struct RedisCounters(Connection);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RedisCounts {
     pub commands: u64,
-    /// How often it found something to read: with one request under way, a round trip each.
+    /// Reads from sockets. With one request at a time, each is a round trip.
     pub reads: u64,
 }
 
 impl RedisCounts {
-    /// What came between two looks, of which the second is one command and one read itself.
+    /// Returns the difference of two counts, less the one command that reads the second.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             commands: (self.commands - earlier.commands).saturating_sub(1),

@@ -1,99 +1,12 @@
-//! The tables, in English and Chinese, and their place in the READMEs.
+//! The report of a run: results.md.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use crate::contender::Contender;
+use crate::label::Language::{self, Chinese, English};
+use crate::label::label;
 use crate::results::{Results, Row, Spread};
 use crate::targets::check_targets;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    English,
-    Chinese,
-}
-
-use Language::{Chinese, English};
-
-const BEGIN: &str = "<!-- benchmark: written by benches/load/run -->";
-const END: &str = "<!-- benchmark: end -->";
-
-impl Language {
-    fn pick<'a>(self, english: &'a str, chinese: &'a str) -> &'a str {
-        if self == English { english } else { chinese }
-    }
-}
-
-/// What a contender is called in tables and in the plot.
-pub fn label(contender: Contender, language: Language) -> String {
-    let sessions = || {
-        let (sessions, store) = (
-            version("tower-sessions"),
-            version("tower-sessions-redis-store"),
-        );
-        match language {
-            English => format!("tower-sessions {sessions}, Redis store {store}"),
-            Chinese => format!("tower-sessions {sessions}，Redis store {store}"),
-        }
-    };
-    let pool = |name| match language {
-        English => format!("HGET through {name} {}, header", version(name)),
-        Chinese => format!("经 {name} {} 的 HGET，请求头", version(name)),
-    };
-    let text = match contender {
-        Contender::Bare => {
-            return format!(
-                "{} {}",
-                language.pick("bare axum", "裸 axum"),
-                version("axum")
-            );
-        }
-        Contender::Bb8 => return pool("bb8-redis"),
-        Contender::Deadpool => return pool("deadpool-redis"),
-        Contender::Sessions => return sessions(),
-        Contender::SignedSessions => {
-            return sessions() + language.pick(", signed cookie", "，签名 cookie");
-        }
-        Contender::OwnCacheHeader => ("hand-written cache, header", "手写进程内缓存，请求头"),
-        Contender::OwnCacheCookie => (
-            "hand-written cache, HMAC cookie",
-            "手写进程内缓存，HMAC cookie",
-        ),
-        Contender::CachedHeader => (
-            "tower-wechat, cached, header",
-            "tower-wechat，命中缓存，请求头",
-        ),
-        Contender::CachedCookie => (
-            "tower-wechat, cached, signed cookie",
-            "tower-wechat，命中缓存，签名 cookie",
-        ),
-        Contender::Naive => ("HGET per request, header", "每个请求一次 HGET，请求头"),
-        Contender::UncachedKeys => (
-            "tower-wechat, no cache, keys, header",
-            "tower-wechat，不缓存，keys 布局，请求头",
-        ),
-        Contender::UncachedHashes => (
-            "tower-wechat, no cache, hashes, header",
-            "tower-wechat，不缓存，hashes 布局，请求头",
-        ),
-        Contender::UncachedKeysCookie => (
-            "tower-wechat, no cache, keys, signed cookie",
-            "tower-wechat，不缓存，keys 布局，签名 cookie",
-        ),
-    };
-    language.pick(text.0, text.1).to_owned()
-}
-
-/// The version of a dependency that this program was built with.
-fn version(package: &str) -> &'static str {
-    let name = format!("name = \"{package}\"\nversion = \"");
-    let lock = include_str!("../Cargo.lock");
-    let version = lock
-        .split(&name)
-        .nth(1)
-        .and_then(|rest| rest.split('"').next());
-    version.unwrap_or_default()
-}
 
 fn format_ratio(spread: Spread) -> String {
     format!(
@@ -102,7 +15,7 @@ fn format_ratio(spread: Spread) -> String {
     )
 }
 
-fn group_thousands(number: f64) -> String {
+pub fn group_thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -111,50 +24,6 @@ fn group_thousands(number: f64) -> String {
         }
         out.push(digit);
     }
-    out
-}
-
-/// The servers that the READMEs show; `results.md` has all of them.
-const README_CONTENDERS: [Contender; 4] = [
-    Contender::CachedHeader,
-    Contender::CachedCookie,
-    Contender::Naive,
-    Contender::SignedSessions,
-];
-
-/// Returns the table of the READMEs: four servers and the machine.
-fn readme_table(results: &Results, language: Language) -> String {
-    let mut out = String::from(language.pick(
-        "| server | requests/s | CPU | p50, p99 | Redis commands/request |\n",
-        "| 服务 | 每秒请求数 | CPU | p50、p99 | Redis 命令/请求 |\n",
-    ));
-    out.push_str("|---|---|---|---|---|\n");
-    for contender in README_CONTENDERS {
-        if let Some(row) = results.throughput.row(contender.name()) {
-            let (throughput, cpu) = (row.throughput.median, row.cpu.median);
-            let _ = writeln!(
-                out,
-                "| {} | {throughput:.2} | {cpu:.2} | {} | {} |",
-                shown_name(contender, language),
-                format_latencies(row),
-                format_commands(row),
-            );
-        }
-    }
-    let (machine, throughput) = (&results.machine, &results.throughput);
-    let (processor, cores, redis) = (&machine.processor, machine.cores, &machine.redis);
-    let bare = throughput.row(Contender::Bare.name());
-    let bare = group_thousands(bare.map_or(0.0, |row| row.requests_per_second));
-    let _ = match language {
-        English => writeln!(
-            out,
-            "\n{processor}, {cores} cores for server, Redis and load; Redis {redis}; bare axum: {bare} requests/s.",
-        ),
-        Chinese => writeln!(
-            out,
-            "\n{processor}，{cores} 核，被测服务、Redis 与压测程序共用；Redis {redis}；裸 axum 每秒 {bare} 个请求。",
-        ),
-    };
     out
 }
 
@@ -197,7 +66,7 @@ fn table_row(contender: Contender, row: &Row, language: Language) -> String {
 }
 
 /// Returns the label of a contender, in bold for this crate.
-fn shown_name(contender: Contender, language: Language) -> String {
+pub fn shown_name(contender: Contender, language: Language) -> String {
     let name = label(contender, language);
     if contender.is_this_crate() {
         format!("**{name}**")
@@ -206,7 +75,7 @@ fn shown_name(contender: Contender, language: Language) -> String {
     }
 }
 
-fn format_latencies(row: &Row) -> String {
+pub fn format_latencies(row: &Row) -> String {
     format!(
         "{:.2}, {:.2} ms",
         row.p50_micros / 1e3,
@@ -214,7 +83,7 @@ fn format_latencies(row: &Row) -> String {
     )
 }
 
-fn format_commands(row: &Row) -> String {
+pub fn format_commands(row: &Row) -> String {
     match row.redis_commands {
         none if none < 0.005 => "0".to_owned(),
         some => format!("{some:.2}"),
@@ -228,6 +97,8 @@ fn machine_note(results: &Results, language: Language) -> String {
     let bare = throughput.row(Contender::Bare.name());
     let bare = group_thousands(bare.map_or(0.0, |row| row.requests_per_second));
     let (users, connections) = (throughput.users, throughput.connections);
+    let pairs = throughput.rows.iter().map(|row| row.pairs);
+    let pairs = pairs.max().unwrap_or(0);
     let mut out = match language {
         English => format!(
             "{processor}, {cores} cores, shared by the server, Redis and the load; Linux {kernel}, \
@@ -235,24 +106,14 @@ fn machine_note(results: &Results, language: Language) -> String {
              {bare} requests/s. Medians, and in parentheses the middle half, of up to {} pairs of \
              slices.",
             group_thousands(users as f64),
-            throughput
-                .rows
-                .iter()
-                .map(|row| row.pairs)
-                .max()
-                .unwrap_or(0),
+            pairs,
         ),
         Chinese => format!(
             "{processor}，{cores} 核，被测服务、Redis 与压测程序共用；Linux {kernel}，Rust {rust}，Redis \
              {redis}。{} 个用户，{connections} 条连接；裸 axum 每秒 {bare} 个请求。数值为中位数，括号内为中间一半的\
              范围，每行至多 {} 对时间片。",
             group_thousands(users as f64),
-            throughput
-                .rows
-                .iter()
-                .map(|row| row.pairs)
-                .max()
-                .unwrap_or(0),
+            pairs,
         ),
     };
     if machine.valgrind.is_some() {
@@ -276,7 +137,7 @@ fn machine_note(results: &Results, language: Language) -> String {
     out
 }
 
-/// All of a run, as results.md has it.
+/// Returns the whole of results.md.
 pub fn full_report(results: &Results) -> String {
     let mut out = String::from(
         "# The load benchmark\n\nWritten by `benches/load/run`; `../README.md` says how \
@@ -318,14 +179,14 @@ pub fn full_report(results: &Results) -> String {
     );
     append_other_parts(results, &mut out);
     out.push_str("\n## Targets\n\n| what | figure | target | |\n|---|---|---|---|\n");
-    for mark in check_targets(results) {
+    for check in check_targets(results) {
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} |",
-            mark.what,
-            mark.figure,
-            mark.target,
-            match mark.met {
+            check.what,
+            check.figure,
+            check.target,
+            match check.met {
                 Some(true) => "met",
                 Some(false) => "**not met**",
                 None => "not measured",
@@ -417,42 +278,9 @@ fn append_other_parts(results: &Results, out: &mut String) {
     }
 }
 
-/// Writes the table of the READMEs between the markers of a file.
-pub fn update_readme(file: &Path, results: &Results, language: Language) -> Result<(), String> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
-    let replaced = replace_between_markers(&text, &readme_table(results, language));
-    let replaced = replaced.ok_or_else(|| format!("{shown} lacks {BEGIN} and {END}"))?;
-    std::fs::write(file, replaced).map_err(|error| format!("{shown}: {error}"))
-}
-
-fn replace_between_markers(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_text_between_the_markers_changes() {
-        let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = replace_between_markers(&text, "new\n").unwrap();
-        assert_eq!(new, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(replace_between_markers("no marks", "new"), None);
-    }
-
-    #[test]
-    fn labels_contain_known_versions() {
-        for contender in Contender::ALL {
-            for language in [English, Chinese] {
-                assert!(!label(contender, language).contains("  "), "{contender}");
-            }
-        }
-        assert!(version("tower-sessions").starts_with("0.14."));
-    }
 
     #[test]
     fn thousands_are_grouped() {

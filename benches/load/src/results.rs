@@ -1,4 +1,4 @@
-//! All that a run measured, as results.json holds it.
+//! The figures of a run, in the form of results.json.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::machine::Machine;
 
 #[derive(Serialize, Deserialize)]
 pub struct Results {
-    /// A short run, whose figures are for nobody's eyes but ours.
+    /// `true` for a short run, whose figures mean nothing.
     pub quick: bool,
     pub machine: Machine,
     pub throughput: Throughput,
@@ -21,10 +21,10 @@ pub struct Throughput {
     pub users: usize,
     pub connections: usize,
     pub slice_secs: f64,
-    /// Pairs that were measured, and those of them that were thrown away as disturbed.
+    /// The number of measured pairs. `discarded` is the number of disturbed ones among them.
     pub pairs: usize,
     pub discarded: usize,
-    /// Whether the pairs that count were undisturbed: else so few were that all count.
+    /// `true` if only undisturbed pairs count. Otherwise too few were undisturbed, and all count.
     pub quiet: bool,
     /// The factor within which the p99 of nine in ten neighbouring slices of bare axum lie.
     pub p99_noise: f64,
@@ -42,22 +42,22 @@ pub struct Row {
     pub contender: String,
     pub pairs: usize,
     pub requests_per_second: f64,
-    /// To bare axum.
+    /// Ratio to bare axum.
     pub throughput: Spread,
     pub cpu_micros: f64,
-    /// To bare axum.
+    /// Ratio to bare axum.
     pub cpu: Spread,
     pub p50_micros: f64,
     pub p99_micros: f64,
-    /// To bare axum.
+    /// Ratio to bare axum.
     pub p99: Spread,
     pub redis_commands: f64,
-    /// With one request under way.
+    /// For each request, with one request at a time.
     pub redis_round_trips: f64,
     pub instructions: Option<f64>,
 }
 
-/// A median, and the quarters that it lies between.
+/// A median with its quartiles.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Spread {
     pub low: f64,
@@ -109,7 +109,7 @@ pub struct Herd {
     pub redis_commands: u64,
 }
 
-/// A process that starts with nothing in memory meets all users.
+/// All users at a process with an empty cache, and again with a full one.
 #[derive(Serialize, Deserialize)]
 pub struct Restart {
     pub users: usize,

@@ -1,4 +1,4 @@
-//! What was to be reached, and whether it was.
+//! The targets, and whether a run met them.
 
 use crate::results::{Results, Row};
 
@@ -6,12 +6,12 @@ pub struct TargetCheck {
     pub what: String,
     pub figure: String,
     pub target: String,
-    /// None: not measured.
+    /// `None` if it was not measured.
     pub met: Option<bool>,
 }
 
 pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
-    let mut marks = Vec::new();
+    let mut checks = Vec::new();
     let rows = &results.throughput;
     for (name, throughput, cpu, instructions) in [
         ("cached-cookie", 0.90, 1.15, 22_000.0),
@@ -20,7 +20,7 @@ pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
         let row = rows.row(name);
         let figure = |read: fn(&Row) -> f64| row.map(read);
         let mut push =
-            |what: &str, bound| marks.push(check_bound(&format!("{name}: {what}"), bound));
+            |what: &str, bound| checks.push(check_bound(&format!("{name}: {what}"), bound));
         push(
             "requests/s ÷ bare",
             (
@@ -51,11 +51,11 @@ pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
         let row = rows.row(name);
         let trips = row.map(|row| row.redis_round_trips);
         let against = row.zip(naive).map(|(row, naive)| row.cpu.median / naive);
-        marks.push(check_bound(
+        checks.push(check_bound(
             &format!("{name}: Redis round trips/request"),
             (trips, Bound::AtMost(1.0)),
         ));
-        marks.push(check_bound(
+        checks.push(check_bound(
             &format!("{name}: CPU ÷ naive HGET"),
             (against, Bound::AtMost(1.1)),
         ));
@@ -69,11 +69,11 @@ pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
             431.0,
         ),
     ] {
-        marks.push(check_bound(what, (Some(figure), Bound::AtMost(target))));
+        checks.push(check_bound(what, (Some(figure), Bound::AtMost(target))));
     }
     for herd in &results.herds {
         let (users, processes, layout) = (herd.users, herd.processes, &herd.layout);
-        marks.push(TargetCheck {
+        checks.push(TargetCheck {
             what: format!(
                 "herd for {users} expired, {processes} processes, {layout}: calls to WeChat"
             ),
@@ -82,7 +82,7 @@ pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
             met: Some(herd.calls_to_wechat == users as u64 && herd.refused == 0),
         });
     }
-    marks
+    checks
 }
 
 enum Bound {
@@ -95,7 +95,7 @@ fn check_bound(what: &str, (figure, bound): (Option<f64>, Bound)) -> TargetCheck
         Bound::AtLeast(bound) | Bound::AtMost(bound) if *bound >= 10.0 => 0,
         _ => 2,
     };
-    // What is shown decides, so that no figure that looks as if it met its target is said not to.
+    // The rounded figures are compared, because the report shows them.
     let rounded = |figure: f64| {
         let scale = 10f64.powi(digits);
         (figure * scale).round() / scale

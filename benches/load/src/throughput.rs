@@ -1,12 +1,12 @@
 //! Requests per second, CPU and latency, each contender against bare axum.
 //!
-//! A round visits the contenders in an order of its own, with a slice of bare axum before and
-//! after each: `bare A bare B bare …`. A contender's slice counts as a ratio to the mean of the
-//! two beside it, so that a machine that becomes slower or faster does so for both. The figure of
-//! a contender is the median of its ratios.
+//! Each round visits the contenders in a random order, with a slice of bare axum before and after
+//! each: `bare A bare B bare …`. A contender's slice counts as a ratio to the mean of the two slices
+//! beside it. So a machine that becomes slower or faster affects both. The figure of a contender is
+//! the median of its ratios.
 //!
-//! Before a slice every user asks once: what is measured is the steady state, and not the first
-//! requests of a cache whose entries are a round old.
+//! Before a slice the generator sends one request of every user. So the slice measures the steady
+//! state, and not the first requests to a cache whose entries are a round old.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,18 +25,18 @@ pub const CONNECTIONS: usize = 64;
 /// machine while it ran.
 const MAX_DISTURBANCE: f64 = 0.03;
 
-/// With fewer undisturbed pairs of a contender than this, all of its pairs count and the report
-/// says so.
+/// The least number of undisturbed pairs of a contender. With fewer, all of its pairs count, and the
+/// report says so.
 const MIN_PAIRS: usize = 3;
 
-/// Requests with one connection, to count round trips.
+/// Requests on one connection, for the count of round trips.
 const ROUND_TRIP_REQUESTS: usize = 1_000;
 
 pub struct Plan {
     pub slice: Duration,
-    /// How many undisturbed pairs of each contender are wanted.
+    /// Wanted number of undisturbed pairs of each contender.
     pub rounds: usize,
-    /// How many rounds there may be for that.
+    /// The largest number of rounds.
     pub rounds_at_most: usize,
 }
 
@@ -237,7 +237,7 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
     }
 }
 
-/// Bare axum against its own neighbours: how far ratios stray that should be one.
+/// Returns pairs of bare axum with bare axum, whose ratios show the noise around one.
 fn baseline_pairs(slices: Vec<Slice>) -> Vec<Pair> {
     let mut slices = slices.into_iter();
     let mut pairs = Vec::new();

@@ -1,4 +1,4 @@
-//! This crate.
+//! The servers of this crate.
 
 use std::time::Duration;
 
@@ -8,21 +8,34 @@ use tower_wechat::{
     Layout, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
+use crate::account::wechat;
 use crate::contender::{Contender, UserCredential};
-use crate::population::{USER_HEADER, cookie_keys, wechat};
+use crate::environment;
+use crate::population::{USER_HEADER, cookie_keys};
 
 async fn me(user: WechatUser) -> String {
     user.id().to_owned()
 }
 
 pub(super) async fn app(contender: Contender, redis: &str) -> Router {
-    let layout = match contender {
-        Contender::UncachedKeys | Contender::UncachedKeysCookie => Layout::Keys,
-        _ => cached_layout(),
+    // The cached servers read the layout that the environment names, and the others their own.
+    let uncached_layout = match contender {
+        Contender::UncachedKeys | Contender::UncachedKeysCookie => Some(Layout::Keys),
+        Contender::UncachedHashes => Some(Layout::Hashes),
+        Contender::CachedHeader | Contender::CachedCookie => None,
+        Contender::Bare
+        | Contender::OwnCacheHeader
+        | Contender::OwnCacheCookie
+        | Contender::Naive
+        | Contender::Bb8
+        | Contender::Deadpool
+        | Contender::Sessions
+        | Contender::SignedSessions => panic!("{contender} is not a server of this crate"),
     };
+    let layout = uncached_layout.unwrap_or_else(environment::layout);
     let store = RedisStore::builder(redis).layout(layout).connect().await;
     let mut users = UserTokens::builder(wechat(), store.expect("Redis"));
-    if !matches!(contender, Contender::CachedHeader | Contender::CachedCookie) {
+    if uncached_layout.is_some() {
         users = users.cache_ttl(Duration::ZERO);
     }
     let layer = WechatLayer::new(users.build());
@@ -33,13 +46,5 @@ pub(super) async fn app(contender: Contender, redis: &str) -> Router {
     } else {
         let header = TrustedHeader::new(USER_HEADER).expect("a header");
         router.layer(layer.identity(header))
-    }
-}
-
-/// The published layout, unless the other is asked for.
-fn cached_layout() -> Layout {
-    match std::env::var(super::LAYOUT).as_deref() {
-        Ok("keys") => Layout::Keys,
-        _ => Layout::Hashes,
     }
 }

@@ -1,30 +1,24 @@
-//! The contenders as servers, each in a process of its own: axum, and one handler that answers
-//! with the user's id.
+//! The contenders as servers, each in a separate process: axum with one handler that returns the
+//! user's id.
 
 mod bare;
 mod layer;
 mod own_cache;
+mod published;
 mod sessions;
 mod tokens_in_redis;
 
 use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use tokio::net::TcpListener;
 
 use crate::contender::Contender;
-use crate::population;
+use crate::environment;
 
-/// Where Redis is, for the server's process.
-pub const REDIS_URL: &str = "LOAD_REDIS_URL";
-
-/// `keys`: the cached servers of this crate read that layout. Unset: the published one.
-pub const LAYOUT: &str = "LOAD_LAYOUT";
-
-/// ServiceLevel until standard input ends, so that no server outlives who started it.
+/// Serves until standard input ends, so that no server outlives the benchmark.
 pub async fn serve(contender: Contender) {
-    let redis = std::env::var(REDIS_URL).expect("the address of Redis");
+    let redis = environment::redis_url();
     let app = match contender {
         Contender::Bare => bare::app(),
         Contender::OwnCacheHeader => own_cache::by_header(&redis).await,
@@ -55,21 +49,4 @@ async fn run(app: Router) {
         outcome = axum::serve(listener, app) => outcome.expect("served"),
         _ = ended => {}
     }
-}
-
-/// Whether a stored `TOKEN#MS` is good now; the published algorithm.
-fn parse_if_fresh(value: &str) -> Option<(&str, u64)> {
-    let mut parts = value.split('#');
-    let token = parts.next()?;
-    let until: u64 = parts.next()?.parse().ok()?;
-    (now_ms() < until).then_some((token, until))
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
-
-fn user_header(parts: &axum::http::request::Parts) -> Option<&str> {
-    parts.headers.get(population::USER_HEADER)?.to_str().ok()
 }

@@ -1,5 +1,5 @@
-//! The floor: a cache written by hand in front of the published algorithm. It renews nothing,
-//! hears of no other process, knows no session's end and no layer.
+//! A cache written by hand in front of the published algorithm: the least that a cache can cost. It
+//! renews no token, receives no invalidations, ends no session and has no layer.
 
 use std::sync::Arc;
 
@@ -16,11 +16,13 @@ use quick_cache::sync::Cache;
 use redis::aio::ConnectionManager;
 use sha2::Sha256;
 
+use super::published::{parse_if_fresh, user_header};
 use super::tokens_in_redis::connection;
+use crate::machine::now_ms;
 use crate::population::{ACCESS_HASH, TAGGED_COOKIE, cookie_mac};
 
 struct CachedToken {
-    #[allow(dead_code)] // What the application would call WeChat with.
+    #[allow(dead_code)] // An application would call WeChat with it.
     token: String,
     until: u64,
 }
@@ -40,22 +42,22 @@ impl Tokens {
     }
 
     async fn get(&self, id: &str) -> Option<Arc<CachedToken>> {
-        if let Some(held) = self.cache.get(id)
-            && super::now_ms() < held.until
+        if let Some(cached) = self.cache.get(id)
+            && now_ms() < cached.until
         {
-            return Some(held);
+            return Some(cached);
         }
         let mut command = redis::cmd("HGET");
         command.arg(ACCESS_HASH).arg(id);
         let value: Option<String> = command.query_async(&mut self.redis.clone()).await.ok()?;
         let value = value?;
-        let (token, until) = super::parse_if_fresh(&value)?;
-        let held = Arc::new(CachedToken {
+        let (token, until) = parse_if_fresh(&value)?;
+        let cached = Arc::new(CachedToken {
             token: token.to_owned(),
             until,
         });
-        self.cache.insert(id.to_owned(), held.clone());
-        Some(held)
+        self.cache.insert(id.to_owned(), cached.clone());
+        Some(cached)
     }
 }
 
@@ -69,11 +71,11 @@ impl FromRequestParts<Tokens> for HeaderUser {
     type Rejection = StatusCode;
 
     async fn from_request_parts(parts: &mut Parts, tokens: &Tokens) -> Result<Self, StatusCode> {
-        let id = super::user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
-        let held = tokens.get(id).await.ok_or(StatusCode::UNAUTHORIZED)?;
+        let id = user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        let cached = tokens.get(id).await.ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self {
             id: id.to_owned(),
-            token: held,
+            token: cached,
         })
     }
 }
@@ -95,7 +97,7 @@ struct CookieState {
 }
 
 impl CookieState {
-    /// The user of the cookie among those of the header.
+    /// Returns the user that the signed cookie names.
     fn user<'a>(&self, cookies: &'a str) -> Option<&'a str> {
         let value = cookies
             .split("; ")
@@ -127,11 +129,11 @@ impl FromRequestParts<CookieState> for CookieUser {
         let id = cookies
             .and_then(|cookies| state.user(cookies.to_str().ok()?))
             .ok_or(StatusCode::UNAUTHORIZED)?;
-        let held = state.tokens.get(id).await;
-        let held = held.ok_or(StatusCode::UNAUTHORIZED)?;
+        let cached = state.tokens.get(id).await;
+        let cached = cached.ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self {
             id: id.to_owned(),
-            token: held,
+            token: cached,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! tower-sessions with its Redis store: the usual way to keep something about a user, here the
-//! user's id. No token at all.
+//! tower-sessions with its Redis store: the usual way to store data about a user, here the user's
+//! id. There is no token.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ async fn me(session: Session) -> Result<String, StatusCode> {
     user.ok().flatten().ok_or(StatusCode::UNAUTHORIZED)
 }
 
-/// As the store's documentation sets it up, the number of connections included.
+/// Creates the layer as the store's documentation does, with the same number of connections.
 async fn layer(url: &str) -> SessionManagerLayer<RedisStore<Pool>> {
     let config = Config::from_url(url).expect("an address");
     let pool = Pool::new(config, None, None, None, 6).expect("a pool");

@@ -1,5 +1,4 @@
-//! What one writes by hand first: the published algorithm, a `HGET` for every request. Nothing is
-//! renewed.
+//! The published algorithm by hand: one `HGET` for each request. It renews no token.
 
 use axum::Router;
 use axum::extract::FromRequestParts;
@@ -9,9 +8,10 @@ use axum::routing::get;
 use bb8_redis::RedisConnectionManager;
 use redis::aio::{ConnectionLike, ConnectionManager};
 
+use super::published::{parse_if_fresh, user_header};
 use crate::population::ACCESS_HASH;
 
-/// Where a server gets a connection to Redis from.
+/// A source of connections to Redis.
 trait HgetSource: Clone + Send + Sync + 'static {
     fn hget(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
 }
@@ -22,7 +22,7 @@ async fn hget(connection: &mut impl ConnectionLike, id: &str) -> Option<String> 
     command.query_async(connection).await.ok()?
 }
 
-/// redis-rs's own connection, which all requests share.
+/// The connection of redis-rs that all requests share.
 #[derive(Clone)]
 struct SharedConnection(ConnectionManager);
 
@@ -52,7 +52,7 @@ impl HgetSource for Deadpool {
 
 struct User {
     id: String,
-    #[allow(dead_code)] // What the application would call WeChat with.
+    #[allow(dead_code)] // An application would call WeChat with it.
     token: String,
 }
 
@@ -60,10 +60,10 @@ impl<C: HgetSource> FromRequestParts<C> for User {
     type Rejection = StatusCode;
 
     async fn from_request_parts(parts: &mut Parts, connections: &C) -> Result<Self, StatusCode> {
-        let id = super::user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
+        let id = user_header(parts).ok_or(StatusCode::UNAUTHORIZED)?;
         let value = connections.hget(id).await;
         let value = value.ok_or(StatusCode::UNAUTHORIZED)?;
-        let (token, _) = super::parse_if_fresh(&value).ok_or(StatusCode::UNAUTHORIZED)?;
+        let (token, _) = parse_if_fresh(&value).ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(Self {
             id: id.to_owned(),
             token: token.to_owned(),

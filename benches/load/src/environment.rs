@@ -1,0 +1,21 @@
+//! The environment variables of a server's process.
+
+use tower_wechat::Layout;
+
+/// The URL of Redis.
+pub const REDIS_URL: &str = "LOAD_REDIS_URL";
+
+/// The layout that the cached servers of this crate read: `keys`, and otherwise the published one.
+pub const LAYOUT: &str = "LOAD_LAYOUT";
+
+pub fn redis_url() -> String {
+    std::env::var(REDIS_URL).expect("the URL of Redis")
+}
+
+/// Returns the layout that [`LAYOUT`] names.
+pub fn layout() -> Layout {
+    match std::env::var(LAYOUT).as_deref() {
+        Ok("keys") => Layout::Keys,
+        _ => Layout::Hashes,
+    }
+}
