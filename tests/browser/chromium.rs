@@ -1,4 +1,4 @@
-//! A headless Chromium that says it is WeChat on a phone, steered over its DevTools pipe.
+//! A headless Chromium with WeChat's user agent, controlled over its DevTools pipe.
 //!
 //! The protocol is JSON with a NUL after each message; the browser reads it from descriptor 3 and
 //! answers on descriptor 4.
@@ -36,7 +36,7 @@ impl Screen {
         }
     }
 
-    /// CSS pixels, and what the emulation of a device takes.
+    /// Returns the screen's size in CSS pixels, and other parameters of the emulation.
     fn metrics(self) -> Value {
         match self {
             Self::Phone => {
@@ -148,12 +148,12 @@ impl Chromium {
         }
     }
 
-    /// A tab of a phone's size, in WeChat.
+    /// Opens a tab of a phone's size, in WeChat.
     pub async fn tab(&self) -> Tab {
         self.tab_on(Screen::Phone).await
     }
 
-    /// A tab of a screen's size, in WeChat.
+    /// Opens a tab of a screen's size, in WeChat.
     pub async fn tab_on(&self, screen: Screen) -> Tab {
         let target = self
             .link
@@ -243,7 +243,7 @@ impl Tab {
         self.ask("Page.navigate", json!({ "url": url })).await;
     }
 
-    /// The value of a JavaScript expression.
+    /// Returns the value of a JavaScript expression.
     pub async fn value(&self, expression: &str) -> Value {
         let params =
             json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
@@ -289,7 +289,7 @@ impl Tab {
         .await;
     }
 
-    /// Presses the element of a selector, as a finger does.
+    /// Makes a tap on the element of a selector.
     pub async fn press(&self, selector: &str) {
         let quoted = Value::from(selector);
         self.until(&format!(
@@ -309,7 +309,7 @@ impl Tab {
         }
     }
 
-    /// Strikes a key that no character stands for, as a hand on the keyboard does.
+    /// Sends a key that has no character.
     pub async fn key(&self, name: &str) {
         let (code, text) = match name {
             "Tab" => (9, ""),
@@ -332,8 +332,7 @@ impl Tab {
         }
     }
 
-    /// The names and values of the cookies that a URL would get, also of those that scripts do not
-    /// see.
+    /// Returns the cookies that the browser would send to a URL, HttpOnly ones too.
     pub async fn cookies(&self, url: &str) -> Vec<(String, String)> {
         let params = json!({ "urls": [url] });
         let found = self.ask("Network.getCookies", params).await;
@@ -356,7 +355,7 @@ impl Tab {
         self.ask("Page.reload", json!({})).await;
     }
 
-    /// The last URL asked for that holds a text, redirects included.
+    /// Returns the last requested URL that contains a text, redirects included.
     pub fn last_asked(&self, part: &str) -> String {
         let state = self.link.state.lock().unwrap();
         let asked = state.asked.get(&self.session).cloned().unwrap_or_default();
@@ -376,7 +375,7 @@ impl Tab {
         .await;
     }
 
-    /// Keeps a picture of the whole page among the build's temporary files, to be looked at.
+    /// Writes a picture of the whole page to the build's temporary folder.
     pub async fn picture(&self, name: &str) -> PathBuf {
         let params = json!({ "format": "png", "captureBeyondViewport": true });
         let data = self.ask("Page.captureScreenshot", params).await;

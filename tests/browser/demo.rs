@@ -13,12 +13,12 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// A demo whose WeChat asks for consent.
+    /// Starts a demo whose WeChat asks for consent.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// The same with further variables.
+    /// Starts such a demo with further variables.
     pub async fn with(variables: &[(&str, &str)]) -> Self {
         let sim = Simulator::start().await.unwrap();
         sim.settings(|settings| settings.auto_approve = false);
@@ -46,7 +46,7 @@ impl Demo {
     }
 }
 
-/// The demo's program, built if it is not.
+/// Builds the demo if necessary, and returns the path of its program.
 async fn program() -> std::path::PathBuf {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--example", "demo"])

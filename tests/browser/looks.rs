@@ -171,7 +171,7 @@ async fn pages_are_accessible_on_a_desktop() {
     is_well_made_on(Screen::Desktop).await;
 }
 
-/// By Tab through everything, in the order in which it is read, and always to be seen where.
+/// Runs through the page by Tab: the focus follows the reading order and is always visible.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_reaches_everything_in_reading_order() {
     let demo = Demo::start().await;
@@ -209,7 +209,7 @@ async fn the_keyboard_reaches_everything_in_reading_order() {
     }
 }
 
-/// A key does what a finger does, and the focus is still there afterwards.
+/// Runs every control by keyboard. The focus stays on the page.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_operates_every_control() {
     let demo = Demo::start().await;

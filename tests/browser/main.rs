@@ -28,7 +28,7 @@ use demo::Demo;
 
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 
-/// Opens a page of the demo and agrees at WeChat's.
+/// Loads a page of the demo and allows the login on WeChat's page.
 async fn sign_in(tab: &Tab, url: &str) {
     tab.open(url).await;
     tab.shows("申请使用").await;
@@ -175,7 +175,7 @@ async fn the_js_sdk_card_shows_the_signature_of_this_page() {
     tab.picture("js-sdk").await;
 }
 
-/// The classic of the JS-SDK: a page sends its URL, encoded or not, before and after a share.
+/// Loads a page that sends its URL encoded or not, before and after a share.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_page_with_an_unencoded_url_gets_an_error() {
     let demo = Demo::start().await;
@@ -202,7 +202,8 @@ async fn a_shared_page_with_an_unencoded_url_gets_an_error() {
     }
 }
 
-/// Browsers hold a `Strict` cookie back on the way from another site, as WeChat's is.
+/// Browsers do not send a `Strict` cookie with a navigation from another site, such as WeChat's
+/// page.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_session_survives_the_redirect() {
     let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();

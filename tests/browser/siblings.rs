@@ -1,4 +1,4 @@
-//! What another host of the domain can plant in a browser, behind https and over plain http.
+//! Tests of cookies that another host of the domain can set, under https and http.
 
 use tower_wechat::simulator::SimulatedUser;
 
@@ -9,7 +9,7 @@ use crate::nginx::Nginx;
 const VICTIM: &str = "oVictim0000000000000000000000";
 const ATTACKER: &str = "oAttacker00000000000000000000";
 
-/// A free port.
+/// Returns a free port.
 fn port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -102,7 +102,7 @@ impl Drop for Site {
     }
 }
 
-/// A login of the attacker's, under way: its cookies, and the callback that would end it.
+/// Starts a login of the attacker, and returns its cookies and its callback.
 async fn attackers_login(site: &Site, tab: &Tab) -> (Vec<(String, String)>, String) {
     site.demo
         .sim

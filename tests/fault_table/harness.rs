@@ -56,8 +56,8 @@ pub struct FaultHarness {
 }
 
 impl FaultHarness {
-    /// So many demos, and four users with a fresh token, a stale one and an expired one each. The
-    /// fresh ones have been here before.
+    /// Starts the demos. There are four users with a fresh token, four with a stale one and four
+    /// with an expired one. The caches have the fresh ones.
     pub async fn start(row: &Row, layout: Layout, demos: usize) -> Self {
         let options = ["--appendonly", "yes", "--appendfsync", "always"];
         let mut services = Harness::on(RedisServer::with_options(&options), layout).await;
@@ -170,7 +170,7 @@ impl FaultHarness {
         *tally.answers.entry(told).or_default() += 1;
     }
 
-    /// All users are served by all demos again, with what WeChat takes for theirs.
+    /// Checks that all demos serve all users again, with the tokens that are valid at WeChat.
     pub async fn recovers(&self) {
         for user in &self.users {
             for demo in &self.demos {

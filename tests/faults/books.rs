@@ -9,8 +9,7 @@ use tower_wechat::simulator::{IssuedCredential, IssuedKind};
 
 use crate::support::http_client::fingerprint;
 
-/// Time for which a user without a token may be cached as missing: one second. The rest is for slow
-/// machines.
+/// Time for which a missing token may be cached: one second. The rest is for slow machines.
 const ABSENCE: Duration = Duration::from_secs(4);
 
 /// Maximum number of wrong responses that are described.
@@ -123,7 +122,7 @@ impl Books {
         *self.longest.lock().unwrap()
     }
 
-    /// A caller was answered with this user's token at this process.
+    /// Records that a process returned this user's token to a caller.
     pub fn saw(&self, caller: usize, process: u64, user: usize, token: String) {
         self.seen.lock().unwrap().insert((user, token.clone()));
         let mut sights = self.sights.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Bounds: extreme settings, slow stores, and a WeChat that takes its time.
+//! Tests of extreme settings, slow stores and a slow WeChat.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Two things at once for one user: logins, renewals, reports and deletions that cross.
+//! Tests of concurrent logins, renewals, reports and deletions of one user.
 
 use std::time::{Duration, Instant};
 

@@ -42,7 +42,7 @@ impl Backend {
     }
 }
 
-/// Hashes of each account's own, in one slot of a Cluster.
+/// Returns hashes for each account, in one slot of a Cluster.
 fn names() -> RedisNames {
     let mut names = RedisNames::default();
     names.user_access_token = "{{appid}}.access".into();
@@ -50,13 +50,13 @@ fn names() -> RedisNames {
     names
 }
 
-/// An account that no other test of this program has.
+/// Returns an account that no other test of this program uses.
 fn account() -> String {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     format!("wx{:016x}", TAKEN.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Values that are sealed with a key of this suite's.
+/// Returns keys for sealed values.
 fn sealing() -> SealingKeys {
     use base64::Engine as _;
     let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
@@ -111,7 +111,7 @@ impl Harness {
             .await
     }
 
-    /// As another user of that Redis, or with other settings.
+    /// Connects to the harness's Redis as another user or with other settings.
     pub async fn redis_store_at(
         &self,
         url: &str,
@@ -131,7 +131,7 @@ impl Harness {
         change(builder).connect().await.unwrap()
     }
 
-    /// The tokens as one more process would have them.
+    /// Creates the tokens of one more process.
     pub async fn process(&self) -> UserTokens {
         self.process_with(|builder| builder).await
     }
@@ -147,7 +147,7 @@ impl Harness {
         change(builder.clock(self.clock.clone())).build()
     }
 
-    /// One more process behind a proxy, which can cut it off from the store.
+    /// Creates one more process behind a proxy, which can cut it off from the store.
     pub async fn process_behind_a_proxy(&self, lease: Duration) -> (UserTokens, Proxy) {
         let server = self.redis.as_ref().expect("a server of its own").address();
         let proxy = Proxy::start(&server, 1).await;
@@ -160,7 +160,8 @@ impl Harness {
         (users, proxy)
     }
 
-    /// Lets time pass, here and at WeChat. Leases run by the store's clock, which goes on.
+    /// Sets the clocks of the processes and of WeChat forward. Leases use the store's clock, which
+    /// does not change.
     pub fn advance(&self, span: Duration) {
         self.clock.advance(span);
         self.simulator.advance(span);
@@ -173,7 +174,7 @@ impl Harness {
         pair
     }
 
-    /// Logs users in and advances the clock past the renewal point of their tokens.
+    /// Stores tokens of users and sets the clock past their renewal point.
     pub async fn stale(&self, users: &UserTokens, openids: &[&str]) {
         for openid in openids {
             self.log_in(users, openid).await;
@@ -181,7 +182,7 @@ impl Harness {
         self.advance(Duration::from_secs(6_400));
     }
 
-    /// Logs users in and advances the clock past the expiry of their tokens, which can be renewed.
+    /// Stores tokens of users and sets the clock past their expiry. They can be renewed.
     pub async fn expired(&self, users: &UserTokens, openids: &[&str]) {
         for openid in openids {
             self.log_in(users, openid).await;
@@ -227,7 +228,7 @@ pub fn text(token: &UserToken) -> String {
     token.access_token().expose().to_owned()
 }
 
-/// Asks for one user's token from many tasks at once.
+/// Requests one user's token from many tasks at once.
 pub async fn many(users: &[UserTokens], openid: &str, tasks: usize) -> Vec<Result<String, Error>> {
     let mut running = tokio::task::JoinSet::new();
     for at in 0..tasks {

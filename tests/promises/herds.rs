@@ -1,5 +1,5 @@
-//! Crowds: what they cost Redis and WeChat is bounded by how many users they are, not by how many
-//! requests.
+//! Tests of many concurrent requests: the number of users bounds the load on Redis and WeChat, not
+//! the number of requests.
 
 use std::time::Duration;
 

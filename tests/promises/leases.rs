@@ -1,4 +1,4 @@
-//! Leases that are lost, and claims, commits and deletions that the store does not answer.
+//! Tests of lost leases, and of commands to the store that get no reply.
 
 use std::time::Duration;
 

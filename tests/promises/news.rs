@@ -362,8 +362,7 @@ async fn an_exclusive_writer_reads_nothing_from_redis() {
     .await;
 }
 
-/// If other services write, entries stay in the cache no longer than the bound, whatever heartbeats
-/// arrive.
+/// If other services write, entries stay in the cache no longer than the bound, despite heartbeats.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_of_other_services_are_seen_in_time() {
     let harness = Harness::new(Backend::Hashes).await;

@@ -1,4 +1,4 @@
-//! Replies of WeChat that are not what the documentation says.
+//! Tests of replies of WeChat that differ from its documentation.
 
 use std::time::Duration;
 

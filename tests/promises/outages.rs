@@ -1,4 +1,4 @@
-//! Redis goes away and comes back.
+//! Tests of an outage of Redis.
 
 use std::time::{Duration, Instant};
 

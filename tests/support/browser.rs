@@ -48,7 +48,7 @@ impl Browser {
         }
     }
 
-    /// The same cookies in another browser.
+    /// Returns another browser with the same cookies.
     pub fn copy(&self) -> Self {
         Self {
             client: self.client.clone(),
@@ -98,12 +98,12 @@ impl Browser {
             .retain(|(name, _), _| !which(name));
     }
 
-    /// Opens a page, as the address bar does.
+    /// Loads a page, as the address bar does.
     pub async fn visit(&self, url: &str) -> Reply {
         self.send(Method::GET, url, &[HTML]).await.unwrap()
     }
 
-    /// Asks as a script does.
+    /// Sends a request, as a script does.
     pub async fn fetch(&self, url: &str) -> Reply {
         self.send(Method::GET, url, &[("accept", "application/json")])
             .await
@@ -114,7 +114,7 @@ impl Browser {
         self.send(Method::POST, url, &[]).await.unwrap()
     }
 
-    /// Opens a page and follows redirects to the end.
+    /// Loads a page and follows redirects to the end.
     pub async fn open(&self, url: &str) -> Reply {
         let mut reply = self.visit(url).await;
         for _ in 0..12 {
@@ -126,7 +126,7 @@ impl Browser {
         panic!("redirects without end, last to {}", reply.url);
     }
 
-    /// Opens a page and follows redirects until one leads to a callback, which is not fetched.
+    /// Loads a page and follows redirects until one leads to a callback, which is not fetched.
     pub async fn callback_of(&self, url: &str) -> String {
         let mut reply = self.visit(url).await;
         for _ in 0..12 {
@@ -225,7 +225,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Asserts that this is a rejection for programs, and returns its JSON.
+    /// Checks that this is a rejection for programs, and returns its JSON.
     #[track_caller]
     pub fn is_error(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -235,7 +235,7 @@ impl Reply {
         json
     }
 
-    /// Asserts that this is a plain page for people, in both languages.
+    /// Checks that this is a plain page for people, in both languages.
     #[track_caller]
     pub fn is_page(&self, status: u16, chinese: &str) {
         assert_eq!(self.status, status, "{}", self.text);

@@ -53,7 +53,8 @@ impl Certificates {
         std::fs::read(self.path(name)).unwrap()
     }
 
-    /// Options of a redis-server that shows this certificate, and wants one of its clients or not.
+    /// Returns options of a redis-server with this certificate, which may require one from its
+    /// clients.
     pub fn options(&self, server: &str, wants_one: bool) -> Vec<String> {
         let wants_one = if wants_one { "yes" } else { "no" };
         [

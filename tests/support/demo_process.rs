@@ -65,7 +65,7 @@ impl Log {
         self.text.lock().unwrap().clone()
     }
 
-    /// All of it: waits for the end of the stream.
+    /// Waits for the end of the stream and returns all of it.
     fn whole(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
@@ -74,7 +74,7 @@ impl Log {
     }
 }
 
-/// The example that cargo has built beside this test.
+/// Returns the path of an example that cargo has built beside this test.
 fn binary(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
@@ -87,7 +87,7 @@ fn binary(example: &str) -> PathBuf {
     program
 }
 
-/// The program with these variables and no others: nothing of the caller's environment changes it.
+/// Starts the program with these variables only, so that the caller's environment changes nothing.
 fn spawn(example: &str, variables: &[(String, String)]) -> Child {
     Command::new(binary(example))
         .env_clear()
@@ -106,7 +106,7 @@ impl DemoProcess {
         Self::of("demo", variables).await
     }
 
-    /// The same of another example that says where it listens.
+    /// Starts another example, which prints its address.
     pub async fn of(example: &str, variables: &[(String, String)]) -> Self {
         Self::try_of(example, variables)
             .await
@@ -156,7 +156,7 @@ impl DemoProcess {
         })
     }
 
-    /// The process' id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -190,7 +190,7 @@ impl DemoProcess {
         }
     }
 
-    /// `GET /api/me` as this user.
+    /// Sends `GET /api/me` as this user.
     pub async fn me(&self, user: &str) -> Answer {
         self.http.me(user).await
     }
@@ -212,7 +212,7 @@ impl DemoProcess {
         self.log.text()
     }
 
-    /// Asserts that exactly so many lines of stderr hold all of these parts.
+    /// Waits until exactly `times` lines of the log contain all of these parts.
     pub async fn says(&self, times: usize, parts: &[&str]) {
         let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
         let said = || self.log().lines().filter(holds).count();

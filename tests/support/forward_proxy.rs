@@ -26,14 +26,15 @@ pub struct ForwardProxy {
 struct Shared {
     speaks: Speaks,
     credentials: Option<(String, String)>,
-    /// Destination of every connection, whatever host the client requests.
+    /// Destination of every connection, for any requested host.
     upstream: Option<SocketAddr>,
     targets: Mutex<Vec<String>>,
     refused: Mutex<usize>,
 }
 
 impl ForwardProxy {
-    /// A proxy that wants these credentials. With an `upstream` it leads everybody there.
+    /// Starts a proxy that requires these credentials. With an `upstream` every connection leads
+    /// there.
     pub async fn start(
         speaks: Speaks,
         credentials: Option<(&str, &str)>,
@@ -67,7 +68,7 @@ impl ForwardProxy {
         }
     }
 
-    /// The hosts and ports that were asked for.
+    /// Returns the requested hosts and ports.
     pub fn targets(&self) -> Vec<String> {
         self.shared.targets.lock().unwrap().clone()
     }

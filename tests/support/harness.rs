@@ -1,4 +1,4 @@
-//! A real Redis, a simulated WeChat, and what lies in the one of the other's tokens.
+//! A real Redis, a simulated WeChat, and the tokens in both.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +46,7 @@ pub enum Age {
 }
 
 impl Age {
-    /// The renewal point of such a pair.
+    /// Returns the renewal point of such a pair.
     fn renew_at(self) -> i64 {
         now_ms()
             + match self {
@@ -86,7 +86,7 @@ impl Harness {
         }
     }
 
-    /// The variables of a demo of this harness.
+    /// Returns the variables of a demo of this harness.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut variables = variables(&[
             ("REDIS_URL", &self.redis.url()),
@@ -178,7 +178,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// The key of a user's record in the key layout. The escape of braces is the crate's own form.
+    /// Returns the key of a user's record in the key layout. Only this crate escapes braces.
     pub fn key(&self, user: &str) -> String {
         let user = user
             .replace('%', "%25")
@@ -191,7 +191,7 @@ impl Harness {
         self.redis.connection()
     }
 
-    /// The access and refresh tokens that lie in Redis.
+    /// Returns the access and refresh tokens in Redis.
     pub fn stored(&self, user: &str) -> Option<(String, String)> {
         let mut redis = self.connection();
         let part = |value: &str, at: usize| value.split('#').nth(at).unwrap_or_default().to_owned();
@@ -209,7 +209,7 @@ impl Harness {
         }
     }
 
-    /// Asserts that Redis holds what WeChat takes for the user's tokens.
+    /// Checks that Redis has the user's tokens that are valid at WeChat.
     #[track_caller]
     pub fn books_balance(&self, user: &str) {
         let known = self.wechat.current_pair(user);
@@ -237,7 +237,7 @@ impl Harness {
     }
 }
 
-/// Variables as the processes take them.
+/// Returns variables as the processes take them.
 pub fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
         .iter()

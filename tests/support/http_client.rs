@@ -57,13 +57,13 @@ impl HttpClient {
         self.try_ask(asked).await.expect("an answer")
     }
 
-    /// `GET /api/me` as this user.
+    /// Sends `GET /api/me` as this user.
     pub async fn me(&self, user: &str) -> Answer {
         self.ask(Asked::get("/api/me").header(super::demo_process::USER_HEADER, user))
             .await
     }
 
-    /// The same where no answer may come.
+    /// Sends a request that may get no response.
     pub async fn try_ask(&self, asked: Asked) -> Result<Answer, reqwest::Error> {
         let started = Instant::now();
         let request = self
@@ -105,7 +105,7 @@ impl Asked {
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text)
             .unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
@@ -122,7 +122,7 @@ impl Answer {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Asserts a rejection of ours, with its status and code.
+    /// Checks that this is a rejection of the layer, with this status and code.
     #[track_caller]
     pub fn is_rejected(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -138,7 +138,7 @@ impl Answer {
         }
     }
 
-    /// Asserts that the user was let through with this access token.
+    /// Checks that the user was served with this access token.
     #[track_caller]
     pub fn has_token(&self, access_token: &str) {
         assert_eq!(self.status, 200, "{self:?}");

@@ -77,7 +77,7 @@ impl Nginx {
     }
 }
 
-/// Debian keeps nginx where only root looks.
+/// Returns PATH with the folder in which Debian installs nginx.
 fn path_with_sbin() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/sbin:/usr/local/sbin")

@@ -66,7 +66,7 @@ impl OldProxy {
         self.address
     }
 
-    /// Stands before another `HOST:PORT` from now on.
+    /// Sets another `HOST:PORT` as the server.
     pub fn stand_before(&self, server: &str) {
         *self.shared.server.lock().unwrap() = server.to_owned();
     }
@@ -136,7 +136,7 @@ impl Shared {
     }
 }
 
-/// Passes on what comes from either side, until one ends.
+/// Sends on the bytes of both sides until one closes the connection.
 async fn pass_on(
     mut from_client: BufReader<OwnedReadHalf>,
     mut to_server: OwnedWriteHalf,
@@ -149,7 +149,7 @@ async fn pass_on(
     }
 }
 
-/// The next whole message, as it came.
+/// Reads the next whole message, unchanged.
 async fn message(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
     let (mut whole, mut parts) = (Vec::new(), 1_usize);
     while parts > 0 {

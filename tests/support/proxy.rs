@@ -76,7 +76,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// A proxy in front of `HOST:PORT`, calm at first.
+    /// Starts a proxy in front of `HOST:PORT`, without faults.
     pub async fn start(server: &str, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -102,8 +102,8 @@ impl Proxy {
         self.address
     }
 
-    /// Leads new connections to another `HOST:PORT`. Those that stand stay where they are, as behind
-    /// a name, a virtual IP or the endpoint of a managed Redis.
+    /// Sets another `HOST:PORT` for new connections. Existing ones stay, as behind a name, a
+    /// virtual IP or the endpoint of a managed Redis.
     pub fn lead_to(&self, server: &str) {
         *self.shared.server.lock().unwrap() = server.to_owned();
     }
@@ -112,13 +112,13 @@ impl Proxy {
         *self.shared.weather.lock().unwrap() = weather;
     }
 
-    /// Nothing passes from now on, or everything again. What was sent meanwhile comes late.
+    /// Stops all traffic, or lets it continue. Bytes that were sent meanwhile arrive late.
     pub fn silent(&self, silent: bool) {
         let state = if silent { State::Silent } else { State::Open };
         self.shared.state.send_replace(state);
     }
 
-    /// Resets the connections that stand.
+    /// Resets the existing connections.
     pub fn cut_all(&self) {
         let next = self.shared.connections.load(Ordering::SeqCst);
         self.shared.oldest.send_replace(next);
@@ -270,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// Lets all that the server says be lost, until it closes.
+    /// Reads and drops all replies of the server until it closes the connection.
     async fn swallow(&self, from: &mut OwnedReadHalf) {
         let mut unheard = vec![0; 16 * 1024];
         while let Ok(read @ 1..) = from.read(&mut unheard).await {

@@ -50,7 +50,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// `redis+cluster://` of three nodes; the others are found.
+    /// Returns the `redis+cluster://` URL of three nodes. A client finds the others.
     pub fn url(&self, user: &str) -> String {
         let some: Vec<_> = self.nodes[..3].iter().map(RedisServer::address).collect();
         format!("redis+cluster://{user}{}", some.join(","))
@@ -61,7 +61,7 @@ impl RedisCluster {
         self.known_owner_of(key).expect("somebody serves the key")
     }
 
-    /// The same while nodes are down.
+    /// Returns that index while nodes are down, if a node knows it.
     fn known_owner_of(&self, key: &str) -> Option<usize> {
         let slot: u16 = self.nodes.iter().find_map(|node| {
             let mut connection = node.try_connection()?;
@@ -103,7 +103,7 @@ impl RedisCluster {
         .await;
     }
 
-    /// Moves so many slots from the owner of a key to another primary, that key's first.
+    /// Moves a number of slots from the owner of a key to another primary, the key's slot first.
     pub fn reshard_away(&self, key: &str, slots: u16) {
         let from = self.owner_of(key);
         let id = |at: usize| -> String { ask(&self.nodes[at], &["MYID"]) };

@@ -21,12 +21,12 @@ impl RedisServer {
         Self::with_options(&[])
     }
 
-    /// Options as on redis-server's command line.
+    /// Starts a server with options of redis-server's command line.
     pub fn with_options(options: &[&str]) -> Self {
         Self::with(options, None)
     }
 
-    /// A Sentinel with these lines of configuration.
+    /// Starts a Sentinel with these lines of configuration.
     pub fn sentinel(lines: &str) -> Self {
         Self::with(&[], Some(lines))
     }
@@ -111,12 +111,12 @@ impl RedisServer {
         self.port
     }
 
-    /// `HOST:PORT`.
+    /// Returns `HOST:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// A plain connection, unless the server is killed, frozen or wants a password.
+    /// Returns a plain connection, unless the server is killed, frozen or requires a password.
     pub fn try_connection(&self) -> Option<Connection> {
         let client = Client::open(self.url()).ok()?;
         let wait = Duration::from_millis(500);
@@ -125,7 +125,7 @@ impl RedisServer {
         Some(connection)
     }
 
-    /// A plain connection, to look at what is stored.
+    /// Returns a plain connection, for a look at stored values.
     pub fn connection(&self) -> Connection {
         connection_to(self.port).expect("redis-server answers")
     }
@@ -150,7 +150,7 @@ impl RedisServer {
         }
     }
 
-    /// Freezes or thaws the server: its connections stay, its answers do not come.
+    /// Stops or continues the server. Its connections stay open and get no replies meanwhile.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let id = self.child.as_ref().expect("it runs").id().to_string();

@@ -17,7 +17,7 @@ impl SentinelGroup {
         Self::with_options(&[], "").await
     }
 
-    /// Options of every server that holds data, and further lines for every Sentinel.
+    /// Starts the group, with options for every data server and lines for every Sentinel.
     pub async fn with_options(options: &[&str], lines: &str) -> Self {
         let primary = RedisServer::with_options(options);
         let port = primary.port().to_string();
@@ -59,7 +59,8 @@ impl SentinelGroup {
         group
     }
 
-    /// `redis+sentinel://` of all Sentinels, with `user:password@` of the servers or nothing.
+    /// Returns the `redis+sentinel://` URL of all Sentinels, with `user:password@` of the servers
+    /// or nothing.
     pub fn url(&self, user: &str) -> String {
         let all: Vec<_> = self.sentinels.iter().map(RedisServer::address).collect();
         format!("redis+sentinel://{user}{}/{GROUP}", all.join(","))

@@ -67,8 +67,8 @@ impl SessionStore for Switched {
     }
 }
 
-/// ServiceLevel the example at `http://localhost`, which is another site than the simulator's 127.0.0.1.
-/// It ends with the second value.
+/// Serves the example at `http://localhost`, which is another site than the simulator's 127.0.0.1.
+/// Dropping the second value stops the server.
 pub async fn serve(
     simulator: &Simulator,
     sessions: impl SessionStore + Clone,

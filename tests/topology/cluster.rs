@@ -1,4 +1,4 @@
-//! Three primaries with a replica each: what users see when slots move and nodes go.
+//! Tests of three primaries with a replica each, when slots move and nodes fail.
 
 use std::sync::Arc;
 use std::time::Duration;

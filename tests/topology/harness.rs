@@ -1,5 +1,4 @@
-//! Users who are read, renewed and signed in from two processes at once, while Redis is in trouble;
-//! and the books that are kept of it.
+//! Two processes that read, renew and log in users at once while Redis fails, and records of it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use tower_wechat::{
 const USERS: usize = 30;
 const TASKS: usize = 8;
 
-/// So short that everybody is renewed several times in a test.
+/// A lifetime so short that every user is renewed several times in a test.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8);
 
 pub struct LoadHarness {
@@ -28,7 +27,7 @@ pub struct LoadHarness {
 
 #[derive(Default)]
 struct Books {
-    /// The user to whom each token in a response belongs.
+    /// Owner of each token in a response.
     owners: Mutex<HashMap<String, usize>>,
     /// One login of a user at a time, as in a browser.
     logging_in: Vec<tokio::sync::Mutex<()>>,
@@ -51,7 +50,7 @@ fn openid(user: usize) -> String {
 }
 
 impl LoadHarness {
-    /// Two processes on this Redis, with users who are signed in.
+    /// Starts two processes on this Redis, with users who are logged in.
     pub async fn start(redis: RedisStoreBuilder) -> Self {
         let wechat = Simulator::start().await.unwrap();
         wechat.settings(|settings| {
@@ -111,7 +110,7 @@ impl LoadHarness {
         out
     }
 
-    /// Waits until both processes have served everybody at least once without trouble.
+    /// Waits until both processes have served every user once without an error.
     pub async fn serves_again(&self) {
         let at_once = async || {
             for user in 0..USERS {
@@ -127,8 +126,8 @@ impl LoadHarness {
         crate::support::eventually("all is well again", Duration::from_secs(60), at_once).await;
     }
 
-    /// After the trouble: everybody gets a token that WeChat takes, after at most one report and
-    /// one login, and a process without memory finds it. Prints the row of the fault table.
+    /// Checks after the fault that every user gets a token that is valid at WeChat, after at most one
+    /// report and one login, from a process with an empty cache. Prints the row of the fault table.
     pub async fn balances(&self, fault: &str) {
         let fresh = self.process().await;
         let renewals = || self.wechat.calls_to("/sns/oauth2/refresh_token");

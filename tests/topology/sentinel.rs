@@ -1,4 +1,4 @@
-//! A primary with two replicas and three Sentinels: what users see of a fail-over.
+//! Tests of a fail-over: a primary with two replicas and three Sentinels.
 
 use std::time::Duration;
 

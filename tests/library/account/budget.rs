@@ -1,4 +1,4 @@
-//! The day's budget.
+//! Tests of the daily quota of account tokens.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Follower mode: what other SDKs write is read, and nothing is ever fetched.
+//! Tests of external tokens: the crate reads the values of other SDKs and never fetches a token.
 //!
 //! How the values came about:
 //! - wechatpy 1.8.18 and 2.0.0a26 (PyPI): `WeChatClient(appid, secret, session=RedisStorage(..))`

@@ -1,4 +1,4 @@
-//! A simulator, a clock that moves both, and what the tests ask of them.
+//! A simulator, a clock for it and for this process, and calls of the tests.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Harness {
         self.sim.settings(change);
     }
 
-    /// Lets time pass for WeChat and for us.
+    /// Advances WeChat's clock and that of this process.
     pub(crate) fn advance(&self, span: Duration) {
         self.sim.advance(span);
         self.clock.advance(span);
@@ -74,7 +74,7 @@ impl Harness {
         Tickets::new(accounts, ["h5.example.com"]).unwrap()
     }
 
-    /// A call in the account's name, healed once.
+    /// Calls WeChat with the account's token. A rejected token is replaced once.
     pub(crate) async fn call(&self, accounts: &AccountTokens) -> Result<(), Error> {
         let wechat = self.wechat();
         let path = CALL.trim_start_matches('/');

@@ -1,4 +1,4 @@
-//! What an operator reads: one loud line for one cause, and never a secret.
+//! Tests of log lines about the account: one ERROR line for one cause, and never a secret.
 
 use tower_wechat::simulator::Fault;
 use tower_wechat::{AccountTokens, TokenCenter, TokenCenterClient};

@@ -1,4 +1,4 @@
-//! The store has lost the account's token; this process still holds it.
+//! Tests of a token that the store has lost and the cache still has.
 
 use std::time::{Duration, Instant};
 

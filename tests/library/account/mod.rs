@@ -1,4 +1,4 @@
-//! The account side, over real HTTP: the account's token, the ticket, signatures.
+//! Tests of the account's token, its ticket and signatures, over HTTP.
 
 mod budget;
 mod cache;

@@ -1,4 +1,4 @@
-//! Redis goes away and comes back; both layouts.
+//! Tests of an outage of Redis, in both layouts.
 
 use redis::Commands;
 use tower_wechat::{ErrorKind, Layout, RedisStore};

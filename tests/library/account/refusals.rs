@@ -1,4 +1,4 @@
-//! Reports of refused tokens: compared, renewed once, never in a loop.
+//! Tests of reports of invalid tokens: they are compared, and cause one renewal and no loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

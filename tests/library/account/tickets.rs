@@ -1,4 +1,4 @@
-//! The ticket, and what it signs.
+//! Tests of the ticket and of signatures.
 
 use tower_wechat::simulator::Fault;
 use tower_wechat::{ErrorKind, Tickets, jssdk};

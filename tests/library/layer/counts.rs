@@ -1,4 +1,4 @@
-//! What operators see of requests: each is counted once, however many layers it comes through.
+//! Tests of metrics of requests: each request counts once, through any number of layers.
 
 use axum::body::Body;
 use http::{Method, Request};

@@ -1,4 +1,4 @@
-//! The layer as services use it: policies, identities, rejections, readiness, two accounts.
+//! Tests of the layer: policies, identities, rejections, readiness, two accounts.
 
 mod counts;
 mod mounting;
@@ -24,6 +24,28 @@ use tower_wechat::{
     SessionCookie, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient, WechatLayer,
     WechatUser,
 };
+
+/// Returns the tokens of a user whose access token has expired by the clock of this process. WeChat's
+/// clock does not move.
+async fn expired(simulator: &Simulator, user: &str) -> UserTokens {
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .open_url(simulator.url())
+        .build()
+        .unwrap();
+    let clock = Clock::shifted();
+    let users = UserTokens::builder(wechat, MemoryStore::new())
+        .clock(clock.clone())
+        .build();
+    let pair = simulator.sign_in(user, "snsapi_base");
+    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
+    users
+        .store(&id(user), &grant.expires_in(7_200))
+        .await
+        .unwrap();
+    clock.advance(Duration::from_secs(7_300));
+    users
+}
 
 /// Returns tokens of one user, `oA`. WeChat is never called.
 async fn users() -> UserTokens {
@@ -58,7 +80,7 @@ fn asked_by(user: impl AsRef<[u8]>) -> Request<Body> {
         .unwrap()
 }
 
-/// Says who asked, as a plain tower service does.
+/// Returns the user of a request, as a plain tower service does.
 async fn who<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     let user = request.extensions().get::<WechatUser>();
     let text = user.map_or("nobody".to_owned(), |user| {
@@ -380,8 +402,8 @@ async fn errors_of_the_inner_service_pass_through() {
     assert_eq!(service.oneshot(asked_by("oA")).await.unwrap_err(), "broken");
 }
 
-/// The instance that was polled ready is the one that is called, on the fast path and on the slow
-/// one: a service with limited concurrency panics or hangs otherwise.
+/// Calls the instance that was polled ready, with a cached token and without: a service with
+/// limited concurrency would panic or hang otherwise.
 #[tokio::test]
 async fn the_inner_service_is_polled_before_a_call() {
     let simulator = Simulator::start().await.unwrap();
@@ -488,7 +510,7 @@ async fn axum_handlers_take_the_user_as_an_argument() {
     }
 }
 
-/// Real HTTP through hyper alone, and a client that goes away.
+/// Serves HTTP through hyper alone, to a client that hangs up.
 #[tokio::test]
 async fn plain_hyper_serves_the_same() {
     use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -496,21 +518,7 @@ async fn plain_hyper_serves_the_same() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let simulator = Simulator::start().await.unwrap();
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .build()
-        .unwrap();
-    let clock = Clock::shifted();
-    let users = UserTokens::builder(wechat, MemoryStore::new())
-        .clock(clock.clone())
-        .build();
-    let pair = simulator.sign_in("oA", "snsapi_base");
-    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
-    users
-        .store(&id("oA"), &grant.expires_in(7_200))
-        .await
-        .unwrap();
-    clock.advance(Duration::from_secs(7_300));
+    let users = expired(&simulator, "oA").await;
     simulator.advance(Duration::from_secs(7_300));
     simulator.inject(Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_millis(300)));
 

@@ -9,32 +9,9 @@ use http::{Request, Response};
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::simulator::{Fault, Simulator};
-use tower_wechat::{
-    Clock, CookieKeys, Login, MemoryStore, Policy, Scope, UserTokenResponse, UserTokens,
-    WechatClient, WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Login, Policy, Scope, UserTokenResponse, WechatLayer, WechatUser};
 
-use super::{asked_by, header, id, text, users, who};
-
-/// Returns the tokens of a user whose access token has expired.
-async fn expired(simulator: &Simulator) -> UserTokens {
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .build()
-        .unwrap();
-    let clock = Clock::shifted();
-    let users = UserTokens::builder(wechat, MemoryStore::new())
-        .clock(clock.clone())
-        .build();
-    let pair = simulator.sign_in("oA", "snsapi_base");
-    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
-    users
-        .store(&id("oA"), &grant.expires_in(7_200))
-        .await
-        .unwrap();
-    clock.advance(Duration::from_secs(7_300));
-    users
-}
+use super::{asked_by, expired, header, id, text, users, who};
 
 #[tokio::test]
 async fn a_public_page_is_served_while_wechat_fails() {
@@ -47,7 +24,7 @@ async fn a_public_page_is_served_while_wechat_fails() {
         ("busy", fault().errcode(45011)),
     ] {
         let simulator = Simulator::start().await.unwrap();
-        let users = expired(&simulator).await;
+        let users = expired(&simulator, "oA").await;
         simulator.inject(fault);
         let layer = WechatLayer::new(users).identity(header());
         let service = layer
@@ -67,7 +44,7 @@ async fn a_public_page_is_served_while_wechat_fails() {
 #[tokio::test]
 async fn a_handler_that_requires_the_user_reports_the_failure() {
     let simulator = Simulator::start().await.unwrap();
-    let users = expired(&simulator).await;
+    let users = expired(&simulator, "oA").await;
     simulator.inject(Fault::on("/sns/oauth2/refresh_token").status(500));
     let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
     let layer = WechatLayer::new(users)
@@ -106,7 +83,7 @@ async fn a_handler_that_requires_the_user_reports_the_failure() {
 #[tokio::test]
 async fn a_renewal_goes_on_when_a_public_page_stops_waiting() {
     let simulator = Simulator::start().await.unwrap();
-    let users = expired(&simulator).await;
+    let users = expired(&simulator, "oA").await;
     let slow = Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_secs(2));
     simulator.inject(slow);
     let service = WechatLayer::new(users)

@@ -1,4 +1,4 @@
-//! Readiness: whose turn it is inside of the layer, while requests wait and when they do not pass.
+//! Tests of readiness: the inner service's permits while requests wait, and when they do not pass.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,34 +11,16 @@ use http_body_util::Full;
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_wechat::simulator::{Fault, Simulator};
-use tower_wechat::{
-    Clock, CookieKeys, Login, MemoryStore, UserTokenResponse, UserTokens, WechatClient,
-    WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Login, UserTokenResponse, UserTokens, WechatLayer, WechatUser};
 
-use super::{asked_by, header, id, text, users, who};
+use super::{asked_by, expired, header, id, text, users, who};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// One user whose token has expired, at a WeChat that takes its time, and one who is in memory.
+/// Returns the tokens of a user whose access token has expired, at a slow WeChat, and of a cached user.
 async fn cold_and_warm(delay: Duration) -> (Simulator, UserTokens) {
     let simulator = Simulator::start().await.unwrap();
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()
-        .unwrap();
-    let clock = Clock::shifted();
-    let users = UserTokens::builder(wechat, MemoryStore::new())
-        .clock(clock.clone())
-        .build();
-    let pair = simulator.sign_in("oCold", "snsapi_base");
-    let grant = UserTokenResponse::new(pair.access_token).refresh_token(pair.refresh_token);
-    users
-        .store(&id("oCold"), &grant.expires_in(7_200))
-        .await
-        .unwrap();
-    clock.advance(Duration::from_secs(7_300));
+    let users = expired(&simulator, "oCold").await;
     simulator.advance(Duration::from_secs(7_300));
     let grant = UserTokenResponse::new("warm").expires_in(7_200);
     users.store(&id("oWarm"), &grant).await.unwrap();

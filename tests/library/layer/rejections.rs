@@ -1,4 +1,5 @@
-//! What handlers and extractors refuse is rendered by the layer, in the application's form.
+//! Tests that the layer renders the rejections of handlers and extractors in the application's
+//! format.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! What goes beyond bad input: used codes, loops, floods of cookies, sessions that come back.
+//! Tests of attacks: used codes, loops, many cookies, sessions that come back after a logout.
 
 use std::time::Duration;
 
@@ -193,7 +193,7 @@ async fn a_code_at_a_wrong_path_is_used_up() {
     let code = query(&callback, "code");
     let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
     thief.fetch(&forged).await.is_error(400, "invalid_state");
-    // The user for whom the code was issued can still use it.
+    // The intended user of the code can still use it.
     assert_eq!(victim.visit(&callback).await.status, 302);
     assert_eq!(harness.exchanges(), 1);
 }

@@ -1,4 +1,4 @@
-//! What forgers, broken clients and old links send: a page or a JSON error, and nothing else.
+//! Tests of forged, broken and old requests: each gets a page or a JSON error without side effects.
 
 use std::time::Duration;
 

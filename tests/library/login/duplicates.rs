@@ -1,4 +1,4 @@
-//! Copies of one callback: WeChat sends them, users reload, servers fetch ahead.
+//! Tests of copies of one callback, by WeChat, by reloads and by prefetching servers.
 
 use std::sync::Arc;
 use std::time::Duration;

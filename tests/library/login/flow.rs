@@ -1,4 +1,4 @@
-//! What users do: come, agree, reload, go back, open tabs, say no.
+//! Tests of what users do: visit, agree, reload, go back, open tabs, deny.
 
 use serde_json::json;
 use tower_wechat::simulator::SimulatedUser;

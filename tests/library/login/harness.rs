@@ -1,4 +1,4 @@
-//! An application with a login, on as many servers as a test wants.
+//! An application with a login, on one or more servers.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Site {
 }
 
 impl Harness {
-    /// All servers keep their tokens in one memory.
+    /// Creates a harness whose servers share one store in memory.
     pub async fn new() -> Self {
         let sim = Simulator::start().await.unwrap();
         sim.add_user(SimulatedUser::new(ALICE).nickname("爱丽丝"));
@@ -62,7 +62,7 @@ impl Harness {
         }
     }
 
-    /// The same in the layout that a Java service writes too.
+    /// Creates a harness on Redis with the layout that a Java service uses too.
     pub async fn with_redis_in(layout: Layout) -> Self {
         Self {
             layout,
@@ -70,7 +70,7 @@ impl Harness {
         }
     }
 
-    /// The session cookie as the sites issue it.
+    /// Returns the session cookie that the servers issue.
     pub fn session(&self, site: &Site) -> SessionCookie {
         SessionCookie::builder(site.users.app_id(), &self.keys)
             .secure(false)
@@ -109,12 +109,12 @@ impl Harness {
         self.site_with(|login| login).await
     }
 
-    /// A server whose public URL is its own address.
+    /// Starts a server whose public URL is its address.
     pub async fn site_with(&self, change: impl FnOnce(LoginBuilder) -> LoginBuilder) -> Site {
         self.mounted(change, router).await
     }
 
-    /// Servers behind one public URL: that of the first.
+    /// Starts servers with one public URL: that of the first.
     pub async fn cluster(&self, size: usize) -> Vec<Site> {
         let first = self.site().await;
         let mut sites = vec![first];
@@ -143,7 +143,7 @@ impl Harness {
         Site { url, users }
     }
 
-    /// A server that browsers know under another address.
+    /// Starts a server that browsers reach at another address.
     pub async fn behind(
         &self,
         public_url: &str,
@@ -200,7 +200,7 @@ fn serve(listener: TcpListener, app: Router) {
     tokio::spawn(async move { axum::serve(listener, app).await });
 }
 
-/// Pages that need a user, one that needs their profile, and the ways out.
+/// Returns pages that require a user, one that requires the profile, and the logout routes.
 pub fn router(layer: WechatLayer, login: Login) -> Router {
     let layer = layer.login(login.clone());
     Router::new()

@@ -1,4 +1,4 @@
-//! What users granted, and asking for more.
+//! Tests of granted scopes, and of requests for more.
 
 use std::time::Duration;
 
@@ -6,8 +6,17 @@ use serde_json::json;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{Layout, Scope};
 
-use super::harness::{ALICE, EXCHANGE, Harness, USERINFO};
+use super::harness::{ALICE, EXCHANGE, Harness, Site, USERINFO};
 use crate::support::browser::{Browser, Reply};
+
+/// Returns a browser that has logged in with `snsapi_base`, the server and their harness.
+async fn base_login() -> (Harness, Site, Browser) {
+    let harness = Harness::new().await;
+    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
+    let browser = Browser::new();
+    browser.open(&format!("{}/me", site.url)).await;
+    (harness, site, browser)
+}
 
 #[tokio::test]
 async fn a_route_upgrades_a_base_login_once() {
@@ -39,10 +48,7 @@ async fn a_route_upgrades_a_base_login_once() {
 
 #[tokio::test]
 async fn a_denied_upgrade_causes_no_loop() {
-    let harness = Harness::new().await;
-    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
-    let browser = Browser::new();
-    browser.open(&format!("{}/me", site.url)).await;
+    let (harness, site, browser) = base_login().await;
     let body = json!({
         "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
         "openid": ALICE, "scope": "snsapi_base",
@@ -97,10 +103,7 @@ async fn a_profile_is_cached_and_repeats_a_rejected_call() {
 
 #[tokio::test]
 async fn a_profile_without_the_scope_asks_for_a_login() {
-    let harness = Harness::new().await;
-    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
-    let browser = Browser::new();
-    browser.open(&format!("{}/me", site.url)).await;
+    let (harness, site, browser) = base_login().await;
     let asked = browser
         .fetch(&format!("{}/nickname", site.url))
         .await
@@ -119,10 +122,7 @@ async fn a_profile_without_the_scope_asks_for_a_login() {
 /// No layer asks for the scope there; the handler's error does.
 #[tokio::test]
 async fn a_page_that_needs_the_profile_asks_for_consent() {
-    let harness = Harness::new().await;
-    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
-    let browser = Browser::new();
-    browser.open(&format!("{}/me", site.url)).await;
+    let (harness, site, browser) = base_login().await;
     let page = browser.open(&format!("{}/nickname?a=b", site.url)).await;
     assert_eq!((page.status, &*page.text), (200, "爱丽丝"));
     assert_eq!(page.url.path(), "/nickname");
@@ -132,10 +132,7 @@ async fn a_page_that_needs_the_profile_asks_for_consent() {
 
 #[tokio::test]
 async fn a_denied_profile_causes_no_loop() {
-    let harness = Harness::new().await;
-    let site = harness.site_with(|login| login.scope(Scope::Base)).await;
-    let browser = Browser::new();
-    browser.open(&format!("{}/me", site.url)).await;
+    let (harness, site, browser) = base_login().await;
     let body = json!({
         "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
         "openid": ALICE, "scope": "snsapi_base",

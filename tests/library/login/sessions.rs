@@ -1,4 +1,4 @@
-//! The session afterwards: on other processes, renewed, ended.
+//! Tests of sessions: on other processes, renewed, ended.
 
 use std::time::Duration;
 

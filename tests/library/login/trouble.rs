@@ -1,4 +1,4 @@
-//! When WeChat or the store does not do its part.
+//! Tests of logins while WeChat or the store fails.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The files by which WeChat checks that a domain is ours.
+//! Tests of the files by which WeChat verifies a domain.
 
 use axum::routing::get;
 use http::Method;

@@ -1,4 +1,4 @@
-//! `/cgi-bin`: the account's tokens and ticket, and calls that use them.
+//! Tests of `/cgi-bin`: the account's tokens and ticket, and calls that use them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The pages that a browser opens, and the way back to the application.
+//! Tests of the simulator's pages, and of the redirect to the application.
 
 use std::sync::{Arc, Mutex};
 

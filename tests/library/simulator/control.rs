@@ -1,4 +1,4 @@
-//! `/_sim`: steering from outside.
+//! Tests of `/_sim`, the control interface.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Troubles on order, and the end of the simulator.
+//! Tests of injected faults, and of the simulator's shutdown.
 
 use std::{
     error::Error,

@@ -1,4 +1,4 @@
-//! A client that shows what is on the wire: no redirects followed, nothing interpreted.
+//! An HTTP client that follows no redirects and interprets nothing.
 
 // Outside of a `#[test]`, clippy does not see that a panic here is a test's way to fail.
 #![allow(clippy::unwrap_used)]
@@ -70,7 +70,7 @@ impl Harness {
         self.try_send(Method::DELETE, path, None).await.unwrap()
     }
 
-    /// `sns/oauth2/access_token` with the right appid and secret.
+    /// Calls `sns/oauth2/access_token` with the right appid and secret.
     pub(crate) async fn exchange(&self, code: &str) -> Reply {
         let (id, secret) = (self.sim.app_id(), self.sim.app_secret());
         self.get(&format!(
@@ -115,7 +115,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// A field of the JSON, which must be a string.
+    /// Returns a field of the JSON, which has to be a string.
     pub(crate) fn field(&self, name: &str) -> String {
         let json = self.json();
         json[name]
@@ -136,7 +136,7 @@ impl Reply {
         assert_eq!(rid.len(), 26);
     }
 
-    /// The query of the `Location`, decoded.
+    /// Returns a parameter of the URL in `Location`, decoded.
     pub(crate) fn callback(&self, name: &str) -> Option<String> {
         let location = self
             .location

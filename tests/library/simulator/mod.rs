@@ -1,4 +1,4 @@
-//! The simulator, over real HTTP: one test per rule of WeChat's.
+//! Tests of the simulator over HTTP, one for each rule of WeChat.
 
 mod account;
 mod authorize;

@@ -1,4 +1,4 @@
-//! `/sns`: codes, user tokens, profiles.
+//! Tests of `/sns`: codes, user tokens, profiles.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The demo, and a service in another language beside it.
+//! The demo and a service in another language on one Redis.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -92,7 +92,7 @@ impl InteropHarness {
         self.java("token", user, String::new()).await
     }
 
-    /// A login at the other service.
+    /// Logs a user in at the other service.
     pub(crate) async fn java_login(&self, user: &str) -> UserPair {
         let pair = self.services.wechat.sign_in(user, "snsapi_userinfo");
         let reply = json!({
@@ -110,8 +110,8 @@ impl InteropHarness {
         self.services.connection().hget(hash, user).unwrap()
     }
 
-    /// Time passes. The clocks of two services and of Redis cannot be moved, so WeChat's is, and
-    /// what lies in Redis grows older by as much.
+    /// Simulates that time passes. Only WeChat's clock can be moved, so the times in Redis are
+    /// reduced by as much.
     pub(crate) fn time_passes(&self, by: Duration) {
         self.services.wechat.advance(by);
         let by = i64::try_from(by.as_millis()).unwrap();
@@ -147,12 +147,12 @@ impl InteropHarness {
     }
 }
 
-/// The other service renewed, and uses this.
+/// Returns the response of the other service after it has renewed the token.
 pub(crate) fn renewed(token: &str) -> Value {
     json!({"token": token, "renewed": true})
 }
 
-/// The other service found this good as it was.
+/// Returns the response of the other service that found a valid token.
 pub(crate) fn as_it_was(token: &str) -> Value {
     json!({"token": token, "renewed": false})
 }

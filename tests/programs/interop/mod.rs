@@ -97,7 +97,7 @@ async fn the_java_service_ignores_further_fields() {
     assert_eq!(harness.services.refreshes(), 2);
 }
 
-/// A lifetime below the margin: three parts here, a time long past there.
+/// Tests a lifetime below the margin: three parts here, a time long past for the other service.
 #[tokio::test(flavor = "multi_thread")]
 async fn short_lifetimes() {
     let harness = InteropHarness::new().await;
@@ -136,7 +136,7 @@ async fn short_lifetimes() {
     harness.services.books_balance(USER);
 }
 
-/// WeChat does not say how long a token lives: "expires now" there, a minute here.
+/// WeChat returns no lifetime: the token expires now for the other service, and in a minute here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_without_expires_in() {
     let harness = InteropHarness::new().await;
@@ -181,7 +181,7 @@ async fn a_reply_without_expires_in() {
     assert_eq!(harness.java_token("oOther").await, current);
 }
 
-/// In turns, over two days: one renews, the other finds it done.
+/// Runs both services in turns for two days: one renews, the other finds the new pair.
 async fn in_turns(rotate: bool) {
     let harness = InteropHarness::new().await;
     harness
@@ -252,7 +252,7 @@ async fn both_renew_in_turns_with_rotating_refresh_tokens() {
     in_turns(true).await;
 }
 
-/// The other service knows no lease: it renews while the demo does. What it wrote stays.
+/// The other service uses no lease and renews while the demo does. Its pair stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_renew_at_once() {
     for rotate in [false, true] {
@@ -286,8 +286,8 @@ async fn both_renew_at_once() {
     }
 }
 
-/// The other service cannot open what is sealed. It finds no user, asks for a login, and its own
-/// pair is good for both.
+/// The other service cannot open a sealed value. It finds no user and starts a login, and both
+/// services accept the pair of that login.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_pair_is_a_miss_for_the_java_service() {
     use base64::Engine as _;
@@ -436,7 +436,7 @@ async fn values_of_other_serializers_are_logged_once() {
     }
 }
 
-/// Names of fields and of hashes that another serializer has made are never asked for.
+/// The demo never reads fields and hashes whose names another serializer has written.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_java_serialization_are_logged_once() {
     use redis::Commands;
@@ -472,7 +472,7 @@ async fn keys_of_java_serialization_are_logged_once() {
     }
 }
 
-/// A stored token is held to what WeChat's tokens are made of.
+/// Checks stored tokens for the characters of WeChat's tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_cannot_be_tokens_are_a_miss() {
     let harness = InteropHarness::new().await;

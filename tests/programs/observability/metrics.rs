@@ -1,4 +1,5 @@
-//! A demo that has met everything, and what Prometheus would find there.
+//! Tests of metrics: a demo runs into every case, and the test reads its metrics as Prometheus
+//! does.
 
 use std::time::Duration;
 

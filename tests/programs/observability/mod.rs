@@ -1,5 +1,4 @@
-//! What an operator sees is what the guide says, and what the dashboard and the alert rules ask for
-//! is there to be found.
+//! Tests that the demo's metrics and logs match the guide, the dashboard and the alert rules.
 
 mod exposition;
 mod gauges;
@@ -8,7 +7,7 @@ mod metrics;
 mod queries;
 mod words;
 
-/// A file of the repository.
+/// Reads a file of the repository.
 fn file(name: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

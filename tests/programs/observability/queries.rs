@@ -1,4 +1,4 @@
-//! What the dashboard and the alert rules ask of Prometheus.
+//! The queries of the dashboard and of the alert rules.
 
 use std::collections::BTreeSet;
 

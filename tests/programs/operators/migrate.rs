@@ -1,4 +1,4 @@
-//! From one layout to the other, while services run.
+//! Tests of a move to the other layout while services run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

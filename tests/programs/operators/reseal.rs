@@ -1,4 +1,4 @@
-//! Sealing what lies there, with a new key, and back.
+//! Tests of `reseal`: stored values are sealed, sealed with a new key, and opened again.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! Where the tokens lie on several servers, or behind TLS.
+//! Tests of the program on several servers, and over TLS.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! Callbacks that a proxy has led to a path where nothing is, or where a login begins.
+//! Tests of callbacks that a proxy sends to an unknown path, or to one where a login begins.
 
 use crate::support::browser::Browser;
 use crate::support::harness::{Harness, Layout};

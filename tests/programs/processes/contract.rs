@@ -1,4 +1,4 @@
-//! The demo's routes, as its contract has them.
+//! Tests of the demo's routes, by its contract.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, USERINFO};
 use crate::support::http_client::{Asked, fingerprint};
 
-/// A pair from another service contains the tokens only. A renewal returns the rest.
+/// A pair from another service contains only the tokens. A renewal returns the rest.
 async fn me(layout: Layout) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;

@@ -1,4 +1,4 @@
-//! Who is asking, by the header of a gateway: what cannot name a user, and the odd names that can.
+//! Tests of users in a gateway's header: invalid names, and unusual ones that are valid.
 
 use std::io::{Read, Write};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! `GET /api/jssdk?url=` and the token center's `GET /jssdk/config?url=`: which page they sign.
+//! Tests of the page that `GET /api/jssdk?url=` and the token center's `GET /jssdk/config?url=`
+//! sign.
 
 use tower_wechat::jssdk;
 

@@ -1,4 +1,4 @@
-//! What a demo answers while Redis is gone or frozen, and after its return.
+//! Tests of the demo's responses while Redis is down or frozen, and after its return.
 
 use std::time::Duration;
 

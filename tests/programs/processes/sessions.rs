@@ -1,4 +1,4 @@
-//! Sessions of real processes: what is left to a thief after a logout everywhere.
+//! Tests of sessions of real processes: a stolen session ends with a logout everywhere.
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::harness::{Harness, Layout, now_ms, variables};

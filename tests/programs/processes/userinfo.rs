@@ -1,4 +1,4 @@
-//! `GET /api/userinfo` of users who have granted less than it needs: they are asked for more, once.
+//! Tests of `GET /api/userinfo` for users who granted a lower scope: the demo asks for more once.
 
 use serde_json::json;
 use tower_wechat::simulator::{Fault, SimulatedUser, Simulator};

@@ -1,4 +1,4 @@
-//! `Debug` output, and panics, which quote it.
+//! Tests of secrets in `Debug` output and in panics, which contain it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A demo with everything that it has, and all that can happen to it.
+//! Tests of secrets in the output of a demo with all features, through every case.
 
 use std::time::Duration;
 
