@@ -1,5 +1,5 @@
-//! How the pages look and how they are reached: on a phone and on a desktop, in light and dark, in
-//! Chinese and English.
+//! Tests of the look and the accessibility of pages: on a phone and on a desktop, in light and
+//! dark, in Chinese and English.
 
 use crate::chromium::{Chromium, Screen, Tab};
 use crate::demo::Demo;

@@ -1,4 +1,4 @@
-//! The demo behind nginx, in a browser that keeps its own cookies and follows its own redirects.
+//! Tests of the demo behind nginx, in a browser that keeps cookies and follows redirects.
 
 use std::time::Duration;
 

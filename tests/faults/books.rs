@@ -1,4 +1,4 @@
-//! What was asked and answered, and whether it was right.
+//! Records of requests and responses, and checks of the responses.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
-//! What goes wrong in a fault run: processes are killed, ended and stopped, connections suffer,
-//! WeChat fails, time passes there.
+//! The faults of a run: processes are killed, ended and stopped, connections are disturbed, WeChat
+//! fails, and WeChat's clock moves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! One group of Sentinels and one Cluster for all tests of this program: each takes seconds to start.
+//! A group of Sentinels and a Cluster for all tests of this program, because each takes seconds to
+//! start.
 
 use std::process::{Command, Stdio};
 

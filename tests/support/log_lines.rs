@@ -1,4 +1,4 @@
-//! What is logged, kept to be read.
+//! Collected log lines of a subscriber.
 
 use std::io;
 use std::sync::{Arc, Mutex};

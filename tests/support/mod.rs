@@ -1,4 +1,4 @@
-//! What several test programs need: real servers that end with the test.
+//! Code that several test programs share: real servers that end with the test, and clients.
 
 #![allow(dead_code, unreachable_pub)]
 

@@ -1,5 +1,4 @@
-//! Answers of a server that pass by themselves, and such as hold: what each does to users and to
-//! `/healthz`.
+//! Tests of temporary and lasting error replies of Redis: their effect on users and on `/healthz`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The demo, as it is, on each topology: a login in a browser, a renewal, and both again after a
-//! fail-over.
+//! Tests of the unchanged demo on each topology: a login in a browser and a renewal, before and
+//! after a fail-over.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Sentinel, Cluster and TLS, with real servers: fail-overs under load, moving slots, set-ups that
-//! are wrong, and the demo on each.
+//! Tests of Sentinel, Cluster and TLS with real servers: fail-overs under load, moving slots, wrong
+//! set-ups, and the demo on each.
 
 #![allow(unreachable_pub)]
 

@@ -1,5 +1,5 @@
-//! One address behind which another server takes over: a name, a virtual IP, the endpoint of a
-//! managed Redis. The old primary becomes a replica, and keeps its connections.
+//! Tests of an address that switches to another server, as a name, a virtual IP or the endpoint of
+//! a managed Redis. The old primary becomes a replica and keeps its connections.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Servers and proxies that speak RESP2 only. Each refuses `HELLO` in its own words, or hangs up.
+//! Tests of servers and proxies with RESP2 only. Each rejects `HELLO` with another message, or
+//! closes the connection.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A user of Redis with the rights that the Redis guide lists, and on each topology one command more.
+//! Tests of a Redis user with the rights in the Redis guide, and one more command for each
+//! topology.
 
 use std::time::Duration;
 

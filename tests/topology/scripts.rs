@@ -1,5 +1,5 @@
-//! Servers and proxies with rules for scripts: some refuse `PUBLISH` there, and some look at a
-//! script's text before they run it.
+//! Tests of servers and proxies with rules for scripts: some reject `PUBLISH` in a script, and some
+//! inspect its text.
 
 use std::time::Duration;
 

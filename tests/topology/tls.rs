@@ -1,5 +1,4 @@
-//! TLS with an authority and a client certificate of one's own, and everything that can be wrong
-//! with them.
+//! Tests of TLS with a private authority and a client certificate, and of wrong certificates.
 
 use tower_wechat::{ErrorKind, Layout, RedisStore, RedisStoreBuilder};
 

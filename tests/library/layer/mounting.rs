@@ -1,5 +1,4 @@
-//! Where the login's own paths are answered, by the way in which an application puts its routers
-//! together.
+//! Tests of the login's paths under routers that an application nests or merges.
 
 use axum::Router;
 use axum::body::Body;

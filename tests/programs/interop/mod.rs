@@ -1,5 +1,5 @@
-//! A service in another language on the same Redis: it does what the published Spring Boot service
-//! does with the two hashes, and neither it nor the demo notices a difference.
+//! Tests with a service in another language on the same Redis. It uses the two hashes as the
+//! published Spring Boot service does, and works beside the demo.
 
 mod harness;
 

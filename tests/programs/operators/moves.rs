@@ -1,5 +1,5 @@
-//! What a move to the other layout does with pairs of a Java service, with absurd times, and with
-//! users who log out on the way.
+//! Tests of a move to the other layout: pairs of a Java service, absurd times, and users who log
+//! out meanwhile.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The demo as real processes: several of them on one real Redis, killed, stopped, cut off, set up
-//! wrongly, and asked what its contract says.
+//! Tests of the demo as several processes on one real Redis: killed, stopped, cut off, set up
+//! wrongly, and called by its contract.
 
 mod account;
 mod astray;

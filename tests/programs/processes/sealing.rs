@@ -1,5 +1,5 @@
-//! Sealed values, with several demos as processes: keys that change without a flag day, the first
-//! step and the way back, and rings that are wrong.
+//! Tests of sealed values with several demos: keys that change while they run, the first step and
+//! the way back, and wrong lists of keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,5 +1,5 @@
-//! What is set up wrongly: one sentence and exit code 1 from the demo, an error from the library,
-//! never a hang and never a secret. And the ways to Redis that must work.
+//! Tests of a wrong set-up: the demo prints one sentence and exits with 1, and the library returns
+//! an error. Neither hangs or shows a secret. Correct URLs of Redis work.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
