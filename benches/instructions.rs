@@ -21,9 +21,10 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, service_fn};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::Layout;
 use tower_wechat::{
-    CookieKeys, Layout, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserTokenResponse,
-    UserTokens, WechatLayer,
+    CookieKeys, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer,
 };
 
 use fixtures::{Body, hget_service, respond_empty, send_requests, user_id, wechat_client};

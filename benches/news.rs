@@ -9,10 +9,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use tower_wechat::{
-    Layout, MemoryStore, RedisStore, UserId, UserTokenResponse, UserTokens, UserTokensBuilder,
-    WechatClient,
-};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::Layout;
+use tower_wechat::user::UserTokensBuilder;
+use tower_wechat::{MemoryStore, RedisStore, UserId, UserTokens, WechatClient};
 
 use support::redis_server::RedisServer;
 

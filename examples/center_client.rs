@@ -14,12 +14,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower_wechat::account::{TokenCenter, TokenCenterClient};
 use tower_wechat::jssdk::page_url;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    AccountTokens, Error, JsConfig, MemoryStore, Tickets, TokenCenter, TokenCenterClient,
-    WechatClient,
-};
+use tower_wechat::{AccountTokens, Error, JsConfig, MemoryStore, Tickets, WechatClient};
 
 type BoxError = Box<dyn std::error::Error>;
 

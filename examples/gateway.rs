@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use tokio::signal::unix::{SignalKind, signal};
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    MemoryStore, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    MemoryStore, TrustedHeader, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 #[tokio::main]

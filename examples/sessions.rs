@@ -16,10 +16,10 @@ use axum::{Router, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tower_sessions::cookie::SameSite;
 use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer, SessionStore};
+use tower_wechat::identity::ExtensionIdentity;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    CookieKeys, ExtensionIdentity, Login, MemoryStore, UserId, UserTokens, WechatClient,
-    WechatLayer, WechatUser,
+    CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 /// Whom the session names, for the layer inside to find.

@@ -10,10 +10,10 @@ use std::time::Duration;
 use axum::{Router, routing::get};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tower_wechat::redis::RedisNames;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, RedisNames, RedisStore, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    CookieKeys, Login, MemoryStore, RedisStore, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 /// The block of the Java service's settings, here as JSON: every format that serde knows will do.

@@ -45,8 +45,10 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::{Request, StatusCode, header};
     use tower::ServiceExt;
+    use tower_wechat::client::UserTokenResponse;
+    use tower_wechat::clock::Clock;
     use tower_wechat::simulator::{Fault, SimulatedUser};
-    use tower_wechat::{Clock, CookieKeys, SessionCookie, UserId, UserTokenResponse};
+    use tower_wechat::{CookieKeys, SessionCookie, UserId};
 
     use super::*;
 

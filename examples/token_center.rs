@@ -14,7 +14,7 @@
 //! | `JSSDK_HOSTS` | hosts whose pages are signed, with commas (`localhost:*,127.0.0.1:*`) |
 //! | `CACHE_TTL_SECS` | how long the store's answer is believed (60) |
 //!
-//! The routes of `tower_wechat::TokenCenter` lie at `/` and below `/center`; `GET /healthz` needs
+//! The routes of `tower_wechat::account::TokenCenter` lie at `/` and below `/center`; `GET /healthz` needs
 //! no bearer. The first line on stdout is `listening on http://ADDR`. SIGTERM: what runs is
 //! finished, then it exits with 0.
 
@@ -29,10 +29,10 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tower_wechat::account::{TokenCenter, TokenMode};
+use tower_wechat::redis::Layout;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    AccountTokens, Layout, MemoryStore, RedisStore, Tickets, TokenCenter, TokenMode, WechatClient,
-};
+use tower_wechat::{AccountTokens, MemoryStore, RedisStore, Tickets, WechatClient};
 
 /// How long requests and renewals that run at the end are waited for.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);

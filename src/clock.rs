@@ -12,7 +12,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::Timestamp;
+/// use tower_wechat::clock::Timestamp;
 ///
 /// let login = Timestamp::from_millis(1_700_000_000_000);
 /// let expiry = login.saturating_add(Duration::from_secs(7_200));
@@ -101,7 +101,7 @@ pub(crate) fn duration_millis(duration: Duration) -> u64 {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{Clock, Timestamp};
+/// use tower_wechat::clock::{Clock, Timestamp};
 ///
 /// let clock = Clock::manual(Timestamp::from_millis(1_000));
 /// clock.advance(Duration::from_secs(2));

@@ -69,7 +69,8 @@ impl ErrorKind {
 /// longer the latest where one is used.
 ///
 /// ```
-/// use tower_wechat::{Error, RecommendedAction};
+/// use tower_wechat::client::RecommendedAction;
+/// use tower_wechat::Error;
 ///
 /// fn worth_another_try(error: &Error) -> bool {
 ///     error.recommended_action() == Some(RecommendedAction::Retry)
@@ -120,7 +121,8 @@ pub enum RecommendedAction {
 /// `Debug` output never hold a secret.
 ///
 /// ```
-/// use tower_wechat::{Error, ErrorKind, RecommendedAction, WechatClient};
+/// use tower_wechat::client::RecommendedAction;
+/// use tower_wechat::{Error, ErrorKind, WechatClient};
 ///
 /// let error = WechatClient::new("wx 1", "secret").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -300,7 +302,8 @@ impl std::error::Error for Error {}
 /// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
 ///
 /// ```
-/// use tower_wechat::{Error, InvalidToken};
+/// use tower_wechat::client::InvalidToken;
+/// use tower_wechat::Error;
 ///
 /// #[derive(Debug)]
 /// enum MyError { Wechat(Error), Other }

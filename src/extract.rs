@@ -18,7 +18,8 @@ use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
-/// use tower_wechat::{WechatUserRejection, WechatUser};
+/// use tower_wechat::layer::WechatUserRejection;
+/// use tower_wechat::WechatUser;
 ///
 /// /// A handler that says something of its own to strangers, under `Policy::Optional`.
 /// async fn me(user: Result<WechatUser, WechatUserRejection>) -> Response {
@@ -73,7 +74,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
-/// use tower_wechat::{JsConfig, WechatAccountRejection};
+/// use tower_wechat::layer::WechatAccountRejection;
+/// use tower_wechat::JsConfig;
 ///
 /// /// A page works without the JS-SDK, if it has to.
 /// async fn config(config: Result<JsConfig, WechatAccountRejection>) -> Response {

@@ -55,7 +55,7 @@ pub struct Health {
 /// What a process knows of the account's token, without asking anybody.
 ///
 /// ```
-/// use tower_wechat::{AccountTokenHealth, Health};
+/// use tower_wechat::health::{AccountTokenHealth, Health};
 ///
 /// /// A line for the page that the people on call look at.
 /// fn account_token(health: &Health) -> String {
@@ -80,7 +80,7 @@ pub enum AccountTokenHealth {
 /// Who is served at the moment.
 ///
 /// ```
-/// use tower_wechat::{Health, ServiceLevel};
+/// use tower_wechat::health::{Health, ServiceLevel};
 ///
 /// /// Returns `true` if users who are signed in do not notice anything yet.
 /// fn is_quiet(health: &Health) -> bool {
@@ -136,7 +136,8 @@ impl Health {
 /// ```
 /// use axum::Json;
 /// use axum::http::StatusCode;
-/// use tower_wechat::{AccountTokens, Health, UserTokens, health};
+/// use tower_wechat::health::Health;
+/// use tower_wechat::{AccountTokens, UserTokens, health};
 ///
 /// async fn healthz(users: UserTokens, accounts: AccountTokens) -> (StatusCode, Json<Health>) {
 ///     let health = health(&users, Some(&accounts)).await;

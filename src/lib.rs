@@ -1,9 +1,10 @@
-//! The WeChat user of a request, and a fresh access_token, in every handler.
+//! Middleware for the back ends of WeChat Official Accounts (公众号 H5): the WeChat user of a request,
+//! and a fresh access token of that user, in every handler.
 //!
-//! A [Tower](https://docs.rs/tower) layer for the back ends of WeChat Official Accounts (公众号 H5).
-//! For every request it finds out which WeChat user is asking, gets that user's web-authorization
-//! `access_token` from Redis, has it renewed when its time comes (once, however many processes
-//! there are), and puts it into the request's extensions.
+//! [`WechatLayer`] is a [Tower](https://docs.rs/tower) layer. For each request it resolves the WeChat
+//! user, reads that user's web-authorization `access_token` from memory or from Redis, and inserts a
+//! [`WechatUser`] into the request's extensions. Tokens are renewed ahead of time, by one process of
+//! many.
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -27,22 +28,22 @@
 //! # Ok(()) }
 //! ```
 //!
-//! That is the whole integration: a page opened in WeChat signs its user in and returns to where
-//! they were going; a script that asks without a session gets a 401 that says where to log in.
+//! With this set-up, a page that is opened in WeChat logs its user in and then loads. A script
+//! without a session receives 401 with the URL of the login.
 //!
-//! # What happens when
+//! # Behaviour
 //!
 //! A token is *fresh* until 15 minutes before its expiry, then *stale*, then *expired*.
 //!
-//! | | the user's token is fresh | stale | expired | nobody is signed in |
+//! | | fresh token | stale token | expired token | no session |
 //! |---|---|---|---|---|
-//! | all is well | served from memory, or by one round trip to Redis | served at once, renewed in the background | the request waits for the renewal, 5 s at most | a page load goes to WeChat and back, anything else gets 401 with `login_url` |
-//! | WeChat is down or slow | served | **served**; the renewal is tried again with back-off | 503 `wechat_unavailable` within 5 s, with `Retry-After` | the login ends with a page that says so, 503 |
-//! | WeChat refuses the account (secret, IP, quota) | served | served | 503 `wechat_config`; one line of level ERROR | the login ends with a page, 502 |
-//! | Redis is down or frozen | served where it is in memory, else 503 `store_unavailable` within a second | the same | the same 503 | as ever; a login cannot end before Redis is back |
-//! | the refresh token is dead | served | served, and deleted when the renewal finds out | 401, or the way to WeChat; exactly that pair is deleted | |
-//! | a process dies while it renews | served | served | waits; after 10 s at most another process renews | |
-//! | the client hangs up, or the process is told to stop | | the renewal goes on, and its result reaches Redis | the same | |
+//! | normal operation | served from memory, or after one round trip to Redis | served at once, and renewed in the background | the request waits for the renewal, 5 s at most | a page load is redirected to WeChat and back; other requests receive 401 with `login_url` |
+//! | WeChat is down or slow | served | **served**; the renewal is retried with back-off | 503 `wechat_unavailable` within 5 s, with `Retry-After` | the login ends with an error page, 503 |
+//! | WeChat rejects the account (secret, IP, quota) | served | served | 503 `wechat_config`, and one log line of level ERROR | the login ends with an error page, 502 |
+//! | Redis is down or does not reply | served from memory, else 503 `store_unavailable` within a second | as for a fresh token | 503 `store_unavailable` | redirected as usual; no login completes before Redis is back |
+//! | the refresh token is revoked | served | served until the renewal fails, which deletes the pair | 401, or a redirect to WeChat; only this pair is deleted | |
+//! | a process crashes during a renewal | served | served | waits; another process renews after 10 s at most | |
+//! | the client disconnects, or the process is told to stop | | the renewal completes and is stored | the renewal completes and is stored | |
 //!
 //! # Guides
 //!
@@ -53,66 +54,74 @@
 //! [encrypted values](guide::sealing) · [from Spring Boot or WxJava](guide::spring_boot) ·
 //! [scaling](guide::scaling) · [the demo](guide::demo)
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! For one user's token, any number of processes and tasks, any of them dying at any point:
+//! The crate guarantees these for each user's token, with any number of processes and tasks, even if
+//! any of them crashes at any point:
 //!
-//! - **R1 one renewal.** However many requests ask at once, WeChat is asked once.
-//! - **R2 the newest wins.** A slow renewer never overwrites what came after it; a login beats
-//!   every renewal that began before it.
-//! - **R3 nothing is lost.** A pair that WeChat has granted reaches the store even if the client
-//!   that asked has hung up. Call [`UserTokens::shutdown`] before the process ends.
-//! - **R4 stale is served.** In the last 15 minutes of a token's life nobody waits: it is used,
-//!   and renewed in the background. The same holds while WeChat or Redis is away.
-//! - **R5 failures are sorted.** A dead refresh token leads to a new login, a passing failure to
-//!   another try with back-off, an operator's mistake to a rest and one loud line.
-//! - **R6 reports are compared.** A thousand calls that were refused with one token cause one
+//! - **One renewal.** However many requests need a token, WeChat is called once.
+//! - **The newest wins.** A slow renewal never overwrites a newer token. A login replaces the result
+//!   of every renewal that began before it.
+//! - **Nothing is lost.** A pair of tokens that WeChat has issued reaches the store even if the
+//!   client has disconnected. Call [`UserTokens::shutdown`] before the process ends.
+//! - **Stale tokens are served.** In a token's last 15 minutes no request waits: the token is served
+//!   and renewed in the background. The same holds while WeChat or Redis is unreachable.
+//! - **Failures are sorted.** A revoked refresh token leads to a new login. A transient failure is
+//!   retried with back-off. A failure that only the operator can fix pauses renewals of the account
+//!   and is logged once.
+//! - **Reports are compared.** If WeChat rejects one token in a thousand calls, that causes one
 //!   renewal ([`WechatUser::with_token`]).
-//! - **R7 followers wait cheaply.** Who waits for another process's renewal holds no connection
-//!   and no thread, and gives up at its deadline.
-//! - **R8 clocks may differ.** App servers a minute apart change nothing that a user can see.
+//! - **Followers are bounded.** A request that waits for another process's renewal holds no
+//!   connection and no thread, and fails at its deadline.
+//! - **Clocks may differ.** Clocks of servers that differ by a minute have no effect that a user
+//!   can see.
 //!
-//! # The pieces
+//! # Modules
 //!
-//! | piece | what it does |
+//! The types that an application uses every day stand at the root. The rest is in modules:
+//!
+//! | module | contents |
 //! |---|---|
-//! | [`WechatLayer`] | the layer itself; its page says what happens to which request |
-//! | [`WechatUser`] | what a handler gets |
-//! | [`Login`] | signs users in with WeChat: the redirect, the callback, the session |
-//! | [`SessionCookie`], [`TrustedHeader`], [`ExtensionIdentity`], closures | who is asking |
-//! | [`UserTokens`] | users' tokens without a layer: jobs, other frameworks |
-//! | [`RedisStore`], [`MemoryStore`] | where they are kept |
-//! | [`AccountTokens`], [`Tickets`] | the account's own access_token and jsapi_ticket |
-//! | [`JsConfig`], [`jssdk`] | signatures that pages need for the JS-SDK |
-//! | [`TokenCenter`], [`TokenCenterClient`] | one service that keeps the account's token for others |
-//! | [`WechatClient`] | WeChat's API |
-//! | [`health()`] | whether a process can do its work |
+//! | [`layer`] | [`WechatLayer`], [`WechatUser`], the account of a request, responses of the layer's own |
+//! | [`login`] | [`Login`]: the redirect to WeChat, the callback, the session |
+//! | [`identity`] | sources of a request's user: [`SessionCookie`], [`TrustedHeader`], extensions, closures |
+//! | [`user`] | [`UserTokens`]: users' tokens in jobs and other frameworks |
+//! | [`account`] | [`AccountTokens`] and [`Tickets`]: the account's own token and `jsapi_ticket`; the token center |
+//! | [`jssdk`] | [`JsConfig`]: signatures for pages that use the JS-SDK |
+//! | [`client`] | [`WechatClient`]: WeChat's API |
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`redis`] | [`RedisStore`]: its builder, layouts and encryption |"
+)]
+//! | [`credential`] | secrets, ids and lifetimes |
+//! | [`clock`] | points in time, and a clock that tests can set |
+//! | [`mod@health`] | [`health()`]: readiness of a process |
 #![cfg_attr(
     feature = "simulator",
-    doc = "| [`simulator`] | a WeChat of your own, to test an application against |"
+    doc = "| [`simulator`] | a WeChat server for tests of an application |"
 )]
 //!
 //! # Redis
 //!
-//! By default tokens lie as a published Spring Boot service lays them, byte for byte, so that an
-//! existing Java service and this crate can share one Redis: the hashes `user.wxUserAccessToken`
-//! and `user.wxUserRefreshToken`, a field for each user, `TOKEN#MILLISECONDS`. [`Layout::Keys`]
-//! keeps one key for each user, with a TTL.
+//! By default, tokens are stored in the layout of a published Spring Boot service, byte for byte, so
+//! that an existing Java service and this crate can share one Redis. The hashes
+//! `user.wxUserAccessToken` and `user.wxUserRefreshToken` have a field for each user, with the value
+//! `TOKEN#MILLISECONDS`. The layout `Keys` stores one key for each user, with a TTL.
 //!
 //! # Features
 //!
-//! | feature | default | what it brings |
+//! | feature | default | contents |
 //! |---|---|---|
 //! | `axum` | yes | extractors for [`WechatUser`] and `Option<WechatUser>`; [`Error`] as a response |
-//! | `redis` | yes | [`RedisStore`], with TLS |
-//! | `cli` | no | the program `tower-wechat`: an operator's look at the tokens in Redis |
+//! | `redis` | yes | `RedisStore`, with TLS |
+//! | `cli` | no | the program `tower-wechat`, with which an operator inspects the tokens in Redis |
 //! | `cluster` | no | `redis+cluster://` |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade ([`guide::observability`]) |
-//! | `sealing` | no | `SealingKeys`: values in Redis that only a holder of the key can read |
-//! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, faults and a clock |
+//! | `sealing` | no | `SealingKeys`: encryption of the values in Redis |
+//! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, injected faults and a clock |
 //!
-//! TLS, to WeChat and to Redis, is rustls. Where the application has installed no provider of
-//! cryptography for it, the crate installs *ring* when the first client is built.
+//! TLS to WeChat and to Redis uses rustls. If the application has not installed a crypto provider
+//! for rustls, the crate installs *ring* when it builds its first client.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Nothing that input or the network can reach may panic; tests may.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
@@ -189,43 +198,30 @@ pub mod user {
     pub use crate::users::{UserToken, UserTokens, UserTokensBuilder};
 }
 
-pub use accounts::{
-    AccountSource, AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient, TokenMode,
-};
-pub use center::TokenCenter;
-pub use clock::{Clock, Timestamp};
-pub use credential::{
-    AccessToken, AppId, AppSecret, BearerSecret, Freshness, InvalidIdentifier, Lifetime,
-    RefreshToken, UserId,
-};
-pub use error::{Error, ErrorKind, InvalidToken, RecommendedAction};
-#[cfg(feature = "axum")]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use extract::{WechatAccountRejection, WechatUserRejection};
-pub use health::{AccountTokenHealth, Health, ServiceLevel, health};
-pub use identity::{
-    CookieKeys, ExtensionIdentity, IdentifiedUser, Identify, Identity, NoIdentity, RequestHead,
-    SessionCookie, SessionCookieBuilder, TrustedHeader,
-};
+#[doc(inline)]
+pub use account::{AccountToken, AccountTokens, Tickets};
+#[doc(inline)]
+pub use client::WechatClient;
+#[doc(inline)]
+pub use credential::{AccessToken, UserId};
+pub use error::{Error, ErrorKind};
+#[doc(inline)]
+pub use health::health;
+#[doc(inline)]
+pub use identity::{CookieKeys, RequestHead, SessionCookie, TrustedHeader};
+#[doc(inline)]
 pub use jssdk::JsConfig;
-pub use layer::{
-    JsonRejection, LoginService, Policy, Reject, Rejection, ResponseFuture, WechatAccount,
-    WechatLayer, WechatService, WechatUser,
-};
-pub use login::{Login, LoginBuilder, Scope, SnapshotPolicy};
+#[doc(inline)]
+pub use layer::{Policy, Rejection, WechatLayer, WechatUser};
+#[doc(inline)]
+pub use login::{Login, Scope};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc(inline)]
+pub use redis::RedisStore;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use store::admin;
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use store::{ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport};
 pub use store::{MemoryStore, Store};
-#[cfg(feature = "sealing")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sealing")))]
-pub use store::{SealingKeys, SealingMode};
-pub use tickets::{JsapiTicket, Tickets};
-pub use users::{UserToken, UserTokens, UserTokensBuilder};
-pub use wechat::{
-    AccountTokenResponse, JsapiTicketResponse, Language, UserInfo, UserTokenResponse, WechatClient,
-    WechatClientBuilder,
-};
+#[doc(inline)]
+pub use user::{UserToken, UserTokens};

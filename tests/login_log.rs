@@ -7,10 +7,10 @@
 mod harness;
 mod support;
 
+use tower_wechat::login::LoginBuilder;
 use tower_wechat::simulator::Fault;
 use tower_wechat::{
-    CookieKeys, Login, LoginBuilder, MemoryStore, TrustedHeader, UserTokens, WechatClient,
-    WechatLayer,
+    CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
 };
 use url::Url;
 

@@ -10,7 +10,7 @@ mod fixtures;
 mod support;
 mod uncached;
 
-use tower_wechat::UserTokenResponse;
+use tower_wechat::client::UserTokenResponse;
 
 fn main() {
     // cargo passes --bench; any other word is a filter that this program does not know.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tower::{Layer, service_fn};
-use tower_wechat::{Layout, RedisStore, TrustedHeader, UserTokens, WechatLayer};
+use tower_wechat::redis::Layout;
+use tower_wechat::{RedisStore, TrustedHeader, UserTokens, WechatLayer};
 
 use super::fixtures::{
     BenchService, Body, CONCURRENCY, hget_service, respond_empty, send_requests, user_id,

@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tower_wechat::account::TokenCenter;
 use tower_wechat::jssdk::page_url;
-use tower_wechat::{Error, Tickets, TokenCenter};
+use tower_wechat::{Error, Tickets};
 
 /// `/api/account` and `/api/jssdk`, and `/center` where there is a bearer secret for it.
 pub fn routes(tickets: Tickets, center: Option<TokenCenter>) -> Router {

@@ -10,11 +10,10 @@ use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tower_wechat::client::{Language, UserInfo};
+use tower_wechat::health::Health;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    Error, ErrorKind, Health, Language, Login, Tickets, UserInfo, UserToken, UserTokens,
-    WechatUser, health,
-};
+use tower_wechat::{Error, ErrorKind, Login, Tickets, UserToken, UserTokens, WechatUser, health};
 
 #[derive(Clone)]
 pub struct AppState {

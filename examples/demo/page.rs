@@ -8,7 +8,9 @@ use axum::extract;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{Html, IntoResponse, Response};
 use serde::Serialize;
-use tower_wechat::{Error, ErrorKind, Freshness, Language, Scope, UserToken, WechatUser};
+use tower_wechat::client::Language;
+use tower_wechat::credential::Freshness;
+use tower_wechat::{Error, ErrorKind, Scope, UserToken, WechatUser};
 
 use crate::api::AppState;
 

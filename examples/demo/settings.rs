@@ -29,11 +29,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower_wechat::account::TokenCenter;
+use tower_wechat::identity::{Identify, Identity};
+use tower_wechat::login::LoginBuilder;
+use tower_wechat::redis::{Layout, RedisStoreBuilder, SealingKeys};
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    AccountTokens, CookieKeys, Identify, Identity, Layout, Login, LoginBuilder, MemoryStore,
-    RedisStore, RedisStoreBuilder, RequestHead, Scope, SealingKeys, SessionCookie, Store, Tickets,
-    TokenCenter, TrustedHeader, UserTokens, WechatClient,
+    AccountTokens, CookieKeys, Login, MemoryStore, RedisStore, RequestHead, Scope, SessionCookie,
+    Store, Tickets, TrustedHeader, UserTokens, WechatClient,
 };
 
 use crate::variables::{

@@ -71,7 +71,8 @@ impl ExternalToken {
     /// [`AccountTokens`](super::AccountTokens).
     ///
     /// ```
-    /// use tower_wechat::{AccountTokens, ExternalToken, RedisStore, WechatClient};
+    /// use tower_wechat::redis::ExternalToken;
+    /// use tower_wechat::{AccountTokens, RedisStore, WechatClient};
     ///
     /// fn accounts(wechat: WechatClient, store: RedisStore) -> AccountTokens {
     ///     let source = ExternalToken::wx_java().source(wechat, store.clone());

@@ -46,7 +46,9 @@ const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{AccountTokens, Clock, MemoryStore, TokenMode, WechatClient};
+/// use tower_wechat::account::TokenMode;
+/// use tower_wechat::clock::Clock;
+/// use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
@@ -118,7 +120,7 @@ impl AccountTokensBuilder {
 
     /// The longest that this process believes a token without a word of the store, which tells
     /// what other processes write (see
-    /// [`UserTokensBuilder::cache_ttl`](crate::UserTokensBuilder::cache_ttl)). Default: 60
+    /// [`UserTokensBuilder::cache_ttl`](crate::user::UserTokensBuilder::cache_ttl)). Default: 60
     /// seconds, as WeChat recommends to those who ask a central service. Under
     /// [`TokenMode::Plain`], and where another system keeps the token, it is four minutes at most,
     /// so that the five that a replaced token lives on suffice; for clients of a token center,

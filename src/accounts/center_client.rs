@@ -35,10 +35,11 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// A token center to ask instead of WeChat, so that a fleet runs with one process that knows the
 /// AppSecret: see [`AccountTokens::new`](super::AccountTokens::new) and
-/// [`TokenCenter`](crate::TokenCenter).
+/// [`TokenCenter`](crate::account::TokenCenter).
 ///
 /// ```
-/// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
+/// use tower_wechat::account::TokenCenterClient;
+/// use tower_wechat::{AccountTokens, MemoryStore};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let center = TokenCenterClient::new("wx0123456789abcdef", "http://center.internal:3000/center", "secret")?;

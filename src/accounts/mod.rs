@@ -110,8 +110,8 @@ impl AccountTokens {
     ///   belongs to this process or its group; do not use the center's own Redis.
     #[cfg_attr(
         feature = "redis",
-        doc = "- An [`ExternalToken`](crate::ExternalToken), through its\n  \
-               [`source`](crate::ExternalToken::source) method: another system keeps the token in\n  \
+        doc = "- An [`ExternalToken`](crate::redis::ExternalToken), through its\n  \
+               [`source`](crate::redis::ExternalToken::source) method: another system keeps the token in\n  \
                Redis, and this process only reads it."
     )]
     pub fn new(source: impl Into<AccountSource>, store: impl Store) -> Self {
@@ -123,7 +123,8 @@ impl AccountTokens {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient, WechatClient};
+    /// use tower_wechat::account::TokenCenterClient;
+    /// use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;

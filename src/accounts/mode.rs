@@ -6,7 +6,8 @@
 /// account that share a store must use the same mode.
 ///
 /// ```
-/// use tower_wechat::{AccountTokens, MemoryStore, TokenMode, WechatClient};
+/// use tower_wechat::account::TokenMode;
+/// use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;

@@ -43,7 +43,8 @@ use crate::tickets::Tickets;
 ///
 /// ```no_run
 /// use axum::Router;
-/// use tower_wechat::{AccountTokens, Error, RedisStore, Tickets, TokenCenter, WechatClient};
+/// use tower_wechat::account::TokenCenter;
+/// use tower_wechat::{AccountTokens, Error, RedisStore, Tickets, WechatClient};
 ///
 /// # async fn run() -> Result<(), Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "the AppSecret")?;
@@ -112,7 +113,9 @@ impl TokenCenter {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_wechat::{Clock, Error, TokenCenter};
+    /// use tower_wechat::account::TokenCenter;
+    /// use tower_wechat::clock::Clock;
+    /// use tower_wechat::Error;
     ///
     /// /// `new` counts from now on, and `old` for an hour more.
     /// fn rotate(center: &TokenCenter, old: &str, new: &str) -> Result<(), Error> {

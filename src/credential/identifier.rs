@@ -11,7 +11,8 @@ const MAX_IDENTIFIER_BYTES: usize = 256;
 /// The reason why a text is not an identifier.
 ///
 /// ```
-/// use tower_wechat::{InvalidIdentifier, UserId};
+/// use tower_wechat::credential::InvalidIdentifier;
+/// use tower_wechat::UserId;
 ///
 /// let error = UserId::new("alice\nbob").unwrap_err();
 /// assert_eq!(error, InvalidIdentifier::ControlCharacter);
@@ -52,7 +53,7 @@ impl From<InvalidIdentifier> for Error {
 /// The AppID of an account (公众号), `wx` and 16 hexadecimal digits in production.
 ///
 /// ```
-/// use tower_wechat::AppId;
+/// use tower_wechat::credential::AppId;
 ///
 /// assert_eq!(AppId::new("wx0123456789abcdef").unwrap().as_str(), "wx0123456789abcdef");
 /// assert!(AppId::new("wx 1").is_err());

@@ -21,7 +21,8 @@ const JITTER_DIVISOR: u32 = 5;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{Freshness, Lifetime, Timestamp};
+/// use tower_wechat::clock::Timestamp;
+/// use tower_wechat::credential::{Freshness, Lifetime};
 ///
 /// // Granted for two hours, due for renewal 15 minutes before the end:
 /// let life = Lifetime::from_response(Timestamp::from_millis(0), Some(7_200), Duration::from_secs(900));
@@ -56,7 +57,8 @@ impl Freshness {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{Freshness, Lifetime, Timestamp};
+/// use tower_wechat::clock::Timestamp;
+/// use tower_wechat::credential::{Freshness, Lifetime};
 ///
 /// let now = Timestamp::from_millis(0);
 /// let margin = Duration::from_secs(900);
@@ -104,7 +106,8 @@ impl Lifetime {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_wechat::{Lifetime, Timestamp};
+    /// use tower_wechat::clock::Timestamp;
+    /// use tower_wechat::credential::Lifetime;
     ///
     /// // A Spring Boot service has stored `TOKEN#6300000`:
     /// let life = Lifetime::from_stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));

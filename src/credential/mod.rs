@@ -1,6 +1,6 @@
 //! Credentials as values: secrets, identifiers, lifetimes and records. Nothing here does I/O.
 //!
-//! A user's pair, the account's token and the `jsapi_ticket` are all stored as a [`Record`]: a
+//! A user's pair, the account's token and the `jsapi_ticket` are all stored as a `Record`: a
 //! token with its lifetime, and for users the refresh token from which WeChat issues the next one.
 
 mod access_token;

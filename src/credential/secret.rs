@@ -73,7 +73,7 @@ secret! {
     /// A refresh token, for which WeChat issues new access tokens of the same user.
     ///
     /// ```
-    /// use tower_wechat::RefreshToken;
+    /// use tower_wechat::credential::RefreshToken;
     ///
     /// let secret = RefreshToken::new("83_secret");
     /// assert_eq!(format!("{secret:?}"), "RefreshToken(***)");
@@ -87,7 +87,7 @@ secret! {
     /// The AppSecret of an account.
     ///
     /// ```
-    /// use tower_wechat::AppSecret;
+    /// use tower_wechat::credential::AppSecret;
     ///
     /// let secret = AppSecret::new("0123");
     /// assert_eq!(format!("{secret:?}"), "AppSecret(***)");
@@ -102,7 +102,7 @@ secret! {
     /// `Authorization: Bearer SECRET`.
     ///
     /// ```
-    /// use tower_wechat::BearerSecret;
+    /// use tower_wechat::credential::BearerSecret;
     ///
     /// let secret = BearerSecret::new("0123");
     /// assert_eq!(format!("{secret:?}"), "BearerSecret(***)");

@@ -15,9 +15,8 @@ use crate::credential::UserId;
 /// *after* this one's; a missing extension is told once, loudly.
 ///
 /// ```
-/// use tower_wechat::{
-///     ExtensionIdentity, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer,
-/// };
+/// use tower_wechat::identity::ExtensionIdentity;
+/// use tower_wechat::{MemoryStore, UserId, UserTokens, WechatClient, WechatLayer};
 ///
 /// #[derive(Clone)]
 /// struct SignedIn { wechat_id: Option<String> }

@@ -102,7 +102,9 @@ impl fmt::Debug for RequestHead<'_> {
 /// What a request tells of its user.
 ///
 /// ```
-/// use tower_wechat::{Identify, Identity, InvalidIdentifier, RequestHead};
+/// use tower_wechat::credential::InvalidIdentifier;
+/// use tower_wechat::identity::{Identify, Identity};
+/// use tower_wechat::RequestHead;
 ///
 /// /// The proxy in front has checked the client's certificate and tells its name.
 /// struct ClientCertificate;
@@ -137,7 +139,8 @@ pub enum Identity<'a> {
 /// It is handed on as it is: what a session cookie tells besides the name is in it.
 ///
 /// ```
-/// use tower_wechat::{Identify, Identity, RequestHead, SessionCookie};
+/// use tower_wechat::identity::{Identify, Identity};
+/// use tower_wechat::{RequestHead, SessionCookie};
 ///
 /// /// Administrators sign in elsewhere: the cookie does not count there.
 /// struct OutsideOfAdmin(SessionCookie);
@@ -174,7 +177,7 @@ impl<'a> Identity<'a> {
     /// The user of this id; [`Identity::Invalid`] if no user can have it.
     ///
     /// ```
-    /// use tower_wechat::Identity;
+    /// use tower_wechat::identity::Identity;
     ///
     /// assert!(matches!(Identity::user("oUser"), Identity::User(_)));
     /// assert!(matches!(Identity::user(""), Identity::Invalid(_)));
@@ -197,9 +200,8 @@ impl<'a> Identity<'a> {
 /// Closures that take a [`RequestHead`] and return an `Option<UserId>` are identities too:
 ///
 /// ```
-/// use tower_wechat::{
-///     Identify, Identity, MemoryStore, RequestHead, UserId, UserTokens, WechatClient, WechatLayer,
-/// };
+/// use tower_wechat::identity::{Identify, Identity};
+/// use tower_wechat::{MemoryStore, RequestHead, UserId, UserTokens, WechatClient, WechatLayer};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
@@ -247,7 +249,8 @@ where
 /// Nobody has told the layer yet how to tell who is asking.
 ///
 /// ```
-/// use tower_wechat::{MemoryStore, NoIdentity, UserTokens, WechatClient, WechatLayer};
+/// use tower_wechat::identity::NoIdentity;
+/// use tower_wechat::{MemoryStore, UserTokens, WechatClient, WechatLayer};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());

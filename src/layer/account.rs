@@ -18,7 +18,8 @@ use crate::tickets::Tickets;
 /// [`WechatLayer::account`](super::WechatLayer::account): a handle, nothing is fetched for it.
 ///
 /// ```
-/// use tower_wechat::{Error, WechatAccount};
+/// use tower_wechat::layer::WechatAccount;
+/// use tower_wechat::Error;
 ///
 /// async fn followers<B>(request: &http::Request<B>) -> Result<usize, Error> {
 ///     let Some(account) = request.extensions().get::<WechatAccount>() else { return Ok(0) };
@@ -32,7 +33,9 @@ use crate::tickets::Tickets;
 ///
 /// ```
 /// use http::HeaderMap;
-/// use tower_wechat::{AppId, Error, JsConfig, Tickets, WechatAccount};
+/// use tower_wechat::credential::AppId;
+/// use tower_wechat::layer::WechatAccount;
+/// use tower_wechat::{Error, JsConfig, Tickets};
 ///
 /// /// For `WechatLayer::account`: with tickets, pages can be signed.
 /// fn account(tickets: Tickets) -> WechatAccount {

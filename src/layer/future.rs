@@ -24,7 +24,7 @@ use crate::store::BoxFuture;
 use crate::users::UserToken;
 
 pin_project! {
-    /// The future of [`WechatService`](crate::WechatService).
+    /// The future of [`WechatService`](crate::layer::WechatService).
     ///
     /// Where the user's token is in memory it is the inner service's own future, and a cookie to
     /// set; only a request that has to wait for its token keeps the rest.

@@ -148,7 +148,7 @@ impl Rejection {
 
     /// The page that tells a reader what happened, as HTML in Chinese and English: where a
     /// [`Login`](crate::Login) is mounted and the request is a navigation. For a
-    /// [verification file](crate::Login::verification_file) its content, to be answered as it is.
+    /// [verification file](crate::login::LoginBuilder::verification_file) its content, to be answered as it is.
     pub fn page(&self) -> Option<String> {
         match self.is_verification_file() {
             true => Some(self.message.clone().into_owned()),
@@ -472,7 +472,8 @@ where
 /// ```
 /// use bytes::Bytes;
 /// use http::{HeaderValue, Response};
-/// use tower_wechat::{JsonRejection, Reject, Rejection, RequestHead};
+/// use tower_wechat::layer::{JsonRejection, Reject};
+/// use tower_wechat::{Rejection, RequestHead};
 ///
 /// /// The usual answers, with a header of the application's own.
 /// fn reject(rejection: &Rejection, head: &RequestHead<'_>) -> Response<Bytes> {
@@ -502,7 +503,8 @@ impl<M> JsonRejection<M> {
     /// ```
     /// use bytes::Bytes;
     /// use http_body_util::{BodyExt, Full, combinators::BoxBody};
-    /// use tower_wechat::{JsonRejection, MemoryStore, UserTokens, WechatClient, WechatLayer};
+    /// use tower_wechat::layer::JsonRejection;
+    /// use tower_wechat::{MemoryStore, UserTokens, WechatClient, WechatLayer};
     ///
     /// type Body = BoxBody<Bytes, std::io::Error>;
     ///

@@ -21,9 +21,8 @@ use crate::metrics::RequestOutcome;
 ///
 /// ```
 /// use tower_layer::Layer;
-/// use tower_wechat::{
-///     MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatService,
-/// };
+/// use tower_wechat::layer::WechatService;
+/// use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());

@@ -49,7 +49,8 @@ use crate::wechat::UserInfo;
 /// event stream, a WebSocket, a long job) asks [`current`](Self::current) for the one of then.
 ///
 /// ```
-/// use tower_wechat::{Error, Language, Scope, UserInfo, WechatUser};
+/// use tower_wechat::client::{Language, UserInfo};
+/// use tower_wechat::{Error, Scope, WechatUser};
 ///
 /// async fn nickname(user: WechatUser) -> Result<String, Error> {
 ///     if user.has_granted(Scope::UserInfo) == Some(false) {
@@ -302,7 +303,8 @@ impl WechatUser {
     /// let the request pass without a user of its own.
     ///
     /// ```
-    /// use tower_wechat::{AppId, WechatUser};
+    /// use tower_wechat::credential::AppId;
+    /// use tower_wechat::WechatUser;
     ///
     /// fn of_shop<'a, B>(request: &'a http::Request<B>, shop: &AppId) -> Option<&'a WechatUser> {
     ///     WechatUser::from_extensions(request.extensions(), shop)
@@ -323,7 +325,8 @@ impl WechatUser {
     /// The user of this account, where layers for several accounts lie around one route.
     ///
     /// ```
-    /// use tower_wechat::{AppId, WechatUser};
+    /// use tower_wechat::credential::AppId;
+    /// use tower_wechat::WechatUser;
     ///
     /// fn of_both<'a>(user: &'a WechatUser, shop: &AppId) -> Option<&'a WechatUser> {
     ///     user.for_app(shop)

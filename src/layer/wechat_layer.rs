@@ -89,7 +89,7 @@ impl WechatLayer {
 
 impl<I, R> WechatLayer<I, R> {
     /// How to tell who is asking: a [`SessionCookie`](crate::SessionCookie), a
-    /// [`TrustedHeader`](crate::TrustedHeader), an [`ExtensionIdentity`](crate::ExtensionIdentity)
+    /// [`TrustedHeader`](crate::TrustedHeader), an [`ExtensionIdentity`](crate::identity::ExtensionIdentity)
     /// or a closure.
     #[must_use]
     pub fn identity<J>(self, identity: J) -> WechatLayer<J, R> {

@@ -198,7 +198,8 @@ impl fmt::Debug for Login {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{CookieKeys, Login, Scope, SnapshotPolicy};
+/// use tower_wechat::login::SnapshotPolicy;
+/// use tower_wechat::{CookieKeys, Login, Scope};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)

@@ -32,7 +32,8 @@ const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The openid, the nickname and the avatar are then virtual, and differ from those of the real user.
 ///
 /// ```
-/// use tower_wechat::{CookieKeys, Login, SnapshotPolicy};
+/// use tower_wechat::login::SnapshotPolicy;
+/// use tower_wechat::{CookieKeys, Login};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)

@@ -21,7 +21,8 @@ const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{Clock, MemoryStore, UserTokens, WechatClient};
+/// use tower_wechat::clock::Clock;
+/// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
@@ -72,7 +73,7 @@ impl UserTokensBuilder {
     #[cfg_attr(
         feature = "redis",
         doc = "a [`RedisStore`](crate::RedisStore) where nobody else writes \
-               ([`exclusive_writer`](crate::RedisStoreBuilder::exclusive_writer))."
+               ([`exclusive_writer`](crate::redis::RedisStoreBuilder::exclusive_writer))."
     )]
     #[cfg_attr(not(feature = "redis"), doc = "Redis where nobody else writes.")]
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {

@@ -31,7 +31,8 @@ const MAX_LOGIN_RETRIES: usize = 8;
 /// Clones are cheap and share everything.
 ///
 /// ```
-/// use tower_wechat::{MemoryStore, UserTokenResponse, UserId, UserTokens, WechatClient};
+/// use tower_wechat::client::UserTokenResponse;
+/// use tower_wechat::{MemoryStore, UserId, UserTokens, WechatClient};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_wechat::Error> {
@@ -228,7 +229,8 @@ impl UserTokens {
     /// Those of [`get`](Self::get), turned into the call's error type, and the call's own.
     ///
     /// ```
-    /// use tower_wechat::{Error, Language, UserId, UserInfo, UserTokens};
+    /// use tower_wechat::client::{Language, UserInfo};
+    /// use tower_wechat::{Error, UserId, UserTokens};
     ///
     /// async fn nickname(users: &UserTokens, user: &UserId) -> Result<String, Error> {
     ///     let info: UserInfo = users

@@ -31,7 +31,8 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{Clock, WechatClient};
+/// use tower_wechat::clock::Clock;
+/// use tower_wechat::WechatClient;
 ///
 /// let client = WechatClient::builder("wx0123456789abcdef", "the-AppSecret")
 ///     .api_url("https://api.weixin.qq.com")

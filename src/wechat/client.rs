@@ -35,7 +35,8 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// The text, the `Debug` output and the sources of an error contain no secret, code or token.
 ///
 /// ```no_run
-/// use tower_wechat::{Language, WechatClient};
+/// use tower_wechat::client::Language;
+/// use tower_wechat::WechatClient;
 ///
 /// # async fn run(code: &str) -> Result<(), tower_wechat::Error> {
 /// let wechat = WechatClient::new("wx0123456789abcdef", "the-AppSecret")?;
@@ -49,7 +50,8 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// ```
 ///
 /// ```no_run
-/// use tower_wechat::{Error, RefreshToken, WechatClient};
+/// use tower_wechat::credential::RefreshToken;
+/// use tower_wechat::{Error, WechatClient};
 ///
 /// # async fn run(secret: &str, refresh_token: &RefreshToken) -> Result<(), Error> {
 /// let wechat = WechatClient::builder("wx0123456789abcdef", secret).build()?;

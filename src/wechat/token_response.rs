@@ -9,7 +9,7 @@ use crate::credential::{AccessToken, RefreshToken};
 /// `sns/oauth2/refresh_token` (网页授权). Fields that a reply may lack are optional.
 ///
 /// ```
-/// use tower_wechat::UserTokenResponse;
+/// use tower_wechat::client::UserTokenResponse;
 ///
 /// // From a login by other means, for `UserTokens::store`:
 /// let response = UserTokenResponse::new("83_token")
@@ -126,7 +126,7 @@ impl UserTokenResponse {
 /// The response of `cgi-bin/token` and `cgi-bin/stable_token`: the account's access token.
 ///
 /// ```
-/// let response = tower_wechat::AccountTokenResponse::new("83_token", Some(7_200));
+/// let response = tower_wechat::client::AccountTokenResponse::new("83_token", Some(7_200));
 /// assert_eq!(response.access_token.expose(), "83_token");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl AccountTokenResponse {
 /// The response of `cgi-bin/ticket/getticket`: the `jsapi_ticket` that signs pages for the JS-SDK.
 ///
 /// ```
-/// let response = tower_wechat::JsapiTicketResponse::new("sM4AOVdWfPE4", Some(7_200));
+/// let response = tower_wechat::client::JsapiTicketResponse::new("sM4AOVdWfPE4", Some(7_200));
 /// assert_eq!(response.expires_in, Some(7_200));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::reply::{self, InvalidReply, ReplyFields};
 /// The language in which WeChat writes the names of places in a profile.
 ///
 /// ```
-/// use tower_wechat::Language;
+/// use tower_wechat::client::Language;
 ///
 /// assert_eq!(Language::default().as_str(), "zh_CN");
 /// ```
@@ -41,7 +41,7 @@ impl Language {
 /// 2021 WeChat returns neither sex nor region, and the profile of a snapshot user is invented.
 ///
 /// ```
-/// fn greeting(user: &tower_wechat::UserInfo) -> String {
+/// fn greeting(user: &tower_wechat::client::UserInfo) -> String {
 ///     format!("hello {}", user.nickname)
 /// }
 /// ```

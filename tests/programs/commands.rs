@@ -10,9 +10,9 @@ use std::process::{Command, Output};
 use crate::support::demo_process::DemoProcess;
 use crate::support::harness::variables;
 use crate::support::redis_server::RedisServer;
-use tower_wechat::{
-    AccountTokens, CookieKeys, MemoryStore, SealingKeys, TokenCenter, WechatClient,
-};
+use tower_wechat::account::TokenCenter;
+use tower_wechat::redis::SealingKeys;
+use tower_wechat::{AccountTokens, CookieKeys, MemoryStore, WechatClient};
 
 /// Programs whose name at the beginning of some code makes a command of it.
 const PROGRAMS: [&str; 5] = ["openssl", "curl", "redis-cli", "tower-wechat", "cargo run"];

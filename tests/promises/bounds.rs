@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use tower_wechat::redis::RedisStoreBuilder;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, RedisStoreBuilder, UserTokens, WechatClient};
+use tower_wechat::{ErrorKind, UserTokens, WechatClient};
 
 use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;

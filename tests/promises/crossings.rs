@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, UserTokenResponse, UserTokens};
+use tower_wechat::{ErrorKind, UserTokens};
 
 use crate::harness::{Harness, REFRESH, id, text};
 use crate::support::eventually;

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use tower_wechat::ErrorKind;
+use tower_wechat::clock::Clock;
+use tower_wechat::credential::Freshness;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{Clock, ErrorKind, Freshness};
 
 use crate::harness::{Harness, REFRESH, grant, id, many, text};
 use crate::support::eventually;

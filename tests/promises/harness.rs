@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::clock::Clock;
+use tower_wechat::redis::{Layout, RedisNames, RedisStoreBuilder, SealingKeys};
 use tower_wechat::simulator::{Simulator, UserPair};
-use tower_wechat::{
-    Clock, Error, Layout, MemoryStore, RedisNames, RedisStore, RedisStoreBuilder, SealingKeys,
-    UserId, UserToken, UserTokenResponse, UserTokens, UserTokensBuilder, WechatClient,
-};
+use tower_wechat::user::UserTokensBuilder;
+use tower_wechat::{Error, MemoryStore, RedisStore, UserId, UserToken, UserTokens, WechatClient};
 
 use crate::shared;
 use crate::support::proxy::Proxy;

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tower_wechat::redis::Layout;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{Layout, RedisStore, UserTokens};
+use tower_wechat::{RedisStore, UserTokens};
 
 use crate::harness::{Backend, Harness, REFRESH, id, many, text};
 

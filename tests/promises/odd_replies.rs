@@ -38,7 +38,7 @@ async fn renewed_from(
     assert_eq!(life, token.lifetime());
     assert!(theirs.shutdown(Duration::from_secs(5)).await);
     harness.simulator.clear_faults();
-    let seconds = |at: tower_wechat::Timestamp| (at.as_millis() - now + 500) / 1_000;
+    let seconds = |at: tower_wechat::clock::Timestamp| (at.as_millis() - now + 500) / 1_000;
     (seconds(life.renew_at()), seconds(life.expires_at()))
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, UserTokenResponse, UserTokens};
+use tower_wechat::{ErrorKind, UserTokens};
 
 use crate::harness::{Harness, REFRESH, grant, id, many, text};
 use crate::support::eventually;
@@ -285,8 +286,9 @@ async fn a_follower_stops_waiting_at_its_deadline(harness: Harness) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_accounts_share_nothing() {
     use crate::harness::Backend;
+    use tower_wechat::redis::{Layout, RedisNames};
     use tower_wechat::simulator::Simulator;
-    use tower_wechat::{Layout, RedisNames, RedisStore, WechatClient};
+    use tower_wechat::{RedisStore, WechatClient};
 
     let harness = Harness::new(Backend::Hashes).await;
     let other = Simulator::builder()

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tower_wechat::client::{Language, UserInfo};
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccessToken, Error, ErrorKind, Language, UserInfo, UserToken, UserTokens};
+use tower_wechat::{AccessToken, Error, ErrorKind, UserToken, UserTokens};
 
 use crate::harness::{Harness, REFRESH, grant, id, text};
 

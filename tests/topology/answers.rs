@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use redis::Connection;
-use tower_wechat::{ErrorKind, RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::{ErrorKind, RedisStore, UserId, UserTokens, WechatClient};
 
 use crate::mistakes::refused;
 use crate::support::demo_process::DemoProcess;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_wechat::{Layout, RedisNames, RedisStore, RedisStoreBuilder};
+use tower_wechat::RedisStore;
+use tower_wechat::redis::{Layout, RedisNames, RedisStoreBuilder};
 
 use crate::harness::LoadHarness;
 use crate::support::redis_cluster::RedisCluster;

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::RedisStoreBuilder;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    ErrorKind, RedisStore, RedisStoreBuilder, UserId, UserToken, UserTokenResponse, UserTokens,
-    WechatClient,
-};
+use tower_wechat::{ErrorKind, RedisStore, UserId, UserToken, UserTokens, WechatClient};
 
 const USERS: usize = 30;
 const TASKS: usize = 8;

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use redis::Commands;
-use tower_wechat::{
-    AccountTokens, ErrorKind, ExternalToken, Layout, RedisStore, RedisStoreBuilder, UserId,
-    UserTokenResponse, UserTokens, WechatClient,
-};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::{ExternalToken, Layout, RedisStoreBuilder};
+use tower_wechat::{AccountTokens, ErrorKind, RedisStore, UserId, UserTokens, WechatClient};
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::free_port;

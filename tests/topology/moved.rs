@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use redis::Commands;
-use tower_wechat::{AccountTokens, ExternalToken, RedisStore, WechatClient};
+use tower_wechat::redis::ExternalToken;
+use tower_wechat::{AccountTokens, RedisStore, WechatClient};
 
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;

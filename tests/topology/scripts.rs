@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use tower_wechat::{
-    ErrorKind, Layout, RedisStore, RedisStoreBuilder, UserId, UserTokenResponse, UserTokens,
-    WechatClient,
-};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::{Layout, RedisStoreBuilder};
+use tower_wechat::{ErrorKind, RedisStore, UserId, UserTokens, WechatClient};
 
 use crate::support::eventually;
 use crate::support::old_proxy::{Manner, OldProxy};

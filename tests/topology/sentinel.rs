@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tower_wechat::{Layout, RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::Layout;
+use tower_wechat::{RedisStore, UserId, UserTokens, WechatClient};
 
 use crate::harness::LoadHarness;
 use crate::support::eventually;

@@ -1,6 +1,7 @@
 //! Tests of TLS with a private authority and a client certificate, and of wrong certificates.
 
-use tower_wechat::{ErrorKind, Layout, RedisStore, RedisStoreBuilder};
+use tower_wechat::redis::{Layout, RedisStoreBuilder};
+use tower_wechat::{ErrorKind, RedisStore};
 
 use crate::mistakes::refused;
 use crate::support::certificates::Certificates;

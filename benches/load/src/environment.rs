@@ -1,6 +1,6 @@
 //! The environment variables of a server's process.
 
-use tower_wechat::Layout;
+use tower_wechat::redis::Layout;
 
 /// The URL of Redis.
 pub const REDIS_URL: &str = "LOAD_REDIS_URL";

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use redis::Commands;
-use tower_wechat::Layout;
+use tower_wechat::redis::Layout;
 use tower_wechat::simulator::{Fault, Simulator};
 
 use crate::account::{APP_ID, APP_SECRET, WECHAT_URL};

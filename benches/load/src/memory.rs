@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tower_wechat::{Layout, RedisStore, UserId, UserTokens};
+use tower_wechat::redis::Layout;
+use tower_wechat::{RedisStore, UserId, UserTokens};
 
 use crate::account::wechat;
 use crate::environment::{self, REDIS_URL};

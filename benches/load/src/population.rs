@@ -15,9 +15,9 @@ use tower_sessions_redis_store::RedisStore as SessionsInRedis;
 use tower_sessions_redis_store::fred::clients::Pool;
 use tower_sessions_redis_store::fred::interfaces::ClientLike;
 use tower_sessions_redis_store::fred::types::config::Config;
-use tower_wechat::{
-    CookieKeys, Layout, RedisStore, SessionCookie, UserId, UserTokenResponse, UserTokens,
-};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::Layout;
+use tower_wechat::{CookieKeys, RedisStore, SessionCookie, UserId, UserTokens};
 
 use crate::account::wechat;
 use crate::contender::UserCredential;

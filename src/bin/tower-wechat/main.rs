@@ -7,8 +7,10 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use tower_wechat::RedisStore;
 use tower_wechat::admin::{ScanOptions, Summary};
-use tower_wechat::{AppId, Layout, RedisNames, RedisStore, SealingKeys};
+use tower_wechat::credential::AppId;
+use tower_wechat::redis::{Layout, RedisNames, SealingKeys};
 
 use self::options::{Command, Options};
 use self::output::Output;
@@ -82,8 +84,9 @@ async fn run_command(
         Command::Sweep { .. } => {
             let about = store.estimate_users(work).await?;
             let mut progress = output.start_progress(about);
-            let mut on_progress =
-                |swept: &tower_wechat::SweepReport| progress.report(swept.scanned, swept.removed);
+            let mut on_progress = |swept: &tower_wechat::redis::SweepReport| {
+                progress.report(swept.scanned, swept.removed)
+            };
             let swept =
                 store.sweep_with_progress(&work.app, work.pause, work.dry_run, &mut on_progress);
             let swept = swept.await?;

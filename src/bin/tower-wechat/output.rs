@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tower_wechat::SweepReport;
 use tower_wechat::admin::{Summary, UserReport};
+use tower_wechat::redis::SweepReport;
 
 /// How often long work tells how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);

@@ -23,7 +23,9 @@ const MAX_LIFETIME_LIMIT: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{AppId, Clock, CookieKeys, SessionCookie};
+/// use tower_wechat::clock::Clock;
+/// use tower_wechat::credential::AppId;
+/// use tower_wechat::{CookieKeys, SessionCookie};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let app = AppId::new("wx0123456789abcdef")?;

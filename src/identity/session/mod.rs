@@ -42,7 +42,8 @@ use crate::users::sessions::SNAPSHOT_SESSION_LIFETIME;
 /// session of a snapshot page's virtual user (快照页) lasts two hours.
 ///
 /// ```
-/// use tower_wechat::{AppId, CookieKeys, SessionCookie, UserId};
+/// use tower_wechat::credential::AppId;
+/// use tower_wechat::{CookieKeys, SessionCookie, UserId};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// let session = SessionCookie::new(&AppId::new("wx0123456789abcdef")?, &CookieKeys::random()?);
@@ -107,7 +108,8 @@ impl SessionCookie {
     /// servers' clocks differ.
     ///
     /// ```
-    /// use tower_wechat::{Error, SessionCookie, UserTokenResponse, UserId, UserTokens};
+    /// use tower_wechat::client::UserTokenResponse;
+    /// use tower_wechat::{Error, SessionCookie, UserId, UserTokens};
     ///
     /// async fn sign_in(
     ///     users: &UserTokens,

@@ -26,7 +26,8 @@ use crate::error::Error;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{Clock, MemoryStore, Timestamp, UserTokens, WechatClient};
+/// use tower_wechat::clock::{Clock, Timestamp};
+/// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;

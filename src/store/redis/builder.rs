@@ -35,7 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use tower_wechat::{Clock, Layout, RedisNames, RedisStore};
+/// use tower_wechat::clock::Clock;
+/// use tower_wechat::redis::{Layout, RedisNames};
+/// use tower_wechat::RedisStore;
 ///
 /// # async fn run() -> Result<(), tower_wechat::Error> {
 /// let url = "redis+sentinel://app:password@sentinel1:26379,sentinel2:26379/primary";
@@ -155,7 +157,8 @@ impl RedisStoreBuilder {
     /// because the two layouts are in different slots.
     ///
     /// ```no_run
-    /// use tower_wechat::{Layout, RedisStore};
+    /// use tower_wechat::redis::Layout;
+    /// use tower_wechat::RedisStore;
     ///
     /// # async fn run() -> Result<(), tower_wechat::Error> {
     /// let builder = RedisStore::builder("redis://127.0.0.1/");
@@ -176,7 +179,8 @@ impl RedisStoreBuilder {
     /// Encrypts stored values with the first of these keys. Default: values are plain text.
     ///
     /// ```no_run
-    /// use tower_wechat::{RedisStore, SealingKeys};
+    /// use tower_wechat::redis::SealingKeys;
+    /// use tower_wechat::RedisStore;
     ///
     /// # async fn run(sealing_key: &str) -> Result<(), tower_wechat::Error> {
     /// let keys = SealingKeys::from_base64(sealing_key)?;
@@ -209,7 +213,7 @@ impl RedisStoreBuilder {
     /// Each process publishes its writes on the channel `wechat:{APPID}:news`, whose prefix is
     /// [`RedisNames::prefix`]. Other processes receive them within milliseconds. A message can be lost,
     /// and other programs publish nothing. A process therefore reads each cached token again after
-    /// [`cache_ttl`](crate::UserTokensBuilder::cache_ttl), by default one minute.
+    /// [`cache_ttl`](crate::user::UserTokensBuilder::cache_ttl), by default one minute.
     ///
     /// With `true`, a heartbeat replaces these reads. The process publishes a heartbeat every two
     /// seconds. Its return shows that all earlier messages have arrived. Cached tokens are then served
@@ -226,7 +230,8 @@ impl RedisStoreBuilder {
     /// lacks the permission to publish.
     ///
     /// ```no_run
-    /// use tower_wechat::{Layout, RedisStore};
+    /// use tower_wechat::redis::Layout;
+    /// use tower_wechat::RedisStore;
     ///
     /// # async fn run() -> Result<(), tower_wechat::Error> {
     /// let store = RedisStore::builder("redis://127.0.0.1/")

@@ -27,7 +27,7 @@ const SECRET_DIGITS: usize = 32;
 /// [`source`](Self::source) turns it into a source of [`AccountTokens`](crate::AccountTokens).
 ///
 /// ```
-/// use tower_wechat::ExternalToken;
+/// use tower_wechat::redis::ExternalToken;
 ///
 /// // A service with WxJava, under its usual name and under another one:
 /// let token = ExternalToken::wx_java();
@@ -37,7 +37,7 @@ const SECRET_DIGITS: usize = 32;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::ExternalToken;
+/// use tower_wechat::redis::ExternalToken;
 ///
 /// // Other systems with their usual names:
 /// let known = [

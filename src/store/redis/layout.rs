@@ -8,7 +8,8 @@ use serde::Deserialize;
 /// How the tokens of users are arranged in Redis.
 ///
 /// ```
-/// use tower_wechat::{Layout, RedisStore};
+/// use tower_wechat::redis::Layout;
+/// use tower_wechat::RedisStore;
 ///
 /// // In a file of settings: `hashes` or `keys`.
 /// let layout: Layout = serde_json::from_str(r#""keys""#)?;
@@ -43,7 +44,7 @@ pub enum Layout {
 /// the AppID.
 ///
 /// ```
-/// use tower_wechat::RedisNames;
+/// use tower_wechat::redis::RedisNames;
 ///
 /// let mut names = RedisNames::default();
 /// names.user_access_token = "user.wxUserAccessToken.{appid}".into();
@@ -56,7 +57,7 @@ pub enum Layout {
 /// # The published service's block
 ///
 /// ```
-/// use tower_wechat::RedisNames;
+/// use tower_wechat::redis::RedisNames;
 ///
 /// // What the Spring Boot service has in its application.yml, as JSON:
 /// let names: RedisNames = serde_json::from_str(

@@ -51,7 +51,8 @@ use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 /// timeout. The scripts allow this, because they compare before they write, or contain their owner.
 ///
 /// ```no_run
-/// use tower_wechat::{Layout, RedisStore};
+/// use tower_wechat::redis::Layout;
+/// use tower_wechat::RedisStore;
 ///
 /// # async fn run() -> Result<(), tower_wechat::Error> {
 /// // The published layout with its default names:

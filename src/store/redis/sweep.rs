@@ -26,7 +26,8 @@ type HashField = (Vec<u8>, Vec<u8>);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::{AppId, Error, RedisStore};
+/// use tower_wechat::credential::AppId;
+/// use tower_wechat::{Error, RedisStore};
 ///
 /// /// Once a night, from one process.
 /// async fn sweep(store: &RedisStore, app: &AppId) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::support::log_lines::LogLines;
 use super::*;
-use crate::{SealingKeys, SealingMode};
+use crate::redis::{SealingKeys, SealingMode};
 
 /// A ring of keys that are named by letters.
 fn ring(letters: &str) -> SealingKeys {

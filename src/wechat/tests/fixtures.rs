@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::{AccessToken, Error, ErrorKind, RefreshToken, WechatClient};
+use crate::credential::RefreshToken;
+use crate::{AccessToken, Error, ErrorKind, WechatClient};
 
 pub(super) const SECRET: &str = "s3cret-of-the-account";
 pub(super) const CODE: &str = "c0de";

@@ -8,7 +8,8 @@ use super::fixtures::{
     CODE, SECRET, assert_unavailable, client, refresh_token, token, unreachable_url,
 };
 use super::server::{ScriptedReply, ScriptedServer};
-use crate::{Language, RecommendedAction, WechatClient};
+use crate::WechatClient;
+use crate::client::{Language, RecommendedAction};
 
 #[tokio::test]
 async fn an_errcode_is_not_retried_at_another_host() {

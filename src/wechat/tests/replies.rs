@@ -6,8 +6,9 @@ use super::fixtures::{
     CODE, REFRESH, SECRET, TOKEN, all_error_text, assert_unavailable, refresh_token, token,
 };
 use super::server::{ScriptedReply, ScriptedServer};
+use crate::ErrorKind;
 use crate::client::UserTokenResponse;
-use crate::{ErrorKind, Language, RecommendedAction};
+use crate::client::{Language, RecommendedAction};
 
 #[tokio::test]
 async fn unusual_token_responses_are_handled() {

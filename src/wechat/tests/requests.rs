@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::fixtures::{SECRET, refresh_token, token};
 use super::server::ScriptedServer;
-use crate::{ErrorKind, Language, RefreshToken};
+use crate::ErrorKind;
+use crate::client::Language;
+use crate::credential::RefreshToken;
 
 #[tokio::test]
 async fn each_call_sends_the_documented_request() {

@@ -6,7 +6,8 @@ use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
-use tower_wechat::{JsonRejection, TrustedHeader, UserTokens, WechatLayer};
+use tower_wechat::layer::JsonRejection;
+use tower_wechat::{TrustedHeader, UserTokens, WechatLayer};
 
 /// As gRPC servers have it.
 pub struct Status;

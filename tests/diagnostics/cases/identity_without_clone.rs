@@ -1,10 +1,9 @@
 //! Neither identities nor renderings have to be `Clone`.
 
 use axum::Router;
-use tower_wechat::{
-    Identify, Identity, JsonRejection, Policy, Reject, Rejection, RequestHead, Scope, UserTokens,
-    WechatLayer,
-};
+use tower_wechat::identity::{Identify, Identity};
+use tower_wechat::layer::{JsonRejection, Reject};
+use tower_wechat::{Policy, Rejection, RequestHead, Scope, UserTokens, WechatLayer};
 
 struct Certificates(std::sync::Mutex<Vec<String>>);
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tower_wechat::ErrorKind;
+use tower_wechat::account::TokenMode;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, TokenMode};
 
 use super::harness::{Harness, PLAIN, secs};
 use crate::support::eventually;

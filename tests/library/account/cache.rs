@@ -1,7 +1,9 @@
 //! Tests of the maximum time for which a process caches a token that another service maintains.
 
 use redis::Commands;
-use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, TokenCenterClient, TokenMode};
+use tower_wechat::AccountTokens;
+use tower_wechat::account::{TokenCenter, TokenCenterClient, TokenMode};
+use tower_wechat::redis::ExternalToken;
 
 use super::harness::{Harness, secs};
 use crate::support::eventually;

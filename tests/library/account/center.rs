@@ -6,10 +6,10 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tower::ServiceExt;
+use tower_wechat::account::{TokenCenter, TokenCenterClient};
+use tower_wechat::clock::Timestamp;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{
-    AccountTokens, ErrorKind, MemoryStore, Timestamp, TokenCenter, TokenCenterClient, jssdk,
-};
+use tower_wechat::{AccountTokens, ErrorKind, MemoryStore, jssdk};
 
 use super::harness::{Harness, STABLE, TICKET, secs};
 use crate::support::eventually;

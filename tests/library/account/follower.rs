@@ -11,8 +11,10 @@
 //!   PHP 8.2 with igbinary 3.2 makes of the text.
 
 use redis::Commands;
+use tower_wechat::credential::Freshness;
+use tower_wechat::redis::ExternalToken;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, ErrorKind, ExternalToken, Freshness};
+use tower_wechat::{AccountTokens, ErrorKind};
 
 use super::harness::{CALL, Harness, PLAIN, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;

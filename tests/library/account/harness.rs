@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use tower_wechat::account::AccountTokensBuilder;
+use tower_wechat::clock::Clock;
 use tower_wechat::simulator::{Simulator, SimulatorSettings};
-use tower_wechat::{
-    AccountTokens, AccountTokensBuilder, Clock, Error, MemoryStore, RedisStore, Store, Tickets,
-    WechatClient,
-};
+use tower_wechat::{AccountTokens, Error, MemoryStore, RedisStore, Store, Tickets, WechatClient};
 
 pub(crate) const STABLE: &str = "/cgi-bin/stable_token";
 pub(crate) const PLAIN: &str = "/cgi-bin/token";

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tower_wechat::{AccountTokens, ExternalToken, TokenCenter, jssdk};
+use tower_wechat::account::TokenCenter;
+use tower_wechat::redis::ExternalToken;
+use tower_wechat::{AccountTokens, jssdk};
 
 use super::harness::{Harness, PLAIN, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;

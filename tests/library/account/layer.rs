@@ -7,9 +7,10 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
+use tower_wechat::credential::AppId;
+use tower_wechat::layer::WechatAccount;
 use tower_wechat::{
-    AccountToken, AppId, JsConfig, MemoryStore, Policy, TrustedHeader, UserTokens, WechatAccount,
-    WechatLayer, jssdk,
+    AccountToken, JsConfig, MemoryStore, Policy, TrustedHeader, UserTokens, WechatLayer, jssdk,
 };
 
 use super::harness::{Harness, STABLE, TICKET};

@@ -1,7 +1,8 @@
 //! Tests of log lines about the account: one ERROR line for one cause, and never a secret.
 
+use tower_wechat::AccountTokens;
+use tower_wechat::account::{TokenCenter, TokenCenterClient};
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, TokenCenter, TokenCenterClient};
 
 use super::harness::{CALL, Harness, STABLE, secs};
 use crate::support::log_lines::LogLines;
@@ -117,7 +118,7 @@ async fn no_secret_is_ever_logged() {
 #[tokio::test]
 async fn a_key_that_holds_the_secret_is_never_logged() {
     use redis::Commands;
-    use tower_wechat::ExternalToken;
+    use tower_wechat::redis::ExternalToken;
 
     let harness = Harness::start().await;
     let server = crate::support::redis_server::RedisServer::start();

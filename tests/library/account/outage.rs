@@ -1,7 +1,8 @@
 //! Tests of an outage of Redis, in both layouts.
 
 use redis::Commands;
-use tower_wechat::{ErrorKind, Layout, RedisStore};
+use tower_wechat::redis::Layout;
+use tower_wechat::{ErrorKind, RedisStore};
 
 use super::harness::{Harness, STABLE, secs};
 use crate::support::eventually;

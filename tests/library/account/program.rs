@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tower_wechat::account::TokenCenterClient;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, MemoryStore, TokenCenterClient};
+use tower_wechat::{AccountTokens, MemoryStore};
 
 use super::harness::{Harness, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tower_wechat::ErrorKind;
+use tower_wechat::account::TokenMode;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{ErrorKind, TokenMode};
 
 use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::redis_server::RedisServer;

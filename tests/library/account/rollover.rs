@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::RwLock;
+use tower_wechat::account::TokenMode;
+use tower_wechat::credential::Freshness;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{Freshness, TokenMode};
 
 use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::eventually;

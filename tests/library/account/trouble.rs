@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
+use tower_wechat::account::TokenMode;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{AccountTokens, ErrorKind, TokenMode, WechatClient};
+use tower_wechat::{AccountTokens, ErrorKind, WechatClient};
 
 use super::harness::{Harness, PLAIN, STABLE, secs};
 

@@ -4,9 +4,9 @@ use axum::body::Body;
 use http::{Method, Request};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tower::{Layer, ServiceExt, service_fn};
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, Policy, Scope, UserTokenResponse, UserTokens, WechatClient,
-    WechatLayer,
+    CookieKeys, Login, MemoryStore, Policy, Scope, UserTokens, WechatClient, WechatLayer,
 };
 
 use super::{asked_by, header, id, users, who};

@@ -18,11 +18,14 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::clock::Clock;
+use tower_wechat::credential::AppId;
+use tower_wechat::identity::ExtensionIdentity;
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
-    AppId, Clock, CookieKeys, ExtensionIdentity, MemoryStore, Policy, Rejection, RequestHead,
-    SessionCookie, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    CookieKeys, MemoryStore, Policy, Rejection, RequestHead, SessionCookie, TrustedHeader, UserId,
+    UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 /// Returns the tokens of a user whose access token has expired by the clock of this process. WeChat's

@@ -8,8 +8,9 @@ use axum::{Router, response::IntoResponse};
 use http::{Request, Response};
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::{Fault, Simulator};
-use tower_wechat::{CookieKeys, Login, Policy, Scope, UserTokenResponse, WechatLayer, WechatUser};
+use tower_wechat::{CookieKeys, Login, Policy, Scope, WechatLayer, WechatUser};
 
 use super::{asked_by, expired, header, id, text, users, who};
 

@@ -10,8 +10,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::{Fault, Simulator};
-use tower_wechat::{CookieKeys, Login, UserTokenResponse, UserTokens, WechatLayer, WechatUser};
+use tower_wechat::{CookieKeys, Login, UserTokens, WechatLayer, WechatUser};
 
 use super::{asked_by, expired, header, id, text, users, who};
 

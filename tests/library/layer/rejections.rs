@@ -12,10 +12,11 @@ use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
 use tower::{Layer, ServiceExt, service_fn};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::layer::WechatUserRejection;
 use tower_wechat::{
     AccountToken, AccountTokens, CookieKeys, Error, JsConfig, Login, MemoryStore, Policy,
-    Rejection, RequestHead, UserTokenResponse, UserTokens, WechatClient, WechatLayer, WechatUser,
-    WechatUserRejection,
+    Rejection, RequestHead, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 use super::{asked_by, header, id, text, users};

@@ -10,10 +10,13 @@ use http::StatusCode;
 use redis::Commands;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tower_wechat::clock::Clock;
+use tower_wechat::login::LoginBuilder;
+use tower_wechat::redis::Layout;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    Clock, CookieKeys, Error, Layout, Login, LoginBuilder, MemoryStore, RedisStore, Scope,
-    SessionCookie, Store, UserTokens, WechatClient, WechatLayer, WechatUser,
+    CookieKeys, Error, Login, MemoryStore, RedisStore, Scope, SessionCookie, Store, UserTokens,
+    WechatClient, WechatLayer, WechatUser,
 };
 
 use crate::support::redis_server::RedisServer;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tower_wechat::Scope;
+use tower_wechat::redis::Layout;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{Layout, Scope};
 
 use super::harness::{ALICE, EXCHANGE, Harness, Site, USERINFO};
 use crate::support::browser::{Browser, Reply};

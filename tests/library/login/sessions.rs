@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use redis::Commands;
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::clock::Clock;
+use tower_wechat::redis::Layout;
 use tower_wechat::simulator::SimulatedUser;
-use tower_wechat::{Clock, Layout, Policy, UserId, UserTokenResponse, WechatUser};
+use tower_wechat::{Policy, UserId, WechatUser};
 
 use super::harness::{ALICE, Harness, pages};
 use crate::support::browser::Browser;

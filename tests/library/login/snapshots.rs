@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::SnapshotPolicy;
+use tower_wechat::login::SnapshotPolicy;
 use tower_wechat::simulator::SimulatedUser;
 
 use super::harness::Harness;

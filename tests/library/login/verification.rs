@@ -2,9 +2,8 @@
 
 use axum::routing::get;
 use http::Method;
-use tower_wechat::{
-    CookieKeys, Login, LoginBuilder, Rejection, RequestHead, TrustedHeader, WechatLayer,
-};
+use tower_wechat::login::LoginBuilder;
+use tower_wechat::{CookieKeys, Login, Rejection, RequestHead, TrustedHeader, WechatLayer};
 
 use super::harness::{Harness, router};
 use crate::support::browser::Browser;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use redis::{Commands, Connection};
 use serde_json::Value;
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::Fault;
-use tower_wechat::{RedisStore, UserId, UserTokenResponse, UserTokens, WechatClient};
+use tower_wechat::{RedisStore, UserId, UserTokens, WechatClient};
 
 use super::program::on;
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
@@ -311,8 +312,8 @@ async fn a_pair_expired_in_the_other_layout_is_not_copied() {
 async fn a_login_after_a_logout_in_the_other_layout_stays() {
     for to in ["keys", "hashes"] {
         let (before, after) = match to {
-            "keys" => (Layout::Hashes, tower_wechat::Layout::Keys),
-            _ => (Layout::Keys, tower_wechat::Layout::Hashes),
+            "keys" => (Layout::Hashes, tower_wechat::redis::Layout::Keys),
+            _ => (Layout::Keys, tower_wechat::redis::Layout::Hashes),
         };
         let harness = Harness::new(before).await;
         for user in ["oAlice", "oBob"] {

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tower_wechat::{
-    Layout, RedisStore, RedisStoreBuilder, UserId, UserTokenResponse, UserTokens, WechatClient,
-};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::redis::{Layout, RedisStoreBuilder};
+use tower_wechat::{RedisStore, UserId, UserTokens, WechatClient};
 
 use super::program::{Ran, command, run};
 use crate::support::certificates::Certificates;

@@ -77,7 +77,7 @@ async fn sealing_keys_change_while_services_run() {
         // A pair of the old key, whose user comes again at the last step only.
         let sealed = raw(&harness, "oAfter");
         let id = |text: &str| {
-            let keys = tower_wechat::SealingKeys::from_base64(text).unwrap();
+            let keys = tower_wechat::redis::SealingKeys::from_base64(text).unwrap();
             keys.ids().next().unwrap()
         };
         assert!(

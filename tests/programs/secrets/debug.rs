@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use tower_wechat::account::{TokenCenter, TokenCenterClient};
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
-    AccountTokens, CookieKeys, Login, MemoryStore, RedisStore, SessionCookie, Tickets, TokenCenter,
-    TokenCenterClient, TrustedHeader, UserId, UserTokenResponse, UserTokens, WechatClient,
-    WechatLayer, WechatUser,
+    AccountTokens, CookieKeys, Login, MemoryStore, RedisStore, SessionCookie, Tickets,
+    TrustedHeader, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 use super::search::Secrets;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use tower_wechat::{
-    Layout, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
-};
+use tower_wechat::redis::Layout;
+use tower_wechat::{RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser};
 
 use crate::account::wechat;
 use crate::contender::{Contender, UserCredential};

@@ -17,7 +17,7 @@ use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
 impl RedisStore {
     /// Seals every value of the account with the first key of the ring, in both layouts; with
-    /// [`SealingMode::Open`](crate::SealingMode::Open) it makes them plain. The texts themselves
+    /// [`SealingMode::Open`](crate::redis::SealingMode::Open) it makes them plain. The texts themselves
     /// and their lives stay.
     ///
     /// When nothing is left that another key has sealed, the marks of all other keys are removed,

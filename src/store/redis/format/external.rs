@@ -1,5 +1,5 @@
 //! How other SDKs write an account token into Redis. Forms as read in their public sources; where
-//! each comes from is said on [`ExternalToken`](crate::ExternalToken).
+//! each comes from is said on [`ExternalToken`](crate::redis::ExternalToken).
 
 use serde_json::Value;
 

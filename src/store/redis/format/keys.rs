@@ -31,7 +31,7 @@ type HmacSha256 = Hmac<Sha256>;
 /// What is done with values when a store has sealing keys.
 ///
 /// ```
-/// use tower_wechat::{SealingKeys, SealingMode};
+/// use tower_wechat::redis::{SealingKeys, SealingMode};
 ///
 /// # fn run(text: &str) -> Result<(), tower_wechat::Error> {
 /// // The first step: able to read what is sealed, and still writing plain values.
@@ -101,7 +101,7 @@ impl std::str::FromStr for SealingMode {
 /// plain, and so does the token of another system that is only followed.
 ///
 /// ```
-/// use tower_wechat::{SealingKeys, SealingMode};
+/// use tower_wechat::redis::{SealingKeys, SealingMode};
 ///
 /// # let new = "x".repeat(32); let old = "y".repeat(32);
 /// # use base64::{Engine, engine::general_purpose::STANDARD};
@@ -142,7 +142,7 @@ impl SealingKeys {
     /// is none.
     ///
     /// ```
-    /// use tower_wechat::SealingKeys;
+    /// use tower_wechat::redis::SealingKeys;
     ///
     /// let error = SealingKeys::from_base64("c2hvcnQ=").unwrap_err();
     /// assert!(error.to_string().starts_with("sealing key 1 has 5 bytes; it needs at least 32"));
