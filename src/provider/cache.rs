@@ -1,14 +1,15 @@
 //! What one process remembers: tokens until their renewal point, and who has none.
 
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quick_cache::{DefaultHashBuilder, UnitWeighter};
 
-use super::CacheEntry;
+use super::entry::CacheEntry;
 use super::sync::{AtomicI64, AtomicU16, Mutex, MutexGuard};
+use super::versions::{BuildSpreadHasher, EntryKey, ShardHistory, VersionStamp, WriteEvent};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::store::RecordVersion;
@@ -43,122 +44,6 @@ pub(super) struct Cache {
     synced_at: AtomicI64,
     /// An era ends where news may have been missed: its entries are read again.
     epoch: AtomicU16,
-}
-
-/// What an entry is found by: forty bits of its id's hash. The id itself lies in the entry, and is
-/// compared there. Where two ids share a key, of which there is not one pair among a million users
-/// as a rule, each takes the other's place, and finds its own token in the store.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct EntryKey([u8; 5]);
-
-impl EntryKey {
-    #[inline]
-    fn as_u64(self) -> u64 {
-        let Self([a, b, c, d, e]) = self;
-        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
-    }
-}
-
-impl Hash for EntryKey {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.as_u64());
-    }
-}
-
-/// Keys are hashes already: this spreads their forty bits over the sixty-four of a map's.
-#[derive(Clone, Copy, Default)]
-pub(super) struct SpreadHasher(u64);
-
-pub(super) type BuildSpreadHasher = BuildHasherDefault<SpreadHasher>;
-
-impl Hasher for SpreadHasher {
-    #[inline]
-    fn write_u64(&mut self, number: u64) {
-        // An odd number near 2^64 divided by the golden ratio.
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// How many of the writes and of the reads behind a fence are remembered one by one, so that
-/// neighbours do not disturb each other. A crowd of 10,000 reads at once is forty behind each.
-const TRACKED_WRITES: usize = 8;
-const TRACKED_READS: usize = 64;
-
-/// What has happened to the credentials that share a fence.
-#[derive(Default)]
-struct ShardHistory {
-    writes: RecentEvents<WriteEvent, TRACKED_WRITES>,
-    /// What this process remembered as it had read it.
-    reads: RecentEvents<(), TRACKED_READS>,
-}
-
-#[derive(Clone, Copy)]
-enum WriteEvent {
-    /// This process forgot it, or wrote it.
-    Local,
-    /// The news of what somebody has written.
-    Remote(Option<RecordVersion>),
-}
-
-/// Events, and to which credential (its key) the last of them happened.
-struct RecentEvents<E, const REMEMBERED: usize> {
-    /// How many there were.
-    count: u64,
-    /// The last, each at its number, round and round.
-    ring: [Option<(EntryKey, E)>; REMEMBERED],
-}
-
-impl<E: Copy, const REMEMBERED: usize> Default for RecentEvents<E, REMEMBERED> {
-    fn default() -> Self {
-        Self {
-            count: 0,
-            ring: [None; REMEMBERED],
-        }
-    }
-}
-
-impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
-    fn push(&mut self, key: EntryKey, event: E) {
-        self.ring[(self.count % REMEMBERED as u64) as usize] = Some((key, event));
-        self.count += 1;
-    }
-
-    /// What has happened to one credential since there were so many; nothing where that is not
-    /// known any more.
-    fn since(&self, count: u64, key: EntryKey) -> Option<impl Iterator<Item = E>> {
-        let known = self.count - count <= REMEMBERED as u64;
-        let events = (count..self.count)
-            .filter_map(|at| self.ring[(at % REMEMBERED as u64) as usize])
-            .filter_map(move |(of, event)| (of == key).then_some(event));
-        known.then_some(events)
-    }
-
-    /// Whether nothing has, for certain.
-    fn is_unchanged_since(&self, count: u64, key: EntryKey) -> bool {
-        self.since(count, key)
-            .is_some_and(|mut events| events.next().is_none())
-    }
-}
-
-/// Proof that nothing else came between an exchange with the store and what is then remembered of
-/// one credential.
-pub(super) struct VersionStamp {
-    key: EntryKey,
-    writes: u64,
-    reads: u64,
-    epoch: u16,
 }
 
 /// No proof yet.
@@ -373,14 +258,12 @@ impl Cache {
             let crossed = !history.reads.is_unchanged_since(stamp.reads, stamp.key)
                 && !self.contains_same_version(stamp.key, &entry);
             history.reads.push(stamp.key, ());
-            self.insert_for_epoch(
-                if crossed {
-                    entry.to_invalidated()
-                } else {
-                    entry
-                },
-                stamp,
-            );
+            let entry = if crossed {
+                entry.to_invalidated()
+            } else {
+                entry
+            };
+            self.insert_for_epoch(entry, stamp);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::RenewalFailure;
+use super::source::RenewalFailure;
 use crate::error::{Error, ErrorKind};
 use crate::wechat::with_renewal_delay;
 

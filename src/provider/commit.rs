@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::CacheEntry;
-use super::cache::VersionStamp;
-use super::entry::EntryOrigin;
+use super::entry::{CacheEntry, EntryOrigin};
 use super::lease::Lease;
-use super::renewal::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, RenewalTask};
+use super::task::{CommitOutcome, MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, RenewalTask};
+use super::versions::VersionStamp;
 use crate::backoff::Backoff;
 use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
@@ -30,16 +29,6 @@ const SUCCESSOR_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// When WeChat grants what is due at once, or hands back what it refused, it is not asked again
 /// for this long.
 const UNCHANGED_TOKEN_SUPPRESSION: Duration = Duration::from_secs(15);
-
-/// How a renewal ended.
-pub(super) enum CommitOutcome {
-    Done(Result<CacheEntry, Error>),
-    /// The store holds something else by now; it has to be judged anew.
-    Conflict(StoredRecord),
-    /// WeChat says that the refresh token is dead, and another process renews it nevertheless: it
-    /// may have been granted what killed it.
-    DeletionDeferred(Error),
-}
 
 impl RenewalTask<'_> {
     /// R2 and R3: writes the new credential against what it was made from, and does not let go of

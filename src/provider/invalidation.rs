@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::ProviderState;
+use super::state::ProviderState;
 use crate::store::{Event, Invalidation, InvalidationSource, Subscription};
 
 /// After something was missed the whole cache is outdated; not more often than this, however much

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::renewal::MIN_POLL_INTERVAL;
-use super::{CredentialProvider, ProviderState, sync};
+use super::state::{CredentialProvider, ProviderState};
+use super::sync;
+use super::task::MIN_POLL_INTERVAL;
 use crate::backoff::Backoff;
 use crate::credential::Record;
 use crate::error::Error;

@@ -5,24 +5,14 @@
 //! else is reading the same credential already, so that a crowd shares one, and where something has
 //! to be renewed or deleted, which must go on when nobody waits (R3).
 
-use std::time::Duration;
-
-use super::cache::{EntryKey, VersionStamp};
-use super::single_flight::Wanted;
-use super::{CacheEntry, CredentialProvider};
+use super::call::Wanted;
+use super::entry::CacheEntry;
+use super::state::{CredentialProvider, SLOW_STORE_TIMEOUT};
+use super::versions::{EntryKey, ReadSnapshot};
 use crate::clock::Timestamp;
 use crate::credential::RecordView;
 use crate::error::Error;
-use crate::store::{CredentialSlot, ReadOutcome, StoredRecord};
-
-/// How long a caller waits for a slow store while this process still holds a token that is alive.
-pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// What was read, and the proof that nothing came between that and what is then remembered.
-pub(super) struct ReadSnapshot {
-    pub(super) stored: StoredRecord,
-    pub(super) stamp: VersionStamp,
-}
+use crate::store::{CredentialSlot, ReadOutcome};
 
 /// What a look into the store has brought.
 enum LookupOutcome {

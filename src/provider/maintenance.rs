@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::{ProviderState, sync};
+use super::state::ProviderState;
+use super::sync;
 
 /// How often the entries are counted.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);

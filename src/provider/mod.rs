@@ -21,10 +21,12 @@
 //! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
 
 mod cache;
+mod call;
 mod classify;
 mod commit;
 mod entry;
 mod failures;
+mod freshness;
 mod invalidation;
 mod lease;
 mod lookup;
@@ -35,271 +37,35 @@ mod retry_once;
 #[cfg(test)]
 mod shuttle;
 mod single_flight;
+mod source;
+mod state;
 mod sync;
+mod task;
+mod versions;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use self::cache::Cache;
+use self::call::Wanted;
 pub(crate) use self::classify::{UNKNOWN_ERRCODE_PAUSE, classify};
 pub(crate) use self::entry::CacheEntry;
 use self::entry::EntryOrigin;
-use self::failures::FailureTracker;
-use self::invalidation::InvalidationListener;
-use self::lookup::ReadSnapshot;
-use self::maintenance::CacheMaintenance;
 pub(crate) use self::prefetch::Prefetcher;
-use self::single_flight::{SingleFlight, Wanted};
-use crate::clock::{Clock, Timestamp};
+pub(crate) use self::source::{CredentialSource, RenewalFailure};
+pub(crate) use self::state::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
+use self::versions::ReadSnapshot;
+use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
-use crate::metrics;
-use crate::store::{
-    BoxFuture, CredentialKey, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
-    InvalidationSource, LeaseOwner, Store,
-};
-
-/// Where new credentials come from.
-pub(crate) trait CredentialSource: Send + Sync + 'static {
-    /// Whether a new credential can be had from what is stored, without the user.
-    fn can_renew(&self, record: &Record) -> bool;
-
-    /// Asks for a new credential, once. Called under the lease, with what is stored.
-    fn renew<'a>(
-        &'a self,
-        record: &'a Record,
-        invalid_token: Option<&'a AccessToken>,
-    ) -> BoxFuture<'a, Result<Record, RenewalFailure>>;
-
-    /// Returns `true` if an error that means a dead refresh token also means that the access token
-    /// beside it is void.
-    fn invalidates_access_token(&self, _error: &Error) -> bool {
-        false
-    }
-
-    /// What callers are told where nothing usable is stored, or nothing but what was refused, and
-    /// nothing can be renewed.
-    fn no_token_error(&self, _invalid_token: Option<&AccessToken>) -> Error {
-        Error::new(
-            ErrorKind::LoginRequired,
-            "there is no usable token, and none can be had without the user: send them to log in",
-        )
-    }
-}
-
-/// R5: why no new credential came, sorted by what is to be done.
-#[derive(Debug)]
-pub(crate) enum RenewalFailure {
-    /// What the renewal started from is dead: delete exactly that, and let the user log in.
-    InvalidGrant(Error),
-    /// It may work in a moment: try again with back-off, keep what is stored.
-    Transient(Error),
-    /// It is the operator's: no renewal of this account for a while, and one loud line.
-    Operator(Error),
-}
-
-/// R4: when the renewal of a credential starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RenewalTiming {
-    /// Early and jittered, so that a crowd obtained together is not renewed together.
-    Jittered,
-    /// At the renewal point.
-    AtRenewalTime,
-    /// Just behind it: for a credential that its issuer repeats until that very point, by a clock
-    /// that is not ours.
-    AfterRenewalTime,
-}
-
-const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
-const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
-const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// The engine's times and sizes.
-#[derive(Debug, Clone)]
-pub(crate) struct ProviderConfig {
-    /// The margin that renewal points keep from the true expiry.
-    pub(crate) margin: Duration,
-    pub(crate) timing: RenewalTiming,
-    /// The longest that an entry of the cache is believed without a word of the store: neither
-    /// read, nor proved current by its news.
-    pub(crate) cache_ttl: Duration,
-    /// How many credentials the cache holds.
-    pub(crate) cache_capacity: usize,
-    /// How long a caller waits for a credential that has to be renewed.
-    pub(crate) load_timeout: Duration,
-    /// How long the right to renew is held; outlives `renewal`.
-    pub(crate) lease_duration: Duration,
-    /// How long a renewal with all its tries may take.
-    pub(crate) renewal_timeout: Duration,
-}
-
-impl ProviderConfig {
-    /// Returns the settings of a kind of credential, with the default times.
-    pub(crate) fn new(margin: Duration, timing: RenewalTiming, cache_capacity: usize) -> Self {
-        Self {
-            margin,
-            timing,
-            cache_capacity,
-            cache_ttl: DEFAULT_CACHE_TTL,
-            load_timeout: DEFAULT_LOAD_TIMEOUT,
-            lease_duration: DEFAULT_LEASE_DURATION,
-            renewal_timeout: DEFAULT_RENEWAL_TIMEOUT,
-        }
-    }
-
-    /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
-    pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
-        self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
-        self.renewal_timeout = self.lease_duration * 4 / 5;
-    }
-}
-
-/// What the engine may do with its store.
-pub(crate) enum StoreAccess {
-    /// Reads, writes and receives invalidations.
-    Full(Arc<dyn Store>),
-    /// Only reads: another system renews the credential.
-    #[cfg(feature = "redis")]
-    ReadOnly(Arc<dyn CredentialReader>),
-    /// Reads and writes. The test passes invalidations to the engine itself.
-    #[cfg(test)]
-    Unsubscribed(Arc<dyn CredentialWriter>),
-}
-
-/// The store of an engine, by purpose.
-struct StoreHandles {
-    reader: Arc<dyn CredentialReader>,
-    /// `None` if the engine must not write. Such an engine never renews.
-    writer: Option<Arc<dyn CredentialWriter>>,
-    invalidations: Option<Arc<dyn InvalidationSource>>,
-}
-
-impl From<StoreAccess> for StoreHandles {
-    fn from(access: StoreAccess) -> Self {
-        match access {
-            StoreAccess::Full(store) => Self {
-                reader: store.clone(),
-                writer: Some(store.clone()),
-                invalidations: Some(store),
-            },
-            #[cfg(feature = "redis")]
-            StoreAccess::ReadOnly(reader) => Self {
-                reader,
-                writer: None,
-                invalidations: None,
-            },
-            #[cfg(test)]
-            StoreAccess::Unsubscribed(store) => Self {
-                reader: store.clone(),
-                writer: Some(store),
-                invalidations: None,
-            },
-        }
-    }
-}
-
-/// The engine for one kind of credential of one account. Clones share everything.
-#[derive(Clone)]
-pub(crate) struct CredentialProvider(Arc<ProviderState>);
-
-struct ProviderState {
-    app: AppId,
-    kind: CredentialKind,
-    config: ProviderConfig,
-    clock: Clock,
-    store: Arc<dyn CredentialReader>,
-    /// `None` if the engine must not write. Such an engine never renews.
-    writer: Option<Arc<dyn CredentialWriter>>,
-    invalidations: Option<Arc<dyn InvalidationSource>>,
-    /// What the names of this engine's leases start with.
-    lease_owner: LeaseOwner,
-    source: Box<dyn CredentialSource>,
-    cache: Cache,
-    calls: SingleFlight,
-    failures: FailureTracker,
-    /// Counts the credentials that callers have read without a flight.
-    direct_reads: AtomicU32,
-    /// Bounds the renewals of this process that run at once, and those among them for which nobody
-    /// waits.
-    renewal_permits: Semaphore,
-    early_renewal_permits: Semaphore,
-    tasks: TaskTracker,
-    invalidation_listener: InvalidationListener,
-    maintenance: CacheMaintenance,
-    /// Tells the operator how many credentials the cache holds.
-    cached_gauge: metrics::CachedGauge,
-}
-
-/// The bounds of a lease. A store cannot keep one for no time at all, and no process that has died
-/// may keep the others waiting for longer than this.
-const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
-const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
-
-/// How many renewals of one process may run at once.
-const MAX_CONCURRENT_RENEWALS: usize = 512;
-
-/// How many of them may be renewals of tokens that are alive, for which nobody waits. While WeChat
-/// does not answer, each renewal takes its full time: the rest is for users whose token has
-/// expired.
-const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
+use crate::store::{CredentialKey, CredentialKind};
 
 /// A caller's request is joined to at most this many flights: the one under way when it came, and
 /// one of its own.
 const MAX_CALLS_PER_REQUEST: usize = 3;
 
 impl CredentialProvider {
-    pub(crate) fn new(
-        app: AppId,
-        kind: CredentialKind,
-        settings: ProviderConfig,
-        clock: Clock,
-        store: StoreAccess,
-        source: Box<dyn CredentialSource>,
-    ) -> Self {
-        metrics::describe_metrics();
-        // A panel of nothing looks like a panel that is broken.
-        let unix_epoch = Timestamp::from_millis(0);
-        metrics::set_resting_until(&app, kind.as_str(), unix_epoch);
-        if kind.belongs_to_account() {
-            metrics::set_expiry(&app, kind.as_str(), unix_epoch);
-        }
-        let StoreHandles {
-            reader,
-            writer,
-            invalidations,
-        } = store.into();
-        let provider = Self(Arc::new(ProviderState {
-            app,
-            kind,
-            cache: Cache::new(settings.cache_capacity, settings.cache_ttl),
-            config: settings,
-            clock,
-            store: reader,
-            writer,
-            invalidations,
-            lease_owner: LeaseOwner::unique(),
-            source,
-            calls: SingleFlight::default(),
-            failures: FailureTracker::default(),
-            direct_reads: AtomicU32::new(0),
-            renewal_permits: Semaphore::new(MAX_CONCURRENT_RENEWALS),
-            early_renewal_permits: Semaphore::new(MAX_EARLY_RENEWALS),
-            tasks: TaskTracker::new(),
-            invalidation_listener: InvalidationListener::default(),
-            maintenance: CacheMaintenance::default(),
-            cached_gauge: metrics::CachedGauge::new(kind.as_str()),
-        }));
-        provider.0.start_background_tasks();
-        provider
-    }
-
     pub(crate) fn app(&self) -> &AppId {
         &self.0.app
     }
@@ -527,58 +293,6 @@ impl CredentialProvider {
             true => Err(self.0.store_timeout_error()),
             false => Err(self.0.load_timeout_error()),
         })
-    }
-}
-
-impl ProviderState {
-    /// Starts the tasks of the engine, unless they run. Where the engine was made there may have
-    /// been no runtime yet.
-    fn start_background_tasks(self: &Arc<Self>) {
-        self.invalidation_listener.start(self);
-        self.maintenance.start(self);
-    }
-
-    /// Returns the store for a write of the caller's. Fails if the engine must not write.
-    fn writer(&self) -> Result<&Arc<dyn CredentialWriter>, Error> {
-        self.writer.as_ref().ok_or_else(|| {
-            let message = "a token that another system keeps is read and never written";
-            Error::configuration(message)
-        })
-    }
-
-    fn credential_key(&self, id: &str) -> CredentialKey {
-        CredentialKey {
-            app: self.app.clone(),
-            kind: self.kind,
-            id: id.into(),
-        }
-    }
-
-    fn slot(&self, id: &str) -> CredentialSlot {
-        self.slot_of(id.into())
-    }
-
-    fn slot_of(&self, id: Box<str>) -> CredentialSlot {
-        let (app, kind) = (self.app.clone(), self.kind);
-        CredentialSlot {
-            key: CredentialKey { app, kind, id },
-            margin: self.config.margin,
-        }
-    }
-
-    fn load_timeout_error(&self) -> Error {
-        let wait = self.config.load_timeout;
-        Error::new(
-            ErrorKind::WechatUnavailable,
-            format!("no usable token came within {wait:?}; its renewal goes on"),
-        )
-        .with_retry_after(Duration::from_secs(1))
-    }
-
-    fn store_timeout_error(&self) -> Error {
-        let wait = self.config.load_timeout;
-        let message = format!("the store did not answer within {wait:?}");
-        Error::store_unavailable(message).with_retry_after(Duration::from_secs(1))
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::CredentialProvider;
+use super::state::CredentialProvider;
 
 /// How often the task looks at what this process holds: a look at memory, no more.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,37 +3,27 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::cache::VersionStamp;
-use super::commit::CommitOutcome;
+use super::call::{CallState, Wanted};
+use super::entry::CacheEntry;
 use super::entry::EntryOrigin;
 use super::failures::back_off;
+use super::freshness::STALE_RECHECK_INTERVAL;
 use super::lease::Lease;
-use super::lookup::{ReadSnapshot, SLOW_STORE_TIMEOUT};
-use super::single_flight::{CallState, Wanted};
-use super::{CacheEntry, ProviderState, RenewalFailure, RenewalTiming};
+use super::source::RenewalFailure;
+use super::state::{ProviderState, SLOW_STORE_TIMEOUT};
+use super::task::{CommitOutcome, MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, RenewalTask};
+use super::versions::{ReadSnapshot, VersionStamp};
 use crate::backoff::Backoff;
 use crate::clock::{Timestamp, deadline_in};
-use crate::credential::{Lifetime, Record, RecordView, Token, jitter_seed};
+use crate::credential::{Record, Token};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
-use crate::store::{CredentialSlot, CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
-
-/// How long a token that is due for renewal is served from the cache before the store is asked
-/// again whether somebody has renewed it.
-const STALE_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// R7: how long a follower rests between two requests for the lease, at first and at most.
-pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
-pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The part of the margin that "just behind the renewal point" is: ten seconds of five minutes.
-const AFTER_RENEWAL_TIME_DIVISOR: u32 = 30;
+use crate::store::{CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
 
 /// The whole course of a flight.
 pub(super) async fn run(
@@ -70,18 +60,6 @@ pub(super) async fn run(
     }
 }
 
-pub(super) struct RenewalTask<'a> {
-    pub(super) provider: &'a Arc<ProviderState>,
-    pub(super) id: &'a str,
-    /// Tells flights of one credential apart.
-    pub(super) number: u64,
-    slot: CredentialSlot,
-    /// The name under which this call takes the lease.
-    owner: LeaseOwner,
-    pub(super) wanted: &'a Wanted,
-    call_state: &'a watch::Sender<CallState>,
-}
-
 enum LoadOutcome {
     FromStore(StoredRecord),
     /// The store does not answer, but this is still alive.
@@ -99,30 +77,6 @@ enum Decision<'a> {
 }
 
 impl<'a> RenewalTask<'a> {
-    pub(super) fn now(&self) -> Timestamp {
-        self.provider.clock.now()
-    }
-
-    /// What could be used before the wait, if it still can.
-    fn if_unexpired(&self, usable: Option<CacheEntry>) -> Option<CacheEntry> {
-        usable.filter(|held| held.is_unexpired(self.now()))
-    }
-
-    /// R5: why WeChat is not asked for this credential now, if it is not.
-    fn suppressing_error(&self) -> Option<Error> {
-        self.provider.failures.active_error(self.id, self.now())
-    }
-
-    pub(super) fn publish_provisional(&self, held: &CacheEntry) {
-        self.set_provisional(Some(held.clone()));
-    }
-
-    /// Publishes the live token to all callers of this flight; `None` withdraws it.
-    pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
-        self.call_state
-            .send_modify(|stage| stage.provisional = provisional);
-    }
-
     /// Reads the store. While it is slow or away, a token that has outlived its time in the cache
     /// but not its own is served (R4).
     async fn load(&self) -> Result<LoadOutcome, Error> {
@@ -295,14 +249,6 @@ impl<'a> RenewalTask<'a> {
         Some((turn, early_permit))
     }
 
-    /// Notes what callers are waiting for, without waking them.
-    fn set_awaits_wechat(&self, awaits_wechat: bool) {
-        self.call_state.send_if_modified(|stage| {
-            stage.awaits_wechat = awaits_wechat;
-            false
-        });
-    }
-
     /// The span around a renewal.
     fn renewal_span(&self) -> Span {
         tracing::info_span!(
@@ -425,12 +371,6 @@ impl<'a> RenewalTask<'a> {
             && !self.provider.source.invalidates_access_token(error)
     }
 
-    /// What somebody else has stored since, if anybody has.
-    pub(super) async fn superseding(&self, stored: &StoredRecord) -> Option<StoredRecord> {
-        let newer = self.provider.store.load(&self.slot).await.ok()?;
-        (newer.expected != stored.expected).then_some(newer)
-    }
-
     fn close_circuit(&self) {
         if self.provider.failures.close_circuit() {
             let (app, kind) = (&self.provider.app, self.provider.kind.as_str());
@@ -441,66 +381,6 @@ impl<'a> RenewalTask<'a> {
 }
 
 impl ProviderState {
-    /// R4: whether the renewal of a credential may start.
-    pub(super) fn is_due(&self, entry: &CacheEntry, now: Timestamp) -> bool {
-        now >= self.renewal_starts_at(entry.secret().expose(), entry.lifetime())
-    }
-
-    fn renewal_starts_at(&self, secret: &str, lifetime: Lifetime) -> Timestamp {
-        let point = lifetime.renew_at();
-        match self.config.timing {
-            RenewalTiming::Jittered => lifetime.renewal_starts_at(jitter_seed(secret)),
-            RenewalTiming::AtRenewalTime => point,
-            RenewalTiming::AfterRenewalTime => point.saturating_add(
-                point.duration_until(lifetime.expires_at()) / AFTER_RENEWAL_TIME_DIVISOR,
-            ),
-        }
-    }
-
-    /// Makes of a record what requests are served with.
-    pub(super) fn to_entry(
-        &self,
-        id: &str,
-        record: &Record,
-        origin: EntryOrigin,
-    ) -> Option<CacheEntry> {
-        let record = record.view();
-        let lifetime = record.token.as_ref()?.lifetime;
-        let now = self.clock.now();
-        let until = self.fresh_until(&record, now).unwrap_or_else(|| {
-            now.saturating_add(STALE_RECHECK_INTERVAL.min(self.config.cache_ttl))
-                .min(lifetime.expires_at())
-        });
-        CacheEntry::from_record(id, &record, now..until, origin, self.cache.epoch())
-    }
-
-    /// The same of a record that is being read, if its token is not due for renewal.
-    pub(super) fn to_fresh_entry(&self, id: &str, record: &RecordView<'_>) -> Option<CacheEntry> {
-        let now = self.clock.now();
-        let until = self.fresh_until(record, now)?;
-        CacheEntry::from_record(
-            id,
-            record,
-            now..until,
-            EntryOrigin::Stored,
-            self.cache.epoch(),
-        )
-    }
-
-    /// Until when a record's token is believed at most that is not due for renewal; `None` if it
-    /// is.
-    fn fresh_until(&self, record: &RecordView<'_>, now: Timestamp) -> Option<Timestamp> {
-        let token = record.token.as_ref()?;
-        // Only near its end does it matter when exactly a token is due.
-        let earliest = token.lifetime.earliest_renewal_at();
-        let near = now.saturating_add(self.config.cache_ttl) >= earliest;
-        if self.config.timing == RenewalTiming::Jittered && !near {
-            return Some(earliest);
-        }
-        let due = self.renewal_starts_at(token.secret, token.lifetime);
-        (now < due).then_some(due)
-    }
-
     pub(super) fn log_store_unavailable(&self, error: &Error) {
         tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
     }

@@ -1,6 +1,7 @@
 //! R6: a call with a credential, and once more after a refusal.
 
-use super::{CacheEntry, CredentialProvider};
+use super::entry::CacheEntry;
+use super::state::CredentialProvider;
 use crate::error::{Error, ErrorKind, InvalidToken};
 
 impl CredentialProvider {

@@ -9,62 +9,16 @@ use quick_cache::DefaultHashBuilder;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::cache::{BuildSpreadHasher, EntryKey};
-use super::lookup::ReadSnapshot;
+use super::call::{CallState, Wanted};
+use super::entry::CacheEntry;
+use super::renewal;
+use super::state::ProviderState;
 use super::sync::{self, Mutex, MutexGuard};
-use super::{CacheEntry, ProviderState, renewal};
-use crate::clock::{Clock, Timestamp};
-use crate::credential::AccessToken;
+use super::versions::{BuildSpreadHasher, EntryKey, ReadSnapshot};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::shrink::{shrink_map, shrink_set};
 use crate::store::RecordVersion;
-
-/// What a caller asks for.
-#[derive(Debug, Clone)]
-pub(super) enum Wanted {
-    /// A token that is usable, be it stale.
-    Any,
-    /// A token other than this one, which WeChat has refused (R6).
-    Replacing(AccessToken),
-}
-
-impl Wanted {
-    pub(super) fn is_satisfied_by(&self, token: &AccessToken) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Replacing(refused) => token != refused,
-        }
-    }
-
-    pub(super) fn replaced_token(&self) -> Option<&AccessToken> {
-        match self {
-            Self::Any => None,
-            Self::Replacing(refused) => Some(refused),
-        }
-    }
-}
-
-/// How far a flight has come.
-#[derive(Debug, Clone, Default)]
-pub(super) struct CallState {
-    /// The live token that the flight has found, for every caller whose need it meets (R4). It
-    /// stays when the flight ends: a flight that began because of a report may fail although the
-    /// stored token is alive.
-    pub(super) provisional: Option<CacheEntry>,
-    /// The result of the flight, once it has ended.
-    pub(super) result: Option<Result<CacheEntry, Error>>,
-    /// Whether the flight waits for WeChat, here or in another process, and not for the store.
-    pub(super) awaits_wechat: bool,
-}
-
-impl CallState {
-    /// Returns the live token if it meets `need`.
-    fn provisional_for(&self, wanted: &Wanted, now: Timestamp) -> Option<&CacheEntry> {
-        let usable =
-            |held: &&CacheEntry| wanted.is_satisfied_by(held.secret()) && held.is_unexpired(now);
-        self.provisional.as_ref().filter(usable)
-    }
-}
 
 /// A caller's view of a flight.
 #[derive(Clone)]
@@ -311,7 +265,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::credential::{AppId, Lifetime, Record, Token};
+    use crate::credential::{AccessToken, AppId, Lifetime, Record, Token};
     use crate::provider::{
         CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure, RenewalTiming,
         StoreAccess,

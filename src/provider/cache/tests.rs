@@ -3,6 +3,7 @@
 use super::*;
 use crate::credential::{Lifetime, UserDetails};
 use crate::provider::entry::EntryOrigin;
+use crate::provider::versions::TRACKED_WRITES;
 
 const TTL: Duration = Duration::from_secs(60);
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);

@@ -12,8 +12,9 @@ use shuttle::thread;
 use super::{explore, run_schedules};
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, UserDetails};
-use crate::provider::cache::{Cache, VersionStamp};
+use crate::provider::cache::Cache;
 use crate::provider::entry::{CacheEntry, EntryOrigin};
+use crate::provider::versions::VersionStamp;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const TTL: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use super::advance_time;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, Lifetime, Record, Refresh, Token, UserDetails};
 use crate::error::{Error, ErrorKind};
-use crate::provider::single_flight::Wanted;
+use crate::provider::call::Wanted;
 use crate::provider::{
     CacheEntry, CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure,
     RenewalTiming, StoreAccess,
