@@ -1,4 +1,25 @@
-//! What one process remembers: tokens until their renewal point, and who has none.
+//! The cache of one process: entries of credentials, and a negative cache of users without one.
+//!
+//! # States of a cached credential
+//!
+//! - Absent: nothing is cached. The next request reads the store.
+//! - Valid: requests are served without a read. The entry belongs to the current epoch, its own
+//!   time has not passed, and the store confirmed it within `ttl`. A stale token is also cached,
+//!   for one second.
+//! - Invalidated: the entry is served only while the store is unavailable (stale served). A remote
+//!   write of another version, a report of its token, a new epoch or the passing of its time lead
+//!   here; a new read leads back to valid.
+//! - Removed: a remote deletion, a local write or the expiry of the token removes the entry.
+//!
+//! # Races
+//!
+//! Each exchange with the store takes a [`VersionStamp`] before it begins. Its result is cached
+//! under the lock of its shard, and only if nothing that may be newer was recorded since the stamp.
+//! The lock makes the comparison and the insertion one step.
+//!
+//! Loads and stores of the epoch and of the time of the last heartbeat are ordered (acquire,
+//! release): a thread that sees a new epoch or heartbeat also sees the invalidations that preceded
+//! it.
 
 use std::hash::BuildHasher;
 use std::sync::PoisonError;
@@ -14,47 +35,47 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::store::RecordVersion;
 
-/// How long a user without a token is remembered as such, so that strangers cannot hammer the
-/// store.
+/// Time for which a user without a token is cached as absent. Bounds the load on the store by
+/// requests with invented ids.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
-/// How many of them are remembered.
+/// Maximum number of ids in the negative cache.
 const NEGATIVE_CAPACITY: usize = 10_000;
 
-/// How many generations guard the cache; credentials share them by hash.
+/// Number of shards. Credentials are assigned to shards by the hash of their id; each shard has a
+/// lock and a history.
 const SHARDS: usize = 256;
 
-/// More entries than any process has memory for. The library makes room for a part of its capacity
-/// at once.
+/// Upper bound of the capacity, larger than any process needs. The library allocates a part of its
+/// capacity at once.
 const MAX_CAPACITY: usize = 100_000_000;
 
-/// The part of its capacity that the cache is told to expect.
+/// Divisor of the capacity: the quotient is the number of entries that the library expects.
 const EXPECTED_ITEMS_DIVISOR: usize = 12;
 
-/// The hot path reads this and nothing else.
+/// Cache of one engine. Most requests read it and nothing else.
 pub(super) struct Cache {
     entries: quick_cache::sync::Cache<EntryKey, CacheEntry, UnitWeighter, BuildSpreadHasher>,
     negative: quick_cache::sync::Cache<Box<str>, Timestamp>,
     shards: Box<[Mutex<ShardHistory>]>,
-    /// Keyed with a secret of its own, since whoever asks may choose ids.
+    /// Hasher with a random key, because clients choose the ids.
     hasher: DefaultHashBuilder,
-    /// How long an entry is believed after it was read, and after the store's last proof that no
-    /// news was missed.
+    /// Time for which an entry is valid after its read, and after the last heartbeat.
     ttl: Duration,
     synced_at: AtomicI64,
-    /// An era ends where news may have been missed: its entries are read again.
+    /// Number of the current epoch. A new epoch begins when invalidations may have been missed;
+    /// entries of earlier epochs are read again.
     epoch: AtomicU16,
 }
 
-/// No proof yet.
+/// Value of `synced_at` when no heartbeat is valid.
 const NEVER_SYNCED: i64 = i64::MIN;
 
 impl Cache {
     pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
         let capacity = capacity.clamp(1, MAX_CAPACITY);
-        // The library remembers who has left it, so that they are kept longer when they come back:
-        // half as many as it expects entries. That memory counts against the users, so it is told
-        // to expect few.
+        // The library keeps ghost entries of removed keys, half as many as the entries it expects.
+        // A small expected number leaves that memory to real entries.
         let expected = (capacity / EXPECTED_ITEMS_DIVISOR).max(1);
         let entries = quick_cache::sync::Cache::with(
             expected,
@@ -80,7 +101,7 @@ impl Cache {
         EntryKey([a, b, c, d, e])
     }
 
-    /// What is kept of exactly this credential, not of one that shares its key.
+    /// Removes the entry of this id. Keeps the entry of another id with the same key.
     fn remove(&self, id: &str) {
         self.entries
             .remove_if(&self.key(id), |held| held.has_id(id));
@@ -94,7 +115,7 @@ impl Cache {
         self.entries.peek(&key).filter(|held| held.has_id(id))
     }
 
-    /// An entry that is believed and not due for renewal.
+    /// Returns the entry if it is valid.
     #[inline]
     pub(super) fn fresh(&self, id: &str, now: Timestamp) -> Option<CacheEntry> {
         let held = self.entries.get(&self.key(id))?;
@@ -108,14 +129,15 @@ impl Cache {
             && (now < entry.valid_from().saturating_add(self.ttl) || self.is_synced(now))
     }
 
-    /// Whether the store has proved lately that all news has been heard.
+    /// Returns `true` if a heartbeat within `ttl` confirmed that no invalidation was missed.
     fn is_synced(&self, now: Timestamp) -> bool {
         let at = Timestamp::from_millis(self.synced_at.load(Ordering::Acquire));
-        // The lower bound is for wall clocks that are set back.
+        // The lower bound handles wall clocks that were set back.
         at <= now && now < at.saturating_add(self.ttl)
     }
 
-    /// Until when an entry will be believed if nothing more is heard; never, where it is not.
+    /// Returns the time until which the entry stays valid without another heartbeat. `None` if it
+    /// is not valid now.
     pub(super) fn valid_until(&self, id: &str, now: Timestamp) -> Option<Timestamp> {
         let held = self.fresh(id, now)?;
         let synced = Timestamp::from_millis(self.synced_at.load(Ordering::Acquire));
@@ -127,16 +149,15 @@ impl Cache {
         )
     }
 
-    /// What is read from now on belongs to this era.
+    /// Returns the number of the current epoch, which new entries carry.
     #[inline]
     pub(super) fn epoch(&self) -> u16 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Something else was written: what is held of it is no longer believed, unless it is just
-    /// that, and what is being read is not remembered, unless it turns out to be just that. A
-    /// deleted credential is dropped; one that was replaced still serves while the store is away
-    /// (R4).
+    /// Applies a remote write. An entry of another version is invalidated but kept for outages
+    /// (stale served); a deletion (`None`) removes it. The write is also recorded, so that a
+    /// running read of another version is not cached.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let key = self.key(id);
         let mut history = self.lock_shard(key);
@@ -153,25 +174,28 @@ impl Cache {
         }
     }
 
-    /// Nothing that was written before `at` has been missed in this era.
+    /// Records a heartbeat: no invalidation of this epoch that was published before `at` was
+    /// missed.
     pub(super) fn mark_synced(&self, at: Timestamp) {
         self.synced_at.store(at.as_millis(), Ordering::Release);
     }
 
-    /// News was missed: entries are believed for their bounded time and no longer.
+    /// Discards the last heartbeat, because an invalidation was missed. Entries are valid for `ttl`
+    /// after their read.
     pub(super) fn mark_unsynced(&self) {
         self.synced_at.store(NEVER_SYNCED, Ordering::Release);
     }
 
-    /// Begins an era. What was read before, or is being read, is read again; until then it serves
-    /// only while the store is away.
+    /// Begins a new epoch. Entries and running reads of earlier epochs are served only while the
+    /// store is unavailable.
     pub(super) fn invalidate_all(&self) {
         self.mark_unsynced();
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether nothing came since `fence` was taken, or news that ended with exactly this: the
-    /// order of news is that of the writes, so whatever came before has been overtaken.
+    /// Returns `true` if nothing was recorded since the stamp, or if the last remote write recorded
+    /// exactly this version. Invalidations arrive in the order of the writes, so the last one is
+    /// the newest. A local write always returns `false`.
     fn is_latest(
         version: impl FnOnce() -> Option<RecordVersion>,
         stamp: &VersionStamp,
@@ -190,8 +214,8 @@ impl Cache {
         last.is_none_or(|told| told == version())
     }
 
-    /// Under the lock of the fence. What was read in an era that has ended is kept for a store
-    /// that is away, and not believed.
+    /// Inserts an entry; the caller holds the lock of the shard. An entry that was read in an
+    /// earlier epoch is inserted as invalidated.
     fn insert_for_epoch(&self, entry: CacheEntry, stamp: &VersionStamp) {
         let held = match stamp.epoch == self.epoch() {
             true => entry,
@@ -200,8 +224,8 @@ impl Cache {
         self.insert(stamp.key, held);
     }
 
-    /// An entry that has outlived its time in the cache but not its own: better than nothing while
-    /// the store is away (R4).
+    /// Returns the entry if its token has not expired, even if the entry is not valid. For use
+    /// while the store is unavailable (stale served).
     pub(super) fn unexpired(&self, id: &str, now: Timestamp) -> Option<CacheEntry> {
         self.unexpired_at(self.key(id), id, now)
     }
@@ -217,13 +241,13 @@ impl Cache {
     }
 
     pub(super) fn is_known_absent(&self, id: &str, now: Timestamp) -> bool {
-        // The lower bound is for wall clocks that are set back.
+        // The upper bound handles wall clocks that were set back.
         self.negative
             .get(id)
             .is_some_and(|until| now < until && until <= now.saturating_add(NEGATIVE_TTL))
     }
 
-    /// Taken before the store is read; what is read is then inserted under it.
+    /// Returns a stamp of the current versions. Take it before an exchange with the store begins.
     pub(super) fn stamp(&self, id: &str) -> VersionStamp {
         self.stamp_of(self.key(id))
     }
@@ -241,7 +265,7 @@ impl Cache {
         }
     }
 
-    /// Whether nothing has come since the fence was taken.
+    /// Returns `true` if no write, no other read and no new epoch was recorded since the stamp.
     pub(super) fn is_unchanged(&self, stamp: &VersionStamp) -> bool {
         let history = self.lock_shard(stamp.key);
         history.writes.is_unchanged_since(stamp.writes, stamp.key)
@@ -249,9 +273,9 @@ impl Cache {
             && self.epoch() == stamp.epoch
     }
 
-    /// R2: remembers what was read from the store, unless something newer came meanwhile. An entry
-    /// never gives way to an older one: of two reads that crossed each other and found different
-    /// things, nobody can tell which is older, so neither is believed.
+    /// Caches the result of a read, unless a newer version may have been recorded meanwhile (newest
+    /// wins). If two reads crossed and found different versions, their order is unknown: the entry
+    /// is inserted as invalidated and the next request reads the store.
     pub(super) fn insert_if_unchanged(&self, entry: CacheEntry, stamp: &VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {
@@ -272,7 +296,7 @@ impl Cache {
         held.is_some_and(|held| held.version() == other.version())
     }
 
-    /// Remembers that the store has nothing, unless something came meanwhile.
+    /// Caches the absence of a credential, unless a read or a write was recorded since the stamp.
     pub(super) fn insert_absent_if_unchanged(
         &self,
         id: &str,
@@ -289,7 +313,7 @@ impl Cache {
         }
     }
 
-    /// Drops what is known of a credential, and outdates every exchange with the store that began
+    /// Removes everything that is cached for a credential, and outdates all exchanges that began
     /// before.
     pub(super) fn invalidate(&self, id: &str) -> VersionStamp {
         let key = self.key(id);
@@ -300,12 +324,12 @@ impl Cache {
         self.stamp_at(key, &history)
     }
 
-    /// R2: remembers what has just been written to the store (`None`: that it was deleted), and
-    /// outdates every read that began before.
+    /// Caches the result of a write (`None` for a deletion), and outdates all reads that began
+    /// before (newest wins).
     ///
-    /// Answers of the store may reach two writers in another order than their writes reached the
-    /// store. So where anything else came since `fence` was taken, nothing is remembered at all,
-    /// and the next request asks the store which of them was the last.
+    /// The replies to two writers may arrive in another order than their writes were executed. If
+    /// anything else was recorded since the stamp, nothing is cached, and the next request reads
+    /// the store.
     pub(super) fn complete_write(
         &self,
         id: &str,
@@ -330,9 +354,9 @@ impl Cache {
         }
     }
 
-    /// R2: remembers what WeChat has granted and the store has not taken yet, unless anything else
-    /// came since `fence` was taken: that may be newer. The fence then stands behind this write, so
-    /// that the next try to store it is not disturbed by it.
+    /// Caches a token that WeChat granted but the store has not accepted yet, unless anything else
+    /// was recorded since the stamp (newest wins). Moves the stamp behind this write, so that the
+    /// next commit is not disturbed by it.
     pub(super) fn insert_uncommitted(&self, entry: &CacheEntry, stamp: &mut VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {
@@ -343,11 +367,12 @@ impl Cache {
         }
     }
 
-    /// Makes the next caller ask the store, if the entry holds the token that was reported. The
-    /// entry stays for a store that is away: the report may be mistaken.
+    /// Invalidates the entry if it holds the reported token, so that the next caller reads the
+    /// store. Keeps it for outages, because the report may be wrong.
     pub(super) fn invalidate_if_token(&self, id: &str, invalid_token: &AccessToken) {
         let key = self.key(id);
-        // Under the lock of the fence, so that no newer entry is overwritten.
+        // The lock prevents that a newer entry is overwritten between the comparison and the
+        // insertion.
         let _generation = self.lock_shard(key);
         if let Some(held) = self
             .peek(key, id)
@@ -361,8 +386,8 @@ impl Cache {
         self.entries.len()
     }
 
-    /// Goes through the entries: the key of each that has expired, `None` for the others. No lock
-    /// is held between two of them.
+    /// Iterates over all entries: the key of each expired entry, `None` for the others. Holds no
+    /// lock between two items.
     pub(super) fn expired_keys<'a>(
         &'a self,
         clock: &'a Clock,
@@ -371,8 +396,8 @@ impl Cache {
         entries.map(|(key, held)| (!held.is_unexpired(clock.now())).then_some(key))
     }
 
-    /// Drops an entry that has expired, unless a newer one has taken its place. There is nothing to
-    /// fence: what has expired is served to nobody.
+    /// Removes an entry if it is still expired. Needs no stamp, because an expired entry is never
+    /// served.
     pub(super) fn remove_expired(&self, key: EntryKey, now: Timestamp) {
         self.entries.remove_if(&key, |held| !held.is_unexpired(now));
     }

@@ -1,16 +1,16 @@
-//! What a caller asks for, and how far the call that answers it has come.
+//! The need of a caller, and the state of the call that answers it.
 
 use super::entry::CacheEntry;
 use crate::clock::Timestamp;
 use crate::credential::AccessToken;
 use crate::error::Error;
 
-/// What a caller asks for.
+/// Need of a caller.
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
-    /// A token that is usable, be it stale.
+    /// Any usable token, fresh or stale.
     Any,
-    /// A token other than this one, which WeChat has refused (R6).
+    /// A token other than this one, which the caller reported as invalid (reports compared).
     Replacing(AccessToken),
 }
 
@@ -30,21 +30,21 @@ impl Wanted {
     }
 }
 
-/// How far a flight has come.
+/// State of a call, which its task publishes to its callers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallState {
-    /// The live token that the flight has found, for every caller whose need it meets (R4). It
-    /// stays when the flight ends: a flight that began because of a report may fail although the
-    /// stored token is alive.
+    /// Unexpired token that the call found, for all callers whose need it satisfies (stale served).
+    /// It stays after the end of the call: a renewal after a report may fail although the stored
+    /// token is accepted.
     pub(super) provisional: Option<CacheEntry>,
-    /// The result of the flight, once it has ended.
+    /// Result of the call, once it has ended.
     pub(super) result: Option<Result<CacheEntry, Error>>,
-    /// Whether the flight waits for WeChat, here or in another process, and not for the store.
+    /// `true` while the call waits for WeChat, here or in another process, and not for the store.
     pub(super) awaits_wechat: bool,
 }
 
 impl CallState {
-    /// Returns the live token if it meets `need`.
+    /// Returns the provisional token if it satisfies `wanted` and has not expired.
     pub(super) fn provisional_for(&self, wanted: &Wanted, now: Timestamp) -> Option<&CacheEntry> {
         let usable =
             |held: &&CacheEntry| wanted.is_satisfied_by(held.secret()) && held.is_unexpired(now);

@@ -1,4 +1,21 @@
-//! What becomes of WeChat's answer: it reaches the store, or what is stored by now counts.
+//! Commits and deletions: the end of a renewal, compared with the record that it started from.
+//!
+//! # States of a commit
+//!
+//! - Writing: offers the new record to the store. Ends if the store accepts it; leads to Deciding
+//!   if the store holds a newer record; ends with an error that no retry can fix.
+//! - Lease lost: another process holds the lease now. The new token is published but not cached.
+//!   Leads to Writing after a wait: the other process commits, which makes the next write a
+//!   conflict, or writes a tombstone, which admits this commit.
+//! - Store unavailable: the new token is published and cached. Leads to Writing after a wait, for
+//!   `COMMIT_TIMEOUT` at most.
+//!
+//! # States of a deletion
+//!
+//! - Announced: a tombstone admits the commit of a process that may hold the successor of the pair.
+//!   The deletion waits for it for a moment.
+//! - Kept: after a report, a pair whose access token is still fresh stays stored.
+//! - Deleted, or replaced by a newer record, which the call decides about.
 
 use std::time::Duration;
 
@@ -13,29 +30,29 @@ use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
 use crate::store::{CommitResult, LeaseResult, MIN_TOMBSTONE_TTL, StoredRecord};
 
-/// R3: how long a pair that WeChat has granted is offered to a store that does not answer.
+/// Maximum time for which a granted pair is offered to a store that does not answer (nothing lost).
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-// Whoever may still commit must find the tombstone.
+// A process that may still commit must find the tombstone.
 const _: () = assert!(COMMIT_TIMEOUT.as_secs() < MIN_TOMBSTONE_TTL.as_secs());
 
-/// How long a process waits before it deletes a pair, for another one that may hold what WeChat has
-/// granted for it: until that one's next try to commit, after a store that was away.
+/// Time that a process waits before it deletes a pair. Another process that holds the successor
+/// commits it in this time, because its retries are closer together.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause between two looks for that.
+/// Interval between two reads of the store during that wait.
 const SUCCESSOR_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// When WeChat grants what is due at once, or hands back what it refused, it is not asked again
-/// for this long.
+/// Time without calls to WeChat after it granted a token that is due at once, or returned the
+/// reported token.
 const UNCHANGED_TOKEN_SUPPRESSION: Duration = Duration::from_secs(15);
 
 impl RenewalTask<'_> {
-    /// R2 and R3: writes the new credential against what it was made from, and does not let go of
-    /// it until the store has it or has something newer.
+    /// Writes the new credential if the store still holds the record it was made from (newest
+    /// wins). Retries until the store has accepted it or holds a newer record (nothing lost).
     ///
-    /// `fence` was taken before WeChat was asked: what was told since may be newer than its answer,
-    /// which then stays out of the cache, however often the store fails.
+    /// `stamp` was taken before the call to WeChat. If anything was recorded since, the new token
+    /// is not cached, because what was recorded may be newer.
     pub(super) async fn commit(
         &self,
         lease: &Lease,
@@ -70,11 +87,10 @@ impl RenewalTask<'_> {
                     inner.cache.invalidate(self.id);
                     return CommitOutcome::Conflict(newer);
                 }
-                // The process that holds the lease by now commits something newer, or gives up. If
-                // WeChat tells it that the refresh token is dead, its announcement lets this
-                // commit through.
+                // The process that holds the lease now commits a newer record or fails. If WeChat
+                // rejects its refresh token, its tombstone admits this commit.
                 Ok(CommitResult::LeaseLost) => self.publish_provisional(&held),
-                // No store can keep it as it is, now or later.
+                // No retry helps: the store cannot store this record.
                 Err(error) if error.kind() != ErrorKind::StoreUnavailable => {
                     lease.release().await;
                     return CommitOutcome::Done(Err(error));
@@ -100,7 +116,8 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// When what came is due at once, or is what was refused, asking again soon is in vain.
+    /// Suppresses further renewals for a while if the new token is due at once or is the reported
+    /// one.
     fn suppress_if_unchanged(&self, entry: &CacheEntry) {
         let now = self.now();
         self.provider.failures.clear(self.id);
@@ -110,7 +127,8 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// Answers further reports with `why` for a while, without a call to WeChat.
+    /// Answers further renewals of this credential with `error` for a while, without a call to
+    /// WeChat.
     pub(super) fn suppress_reports(&self, error: Error) {
         let now = self.now();
         self.provider
@@ -118,7 +136,8 @@ impl RenewalTask<'_> {
             .suppress(self.id, UNCHANGED_TOKEN_SUPPRESSION, error, now);
     }
 
-    /// R5: deletes exactly the pair that is dead. If another is stored by now, that one counts.
+    /// Deletes exactly the pair that WeChat rejected (failures sorted). If the store holds another
+    /// pair, the call decides about that one.
     pub(super) async fn delete(
         &self,
         lease: &Lease,
@@ -149,16 +168,16 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// WeChat may have killed the refresh token by granting its successor to another process, which
-    /// the store has kept waiting. That process gets its chance to commit it first (R3). Returns
-    /// what became of this flight if it did.
+    /// Waits for another process that may hold the successor of the rejected refresh token, so that
+    /// it can commit first (nothing lost). WeChat revokes a refresh token when it grants its
+    /// successor. Returns the outcome of this step if the deletion must not follow.
     async fn wait_for_successor_commit(
         &self,
         lease: &Lease,
         stored: &StoredRecord,
         error: &Error,
     ) -> Option<CommitOutcome> {
-        // Where both tokens are void, no grant has killed the refresh token.
+        // The user or WeChat revoked both tokens, so no grant did.
         let void = self.provider.source.invalidates_access_token(error);
         if void || !self.may_have_successor(&stored.record) {
             return None;
@@ -173,29 +192,30 @@ impl RenewalTask<'_> {
         Some(CommitOutcome::Conflict(newer))
     }
 
-    /// Returns the store's error instead of WeChat's: whether the user has to log in is for the
-    /// store to say, which may hold something newer.
+    /// Returns the store's error instead of WeChat's: the store may hold a newer record, so it is
+    /// unknown whether the user has to log in.
     fn deletion_failed(&self, store_error: Error) -> CommitOutcome {
         tracing::warn!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.id, error = %store_error, "a dead pair could not be deleted");
         CommitOutcome::Done(Err(store_error))
     }
 
-    /// Whether another process may have been granted what killed this refresh token. One that has
-    /// reached its own end died of that.
+    /// Returns `true` if another process may have been granted the successor of this refresh token.
+    /// `false` if the refresh token had reached its own expiry.
     fn may_have_successor(&self, record: &Record) -> bool {
         let Some(refresh) = &record.refresh else {
             return false;
         };
-        // A service that writes the access token's time into both halves says nothing of this one.
+        // Some writers store the access token's expiry in both halves; it says nothing about this
+        // refresh token.
         let token = record.token.as_ref();
         let is_its_own =
             token.is_none_or(|token| refresh.expected_expiry > token.lifetime.expires_at());
         !is_its_own || self.now() < refresh.expected_expiry
     }
 
-    /// Waits for a moment until something else is stored.
+    /// Polls the store until it holds another record, for a moment at most.
     async fn wait_for_successor(&self, stored: &StoredRecord) -> Option<StoredRecord> {
-        // The lease must outlast this.
+        // Shorter than the lease, which this process holds during the wait.
         let timeout = SUCCESSOR_TIMEOUT.min(self.provider.config.renewal_timeout);
         let give_up = Instant::now() + timeout;
         while Instant::now() < give_up {

@@ -1,4 +1,16 @@
-//! A credential in memory: one allocation for all of it.
+//! The cache entry of a credential: one allocation, packed.
+//!
+//! # Layout
+//!
+//! The bytes after the token, in this order:
+//!
+//! - 20 bytes of times: the start and length of the validity, then the renewal point and the time
+//!   from there to the expiry;
+//! - 1 byte of flags;
+//! - 2 bytes: the epoch of the cache;
+//! - openid, scope and unionid, where a flag says so, each after two bytes of its length;
+//! - 6 bytes, where a flag says so: the time since which sessions of the user are accepted;
+//! - the id, to the end.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,54 +22,54 @@ use crate::credential::{AccessToken, Freshness, Lifetime, RecordView};
 use crate::credential::{Record, Token, UserDetails};
 use crate::store::RecordVersion;
 
-/// A credential that this process holds: its token, its times, and what is known of its user. A
-/// clone counts a reference and copies nothing.
+/// Cached credential: its token, its times and the details of its user. Cloning increments a
+/// reference count.
 ///
-/// The refresh token is not kept: only renewals need it, and they read it under their lease.
+/// The refresh token is not cached. Only renewals need it, and they read it from the store while
+/// they hold the lease.
 #[derive(Clone)]
 pub(crate) struct CacheEntry(
-    /// Behind the token lie [`Times`], a byte of [marks](mark), two of the era, the texts that are marked as
-    /// [`texts`](Held::texts) says, and the id to the end.
+    /// The token, followed by the bytes that the module documentation describes.
     AccessToken,
 );
 
-/// What the details of a credential are, as far as a bit can tell. At a million users each text
-/// that is not written out saves tens of megabytes.
+/// Flags of an entry. Frequent values need only a flag, which saves tens of megabytes at a million
+/// users.
 mod flag {
     pub(super) const OPENID_IS_ID: u8 = 1;
     pub(super) const SCOPE_BASE: u8 = 1 << 1;
     pub(super) const SCOPE_USERINFO: u8 = 1 << 2;
-    /// Texts that are written out, in this order.
+    /// Texts that are stored, in this order.
     pub(super) const OPENID: u8 = 1 << 3;
     pub(super) const SCOPE: u8 = 1 << 4;
     pub(super) const UNIONID: u8 = 1 << 5;
-    /// See [`Origin`](super::Origin).
+    /// Set for [`EntryOrigin::Renewed`](super::EntryOrigin::Renewed).
     pub(super) const RENEWED: u8 = 1 << 6;
-    /// A point in time stands behind the texts.
+    /// A timestamp follows the texts.
     pub(super) const SESSIONS_FROM: u8 = 1 << 7;
 }
 
-/// Where a process has a credential from.
+/// Origin of a cached credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryOrigin {
-    /// It was read from the store, or came with a login.
+    /// Read from the store, or stored by a login.
     Stored,
-    /// WeChat has granted it to this process: whoever waited for it waited for WeChat.
+    /// Granted by WeChat to this process: the callers waited for WeChat.
     Renewed,
 }
 
 const BASE: &str = "snsapi_base";
 const USERINFO: &str = "snsapi_userinfo";
 
-/// The points of a credential's life, and from when until when this process believes it. The start
-/// guards against a wall clock that is set back.
+/// Lifetime of a credential, and the period in which its entry is valid. The start of the period
+/// handles wall clocks that were set back.
 struct Times {
     lifetime: Lifetime,
     valid_from: Timestamp,
     valid_until: Timestamp,
 }
 
-/// What is written out of a credential's details, and its id.
+/// Stored texts of an entry, and its id.
 struct Texts<'a> {
     openid: Option<&'a [u8]>,
     scope: Option<&'a [u8]>,
@@ -66,17 +78,17 @@ struct Texts<'a> {
     id: &'a [u8],
 }
 
-/// A point takes six bytes, from 1970 until the year 10,889; a span four, seven weeks at most.
+/// Sizes of a timestamp (until the year 10889) and of a duration (seven weeks at most).
 const TIMESTAMP_BYTES: usize = 6;
 const DURATION_BYTES: usize = 4;
 const TIMES_BYTES: usize = 2 * (TIMESTAMP_BYTES + DURATION_BYTES);
 
-/// How many bytes the era of an entry takes. Eras are seconds apart at least, and an entry lives a
-/// few hours, so that none sees its number again.
+/// Size of an epoch. Its number repeats after 65,536 epochs. Epochs begin after missed messages,
+/// once a second at most, and at reconnects, which back off; an entry exists for a few hours.
 const EPOCH_BYTES: usize = 2;
 
 impl CacheEntry {
-    /// Of a record that has a token.
+    /// Creates an entry from a record. `None` if the record has no token.
     pub(super) fn from_record(
         id: &str,
         record: &RecordView<'_>,
@@ -112,7 +124,7 @@ impl CacheEntry {
             (flag::UNIONID, details.unionid.as_deref()),
         ];
         for (at, (bit, text)) in written.into_iter().enumerate() {
-            // What no length can tell is not of WeChat, and is not known.
+            // Longer texts do not come from WeChat and are omitted.
             if let Some(text) = text
                 && let Ok(length) = u16::try_from(text.len())
             {
@@ -172,7 +184,7 @@ impl CacheEntry {
         as_text(self.texts().id)
     }
 
-    /// Whether this is the credential of that id.
+    /// Returns `true` if the entry belongs to this id.
     #[inline]
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.texts().id == id.as_bytes()
@@ -186,7 +198,7 @@ impl CacheEntry {
         self.times().lifetime
     }
 
-    /// Whether whoever waited for it waited for WeChat.
+    /// Returns `true` if the callers that received the entry waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
         self.flags() & flag::RENEWED != 0
     }
@@ -214,18 +226,18 @@ impl CacheEntry {
         self.lifetime().freshness(now) != Freshness::Expired
     }
 
-    /// When it was read.
+    /// Returns the time of the read.
     #[inline]
     pub(super) fn valid_from(&self) -> Timestamp {
         self.times().valid_from
     }
 
-    /// Until when this process may believe the entry at most.
+    /// Returns the end of the period in which the entry is valid.
     pub(super) fn valid_until(&self) -> Timestamp {
         self.times().valid_until
     }
 
-    /// The era of the cache in which it was read.
+    /// Returns the epoch of the cache in which the entry was read.
     #[inline]
     pub(super) fn epoch(&self) -> u16 {
         let era = self
@@ -236,7 +248,7 @@ impl CacheEntry {
         era.first_chunk().map_or(0, |era| u16::from_le_bytes(*era))
     }
 
-    /// The same, no longer to be believed without asking the store.
+    /// Returns a copy of the entry that is no longer valid.
     pub(super) fn to_invalidated(&self) -> Self {
         let mut companion = self.0.companion().to_vec();
         if let Some(span) = companion.get_mut(TIMESTAMP_BYTES..TIMESTAMP_BYTES + DURATION_BYTES) {
@@ -245,7 +257,7 @@ impl CacheEntry {
         Self(AccessToken::beside(self.0.expose(), &[&companion]))
     }
 
-    /// What news of exactly this credential would carry.
+    /// Returns the version that an invalidation of exactly this credential carries.
     pub(super) fn version(&self) -> RecordVersion {
         RecordVersion::of_token(&self.0, self.lifetime(), self.sessions_from())
     }
@@ -273,7 +285,8 @@ impl CacheEntry {
             .unwrap_or_default()
     }
 
-    /// When the user has last logged out everywhere, where they have.
+    /// Returns the time since which sessions of the user are accepted: their last logout
+    /// everywhere.
     #[inline]
     pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
         if self.flags() & flag::SESSIONS_FROM == 0 {
@@ -284,8 +297,7 @@ impl CacheEntry {
         Some(Timestamp::from_millis(millis))
     }
 
-    /// The openid, the scope and the unionid where they are written out, each behind two bytes
-    /// that tell its length; then the id.
+    /// Returns the stored texts and the id.
     #[inline]
     fn texts(&self) -> Texts<'_> {
         let flags = self.flags();
@@ -358,7 +370,7 @@ impl Times {
     }
 }
 
-/// The latest point that six bytes can tell.
+/// Largest timestamp of six bytes.
 const MAX_TIMESTAMP_MILLIS: i64 = (1 << (8 * TIMESTAMP_BYTES)) - 1;
 
 fn timestamp_bytes(at: Timestamp) -> [u8; TIMESTAMP_BYTES] {
@@ -366,7 +378,7 @@ fn timestamp_bytes(at: Timestamp) -> [u8; TIMESTAMP_BYTES] {
     [a, b, c, d, e, f]
 }
 
-/// Texts were texts when they were put there.
+/// Returns the bytes as text. They were copied from a `str`.
 fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

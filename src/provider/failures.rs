@@ -1,4 +1,15 @@
-//! R5: when not to ask WeChat. Back-off for each credential, a cool-down for the account.
+//! Suppression of calls to WeChat: back-off for each credential, a circuit for the account
+//! (failures sorted).
+//!
+//! # States of the account's circuit
+//!
+//! - Closed: calls are allowed. An error that only the operator can fix opens the circuit.
+//! - Open: calls fail with that error, for 30 seconds or for as long as the errcode asks. When the
+//!   time has passed, calls are allowed again; a further operator error opens it again, a granted
+//!   credential closes it.
+//!
+//! Each errcode is logged once when it opens the circuit. It is logged again if the circuit stayed
+//! closed for ten times its duration.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -9,20 +20,19 @@ use crate::backoff::delay_after;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
-/// The pause after the first failed try; it doubles with each further one.
+/// Wait after the first failure. Doubles with each further failure.
 const MIN_BACK_OFF: Duration = Duration::from_millis(500);
 
-/// The longest pause between two tries.
+/// Maximum wait between two tries.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
-/// How long an account rests after an error that only its operator can mend, unless the errcode
-/// says more.
+/// Time for which the circuit of an account stays open, unless the errcode asks for more.
 const OPEN_CIRCUIT_FOR: Duration = Duration::from_secs(30);
 
-/// How many credentials in trouble are remembered. Forgetting one costs a call to WeChat.
+/// Maximum number of tracked credentials. An evicted one costs one additional call to WeChat.
 const MAX_TRACKED_CREDENTIALS: usize = 10_000;
 
-/// The pause after so many failures in a row, jittered by up to a quarter.
+/// Returns the wait after a number of consecutive failures, with jitter of up to a quarter.
 pub(super) fn back_off(failures: u32) -> Duration {
     delay_after(failures, MIN_BACK_OFF, MAX_BACK_OFF)
 }
@@ -35,14 +45,14 @@ pub(super) struct FailureTracker {
 #[derive(Clone)]
 struct Suppression {
     failures: u32,
-    /// From when until when. The start guards against a wall clock that is set back.
+    /// Period of the suppression. The start handles wall clocks that were set back.
     since: Timestamp,
     until: Timestamp,
     error: Error,
 }
 
 impl Suppression {
-    /// The error that began it, with the wait that is left, while it lasts.
+    /// Returns the error and its remaining wait while the suppression lasts.
     fn error_if_active(&self, now: Timestamp) -> Option<Error> {
         (self.since <= now && now < self.until).then(|| {
             self.error
@@ -61,7 +71,7 @@ impl Default for FailureTracker {
 }
 
 impl FailureTracker {
-    /// Why WeChat is not asked for this credential now, if it is not.
+    /// Returns the error that suppresses calls for this credential. `None` if calls are allowed.
     pub(super) fn active_error(&self, id: &str, now: Timestamp) -> Option<Error> {
         let of_account = self
             .lock_account()
@@ -74,20 +84,22 @@ impl FailureTracker {
         })
     }
 
-    /// How many tries for a credential have failed in a row.
+    /// Returns the number of consecutive failures of a credential.
     pub(super) fn failure_count(&self, id: &str) -> u32 {
         self.credentials
             .get(id)
             .map_or(0, |trouble| trouble.failures)
     }
 
-    /// Notes that so many tries in a row have failed by now.
+    /// Records the number of consecutive failures of a credential, and suppresses calls for its
+    /// back-off.
     pub(super) fn record_failure(&self, id: &str, failures: u32, error: &Error, now: Timestamp) {
         let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
         self.insert(id, failures, error.clone(), now..now.saturating_add(wait));
     }
 
-    /// Notes that asking again before `pause` is over would bring nothing new.
+    /// Suppresses calls for a credential during `pause`, because another call would return nothing
+    /// new.
     pub(super) fn suppress(&self, id: &str, pause: Duration, error: Error, now: Timestamp) {
         self.insert(id, 0, error, now..now.saturating_add(pause));
     }
@@ -102,13 +114,13 @@ impl FailureTracker {
         self.credentials.insert(id.into(), trouble);
     }
 
-    /// Forgets the troubles of a credential: it has been renewed, or the user has logged in.
+    /// Removes the suppression of a credential after a renewal or a login.
     pub(super) fn clear(&self, id: &str) {
         self.credentials.remove(id);
     }
 
-    /// Rests the account. Answers whether the operator has been told, which is done once for each
-    /// errcode that follows another and not with every request, and until when it rests.
+    /// Opens the circuit of the account. Returns whether this errcode was logged recently, and the
+    /// end of the open period.
     pub(super) fn open_circuit(&self, error: &Error, now: Timestamp) -> (bool, Timestamp) {
         let wait = OPEN_CIRCUIT_FOR.max(error.retry_after().unwrap_or_default());
         let mut account = self.lock_account();
@@ -124,7 +136,7 @@ impl FailureTracker {
         (was_logged, now.saturating_add(wait))
     }
 
-    /// Ends the account's rest: WeChat has granted something again.
+    /// Closes the circuit after WeChat granted a credential. Returns `true` if it was open.
     pub(super) fn close_circuit(&self) -> bool {
         self.lock_account().take().is_some()
     }
@@ -134,7 +146,7 @@ impl FailureTracker {
     }
 }
 
-/// A cool-down that ended ten cool-downs ago is history: the same cause is then told again.
+/// Returns `true` if the circuit was open within the last five minutes.
 fn was_logged_recently(suppression: &Suppression, now: Timestamp) -> bool {
     now < suppression.until.saturating_add(OPEN_CIRCUIT_FOR * 10)
 }

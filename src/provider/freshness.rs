@@ -7,15 +7,15 @@ use super::state::{ProviderState, RenewalTiming};
 use crate::clock::Timestamp;
 use crate::credential::{Lifetime, Record, RecordView, jitter_seed};
 
-/// How long a token that is due for renewal is served from the cache before the store is asked
-/// again whether somebody has renewed it.
+/// Time for which a stale token is served from the cache before the store is read again. Another
+/// process may have renewed it.
 pub(super) const STALE_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The part of the margin that "just behind the renewal point" is: ten seconds of five minutes.
+/// Divisor of the margin for [`RenewalTiming::AfterRenewalTime`]: ten seconds of five minutes.
 const AFTER_RENEWAL_TIME_DIVISOR: u32 = 30;
 
 impl ProviderState {
-    /// R4: whether the renewal of a credential may start.
+    /// Returns `true` if the renewal of a credential may start.
     pub(super) fn is_due(&self, entry: &CacheEntry, now: Timestamp) -> bool {
         now >= self.renewal_starts_at(entry.secret().expose(), entry.lifetime())
     }
@@ -31,7 +31,7 @@ impl ProviderState {
         }
     }
 
-    /// Makes of a record what requests are served with.
+    /// Creates a cache entry from a record. `None` if the record has no token.
     pub(super) fn to_entry(
         &self,
         id: &str,
@@ -48,7 +48,8 @@ impl ProviderState {
         CacheEntry::from_record(id, &record, now..until, origin, self.cache.epoch())
     }
 
-    /// The same of a record that is being read, if its token is not due for renewal.
+    /// Creates a cache entry while the record is being read, if its token is fresh. `None` if it is
+    /// due for renewal.
     pub(super) fn to_fresh_entry(&self, id: &str, record: &RecordView<'_>) -> Option<CacheEntry> {
         let now = self.clock.now();
         let until = self.fresh_until(record, now)?;
@@ -61,11 +62,12 @@ impl ProviderState {
         )
     }
 
-    /// Until when a record's token is believed at most that is not due for renewal; `None` if it
-    /// is.
+    /// Returns the time until which a fresh token may be served from the cache. `None` if it is due
+    /// for renewal.
     fn fresh_until(&self, record: &RecordView<'_>, now: Timestamp) -> Option<Timestamp> {
         let token = record.token.as_ref()?;
-        // Only near its end does it matter when exactly a token is due.
+        // The exact start of the renewal matters only near it. Earlier, the jitter of this token is
+        // not computed.
         let earliest = token.lifetime.earliest_renewal_at();
         let near = now.saturating_add(self.config.cache_ttl) >= earliest;
         if self.config.timing == RenewalTiming::Jittered && !near {

@@ -1,9 +1,9 @@
-//! What other processes write is known here within milliseconds, where the store tells it.
+//! The subscription to writes of other processes.
 //!
-//! A message can get lost, so nothing rests on it alone. Every entry of the cache is believed for
-//! `cache_ttl` after it was read, and longer only while the store proves that nothing was missed:
-//! then for `cache_ttl` after the last proof, until its renewal point. Whatever is lost, and
-//! however, no process is staler than `cache_ttl`.
+//! Such writes normally arrive within milliseconds, if the store publishes them. Messages can be
+//! lost, so the cache does not depend on them: an entry is valid for `cache_ttl` after its read, or
+//! after the last heartbeat that proves that no message was missed. No process serves a replaced
+//! token for longer than `cache_ttl`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::state::ProviderState;
 use crate::store::{Event, Invalidation, InvalidationSource, Subscription};
 
-/// After something was missed the whole cache is outdated; not more often than this, however much
-/// is thrown at this process.
+/// Minimum interval between two invalidations of the whole cache after missed messages. Bounds the
+/// load on the store if messages are lost continually. A reconnect is not subject to it.
 const MIN_INVALIDATE_ALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The task that listens, and who ends it: dropping this does.
+/// Task that receives invalidations. Dropping this aborts the task.
 #[derive(Debug, Default)]
 pub(super) struct InvalidationListener(Mutex<ListenerState>);
 
@@ -28,17 +28,17 @@ enum ListenerState {
     #[default]
     NotStarted,
     Running(AbortHandle),
-    /// This store tells nothing: entries are believed for their bounded time, and no longer.
+    /// The store publishes nothing: entries are valid for `cache_ttl` after their read.
     Unsupported,
 }
 
 impl InvalidationListener {
-    /// Starts the task, unless it runs, or there is no runtime to run it, or nothing to hear.
+    /// Starts the task, unless it runs, no runtime exists, or the store publishes nothing.
     pub(super) fn start(&self, provider: &Arc<ProviderState>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = match &*state {
             ListenerState::NotStarted => true,
-            // The runtime that ran it may be gone.
+            // The runtime that ran the task may have been shut down.
             ListenerState::Running(task) => task.is_finished(),
             ListenerState::Unsupported => false,
         };
@@ -51,7 +51,8 @@ impl InvalidationListener {
         let subscribe = |source: &Arc<dyn InvalidationSource>| source.subscribe(&provider.app);
         *state = match provider.invalidations.as_ref().and_then(subscribe) {
             Some(feed) => {
-                // Before the task runs: what is remembered from here on is covered by the feed.
+                // Before the task runs: the subscription covers everything that is cached from here
+                // on.
                 if feed.is_live {
                     provider.cache.invalidate_all();
                 }
@@ -73,7 +74,7 @@ impl Drop for InvalidationListener {
 }
 
 impl ProviderState {
-    /// Somebody has written.
+    /// Applies a write of this or another process to the cache and to the running calls.
     pub(super) fn apply_invalidation(&self, invalidation: &Invalidation) {
         if invalidation.key.app == self.app && invalidation.key.kind == self.kind {
             self.cache

@@ -1,13 +1,18 @@
-//! The right of one flight to renew a credential, and how it is given back.
+//! The lease of a call: the right to renew a credential, and its release.
 //!
-//! A lease that is not given back keeps every process from renewing until it has run out. So
-//! whatever ends a flight, and whichever reply is lost, the process gives its lease back by itself:
+//! A lease that is not released blocks all processes until it expires. So the process releases it
+//! however the call ends and whichever reply is lost.
 //!
-//! - Idle: nothing was claimed, or the lease was given back, or another process has it.
-//! - Claiming: a claim was sent, and no reply has come. The store may run it at any later moment.
-//! - Held: the store has granted the lease.
+//! # States of a lease
 //!
-//! A flight that ends in one of the last two leaves a task behind that releases the lease.
+//! - Idle: no request was sent, the lease was released, or another process holds it.
+//! - Claiming: a request was sent and no reply has arrived. The store may execute it at any later
+//!   time. Leads to Held or Idle with the reply; without a reply the state stays.
+//! - Held: the store granted the lease. A commit, a deletion or a release leads to Idle.
+//!
+//! A call that ends in Claiming or Held spawns a task that releases the lease. The state needs no
+//! ordering (`Relaxed`), because only the task of the call writes it and the drop happens after
+//! that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,14 +35,14 @@ const IDLE: u8 = 0;
 const CLAIMING: u8 = 1;
 const HELD: u8 = 2;
 
-/// The longest pause between two tries to release a lease.
+/// Maximum interval between two attempts to release a lease.
 const MAX_RELEASE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a store that does not answer is asked to release a lease. A frozen server still runs
-/// what it was sent before when it goes on.
+/// Maximum time for which the release is retried while the store does not answer. A frozen server
+/// still executes earlier commands when it resumes.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The lease of one flight, under a name that no other flight has.
+/// Lease of one call, under a name that no other call uses.
 pub(super) struct Lease {
     provider: Arc<ProviderState>,
     store: Arc<dyn CredentialWriter>,
@@ -66,7 +71,7 @@ impl Lease {
         self.state.store(state, Ordering::Relaxed);
     }
 
-    /// Claims the lease, if the slot still holds what was read.
+    /// Acquires the lease if the store still holds the record that was read.
     pub(super) async fn acquire(&self, stored: &StoredRecord) -> Result<LeaseResult, Error> {
         self.set_state(CLAIMING);
         let (store, ttl) = (&self.store, self.provider.config.lease_duration);
@@ -80,7 +85,7 @@ impl Lease {
         Ok(claim)
     }
 
-    /// Writes the tombstone of what was read, and keeps the lease.
+    /// Writes the tombstone of the record that was read, and keeps the lease.
     pub(super) async fn write_tombstone(
         &self,
         stored: &StoredRecord,
@@ -91,14 +96,14 @@ impl Lease {
             .announce_deletion(&self.slot, &stored.expected, &self.owner, ttl)
             .await?;
         self.set_state(match claim {
-            // Where the slot has changed, nothing was claimed and nothing given back.
+            // On a conflict, the script changed nothing, so this call still holds the lease.
             LeaseResult::Acquired | LeaseResult::Conflict(_) => HELD,
             LeaseResult::Busy => IDLE,
         });
         Ok(claim)
     }
 
-    /// Replaces what was read, and gives the lease back.
+    /// Replaces the record that was read, and releases the lease.
     pub(super) async fn commit(
         &self,
         stored: &StoredRecord,
@@ -108,12 +113,12 @@ impl Lease {
             .store
             .commit(&self.slot, &stored.expected, record, &self.owner)
             .await?;
-        // Every answer means that the lease is another's or nobody's.
+        // After each of these replies, this call does not hold the lease.
         self.set_state(IDLE);
         Ok(commit)
     }
 
-    /// Deletes what was read, and gives the lease back.
+    /// Deletes the record that was read, and releases the lease.
     pub(super) async fn delete(&self, stored: &StoredRecord) -> Result<CommitResult, Error> {
         let commit = self
             .store
@@ -123,7 +128,7 @@ impl Lease {
         Ok(commit)
     }
 
-    /// Gives the lease back without writing.
+    /// Releases the lease without a write.
     pub(super) async fn release(&self) {
         match self.store.release_lease(&self.slot, &self.owner).await {
             Ok(_) => self.set_state(IDLE),
@@ -153,7 +158,7 @@ impl Drop for Lease {
     }
 }
 
-/// What was claimed.
+/// Target of a lease.
 enum LeaseTarget {
     Credential(Arc<dyn CredentialWriter>, CredentialSlot),
     Code(Arc<dyn LoginCodeStore>, LoginCodeKey),
@@ -168,19 +173,20 @@ impl LeaseTarget {
     }
 }
 
-/// A lease that nobody uses any more and that may stand in the store.
+/// Lease that no call uses any more and that the store may still hold.
 struct AbandonedLease {
     target: LeaseTarget,
     owner: LeaseOwner,
-    /// Whether the store has answered the claim. If not, it may run the claim after a release.
+    /// `true` if the store granted the lease. If `false`, it may execute the request after a
+    /// release.
     was_granted: bool,
-    /// How long the lease lasts.
+    /// Duration of the lease.
     duration: Duration,
 }
 
-/// Releases a lease. Where the claim got no answer, one release that found nothing proves nothing:
-/// the claim may arrive later, on a connection that was slow or before a server that was frozen.
-/// So it is released again and again, for as long as a lease lasts after the store's first answer.
+/// Releases a lease. If its request got no reply, the request may reach the store after a release
+/// that found nothing. The release is then repeated for the duration of a lease after the first
+/// reply.
 async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLease) {
     let mut give_up = Instant::now() + RELEASE_TIMEOUT;
     let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_RELEASE_INTERVAL);
@@ -195,7 +201,7 @@ async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLea
             }
             Ok(false) | Err(_) => {}
         }
-        // A shutdown waits for this task, and longer than for one try it need not.
+        // A shutdown waits for this task, for one attempt at most.
         if Instant::now() >= give_up || provider.tasks.is_closed() {
             return;
         }
@@ -204,7 +210,7 @@ async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLea
 }
 
 impl CredentialProvider {
-    /// Gives back the right to exchange a code, whose claim got no answer, in a task.
+    /// Releases the lease of a login code in a task, after the request for it got no reply.
     pub(crate) fn release_code_in_background(
         &self,
         store: Arc<dyn LoginCodeStore>,

@@ -1,9 +1,9 @@
-//! A look into the store in the caller's own time.
+//! Reads of the store inside a request, without a call.
 //!
-//! Most looks find a fresh token. They need no task that outlives the caller and no channel to hear
-//! of its end, which cost several times what the look itself does. A flight begins where somebody
-//! else is reading the same credential already, so that a crowd shares one, and where something has
-//! to be renewed or deleted, which must go on when nobody waits (R3).
+//! Most reads find a fresh token. They need no task and no channel, which cost several times as
+//! much as the read. A call starts in two cases: another request already reads the credential, so
+//! that they share one read; or a renewal or deletion is due, which must continue when the request
+//! ends (nothing lost).
 
 use super::call::Wanted;
 use super::entry::CacheEntry;
@@ -14,25 +14,25 @@ use crate::credential::RecordView;
 use crate::error::Error;
 use crate::store::{CredentialSlot, ReadOutcome};
 
-/// What a look into the store has brought.
+/// Outcome of a read.
 enum LookupOutcome {
     Ready(CacheEntry),
-    /// A flight has to see to it.
+    /// The record must be renewed or deleted, which a call does.
     NeedsCall(ReadSnapshot),
-    /// The store takes its time; this is alive meanwhile.
+    /// The store has not answered in time, and this cached token has not expired.
     StoreSlow(CacheEntry),
     Failed(Error),
 }
 
 impl CredentialProvider {
-    /// The credential from the store, renewed if it must be.
+    /// Returns the credential from the store, and renews it if necessary.
     pub(super) async fn lookup(&self, id: Box<str>, now: Timestamp) -> Result<CacheEntry, Error> {
         let inner = &self.0;
         inner.start_background_tasks();
         let slot = inner.slot_of(id);
         let id = &*slot.key.id;
         let key = inner.cache.key(id);
-        // In boxes of their own, so that a look which needs no flight carries no room for one.
+        // Boxed, so that the future of a read without a call stays small.
         let Some(permit) = inner.calls.try_read_alone(key, id) else {
             return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
         };
@@ -45,7 +45,7 @@ impl CredentialProvider {
                 Box::pin(self.with_load_timeout(id, flight)).await
             }
             LookupOutcome::StoreSlow(held) => {
-                // Somebody has to hear what becomes of the store.
+                // This call waits for the store and caches its answer.
                 drop(inner.calls.join_or_start(inner, id, &Wanted::Any, None));
                 Ok(held)
             }

@@ -1,7 +1,7 @@
-//! Counts the credentials in memory, and drops those that have expired.
+//! The maintenance of the cache: removes expired entries and updates the gauge of entries.
 //!
-//! Requests find out by themselves that an entry has expired. Users who do not come back would leave
-//! theirs behind until others need the room, and the gauge would count them as served users.
+//! Requests check the expiry themselves. Without maintenance, the entries of users who do not
+//! return would stay until the cache is full, and the gauge would count them.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -12,25 +12,25 @@ use tokio::task::AbortHandle;
 use super::state::ProviderState;
 use super::sync;
 
-/// How often the entries are counted.
+/// Interval of the maintenance.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many entries are looked at in a second: a large cache is looked through less often, so that
+/// Number of entries that are checked per second. Larger caches are checked less often, so that
 /// this takes a thousandth of a processor.
 const ENTRIES_PER_SECOND: usize = 20_000;
 
-/// How many are looked at before other tasks get their turn.
+/// Number of entries that are checked before other tasks may run.
 const ENTRIES_PER_YIELD: usize = 256;
 
-/// The task that counts. Dropping this ends it.
+/// Maintenance task. Dropping this aborts the task.
 #[derive(Debug, Default)]
 pub(super) struct CacheMaintenance(Mutex<Option<AbortHandle>>);
 
 impl CacheMaintenance {
-    /// Starts the task, unless it runs, or there is no runtime to run it.
+    /// Starts the task, unless it runs or no runtime exists.
     pub(super) fn start(&self, inner: &Arc<ProviderState>) {
         let mut task = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The runtime that ran it may be gone.
+        // The runtime that ran the task may have been shut down.
         if task.as_ref().is_some_and(|task| !task.is_finished()) || sync::is_under_shuttle() {
             return;
         }
@@ -88,7 +88,7 @@ async fn remove_expired_entries(inner: &ProviderState) {
 }
 
 impl ProviderState {
-    /// Tells the operator how many credentials this process holds.
+    /// Updates the gauge of cached credentials.
     pub(super) fn update_cached_gauge(&self) {
         self.cached_gauge.set(self.cache.len());
     }

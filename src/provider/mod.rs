@@ -1,24 +1,26 @@
-//! The one engine: get a credential, or renew it.
+//! The engine: returns a credential from the cache or the store, and renews it when it is due.
 //!
-//! A user's token, the account's token and the `jsapi_ticket` are the same problem: a credential
-//! with a lifetime, kept in a shared store, renewed by exactly one of many processes. This engine
-//! solves it once. It knows a [`Store`](crate::store::Store) that keeps credentials and a
-//! [`Source`] that new ones come from, and nothing of HTTP.
+//! A user's token, the account's token and the `jsapi_ticket` have one problem in common: a
+//! credential with a lifetime, kept in a shared store, which exactly one of many processes must
+//! renew. The engine solves it once for all three. It works with a [`Store`](crate::store::Store)
+//! and with a [`CredentialSource`], and contains no HTTP.
 //!
-//! Where each promise is kept:
+//! # Promises
 //!
-//! | promise | where |
+//! The documentation of this crate refers to these promises by name:
+//!
+//! | promise | kept by |
 //! |---|---|
-//! | R1 one renewal | [`single_flight`]: one flight for each credential in a process; [`renewal`]: a lease among processes, with the re-read inside |
-//! | R2 the newest wins | [`commit`]: commits compare; [`cache`]: what crosses is not remembered; [`single_flight`]: logins leave running flights behind |
-//! | R3 nothing is lost | [`single_flight`]: flights are tasks of their own, and [`lookup`] only reads; [`commit`]: commits are retried, and a deletion leaves a tombstone for who holds the successor; [`Keeper::shutdown`] waits |
-//! | R4 stale is served | [`renewal`]: a usable token is published before its renewal begins |
-//! | R5 failures are sorted | [`Failure`], [`failures`] |
-//! | R6 reports are compared | [`Keeper::report_invalid`]; [`retry_once`]: never a third call |
-//! | R7 followers wait cheaply | [`renewal`]: a follower asks for the lease now and then; [`lease`]: whatever ends a flight, its lease is given back |
-//! | caches agree | [`invalidation`]: what others write is told; [`cache`]: what was read before is believed no longer, and nothing longer than `cache_ttl` without a proof that all was heard |
-//! | nobody waits at rollover | [`prefetch`]: a task that looks at a credential before requests need it |
-//! | R8 clocks may differ | leases run by the store's clock, margins are minutes, entries of the cache are bounded |
+//! | one renewal | `single_flight`: one call per credential in a process. `renewal`: a lease between processes; the store compares again when it grants the lease |
+//! | newest wins | `commit`: compare-and-set. `cache`: a read that crossed a write is not served. `single_flight`: a login detaches the running call |
+//! | nothing lost | `single_flight`: a call is a task and outlives its callers. `lookup`: work inside a request only reads. `commit`: commits are retried, and a deletion writes a tombstone first. [`CredentialProvider::shutdown`] waits for the tasks |
+//! | stale served | `renewal`: a usable token is published to all callers before its renewal begins |
+//! | failures sorted | [`RenewalFailure`], `failures` |
+//! | reports compared | [`CredentialProvider::report_invalid`]. `retry_once`: no third call |
+//! | followers bounded | `renewal`: a process that waits for another one's renewal polls the lease with back-off. `lease`: a lease is released however its call ends |
+//! | caches agree | `invalidation`: processes publish their writes. `cache`: an entry is served for `cache_ttl` after the last confirmation at most |
+//! | no wait at rollover | `prefetch`: a task that refreshes the account's credentials ahead of requests |
+//! | clocks may differ | leases use the store's clock, renewal margins are minutes, and cache entries have a bounded time |
 
 mod cache;
 mod call;
@@ -61,8 +63,8 @@ use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
 use crate::store::{CredentialKey, CredentialKind};
 
-/// A caller's request is joined to at most this many flights: the one under way when it came, and
-/// one of its own.
+/// Maximum number of calls that one request joins. A call that was started for another reason may
+/// fail to return what this request needs; the request then joins or starts another one.
 const MAX_CALLS_PER_REQUEST: usize = 3;
 
 impl CredentialProvider {
@@ -82,29 +84,29 @@ impl CredentialProvider {
         &self.0.clock
     }
 
-    /// What names a credential of this engine in the store.
+    /// Returns the key of a credential of this engine in the store.
     pub(crate) fn credential_key(&self, id: &str) -> CredentialKey {
         self.0.credential_key(id)
     }
 
-    /// Returns whether the store can be read and written for credentials of this engine.
+    /// Checks that the store can be read and written for credentials of this engine.
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         self.0.store.check_health(self.app(), self.kind()).await
     }
 
-    /// What the store holds, whatever its life: nothing is renewed for it.
+    /// Reads the stored record, expired or not. Never starts a renewal.
     pub(crate) async fn load_record(&self, id: &str) -> Result<Record, Error> {
         let stored = self.0.store.load(&self.0.slot(id)).await?;
         Ok(stored.record)
     }
 
-    /// The credential, if this process holds one that needs no thought. Never waits.
+    /// Returns the credential if the cache holds a valid entry. Never waits.
     #[inline]
     pub(crate) fn cached(&self, id: &str) -> Option<CacheEntry> {
         self.0.cache.fresh(id, self.0.clock.now())
     }
 
-    /// The credential: from the cache, else from the store, renewed if it must be.
+    /// Returns the credential from the cache, else from the store. Renews it if necessary.
     pub(crate) async fn get(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if let Some(held) = self.0.cache.fresh(id, now) {
@@ -116,8 +118,8 @@ impl CredentialProvider {
         self.lookup(id.into(), now).await
     }
 
-    /// The same for a caller who has just been told by [`cached`](Self::cached) that it is not
-    /// there.
+    /// Returns the credential like [`get`](Self::get), without a second look into the cache. For
+    /// callers to whom [`cached`](Self::cached) has just returned `None`.
     pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if self.0.cache.is_known_absent(&id, now) {
@@ -126,8 +128,9 @@ impl CredentialProvider {
         self.lookup(id, now).await
     }
 
-    /// The credential of somebody who has logged in a moment ago, perhaps on another process: what
-    /// this one remembers of their having none, or is just reading, may be older than that login.
+    /// Returns the credential of a user who logged in a moment ago, perhaps in another process.
+    /// Ignores the negative cache, and reads the store again if a read that began before the login
+    /// found nothing.
     pub(crate) async fn get_after_login(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if let Some(held) = self.0.cache.fresh(id, now) {
@@ -144,8 +147,9 @@ impl CredentialProvider {
         self.with_load_timeout(id, twice).await
     }
 
-    /// R6: somebody's call was refused with this token. Renews it only if it is still the current
-    /// one, and answers with the current one.
+    /// Returns a credential other than `invalid_token`, which WeChat rejected in a call of this
+    /// caller (reports compared). Renews the credential only if the rejected token is still the
+    /// stored one.
     pub(crate) async fn report_invalid(
         &self,
         id: &str,
@@ -164,9 +168,9 @@ impl CredentialProvider {
         .await
     }
 
-    /// R2: stores a record whatever lies there, and serves it from now on: a login beats every
-    /// renewal that began before it. Dropped in the middle it leaves the store and the cache apart:
-    /// see [`run_to_end`](Self::run_to_end).
+    /// Replaces the stored record and caches the new one (newest wins): a login replaces the
+    /// result of every renewal that began before it. If this future is dropped before it completes,
+    /// the store and the cache may differ; use [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
         let inner = &self.0;
         let (slot, writer) = (inner.slot(id), inner.writer()?);
@@ -174,18 +178,18 @@ impl CredentialProvider {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
-        // What this process remembers is wrong from the moment the store may have changed.
+        // Before the write: from its start on, the store may differ from the entry in the cache.
         let fence = inner.cache.invalidate(id);
         let outcome = writer.overwrite(&slot, &record).await;
         match &outcome {
             Ok(()) => inner
                 .cache
                 .complete_write(id, Some(&held), inner.clock.now(), &fence),
-            // It may have been stored all the same.
+            // The store may have executed the write although its reply is an error.
             Err(_) => drop(inner.cache.invalidate(id)),
         }
-        // Only now: a flight that begins with what was read before finds that outdated, or is on
-        // the list already.
+        // After the cache: a call that starts now with an older snapshot finds it outdated, and a
+        // call that started earlier is in the table and is detached here.
         inner.calls.detach(id);
         inner.update_cached_gauge();
         outcome?;
@@ -193,27 +197,29 @@ impl CredentialProvider {
         Ok(held)
     }
 
-    /// Deletes the credential, here and in the store. A renewal that is under way cannot bring it
-    /// back: its commit compares with what is gone. Not to be dropped in the middle either.
+    /// Deletes the credential in the store and in the cache. A running renewal cannot restore it,
+    /// because its commit compares with the deleted record. If this future is dropped before it
+    /// completes, the store and the cache may differ; use
+    /// [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
         let inner = &self.0;
         let writer = inner.writer()?;
         inner.cache.invalidate(id);
         let outcome = writer.overwrite(&inner.slot(id), &Record::default()).await;
-        // In this order, as above.
+        // The cache before the table, for the reason given in `store_record`.
         inner.cache.invalidate(id);
         inner.calls.detach(id);
         inner.update_cached_gauge();
         outcome
     }
 
-    /// Runs work that must not be half done in a task of its own, which goes on when the caller
-    /// hangs up and which [`shutdown`](Self::shutdown) waits for. Returns the result of the work.
+    /// Runs work in its own task and returns its result. The work continues if the caller is
+    /// dropped, and [`shutdown`](Self::shutdown) waits for it.
     pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        // In a trace the work lies under the request that began it.
+        // In a trace, the span of the request is the parent of this work.
         self.spawn(work.in_current_span())
             .await
             .unwrap_or_else(|_| {
@@ -222,7 +228,7 @@ impl CredentialProvider {
             })
     }
 
-    /// Runs work that must not end with the request that began it, and that [`shutdown`] waits for.
+    /// Spawns a task that may outlive the request that started it. [`shutdown`] waits for it.
     ///
     /// [`shutdown`]: Self::shutdown
     pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
@@ -232,8 +238,8 @@ impl CredentialProvider {
         self.0.tasks.spawn(work)
     }
 
-    /// R3: waits for the flights that are under way, for at most `patience`. Answers whether all
-    /// of them have ended.
+    /// Waits until all tasks of this engine have ended, for `timeout` at most (nothing lost).
+    /// Returns `true` if they have ended.
     pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.tasks.close();
         tokio::time::timeout(timeout, self.0.tasks.wait())
@@ -241,12 +247,13 @@ impl CredentialProvider {
             .is_ok()
     }
 
-    /// The credential, if this process holds one that is alive, believed or not. Never waits.
+    /// Returns the cached credential if it has not expired, even if its entry is no longer valid.
+    /// Never waits.
     pub(crate) fn unexpired(&self, id: &str) -> Option<CacheEntry> {
         self.0.cache.unexpired(id, self.0.clock.now())
     }
 
-    /// How many credentials the cache holds.
+    /// Returns the number of entries in the cache.
     pub(crate) fn cached_count(&self) -> usize {
         self.0.cache.len()
     }
@@ -266,15 +273,15 @@ impl CredentialProvider {
                 .join_or_start(&self.0, id, wanted, snapshot.take());
             outcome = call.wait(wanted, &self.0.clock).await;
             match &outcome {
-                // Those who waited for a slow store with a flight of others may find that what was
-                // alive when it was served has died since.
+                // The caller may have waited so long for a slow store that a token published in
+                // time has expired.
                 Ok(held) if !held.is_unexpired(self.0.clock.now()) => {
                     outcome = Err(self.0.load_timeout_error());
                 }
                 Ok(held) if wanted.is_satisfied_by(held.secret()) => break,
-                // A flight that began for others may have landed with the very token that this
-                // caller was refused, or failed to get what only they needed: one of its own will
-                // compare.
+                // A call that was started for others may have returned the very token that this
+                // caller reported, or failed to renew it for a reason that concerns only them. Join
+                // or start another call.
                 _ if !call.was_started_for(wanted) => {}
                 _ => break,
             }

@@ -1,8 +1,7 @@
-//! A task that keeps one credential at hand, so that no request has to wait for it.
+//! A task that refreshes one credential ahead of requests.
 //!
-//! Requests renew what they use, so users' tokens need nobody to look after them. The account's own
-//! credentials are few and always needed: a process that has been idle for an hour must answer its
-//! next request as fast as a busy one.
+//! Requests renew the tokens of users. The credentials of the account are few and always needed: a
+//! process that was idle for an hour must answer its next request without a wait for WeChat.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,14 +11,13 @@ use tokio::task::AbortHandle;
 
 use super::state::CredentialProvider;
 
-/// How often the task looks at what this process holds: a look at memory, no more.
+/// Interval at which the task checks the cache.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The store is asked again when the cache believes an entry for less than this.
+/// The store is read again when the cache entry is valid for less than this.
 const REFRESH_BEFORE: Duration = Duration::from_secs(3);
 
-/// The task and who ends it: dropping this does. A renewal that the task began is a flight of its
-/// own and goes on (R3).
+/// Prefetch task. Dropping this aborts the task, but not a call that it started (nothing lost).
 #[derive(Debug, Default)]
 pub(crate) struct Prefetcher(Mutex<PrefetcherState>);
 
@@ -32,7 +30,7 @@ enum PrefetcherState {
 }
 
 impl Prefetcher {
-    /// Starts the task, unless it runs or was stopped, or there is no runtime to run it.
+    /// Starts the task, unless it runs, was stopped, or no runtime exists.
     pub(crate) fn start(&self, provider: &CredentialProvider, id: &'static str) {
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -40,7 +38,7 @@ impl Prefetcher {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = match &*state {
             PrefetcherState::NotStarted => true,
-            // The runtime that ran it may be gone.
+            // The runtime that ran the task may have been shut down.
             PrefetcherState::Running(task) => task.is_finished(),
             PrefetcherState::Stopped => false,
         };
@@ -50,7 +48,7 @@ impl Prefetcher {
         }
     }
 
-    /// Ends the task for good.
+    /// Stops the task permanently.
     pub(crate) fn stop(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let PrefetcherState::Running(task) =
@@ -70,8 +68,8 @@ impl Drop for Prefetcher {
 async fn prefetch(provider: CredentialProvider, id: &'static str) {
     loop {
         if provider.needs_prefetch(id) {
-            // What went wrong is told where it happens; the next look tries again, as far as
-            // back-off and cool-down let it.
+            // Errors are logged where they occur. The next check tries again, unless back-off or
+            // the circuit suppresses it.
             let _ = provider.lookup(id.into(), provider.clock().now()).await;
         }
         tokio::time::sleep(CHECK_INTERVAL).await;

@@ -1,4 +1,21 @@
-//! What a flight does: reads the store, and renews under a lease what must be renewed.
+//! The steps of a call: reads the store, decides, and renews under a lease what is due.
+//!
+//! # States of a call
+//!
+//! - Loading: reads the store. If the store is slow, the cached token is published (stale served).
+//!   Leads to Deciding, or ends with the store's error.
+//! - Deciding: compares the stored record with the need of the call. Ends if the record satisfies
+//!   it, cannot be renewed, or is suppressed. Otherwise leads to Waiting.
+//! - Waiting: waits for a permit of this process, then tries to acquire the lease. If the record
+//!   has changed, leads to Deciding. If another process holds the lease, a call with a usable token
+//!   ends, and one without it polls (followers bounded).
+//! - Renewing: holds the lease and calls WeChat, with retries. Leads to Committing, to Deleting if
+//!   the refresh token is revoked or expired, or ends with the error.
+//! - Committing and Deleting (`commit`): write the result, compared with the record that was
+//!   renewed. If the store holds a newer record, lead to Deciding.
+//!
+//! The sum of the lease, a renewal and a second bounds the whole: another process that crashed
+//! holds its lease for the first, the renewal of this call takes the second.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -25,7 +42,7 @@ use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::store::{CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
 
-/// The whole course of a flight.
+/// Runs a call to its end.
 pub(super) async fn run(
     provider: &Arc<ProviderState>,
     (id, number): (&str, u64),
@@ -62,23 +79,23 @@ pub(super) async fn run(
 
 enum LoadOutcome {
     FromStore(StoredRecord),
-    /// The store does not answer, but this is still alive.
+    /// The store failed, but this cached token has not expired.
     StoreUnavailable(CacheEntry),
 }
 
-/// The right to renew, and where nobody waits for the renewal, one of a smaller number.
+/// Permit for a renewal, and if no request waits for it, a permit for an early renewal.
 type RenewalPermit<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
 
-/// What the store's state asks for.
+/// Decision after a look at the stored record.
 enum Decision<'a> {
     Return(Result<CacheEntry, Error>),
-    /// Renew and write to this store; meanwhile this entry can be used.
+    /// Renew and write to this store. Meanwhile callers can use this entry.
     Renew(Option<CacheEntry>, &'a Arc<dyn CredentialWriter>),
 }
 
 impl<'a> RenewalTask<'a> {
-    /// Reads the store. While it is slow or away, a token that has outlived its time in the cache
-    /// but not its own is served (R4).
+    /// Reads the store. While the store is slow or unavailable, publishes the cached token if it
+    /// has not expired (stale served).
     async fn load(&self) -> Result<LoadOutcome, Error> {
         let unexpired = self.provider.cache.unexpired(self.id, self.now());
         let mut load = self.provider.store.load(&self.slot);
@@ -96,7 +113,8 @@ impl<'a> RenewalTask<'a> {
             Ok(stored) => return Ok(LoadOutcome::FromStore(stored)),
             Err(error) => error,
         };
-        // For callers who have not reported it. Whoever has gets the store's error.
+        // For callers that did not report this token. Callers that did receive the error of the
+        // store.
         let leftover = self.if_unexpired(unexpired);
         self.set_provisional(leftover.clone());
         match leftover.filter(|held| self.wanted.is_satisfied_by(held.secret())) {
@@ -108,7 +126,7 @@ impl<'a> RenewalTask<'a> {
         }
     }
 
-    /// From what is stored to a usable token.
+    /// Turns a stored record into a usable token: decides, renews and commits until the call ends.
     async fn resolve(
         &self,
         mut stored: StoredRecord,
@@ -119,12 +137,13 @@ impl<'a> RenewalTask<'a> {
             settings.lease_duration + settings.renewal_timeout + STALE_RECHECK_INTERVAL,
         );
         let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
-        // What WeChat has said of what is stored, where another process renews it all the same.
+        // Error of WeChat that means a deletion, while another process still holds the lease.
         let mut grant_error = None;
-        // Whether another process renews. The short looks at its lease are then no wait for the store,
-        // which says by itself when it does not answer.
+        // `true` while another process renews. The short polls of its lease do not count as waiting
+        // for the store, which reports its own timeouts.
         let mut is_follower = false;
-        // Outlives every permit below: a call gives its lease back when it ends.
+        // Declared before the permits, so that it is dropped after them: a call releases its lease
+        // when it ends.
         let mut lease = None;
         loop {
             let (usable, writer) = match self.decide(&stored.record, &stamp) {
@@ -136,11 +155,13 @@ impl<'a> RenewalTask<'a> {
                 return usable.ok_or_else(|| self.provider.load_timeout_error());
             };
             self.set_awaits_wechat(is_follower);
-            // While this one waited for its turn, others may have learnt that asking is in vain.
+            // While this call waited for a permit, another call may have failed and suppressed
+            // further calls.
             if let Some(trouble) = self.suppressing_error() {
                 return usable.ok_or(trouble);
             }
-            // Before WeChat is asked: what is told from now on may be newer than its answer.
+            // Taken before the call to WeChat: an invalidation that arrives from now on may be
+            // newer than the response.
             let mut before = self.provider.cache.stamp(self.id);
             let lease = lease.get_or_insert_with(|| {
                 Lease::new(self.provider, writer, self.slot.clone(), self.owner.clone())
@@ -163,7 +184,8 @@ impl<'a> RenewalTask<'a> {
                 Ok(LeaseResult::Conflict(newer)) => {
                     (stored, stamp, grant_error) = (newer, before, None);
                 }
-                // Somebody else renews it. Who has something to serve need not watch.
+                // Another process renews the credential. A call with a usable token does not wait
+                // for it.
                 Ok(LeaseResult::Busy) => match usable {
                     Some(held) => return Ok(held),
                     None => {
@@ -181,14 +203,14 @@ impl<'a> RenewalTask<'a> {
         }
     }
 
-    /// Sorts what is stored: usable as it is, to be renewed, or beyond renewal.
+    /// Decides whether the stored record is usable, must be renewed, or cannot be renewed.
     fn decide(&self, record: &Record, stamp: &VersionStamp) -> Decision<'a> {
         let now = self.now();
         let can_renew = self.provider.source.can_renew(record);
         let writer = self.provider.writer.as_ref().filter(|_| can_renew);
-        // A store that has lost an account's own credential has not killed what this process still
-        // holds of it: that is served while the next one is fetched. Nobody deletes those, but for
-        // another system that keeps them, whose word counts.
+        // An empty store does not revoke a credential of the account: the cached one is served
+        // while the next one is fetched. Only another system deletes such credentials, and that
+        // deletion counts.
         let lost = record.is_empty() && self.provider.kind.belongs_to_account() && writer.is_some();
         let alive = match lost {
             true => self.provider.cache.unexpired(self.id, now),
@@ -199,9 +221,9 @@ impl<'a> RenewalTask<'a> {
             self.provider.cache.insert_if_unchanged(held.clone(), stamp);
             self.provider.record_metrics(held);
         }
-        // Behind the cache, which must not hold anything older than what a caller has got. Before
-        // any return: a report keeps this token only from the caller that reported it. The report
-        // may be mistaken, so its failure is not the failure of the others.
+        // After the cache, so that the cache never holds a token older than a caller has received.
+        // Before each return, because a report concerns only the caller that made it: the report
+        // may be wrong, and its failure is not a failure for the others.
         self.set_provisional(alive.clone());
         let usable = alive
             .clone()
@@ -218,7 +240,7 @@ impl<'a> RenewalTask<'a> {
                         .cache
                         .insert_absent_if_unchanged(self.id, now, stamp);
                 }
-                // With nothing alive in the store, it does not matter what was reported.
+                // Without an unexpired token in the store, the report does not matter.
                 let refused = self.wanted.replaced_token().filter(|_| alive.is_some());
                 self.provider.source.no_token_error(refused)
             }));
@@ -229,8 +251,8 @@ impl<'a> RenewalTask<'a> {
         Decision::Renew(usable, writer)
     }
 
-    /// Waits for the right to renew. Renewals of tokens that are still alive share a part of these
-    /// rights: nobody waits for them, as long as they are.
+    /// Waits for a permit to renew. Renewals of unexpired tokens also need one of fewer early
+    /// permits, because no request waits for them.
     async fn acquire_permit(
         &self,
         usable: Option<&CacheEntry>,
@@ -249,7 +271,7 @@ impl<'a> RenewalTask<'a> {
         Some((turn, early_permit))
     }
 
-    /// The span around a renewal.
+    /// Returns the tracing span of a renewal.
     fn renewal_span(&self) -> Span {
         tracing::info_span!(
             target: "tower_wechat::renewal",
@@ -261,7 +283,7 @@ impl<'a> RenewalTask<'a> {
         )
     }
 
-    /// Asks for a new credential, under the lease, and commits what comes.
+    /// Requests a new credential while holding the lease, and commits it or records the failure.
     async fn renew(
         &self,
         lease: &Lease,
@@ -296,7 +318,7 @@ impl<'a> RenewalTask<'a> {
             }
             Err(RenewalFailure::Transient(error)) => {
                 metrics::record_renewal(kind, "transient");
-                // What only the operator can mend is told by whoever met it first.
+                // The first call that failed for this reason has logged it for the operator.
                 if error.kind() == ErrorKind::WechatConfig {
                     tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "not renewed");
                 } else {
@@ -319,8 +341,8 @@ impl<'a> RenewalTask<'a> {
         }
     }
 
-    /// Tries until WeChat answers, within the time of a renewal. After each failure the store is
-    /// looked at: while WeChat fails us, the user may log in elsewhere, which ends the trying.
+    /// Calls WeChat until it answers, for the duration of a renewal at most. Reads the store after
+    /// each failure: if the user logged in elsewhere, the newer record ends the retries.
     async fn renew_with_retry(
         &self,
         stored: &StoredRecord,
@@ -353,17 +375,16 @@ impl<'a> RenewalTask<'a> {
             if let Some(newer) = self.superseding(stored).await {
                 return ControlFlow::Break(newer);
             }
-            // The account may rest by now, because of somebody else's try.
+            // Another call may have opened the circuit of the account meanwhile.
             if let Some(trouble) = self.suppressing_error() {
                 return ControlFlow::Continue(Err(RenewalFailure::Transient(trouble)));
             }
         }
     }
 
-    /// Returns `true` if the refresh token was tried only because of a report, and the stored
-    /// access token may still be accepted. Then the pair stays until the access token is due: the
-    /// caller that reported it has to log the user in, and the report of one caller does not take
-    /// the token from the others.
+    /// Returns `true` if the refresh token was used only because of a report and the stored access
+    /// token is still fresh. The pair then stays stored until the access token is due: the caller
+    /// that reported it has to log the user in, and other callers keep the token.
     pub(super) fn is_fresh_for_others(&self, stored: &StoredRecord, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
         self.wanted.replaced_token().is_some()
@@ -385,8 +406,8 @@ impl ProviderState {
         tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
     }
 
-    /// As [`observe`](Self::observe), where that would be much of the work: after a start-up, and
-    /// for one in sixty-four reads from then on.
+    /// Records the metrics of a read like [`record_metrics`](Self::record_metrics): for the first
+    /// 1,024 reads, then for one in 64, because recording costs about as much as the read.
     pub(super) fn sample_metrics(&self, held: &CacheEntry) {
         let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
         if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
@@ -394,7 +415,7 @@ impl ProviderState {
         }
     }
 
-    /// Tells the operator what this process holds.
+    /// Records the number of cache entries and the expiry of account credentials.
     pub(super) fn record_metrics(&self, held: &CacheEntry) {
         let kind = self.kind.as_str();
         self.update_cached_gauge();

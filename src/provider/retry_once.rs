@@ -1,16 +1,17 @@
-//! R6: a call with a credential, and once more after a refusal.
+//! One retry of a call whose credential WeChat rejected (reports compared).
 
 use super::entry::CacheEntry;
 use super::state::CredentialProvider;
 use crate::error::{Error, ErrorKind, InvalidToken};
 
 impl CredentialProvider {
-    /// Runs a call. If WeChat refuses the credential, that is reported, and the call runs once
-    /// more with what WeChat grants then; never a third time. Where it grants nothing, the refusal
-    /// stands.
+    /// Runs a call. If WeChat rejects the credential, reports it and runs the call once more with
+    /// the credential that the report returned. Never runs a third call. If the report returns
+    /// none, the caller gets the rejection.
     ///
-    /// That may be the same token: before its expiry WeChat's refresh of a user's token hands it
-    /// out again, so the refusal was a moment's, and WeChat has just confirmed what it refused.
+    /// The second credential may be the same token: before its expiry, WeChat's refresh of a user's
+    /// token returns it again. WeChat has then confirmed the token, and the rejection was
+    /// temporary.
     pub(crate) async fn with_credential<T, E, F, Fut>(&self, id: &str, mut call: F) -> Result<T, E>
     where
         F: FnMut(CacheEntry) -> Fut,
@@ -24,7 +25,8 @@ impl CredentialProvider {
         };
         match self.report_invalid(id, held.secret()).await {
             Ok(granted) => call(granted).await,
-            // It is the user, or the store, that keeps it from being healed, and not WeChat.
+            // The user or the store prevents the renewal, so this error is more useful than the
+            // rejection.
             Err(error)
                 if matches!(
                     error.kind(),

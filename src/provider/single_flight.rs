@@ -1,6 +1,19 @@
-//! R1 within a process: however many ask for one credential at once, one flight fetches it.
+//! Single flight: concurrent callers of one process share one call for a credential (one renewal).
 //!
-//! A flight is a task of its own (R3): whoever asked may hang up, and it goes on.
+//! A call is a task and outlives its callers (nothing lost).
+//!
+//! # States of a call
+//!
+//! - Listed: the call is in the table, and new callers join it. [`SingleFlight::join_or_start`]
+//!   leads here.
+//! - Detached: the call still runs for its callers, but new callers start another one. A login, a
+//!   deletion ([`SingleFlight::detach`]) or a remote write of another version
+//!   ([`SingleFlight::on_invalidation`]) leads here.
+//! - Ended: the result is published, or the task panicked or was aborted. `RemoveOnDrop` removes
+//!   the call from the table if it is still listed.
+//!
+//! The table has one lock. `Call::number` distinguishes a detached call from its successor, so that
+//! the end of the former does not remove the latter.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
@@ -20,20 +33,20 @@ use crate::error::{Error, ErrorKind};
 use crate::shrink::{shrink_map, shrink_set};
 use crate::store::RecordVersion;
 
-/// A caller's view of a flight.
+/// Handle of a caller to a call.
 #[derive(Clone)]
 pub(super) struct Call {
     state: watch::Receiver<CallState>,
     wanted: Wanted,
-    /// Tells flights of one credential apart.
+    /// Distinguishes successive calls for one credential.
     number: u64,
-    /// What it is about to write.
+    /// Version that the call is about to write.
     pending_version: Option<RecordVersion>,
 }
 
 impl Call {
-    /// Waits until the flight has a token that meets `need`, or has ended. A token that is served
-    /// meanwhile may have expired by the time the caller gets it.
+    /// Returns when the call has produced a token that satisfies `wanted`, or has ended. A
+    /// provisional token may have expired by then.
     pub(super) async fn wait(&self, wanted: &Wanted, clock: &Clock) -> Result<CacheEntry, Error> {
         let mut stage = self.state.clone();
         let is_enough = |stage: &CallState| {
@@ -41,14 +54,14 @@ impl Call {
         };
         let reached = match stage.wait_for(is_enough).await {
             Ok(stage) => stage.clone(),
-            // The task panicked, or the runtime is being torn down.
+            // The task panicked, or the runtime is shutting down.
             Err(_) => CallState::default(),
         };
         let usable = reached.provisional_for(wanted, clock.now()).cloned();
         match (reached.result, usable) {
             (Some(Ok(held)), _) => Ok(held),
-            // The flight failed, perhaps because of a report. The token that it found is alive all
-            // the same, and this caller has not reported it.
+            // The call failed, perhaps because of a report. The stored token has not expired, and
+            // this caller has not reported it.
             (_, Some(held)) => Ok(held),
             (Some(Err(error)), None) => Err(error),
             (None, None) => Err(Error::new(
@@ -62,7 +75,7 @@ impl Call {
         !self.state.borrow().awaits_wechat
     }
 
-    /// Whether its task is still there to say how it ends.
+    /// Returns `true` if the task of the call has not ended.
     fn is_running(&self) -> bool {
         self.state.has_changed().is_ok()
     }
@@ -72,7 +85,7 @@ impl Call {
         self.number
     }
 
-    /// Whether the flight began for the same reason.
+    /// Returns `true` if the call was started for the same need.
     pub(super) fn was_started_for(&self, wanted: &Wanted) -> bool {
         match (wanted.replaced_token(), self.wanted.replaced_token()) {
             (Some(asked), Some(flown)) => asked == flown,
@@ -82,12 +95,11 @@ impl Call {
     }
 }
 
-/// The flights that are under way, by credential.
+/// Table of the running calls, by credential.
 #[derive(Default)]
 pub(super) struct SingleFlight(Mutex<CallTable>);
 
-/// While this lives, others who look for the same credential take a flight instead of reading it
-/// as well.
+/// Permit to read a credential without a call. While it exists, other callers start or join a call.
 pub(super) struct ReadPermit<'a> {
     single_flight: &'a SingleFlight,
     key: EntryKey,
@@ -104,7 +116,7 @@ impl Drop for ReadPermit<'_> {
 #[derive(Default)]
 struct CallTable {
     calls: HashMap<Box<str>, Call, DefaultHashBuilder>,
-    /// Who is being read by a caller without a flight.
+    /// Credentials that a request is reading without a call.
     readers: HashSet<EntryKey, BuildSpreadHasher>,
     started_count: u64,
 }
@@ -117,8 +129,8 @@ impl CallTable {
 }
 
 impl SingleFlight {
-    /// Leave to read a credential without a flight, unless one is under way or somebody else reads
-    /// it.
+    /// Returns a permit to read a credential without a call. `None` if a call runs or another
+    /// request reads the credential.
     pub(super) fn try_read_alone(&self, key: EntryKey, id: &str) -> Option<ReadPermit<'_>> {
         let mut list = self.lock();
         if list.calls.get(id).is_some_and(Call::is_running) {
@@ -130,8 +142,8 @@ impl SingleFlight {
         first.then(|| ReadPermit { single_flight, key })
     }
 
-    /// Joins the flight for a credential, or starts one, which takes a glance at the store for its
-    /// own.
+    /// Joins the call for a credential, or starts one, which uses `snapshot` instead of a first
+    /// read.
     pub(super) fn join_or_start(
         &self,
         provider: &Arc<ProviderState>,
@@ -147,8 +159,9 @@ impl SingleFlight {
             {
                 return flight.clone();
             }
-            // What was read before a login is not what those want who join after it. A login that
-            // begins only now finds this flight on the list, and leaves it behind.
+            // A snapshot from before a login must not be served to callers that join after the
+            // login. The comparison needs the lock of the table: a login that begins after it finds
+            // this call in the table and detaches it.
             let glance = snapshot.filter(|glance| provider.cache.is_unchanged(&glance.stamp));
             list.started_count += 1;
             let flight = Call {
@@ -158,17 +171,17 @@ impl SingleFlight {
                 pending_version: None,
             };
             list.calls.insert(id.into(), flight.clone());
-            // A name of its own: a flight that was left behind must not give back the lease of its
-            // successor.
+            // Each call has its own lease name, so that a detached call cannot release the lease of
+            // its successor.
             (
                 flight,
                 provider.lease_owner.with_number(list.started_count),
                 glance,
             )
         };
-        // Made before the task, so that a panic, or a runtime that ends before the task has begun,
-        // takes the flight off the list too: its end is the end of the sender, and those who wait
-        // are told.
+        // Created before the task: if the task panics, or the runtime ends before the task was
+        // polled, the guard still removes the call. The sender is then dropped too, which wakes the
+        // callers.
         let remove_on_drop = RemoveOnDrop {
             provider: Arc::clone(provider),
             id: id.into(),
@@ -184,13 +197,14 @@ impl SingleFlight {
             drop(remove_on_drop);
             sender.send_modify(|stage| stage.result = Some(outcome));
         };
-        // In a trace the flight lies under the request that began it.
+        // In a trace, the span of the request is the parent of the call.
         sync::spawn_call(&provider.tasks, task.in_current_span());
         flight
     }
 
-    /// The store holds something else since: who asks from now on must not join a flight that
-    /// began before. It goes on for those who have (R3), and its commit will find what is new (R2).
+    /// Removes the call from the table because the store holds something newer: later callers start
+    /// another call. The call continues for its callers (nothing lost), and its commit detects the
+    /// newer record (newest wins).
     pub(super) fn detach(&self, id: &str) {
         self.lock().remove(id);
     }
@@ -201,7 +215,8 @@ impl SingleFlight {
         list.calls.get(id).is_some_and(Call::is_waiting_for_store)
     }
 
-    /// A flight is about to write this. One that was left behind says nothing of its successor.
+    /// Records the version that a call is about to write, so that the invalidation of its own write
+    /// does not detach it. Ignores a call that was detached.
     pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
         let mut list = self.lock();
         let flight = list.calls.get_mut(id);
@@ -210,8 +225,8 @@ impl SingleFlight {
         }
     }
 
-    /// Somebody has written: who asks from now on must not join a flight that began before, unless
-    /// it was its own doing.
+    /// Detaches the call after a remote write, unless the written version is the one that the call
+    /// itself is about to write.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let mut list = self.lock();
         if let Some(flight) = list.calls.get(id)
@@ -221,14 +236,14 @@ impl SingleFlight {
         }
     }
 
-    /// Whether nobody flies and nobody reads.
+    /// Returns `true` if there are no calls and no readers.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let list = self.lock();
         list.calls.is_empty() && list.readers.is_empty()
     }
 
-    /// How many flights and reads there is room for.
+    /// Returns the capacity of the larger table.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let list = self.lock();
@@ -240,7 +255,7 @@ impl SingleFlight {
     }
 }
 
-/// Takes a flight off the list when its task ends, however it ends.
+/// Guard that removes a call from the table when its task ends, also after a panic.
 struct RemoveOnDrop {
     provider: Arc<ProviderState>,
     id: Box<str>,
@@ -273,7 +288,7 @@ mod tests {
     use crate::shrink::MIN_CAPACITY;
     use crate::store::{BoxFuture, CredentialKind, MemoryStore};
 
-    /// Answers after all have asked.
+    /// Source that answers after all callers have started.
     struct SlowSource;
 
     impl CredentialSource for SlowSource {

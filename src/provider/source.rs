@@ -4,26 +4,28 @@ use crate::credential::{AccessToken, Record};
 use crate::error::{Error, ErrorKind};
 use crate::store::BoxFuture;
 
-/// Where new credentials come from.
+/// Source of new credentials: a renewal asks it once per try.
 pub(crate) trait CredentialSource: Send + Sync + 'static {
-    /// Whether a new credential can be had from what is stored, without the user.
+    /// Returns `true` if the source can create a new credential from the stored record, without the
+    /// user.
     fn can_renew(&self, record: &Record) -> bool;
 
-    /// Asks for a new credential, once. Called under the lease, with what is stored.
+    /// Requests a new credential, once. The caller holds the lease, and `record` is what the store
+    /// holds.
     fn renew<'a>(
         &'a self,
         record: &'a Record,
         invalid_token: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Record, RenewalFailure>>;
 
-    /// Returns `true` if an error that means a dead refresh token also means that the access token
-    /// beside it is void.
+    /// Returns `true` if this error means that the access token is revoked together with its
+    /// refresh token.
     fn invalidates_access_token(&self, _error: &Error) -> bool {
         false
     }
 
-    /// What callers are told where nothing usable is stored, or nothing but what was refused, and
-    /// nothing can be renewed.
+    /// Returns the error for callers when no usable credential is stored and none can be renewed.
+    /// `invalid_token` is the stored token if the caller reported it.
     fn no_token_error(&self, _invalid_token: Option<&AccessToken>) -> Error {
         Error::new(
             ErrorKind::LoginRequired,
@@ -32,13 +34,15 @@ pub(crate) trait CredentialSource: Send + Sync + 'static {
     }
 }
 
-/// R5: why no new credential came, sorted by what is to be done.
+/// Reason of a failed renewal, sorted by what has to be done (failures sorted).
 #[derive(Debug)]
 pub(crate) enum RenewalFailure {
-    /// What the renewal started from is dead: delete exactly that, and let the user log in.
+    /// The refresh token is revoked or expired. The engine deletes exactly the stored pair, and the
+    /// user has to log in.
     InvalidGrant(Error),
-    /// It may work in a moment: try again with back-off, keep what is stored.
+    /// A retry may succeed. The engine backs off and keeps the stored record.
     Transient(Error),
-    /// It is the operator's: no renewal of this account for a while, and one loud line.
+    /// Only the operator can fix it. The engine opens the circuit of the account for a while and
+    /// logs one error.
     Operator(Error),
 }

@@ -22,15 +22,16 @@ use crate::store::{
     InvalidationSource, LeaseOwner, Store,
 };
 
-/// R4: when the renewal of a credential starts.
+/// Point in the lifetime of a credential at which its renewal starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RenewalTiming {
-    /// Early and jittered, so that a crowd obtained together is not renewed together.
+    /// Before the renewal point, with jitter, so that tokens obtained together are not renewed
+    /// together.
     Jittered,
     /// At the renewal point.
     AtRenewalTime,
-    /// Just behind it: for a credential that its issuer repeats until that very point, by a clock
-    /// that is not ours.
+    /// Shortly after the renewal point: for an issuer that returns the same credential until that
+    /// point, by its own clock.
     AfterRenewalTime,
 }
 
@@ -39,22 +40,22 @@ const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
 const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The engine's times and sizes.
+/// Durations and sizes of an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct ProviderConfig {
-    /// The margin that renewal points keep from the true expiry.
+    /// Time between the renewal point and the expiry of a credential.
     pub(crate) margin: Duration,
     pub(crate) timing: RenewalTiming,
-    /// The longest that an entry of the cache is believed without a word of the store: neither
-    /// read, nor proved current by its news.
+    /// Maximum time for which a cache entry is served without confirmation from the store, by a
+    /// read or by a heartbeat of the invalidation channel.
     pub(crate) cache_ttl: Duration,
-    /// How many credentials the cache holds.
+    /// Maximum number of cache entries.
     pub(crate) cache_capacity: usize,
-    /// How long a caller waits for a credential that has to be renewed.
+    /// Maximum time for which a caller waits for a credential.
     pub(crate) load_timeout: Duration,
-    /// How long the right to renew is held; outlives `renewal`.
+    /// Duration of a lease. Longer than `renewal_timeout`.
     pub(crate) lease_duration: Duration,
-    /// How long a renewal with all its tries may take.
+    /// Maximum duration of a renewal with all its retries.
     pub(crate) renewal_timeout: Duration,
 }
 
@@ -72,14 +73,15 @@ impl ProviderConfig {
         }
     }
 
-    /// R7: a lease outlives the calls that it covers, so a renewal takes four fifths of it at most.
+    /// Sets the duration of a lease, within its bounds. A renewal may take four fifths of it, so
+    /// that the lease outlives the calls it covers (one renewal).
     pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
         self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
         self.renewal_timeout = self.lease_duration * 4 / 5;
     }
 }
 
-/// What the engine may do with its store.
+/// Access of an engine to its store.
 pub(crate) enum StoreAccess {
     /// Reads, writes and receives invalidations.
     Full(Arc<dyn Store>),
@@ -123,7 +125,7 @@ impl From<StoreAccess> for StoreHandles {
     }
 }
 
-/// The engine for one kind of credential of one account. Clones share everything.
+/// Engine for one kind of credential of one account. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct CredentialProvider(pub(super) Arc<ProviderState>);
 
@@ -136,39 +138,40 @@ pub(super) struct ProviderState {
     /// `None` if the engine must not write. Such an engine never renews.
     pub(super) writer: Option<Arc<dyn CredentialWriter>>,
     pub(super) invalidations: Option<Arc<dyn InvalidationSource>>,
-    /// What the names of this engine's leases start with.
+    /// Prefix of the names under which this process takes leases.
     pub(super) lease_owner: LeaseOwner,
     pub(super) source: Box<dyn CredentialSource>,
     pub(super) cache: Cache,
     pub(super) calls: SingleFlight,
     pub(super) failures: FailureTracker,
-    /// Counts the credentials that callers have read without a flight.
+    /// Number of credentials that requests read without a call. Selects the reads whose metrics are
+    /// recorded.
     pub(super) direct_reads: AtomicU32,
-    /// Bounds the renewals of this process that run at once, and those among them for which nobody
-    /// waits.
+    /// Limits the concurrent renewals of this process. `early_renewal_permits` limits the share of
+    /// tokens that have not expired, for which no request waits.
     pub(super) renewal_permits: Semaphore,
     pub(super) early_renewal_permits: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) invalidation_listener: InvalidationListener,
     pub(super) maintenance: CacheMaintenance,
-    /// Tells the operator how many credentials the cache holds.
+    /// Gauge of the number of cache entries.
     pub(super) cached_gauge: metrics::CachedGauge,
 }
 
-/// How long a caller waits for a slow store while this process still holds a token that is alive.
+/// Time after which a caller receives the unexpired token of this process instead of waiting longer
+/// for the store.
 pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The bounds of a lease. A store cannot keep one for no time at all, and no process that has died
-/// may keep the others waiting for longer than this.
+/// Bounds of the lease duration. A store cannot keep a lease of zero length. A process that crashed
+/// must not block the others for longer than the maximum.
 const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
 const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
 
-/// How many renewals of one process may run at once.
+/// Maximum number of concurrent renewals of one process.
 const MAX_CONCURRENT_RENEWALS: usize = 512;
 
-/// How many of them may be renewals of tokens that are alive, for which nobody waits. While WeChat
-/// does not answer, each renewal takes its full time: the rest is for users whose token has
-/// expired.
+/// Maximum number of concurrent renewals of unexpired tokens. While WeChat does not answer, each
+/// renewal takes its full time; the remaining permits are for users whose token has expired.
 const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
 
 impl CredentialProvider {
@@ -181,7 +184,7 @@ impl CredentialProvider {
         source: Box<dyn CredentialSource>,
     ) -> Self {
         metrics::describe_metrics();
-        // A panel of nothing looks like a panel that is broken.
+        // Set the gauges to a defined value: dashboards show a missing series as an error.
         let unix_epoch = Timestamp::from_millis(0);
         metrics::set_resting_until(&app, kind.as_str(), unix_epoch);
         if kind.belongs_to_account() {
@@ -219,8 +222,8 @@ impl CredentialProvider {
 }
 
 impl ProviderState {
-    /// Starts the tasks of the engine, unless they run. Where the engine was made there may have
-    /// been no runtime yet.
+    /// Starts the background tasks unless they run. There may have been no runtime when the engine
+    /// was created, so each request tries again.
     pub(super) fn start_background_tasks(self: &Arc<Self>) {
         self.invalidation_listener.start(self);
         self.maintenance.start(self);

@@ -1,9 +1,9 @@
-//! The locks and atomics through which the tasks of a process meet in this engine, and the tasks
-//! that its flights are.
+//! Locks, atomics and task spawning of the engine, which tests can replace.
 //!
-//! They are the standard library's and tokio's. In the crate's own tests each of them is also a
-//! point where a checker may let another task go on, so that it can run the engine under schedules
-//! of its choice: see `checked`.
+//! Outside of tests they are the types of the standard library and tokio. In tests each of them is
+//! also a point at which the checker may switch tasks, so that it can run the engine under its own
+//! schedules: see `shuttle`. Counters whose order does not matter, and the locks that guard the
+//! start of background tasks, use the standard types directly.
 
 #[cfg(not(test))]
 mod plain {
@@ -12,12 +12,12 @@ mod plain {
 
     use tokio_util::task::TaskTracker;
 
-    /// Returns `true` if a checker decides which task goes on.
+    /// Returns `true` if the checker schedules the tasks.
     pub(in crate::provider) const fn is_under_shuttle() -> bool {
         false
     }
 
-    /// Starts a flight.
+    /// Spawns the task of a call.
     pub(in crate::provider) fn spawn_call(
         tasks: &TaskTracker,
         call: impl Future<Output = ()> + Send + 'static,
@@ -25,7 +25,7 @@ mod plain {
         tasks.spawn(call);
     }
 
-    /// Starts what a flight leaves behind when it ends, if there still is a runtime to run it.
+    /// Spawns the cleanup after a call, if a runtime still exists.
     pub(in crate::provider) fn spawn_cleanup(
         tasks: &TaskTracker,
         work: impl Future<Output = ()> + Send + 'static,

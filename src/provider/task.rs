@@ -12,14 +12,15 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::store::{CredentialSlot, LeaseOwner, StoredRecord};
 
-/// R7: how long a follower rests between two requests for the lease, at first and at most.
+/// Interval at which a follower tries to acquire the lease, at first and at most (followers
+/// bounded).
 pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) struct RenewalTask<'a> {
     pub(super) provider: &'a Arc<ProviderState>,
     pub(super) id: &'a str,
-    /// Tells flights of one credential apart.
+    /// Distinguishes successive calls for one credential.
     pub(super) number: u64,
     pub(super) slot: CredentialSlot,
     /// The name under which this call takes the lease.
@@ -28,13 +29,13 @@ pub(super) struct RenewalTask<'a> {
     pub(super) call_state: &'a watch::Sender<CallState>,
 }
 
-/// How a renewal ended.
+/// Outcome of a renewal.
 pub(super) enum CommitOutcome {
     Done(Result<CacheEntry, Error>),
-    /// The store holds something else by now; it has to be judged anew.
+    /// The store holds a newer record. The call decides again from that record.
     Conflict(StoredRecord),
-    /// WeChat says that the refresh token is dead, and another process renews it nevertheless: it
-    /// may have been granted what killed it.
+    /// WeChat rejected the refresh token, but another process holds the lease and may have been
+    /// granted its successor. The deletion is tried again later.
     DeletionDeferred(Error),
 }
 
@@ -43,12 +44,13 @@ impl RenewalTask<'_> {
         self.provider.clock.now()
     }
 
-    /// What could be used before the wait, if it still can.
+    /// Returns the usable token if it has not expired while the call waited.
     pub(super) fn if_unexpired(&self, usable: Option<CacheEntry>) -> Option<CacheEntry> {
         usable.filter(|held| held.is_unexpired(self.now()))
     }
 
-    /// R5: why WeChat is not asked for this credential now, if it is not.
+    /// Returns the error of a current back-off or open circuit. `None` if WeChat may be called
+    /// (failures sorted).
     pub(super) fn suppressing_error(&self) -> Option<Error> {
         self.provider.failures.active_error(self.id, self.now())
     }
@@ -57,13 +59,13 @@ impl RenewalTask<'_> {
         self.set_provisional(Some(held.clone()));
     }
 
-    /// Publishes the live token to all callers of this flight; `None` withdraws it.
+    /// Publishes the unexpired token to the callers of this call. `None` withdraws it.
     pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
         self.call_state
             .send_modify(|stage| stage.provisional = provisional);
     }
 
-    /// Notes what callers are waiting for, without waking them.
+    /// Records whether callers wait for WeChat, without waking them.
     pub(super) fn set_awaits_wechat(&self, awaits_wechat: bool) {
         self.call_state.send_if_modified(|stage| {
             stage.awaits_wechat = awaits_wechat;
@@ -71,7 +73,7 @@ impl RenewalTask<'_> {
         });
     }
 
-    /// What somebody else has stored since, if anybody has.
+    /// Reads the store and returns its record if it differs from `stored`.
     pub(super) async fn superseding(&self, stored: &StoredRecord) -> Option<StoredRecord> {
         let newer = self.provider.store.load(&self.slot).await.ok()?;
         (newer.expected != stored.expected).then_some(newer)

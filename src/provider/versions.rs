@@ -4,9 +4,9 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::store::{RecordVersion, StoredRecord};
 
-/// What an entry is found by: forty bits of its id's hash. The id itself lies in the entry, and is
-/// compared there. Where two ids share a key, of which there is not one pair among a million users
-/// as a rule, each takes the other's place, and finds its own token in the store.
+/// Key of a cache entry: 40 bits of the hash of its id. The entry contains the id, and lookups
+/// compare it. If two ids share a key (usually no pair among a million users), they replace each
+/// other and are read from the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryKey(pub(super) [u8; 5]);
 
@@ -25,7 +25,7 @@ impl Hash for EntryKey {
     }
 }
 
-/// Keys are hashes already: this spreads their forty bits over the sixty-four of a map's.
+/// Hasher of keys that are hashes already: distributes their 40 bits over 64.
 #[derive(Clone, Copy, Default)]
 pub(super) struct SpreadHasher(u64);
 
@@ -34,7 +34,7 @@ pub(super) type BuildSpreadHasher = BuildHasherDefault<SpreadHasher>;
 impl Hasher for SpreadHasher {
     #[inline]
     fn write_u64(&mut self, number: u64) {
-        // An odd number near 2^64 divided by the golden ratio.
+        // 2^64 divided by the golden ratio, made odd.
         self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
@@ -50,32 +50,32 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// How many of the writes and of the reads behind a fence are remembered one by one, so that
-/// neighbours do not disturb each other. A crowd of 10,000 reads at once is forty behind each.
+/// Numbers of writes and reads that a shard records individually, so that the credentials of one
+/// shard do not disturb each other. 10,000 concurrent reads are 40 for each shard.
 pub(super) const TRACKED_WRITES: usize = 8;
 const TRACKED_READS: usize = 64;
 
-/// What has happened to the credentials that share a fence.
+/// Recent events of the credentials of one shard.
 #[derive(Default)]
 pub(super) struct ShardHistory {
     pub(super) writes: RecentEvents<WriteEvent, TRACKED_WRITES>,
-    /// What this process remembered as it had read it.
+    /// Results of reads that this process cached.
     pub(super) reads: RecentEvents<(), TRACKED_READS>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum WriteEvent {
-    /// This process forgot it, or wrote it.
+    /// This process wrote or removed the credential.
     Local,
-    /// The news of what somebody has written.
+    /// An invalidation arrived. `None` means that the credential was deleted.
     Remote(Option<RecordVersion>),
 }
 
-/// Events, and to which credential (its key) the last of them happened.
+/// Number of events, and the key and kind of the most recent ones.
 pub(super) struct RecentEvents<E, const REMEMBERED: usize> {
-    /// How many there were.
+    /// Number of all events so far.
     pub(super) count: u64,
-    /// The last, each at its number, round and round.
+    /// Ring of the most recent events, indexed by their number.
     ring: [Option<(EntryKey, E)>; REMEMBERED],
 }
 
@@ -94,8 +94,8 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
         self.count += 1;
     }
 
-    /// What has happened to one credential since there were so many; nothing where that is not
-    /// known any more.
+    /// Returns the events of one credential since the given count. `None` if some of them are no
+    /// longer recorded.
     pub(super) fn since(&self, count: u64, key: EntryKey) -> Option<impl Iterator<Item = E>> {
         let known = self.count - count <= REMEMBERED as u64;
         let events = (count..self.count)
@@ -104,15 +104,15 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
         known.then_some(events)
     }
 
-    /// Whether nothing has, for certain.
+    /// Returns `true` if it is certain that the credential had no event since the given count.
     pub(super) fn is_unchanged_since(&self, count: u64, key: EntryKey) -> bool {
         self.since(count, key)
             .is_some_and(|mut events| events.next().is_none())
     }
 }
 
-/// Proof that nothing else came between an exchange with the store and what is then remembered of
-/// one credential.
+/// Versions of one credential before an exchange with the store: a fence against results that were
+/// overtaken.
 pub(super) struct VersionStamp {
     pub(super) key: EntryKey,
     pub(super) writes: u64,
@@ -120,7 +120,7 @@ pub(super) struct VersionStamp {
     pub(super) epoch: u16,
 }
 
-/// What was read, and the proof that nothing came between that and what is then remembered.
+/// A stored record, with the stamp that was taken before it was read.
 pub(super) struct ReadSnapshot {
     pub(super) stored: StoredRecord,
     pub(super) stamp: VersionStamp,
