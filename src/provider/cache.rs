@@ -104,7 +104,7 @@ impl Cache {
     /// Removes the entry of this id. Keeps the entry of another id with the same key.
     fn remove(&self, id: &str) {
         self.entries
-            .remove_if(&self.key(id), |held| held.has_id(id));
+            .remove_if(&self.key(id), |entry| entry.has_id(id));
     }
 
     fn insert(&self, key: EntryKey, entry: CacheEntry) {
@@ -112,14 +112,14 @@ impl Cache {
     }
 
     fn peek(&self, key: EntryKey, id: &str) -> Option<CacheEntry> {
-        self.entries.peek(&key).filter(|held| held.has_id(id))
+        self.entries.peek(&key).filter(|entry| entry.has_id(id))
     }
 
     /// Returns the entry if it is valid.
     #[inline]
     pub(super) fn fresh(&self, id: &str, now: Timestamp) -> Option<CacheEntry> {
-        let held = self.entries.get(&self.key(id))?;
-        (self.is_entry_valid(&held, now) && held.has_id(id)).then_some(held)
+        let entry = self.entries.get(&self.key(id))?;
+        (self.is_entry_valid(&entry, now) && entry.has_id(id)).then_some(entry)
     }
 
     #[inline]
@@ -139,13 +139,14 @@ impl Cache {
     /// Returns the time until which the entry stays valid without another heartbeat. `None` if it
     /// is not valid now.
     pub(super) fn valid_until(&self, id: &str, now: Timestamp) -> Option<Timestamp> {
-        let held = self.fresh(id, now)?;
+        let entry = self.fresh(id, now)?;
         let synced = Timestamp::from_millis(self.synced_at.load(Ordering::Acquire));
         Some(
-            held.valid_from()
+            entry
+                .valid_from()
                 .max(synced)
                 .saturating_add(self.ttl)
-                .min(held.valid_until()),
+                .min(entry.valid_until()),
         )
     }
 
@@ -166,8 +167,8 @@ impl Cache {
             self.negative.remove(id);
         }
         match (self.peek(key, id), version) {
-            (Some(held), Some(mark)) if held.version() != mark => {
-                self.insert(key, held.to_invalidated());
+            (Some(entry), Some(version)) if entry.version() != version => {
+                self.insert(key, entry.to_invalidated());
             }
             (Some(_), None) => self.remove(id),
             _ => {}
@@ -208,20 +209,20 @@ impl Cache {
         for write in writes {
             match write {
                 WriteEvent::Local => return false,
-                WriteEvent::Remote(mark) => last = Some(mark),
+                WriteEvent::Remote(version) => last = Some(version),
             }
         }
-        last.is_none_or(|told| told == version())
+        last.is_none_or(|last| last == version())
     }
 
     /// Inserts an entry; the caller holds the lock of the shard. An entry that was read in an
     /// earlier epoch is inserted as invalidated.
     fn insert_for_epoch(&self, entry: CacheEntry, stamp: &VersionStamp) {
-        let held = match stamp.epoch == self.epoch() {
+        let entry = match stamp.epoch == self.epoch() {
             true => entry,
             false => entry.to_invalidated(),
         };
-        self.insert(stamp.key, held);
+        self.insert(stamp.key, entry);
     }
 
     /// Returns the entry if its token has not expired, even if the entry is not valid. For use
@@ -236,8 +237,8 @@ impl Cache {
         id: &str,
         now: Timestamp,
     ) -> Option<CacheEntry> {
-        let held = self.peek(key, id)?;
-        held.is_unexpired(now).then_some(held)
+        let entry = self.peek(key, id)?;
+        entry.is_unexpired(now).then_some(entry)
     }
 
     pub(super) fn is_known_absent(&self, id: &str, now: Timestamp) -> bool {
@@ -292,8 +293,8 @@ impl Cache {
     }
 
     fn contains_same_version(&self, key: EntryKey, other: &CacheEntry) -> bool {
-        let held = self.peek(key, other.id());
-        held.is_some_and(|held| held.version() == other.version())
+        let entry = self.peek(key, other.id());
+        entry.is_some_and(|entry| entry.version() == other.version())
     }
 
     /// Caches the absence of a credential, unless a read or a write was recorded since the stamp.
@@ -342,7 +343,7 @@ impl Cache {
         history.writes.push(stamp.key, WriteEvent::Local);
         self.negative.remove(id);
         match entry {
-            Some(held) if alone => self.insert_for_epoch(held.clone(), stamp),
+            Some(entry) if alone => self.insert_for_epoch(entry.clone(), stamp),
             None if alone => {
                 self.remove(id);
                 self.negative
@@ -373,12 +374,12 @@ impl Cache {
         let key = self.key(id);
         // The lock prevents that a newer entry is overwritten between the comparison and the
         // insertion.
-        let _generation = self.lock_shard(key);
-        if let Some(held) = self
+        let _history = self.lock_shard(key);
+        if let Some(entry) = self
             .peek(key, id)
-            .filter(|held| held.secret() == invalid_token)
+            .filter(|entry| entry.secret() == invalid_token)
         {
-            self.insert(key, held.to_invalidated());
+            self.insert(key, entry.to_invalidated());
         }
     }
 
@@ -393,13 +394,14 @@ impl Cache {
         clock: &'a Clock,
     ) -> impl Iterator<Item = Option<EntryKey>> + 'a {
         let entries = self.entries.iter();
-        entries.map(|(key, held)| (!held.is_unexpired(clock.now())).then_some(key))
+        entries.map(|(key, entry)| (!entry.is_unexpired(clock.now())).then_some(key))
     }
 
     /// Removes an entry if it is still expired. Needs no stamp, because an expired entry is never
     /// served.
     pub(super) fn remove_expired(&self, key: EntryKey, now: Timestamp) {
-        self.entries.remove_if(&key, |held| !held.is_unexpired(now));
+        self.entries
+            .remove_if(&key, |entry| !entry.is_unexpired(now));
     }
 
     fn lock_shard(&self, key: EntryKey) -> MutexGuard<'_, ShardHistory> {

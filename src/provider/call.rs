@@ -47,7 +47,7 @@ impl CallState {
     /// Returns the provisional token if it satisfies `wanted` and has not expired.
     pub(super) fn provisional_for(&self, wanted: &Wanted, now: Timestamp) -> Option<&CacheEntry> {
         let usable =
-            |held: &&CacheEntry| wanted.is_satisfied_by(held.secret()) && held.is_unexpired(now);
+            |entry: &&CacheEntry| wanted.is_satisfied_by(entry.secret()) && entry.is_unexpired(now);
         self.provisional.as_ref().filter(usable)
     }
 }

@@ -60,8 +60,8 @@ impl RenewalTask<'_> {
         record: &Record,
         stamp: &mut VersionStamp,
     ) -> CommitOutcome {
-        let inner = self.provider;
-        let Some(held) = inner.to_entry(self.id, record, EntryOrigin::Renewed) else {
+        let provider = self.provider;
+        let Some(entry) = provider.to_entry(self.id, record, EntryOrigin::Renewed) else {
             let message = "WeChat's answer held no token";
             lease.release().await;
             return CommitOutcome::Done(Err(Error::new(ErrorKind::WechatUnavailable, message)));
@@ -70,26 +70,26 @@ impl RenewalTask<'_> {
         let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
         let mut is_logged = false;
         loop {
-            inner
+            provider
                 .calls
-                .set_pending_version(self.id, self.number, held.version());
+                .set_pending_version(self.id, self.number, entry.version());
             match lease.commit(stored, record).await {
                 Ok(CommitResult::Committed) => {
-                    inner
+                    provider
                         .cache
-                        .complete_write(self.id, Some(&held), self.now(), stamp);
-                    inner.record_metrics(&held);
-                    self.suppress_if_unchanged(&held);
-                    return CommitOutcome::Done(Ok(held));
+                        .complete_write(self.id, Some(&entry), self.now(), stamp);
+                    provider.record_metrics(&entry);
+                    self.suppress_if_unchanged(&entry);
+                    return CommitOutcome::Done(Ok(entry));
                 }
                 Ok(CommitResult::Conflict(newer)) => {
-                    tracing::debug!(target: "tower_wechat::renewal", app = %inner.app, user = ?self.id, "something newer is stored; it stays");
-                    inner.cache.invalidate(self.id);
+                    tracing::debug!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.id, "something newer is stored; it stays");
+                    provider.cache.invalidate(self.id);
                     return CommitOutcome::Conflict(newer);
                 }
                 // The process that holds the lease now commits a newer record or fails. If WeChat
                 // rejects its refresh token, its tombstone admits this commit.
-                Ok(CommitResult::LeaseLost) => self.publish_provisional(&held),
+                Ok(CommitResult::LeaseLost) => self.publish_provisional(&entry),
                 // No retry helps: the store cannot store this record.
                 Err(error) if error.kind() != ErrorKind::StoreUnavailable => {
                     lease.release().await;
@@ -97,20 +97,20 @@ impl RenewalTask<'_> {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut is_logged, true) {
-                        tracing::warn!(target: "tower_wechat::renewal", app = %inner.app, user = ?self.id, %error, "the new token is not stored yet");
+                        tracing::warn!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.id, %error, "the new token is not stored yet");
                     }
-                    inner.cache.insert_uncommitted(&held, stamp);
-                    self.publish_provisional(&held);
+                    provider.cache.insert_uncommitted(&entry, stamp);
+                    self.publish_provisional(&entry);
                 }
             }
             if Instant::now() >= give_up {
                 tracing::error!(
                     target: "tower_wechat::renewal",
-                    app = %inner.app, user = ?self.id,
+                    app = %provider.app, user = ?self.id,
                     "a renewed token could not be stored within {COMMIT_TIMEOUT:?}; \
                      the user may have to log in again"
                 );
-                return CommitOutcome::Done(Ok(held));
+                return CommitOutcome::Done(Ok(entry));
             }
             backoff.wait().await;
         }

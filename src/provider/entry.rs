@@ -212,8 +212,8 @@ impl CacheEntry {
 
     pub(crate) fn scope(&self) -> Option<&str> {
         match self.flags() {
-            marks if marks & flag::SCOPE_BASE != 0 => Some(BASE),
-            marks if marks & flag::SCOPE_USERINFO != 0 => Some(USERINFO),
+            flags if flags & flag::SCOPE_BASE != 0 => Some(BASE),
+            flags if flags & flag::SCOPE_USERINFO != 0 => Some(USERINFO),
             _ => self.texts().scope.map(as_text),
         }
     }
@@ -240,12 +240,14 @@ impl CacheEntry {
     /// Returns the epoch of the cache in which the entry was read.
     #[inline]
     pub(super) fn epoch(&self) -> u16 {
-        let era = self
+        let epoch = self
             .0
             .companion()
             .get(TIMES_BYTES + 1..)
             .unwrap_or_default();
-        era.first_chunk().map_or(0, |era| u16::from_le_bytes(*era))
+        epoch
+            .first_chunk()
+            .map_or(0, |epoch| u16::from_le_bytes(*epoch))
     }
 
     /// Returns a copy of the entry that is no longer valid.
@@ -385,7 +387,7 @@ fn as_text(bytes: &[u8]) -> &str {
 
 impl fmt::Debug for CacheEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held")
+        f.debug_struct("CacheEntry")
             .field("id", &self.id())
             .field("lifetime", &self.lifetime())
             .finish_non_exhaustive()
@@ -416,7 +418,7 @@ mod tests {
         fn every_entry_reads_back_as_it_was_written(
             id in ".{1,60}", token in ".{1,200}", openid in detail(), scope in detail(),
             unionid in detail(), same: bool, from in proptest::option::of(0i64..4_000_000_000_000),
-            era: u16,
+            epoch: u16,
             renew_at in 0i64..4_000_000_000_000, life in 0i64..4_000_000_000,
             since in 0i64..4_000_000_000_000, span in 0i64..4_000_000_000,
         ) {
@@ -427,26 +429,26 @@ mod tests {
             let lifetime = Lifetime::from_stored(at(renew_at), Some(at(renew_at + life)), Duration::ZERO);
             let secret = AccessToken::new(token);
             let believed = at(since)..at(since + span);
-            let held = CacheEntry::new(&id, &secret, lifetime, &details, believed, EntryOrigin::Stored, era);
-            prop_assert!(!held.was_renewed());
-            prop_assert_eq!(held.epoch(), era);
-            let outdated = held.to_invalidated();
+            let entry = CacheEntry::new(&id, &secret, lifetime, &details, believed, EntryOrigin::Stored, epoch);
+            prop_assert!(!entry.was_renewed());
+            prop_assert_eq!(entry.epoch(), epoch);
+            let outdated = entry.to_invalidated();
             prop_assert!(!outdated.is_valid(at(since)));
-            prop_assert_eq!(outdated.version(), held.version());
-            prop_assert_eq!((outdated.id(), outdated.lifetime()), (held.id(), held.lifetime()));
-            prop_assert_eq!(outdated.unionid(), held.unionid());
-            prop_assert_eq!(held.id(), id.as_str());
+            prop_assert_eq!(outdated.version(), entry.version());
+            prop_assert_eq!((outdated.id(), outdated.lifetime()), (entry.id(), entry.lifetime()));
+            prop_assert_eq!(outdated.unionid(), entry.unionid());
+            prop_assert_eq!(entry.id(), id.as_str());
             let longer = format!("{id}x");
-            prop_assert!(held.has_id(&id) && !held.has_id(&longer) && !held.has_id(""));
-            prop_assert_eq!(held.secret(), &secret);
-            prop_assert_eq!(held.lifetime(), lifetime);
-            prop_assert_eq!(held.openid(), details.openid.as_deref());
-            prop_assert_eq!(held.scope(), details.scope.as_deref());
-            prop_assert_eq!(held.unionid(), details.unionid.as_deref());
-            prop_assert_eq!(held.sessions_from(), sessions_valid_from);
-            prop_assert_eq!(held.valid_until(), at(since + span));
-            prop_assert_eq!(held.is_valid(at(since)), span > 0);
-            prop_assert!(!held.is_valid(at(since - 1)) && !held.is_valid(at(since + span)));
+            prop_assert!(entry.has_id(&id) && !entry.has_id(&longer) && !entry.has_id(""));
+            prop_assert_eq!(entry.secret(), &secret);
+            prop_assert_eq!(entry.lifetime(), lifetime);
+            prop_assert_eq!(entry.openid(), details.openid.as_deref());
+            prop_assert_eq!(entry.scope(), details.scope.as_deref());
+            prop_assert_eq!(entry.unionid(), details.unionid.as_deref());
+            prop_assert_eq!(entry.sessions_from(), sessions_valid_from);
+            prop_assert_eq!(entry.valid_until(), at(since + span));
+            prop_assert_eq!(entry.is_valid(at(since)), span > 0);
+            prop_assert!(!entry.is_valid(at(since - 1)) && !entry.is_valid(at(since + span)));
         }
     }
 
@@ -456,7 +458,7 @@ mod tests {
         for (from, until) in [(i64::MIN, i64::MAX), (-5, 5), (i64::MAX, i64::MAX)] {
             let lifetime = Lifetime::from_stored(at(from), Some(at(until)), Duration::ZERO);
             let believed = at(from)..at(until);
-            let held = CacheEntry::new(
+            let entry = CacheEntry::new(
                 "u",
                 &"t".into(),
                 lifetime,
@@ -465,9 +467,9 @@ mod tests {
                 EntryOrigin::Renewed,
                 0,
             );
-            assert!(held.was_renewed());
-            assert!(held.lifetime().renew_at() >= at(0));
-            assert!(held.lifetime().renew_at() <= held.lifetime().expires_at());
+            assert!(entry.was_renewed());
+            assert!(entry.lifetime().renew_at() >= at(0));
+            assert!(entry.lifetime().renew_at() <= entry.lifetime().expires_at());
         }
     }
 }

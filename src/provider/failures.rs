@@ -73,14 +73,14 @@ impl Default for FailureTracker {
 impl FailureTracker {
     /// Returns the error that suppresses calls for this credential. `None` if calls are allowed.
     pub(super) fn active_error(&self, id: &str, now: Timestamp) -> Option<Error> {
-        let of_account = self
+        let account_error = self
             .lock_account()
             .as_ref()
-            .and_then(|trouble| trouble.error_if_active(now));
-        of_account.or_else(|| {
+            .and_then(|suppression| suppression.error_if_active(now));
+        account_error.or_else(|| {
             self.credentials
                 .get(id)
-                .and_then(|trouble| trouble.error_if_active(now))
+                .and_then(|suppression| suppression.error_if_active(now))
         })
     }
 
@@ -88,7 +88,7 @@ impl FailureTracker {
     pub(super) fn failure_count(&self, id: &str) -> u32 {
         self.credentials
             .get(id)
-            .map_or(0, |trouble| trouble.failures)
+            .map_or(0, |suppression| suppression.failures)
     }
 
     /// Records the number of consecutive failures of a credential, and suppresses calls for its
@@ -105,13 +105,13 @@ impl FailureTracker {
     }
 
     fn insert(&self, id: &str, failures: u32, error: Error, period: Range<Timestamp>) {
-        let trouble = Suppression {
+        let suppression = Suppression {
             failures,
             since: period.start,
             until: period.end,
             error,
         };
-        self.credentials.insert(id.into(), trouble);
+        self.credentials.insert(id.into(), suppression);
     }
 
     /// Removes the suppression of a credential after a renewal or a login.
@@ -124,8 +124,8 @@ impl FailureTracker {
     pub(super) fn open_circuit(&self, error: &Error, now: Timestamp) -> (bool, Timestamp) {
         let wait = OPEN_CIRCUIT_FOR.max(error.retry_after().unwrap_or_default());
         let mut account = self.lock_account();
-        let was_logged = account.as_ref().is_some_and(|trouble| {
-            trouble.error.errcode() == error.errcode() && was_logged_recently(trouble, now)
+        let was_logged = account.as_ref().is_some_and(|suppression| {
+            suppression.error.errcode() == error.errcode() && was_logged_recently(suppression, now)
         });
         *account = Some(Suppression {
             failures: 1,
@@ -162,26 +162,26 @@ mod tests {
 
     #[test]
     fn each_errcode_is_logged_once_for_the_operator() {
-        let troubles = FailureTracker::default();
+        let tracker = FailureTracker::default();
         let now = Timestamp::from_millis(0);
-        assert!(!troubles.open_circuit(&error(40125), now).0);
+        assert!(!tracker.open_circuit(&error(40125), now).0);
         assert!(
-            troubles
+            tracker
                 .open_circuit(&error(40125), now.saturating_add(Duration::from_secs(31)))
                 .0
         );
         assert!(
-            !troubles
+            !tracker
                 .open_circuit(&error(40164), now.saturating_add(Duration::from_secs(62)))
                 .0
         );
         assert!(
-            troubles
+            tracker
                 .active_error("anybody", now.saturating_add(Duration::from_secs(91)))
                 .is_some()
         );
         assert!(
-            troubles
+            tracker
                 .active_error("anybody", now.saturating_add(Duration::from_secs(93)))
                 .is_none()
         );
@@ -189,25 +189,25 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_does_not_prolong_an_open_circuit() {
-        let troubles = FailureTracker::default();
+        let tracker = FailureTracker::default();
         let now = Timestamp::from_millis(600_000);
-        troubles.open_circuit(&error(40125), now);
-        troubles.record_failure("u", 1, &error(-1), now);
+        tracker.open_circuit(&error(40125), now);
+        tracker.record_failure("u", 1, &error(-1), now);
         let before = now.saturating_sub(Duration::from_secs(60));
-        assert!(troubles.active_error("u", before).is_none());
+        assert!(tracker.active_error("u", before).is_none());
     }
 
     #[test]
     fn retry_after_of_wechat_overrides_a_shorter_back_off() {
-        let troubles = FailureTracker::default();
+        let tracker = FailureTracker::default();
         let now = Timestamp::from_millis(0);
         let asked = error(45011).with_retry_after(Duration::from_secs(60));
-        troubles.record_failure("u", 1, &asked, now);
-        let left = troubles
+        tracker.record_failure("u", 1, &asked, now);
+        let left = tracker
             .active_error("u", now.saturating_add(Duration::from_secs(20)))
             .unwrap();
         assert_eq!(left.retry_after(), Some(Duration::from_secs(40)));
-        troubles.clear("u");
-        assert!(troubles.active_error("u", now).is_none());
+        tracker.clear("u");
+        assert!(tracker.active_error("u", now).is_none());
     }
 }

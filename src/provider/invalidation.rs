@@ -92,18 +92,18 @@ async fn listen(engine: Weak<ProviderState>, mut subscription: Subscription) {
     let mut event = subscription.next_event().await;
     let mut next_invalidate_all_at = Instant::now();
     loop {
-        let Some(inner) = engine.upgrade() else {
+        let Some(provider) = engine.upgrade() else {
             return;
         };
         match event {
-            Event::Subscribed => inner.cache.invalidate_all(),
-            Event::Invalidated(news) => inner.apply_invalidation(&news),
-            Event::Synced(at) => inner
+            Event::Subscribed => provider.cache.invalidate_all(),
+            Event::Invalidated(news) => provider.apply_invalidation(&news),
+            Event::Synced(at) => provider
                 .cache
-                .mark_synced(inner.clock.now().saturating_sub(at.elapsed())),
+                .mark_synced(provider.clock.now().saturating_sub(at.elapsed())),
             Event::Lagged => {
-                inner.cache.mark_unsynced();
-                drop(inner);
+                provider.cache.mark_unsynced();
+                drop(provider);
                 tokio::time::sleep_until(next_invalidate_all_at).await;
                 next_invalidate_all_at = Instant::now() + MIN_INVALIDATE_ALL_INTERVAL;
                 subscription.skip_backlog();
@@ -112,7 +112,7 @@ async fn listen(engine: Weak<ProviderState>, mut subscription: Subscription) {
             }
             Event::Closed => return,
         }
-        drop(inner);
+        drop(provider);
         event = subscription.next_event().await;
     }
 }

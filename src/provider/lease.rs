@@ -53,13 +53,13 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn new(
-        inner: &Arc<ProviderState>,
+        provider: &Arc<ProviderState>,
         store: &Arc<dyn CredentialWriter>,
         slot: CredentialSlot,
         owner: LeaseOwner,
     ) -> Self {
         Self {
-            provider: Arc::clone(inner),
+            provider: Arc::clone(provider),
             store: Arc::clone(store),
             slot,
             owner,

@@ -27,27 +27,31 @@ enum LookupOutcome {
 impl CredentialProvider {
     /// Returns the credential from the store, and renews it if necessary.
     pub(super) async fn lookup(&self, id: Box<str>, now: Timestamp) -> Result<CacheEntry, Error> {
-        let inner = &self.0;
-        inner.start_background_tasks();
-        let slot = inner.slot_of(id);
+        let provider = &self.0;
+        provider.start_background_tasks();
+        let slot = provider.slot_of(id);
         let id = &*slot.key.id;
-        let key = inner.cache.key(id);
+        let key = provider.cache.key(id);
         // Boxed, so that the future of a read without a call stays small.
-        let Some(permit) = inner.calls.try_read_alone(key, id) else {
+        let Some(permit) = provider.calls.try_read_alone(key, id) else {
             return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
         };
         let outcome = self.read_store(&slot, key, now).await;
         drop(permit);
         match outcome {
-            LookupOutcome::Ready(held) => Ok(held),
-            LookupOutcome::NeedsCall(glance) => {
-                let flight = self.fetch(id, &Wanted::Any, Some(glance));
-                Box::pin(self.with_load_timeout(id, flight)).await
+            LookupOutcome::Ready(entry) => Ok(entry),
+            LookupOutcome::NeedsCall(snapshot) => {
+                let call = self.fetch(id, &Wanted::Any, Some(snapshot));
+                Box::pin(self.with_load_timeout(id, call)).await
             }
-            LookupOutcome::StoreSlow(held) => {
+            LookupOutcome::StoreSlow(entry) => {
                 // This call waits for the store and caches its answer.
-                drop(inner.calls.join_or_start(inner, id, &Wanted::Any, None));
-                Ok(held)
+                drop(
+                    provider
+                        .calls
+                        .join_or_start(provider, id, &Wanted::Any, None),
+                );
+                Ok(entry)
             }
             LookupOutcome::Failed(error) => Err(error),
         }
@@ -59,37 +63,37 @@ impl CredentialProvider {
         key: EntryKey,
         now: Timestamp,
     ) -> LookupOutcome {
-        let inner = &self.0;
+        let provider = &self.0;
         let id = &*slot.key.id;
-        let unexpired = inner.cache.unexpired_at(key, id, now);
-        let stamp = inner.cache.stamp_of(key);
+        let unexpired = provider.cache.unexpired_at(key, id, now);
+        let stamp = provider.cache.stamp_of(key);
         let timeout = unexpired
             .as_ref()
-            .map_or(inner.config.load_timeout, |_| SLOW_STORE_TIMEOUT);
+            .map_or(provider.config.load_timeout, |_| SLOW_STORE_TIMEOUT);
         let mut fresh = None;
         let mut visitor = |record: &RecordView<'_>| {
-            fresh = inner.to_fresh_entry(id, record);
+            fresh = provider.to_fresh_entry(id, record);
             fresh.is_some()
         };
-        let seen = inner.store.read_with(slot, timeout, &mut visitor).await;
-        let alive = || unexpired.filter(|held| held.is_unexpired(inner.clock.now()));
+        let seen = provider.store.read_with(slot, timeout, &mut visitor).await;
+        let alive = || unexpired.filter(|entry| entry.is_unexpired(provider.clock.now()));
         match (seen, fresh) {
             (Ok(ReadOutcome::Rejected(stored)), _) => {
                 LookupOutcome::NeedsCall(ReadSnapshot { stored, stamp })
             }
-            (Ok(_), Some(held)) => {
-                inner.cache.insert_if_unchanged(held.clone(), &stamp);
-                inner.sample_metrics(&held);
-                LookupOutcome::Ready(held)
+            (Ok(_), Some(entry)) => {
+                provider.cache.insert_if_unchanged(entry.clone(), &stamp);
+                provider.sample_metrics(&entry);
+                LookupOutcome::Ready(entry)
             }
             (Ok(_), None) => alive().map_or_else(
-                || LookupOutcome::Failed(inner.store_timeout_error()),
+                || LookupOutcome::Failed(provider.store_timeout_error()),
                 LookupOutcome::StoreSlow,
             ),
             (Err(error), _) => match alive() {
-                Some(held) => {
-                    inner.log_store_unavailable(&error);
-                    LookupOutcome::Ready(held)
+                Some(entry) => {
+                    provider.log_store_unavailable(&error);
+                    LookupOutcome::Ready(entry)
                 }
                 None => LookupOutcome::Failed(error),
             },

@@ -28,14 +28,14 @@ pub(super) struct CacheMaintenance(Mutex<Option<AbortHandle>>);
 
 impl CacheMaintenance {
     /// Starts the task, unless it runs or no runtime exists.
-    pub(super) fn start(&self, inner: &Arc<ProviderState>) {
+    pub(super) fn start(&self, provider: &Arc<ProviderState>) {
         let mut task = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The runtime that ran the task may have been shut down.
         if task.as_ref().is_some_and(|task| !task.is_finished()) || sync::is_under_shuttle() {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
-            let counting = runtime.spawn(maintain(Arc::downgrade(inner)));
+            let counting = runtime.spawn(maintain(Arc::downgrade(provider)));
             *task = Some(counting.abort_handle());
         }
     }
@@ -54,26 +54,26 @@ async fn maintain(engine: Weak<ProviderState>) {
     let mut seconds_until_scan = 0;
     loop {
         tokio::time::sleep(MAINTENANCE_INTERVAL).await;
-        let Some(inner) = engine.upgrade() else {
+        let Some(provider) = engine.upgrade() else {
             return;
         };
         if seconds_until_scan == 0 {
-            remove_expired_entries(&inner).await;
-            seconds_until_scan = inner.cache.len() / ENTRIES_PER_SECOND;
+            remove_expired_entries(&provider).await;
+            seconds_until_scan = provider.cache.len() / ENTRIES_PER_SECOND;
         } else {
             seconds_until_scan -= 1;
         }
-        inner.update_cached_gauge();
+        provider.update_cached_gauge();
     }
 }
 
-async fn remove_expired_entries(inner: &ProviderState) {
-    let mut entries = inner.cache.expired_keys(&inner.clock);
+async fn remove_expired_entries(provider: &ProviderState) {
+    let mut entries = provider.cache.expired_keys(&provider.clock);
     loop {
         let mut scanned = 0;
         for expired in entries.by_ref() {
             if let Some(key) = expired {
-                inner.cache.remove_expired(key, inner.clock.now());
+                provider.cache.remove_expired(key, provider.clock.now());
             }
             scanned += 1;
             if scanned == ENTRIES_PER_YIELD {

@@ -109,8 +109,8 @@ impl CredentialProvider {
     /// Returns the credential from the cache, else from the store. Renews it if necessary.
     pub(crate) async fn get(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
-        if let Some(held) = self.0.cache.fresh(id, now) {
-            return Ok(held);
+        if let Some(entry) = self.0.cache.fresh(id, now) {
+            return Ok(entry);
         }
         if self.0.cache.is_known_absent(id, now) {
             return Err(self.0.source.no_token_error(None));
@@ -133,8 +133,8 @@ impl CredentialProvider {
     /// found nothing.
     pub(crate) async fn get_after_login(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
-        if let Some(held) = self.0.cache.fresh(id, now) {
-            return Ok(held);
+        if let Some(entry) = self.0.cache.fresh(id, now) {
+            return Ok(entry);
         }
         let twice = async {
             match self.fetch(id, &Wanted::Any, None).await {
@@ -155,10 +155,10 @@ impl CredentialProvider {
         id: &str,
         invalid_token: &AccessToken,
     ) -> Result<CacheEntry, Error> {
-        if let Some(held) = self.0.cache.fresh(id, self.0.clock.now())
-            && held.secret() != invalid_token
+        if let Some(entry) = self.0.cache.fresh(id, self.0.clock.now())
+            && entry.secret() != invalid_token
         {
-            return Ok(held);
+            return Ok(entry);
         }
         self.0.cache.invalidate_if_token(id, invalid_token);
         self.with_load_timeout(
@@ -172,29 +172,29 @@ impl CredentialProvider {
     /// result of every renewal that began before it. If this future is dropped before it completes,
     /// the store and the cache may differ; use [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
-        let inner = &self.0;
-        let (slot, writer) = (inner.slot(id), inner.writer()?);
-        let Some(held) = inner.to_entry(id, &record, EntryOrigin::Stored) else {
+        let provider = &self.0;
+        let (slot, writer) = (provider.slot(id), provider.writer()?);
+        let Some(entry) = provider.to_entry(id, &record, EntryOrigin::Stored) else {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
         // Before the write: from its start on, the store may differ from the entry in the cache.
-        let fence = inner.cache.invalidate(id);
+        let stamp = provider.cache.invalidate(id);
         let outcome = writer.overwrite(&slot, &record).await;
         match &outcome {
-            Ok(()) => inner
+            Ok(()) => provider
                 .cache
-                .complete_write(id, Some(&held), inner.clock.now(), &fence),
+                .complete_write(id, Some(&entry), provider.clock.now(), &stamp),
             // The store may have executed the write although its reply is an error.
-            Err(_) => drop(inner.cache.invalidate(id)),
+            Err(_) => drop(provider.cache.invalidate(id)),
         }
         // After the cache: a call that starts now with an older snapshot finds it outdated, and a
         // call that started earlier is in the table and is detached here.
-        inner.calls.detach(id);
-        inner.update_cached_gauge();
+        provider.calls.detach(id);
+        provider.update_cached_gauge();
         outcome?;
-        inner.failures.clear(id);
-        Ok(held)
+        provider.failures.clear(id);
+        Ok(entry)
     }
 
     /// Deletes the credential in the store and in the cache. A running renewal cannot restore it,
@@ -202,14 +202,16 @@ impl CredentialProvider {
     /// completes, the store and the cache may differ; use
     /// [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
-        let inner = &self.0;
-        let writer = inner.writer()?;
-        inner.cache.invalidate(id);
-        let outcome = writer.overwrite(&inner.slot(id), &Record::default()).await;
+        let provider = &self.0;
+        let writer = provider.writer()?;
+        provider.cache.invalidate(id);
+        let outcome = writer
+            .overwrite(&provider.slot(id), &Record::default())
+            .await;
         // The cache before the table, for the reason given in `store_record`.
-        inner.cache.invalidate(id);
-        inner.calls.detach(id);
-        inner.update_cached_gauge();
+        provider.cache.invalidate(id);
+        provider.calls.detach(id);
+        provider.update_cached_gauge();
         outcome
     }
 
@@ -275,10 +277,10 @@ impl CredentialProvider {
             match &outcome {
                 // The caller may have waited so long for a slow store that a token published in
                 // time has expired.
-                Ok(held) if !held.is_unexpired(self.0.clock.now()) => {
+                Ok(entry) if !entry.is_unexpired(self.0.clock.now()) => {
                     outcome = Err(self.0.load_timeout_error());
                 }
-                Ok(held) if wanted.is_satisfied_by(held.secret()) => break,
+                Ok(entry) if wanted.is_satisfied_by(entry.secret()) => break,
                 // A call that was started for others may have returned the very token that this
                 // caller reported, or failed to renew it for a reason that concerns only them. Join
                 // or start another call.
@@ -305,7 +307,7 @@ impl CredentialProvider {
 
 impl fmt::Debug for CredentialProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper")
+        f.debug_struct("CredentialProvider")
             .field("app", &self.0.app)
             .field("kind", &self.0.kind)
             .field("settings", &self.0.config)

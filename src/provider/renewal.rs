@@ -51,11 +51,8 @@ pub(super) async fn run(
     call_state: &watch::Sender<CallState>,
     snapshot: Option<ReadSnapshot>,
 ) -> Result<CacheEntry, Error> {
-    let (stored, fence) = match snapshot {
-        Some(ReadSnapshot {
-            stored,
-            stamp: fence,
-        }) => (Some(stored), fence),
+    let (stored, stamp) = match snapshot {
+        Some(ReadSnapshot { stored, stamp }) => (Some(stored), stamp),
         None => (None, provider.cache.stamp(id)),
     };
     let task = RenewalTask {
@@ -72,8 +69,8 @@ pub(super) async fn run(
         None => task.load().await?,
     };
     match loaded {
-        LoadOutcome::FromStore(stored) => task.resolve(stored, fence).await,
-        LoadOutcome::StoreUnavailable(held) => Ok(held),
+        LoadOutcome::FromStore(stored) => task.resolve(stored, stamp).await,
+        LoadOutcome::StoreUnavailable(entry) => Ok(entry),
     }
 }
 
@@ -101,10 +98,10 @@ impl<'a> RenewalTask<'a> {
         let mut load = self.provider.store.load(&self.slot);
         let loaded = match &unexpired {
             None => load.await,
-            Some(held) => match tokio::time::timeout(SLOW_STORE_TIMEOUT, &mut load).await {
+            Some(entry) => match tokio::time::timeout(SLOW_STORE_TIMEOUT, &mut load).await {
                 Ok(loaded) => loaded,
                 Err(_) => {
-                    self.publish_provisional(held);
+                    self.publish_provisional(entry);
                     load.await
                 }
             },
@@ -115,12 +112,12 @@ impl<'a> RenewalTask<'a> {
         };
         // For callers that did not report this token. Callers that did receive the error of the
         // store.
-        let leftover = self.if_unexpired(unexpired);
-        self.set_provisional(leftover.clone());
-        match leftover.filter(|held| self.wanted.is_satisfied_by(held.secret())) {
-            Some(held) => {
+        let unexpired = self.if_unexpired(unexpired);
+        self.set_provisional(unexpired.clone());
+        match unexpired.filter(|entry| self.wanted.is_satisfied_by(entry.secret())) {
+            Some(entry) => {
                 self.provider.log_store_unavailable(&error);
-                Ok(LoadOutcome::StoreUnavailable(held))
+                Ok(LoadOutcome::StoreUnavailable(entry))
             }
             None => Err(error),
         }
@@ -151,14 +148,14 @@ impl<'a> RenewalTask<'a> {
                 Decision::Renew(usable, writer) => (usable, writer),
             };
             self.set_awaits_wechat(true);
-            let Some(turn) = self.acquire_permit(usable.as_ref(), give_up).await else {
+            let Some(permit) = self.acquire_permit(usable.as_ref(), give_up).await else {
                 return usable.ok_or_else(|| self.provider.load_timeout_error());
             };
             self.set_awaits_wechat(is_follower);
             // While this call waited for a permit, another call may have failed and suppressed
             // further calls.
-            if let Some(trouble) = self.suppressing_error() {
-                return usable.ok_or(trouble);
+            if let Some(error) = self.suppressing_error() {
+                return usable.ok_or(error);
             }
             // Taken before the call to WeChat: an invalidation that arrives from now on may be
             // newer than the response.
@@ -187,9 +184,9 @@ impl<'a> RenewalTask<'a> {
                 // Another process renews the credential. A call with a usable token does not wait
                 // for it.
                 Ok(LeaseResult::Busy) => match usable {
-                    Some(held) => return Ok(held),
+                    Some(entry) => return Ok(entry),
                     None => {
-                        drop(turn);
+                        drop(permit);
                         is_follower = true;
                         self.set_awaits_wechat(true);
                         backoff.wait_with_jitter().await;
@@ -216,10 +213,12 @@ impl<'a> RenewalTask<'a> {
             true => self.provider.cache.unexpired(self.id, now),
             false => self.provider.to_entry(self.id, record, EntryOrigin::Stored),
         };
-        let alive = alive.filter(|held| held.is_unexpired(now));
-        if let Some(held) = alive.as_ref().filter(|_| !lost) {
-            self.provider.cache.insert_if_unchanged(held.clone(), stamp);
-            self.provider.record_metrics(held);
+        let alive = alive.filter(|entry| entry.is_unexpired(now));
+        if let Some(entry) = alive.as_ref().filter(|_| !lost) {
+            self.provider
+                .cache
+                .insert_if_unchanged(entry.clone(), stamp);
+            self.provider.record_metrics(entry);
         }
         // After the cache, so that the cache never holds a token older than a caller has received.
         // Before each return, because a report concerns only the caller that made it: the report
@@ -227,11 +226,11 @@ impl<'a> RenewalTask<'a> {
         self.set_provisional(alive.clone());
         let usable = alive
             .clone()
-            .filter(|held| self.wanted.is_satisfied_by(held.secret()));
-        if let Some(held) = usable.as_ref().filter(|_| !lost)
-            && !self.provider.is_due(held, now)
+            .filter(|entry| self.wanted.is_satisfied_by(entry.secret()));
+        if let Some(entry) = usable.as_ref().filter(|_| !lost)
+            && !self.provider.is_due(entry, now)
         {
-            return Decision::Return(Ok(held.clone()));
+            return Decision::Return(Ok(entry.clone()));
         }
         let Some(writer) = writer else {
             return Decision::Return(usable.ok_or_else(|| {
@@ -245,8 +244,8 @@ impl<'a> RenewalTask<'a> {
                 self.provider.source.no_token_error(refused)
             }));
         };
-        if let Some(trouble) = self.suppressing_error() {
-            return Decision::Return(usable.ok_or(trouble));
+        if let Some(error) = self.suppressing_error() {
+            return Decision::Return(usable.ok_or(error));
         }
         Decision::Renew(usable, writer)
     }
@@ -258,17 +257,19 @@ impl<'a> RenewalTask<'a> {
         usable: Option<&CacheEntry>,
         give_up: Instant,
     ) -> Option<RenewalPermit<'_>> {
-        let inner = self.provider;
+        let provider = self.provider;
         let mut early_permit = None;
-        if let Some(held) = usable {
-            let expiry = deadline_in(self.now().duration_until(held.lifetime().expires_at()));
-            let turn =
-                tokio::time::timeout_at(give_up.min(expiry), inner.early_renewal_permits.acquire());
-            early_permit = turn.await.ok().and_then(Result::ok);
+        if let Some(entry) = usable {
+            let expiry = deadline_in(self.now().duration_until(entry.lifetime().expires_at()));
+            let permit = tokio::time::timeout_at(
+                give_up.min(expiry),
+                provider.early_renewal_permits.acquire(),
+            );
+            early_permit = permit.await.ok().and_then(Result::ok);
         }
-        let turn = tokio::time::timeout_at(give_up, inner.renewal_permits.acquire()).await;
-        let turn = turn.ok().and_then(Result::ok)?;
-        Some((turn, early_permit))
+        let permit = tokio::time::timeout_at(give_up, provider.renewal_permits.acquire()).await;
+        let permit = permit.ok().and_then(Result::ok)?;
+        Some((permit, early_permit))
     }
 
     /// Returns the tracing span of a renewal.
@@ -329,9 +330,9 @@ impl<'a> RenewalTask<'a> {
             }
             Err(RenewalFailure::Operator(error)) => {
                 metrics::record_renewal(kind, "operator");
-                let (told, until) = self.provider.failures.open_circuit(&error, self.now());
+                let (was_logged, until) = self.provider.failures.open_circuit(&error, self.now());
                 metrics::set_resting_until(app, kind, until);
-                if !told {
+                if !was_logged {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
                 }
                 lease.release().await;
@@ -376,8 +377,8 @@ impl<'a> RenewalTask<'a> {
                 return ControlFlow::Break(newer);
             }
             // Another call may have opened the circuit of the account meanwhile.
-            if let Some(trouble) = self.suppressing_error() {
-                return ControlFlow::Continue(Err(RenewalFailure::Transient(trouble)));
+            if let Some(error) = self.suppressing_error() {
+                return ControlFlow::Continue(Err(RenewalFailure::Transient(error)));
             }
         }
     }
@@ -408,19 +409,19 @@ impl ProviderState {
 
     /// Records the metrics of a read like [`record_metrics`](Self::record_metrics): for the first
     /// 1,024 reads, then for one in 64, because recording costs about as much as the read.
-    pub(super) fn sample_metrics(&self, held: &CacheEntry) {
+    pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
         let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
         if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
-            self.record_metrics(held);
+            self.record_metrics(entry);
         }
     }
 
     /// Records the number of cache entries and the expiry of account credentials.
-    pub(super) fn record_metrics(&self, held: &CacheEntry) {
+    pub(super) fn record_metrics(&self, entry: &CacheEntry) {
         let kind = self.kind.as_str();
         self.update_cached_gauge();
         if self.kind.belongs_to_account() {
-            metrics::set_expiry(&self.app, kind, held.lifetime().expires_at());
+            metrics::set_expiry(&self.app, kind, entry.lifetime().expires_at());
         }
     }
 }

@@ -18,12 +18,12 @@ impl CredentialProvider {
         Fut: Future<Output = Result<T, E>>,
         E: InvalidToken + From<Error>,
     {
-        let held = self.get(id).await?;
-        let refused = match call(held.clone()).await {
+        let entry = self.get(id).await?;
+        let refused = match call(entry.clone()).await {
             Err(error) if error.is_token_invalid() => error,
             outcome => return outcome,
         };
-        match self.report_invalid(id, held.secret()).await {
+        match self.report_invalid(id, entry.secret()).await {
             Ok(granted) => call(granted).await,
             // The user or the store prevents the renewal, so this error is more useful than the
             // rejection.

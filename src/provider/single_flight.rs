@@ -48,21 +48,21 @@ impl Call {
     /// Returns when the call has produced a token that satisfies `wanted`, or has ended. A
     /// provisional token may have expired by then.
     pub(super) async fn wait(&self, wanted: &Wanted, clock: &Clock) -> Result<CacheEntry, Error> {
-        let mut stage = self.state.clone();
-        let is_enough = |stage: &CallState| {
-            stage.result.is_some() || stage.provisional_for(wanted, clock.now()).is_some()
+        let mut state = self.state.clone();
+        let is_enough = |state: &CallState| {
+            state.result.is_some() || state.provisional_for(wanted, clock.now()).is_some()
         };
-        let reached = match stage.wait_for(is_enough).await {
-            Ok(stage) => stage.clone(),
+        let reached = match state.wait_for(is_enough).await {
+            Ok(state) => state.clone(),
             // The task panicked, or the runtime is shutting down.
             Err(_) => CallState::default(),
         };
         let usable = reached.provisional_for(wanted, clock.now()).cloned();
         match (reached.result, usable) {
-            (Some(Ok(held)), _) => Ok(held),
+            (Some(Ok(entry)), _) => Ok(entry),
             // The call failed, perhaps because of a report. The stored token has not expired, and
             // this caller has not reported it.
-            (_, Some(held)) => Ok(held),
+            (_, Some(entry)) => Ok(entry),
             (Some(Err(error)), None) => Err(error),
             (None, None) => Err(Error::new(
                 ErrorKind::WechatUnavailable,
@@ -151,32 +151,32 @@ impl SingleFlight {
         wanted: &Wanted,
         snapshot: Option<ReadSnapshot>,
     ) -> Call {
-        let (sender, stage) = watch::channel(CallState::default());
-        let (flight, owner, glance) = {
+        let (sender, state) = watch::channel(CallState::default());
+        let (call, owner, snapshot) = {
             let mut list = self.lock();
-            if let Some(flight) = list.calls.get(id)
-                && flight.is_running()
+            if let Some(call) = list.calls.get(id)
+                && call.is_running()
             {
-                return flight.clone();
+                return call.clone();
             }
             // A snapshot from before a login must not be served to callers that join after the
             // login. The comparison needs the lock of the table: a login that begins after it finds
             // this call in the table and detaches it.
-            let glance = snapshot.filter(|glance| provider.cache.is_unchanged(&glance.stamp));
+            let snapshot = snapshot.filter(|snapshot| provider.cache.is_unchanged(&snapshot.stamp));
             list.started_count += 1;
-            let flight = Call {
-                state: stage,
+            let call = Call {
+                state,
                 wanted: wanted.clone(),
                 number: list.started_count,
                 pending_version: None,
             };
-            list.calls.insert(id.into(), flight.clone());
+            list.calls.insert(id.into(), call.clone());
             // Each call has its own lease name, so that a detached call cannot release the lease of
             // its successor.
             (
-                flight,
+                call,
                 provider.lease_owner.with_number(list.started_count),
-                glance,
+                snapshot,
             )
         };
         // Created before the task: if the task panics, or the runtime ends before the task was
@@ -185,21 +185,21 @@ impl SingleFlight {
         let remove_on_drop = RemoveOnDrop {
             provider: Arc::clone(provider),
             id: id.into(),
-            number: flight.number,
+            number: call.number,
         };
         let need = wanted.clone();
         let task = async move {
-            let (inner, flight) = (
+            let (provider, call) = (
                 &remove_on_drop.provider,
                 (&*remove_on_drop.id, remove_on_drop.number),
             );
-            let outcome = renewal::run(inner, flight, &need, owner, &sender, glance).await;
+            let outcome = renewal::run(provider, call, &need, owner, &sender, snapshot).await;
             drop(remove_on_drop);
-            sender.send_modify(|stage| stage.result = Some(outcome));
+            sender.send_modify(|state| state.result = Some(outcome));
         };
         // In a trace, the span of the request is the parent of the call.
         sync::spawn_call(&provider.tasks, task.in_current_span());
-        flight
+        call
     }
 
     /// Removes the call from the table because the store holds something newer: later callers start
@@ -219,9 +219,9 @@ impl SingleFlight {
     /// does not detach it. Ignores a call that was detached.
     pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
         let mut list = self.lock();
-        let flight = list.calls.get_mut(id);
-        if let Some(flight) = flight.filter(|flight| flight.number == number) {
-            flight.pending_version = Some(version);
+        let call = list.calls.get_mut(id);
+        if let Some(call) = call.filter(|call| call.number == number) {
+            call.pending_version = Some(version);
         }
     }
 
@@ -229,8 +229,8 @@ impl SingleFlight {
     /// itself is about to write.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let mut list = self.lock();
-        if let Some(flight) = list.calls.get(id)
-            && (flight.pending_version.is_none() || flight.pending_version != version)
+        if let Some(call) = list.calls.get(id)
+            && (call.pending_version.is_none() || call.pending_version != version)
         {
             list.remove(id);
         }
@@ -268,7 +268,7 @@ impl Drop for RemoveOnDrop {
         if list
             .calls
             .get(&self.id)
-            .is_some_and(|flight| flight.number == self.number)
+            .is_some_and(|call| call.number == self.number)
         {
             list.remove(&self.id);
         }

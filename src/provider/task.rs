@@ -46,7 +46,7 @@ impl RenewalTask<'_> {
 
     /// Returns the usable token if it has not expired while the call waited.
     pub(super) fn if_unexpired(&self, usable: Option<CacheEntry>) -> Option<CacheEntry> {
-        usable.filter(|held| held.is_unexpired(self.now()))
+        usable.filter(|entry| entry.is_unexpired(self.now()))
     }
 
     /// Returns the error of a current back-off or open circuit. `None` if WeChat may be called
@@ -55,20 +55,20 @@ impl RenewalTask<'_> {
         self.provider.failures.active_error(self.id, self.now())
     }
 
-    pub(super) fn publish_provisional(&self, held: &CacheEntry) {
-        self.set_provisional(Some(held.clone()));
+    pub(super) fn publish_provisional(&self, entry: &CacheEntry) {
+        self.set_provisional(Some(entry.clone()));
     }
 
     /// Publishes the unexpired token to the callers of this call. `None` withdraws it.
     pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
         self.call_state
-            .send_modify(|stage| stage.provisional = provisional);
+            .send_modify(|state| state.provisional = provisional);
     }
 
     /// Records whether callers wait for WeChat, without waking them.
     pub(super) fn set_awaits_wechat(&self, awaits_wechat: bool) {
-        self.call_state.send_if_modified(|stage| {
-            stage.awaits_wechat = awaits_wechat;
+        self.call_state.send_if_modified(|state| {
+            state.awaits_wechat = awaits_wechat;
             false
         });
     }
