@@ -1,28 +1,32 @@
-//! Who sends a request: a browser that opens a page, or a script of the page.
+//! Whether a request is a page load, a form, or a script's request, as far as its headers show.
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::identity::RequestHead;
 
-/// Whether a browser opens a page with this request, and can be sent to another one.
+/// Returns `true` if a browser opens a page with this request, so that a redirect leads the browser
+/// to another page.
 ///
-/// That is a `GET` or `HEAD` with `Sec-Fetch-Mode: navigate`; where a browser sends no `Sec-Fetch-*`
-/// (older web views), one whose `Accept` names `text/html`. `*/*` alone names nothing. A script
-/// that says so by `X-Requested-With: XMLHttpRequest` is none; other values of that header are
-/// none of its business, since Android web views put the name of their app there.
+/// A page load is a `GET` or `HEAD` that passes these checks, in this order:
+///
+/// 1. It has no header by which a script library marks its requests, and no
+///    `X-Requested-With: XMLHttpRequest`. Other values of that header are allowed, because Android web
+///    views put the name of their app there.
+/// 2. If it has `Sec-Fetch-Mode`, the value is `navigate`. That decides.
+/// 3. Without `Sec-Fetch-Mode` (older web views), it has no other `Sec-Fetch-*` header, a form can
+///    have sent its body, and its `Accept` contains `text/html`. `*/*` alone is not enough.
 pub(crate) fn is_navigation(head: &RequestHead<'_>) -> bool {
     (*head.method == Method::GET || *head.method == Method::HEAD) && expects_page(head)
 }
 
-/// Returns `true` if a browser sends a form with this request and shows whatever is answered: a
-/// `POST` that is otherwise like a navigation. Without `Sec-Fetch-*` its body has to be one that
-/// forms have, too.
+/// Returns `true` if a browser sends a form with this request and shows the response as a page: a
+/// `POST` that passes the checks of [`is_navigation`].
 pub(crate) fn is_form_submission(head: &RequestHead<'_>) -> bool {
     *head.method == Method::POST && expects_page(head)
 }
 
-/// Headers by which libraries say that a script has sent the request, although it asks for HTML.
+/// Headers of script libraries that request HTML.
 const SCRIPT_HEADERS: [&str; 7] = [
     "hx-request",
     "turbo-frame",
@@ -33,18 +37,18 @@ const SCRIPT_HEADERS: [&str; 7] = [
     "x-up-version",
 ];
 
-/// Headers by which browsers say, beside `Sec-Fetch-Mode`, what a request is for.
+/// Headers with which browsers describe a request, apart from `Sec-Fetch-Mode`.
 const OTHER_FETCH_METADATA: [&str; 3] = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
 
-/// The types of bodies that forms send. Scripts send these too, and any other.
+/// Content types of forms. Scripts send these and others.
 const FORM_CONTENT_TYPES: [&str; 3] = [
     "application/x-www-form-urlencoded",
     "multipart/form-data",
     "text/plain",
 ];
 
-/// Returns the headers by which a request without `Sec-Fetch-Mode` is known for a script's, apart
-/// from `Accept` and `X-Requested-With`.
+/// Returns the headers of a request that [`is_navigation`] reads, apart from `Sec-Fetch-Mode`, `Accept`
+/// and `X-Requested-With`.
 pub(crate) fn script_headers(
     headers: &HeaderMap,
 ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
@@ -57,7 +61,7 @@ pub(crate) fn script_headers(
     })
 }
 
-/// Returns `true` if what is answered becomes a page in the browser.
+/// Returns `true` if the browser shows the response as a page.
 fn expects_page(head: &RequestHead<'_>) -> bool {
     if SCRIPT_HEADERS
         .iter()
@@ -70,8 +74,8 @@ fn expects_page(head: &RequestHead<'_>) -> bool {
         return false;
     }
     if let Some(mode) = text("sec-fetch-mode") {
-        // The browser's own word, which no script can write: also an application around a web view
-        // that opens a page with a body of its own making shows what is answered.
+        // Scripts cannot set this header. It also decides for an application that opens a page in its
+        // web view with a body that no form sends.
         return mode.eq_ignore_ascii_case("navigate");
     }
     let has_fetch_metadata = OTHER_FETCH_METADATA
@@ -90,8 +94,8 @@ fn expects_page(head: &RequestHead<'_>) -> bool {
         })
 }
 
-/// Returns `true` if a form can have sent these headers: it names one of its types, or has no body.
-/// A page load may have such a type left over from the form that led to it.
+/// Returns `true` if a form can have sent a body with these headers: the body has a form's content
+/// type, or there is no body. A page load after a form may still have the form's content type.
 fn could_be_form_body(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter().peekable();
     if types.peek().is_none() {
@@ -108,8 +112,9 @@ fn could_be_form_body(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the browser says that it is WeChat's own. A hint: anybody can say so. WeCom's browser,
-/// which names WeChat too, cannot use an Official Account's web authorization.
+/// Returns `true` if the `User-Agent` is that of WeChat's browser. This is a hint only, because any
+/// client can send it. WeCom's browser, which contains WeChat's name too, cannot use the web
+/// authorization of an Official Account.
 pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
     let Some(agent) = header_text(headers, "user-agent") else {
         return false;
@@ -118,16 +123,16 @@ pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
     agent.contains("micromessenger") && !agent.contains("wxwork")
 }
 
-/// Where a browser was led here from.
+/// The origin of the page from which a browser was sent to this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Initiator {
-    /// Another site, by a link or a redirect.
+    /// Another origin, by a link or a redirect.
     OtherOrigin,
-    /// A page of ours, or none.
+    /// A page of this origin, or no page.
     SameOriginOrNone,
 }
 
-/// Returns where the browser says that it was led here from. `None` where it does not say.
+/// Returns the initiator of a request by its `Sec-Fetch-Site`, or `None` without that header.
 pub(crate) fn initiator(headers: &HeaderMap) -> Option<Initiator> {
     let site = header_text(headers, "sec-fetch-site")?;
     let others = ["cross-site", "same-site"];
@@ -164,7 +169,7 @@ mod tests {
         assert!(navigates("HEAD", &[HTML]));
         assert!(navigates("GET", &[("accept", "TEXT/HTML;q=0.9")]));
         assert!(navigates("GET", &[("sec-fetch-mode", "navigate")]));
-        // Android web views name their app.
+        // Android web views send the name of their app.
         assert!(navigates(
             "GET",
             &[HTML, ("x-requested-with", "com.tencent.mm")]
@@ -204,7 +209,7 @@ mod tests {
         }
     }
 
-    /// What fetch, XMLHttpRequest and the programs of servers send, where nothing else says so.
+    /// Bodies of fetch, XMLHttpRequest and server programs, without other headers.
     #[test]
     fn other_body_types_belong_to_scripts() {
         let asks = |method: &str, headers: &[(&str, &str)]| {

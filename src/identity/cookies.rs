@@ -1,18 +1,19 @@
-//! Finding one cookie among all that a browser sends.
+//! Finding cookies by name in the `Cookie` headers of a request.
 
 use http::HeaderMap;
 use http::header::COOKIE;
 use memchr::memchr;
 
-/// No cookie of ours is longer; anything that is was not made by us.
+/// Maximum length of a session cookie's value. Longer values were not issued by this crate. The login
+/// cookies, which may be longer, are read by [`text_after_prefix`].
 const MAX_VALUE_BYTES: usize = 1_024;
 
-/// How many cookies of one name are looked at. Browsers send several that were set for different
-/// paths or domains, and other hosts of the domain can put theirs in front of ours. A header of
-/// 64 KiB has no room for more.
+/// Maximum number of cookies with one name that are read. Browsers send several cookies of one name
+/// if they were set for different paths or domains, and other hosts of the domain can put theirs
+/// first. A header of 64 KiB has no room for more.
 const MAX_SAME_NAME: usize = 1_024;
 
-/// The values of the cookies called `name`, in the order in which the browser sends them.
+/// Returns the values of the cookies with this name, in the order of the request.
 pub(super) fn values_named<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -23,7 +24,8 @@ pub(super) fn values_named<'a>(
         .take(MAX_SAME_NAME)
 }
 
-/// What follows `prefix` in the cookies that start with it, name and value alike.
+/// Returns the cookies that start with `prefix`, name and value together, without the prefix. Skips
+/// cookies that are not UTF-8.
 pub(crate) fn text_after_prefix<'a>(
     headers: &'a HeaderMap,
     prefix: &str,
@@ -31,9 +33,10 @@ pub(crate) fn text_after_prefix<'a>(
     bytes_after_prefix(headers, prefix).filter_map(|rest| std::str::from_utf8(rest).ok())
 }
 
-/// Only the cookies that start with `prefix` are looked at, by hand: parsing all of them costs
-/// three times as much. Other cookies may hold any bytes, and browsers send those of Chinese pages
-/// as they are.
+/// Returns the cookies that start with `prefix`, without the prefix.
+///
+/// The function compares prefixes instead of parsing all cookies, which costs three times as much.
+/// Other cookies may contain any bytes: browsers send the cookies of Chinese pages unencoded.
 fn bytes_after_prefix<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(COOKIE)
@@ -45,6 +48,7 @@ fn bytes_after_prefix<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator
         })
 }
 
+/// Splits a `Cookie` header at its semicolons.
 fn split_cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut left = Some(header);
     std::iter::from_fn(move || {
@@ -67,8 +71,8 @@ mod tests {
             COOKIE,
             HeaderValue::from_static("a=1; session=x.y; session_id=2"),
         );
-        let neighbour = "b=;nick=\u{5f20}\u{4e09};session=z".as_bytes();
-        headers.append(COOKIE, HeaderValue::from_bytes(neighbour).unwrap());
+        let other = "b=;nick=\u{5f20}\u{4e09};session=z".as_bytes();
+        headers.append(COOKIE, HeaderValue::from_bytes(other).unwrap());
         headers.append(COOKIE, HeaderValue::from_bytes(b"session=\xff").unwrap());
         let found = |name| values_named(&headers, name).collect::<Vec<_>>();
         assert_eq!(found("session"), [&b"x.y"[..], b"z", b"\xff"]);

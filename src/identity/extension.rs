@@ -1,4 +1,4 @@
-//! What another layer has found out already.
+//! The identity that reads an extension of another layer.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Identify, Identity, RequestHead};
 use crate::credential::UserId;
 
-/// Takes the user from a request extension that another layer has set: the session of
-/// tower-sessions, the user of axum-login, or a type of the application's own.
+/// Identity that reads the user from a request extension that another layer has set: the session of
+/// tower-sessions, the user of axum-login, or a type of the application.
 ///
-/// That layer has to be outside of this one. In axum that means that its `.layer(...)` comes
-/// *after* this one's; a missing extension is told once, loudly.
+/// That layer must be outside of this one. In axum, its `.layer(...)` call comes *after* this one's.
+/// If the extension is missing, the request has no user, and the identity logs one error.
 ///
 /// ```
 /// use tower_wechat::identity::ExtensionIdentity;
@@ -40,7 +40,7 @@ where
     F: Fn(&T) -> Option<UserId>,
     T: Send + Sync + 'static,
 {
-    /// Reads the user from the extension of type `T`.
+    /// Creates an identity that calls `read` with the extension of type `T`.
     pub fn new(read: F) -> Self {
         Self {
             read,
@@ -57,6 +57,7 @@ where
 {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let Some(extension) = head.extensions.get::<T>() else {
+            // `Relaxed`: the flag guards no other memory. Only one thread sees `false`.
             if !self.missing_logged.swap(true, Ordering::Relaxed) {
                 tracing::error!(
                     target: "tower_wechat::layer",

@@ -1,4 +1,4 @@
-//! A header that a gateway sets.
+//! The identity that reads a gateway's header.
 
 use http::HeaderName;
 
@@ -6,15 +6,15 @@ use super::{Identify, Identity, RequestHead};
 use crate::credential::InvalidIdentifier;
 use crate::error::Error;
 
-/// Takes the user from a header that a gateway in front of the service sets.
+/// Identity that reads the user from a header that a gateway in front of the service sets.
 ///
-/// **Whoever can reach the service past the gateway can be any user.** Use it only where the
-/// gateway removes this header from every request that comes from outside, and where nothing but
-/// the gateway can reach the service.
+/// **A client that can reach the service without the gateway can be any user.** Use this identity
+/// only if the gateway removes this header from every request that it receives, and if only the
+/// gateway can reach the service.
 ///
-/// The value names the user as it stands: 1 to 256 bytes of UTF-8 without control characters.
-/// Anything else, and a header that comes twice, is answered with 400; an empty or absent header
-/// is nobody.
+/// The value is the user's id: 1 to 256 bytes of UTF-8 without control characters. The layer answers
+/// other values, and a header that occurs twice, with 400. A request with an empty header, or without
+/// the header, has no user.
 ///
 /// ```
 /// use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
@@ -28,10 +28,10 @@ use crate::error::Error;
 pub struct TrustedHeader(HeaderName);
 
 impl TrustedHeader {
-    /// Trusts the header of this name.
+    /// Creates an identity that trusts the header with this name.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): no header can have that name.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): headers cannot have this name.
     pub fn new(name: &str) -> Result<Self, Error> {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
             let message = format!("{name:?} is no name of a header; use letters, digits and '-'");

@@ -1,4 +1,4 @@
-//! Keys for cookies, each made fit for one purpose.
+//! Keys of cookies, and the keys that are derived from them for each purpose.
 
 use std::fmt;
 
@@ -9,22 +9,22 @@ use zeroize::Zeroizing;
 use crate::credential::decode_base64_key;
 use crate::error::Error;
 
-/// The fewest bytes of a key.
+/// Minimum length of a key, in bytes.
 const MIN_KEY_BYTES: usize = 64;
 const KEY_COMMAND_HINT: &str = r"`openssl rand -base64 64 | tr -d '\n'` makes one";
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// The keys of session cookies: the first signs, all verify.
+/// Keys that sign cookies: the first key signs, and all keys verify.
 ///
-/// To change the key without logging anybody out, put the new one first and remove the old one
-/// when its sessions have been issued anew or have ended.
+/// To change the key without ending sessions, put the new key first. Remove the old key when its
+/// sessions have been issued again or have ended.
 ///
 /// ```
 /// use tower_wechat::CookieKeys;
 ///
 /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// // COOKIE_KEY=NEW,OLD; in development, any key does.
+/// // COOKIE_KEY=NEW,OLD; a random key is enough for development.
 /// let keys = match std::env::var("COOKIE_KEY") {
 ///     Ok(text) => CookieKeys::from_base64(&text)?,
 ///     Err(_) => CookieKeys::random()?,
@@ -37,8 +37,8 @@ pub struct CookieKeys(Vec<Zeroizing<Vec<u8>>>);
 impl CookieKeys {
     /// Reads keys of at least 64 bytes each, base64-encoded and separated by commas.
     ///
-    /// `openssl rand -base64 64 | tr -d '\n'` makes one. Blanks and line breaks, which `openssl`
-    /// puts into a key of that length, do not count.
+    /// `openssl rand -base64 64 | tr -d '\n'` creates one. Blanks and line breaks, which `openssl`
+    /// inserts into a key of that length, are ignored.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a key is not base64 or too short, or there is none.
@@ -67,10 +67,10 @@ impl CookieKeys {
         Ok(Self(keys.collect::<Result<_, _>>()?))
     }
 
-    /// A key that nobody else has, for development: sessions end when the process does.
+    /// Creates a random key, for development: sessions end when the process ends.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the system has no randomness to give.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the system returns no random bytes.
     pub fn random() -> Result<Self, Error> {
         let mut key = Zeroizing::new(vec![0; MIN_KEY_BYTES]);
         getrandom::fill(&mut key)
@@ -78,7 +78,8 @@ impl CookieKeys {
         Ok(Self(vec![key]))
     }
 
-    /// The keys, made fit for one purpose: what one of them authenticates means nothing to another.
+    /// Derives the keys of one purpose. A value that was signed for one purpose is not valid for
+    /// another.
     pub(crate) fn derive_macs(&self, purpose: &[&str]) -> Vec<KeyedMac> {
         self.0
             .iter()
@@ -93,17 +94,17 @@ impl fmt::Debug for CookieKeys {
     }
 }
 
-/// HMAC-SHA256 under a key of one purpose, which it has taken in already: what is left to do for
-/// each message is two blocks, where the message has up to 55 bytes, whatever the purpose is called.
+/// HMAC-SHA256 with the key of one purpose. The key is hashed in advance, so that a message of up to
+/// 55 bytes costs two blocks, however long the name of the purpose is.
 #[derive(Clone)]
 pub(crate) struct KeyedMac(HmacSha256);
 
 impl KeyedMac {
-    /// The key of a purpose is the MAC of the purpose under the key of the application.
+    /// Derives the key of a purpose: the MAC of the purpose with the application's key.
     fn new(key: &[u8], purpose: &[&str]) -> Self {
         let mut derived = hmac_with_key(key);
         for part in purpose {
-            // The length first, so that no two lists of parts run into the same bytes.
+            // The length comes first, so that two different lists of parts never give the same bytes.
             derived.update(&(part.len() as u64).to_be_bytes());
             derived.update(part.as_bytes());
         }
@@ -117,7 +118,7 @@ impl KeyedMac {
         mac.finalize().into_bytes().into()
     }
 
-    /// Compares in constant time.
+    /// Returns `true` if `tag` is the MAC of the message. Compares in constant time.
     pub(crate) fn verifies(&self, message: &[u8], tag: &[u8]) -> bool {
         let mut mac = self.0.clone();
         mac.update(message);
@@ -126,7 +127,7 @@ impl KeyedMac {
 }
 
 fn hmac_with_key(key: &[u8]) -> HmacSha256 {
-    // A key of any length will do.
+    // HMAC accepts keys of any length, so that this never fails.
     <HmacSha256 as KeyInit>::new_from_slice(key)
         .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()))
 }
@@ -137,7 +138,7 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
-    /// HMAC as RFC 2104 has it, by hand.
+    /// HMAC as RFC 2104 defines it, computed step by step.
     fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
         use sha2::Digest;
         let mut block = [0; 64];

@@ -1,11 +1,11 @@
-//! Who is asking: reading the user of a request from what the request carries.
+//! Identities, which read the user of a request from its head.
 //!
 //! | identity | for whom |
 //! |---|---|
 //! | [`SessionCookie`] | services that sign their users in with WeChat |
 //! | [`TrustedHeader`] | services behind a gateway that signs users in and names them in a header |
 //! | [`ExtensionIdentity`] | services that have tower-sessions, axum-login or their like |
-//! | a closure | everybody else |
+//! | a closure | all other services |
 
 pub(crate) mod cookies;
 mod extension;
@@ -26,9 +26,9 @@ pub(crate) use self::session::Session;
 pub use self::session::{SessionCookie, SessionCookieBuilder};
 use crate::credential::{InvalidIdentifier, UserId};
 
-/// The head of a request: all but its body.
+/// The head of a request: its method, URI, headers and extensions.
 ///
-/// `Debug` shows the method and the path: cookies, other headers and queries hold secrets.
+/// `Debug` shows the method and the path only, because headers and queries contain secrets.
 ///
 /// ```
 /// use tower_wechat::RequestHead;
@@ -43,16 +43,16 @@ use crate::credential::{InvalidIdentifier, UserId};
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
-    /// What is asked for.
+    /// The URI.
     pub uri: &'a Uri,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// What layers outside of this one have left.
+    /// The extensions that outer layers have set.
     pub extensions: &'a Extensions,
 }
 
 impl<'a> RequestHead<'a> {
-    /// The head of a request.
+    /// Returns the head of a request.
     #[inline]
     pub fn from_request<B>(request: &'a Request<B>) -> Self {
         Self {
@@ -63,7 +63,8 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// What the browser asked for: axum's `nest` cuts its prefix off for those inside.
+    /// Returns the URI that the browser requested. axum's `nest` removes its prefix from the request's
+    /// own URI.
     pub(crate) fn original_uri(&self) -> &'a Uri {
         #[cfg(feature = "axum")]
         if let Some(whole) = self.extensions.get::<axum::extract::OriginalUri>() {
@@ -99,14 +100,14 @@ impl fmt::Debug for RequestHead<'_> {
     }
 }
 
-/// What a request tells of its user.
+/// The result of an identity: the user of a request, if any.
 ///
 /// ```
 /// use tower_wechat::credential::InvalidIdentifier;
 /// use tower_wechat::identity::{Identify, Identity};
 /// use tower_wechat::RequestHead;
 ///
-/// /// The proxy in front has checked the client's certificate and tells its name.
+/// /// A proxy has verified the client's certificate and sends its name in a header.
 /// struct ClientCertificate;
 ///
 /// impl Identify for ClientCertificate {
@@ -126,23 +127,24 @@ impl fmt::Debug for RequestHead<'_> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Identity<'a> {
-    /// It names nobody.
+    /// The request has no user.
     Anonymous,
-    /// It names a user.
+    /// The request has this user.
     User(IdentifiedUser<'a>),
-    /// It names something that cannot be a user: the answer is 400.
+    /// The request has a value that cannot be a user's id. The layer answers with 400.
     Invalid(InvalidIdentifier),
 }
 
-/// A user whom a request names.
+/// The user of a request.
 ///
-/// It is handed on as it is: what a session cookie tells besides the name is in it.
+/// The type has no public methods: an identity that wraps another one passes the user on unchanged,
+/// because the user also contains the state of the session.
 ///
 /// ```
 /// use tower_wechat::identity::{Identify, Identity};
 /// use tower_wechat::{RequestHead, SessionCookie};
 ///
-/// /// Administrators sign in elsewhere: the cookie does not count there.
+/// /// Ignores the cookie on the pages of administrators, who sign in by other means.
 /// struct OutsideOfAdmin(SessionCookie);
 ///
 /// impl Identify for OutsideOfAdmin {
@@ -159,7 +161,7 @@ pub enum Identity<'a> {
 pub struct IdentifiedUser<'a> {
     pub(crate) id: Cow<'a, str>,
     pub(crate) set_cookie: Option<HeaderValue>,
-    /// What the session cookie tells besides; nothing where the identity is none.
+    /// The state of the session. Empty if the identity is not a session cookie.
     pub(crate) session: Session,
 }
 
@@ -174,7 +176,7 @@ impl IdentifiedUser<'_> {
 }
 
 impl<'a> Identity<'a> {
-    /// The user of this id; [`Identity::Invalid`] if no user can have it.
+    /// Returns the user with this id, or [`Identity::Invalid`] if no user can have this id.
     ///
     /// ```
     /// use tower_wechat::identity::Identity;
@@ -195,7 +197,7 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// Tells who is asking.
+/// Reads the user of a request.
 ///
 /// Closures that take a [`RequestHead`] and return an `Option<UserId>` are identities too:
 ///
@@ -222,7 +224,7 @@ impl<'a> Identity<'a> {
     note = "or give the layer an identity: `.identity(TrustedHeader::new(..)?)`, `.identity(ExtensionIdentity::new(..))` or a closure `|head: &RequestHead<'_>| -> Option<UserId> {{ .. }}`"
 )]
 pub trait Identify {
-    /// Reads the user of a request. Runs for every request: it must not block.
+    /// Returns the user of a request. The layer calls this for every request, so it must not block.
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a>;
 }
 
@@ -246,7 +248,7 @@ where
     }
 }
 
-/// Nobody has told the layer yet how to tell who is asking.
+/// Placeholder for the identity of a layer that has none yet.
 ///
 /// ```
 /// use tower_wechat::identity::NoIdentity;
@@ -254,7 +256,7 @@ where
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {
 /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-/// // Around a service this does not compile before it has an identity or a login:
+/// // A service around which this layer is put does not compile before the layer has an identity or a login:
 /// let layer: WechatLayer<NoIdentity> = WechatLayer::new(users);
 /// let layer = layer.identity(tower_wechat::TrustedHeader::new("x-user-id")?);
 /// # Ok(()) }

@@ -65,7 +65,7 @@ fn rejects_cookies_of_other_keys_apps_or_names() {
 }
 
 #[test]
-fn a_session_that_somebody_else_has_signed_is_foreign() {
+fn sessions_of_other_keys_are_foreign() {
     let (ours, clock) = session(&keys(1));
     let user = UserId::new("oUser").unwrap();
     let finds = |value: &str| {
@@ -126,7 +126,7 @@ fn sessions_end_ninety_days_after_login() {
         cookie = value(&renewed);
     }
     clock.advance(Duration::from_secs(10 * 86_400 - 1));
-    // Issued anew it would not last any longer.
+    // The session would not last longer if it were issued again.
     assert_eq!(
         identify_cookie(&session, &cookie),
         Some(("oUser".to_owned(), false))
@@ -148,15 +148,15 @@ fn sessions_end_ninety_days_after_login() {
     assert!(identify_cookie(&unbounded, &cookie).is_some());
 }
 
-/// As version 0.1 before its release wrote them.
+/// The formats of version 0.1 before its release.
 #[test]
 fn old_session_formats_stay_valid() {
     let (_, clock) = session(&keys(1));
     let session = builder("wx1", &keys(1), &clock).secure(false);
     let session = session.build().unwrap();
     let issued = Base36(clock.now().as_millis() / 1_000);
-    for marks in ["", ".v"] {
-        let message = format!("oUser.{issued}{marks}");
+    for flags in ["", ".v"] {
+        let message = format!("oUser.{issued}{flags}");
         let tag = session.0.macs[0].sign(message.as_bytes());
         let old = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
         assert_eq!(
@@ -164,7 +164,7 @@ fn old_session_formats_stay_valid() {
             Some(("oUser".to_owned(), false))
         );
         let read = session.verify(old.as_bytes(), clock.now()).unwrap();
-        assert_eq!(read.session.scope_declined, !marks.is_empty());
+        assert_eq!(read.session.scope_declined, !flags.is_empty());
         let logout = |millis| Some(Timestamp::from_millis(clock.now().as_millis() + millis));
         assert!(read.session.is_revoked(logout(1)));
         assert!(!read.session.is_revoked(logout(-1)) && !read.session.is_revoked(None));
@@ -201,11 +201,11 @@ fn host_prefix_is_added_once_under_https_only() {
 #[test]
 fn snapshot_sessions_are_short_and_not_extended() {
     let (session, clock) = session(&keys(1));
-    let marks = Session {
+    let virtual_user = Session {
         snapshot: true,
         ..Session::default()
     };
-    let cookie = session.issue_with(&UserId::new("oVirtual").unwrap(), marks);
+    let cookie = session.issue_with(&UserId::new("oVirtual").unwrap(), virtual_user);
     assert!(cookie.to_str().unwrap().contains("Max-Age=7200"));
     let cookie = value(&cookie);
     clock.advance(SNAPSHOT_SESSION_LIFETIME - Duration::from_secs(1));
@@ -222,7 +222,7 @@ fn snapshot_sessions_are_short_and_not_extended() {
     );
     clock.advance(Duration::from_secs(1));
     assert_eq!(identify_cookie(&session, &cookie), None);
-    // The mark cannot be taken off.
+    // The flag is signed.
     assert!(cookie.contains(".s-"));
     assert_eq!(
         identify_cookie(&session, &cookie.replace(".s-", ".-")),

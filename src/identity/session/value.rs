@@ -1,8 +1,14 @@
-//! The text of a session: who it names, since when, and what it says besides.
+//! The text of a session in a cookie.
 //!
-//! `USER.ISSUED.MARKS-AGE-EPOCH`. `ISSUED` is in seconds, `AGE` is how many seconds the login lay
-//! back by then, `EPOCH` is in milliseconds, all in base 36. Sessions of before `AGE` and `EPOCH` were
-//! written end with `ISSUED` or `ISSUED.MARKS`: they count as logins of when they were issued.
+//! `USER.ISSUED.FLAGS-AGE-LOGOUT`, with numbers in base 36:
+//!
+//! - `USER` is the percent-encoded id of the user.
+//! - `ISSUED` is when the session was issued, in seconds.
+//! - `FLAGS` is empty, or has `s` for a snapshot page's virtual user and `v` for a declined scope.
+//! - `AGE` is the number of seconds from the login to `ISSUED`.
+//! - `LOGOUT` is the last logout everywhere that the login knew of, in milliseconds.
+//!
+//! Older sessions end with `ISSUED` or `ISSUED.FLAGS`. Their login is the time when they were issued.
 
 use std::borrow::Cow;
 
@@ -12,23 +18,24 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use crate::base36::{Base36, parse_base36};
 use crate::clock::Timestamp;
 
-/// What the id of a user may keep in a cookie as it is. Openids have nothing else.
+/// The characters of a user's id that are percent-encoded: all but those that openids consist of.
 const USER_ID_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// What a session is, besides somebody's.
+/// The state of a session, apart from the user's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Session {
-    /// Of a virtual user of a snapshot page (快照页).
+    /// The user is the virtual user of a snapshot page (快照页).
     pub(crate) snapshot: bool,
-    /// The user has been asked for `snsapi_userinfo` and has not granted it: asking again would
-    /// be a loop.
+    /// WeChat has asked the user for `snsapi_userinfo`, and the user has not granted it. To ask again
+    /// would be a loop.
     pub(crate) scope_declined: bool,
-    /// The login happened a moment ago. Not written: follows from the time of the login.
+    /// The login was within the last two minutes. This follows from `logged_in_at`, and is not stored.
     pub(crate) recent_login: bool,
-    /// When the user logged in. Renewals of the session keep it.
+    /// When the user logged in. Sessions that are issued again keep this time.
     pub(crate) logged_in_at: Option<Timestamp>,
-    /// The user's last logout everywhere that the login knew of, where a session says so. Renewals
-    /// keep it. A later logout ends the session, whatever the clocks of the servers say.
+    /// The user's last logout everywhere that the login knew of, if the session contains it. Sessions
+    /// that are issued again keep it. A later logout ends the session, even if the servers' clocks
+    /// differ.
     pub(crate) last_known_logout: Option<Timestamp>,
 }
 
@@ -37,11 +44,12 @@ impl Session {
     #[inline]
     pub(crate) fn is_revoked(self, revoked_at: Option<Timestamp>) -> bool {
         match (self.last_known_logout, revoked_at) {
-            (Some(epoch), Some(revoked_at)) => epoch < revoked_at,
-            _ => false,
+            (Some(known), Some(revoked_at)) => known < revoked_at,
+            (None, _) | (_, None) => false,
         }
     }
 
+    /// Reads the flags. Ignores letters that are not known.
     fn from_flags(flags: &[u8]) -> Self {
         Self {
             snapshot: flags.contains(&b's'),
@@ -51,7 +59,7 @@ impl Session {
     }
 }
 
-/// What a session's text says, as far as nobody has authenticated it yet.
+/// The content of a session's text, before its signature is verified.
 pub(in crate::identity) struct SessionText<'a> {
     id: &'a [u8],
     pub(in crate::identity) issued_at: Timestamp,
@@ -59,13 +67,13 @@ pub(in crate::identity) struct SessionText<'a> {
     pub(in crate::identity) session: Session,
 }
 
-/// Writes a session that is issued now.
+/// Returns the text of a session.
 pub(in crate::identity) fn encode(user: &str, issued: Timestamp, session: Session) -> String {
     let issued = issued.as_millis().max(0) / 1_000;
     let login = session
         .logged_in_at
         .map_or(issued, |at| at.as_millis() / 1_000);
-    let epoch = session.last_known_logout.map_or(0, Timestamp::as_millis);
+    let logout = session.last_known_logout.map_or(0, Timestamp::as_millis);
     let flags = match (session.snapshot, session.scope_declined) {
         (false, false) => "",
         (true, false) => "s",
@@ -77,23 +85,24 @@ pub(in crate::identity) fn encode(user: &str, issued: Timestamp, session: Sessio
         utf8_percent_encode(user, USER_ID_ESCAPES),
         Base36(issued),
         Base36((issued - login).max(0)),
-        Base36(epoch),
+        Base36(logout),
     )
 }
 
-/// Reads a session. Costs little, so that junk is told before anything is authenticated.
+/// Parses the text of a session. This is cheap, so that invalid values are rejected before the
+/// signature is verified.
 pub(in crate::identity) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
     let (id, rest) = split_once(text, b'.')?;
     let (issued, rest) = split_once(rest, b'.').unwrap_or((rest, b""));
     let issued = parse_number(issued)?.checked_mul(1_000)?;
-    let (flags, age_and_epoch) = match split_once(rest, b'-') {
-        Some((marks, behind)) => (marks, Some(split_once(behind, b'-')?)),
+    let (flags, age_and_logout) = match split_once(rest, b'-') {
+        Some((flags, behind)) => (flags, Some(split_once(behind, b'-')?)),
         None => (rest, None),
     };
-    let (login, epoch) = match age_and_epoch {
-        Some((age, epoch)) => {
+    let (login, logout) = match age_and_logout {
+        Some((age, logout)) => {
             let age = parse_number(age)?.checked_mul(1_000)?;
-            (issued.checked_sub(age)?, parse_number(epoch)?)
+            (issued.checked_sub(age)?, parse_number(logout)?)
         }
         None => (issued, issued),
     };
@@ -104,14 +113,14 @@ pub(in crate::identity) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
         logged_in_at: login,
         session: Session {
             logged_in_at: Some(login),
-            last_known_logout: Some(Timestamp::from_millis(epoch)),
+            last_known_logout: Some(Timestamp::from_millis(logout)),
             ..Session::from_flags(flags)
         },
     })
 }
 
 impl<'a> SessionText<'a> {
-    /// The user's id. Openids stand in a cookie as they are.
+    /// Returns the user's id. Openids are not percent-encoded and need no allocation.
     pub(in crate::identity) fn user(&self) -> Option<Cow<'a, str>> {
         let id = std::str::from_utf8(self.id).ok()?;
         match memchr(b'%', self.id) {
@@ -125,7 +134,7 @@ fn parse_number(digits: &[u8]) -> Option<i64> {
     parse_base36(std::str::from_utf8(digits).ok()?)
 }
 
-/// What stands before the first separator, and after it.
+/// Returns the bytes before the first separator, and those after it.
 fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = memchr(separator, bytes)?;
     Some((&bytes[..at], &bytes[at + 1..]))
