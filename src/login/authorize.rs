@@ -1,11 +1,11 @@
-//! The URL that a user is sent to.
+//! The URL of WeChat's authorize page.
 
 use percent_encoding::utf8_percent_encode;
 
 use super::query::URI_COMPONENT;
 use super::scope::Scope;
 
-/// Marks of the authorize URL that WeChat added later; all stand behind `state`.
+/// Optional parameters of the authorize URL, which all follow `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AuthorizeOptions {
     pub(crate) force_popup: bool,
@@ -13,10 +13,10 @@ pub(crate) struct AuthorizeOptions {
     pub(crate) connect_redirect: bool,
 }
 
-/// What the link asks for.
+/// The parameters of an authorize URL.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AuthorizationRequest<'a> {
-    /// Where the authorize pages are, without a slash at the end.
+    /// The base URL of the authorize pages, without a slash at the end.
     pub(crate) open_url: &'a str,
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
@@ -26,8 +26,8 @@ pub(crate) struct AuthorizationRequest<'a> {
 }
 
 impl AuthorizationRequest<'_> {
-    /// The URL. WeChat checks it with a regular expression: the order and the letter case of the
-    /// parameters must be exactly these (guide to web authorization).
+    /// Returns the URL. WeChat checks it with a regular expression: the parameters must have exactly
+    /// this order and letter case (guide to web authorization).
     pub(crate) fn url(&self) -> String {
         let encoded = |text| utf8_percent_encode(text, URI_COMPONENT);
         let mut url = format!(

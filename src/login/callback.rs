@@ -1,4 +1,14 @@
-//! The way back: WeChat sends the user to the callback, with a code and the state.
+//! The callback, to which WeChat sends the user with a code and the state.
+//!
+//! A callback passes these states:
+//!
+//! 1. **Checked**: state, cookie and limits are verified before the code is spent. On a failure, the
+//!    code stays unspent and is bound to its login, so that no other login can use it.
+//! 2. **Exchanging**: one exchange runs for all copies of the callback. If it takes longer than the
+//!    timeout, the user gets a failure page, and the exchange continues.
+//! 3. **Signed in**: the session is set, and the browser is redirected to its page.
+//! 4. **Retried**: the code was spent or would reduce the granted scope. Another login begins, a few
+//!    times a minute at most.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,12 +30,12 @@ use crate::identity::{Identify, Identity, RequestHead, Session};
 use crate::metrics;
 use crate::store::LoginCodeKey;
 
-/// How often one browser can be logged in within a minute. Several tabs may do so at once; more
-/// is a loop of logins that do not help.
+/// Maximum number of logins of one browser within a minute. Several tabs may log in at once; a higher
+/// number is a loop of logins that have no effect.
 const MAX_LOGINS_PER_WINDOW: usize = MAX_HISTORY_ENTRIES;
 
 impl LoginHandler {
-    /// WeChat sends the user back: `?code=…&state=…`, or the state alone where they said no.
+    /// Answers a callback: `?code=…&state=…`, or the state alone if the user denied access.
     pub(super) fn handle_callback(
         &self,
         head: &RequestHead<'_>,
@@ -74,8 +84,8 @@ impl LoginHandler {
         self.reply_with_failure(failure, button_url)
     }
 
-    /// Answers a callback whose code is not spent, when no other login can spend it any more:
-    /// whoever has heard of it cannot sign in with it.
+    /// Replies to a callback whose code stays unspent, after the code is bound to its login. Nobody
+    /// who has seen the code can then sign in with it.
     fn bind_code_then_reply(&self, code: &str, login_id: u64, reply: LoginReply) -> HandlerReply {
         let name = LoginCodeKey::new(self.0.users.app_id(), code);
         if !self.0.unspent_codes.try_admit(login_id, &name.hash) {
@@ -88,7 +98,7 @@ impl LoginHandler {
         }))
     }
 
-    /// All that can be said of a callback before its code is spent.
+    /// Performs all checks of a callback that are possible before its code is spent.
     fn check_callback(
         &self,
         head: &RequestHead<'_>,
@@ -108,7 +118,7 @@ impl LoginHandler {
         let browser = inner.login_cookies.read(head.headers, now);
         let issued = match inner.state_signer.verify(&state, now) {
             Ok(issued) => issued,
-            // One that has succeeded within its time still answers its duplicates.
+            // A login that has succeeded in time still answers its duplicates.
             Err(StateError::Expired(issued)) if browser.has_succeeded(issued) => issued,
             Err(StateError::Expired(issued)) => {
                 return self.reject_without_attempt(LoginFailure::Expired, issued, code);
@@ -117,8 +127,8 @@ impl LoginHandler {
         };
         let attempt = match browser.find_attempt(issued) {
             Some(attempt) => Some(attempt),
-            // Checked before the code is spent: whoever fetches the URL ahead of the user, without
-            // their cookies, must not burn it.
+            // Checked before the code is spent: a server that fetches the URL ahead of the user,
+            // without the user's cookies, must not spend it.
             None if !inner.settings.allow_missing_state_cookie => {
                 return self.reject_without_attempt(LoginFailure::UnknownLogin, issued, code);
             }
@@ -168,8 +178,8 @@ impl LoginHandler {
             if is_other_code {
                 return self.reject_without_attempt(LoginFailure::UnknownLogin, issued, Some(code));
             }
-            // The answer that wrote this cookie set a session too: who has lost it since has
-            // signed out. Only WeChat signs them in again.
+            // The reply that wrote this cookie also set a session. A browser without that session has
+            // signed out, so that only another login with WeChat signs it in.
             return Ok(CallbackAction::Reply(self.retry_login(attempt, context)));
         }
         Ok(CallbackAction::Exchange {
@@ -179,8 +189,8 @@ impl LoginHandler {
         })
     }
 
-    /// Refuses a callback that no login of this browser is under way for. Its code, if it has one,
-    /// is of no use under another login.
+    /// Rejects a callback for which this browser has no open login. Binds its code, if it has one, to
+    /// its login.
     fn reject_without_attempt(
         &self,
         failure: LoginFailure,
@@ -197,7 +207,7 @@ impl LoginHandler {
         })
     }
 
-    /// Waits for what comes of the code.
+    /// Exchanges the code, and returns the reply for the outcome.
     fn finish_login(
         self,
         exchange: Exchange,
@@ -218,7 +228,7 @@ impl LoginHandler {
                 ExchangeOutcome::SignedIn(signed_in) => {
                     self.complete_login(&signed_in, attempt, mark, context)
                 }
-                // The user is signed in by another tab or from before: the old code is no matter.
+                // The user is already signed in, by another tab or by an earlier login.
                 ExchangeOutcome::CodeSpent if context.has_session => {
                     self.keep_session(attempt, context)
                 }
@@ -231,7 +241,8 @@ impl LoginHandler {
         }
     }
 
-    /// What came of the code, within `wait`. Copies of one callback wait for one exchange.
+    /// Returns the outcome of the exchange, or a failure after `timeout`. Copies of one callback wait
+    /// for one exchange.
     async fn await_outcome(&self, exchange: Exchange, timeout: Duration) -> ExchangeOutcome {
         let key = CallbackKey {
             code: exchange.code_name.clone(),
@@ -249,7 +260,7 @@ impl LoginHandler {
         let told = tokio::time::timeout(timeout, outcome.wait_for(Option::is_some)).await;
         match told {
             Ok(Ok(verdict)) => verdict.clone().unwrap_or(ExchangeOutcome::CodeSpent),
-            // It goes on, and the user's next try finds the result; or it has panicked.
+            // The exchange continues, and the user's next attempt returns its result; or it panicked.
             Ok(Err(_)) | Err(_) => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
         }
     }
@@ -265,7 +276,7 @@ impl LoginHandler {
         let logins = if context.has_state_cookie {
             context.browser_logins.recent_logins()
         } else {
-            // A lenient login of a browser that may keep no cookie at all.
+            // Without the state cookie, the browser may keep no cookies that could count its logins.
             self.0.login_limiter.count_login(&signed_in.user, now) - 1
         };
         if logins >= MAX_LOGINS_PER_WINDOW {
@@ -305,7 +316,8 @@ impl LoginHandler {
         answer
     }
 
-    /// Told only of those who have logged in: anybody can send such a cookie.
+    /// Logs that a login has replaced a foreign session. Only completed logins cause this line, because
+    /// any client can send such a cookie.
     fn replaces_foreign_session(&self) {
         if let Some(more) = self.0.log_limiter.allow_line("foreign_session") {
             tracing::warn!(
@@ -319,8 +331,8 @@ impl LoginHandler {
         }
     }
 
-    /// On to the page with the session from before. Counted as a restart: where the session is of
-    /// no use to the page, it sends its user here again.
+    /// Redirects to the page with the session of before. This counts as a retry, because a page that
+    /// does not accept that session begins another login.
     fn keep_session(&self, mut attempt: LoginAttempt, mut context: CallbackContext) -> LoginReply {
         if self.has_used_all_retries(&context) {
             return self.reject_rate_limited(&attempt.return_to);
@@ -332,13 +344,13 @@ impl LoginHandler {
         self.redirect_to_page(&attempt.return_to, cookies)
     }
 
-    /// Begins anew by itself, a few times a minute at most.
+    /// Begins another login for the same page, a few times a minute at most.
     fn retry_login(&self, mut attempt: LoginAttempt, mut context: CallbackContext) -> LoginReply {
         if self.has_used_all_retries(&context) {
             return self.reject_rate_limited(&attempt.return_to);
         }
         if !context.has_state_cookie {
-            // Where the browser sends no cookie, as lenient logins allow, nothing would count.
+            // Without the state cookie, no cookie would count the retries.
             let page = self.0.settings.login_url(Some(&attempt.return_to), None);
             return self.reply_with_failure(LoginFailure::CodeRejected, Some(page));
         }
@@ -348,7 +360,8 @@ impl LoginHandler {
         self.begin_attempt(attempt.scope, attempt.return_to, context.browser_logins)
     }
 
-    /// A browser remembers [`TRAIL`] logins, so no more can be counted.
+    /// Returns `true` if this browser has used all retries of this minute. The history has
+    /// [`MAX_HISTORY_ENTRIES`] logins, so that a higher setting counts as that number.
     fn has_used_all_retries(&self, context: &CallbackContext) -> bool {
         context.browser_logins.recent_retries()
             >= self.0.settings.max_retries.min(MAX_HISTORY_ENTRIES)
@@ -364,9 +377,10 @@ impl LoginHandler {
     }
 }
 
+/// The next step of a callback that has been checked.
 enum CallbackAction {
     Reply(LoginReply),
-    /// The code is not spent, and no other login shall spend it.
+    /// Leave the code unspent, and bind it to its login.
     BindCodeAndReply {
         code: String,
         /// The number of its login.
@@ -380,7 +394,7 @@ enum CallbackAction {
     },
 }
 
-/// The mark under which a cookie remembers a code.
+/// Returns the fingerprint of a code in a cookie.
 fn code_fingerprint(code: &LoginCodeKey) -> CodeFingerprint {
     CodeFingerprint::from_hash(&code.hash)
 }

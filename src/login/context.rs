@@ -2,14 +2,15 @@
 
 use super::cookies::BrowserLogins;
 
-/// What the browser brings along.
+/// The state of the browser that sends a callback.
 pub(super) struct CallbackContext {
     pub(super) browser_logins: BrowserLogins,
-    /// Whether it has the cookie of this login.
+    /// `true` if the browser has the cookie of this login.
     pub(super) has_state_cookie: bool,
-    /// Whose session it has, apart from those of virtual users.
+    /// The user of the browser's session, unless it is a virtual user.
     pub(super) session_user_id: Option<Box<str>>,
     pub(super) has_session: bool,
-    /// Whether it has a session under our cookie's name that is none of ours.
+    /// `true` if the browser has a session under this cookie's name that this application did not
+    /// sign.
     pub(super) foreign_session: bool,
 }

@@ -5,43 +5,43 @@ use http::StatusCode;
 use super::state::StateError;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// What can stand in a user's way.
+/// Reason for which a login fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum LoginFailure {
-    /// The request makes no sense.
+    /// The request is malformed.
     BadRequest,
-    /// WeChat has sent the user back to a path that is not the callback's.
+    /// WeChat has sent the user to a path that is not the callback.
     WrongCallbackPath,
     /// The login has expired.
     Expired,
-    /// The login is not one of this browser, or none of ours.
+    /// This browser did not begin the login, or this application did not.
     UnknownLogin,
-    /// The user said no at WeChat's page.
+    /// The user denied access at WeChat's page.
     AccessDenied,
-    /// The user is virtual, and this application does not take such.
+    /// The user is virtual, and the application rejects virtual users.
     SnapshotDenied,
-    /// WeChat says that this user must not come in.
+    /// WeChat has blocked this user.
     Blocked,
-    /// The user was asked for their profile and has not granted it.
+    /// The user has declined to share the profile.
     ProfileNotGranted,
-    /// This is no browser of WeChat's.
+    /// The browser is not WeChat's.
     NotInWechat,
-    /// The login began anew too often.
+    /// The browser has logged in, or retried, too often.
     RateLimited,
-    /// Logins succeed, and the requests behind them name nobody.
+    /// Logins succeed, but the requests after them have no user.
     NotKept,
-    /// WeChat does not take the code.
+    /// WeChat rejects the code.
     CodeRejected,
-    /// WeChat does not take this service.
+    /// WeChat rejects the account of this service.
     Misconfigured,
-    /// WeChat does not answer.
+    /// WeChat is unreachable or fails.
     WechatUnavailable,
-    /// The store does not answer.
+    /// The store is unreachable or fails.
     StoreUnavailable,
 }
 
 impl LoginFailure {
-    /// What went wrong, by the one list of kinds.
+    /// Returns the kind of the error.
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
             Self::BadRequest | Self::WrongCallbackPath => ErrorKind::BadRequest,
@@ -60,6 +60,7 @@ impl LoginFailure {
         }
     }
 
+    /// Returns the HTTP status of the failure's page.
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::WrongCallbackPath | Self::Expired | Self::UnknownLogin => {
@@ -76,8 +77,8 @@ impl LoginFailure {
         }
     }
 
-    /// What an error of the store or of the exchange means to the user; `None` where beginning
-    /// anew helps.
+    /// Returns the failure for an error of the store or of the exchange, or `None` if another login
+    /// can succeed.
     pub(crate) fn from_exchange_error(error: &Error) -> Option<Self> {
         Some(match (error.kind(), error.recommended_action()) {
             (ErrorKind::LoginRequired, _) => return None,
@@ -89,7 +90,7 @@ impl LoginFailure {
         })
     }
 
-    /// What an error that stands in a page's way means to the user.
+    /// Returns the failure for an error of a page load, or `None` if no failure describes it.
     pub(crate) fn from_page_error(kind: ErrorKind) -> Option<Self> {
         Some(match kind {
             ErrorKind::StoreUnavailable => Self::StoreUnavailable,
@@ -102,7 +103,7 @@ impl LoginFailure {
         })
     }
 
-    /// Its name in logs and in what the store keeps.
+    /// Returns the failure's name in logs, in metrics (`wechat_logins_total`) and in stored outcomes.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
@@ -123,6 +124,7 @@ impl LoginFailure {
         }
     }
 
+    /// All failures.
     pub(crate) const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::WrongCallbackPath,
@@ -141,13 +143,14 @@ impl LoginFailure {
         Self::StoreUnavailable,
     ];
 
+    /// Returns the failure with this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|trouble| trouble.as_str() == name)
     }
 
-    /// Whether it may be gone in a moment.
+    /// Returns `true` if the failure is likely to end within seconds.
     pub(crate) fn is_transient(self) -> bool {
         matches!(self, Self::WechatUnavailable | Self::StoreUnavailable)
     }

@@ -1,9 +1,9 @@
-//! What a user has granted is not lowered: not by a link, nor by a login of before or elsewhere.
+//! Protection of a granted scope: no link and no login in another browser reduces it.
 //!
-//! A code's pair replaces the former one, at WeChat and in the store, also where it covers less. So
-//! a login asks for what its user has granted before, as far as that can be known before the code is
-//! spent: for a browser with a session, when it is sent to WeChat and when it comes back. Where only
-//! the code tells who logs in, they are asked again at once, for what they had.
+//! The tokens of a code replace the user's former tokens, at WeChat and in the store, even if they cover
+//! less. A login therefore asks for the scope that its user has granted before. For a browser with a
+//! session, the user is known before the code is spent. Otherwise only the code reveals the user, and
+//! WeChat asks for the former scope immediately afterwards.
 
 use http::HeaderMap;
 
@@ -18,8 +18,8 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::users::GrantedScope;
 
 impl LoginHandler {
-    /// The user whose session the browser has. A virtual user of a snapshot page has granted nothing
-    /// that lasts.
+    /// Returns the user of the browser's session. Ignores virtual users of snapshot pages, whose grants
+    /// do not last.
     pub(super) fn session_user_id(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
         match self.0.session_cookie.identify(head) {
             Identity::User(user) if !user.session.snapshot => Some(user.id.into()),
@@ -27,8 +27,7 @@ impl LoginHandler {
         }
     }
 
-    /// Sends a browser to WeChat that asked for it, for a scope that is no less than what its user
-    /// has granted, or may have.
+    /// Begins a login with at least the scope that the user has granted, or may have granted.
     pub(super) fn begin_with_granted_scope(
         &self,
         scope: Scope,
@@ -54,21 +53,21 @@ impl LoginHandler {
                 Ok(GrantedScope::Known(granted)) if !Scope::UserInfo.is_granted_by(&granted) => {
                     scope
                 }
-                // Where nobody can say, it may be more.
+                // The granted scope is unknown, and may be broader.
                 Ok(GrantedScope::Known(_) | GrantedScope::Unknown) | Err(_) => Scope::UserInfo,
             };
             this.begin_or_reuse_attempt(scope, return_to, &headers)
         }))
     }
 
-    /// Returns `true` if the code of this login would lower what its user has granted. Begun anew,
-    /// the code is not spent, and the user's pair stays.
+    /// Returns `true` if the code of this login would reduce what its user has granted. The caller then
+    /// retries the login: the code stays unspent, and the user's tokens stay valid.
     pub(super) async fn would_reduce_scope(
         &self,
         attempt: &LoginAttempt,
         context: &CallbackContext,
     ) -> bool {
-        // A browser without the login's cookie is not begun anew.
+        // A login without the state cookie is not retried.
         let (Scope::Base, true, Some(user)) = (
             attempt.scope,
             context.has_state_cookie,

@@ -25,10 +25,10 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::users::UserTokens;
 
-/// How many codes of one login that were refused unspent are kept from other logins.
+/// Maximum number of unspent codes of one login that are bound to it.
 const MAX_UNSPENT_CODES: usize = 8;
 
-/// A [`Login`](super::Login), set up for the users of one account. Clones share everything.
+/// Handler of a [`Login`](super::Login) for the users of one account. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct LoginHandler(pub(super) Arc<Inner>);
 
@@ -41,9 +41,9 @@ pub(super) struct Inner {
     pub(super) log_limiter: Arc<LogLimiter>,
     pub(super) login_limiter: LoginLimiter,
     pub(super) code_limiter: CodeLimiter,
-    /// The codes that were refused unspent.
+    /// Limits the codes that were rejected before they were spent.
     pub(super) unspent_codes: CodeLimiter,
-    /// Bounds the exchanges of this process.
+    /// Limits the exchanges of this process.
     pub(super) exchange_limiter: Arc<ExchangeLimiter>,
     pub(super) running_exchanges: Arc<RunningExchanges>,
     redirect_uri: String,
@@ -80,12 +80,12 @@ impl LoginHandler {
         &self.0.session_cookie
     }
 
-    /// Whether logins are for the user whom the layer's identity names.
+    /// Returns `true` if tokens are stored under the user id of the layer's identity.
     pub(crate) fn binds_to_identity(&self) -> bool {
         self.0.settings.bind_to_identity
     }
 
-    /// Whether the login answers this path itself. Every request is asked this.
+    /// Returns `true` if the login answers this path. The layer calls this for every request.
     #[inline]
     pub(crate) fn handles_path(&self, path: &str) -> bool {
         self.is_callback_path(path)
@@ -105,7 +105,7 @@ impl LoginHandler {
             .is_own_path(path, &self.0.settings.login_path)
     }
 
-    /// Returns the verification file at a path, which a proxy may have stripped of the prefix.
+    /// Returns the verification file at a path, with or without the prefix of the public URL.
     #[inline]
     pub(super) fn verification_file(&self, path: &str) -> Option<&VerificationFile> {
         let settings = &self.0.settings;
@@ -134,7 +134,7 @@ impl LoginHandler {
         self.redirect_for_attempt(&attempt, &browser)
     }
 
-    /// To WeChat's page, with what this browser has to keep.
+    /// Returns a redirect to WeChat's authorize page, with the browser's changed cookies.
     pub(super) fn redirect_for_attempt(
         &self,
         attempt: &LoginAttempt,
@@ -162,7 +162,7 @@ impl LoginHandler {
         }
     }
 
-    /// On to the page.
+    /// Returns a redirect to a page of the application.
     pub(super) fn redirect_to_page(
         &self,
         page: &ReturnTo,
@@ -170,7 +170,7 @@ impl LoginHandler {
     ) -> LoginReply {
         let clear = self.0.settings.clear_fragment && !page.as_str().contains('#');
         let page = format!("{}{}", page.as_str(), if clear { "#" } else { "" });
-        // Of visible ASCII throughout, which every header takes.
+        // A page consists of visible ASCII, so that this never fails.
         let page = HeaderValue::try_from(page).unwrap_or_else(|_| HeaderValue::from_static("/"));
         LoginReply {
             content: ReplyContent::Redirect(page),
@@ -197,12 +197,12 @@ impl LoginHandler {
         }
     }
 
-    /// The cookies of a browser that have changed. Every path gets to see them: a page load has to
-    /// know which logins are under way.
+    /// Returns `Set-Cookie` values for the changed login cookies of a browser. The browser sends these
+    /// cookies to every path, because any page load may have to find the logins that are open.
     pub(super) fn changed_cookie_headers(&self, browser: &BrowserLogins) -> Vec<HeaderValue> {
         let secure = self.0.settings.is_https();
         let prefix = self.0.settings.public_url.path_prefix();
-        // What only this host may set has to be for all of it.
+        // Browsers accept `__Host-` cookies with the path `/` only.
         let path = if secure || prefix.is_empty() {
             "/"
         } else {
@@ -232,7 +232,7 @@ impl LoginHandler {
 
 impl fmt::Debug for LoginHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignIn")
+        f.debug_struct("LoginHandler")
             .field("settings", &self.0.settings)
             .finish_non_exhaustive()
     }

@@ -1,5 +1,4 @@
-//! Logins that succeed and do not help: the page that follows knows nobody, and would begin the next
-//! one.
+//! Logins that succeed without effect: the next page load has no user, and would begin another login.
 
 use super::failure::LoginFailure;
 use super::handler::LoginHandler;
@@ -9,21 +8,21 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::metrics;
 use crate::navigation::{Initiator, initiator};
 
-/// How many logins of one browser within a minute have helped nobody when its next page load is not
-/// sent to WeChat any more.
-const LOGINS_IN_VAIN: usize = 3;
+/// Number of logins of one browser within a minute, without effect, after which its page loads are no
+/// longer redirected to WeChat.
+const INEFFECTIVE_LOGINS: usize = 3;
 
-/// How many seconds after a login the page load follows that the login itself leads to. A person who
-/// signs out and in again takes longer.
-const FOLLOWS_WITHIN: u64 = 5;
+/// Maximum time between a login and the page load to which it leads, in seconds. A person who signs out
+/// and in again takes longer.
+const FOLLOW_UP_SECONDS: u64 = 5;
 
 impl LoginHandler {
-    /// Returns the answer to a page load of a browser that was just signed in several times and that
-    /// the layer knows nobody for. `unnamed` is whether the layer's identity names nobody.
+    /// Returns a failure for a page load without a user, if this browser has just logged in several
+    /// times. `unnamed` is `true` if the layer's identity returned no user.
     ///
-    /// It must not meet a person who signs out and in again. Such a person has no session left, or
-    /// has one that a logout everywhere has ended, which the layer's identity reads all the same. And
-    /// they do not come from WeChat.
+    /// A person who signs out and in again must not get this failure. The browser of such a person has
+    /// no session, or has one that a logout everywhere has ended and that the layer's identity still
+    /// reads. Its page load does not come from WeChat.
     pub(super) fn not_kept(
         &self,
         head: &RequestHead<'_>,
@@ -31,8 +30,8 @@ impl LoginHandler {
         unnamed: bool,
     ) -> Option<LoginReply> {
         let browser = self.0.login_cookies.read(head.headers, self.now());
-        let has_logged_in = browser.recent_logins() >= LOGINS_IN_VAIN;
-        if !has_logged_in || browser.since_login()? > FOLLOWS_WITHIN {
+        let has_logged_in = browser.recent_logins() >= INEFFECTIVE_LOGINS;
+        if !has_logged_in || browser.since_login()? > FOLLOW_UP_SECONDS {
             return None;
         }
         let brings_session = matches!(self.0.session_cookie.identify(head), Identity::User(_));

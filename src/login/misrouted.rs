@@ -15,25 +15,24 @@ use crate::metrics;
 use crate::navigation::{Initiator, initiator, is_navigation};
 use crate::store::LoginCodeKey;
 
-/// How often a browser may come back to one page, within a minute and without having passed the
-/// callback, before that is called a loop: three visits to WeChat in all, since the first one may
-/// have begun at another page.
+/// Number of repeats of a login for one page, within a minute and without a callback, after which the
+/// login counts as a loop. That is three visits to WeChat in all, because the first visit may have
+/// begun at another page.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
-/// How often a browser may begin a login for one page, within a minute and without having passed the
-/// callback, whatever it says of itself: more than the tabs and reloads of any person. A cookie counts
-/// up to 15.
+/// Number of repeats after which the login counts as a loop regardless of the request's headers. It is
+/// more than the tabs and reloads of any person. A cookie counts up to 15.
 const BEGUN_AT_MOST: u8 = 13;
 
-/// A person takes at least this many seconds from one reload of a page to the next, on average.
+/// Minimum average time between two reloads of a page by a person, in seconds.
 const MIN_RELOAD_SECONDS: u64 = 2;
 
 impl LoginHandler {
-    /// Returns the answer to a page load that WeChat has sent here although this is not the
-    /// callback: sent there again, it would come here again.
+    /// Returns a failure if this page load is a callback at a wrong path: its query has a state that
+    /// this application issued. Another login would end at the wrong path again.
     pub(crate) fn reject_misrouted_callback(&self, head: &RequestHead<'_>) -> Option<LoginReply> {
         let query = head.uri.query()?;
-        // Nearly every request ends here.
+        // Nearly every request returns here.
         memchr::memmem::find(query.as_bytes(), b"state=")?;
         let now = self.now();
         let ours = |(name, value): (String, String)| match self.0.state_signer.verify(&value, now) {
@@ -48,8 +47,8 @@ impl LoginHandler {
         Some(self.reject_wrong_callback_path(head.original_uri().path()))
     }
 
-    /// Makes the code of a callback that came elsewhere useless under any other login: it is in the
-    /// logs of whatever led it there.
+    /// Binds the code of a misrouted callback to its login, so that no other login can use the code:
+    /// the logs of proxies may contain it.
     fn bind_misrouted_code(&self, uri: &Uri, login_id: u64) {
         let Ok((Some(code), _)) = parse_code_and_state(uri) else {
             return;
@@ -82,9 +81,9 @@ impl LoginHandler {
         )
     }
 
-    /// Returns `true` if this page load seems to come from WeChat by a way that the callback is not
-    /// on, and not from a person who reloads. Older web views do not say enough to tell, so that
-    /// only a number that no person reaches is a loop.
+    /// Returns `true` if this page load seems to be a callback without its path and query, rather than
+    /// a person's reload. Older web views do not send the headers that distinguish the two; for them
+    /// only a number of repeats that no person reaches counts as a loop.
     pub(super) fn seems_to_miss_callback(
         &self,
         attempt: &LoginAttempt,
@@ -93,15 +92,15 @@ impl LoginHandler {
         if attempt.repeats >= BEGUN_AT_MOST {
             return true;
         }
-        // With its query, a callback is known wherever it comes.
+        // A callback that still has its query is recognised by its state at any path.
         let has_query = attempt.return_to.as_str().contains('?');
         match initiator(headers) {
             _ if has_query => false,
             None => false,
             Some(Initiator::OtherOrigin) => true,
-            // An address that was typed, or opened by another program, counts as that through all
-            // redirects. Redirects come back faster than a person reloads. The first two loads are
-            // free: web views load a page twice.
+            // Browsers keep this value through all redirects after an address that was typed or opened
+            // by another program. Redirects return faster than a person reloads. The first two loads
+            // are not counted, because web views load a page twice.
             Some(Initiator::SameOriginOrNone) => {
                 let reloads = u64::from(attempt.repeats).saturating_sub(1);
                 attempt.age_seconds(self.now()) < MIN_RELOAD_SECONDS * reloads

@@ -1,4 +1,4 @@
-//! Signing users in with WeChat: the way to its authorize page, and the way back.
+//! Login with WeChat: the redirect to the authorize page, and the callback.
 //!
 //! [`Login`] is what an application sets up; the layer binds it to its account's users and answers
 //! the login's own paths with it.

@@ -1,20 +1,20 @@
-//! The plain pages that tell a user what happened, in Chinese and English, made for a phone.
+//! Pages that tell a user why a login failed, in Chinese and English, for phones.
 
 use std::time::Duration;
 
 use super::failure::LoginFailure;
 
-/// What the user is told, and what they can do.
+/// A page that tells a user why a login failed, with a button.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailurePage {
     pub(crate) failure: LoginFailure,
-    /// Where the page's button leads: a path of our own.
+    /// The path of the application to which the page's button leads.
     pub(crate) button_url: String,
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl FailurePage {
-    /// Returns the page, with all that it needs inside.
+    /// Returns the page as HTML without external resources.
     pub(crate) fn html(&self) -> String {
         let PageText {
             title,
@@ -45,7 +45,7 @@ impl FailurePage {
     }
 }
 
-/// What a page says, in each language: a title, a sentence, and its button.
+/// The text of a page in Chinese and English.
 struct PageText {
     title: [&'static str; 2],
     sentence: [&'static str; 2],

@@ -6,10 +6,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::failure::LoginFailure;
 use super::scope::Scope;
 
-/// The longest code that is looked at. WeCom documents 512 bytes, the Official Account nothing.
+/// Maximum length of a code, in bytes. WeCom documents 512 bytes; the Official Account documents none.
 const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
 
-/// As JavaScript's `encodeURIComponent`, which WeChat's documentation asks for.
+/// The characters that JavaScript's `encodeURIComponent` encodes, as WeChat's documentation requires.
 pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -21,19 +21,19 @@ pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// What a link to the login asks for.
+/// The parameters of a link to the login.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LoginLink {
     pub(super) return_to: Option<Vec<u8>>,
     pub(super) scope: Option<Scope>,
-    /// Whether parameters that the login does not know were taken for the rest of `return_to`.
+    /// `true` if unknown parameters were appended to `return_to`, as its unencoded rest.
     pub(super) has_unencoded_rest: bool,
 }
 
 impl LoginLink {
-    /// Reads a query. A page that does not encode its `return_to` loses all behind the first `&` to
-    /// the login's own query, as in `return_to=/a?x=1&y=2`. An encoded one has neither a question
-    /// mark nor an equals sign, so that what others add to a link (WeChat adds `from`) stays out.
+    /// Parses a query. If a link does not encode its `return_to`, as in `return_to=/a?x=1&y=2`, the
+    /// parameters behind the first `&` belong to the page. An encoded `return_to` has neither a question
+    /// mark nor an equals sign, so that parameters that others add (WeChat adds `from`) are ignored.
     pub(super) fn parse(query: &str) -> Self {
         let mut asked = Self::default();
         let mut is_unencoded = false;
@@ -60,7 +60,7 @@ impl LoginLink {
     }
 }
 
-/// The pairs of a query, decoded; what is no UTF-8 is repaired.
+/// Returns the decoded pairs of a query. Replaces bytes that are not UTF-8.
 pub(super) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
     let text = |text| String::from_utf8_lossy(&decode_query_text(text)).into_owned();
     uri.query().unwrap_or_default().split('&').map(move |pair| {
@@ -69,13 +69,16 @@ pub(super) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> +
     })
 }
 
-/// What a name or a value of a query stands for.
+/// Decodes a name or a value of a query.
 fn decode_query_text(text: &str) -> Vec<u8> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).collect()
 }
 
-/// The code and the state of a callback, if they can be such.
+/// Returns the code and the state of a callback, each `None` if it is missing or empty.
+///
+/// # Errors
+/// [`LoginFailure::BadRequest`]: a parameter occurs twice, or the code cannot be a code.
 pub(crate) fn parse_code_and_state(
     uri: &Uri,
 ) -> Result<(Option<String>, Option<String>), LoginFailure> {
@@ -100,7 +103,7 @@ pub(crate) fn parse_code_and_state(
     Ok((code, state.filter(|state: &String| !state.is_empty())))
 }
 
-/// A text as a value in a query of our own.
+/// Encodes a text as a value in a query.
 pub(crate) fn encode_query_value(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, URI_COMPONENT)
 }

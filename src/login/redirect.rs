@@ -1,4 +1,4 @@
-//! The way to WeChat: requests without a user, or whose user lacks a scope.
+//! Redirects to WeChat, for requests without a user or without a granted scope.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::navigation::is_wechat_browser;
 use crate::users::UserToken;
 
 impl LoginHandler {
-    /// What a request gets that nobody is signed in for, or whose user lacks a scope: a navigation
-    /// is sent to WeChat. For anything else, see [`login_url`](Self::login_url). `unnamed` is whether
-    /// the layer's identity names nobody.
+    /// Returns a redirect to WeChat for a page load without a user, or whose user lacks a scope. For
+    /// other requests, see [`login_url_for_script`](Self::login_url_for_script). `unnamed` is `true` if
+    /// the layer's identity returned no user.
     pub(crate) fn redirect_to_wechat(
         &self,
         head: &RequestHead<'_>,
@@ -37,11 +37,12 @@ impl LoginHandler {
         }
     }
 
-    /// The page that a request asked for, to be led back to.
+    /// Returns the page that a request asked for, as the return page of the login. Returns a failure if
+    /// the request seems to be a callback at a wrong path.
     fn requested_page(&self, head: &RequestHead<'_>) -> Result<ReturnTo, LoginReply> {
         let asked = head.original_uri();
         if self.0.settings.resembles_callback_path(asked.path()) {
-            // WeChat has sent the user here, and a proxy has dropped the query too.
+            // WeChat has sent the user here, and a proxy has changed the path and dropped the query.
             return Err(self.reject_wrong_callback_path(asked.path()));
         }
         let (page, error) = ReturnTo::from_uri(asked, &self.0.settings.public_url);
@@ -52,8 +53,8 @@ impl LoginHandler {
         Ok(page)
     }
 
-    /// As [`redirect`](Self::redirect), where the browser's cookies are not at hand: the login's own
-    /// path gets to see them.
+    /// Returns a redirect to the login path, for a page load whose cookies are not available. The
+    /// login path receives the cookies.
     pub(crate) fn redirect_to_login(
         &self,
         head: &RequestHead<'_>,
@@ -70,8 +71,8 @@ impl LoginHandler {
         self.redirect_to_own_path(url)
     }
 
-    /// What a form gets that nobody is signed in for: a login that leads back to the page with the
-    /// form. Its data is not sent again.
+    /// Returns a redirect for a form without a user: to a login that leads back to the page with the
+    /// form. The browser does not send the form's data again.
     pub(crate) fn redirect_form_to_login(
         &self,
         head: &RequestHead<'_>,
@@ -88,8 +89,8 @@ impl LoginHandler {
         }
     }
 
-    /// Where a script can send its user to log in: a path of ours that leads back to the page
-    /// from which the script asked.
+    /// Returns the login URL for a script's user. The login leads back to the page that contains the
+    /// script.
     pub(crate) fn login_url_for_script(
         &self,
         head: &RequestHead<'_>,
@@ -102,7 +103,8 @@ impl LoginHandler {
         self.0.settings.login_url(page.as_ref(), scope)
     }
 
-    /// A path of an application's own, to which a login may lead.
+    /// Parses the `return_to` of a link. Returns `None`, and logs the reason, if a login may not lead
+    /// there.
     pub(super) fn parse_return_to(&self, path: &[u8]) -> Option<ReturnTo> {
         match ReturnTo::parse(path, &self.0.settings.public_url) {
             Ok(page) => Some(page).filter(|page| !self.is_login_page(page)),
@@ -113,7 +115,7 @@ impl LoginHandler {
         }
     }
 
-    /// Whether a page is one of the login's own paths, however it is written.
+    /// Returns `true` if a page is one of the login's own paths, in any encoding.
     fn is_login_page(&self, page: &ReturnTo) -> bool {
         self.handles_path(&percent_decode_str(page.path()).decode_utf8_lossy())
     }
@@ -125,15 +127,16 @@ impl LoginHandler {
         }
     }
 
-    /// Whether a user's token covers a scope. Where the scope is not known, the call is tried.
+    /// Returns `true` if a user's token is known not to cover a scope. If the granted scope is unknown,
+    /// returns `false`, so that the handler's call to WeChat decides.
     pub(crate) fn lacks_scope(token: &UserToken, scope: Scope) -> bool {
         token
             .scope()
             .is_some_and(|granted| !scope.is_granted_by(granted))
     }
 
-    /// Returns `true` if this browser has come back within the last minute from a login that asked
-    /// for `scope`.
+    /// Returns `true` if this browser has completed a login that asked for `scope` within the last
+    /// minute.
     pub(crate) fn signed_in_recently_with(&self, scope: Scope, headers: &HeaderMap) -> bool {
         self.0
             .login_cookies
@@ -141,13 +144,15 @@ impl LoginHandler {
             .signed_in_recently_with(scope)
     }
 
-    /// What a user gets who lacks a scope and is not to be asked again.
+    /// Returns the failure page of a user who lacks a scope and has declined to grant it.
     pub(crate) fn reject_declined_scope(&self, head: &RequestHead<'_>, scope: Scope) -> LoginReply {
         let (page, _) = ReturnTo::from_uri(head.original_uri(), &self.0.settings.public_url);
         let button_url = self.0.settings.login_url(Some(&page), Some(scope));
         self.reply_with_failure(LoginFailure::ProfileNotGranted, Some(button_url))
     }
 
+    /// Returns a redirect to WeChat for a new login, or for an open login of this browser for the same
+    /// page. Returns a failure if the browser's callbacks seem to get lost on the way.
     pub(super) fn begin_or_reuse_attempt(
         &self,
         scope: Scope,
@@ -171,7 +176,8 @@ impl LoginHandler {
         self.redirect_for_attempt(&attempt, &browser)
     }
 
-    /// What stands in the way of a page, for its reader.
+    /// Returns the page for a user whose page load failed with an error of this kind, or `None` if no
+    /// page describes that error.
     pub(crate) fn failure_page(
         &self,
         kind: ErrorKind,

@@ -1,11 +1,11 @@
-//! What a login answers, before it is made a response.
+//! Replies of a login, before the layer makes responses of them.
 
 use http::HeaderValue;
 
 use super::page::FailurePage;
 use crate::store::BoxFuture;
 
-/// What a request to the login, or one without a user, is answered with.
+/// The reply to a request to the login, or to a request without a user.
 #[derive(Debug)]
 pub(crate) struct LoginReply {
     pub(crate) content: ReplyContent,
@@ -13,13 +13,14 @@ pub(crate) struct LoginReply {
     pub(crate) set_cookies: Vec<HeaderValue>,
 }
 
+/// The content of a reply.
 #[derive(Debug)]
 pub(crate) enum ReplyContent {
-    /// The browser goes on, to WeChat or to the page.
+    /// A redirect to WeChat or to a page of the application.
     Redirect(HeaderValue),
-    /// The user reads what happened.
+    /// A page that tells the user why the login failed.
     FailurePage(FailurePage),
-    /// WeChat reads the content of a verification file.
+    /// The content of a verification file.
     File(String),
 }
 
@@ -33,7 +34,7 @@ impl LoginReply {
     }
 }
 
-/// What a request to one of the login's own paths gets.
+/// A reply, or the future of one.
 pub(crate) enum HandlerReply {
     Ready(LoginReply),
     Pending(BoxFuture<'static, LoginReply>),

@@ -14,8 +14,8 @@ use crate::credential::UserId;
 use crate::identity::RequestHead;
 
 impl LoginHandler {
-    /// The paths that the login answers: as browsers know them, or as a proxy leaves them that strips
-    /// the prefix; with a slash at the end or without. Verification files have none.
+    /// Returns the paths that the login answers, with and without the prefix of the public URL. The
+    /// callback and the login path are included with a slash at the end too.
     #[cfg(feature = "axum")]
     pub(crate) fn route_paths(&self) -> BTreeSet<String> {
         let settings = &self.0.settings;
@@ -30,8 +30,8 @@ impl LoginHandler {
         known.chain(files).collect()
     }
 
-    /// Answers a request to one of the login's own paths. `named` is whom the layer's identity
-    /// names, where that [counts](Self::binds).
+    /// Answers a request to one of the login's own paths. `bound_user` is the user of the layer's
+    /// identity, if the login [binds to it](Self::binds_to_identity).
     pub(crate) fn handle(
         &self,
         head: &RequestHead<'_>,
@@ -49,15 +49,15 @@ impl LoginHandler {
         if self.is_callback_path(head.original_uri().path()) {
             return self.handle_callback(head, bound_user);
         }
-        // A callback that was rewritten to the login's path would begin the next login.
+        // A callback that a proxy has rewritten to the login path would begin another login.
         match self.reject_misrouted_callback(head) {
             Some(answer) => HandlerReply::Ready(answer),
             None => self.handle_login_link(head, bound_user.as_ref()),
         }
     }
 
-    /// `/wechat/login?return_to=PATH&scope=SCOPE`. The scope only raises what is asked for: anybody
-    /// can make such a link.
+    /// Answers `/wechat/login?return_to=PATH&scope=SCOPE`. A link can only widen the login's scope,
+    /// because anybody can make such a link.
     fn handle_login_link(
         &self,
         head: &RequestHead<'_>,

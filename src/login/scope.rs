@@ -1,29 +1,29 @@
-//! What a user is asked to grant.
+//! Scopes of web authorization.
 
-/// What a user is asked to grant, as WeChat's guide to web authorization (网页授权) names it.
+/// Scope that WeChat asks a user to grant, as its guide to web authorization (网页授权) defines it.
 ///
 /// ```
 /// use tower_wechat::Scope;
 ///
 /// assert_eq!(Scope::UserInfo.as_str(), "snsapi_userinfo");
 /// assert!(Scope::Base.is_granted_by("snsapi_base"));
-/// // Whoever may read the profile has told who they are as well.
+/// // The profile includes the user's identity.
 /// assert!(Scope::Base.is_granted_by("snsapi_userinfo"));
 /// assert!(!Scope::UserInfo.is_granted_by("snsapi_base"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Scope {
-    /// `snsapi_base`: who the user is. Granted without a word.
+    /// `snsapi_base`: the user's openid. WeChat grants it without asking the user.
     Base,
-    /// `snsapi_userinfo`: nickname and avatar too. WeChat asks the user, unless they came from the
-    /// account's own chat or menu.
+    /// `snsapi_userinfo`: the nickname and the avatar too. WeChat asks the user, except for a user who
+    /// comes from the account's own chat or menu.
     #[default]
     UserInfo,
 }
 
 impl Scope {
-    /// The name on the wire.
+    /// Returns WeChat's name of this scope.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Base => "snsapi_base",
@@ -31,14 +31,14 @@ impl Scope {
         }
     }
 
-    /// The scope of this name.
+    /// Returns the scope with this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Base, Self::UserInfo]
             .into_iter()
             .find(|scope| scope.as_str() == name)
     }
 
-    /// The one of two that covers the other.
+    /// Returns the broader of two scopes.
     pub(crate) fn at_least(self, other: Self) -> Self {
         match (self, other) {
             (Self::Base, Self::Base) => Self::Base,
@@ -46,7 +46,7 @@ impl Scope {
         }
     }
 
-    /// Whether a granted scope, comma-separated as WeChat writes it, covers this one.
+    /// Returns `true` if a granted scope, comma-separated as WeChat writes it, covers this one.
     pub fn is_granted_by(self, granted: &str) -> bool {
         granted.split(',').any(|one| {
             let one = one.trim();

@@ -1,6 +1,8 @@
-//! The `state` of a login: 56 hexadecimal digits, a number, the time, and a MAC of both, so that no
-//! store is needed to know a state of ours. The number begins with the millisecond of its second,
-//! because several tabs that open together begin their logins within one second. [`cookies`](super::cookies) binds it to one browser.
+//! The `state` of a login: an id, the time of issue and a MAC of both, in 56 hexadecimal digits.
+//!
+//! The MAC makes it possible to verify a state without a store. The id has 64 bits: 10 for the
+//! millisecond of the second, and 54 random bits. The millisecond orders logins of tabs that open
+//! within one second. [`cookies`](super::cookies) bind the state to one browser.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,34 +13,35 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac};
 
-/// Half of an HMAC-SHA256 is beyond guessing, and keeps the state within 64 characters.
+/// Length of the MAC: half of an HMAC-SHA256, which cannot be guessed and keeps the state below 64
+/// characters.
 pub(super) const TAG_BYTES: usize = 16;
 const STATE_BYTES: usize = 8 + 4 + TAG_BYTES;
 
-/// The digits of a number below its millisecond, which chance fills.
+/// Number of random bits of an id, below its millisecond.
 const RANDOM_BITS: u32 = 54;
 
-/// A state that claims to be issued later than this from now was not issued by a sane clock.
+/// Maximum time by which a state may be issued in the future, since clocks may differ.
 const MAX_CLOCK_SKEW_SECONDS: u64 = 5 * 60;
 
-/// Why a state does not count.
+/// Reason for which a state is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StateError {
-    /// We never issued it.
+    /// This application did not issue the state.
     Forged,
-    /// We did, too long ago.
+    /// This application issued the state too long ago, or too far in the future.
     Expired(LoginState),
 }
 
-/// A state that we issued.
+/// A state that this application issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoginState {
     pub(crate) login_id: u64,
-    /// Seconds since the epoch.
+    /// The time of issue, in seconds since the Unix epoch.
     pub(super) issued_at: u64,
 }
 
-/// Issues states, and tells ours from others.
+/// Issues and verifies states.
 #[derive(Clone)]
 pub(crate) struct StateSigner {
     macs: Vec<KeyedMac>,
@@ -46,8 +49,8 @@ pub(crate) struct StateSigner {
 }
 
 impl StateSigner {
-    /// Returns the states of logins whose callback has this public path: a login with another
-    /// callback takes them for foreign.
+    /// Creates the signer of logins whose callback has this public path. States of logins with another
+    /// callback are not valid.
     pub(crate) fn new(app: &AppId, keys: &CookieKeys, callback: &str, lifetime: Duration) -> Self {
         Self {
             macs: keys.derive_macs(&["tower-wechat login state 2", app.as_str(), callback]),
@@ -55,7 +58,7 @@ impl StateSigner {
         }
     }
 
-    /// A new login. `None`: the system has no randomness to give.
+    /// Issues a state. Returns `None` if the system returns no random bytes.
     pub(crate) fn issue(&self, now: Timestamp) -> Option<LoginState> {
         let mut number = [0; 8];
         getrandom::fill(&mut number).ok()?;
@@ -66,7 +69,7 @@ impl StateSigner {
         })
     }
 
-    /// The value of the parameter `state`.
+    /// Returns the value of the parameter `state`.
     pub(crate) fn encode(&self, state: LoginState) -> String {
         let message = state.to_bytes();
         let tag = compute_tag(&self.macs, &message);
@@ -77,7 +80,7 @@ impl StateSigner {
             .collect()
     }
 
-    /// Reads the parameter `state`.
+    /// Verifies the value of the parameter `state`.
     pub(crate) fn verify(&self, text: &str, now: Timestamp) -> Result<LoginState, StateError> {
         let bytes = decode_hex(text).ok_or(StateError::Forged)?;
         let (message, tag) = bytes.split_at(12);
@@ -100,7 +103,7 @@ impl StateSigner {
 }
 
 impl LoginState {
-    /// Returns what orders logins by when they began: the second, and the millisecond in it.
+    /// Returns the order of logins by their time of issue: the second, and the millisecond in it.
     pub(super) fn begin_order(self) -> (u64, u64) {
         (self.issued_at, self.login_id >> RANDOM_BITS)
     }
@@ -113,7 +116,7 @@ impl LoginState {
         bytes
     }
 
-    /// Reads what [`bytes`](Self::bytes) wrote.
+    /// Reads the result of [`to_bytes`](Self::to_bytes).
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let big_endian = |bytes: &[u8]| {
             bytes
@@ -130,13 +133,13 @@ impl LoginState {
 
 impl fmt::Debug for StateSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("States")
+        f.debug_struct("StateSigner")
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }
 }
 
-/// Seconds since the epoch.
+/// Returns a time in seconds since the Unix epoch.
 pub(crate) fn unix_seconds(now: Timestamp) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(0) / 1_000
 }
@@ -161,7 +164,7 @@ fn decode_hex(text: &str) -> Option<[u8; STATE_BYTES]> {
     }
     let mut bytes = [0; STATE_BYTES];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        // Lower case only: one state has one spelling.
+        // Lower case only, so that each state has exactly one encoding.
         let digit = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
             b'a'..=b'f' => Some(digit - b'a' + 10),
