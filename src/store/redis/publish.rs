@@ -84,12 +84,12 @@ impl RedisStore {
             .run_command(call.first_key(), self.invoke_with_fallback(&call))
             .await?;
         Ok(match answer {
-            ScriptReply(3, values) => {
+            ScriptReply::AppliedUnpublished => {
                 if let Some(invalidation) = &invalidation {
                     // Boxed to keep the usual future small.
                     Box::pin(self.publish(invalidation)).await;
                 }
-                ScriptReply(1, values)
+                ScriptReply::Applied
             }
             answer => answer,
         })

@@ -52,9 +52,9 @@ impl RedisStore {
                 .arg(encode_expected(expected).as_slice());
         }
         Ok(match self.run_script(&call).await? {
-            ScriptReply(1, _) => LeaseResult::Acquired,
-            ScriptReply(0, _) => LeaseResult::Busy,
-            ScriptReply(_, values) => {
+            ScriptReply::Applied | ScriptReply::AppliedUnpublished => LeaseResult::Acquired,
+            ScriptReply::Busy => LeaseResult::Busy,
+            ScriptReply::Conflict(values) => {
                 let stored = decode(location, slot, values, &self.0.sealer);
                 LeaseResult::Conflict(self.with_revocation(slot, stored).await?)
             }
@@ -187,9 +187,9 @@ impl RedisStore {
                 .run_write(call, self.outgoing_invalidation(slot, record))
                 .await?
             {
-                ScriptReply(1, _) => CommitResult::Committed,
-                ScriptReply(0, _) => CommitResult::LeaseLost,
-                ScriptReply(_, values) => {
+                ScriptReply::Applied | ScriptReply::AppliedUnpublished => CommitResult::Committed,
+                ScriptReply::Busy => CommitResult::LeaseLost,
+                ScriptReply::Conflict(values) => {
                     let stored = decode(&locations.read, slot, values, &self.0.sealer);
                     CommitResult::Conflict(self.with_revocation(slot, stored).await?)
                 }
@@ -258,15 +258,32 @@ pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
     half.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The reply of a script: a number, and the current values if they were not the expected ones.
-pub(super) struct ScriptReply(pub(super) i64, pub(super) Vec<RawValue>);
+/// The reply of a script that acquires a lease or writes.
+pub(super) enum ScriptReply {
+    /// Another owner holds the lease.
+    Busy,
+    /// The script has acquired the lease, or has written.
+    Applied,
+    /// The values are not the expected ones. These are the current values.
+    Conflict(Vec<RawValue>),
+    /// The script has written, and has not published its message.
+    AppliedUnpublished,
+}
 
 impl FromRedisValue for ScriptReply {
     fn from_redis_value(value: redis::Value) -> Result<Self, redis::ParsingError> {
         let mut parts = Vec::<redis::Value>::from_redis_value(value)?.into_iter();
-        let number = parts.next().map_or(Ok(-1), i64::from_redis_value)?;
-        let values = parts.next().map_or(Ok(Vec::new()), Vec::from_redis_value)?;
-        Ok(Self(number, values))
+        let code = parts.next().map(i64::from_redis_value).transpose()?;
+        match code {
+            Some(0) => Ok(Self::Busy),
+            Some(1) => Ok(Self::Applied),
+            Some(2) => {
+                let values = parts.next().map_or(Ok(Vec::new()), Vec::from_redis_value)?;
+                Ok(Self::Conflict(values))
+            }
+            Some(3) => Ok(Self::AppliedUnpublished),
+            Some(_) | None => Err("a script returned an unknown code".into()),
+        }
     }
 }
 

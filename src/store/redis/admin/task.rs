@@ -186,9 +186,9 @@ impl RedisStore {
             message: news,
         });
         Ok(match self.run_write(call, tidings).await? {
-            ScriptReply(1, _) => ApplyResult::Applied,
-            ScriptReply(0, _) => ApplyResult::Busy,
-            ScriptReply(..) => ApplyResult::Conflict,
+            ScriptReply::Applied | ScriptReply::AppliedUnpublished => ApplyResult::Applied,
+            ScriptReply::Busy => ApplyResult::Busy,
+            ScriptReply::Conflict(_) => ApplyResult::Conflict,
         })
     }
 }

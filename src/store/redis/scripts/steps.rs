@@ -1,58 +1,64 @@
-//! The steps of a slot, as Lua that is made for the number of their keys.
+//! The scripts of a slot, generated for the number of their keys.
 //!
-//! A slot is a list of cells, each a string key or a field of a hash, so that both layouts run the
-//! same code. Its leases come first among `KEYS` (one, or two where a record is also written in the
-//! other layout), then its tombstones, then its cells. A loop over them would be shorter, and is
-//! refused where `KEYS[n]` has to stand there literally; so the Lua of one key is repeated for each.
+//! Both layouts use the same scripts: a value is a string key or a field of a hash. `KEYS` contains the
+//! leases first (two during a dual write, otherwise one), then the tombstones, then the keys of the
+//! values. The Lua code for one key is repeated for each key. A loop would be shorter, but `KEYS[n]`
+//! must be literal.
 //!
-//! A cell's arguments start with its field (empty for a string key). What is expected in it is `-`
-//! for nothing, `=` and the bytes for a value, `*` for anything at all.
+//! The arguments of a value start with its field, which is empty for a string key. The expected value
+//! is `-` for a missing value, `=` and the bytes for a value, or `*` for any value.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use super::Script;
+use super::script::Script;
 
-/// A step that works on all the keys of a slot.
+/// A script that works on all keys of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in super::super) enum Step {
-    /// R1: takes the lease where the cells hold what is expected.
-    /// `ARGV`: owner, lease in milliseconds, the token that the tombstones are to name (empty leaves
-    /// them as they are), and for how many milliseconds; then field and expected value of each cell.
-    /// Answers 1 (granted; again, where a claim of ours ran although its answer was lost), 0
-    /// (somebody else has it), or 2 and the values (changed).
-    AcquireLease,
-    /// R2: writes the cells where they hold what is expected, and gives the lease back. R3: where a
-    /// tombstone names the predecessor, the cells may be empty as well, and the lease another's.
-    /// `ARGV`: owner, predecessor (or empty), the token that the tombstones are to name (empty
-    /// removes them), and for how many milliseconds; then field, expected value, new value (`-`
-    /// deletes, `*` leaves, `=` and the bytes) and the time to live in milliseconds (`0` for ever,
-    /// `keep` for what is left of the old one's) of each cell; channel (or empty) and news.
-    /// Answers 1 (written), 3 (written, and the news not published), 0 (the lease is somebody
-    /// else's), or 2 and the values (changed).
-    Commit,
-    /// R2: writes the cells whatever they hold, and removes the tombstones, without a lease.
-    /// `ARGV`: field, new value and time to live of each cell, channel and news, as above.
-    /// Answers 1 or 3, as above.
+    /// Acquires the lease if the values are the expected ones (one renewal).
     ///
-    /// A transaction would do the same on one server. A script is one command, which a Cluster can
-    /// answer with `TRYAGAIN` while the two hashes move to another node.
+    /// `ARGV`: owner, TTL of the lease in milliseconds, value of the tombstones (empty does not change
+    /// them), their TTL in milliseconds; then field and expected value of each key.
+    ///
+    /// Returns 1 (acquired, or held by the same owner before), 0 (another owner holds the lease), or 2
+    /// and the current values (changed).
+    AcquireLease,
+    /// Writes the values if the current ones are the expected ones, and releases the lease (newest
+    /// wins). If a tombstone names the replaced refresh token, the script also writes if the values are
+    /// missing, and while another owner holds the lease (nothing lost).
+    ///
+    /// `ARGV`: owner, replaced refresh token (may be empty), value of the tombstones (empty deletes
+    /// them), their TTL in milliseconds. Then for each key: field, expected value, new value (`-`
+    /// deletes, `*` keeps, `=` and the bytes) and TTL in milliseconds (`0` does not expire, `keep` keeps
+    /// the remaining TTL). Then the channel (may be empty) and the message.
+    ///
+    /// Returns 1 (written), 3 (written, but not published), 0 (another owner holds the lease), or 2 and
+    /// the current values (changed).
+    Commit,
+    /// Writes the values without a comparison or a lease, and deletes the tombstones (newest wins).
+    ///
+    /// `ARGV`: field, new value and TTL of each key, channel and message. Returns 1 or 3. These are the
+    /// same as in [`Commit`](Self::Commit).
+    ///
+    /// On one server a transaction would be enough. In a Cluster, a script is one command, which a node
+    /// can reject with `TRYAGAIN` while the two hashes move to another node.
     Overwrite,
-    /// Gives leases back, those that are still the owner's. `ARGV`: owner. Answers how many.
+    /// Releases the leases that the owner holds. `ARGV`: owner. Returns the number of released leases.
     ReleaseLeases,
 }
 
-/// Who publishes the news of a write.
+/// The sender of the message about a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in super::super) enum PublishMode {
-    /// The script itself: nothing can come between the write and its news.
+    /// The script. Its write and its message are one atomic step.
     InScript,
-    /// The store, by a command after the script, whose text must not hold `PUBLISH`.
+    /// The store, by a command after the script. The text of the script does not contain `PUBLISH`.
     Separately,
 }
 
-/// How many keys of each sort a call has.
+/// The numbers of keys of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct KeyCounts {
     pub(super) leases: usize,
@@ -60,12 +66,15 @@ pub(super) struct KeyCounts {
     pub(super) values: usize,
 }
 
-/// More shapes than a process uses, so that the texts stay few whatever comes.
+/// Maximum number of cached scripts. A process needs fewer; this bounds the memory in any case.
 const MAX_CACHED_SCRIPTS: usize = 256;
 
 type ScriptCache = HashMap<(Step, KeyCounts, PublishMode), Arc<Script>>;
 
-/// The script of a step for so many keys. It is made once.
+/// Returns the script of a step for these numbers of keys, from a cache.
+///
+/// The lock also covers the generation of a text, so that two tasks do not generate the same text. No
+/// task waits for Redis under the lock.
 pub(super) fn script(step: Step, counts: KeyCounts, mode: PublishMode) -> Arc<Script> {
     static TEXTS: LazyLock<Mutex<ScriptCache>> = LazyLock::new(Mutex::default);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +88,7 @@ pub(super) fn script(step: Step, counts: KeyCounts, mode: PublishMode) -> Arc<Sc
     script
 }
 
-/// Sets `held`: whether somebody else has a lease.
+/// Sets `held` to `true` if another owner holds a lease.
 const CHECK_LEASE: &str = "
 holder = redis.call('GET', $KEY)
 if holder and holder ~= ARGV[1] then held = true end";
@@ -96,12 +105,12 @@ redis.call('SET', $KEY, ARGV[3], 'PX', ARGV[4])";
 const DELETE_TOMBSTONE: &str = "
 redis.call('DEL', $KEY)";
 
-/// Sets `succeeds`: whether a tombstone names the predecessor.
+/// Sets `succeeds` to `true` if a tombstone names the replaced refresh token.
 const CHECK_TOMBSTONE: &str = "
 if ARGV[2] ~= '' and redis.call('GET', $KEY) == ARGV[2] then succeeds = true end";
 
-/// Where cells are compared. `same`: whether every cell holds what is expected; `values`: those of
-/// the cells that were compared; `empty`: whether there are none.
+/// Defines the comparison of values. `same` is `true` if every value is the expected one. `values` are
+/// the compared values. `empty` is `true` if none of them exists.
 const DEFINE_COMPARE: &str = "
 local same, values, empty = true, {}, true
 local function compare(cell, value, expected)
@@ -133,8 +142,8 @@ if $NEW ~= '*' then
   end
 end";
 
-/// Publishes what the last two of `ARGV` name: a channel, and what to say; nothing where the channel
-/// is empty. Who may not publish has written all the same.
+/// Publishes a message. The last two arguments are the channel and the message. Publishes nothing if
+/// the channel is empty. If `PUBLISH` fails, the write stays.
 const PUBLISH_IN_SCRIPT: &str = "
 if ARGV[#ARGV - 1] ~= '' then
   local said = redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
@@ -146,7 +155,7 @@ const REPORT_UNPUBLISHED: &str = "
 if ARGV[#ARGV - 1] ~= '' then return {3} end
 return {1}";
 
-/// What stands for the arguments of a cell, in their order, and which of `ARGV` is the first.
+/// The index of the first argument of the values, and the placeholders of the arguments of one value.
 type Arguments = (usize, &'static [&'static str]);
 
 const ACQUIRE_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED"]);
@@ -187,26 +196,26 @@ fn repeat_for_keys(keys: Range<usize>, lua: &str) -> String {
 }
 
 fn build_text(step: Step, counts: KeyCounts, mode: PublishMode) -> String {
-    let tell = match mode {
+    let publish = match mode {
         PublishMode::InScript => PUBLISH_IN_SCRIPT,
         PublishMode::Separately => REPORT_UNPUBLISHED,
     };
     match step {
         Step::AcquireLease => acquire_lease_text(counts),
-        Step::Commit => commit_text(counts, tell),
-        Step::Overwrite => overwrite_text(counts, tell),
+        Step::Commit => commit_text(counts, publish),
+        Step::Overwrite => overwrite_text(counts, publish),
         Step::ReleaseLeases => release_leases_text(counts),
     }
 }
 
-fn acquire_lease_text(shape: KeyCounts) -> String {
+fn acquire_lease_text(counts: KeyCounts) -> String {
     let (compare, held) = (
-        shape.repeat_for_values(ACQUIRE_ARGUMENTS, COMPARE_VALUE),
-        shape.repeat_for_leases(CHECK_LEASE),
+        counts.repeat_for_values(ACQUIRE_ARGUMENTS, COMPARE_VALUE),
+        counts.repeat_for_leases(CHECK_LEASE),
     );
     let (take, bury) = (
-        shape.repeat_for_leases(TAKE_LEASE),
-        shape.repeat_for_tombstones(WRITE_TOMBSTONE),
+        counts.repeat_for_leases(TAKE_LEASE),
+        counts.repeat_for_tombstones(WRITE_TOMBSTONE),
     );
     format!(
         "{DEFINE_COMPARE}{compare}
@@ -219,19 +228,19 @@ return {{1}}"
     )
 }
 
-fn commit_text(shape: KeyCounts, tell: &str) -> String {
+fn commit_text(counts: KeyCounts, publish: &str) -> String {
     let (compare, write) = (
-        shape.repeat_for_values(COMMIT_ARGUMENTS, COMPARE_VALUE),
-        shape.repeat_for_values(COMMIT_ARGUMENTS, WRITE_VALUE),
+        counts.repeat_for_values(COMMIT_ARGUMENTS, COMPARE_VALUE),
+        counts.repeat_for_values(COMMIT_ARGUMENTS, WRITE_VALUE),
     );
     let (held, give_back) = (
-        shape.repeat_for_leases(CHECK_LEASE),
-        shape.repeat_for_leases(RELEASE_LEASE),
+        counts.repeat_for_leases(CHECK_LEASE),
+        counts.repeat_for_leases(RELEASE_LEASE),
     );
-    let succeeds = shape.repeat_for_tombstones(CHECK_TOMBSTONE);
+    let succeeds = counts.repeat_for_tombstones(CHECK_TOMBSTONE);
     let (bury, unbury) = (
-        shape.repeat_for_tombstones(WRITE_TOMBSTONE),
-        shape.repeat_for_tombstones(DELETE_TOMBSTONE),
+        counts.repeat_for_tombstones(WRITE_TOMBSTONE),
+        counts.repeat_for_tombstones(DELETE_TOMBSTONE),
     );
     format!(
         "{DEFINE_COMPARE}{compare}
@@ -244,18 +253,18 @@ if held and not succeeds then return {{0}} end
 local ttl, left{write}
 if ARGV[3] == '' then{unbury}
 else{bury}
-end{give_back}{tell}"
+end{give_back}{publish}"
     )
 }
 
-fn overwrite_text(shape: KeyCounts, tell: &str) -> String {
-    let unbury = shape.repeat_for_tombstones(DELETE_TOMBSTONE);
-    let write = shape.repeat_for_values(OVERWRITE_ARGUMENTS, WRITE_VALUE);
-    format!("{unbury}\nlocal ttl, left{write}{tell}")
+fn overwrite_text(counts: KeyCounts, publish: &str) -> String {
+    let unbury = counts.repeat_for_tombstones(DELETE_TOMBSTONE);
+    let write = counts.repeat_for_values(OVERWRITE_ARGUMENTS, WRITE_VALUE);
+    format!("{unbury}\nlocal ttl, left{write}{publish}")
 }
 
-fn release_leases_text(shape: KeyCounts) -> String {
-    let give_back = shape.repeat_for_leases(RELEASE_LEASE);
+fn release_leases_text(counts: KeyCounts) -> String {
+    let give_back = counts.repeat_for_leases(RELEASE_LEASE);
     format!("local gone = 0{give_back}\nreturn gone")
 }
 
@@ -264,7 +273,7 @@ mod tests {
     use super::*;
     use crate::credential::AppId;
     use crate::store::redis::layout::{Layout, RedisNames};
-    use crate::store::redis::scripts as others;
+    use crate::store::redis::scripts::fixed;
     use crate::store::{CredentialKey, CredentialKind};
 
     const STEPS: [Step; 4] = [
@@ -360,14 +369,14 @@ mod tests {
             }
         }
         for script in [
-            &others::BIND_CODE,
-            &others::ACQUIRE_CODE,
-            &others::RELEASE_CODE,
-            &others::FINISH_CODE,
-            &others::DELETE_DEAD_FIELDS,
-            &others::SET_REVOKED_AT,
-            &others::TRY_CONSUME,
-            &others::CHECK,
+            &fixed::BIND_CODE,
+            &fixed::ACQUIRE_CODE,
+            &fixed::RELEASE_CODE,
+            &fixed::FINISH_CODE,
+            &fixed::DELETE_DEAD_FIELDS,
+            &fixed::SET_REVOKED_AT,
+            &fixed::TRY_CONSUME,
+            &fixed::CHECK,
         ] {
             assert_literal(&script.text, 1);
         }

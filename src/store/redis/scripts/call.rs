@@ -1,0 +1,148 @@
+//! Calls of scripts.
+
+use std::sync::Arc;
+
+use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
+
+use super::script::Script;
+use super::steps::{KeyCounts, PublishMode, Step, script};
+use crate::store::redis::connection::Connection;
+
+impl Script {
+    /// Creates a call with one key, which selects the node of a Cluster.
+    pub(in crate::store::redis) fn key(&'static self, key: impl ToRedisArgs) -> ScriptCall {
+        let mut call = ScriptCall::new(ScriptSource::Fixed(self));
+        call.key(key);
+        call
+    }
+}
+
+/// The source of the text of a call.
+#[derive(Clone, Copy)]
+enum ScriptSource {
+    Fixed(&'static Script),
+    /// Generated for these numbers of keys.
+    Step(Step, KeyCounts),
+}
+
+/// A call of a script, with its `KEYS` and `ARGV`.
+pub(in crate::store::redis) struct ScriptCall {
+    source: ScriptSource,
+    keys: Vec<Vec<u8>>,
+    arguments: Vec<Vec<u8>>,
+}
+
+/// The reply to a call. `sent_text` is `true` if the call sent the text of the script.
+pub(in crate::store::redis) struct Invocation<T> {
+    pub(in crate::store::redis) reply: RedisResult<T>,
+    pub(in crate::store::redis) sent_text: bool,
+}
+
+impl ScriptCall {
+    fn new(source: ScriptSource) -> Self {
+        Self {
+            source,
+            keys: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// Creates a call of a step without keys. Add the keys of leases first, then those of tombstones,
+    /// then those of values.
+    pub(in crate::store::redis) fn for_step(step: Step) -> Self {
+        Self::new(ScriptSource::Step(step, KeyCounts::default()))
+    }
+
+    /// Adds the key of a lease.
+    pub(in crate::store::redis) fn lease_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted_key(key, |counts| &mut counts.leases)
+    }
+
+    /// Adds the key of a tombstone.
+    pub(in crate::store::redis) fn tombstone_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted_key(key, |counts| &mut counts.tombstones)
+    }
+
+    /// Adds the key of a value. Add the arguments of the value next.
+    pub(in crate::store::redis) fn value_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.counted_key(key, |counts| &mut counts.values)
+    }
+
+    fn counted_key(
+        &mut self,
+        key: impl ToRedisArgs,
+        count: impl Fn(&mut KeyCounts) -> &mut usize,
+    ) -> &mut Self {
+        if let ScriptSource::Step(_, counts) = &mut self.source {
+            *count(counts) += 1;
+        }
+        self.key(key)
+    }
+
+    fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        key.write_redis_args(&mut self.keys);
+        self
+    }
+
+    /// Returns the first key, which selects the node of a Cluster.
+    pub(in crate::store::redis) fn first_key(&self) -> &[u8] {
+        self.keys.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds an argument.
+    pub(in crate::store::redis) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
+        argument.write_redis_args(&mut self.arguments);
+        self
+    }
+
+    /// Runs the script. A script that writes also publishes.
+    pub(in crate::store::redis) async fn invoke<T: FromRedisValue + Send>(
+        &self,
+        connection: &mut Connection,
+    ) -> RedisResult<T> {
+        self.invoke_in_mode(PublishMode::InScript, connection)
+            .await
+            .reply
+    }
+
+    /// Runs the script by its hash. If the server does not know the hash, runs it by its text.
+    ///
+    /// A server loses its scripts in a restart, and a replica does not receive them. The `Script` type
+    /// of the Redis library would load the script on every node of a Cluster, and fail if one node is
+    /// down. This function sends the text only to the node that runs the script.
+    pub(in crate::store::redis) async fn invoke_in_mode<T: FromRedisValue + Send>(
+        &self,
+        mode: PublishMode,
+        connection: &mut Connection,
+    ) -> Invocation<T> {
+        let cached: Arc<Script>;
+        let script = match self.source {
+            ScriptSource::Fixed(script) => script,
+            ScriptSource::Step(step, counts) => {
+                cached = script(step, counts, mode);
+                &*cached
+            }
+        };
+        let by_name = self.command("EVALSHA", &script.hash);
+        match by_name.query_async(connection).await {
+            Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
+                let by_text = self.command("EVAL", &script.text);
+                Invocation {
+                    reply: by_text.query_async(connection).await,
+                    sent_text: true,
+                }
+            }
+            answer => Invocation {
+                reply: answer,
+                sent_text: false,
+            },
+        }
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(self.keys.len());
+        command.arg(&self.keys).arg(&self.arguments);
+        command
+    }
+}

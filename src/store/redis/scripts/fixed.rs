@@ -1,0 +1,118 @@
+//! The scripts with one key and a fixed text.
+
+use std::sync::LazyLock;
+
+use super::script::Script;
+
+/// Binds a code to a login, unless it is bound to another one. `ARGV`: login, TTL in milliseconds.
+/// Returns 0 (bound to another login), 1 (bound now) or 2 (already bound).
+pub(in crate::store::redis) static BIND_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local bound = redis.call('GET', KEYS[1])
+if bound and bound ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return bound and 2 or 1
+",
+    )
+});
+
+/// Acquires the lease of a code. The value is `?` and the owner, or `=` and the outcome. `ARGV`: owner,
+/// TTL in milliseconds. Returns nothing if the owner now holds the lease, also if it held it before.
+/// Otherwise returns the value.
+pub(in crate::store::redis) static ACQUIRE_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local value = redis.call('GET', KEYS[1])
+if value and value ~= '?' .. ARGV[1] then return value end
+redis.call('SET', KEYS[1], '?' .. ARGV[1], 'PX', ARGV[2])
+return false
+",
+    )
+});
+
+/// Releases the lease of a code. `ARGV`: owner. Returns 1, or 0 if the owner does not hold the lease.
+pub(in crate::store::redis) static RELEASE_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+",
+    )
+});
+
+/// Writes the outcome of a code. `ARGV`: owner, outcome, TTL in milliseconds. An empty owner writes
+/// regardless of the lease.
+pub(in crate::store::redis) static FINISH_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return end
+redis.call('SET', KEYS[1], '=' .. ARGV[2], 'PX', ARGV[3])
+",
+    )
+});
+
+/// Deletes the fields of a hash whose values have not changed since the sweep has read them.
+/// `ARGV`: field and value of each field. Returns the number of deleted fields.
+pub(in crate::store::redis) static DELETE_DEAD_FIELDS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local deleted = 0
+for at = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then
+    deleted = deleted + redis.call('HDEL', KEYS[1], ARGV[at])
+  end
+end
+return deleted
+",
+    )
+});
+
+/// Writes the time at which a user logged out everywhere. `ARGV`: time and TTL in milliseconds. If the
+/// stored time is not earlier, writes one millisecond after it. Older versions stored seconds.
+pub(in crate::store::redis) static SET_REVOKED_AT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local at, last = tonumber(ARGV[1]), tonumber(redis.call('GET', KEYS[1]) or '0') or 0
+if last < 100000000000 then last = last * 1000 end
+if last >= at then at = last + 1 end
+redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', ARGV[2])
+",
+    )
+});
+
+/// Runs every command that the scripts of a login and a renewal use, on the key of health checks, and
+/// deletes the key. `ARGV`: TTL in milliseconds for the case that a later command fails, and `1` if
+/// users are stored in hashes. A hash has no TTL, so the script uses the permission to delete before it
+/// creates the hash.
+pub(in crate::store::redis) static CHECK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('SET', KEYS[1], '0', 'PX', ARGV[1])
+redis.call('GET', KEYS[1])
+redis.call('INCR', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[1])
+if ARGV[2] == '1' then
+  redis.call('HGET', KEYS[1], 'field')
+  redis.call('HDEL', KEYS[1], 'field')
+  redis.call('HSET', KEYS[1], 'field', '')
+  redis.call('DEL', KEYS[1])
+end
+",
+    )
+});
+
+/// Counts one use of a quota. `ARGV`: limit, window in milliseconds. Returns 1, or 0 if the quota is
+/// used up.
+pub(in crate::store::redis) static TRY_CONSUME: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local spent = tonumber(redis.call('GET', KEYS[1]) or '0')
+if spent >= tonumber(ARGV[1]) then return 0 end
+redis.call('INCR', KEYS[1])
+if spent == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+",
+    )
+});
