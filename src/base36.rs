@@ -1,8 +1,8 @@
-//! Whole numbers in digits and small letters: the shortest text that all readers take as it is.
+//! Integers in base 36: digits and lower-case letters.
 
 use std::fmt;
 
-/// Shows a number in base 36.
+/// Formats a number in base 36.
 pub(crate) struct Base36(pub(crate) i64);
 
 impl fmt::Display for Base36 {
@@ -27,9 +27,9 @@ impl fmt::Display for Base36 {
     }
 }
 
-/// Reads what [`Base36`] shows.
+/// Parses the output of [`Base36`].
 pub(crate) fn parse_base36(text: &str) -> Option<i64> {
-    // Points in time have eight digits; twelve cannot overflow.
+    // Times have eight digits. Twelve digits cannot overflow.
     if let Some(number) = parse_short(text.as_bytes()) {
         return Some(number);
     }
@@ -54,7 +54,7 @@ fn parse_short(digits: &[u8]) -> Option<i64> {
 
 const NOT_A_DIGIT: u8 = 36;
 
-/// What each byte is worth as a digit.
+/// The value of each byte as a digit.
 const DIGIT_VALUES: [u8; 256] = {
     let mut values = [NOT_A_DIGIT; 256];
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";

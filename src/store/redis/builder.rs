@@ -358,8 +358,8 @@ impl RedisStoreBuilder {
         })))
     }
 
-    /// Who may not run scripts can read tokens, which is enough to follow another system's, and
-    /// renew none: that is told now, and not by the first user whose token expires.
+    /// Logs an error at start-up if the server rejects scripts, because renewals need scripts. The start
+    /// goes on, because reads are enough for the token of another system.
     async fn check_scripts_allowed(&self, connection: &mut Connection, address: &str) {
         let mut probe = ScriptCall::for_step(Step::ReleaseLeases);
         probe.lease_key(format!("{}lease:probe", self.names.prefix));
@@ -369,7 +369,7 @@ impl RedisStoreBuilder {
         };
         let said = describe_error(&error);
         match ErrorClass::classify(&error) {
-            // It will run them in a moment, or the next command tells what is wrong.
+            // The server will accept scripts soon, or the next command reports the error.
             None | Some(ErrorClass::WrongNode | ErrorClass::WrongType) => {}
             Some(refusal) if refusal.is_transient() => {}
             Some(ErrorClass::NotPermitted) => tracing::error!(

@@ -157,53 +157,54 @@ impl ExternalToken {
         }
     }
 
-    /// The bare token, and nothing else.
+    /// Creates an external token whose value is the bare token.
     pub fn raw(key: impl Into<String>) -> Self {
         Self::new(ExternalFormat::Raw, key)
     }
 
-    /// The token as a JSON string.
+    /// Creates an external token whose value is a JSON string.
     pub fn json_string(key: impl Into<String>) -> Self {
         Self::new(ExternalFormat::JsonString, key)
     }
 
-    /// A JSON object with the token as `access_token`.
+    /// Creates an external token whose value is a JSON object with the field `access_token`.
     pub fn json_object(key: impl Into<String>) -> Self {
         Self::new(ExternalFormat::JsonObject, key)
     }
 
-    /// What PHP's `serialize` makes of the token, or of an array with it as `access_token`.
+    /// Creates an external token whose value is the output of PHP's `serialize` or igbinary, for a
+    /// string or for an array with an `access_token`.
     pub fn php(key: impl Into<String>) -> Self {
         Self::new(ExternalFormat::Php, key)
     }
 
-    /// The name of the token's key; `{appid}` in it stands for the AppID, and `{secret}` for the
-    /// AppSecret of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    /// Sets the key of the token. `{appid}` in it stands for the AppID, and `{secret}` for the AppSecret
+    /// of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = key.into();
         self
     }
 
-    /// What a cache puts before the name of the token's key.
+    /// Adds a prefix to the key of the token, as some caches do.
     #[must_use]
     pub fn key_prefix(mut self, prefix: &str) -> Self {
         self.key.insert_str(0, prefix);
         self
     }
 
-    /// The name of a key that holds the token's expiry, as a JSON number of seconds since the Unix
-    /// epoch; `{appid}` in it stands for the AppID.
+    /// Sets the key of the expiry, whose value is a JSON number of seconds since the Unix epoch.
+    /// `{appid}` in it stands for the AppID. Default: none.
     #[must_use]
     pub fn expires_at_key(mut self, key: impl Into<String>) -> Self {
         self.expires_at_key = Some(key.into());
         self
     }
 
-    /// How much earlier than the token its key ends, at least: so long the token still serves
-    /// in processes that have read it after the key has run out, if its keeper is late with the
-    /// next one. A key that was deleted before its time takes its token along. Default: not at
-    /// all.
+    /// Sets the minimum time between the expiry of the key and the expiry of the token. If the other
+    /// system writes the next token late, processes that have read the token use it for this time after
+    /// the key has expired. If the key is deleted before its expiry, they drop the token at the next read. Default:
+    /// zero.
     #[must_use]
     pub fn key_expires_early_by(mut self, by: Duration) -> Self {
         self.key_expires_early_by = by;
@@ -321,7 +322,7 @@ mod tests {
         let key = format!("cache:official_account.access_token.wx1.{secret}.1");
         for token in [
             ExternalToken::easy_wechat_6_15(secret, true).key_prefix("cache:"),
-            // The whole name, as somebody copies it from `redis-cli`.
+            // The whole key, as an operator copies it from `redis-cli`.
             ExternalToken::easy_wechat_6_15(secret, true).key(key.as_str()),
             ExternalToken::easy_wechat().key(key.as_str()),
         ] {

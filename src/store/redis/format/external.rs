@@ -1,27 +1,28 @@
-//! How other SDKs write an account token into Redis. Forms as read in their public sources; where
-//! each comes from is said on [`ExternalToken`](crate::redis::ExternalToken).
+//! Formats in which other SDKs store an account token in Redis. The constructors of
+//! [`ExternalToken`](crate::redis::ExternalToken) name the public sources of the formats.
 
 use serde_json::Value;
 
 use crate::credential::{AccessToken, is_valid_token};
 use crate::store::redis::format::text::{DecodeError, parse_utf8};
 
-/// A form of writing.
+/// The format of a stored token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExternalFormat {
     /// The token and nothing else.
     Raw,
     /// `"TOKEN"`.
     JsonString,
-    /// Either of the two.
+    /// `Raw` or `JsonString`.
     RawOrJsonString,
     /// `{"access_token": "TOKEN", …}`.
     JsonObject,
-    /// What PHP's `serialize` or igbinary makes of a string, or of an array with an `access_token`.
+    /// The output of PHP's `serialize` or igbinary for a string, or for an array with an
+    /// `access_token`.
     Php,
 }
 
-/// Reads a token. What cannot be one is a miss.
+/// Parses a token. Fails for a value that cannot be a token.
 pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessToken, DecodeError> {
     let form = match format {
         ExternalFormat::RawOrJsonString if value.starts_with(b"\"") => ExternalFormat::JsonString,
@@ -29,7 +30,7 @@ pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessT
     };
     let by_serializer = DecodeError::from_serializer(value);
     let read = extract_token(value, form);
-    // Who has written it says more of what is to be done than where the reading stopped.
+    // The serializer of the value helps the operator more than the position of the error.
     let token = read.map_err(|why| by_serializer.unwrap_or(why))?;
     if token.is_empty() {
         return Err(DecodeError::EmptyToken);
@@ -37,8 +38,8 @@ pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessT
     if !is_valid_token(&token) {
         return Err(by_serializer.unwrap_or(DecodeError::InvalidToken));
     }
-    // A token of WeChat's has letters, digits, '_' and '-'. Quotes and braces say that the value
-    // is of another form.
+    // WeChat's tokens contain letters, digits, '_' and '-'. A quote or a brace shows that the value has
+    // another format.
     if token.contains(['"', '{', '}', '\\']) {
         return Err(by_serializer.unwrap_or(DecodeError::UnknownFormat));
     }
@@ -60,7 +61,7 @@ fn extract_token(value: &[u8], format: ExternalFormat) -> Result<String, DecodeE
     })
 }
 
-/// Reads a JSON number of seconds since the Unix epoch, as wechatpy writes an expiry.
+/// Parses a JSON number of seconds since the Unix epoch, which wechatpy uses for the expiry.
 pub(crate) fn read_seconds(value: &[u8]) -> Result<i64, DecodeError> {
     match parse_json(value)? {
         Value::Number(seconds) => seconds.as_i64().ok_or(DecodeError::InvalidTime),
@@ -72,7 +73,7 @@ fn parse_json(value: &[u8]) -> Result<Value, DecodeError> {
     serde_json::from_slice(value).map_err(|_| DecodeError::UnknownFormat)
 }
 
-/// A value of PHP's `serialize`, of the few kinds that occur here.
+/// A value of PHP's `serialize`, of one of the types that tokens use.
 enum PhpValue<'a> {
     Text(&'a [u8]),
     Other,
@@ -132,7 +133,7 @@ fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<PhpValue<'a>> {
     known.then_some(PhpValue::Other)
 }
 
-/// What a value of igbinary's format 2 begins with.
+/// The first bytes of a value in igbinary's format 2.
 const IGBINARY: &[u8] = &[0, 0, 0, 2];
 
 /// A string, or a flat array with an `access_token`.
@@ -162,7 +163,7 @@ fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     found
 }
 
-/// A scalar of igbinary's. A text that occurs again is the number of its first occurrence.
+/// Parses a scalar of igbinary. A repeated string is the number of its first occurrence.
 fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option<PhpValue<'a>> {
     let kind = take_byte(rest)?;
     let skipped = match kind {

@@ -1,7 +1,7 @@
-//! The published layout's values: `ACCESS_TOKEN#MS` and `REFRESH_TOKEN#MS`.
+//! The values of the published layout: `ACCESS_TOKEN#MS` and `REFRESH_TOKEN#MS`.
 //!
-//! A Spring Boot service reads the same values: it splits on `#` and looks at the first two parts,
-//! the second as a long. What we add comes behind them, where it does not look.
+//! A Spring Boot service also reads these values. It splits a value on `#` and uses the first two parts,
+//! the second as a `long`. This crate appends its own parts after them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::redis::format::text::{
     parse_time, parse_utf8, plausible_or_zero, read_details, write_details,
 };
 
-/// `TOKEN#MS`, with the true expiry as a third part where a short lifetime clamped the margin.
+/// Formats `TOKEN#MS`. Appends the expiry as a third part if a short lifetime has reduced the margin.
 pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, EncodeError> {
     let renew_at = token.lifetime.renew_at();
     let mut out = format!(
@@ -28,7 +28,7 @@ pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, Enc
     Ok(out)
 }
 
-/// Reads `TOKEN#MS` and its tolerated third part.
+/// Parses `TOKEN#MS` and an optional third part.
 pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>, DecodeError> {
     let (secret, renew_at, mut rest) = split_token(value)?;
     let renew_at = plausible_or_zero(renew_at);
@@ -39,7 +39,7 @@ pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>
     })
 }
 
-/// `REFRESH_TOKEN#MS`, followed by what else is known of the user.
+/// Formats `REFRESH_TOKEN#MS`, followed by the details of the user.
 pub(crate) fn write_refresh(
     refresh: &Refresh,
     details: &UserDetails,
@@ -51,7 +51,7 @@ pub(crate) fn write_refresh(
     Ok(out)
 }
 
-/// Reads `REFRESH_TOKEN#MS` and the details behind it.
+/// Parses `REFRESH_TOKEN#MS` and the details after it.
 pub(crate) fn read_refresh<'a>(
     value: &'a [u8],
     user_id: &'a str,
@@ -73,7 +73,7 @@ fn split_token(value: &[u8]) -> Result<(&str, Timestamp, Parts<'_>), DecodeError
         let at = parts.next().ok_or(DecodeError::MissingTime)?;
         Ok((parse_secret(token)?, parse_time(at)?, parts))
     };
-    // Who has written it says more of what is to be done than where the reading stopped.
+    // The serializer of the value helps the operator more than the position of the error.
     read().map_err(|why| DecodeError::from_serializer(value).unwrap_or(why))
 }
 

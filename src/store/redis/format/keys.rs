@@ -1,9 +1,8 @@
-//! Sealing at rest: stored values that only a holder of the key can read, and only where they lie.
+//! Encryption of stored values (sealing).
 //!
-//! A value is sealed with AES-256-GCM under a random nonce of 96 bits. What it is bound to (the
-//! account, the kind of credential, the user and the name of the Redis key) is authenticated with
-//! it: a value that is copied to another user, to the other half of a pair or to another key does
-//! not open.
+//! A value is encrypted with AES-256-GCM and a random nonce of 96 bits. The account, the kind of
+//! credential, the user and the Redis key are authenticated with it. A value that is copied to another
+//! user or to another key cannot be decrypted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,17 +17,17 @@ use crate::credential::decode_base64_key;
 use crate::error::Error;
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 
-/// The fewest bytes of a key.
+/// Minimum length of a key, in bytes.
 const MIN_KEY_BYTES: usize = 32;
 const KEYGEN_HINT: &str = "`openssl rand -base64 32` makes one";
 
-/// The bytes of a nonce. Random ones are good for 2^32 values under one key; a hundred million
-/// users whose pairs are sealed at each of a thousand renewals come near, so rotate every year.
+/// Length of a nonce, in bytes. Random nonces are safe for 2^32 values under one key. A large service
+/// should therefore change the key every year.
 const NONCE_BYTES: usize = 12;
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// What is done with values when a store has sealing keys.
+/// The use of sealing keys for reads and writes.
 ///
 /// ```
 /// use tower_wechat::redis::{SealingKeys, SealingMode};
@@ -43,21 +42,22 @@ type HmacSha256 = Hmac<Sha256>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SealingMode {
-    /// Sealed values are read, plain ones are written: the first step towards sealing, until all
-    /// processes have the keys, and the first step back.
+    /// Reads sealed and plain values, and writes plain values. This is the first step of introducing
+    /// sealing, until all processes have the keys. It is also the first step of removing it.
     Open,
-    /// Values are written sealed, and both sealed and plain ones are read.
+    /// Reads sealed and plain values, and writes sealed values.
     #[default]
     Seal,
-    /// Values are written sealed, and plain ones count as missing: the last step, once nothing
-    /// plain is left. Until then whoever can write to Redis can plant a plain pair of their own.
+    /// Reads and writes only sealed values; plain values count as missing. This is the last step, after
+    /// all values are sealed. Before this step, a program that can write to Redis can store a plain
+    /// token of its own.
     Require,
 }
 
 impl std::str::FromStr for SealingMode {
     type Err = Error;
 
-    /// Reads `open`, `seal` or `require`.
+    /// Parses `open`, `seal` or `require`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "open" => Ok(Self::Open),
@@ -70,35 +70,35 @@ impl std::str::FromStr for SealingMode {
     }
 }
 
-/// The keys with which values are sealed in Redis: the first seals, all open.
+/// The keys that encrypt values in Redis. The first key encrypts; all keys decrypt.
 ///
-/// Feature `sealing`. Off by default, because a Spring Boot service that shares the Redis cannot
-/// read sealed values: it asks its users to log in.
+/// Requires the feature `sealing`. It is off by default, because a Spring Boot service that shares the
+/// Redis cannot read sealed values and asks its users to log in.
 ///
-/// # Beginning to seal
+/// # Introducing sealing
 ///
-/// 1. Give all processes the key and [`SealingMode::Open`], one process after another. They write
-///    plain values as before, and can read sealed ones.
-/// 2. Take that mode away, again one after another. Now each login and each renewal seals; what is
-///    plain stays readable.
-/// 3. `tower-wechat reseal` (feature `cli`) seals the pairs of users who have not come meanwhile.
-/// 4. [`SealingMode::Require`]: plain values are refused from now on.
+/// 1. Start all processes with the key and [`SealingMode::Open`], one after another. They still write
+///    plain values, and can read sealed ones.
+/// 2. Remove the mode, again from one process after another. Each login and each renewal now writes a
+///    sealed value. Plain values stay readable.
+/// 3. Run `tower-wechat reseal` (feature `cli`), which seals the remaining plain values.
+/// 4. Set [`SealingMode::Require`], which rejects plain values.
 ///
 /// # Changing the key
 ///
-/// 1. `OLD,NEW` on all processes: both open, the old one seals.
-/// 2. `NEW,OLD` on all processes: the new one seals.
-/// 3. `tower-wechat reseal`, which also removes the old key's mark.
-/// 4. `NEW` alone.
+/// 1. `OLD,NEW` on all processes: both keys decrypt, and the old key encrypts.
+/// 2. `NEW,OLD` on all processes: the new key encrypts.
+/// 3. Run `tower-wechat reseal`, which also removes the old key from the registry.
+/// 4. `NEW` on all processes.
 ///
-/// A process without the right key does not start: the ids of the keys that seal are kept in Redis
-/// (`wechat:sealing`), and it is told which one it lacks.
+/// Redis contains a registry of the ids of all keys in use (`wechat:sealing`). A process that lacks one
+/// of them fails to start, and its error names the missing key.
 ///
-/// # What it does not do
+/// # Limits
 ///
-/// Names are not hidden: user ids are keys and fields. Whoever can write to Redis can delete a
-/// value, or put back an older one of the same user. The outcomes of logins hold no token and stay
-/// plain, and so does the token of another system that is only followed.
+/// User ids are keys and fields in Redis, and are not encrypted. A program that can write to Redis can
+/// delete a value, or restore an older value of the same user. The outcomes of logins contain no token
+/// and stay plain, and so does the token of another system.
 ///
 /// ```
 /// use tower_wechat::redis::{SealingKeys, SealingMode};
@@ -119,27 +119,26 @@ pub struct SealingKeys {
 
 struct SealingKey {
     id: SealingKeyId,
-    /// Wipes its key on drop.
+    /// Overwrites its key with zeros when it is dropped.
     cipher: Aes256Gcm,
 }
 
-/// Why a sealed value does not open.
+/// The reason why a sealed value cannot be decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenError {
-    /// None of the keys is the one.
+    /// The value is sealed with another key.
     UnknownKey,
-    /// It was changed or cut, or lay elsewhere when it was sealed.
+    /// The value was changed or truncated, or sealed for another user or Redis key.
     Corrupt,
 }
 
 impl SealingKeys {
-    /// Reads keys of at least 32 bytes each, base64-encoded and separated by commas.
-    ///
-    /// `openssl rand -base64 32` makes one. Blanks and line breaks in it do not count.
+    /// Parses keys of at least 32 bytes each, in base64 and separated by commas. Ignores spaces and
+    /// line breaks. `openssl rand -base64 32` creates a key.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a key is not base64 or too short, one is there twice, or there
-    /// is none.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if a key is not base64, too short or
+    /// repeated, or if there is no key.
     ///
     /// ```
     /// use tower_wechat::redis::SealingKeys;
@@ -175,20 +174,19 @@ impl SealingKeys {
         })
     }
 
-    /// What is done with values. Default: [`SealingMode::Seal`].
+    /// Sets the use of the keys for reads and writes. Default: [`SealingMode::Seal`].
     #[must_use]
     pub fn mode(mut self, mode: SealingMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// The ids of the keys, in their order: short names that are derived from the keys and tell
-    /// nothing of them.
+    /// Returns the ids of the keys, in their order. An id is a short hash that does not reveal its key.
     pub fn ids(&self) -> impl Iterator<Item = String> {
         self.keys.iter().map(|key| key.id.to_string())
     }
 
-    /// The key that seals, where values are to be sealed.
+    /// Returns the id of the key that encrypts. Returns `None` if new values are plain.
     pub(crate) fn active_key_id(&self) -> Option<SealingKeyId> {
         let seals = self.mode != SealingMode::Open;
         self.keys.first().filter(|_| seals).map(|key| key.id)
@@ -202,7 +200,7 @@ impl SealingKeys {
         self.keys.iter().any(|key| key.id == id)
     }
 
-    /// Seals a text with the first key.
+    /// Encrypts a text with the first key.
     pub(crate) fn seal(&self, text: &str, binding: &SealBinding<'_>) -> Result<String, Error> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce)
@@ -219,7 +217,7 @@ impl SealingKeys {
         sealed.ok_or_else(|| Error::configuration("there is no sealing key"))
     }
 
-    /// Opens what has been taken out of its form by [`sealed::split`].
+    /// Decrypts a body that [`sealed::split`] has returned.
     pub(crate) fn open(
         &self,
         id: SealingKeyId,
@@ -243,7 +241,8 @@ impl SealingKeys {
 }
 
 impl SealingKey {
-    /// Derives what is needed from the secret, so that the same bytes may serve elsewhere too.
+    /// Derives the encryption key and the id from a secret. The secret may also be in use for another
+    /// purpose.
     fn new(secret: &[u8]) -> Self {
         let derive = |purpose: &[u8]| {
             let mut mac = <HmacSha256 as KeyInit>::new_from_slice(secret)

@@ -1,16 +1,19 @@
-//! The key layout's value: one text that holds all of a record.
+//! The value of the key layout: one text for a whole record.
 //!
-//! `2#ACCESS#MS#SPAN#REFRESH#MS#MARKS#unionid=…`, with the points and the span from renewal to
-//! death in milliseconds and base 36. The marks are `u` or `b` for the scope `snsapi_userinfo` or
-//! `snsapi_base`, `o` where the openid is the user id, and `c` for a copy that services which read
-//! the hash layout have left here; what they cannot say stands behind them under its name. A half that is missing leaves its parts empty. The leading number names the
-//! form, so that a later one can differ.
+//! The format is `2#ACCESS#MS#SPAN#REFRESH#MS#FLAGS#unionid=…`. The number at the start identifies the
+//! format. Times are in milliseconds and base 36; `SPAN` is the time from the renewal point to the
+//! expiry. A missing token leaves its parts empty. The flags are:
 //!
-//! It is short because there are millions of it: with tokens of 110 characters it fits into the
-//! 256 bytes that Redis' allocator would hand out anyway, where decimal points and names in full
-//! would take 384.
+//! - `u` or `b`: the scope is `snsapi_userinfo` or `snsapi_base`.
+//! - `o`: the openid equals the user id.
+//! - `c`: a service that reads the hash layout has written this copy.
 //!
-//! The same in full is read too, for whoever writes records by hand or by a script:
+//! Details that no flag expresses follow as named parts.
+//!
+//! The format is short because Redis may store millions of records. With tokens of 110 characters, a
+//! record fits into an allocation of 256 bytes. Decimal numbers and full names would take 384 bytes.
+//!
+//! A longer format is also read, for records that people or scripts write:
 //! `1#ACCESS#MS#EXPIRES_MS#REFRESH#MS#scope=…#unionid=…#openid=…`.
 
 use std::fmt::Write as _;
@@ -29,23 +32,23 @@ use crate::store::redis::format::text::{
 const FORMAT_SHORT: &str = "2";
 const FORMAT_FULL: &str = "1";
 
-/// The mark of a copy.
+/// The flag of a copy.
 const COPY_FLAG: &str = "c";
 
 const SCOPE_USERINFO: &str = "snsapi_userinfo";
 const SCOPE_BASE: &str = "snsapi_base";
 
-/// Writes a whole record.
+/// Formats a record.
 pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, EncodeError> {
     write_with_flags(record, user_id, "")
 }
 
-/// Writes a copy of what lies in the other layout, for services that do not read it yet.
+/// Formats a copy of a record of the other layout, for a dual write.
 pub(crate) fn write_copy(record: &Record, user_id: &str) -> Result<String, EncodeError> {
     write_with_flags(record, user_id, COPY_FLAG)
 }
 
-/// Returns `true` if a record was written as a copy, and by no service that reads this layout since.
+/// Returns `true` if the record is a copy, and no service that reads this layout has written it since.
 #[cfg(any(feature = "cli", test))]
 pub(crate) fn is_copy(value: &[u8]) -> bool {
     let Ok(text) = parse_utf8(value) else {
@@ -139,7 +142,7 @@ fn parse_base36_span(text: &str) -> Result<Duration, DecodeError> {
         .ok_or(DecodeError::InvalidTime)
 }
 
-/// Reads a whole record.
+/// Parses a record.
 pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'a>, DecodeError> {
     let mut parts = Parts::new(parse_utf8(value)?);
     let in_full = match parts.next() {

@@ -1,11 +1,11 @@
-//! The outer form of a sealed value: `#0#s1#KEY#BODY`.
+//! The text format of a sealed value: `#0#s1#KEY#BODY`.
 //!
-//! It is a text that no plain value can be, since a plain one begins with a token or with the
-//! number of a form. The published Spring Boot service, which splits on `#` and takes the first two
-//! parts, finds an empty token that expired in 1970: it asks for a login, and does not stumble. So
-//! do versions of this crate that know nothing of seals.
+//! No plain value has this format, because a plain value starts with a token or with the number of its
+//! format. The published Spring Boot service splits a value on `#` and uses the first two parts. It
+//! finds an empty token that expired in 1970, and asks for a login. Versions of this crate without
+//! sealing do the same.
 //!
-//! `s1` names the algorithm, `KEY` the key of the ring, and `BODY` is nonce, ciphertext and tag.
+//! `s1` is the algorithm, `KEY` is the id of the key, and `BODY` is nonce, ciphertext and tag.
 
 use std::fmt;
 
@@ -14,25 +14,25 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 const PREFIX: &str = "#0#s1#";
 
-/// The bytes of a key's name. Two keys of one ring that share it are refused.
+/// Length of the id of a key, in bytes. Two keys with the same id are rejected.
 const ID_BYTES: usize = 6;
 
-/// The same, written.
+/// Length of the id of a key as text.
 const ID_CHARS: usize = 8;
 
-/// Names a sealing key without telling it.
+/// The id of a sealing key, which does not reveal the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SealingKeyId([u8; ID_BYTES]);
 
 impl SealingKeyId {
-    /// The name that begins these bytes.
+    /// Creates an id from the first bytes of a hash.
     #[cfg(feature = "sealing")]
     pub(crate) fn from_digest(digest: &[u8; 32]) -> Self {
         let [a, b, c, d, e, f, ..] = *digest;
         Self([a, b, c, d, e, f])
     }
 
-    /// Reads a name as `Display` writes it.
+    /// Parses the output of `Display`.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         bytes.try_into().ok().map(Self)
@@ -51,7 +51,7 @@ impl fmt::Debug for SealingKeyId {
     }
 }
 
-/// What a sealed value is bound to.
+/// The context to which a sealed value is bound.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(
     not(feature = "sealing"),
@@ -61,7 +61,7 @@ pub(crate) struct SealBinding<'a> {
     pub(crate) app: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) user: &'a str,
-    /// The Redis key; a hash field is named by the user.
+    /// The Redis key. The field of a hash is the user id.
     pub(crate) key: &'a str,
 }
 
@@ -77,7 +77,7 @@ impl SealBinding<'_> {
         ];
         let mut bytes = Vec::with_capacity(128);
         for part in parts {
-            // The length first, so that no two lists of parts run into the same bytes.
+            // The length comes first, so that two different contexts never have the same bytes.
             bytes.extend((part.len() as u64).to_be_bytes());
             bytes.extend(part.as_bytes());
         }
@@ -85,21 +85,20 @@ impl SealBinding<'_> {
     }
 }
 
-/// Writes the form around a body.
+/// Formats a sealed value.
 #[cfg(feature = "sealing")]
 pub(crate) fn write(key: SealingKeyId, body: &[u8]) -> String {
     format!("{PREFIX}{key}#{}", URL_SAFE_NO_PAD.encode(body))
 }
 
-/// Takes the form apart: which key, and the body as it is written. Nothing where the value is no
-/// sealed one.
+/// Splits a sealed value into the id of its key and its encoded body. Returns `None` for a plain value.
 pub(crate) fn split(value: &[u8]) -> Option<(SealingKeyId, &[u8])> {
     let rest = value.strip_prefix(PREFIX.as_bytes())?;
     let (id, rest) = rest.split_at_checked(ID_CHARS)?;
     Some((SealingKeyId::parse(id)?, rest.strip_prefix(b"#")?))
 }
 
-/// The bytes of a body.
+/// Decodes a body.
 #[cfg(feature = "sealing")]
 pub(crate) fn decode_body(written: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(written).ok()

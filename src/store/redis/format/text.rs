@@ -1,4 +1,4 @@
-//! What both stored forms share: parts between `#`, numbers, and named extras.
+//! Elements of the text formats: parts between `#`, numbers, and named details.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use crate::clock::Timestamp;
 use crate::credential::{UserDetails, UserDetailsView, is_valid_token};
 
-/// Why a stored value is a miss. Says nothing of the value itself, which may be a secret.
+/// The reason why a stored value cannot be decoded. Does not contain the value, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
     #[error("it is not UTF-8")]
@@ -45,8 +45,8 @@ pub(crate) enum DecodeError {
 }
 
 impl DecodeError {
-    /// What another serializer than the service's has made of a value, as its first bytes say. No
-    /// token begins like this.
+    /// Returns the error for a value of an unsupported serializer, which its first bytes identify. No
+    /// token starts with these bytes.
     pub(crate) fn from_serializer(value: &[u8]) -> Option<Self> {
         match value {
             [0xac, 0xed, 0x00, 0x05, ..] => Some(Self::JavaSerialized),
@@ -59,8 +59,8 @@ impl DecodeError {
         }
     }
 
-    /// Returns `true` if the service that writes the published layout uses another serializer than
-    /// it should, so that all of its values look like this one.
+    /// Returns `true` if the error comes from an unsupported serializer of the Java service. All values
+    /// of that service then have the same error.
     pub(crate) fn is_from_serializer(self) -> bool {
         match self {
             Self::JavaSerialized | Self::Json | Self::PhpSerialized | Self::Igbinary => true,
@@ -77,8 +77,8 @@ impl DecodeError {
     }
 }
 
-/// Why a secret cannot be written. The published form has no way to escape its separator, and what
-/// would not be read again is not written.
+/// The reason why a secret cannot be stored. The published format cannot escape its separator, so a
+/// secret that contains it could not be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token that can be stored has 1 to 2,048 visible ASCII characters, and no '#'")]
 pub(crate) struct EncodeError;
@@ -87,21 +87,20 @@ pub(crate) fn parse_utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
     std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8)
 }
 
-/// A number of milliseconds as Java's `Long.parseLong` reads it, ASCII digits only.
+/// Parses a number of milliseconds as Java's `Long.parseLong` does, with ASCII digits only.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
     text.parse()
         .map(Timestamp::from_millis)
         .map_err(|_| DecodeError::InvalidTime)
 }
 
-/// A point in an access token's life. What cannot be a time in milliseconds of our days, such as one
-/// in nanoseconds or `Long.MAX_VALUE`, says nothing: the token is taken to be expired, so that the
-/// next one is fetched, and no sum of it overflows.
+/// Parses a time of an access token. Treats an implausible time, such as one in nanoseconds or
+/// `Long.MAX_VALUE`, as expired. The engine then fetches the next token, and no sum overflows.
 pub(crate) fn parse_plausible_time(text: &str) -> Result<Timestamp, DecodeError> {
     parse_time(text).map(plausible_or_zero)
 }
 
-/// The same of a time that is read already.
+/// Replaces an implausible time by an expired one.
 pub(crate) fn plausible_or_zero(at: Timestamp) -> Timestamp {
     match at.is_plausible() {
         true => at,
@@ -109,7 +108,7 @@ pub(crate) fn plausible_or_zero(at: Timestamp) -> Timestamp {
     }
 }
 
-/// A secret that a stored text holds.
+/// Parses a secret.
 pub(crate) fn parse_secret(text: &str) -> Result<&str, DecodeError> {
     match text {
         "" => Err(DecodeError::EmptyToken),
@@ -124,8 +123,8 @@ pub(crate) fn check_storable(secret: &str) -> Result<&str, EncodeError> {
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
 
-/// Appends the details as `#name=value` parts. An openid that is the user id itself is written
-/// as an empty value: at millions of users its second copy would cost more than the rest.
+/// Appends the details as `#name=value` parts. An openid that equals the user id is written as an empty
+/// value, which saves memory for millions of users.
 pub(crate) fn write_details(out: &mut String, details: &UserDetails, user_id: &str) {
     let openid = details.openid.as_deref().map(|openid| match openid {
         same if same == user_id => "",
@@ -155,11 +154,11 @@ fn push_part(out: &mut String, name: &str, value: &str) {
     out.extend(utf8_percent_encode(value, ESCAPED));
 }
 
-/// Numbers below this are seconds, as former versions wrote them: as milliseconds they would lie
+/// Numbers below this are seconds, as older versions stored them. As milliseconds they would be times
 /// before 1973.
 const MIN_MILLIS: i64 = 100_000_000_000;
 
-/// Reads when a user has last logged out everywhere.
+/// Parses the time at which a user last logged out everywhere.
 pub(crate) fn parse_revoked_at(stored: i64) -> Timestamp {
     let millis = match stored {
         seconds if seconds < MIN_MILLIS => seconds.saturating_mul(1_000),
@@ -168,7 +167,7 @@ pub(crate) fn parse_revoked_at(stored: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// Reads the named parts that it knows and passes over all others.
+/// Parses the known named parts, and ignores all others.
 pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetailsView<'a> {
     let mut details = UserDetailsView::default();
     for part in parts {
@@ -192,7 +191,7 @@ pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetail
     details
 }
 
-/// The parts of a stored text, between `#`. A text of nothing is one part, as `str::split` has it.
+/// An iterator over the parts of a text between `#`. An empty text has one part, as in `str::split`.
 pub(crate) struct Parts<'a> {
     rest: Option<&'a str>,
     /// How far the text before `left` is.
@@ -213,7 +212,7 @@ impl<'a> Parts<'a> {
 impl<'a> Iterator for Parts<'a> {
     type Item = &'a str;
 
-    /// The library's own search looks at one byte after another where texts are short.
+    /// Uses `memchr`, which is faster than the standard search for short texts.
     #[inline]
     fn next(&mut self) -> Option<&'a str> {
         let left = self.rest?;
