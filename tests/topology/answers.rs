@@ -15,7 +15,7 @@ use crate::support::http_client::{Answer, Asked};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
-/// All is well within 5 s of the cure.
+/// Normal operation resumes within 5 s after the cause is gone.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 async fn healthz(demo: &DemoProcess) -> Answer {

@@ -31,7 +31,7 @@ async fn sign_in(users: &UserTokens, token: &str) {
 }
 
 /// One store sees at once what another one writes and deletes.
-async fn news_arrives(builder: &RedisStoreBuilder, what: &str) {
+async fn invalidations_arrive(builder: &RedisStoreBuilder, what: &str) {
     let (one, other) = (users(builder).await, users(builder).await);
     sign_in(&one, "first").await;
     let seen = async || other.get(&user()).await;
@@ -80,7 +80,7 @@ async fn invalidation_works_if_scripts_may_not_publish() {
     let server = RedisServer::with_options(&["--rename-command", "PUBLISH", "XPUBLSH"]);
     let proxy = OldProxy::start(&server.address(), Manner::RenamesPublish).await;
     for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {
-        news_arrives(&builder, &what).await;
+        invalidations_arrive(&builder, &what).await;
     }
 }
 
@@ -90,7 +90,7 @@ async fn invalidation_works_if_scripts_are_inspected() {
     let server = RedisServer::start();
     let proxy = OldProxy::start(&server.address(), Manner::ChecksScripts).await;
     for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {
-        news_arrives(&builder, &what).await;
+        invalidations_arrive(&builder, &what).await;
     }
     assert!(proxy.heard("refused") > 0, "it has looked at texts");
 }

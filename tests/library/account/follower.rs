@@ -234,7 +234,7 @@ async fn a_token_outlasts_the_expiry_of_its_key_not_its_deletion() {
     let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
     accounts.get().await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    // WxJava's key ends 200 seconds before the token: so long its keeper may be late.
+    // WxJava's key expires 200 seconds before the token, which is the time that its owner has left.
     for _ in 0..3 {
         harness.advance(secs(61));
         let late = accounts.get().await.unwrap();

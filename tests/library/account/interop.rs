@@ -169,7 +169,7 @@ async fn a_script_on_the_center_works_through_a_rollover() {
         assert_eq!(call("fresh"), 0);
         harness.advance(secs(60));
     }
-    // It keeps its token for too long: one refusal, reported and healed.
+    // The script keeps its token for too long: WeChat rejects it once, and a report replaces it.
     harness.advance(secs(7_200));
     assert_eq!(call("kept"), 42001);
     assert_eq!(call("kept"), 0);

@@ -225,7 +225,7 @@ async fn a_truncated_referer_is_not_signed() {
     assert_eq!(page.as_deref(), Some("https://h5.example.com/"));
 }
 
-/// The cure: the page sends its URL.
+/// The remedy: the page sends its URL.
 #[tokio::test]
 async fn a_script_may_send_the_url_of_its_page() {
     let harness = Harness::start().await;
