@@ -1,5 +1,4 @@
-//! The address under which browsers know the application: an origin, and a path where a proxy puts
-//! the application below one.
+//! The public URL of the application: its origin, and its path if a proxy serves it below one.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -96,14 +95,14 @@ impl PublicUrl {
     }
 }
 
-/// Refuses what is no host, with a port or without.
+/// Returns an error unless this is a host with an optional port.
 fn check_authority(authority: &str) -> Result<(), Error> {
     if authority.is_empty() {
         return Err(Error::configuration(
             "the public URL names no host: write it like https://h5.example.com",
         ));
     }
-    // What stands there may be a password.
+    // The error must not contain the text before the `@`, which may be a password.
     if authority.contains('@') {
         return Err(Error::configuration(
             "the public URL must name a host, and no user",
@@ -140,20 +139,20 @@ fn is_host_and_port(authority: &str) -> bool {
     is_port && is_host(host)
 }
 
-/// Returns `true` for what browsers take for a name or an address, and write in this way.
+/// Returns `true` if browsers accept this host, and write it in the same way.
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[') {
         let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
         return matches!(address, Some(Ok(_)));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    // What ends with a number is an address, to browsers.
+    // Browsers parse a host whose last label is a number as an IPv4 address.
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
     host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
 }
 
-/// Refuses what is no plain path, and says why.
+/// Returns an error with the reason unless this is a plain path.
 fn check_path_prefix(prefix: &str) -> Result<(), Error> {
     if prefix.is_empty() || is_plain_path(prefix) {
         return Ok(());

@@ -1,17 +1,17 @@
-//! Where a login may lead: a path of our own origin, and nothing that a browser could read as
-//! anything else.
+//! Return pages of logins: paths of the application's own origin that no browser reads as another
+//! address.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::public_url::PublicUrl;
 
-/// The longest page, in bytes of its percent-encoded path, query and fragment. It has to fit into a
-/// cookie on the way to WeChat, and into a `Location` on the way back: nginx takes no more than
-/// 4,096 bytes of headers from an application unless it is told otherwise.
+/// Maximum length of a page: of its percent-encoded path, query and fragment, in bytes. The page must fit
+/// into a cookie on the way to WeChat, and into a `Location` on the way back. By default, nginx accepts
+/// at most 4,096 bytes of headers from an application.
 pub(super) const MAX_RETURN_TO_BYTES: usize = 2_048;
 
-/// A path of our own origin, with its query: a page to which a login leads.
+/// A path of the application's own origin, with its query: a page to which a login leads.
 ///
 /// It starts with one slash and consists of visible ASCII. What browsers encode (letters beyond
 /// ASCII, blanks, quotation marks) is percent-encoded here; what they strip or read as something
@@ -21,17 +21,17 @@ pub(super) const MAX_RETURN_TO_BYTES: usize = 2_048;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ReturnTo(Box<str>);
 
-/// Why a login does not lead to the page that was asked for.
+/// Reason for which a login does not lead to the requested page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReturnToError {
-    /// The page is longer than [`LONGEST`].
+    /// The page is longer than [`MAX_RETURN_TO_BYTES`].
     TooLong,
-    /// A browser could go elsewhere than to a page of ours.
+    /// A browser could leave the application's origin.
     Unsafe,
 }
 
 impl ReturnToError {
-    /// The reason as the log gives it.
+    /// Returns the reason for log lines.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "it is longer than 2,048 bytes",
@@ -41,8 +41,8 @@ impl ReturnToError {
 }
 
 impl ReturnTo {
-    /// Reads a path of our own, or a URL with our own origin in front. Below the prefix of the
-    /// public URL it stays as it is; any other path is moved there.
+    /// Parses a path of the application, or a URL with the application's origin in front. Adds the
+    /// prefix of the public URL to a path that lacks it.
     pub(crate) fn parse(page: &[u8], public_url: &PublicUrl) -> Result<Self, ReturnToError> {
         let path = match std::str::from_utf8(page)
             .ok()
@@ -57,7 +57,7 @@ impl ReturnTo {
         } else {
             ""
         };
-        // Only behind our own origin may a path begin with its query.
+        // A path may begin with its query only behind the origin.
         if !slash.is_empty() && path.len() == page.len() {
             return Err(ReturnToError::Unsafe);
         }
@@ -83,8 +83,8 @@ impl ReturnTo {
         Self(format!("{}/", public_url.path_prefix()).into())
     }
 
-    /// Returns the page that a request asked for: its path alone where the query makes it too
-    /// long, the start page where that is of no use either.
+    /// Returns the page that a request asked for. If its query makes the page too long or unsafe, returns
+    /// the path alone. If that is not a valid page either, returns the start page.
     pub(crate) fn from_uri(
         uri: &http::Uri,
         public_url: &PublicUrl,
@@ -101,7 +101,7 @@ impl ReturnTo {
         )
     }
 
-    /// Returns the path of a `Referer` of our own origin.
+    /// Returns the page of a `Referer`, if it has the application's own origin.
     pub(crate) fn from_referer(referer: &[u8], public_url: &PublicUrl) -> Option<Self> {
         let url = std::str::from_utf8(referer).ok()?;
         public_url.strip_origin(url)?;
@@ -119,8 +119,8 @@ impl ReturnTo {
     }
 }
 
-/// Percent-encodes what browsers encode in a path or a query. `None` where there is something that
-/// browsers strip: control characters.
+/// Percent-encodes the characters that browsers encode in a path or a query. Returns `None` if there are
+/// control characters, which browsers remove.
 fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     let control = |byte: &u8| byte.is_ascii_control();
     let controls_beyond_ascii = |text: &str| text.chars().any(char::is_control);
@@ -143,13 +143,13 @@ fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Returns `true` if every browser, and every proxy that decodes paths, stays on our origin.
+/// Returns `true` if all browsers, and all proxies that decode paths, stay on the application's origin.
 fn is_safe_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^".contains(&byte);
     if !path.starts_with('/') || !path.bytes().all(plain) {
         return false;
     }
-    // As a proxy reads it that decodes what stands for dots and slashes.
+    // Some proxies decode dots and slashes.
     let decoded = strip_query(path)
         .to_ascii_lowercase()
         .replace("%2e", ".")
@@ -166,7 +166,7 @@ fn strip_query(path: &str) -> &str {
 }
 
 impl fmt::Debug for ReturnTo {
-    /// Without the query: applications put secrets there.
+    /// Omits the query, in which applications put secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ReturnTo({:?})", self.path())
     }

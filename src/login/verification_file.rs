@@ -1,21 +1,20 @@
-//! Files by which WeChat checks that whoever sets a domain can serve it.
+//! Files by which WeChat verifies the ownership of a domain.
 
 use crate::error::Error;
 
-/// The longest name, without its ending, and the longest content. WeChat's have 26 and 16 letters.
+/// Maximum length of a name without `.txt`, and of a content. WeChat's have 26 and 16 letters.
 const MAX_TEXT_BYTES: usize = 128;
 
-/// One such file, at the root of the domain.
+/// A verification file at the root of the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VerificationFile {
-    /// The name behind a slash.
+    /// The name with a slash in front.
     pub(super) path: String,
     pub(super) content: String,
 }
 
 impl VerificationFile {
-    /// Reads the name and the content of a file. Blanks and newlines around the content do not
-    /// count.
+    /// Checks the name and the content of a file. Removes blanks and newlines around the content.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no name of such a file, or no content of one.

@@ -7,29 +7,29 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, unix_seconds};
 
-/// A part of a code's hash that tells a reload of a callback from another code.
+/// Length of a fingerprint: enough to distinguish a reload of a callback from another code.
 pub(super) const FINGERPRINT_BYTES: usize = 3;
 
-/// How far a login has come.
+/// Status of a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptStatus {
     /// The user is at WeChat's page.
     Open,
-    /// The code with this mark has signed the user in, at this second.
+    /// The code with this fingerprint has signed the user in, at this second.
     SignedIn {
         at: u64,
         fingerprint: CodeFingerprint,
     },
-    /// It was begun anew by itself, at this second.
+    /// The login was retried at this second.
     Retried { at: u64 },
 }
 
-/// What is remembered of a code that signed a user in.
+/// Fingerprint of a code that has signed a user in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CodeFingerprint(pub(super) [u8; FINGERPRINT_BYTES]);
 
 impl CodeFingerprint {
-    /// Returns the mark of a code with this hash.
+    /// Returns the fingerprint of a code with this hash.
     pub(crate) fn from_hash(hash: &str) -> Self {
         let digest = Sha256::digest(hash.as_bytes());
         Self([digest[0], digest[1], digest[2]])
@@ -43,7 +43,7 @@ pub(crate) struct LoginAttempt {
     pub(crate) scope: Scope,
     pub(crate) return_to: ReturnTo,
     pub(crate) status: AttemptStatus,
-    /// How often it was begun again, for the same page, before it came to an end.
+    /// How often the browser was sent to WeChat again for this login.
     pub(crate) repeats: u8,
 }
 
@@ -54,11 +54,11 @@ impl LoginAttempt {
     }
 }
 
-/// One login in the trail.
+/// One login in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HistoryEntry {
     pub(super) login_id: u64,
-    /// When it ended; when it began where it has not.
+    /// When the login ended, or when it began if it is open.
     pub(super) at: u64,
     pub(super) scope: Scope,
     pub(super) status: AttemptStatus,

@@ -6,17 +6,17 @@ use crate::login::return_to::{MAX_RETURN_TO_BYTES, ReturnTo};
 use crate::login::scope::Scope;
 use crate::login::state::LoginState;
 
-/// The longest pages of each place, in bytes: one of any length, one of middling length, and four
-/// as most pages are.
+/// Maximum length of the pages in each slot, in bytes: one slot for pages of any length, one for medium
+/// pages, and four for most pages.
 pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
 
-/// How many logins the trail remembers.
+/// Maximum number of logins in the history.
 pub(in crate::login) const MAX_HISTORY_ENTRIES: usize = 10;
 
-/// Within which time loops are looked for, in seconds.
+/// Window in which loops are detected, in seconds.
 pub(in crate::login) const LOOP_WINDOW_SECONDS: u64 = 60;
 
-/// What one browser has of its logins.
+/// The logins of one browser.
 #[derive(Debug, Clone)]
 pub(crate) struct BrowserLogins {
     pub(super) slots: [Vec<LoginAttempt>; SLOT_PAGE_BYTES.len()],
@@ -28,14 +28,14 @@ pub(crate) struct BrowserLogins {
 }
 
 impl BrowserLogins {
-    /// Returns `true` if the browser has no login of ours.
+    /// Returns `true` if the browser has no logins.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_empty(&self) -> bool {
         self.history.is_empty() && self.slots.iter().all(Vec::is_empty)
     }
 
-    /// Returns the login of a state, if this browser began it. One whose place was given away leads
-    /// to the start page.
+    /// Returns the login of a state, if this browser began it. A login that was evicted from its slot
+    /// leads to the start page.
     pub(crate) fn find_attempt(&self, state: LoginState) -> Option<LoginAttempt> {
         let mut placed = self.slots.iter().flatten();
         if let Some(attempt) = placed.rfind(|attempt| attempt.state == state) {
@@ -51,14 +51,14 @@ impl BrowserLogins {
         })
     }
 
-    /// Returns `true` if the login of a state has signed its user in, within its time or not.
+    /// Returns `true` if the login of a state has signed its user in.
     pub(crate) fn has_succeeded(&self, state: LoginState) -> bool {
         let progress = self.status_of(state.login_id);
         matches!(progress, AttemptStatus::SignedIn { .. })
     }
 
-    /// Returns a login of this browser that was begun a moment ago for the same page and has not
-    /// ended, with the number of times that it was begun counted up.
+    /// Returns an open login of this browser for the same page and scope that began within the last
+    /// minute. Increments its repeats.
     pub(crate) fn reuse_attempt(
         &mut self,
         scope: Scope,
@@ -76,7 +76,7 @@ impl BrowserLogins {
             if let Some(attempt) = self.slots[place].iter_mut().find(same) {
                 attempt.repeats = (attempt.repeats + 1).min(MAX_REPEATS);
                 let attempt = attempt.clone();
-                // Only this one, where copies of the cookie have made the place too full.
+                // Merged copies of the cookie may exceed the slot: keep only this login.
                 if self.used_bytes(place, None) > size {
                     self.slots[place] = vec![attempt.clone()];
                 }
@@ -87,11 +87,11 @@ impl BrowserLogins {
         None
     }
 
-    /// Finds a place for a login that begins. Older ones give way: first those that have ended,
-    /// then the oldest, of which the number stays in the trail.
+    /// Adds a login to a slot. If no slot has room, evicts completed logins first, then the oldest open
+    /// ones. The history keeps the ids of evicted open logins.
     pub(crate) fn add_attempt(&mut self, attempt: LoginAttempt) {
         let length = attempt.return_to.as_str().len();
-        // The largest place is for pages that fit nowhere else, as long as there is room elsewhere.
+        // The largest slot is reserved for pages that fit nowhere else, while other slots have room.
         let empty =
             |place: &usize| self.slots[*place].is_empty() && SLOT_PAGE_BYTES[*place] >= length;
         let empties: Vec<usize> = (1..SLOT_PAGE_BYTES.len()).filter(empty).collect();
@@ -100,7 +100,7 @@ impl BrowserLogins {
                 .rev()
                 .find(|place| self.used_bytes(*place, Some(length)) <= SLOT_PAGE_BYTES[*place])
                 .unwrap_or_else(|| self.choose_slot_to_evict(length)),
-            // Chance decides, so that tabs that begin together seldom take the same place.
+            // A random slot, so that tabs that begin together seldom use the same one.
             several => empties[fastrand::usize(..several)],
         };
         self.evict_until_fits(place, length);
@@ -108,20 +108,20 @@ impl BrowserLogins {
         self.slot_changed[place] = true;
     }
 
-    /// Returns how much of a place is taken, by one login more where there is one.
+    /// Returns the used bytes of a slot, with a further page of `added_length` if there is one.
     fn used_bytes(&self, slot: usize, added_length: Option<usize>) -> usize {
         let lengths = self.slots[slot]
             .iter()
             .map(|one| one.return_to.as_str().len());
         let lengths = lengths.chain(added_length);
-        // The first login is paid for by the cookie itself; each further one costs its own bytes,
-        // in base64, out of the pages' room.
+        // The slot's size includes the first login's fields. Each further login uses up room of the
+        // pages for its own fields, in base64.
         let cost = ATTEMPT_BYTES * 4 / 3;
         let (count, pages) = lengths.fold((0, 0), |(count, all), one| (count + 1, all + one));
         pages + cost * usize::max(count, 1) - cost
     }
 
-    /// Returns the place of enough size whose newest login is of least use.
+    /// Returns the slot of sufficient size whose newest login is evicted first.
     fn choose_slot_to_evict(&self, length: usize) -> usize {
         let newest = |place: &usize| {
             let logins = self.slots[*place].iter();
@@ -133,8 +133,8 @@ impl BrowserLogins {
         candidates.min_by_key(newest).unwrap_or(0)
     }
 
-    /// Takes the oldest logins from a place until a page of this length fits. Their numbers stay in
-    /// the trail.
+    /// Evicts logins from a slot until a page of this length fits. The history keeps the ids of open
+    /// ones.
     fn evict_until_fits(&mut self, slot: usize, length: usize) {
         while !self.slots[slot].is_empty()
             && self.used_bytes(slot, Some(length)) > SLOT_PAGE_BYTES[slot]
@@ -155,7 +155,7 @@ impl BrowserLogins {
         }
     }
 
-    /// Remembers how a login came to an end.
+    /// Records how a login ended.
     pub(crate) fn record_end(&mut self, attempt: &LoginAttempt) {
         let at = match attempt.status {
             AttemptStatus::SignedIn { at, .. } | AttemptStatus::Retried { at } => at,
@@ -193,7 +193,7 @@ impl BrowserLogins {
     fn history_entry(&self, login_id: u64) -> Option<&HistoryEntry> {
         let number = truncate_id(login_id);
         let steps = self.history.iter().filter(|step| step.login_id == number);
-        // Where two copies of the trail differ, the later word counts.
+        // If two copies of the history differ, the entry that has ended, and then the later one, counts.
         steps.max_by_key(|step| (step.status != AttemptStatus::Open, step.at))
     }
 
@@ -202,17 +202,17 @@ impl BrowserLogins {
             .map_or(AttemptStatus::Open, |step| step.status.clone())
     }
 
-    /// Returns how often a login of this browser began anew by itself within the last minute.
+    /// Returns the number of retries of this browser within the last minute.
     pub(crate) fn recent_retries(&self) -> usize {
         self.count_recent(|progress| matches!(progress, AttemptStatus::Retried { .. }))
     }
 
-    /// Returns how often this browser was logged in within the last minute.
+    /// Returns the number of completed logins of this browser within the last minute.
     pub(crate) fn recent_logins(&self) -> usize {
         self.count_recent(|progress| matches!(progress, AttemptStatus::SignedIn { .. }))
     }
 
-    /// Returns how many seconds ago this browser was logged in last.
+    /// Returns the seconds since this browser's last completed login.
     pub(crate) fn since_login(&self) -> Option<u64> {
         let logins = self.history.iter().filter_map(|step| match step.status {
             AttemptStatus::SignedIn { at, .. } => Some(at),
@@ -240,7 +240,7 @@ impl BrowserLogins {
     }
 }
 
-/// What orders logins by their use: those that have ended before those that have not, each by age.
+/// Returns the order in which logins are evicted: completed logins before open ones, each by age.
 fn eviction_order(attempt: &LoginAttempt) -> (bool, (u64, u64)) {
     (
         attempt.status == AttemptStatus::Open,
@@ -248,7 +248,7 @@ fn eviction_order(attempt: &LoginAttempt) -> (bool, (u64, u64)) {
     )
 }
 
-/// The trail keeps six bytes of a number: enough within one browser.
+/// Returns the six bytes of an id that the history keeps: enough within one browser.
 pub(super) fn truncate_id(login_id: u64) -> u64 {
     login_id & 0xffff_ffff_ffff
 }

@@ -11,14 +11,16 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, TAG_BYTES, compute_tag, verify_tag};
 
-/// The bytes of a login besides its page: number, time, marks, and the length of the page.
+/// Length of a login in a slot without its page: id, time, flags, and length of the page.
 pub(super) const ATTEMPT_BYTES: usize = 8 + 4 + 1 + 2;
 
-/// The bytes of a login in the trail: number (cut), time, how it ended, and a part of its code.
+/// Length of a login in the history: truncated id, time, flags, and the code's fingerprint.
 pub(super) const HISTORY_ENTRY_BYTES: usize = 6 + 4 + 1 + FINGERPRINT_BYTES;
 
+/// Flag of the scope `snsapi_userinfo`.
 const USER_INFO_FLAG: u8 = 0b1000_0000;
 
+/// Low bits of the flags: the repeats of a login in a slot, or the status in the history.
 const LOW_BITS: u8 = 0b0000_1111;
 
 /// The most repeats that a slot counts: the low bits of its flags.
@@ -41,7 +43,7 @@ impl LoginCookies {
             bytes.push(scope_to_flag(attempt.scope) | attempt.repeats.min(LOW_BITS));
             let page = attempt.return_to.as_str();
             bytes.extend((page.len() as u16).to_be_bytes());
-            // The one byte of a page that ends a cookie; no page has a circumflex.
+            // A semicolon would end the cookie. Pages never contain a circumflex.
             pages.extend(
                 page.chars()
                     .map(|letter| if letter == ';' { '^' } else { letter }),
@@ -56,7 +58,7 @@ impl LoginCookies {
             .iter()
             .map(|attempt| self.expires_at(attempt))
             .max();
-        // It is asked for duplicates after the login has ended.
+        // Duplicates of the callback need the cookie after the login has ended.
         let life = ends.unwrap_or(now).saturating_sub(now);
         (text, life.saturating_add(DUPLICATE_SECONDS))
     }

@@ -1,19 +1,19 @@
-//! What a login keeps in a browser: cookies that bind each login to the browser that began it, say
-//! where it leads, and remember how it ended.
+//! Login cookies. They bind each login to the browser that began it, and contain its return page and how
+//! it ended.
 //!
-//! All of them together stay below 4 KiB, however many tabs are open, because there is a fixed
-//! number of names and each has a largest size. Requests of several tabs that do not see each
-//! other's cookies therefore overwrite, and never add up.
+//! There is a fixed number of names, and each cookie has a maximum size. All login cookies together stay
+//! below 4 KiB, however many tabs are open. Concurrent requests of several tabs overwrite each other's
+//! cookies, and never add new ones.
 //!
 //! | cookie | holds |
 //! |---|---|
-//! | `wechat_login_TAG0` … `5` | logins under way: number, time, scope and page; several where they fit |
-//! | `wechat_login_TAGt` | the trail: how the last logins ended, and logins whose place was given to newer ones |
+//! | `wechat_login_TAG0` … `5` | the slots: open logins with id, time, scope and page; several in one slot if they fit |
+//! | `wechat_login_TAGt` | the history: how the last logins ended, and open logins that were evicted from their slot |
 //!
-//! `TAG` is made of the AppID and the callback's path, so that several accounts share a host. Under
-//! https the names begin with `__Host-`: no other host, sibling or parent, can set such a cookie.
-//! The trail is apart from the places because the answer to a callback holds the page already, in
-//! its `Location`, and proxies take no more than 4 KiB of headers.
+//! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a host.
+//! With https the names begin with `__Host-`: no other host of the domain can set such a cookie. The
+//! history is separate from the slots, because the reply to a callback already contains the page in its
+//! `Location`, and proxies accept at most 4 KiB of headers by default.
 
 mod attempt;
 mod browser;
@@ -36,25 +36,26 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac, cookies};
 
-/// How many cookies of our names are looked at. Browsers send several of one name where another
+/// Maximum number of login cookies that are read. Browsers send several cookies of one name if another
 /// host or path has set them too.
 const MAX_COOKIES_READ: usize = 128;
 
-/// How long duplicates of a callback get the answer of the first, in seconds.
+/// Time for which a completed login is remembered, in seconds. With a session, duplicates of its callback
+/// are redirected to the page; without one, the login is retried.
 const DUPLICATE_SECONDS: u64 = 600;
 
 /// Writes and reads the cookies of one account's logins.
 #[derive(Clone)]
 pub(crate) struct LoginCookies {
     macs: Vec<KeyedMac>,
-    /// What all names begin with.
+    /// The common prefix of all names.
     name_prefix: String,
     lifetime: Duration,
     start_page: ReturnTo,
 }
 
 impl LoginCookies {
-    /// Returns the cookies of logins whose callback has this public path.
+    /// Creates the cookies of logins whose callback has this public path.
     pub(crate) fn new(
         app: &AppId,
         keys: &CookieKeys,
@@ -73,13 +74,16 @@ impl LoginCookies {
         }
     }
 
-    /// Returns what the names of these cookies begin with.
+    /// Returns the common prefix of all names.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn prefix(&self) -> &str {
         &self.name_prefix
     }
 
-    /// Reads what a browser has, as far as it is ours and still counts.
+    /// Returns the logins in a browser's cookies that have a valid MAC and have not expired.
+    ///
+    /// A browser may send several copies of one cookie; their logins are merged. The history is read
+    /// before the slots, because it decides the status of each login.
     pub(crate) fn read(&self, headers: &HeaderMap, now: Timestamp) -> BrowserLogins {
         let now = unix_seconds(now);
         let mut browser = BrowserLogins {
@@ -118,8 +122,8 @@ impl LoginCookies {
         browser
     }
 
-    /// Returns the cookies that have changed, as `NAME=VALUE` and the seconds that each has to
-    /// live; zero clears it.
+    /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. Zero removes the
+    /// cookie.
     pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
         let mut cookies = Vec::new();
         for (place, logins) in browser.slots.iter().enumerate() {
@@ -133,8 +137,8 @@ impl LoginCookies {
         cookies
     }
 
-    /// Returns until when a login counts, in seconds since the epoch. One that has succeeded
-    /// answers its duplicates for ten minutes from then, however long its user stayed at WeChat.
+    /// Returns when a login expires, in seconds since the Unix epoch. A completed login answers its
+    /// duplicates for ten minutes after its end, however long its user stayed at WeChat.
     fn expires_at(&self, attempt: &LoginAttempt) -> u64 {
         let ends = attempt
             .state

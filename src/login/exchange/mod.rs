@@ -1,4 +1,17 @@
-//! One code is exchanged once in the whole cluster; every copy of its callback is told the same.
+//! Exchange of codes: each code is exchanged once among all processes, and all copies of its callback
+//! get the same outcome.
+//!
+//! An exchange passes these states:
+//!
+//! 1. **Waiting for a permit.** [`ExchangeLimiter`] limits the exchanges of this process. Without a
+//!    permit in time, the outcome is a failure, and the code stays unspent.
+//! 2. **Admitted.** The store binds the code to this login, and counts the codes of the login. A code
+//!    that is bound to another login is rejected.
+//! 3. **Claimed.** One process holds the lease of the code and calls WeChat. Other processes poll the
+//!    store until they find the outcome, or until their timeout.
+//! 4. **Stored.** The user's tokens are stored before the outcome, so that a session never exists
+//!    without its tokens.
+//! 5. **Finished.** The outcome is in the store, and all copies read it.
 
 mod outcome;
 mod shared;
@@ -28,52 +41,51 @@ use crate::store::{CodeBindResult, CodeLeaseResult, LeaseOwner, LoginCodeKey, Qu
 use crate::users::{GrantedScope, UserTokens};
 use crate::wechat::UserTokenResponse;
 
-/// How long the right to exchange a code is held: longer than the call may take.
+/// Duration of the lease of a code: longer than the call to WeChat may take.
 const CODE_LEASE: Duration = Duration::from_secs(10);
 
-/// How long it is remembered of a code that WeChat says it was none: made-up codes leave nothing
-/// that lasts.
+/// Time for which the store keeps the outcome of a code that WeChat does not know. Made-up codes leave
+/// nothing for longer.
 const INVALID_CODE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long a code that was refused unspent belongs to its login. WeChat forgets it after five
-/// minutes.
+/// Time for which an unspent code is bound to its login. Codes expire at WeChat after five minutes.
 const UNSPENT_CODE_LIFETIME: Duration = Duration::from_secs(6 * 60);
 
-/// How many codes of one login are exchanged, by all processes together. WeChat sends one, and
-/// sometimes a second one behind it; only WeChat can tell a made-up one.
+/// Maximum number of codes of one login that all processes together exchange. WeChat sends one code,
+/// and sometimes a second one. Only WeChat can recognise a made-up code.
 pub(super) const MAX_CODES_PER_LOGIN: usize = 2;
 
-/// How long the store counts the codes of a login. Each process counts them for longer.
+/// Window in which the store counts the codes of a login. Each process counts them for longer.
 const CODE_COUNT_WINDOW: Duration = Duration::from_secs(60);
 
-/// WeChat's errcode for what is no code.
+/// WeChat's errcode for an invalid code.
 const INVALID_CODE_ERRCODE: i64 = 40_029;
 
-/// R3: how long what WeChat has granted is offered to a store that does not answer.
+/// Time for which tokens are offered to a store that does not respond (promise: nothing lost).
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a copy rests between two looks at the result, at first and at most.
+/// First and maximum delay between two reads of the outcome.
 const INITIAL_DELAY: Duration = Duration::from_millis(20);
 
 const MAX_DELAY: Duration = Duration::from_millis(250);
 
-/// A code on its way to a verdict.
+/// The exchange of one code.
 pub(super) struct Exchange {
     pub(super) users: UserTokens,
     pub(super) snapshot_policy: SnapshotPolicy,
     pub(super) code: String,
     pub(super) code_name: LoginCodeKey,
-    /// The number of the login.
+    /// The id of the login.
     pub(super) login_id: u64,
-    /// Who logs in, where that is not for WeChat to tell.
+    /// The user under whose id the tokens are stored, if that is not the openid.
     pub(super) bound_user: Option<UserId>,
     pub(super) limiter: Arc<ExchangeLimiter>,
     pub(super) log_limiter: Arc<LogLimiter>,
 }
 
 impl Exchange {
-    /// Starts the exchange, which tells `leader` what came of the code. It is a task of its own
-    /// (nothing is lost): whoever asked may hang up, and what WeChat grants reaches the store.
+    /// Starts the exchange in a task, which sends the outcome to `sender`. The task continues if the
+    /// client disconnects, so that the tokens reach the store (promise: nothing lost).
     pub(super) fn spawn(self, sender: OutcomeSender, timeout: Duration) {
         let users = self.users.clone();
         let span = tracing::info_span!(
@@ -83,10 +95,12 @@ impl Exchange {
             result = field::Empty,
         );
         let work = async move { sender.send(self.run(timeout).await) };
-        // The provider waits for it at shutdown.
+        // The users' provider waits for the task at shutdown.
         drop(users.spawn(work.instrument(span)));
     }
 
+    /// Runs the exchange. Every outcome but a spent code refunds the permit's share of the rejection
+    /// budget: only codes that WeChat rejects use that budget up.
     async fn run(self, timeout: Duration) -> ExchangeOutcome {
         let started_at = Instant::now();
         let Some(permit) = self.limiter.acquire(timeout).await else {
@@ -109,7 +123,8 @@ impl Exchange {
         outcome
     }
 
-    /// Whether this login may bring this code: no other login has, and it has not brought many.
+    /// Binds the code to this login. Returns an outcome if another login has sent the code, or if this
+    /// login has sent too many codes.
     async fn admit_code(&self) -> Result<(), ExchangeOutcome> {
         let store = self.users.token_store();
         let binding = store.bind_code(&self.code_name, self.login_id, RESULT_LIFETIME);
@@ -134,7 +149,7 @@ impl Exchange {
         }
     }
 
-    /// The code is not spent: the user can try again.
+    /// Returns the outcome for an error before the code was spent. The user can try again.
     fn fail_unspent(&self, error: &Error) -> ExchangeOutcome {
         if let Some(more) = self.log_limiter.allow_line("not_begun") {
             tracing::warn!(target: "tower_wechat::login", app = %self.code_name.app, %error, more, "a login could not begin");
@@ -149,7 +164,7 @@ impl Exchange {
         ExchangeOutcome::Failed(LoginFailure::UnknownLogin)
     }
 
-    /// What was never a code need not be remembered to be somebody's.
+    /// Shortens the binding of a made-up code, which needs no protection.
     async fn shorten_binding(&self) {
         let store = self.users.token_store();
         let bound = store.bind_code(&self.code_name, self.login_id, INVALID_CODE_LIFETIME);
@@ -158,7 +173,7 @@ impl Exchange {
         }
     }
 
-    /// Exchanges the code, or waits for what comes of it elsewhere.
+    /// Exchanges the code, or waits for the outcome of another process's exchange.
     async fn claim_and_exchange(&self, started_at: Instant, timeout: Duration) -> ExchangeOutcome {
         let owner = LeaseOwner::unique();
         let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
@@ -179,8 +194,8 @@ impl Exchange {
                     };
                 }
                 Ok(CodeLeaseResult::Busy) => {}
-                // The code is not spent: the user can try again. The claim may have run, or may run
-                // later, and must not stand in the way of that.
+                // The code is unspent, so that the user can try again. The store may have granted the
+                // lease without its reply, or may still grant it: release it in both cases.
                 Err(error) => {
                     self.users
                         .release_code(self.code_name.clone(), owner, CODE_LEASE);
@@ -196,13 +211,14 @@ impl Exchange {
         }
     }
 
-    /// Whether what came of the code came of this login, and of the same user's.
+    /// Returns `true` if an outcome belongs to this login and to its bound user.
     fn belongs_to_this_login(&self, signed_in: &SignedInUser) -> bool {
         let named = self.bound_user.as_ref();
         signed_in.login == self.login_id
             && named.is_none_or(|named| named.as_str() == signed_in.user)
     }
 
+    /// Calls WeChat, stores the tokens, and writes the outcome.
     async fn exchange_code(&self, owner: &LeaseOwner) -> ExchangeOutcome {
         let app = &self.code_name.app;
         let mut is_invalid_code = false;
@@ -216,7 +232,8 @@ impl Exchange {
         };
         metrics::count_login(outcome.as_str());
         Span::current().record("result", outcome.as_str());
-        // A success is told whoever has the right by now: it is the only one there can be.
+        // A success is written even if the lease has expired: a code can succeed only once, so that no
+        // other process can have a better outcome. A failure is written by the owner only.
         let owner = match outcome {
             ExchangeOutcome::SignedIn(_) => None,
             _ => Some(owner),
@@ -239,7 +256,7 @@ impl Exchange {
         outcome
     }
 
-    /// One line for many: anybody can make up codes.
+    /// Logs a rejected code with a rate limit, because anybody can make up codes.
     fn log_rejected_code(&self, error: &Error) {
         let app = &self.code_name.app;
         if error.kind() == ErrorKind::WechatConfig {
@@ -251,14 +268,15 @@ impl Exchange {
         }
     }
 
-    /// Stores what WeChat granted, before anybody is told (R2, R3).
+    /// Stores the tokens before the outcome is sent (promises: newest wins, nothing lost). If the store
+    /// does not respond, retries until the deadline.
     async fn store_tokens(&self, grant: &UserTokenResponse) -> ExchangeOutcome {
         let app = &self.code_name.app;
         let Some(Ok(user)) = grant.openid.as_deref().map(UserId::new) else {
             tracing::warn!(target: "tower_wechat::login", %app, "WeChat exchanged a code for nobody's tokens");
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
-        // Of a virtual user nothing could be found again under the name of a real one.
+        // The tokens of a virtual user must not be stored under a real user's id.
         let named = self.bound_user.as_ref();
         if grant.snapshot && (self.snapshot_policy == SnapshotPolicy::Deny || named.is_some()) {
             tracing::info!(target: "tower_wechat::login", %app, "a snapshot page's virtual user was refused");
@@ -292,8 +310,8 @@ impl Exchange {
         })
     }
 
-    /// Returns `true` if what is stored of the user covers more than what they have granted now.
-    /// Who it was is known only now, with the code spent and the former pair dead by that.
+    /// Returns `true` if the user's stored tokens cover a broader scope than this code. The user is
+    /// known only now, when the code is spent and the former tokens are revoked.
     async fn had_broader_scope(&self, user: &UserId, grant: &UserTokenResponse) -> bool {
         let covers = |granted: &str| Scope::UserInfo.is_granted_by(granted);
         if grant.scope.as_deref().is_some_and(covers) {
@@ -304,7 +322,7 @@ impl Exchange {
     }
 }
 
-/// Makes a code that is refused unspent useless under any other login.
+/// Binds an unspent code to its login, so that no other login can use it.
 pub(super) async fn bind_code_to_login(users: &UserTokens, name: &LoginCodeKey, login_id: u64) {
     let bound = users
         .token_store()

@@ -8,45 +8,47 @@ use crate::credential::UserId;
 use crate::error::Error;
 use crate::login::failure::LoginFailure;
 
-/// How long every copy of a callback gets the same result.
+/// Time for which the store keeps an outcome, so that all copies of a callback get the same one.
 pub(super) const RESULT_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// How long a failure is told that may be gone in a moment: as long as copies come together.
-/// `Retry-After` is made of it: a client that waits as long as it was told finds it forgotten.
+/// Time for which the store keeps a failure that is likely to end within seconds. Copies of a callback
+/// arrive within that time. `Retry-After` has the same value, so that a later retry does not find the
+/// old failure.
 pub(in crate::login) const TRANSIENT_FAILURE_LIFETIME: Duration = Duration::from_secs(2);
 
-/// What came of a code.
+/// Outcome of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ExchangeOutcome {
-    /// It signed this user in.
+    /// The code has signed this user in.
     SignedIn(SignedInUser),
-    /// WeChat does not take it: the login has to begin anew.
+    /// WeChat rejects the code because it is spent or expired. The login is retried.
     CodeSpent,
-    /// The user is told.
+    /// The login has failed, and the user gets a failure page.
     Failed(LoginFailure),
 }
 
-/// Who was signed in. Never a token.
+/// The user that a code has signed in. Contains no token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SignedInUser {
     pub(in crate::login) user: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::login) snapshot: bool,
-    /// What WeChat says was granted.
+    /// The scope that WeChat has granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::login) scope: Option<String>,
-    /// The number of the login whose callback brought the code. A used code is in logs and
-    /// histories; under another login's state it is nobody's.
+    /// The id of the login whose callback sent the code. Logs and browser histories contain used codes;
+    /// a callback of another login must not sign in with one.
     #[serde(default)]
     pub(in crate::login) login: u64,
-    /// When the user had last logged out everywhere by then, in milliseconds.
+    /// The user's last logout everywhere before this login, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::login) epoch: Option<i64>,
-    /// The user had granted `snsapi_userinfo` before, which this code's pair has replaced.
+    /// `true` if this code has replaced tokens with the scope `snsapi_userinfo`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::login) had_more: bool,
 }
 
+/// The JSON of an outcome in the store. The names of variants and fields are part of the format.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum StoredOutcome {
@@ -65,7 +67,8 @@ impl ExchangeOutcome {
         serde_json::to_string(&written).unwrap_or_default()
     }
 
-    /// What cannot be read was written by a later version of this crate.
+    /// Reads an outcome from the store. A text that cannot be read was written by a later version of
+    /// this crate; it counts as a spent code, so that the login is retried.
     pub(crate) fn from_json(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(StoredOutcome::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {
@@ -74,7 +77,7 @@ impl ExchangeOutcome {
             Ok(StoredOutcome::Trouble(name)) => {
                 Self::Failed(LoginFailure::from_name(&name).unwrap_or(LoginFailure::CodeRejected))
             }
-            _ => Self::CodeSpent,
+            Ok(StoredOutcome::SignedIn(_) | StoredOutcome::Spent) | Err(_) => Self::CodeSpent,
         }
     }
 
@@ -82,7 +85,7 @@ impl ExchangeOutcome {
         LoginFailure::from_exchange_error(error).map_or(Self::CodeSpent, Self::Failed)
     }
 
-    /// Its name in metrics and spans.
+    /// Returns the outcome's name in metrics and spans.
     pub(super) fn as_str(&self) -> &'static str {
         match self {
             Self::SignedIn(signed_in) if signed_in.snapshot => "snapshot",
@@ -95,7 +98,7 @@ impl ExchangeOutcome {
     pub(super) fn lifetime(&self) -> Duration {
         match self {
             Self::Failed(trouble) if trouble.is_transient() => TRANSIENT_FAILURE_LIFETIME,
-            _ => RESULT_LIFETIME,
+            Self::SignedIn(_) | Self::CodeSpent | Self::Failed(_) => RESULT_LIFETIME,
         }
     }
 }

@@ -1,4 +1,8 @@
-//! Exchanges that are running: copies of one callback share one.
+//! Running exchanges, which copies of one callback share.
+//!
+//! A callback that finds an entry of its [`CallbackKey`] waits for that exchange. Otherwise it adds the
+//! entry and starts an exchange. The entry is removed when the [`OutcomeSender`] is dropped, after the
+//! outcome was sent: a copy that arrives later finds the outcome in the store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,42 +13,43 @@ use super::outcome::ExchangeOutcome;
 use crate::credential::UserId;
 use crate::store::LoginCodeKey;
 
-/// How many different callbacks may be under way or wait in one process; further ones are told to
-/// come again in a moment.
+/// Maximum number of running and waiting exchanges in one process. Further callbacks fail, and their
+/// users are asked to retry in a moment.
 const MAX_RUNNING_EXCHANGES: usize = 2_048;
 
-/// What makes two callbacks copies of each other.
+/// Key of a callback: callbacks with equal keys are copies of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::login) struct CallbackKey {
     pub(in crate::login) code: LoginCodeKey,
-    /// The number of the login.
+    /// The id of the login.
     pub(in crate::login) login_id: u64,
     pub(in crate::login) bound_user: Option<UserId>,
 }
 
 type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
 
-/// The exchanges that this process runs.
+/// The exchanges that run in this process.
 #[derive(Debug, Default)]
 pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
 
 impl RunningExchanges {
-    /// Joins the exchange of which a callback is a copy, or starts it. `None`: too many are under
-    /// way.
+    /// Returns the receiver of the outcome for a callback: of the running exchange of its copies, or of
+    /// a new one, for which it calls `start`. Returns `None` if too many exchanges are running.
     pub(in crate::login) fn join_or_start(
         self: &Arc<Self>,
         key: CallbackKey,
         start: impl FnOnce(OutcomeSender),
     ) -> Option<OutcomeReceiver> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = running.get(&key) {
-            return Some(told.clone());
+        if let Some(receiver) = running.get(&key) {
+            return Some(receiver.clone());
         }
         if running.len() >= MAX_RUNNING_EXCHANGES {
             return None;
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
+        // `start` may drop the sender at once, whose `drop` takes the same lock.
         drop(running);
         start(OutcomeSender {
             running: Arc::clone(self),
@@ -55,7 +60,8 @@ impl RunningExchanges {
     }
 }
 
-/// Tells all copies what came of their code. Dropped before that, it tells them that nothing did.
+/// Sender of an outcome to all copies of a callback. If it is dropped without an outcome, because the
+/// exchange panicked, the copies fail as if WeChat were unavailable.
 pub(in crate::login) struct OutcomeSender {
     running: Arc<RunningExchanges>,
     key: CallbackKey,
@@ -63,8 +69,10 @@ pub(in crate::login) struct OutcomeSender {
 }
 
 impl OutcomeSender {
-    pub(in crate::login) fn send(self, verdict: ExchangeOutcome) {
-        self.sender.send_replace(Some(verdict));
+    /// Sends the outcome. The entry is removed afterwards, when `self` is dropped, so that no copy can
+    /// miss both.
+    pub(in crate::login) fn send(self, outcome: ExchangeOutcome) {
+        self.sender.send_replace(Some(outcome));
     }
 }
 

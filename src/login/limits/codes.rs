@@ -1,24 +1,25 @@
-//! How many codes one login may bring.
+//! Limit of the codes of one login.
 //!
-//! A state is authenticated, a code is not: whoever has begun a login can call back with as many
-//! made-up codes as they like, and only WeChat can tell that they are. So each login has a few.
+//! A state is authenticated, and a code is not. A client that has begun a login can send callbacks with
+//! any number of made-up codes, which only WeChat can recognise. Each login may therefore send a few
+//! codes only.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
-/// How many logins are remembered; the least active leave first. To have one forgotten, an attacker
-/// has to begin as many others.
+/// Maximum number of logins whose codes are counted. The least active logins are evicted first, so that
+/// an attacker has to begin as many other logins to evict one.
 const MAX_TRACKED_LOGINS: usize = 10_000;
 
-/// The marks of the codes that each login has brought, by its number.
+/// Counts the different codes of each login.
 pub(in crate::login) struct CodeLimiter {
     used_codes: Cache<u64, Arc<Mutex<Vec<Box<str>>>>>,
     max_codes: usize,
 }
 
 impl CodeLimiter {
-    /// Counts so many different codes of each login.
+    /// Creates a limiter that admits `max_codes` different codes of each login.
     pub(in crate::login) fn new(max_codes: usize) -> Self {
         Self {
             used_codes: Cache::new(MAX_TRACKED_LOGINS),
@@ -26,8 +27,11 @@ impl CodeLimiter {
         }
     }
 
-    /// Whether a login may bring this code. A code that it has brought before is always let in:
-    /// copies of one callback share one exchange.
+    /// Returns `true` if a login may use this code. A code that the login has used before is always
+    /// admitted, because copies of one callback share one exchange.
+    ///
+    /// If the cache evicts an entry while a thread holds its lock, that thread counts into the evicted
+    /// entry, and the login starts over. The store's own count still limits the login.
     pub(in crate::login) fn try_admit(&self, login_id: u64, code_hash: &str) -> bool {
         let codes = self.used_codes.get_or_insert_with(&login_id, || {
             Ok::<_, std::convert::Infallible>(Arc::default())

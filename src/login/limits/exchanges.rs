@@ -1,5 +1,4 @@
-//! The exchanges of one process: how many run at once, and how fast codes that WeChat refuses may
-//! follow each other.
+//! Limits of the exchanges of one process: concurrent exchanges, and codes that WeChat rejects.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,24 +6,26 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// How many exchanges of codes one process may run at once.
+/// Maximum number of concurrent exchanges in one process.
 const MAX_CONCURRENT_EXCHANGES: usize = 512;
 
-/// How many codes WeChat may refuse one process in a row before further exchanges are slowed down.
+/// Capacity of the budget of rejected codes. Exchanges are delayed while the budget is empty.
 const REJECTION_BURST: f64 = 200.0;
 
-/// How many refused codes a second are allowed from then on.
+/// Number of rejected codes by which the budget is refilled each second.
 const REJECTIONS_PER_SECOND: f64 = 100.0;
 
-/// Bounds the exchanges of one process.
+/// Limits the exchanges of one process. An exchange takes a permit, and one unit of the rejection
+/// budget, which is refunded unless WeChat rejects the code.
 #[derive(Debug)]
 pub(in crate::login) struct ExchangeLimiter {
     permits: Arc<Semaphore>,
-    /// Whoever waits for the budget, one after another.
+    /// Serialises the exchanges that wait for the budget.
     queue: Semaphore,
     budget: Mutex<RejectionBudget>,
 }
 
+/// Token bucket of rejected codes.
 #[derive(Debug)]
 struct RejectionBudget {
     available: f64,
@@ -32,7 +33,7 @@ struct RejectionBudget {
 }
 
 impl RejectionBudget {
-    /// Takes one, or returns how long it takes until there is one.
+    /// Takes one unit and returns `None`, or returns the time until a unit is available.
     fn take_or_wait_time(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.refilled_at);
         self.refilled_at = now;
@@ -48,7 +49,7 @@ impl RejectionBudget {
     }
 }
 
-/// The right to exchange one code.
+/// Permit to exchange one code.
 pub(in crate::login) struct ExchangePermit {
     limiter: Arc<ExchangeLimiter>,
     _permit: OwnedSemaphorePermit,
@@ -66,23 +67,26 @@ impl ExchangeLimiter {
         })
     }
 
-    /// Waits for a turn, in the order of arrival. `None`: it did not come in time.
+    /// Waits for a permit, in the order of arrival. Returns `None` on timeout.
+    ///
+    /// The permit comes before the queue: at most [`MAX_CONCURRENT_EXCHANGES`] exchanges wait for the
+    /// budget. A cancelled call returns its permit and its place in the queue.
     pub(in crate::login) async fn acquire(
         self: &Arc<Self>,
         timeout: Duration,
     ) -> Option<ExchangePermit> {
-        let turn = async {
-            let place = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-            let _in_line = self.queue.acquire().await.ok()?;
+        let acquired = async {
+            let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+            let _head_of_queue = self.queue.acquire().await.ok()?;
             while let Some(delay) = self.take_rejection() {
                 tokio::time::sleep(delay).await;
             }
             Some(ExchangePermit {
                 limiter: Arc::clone(self),
-                _permit: place,
+                _permit: permit,
             })
         };
-        tokio::time::timeout(timeout, turn).await.ok().flatten()
+        tokio::time::timeout(timeout, acquired).await.ok().flatten()
     }
 
     fn take_rejection(&self) -> Option<Duration> {
@@ -95,7 +99,7 @@ impl ExchangeLimiter {
 }
 
 impl ExchangePermit {
-    /// Gives back what a refused code would have cost: this one was not refused.
+    /// Refunds the unit of the rejection budget, because WeChat did not reject the code.
     pub(in crate::login) fn refund_rejection(&self) {
         self.limiter.lock_budget().available += 1.0;
     }

@@ -1,4 +1,4 @@
-//! How often users are logged in again, where no cookie can count it.
+//! Limit of the logins of one user, for browsers without cookies that could count them.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::login::cookies::LOOP_WINDOW_SECONDS;
 use crate::login::state::unix_seconds;
 
-/// How many users are counted at once; the least active leave first.
+/// Maximum number of users whose logins are counted. The least active users are evicted first.
 const MAX_TRACKED_USERS: usize = 10_000;
 
 /// Counts the logins of each user within windows of a minute.
@@ -26,14 +26,14 @@ impl LoginLimiter {
         Self(Cache::new(MAX_TRACKED_USERS))
     }
 
-    /// How often the user has been logged in within this window, this time included.
+    /// Counts a login, and returns the user's logins within this window, this login included.
     pub(in crate::login) fn count_login(&self, user: &str, now: Timestamp) -> usize {
         let now = unix_seconds(now);
         let Ok(count) = self
             .0
             .get_or_insert_with(user, || Ok::<_, Infallible>(Arc::default()));
         let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        // The lower bound is for wall clocks that are set back.
+        // The lower bound handles wall clocks that are set back.
         if !(count.window_start <= now
             && now < count.window_start.saturating_add(LOOP_WINDOW_SECONDS))
         {

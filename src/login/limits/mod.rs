@@ -1,4 +1,4 @@
-//! Limits of logins: for each code, for each browser, and for the exchanges of a process.
+//! Limits of logins: codes of one login, logins of one user, and exchanges of one process.
 
 pub(super) mod codes;
 pub(super) mod exchanges;
