@@ -127,7 +127,7 @@ impl Lifetime {
         }
     }
 
-    /// When the credential is due for renewal: its margin before the true expiry.
+    /// Returns the renewal point: the margin before the expiry.
     pub fn renew_at(&self) -> Timestamp {
         self.renew_at
     }
@@ -175,8 +175,8 @@ impl Lifetime {
 /// `DefaultHasher` may change with the standard library. Processes of two builds may then start
 /// the renewal of one token at different points of the window, which does no harm.
 pub(crate) fn jitter_seed(token: &str) -> u64 {
-    // Without a random key, so that processes agree. Only WeChat chooses tokens, so nobody can
-    // choose them to collide.
+    // Without a random key, so that processes agree. WeChat alone chooses tokens, so a client cannot
+    // make them collide.
     let mut hasher = DefaultHasher::new();
     hasher.write(token.as_bytes());
     hasher.finish()

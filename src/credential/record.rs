@@ -31,7 +31,7 @@ pub struct Refresh {
     /// The expected expiry: 30 days after the login less the margin, as this crate writes it.
     ///
     /// This is a hint. WeChat decides, and a refresh token past this point is still sent. Other
-    /// services may store the access token's time here; `record_lifetime` tells the two apart.
+    /// services may store the access token's time here; `record_lifetime` distinguishes the two.
     pub expected_expiry: Timestamp,
 }
 

@@ -10,7 +10,7 @@
 //! - Key lifetimes, copies between the layouts and the memory store use [`RecordView::unusable_at`]:
 //!   one day after a plausible stored expiry, and 31 days after an implausible one.
 //! - The sweep, and the state `dead` in the operators' lists, use [`refresh_certainly_expired_at`]:
-//!   31 days after the stored time, whatever it means. Until then the lists show `expired`.
+//!   31 days after the stored time, plausible or not. Until then the lists show `expired`.
 
 use std::time::Duration;
 

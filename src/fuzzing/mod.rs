@@ -1,9 +1,8 @@
-//! Entry points of the fuzzers: everything that other parties send, as bytes, and the properties
-//! that must hold of it.
+//! Entry points of the fuzzers: each takes bytes as another party could send them, and checks the
+//! properties that must hold.
 //!
-//! `cargo fuzz` compiles them (`--cfg fuzzing`), and so do this crate's own tests, which replay the
-//! corpora and run a bounded number of mutations on the stable toolchain. They are no part of the
-//! API.
+//! `cargo fuzz` compiles them (`--cfg fuzzing`), and so do this crate's tests, which replay the
+//! corpora and a bounded number of mutations on the stable toolchain. They are not part of the API.
 
 mod bearer;
 mod fixtures;

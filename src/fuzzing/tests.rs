@@ -1,4 +1,5 @@
-//! The corpora again, and mutations of them: as many as `FUZZ_RUNS` says for each entry.
+//! A replay of the corpora and of mutations of them. `FUZZ_RUNS` sets the number of mutations for
+//! each entry point.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,10 +7,10 @@ use std::path::Path;
 
 use super::TARGETS;
 
-/// How many mutations of each corpus are run where nothing else is said.
+/// The number of mutations of each corpus without `FUZZ_RUNS`.
 const DEFAULT_RUNS: usize = 3_000;
 
-/// The longest input.
+/// The longest input, in bytes.
 const MAX_INPUT_BYTES: usize = 2_048;
 
 fn read_corpus(name: &str) -> Vec<Vec<u8>> {
@@ -24,7 +25,8 @@ fn read_corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
-/// A part of an input cut out, doubled, changed, or another's put in.
+/// Returns an input of the corpus with a part removed, doubled, changed, or replaced by a part of
+/// another input.
 fn mutate(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut input = corpus[random.usize(..corpus.len())].clone();
     for _ in 0..random.usize(1..=6) {
@@ -54,6 +56,28 @@ fn mutate(random: &mut fastrand::Rng, corpus: &[Vec<u8>]) -> Vec<u8> {
     }
     input.truncate(MAX_INPUT_BYTES);
     input
+}
+
+#[test]
+fn every_target_has_a_corpus_and_a_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let names = |folder: &str| {
+        let files = fs::read_dir(root.join(folder)).unwrap();
+        let stem = |file: fs::DirEntry| file.path().file_stem().unwrap().to_owned();
+        let mut names: Vec<_> = files.map(|file| stem(file.unwrap())).collect();
+        names.sort();
+        names
+    };
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let programs = names("fuzz_targets");
+    assert_eq!(names("corpus"), programs);
+    for (name, _) in TARGETS {
+        assert!(programs.contains(&(*name).into()), "{name}");
+        let program = format!("name = \"{name}\"");
+        assert!(manifest.contains(&program), "{name}");
+    }
+    #[cfg(feature = "redis")]
+    assert_eq!(programs.len(), TARGETS.len());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Replies of WeChat, or of whatever answers in its place.
+//! Replies of WeChat, or of a gateway in between.
 
 use super::fixtures::{NOW, fixed_keys};
 use crate::credential::{UserId, is_valid_token};
@@ -9,7 +9,7 @@ use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, UserInfo, UserTokenResponse, reply,
 };
 
-/// Reads a reply as every kind of answer. No error text holds a secret or a control character, and
+/// Reads a reply as every kind of response. No error text holds a secret or a control character, and
 /// no answer holds an invalid token or user id.
 pub fn wechat_reply(data: &[u8]) {
     let Ok(reply) = reply::parse(data) else {
@@ -18,32 +18,32 @@ pub fn wechat_reply(data: &[u8]) {
     let (app_id, _) = fixed_keys();
     let secrets = Redactor::new(["s3cret-0f-the-c4ll"]);
     for endpoint in Endpoint::ALL {
-        let refused = ErrorContext {
+        let context = ErrorContext {
             endpoint,
             path: "sns/oauth2/access_token",
             app_id,
             redactor: &secrets,
             now: NOW,
         };
-        let text = error_from_errcode(reply.errcode, reply.errmsg(), &refused).to_string();
+        let text = error_from_errcode(reply.errcode, reply.errmsg(), &context).to_string();
         assert!(!text.contains("s3cret-0f-the-c4ll"), "{text}");
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
-    if let Ok(grant) = UserTokenResponse::from_code_exchange(&reply.fields) {
-        let openid = grant.openid.unwrap_or_default();
+    if let Ok(response) = UserTokenResponse::from_code_exchange(&reply.fields) {
+        let openid = response.openid.unwrap_or_default();
         assert!(UserId::check(&openid).is_ok());
-        assert!(is_valid_token(grant.access_token.expose()));
+        assert!(is_valid_token(response.access_token.expose()));
         assert!(
-            grant
+            response
                 .refresh_token
                 .is_none_or(|token| is_valid_token(token.expose()))
         );
     }
-    if let Ok(grant) = AccountTokenResponse::from_reply(&reply.fields) {
-        assert!(is_valid_token(grant.access_token.expose()));
+    if let Ok(response) = AccountTokenResponse::from_reply(&reply.fields) {
+        assert!(is_valid_token(response.access_token.expose()));
     }
-    if let Ok(grant) = JsapiTicketResponse::from_reply(&reply.fields) {
-        assert!(is_valid_token(grant.ticket.expose()));
+    if let Ok(response) = JsapiTicketResponse::from_reply(&reply.fields) {
+        assert!(is_valid_token(response.ticket.expose()));
     }
     let _ = UserInfo::from_reply("oUser", &reply.fields);
 }

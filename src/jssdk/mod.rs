@@ -1,20 +1,20 @@
-//! The JS-SDK signature: pure, equal to WeChat's to the byte.
+//! The JS-SDK signature for `wx.config`.
 //!
 //! A page that calls the JS-SDK hands `wx.config` a signature over its own URL, made with the
 //! account's `jsapi_ticket` (WeChat's JS-SDK guide, appendix 1).
-//! [`Tickets::js_config`](crate::Tickets::js_config) keeps that ticket and signs:
+//! [`Tickets::js_config`](crate::Tickets::js_config) caches the ticket and signs:
 //!
 //! ```
 //! use tower_wechat::{Error, JsConfig, Tickets};
 //!
 //! async fn sign(tickets: &Tickets) -> Result<JsConfig, Error> {
-//!     // What `location.href` was in the browser.
+//!     // The value of `location.href` in the browser.
 //!     tickets.js_config("https://h5.example.com/page?from=singlemessage#top").await
 //! }
 //! ```
 //!
-//! [`page_url`] reads that URL from `?url=`, and notices where a page did not encode it.
-//! [`sign`] is the bare formula, for a ticket that comes from elsewhere.
+//! [`page_url`] reads that URL from `?url=`, and rejects a URL that the page did not encode.
+//! [`sign`] is the formula alone, for a ticket from another source.
 
 mod page_hosts;
 mod page_url;
@@ -29,15 +29,15 @@ pub use self::page_url::page_url;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId};
 
-/// The letters of a nonce. WeChat asks for any random text.
+/// The characters of a nonce. WeChat accepts any text.
 const NONCE_ALPHABET: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const NONCE_LENGTH: usize = 16;
 
-/// The JS-SDK signature of a page, in lower-case hexadecimal.
+/// Returns the JS-SDK signature of a page, in lower-case hexadecimal.
 ///
-/// `timestamp` is in seconds since the Unix epoch. `url` is what the page's browser has in
-/// `location.href`, as a string: whatever follows the first `#` is cut, and nothing else is
-/// touched. Reading it into a URL type first would break it, as those add a `/` after the host.
+/// `timestamp` is in seconds since the Unix epoch. `url` is the value of `location.href` in the
+/// browser. The function removes the part from the first `#` on and changes nothing else. Do not
+/// pass a parsed URL: URL types add a `/` after the host, which changes the signature.
 ///
 /// ```
 /// let signature = tower_wechat::jssdk::sign(
@@ -66,15 +66,15 @@ pub fn sign(ticket: &str, nonce: &str, timestamp: u64, url: &str) -> String {
     out
 }
 
-/// What a page passes to `wx.config`, besides `jsApiList` and `debug`, which are its own.
+/// The signed part of the argument of `wx.config`. The page adds `jsApiList` and `debug`.
 ///
 /// Serializes to `appId`, `timestamp`, `nonceStr` and `signature`, the names that `wx.config`
-/// takes. Made by [`Tickets::js_config`](crate::Tickets::js_config).
+/// takes. [`Tickets::js_config`](crate::Tickets::js_config) returns it.
 ///
 /// ```
 /// use tower_wechat::JsConfig;
 ///
-/// /// What a page that this service renders itself has in a `<script>`.
+/// /// Returns the script of a page that this service renders.
 /// fn script(config: &JsConfig) -> String {
 ///     let JsConfig { app_id, timestamp, nonce_str, signature, .. } = config;
 ///     format!(
@@ -89,7 +89,7 @@ pub fn sign(ticket: &str, nonce: &str, timestamp: u64, url: &str) -> String {
 pub struct JsConfig {
     /// The account's AppID.
     pub app_id: String,
-    /// When the signature was made, in seconds since the Unix epoch.
+    /// The time of the signature, in seconds since the Unix epoch.
     pub timestamp: u64,
     /// The random text that was signed.
     pub nonce_str: String,
@@ -110,7 +110,7 @@ impl JsConfig {
     }
 }
 
-/// A nonce only makes equal pages sign differently; it need not be unguessable.
+/// Returns a nonce. It only makes signatures of the same page differ, and need not be unguessable.
 fn random_nonce() -> String {
     let letter = || char::from(NONCE_ALPHABET[fastrand::usize(..NONCE_ALPHABET.len())]);
     (0..NONCE_LENGTH).map(|_| letter()).collect()
@@ -165,7 +165,7 @@ mod tests {
     fn the_fragment_is_not_signed() {
         let cut = sign_example("http://mp.weixin.qq.com?params=value#frag");
         assert_eq!(cut, "0f9de62fce790f9a083d5c99e95740ceb90c27ed");
-        // What signing it whole would give.
+        // The signature of the URL with its fragment.
         assert_ne!(cut, "b739d84cd9d554c46eddcefc9204e9f2196ecafd");
     }
 

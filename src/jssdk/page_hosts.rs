@@ -1,10 +1,11 @@
-//! Whose pages are signed: a signature for a foreign page would lend it the account.
+//! The hosts whose pages may be signed. A signature for another page would let that page use the
+//! account.
 
 use reqwest::Url;
 
 use crate::error::{Error, ErrorKind};
 
-/// The longest URL that is signed, in bytes. Browsers and WeChat stop far below.
+/// The longest URL that is signed, in bytes. URLs in browsers and in WeChat are shorter.
 const MAX_URL_BYTES: usize = 8_192;
 
 /// The hosts whose pages may be signed.
@@ -20,14 +21,14 @@ struct AllowedHost {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PortRule {
-    /// 80 for http and 443 for https, named or not.
+    /// 80 for http and 443 for https, whether the URL contains the port or not.
     SchemeDefault,
     Exact(u16),
     Any,
 }
 
 impl AllowedHosts {
-    /// Reads `HOST`, `HOST:PORT` and `HOST:*`.
+    /// Parses `HOST`, `HOST:PORT` and `HOST:*`.
     pub(crate) fn new<H: AsRef<str>>(hosts: impl IntoIterator<Item = H>) -> Result<Self, Error> {
         let hosts: Vec<_> = hosts
             .into_iter()
@@ -42,8 +43,10 @@ impl AllowedHosts {
         Ok(Self(hosts))
     }
 
-    /// Whether a page may be signed. Reads the URL as strictly as can be: what browsers would
-    /// mend is refused, so that nobody can make two readers see two hosts.
+    /// Checks that a page may be signed.
+    ///
+    /// The parser is strict and rejects what browsers would repair. So no URL can have one host here
+    /// and another one in a browser.
     pub(crate) fn check(&self, url: &str) -> Result<(), Error> {
         let refused = |why: &'static str| Err(Error::new(ErrorKind::BadRequest, why));
         if url.len() > MAX_URL_BYTES {
@@ -58,7 +61,7 @@ impl AllowedHosts {
                  location.href as it is, by encodeURIComponent(location.href.split('#')[0])",
             );
         }
-        // Stands where something was decoded that is no text, so the page has another URL.
+        // U+FFFD replaces bytes that are not UTF-8, so the URL of the page is another one.
         if url.contains(char::REPLACEMENT_CHARACTER) {
             return refused(
                 "the URL of the page holds U+FFFD, as what was decoded wrongly does: send \
@@ -118,7 +121,7 @@ fn split_host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
         Some(port) => Some(port.strip_prefix(':')?),
         None => None,
     };
-    // `+80` is a number to Rust and none to browsers.
+    // Rust would parse `+80` as a number, and browsers do not.
     let digits = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     (!host.is_empty() && port.is_none_or(digits)).then_some((host, port))
 }
@@ -135,12 +138,12 @@ fn parse_allowed_host(text: &str) -> Result<AllowedHost, Error> {
         Some(name) => (name, true),
         None => (text, false),
     };
-    // The URL's reader takes these, or drops them, and no page would ever match.
+    // The URL parser would accept or drop these characters, and then no page could match.
     let odd = |letter: char| matches!(letter, '*' | ',' | '@' | '\\') || letter.is_whitespace();
     if name.contains(odd) {
         return Err(wrong());
     }
-    // The scheme has no port of its own here, so that :80 and :443 are seen.
+    // The port is read from the text below, because the URL parser drops the default port.
     let url = Url::parse(&format!("http://{name}")).map_err(|_| wrong())?;
     let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let plain = plain && url.username().is_empty() && url.password().is_none();

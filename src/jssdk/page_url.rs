@@ -1,4 +1,4 @@
-//! Reads the page's URL from `?url=`, and notices where a page did not encode it.
+//! The parser of `?url=`, which detects a URL that the page did not encode.
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # Errors
 /// [`ErrorKind::BadRequest`], with a message that names `encodeURIComponent`: `url` is missing,
-/// empty or there twice; it was not encoded and may be cut or decoded wrongly; it holds an escape
-/// that is none, or is not UTF-8.
+/// empty or there twice; it was not encoded and may be cut or decoded wrongly; it has an invalid
+/// escape, or is not UTF-8.
 ///
 /// ```
 /// use tower_wechat::jssdk::page_url;
@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind};
 /// let asked = "/api/jssdk?url=https%3A%2F%2Fh5.example.com%2F%3Fa%3D1%26b%3D2".parse()?;
 /// assert_eq!(page_url(&asked)?, "https://h5.example.com/?a=1&b=2");
 ///
-/// // What arrives here where the page did not encode it: a URL that may end too early.
+/// // Without `encodeURIComponent`, the URL may end too early.
 /// let cut = "/api/jssdk?url=https://h5.example.com/?a=1&b=2".parse()?;
 /// assert!(page_url(&cut).unwrap_err().to_string().contains("encodeURIComponent"));
 /// # Ok(()) }
@@ -42,13 +42,13 @@ pub fn page_url(request: &Uri) -> Result<String, Error> {
         ));
     }
     if !is_encoded(url, followed) {
-        // The URL stands there as it is. What follows it may be the rest of its own query.
+        // The URL is not encoded. A parameter after it may be part of the query of the page.
         if followed {
             return Err(invalid_url_parameter(
                 "is not encoded and other parameters follow it, so that it may end too early",
             ));
         }
-        // Decoding would change it, and the browser's own URL keeps its escapes.
+        // Decoding would change the URL, because the browser's URL contains the escapes.
         if url.contains('%') {
             return Err(invalid_url_parameter(
                 "is not encoded as a whole, so that its own escapes would be decoded",
@@ -75,14 +75,14 @@ fn invalid_url_parameter(what: &str) -> Error {
     Error::new(ErrorKind::BadRequest, message)
 }
 
-/// The raw value of the one parameter `url`, and whether other parameters follow it.
+/// Returns the raw value of the parameter `url`, and `true` if other parameters follow it.
 fn url_parameter(query: &str) -> Result<(&str, bool), Error> {
     let mut found = None;
     let mut has_more_parameters = false;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !percent_decode_str(name).eq("url".bytes()) {
-            // An empty one counts: a URL may end with `&`.
+            // An empty parameter counts too, because a URL may end with `&`.
             has_more_parameters |= found.is_some();
         } else if found.replace(value).is_some() {
             return Err(invalid_url_parameter("is there twice"));
@@ -98,8 +98,16 @@ fn url_parameter(query: &str) -> Result<(&str, bool), Error> {
 ///
 /// All encoders escape `&`, and nearly all escape `=`, which `encodeURIComponent` does too. Some
 /// leave `:`, `/` and `?` alone, as RFC 3986 allows in a query; the escaped `=` or `&` of the page's
-/// own query, or its escaped `?`, then shows that they have been at work. A plain `=` behind an
-/// escaped `?` is whole only if no other parameter follows.
+/// own query, or its escaped `?`, then shows that the value is encoded. A plain `=` after an escaped
+/// `?` is accepted only if no other parameter follows.
+///
+/// | encoder | escapes |
+/// |---|---|
+/// | `encodeURIComponent` | all of `:` `/` `?` `=` `&` |
+/// | axios | all but `:` |
+/// | Python's `quote` | all but `/`, with `safe=":/"` all but `:` and `/` |
+/// | by RFC 3986 | `=` and `&` only |
+/// | some others | `?` and `&`, but not `=` |
 fn is_encoded(value: &str, followed: bool) -> bool {
     let escaped = |sign: &str, within: &str| within.to_ascii_uppercase().contains(sign);
     if let Some((front, _)) = value.split_once('=') {
@@ -125,7 +133,7 @@ mod tests {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
     use proptest::prelude::*;
 
-    /// What `encodeURIComponent` escapes (ECMA-262).
+    /// The characters that `encodeURIComponent` escapes (ECMA-262).
     const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'-')
         .remove(b'_')
@@ -172,14 +180,14 @@ mod tests {
         for page in PAGES {
             let url = encoded(page);
             assert_eq!(read_page_url(&format!("url={url}")).unwrap(), page);
-            // Parameters of the caller's own do no harm, wherever they stand.
+            // Other parameters are ignored, before and after the URL.
             let beside = format!("t=1&url={url}&_=1700000000&callback=cb");
             assert_eq!(read_page_url(&beside).unwrap(), page);
             assert_eq!(read_page_url(&format!("url={url}&")).unwrap(), page);
         }
     }
 
-    /// What other encoders than `encodeURIComponent` make of a page.
+    /// The outputs of encoders other than `encodeURIComponent`.
     #[test]
     fn other_url_encoders_are_recognized() {
         let page = "https://h5.example.com/p?a=1&b=%E5%80%BC";

@@ -174,7 +174,7 @@ impl AccountTokenIssuer {
         self.latest.as_deref()
     }
 
-    /// Returns the ticket of this kind: the same one until it expires, whatever the token.
+    /// Returns the ticket of this kind: the same one until it expires.
     pub(super) fn ticket(
         &mut self,
         kind: &str,

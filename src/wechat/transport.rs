@@ -7,7 +7,7 @@
 //!
 //! # [`AttemptError::NotSent`]
 //! No byte of the request reached WeChat: the connection or the TLS handshake failed, or the proxy
-//! demands other credentials. The next host is tried, whatever the call.
+//! demands other credentials. The next host is tried.
 //!
 //! # [`AttemptError::OutcomeUnknown`]
 //! The request may have had its effect: the time ran out, the connection broke, or the reply is

@@ -55,7 +55,7 @@ impl IntoResponse for ControlError {
     }
 }
 
-/// Parses a body as JSON, whatever its content type, because `curl -d` sends that of a form.
+/// Parses a body as JSON. The content type is ignored, because `curl -d` sends that of a form.
 fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body)
         .map_err(|error| ControlError(format!("the body is not what this route takes: {error}")))

@@ -151,7 +151,7 @@ async fn an_unexpected_content_encoding_is_named() {
         );
         assert!(!text.contains("AAAA") && text.is_ascii(), "{text}");
     }
-    // Plain JSON is accepted, whatever the header says.
+    // Plain JSON is accepted in spite of the header.
     let json = json!({ "access_token": "t", "expires_in": 7200 }).to_string();
     let server = ScriptedServer::start(ScriptedReply::Encoded("gzip", json.into_bytes())).await;
     assert!(server.client().account_token().await.is_ok());
