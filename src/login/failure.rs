@@ -86,7 +86,14 @@ impl LoginFailure {
             (ErrorKind::WechatConfig | ErrorKind::Configuration, _) => Self::Misconfigured,
             (ErrorKind::WechatUnavailable, _) => Self::WechatUnavailable,
             (ErrorKind::StoreUnavailable, _) => Self::StoreUnavailable,
-            _ => Self::CodeRejected,
+            (
+                ErrorKind::TokenRefused
+                | ErrorKind::WechatRefused
+                | ErrorKind::InvalidState
+                | ErrorKind::LoginDenied
+                | ErrorKind::BadRequest,
+                _,
+            ) => Self::CodeRejected,
         })
     }
 
@@ -99,7 +106,10 @@ impl LoginFailure {
             }
             ErrorKind::WechatConfig => Self::Misconfigured,
             ErrorKind::BadRequest => Self::BadRequest,
-            _ => return None,
+            ErrorKind::LoginRequired
+            | ErrorKind::InvalidState
+            | ErrorKind::LoginDenied
+            | ErrorKind::Configuration => return None,
         })
     }
 
