@@ -30,7 +30,7 @@ const MAX_REPLY_BYTES: usize = 64 * 1024;
 /// How much of a center's words an error shows, in characters.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// A center that refuses us or makes no sense is not asked again for this long.
+/// The pause after an error reply of the center other than 503, and the upper bound of `Retry-After`.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// A token center to ask instead of WeChat, so that a fleet runs with one process that knows the

@@ -60,7 +60,8 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one use, or says how long to wait before asking again.
+    /// Takes one use, or returns the time to wait: the rest of the interval after this process's
+    /// last use, or a whole interval if the store or the day's count denies it.
     pub(crate) async fn acquire(&self, now: Timestamp) -> Result<RatePermit<'_>, Duration> {
         if !self.reuse_failed_or_check(now)? {
             for quota in self.store_quotas(now) {

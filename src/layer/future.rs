@@ -26,8 +26,9 @@ use crate::users::UserToken;
 pin_project! {
     /// The future of [`WechatService`](crate::layer::WechatService).
     ///
-    /// Where the user's token is in memory it is the inner service's own future, and a cookie to
-    /// set; only a request that has to wait for its token keeps the rest.
+    /// If the user's token is in memory, this holds the inner service's future and the cookie to
+    /// set; with a login or a renderer of the application, also the retained head. A request that
+    /// waits for its token is held as a whole.
     ///
     /// ```
     /// use std::convert::Infallible;

@@ -418,8 +418,8 @@ impl From<&Error> for Rejection {
 /// what the layer could not give: axum's extractors ([`WechatUser`](crate::WechatUser),
 /// [`AccountToken`](crate::AccountToken), [`JsConfig`](crate::JsConfig)), handlers that return an
 /// [`Error`], and [`Rejection::response`]. Where a handler returns an error, the head has the
-/// method, the URI that the browser asked for, and of the headers `Accept`, `Referer`,
-/// `Sec-Fetch-Mode` and `X-Requested-With`: the others went to the handler.
+/// method, the URI that the browser requested, and the headers `Accept`, `Cookie`, `Referer`,
+/// `Sec-Fetch-Mode` and `X-Requested-With`; the handler has taken the others.
 ///
 /// Where a [`Login`](crate::Login) is mounted it is also asked for the redirects of a login, with
 /// status 302, and for its verification files, with status 200 and their content as the

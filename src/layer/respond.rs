@@ -140,8 +140,8 @@ impl<I, R> Shared<I, R> {
 enum RedirectTarget {
     /// To WeChat's authorize page at once.
     Wechat,
-    /// To the login's own path, which begins the login. It sees the browser's cookies, and the
-    /// layer has not kept those of this request.
+    /// To the login's own path, which starts the login. A redirect to WeChat needs `User-Agent` and
+    /// `Sec-Fetch-Site`, and the layer has not retained those headers of this request.
     LoginPath,
 }
 

@@ -32,7 +32,7 @@ pub(super) struct RetainedHead {
     /// Further values, and the headers by which scripts are known. Empty for nearly every request,
     /// and nothing is allocated then.
     more: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the user was asked for a scope and did not grant it.
+    /// `true` if the user has declined a scope, and for every user of a snapshot page.
     pub(super) scope_declined: bool,
 }
 

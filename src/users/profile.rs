@@ -36,7 +36,8 @@ impl ProfileCache {
         }
     }
 
-    /// However many ask for one profile at once, WeChat is asked once.
+    /// Returns the profile from memory, or fetches it. Concurrent calls for one user share a fetch;
+    /// only if the cache cannot lock the entry does each of them fetch.
     pub(super) async fn get_or_fetch(
         &self,
         user: &str,
