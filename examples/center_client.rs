@@ -69,14 +69,14 @@ fn read_variable(name: &str) -> Option<String> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// What there is to know of the token; never the token itself.
+/// Returns the fingerprint and the lifetime of the token, never the token itself.
 async fn token(State(tickets): State<Tickets>) -> Result<String, Error> {
     let token = tickets.accounts().get().await?;
     let (print, left) = (token.access_token().fingerprint(), token.expires_in());
     Ok(format!("{print} for {} s", left.as_secs()))
 }
 
-/// What the page passes to `wx.config`.
+/// Returns the argument of `wx.config`.
 async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Json<JsConfig>, Error> {
     tickets.js_config(&page_url(&request)?).await.map(Json)
 }

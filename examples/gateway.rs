@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    // What WeChat has granted reaches the store before the process ends.
+    // Waits until new tokens are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

@@ -22,12 +22,12 @@ use tower_wechat::{
     CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
-/// Whom the session names, for the layer inside to find.
+/// The user of the session, in the extensions of the request.
 #[derive(Clone)]
 struct SignedIn(Option<String>);
 
-/// The store of sessions does not answer. That is not the same as a session that names nobody: who
-/// is signed in must not be sent to sign in again because of it.
+/// An error of the session store. It differs from a session without a user: a user who is signed in
+/// must not be redirected to the login because of it.
 struct SessionStoreError;
 
 impl From<tower_sessions::session::Error> for SessionStoreError {
@@ -56,13 +56,13 @@ async fn read_session(
     Ok(next.run(request).await)
 }
 
-/// WeChat has just said who this is.
+/// Stores the user whom WeChat has just identified in the session.
 async fn sign_in(
     user: WechatUser,
     session: Session,
     State(login): State<Login>,
 ) -> Result<impl IntoResponse, SessionStoreError> {
-    // A new session id for a new user: whoever knew the old one learns nothing.
+    // A new session id for a new user, against session fixation.
     session.cycle_id().await?;
     session.insert("openid", user.id()).await?;
     session.save().await?;
@@ -139,7 +139,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     println!("listening on {origin}");
     serve(listener, app).with_graceful_shutdown(stop).await?;
-    // What WeChat has granted reaches the store before the process ends.
+    // Waits until new tokens are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

@@ -45,7 +45,7 @@ async fn run() -> Result<(), String> {
         .map_err(|error| format!("Cannot listen on LISTEN={listen}: {error}."))?;
 
     let mut stdout = io::stdout();
-    // Nobody may be reading; the simulator is of use all the same.
+    // Errors are ignored: the simulator works also if its output is closed.
     let _ = writeln!(stdout, "listening on {}", sim.url());
     let _ = writeln!(stdout, "appid {} secret {}", sim.app_id(), sim.app_secret());
     let _ = stdout.flush();

@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    // What WeChat has granted reaches Redis before the process ends.
+    // Waits until new tokens are in Redis.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

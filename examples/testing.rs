@@ -54,7 +54,7 @@ mod tests {
 
     const REFRESH: &str = "/sns/oauth2/refresh_token";
 
-    /// The application with somebody signed in, and what steers WeChat and the time.
+    /// The application with a signed-in user, the simulator and the clock.
     struct TestApp {
         app: Router,
         simulator: Simulator,
@@ -80,7 +80,7 @@ mod tests {
             let user = UserId::new("oLin").unwrap();
             users.store(&user, &grant).await.unwrap();
 
-            // What the browser would have been given at the end of a login.
+            // The cookie that a browser gets at the end of a login.
             let session = SessionCookie::builder(users.app_id(), &keys).secure(false);
             let session = session.build().unwrap();
             let cookie = session.issue(&user).to_str().unwrap().to_owned();

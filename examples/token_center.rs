@@ -34,7 +34,7 @@ use tower_wechat::redis::Layout;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{AccountTokens, MemoryStore, RedisStore, Tickets, WechatClient};
 
-/// How long requests and renewals that run at the end are waited for.
+/// Time for requests in progress at the end, and then again for renewals.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn Error>;

@@ -23,7 +23,7 @@ pub fn routes(tickets: Tickets, center: Option<TokenCenter>) -> Router {
     }
 }
 
-/// What there is to know of the account's token; never the token itself.
+/// Returns the fingerprint and the lifetime of the account's token, never the token itself.
 async fn account(State(tickets): State<Tickets>) -> Result<Json<Value>, Error> {
     let token = tickets.accounts().get().await?;
     Ok(Json(json!({
@@ -32,7 +32,7 @@ async fn account(State(tickets): State<Tickets>) -> Result<Json<Value>, Error> {
     })))
 }
 
-/// What `wx.config` takes, for a page of a host of ours.
+/// Returns the argument of `wx.config`, for a page of an allowed host.
 async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Response, Error> {
     let config = tickets.js_config(&page_url(&request)?).await?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(config)).into_response())

@@ -24,7 +24,7 @@ pub struct AppState {
     pub simulator: Option<Arc<Simulator>>,
 }
 
-/// What the layer knows of the user; never the token itself.
+/// The facts about the user that the layer inserted, without the token itself.
 #[derive(Serialize)]
 pub struct Me {
     user_id: String,
@@ -90,8 +90,8 @@ pub async fn logout(
     ))
 }
 
-/// 503 where the store is away: without it nobody new can be served. A missing account token is
-/// told, but takes no process out of service: users' tokens do without it.
+/// Returns 503 if the store is unavailable, because users who are not cached cannot be served then. A
+/// missing account token is reported, but is no reason for 503: users' tokens do not need it.
 pub async fn healthz(
     extract::State(state): extract::State<AppState>,
 ) -> (StatusCode, Json<Health>) {

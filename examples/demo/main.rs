@@ -29,7 +29,7 @@ use tower_wechat::{Scope, WechatLayer};
 
 use settings::Settings;
 
-/// How long requests that run at the end are waited for, and then renewals.
+/// Time for requests in progress at the end, and then again for renewals.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// The histograms' buckets: from a Redis beside us to a WeChat that keeps us waiting.
@@ -56,7 +56,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let metrics = PrometheusBuilder::new()
         .set_buckets(&SECONDS)?
         .install_recorder()?;
-    // Histograms grow until somebody scrapes them, or this drains them.
+    // Histograms grow until a scrape or this task drains them.
     let samples = metrics.clone();
     let upkeep = tokio::spawn(async move {
         loop {
@@ -75,7 +75,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .identity(parts.identity)
         .login(parts.login.clone())
         .account(parts.tickets.clone());
-    // Who has granted less is asked for more, once: a page load is sent to WeChat.
+    // A page load of a user who granted less is redirected to WeChat once, for the larger scope.
     let userinfo = get(api::userinfo).layer(layer.clone().require_scope(Scope::UserInfo));
     let routes = Router::new()
         .route("/", get(page::show))
@@ -120,7 +120,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
 
-    // From the line below on, whoever started the demo may end it.
+    // Signals are handled before the line below is printed, so that a script may end the demo then.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -170,7 +170,7 @@ fn strip_prefix(prefix: String) -> impl Fn(Request) -> Request + Clone {
     }
 }
 
-/// What went wrong with the address, and what to do about it.
+/// Returns the error of an address to listen on, with the remedy.
 fn listen_error(address: &str, error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     let cure = match error.kind() {
@@ -182,7 +182,7 @@ fn listen_error(address: &str, error: &std::io::Error) -> String {
     format!("cannot listen on LISTEN={address}: {error}; {cure}")
 }
 
-/// For paths that nobody has to sign in for, since nothing is there.
+/// Returns 404 for paths that only the login answers.
 async fn not_found() -> StatusCode {
     StatusCode::NOT_FOUND
 }

@@ -10,7 +10,7 @@ use url::Url;
 
 pub type BoxError = Box<dyn std::error::Error>;
 
-/// The longest time that a variable may hold. Whoever writes more meant milliseconds.
+/// The longest time that a variable may hold, in seconds. A larger value is in milliseconds by mistake.
 const MAX_SECONDS: u64 = 30 * 24 * 3_600;
 
 /// Returns the value of a variable, or `None` where it is not set or blank.
