@@ -1,4 +1,4 @@
-//! Points in time, and a clock that tests can move.
+//! Timestamps, and a clock that tests can move.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Length of a day.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// A point in time: milliseconds since the Unix epoch, as the stored forms write it.
+/// Timestamp in milliseconds since the Unix epoch, as stored records contain it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,43 +24,43 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The point that lies `millis` milliseconds after the Unix epoch.
+    /// Creates a timestamp from milliseconds since the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Returns `true` for a time of the years 1970 to 2286: one of 13 digits at most. Others are not
-    /// in milliseconds, or were never meant for a time.
+    /// Returns `true` if the timestamp lies in the years 1970 to 2286 and so has 13 digits at most.
+    /// Other numbers are not milliseconds or not timestamps.
     pub(crate) const fn is_plausible(self) -> bool {
         0 <= self.0 && self.0 < 10_000_000_000_000
     }
 
-    /// The point `span` later, or the latest there is.
+    /// Returns the timestamp `duration` later, or the latest possible one.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(to_millis(duration)))
     }
 
-    /// The point `span` earlier, or the earliest there is.
+    /// Returns the timestamp `duration` earlier, or the earliest possible one.
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(to_millis(duration)))
     }
 
-    /// How long it is from here until `later`; zero when that has passed.
+    /// Returns the time from this timestamp until `later`. Zero if `later` has passed.
     pub fn duration_until(self, later: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
     }
 }
 
-/// Days of Beijing. WeChat's daily quotas start anew at midnight there.
+/// Days in Beijing: WeChat resets daily quotas at midnight there.
 impl Timestamp {
-    /// Time that Beijing is ahead of UTC, in summer and in winter.
+    /// Offset of Beijing from UTC, in summer and in winter.
     const BEIJING_OFFSET: Duration = Duration::from_secs(8 * 3_600);
 
     /// Returns the number of the day in Beijing. Day 0 is 1 January 1970.
@@ -94,10 +94,10 @@ pub(crate) fn duration_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where the crate reads the time of day.
+/// Source of the current time.
 ///
-/// Tokens are shared between processes, so their lifetimes are points of wall-clock time. Tests
-/// replace the clock by one that they move themselves:
+/// Tokens are shared between processes, so their lifetimes are wall-clock timestamps. Tests
+/// use a clock that they move themselves:
 ///
 /// ```
 /// use std::time::Duration;
@@ -120,29 +120,30 @@ pub struct Clock(ClockSource);
 #[derive(Clone)]
 enum ClockSource {
     System,
-    /// The system's time plus so many milliseconds.
+    /// The system's time plus an offset in milliseconds.
     Shifted(Arc<AtomicI64>),
-    /// Stands still unless moved.
+    /// A fixed time, which only tests change.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// The operating system's clock.
+    /// Creates a clock that returns the operating system's time.
     pub const fn system() -> Self {
         Self(ClockSource::System)
     }
 
-    /// The operating system's clock, moved by [`advance`](Self::advance) only: it runs on by itself.
+    /// Creates a clock that returns the operating system's time plus an offset, which
+    /// [`advance`](Self::advance) and [`rewind`](Self::rewind) change.
     pub fn shifted() -> Self {
         Self(ClockSource::Shifted(Arc::new(AtomicI64::new(0))))
     }
 
-    /// A clock that stands at `now` until it is moved.
+    /// Creates a clock that returns `now` until it is moved.
     pub fn manual(now: Timestamp) -> Self {
         Self(ClockSource::Manual(Arc::new(AtomicI64::new(now.0))))
     }
 
-    /// The time now.
+    /// Returns the current time.
     #[inline]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -156,12 +157,12 @@ impl Clock {
         }
     }
 
-    /// Moves a clock of tests, and all its clones, ahead. The system's clock does not move.
+    /// Moves a test clock and all its clones forward. Has no effect on the system's clock.
     pub fn advance(&self, duration: Duration) {
         self.shift_millis(to_millis(duration));
     }
 
-    /// Moves a clock of tests, and all its clones, back. The system's clock does not move.
+    /// Moves a test clock and all its clones back. Has no effect on the system's clock.
     pub fn rewind(&self, duration: Duration) {
         self.shift_millis(-to_millis(duration));
     }
@@ -176,18 +177,18 @@ impl Clock {
     }
 }
 
-/// The furthest deadline, in place of those that a clock cannot tell: ten years.
+/// Maximum distance of a deadline: ten years.
 const MAX_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// Returns the point `after` from now, of the clock that runs steadily; ten years from now if it is
-/// further away. Adding a `Duration` that an application has set would panic where it is very long.
+/// Returns the deadline `duration` from now on the monotonic clock, ten years from now at most. An
+/// addition without the bound panics for very long durations.
 pub(crate) fn deadline_in(duration: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + duration.min(MAX_DEADLINE)
 }
 
 fn system_now() -> Timestamp {
-    // A clock set before 1970 reads as 1970: every token is then long fresh and the first call to
-    // WeChat tells, which beats a panic in a request.
+    // A clock before 1970 reads as 1970. All tokens are then fresh, and the first call to WeChat
+    // fails if one is not. A panic in a request would be worse.
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

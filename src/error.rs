@@ -1,16 +1,16 @@
-//! The crate's one error type.
+//! The error type of the crate, and the action that it recommends.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What went wrong, sorted by what can be done about it.
+/// Kind of an error, by what can be done about it.
 ///
 /// ```
 /// use tower_wechat::{Error, ErrorKind};
 ///
-/// /// Whether a nightly job that met this error may simply run again later.
+/// /// Returns `true` if a nightly job that got this error may run again later.
 /// fn passes_by_itself(error: &Error) -> bool {
 ///     matches!(error.kind(), ErrorKind::StoreUnavailable | ErrorKind::WechatUnavailable)
 /// }
@@ -20,31 +20,34 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// There is no usable token and none can be had without the user: send them to log in.
+    /// There is no usable token, and none can be obtained without the user. Send the user to log
+    /// in.
     LoginRequired,
-    /// The store does not answer, or holds something of another type under a configured name.
+    /// The store does not answer, or a configured name holds a value of another type.
     StoreUnavailable,
-    /// WeChat does not answer, answers nonsense, or asks for patience.
+    /// WeChat does not answer, returns an invalid response, or limits the rate of calls.
     WechatUnavailable,
-    /// WeChat refuses us, not the user: a wrong secret, an IP outside the whitelist, a spent
-    /// quota. Only the operator can mend it.
+    /// WeChat rejects the account, not the user: a wrong secret, an IP outside the whitelist, an
+    /// exhausted quota. Only the operator can fix it.
     WechatConfig,
-    /// WeChat refuses the token of this call (40001, 40014, 42001): report it, then try once more.
+    /// WeChat rejects the token of this call (40001, 40014, 42001). Report the token, then retry
+    /// once.
     TokenRefused,
-    /// WeChat refuses this call for a reason of its own; see [`Error::errcode`].
+    /// WeChat rejects this call for another reason; see [`Error::errcode`].
     WechatRefused,
-    /// A login comes back that this browser did not begin, or too late.
+    /// This browser did not start the login that returned, or the login took too long.
     InvalidState,
-    /// The user may not come in: they said no at WeChat's page, or are refused.
+    /// The user must not log in: the user declined at WeChat, or is blocked.
     LoginDenied,
-    /// Something in the request cannot be right, such as a user id with a control character.
+    /// The request contains an invalid value, such as a user id with a control character.
     BadRequest,
-    /// The program is set up wrongly; nothing will work until that is changed.
+    /// The configuration of the program is wrong. No retry helps.
     Configuration,
 }
 
 impl ErrorKind {
-    /// The code of this kind in JSON answers and logs: `login_required`, `store_unavailable`, …
+    /// Returns the code of this kind in JSON responses and logs: `login_required`,
+    /// `store_unavailable`, …
     pub const fn code(self) -> &'static str {
         match self {
             Self::LoginRequired => "login_required",
@@ -61,12 +64,12 @@ impl ErrorKind {
     }
 }
 
-/// What helps when a call of WeChat's API fails, as [`Error::recommended_action`](crate::Error::recommended_action)
-/// tells it.
+/// Action that helps when a call of WeChat's API fails: see
+/// [`Error::recommended_action`](crate::Error::recommended_action).
 ///
-/// The errcodes named here are WeChat's global return codes (全局返回码). One number may ask for
-/// different things: 40001 is a wrong secret where a token is asked for, and a token that is no
-/// longer the latest where one is used.
+/// The errcodes named here are WeChat's global return codes (全局返回码). One number may have
+/// different meanings: 40001 is a wrong secret in a request for a token, and a replaced token in a
+/// call that carries one.
 ///
 /// ```
 /// use tower_wechat::client::RecommendedAction;
@@ -81,44 +84,44 @@ impl ErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecommendedAction {
-    /// Try again later, with back-off and jitter: −1 and −1000 (system busy), an answer that
-    /// makes no sense, no answer at all.
+    /// Retry later, with back-off and jitter: −1 and −1000 (system busy), an invalid response, no
+    /// response.
     Retry,
-    /// The access token is not accepted: report it, and call once more with its successor.
+    /// WeChat does not accept the access token: report it, then call once more with its successor.
     /// 40001, 40014 and 42001 on calls that carry a token.
     RenewToken,
-    /// Only the user can help, by logging in again. A code that is bad, used or expired (40029,
-    /// 40163, 41008, 42003); a refresh token that is dead (40030, 42002, 42007, 41003); an openid
-    /// that the token does not belong to (40003); a scope that was not granted (48001 on the
-    /// user's profile, 50001).
+    /// Only the user can fix it, by logging in again: an invalid, used or expired code (40029,
+    /// 40163, 41008, 42003); a revoked or expired refresh token (40030, 42002, 42007, 41003); an
+    /// openid that does not belong to the token (40003); a scope that was not granted (48001 on the
+    /// user's profile, 50001). These lists name the frequent errcodes, not all.
     ///
-    /// With [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable) it means that
-    /// the answer to a code exchange was lost: the code may be spent, so the same one must not be
-    /// tried again.
+    /// With [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable) it means that the
+    /// response to a code exchange was lost. WeChat may have accepted the code, so do not use it
+    /// again.
     LogIn,
-    /// Only the operator of the account can help: a wrong AppID or AppSecret (40013, 40125, 40001
-    /// where a token is asked for), an IP outside the whitelist (40164, 61004, 89501, 89503, 89506,
+    /// Only the operator of the account can fix it: a wrong AppID or AppSecret (40013, 40125, 40001
+    /// on a request for a token), an IP outside the whitelist (40164, 61004, 89501, 89503, 89506,
     /// 89507), a frozen secret or account (40243, 50007), an API that the account may not use
-    /// (48001, 48004, 50004). Do not retry at once; cool down.
+    /// (48001, 48004, 50004). Do not retry at once.
     ContactOperator,
     /// Stop until the window has passed: 45011 until the next minute, 45009 until midnight in
-    /// Beijing. [`Error::retry_after`](crate::Error::retry_after) says how long that is.
+    /// Beijing. [`Error::retry_after`](crate::Error::retry_after) returns the wait.
     BackOff,
-    /// The call itself is wrong: a parameter is missing (41001, 41009), the method or the body is
-    /// not what the API takes (43001, 43002, 44002, 47001). No retry helps.
+    /// The call itself is wrong: a parameter is missing (41001, 41009), or the API does not accept
+    /// the method or the body (43001, 43002, 44002, 47001). No retry helps.
     FixRequest,
-    /// Refuse the user: blocked as high risk (40226), blacklisted (43019), restricted (50002).
+    /// Deny access to the user: blocked as high risk (40226), blacklisted (43019), restricted
+    /// (50002).
     DenyUser,
-    /// An errcode that has nothing to do with tokens, or that this crate does not know: whoever
-    /// made the call decides. Also a call that must not be repeated by itself whose answer was
-    /// lost.
+    /// An errcode that does not concern tokens, or that this crate does not know: the caller
+    /// decides. Also a call whose response was lost and that must not be repeated automatically.
     PassThrough,
 }
 
-/// What went wrong, to which thing, and what to do.
+/// Error with its cause and its remedy.
 ///
-/// Cheap to clone: everybody who waited for one renewal gets the same error. Its text and its
-/// `Debug` output never hold a secret.
+/// Clones are cheap: all callers that waited for one renewal get the same error. The text and the
+/// `Debug` output contain no secret.
 ///
 /// ```
 /// use tower_wechat::client::RecommendedAction;
@@ -151,12 +154,12 @@ struct Inner {
     store_diagnosis: StoreDiagnosis,
 }
 
-/// What an error of the store means to an operator.
+/// Meaning of a store error for an operator.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StoreDiagnosis {
-    /// A sentence without an address, where the store has said what is wrong.
+    /// A sentence without an address, if the store reported the cause.
     pub(crate) reason: Option<&'static str>,
-    /// Whether the store serves reads all the same.
+    /// `true` if the store still serves reads.
     pub(crate) serves_reads: bool,
 }
 
@@ -183,7 +186,7 @@ impl Error {
         Self::new(ErrorKind::StoreUnavailable, message)
     }
 
-    /// Adds to an error that nobody shares yet.
+    /// Changes an error that has no clones yet.
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             change(inner);
@@ -206,13 +209,13 @@ impl Error {
         self.with(|inner| inner.recommended_action = Some(action))
     }
 
-    /// The same error with what the store has said, in a sentence without an address.
+    /// Adds the cause that the store reported, in a sentence without an address.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reason(self, reason: &'static str) -> Self {
         self.with(|inner| inner.store_diagnosis.reason = Some(reason))
     }
 
-    /// The same error with a sentence for a store that has said nothing that is known.
+    /// Adds a cause if the store reported none.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reason_if_none(self, reason: &'static str) -> Self {
         self.with(|inner| {
@@ -220,18 +223,18 @@ impl Error {
         })
     }
 
-    /// The same error of a store that refuses writes and serves reads.
+    /// Marks the error as one of a store that rejects writes and serves reads.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reads_served(self) -> Self {
         self.with(|inner| inner.store_diagnosis.serves_reads = true)
     }
 
-    /// What an error of the store means to an operator.
+    /// Returns the meaning of a store error for an operator.
     pub(crate) fn store_diagnosis(&self) -> StoreDiagnosis {
         self.0.store_diagnosis
     }
 
-    /// The same error with another wait; the original stays with those who share it.
+    /// Returns a copy with another wait. Clones of the original keep theirs.
     pub(crate) fn clone_with_retry_after(&self, retry_after: Duration) -> Self {
         Self(Arc::new(Inner {
             kind: self.kind(),
@@ -244,27 +247,27 @@ impl Error {
         }))
     }
 
-    /// What went wrong, sorted by what can be done about it.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The errcode that WeChat answered with, where it did.
+    /// Returns the errcode of the response, if WeChat sent one.
     pub fn errcode(&self) -> Option<i64> {
         self.0.errcode
     }
 
-    /// WeChat's name for the failed request (`rid`), which its support asks for.
+    /// Returns WeChat's id of the failed request (`rid`), which its support asks for.
     pub fn rid(&self) -> Option<&str> {
         self.0.rid.as_deref()
     }
 
-    /// What helps against it, where the error comes from a call of WeChat's API.
+    /// Returns the recommended action, if the error comes from a call of WeChat's API.
     pub fn recommended_action(&self) -> Option<RecommendedAction> {
         self.0.recommended_action
     }
 
-    /// When it makes sense to try again, where that is known.
+    /// Returns the time after which a retry may succeed, if it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -299,7 +302,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Errors that can say whether WeChat refused the token of a call (errcodes 40001, 40014, 42001).
+/// Errors that report whether WeChat rejected the token of a call (errcodes 40001, 40014, 42001).
 ///
 /// ```
 /// use tower_wechat::client::InvalidToken;
@@ -315,7 +318,7 @@ impl std::error::Error for Error {}
 /// }
 /// ```
 pub trait InvalidToken {
-    /// Whether a new token may help.
+    /// Returns `true` if a new token may help.
     fn is_token_invalid(&self) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! Whether a process can do its work, for the endpoint that a load balancer asks.
+//! Health of a process, for the endpoint of a load balancer.
 //!
 //! # What ready means
 //!
@@ -21,8 +21,8 @@ use crate::accounts::AccountTokens;
 use crate::error::Error;
 use crate::users::UserTokens;
 
-/// Whether a process can do its work: whether it can read and write in the store, and whether the
-/// account's token is alive. Made by [`health`].
+/// Health of a process: whether it can read and write in the store, and whether it holds an
+/// unexpired token of the account. Created by [`health`].
 ///
 /// Written as JSON it says `{"status": "ok", "store": "ok", "serves": "everyone", "account_token":
 /// "alive", "account_token_expires_in_secs": 6000}`. A process that is not ready says
@@ -46,13 +46,13 @@ use crate::users::UserTokens;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether this process can read and write in the store.
+    /// Result of the check that this process can read and write in the store.
     pub store: Result<(), Error>,
-    /// The account's own token.
+    /// State of the account's token.
     pub account_token: AccountTokenHealth,
 }
 
-/// What a process knows of the account's token, without asking anybody.
+/// State of the account's token in the cache of a process.
 ///
 /// ```
 /// use tower_wechat::health::{AccountTokenHealth, Health};
@@ -69,15 +69,15 @@ pub struct Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccountTokenHealth {
-    /// This process holds one that lives for so long yet.
+    /// The process holds a token, which expires after this time.
     Available(Duration),
-    /// It holds none: none has been asked for, or none could be had.
+    /// The process holds no token: none was requested, or none could be obtained.
     Unavailable,
-    /// [`health`] was not asked about it.
+    /// [`health`] was called without the account's tokens.
     NotConfigured,
 }
 
-/// Who is served at the moment.
+/// Set of users that a process can serve at the moment.
 ///
 /// ```
 /// use tower_wechat::health::{Health, ServiceLevel};
@@ -101,7 +101,7 @@ pub enum ServiceLevel {
 }
 
 impl ServiceLevel {
-    /// Its name in JSON.
+    /// Returns the name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Everyone => "everyone",
@@ -129,9 +129,9 @@ impl Health {
     }
 }
 
-/// Asks the store whether it can be read and written, within the store's time (1 second), and looks
-/// at the account's token in memory. The store is asked once a second at most, however often this is
-/// called. Never asks WeChat: a WeChat that is down is no reason to restart.
+/// Checks that the store can be read and written, and reads the state of the account's token from
+/// the cache. Each command waits for the store's timeout (1 second) at most. A result is reused
+/// for a second, unless the reads failed. Never calls WeChat: an outage of WeChat is no reason to restart.
 ///
 /// ```
 /// use axum::Json;

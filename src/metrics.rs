@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms for operators, through the `metrics` facade.
 //!
-//! Without the feature `metrics` everything here is empty and costs nothing. What each metric means
-//! and what to do about it is told in `guide/observability.md`; tests compare the two.
+//! Without the feature `metrics` all functions are empty. `guide/observability.md` describes each
+//! metric and its remedy; tests compare the two.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use tracing::Span;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 
-/// How many paths of WeChat's API have a label of their own. The crate's calls take eight; an
-/// application may call any path, and whatever it does, labels stay few.
+/// Maximum number of API paths with a label of their own. Applications may call any path, and the
+/// number of labels must stay small. The calls of this crate take eight.
 #[cfg(feature = "metrics")]
 const MAX_PATH_LABELS: usize = 64;
 
-/// How a request was answered, as far as the layer is concerned.
+/// Outcome of a request in the layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestOutcome {
-    /// The token was in memory.
+    /// The token was in the cache.
     Cache,
-    /// The store had to be asked.
+    /// The token was read from the store.
     Store,
     /// The request waited for WeChat to grant a new token.
     Renewed,
-    /// The token is past its renewal point, and was used all the same.
+    /// The token was stale and was used.
     Stale,
-    /// Nobody, or without a usable token.
+    /// The request had no user, or its user no usable token.
     Login,
-    /// Refused for another reason.
+    /// The request was rejected for another reason.
     Rejected,
 }
 
-/// Counters that every request touches: looked up once, so that a request costs one addition.
+/// Counters of requests, created once so that a request costs one addition.
 #[derive(Clone)]
 pub(crate) struct RequestCounters {
     #[cfg(feature = "metrics")]
@@ -62,8 +62,8 @@ impl std::fmt::Debug for RequestCounters {
     }
 }
 
-/// Tells the recorder what each metric is, as often as an engine is made: a recorder may have been
-/// installed since the last time.
+/// Describes all metrics to the recorder. Runs whenever an engine is created, because the
+/// application may have installed a recorder since the last time.
 pub(crate) fn describe_metrics() {
     #[cfg(feature = "metrics")]
     {
@@ -127,7 +127,7 @@ pub(crate) fn describe_metrics() {
     }
 }
 
-/// How a renewal ended, for the counter and for the span around it.
+/// Records the result of a renewal in the counter and in the current span.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn record_renewal(kind: &'static str, result: &'static str) {
     Span::current().record("result", result);
@@ -164,7 +164,7 @@ pub(crate) fn record_store_call(duration: Duration, ok: bool) {
     }
 }
 
-/// Whether Redis answers. `address` holds no password.
+/// Records whether Redis answers. `address` contains no password.
 #[cfg(feature = "redis")]
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_store_up(address: &str, up: bool) {
@@ -180,7 +180,7 @@ pub(crate) fn record_api_call(path: &str, result: &'static str, duration: Durati
         .record(duration.as_secs_f64());
 }
 
-/// The path, or `other` once there are many.
+/// Returns the label of a path: the path itself, or `other` when there are too many labels.
 #[cfg(feature = "metrics")]
 fn path_label(path: &str) -> String {
     use std::collections::BTreeSet;
@@ -197,8 +197,8 @@ fn path_label(path: &str) -> String {
     path.to_owned()
 }
 
-/// How many credentials one engine holds in memory. The gauge is the sum of all engines of a kind
-/// in this process, since an application may serve several accounts.
+/// Number of cache entries of one engine. The gauge is the sum over all engines of a kind in this
+/// process, because an application may serve several accounts.
 pub(crate) struct CachedGauge {
     #[cfg(feature = "metrics")]
     kind: &'static str,
@@ -215,7 +215,7 @@ impl CachedGauge {
             #[cfg(feature = "metrics")]
             counted: 0.into(),
         };
-        // A panel of nothing looks like a panel that is broken.
+        // Set the gauge to a defined value: dashboards show a missing series as an error.
         cached.set(0);
         cached
     }
@@ -233,7 +233,7 @@ impl CachedGauge {
             let total = totals.entry(self.kind).or_default();
             let before = self.counted.swap(count, Ordering::Relaxed);
             *total = total.saturating_sub(before).saturating_add(count);
-            // Under the lock, so that no older sum comes last.
+            // Under the lock, so that the gauge is never set to an older sum after a newer one.
             metrics::gauge!("wechat_cached_credentials", "kind" => self.kind).set(*total as f64);
         }
     }
@@ -245,7 +245,7 @@ impl Drop for CachedGauge {
     }
 }
 
-/// When one of the account's own credentials dies.
+/// Sets the expiry of one of the account's credentials.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
     #[cfg(feature = "metrics")]
@@ -256,7 +256,7 @@ pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
     .set(at.as_millis() as f64 / 1_000.0);
 }
 
-/// Until when an account rests; the epoch where it does not.
+/// Sets the end of the open circuit of an account. The Unix epoch means that the circuit is closed.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_resting_until(app: &AppId, kind: &'static str, until: Timestamp) {
     #[cfg(feature = "metrics")]

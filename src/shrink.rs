@@ -1,27 +1,27 @@
-//! Tables that give memory back after a crowd.
+//! Tables that release memory after a peak.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
-/// The room that is always kept.
+/// Capacity that is never released.
 pub(crate) const MIN_CAPACITY: usize = 1_024;
 
-/// Shrinks a table that has much more room than it needs.
+/// Shrinks a map whose capacity is much larger than its length.
 pub(crate) fn shrink_map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     if is_oversized(map.len(), map.capacity()) {
         map.shrink_to(MIN_CAPACITY.max(2 * map.len()));
     }
 }
 
-/// Shrinks a set that has much more room than it needs.
+/// Shrinks a set whose capacity is much larger than its length.
 pub(crate) fn shrink_set<K: Eq + Hash, S: BuildHasher>(set: &mut HashSet<K, S>) {
     if is_oversized(set.len(), set.capacity()) {
         set.shrink_to(MIN_CAPACITY.max(2 * set.len()));
     }
 }
 
-/// Returns `true` if an eighth of the room is needed at most. What is shrunk is half full at most,
-/// so that it neither grows again nor shrinks again at once.
+/// Returns `true` if less than an eighth of the capacity is used. A shrunk table is half full at
+/// most, so it does not grow or shrink again at once.
 fn is_oversized(length: usize, capacity: usize) -> bool {
     capacity > 4 * MIN_CAPACITY && length < capacity / 8
 }
