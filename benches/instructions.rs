@@ -1,11 +1,11 @@
 //! Instructions per request, counted by valgrind: `cargo bench --bench instructions`.
 //!
-//! A count that no other load on the machine disturbs: each case runs twice under callgrind, with
-//! few requests and with many, and the difference is what the requests cost. What the processor
-//! has in hardware and valgrind hides (SHA-256) is counted as software would do it.
+//! Other load on the machine does not change this count. Each case runs twice under callgrind, with
+//! few requests and with many. The difference is what the requests cost. Valgrind hides the
+//! processor's SHA-256 instructions, so hashes are counted as in software.
 //!
-//! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, to be
-//! looked at with tools of one's own.
+//! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, for other
+//! tools. It sends `REQUESTS` rounded down to a multiple of 64.
 
 mod fixtures;
 #[path = "../tests/support/mod.rs"]
@@ -30,13 +30,13 @@ use tower_wechat::{
 use fixtures::{Body, hget_service, respond_empty, send_requests, user_id, wechat_client};
 use support::redis_server::RedisServer;
 
-/// As many users as a run asks for: each is in memory, or in Redis, before the first request.
+/// The number of users. All are in memory or in Redis before the first request.
 const USERS: usize = 200;
 
-/// valgrind is slow, and a busy machine slower.
+/// Time for a command of Redis. Programs are slow under valgrind.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is counted, and the case that it is compared with.
+/// The cases, each with the case that it is compared with.
 const CASES: [(&str, Option<&str>); 7] = [
     ("bare", None),
     ("extension", Some("bare")),
@@ -86,7 +86,7 @@ fn instructions_per_request(case: &str, server: &RedisServer) -> u64 {
     (many - few) / (MANY - FEW) as u64
 }
 
-/// All instructions of a run, as callgrind says in its last line.
+/// Returns all instructions of a run, from the last line of callgrind.
 fn count_instructions(case: &str, requests: usize, server: &RedisServer) -> u64 {
     let this = std::env::current_exe().expect("this program");
     let output = Command::new("valgrind")

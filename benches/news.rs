@@ -1,8 +1,8 @@
-//! How soon what one process writes is known to another: `cargo bench --bench news`.
+//! Time from a write in one process to its effect in another: `cargo bench --bench news`.
 //!
 //! Two engines with caches and connections of their own share a real redis-server. The time runs
-//! from the beginning of the write until the other engine no longer serves what it held. Entries
-//! may live for an hour, so that nothing but the news ends them.
+//! from the beginning of the write until the other engine no longer serves its cached token. Entries
+//! expire after an hour, so that only the invalidation can remove them.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -80,7 +80,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
                 let list = if deletes { &mut deletions } else { &mut logins };
                 list.push(began.elapsed());
             }
-            // So that the next login replaces something.
+            // Stores a token again, so that the next login replaces one.
             if deletes {
                 ours.store(&user, &grant).await.expect("stored");
                 while theirs.get(&user).await.is_err() {

@@ -27,7 +27,7 @@ const ROUNDS: usize = 41;
 /// How much more than one two threads should answer.
 const SCALING_TARGET: f64 = 1.8;
 
-/// So many users, and the nanoseconds that the layer may add.
+/// The number of users, and the nanoseconds that the layer may add.
 pub(crate) struct CacheSize {
     pub(crate) users: usize,
     pub(crate) header_target: u32,
@@ -115,7 +115,7 @@ pub(crate) fn compare(runtime: &Runtime, case: &CacheSize) {
     }
 }
 
-/// Tokens of so many users, all of them in memory.
+/// Returns the tokens of `count` users, all of them cached.
 fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
     // Its parts fill unevenly: none may overflow.
     let capacity = count + count / 4;
@@ -130,7 +130,7 @@ fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
                 .await
                 .expect("stored");
         }
-        // What was put while news of a neighbour came is not remembered until it is read.
+        // A token stored while an invalidation arrived is cached only after it is read.
         for at in 0..count {
             while users.cached(user_id(at).as_str()).is_none() {
                 users.get(&user_id(at)).await.expect("a token");
@@ -185,7 +185,7 @@ fn run_round<S>(
     figures.allocations = count_allocations(service, make(0));
 }
 
-/// How long the calls take once `begin` has returned.
+/// Returns the time of the calls after `begin` has returned.
 fn time_calls<S>(
     service: &S,
     mut make: impl FnMut() -> Request<Body>,

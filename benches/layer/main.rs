@@ -1,7 +1,7 @@
 //! What the layer adds to a request: `cargo bench --all-features --bench layer`.
 //!
-//! The contenders run side by side in one process, in turns, so that a noisy machine disturbs all
-//! of them alike; ratios and differences mean more than the figures themselves.
+//! The contenders run in turns in one process, so that a noisy machine affects all of them. Ratios
+//! and differences mean more than the figures themselves.
 
 mod cached;
 #[path = "../fixtures/mod.rs"]

@@ -1,5 +1,5 @@
-//! Every request asks Redis: the layer with a cache that believes nothing, against a service that
-//! sends one plain `HGET` over the same kind of connection.
+//! Every request reads Redis: the layer without a cache, against a service that sends one plain
+//! `HGET` over the same kind of connection.
 
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,7 @@ pub(crate) fn compare(runtime: &Runtime) {
     }
 }
 
-/// The layer over a store of this layout, with a cache that believes nothing.
+/// Returns the layer over a store of this layout, without a cache.
 async fn layer_service(server: &RedisServer, layout: Layout) -> impl BenchService {
     let store = RedisStore::builder(&server.url())
         .layout(layout)
@@ -112,7 +112,7 @@ fn run_round(
     figures.commands = (ran() - before) as f64 / REQUESTS_PER_ROUND as f64;
 }
 
-/// The processor time that this program has had.
+/// Returns the processor time of this program.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
