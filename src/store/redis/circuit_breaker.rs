@@ -12,6 +12,7 @@ use crate::clock::duration_millis;
 use crate::error::Error;
 use crate::metrics;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
+use crate::store::redis::log_limit::LogRateLimit;
 
 /// After a failed command the next ones fail at once for this long. A frozen Redis would
 /// otherwise add its whole timeout to every request.
@@ -41,7 +42,7 @@ pub(super) struct CircuitBreaker {
     /// How many of them are down.
     open_count: AtomicUsize,
     wrong_type_logged: AtomicBool,
-    next_error_reply_log_at: AtomicU64,
+    error_reply_log: LogRateLimit,
 }
 
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl CircuitBreaker {
                 .collect(),
             open_count: AtomicUsize::new(0),
             wrong_type_logged: AtomicBool::new(false),
-            next_error_reply_log_at: AtomicU64::new(0),
+            error_reply_log: LogRateLimit::default(),
         }
     }
 
@@ -217,25 +218,10 @@ impl CircuitBreaker {
         }
     }
 
-    /// One line for a refusal that comes with every request, every few seconds.
-    fn log_error_reply(&self, address: &str, said: &str) {
-        let (now, due) = (
-            self.elapsed(),
-            self.next_error_reply_log_at.load(Ordering::Relaxed),
-        );
-        let next = now
-            .saturating_add(duration_millis(ERROR_REPLY_LOG_INTERVAL))
-            .max(1);
-        let told = |due| {
-            self.next_error_reply_log_at.compare_exchange(
-                due,
-                next,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            )
-        };
-        if due <= now && told(due).is_ok() {
-            tracing::error!(target: "tower_wechat::store", address, "Redis refused a command: {said}");
+    /// Logs an error reply, at most once in each [`ERROR_REPLY_LOG_INTERVAL`].
+    fn log_error_reply(&self, address: &str, reply: &str) {
+        if self.error_reply_log.allow_one_per(ERROR_REPLY_LOG_INTERVAL) {
+            tracing::error!(target: "tower_wechat::store", address, "Redis refused a command: {reply}");
         }
     }
 

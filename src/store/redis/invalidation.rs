@@ -22,7 +22,9 @@ use super::connection::Connection;
 use crate::backoff::Backoff;
 use crate::credential::AppId;
 use crate::store::invalidation::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
-use crate::store::redis::connection::errors::{ErrorClass, describe_error, is_permanent};
+use crate::store::redis::connection::errors::{
+    ErrorClass, describe_error, is_permanent, timed_out,
+};
 use crate::store::{CredentialKey, CredentialKind, Event, LeaseOwner, RecordVersion, Subscription};
 
 /// The rest before the channel is subscribed again, at first and at most.
@@ -134,7 +136,7 @@ impl ChannelListener {
         loop {
             let began = Instant::now();
             // Before the subscription: a move that is on its way ends it.
-            let mut moves = self.config.connection.server_changes();
+            let mut server_changes = self.config.connection.server_changes();
             match self.subscribe().await {
                 Ok(messages) => {
                     self.is_live.store(true, Ordering::Release);
@@ -143,7 +145,7 @@ impl ChannelListener {
                         () = self.forward_messages(messages) => {}
                         () = self.send_heartbeats() => {}
                         // The old server passes on what the new one publishes, if it follows it.
-                        () = self.config.connection.server_changed(&mut moves) => {}
+                        () = server_changes.changed() => {}
                     }
                     self.is_live.store(false, Ordering::Release);
                     tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "the news channel is lost");
@@ -165,11 +167,10 @@ impl ChannelListener {
     }
 
     async fn subscribe(&self) -> Result<impl Stream<Item = Msg> + use<>, RedisError> {
-        let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let mut subscriber = self.config.connection.open_subscriber().await?;
         let subscribed = subscriber.subscribe(&self.config.channel);
         let subscribed = tokio::time::timeout(self.config.command_timeout, subscribed).await;
-        subscribed.unwrap_or_else(|_| Err(late()))?;
+        subscribed.unwrap_or_else(|_| Err(timed_out()))?;
         Ok(subscriber.into_on_message())
     }
 
@@ -187,7 +188,16 @@ impl ChannelListener {
             Some(ErrorClass::NotPermitted) => {
                 format!("let this user run +subscribe +publish on &{channel}")
             }
-            _ => "a server or proxy without channels cannot do better".to_owned(),
+            Some(
+                ErrorClass::Busy
+                | ErrorClass::Retry
+                | ErrorClass::Replica
+                | ErrorClass::WritesRejected
+                | ErrorClass::WrongType
+                | ErrorClass::WrongNode
+                | ErrorClass::Other,
+            )
+            | None => "a server or proxy without channels cannot do better".to_owned(),
         };
         tracing::warn!(
             target: "tower_wechat::store", address,

@@ -1,6 +1,5 @@
 //! The state of users' tokens, and never the tokens.
 
-use redis::Cmd;
 use std::ops::ControlFlow;
 
 use super::super::codec::RawValue;
@@ -143,10 +142,7 @@ impl RedisStore {
     pub async fn estimate_users(&self, options: &ScanOptions) -> Result<u64, Error> {
         match self.0.layout {
             Layout::Hashes => {
-                let slot = options.slot(CredentialKind::User, "");
-                let place = self.locations(&slot).read;
-                let ask: Vec<_> = place.keys.iter().map(|cell| Cmd::hlen(&cell.key)).collect();
-                let sizes: Vec<u64> = self.read_all(&ask).await?;
+                let sizes = self.hash_sizes(options).await?;
                 Ok(sizes.into_iter().max().unwrap_or_default())
             }
             Layout::Keys => self.command(&redis::cmd("DBSIZE")).await,

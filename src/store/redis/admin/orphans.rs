@@ -10,8 +10,6 @@
 //!
 //! Everything else may be a login of a service that has arrived in the new layout, and stays.
 
-use redis::Cmd;
-
 use super::super::codec::seal_binding;
 use super::super::{Layout, RedisStore};
 use super::migration::{Migration, RecordFacts, is_revoked};
@@ -154,12 +152,7 @@ impl Migration<'_> {
 impl RedisStore {
     /// Whether the hashes have any field. Where they are gone, the move is over.
     async fn has_hash_users(&self, options: &ScanOptions) -> Result<bool, Error> {
-        let slot = options.slot(CredentialKind::User, "");
-        let place = self.0.names.location(Layout::Hashes, &slot.key);
-        let cells = place.keys.iter();
-        let sizes: Vec<u64> = self
-            .read_all(&cells.map(|cell| Cmd::hlen(&cell.key)).collect::<Vec<_>>())
-            .await?;
+        let sizes = self.hash_sizes(options).await?;
         Ok(sizes.into_iter().any(|size| size > 0))
     }
 }

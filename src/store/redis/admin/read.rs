@@ -3,12 +3,14 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, FromRedisValue, RedisResult};
 
-use super::super::RedisStore;
 use super::super::codec::RawValue;
 use super::super::locations::{Location, RedisKey};
 use super::super::read::read_command;
 use super::super::store::command_key;
+use super::super::{Layout, RedisStore};
+use super::task::ScanOptions;
 use crate::error::Error;
+use crate::store::CredentialKind;
 use crate::store::redis::connection::errors::ErrorClass;
 
 /// How many reads of a crowd are under way at once on a Cluster.
@@ -33,6 +35,14 @@ impl RedisStore {
         let key = reads.first().map_or(&[][..], command_key);
         self.run_command(key, self.0.connection.read_all(reads))
             .await
+    }
+
+    /// Returns the number of fields in each hash of users' tokens.
+    pub(super) async fn hash_sizes(&self, options: &ScanOptions) -> Result<Vec<u64>, Error> {
+        let slot = options.slot(CredentialKind::User, "");
+        let location = self.0.names.location(Layout::Hashes, &slot.key);
+        let sizes = location.keys.iter().map(|key| Cmd::hlen(&key.key));
+        self.read_all(&sizes.collect::<Vec<_>>()).await
     }
 
     /// Reads the cells of many places in one exchange.

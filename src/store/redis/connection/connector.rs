@@ -12,6 +12,12 @@ use redis::{
 /// that vanished without a word does not hold the store for the kernel's quarter of an hour.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Time without any reply after which a connection is replaced.
+///
+/// Behind a balancer or proxy that has lost its own connection to Redis, the TCP connection stays
+/// open although no replies arrive. The client library replaces only connections that break.
+pub(in crate::store::redis) const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
+
 /// How every server of one topology is spoken with.
 #[derive(Clone)]
 pub(in crate::store::redis) struct Connector {

@@ -186,6 +186,11 @@ pub(in crate::store::redis) fn server_error(error: &RedisError) -> Option<Server
         .map(|(_, said)| said.clone())
 }
 
+/// Returns the error of a connection that has not replied in time.
+pub(in crate::store::redis) fn timed_out() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
 type KnownCode = (&'static str, ErrorClass, &'static str);
 
 fn find_known_code(reply: &ServerError) -> Option<&'static KnownCode> {

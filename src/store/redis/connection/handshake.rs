@@ -79,7 +79,14 @@ impl Connector {
             }
             // HELLO is answered even then, so this is not about HELLO.
             Some(ErrorClass::Busy) => false,
-            Some(_) => true,
+            Some(
+                ErrorClass::Retry
+                | ErrorClass::Replica
+                | ErrorClass::WritesRejected
+                | ErrorClass::WrongType
+                | ErrorClass::WrongNode
+                | ErrorClass::Other,
+            ) => true,
             None => {
                 let hung_up = error.is_connection_dropped() && !error.is_connection_refusal();
                 hung_up || !error.is_io_error()

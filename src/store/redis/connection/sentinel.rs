@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Error;
-use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::connector::{Connector, UNANSWERED_LIMIT};
 use crate::store::redis::connection::errors::{
     NOT_PRIMARY, describe_error, indicates_replica, may_precede_failover, server_error,
 };
@@ -30,10 +30,6 @@ const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The rest between two questions while it is not.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-
-/// A connection that has brought no answer for so long is given up, and another one to the same
-/// server is tried. Behind a proxy whose own way to Redis is gone, TCP sees nothing amiss.
-const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
 /// The present primary. Clones share it.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 #[cfg(feature = "cluster")]
 use crate::store::redis::connection::cluster::{self, ClusterNodes};
+use crate::store::redis::connection::errors::timed_out;
 use crate::store::redis::connection::sentinel::SentinelConnection;
 use crate::store::redis::connection::single::SingleConnection;
 
@@ -31,6 +32,23 @@ pub(super) enum Backend {
     Sentinel(SentinelConnection),
     #[cfg(feature = "cluster")]
     Cluster(ClusterNodes),
+}
+
+/// Changes of the server that a connection sends its commands to.
+pub(in crate::store::redis) struct ServerChanges(Option<watch::Receiver<u64>>);
+
+impl ServerChanges {
+    /// Waits until commands go to another server, whose messages a subscriber of the previous
+    /// server may miss. Never returns behind Sentinels and on a Cluster, where such a subscription
+    /// ends with its connection.
+    pub(in crate::store::redis) async fn changed(&mut self) {
+        if let Some(changes) = &mut self.0
+            && changes.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
 }
 
 /// A value that may be missing.
@@ -59,34 +77,17 @@ impl Connection {
         };
         tokio::time::timeout(self.timeout, connecting)
             .await
-            .unwrap_or_else(|_| {
-                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                Err(late.into())
-            })
+            .unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Returns when commands go to another server than before, whose messages a subscriber of the
-    /// old one may miss. It may never return: the other topologies end such subscriptions.
-    pub(in crate::store::redis) async fn server_changed(
-        &self,
-        changes: &mut Option<watch::Receiver<u64>>,
-    ) {
-        if let Some(moves) = changes
-            && moves.changed().await.is_ok()
-        {
-            return;
-        }
-        std::future::pending::<()>().await;
-    }
-
-    /// What [`moved`](Self::moved) waits on, from this moment.
-    pub(in crate::store::redis) fn server_changes(&self) -> Option<watch::Receiver<u64>> {
-        match &self.backend {
+    /// Returns a watcher of changes of the server, which counts from this moment.
+    pub(in crate::store::redis) fn server_changes(&self) -> ServerChanges {
+        ServerChanges(match &self.backend {
             Backend::Single(single) => Some(single.server_changes()),
             Backend::Sentinel(_) => None,
             #[cfg(feature = "cluster")]
             Backend::Cluster(_) => None,
-        }
+        })
     }
 
     /// An answer did not come in time: another server may have taken over.
@@ -141,18 +142,36 @@ impl Connection {
         }
     }
 
+    async fn command(&self, command: &Cmd) -> RedisResult<Value> {
+        match &self.backend {
+            // Not boxed: every read of a credential takes this path.
+            Backend::Single(single) => single.command(command).await,
+            Backend::Sentinel(primary) => Box::pin(primary.command(command)).await,
+            #[cfg(feature = "cluster")]
+            Backend::Cluster(nodes) => Box::pin(nodes.command(command)).await,
+        }
+    }
+
+    async fn commands(
+        &self,
+        commands: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        match &self.backend {
+            Backend::Single(single) => single.commands(commands, offset, count).await,
+            Backend::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)).await,
+            #[cfg(feature = "cluster")]
+            Backend::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)).await,
+        }
+    }
+
     /// What a command reads that finds one value or none.
     pub(in crate::store::redis) async fn read_value(
         &self,
         command: &Cmd,
     ) -> RedisResult<Option<Vec<u8>>> {
-        let answer = match &self.backend {
-            // Without a box of its own: this is what every look into the store takes.
-            Backend::Single(single) => single.command(command).await,
-            Backend::Sentinel(primary) => Box::pin(primary.command(command)).await,
-            #[cfg(feature = "cluster")]
-            Backend::Cluster(nodes) => Box::pin(nodes.command(command)).await,
-        };
+        let answer = self.command(command).await;
         optional_value(answer?)
     }
 
@@ -168,12 +187,7 @@ impl Connection {
         }
         let mut together = Pipeline::with_capacity(2);
         together.add_command(one).add_command(two);
-        let answers = match &self.backend {
-            Backend::Single(single) => single.commands(&together, 0, 2).await,
-            Backend::Sentinel(primary) => Box::pin(primary.commands(&together, 0, 2)).await,
-            #[cfg(feature = "cluster")]
-            Backend::Cluster(nodes) => Box::pin(nodes.commands(&together, 0, 2)).await,
-        };
+        let answers = self.commands(&together, 0, 2).await;
         let mut answers = answers?.into_iter();
         let mut next = || optional_value(answers.next().unwrap_or(Value::Nil));
         Ok([next()?, next()?])
@@ -224,19 +238,16 @@ impl Connection {
             (Backend::Cluster(nodes), Some(primary)) => {
                 nodes.command_on(primary, command.clone()).await
             }
-            _ => self.clone().req_packed_command(command).await,
+            (Backend::Single(_) | Backend::Sentinel(_), _) | (Backend::Cluster(_), None) => {
+                self.command(command).await
+            }
         }
     }
 }
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match &mut self.backend {
-            Backend::Single(single) => Box::pin(single.command(command)),
-            Backend::Sentinel(primary) => Box::pin(primary.command(command)),
-            #[cfg(feature = "cluster")]
-            Backend::Cluster(nodes) => Box::pin(nodes.command(command)),
-        }
+        Box::pin(self.command(command))
     }
 
     fn req_packed_commands<'a>(
@@ -245,12 +256,7 @@ impl ConnectionLike for Connection {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        match &mut self.backend {
-            Backend::Single(single) => Box::pin(single.commands(commands, offset, count)),
-            Backend::Sentinel(primary) => Box::pin(primary.commands(commands, offset, count)),
-            #[cfg(feature = "cluster")]
-            Backend::Cluster(nodes) => Box::pin(nodes.commands(commands, offset, count)),
-        }
+        Box::pin(self.commands(commands, offset, count))
     }
 
     fn get_db(&self) -> i64 {

@@ -23,14 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::redis::connection::connector::Connector;
+use crate::store::redis::connection::connector::{Connector, UNANSWERED_LIMIT};
 use crate::store::redis::connection::errors::indicates_replica;
-
-/// A connection on which nothing was answered for so long is given up, and another one made.
-///
-/// The manager makes one when the old one breaks. One that stands and brings no answer it keeps:
-/// behind a balancer or a proxy whose own way to Redis is gone, TCP sees nothing amiss, for ever.
-const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
 /// A connection that Redis turned away is asked for again after this long.
 ///
