@@ -1,9 +1,15 @@
 //! The command line.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tower_wechat::admin::TokenState;
+use tower_wechat::admin::{ScanOptions, TokenState};
+use tower_wechat::credential::AppId;
+use tower_wechat::redis::Layout;
+
+/// An error as a sentence for the operator.
+pub(crate) type CliError = Box<dyn std::error::Error>;
 
 /// Looks at the WeChat tokens in Redis and works on them while services run. Tokens themselves are
 /// never printed; a fingerprint is the start of a token's SHA-256.
@@ -114,7 +120,7 @@ impl fmt::Display for TargetLayout {
     }
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StateFilter {
     /// Usable, not due for renewal
     Fresh,
@@ -131,16 +137,43 @@ pub(crate) enum StateFilter {
 }
 
 impl StateFilter {
-    pub(crate) fn matches(self, state: TokenState) -> bool {
-        let named = match self {
-            Self::Fresh => TokenState::Fresh,
-            Self::Stale => TokenState::Stale,
-            Self::Expired => TokenState::Expired,
-            Self::Dead => TokenState::Dead,
-            Self::Unreadable => TokenState::Unreadable,
-            Self::OtherKey => TokenState::UnknownKey,
-        };
-        named == state
+    /// Returns the filter that selects users in this state, if there is one.
+    pub(crate) fn matching(state: TokenState) -> Option<Self> {
+        match state {
+            TokenState::Fresh => Some(Self::Fresh),
+            TokenState::Stale => Some(Self::Stale),
+            TokenState::Expired => Some(Self::Expired),
+            TokenState::Dead => Some(Self::Dead),
+            TokenState::Unreadable => Some(Self::Unreadable),
+            TokenState::UnknownKey => Some(Self::OtherKey),
+            // Lists leave out users without a record.
+            TokenState::Absent => None,
+        }
+    }
+}
+
+impl Options {
+    /// Returns the options of a task from the command line.
+    pub(crate) fn scan_options(&self) -> Result<ScanOptions, CliError> {
+        let app = non_empty(self.app_id.as_deref())
+            .ok_or("which account? Set WECHAT_APPID or --app-id to its AppID")?;
+        let app = AppId::new(app).map_err(|error| format!("WECHAT_APPID: {error}"))?;
+        Ok(ScanOptions {
+            app,
+            margin: Duration::from_secs(self.margin_secs),
+            pause: Duration::from_millis(self.pause_ms),
+            dry_run: self.command.is_dry_run(),
+        })
+    }
+
+    /// Returns the layout that the services read: the first one of `REDIS_LAYOUT`.
+    pub(crate) fn source_layout(&self) -> Result<Layout, CliError> {
+        let named = non_empty(self.layout.as_deref()).unwrap_or("hashes");
+        match named.split('+').next() {
+            Some("hashes") => Ok(Layout::Hashes),
+            Some("keys") => Ok(Layout::Keys),
+            _ => Err(format!("REDIS_LAYOUT={named} is neither hashes nor keys").into()),
+        }
     }
 }
 
@@ -153,4 +186,9 @@ impl Command {
             }
         }
     }
+}
+
+/// Returns a setting, unless it is unset or empty.
+pub(crate) fn non_empty(value: Option<&str>) -> Option<&str> {
+    value.filter(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! What is printed: for people, or one JSON object a line.
+//! The program's output: text for people, or one JSON object on each line.
 
 use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use tower_wechat::admin::{Summary, UserReport};
 use tower_wechat::redis::SweepReport;
 
-/// How often long work tells how far it has come.
+/// Time between two progress lines on stderr.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Stdout, and what became of it. Whoever has read enough closes the pipe, which ends the output and
-/// is no failure. Anything else, such as a full disk, is one, and [`Output::finish`] returns it.
+/// Standard output, which remembers its first error.
+///
+/// A reader that closes the pipe ends the output, which is no failure. [`Output::finish`] returns
+/// every other error, such as a full disk.
 pub(crate) struct Output {
     json: bool,
     state: StdoutState,
@@ -20,7 +22,7 @@ pub(crate) struct Output {
 
 enum StdoutState {
     Open,
-    /// The reader has left.
+    /// The reader has closed the pipe.
     Closed,
     Failed(io::Error),
 }
@@ -33,7 +35,7 @@ impl Output {
         }
     }
 
-    /// Writes a line to stdout, and breaks where nothing more can be written.
+    /// Writes one line to stdout. Returns `Break` if nothing more can be written.
     fn print_line(&mut self, text: &str, value: &Value) -> ControlFlow<()> {
         if !matches!(self.state, StdoutState::Open) {
             return ControlFlow::Break(());
@@ -55,7 +57,7 @@ impl Output {
         ControlFlow::Break(())
     }
 
-    /// Writes what is still buffered, and returns the error that kept any line from being written.
+    /// Flushes stdout. Returns the error that prevented a line from being written, if there was one.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         if matches!(self.state, StdoutState::Open) {
             let flushed = io::stdout().lock().flush();
@@ -82,7 +84,7 @@ impl Output {
             "scope": report.scope,
             "sealed_with": report.sealed_with,
         });
-        // Ids are users' words: no line break of theirs makes a line of ours.
+        // Applications choose user ids. Escaping keeps a line break in one from starting a new line.
         let mut text = format!("{}  {}", report.user.escape_debug(), report.state.as_str());
         if let Some(fingerprint) = &report.token_fingerprint {
             text.push_str(&format!("  token {fingerprint}"));
@@ -110,8 +112,8 @@ impl Output {
         self.print_line(&text, &value)
     }
 
-    pub(crate) fn print_sweep(&mut self, swept: &SweepReport, dry_run: bool) {
-        let (seen, removed) = (swept.scanned, swept.removed);
+    pub(crate) fn print_sweep(&mut self, report: &SweepReport, dry_run: bool) {
+        let (seen, removed) = (report.scanned, report.removed);
         let would = if dry_run {
             "would be removed"
         } else {
@@ -121,15 +123,15 @@ impl Output {
             "command": "sweep", "dry_run": dry_run, "seen": seen, "removed": removed,
         });
         let mut text = format!("{seen} fields looked at; {removed} {would}");
-        if swept.not_utf8 > 0 {
-            value["not_utf8"] = swept.not_utf8.into();
-            let not_utf8 = swept.not_utf8;
+        if report.not_utf8 > 0 {
+            value["not_utf8"] = report.not_utf8.into();
+            let not_utf8 = report.not_utf8;
             text.push_str(&format!("; {not_utf8} have names that are not UTF-8"));
         }
         let _ = self.print_line(&text, &value);
     }
 
-    pub(crate) fn print_summary(&mut self, command: &str, tally: &Summary, dry_run: bool) {
+    pub(crate) fn print_summary(&mut self, command: &str, summary: &Summary, dry_run: bool) {
         let would = if dry_run {
             "would be written"
         } else {
@@ -138,42 +140,46 @@ impl Output {
         let mut text = format!(
             "{} records looked at: {} {would}, {} as they should be, {} newer on the other side, \
              {} unreadable, {} in use",
-            tally.scanned,
-            tally.written,
-            tally.unchanged,
-            tally.newer,
-            tally.unreadable,
-            tally.still_busy
+            summary.scanned,
+            summary.written,
+            summary.unchanged,
+            summary.newer,
+            summary.unreadable,
+            summary.still_busy
         );
         let mut value = json!({
-            "command": command, "dry_run": dry_run, "seen": tally.scanned,
-            "written": tally.written, "same": tally.unchanged, "newer": tally.newer,
-            "unreadable": tally.unreadable, "left": tally.still_busy,
+            "command": command, "dry_run": dry_run, "seen": summary.scanned,
+            "written": summary.written, "same": summary.unchanged, "newer": summary.newer,
+            "unreadable": summary.unreadable, "left": summary.still_busy,
         });
         let removed = match dry_run {
             true => "leftovers would be removed",
             false => "leftovers removed",
         };
-        // What is seldom is named where it occurs.
+        // The text names these counts only if they are not zero.
         for (name, count, words) in [
-            ("dead", tally.dead, "dead and not copied"),
+            ("dead", summary.dead, "dead and not copied"),
             (
                 "logged_out",
-                tally.revoked,
+                summary.revoked,
                 "of users who logged out, not copied",
             ),
-            ("removed", tally.removed, removed),
+            ("removed", summary.removed, removed),
             (
                 "kept",
-                tally.kept_copies,
+                summary.kept_copies,
                 "copies without a source, kept because services read them",
             ),
             (
                 "odd_times",
-                tally.implausible_times,
+                summary.implausible_times,
                 "with a time that nobody can have meant",
             ),
-            ("not_utf8", tally.not_utf8, "with names that are not UTF-8"),
+            (
+                "not_utf8",
+                summary.not_utf8,
+                "with names that are not UTF-8",
+            ),
         ] {
             value[name] = count.into();
             if count > 0 {
@@ -183,7 +189,7 @@ impl Output {
         let _ = self.print_line(&text, &value);
     }
 
-    /// Says on stderr what a list cannot show.
+    /// Warns on stderr of users whose names cannot be listed.
     pub(crate) fn warn_not_utf8(&self, count: u64) {
         if count > 0 {
             let _ = writeln!(
@@ -203,7 +209,7 @@ impl Output {
     }
 }
 
-/// Lines on stderr, one a second.
+/// Progress lines on stderr, at most one in each [`PROGRESS_INTERVAL`].
 pub(crate) struct Progress {
     estimated_total: u64,
     next_report_at: Instant,

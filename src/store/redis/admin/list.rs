@@ -16,7 +16,6 @@ use crate::store::{CredentialKind, CredentialSlot};
 
 /// Where a user's pair stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum TokenState {
     /// Usable, and not due for renewal.
     Fresh,

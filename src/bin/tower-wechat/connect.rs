@@ -1,0 +1,76 @@
+//! The connection to Redis, from options and environment variables.
+
+use std::time::Duration;
+
+use tower_wechat::RedisStore;
+use tower_wechat::redis::{Layout, RedisNames, SealingKeys};
+
+use crate::options::{CliError, Command, Options, TargetLayout, non_empty};
+
+/// Connects to the Redis of the options and the environment.
+pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliError> {
+    let url = non_empty(options.redis_url.as_deref())
+        .ok_or("which Redis? Set REDIS_URL or --redis-url, such as redis://127.0.0.1/")?;
+    let mut layout = options.source_layout()?;
+    if let Command::Migrate { to, .. } = &options.command {
+        // A migration reads the layout that it does not write.
+        layout = match to {
+            TargetLayout::Hashes => Layout::Keys,
+            TargetLayout::Keys => Layout::Hashes,
+        };
+    }
+    let mut builder = RedisStore::builder(url)
+        .layout(layout)
+        .command_timeout(Duration::from_secs(10));
+    if let Some(authority) = read_file("REDIS_CA", options.redis_ca.as_deref())? {
+        builder = builder.certificate_authority(authority);
+    }
+    let certificate = read_file("REDIS_CLIENT_CERT", options.redis_client_cert.as_deref())?;
+    let key = read_file("REDIS_CLIENT_KEY", options.redis_client_key.as_deref())?;
+    builder = match (certificate, key) {
+        (Some(certificate), Some(key)) => builder.client_certificate(certificate, key),
+        (None, None) => builder,
+        _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
+    };
+    if let Some(password) = read_variable("REDIS_SENTINEL_PASSWORD") {
+        let user = read_variable("REDIS_SENTINEL_USER").unwrap_or_default();
+        builder = builder.sentinel_credentials(user, password);
+    }
+    if let Some(names) = non_empty(options.names.as_deref()) {
+        let names: RedisNames = serde_json::from_str(names)
+            .map_err(|error| format!("REDIS_NAMES is not the JSON block of names: {error}"))?;
+        builder = builder.names(names);
+    }
+    if let Some(keys) = read_variable("SEALING_KEY") {
+        let mut keys =
+            SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?;
+        if let Some(mode) = read_variable("SEALING_MODE") {
+            keys = keys.mode(
+                mode.parse()
+                    .map_err(|error| format!("SEALING_MODE: {error}"))?,
+            );
+        }
+        builder = builder.sealing(keys);
+    } else if matches!(options.command, Command::Reseal { .. }) {
+        return Err(
+            "which keys? Set SEALING_KEY, the new key first and the old ones after it".into(),
+        );
+    }
+    Ok(builder.connect().await?)
+}
+
+/// Returns the value of an environment variable, unless it is unset or empty.
+fn read_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Reads the file that a setting names.
+fn read_file(setting: &str, path: Option<&str>) -> Result<Option<Vec<u8>>, CliError> {
+    match non_empty(path) {
+        Some(path) => match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(format!("{setting}={path}: {error}").into()),
+        },
+        None => Ok(None),
+    }
+}
