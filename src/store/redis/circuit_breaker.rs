@@ -1,5 +1,17 @@
-//! What happens around each command when Redis is away: quick refusals instead of queues, one
-//! loud line when it goes and one when it is back, errors that say what to do.
+//! Circuit breaker for Redis commands: fails fast while Redis is unreachable, limits the commands in
+//! flight, and turns errors of Redis into errors with a remedy.
+//!
+//! # States of a circuit
+//!
+//! - *Closed*: commands run. A connection error, a reply of the class [`ErrorClass::Busy`], or a
+//!   timeout after which nothing has succeeded opens the circuit.
+//! - *Open*: [`CircuitBreaker::check`] rejects commands for [`OPEN_DURATION`].
+//! - *Probing*: [`OPEN_DURATION`] has passed. All commands run again. The first success closes the
+//!   circuit; the next failure opens it again.
+//!
+//! A server has one circuit. A Cluster has one circuit for each range of slots, so that a node that
+//! is down does not stop commands for the other nodes. The log and the metric show a change when
+//! the first circuit opens and when the last one closes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,50 +26,55 @@ use crate::metrics;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
 use crate::store::redis::log_limit::LogRateLimit;
 
-/// After a failed command the next ones fail at once for this long. A frozen Redis would
-/// otherwise add its whole timeout to every request.
+/// Time for which an open circuit rejects commands. Without it, a Redis that does not reply would
+/// add its whole timeout to every request.
 const OPEN_DURATION: Duration = Duration::from_millis(250);
 
-/// How many commands are under way at once. A crowd waits here, where waiting is not taken for
-/// Redis' silence, and not behind itself on the connection.
+/// Maximum number of commands in flight for each circuit.
 ///
-/// One connection is kept busy by far fewer; each further one only adds to the time that every
-/// command takes, of which a second is too much.
+/// Fewer commands already keep one connection busy; more of them only add to the time that each
+/// command takes. Further commands wait for a permit instead. The timeout of a command starts when
+/// the command has its permit, so that a burst of requests does not look like a slow Redis.
 const MAX_IN_FLIGHT: usize = 128;
 
-/// How many times the time of one command a crowd waits for its turn.
+/// Maximum time to wait for a permit, as a multiple of the timeout of one command.
 const QUEUE_FACTOR: u32 = 4;
 
-/// How often a refusal that goes on is told again.
+/// Minimum time between two log lines for error replies.
 const ERROR_REPLY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a client is told to wait before it tries again.
+/// The time to wait before a retry, for errors of this module.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The circuits of one store. See the module for their states.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     created_at: Instant,
-    /// What fails by itself: all of Redis, or a range of a Cluster's slots.
+    /// One circuit for a server; one for each range of slots for a Cluster.
     circuits: Box<[Circuit]>,
-    /// How many of them are down.
+    /// Number of circuits that are open or probing.
     open_count: AtomicUsize,
     wrong_type_logged: AtomicBool,
     error_reply_log: LogRateLimit,
 }
 
+/// One circuit. All orderings on its fields are `Relaxed`: each field is read by itself, no other
+/// memory is published through it, and a late view of it lets a few commands run or fail more.
 #[derive(Debug)]
 struct Circuit {
-    /// Milliseconds after the guard's start until which commands are refused; 0 when Redis answers.
+    /// Milliseconds since the creation of the breaker until which commands are rejected; 0 if the
+    /// circuit is closed.
     open_until: AtomicU64,
-    /// Milliseconds after the guard's start at which Redis last answered.
+    /// Milliseconds since the creation of the breaker at which a command last succeeded.
     last_success_at: AtomicU64,
     permits: Semaphore,
+    /// `true` while the circuit is open or probing.
     is_open: AtomicBool,
 }
 
-/// The right to run a command, until this is dropped.
+/// A permit to run one command. Dropping it returns the permit.
 pub(super) struct Permit<'a> {
-    /// Since when.
+    /// The time from which the timeout of the command counts.
     pub(super) started_at: Instant,
     _permit: SemaphorePermit<'a>,
 }
@@ -74,6 +91,7 @@ impl Default for Circuit {
 }
 
 impl CircuitBreaker {
+    /// Creates a breaker with closed circuits.
     pub(super) fn new(circuit_count: usize) -> Self {
         Self {
             created_at: Instant::now(),
@@ -86,14 +104,16 @@ impl CircuitBreaker {
         }
     }
 
+    /// Returns the milliseconds since the creation of the breaker.
     fn elapsed(&self) -> u64 {
         duration_millis(self.created_at.elapsed())
     }
 
-    fn circuit(&self, part: usize) -> &Circuit {
-        &self.circuits[part % self.circuits.len()]
+    fn circuit(&self, index: usize) -> &Circuit {
+        &self.circuits[index % self.circuits.len()]
     }
 
+    /// Returns an error if a circuit is open.
     pub(super) fn check(&self, circuit: usize, address: &str) -> Result<(), Error> {
         match self.circuit(circuit).open_until.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -104,8 +124,11 @@ impl CircuitBreaker {
         }
     }
 
-    /// The right to run a command, for somebody who came at `came`; none within their `patience`.
-    /// Whoever waited while Redis went away is refused.
+    /// Acquires a permit to run a command. Returns `None` if none is free within `max_wait`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreUnavailable`] if the circuit has opened while the command waited, or if no
+    /// permit is free within [`QUEUE_FACTOR`] times `command_timeout`.
     pub(super) async fn acquire(
         &self,
         circuit: usize,
@@ -122,7 +145,7 @@ impl CircuitBreaker {
             }));
         }
         let wait = command_timeout * QUEUE_FACTOR;
-        // In a box, since there nearly always is a turn.
+        // Boxed, because a permit is nearly always free: the future of a command stays small.
         match Box::pin(tokio::time::timeout(wait.min(max_wait), permits.acquire())).await {
             Ok(Ok(permit)) => self.check(circuit, address).map(|()| {
                 Some(Permit {
@@ -135,17 +158,21 @@ impl CircuitBreaker {
         }
     }
 
+    /// Returns the error of a command that got no permit in time.
     pub(super) fn overloaded(&self, address: &str) -> Error {
         unavailable(format!("Redis at {address} is asked more than it answers"))
     }
 
-    pub(super) fn record_success(&self, part: usize, address: &str, at: Instant) {
-        let part = self.circuit(part);
+    /// Records a reply, and closes the circuit if it was open.
+    pub(super) fn record_success(&self, circuit: usize, address: &str, at: Instant) {
+        let circuit = self.circuit(circuit);
         let at = duration_millis(at.saturating_duration_since(self.created_at));
-        part.last_success_at.store(at, Ordering::Relaxed);
-        // A plain load on the way that every command takes; the store is for recoveries.
-        if part.is_open.load(Ordering::Relaxed) && part.is_open.swap(false, Ordering::Relaxed) {
-            part.open_until.store(0, Ordering::Relaxed);
+        circuit.last_success_at.store(at, Ordering::Relaxed);
+        // The load comes first because every command runs it, and a load keeps the cache line
+        // shared between cores. The swap lets only one of several commands count the change.
+        if circuit.is_open.load(Ordering::Relaxed) && circuit.is_open.swap(false, Ordering::Relaxed)
+        {
+            circuit.open_until.store(0, Ordering::Relaxed);
             if self.open_count.fetch_sub(1, Ordering::Relaxed) == 1 {
                 metrics::set_store_up(address, true);
                 tracing::info!(target: "tower_wechat::store", address, "Redis answers again");
@@ -153,44 +180,52 @@ impl CircuitBreaker {
         }
     }
 
+    /// Records a command that had no reply in time, and returns its error. Opens the circuit unless
+    /// another command has succeeded since this one started.
     pub(super) fn record_timeout(
         &self,
-        part: usize,
+        circuit: usize,
         address: &str,
         started_at: Instant,
         after: Duration,
     ) -> Error {
-        // One slow command among others that were answered since says nothing of Redis.
-        let began = duration_millis(started_at.saturating_duration_since(self.created_at));
-        if self.circuit(part).last_success_at.load(Ordering::Relaxed) <= began {
-            self.open(part, address, &format!("no answer within {after:?}"));
+        // If another command has succeeded meanwhile, only this one command was slow.
+        let started = duration_millis(started_at.saturating_duration_since(self.created_at));
+        if self
+            .circuit(circuit)
+            .last_success_at
+            .load(Ordering::Relaxed)
+            <= started
+        {
+            self.open(circuit, address, &format!("no answer within {after:?}"));
         }
         unavailable(format!(
             "Redis at {address} did not answer within {after:?}"
         ))
     }
 
+    /// Records a failed command, and returns its error with a remedy. Opens the circuit if other
+    /// commands would fail too.
     pub(super) fn record_failure(
         &self,
-        part: usize,
+        circuit: usize,
         address: &str,
         started_at: Instant,
-        raw: &RedisError,
+        error: &RedisError,
     ) -> Error {
-        let error = raw;
-        // The connection has the same limit as we, and it is a matter of load which is met first.
+        // The connection and the caller have the same timeout, and either may fire first.
         if error.is_timeout() {
-            return self.record_timeout(part, address, started_at, started_at.elapsed());
+            return self.record_timeout(circuit, address, started_at, started_at.elapsed());
         }
         let message = describe_error(error);
-        let Some(refusal) = ErrorClass::classify(error) else {
-            self.open(part, address, &message);
+        let Some(class) = ErrorClass::classify(error) else {
+            self.open(circuit, address, &message);
             return unavailable(format!("Redis at {address} cannot be reached: {message}"));
         };
-        let error = match refusal {
+        let described = match class {
             ErrorClass::WrongType => self.wrong_type_error(address),
             ErrorClass::Busy => {
-                self.open(part, address, &message);
+                self.open(circuit, address, &message);
                 unavailable(format!("Redis at {address} is not ready: {message}"))
             }
             ErrorClass::Retry => {
@@ -203,7 +238,7 @@ impl CircuitBreaker {
                 self.log_error_reply(address, &message);
                 unavailable(sentence)
             }
-            // Redis is there and says no. Other commands may do, so nothing is paused for it.
+            // Redis replied, and other commands may succeed, so the circuit stays closed.
             ErrorClass::Replica
             | ErrorClass::WritesRejected
             | ErrorClass::NotPermitted
@@ -212,9 +247,9 @@ impl CircuitBreaker {
                 unavailable(format!("Redis at {address} refused a command: {message}"))
             }
         };
-        match operator_message(raw) {
-            Some(sentence) => error.with_reason(sentence),
-            None => error,
+        match operator_message(error) {
+            Some(sentence) => described.with_reason(sentence),
+            None => described,
         }
     }
 
@@ -225,6 +260,7 @@ impl CircuitBreaker {
         }
     }
 
+    /// Returns the error of a key with a value of another type, and logs it the first time.
     fn wrong_type_error(&self, address: &str) -> Error {
         let sentence = format!(
             "a configured name in Redis at {address} holds a value of another type; \
@@ -236,14 +272,18 @@ impl CircuitBreaker {
         unavailable(sentence)
     }
 
-    fn open(&self, part: usize, address: &str, reason: &str) {
+    /// Opens a circuit, and logs it if all circuits were closed.
+    fn open(&self, circuit: usize, address: &str, reason: &str) {
         let until = self
             .elapsed()
             .saturating_add(duration_millis(OPEN_DURATION))
             .max(1);
-        let part = self.circuit(part);
-        part.open_until.store(until, Ordering::Relaxed);
-        if !part.is_open.swap(true, Ordering::Relaxed)
+        let circuit = self.circuit(circuit);
+        // `open_until` comes before `is_open`: `record_success` resets `open_until` only after it
+        // has seen `is_open`. In the other order, a success in between would reset it too early
+        // and leave a closed circuit that rejects commands.
+        circuit.open_until.store(until, Ordering::Relaxed);
+        if !circuit.is_open.swap(true, Ordering::Relaxed)
             && self.open_count.fetch_add(1, Ordering::Relaxed) == 0
         {
             metrics::set_store_up(address, false);
@@ -267,31 +307,31 @@ mod tests {
 
     const ADDRESS: &str = "redis.example.com:6379";
 
-    /// What the connection says when it has waited for an answer as long as it may.
+    /// Returns the error of a connection whose timeout has fired.
     fn timeout_error() -> RedisError {
         std::io::Error::from(std::io::ErrorKind::TimedOut).into()
     }
 
     #[test]
     fn one_timeout_among_successes_opens_nothing() {
-        let guard = CircuitBreaker::new(1);
-        let began = guard.created_at;
+        let breaker = CircuitBreaker::new(1);
+        let started_at = breaker.created_at;
         std::thread::sleep(Duration::from_millis(2));
-        guard.record_success(0, ADDRESS, Instant::now());
-        let error = guard.record_failure(0, ADDRESS, began, &timeout_error());
+        breaker.record_success(0, ADDRESS, Instant::now());
+        let error = breaker.record_failure(0, ADDRESS, started_at, &timeout_error());
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-        guard.check(0, ADDRESS).unwrap();
+        breaker.check(0, ADDRESS).unwrap();
     }
 
     #[test]
     fn a_timeout_without_successes_opens_the_circuit() {
-        let guard = CircuitBreaker::new(1);
-        guard.record_success(0, ADDRESS, Instant::now());
+        let breaker = CircuitBreaker::new(1);
+        breaker.record_success(0, ADDRESS, Instant::now());
         std::thread::sleep(Duration::from_millis(2));
-        guard.record_failure(0, ADDRESS, Instant::now(), &timeout_error());
-        let error = guard.check(0, ADDRESS).unwrap_err();
+        breaker.record_failure(0, ADDRESS, Instant::now(), &timeout_error());
+        let error = breaker.check(0, ADDRESS).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-        guard.record_success(0, ADDRESS, Instant::now());
-        guard.check(0, ADDRESS).unwrap();
+        breaker.record_success(0, ADDRESS, Instant::now());
+        breaker.check(0, ADDRESS).unwrap();
     }
 }

@@ -1,18 +1,24 @@
-//! The connection to one address, and its replacement: when it has fallen silent, when the server
-//! does not let us in, and when another server has taken over behind the address.
+//! Connection to one address, which is replaced when replies stay away, when the server rejects the
+//! handshake, and when another server has taken over behind the address.
 //!
 //! # States
 //!
-//! - *In use*: commands go out on the connection that stands. Its manager makes another one when it
-//!   breaks.
-//! - *Silent*: no command has been answered for three seconds. The next command goes out on a new
-//!   connection.
-//! - *Turned away*: the server has refused the greeting. The next command after a rest goes out on
-//!   a new connection.
-//! - *Left*: the server has refused a command as a replica does, or says that it has become one. A
-//!   name, a virtual IP or the endpoint of a managed Redis may lead to the new primary by now, while
-//!   connections to the old one stay open. The command is asked again on a new connection, and
-//!   subscribers are told to follow.
+//! [`Current`] holds the state. `begin_request` and `record_reply` make the transitions.
+//!
+//! - *In use*: commands use the current connection. The client library's manager reconnects when
+//!   the connection breaks. Each reply keeps this state.
+//! - *Unanswered* (`unanswered_since`): a command waits for a reply. Any reply returns to *in use*.
+//!   After [`UNANSWERED_LIMIT`] the next command replaces the connection.
+//! - *Rejected* (`rejected_at`): the server has rejected the handshake. After
+//!   [`HANDSHAKE_RETRY_DELAY`] the next command replaces the connection.
+//! - *Demoted* (`is_demoted`): the server has replied as a replica does, or reports that role. A
+//!   host name, a virtual IP or the endpoint of a managed Redis may lead to the new primary by now,
+//!   while connections to the old one stay open. Once the connection is [`MIN_SWITCH_INTERVAL`]
+//!   old, the next command replaces it and notifies subscribers. The rejected command is sent once
+//!   more on the new connection.
+//!
+//! A replacement increments `generation` and returns to *in use*. Replies of an older generation
+//! change nothing but `unanswered_since`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -26,31 +32,30 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::store::redis::connection::connector::{Connector, UNANSWERED_LIMIT};
 use crate::store::redis::connection::errors::indicates_replica;
 
-/// A connection that Redis turned away is asked for again after this long.
+/// Time after which a connection whose handshake was rejected is replaced.
 ///
-/// Redis may answer a greeting with a refusal: a password that is set before we know of it, a user
-/// who is switched off for a while, another program on the port. The manager tries again only where
-/// a connection broke, and would hand out that refusal until the process ends.
+/// Redis rejects a handshake if the password has changed or the user is disabled, for example. The
+/// client library's manager reconnects only after a connection broke. It would return the same
+/// rejection until the process ends.
 const HANDSHAKE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// The shortest life of a connection that is left because its server is a replica. Until the address
-/// leads to the new primary, each new connection ends at the old one, however many writes are asked.
+/// Minimum age of a connection that is replaced because its server is a replica. Until the address
+/// leads to the new primary, new connections reach the old one; this limits how many are made.
 const MIN_SWITCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the server is asked whether it is still the primary. Reads, messages and a process
-/// without requests would never find out otherwise.
+/// Time between two checks whether the server is still the primary. Only writes fail at a replica,
+/// so a process that only reads or listens would not notice a change.
 const ROLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often a server that cannot be reached is tried when the store is opened, and the rest
-/// between two tries.
+/// Maximum number of attempts to reach a server when a store is opened, and the time between them.
 const CONNECT_ATTEMPTS: u32 = 3;
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Clones share the connection.
+/// A connection to one address. Clones share it.
 #[derive(Clone)]
 pub(in crate::store::redis) struct SingleConnection {
     inner: Arc<Inner>,
-    /// Ends with the last clone.
+    /// The task that checks the server's role. It is aborted with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -58,41 +63,44 @@ struct Inner {
     address: ConnectionAddr,
     command_timeout: Duration,
     current: Mutex<Current>,
-    /// How often the server was left for another one.
+    /// Number of connections that were replaced because their server had become a replica.
     server_changes: watch::Sender<u64>,
 }
 
+/// The current connection and its state.
 struct Current {
-    /// What connections are made with: in RESP2 where the server knows nothing else.
+    /// Makes connections. It uses RESP2 if the server does not support RESP3.
     connector: Connector,
     manager: ConnectionManager,
-    /// Counts the managers, so that a late answer on an old connection condemns no new one.
+    /// Number of this connection. A late reply on an older one must not mark this one as bad.
     generation: u64,
     created_at: Instant,
-    /// Since when no question has been answered, where there is one.
+    /// The time of the oldest command since the last reply.
     unanswered_since: Option<Instant>,
-    /// When Redis refused to speak with us on this connection, where it did.
+    /// The time at which the server rejected the handshake of this connection.
     rejected_at: Option<Instant>,
-    /// Whether the server has refused as a replica does.
+    /// `true` if the server has replied as a replica does.
     is_demoted: bool,
 }
 
 impl Current {
+    /// Returns `true` if the next command must use a new connection.
     fn must_be_replaced(&self, now: Instant) -> bool {
-        let has_lasted = |since: Option<Instant>, patience| {
-            since.is_some_and(|since| now.duration_since(since) >= patience)
+        let has_lasted = |since: Option<Instant>, limit| {
+            since.is_some_and(|since| now.duration_since(since) >= limit)
         };
         has_lasted(self.unanswered_since, UNANSWERED_LIMIT)
             || has_lasted(self.rejected_at, HANDSHAKE_RETRY_DELAY)
             || (self.is_demoted && self.may_switch(now))
     }
 
+    /// Returns `true` if the connection is old enough to be replaced by one to a new primary.
     fn may_switch(&self, now: Instant) -> bool {
         now.duration_since(self.created_at) >= MIN_SWITCH_INTERVAL
     }
 
-    /// Makes another manager, which connects with the first question. The old one ends with the
-    /// last command that waits on it.
+    /// Replaces the manager. The new one connects with the first command. The old one ends with the
+    /// last command that waits for its reply.
     fn replace_manager(
         &mut self,
         address: &ConnectionAddr,
@@ -113,42 +121,42 @@ impl Current {
 fn manager_config(command_timeout: Duration) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(command_timeout))
-        // Whoever asks bounds the whole of their question, and asks through the guard; a second
-        // timer for each would bound nothing more.
+        // Callers have their own timer for each command, so a second one would only cost time:
+        // `RedisStore::run_command`, `check_role` and the heartbeats of channels.
         .set_response_timeout(None)
-        // Few and short tries: after them the next command starts over, so that Redis is
-        // found again within seconds of its return.
+        // Few attempts with short delays: when they have failed, the next command starts again, so
+        // that the store finds Redis within seconds of its return.
         .set_number_of_retries(2)
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_millis(300))
 }
 
 impl SingleConnection {
-    /// Connects. Answers are to be waited for at most as long as the dialer says.
+    /// Connects, and starts the task that checks the server's role.
     pub(in crate::store::redis) async fn connect(
         address: ConnectionAddr,
         connector: Connector,
     ) -> RedisResult<Self> {
-        // The first connection finds out which protocol the server speaks, and ends. Whoever opens
-        // the store bounds the whole of it.
-        let mut tries = 1;
-        let dialer = loop {
+        // The first connection only finds out which protocol the server supports. The caller has a
+        // timer for all of it.
+        let mut attempts = 1;
+        let connector = loop {
             match connector.connect(&address).await {
-                Ok((_, dialer)) => break dialer,
-                Err(error) if tries < CONNECT_ATTEMPTS && error.is_io_error() => tries += 1,
+                Ok((_, connector)) => break connector,
+                Err(error) if attempts < CONNECT_ATTEMPTS && error.is_io_error() => attempts += 1,
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(CONNECT_RETRY_DELAY).await;
         };
-        let command_timeout = dialer.timeout;
-        let client = dialer.client_for(&address)?;
+        let command_timeout = connector.timeout;
+        let client = connector.client_for(&address)?;
         let manager =
             ConnectionManager::new_with_config(client, manager_config(command_timeout)).await?;
         let inner = Arc::new(Inner {
             address,
             command_timeout,
             current: Mutex::new(Current {
-                connector: dialer,
+                connector,
                 manager,
                 generation: 0,
                 created_at: Instant::now(),
@@ -165,40 +173,42 @@ impl SingleConnection {
         })
     }
 
-    /// A client for connections of their own, which lead wherever the address leads by then.
+    /// Returns a client for separate connections to the same address.
     pub(in crate::store::redis) fn new_client(&self) -> RedisResult<Client> {
-        let dialer = self.inner.current().connector.clone();
-        dialer.client_for(&self.inner.address)
+        let connector = self.inner.current().connector.clone();
+        connector.client_for(&self.inner.address)
     }
 
-    /// Whether the server is spoken with in RESP3, and so knows HELLO.
+    /// Returns `true` if the connection uses RESP3, so that the server supports `HELLO`.
     pub(in crate::store::redis) fn supports_hello(&self) -> bool {
         self.inner.supports_hello()
     }
 
-    /// Counts how often the server was left for another one.
+    /// Returns a receiver that is notified when the server is replaced by another one.
     pub(in crate::store::redis) fn server_changes(&self) -> watch::Receiver<u64> {
         self.inner.server_changes.subscribe()
     }
 
+    /// Sends a command, and sends it again to the new primary if a replica has rejected it.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         self.inner.command(command).await
     }
 
+    /// Sends a pipeline. It is not repeated at a new primary.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let (mut manager, mut question) = self.inner.begin_request()?;
+        let (mut manager, mut pending) = self.inner.begin_request()?;
         let outcome = manager.send_packed_commands(commands, offset, count).await;
-        question.record_reply(&outcome);
-        let number = question.generation;
-        // What a pipeline has done so far is not known, so it is not asked again.
-        let refused = outcome.iter().flatten().any(is_replica_error);
-        if refused {
-            self.inner.mark_demoted(number);
+        pending.record_reply(&outcome);
+        let generation = pending.generation;
+        // Commands before the rejected one may have run, so the pipeline is not sent again.
+        let is_rejected = outcome.iter().flatten().any(is_replica_error);
+        if is_rejected {
+            self.inner.mark_demoted(generation);
         }
         outcome
     }
@@ -213,50 +223,52 @@ impl Inner {
         self.current().connector.connection_info.protocol() != ProtocolVersion::RESP2
     }
 
-    /// The connection for a question that is asked now.
+    /// Returns the connection for a command, replaced first if its state asks for that.
+    ///
+    /// The lock is held only for this decision, never while a command waits for its reply.
     fn begin_request(&self) -> RedisResult<(ConnectionManager, PendingReply<'_>)> {
-        let asked = Instant::now();
+        let now = Instant::now();
         let mut current = self.current();
-        if current.must_be_replaced(asked) {
-            let moves = current.is_demoted;
+        if current.must_be_replaced(now) {
+            let was_demoted = current.is_demoted;
             current.replace_manager(&self.address, self.command_timeout)?;
-            if moves {
-                self.server_changes.send_modify(|moves| *moves += 1);
+            if was_demoted {
+                self.server_changes.send_modify(|changes| *changes += 1);
             }
         }
-        current.unanswered_since.get_or_insert(asked);
-        let question = PendingReply {
+        current.unanswered_since.get_or_insert(now);
+        let pending = PendingReply {
             inner: self,
             generation: current.generation,
-            sent_at: asked,
+            sent_at: now,
             is_answered: false,
         };
-        Ok((current.manager.clone(), question))
+        Ok((current.manager.clone(), pending))
     }
 
     async fn command(&self, command: &Cmd) -> RedisResult<Value> {
-        let (answer, number) = self.command_once(command).await;
-        if !answer.as_ref().is_ok_and(is_replica_error) || !self.mark_demoted(number) {
-            return answer;
+        let (reply, generation) = self.command_once(command).await;
+        if !reply.as_ref().is_ok_and(is_replica_error) || !self.mark_demoted(generation) {
+            return reply;
         }
-        // A replica refuses the first write of a script, of a transaction or by itself, so nothing
-        // has happened yet: asking the new primary cannot do it twice. In a box, since it is rare.
+        // A replica rejects the first write of a script or transaction, so nothing has been written
+        // yet, and the new primary cannot run the command twice. Boxed, because it is rare.
         Box::pin(self.command_once(command)).await.0
     }
 
-    /// The answer, and the number of the connection that brought it.
+    /// Sends a command once. Returns the reply and the generation of the connection.
     async fn command_once(&self, command: &Cmd) -> (RedisResult<Value>, u64) {
-        let (mut manager, mut question) = match self.begin_request() {
-            Ok(asked) => asked,
+        let (mut manager, mut pending) = match self.begin_request() {
+            Ok(request) => request,
             Err(error) => return (Err(error), 0),
         };
         let outcome = manager.send_packed_command(command).await;
-        question.record_reply(&outcome);
-        (outcome, question.generation)
+        pending.record_reply(&outcome);
+        (outcome, pending.generation)
     }
 
-    /// Leaves the server of this connection. Answers whether another connection is there to ask;
-    /// none is where the last one is too young.
+    /// Marks the server of a connection as a replica. Returns `true` if the next command gets another
+    /// connection, and `false` while the current one is too young to be replaced.
     fn mark_demoted(&self, generation: u64) -> bool {
         let mut current = self.current();
         if current.generation != generation {
@@ -266,45 +278,46 @@ impl Inner {
         current.may_switch(Instant::now())
     }
 
-    /// Asks the server whether it is still the primary, and leaves one that is no more.
+    /// Checks whether the server is still the primary, and replaces the connection if it is not.
     async fn check_role(&self, was_primary: &mut bool) {
         if !self.supports_hello() {
             return;
         }
         let hello = redis::cmd("HELLO");
-        let asked = tokio::time::timeout(self.command_timeout, self.command_once(&hello)).await;
-        let (answer, number) = match asked {
-            Ok((Ok(answer), number)) => (answer, number),
+        let outcome = tokio::time::timeout(self.command_timeout, self.command_once(&hello)).await;
+        let (reply, generation) = match outcome {
+            Ok((Ok(reply), generation)) => (reply, generation),
             Ok((Err(_), _)) => return self.retry_handshake().await,
             Err(_) => return,
         };
-        match role_is_primary(answer) {
+        match role_is_primary(reply) {
             Some(true) => *was_primary = true,
-            // Who set this up with a replica, to follow another system's token, keeps it.
+            // A store that was connected to a replica on purpose, to read an external token, keeps it.
             Some(false) if *was_primary => {
-                if self.mark_demoted(number) {
-                    let asked = self.command_once(&hello);
-                    let _ = tokio::time::timeout(self.command_timeout, asked).await;
+                if self.mark_demoted(generation) {
+                    let check = self.command_once(&hello);
+                    let _ = tokio::time::timeout(self.command_timeout, check).await;
                 }
             }
             Some(false) | None => {}
         }
     }
 
-    /// The server has refused our greeting, or hangs up. Behind the address there may be one by now
-    /// that speaks RESP2 only.
+    /// Connects again after `HELLO` has failed, and continues in RESP2 if the server supports only
+    /// that. Another server may be behind the address by now.
     async fn retry_handshake(&self) {
-        let dialer = self.current().connector.clone();
-        if let Ok((_, spoken)) = dialer.connect(&self.address).await
-            && spoken.connection_info.protocol() == ProtocolVersion::RESP2
+        let connector = self.current().connector.clone();
+        if let Ok((_, accepted)) = connector.connect(&self.address).await
+            && accepted.connection_info.protocol() == ProtocolVersion::RESP2
         {
             let mut current = self.current();
-            current.connector = spoken;
+            current.connector = accepted;
             let _ = current.replace_manager(&self.address, self.command_timeout);
         }
     }
 }
 
+/// Checks the role of the server until the connection is dropped.
 async fn watch_role(inner: Weak<Inner>) {
     let mut was_primary = false;
     loop {
@@ -316,31 +329,32 @@ async fn watch_role(inner: Weak<Inner>) {
     }
 }
 
-/// The `role` in the answer to HELLO.
-fn role_is_primary(answer: Value) -> Option<bool> {
-    let said: std::collections::HashMap<String, Value> = redis::from_redis_value(answer).ok()?;
-    let role = said.get("role")?.clone();
+/// Returns `true` if the reply to `HELLO` names the role of a primary, and `None` without a role.
+fn role_is_primary(reply: Value) -> Option<bool> {
+    let hello: std::collections::HashMap<String, Value> = redis::from_redis_value(reply).ok()?;
+    let role = hello.get("role")?.clone();
     redis::from_redis_value::<String>(role)
         .ok()
         .map(|role| role == "master")
 }
 
-/// Whether a server has answered as a replica does that is asked to write.
-fn is_replica_error(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(said) if indicates_replica(said))
+/// Returns `true` if a reply is the error by which a replica rejects writes.
+fn is_replica_error(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if indicates_replica(error))
 }
 
-/// A question that is not answered yet.
+/// A command that waits for its reply.
 struct PendingReply<'a> {
     inner: &'a Inner,
-    /// The number of the connection that it goes out on.
+    /// The generation of the connection that carries the command.
     generation: u64,
     sent_at: Instant,
     is_answered: bool,
 }
 
 impl PendingReply<'_> {
-    /// Notes whether there was an answer; a broken connection is one, and the manager's to mend.
+    /// Records the outcome of a command. A broken connection counts as a reply, because the manager
+    /// reconnects by itself.
     fn record_reply<T>(&mut self, outcome: &RedisResult<T>) {
         let error = outcome.as_ref().err();
         let mut current = self.inner.current();
@@ -348,8 +362,8 @@ impl PendingReply<'_> {
             current.unanswered_since = None;
             self.is_answered = true;
         }
-        // What Redis says to a command comes as a value here. Another error was its answer to our
-        // greeting, or no answer of a Redis.
+        // An error reply to a command arrives as a value here. So this error is the reply to the
+        // handshake, or does not come from a Redis server.
         if error.is_some_and(|error| !error.is_io_error()) && current.generation == self.generation
         {
             current.rejected_at.get_or_insert_with(Instant::now);
@@ -358,7 +372,8 @@ impl PendingReply<'_> {
 }
 
 impl Drop for PendingReply<'_> {
-    /// Who asked may have gone away before an answer was due: that says nothing of Redis.
+    /// Takes back `unanswered_since` if the caller has dropped the command early: a reply was not
+    /// due yet, so the missing reply does not show a bad connection.
     fn drop(&mut self) {
         if self.is_answered {
             return;
