@@ -1,9 +1,9 @@
-//! A connection to a Redis Cluster, made anew when it is stuck.
+//! Connection to a Redis Cluster, which is replaced when replies stay away.
 //!
-//! The library follows moved slots and drops nodes that went away. What it does not notice is a
-//! node that keeps its connections and answers nothing: it goes on asking that one, though a
-//! replica has long taken over. So a connection whose answers stay away is replaced by a new one,
-//! which learns from the others who is there.
+//! The client library follows moved slots and drops nodes that close their connections. It does not
+//! notice a node that keeps its connections and does not reply, and continues to send commands to
+//! it after a replica has taken over. So a timeout requests a new connection, which reads the list
+//! of nodes again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,27 +21,28 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::store::redis::connection::connector::{Connector, tcp_settings};
 use crate::store::redis::connection::errors::{server_error, timed_out};
 
-/// How often a command is sent anew within its time: to the node that a slot has moved to, or
-/// after a rest where its node is not ready. Lost answers are among the reasons, so a command may
-/// run twice: a claim, a commit or a settlement finds what it has done itself; an allowance loses
-/// a use; and of two logins of one user within that second the older may be kept, which the next
-/// refusal by WeChat mends.
+/// Maximum number of retries of a command within its timeout: at the node that a slot has moved to,
+/// or later if a node is not ready.
+///
+/// The library also retries after a lost reply, so a command may run twice. A repeated lease or
+/// commit finds its own result. A repeated use of a quota counts twice. Of two logins of one user
+/// within that second the older one may be kept, until WeChat rejects its token.
 const MAX_RETRIES: u32 = 12;
 
-/// The shortest and the longest rest before that, in milliseconds.
+/// Minimum and maximum delay before a retry, in milliseconds.
 const RETRY_DELAY_MS: (u64, u64) = (10, 200);
 
-/// The rest between two attempts to connect anew.
+/// Minimum time between two attempts to replace the connection.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
-/// How long such an attempt may take.
+/// Maximum time for such an attempt.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The nodes of a Cluster. Clones share them.
+/// A connection to the nodes of a Cluster. Clones share it.
 #[derive(Clone)]
 pub(in crate::store::redis) struct ClusterNodes {
     shared: Arc<Shared>,
-    /// Ends with the last clone.
+    /// The task that replaces the connection. It is aborted with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -50,18 +51,20 @@ struct Shared {
     connector: Connector,
     seeds: Vec<ConnectionAddr>,
     connection: watch::Sender<ClusterConnection>,
+    /// Wakes the task. `Notify` keeps one notification: requests during an attempt cause one more
+    /// attempt afterwards, however many they are.
     reconnect_requested: Notify,
 }
 
-/// The slots of a Cluster.
+/// Number of slots of every Cluster.
 const SLOT_COUNT: u16 = 16_384;
 
-/// The range of slots that a key lies in, of so many.
+/// Returns the index of the circuit for a key. Each circuit covers an equal range of slots.
 pub(in crate::store::redis) fn circuit_index(key: &[u8], circuit_count: usize) -> usize {
     usize::from(key_slot(key)) * circuit_count / usize::from(SLOT_COUNT)
 }
 
-/// The slot of a key: CRC-16/XMODEM of its hash tag or of the whole, by the specification.
+/// Returns the slot of a key: CRC-16/XMODEM of its hash tag, or of the whole key without one.
 fn key_slot(key: &[u8]) -> u16 {
     let open = key.iter().position(|byte| *byte == b'{');
     let tagged = open.and_then(|open| {
@@ -80,6 +83,7 @@ fn key_slot(key: &[u8]) -> u16 {
 }
 
 impl ClusterNodes {
+    /// Connects, and starts the task that replaces the connection.
     pub(in crate::store::redis) async fn connect(
         seeds: Vec<ConnectionAddr>,
         connector: Connector,
@@ -90,7 +94,7 @@ impl ClusterNodes {
             let info = seed.clone().into_connection_info()?;
             infos.push(info.set_redis_settings(connector.connection_info.clone()));
         }
-        // One node that is frozen must leave time to ask another.
+        // Half of the timeout for each node leaves time for another node.
         let one = connector.timeout / 2;
         let mut builder = ClusterClientBuilder::new(infos)
             .connection_timeout(one)
@@ -122,12 +126,12 @@ impl ClusterNodes {
         })
     }
 
-    /// Answers have stayed away.
+    /// Requests a new connection, because a command had no reply in time.
     pub(in crate::store::redis) fn report_timeout(&self) {
         self.shared.reconnect_requested.notify_one();
     }
 
-    /// A client of a node that answers, for connections of their own.
+    /// Returns a client for separate connections to a node that replies.
     pub(in crate::store::redis) async fn new_client(&self) -> RedisResult<Client> {
         let mut failed = None;
         let seeds = &self.shared.seeds;
@@ -148,14 +152,15 @@ impl ClusterNodes {
         self.shared.connection.borrow().clone()
     }
 
-    /// A command by itself: what is read and written together goes through one script, and the
-    /// fields of a record are read one by one, so that each follows its slot while that moves.
+    /// Sends one command. Records are read by one command for each key, so that each command follows
+    /// its slot while slots move.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let answer = self.connection().req_packed_command(command).await;
         self.note_error(answer.as_ref().err());
         answer
     }
 
+    /// Sends a pipeline.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
@@ -170,6 +175,7 @@ impl ClusterNodes {
         answers
     }
 
+    /// Requests a new connection after an error that is not a server's reply.
     fn note_error(&self, error: Option<&RedisError>) {
         if error.is_some_and(|error| server_error(error).is_none()) {
             self.report_timeout();
@@ -177,36 +183,39 @@ impl ClusterNodes {
     }
 }
 
-/// For going through all keys.
+/// Access to single primaries, for scans of all keys.
 #[cfg(feature = "cli")]
 impl ClusterNodes {
-    /// The primaries by their addresses, with what each says of itself: its id, the slots that it
-    /// serves, and those that it is moving.
+    /// Returns the primaries by their addresses. The value holds a primary's id, the slots that it
+    /// serves, and the slots that are moving.
     pub(in crate::store::redis) async fn primaries(
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
         use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-        let mut ask = redis::cmd("CLUSTER");
-        ask.arg("NODES");
+        let mut query = redis::cmd("CLUSTER");
+        query.arg("NODES");
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-        let answer = self.connection().route_command(ask, all).await;
+        let answer = self.connection().route_command(query, all).await;
         self.note_error(answer.as_ref().err());
-        let told: std::collections::BTreeMap<String, String> = redis::from_redis_value(answer?)?;
-        let of_itself = |nodes: String| {
+        let nodes: std::collections::BTreeMap<String, String> = redis::from_redis_value(answer?)?;
+        let describe = |nodes: String| {
             let mut words = nodes
                 .lines()
                 .find(|line| line.contains("myself"))
                 .unwrap_or_default()
                 .split(' ');
-            // Id, address, flags, primary, two times, epoch, link; then the slots.
+            // A line has the id, address, flags, primary, two times, epoch and link state; then the
+            // slots.
             let id = words.next().unwrap_or_default().to_owned();
-            words.skip(7).fold(id, |told, slots| told + " " + slots)
+            words
+                .skip(7)
+                .fold(id, |description, slots| description + " " + slots)
         };
-        let told = told.into_iter();
-        Ok(told.map(|(at, nodes)| (at, of_itself(nodes))).collect())
+        let nodes = nodes.into_iter();
+        Ok(nodes.map(|(at, nodes)| (at, describe(nodes))).collect())
     }
 
-    /// A command for one of the primaries.
+    /// Sends a command to one of the primaries.
     pub(in crate::store::redis) async fn command_on(
         &self,
         address: &str,
@@ -225,6 +234,7 @@ impl ClusterNodes {
 }
 
 impl Shared {
+    /// Replaces the connection after each request, until the store is dropped.
     async fn reconnect_on_request(self: Arc<Self>) {
         loop {
             self.reconnect_requested.notified().await;
@@ -249,7 +259,7 @@ impl Shared {
 mod tests {
     use super::key_slot;
 
-    /// From the specification, and from `CLUSTER KEYSLOT`.
+    /// The value for the digits is from the Cluster specification.
     #[test]
     fn key_slots_match_redis() {
         assert_eq!(key_slot(b"123456789"), 0x31C3);

@@ -1,8 +1,8 @@
-//! The first words with a Cluster: a listed node tells which nodes there are.
+//! Checks of a Cluster before the client library connects: the nodes, their slots and addresses.
 //!
-//! The library would ask the same, and say no more than that it found no connection: neither a wrong
-//! password nor an address that holds elsewhere only can be told from its error. It also logs each
-//! node that it does not reach, so it comes last.
+//! The library's own error only says that it found no connection. It does not show a wrong password,
+//! or that the nodes announce addresses which cannot be reached from here. These checks return an
+//! error with the cause and the remedy.
 
 use redis::{ConnectionAddr, RedisError, Value};
 use tokio::task::JoinSet;
@@ -13,11 +13,11 @@ use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::start_up::connect_error;
 use crate::store::redis::connection::url::format_address;
 
-/// So many addresses are named in a sentence.
+/// Maximum number of addresses in one error message.
 const NAMED: usize = 6;
 
-/// Asks the nodes of a Cluster which nodes there are, one by one until one answers, and looks whether
-/// any of those can be reached. Returns the dialer that speaks as that node does.
+/// Queries the listed nodes for the slots of the Cluster, one by one until one replies, and checks
+/// that the announced nodes can be reached. Returns a connector with that node's protocol.
 pub(in crate::store::redis) async fn probe_cluster(
     connector: &Connector,
     seeds: &[ConnectionAddr],
@@ -26,7 +26,7 @@ pub(in crate::store::redis) async fn probe_cluster(
         timeout: connector.timeout / 2,
         ..connector.clone()
     };
-    let mut refusal = None;
+    let mut failure = None;
     for seed in seeds {
         let shown = format_address(seed);
         let asked = async {
@@ -44,17 +44,17 @@ pub(in crate::store::redis) async fn probe_cluster(
                     .with_protocol(spoken.connection_info.protocol()));
             }
             Err(error) => {
-                // What a server says is better to know than that another one is down.
-                if refusal.is_none() || ErrorClass::classify(&error).is_some() {
-                    refusal = Some(connect_error(&shown, &error));
+                // An error reply explains more than an unreachable node, so it is kept.
+                if failure.is_none() || ErrorClass::classify(&error).is_some() {
+                    failure = Some(connect_error(&shown, &error));
                 }
             }
         }
     }
-    refusal.map_or_else(|| Ok(connector.clone()), Err)
+    failure.map_or_else(|| Ok(connector.clone()), Err)
 }
 
-/// Refuses slots that no client could find its way by.
+/// Returns an error if the Cluster serves no slots or announces no addresses for them.
 fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
     if slots.is_empty() {
         return Err(Error::configuration(format!(
@@ -72,7 +72,7 @@ fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The nodes behind the two ends of a range of slots.
+/// Returns the nodes of a range of slots, which follow the two ends of the range.
 fn nodes_of(range: &Value) -> &[Value] {
     match range {
         Value::Array(parts) => parts.get(2..).unwrap_or_default(),
@@ -80,7 +80,8 @@ fn nodes_of(range: &Value) -> &[Value] {
     }
 }
 
-/// An empty name stands for the address that was asked; these two stand for nothing.
+/// Returns `true` if a node announces no address. An empty name is an address: that of the node
+/// which replied.
 fn lacks_address(node: &Value) -> bool {
     match node {
         Value::Array(parts) => match parts.first() {
@@ -92,7 +93,7 @@ fn lacks_address(node: &Value) -> bool {
     }
 }
 
-/// Where a node says that it is, in the way that `seed` was reached.
+/// Returns the address that a node announces, with the TLS settings of `seed`.
 fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
     let Value::Array(parts) = node else {
         return None;
@@ -116,10 +117,10 @@ fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
     Some(address)
 }
 
-/// Refuses a Cluster of whose nodes none can be reached by the address that it names. The one that
-/// has just answered needs no other try.
+/// Returns an error if no node can be reached at its announced address. The node that has just
+/// replied is not tried again.
 async fn check_nodes(
-    dialer: &Connector,
+    connector: &Connector,
     seed: &ConnectionAddr,
     slots: &[Value],
 ) -> Result<(), Error> {
@@ -133,8 +134,8 @@ async fn check_nodes(
     }
     let mut tries = JoinSet::new();
     for node in nodes.clone() {
-        let dialer = dialer.clone();
-        tries.spawn(async move { dialer.connect(&node).await.map(drop) });
+        let connector = connector.clone();
+        tries.spawn(async move { connector.connect(&node).await.map(drop) });
     }
     let mut last: Option<RedisError> = None;
     while let Some(tried) = tries.join_next().await {

@@ -1,8 +1,9 @@
-//! The first words with a server: in RESP3, and where it does not take them, in RESP2.
+//! Handshake with a server: RESP3 first, then RESP2 if the server rejects it.
 //!
-//! Redis before 6 and many proxies in front of it know no `HELLO`. Each product refuses it in words
-//! of its own, and some hang up. So no words are compared: after any refusal that is not about the
-//! user or password, the server gets one more try without `HELLO` and `CLIENT SETINFO`.
+//! Redis before version 6 and many proxies do not support `HELLO`. Each product rejects it with
+//! another message, and some close the connection. So no messages are compared: after any error that
+//! is not about the user or password, the handshake is repeated without `HELLO` and
+//! `CLIENT SETINFO`.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};
@@ -12,7 +13,7 @@ use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::url::format_address;
 
 impl Connector {
-    /// Connects to a server. Returns the connection, and the dialer that speaks as it does.
+    /// Connects to a server. Returns the connection, and a connector with the accepted protocol.
     pub(in crate::store::redis) async fn connect(
         &self,
         address: &ConnectionAddr,
@@ -20,18 +21,18 @@ impl Connector {
         self.connect_with(address, |_, config| config).await
     }
 
-    /// Connects as [`greet`](Self::greet) does, with further settings for each protocol.
+    /// Connects as [`connect`](Self::connect) does, with further settings for each protocol.
     pub(in crate::store::redis) async fn connect_with(
         &self,
         address: &ConnectionAddr,
         configure: impl Fn(ProtocolVersion, AsyncConnectionConfig) -> AsyncConnectionConfig,
     ) -> RedisResult<(MultiplexedConnection, Self)> {
-        let connect_once = async |dialer: &Self| {
+        let connect_once = async |connector: &Self| {
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(self.timeout))
                 .set_response_timeout(Some(self.timeout));
-            let config = configure(dialer.connection_info.protocol(), config);
-            let client = dialer.client_for(address)?;
+            let config = configure(connector.connection_info.protocol(), config);
+            let client = connector.client_for(address)?;
             client
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
@@ -41,16 +42,16 @@ impl Connector {
             Err(error) if self.may_try_resp2(&error) => error,
             Err(error) => return Err(error),
         };
-        let plain = self.clone().with_protocol(ProtocolVersion::RESP2);
-        let connection = match ensure_responding(connect_once(&plain).await).await {
+        let resp2 = self.clone().with_protocol(ProtocolVersion::RESP2);
+        let connection = match ensure_responding(connect_once(&resp2).await).await {
             Ok(connection) => connection,
-            // What the server has said is better to know than that it hangs up at last.
+            // The first error reply explains more than a connection that is closed afterwards.
             Err(error) if is_server_reply(&rejection) && !is_server_reply(&error) => {
                 return Err(rejection);
             }
             Err(error) => return Err(error),
         };
-        // A server that hung up may have been on its way down, and be back.
+        // A server that closed the connection may have been restarting, so RESP3 is tried again.
         if !is_server_reply(&rejection)
             && let Ok(connection) = connect_once(self).await
         {
@@ -62,7 +63,7 @@ impl Connector {
             address = format_address(address),
             "Redis does not take HELLO ({message}); RESP2 is spoken with it"
         );
-        Ok((connection, plain))
+        Ok((connection, resp2))
     }
 
     /// Returns `true` if an error may be a server's way to say that it does not know `HELLO`.
@@ -71,13 +72,13 @@ impl Connector {
             return false;
         }
         match ErrorClass::classify(error) {
-            // A proxy may want AUTH before it looks at anything else. Without a password to give,
-            // and after one that was refused, it stays at that.
+            // A proxy may require AUTH before any other command. Without a password, or after a
+            // rejected one, RESP2 would fail in the same way.
             Some(ErrorClass::NotPermitted) => {
                 error.code() == Some("NOPERM")
                     || (error.code() == Some("NOAUTH") && self.connection_info.password().is_some())
             }
-            // HELLO is answered even then, so this is not about HELLO.
+            // A busy server still replies to HELLO, so the error is not about HELLO.
             Some(ErrorClass::Busy) => false,
             Some(
                 ErrorClass::Retry
@@ -88,19 +89,19 @@ impl Connector {
                 | ErrorClass::Other,
             ) => true,
             None => {
-                let hung_up = error.is_connection_dropped() && !error.is_connection_refusal();
-                hung_up || !error.is_io_error()
+                let is_closed = error.is_connection_dropped() && !error.is_connection_refusal();
+                is_closed || !error.is_io_error()
             }
         }
     }
 }
 
-/// Returns `true` if the server itself said this.
+/// Returns `true` if an error is a reply of the server.
 fn is_server_reply(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::RESP3NotSupported || ErrorClass::classify(error).is_some()
 }
 
-/// Passes on a connection on which the server answers, be it with an error.
+/// Returns the connection if the server replies to `PING`, even with an error.
 async fn ensure_responding(
     connected: RedisResult<MultiplexedConnection>,
 ) -> RedisResult<MultiplexedConnection> {

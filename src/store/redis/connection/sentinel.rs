@@ -1,8 +1,21 @@
-//! A connection to whichever server the Sentinels call the primary.
+//! Connection to the server that the Sentinels name as the primary.
 //!
-//! One task watches. It asks the Sentinels again when the connection ends, when the server says
-//! that it is a replica by now, when answers stay away, and every few seconds besides: a primary
-//! that was cut off from the others goes on answering, and only the Sentinels know better.
+//! One task queries the Sentinels: when the connection ends, when the server replies as a replica
+//! does, when replies stay away, and every [`SENTINEL_POLL_INTERVAL`]. The regular queries are
+//! needed because a primary that is cut off from the other servers still replies to its clients.
+//!
+//! # States
+//!
+//! - *Connected*, and not `lost`: commands use the connection. The task waits for a request to check
+//!   or for the next regular query. `mark_lost` and the disconnect message of RESP3 set `lost`.
+//! - *Connected*, and `lost`: commands wait for the next state. The task queries the Sentinels
+//!   every [`RETRY_DELAY`].
+//! - *Disconnected*: the task has found no primary. Commands fail at once. The task queries the
+//!   Sentinels every [`RETRY_DELAY`], and connects as soon as one can be reached.
+//!
+//! If a connected primary does not reply to `PING`, the task queries the Sentinels every
+//! [`RETRY_DELAY`] until the primary replies or another one takes over. After [`UNANSWERED_LIMIT`]
+//! the task replaces the connection to the same primary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,17 +38,17 @@ use crate::store::redis::connection::errors::{
 use crate::store::redis::connection::sentinel_discovery::{NamedPrimary, Sentinels};
 use crate::store::redis::connection::url::format_address;
 
-/// How often the Sentinels are asked while all is well.
+/// Time between two queries of the Sentinels while the primary replies.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The rest between two questions while it is not.
+/// Minimum time between two queries of the Sentinels.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The present primary. Clones share it.
+/// A connection to the current primary. Clones share it.
 #[derive(Clone)]
 pub(in crate::store::redis) struct SentinelConnection {
     shared: Arc<Shared>,
-    /// Ends with the last clone.
+    /// The task that queries the Sentinels. It is aborted with the last clone.
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -43,15 +56,16 @@ struct Shared {
     sentinels: Sentinels,
     connector: Connector,
     state: watch::Sender<ConnectionState>,
-    /// Wakes the task that watches.
+    /// Wakes the task. The notification is kept if the task is busy, so that none is lost.
     recheck_requested: Notify,
 }
 
+/// What commands find. See the module for the transitions.
 #[derive(Clone)]
 enum ConnectionState {
-    /// Connected; or lost, and the next one is looked for, which commands wait for.
+    /// A connection. If it is lost, commands wait for the next state.
     Connected(Active),
-    /// None was found; commands fail at once until one is.
+    /// The reason why there is no connection. Commands fail at once.
     Disconnected(Arc<str>),
 }
 
@@ -59,9 +73,11 @@ enum ConnectionState {
 #[derive(Clone)]
 struct Active {
     connection: MultiplexedConnection,
-    /// RESP2 where the server knows nothing else.
+    /// RESP2 if the server does not support RESP3.
     protocol: ProtocolVersion,
     address: ConnectionAddr,
+    /// `true` once the connection cannot be used any more. `Relaxed` is enough: the flag publishes
+    /// no other memory, and commands that read it late fail and set it again.
     lost: Arc<AtomicBool>,
 }
 
@@ -72,7 +88,7 @@ impl Active {
 }
 
 impl SentinelConnection {
-    /// Finds the primary and connects to it.
+    /// Finds the primary, connects to it, and starts the task that queries the Sentinels.
     pub(in crate::store::redis) async fn connect(
         sentinels: Sentinels,
         connector: Connector,
@@ -88,11 +104,13 @@ impl SentinelConnection {
             state,
             recheck_requested: Notify::new(),
         });
-        let link = shared
+        let active = shared
             .connect_to(&named.address)
             .await
             .map_err(|error| ConnectError::Server(named, error))?;
-        shared.state.send_replace(ConnectionState::Connected(link));
+        shared
+            .state
+            .send_replace(ConnectionState::Connected(active));
         let watch = tokio::spawn(Arc::clone(&shared).watch_primary());
         Ok(Self {
             shared,
@@ -100,25 +118,28 @@ impl SentinelConnection {
         })
     }
 
-    /// Answers have stayed away: the primary may be another one by now.
+    /// Requests a check of the primary, because a command had no reply in time.
     pub(in crate::store::redis) fn report_timeout(&self) {
         self.shared.recheck_requested.notify_one();
     }
 
-    /// A client of the present primary, for connections of their own.
+    /// Returns a client for separate connections to the current primary.
     pub(in crate::store::redis) async fn new_client(&self) -> RedisResult<Client> {
-        let link = self.active().await?;
-        let dialer = self.shared.connector.clone().with_protocol(link.protocol);
-        dialer.client_for(&link.address)
+        let active = self.active().await?;
+        let connector = self.shared.connector.clone().with_protocol(active.protocol);
+        connector.client_for(&active.address)
     }
 
+    /// Returns the connection to the primary. Waits while a lost connection is replaced.
     async fn active(&self) -> RedisResult<Active> {
         let mut state = self.shared.state.subscribe();
         loop {
             match &*state.borrow_and_update() {
-                ConnectionState::Connected(link) if !link.is_lost() => return Ok(link.clone()),
+                ConnectionState::Connected(active) if !active.is_lost() => {
+                    return Ok(active.clone());
+                }
                 ConnectionState::Connected(_) => {}
-                ConnectionState::Disconnected(why) => return Err(not_connected(why)),
+                ConnectionState::Disconnected(reason) => return Err(not_connected(reason)),
             }
             if state.changed().await.is_err() {
                 return Err(not_connected("the store is closed"));
@@ -126,57 +147,58 @@ impl SentinelConnection {
         }
     }
 
+    /// Sends a command, and sends it again to the new primary if a replica has rejected it.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
-        let mut link = self.active().await?;
-        let answer = link.connection.send_packed_command(command).await;
-        let refusal = match &answer {
-            Ok(Value::ServerError(said)) => Some(said),
+        let mut active = self.active().await?;
+        let reply = active.connection.send_packed_command(command).await;
+        let error_reply = match &reply {
+            Ok(Value::ServerError(error)) => Some(error),
             _ => None,
         };
-        if !self.check_demotion(&link, refusal, answer.as_ref().err()) {
-            return answer;
+        if !self.check_demotion(&active, error_reply, reply.as_ref().err()) {
+            return reply;
         }
-        // A replica refuses the first write of a script, of a transaction or by itself, so nothing
-        // has happened yet: asking the new primary cannot do it twice. (A connection that ends is
-        // another matter: the answer is lost, the command may have run. Those errors go up to
-        // where the command is understood.)
-        let mut link = self.active().await?;
-        link.connection.send_packed_command(command).await
+        // A replica rejects the first write of a script or transaction, so nothing has been written
+        // yet, and the new primary cannot run the command twice. After a broken connection the
+        // command may have run, so the caller gets that error and decides.
+        let mut active = self.active().await?;
+        active.connection.send_packed_command(command).await
     }
 
+    /// Sends a pipeline. It is not repeated at a new primary.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let mut link = self.active().await?;
-        let answers = link
+        let mut active = self.active().await?;
+        let replies = active
             .connection
             .send_packed_commands(commands, offset, count)
             .await;
-        self.check_demotion(&link, None, answers.as_ref().err());
-        answers
+        self.check_demotion(&active, None, replies.as_ref().err());
+        replies
     }
 
-    /// Whether the server has refused as a replica does. Whatever went wrong with the connection
-    /// is noted on the way.
+    /// Returns `true` if the server has replied as a replica does. Marks a broken connection as lost,
+    /// and requests a check of the primary after other errors that may come before a fail-over.
     fn check_demotion(
         &self,
         active: &Active,
         error_reply: Option<&ServerError>,
         error: Option<&RedisError>,
     ) -> bool {
-        let said = error_reply
+        let error_reply = error_reply
             .cloned()
             .or_else(|| error.and_then(server_error));
-        match said {
-            Some(said) if indicates_replica(&said) => {
+        match error_reply {
+            Some(reply) if indicates_replica(&reply) => {
                 self.shared.mark_lost(active);
                 true
             }
-            Some(said) => {
-                if may_precede_failover(&said) {
+            Some(reply) => {
+                if may_precede_failover(&reply) {
                     self.report_timeout();
                 }
                 false
@@ -194,18 +216,19 @@ impl SentinelConnection {
 }
 
 impl Shared {
-    /// The link is of no use any more: the next one is looked for.
+    /// Marks a connection as lost, and wakes the task to replace it.
     fn mark_lost(&self, active: &Active) {
         if !active.lost.swap(true, Ordering::Relaxed) {
             self.recheck_requested.notify_one();
         }
     }
 
+    /// Checks the primary until the store is dropped.
     async fn watch_primary(self: Arc<Self>) {
         let mut unanswered_since = None;
         loop {
             let current = match &*self.state.borrow() {
-                ConnectionState::Connected(link) if !link.is_lost() => Some(link.clone()),
+                ConnectionState::Connected(active) if !active.is_lost() => Some(active.clone()),
                 _ => None,
             };
             if current.is_some() && unanswered_since.is_none() {
@@ -214,15 +237,16 @@ impl Shared {
                         .await;
             }
             unanswered_since = self.check_primary(current, unanswered_since).await;
-            // However many commands fail, the Sentinels are not asked without a rest.
+            // This delay limits the queries, however many commands fail.
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    /// Asks who the primary is, and goes there if that is news. Answers since when the present one
-    /// has been silent, where it is: until it speaks, or another one takes over, there is nothing
-    /// to wait for between two questions. Whoever is late to leave a frozen primary would be served
-    /// by it when it thaws, which is before it hears that it is none any more.
+    /// Queries the Sentinels, and connects to the primary if it is a new one or does not reply.
+    /// Returns the time since which the current primary has not replied, if it does not.
+    ///
+    /// While that is set, `watch_primary` does not wait for a request. A frozen primary may resume
+    /// and reply before it learns that it has been replaced, so clients must leave it early.
     async fn check_primary(
         self: &Arc<Self>,
         current: Option<Active>,
@@ -230,7 +254,7 @@ impl Shared {
     ) -> Option<Instant> {
         let found = match self.sentinels.find_primary().await {
             Ok(named) => named,
-            // Without Sentinels a primary that answers goes on being used.
+            // Without Sentinels, commands keep using the current primary.
             Err(error) if current.is_some() => {
                 tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels do not answer");
                 return None;
@@ -240,28 +264,28 @@ impl Shared {
                 return None;
             }
         };
-        let mut since = None;
-        if let Some(link) = &current
-            && link.address == found.address
-            && !link.is_lost()
+        let mut still_unanswered_since = None;
+        if let Some(active) = &current
+            && active.address == found.address
+            && !active.is_lost()
         {
-            if self.is_responding(link).await {
+            if self.is_responding(active).await {
                 return None;
             }
-            let began = unanswered_since.unwrap_or_else(Instant::now);
-            if began.elapsed() < UNANSWERED_LIMIT {
-                return Some(began);
+            let unanswered_since = unanswered_since.unwrap_or_else(Instant::now);
+            if unanswered_since.elapsed() < UNANSWERED_LIMIT {
+                return Some(unanswered_since);
             }
-            since = Some(began);
+            still_unanswered_since = Some(unanswered_since);
         }
         match self.connect_to(&found.address).await {
-            Ok(link) => {
+            Ok(active) => {
                 tracing::info!(
                     target: "tower_wechat::store",
                     primary = format_address(&found.address),
                     "Redis: connected to the primary"
                 );
-                self.state.send_replace(ConnectionState::Connected(link));
+                self.state.send_replace(ConnectionState::Connected(active));
                 None
             }
             Err(error) if current.is_none() => {
@@ -270,23 +294,25 @@ impl Shared {
             }
             Err(error) => {
                 tracing::debug!(target: "tower_wechat::store", primary = %found, %error, "the primary does not take us yet");
-                since.or_else(|| Some(unanswered_since.unwrap_or_else(Instant::now)))
+                still_unanswered_since
+                    .or_else(|| Some(unanswered_since.unwrap_or_else(Instant::now)))
             }
         }
     }
 
-    /// Whether the connection brings answers.
+    /// Returns `true` if the server replies to `PING` on this connection.
     async fn is_responding(&self, active: &Active) -> bool {
         let mut connection = active.connection.clone();
         let ping = redis::cmd("PING");
         let ping = connection.send_packed_command(&ping);
-        let answer = tokio::time::timeout(self.connector.timeout / 4, ping).await;
-        matches!(answer, Ok(Ok(_)))
+        let reply = tokio::time::timeout(self.connector.timeout / 4, ping).await;
+        matches!(reply, Ok(Ok(_)))
     }
 
+    /// Sets the state to disconnected, unless a connection is in use.
     fn set_disconnected(&self, reason: &str) {
         self.state.send_if_modified(|state| match state {
-            ConnectionState::Connected(link) if !link.is_lost() => false,
+            ConnectionState::Connected(active) if !active.is_lost() => false,
             _ => {
                 *state = ConnectionState::Disconnected(reason.into());
                 true
@@ -294,14 +320,14 @@ impl Shared {
         });
     }
 
-    /// Connects to a server that says that it is the primary.
+    /// Connects to a server, and fails if it reports another role than that of a primary.
     async fn connect_to(self: &Arc<Self>, address: &ConnectionAddr) -> RedisResult<Active> {
         let lost = Arc::new(AtomicBool::new(false));
-        let greeting = self.connector.connect_with(address, |protocol, config| {
+        let handshake = self.connector.connect_with(address, |protocol, config| {
             if protocol == ProtocolVersion::RESP2 {
                 return config;
             }
-            // RESP3 tells of a disconnect at once: under RESP2 the next command fails.
+            // In RESP3 the library reports a disconnect at once. In RESP2 the next command fails.
             let (shared, lost) = (Arc::downgrade(self), Arc::clone(&lost));
             config.set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
@@ -313,8 +339,8 @@ impl Shared {
                 Ok::<_, std::convert::Infallible>(())
             })
         });
-        let (mut connection, dialer) = greeting.await?;
-        // Sentinels may name a server a moment before it takes over, or after it was demoted.
+        let (mut connection, connector) = handshake.await?;
+        // Sentinels may name a server shortly before it takes over, or after it was demoted.
         let role: RedisResult<Vec<Value>> = redis::cmd("ROLE").query_async(&mut connection).await;
         match role {
             Ok(role) => {
@@ -326,7 +352,7 @@ impl Shared {
                     return Err(not_connected(NOT_PRIMARY));
                 }
             }
-            // A user may not be allowed to ask; then the first write tells.
+            // The user may lack the right to run ROLE. Then the first write shows the role.
             Err(error) if server_error(&error).is_some() => {
                 redis::cmd("PING").exec_async(&mut connection).await?;
             }
@@ -334,20 +360,20 @@ impl Shared {
         }
         Ok(Active {
             connection,
-            protocol: dialer.connection_info.protocol(),
+            protocol: connector.connection_info.protocol(),
             address: address.clone(),
             lost,
         })
     }
 }
 
-/// Why there is no first connection.
+/// The reason why the first connection failed.
 pub(in crate::store::redis) enum ConnectError {
     Sentinels(Error),
     Server(NamedPrimary, RedisError),
 }
 
 fn not_connected(reason: &str) -> RedisError {
-    // Not as a connection that was dropped: nobody has hung up.
+    // The kind `Other` keeps this error apart from a dropped connection.
     std::io::Error::other(reason.to_owned()).into()
 }

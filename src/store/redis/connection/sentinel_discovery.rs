@@ -1,4 +1,4 @@
-//! Asking the Sentinels which server is the primary.
+//! Queries to the Sentinels: which server is the primary of a group.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,10 +19,10 @@ use crate::store::redis::connection::errors::{
 use crate::store::redis::connection::start_up::unreachable_error;
 use crate::store::redis::connection::url::{format_address, format_addresses};
 
-/// After the first answer the other Sentinels have so long to say something newer.
+/// Time after the first reply in which other Sentinels may name a newer configuration.
 const STRAGGLER_WAIT: Duration = Duration::from_millis(200);
 
-/// The Sentinels of a URL, and the group of servers that they are asked for.
+/// The Sentinels of a URL, and the name of the group of servers.
 pub(in crate::store::redis) struct Sentinels {
     group: String,
     display: String,
@@ -34,14 +34,14 @@ pub(in crate::store::redis) struct Sentinels {
 struct Sentinel {
     address: ConnectionAddr,
     connector: Connector,
-    /// Kept from one question to the next.
+    /// The connection of the last query, reused by the next one.
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
 /// The server that a Sentinel names as the primary.
 pub(in crate::store::redis) struct NamedPrimary {
     pub(in crate::store::redis) address: ConnectionAddr,
-    /// The address of that Sentinel, and the group that it was asked for.
+    /// The address of that Sentinel.
     sentinel: String,
     group: String,
 }
@@ -57,10 +57,11 @@ impl fmt::Display for NamedPrimary {
     }
 }
 
-/// What a Sentinel says of a group.
+/// A Sentinel's description of a group's primary: names and values.
 type MasterInfo = HashMap<String, String>;
 
 impl Sentinels {
+    /// Creates the Sentinels of a URL. They are connected to by the first query.
     pub(in crate::store::redis) fn new(
         group: String,
         addresses: &[ConnectionAddr],
@@ -83,9 +84,10 @@ impl Sentinels {
         }
     }
 
-    /// The primary by the newest configuration that any Sentinel knows. All are asked at once, so
-    /// that one that is down or frozen costs nothing, and one that was cut off and is behind the
-    /// others is not believed.
+    /// Returns the primary of the newest configuration that any Sentinel reports.
+    ///
+    /// All Sentinels are queried at once, so that an unreachable one adds no delay. Their
+    /// configuration epochs are compared, so that an outdated one does not count.
     pub(in crate::store::redis) async fn find_primary(&self) -> Result<NamedPrimary, Error> {
         let mut queries = JoinSet::new();
         for sentinel in &self.members {
@@ -108,7 +110,7 @@ impl Sentinels {
                         newest = Some((epoch, by, said));
                     }
                 }
-                // What a Sentinel says is better to know than that another one is down.
+                // An error reply explains more than an unreachable Sentinel, so it is kept.
                 Ok(Err(error)) => {
                     if server_error(&error).is_some() || failed.is_none() {
                         failed = Some(error);
@@ -143,6 +145,7 @@ impl Sentinels {
         })
     }
 
+    /// Returns the error of a query that no Sentinel has answered, with its remedy.
     async fn lookup_error(&self, error: Option<&RedisError>) -> Error {
         let (shown, group) = (&self.display, &self.group);
         let Some(error) = error else {
@@ -190,7 +193,7 @@ impl Sentinels {
         unreachable_error(&format!("a Sentinel of {shown}"), error)
     }
 
-    /// The groups that there are, for whoever has mistyped one.
+    /// Describes the groups that the Sentinels watch, for an operator who has mistyped a name.
     async fn describe_groups(&self) -> String {
         for sentinel in &self.members {
             let mut ask = redis::cmd("SENTINEL");
@@ -209,11 +212,15 @@ impl Sentinels {
 }
 
 impl Sentinel {
+    /// Queries the primary of a group.
     async fn master_info(&self, group: &str) -> RedisResult<MasterInfo> {
         let mut ask = redis::cmd("SENTINEL");
         self.query(ask.arg("MASTER").arg(group)).await
     }
 
+    /// Sends a command on the kept connection, or on a new one if that has failed.
+    ///
+    /// The lock is held until the reply, so that two queries do not open two connections.
     async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> RedisResult<T> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = kept.as_mut() {
