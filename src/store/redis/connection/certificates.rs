@@ -9,10 +9,12 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 
-/// The certificates of a connection with TLS, in PEM.
+/// The certificates of TLS connections, in PEM.
 #[derive(Clone, Default)]
 pub(in crate::store::redis) struct Certificates {
+    /// The authorities that have signed the servers' certificates.
     pub(in crate::store::redis) authority: Option<Vec<u8>>,
+    /// The client certificate and its private key.
     pub(in crate::store::redis) client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
@@ -26,7 +28,11 @@ impl fmt::Debug for Certificates {
 }
 
 impl Certificates {
-    /// In the library's form; nothing where nothing is set.
+    /// Returns the certificates for the client library, or `None` if none are set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a file that is not PEM, and
+    /// for certificates without TLS.
     pub(in crate::store::redis) fn to_tls_certificates(
         &self,
         tls: bool,
@@ -65,6 +71,7 @@ impl Certificates {
     }
 }
 
+/// Returns an error if a PEM file holds no certificate.
 fn check_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {

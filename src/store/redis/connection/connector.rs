@@ -8,8 +8,9 @@ use redis::{
     TlsCertificates,
 };
 
-/// A connection that Redis no longer acknowledges is given up after this long, so that a host
-/// that vanished without a word does not hold the store for the kernel's quarter of an hour.
+/// Maximum time for which sent bytes may stay unacknowledged before the kernel closes the connection.
+///
+/// The default of Linux is about a quarter of an hour, for example after a host lost its power.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time without any reply after which a connection is replaced.
@@ -18,21 +19,24 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// open although no replies arrive. The client library replaces only connections that break.
 pub(in crate::store::redis) const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
-/// How every server of one topology is spoken with.
+/// The settings of connections to the servers of one topology.
 #[derive(Clone)]
 pub(in crate::store::redis) struct Connector {
+    /// The user, password, database and protocol.
     pub(in crate::store::redis) connection_info: RedisConnectionInfo,
     pub(in crate::store::redis) certificates: Option<TlsCertificates>,
-    /// How long to wait for a connection, and for an answer.
+    /// Maximum time to wait for a connection, and for a reply.
     pub(in crate::store::redis) timeout: Duration,
 }
 
 impl Connector {
+    /// Sets the version of the protocol.
     pub(in crate::store::redis) fn with_protocol(mut self, protocol: ProtocolVersion) -> Self {
         self.connection_info = with_protocol(self.connection_info, protocol);
         self
     }
 
+    /// Returns a client for one address. It does not connect yet.
     pub(in crate::store::redis) fn client_for(
         &self,
         address: &ConnectionAddr,
@@ -49,6 +53,7 @@ impl Connector {
     }
 }
 
+/// Returns the TCP settings: no delay, keep-alive, and [`TCP_USER_TIMEOUT`] on Linux.
 pub(in crate::store::redis) fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
@@ -61,12 +66,13 @@ pub(in crate::store::redis) fn tcp_settings() -> TcpSettings {
     tcp
 }
 
+/// Sets the version of the protocol. RESP2 also leaves out `CLIENT SETINFO`.
 pub(in crate::store::redis) fn with_protocol(
     settings: RedisConnectionInfo,
     protocol: ProtocolVersion,
 ) -> RedisConnectionInfo {
     match protocol {
-        // Servers and proxies that know nothing newer may hang up at CLIENT SETINFO.
+        // Servers and proxies that support only RESP2 may close the connection at CLIENT SETINFO.
         ProtocolVersion::RESP2 => settings.set_protocol(protocol).set_skip_set_lib_name(),
         _ => settings.set_protocol(protocol),
     }

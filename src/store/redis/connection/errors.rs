@@ -1,38 +1,39 @@
-//! What an error reply of Redis means: for how long it holds, and for which commands.
+//! Classes of errors from Redis: how long an error reply lasts, and which commands it concerns.
 //!
-//! Every place that must tell a passing answer from a lasting one asks here, and nothing else in
-//! the store looks at the codes of replies. Codes are compared, never sentences: those differ from
-//! version to version and from product to product.
+//! Code that must tell a transient error from a permanent one uses [`ErrorClass`]. The class depends
+//! on the code of a reply, because the text differs between versions and products. Two errors have
+//! no code of their own and are recognized by their text: an error inside a script, and a server
+//! with too many connections.
 
 use redis::{RedisError, ServerError};
 
-/// What is said of a server that Sentinels name, and that is a replica.
+/// The text of the error for a server that Sentinels name as primary and that is a replica.
 pub(in crate::store::redis) const NOT_PRIMARY: &str = "the server is not the primary yet";
 
-/// The meaning of an error reply.
+/// The class of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::redis) enum ErrorClass {
-    /// The server refuses every command for now: it loads its data, runs a script that does not
-    /// end, or waits for another server. Passes without anybody changing something here.
+    /// The server rejects every command for now: it loads its data, runs a script that does not
+    /// end, or waits for another server. Ends without a change of the configuration.
     Busy,
-    /// The server could not run this command at this moment. Others are not affected.
+    /// The server could not run this command now. Other commands are not affected.
     Retry,
     /// The server is a replica. Another server takes writes.
     Replica,
-    /// The server serves reads and refuses writes: its memory is full, it cannot save to disk, or
+    /// The server serves reads and rejects writes: its memory is full, it cannot save to disk, or
     /// too few replicas are connected.
     WritesRejected,
-    /// The user of this connection lacks a right, or is not let in at all.
+    /// The user of this connection lacks a right, or the server rejects the user or password.
     NotPermitted,
     /// The key holds a value of another type.
     WrongType,
     /// The key lies on another server: this one is a node of a Cluster.
     WrongNode,
-    /// Any other error, which holds until somebody changes something.
+    /// Any other error. It lasts until an operator changes something.
     Other,
 }
 
-/// The codes that have a meaning here, each with the sentence that tells it to an operator.
+/// The known codes, each with its class and a sentence for operators.
 const KNOWN_CODES: &[(&str, ErrorClass, &str)] = {
     use ErrorClass::{
         Busy, NotPermitted, Other, Replica, Retry, WritesRejected, WrongNode, WrongType,
@@ -107,7 +108,7 @@ const KNOWN_CODES: &[(&str, ErrorClass, &str)] = {
 };
 
 impl ErrorClass {
-    /// The meaning of what the server said, unless the error is none of the server's.
+    /// Returns the class of an error, or `None` if the error is not a reply of the server.
     pub(in crate::store::redis) fn classify(error: &RedisError) -> Option<Self> {
         if error.kind() == redis::ErrorKind::AuthenticationFailed {
             return Some(Self::NotPermitted);
@@ -115,12 +116,12 @@ impl ErrorClass {
         server_error(error).as_ref().map(Self::classify_reply)
     }
 
-    /// The meaning of an error reply.
+    /// Returns the class of an error reply.
     pub(in crate::store::redis) fn classify_reply(reply: &ServerError) -> Self {
-        find_known_code(reply).map_or(Self::Other, |(_, refusal, _)| *refusal)
+        find_known_code(reply).map_or(Self::Other, |(_, class, _)| *class)
     }
 
-    /// Returns `true` if the same command may succeed later although nobody changes anything.
+    /// Returns `true` if the same command may succeed later without a change by an operator.
     pub(in crate::store::redis) fn is_transient(self) -> bool {
         match self {
             Self::Busy | Self::Retry | Self::Replica | Self::WritesRejected => true,
@@ -129,19 +130,19 @@ impl ErrorClass {
     }
 }
 
-/// Returns `true` if a server that refuses like this may have handed its part over to another one.
+/// Returns `true` if a server with this error reply may have become a replica of another server.
 pub(in crate::store::redis) fn indicates_replica(reply: &ServerError) -> bool {
     find_known_code(reply)
-        .is_some_and(|(code, refusal, _)| *refusal == ErrorClass::Replica || *code == "MASTERDOWN")
+        .is_some_and(|(code, class, _)| *class == ErrorClass::Replica || *code == "MASTERDOWN")
 }
 
-/// Returns `true` if another server may soon take the place of a primary that refuses like this.
+/// Returns `true` if another server may soon replace a primary with this error reply.
 pub(in crate::store::redis) fn may_precede_failover(reply: &ServerError) -> bool {
     find_known_code(reply)
-        .is_some_and(|(code, refusal, _)| *refusal == ErrorClass::Busy || *code == "NOREPLICAS")
+        .is_some_and(|(code, class, _)| *class == ErrorClass::Busy || *code == "NOREPLICAS")
 }
 
-/// A sentence on an error reply that names no address.
+/// Returns a sentence for operators about an error reply. It contains no address.
 pub(in crate::store::redis) fn operator_message(error: &RedisError) -> Option<&'static str> {
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         return Some("Redis refuses the user or password");
@@ -149,23 +150,26 @@ pub(in crate::store::redis) fn operator_message(error: &RedisError) -> Option<&'
     find_known_code(&server_error(error)?).map(|(_, _, sentence)| *sentence)
 }
 
-/// Whether the server does not take our user or password.
+/// Returns `true` if the server rejects the user or password of the connection.
 pub(in crate::store::redis) fn rejects_credentials(error: &RedisError) -> bool {
     ErrorClass::classify(error) == Some(ErrorClass::NotPermitted) && error.code() != Some("NOPERM")
 }
 
-/// Whether Redis has said no, and will say so until somebody changes something. A password that is
-/// asked for concerns every command, not the channel: it is tried again as soon as Redis serves.
+/// Returns `true` if a command on a channel fails until an operator changes something.
+///
+/// A rejected user or password does not count: that concerns every command, so the channel is
+/// retried as soon as other commands succeed.
 pub(in crate::store::redis) fn is_permanent(error: &RedisError) -> bool {
-    let of_channel = |refusal: ErrorClass| !refusal.is_transient() && !rejects_credentials(error);
-    ErrorClass::classify(error).is_some_and(of_channel)
+    let concerns_channel = |class: ErrorClass| !class.is_transient() && !rejects_credentials(error);
+    ErrorClass::classify(error).is_some_and(concerns_channel)
 }
 
-/// What Redis or the connection to it says, without what could hold a secret: Redis quotes the
-/// arguments of a command that it does not know.
+/// Returns the text of an error for logs and messages, at most 160 characters.
+///
+/// Leaves out the arguments that Redis quotes for an unknown command, because they may be secret.
 pub(in crate::store::redis) fn describe_error(error: &RedisError) -> String {
     let text = match server_error(error) {
-        Some(said) => format!("{} {}", said.code(), said.details().unwrap_or_default()),
+        Some(reply) => format!("{} {}", reply.code(), reply.details().unwrap_or_default()),
         None => error.to_string(),
     };
     let text = text.split(", with args").next().unwrap_or_default();
@@ -177,13 +181,13 @@ pub(in crate::store::redis) fn describe_error(error: &RedisError) -> String {
         .to_owned()
 }
 
-/// What the server itself said, of one command or of the first that failed in a pipeline.
+/// Returns the server's error reply to a command, or to the first failed command of a pipeline.
 pub(in crate::store::redis) fn server_error(error: &RedisError) -> Option<ServerError> {
     error
         .clone()
         .into_server_errors()?
         .first()
-        .map(|(_, said)| said.clone())
+        .map(|(_, reply)| reply.clone())
 }
 
 /// Returns the error of a connection that has not replied in time.
@@ -193,13 +197,14 @@ pub(in crate::store::redis) fn timed_out() -> RedisError {
 
 type KnownCode = (&'static str, ErrorClass, &'static str);
 
+/// Returns the entry of [`KNOWN_CODES`] for an error reply.
 fn find_known_code(reply: &ServerError) -> Option<&'static KnownCode> {
     let by_code = |code: &str| KNOWN_CODES.iter().find(|(known, ..)| *known == code);
     if let Some(known) = by_code(reply.code()) {
         return Some(known);
     }
-    // Redis before 7 answers ERR for a command that failed in a script, and puts the code of that
-    // command into the text; `EXECABORT` does the same for a transaction.
+    // For a command that failed in a script, Redis before version 7 replies ERR with the code of
+    // that command in the text. `EXECABORT` does the same for a transaction.
     let text = reply.details().unwrap_or_default();
     if let Some(known) = text
         .split([' ', ':', ','])
@@ -207,7 +212,7 @@ fn find_known_code(reply: &ServerError) -> Option<&'static KnownCode> {
     {
         return Some(known);
     }
-    // The one answer that passes by itself and has no code: a server that is full of connections.
+    // A server with too many connections replies ERR, although the error is transient.
     let full = text.contains("max number of clients");
     full.then_some(&(
         "ERR",
@@ -230,23 +235,23 @@ mod tests {
 
     #[test]
     fn each_code_is_classified() {
-        for (code, meaning, _) in KNOWN_CODES {
-            assert_eq!(classify_text(&format!("{code} whatever it says")), *meaning);
-            assert_eq!(classify_text(code), *meaning, "alone");
+        for (code, class, _) in KNOWN_CODES {
+            assert_eq!(classify_text(&format!("{code} whatever it says")), *class);
+            assert_eq!(classify_text(code), *class, "alone");
         }
-        for lasting in [
+        for permanent in [
             "ERR unknown command 'EVAL'",
             "NOSCRIPT x",
             "EXOTIC",
             "NOPROTO sorry",
         ] {
-            assert_eq!(classify_text(lasting), ErrorClass::Other, "{lasting}");
+            assert_eq!(classify_text(permanent), ErrorClass::Other, "{permanent}");
         }
     }
 
     #[test]
     fn codes_inside_script_errors_are_found() {
-        for (text, meaning) in [
+        for (text, class) in [
             (
                 "ERR Error running script (call to f_0): @user_script:3: @user_script: 3: \
                  -READONLY You can't write against a read only replica.",
@@ -266,7 +271,7 @@ mod tests {
             ),
             ("ERR max number of clients reached", ErrorClass::Busy),
         ] {
-            assert_eq!(classify_text(text), meaning, "{text}");
+            assert_eq!(classify_text(text), class, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Opens the connection of a store: by topology, then a first command, then a check of the mode.
+//! Opening the connection of a store: connects by topology, sends a first command, checks the mode.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ use crate::store::redis::connection::start_up::{
 };
 use crate::store::redis::connection::url::{RedisUrl, Topology};
 
-/// What a connection is made from.
+/// The settings of a connection.
 pub(in crate::store::redis) struct ConnectOptions<'a> {
     pub(in crate::store::redis) url: &'a RedisUrl,
     pub(in crate::store::redis) certificates: &'a Certificates,
-    /// User and password at the Sentinels.
+    /// The user and password for the Sentinels.
     pub(in crate::store::redis) sentinel_credentials:
         Option<&'a (String, zeroize::Zeroizing<String>)>,
-    /// How long an answer is waited for.
+    /// Maximum time to wait for a reply.
     pub(in crate::store::redis) command_timeout: Duration,
-    /// A key of ours, to see whether reading is allowed.
+    /// A key of the store, for the first command on a Cluster.
     pub(in crate::store::redis) probe_key: &'a str,
 }
 
@@ -43,7 +43,7 @@ impl ConnectOptions<'_> {
         })
     }
 
-    /// Connects, and asks for a sign of life.
+    /// Connects, and checks that Redis replies. An error names the host names that do not resolve.
     pub(in crate::store::redis) async fn connect(&self) -> Result<Connection, Error> {
         match self.open().await {
             Err(error) if error.kind() == ErrorKind::StoreUnavailable => {
@@ -54,21 +54,21 @@ impl ConnectOptions<'_> {
     }
 
     async fn open(&self) -> Result<Connection, Error> {
-        let address = self.url;
-        let dialer = self.connector()?;
-        let shown = address.display_servers();
-        let refused = |error: RedisError| connect_error(&shown, &error);
-        let link = match &address.topology {
+        let url = self.url;
+        let connector = self.connector()?;
+        let servers = url.display_servers();
+        let to_error = |error: RedisError| connect_error(&servers, &error);
+        let backend = match &url.topology {
             Topology::Single(at) => {
-                let single = SingleConnection::connect(at.clone(), dialer).await;
-                Backend::Single(single.map_err(refused)?)
+                let single = SingleConnection::connect(at.clone(), connector).await;
+                Backend::Single(single.map_err(to_error)?)
             }
             Topology::Sentinel { group, sentinels } => {
                 let mut sentinel_connector = Connector {
                     connection_info: redis::RedisConnectionInfo::default(),
-                    ..dialer.clone()
+                    ..connector.clone()
                 }
-                .with_protocol(dialer.connection_info.protocol());
+                .with_protocol(connector.connection_info.protocol());
                 if let Some((user, password)) = self.sentinel_credentials {
                     let settings = sentinel_connector
                         .connection_info
@@ -80,8 +80,8 @@ impl ConnectOptions<'_> {
                     };
                 }
                 let sentinels =
-                    Sentinels::new(group.clone(), sentinels, &sentinel_connector, address.tls);
-                let primary = SentinelConnection::connect(sentinels, dialer).await;
+                    Sentinels::new(group.clone(), sentinels, &sentinel_connector, url.tls);
+                let primary = SentinelConnection::connect(sentinels, connector).await;
                 Backend::Sentinel(primary.map_err(|error| match error {
                     ConnectError::Sentinels(error) => error,
                     ConnectError::Server(named, error) => named_primary_error(&named, &error),
@@ -89,9 +89,9 @@ impl ConnectOptions<'_> {
             }
             #[cfg(feature = "cluster")]
             Topology::Cluster(nodes) => {
-                let dialer = probe_cluster(&dialer, nodes).await?;
-                let nodes = ClusterNodes::connect(nodes.clone(), dialer, address.tls).await;
-                Backend::Cluster(nodes.map_err(refused)?)
+                let connector = probe_cluster(&connector, nodes).await?;
+                let nodes = ClusterNodes::connect(nodes.clone(), connector, url.tls).await;
+                Backend::Cluster(nodes.map_err(to_error)?)
             }
             #[cfg(not(feature = "cluster"))]
             Topology::Cluster(_) => {
@@ -102,17 +102,17 @@ impl ConnectOptions<'_> {
             }
         };
         let mut connection = Connection {
-            backend: link,
+            backend,
             timeout: self.command_timeout,
-            database: address.connection_info.db(),
+            database: url.connection_info.db(),
         };
         match connection.ping(self.probe_key).await {
-            // It serves reads, and health says that nobody can log in.
+            // The server serves reads, so the store starts. Health checks report the failed writes.
             Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WritesRejected) => {}
-            alive => alive.map_err(refused)?,
+            outcome => outcome.map_err(to_error)?,
         }
         if matches!(&connection.backend, Backend::Single(single) if single.supports_hello()) {
-            check_mode(&mut connection, &shown).await?;
+            check_mode(&mut connection, &servers).await?;
         }
         Ok(connection)
     }

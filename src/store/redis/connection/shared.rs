@@ -12,10 +12,11 @@ use crate::store::redis::connection::errors::timed_out;
 use crate::store::redis::connection::sentinel::SentinelConnection;
 use crate::store::redis::connection::single::SingleConnection;
 
-/// A node of a Cluster usually has neighbouring slots; so many ranges of them are told apart.
+/// Number of circuits for a Cluster. Each covers a range of slots, since a node usually serves
+/// adjacent slots.
 const CLUSTER_CIRCUITS: usize = 64;
 
-/// How every task speaks with Redis. It comes back by itself when Redis does; clones share it.
+/// The connection of a store. It reconnects by itself. Clones share it.
 #[derive(Clone)]
 pub(in crate::store::redis) struct Connection {
     pub(super) backend: Backend,
@@ -23,13 +24,14 @@ pub(in crate::store::redis) struct Connection {
     pub(super) database: i64,
 }
 
-/// By topology.
+/// The connection by topology.
 #[derive(Clone)]
 pub(super) enum Backend {
     /// One server.
     Single(SingleConnection),
-    /// The primary among several, as Sentinels name it.
+    /// The primary of a group, which Sentinels name.
     Sentinel(SentinelConnection),
+    /// The nodes of a Cluster.
     #[cfg(feature = "cluster")]
     Cluster(ClusterNodes),
 }
@@ -51,9 +53,9 @@ impl ServerChanges {
     }
 }
 
-/// A value that may be missing.
-fn optional_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
-    match answer {
+/// Returns the bytes of a reply, or `None` for a missing value.
+fn optional_value(reply: Value) -> RedisResult<Option<Vec<u8>>> {
+    match reply {
         Value::BulkString(bytes) => Ok(Some(bytes)),
         Value::Nil => Ok(None),
         other => Ok(redis::from_redis_value(other.extract_error()?)?),
@@ -61,11 +63,11 @@ fn optional_value(answer: Value) -> RedisResult<Option<Vec<u8>>> {
 }
 
 impl Connection {
-    /// A connection of its own that subscribes: to the server, to the present primary of a
-    /// Sentinel group, or to a node of a Cluster, which hears what is published on any other.
+    /// Opens a separate connection for subscriptions: to the server, to the current primary of a
+    /// Sentinel group, or to a node of a Cluster. A Cluster forwards messages to all of its nodes.
     ///
-    /// It ends when that server goes away or stops being the primary, and its stream of messages
-    /// with it; whoever listens asks for another one then, and takes what it knew for outdated.
+    /// The stream of messages ends when that server closes its connections, as a former primary
+    /// does. The caller then has to subscribe again, and may have missed messages.
     pub(in crate::store::redis) async fn open_subscriber(&self) -> RedisResult<PubSub> {
         let connecting = async {
             match &self.backend {
@@ -90,7 +92,7 @@ impl Connection {
         })
     }
 
-    /// An answer did not come in time: another server may have taken over.
+    /// Requests a check for a new primary or new nodes, because a command had no reply in time.
     pub(in crate::store::redis) fn report_timeout(&self) {
         match &self.backend {
             Backend::Single(_) => {}
@@ -100,7 +102,7 @@ impl Connection {
         }
     }
 
-    /// Whether keys lie on several servers.
+    /// Returns `true` if the keys lie on several servers.
     pub(in crate::store::redis) fn is_cluster(&self) -> bool {
         match &self.backend {
             Backend::Single(_) | Backend::Sentinel(_) => false,
@@ -109,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// In how many parts the keys may fail one without the others.
+    /// Returns the number of circuits that the circuit breaker needs.
     pub(in crate::store::redis) fn circuit_count(&self) -> usize {
         if self.is_cluster() {
             CLUSTER_CIRCUITS
@@ -118,7 +120,7 @@ impl Connection {
         }
     }
 
-    /// The part that a key belongs to.
+    /// Returns the index of the circuit for a key.
     #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
     pub(in crate::store::redis) fn circuit_index(&self, key: &[u8]) -> usize {
         match &self.backend {
@@ -128,20 +130,21 @@ impl Connection {
         }
     }
 
-    /// Asks for a sign of life.
+    /// Checks that Redis replies. On a Cluster, reads `key` from its node.
     pub(in crate::store::redis) async fn ping(&mut self, key: &str) -> RedisResult<()> {
         if self.is_cluster() {
-            // To ping all nodes would take one that is down for all.
+            // The library would send PING to all nodes and fail if one of them is down.
             return Cmd::get(key).exec_async(self).await;
         }
-        let answer: Value = redis::cmd("PING").query_async(self).await?;
-        match &answer {
+        let reply: Value = redis::cmd("PING").query_async(self).await?;
+        match &reply {
             Value::SimpleString(pong) if pong == "PONG" => Ok(()),
             Value::BulkString(pong) if pong == b"PONG" => Ok(()),
             _ => Err((redis::ErrorKind::UnexpectedReturnType, "no answer to PING").into()),
         }
     }
 
+    /// Sends a command by the connection of the topology.
     async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         match &self.backend {
             // Not boxed: every read of a credential takes this path.
@@ -152,6 +155,7 @@ impl Connection {
         }
     }
 
+    /// Sends a pipeline by the connection of the topology.
     async fn commands(
         &self,
         commands: &Pipeline,
@@ -166,16 +170,16 @@ impl Connection {
         }
     }
 
-    /// What a command reads that finds one value or none.
+    /// Runs a command that reads one value, and returns the value or `None`.
     pub(in crate::store::redis) async fn read_value(
         &self,
         command: &Cmd,
     ) -> RedisResult<Option<Vec<u8>>> {
-        let answer = self.command(command).await;
-        optional_value(answer?)
+        let reply = self.command(command).await?;
+        optional_value(reply)
     }
 
-    /// The same of two commands, in one round trip where that is possible.
+    /// Runs two commands that each read one value: in one round trip, or side by side on a Cluster.
     pub(in crate::store::redis) async fn read_two_values(
         &self,
         [one, two]: [Cmd; 2],
@@ -185,16 +189,16 @@ impl Connection {
                 Box::pin(async { tokio::try_join!(self.read_value(&one), self.read_value(&two)) });
             return both.await.map(|(one, two)| [one, two]);
         }
-        let mut together = Pipeline::with_capacity(2);
-        together.add_command(one).add_command(two);
-        let answers = self.commands(&together, 0, 2).await;
-        let mut answers = answers?.into_iter();
-        let mut next = || optional_value(answers.next().unwrap_or(Value::Nil));
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(one).add_command(two);
+        let replies = self.commands(&pipeline, 0, 2).await?;
+        let mut replies = replies.into_iter();
+        let mut next = || optional_value(replies.next().unwrap_or(Value::Nil));
         Ok([next()?, next()?])
     }
 
-    /// Reads several things in one round trip; on a Cluster one after another, so that each finds its
-    /// node while slots move.
+    /// Runs several reads in one round trip. On a Cluster they run one after another, so that each
+    /// finds its node while slots move.
     pub(in crate::store::redis) async fn read_all<T: FromRedisValue + Send + Sync>(
         &self,
         reads: &[Cmd],
@@ -207,18 +211,18 @@ impl Connection {
             }
             return Ok(all);
         }
-        let mut together = redis::pipe();
+        let mut pipeline = redis::pipe();
         for read in reads {
-            together.add_command(read.clone());
+            pipeline.add_command(read.clone());
         }
-        together.query_async(&mut connection).await
+        pipeline.query_async(&mut connection).await
     }
 }
 
-/// For going through all keys.
+/// Access to single primaries, for scans of all keys.
 #[cfg(feature = "cli")]
 impl Connection {
-    /// The primaries over which the keys are spread; none where one server has them all.
+    /// Returns the primaries of a Cluster, and nothing for one server.
     pub(in crate::store::redis) async fn primaries(
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
@@ -228,7 +232,7 @@ impl Connection {
         }
     }
 
-    /// A command for one of these, or for the one server that there is.
+    /// Sends a command to one of these primaries, or to the only server.
     pub(in crate::store::redis) async fn command_on(
         &self,
         primary: Option<&str>,

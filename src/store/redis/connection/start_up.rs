@@ -1,4 +1,4 @@
-//! What can be wrong at start-up: one sentence for each, with the cause and the cure.
+//! Errors at start-up, each as one sentence with the cause and the remedy.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,12 +11,13 @@ use crate::store::redis::connection::errors::{
     ErrorClass, NOT_PRIMARY, describe_error, rejects_credentials,
 };
 
+/// Returns the error for a server of the URL that could not be connected to.
 pub(in crate::store::redis) fn connect_error(address: &str, error: &RedisError) -> Error {
     server_rejection_error(&format!("Redis at {address}"), error)
         .unwrap_or_else(|| unreachable_error(&format!("Redis at {address}"), error))
 }
 
-/// Why the server that a Sentinel names does not serve us.
+/// Returns the error for a primary that a Sentinel has named and that could not be connected to.
 pub(in crate::store::redis) fn named_primary_error(
     named: &impl fmt::Display,
     error: &RedisError,
@@ -25,37 +26,38 @@ pub(in crate::store::redis) fn named_primary_error(
     if let Some(error) = server_rejection_error(&who, error) {
         return error;
     }
-    let said = describe_error(error);
-    if said.contains(NOT_PRIMARY) {
+    let message = describe_error(error);
+    if message.contains(NOT_PRIMARY) {
         return Error::store_unavailable(format!(
             "{who} is a replica; a fail-over may be under way, so try again in a moment"
         ));
     }
     closed_connection_error(&who, error).unwrap_or_else(|| {
         Error::store_unavailable(format!(
-            "{who} cannot be reached from here ({said}); if it runs, the Sentinels know it by an \
+            "{who} cannot be reached from here ({message}); if it runs, the Sentinels know it by an \
              address of its own network: set replica-announce-ip on the servers, and \
              `sentinel monitor` to an address that holds here too"
         ))
     })
 }
 
-/// What the server itself says. `who` begins the sentence.
+/// Returns the error for a server that was reached and rejects the connection, if it was reached.
+/// The sentence starts with `who`.
 fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
-    let said = describe_error(error);
+    let message = describe_error(error);
     if rejects_credentials(error) {
         return Some(Error::configuration(format!(
-            "{who} refuses the user or password of the URL (redis://user:password@host/): {said}"
+            "{who} refuses the user or password of the URL (redis://user:password@host/): {message}"
         )));
     }
-    if said.contains("cluster support disabled") {
+    if message.contains("cluster support disabled") {
         return Some(Error::configuration(format!(
             "{who} is a single server and no Cluster; use redis:// (rediss:// with TLS) for it"
         )));
     }
     if ErrorClass::classify(error).is_some_and(ErrorClass::is_transient) {
         return Some(Error::store_unavailable(format!(
-            "{who} is not ready ({said}); try again in a moment"
+            "{who} is not ready ({message}); try again in a moment"
         )));
     }
     let not_found = error.kind() == redis::ErrorKind::ClusterConnectionNotFound;
@@ -66,17 +68,17 @@ fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
         return Some(no_redis(who));
     }
     Some(Error::configuration(format!(
-        "{who} does not accept us: {said}"
+        "{who} does not accept us: {message}"
     )))
 }
 
-/// Returns `true` if what came is no answer of a Redis.
+/// Returns `true` if a reply does not follow the protocol of Redis.
 fn is_no_redis(error: &RedisError) -> bool {
     use redis::ErrorKind::{Parse, UnexpectedReturnType};
     matches!(error.kind(), Parse | UnexpectedReturnType)
 }
 
-/// `who` begins the sentence.
+/// Returns the error for a server that is not Redis. The sentence starts with `who`.
 fn no_redis(who: &str) -> Error {
     Error::configuration(format!(
         "{who} does not speak the protocol of Redis, so something else listens there, such as a web \
@@ -84,44 +86,45 @@ fn no_redis(who: &str) -> Error {
     ))
 }
 
-/// What the network or TLS says. `who` begins the sentence.
+/// Returns the error for a server that cannot be reached. The sentence starts with `who`.
 pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) -> Error {
-    let said = describe_error(error);
+    let message = describe_error(error);
     if is_no_redis(error) {
         return no_redis(who);
     }
     closed_connection_error(who, error).unwrap_or_else(|| {
         Error::store_unavailable(format!(
-            "{who} cannot be reached ({said}); is it running, and is the URL right?"
+            "{who} cannot be reached ({message}); is it running, and is the URL right?"
         ))
     })
 }
 
-/// What TLS says, or that the server hangs up: it was reached, and the connection ended badly.
+/// Returns the error for a connection that TLS has rejected or that the server has closed, if it
+/// was one of these. The sentence starts with `who`.
 fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
-    let said = describe_error(error);
-    if said.contains("Expired") || said.contains("certificate expired") {
+    let message = describe_error(error);
+    if message.contains("Expired") || message.contains("certificate expired") {
         return Some(Error::configuration(format!(
-            "{who} shows a certificate that has expired, or the clock here is wrong ({said}); renew it"
+            "{who} shows a certificate that has expired, or the clock here is wrong ({message}); renew it"
         )));
     }
-    if said.contains("invalid peer certificate") {
+    if message.contains("invalid peer certificate") {
         return Some(Error::configuration(format!(
-            "{who} shows a certificate that is not accepted ({said}); give the authority that signed it \
+            "{who} shows a certificate that is not accepted ({message}); give the authority that signed it \
              with certificate_authority, and use a host name that the certificate holds"
         )));
     }
-    if said.contains("CertificateRequired") || said.contains("HandshakeFailure") {
+    if message.contains("CertificateRequired") || message.contains("HandshakeFailure") {
         return Some(Error::configuration(format!(
-            "{who} wants a certificate of ours ({said}); give it with client_certificate"
+            "{who} wants a certificate of ours ({message}); give it with client_certificate"
         )));
     }
-    if said.contains("received fatal alert") {
+    if message.contains("received fatal alert") {
         return Some(Error::configuration(format!(
-            "{who} does not accept our certificate or TLS ({said}); check client_certificate"
+            "{who} does not accept our certificate or TLS ({message}); check client_certificate"
         )));
     }
-    if said.contains("InvalidContentType") || said.contains("corrupt message") {
+    if message.contains("InvalidContentType") || message.contains("corrupt message") {
         return Some(Error::configuration(format!(
             "{who} does not speak TLS on that port; use its TLS port, or a URL without the s of \
              rediss://"
@@ -129,21 +132,21 @@ fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
     }
     if error.is_connection_dropped() && !error.is_connection_refusal() {
         return Some(Error::store_unavailable(format!(
-            "{who} closes the connection at once ({said}); check that a Redis listens on the port, \
+            "{who} closes the connection at once ({message}); check that a Redis listens on the port, \
              and if it speaks TLS there, use rediss:// (rediss+sentinel://, rediss+cluster://)"
         )));
     }
     None
 }
 
-/// A URL of one topology at a server of another.
+/// Returns an error if a URL of one server leads to a node of a Cluster or to a Sentinel.
 pub(in crate::store::redis) async fn check_mode(
     connection: &mut impl ConnectionLike,
     address: &str,
 ) -> Result<(), Error> {
     let hello: RedisResult<HashMap<String, Value>> =
         redis::cmd("HELLO").query_async(connection).await;
-    // Redis before 6 does not know the command, and a user may not be allowed to ask.
+    // Redis before version 6 does not support HELLO, and the user may lack the right to run it.
     let mode = hello.ok().and_then(|mut hello| hello.remove("mode"));
     let mode = mode.and_then(|mode| redis::from_redis_value::<String>(mode).ok());
     match mode.as_deref() {
@@ -159,8 +162,10 @@ pub(in crate::store::redis) async fn check_mode(
     }
 }
 
-/// Adds to an error which of these host names do not resolve. The errors of a connection say it in
-/// the words of the system, which differ, so the names are looked up once more.
+/// Adds to an error which of these host names do not resolve.
+///
+/// The error of a connection has the text of the operating system, which differs between systems.
+/// So this function resolves the names again.
 pub(in crate::store::redis) async fn with_unresolved(
     error: Error,
     hosts: Vec<(&str, u16)>,

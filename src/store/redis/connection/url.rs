@@ -1,4 +1,4 @@
-//! Redis URLs of all topologies, and how the servers behind them are spoken with.
+//! Redis URLs of all topologies: one server, Sentinels, Cluster.
 
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
@@ -8,22 +8,22 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::store::redis::connection::connector::with_protocol;
 
-/// Where Sentinels listen, unless a URL says otherwise.
+/// The port of Sentinels, unless the URL names another one.
 const DEFAULT_SENTINEL_PORT: u16 = 26_379;
 
-/// What a URL names.
+/// The servers that a URL names.
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) enum Topology {
     Single(ConnectionAddr),
     Sentinel {
-        /// The name under which the Sentinels know the servers.
+        /// The Sentinels' name for the group of servers.
         group: String,
         sentinels: Vec<ConnectionAddr>,
     },
     Cluster(Vec<ConnectionAddr>),
 }
 
-/// A URL, read.
+/// A parsed URL.
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) struct RedisUrl {
     pub(in crate::store::redis) topology: Topology,
@@ -32,7 +32,7 @@ pub(in crate::store::redis) struct RedisUrl {
     pub(in crate::store::redis) tls: bool,
 }
 
-/// The parameters of a URL that count.
+/// The query parameters of a URL.
 #[derive(Debug, Default)]
 struct UrlParameters {
     database: Option<String>,
@@ -40,6 +40,7 @@ struct UrlParameters {
 }
 
 impl RedisUrl {
+    /// Parses a URL, and rejects parts that would have no effect.
     pub(in crate::store::redis) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains('#') {
             return Err(Error::configuration(
@@ -48,12 +49,12 @@ impl RedisUrl {
             ));
         }
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
-        let (plain, tls) = match scheme.split_once('+') {
+        let (topology, tls) = match scheme.split_once('+') {
             Some(("redis", topology)) => (topology, false),
             Some(("rediss", topology)) => (topology, true),
             _ => ("", false),
         };
-        if !matches!(plain, "sentinel" | "cluster") {
+        if !matches!(topology, "sentinel" | "cluster") {
             return Self::parse_single(url);
         }
         let (authority, path) = match rest.find(['/', '?']) {
@@ -63,13 +64,13 @@ impl RedisUrl {
         let (path, parameters) = UrlParameters::split_off(path, &[])?;
         let mut parts = path.split('/').skip(1).filter(|part| !part.is_empty());
         let (first, second, third) = (parts.next(), parts.next(), parts.next());
-        if third.is_some() || (plain == "cluster" && second.is_some()) {
+        if third.is_some() || (topology == "cluster" && second.is_some()) {
             return Err(Error::configuration(
                 "the path of the Redis URL goes on after its database; leave the rest out",
             ));
         }
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let mut address = match plain {
+        let mut parsed = match topology {
             "sentinel" => {
                 let Some(group) = first else {
                     return Err(Error::configuration(
@@ -105,23 +106,23 @@ impl RedisUrl {
                 }
             }
         };
-        address.set_protocol(parameters.uses_resp2);
-        Ok(address)
+        parsed.set_protocol(parameters.uses_resp2);
+        Ok(parsed)
     }
 
     fn parse_single(url: &str) -> Result<Self, Error> {
-        // The path of a socket has no room for a database: the library reads its parameters itself.
+        // The path of a Unix socket cannot name a database, so the library reads these parameters.
         let socket = url
             .split("://")
             .next()
             .is_some_and(|scheme| scheme.contains("unix"));
-        let read_by_the_library: &[&str] = if socket { &["user", "pass"] } else { &[] };
-        let (before, mut parameters) = UrlParameters::split_off(url, read_by_the_library)?;
+        let library_parameters: &[&str] = if socket { &["user", "pass"] } else { &[] };
+        let (before, mut parameters) = UrlParameters::split_off(url, library_parameters)?;
         if socket {
             parameters.database = None;
         }
         let info = parse_connection_info(url)?;
-        let mut address = Self {
+        let mut parsed = Self {
             topology: Topology::Single(info.addr().clone()),
             connection_info: info.redis_settings().clone(),
             tls: matches!(info.addr(), ConnectionAddr::TcpTls { .. }),
@@ -131,10 +132,10 @@ impl RedisUrl {
             let path = path.split_once('/').map(|(_, path)| path.trim_matches('/'));
             let database = parameters.resolve_database(path.filter(|path| !path.is_empty()))?;
             let database = database.parse().map_err(|_| invalid_url())?;
-            address.connection_info = address.connection_info.set_db(database);
+            parsed.connection_info = parsed.connection_info.set_db(database);
         }
-        address.set_protocol(parameters.uses_resp2);
-        Ok(address)
+        parsed.set_protocol(parameters.uses_resp2);
+        Ok(parsed)
     }
 
     /// RESP3 tells of a disconnect at once; under RESP2 the next command fails.
@@ -146,7 +147,7 @@ impl RedisUrl {
         self.connection_info = with_protocol(self.connection_info.clone(), protocol);
     }
 
-    /// The hosts and ports that the URL names.
+    /// Returns the hosts and ports that the URL names.
     pub(in crate::store::redis) fn hosts(&self) -> Vec<(&str, u16)> {
         let all = match &self.topology {
             Topology::Single(address) => std::slice::from_ref(address),
@@ -156,7 +157,7 @@ impl RedisUrl {
         all.iter().filter_map(host_and_port).collect()
     }
 
-    /// The URL's servers as they may be shown: no user, no password.
+    /// Returns the servers of the URL for logs and messages, without user and password.
     pub(in crate::store::redis) fn display_servers(&self) -> String {
         match &self.topology {
             Topology::Single(address) => format_address(address),
@@ -169,8 +170,8 @@ impl RedisUrl {
 }
 
 impl UrlParameters {
-    /// Takes the parameters from the end of a URL. Refuses those that would have no effect, and
-    /// those that contradict each other. The library reads some more of certain URLs.
+    /// Splits the query parameters off a URL. Rejects parameters that would have no effect and
+    /// parameters that contradict each other. Accepts the names in `more`, which the library reads.
     fn split_off(url: &str, more: &[&str]) -> Result<(String, Self), Error> {
         let (before, query) = url.split_once('?').unwrap_or((url, ""));
         let mut parameters = Self::default();
@@ -200,7 +201,8 @@ impl UrlParameters {
                 }
                 (name, _) if more.contains(&name) => {}
                 (name, _) => {
-                    // A name cannot hold a secret unless it is one that was cut in two.
+                    // The name may be a part of a secret that contains `&`, so only short names of
+                    // plain letters are shown.
                     let known = name.len() <= 32
                         && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
                     let name = if known {
@@ -218,7 +220,7 @@ impl UrlParameters {
         Ok((before.to_owned(), parameters))
     }
 
-    /// The database, which the path may name too.
+    /// Returns the database, which the path or the parameter `db` may name.
     fn resolve_database(&self, path: Option<&str>) -> Result<String, Error> {
         match (self.database.as_deref(), path) {
             (Some(one), Some(other)) if one != other => Err(Error::configuration(
@@ -230,7 +232,7 @@ impl UrlParameters {
     }
 }
 
-/// The host and port of an address that has them.
+/// Returns the host and port of an address, or `None` for a Unix socket.
 fn host_and_port(address: &ConnectionAddr) -> Option<(&str, u16)> {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -240,7 +242,7 @@ fn host_and_port(address: &ConnectionAddr) -> Option<(&str, u16)> {
     }
 }
 
-/// An address as people write it: an IPv6 address in brackets, so that its port can be told.
+/// Formats an address, with brackets around an IPv6 address to set it apart from the port.
 pub(in crate::store::redis) fn format_address(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
@@ -252,12 +254,13 @@ pub(in crate::store::redis) fn format_address(address: &ConnectionAddr) -> Strin
     }
 }
 
+/// Formats several addresses, separated by commas.
 pub(in crate::store::redis) fn format_addresses(addresses: &[ConnectionAddr]) -> String {
     let shown: Vec<_> = addresses.iter().map(format_address).collect();
     shown.join(",")
 }
 
-/// The servers of a list, each read as if it stood in a URL alone.
+/// Parses a list of servers. Each one is parsed as a URL of its own.
 fn parse_hosts(
     user: &str,
     hosts: &str,
@@ -286,7 +289,7 @@ fn parse_hosts(
 }
 
 fn parse_connection_info(url: &str) -> Result<ConnectionInfo, Error> {
-    // The library's own message is not shown: it could quote the URL, password and all.
+    // The library's message may quote the URL with its password, so it is not shown.
     url.into_connection_info().map_err(|_| invalid_url())
 }
 
