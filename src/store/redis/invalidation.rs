@@ -1,10 +1,10 @@
-//! News over Redis: each write is [published](super::publish) by the very script that makes it, and
-//! heard on a connection that does nothing else.
+//! Invalidation messages over Redis: the script of each write [publishes](super::publish) a message,
+//! and each store listens on a separate connection.
 //!
-//! One channel for each account carries `KIND MARK ID` for each write (`-` instead of the mark for
-//! a deletion). Every store that listens also publishes a proof of its own there now and then, on
-//! the connection that it reads and writes through. Redis keeps the order of what it sends to one
-//! listener, so a proof that is heard proves that everything published before it was heard too.
+//! Each account has one channel. The message of a write is `KIND VERSION ID`, with `-` as the
+//! version of a deletion. Each listener also publishes heartbeats on the same channel, through the
+//! connection for reads and writes. Redis delivers messages to one subscriber in order. So when a
+//! heartbeat comes back, the listener has received every message that was published before it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,23 +27,25 @@ use crate::store::redis::connection::errors::{
 };
 use crate::store::{CredentialKey, CredentialKind, Event, LeaseOwner, RecordVersion, Subscription};
 
-/// The rest before the channel is subscribed again, at first and at most.
+/// Minimum and maximum delay before the listener subscribes again.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The rest after Redis has said no: only its operator can change that.
+/// Delay after an error reply that only an operator can change.
 pub(super) const REJECTED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// A message that is longer than any of ours is not read.
+/// Maximum length of a message in bytes. Longer ones are not from this crate and are ignored.
 const MAX_MESSAGE_LEN: usize = 1_024;
 
-/// The channels that are heard, and the tasks that hear them: dropping this ends those.
+/// The channels of a store and their listeners. Dropping it aborts the listeners.
 #[derive(Default)]
 pub(super) struct Channels(Mutex<HashMap<AppId, Channel>>);
 
+/// One channel: its subscribers within this process, and its listener.
 #[derive(Default)]
 struct Channel {
     publisher: Publisher,
+    /// `true` while the listener is subscribed.
     is_live: Arc<AtomicBool>,
     task: Option<AbortHandle>,
 }
@@ -99,7 +101,7 @@ impl Channels {
         }
         // The receiver comes first: if the listener subscribes between these two steps, the
         // receiver gets `Event::Subscribed`. The Acquire load pairs with the listener's Release
-        // store, so a subscription that starts as live has missed no earlier event.
+        // store.
         let receiver = channel.publisher.subscribe();
         Some(Subscription::from_remote(
             receiver,
@@ -131,20 +133,24 @@ struct ChannelListener {
 }
 
 impl ChannelListener {
+    /// Runs the listener. It never returns.
     async fn run(self) {
         let mut backoff = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
         loop {
-            let began = Instant::now();
-            // Before the subscription: a move that is on its way ends it.
+            let started_at = Instant::now();
+            // The watcher comes before the subscription: a change of the server in between must end
+            // that subscription.
             let mut server_changes = self.config.connection.server_changes();
             match self.subscribe().await {
                 Ok(messages) => {
+                    // Pairs with the Acquire load in `open_subscription`. The flag is set before the event:
+                    // a subscription that reads `false` is registered already and receives the event.
                     self.is_live.store(true, Ordering::Release);
                     self.publisher.publish(Event::Subscribed);
                     tokio::select! {
                         () = self.forward_messages(messages) => {}
                         () = self.send_heartbeats() => {}
-                        // The old server passes on what the new one publishes, if it follows it.
+                        // The former server forwards messages only if it is a replica of the new one.
                         () = server_changes.changed() => {}
                     }
                     self.is_live.store(false, Ordering::Release);
@@ -155,17 +161,18 @@ impl ChannelListener {
                     backoff.set_next(REJECTED_RETRY_DELAY);
                 }
                 Err(error) => {
-                    let said = describe_error(&error);
-                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "no news channel: {said}");
+                    let message = describe_error(&error);
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "no news channel: {message}");
                 }
             }
-            if began.elapsed() > MAX_RETRY_DELAY * 4 {
+            if started_at.elapsed() > MAX_RETRY_DELAY * 4 {
                 backoff.set_next(MIN_RETRY_DELAY);
             }
             backoff.wait_with_jitter().await;
         }
     }
 
+    /// Subscribes to the channel on a new connection.
     async fn subscribe(&self) -> Result<impl Stream<Item = Msg> + use<>, RedisError> {
         let mut subscriber = self.config.connection.open_subscriber().await?;
         let subscribed = subscriber.subscribe(&self.config.channel);
@@ -174,12 +181,12 @@ impl ChannelListener {
         Ok(subscriber.into_on_message())
     }
 
-    /// One line for what only the operator can change.
+    /// Logs once an error reply that only an operator can change.
     fn log_rejection(&self, error: &RedisError) {
         if self.rejection_logged.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (address, channel, said) = (
+        let (address, channel, message) = (
             &self.config.address,
             &self.config.channel,
             describe_error(error),
@@ -201,37 +208,30 @@ impl ChannelListener {
         };
         tracing::warn!(
             target: "tower_wechat::store", address,
-            "Redis does not let us use the channel {channel} ({said}): what one process \
+            "Redis does not let us use the channel {channel} ({message}): what one process \
              changes, others see only when they read it again, at the latest after cache_ttl; {remedy}"
         );
     }
 
-    /// Passes on what is published, until the connection ends.
+    /// Forwards messages to the subscribers within this process, until the connection ends.
     async fn forward_messages(&self, messages: impl Stream<Item = Msg>) {
         let mut messages = pin!(messages);
         while let Some(message) = messages.next().await {
             match Message::parse(message.get_payload_bytes()) {
-                Some(Message::Invalidation {
-                    kind,
-                    version: mark,
-                    id,
-                }) => {
+                Some(Message::Invalidation { kind, version, id }) => {
                     let (app, id) = (self.app.clone(), id.into());
-                    let name = CredentialKey { app, kind, id };
+                    let key = CredentialKey { app, kind, id };
                     self.publisher
-                        .publish(Event::Invalidated(Arc::new(Invalidation {
-                            key: name,
-                            version: mark,
-                        })));
+                        .publish(Event::Invalidated(Arc::new(Invalidation { key, version })));
                 }
                 Some(Message::Heartbeat { instance, number })
                     if instance == self.instance.as_str() =>
                 {
-                    let mut awaited = self.lock_pending_heartbeat();
-                    if let Some((_, sent)) = awaited.take_if(|(sent, _)| *sent == number)
+                    let mut pending = self.lock_pending_heartbeat();
+                    if let Some((_, sent_at)) = pending.take_if(|(sent, _)| *sent == number)
                         && self.config.trusts_heartbeats
                     {
-                        self.publisher.publish(Event::Synced(sent));
+                        self.publisher.publish(Event::Synced(sent_at));
                     }
                 }
                 Some(Message::Heartbeat { .. }) => {}
@@ -242,7 +242,8 @@ impl ChannelListener {
         }
     }
 
-    /// Sends proofs, until one does not come back: the subscription is then as good as dead.
+    /// Sends heartbeats. Returns when one was published and did not come back in time: the
+    /// subscription no longer delivers messages.
     async fn send_heartbeats(&self) {
         let mut connection = self.config.connection.clone();
         for number in 0_u64.. {
@@ -256,13 +257,14 @@ impl ChannelListener {
             if let Ok(Err(error)) = &published
                 && is_permanent(error)
             {
-                // What others publish can be heard all the same.
+                // The listener still receives the messages of other processes.
                 self.log_rejection(error);
                 tokio::time::sleep(REJECTED_RETRY_DELAY).await;
                 continue;
             }
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            // Where it could not be sent, Redis is away, or busy: the next one will tell.
+            // A heartbeat that was not published shows nothing about the subscription. The next
+            // heartbeat decides.
             if matches!(published, Ok(Ok(()))) && self.lock_pending_heartbeat().is_some() {
                 return;
             }
@@ -282,7 +284,7 @@ impl fmt::Debug for Channels {
     }
 }
 
-/// What goes over a channel.
+/// A message on a channel.
 #[derive(Debug, PartialEq, Eq)]
 enum Message<'a> {
     Invalidation {
@@ -296,9 +298,11 @@ enum Message<'a> {
     },
 }
 
+/// The first word of heartbeats. Other processes parse it, so it must not change.
 const HEARTBEAT_WORD: &str = "proof";
 
 impl<'a> Message<'a> {
+    /// Parses a message. Returns `None` for one that is not from this crate.
     fn parse(payload: &'a [u8]) -> Option<Self> {
         if payload.len() > MAX_MESSAGE_LEN {
             return None;
@@ -317,21 +321,22 @@ impl<'a> Message<'a> {
                 .find(|known| known.as_str() == kind)?,
             version: match second {
                 "-" => None,
-                mark => Some(mark.parse().ok()?),
+                version => Some(version.parse().ok()?),
             },
             id: third,
         })
     }
 }
 
+/// Returns the message of a heartbeat.
 fn heartbeat_message(instance: &LeaseOwner, number: u64) -> String {
     format!("{HEARTBEAT_WORD} {} {number}", instance.as_str())
 }
 
-/// What the scripts publish of a write.
+/// Returns the message that a script publishes for a write, without a version for a deletion.
 pub(super) fn invalidation_message(key: &CredentialKey, version: Option<RecordVersion>) -> String {
-    let mark = version.map_or_else(|| "-".into(), |mark| mark.to_string());
-    format!("{} {mark} {}", key.kind.as_str(), key.id)
+    let version = version.map_or_else(|| "-".into(), |version| version.to_string());
+    format!("{} {version} {}", key.kind.as_str(), key.id)
 }
 
 #[cfg(test)]

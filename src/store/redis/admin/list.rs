@@ -1,4 +1,4 @@
-//! The state of users' tokens, and never the tokens.
+//! Lists of users with the state of their tokens, without the tokens themselves.
 
 use std::ops::ControlFlow;
 
@@ -14,27 +14,28 @@ use crate::error::Error;
 use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot};
 
-/// Where a user's pair stands.
+/// The state of a user's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenState {
-    /// Usable, and not due for renewal.
+    /// The access token is valid and not due for renewal.
     Fresh,
-    /// Usable, and due for renewal.
+    /// The access token is valid and due for renewal.
     Stale,
-    /// Not usable any more, and renewed when the user comes.
+    /// The access token has expired. The next request of the user renews it.
     Expired,
-    /// Nothing can be made of it: the user has to log in. A sweep removes it.
+    /// The access token has expired and cannot be renewed. The user has to log in. A sweep removes
+    /// the record.
     Dead,
-    /// There is something, but it cannot be read.
+    /// A value of the record cannot be read.
     Unreadable,
-    /// It is sealed with a key that is not in the ring.
+    /// A value is sealed with a key that this program does not have.
     UnknownKey,
-    /// There is nothing.
+    /// The user has no record.
     Absent,
 }
 
 impl TokenState {
-    /// Its name in the program's output.
+    /// Returns the name of the state in the output of the program.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -48,34 +49,34 @@ impl TokenState {
     }
 }
 
-/// What can be told of a user without telling a secret.
+/// A report about one user, without secrets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct UserReport {
     /// The user id.
     pub user: String,
-    /// Where the pair stands.
+    /// The state of the tokens.
     pub state: TokenState,
     /// The first 16 hexadecimal digits of the access token's SHA-256.
     pub token_fingerprint: Option<String>,
-    /// Seconds until the access token dies; negative when it has.
+    /// Seconds until the access token expires; negative after it has expired.
     pub expires_in_secs: Option<i64>,
-    /// Seconds until the refresh token should be dead, where the time stored with it can say so:
-    /// other services may store the access token's.
+    /// Seconds until the refresh token should expire, or `None` if the stored time does not show it:
+    /// other services may store the access token's time.
     pub refresh_due_in_secs: Option<i64>,
-    /// What WeChat told of the user.
+    /// The openid from WeChat.
     pub openid: Option<String>,
     /// The granted scope.
     pub scope: Option<String>,
-    /// The ids of the keys with which the values are sealed; empty for plain ones.
+    /// The ids of the keys that sealed the values; empty for plain values.
     pub sealed_with: Vec<String>,
 }
 
 impl RedisStore {
-    /// The state of one user, and whether the token is being renewed at the moment.
+    /// Returns the report about one user, and `true` if a process is renewing the token.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
     #[doc(hidden)]
     pub async fn user_report(
         &self,
@@ -83,20 +84,20 @@ impl RedisStore {
         user: &str,
     ) -> Result<(UserReport, bool), Error> {
         let slot = options.slot(CredentialKind::User, user);
-        let place = self.locations(&slot).read;
-        let values = self.read_locations(&[&place]).await?;
+        let location = self.locations(&slot).read;
+        let values = self.read_locations(&[&location]).await?;
         let values = values.into_iter().next().unwrap_or_default();
-        let mut ask = redis::cmd("EXISTS");
+        let mut exists = redis::cmd("EXISTS");
         let renewing: bool = self
-            .command(ask.arg(self.0.names.lease_key(&slot.key, &place)))
+            .command(exists.arg(self.0.names.lease_key(&slot.key, &location)))
             .await?;
-        Ok((self.build_report(&slot, &place, &values), renewing))
+        Ok((self.build_report(&slot, &location, &values), renewing))
     }
 
-    /// The state of every user of the store's layout, one after another.
+    /// Calls `visit` with a report about each user of the store's layout, until it returns `Break`.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
     #[doc(hidden)]
     pub async fn list_users(
         &self,
@@ -104,39 +105,39 @@ impl RedisStore {
         visit: &mut (dyn FnMut(UserReport) -> ControlFlow<()> + Send),
         progress: ProgressFn<'_>,
     ) -> Result<Summary, Error> {
-        let mut tally = Summary::default();
-        let mut walk = Scan::new(self, &options.app, CredentialKind::User, self.0.layout);
-        while let Some(ids) = walk.next_batch().await? {
-            tally.count_not_utf8(walk.take_not_utf8());
+        let mut summary = Summary::default();
+        let mut scan = Scan::new(self, &options.app, CredentialKind::User, self.0.layout);
+        while let Some(ids) = scan.next_batch().await? {
+            summary.count_not_utf8(scan.take_not_utf8());
             let slots: Vec<CredentialSlot> = ids
                 .iter()
                 .map(|id| options.slot(CredentialKind::User, id))
                 .collect();
-            let places: Vec<Location<'_>> =
+            let locations: Vec<Location<'_>> =
                 slots.iter().map(|slot| self.locations(slot).read).collect();
             let values = self
-                .read_locations(&places.iter().collect::<Vec<_>>())
+                .read_locations(&locations.iter().collect::<Vec<_>>())
                 .await?;
-            for ((slot, place), values) in slots.iter().zip(&places).zip(&values) {
-                tally.scanned += 1;
-                let report = self.build_report(slot, place, values);
+            for ((slot, location), values) in slots.iter().zip(&locations).zip(&values) {
+                summary.scanned += 1;
+                let report = self.build_report(slot, location, values);
                 if report.state == TokenState::Absent {
                     continue;
                 }
                 if visit(report).is_break() {
-                    return Ok(tally);
+                    return Ok(summary);
                 }
             }
-            progress(&tally);
+            progress(&summary);
             tokio::time::sleep(options.pause).await;
         }
-        Ok(tally)
+        Ok(summary)
     }
 
-    /// Around how many users there are, for a look at how far the work has come.
+    /// Returns the approximate number of users, for progress lines.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
     #[doc(hidden)]
     pub async fn estimate_users(&self, options: &ScanOptions) -> Result<u64, Error> {
         match self.0.layout {
@@ -148,15 +149,16 @@ impl RedisStore {
         }
     }
 
+    /// Builds the report about a user from the values of the record.
     fn build_report(
         &self,
         slot: &CredentialSlot,
-        place: &Location<'_>,
+        location: &Location<'_>,
         values: &[RawValue],
     ) -> UserReport {
         let seals = values.iter().flatten().map(|value| sealed::split(value));
         let ids: Vec<_> = seals.flatten().map(|(id, _)| id).collect();
-        let record = decode_complete(place, slot, values, &self.0.sealer);
+        let record = decode_complete(location, slot, values, &self.0.sealer);
         let now = self.0.clock.now();
         let state = match &record {
             None if ids.iter().any(|id| !self.0.sealer.has_key(*id)) => TokenState::UnknownKey,
@@ -181,6 +183,7 @@ impl RedisStore {
     }
 }
 
+/// Returns the state of a record that can be read.
 fn token_state(record: &Record, now: Timestamp) -> TokenState {
     if record.is_empty() {
         return TokenState::Absent;

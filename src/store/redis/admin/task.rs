@@ -13,64 +13,64 @@ use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind, CredentialSlot, LeaseOwner};
 
-/// How often a user is read again who changes under our hands.
+/// Maximum number of attempts to write a record that other processes keep changing.
 pub(super) const MAX_ATTEMPTS: usize = 5;
 
-/// How long users whose tokens are being renewed are waited for at the end: longer than a lease.
+/// Maximum time to retry records whose lease is held. It is longer than a lease lasts.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The rest between two looks at them.
+/// Time between two of these retries.
 pub(super) const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How the work is done.
+/// The options of a task.
 #[derive(Debug, Clone)]
 pub struct ScanOptions {
-    /// Whose users.
+    /// The account.
     pub app: AppId,
     /// The margin with which the services store times (`RENEW_MARGIN_SECS`).
     pub margin: Duration,
-    /// The rest after each step of a few hundred users.
+    /// The pause after each step of a few hundred users.
     pub pause: Duration,
-    /// Look only.
+    /// Reads and counts, but writes nothing.
     pub dry_run: bool,
 }
 
-/// What has been done so far.
+/// The counts of a task up to now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Records that were looked at.
+    /// Records that were read.
     pub scanned: u64,
-    /// Those that were written (that would be, on a dry run).
+    /// Records that were written, or would have been written in a dry run.
     pub written: u64,
-    /// Those that were as they should be already.
+    /// Records that needed no change.
     pub unchanged: u64,
-    /// Those of which the other place holds something newer.
+    /// Records of which the other layout holds a newer one.
     pub newer: u64,
-    /// Those that cannot be read: garbage, sealed with a key that is not in the ring, or under a
-    /// name that is not UTF-8.
+    /// Records that cannot be read: invalid values, values sealed with an unknown key, and names
+    /// that are not UTF-8.
     pub unreadable: u64,
-    /// Those of the unreadable whose names are not UTF-8, which no user of this crate has.
+    /// Unreadable records whose names are not UTF-8. This crate writes no such names.
     pub not_utf8: u64,
-    /// Those of which nothing can be made any more; they are not copied.
+    /// Records that can neither be used nor renewed, and were not copied.
     pub dead: u64,
-    /// Those of users who have logged out everywhere since; they are not copied.
+    /// Records of users who have logged out everywhere since; they were not copied.
     pub revoked: u64,
-    /// Copies that were removed (that would be, on a dry run), because what they were made from is
-    /// gone, or their user has logged out.
+    /// Copies that were removed, or would have been removed in a dry run, because their source is
+    /// gone or their user has logged out.
     pub removed: u64,
-    /// Copies without what they were made from, which stay because services read them already.
+    /// Copies without a source that were kept, because services already read them.
     pub kept_copies: u64,
-    /// Those of the written whose stored time nobody can have meant.
+    /// Written records with a stored time that is not plausible.
     pub implausible_times: u64,
-    /// Those that were in use all the time; another run will find them.
+    /// Records that stayed in use and were left out. Another run retries them.
     pub still_busy: u64,
 }
 
-/// Hears how far the work has come.
+/// A callback for the progress of a task.
 pub type ProgressFn<'a> = &'a mut (dyn FnMut(&Summary) + Send);
 
-/// What came of one record.
+/// The outcome for one record.
 pub(super) enum RecordOutcome {
     Written,
     WrittenWithImplausibleTime,
@@ -80,12 +80,12 @@ pub(super) enum RecordOutcome {
     Dead,
     Revoked,
     Removed,
-    /// Its token is being renewed, or it keeps changing.
+    /// A process holds its lease, or other processes keep changing it.
     Busy,
 }
 
 impl Summary {
-    /// Counts an outcome. Answers whether the record has to be looked at again.
+    /// Counts an outcome. Returns `true` if the record has to be retried.
     pub(super) fn count(&mut self, outcome: &RecordOutcome) -> bool {
         match outcome {
             RecordOutcome::Written => self.written += 1,
@@ -104,12 +104,13 @@ impl Summary {
         false
     }
 
-    /// How many users have a record that cannot be read. Names that are not UTF-8 are no users'.
+    /// Returns the number of users with an unreadable record. Names that are not UTF-8 do not count,
+    /// because they belong to no user.
     pub fn unreadable_users(&self) -> u64 {
         self.unreadable.saturating_sub(self.not_utf8)
     }
 
-    /// Counts what cannot be anybody's, by its name.
+    /// Counts records whose names are not UTF-8.
     pub(super) fn count_not_utf8(&mut self, not_utf8: u64) {
         self.scanned += not_utf8;
         self.unreadable += not_utf8;
@@ -117,75 +118,72 @@ impl Summary {
     }
 }
 
-/// What is to become of a cell.
+/// The change of one key, and the value that it must still hold.
 pub(super) struct KeyChange<'a> {
     pub(super) key: &'a RedisKey<'a>,
-    /// What it must still hold.
+    /// The value at the last read. The change applies only while the key holds it.
     pub(super) expected: &'a RawValue,
     pub(super) new: NewValue<'a>,
 }
 
+/// The new value of a key.
 pub(super) enum NewValue<'a> {
-    /// As it is.
+    /// The current value.
     Keep,
+    /// A value with its time to live, or nothing.
     Set(Option<&'a str>, Duration),
-    /// A new text that dies when the old one would have.
+    /// A value that expires when the current one would have.
     SetKeepingTtl(&'a str),
 }
 
 impl ScanOptions {
+    /// Returns the slot of a credential of the account.
     pub(super) fn slot(&self, kind: CredentialKind, id: &str) -> CredentialSlot {
-        let name = CredentialKey {
+        let key = CredentialKey {
             app: self.app.clone(),
             kind,
             id: id.into(),
         };
         CredentialSlot {
-            key: name,
+            key,
             margin: self.margin,
         }
     }
 }
 
 impl RedisStore {
-    /// Writes where everything still holds what is expected and nobody renews, and tells the
-    /// account's services `news`, if there are any.
+    /// Applies all changes in one step if every key still holds the expected value and no other
+    /// process holds one of the leases. Publishes `invalidation` to the services of the account.
     pub(super) async fn apply_changes(
         &self,
         leases: &[String],
         owner: &LeaseOwner,
         changes: &[KeyChange<'_>],
-        news: Option<(&AppId, String)>,
+        invalidation: Option<(&AppId, String)>,
     ) -> Result<ApplyResult, Error> {
         let mut call = ScriptCall::for_step(Step::Commit);
         for lease in leases {
             call.lease_key(lease);
         }
-        // Nothing is granted here, so the tombstones stay as they are.
+        // Tasks store no new tokens, so they leave tombstones as they are.
         call.arg(owner.as_str()).arg("").arg("").arg(0);
-        for KeyChange {
-            key: cell,
-            expected,
-            new,
-        } in changes
-        {
-            let (new, life) = match new {
+        for KeyChange { key, expected, new } in changes {
+            let (new, ttl) = match new {
                 NewValue::Keep => (encode_any(), "0".to_owned()),
-                NewValue::Set(text, life) => (encode_expected(text), life.as_millis().to_string()),
+                NewValue::Set(text, ttl) => (encode_expected(text), ttl.as_millis().to_string()),
                 NewValue::SetKeepingTtl(text) => (encode_expected(&Some(text)), "keep".to_owned()),
             };
-            call.value_key(&*cell.key)
-                .arg(cell.field.unwrap_or(""))
+            call.value_key(&*key.key)
+                .arg(key.field.unwrap_or(""))
                 .arg(encode_expected(expected).as_slice())
                 .arg(new.as_slice())
-                .arg(life);
+                .arg(ttl);
         }
-        // Where the credentials stay what they are, there is no news.
-        let tidings = news.map(|(app, news)| OutgoingInvalidation {
+        let outgoing = invalidation.map(|(app, message)| OutgoingInvalidation {
             channel: self.0.names.invalidation_channel(app),
-            message: news,
+            message,
         });
-        Ok(match self.run_write(call, tidings).await? {
+        Ok(match self.run_write(call, outgoing).await? {
             ScriptReply::Applied | ScriptReply::AppliedUnpublished => ApplyResult::Applied,
             ScriptReply::Busy => ApplyResult::Busy,
             ScriptReply::Conflict(_) => ApplyResult::Conflict,
@@ -233,14 +231,16 @@ pub(super) fn layouts_of(kind: CredentialKind) -> &'static [Layout] {
     }
 }
 
+/// The result of [`RedisStore::apply_changes`].
 pub(super) enum ApplyResult {
     Applied,
-    /// Somebody holds the lease.
+    /// Another process holds a lease.
     Busy,
+    /// A key no longer holds the expected value.
     Conflict,
 }
 
-/// The record of a place, if every value there can be read.
+/// Decodes the record of a location. Returns `None` if one of its values cannot be read.
 pub(super) fn decode_complete(
     location: &Location<'_>,
     slot: &CredentialSlot,
@@ -248,12 +248,12 @@ pub(super) fn decode_complete(
     seal: &Sealer,
 ) -> Option<Record> {
     let record = decode(location, slot, values.to_vec(), seal).record;
-    let there = |at: usize| values.get(at).is_some_and(Option::is_some);
-    let read = match location.format {
+    let is_present = |index: usize| values.get(index).is_some_and(Option::is_some);
+    let is_complete = match location.format {
         ValueFormat::UserPair => {
-            there(0) == record.token.is_some() && there(1) == record.refresh.is_some()
+            is_present(0) == record.token.is_some() && is_present(1) == record.refresh.is_some()
         }
-        ValueFormat::Record | ValueFormat::Token => there(0) != record.is_empty(),
+        ValueFormat::Record | ValueFormat::Token => is_present(0) != record.is_empty(),
     };
-    read.then_some(record)
+    is_complete.then_some(record)
 }
