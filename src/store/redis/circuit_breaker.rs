@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 use crate::clock::duration_millis;
 use crate::error::Error;
+use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
-use crate::store::redis::log_limit::LogRateLimit;
 
 /// Time for which an open circuit rejects commands. Without it, a Redis that does not reply would
 /// add its whole timeout to every request.
@@ -55,7 +55,7 @@ pub(super) struct CircuitBreaker {
     /// Number of circuits that are open or probing.
     open_count: AtomicUsize,
     wrong_type_logged: AtomicBool,
-    error_reply_log: LogRateLimit,
+    log_limiter: LogLimiter,
 }
 
 /// One circuit. All orderings on its fields are `Relaxed`: each field is read by itself, no other
@@ -100,7 +100,7 @@ impl CircuitBreaker {
                 .collect(),
             open_count: AtomicUsize::new(0),
             wrong_type_logged: AtomicBool::new(false),
-            error_reply_log: LogRateLimit::default(),
+            log_limiter: LogLimiter::default(),
         }
     }
 
@@ -255,7 +255,11 @@ impl CircuitBreaker {
 
     /// Logs an error reply, at most once in each [`ERROR_REPLY_LOG_INTERVAL`].
     fn log_error_reply(&self, address: &str, reply: &str) {
-        if self.error_reply_log.allow_one_per(ERROR_REPLY_LOG_INTERVAL) {
+        let limiter = &self.log_limiter;
+        if limiter
+            .allow_line_every("error_reply", ERROR_REPLY_LOG_INTERVAL)
+            .is_some()
+        {
             tracing::error!(target: "tower_wechat::store", address, "Redis refused a command: {reply}");
         }
     }
