@@ -1,4 +1,4 @@
-//! From one layout to the other.
+//! Copying of records from one layout to the other.
 
 use std::time::Duration;
 
@@ -17,31 +17,33 @@ use crate::credential::Record;
 use crate::error::Error;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
-/// A key that ends so much earlier than its record is written again. Processes' clocks differ by
-/// less.
+/// Minimum time by which the key of a copy must expire too early to be written again. Clocks of
+/// processes differ by less.
 const TTL_TOLERANCE: Duration = Duration::from_secs(3_600);
 
-/// What is to become of one record.
+/// The decision about one record.
 enum CopyDecision {
+    /// The record is copied.
     Copy(Record),
-    /// The user has logged out everywhere since; a copy goes.
+    /// The user has logged out everywhere since, so an existing copy is removed.
     Revoked,
-    /// Nothing is to be done.
+    /// Nothing is written; the outcome is counted.
     Skip(RecordOutcome),
 }
 
 impl RedisStore {
-    /// Copies every record into the other layout, unless something newer lies there, and removes
-    /// copies of what was deleted since. The layout that the store has is that of the source, which
-    /// stays as it is.
+    /// Copies every record of the store's layout into the other layout, unless that holds a newer one,
+    /// and removes copies of records that were deleted since. Leaves the store's layout as it is.
     ///
-    /// A record is read and written in one atomic step with a comparison of both sides, and not
-    /// while its lease is held, so no copy is older than what it replaces. Running it again costs
-    /// reading and writes what differs.
+    /// Each write is one atomic step that compares both sides, and runs only while no process holds
+    /// the lease of the record. So no copy replaces a newer record. Another run writes only what
+    /// differs. A copy publishes no invalidation message: readers of the target layout see it when
+    /// they read the record again.
     ///
     /// # Errors
-    /// The store does not answer; what was copied until then stays. On a Redis Cluster nothing can
-    /// be copied.
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
+    /// copies made until then stay. [`ErrorKind::Configuration`](crate::ErrorKind::Configuration)
+    /// on a Redis Cluster, where one step cannot write both layouts.
     #[doc(hidden)]
     pub async fn migrate(
         &self,
@@ -63,107 +65,120 @@ impl RedisStore {
             },
             owner: LeaseOwner::unique(),
         };
-        let mut tally = Summary::default();
-        migration.copy_all(&mut tally, progress).await?;
-        migration.remove_orphans(&mut tally, progress).await?;
-        progress(&tally);
-        Ok(tally)
+        let mut summary = Summary::default();
+        migration.copy_all(&mut summary, progress).await?;
+        migration.remove_orphans(&mut summary, progress).await?;
+        progress(&summary);
+        Ok(summary)
     }
 }
 
 impl Migration<'_> {
-    async fn copy_all(&self, tally: &mut Summary, progress: ProgressFn<'_>) -> Result<(), Error> {
+    /// Copies the records of the account and of all users.
+    async fn copy_all(&self, summary: &mut Summary, progress: ProgressFn<'_>) -> Result<(), Error> {
         let mut busy = Vec::new();
         for kind in account_kinds() {
-            tally.scanned += 1;
+            summary.scanned += 1;
             let slot = self.options.slot(kind, "");
             let outcome = self.copy_record(&slot).await?;
-            if tally.count(&outcome) {
+            if summary.count(&outcome) {
                 busy.push(slot);
             }
         }
         let (store, layout) = (self.store, self.store.0.layout);
-        let mut walk = Scan::new(store, &self.options.app, CredentialKind::User, layout);
-        while let Some(ids) = walk.next_batch().await? {
-            tally.count_not_utf8(walk.take_not_utf8());
-            for slot in self.find_differing(&ids, tally).await? {
+        let mut scan = Scan::new(store, &self.options.app, CredentialKind::User, layout);
+        while let Some(ids) = scan.next_batch().await? {
+            summary.count_not_utf8(scan.take_not_utf8());
+            for slot in self.find_differing(&ids, summary).await? {
                 let outcome = self.copy_record(&slot).await?;
-                if tally.count(&outcome) {
+                if summary.count(&outcome) {
                     busy.push(slot);
                 }
             }
-            progress(tally);
+            progress(summary);
             tokio::time::sleep(self.options.pause).await;
         }
-        retry_busy(busy, tally, async |slot| self.copy_record(slot).await).await
+        retry_busy(busy, summary, async |slot| self.copy_record(slot).await).await
     }
 
-    /// Those of these users for whom something is to be done, found in one exchange.
+    /// Returns the slots of those users whose records have to be copied or removed.
     async fn find_differing(
         &self,
         ids: &[String],
-        tally: &mut Summary,
+        summary: &mut Summary,
     ) -> Result<Vec<CredentialSlot>, Error> {
         let slots = self.user_slots(ids);
         let facts = self.read_facts(&slots).await?;
         let mut differing = Vec::new();
         for (slot, facts) in slots.into_iter().zip(&facts) {
-            tally.scanned += 1;
+            summary.scanned += 1;
             match self.decide(&slot, facts) {
-                CopyDecision::Skip(outcome) => drop(tally.count(&outcome)),
+                CopyDecision::Skip(outcome) => drop(summary.count(&outcome)),
                 CopyDecision::Copy(_) | CopyDecision::Revoked => differing.push(slot),
             }
         }
         Ok(differing)
     }
 
+    /// Decides about a record. The first case that applies counts:
+    ///
+    /// 1. The source cannot be read: unreadable.
+    /// 2. The source is empty: unchanged.
+    /// 3. The user has logged out everywhere since the source was issued: newer if the target is a
+    ///    login after that, otherwise revoked.
+    /// 4. The source has expired, or its refresh token has a tombstone in the target layout: dead.
+    /// 5. The target has another type or is sealed with an unknown key: unreadable.
+    /// 6. The target equals the source: unchanged, or a copy if the target's key expires too early.
+    /// 7. The target expires later than the source: newer.
+    /// 8. Everything else: a copy. It also replaces a target that is no valid record.
     fn decide(&self, slot: &CredentialSlot, facts: &RecordFacts) -> CopyDecision {
         let (store, now) = (&self.store.0, self.store.0.clock.now());
-        let [from, into] = self.locations(slot);
-        let Some(record) = decode_complete(&from, slot, &facts.source, &store.sealer) else {
+        let [source, target] = self.locations(slot);
+        let Some(record) = decode_complete(&source, slot, &facts.source, &store.sealer) else {
             return CopyDecision::Skip(RecordOutcome::Unreadable);
         };
-        // Gone since it was listed, or never there.
+        // The record was deleted after the scan had found it, or never existed.
         if record.is_empty() {
             return CopyDecision::Skip(RecordOutcome::Unchanged);
         }
-        let there = decode_complete(&into, slot, &facts.target, &store.sealer);
+        let copied = decode_complete(&target, slot, &facts.target, &store.sealer);
         if is_revoked(&record, facts.revoked_at) {
-            // The user may have logged in again since, at a service that writes the new layout only.
-            return match &there {
-                Some(there) if !there.is_empty() && !is_revoked(there, facts.revoked_at) => {
+            // The user may have logged in again at a service that writes only the target layout.
+            return match &copied {
+                Some(copied) if !copied.is_empty() && !is_revoked(copied, facts.revoked_at) => {
                     CopyDecision::Skip(RecordOutcome::Newer)
                 }
                 Some(_) | None => CopyDecision::Revoked,
             };
         }
-        // Its copy would end at once, and be made again by each run. Or it did: WeChat has refused this
-        // refresh token to a service that deleted the copy.
+        // The key of an expired copy would expire at once, and each run would write it again. With a
+        // tombstone, WeChat has rejected this refresh token and a service has deleted the copy.
         if record.is_unusable(now) || facts.is_tombstoned(&record) {
             return CopyDecision::Skip(RecordOutcome::Dead);
         }
-        // Garbage is replaced as a login would do it; what others can read is not.
-        let mut theirs = facts.target.iter().flatten();
+        // An invalid value is replaced, as a login does. A value that another program can read is not.
+        let mut target_values = facts.target.iter().flatten();
         let is_kept =
             |value: &Vec<u8>| value == WRONG_TYPE_MARKER || store.sealer.has_unknown_key(value);
-        if there.is_none() && theirs.any(is_kept) {
+        if copied.is_none() && target_values.any(is_kept) {
             return CopyDecision::Skip(RecordOutcome::Unreadable);
         }
-        let there = there.unwrap_or_default();
-        if there == record {
-            let life = record.key_ttl(now);
-            let ends_early = |lives: Duration| lives.saturating_add(TTL_TOLERANCE) < life;
-            return match into.expires && facts.target_ttl.is_some_and(ends_early) {
+        let copied = copied.unwrap_or_default();
+        if copied == record {
+            let ttl = record.key_ttl(now);
+            let ends_early = |target_ttl: Duration| target_ttl.saturating_add(TTL_TOLERANCE) < ttl;
+            return match target.expires && facts.target_ttl.is_some_and(ends_early) {
                 true => CopyDecision::Copy(record),
                 false => CopyDecision::Skip(RecordOutcome::Unchanged),
             };
         }
-        if expiry_order(&there) > expiry_order(&record) {
+        if expiry_order(&copied) > expiry_order(&record) {
             return CopyDecision::Skip(RecordOutcome::Newer);
         }
         CopyDecision::Copy(record)
     }
 
+    /// Copies or removes one record, as [`decide`](Self::decide) says.
     async fn copy_record(&self, slot: &CredentialSlot) -> Result<RecordOutcome, Error> {
         let store = self.store;
         for _ in 0..MAX_ATTEMPTS {
@@ -189,30 +204,31 @@ impl Migration<'_> {
             if self.options.dry_run {
                 return Ok(outcome);
             }
-            let [from, into] = self.locations(slot);
+            let [source, target] = self.locations(slot);
             let now = store.0.clock.now();
-            let news = encode(
-                &into,
+            let new_values = encode(
+                &target,
                 slot,
                 &record,
                 WriteTarget::CopyLocation,
                 now,
                 &store.0.sealer,
             )?;
-            let read = from.keys.iter().zip(&facts.source);
-            let read = read.map(|(cell, expected)| KeyChange {
-                key: cell,
+            let read = source.keys.iter().zip(&facts.source);
+            let read = read.map(|(key, expected)| KeyChange {
+                key,
                 expected,
                 new: NewValue::Keep,
             });
-            let written = into.keys.iter().zip(&facts.target).zip(&news);
-            let written = written.map(|((cell, expected), new)| KeyChange {
-                key: cell,
+            let written = target.keys.iter().zip(&facts.target).zip(&new_values);
+            let written = written.map(|((key, expected), new)| KeyChange {
+                key,
                 expected,
                 new: NewValue::Set(new.value.as_ref().map(|text| text.as_str()), new.ttl),
             });
             let changes: Vec<KeyChange<'_>> = read.chain(written).collect();
-            let leases = [&from, &into].map(|place| store.0.names.lease_key(&slot.key, place));
+            let leases =
+                [&source, &target].map(|location| store.0.names.lease_key(&slot.key, location));
             match store
                 .apply_changes(&leases, &self.owner, &changes, None)
                 .await?
@@ -226,7 +242,7 @@ impl Migration<'_> {
     }
 }
 
-/// What was granted later dies later.
+/// Returns the times by which two records are ordered: tokens that were issued later expire later.
 fn expiry_order(record: &Record) -> (Option<Timestamp>, Option<Timestamp>) {
     let token = record.token.as_ref();
     let refresh = record.refresh.as_ref();
@@ -236,7 +252,7 @@ fn expiry_order(record: &Record) -> (Option<Timestamp>, Option<Timestamp>) {
     )
 }
 
-/// Whether a time of the record was stored by mistake: nobody can have meant it.
+/// Returns `true` if a stored time of the record is not plausible.
 fn has_implausible_time(record: &Record) -> bool {
     let zero = Timestamp::from_millis(0);
     let token = record.token.as_ref().map(|token| token.lifetime.renew_at());

@@ -1,8 +1,8 @@
-//! One migration between layouts: what it knows of each record, and how it removes one.
+//! State of a migration between layouts: both sides of each record, and the removal of copies.
 
 use std::time::Duration;
 
-use redis::{Cmd, Value as Answer, from_redis_value};
+use redis::{Cmd, Value, from_redis_value};
 
 use super::super::codec::RawValue;
 use super::super::invalidation::invalidation_message;
@@ -16,10 +16,10 @@ use crate::error::Error;
 use crate::store::redis::format::text::parse_revoked_at;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
-/// How much the clocks of the processes that logged a user in and out may differ.
+/// Maximum difference between the clocks of the processes that logged a user in and out.
 const CLOCK_SKEW: Duration = Duration::from_secs(120);
 
-/// Moves the records of one account from the layout of a store to the other one.
+/// A migration of one account's records from the layout of a store to the other layout.
 pub(super) struct Migration<'a> {
     pub(super) store: &'a RedisStore,
     pub(super) options: &'a ScanOptions,
@@ -27,23 +27,23 @@ pub(super) struct Migration<'a> {
     pub(super) owner: LeaseOwner,
 }
 
-/// What is known of one record before anything is done.
+/// Both sides of one record, and the keys that decide about it.
 pub(super) struct RecordFacts {
-    /// What lies in the layout that is copied from.
+    /// The values in the layout of the store.
     pub(super) source: Vec<RawValue>,
-    /// What lies in the layout that is copied to.
+    /// The values in the target layout.
     pub(super) target: Vec<RawValue>,
-    /// When the user logged out everywhere, if that is remembered.
+    /// The time at which the user logged out everywhere, if it is stored.
     pub(super) revoked_at: Option<Timestamp>,
-    /// The fingerprint of the refresh token that died in the layout that is copied to.
+    /// The fingerprint in the target layout's tombstone: a refresh token that WeChat has rejected.
     tombstone: Option<String>,
-    /// How long the key of the copy lives, where it has an end.
+    /// The time to live of the copy, if its key expires.
     pub(super) target_ttl: Option<Duration>,
 }
 
 impl RecordFacts {
-    /// Returns `true` if a service of the other layout has deleted this pair because its refresh
-    /// token was dead.
+    /// Returns `true` if a service of the target layout has deleted this record because WeChat had
+    /// rejected its refresh token.
     pub(super) fn is_tombstoned(&self, record: &Record) -> bool {
         let refresh = record.refresh.as_ref();
         let token =
@@ -53,6 +53,7 @@ impl RecordFacts {
 }
 
 impl Migration<'_> {
+    /// Returns the slots of these users.
     pub(super) fn user_slots(&self, ids: &[String]) -> Vec<CredentialSlot> {
         let slots = ids
             .iter()
@@ -60,64 +61,65 @@ impl Migration<'_> {
         slots.collect()
     }
 
-    /// Both sides of a slot.
+    /// Returns the locations of a slot: in the layout of the store, and in the target layout.
     pub(super) fn locations<'a>(&'a self, slot: &'a CredentialSlot) -> [Location<'a>; 2] {
         let names = &self.store.0.names;
         [self.store.0.layout, self.target_layout].map(|layout| names.location(layout, &slot.key))
     }
 
-    /// What is known of each of these, in two exchanges.
+    /// Reads both sides of each slot, in two round trips.
     pub(super) async fn read_facts(
         &self,
         slots: &[CredentialSlot],
     ) -> Result<Vec<RecordFacts>, Error> {
         let sides: Vec<[Location<'_>; 2]> = slots.iter().map(|slot| self.locations(slot)).collect();
-        let places: Vec<&Location<'_>> = sides.iter().flatten().collect();
-        let mut values = self.store.read_locations(&places).await?.into_iter();
-        let beside = slots.iter().zip(&sides).flat_map(|(slot, [_, into])| {
-            let key = into.keys.first().map_or("", |cell| &cell.key);
+        let locations: Vec<&Location<'_>> = sides.iter().flatten().collect();
+        let mut values = self.store.read_locations(&locations).await?.into_iter();
+        let side_reads = slots.iter().zip(&sides).flat_map(|(slot, [_, target])| {
+            let key = target.keys.first().map_or("", |key| &key.key);
             let names = &self.store.0.names;
-            let tombstone = names.tombstone_key(&slot.key, into);
+            let tombstone = names.tombstone_key(&slot.key, target);
             [
                 Cmd::get(names.revocation_key(&slot.key)),
                 Cmd::get(tombstone),
                 Cmd::pttl(key),
             ]
         });
-        let beside: Vec<Cmd> = beside.collect();
-        let beside: Vec<Answer> = match beside.is_empty() {
+        let side_reads: Vec<Cmd> = side_reads.collect();
+        let replies: Vec<Value> = match side_reads.is_empty() {
             true => Vec::new(),
-            false => self.store.read_all(&beside).await?,
+            false => self.store.read_all(&side_reads).await?,
         };
-        let mut beside = beside.into_iter();
+        let mut replies = replies.into_iter();
         let mut facts = Vec::with_capacity(slots.len());
         for _ in slots {
-            // What is remembered of a logout in another form than ours is not ours.
-            let revoked: Option<i64> = beside
+            // A value of another type or form was not written by this crate, and is ignored.
+            let revoked: Option<i64> = replies
                 .next()
-                .and_then(|answer| from_redis_value(answer).ok())
+                .and_then(|reply| from_redis_value(reply).ok())
                 .flatten();
-            let buried: Option<String> = beside
+            let tombstone_text: Option<String> = replies
                 .next()
-                .and_then(|answer| from_redis_value(answer).ok())
+                .and_then(|reply| from_redis_value(reply).ok())
                 .flatten();
-            let lives: Option<i64> = beside
+            let ttl_millis: Option<i64> = replies
                 .next()
-                .and_then(|answer| from_redis_value(answer).ok());
+                .and_then(|reply| from_redis_value(reply).ok());
             facts.push(RecordFacts {
                 source: values.next().unwrap_or_default(),
                 target: values.next().unwrap_or_default(),
                 revoked_at: revoked.map(parse_revoked_at),
-                tombstone: buried,
-                target_ttl: lives
-                    .and_then(|lives| u64::try_from(lives).ok())
+                tombstone: tombstone_text,
+                target_ttl: ttl_millis
+                    .and_then(|millis| u64::try_from(millis).ok())
                     .map(Duration::from_millis),
             });
         }
         Ok(facts)
     }
 
-    /// Removes what lies in the new layout, if both sides hold what they did; none where they do not.
+    /// Removes the record of the target layout if both sides are unchanged. Returns `None` if one of
+    /// them has changed.
     pub(super) async fn remove_target(
         &self,
         slot: &CredentialSlot,
@@ -126,29 +128,38 @@ impl Migration<'_> {
         if self.options.dry_run {
             return Ok(Some(RecordOutcome::Removed));
         }
-        let [from, into] = self.locations(slot);
-        let kept = from
+        let [source, target] = self.locations(slot);
+        let kept = source
             .keys
             .iter()
             .zip(&facts.source)
             .map(|pair| (pair, false));
-        let gone = into.keys.iter().zip(&facts.target).map(|pair| (pair, true));
-        let changes = kept.chain(gone).map(|((cell, expected), goes)| KeyChange {
-            key: cell,
-            expected,
-            new: match goes {
-                true => NewValue::Set(None, Duration::ZERO),
-                false => NewValue::Keep,
-            },
-        });
+        let removed = target
+            .keys
+            .iter()
+            .zip(&facts.target)
+            .map(|pair| (pair, true));
+        let changes = kept
+            .chain(removed)
+            .map(|((key, expected), is_removed)| KeyChange {
+                key,
+                expected,
+                new: match is_removed {
+                    true => NewValue::Set(None, Duration::ZERO),
+                    false => NewValue::Keep,
+                },
+            });
         let changes: Vec<KeyChange<'_>> = changes.collect();
         let names = &self.store.0.names;
-        let leases = [&from, &into].map(|place| names.lease_key(&slot.key, place));
-        let told = invalidation_message(&slot.key, None);
-        let rewritten =
-            self.store
-                .apply_changes(&leases, &self.owner, &changes, Some((&slot.key.app, told)));
-        Ok(match rewritten.await? {
+        let leases = [&source, &target].map(|location| names.lease_key(&slot.key, location));
+        let message = invalidation_message(&slot.key, None);
+        let applying = self.store.apply_changes(
+            &leases,
+            &self.owner,
+            &changes,
+            Some((&slot.key.app, message)),
+        );
+        Ok(match applying.await? {
             ApplyResult::Applied => Some(RecordOutcome::Removed),
             ApplyResult::Busy => Some(RecordOutcome::Busy),
             ApplyResult::Conflict => None,
@@ -156,26 +167,27 @@ impl Migration<'_> {
     }
 }
 
-/// Whether the user has logged out everywhere since the pair was granted. A login by this crate
-/// notes the last logout in its record. Where a service of the published layout has written since,
-/// the life of the access token says when it was granted.
+/// Returns `true` if the user has logged out everywhere since WeChat issued the tokens.
+///
+/// A login by this crate stores the time of the last logout in the record. A service of the published
+/// layout does not. For its records, the expiry of the access token shows when it was issued.
 pub(super) fn is_revoked(record: &Record, revoked_at: Option<Timestamp>) -> bool {
-    let Some(revoked) = revoked_at else {
+    let Some(revoked_at) = revoked_at else {
         return false;
     };
     if record
         .details
         .sessions_valid_from
-        .is_some_and(|from| from >= revoked)
+        .is_some_and(|from| from >= revoked_at)
     {
         return false;
     }
     let token = record.token.as_ref();
-    let granted = token.map(|token| {
+    let issued_at = token.map(|token| {
         token
             .lifetime
             .expires_at()
             .saturating_sub(STANDARD_LIFETIME)
     });
-    granted.is_none_or(|granted| granted < revoked.saturating_add(CLOCK_SKEW))
+    issued_at.is_none_or(|issued_at| issued_at < revoked_at.saturating_add(CLOCK_SKEW))
 }

@@ -1,14 +1,17 @@
-//! Copies of what was deleted while services moved from one layout to the other.
+//! Removal of copies whose source was deleted during a migration.
 //!
-//! A process that knows the old layout only deletes there only: where a copy was made before, the
-//! copy stays, and services that read the new layout would serve it again. Two things prove that a
-//! record of the new layout without one in the old is such a leftover:
+//! A process that uses only the old layout deletes a record only there. A copy in the new layout
+//! stays, and services that read the new layout would serve it again. A record of the new layout
+//! without a record in the old one is such an orphan in two cases:
 //!
-//! - Its user has logged out everywhere since it was granted. That is remembered in either layout.
-//! - It is marked as a copy, and services of the old layout are still those that decide: the old
-//!   layout has users, and no record was written by a service that reads the new one.
+//! - Its user has logged out everywhere since its tokens were issued. Both layouts store that time.
+//! - It is marked as a copy, and no service uses the new layout yet: the old layout has users, and
+//!   no service that reads the new layout has written a record.
 //!
-//! Everything else may be a login of a service that has arrived in the new layout, and stays.
+//! Every other record may be a login at a service that uses the new layout, and stays.
+//!
+//! The second case needs two scans of the new layout. The first one counts copies and finds out
+//! whether a service uses the new layout. Only the second one removes copies, when that is known.
 
 use super::super::codec::seal_binding;
 use super::super::{Layout, RedisStore};
@@ -21,60 +24,60 @@ use crate::error::Error;
 use crate::store::redis::format::record;
 use crate::store::{CredentialKind, CredentialSlot};
 
-/// What a record of the new layout is, of whose user the old one has nothing.
+/// A record of the new layout whose user has no record in the old layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrphanKind {
-    /// The user has logged out everywhere since.
+    /// The user has logged out everywhere since its tokens were issued.
     Revoked,
-    /// Only services of the old layout have written it.
+    /// A copy that no service of the new layout has written since.
     Copy,
-    /// It may be somebody's login.
+    /// A record that may be a login.
     MaybeLogin,
 }
 
-/// What a walk through the new layout has found.
+/// The result of a scan of the new layout.
 #[derive(Default)]
 struct OrphanScan {
     copies: u64,
-    /// A service that reads the new layout has written something that the old one lacks.
+    /// `true` if a service of the new layout has written a record that the old layout does not have.
     target_in_use: bool,
 }
 
 impl Migration<'_> {
-    /// Removes the leftovers, after everything was copied.
+    /// Removes orphans. Runs after all records were copied.
     pub(super) async fn remove_orphans(
         &self,
-        tally: &mut Summary,
+        summary: &mut Summary,
         progress: ProgressFn<'_>,
     ) -> Result<(), Error> {
-        let found = self.scan_target(tally, false, progress).await?;
+        let found = self.scan_target(summary, false, progress).await?;
         if found.copies == 0 {
             return Ok(());
         }
-        let in_use = found.target_in_use || tally.newer > 0;
+        let in_use = found.target_in_use || summary.newer > 0;
         if in_use || !self.store.has_hash_users(self.options).await? {
-            tally.kept_copies = found.copies;
+            summary.kept_copies = found.copies;
             return Ok(());
         }
-        self.scan_target(tally, true, progress).await.map(drop)
+        self.scan_target(summary, true, progress).await.map(drop)
     }
 
-    /// Goes through the new layout. Those who have logged out are removed; copies with nothing
-    /// behind them are counted, or removed too.
+    /// Scans the new layout. Removes orphans of users who have logged out. Counts orphaned copies, or
+    /// removes them if `remove_copies` is set.
     async fn scan_target(
         &self,
-        tally: &mut Summary,
+        summary: &mut Summary,
         remove_copies: bool,
         progress: ProgressFn<'_>,
     ) -> Result<OrphanScan, Error> {
         let (mut found, mut busy) = (OrphanScan::default(), Vec::new());
-        let mut walk = Scan::new(
+        let mut scan = Scan::new(
             self.store,
             &self.options.app,
             CredentialKind::User,
             self.target_layout,
         );
-        while let Some(ids) = walk.next_batch().await? {
+        while let Some(ids) = scan.next_batch().await? {
             let slots = self.user_slots(&ids);
             let facts = self.read_facts(&slots).await?;
             for (slot, facts) in slots.into_iter().zip(&facts) {
@@ -82,42 +85,42 @@ impl Migration<'_> {
                     None => {}
                     Some(OrphanKind::MaybeLogin) => found.target_in_use = true,
                     Some(OrphanKind::Copy) if !remove_copies => found.copies += 1,
-                    Some(alone) => {
-                        let outcome = self.remove_orphan(&slot, alone).await?;
-                        if tally.count(&outcome) {
-                            busy.push((slot, alone));
+                    Some(kind) => {
+                        let outcome = self.remove_orphan(&slot, kind).await?;
+                        if summary.count(&outcome) {
+                            busy.push((slot, kind));
                         }
                     }
                 }
             }
-            progress(tally);
+            progress(summary);
             tokio::time::sleep(self.options.pause).await;
         }
-        retry_busy(busy, tally, async |(slot, kind)| {
+        retry_busy(busy, summary, async |(slot, kind)| {
             self.remove_orphan(slot, *kind).await
         })
         .await?;
         Ok(found)
     }
 
-    /// What a record is whose user has nothing in the old layout; none where that has something, or
-    /// where there is no record that can be read.
+    /// Returns the kind of an orphan. Returns `None` if the old layout has a record, or if the new
+    /// layout has none that can be read.
     fn classify_orphan(&self, slot: &CredentialSlot, facts: &RecordFacts) -> Option<OrphanKind> {
         if facts.source.iter().any(Option::is_some) {
             return None;
         }
-        let [_, into] = self.locations(slot);
-        let record = decode_complete(&into, slot, &facts.target, &self.store.0.sealer)?;
+        let [_, target] = self.locations(slot);
+        let record = decode_complete(&target, slot, &facts.target, &self.store.0.sealer)?;
         if record.is_empty() {
             return None;
         }
         if is_revoked(&record, facts.revoked_at) {
             return Some(OrphanKind::Revoked);
         }
-        let cells = into.keys.iter().zip(&facts.target);
-        let mut values = cells.filter_map(|(cell, value)| Some((cell, value.as_ref()?)));
-        let is_copy = values.any(|(cell, value)| {
-            let opened = self.store.0.sealer.open(value, &seal_binding(slot, cell));
+        let keys = target.keys.iter().zip(&facts.target);
+        let mut values = keys.filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        let is_copy = values.any(|(key, value)| {
+            let opened = self.store.0.sealer.open(value, &seal_binding(slot, key));
             opened.is_ok_and(|text| record::is_copy(&text))
         });
         Some(match self.target_layout == Layout::Keys && is_copy {
@@ -126,7 +129,7 @@ impl Migration<'_> {
         })
     }
 
-    /// Removes a record, if it is still what it was found to be.
+    /// Removes an orphan if it is still of this kind.
     async fn remove_orphan(
         &self,
         slot: &CredentialSlot,
@@ -138,7 +141,7 @@ impl Migration<'_> {
                 return Ok(RecordOutcome::Unreadable);
             };
             if self.classify_orphan(slot, facts) != Some(expected) {
-                // It has changed by somebody's login or logout, which counts.
+                // A login or logout has changed the record since, so it stays.
                 return Ok(RecordOutcome::Unchanged);
             }
             if let Some(outcome) = self.remove_target(slot, facts).await? {
@@ -150,7 +153,7 @@ impl Migration<'_> {
 }
 
 impl RedisStore {
-    /// Whether the hashes have any field. Where they are gone, the move is over.
+    /// Returns `true` if the hashes have a field. Operators delete them after a migration.
     async fn has_hash_users(&self, options: &ScanOptions) -> Result<bool, Error> {
         let sizes = self.hash_sizes(options).await?;
         Ok(sizes.into_iter().any(|size| size > 0))

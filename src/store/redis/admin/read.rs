@@ -1,4 +1,4 @@
-//! What lies in the cells of many users, read together.
+//! Reads of many records in one round trip.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, FromRedisValue, RedisResult};
@@ -13,24 +13,24 @@ use crate::error::Error;
 use crate::store::CredentialKind;
 use crate::store::redis::connection::errors::ErrorClass;
 
-/// How many reads of a crowd are under way at once on a Cluster.
+/// Maximum number of concurrent reads on a Cluster.
 const MAX_CONCURRENT_READS: usize = 64;
 
-/// What stands for the value of a key of another type than ours. It is no text and no sealed value, so
-/// that it counts as unreadable, and no key holds it.
+/// The value that stands for a key of another Redis type. It is neither text nor a sealed value, so
+/// that it counts as unreadable.
 pub(super) const WRONG_TYPE_MARKER: &[u8] = b"\xff\xfe another type";
 
 impl RedisStore {
-    /// Several reads in one round trip. On a Cluster they go out side by side, each to its node and
-    /// each within the store's time: how many there are says nothing of Redis.
+    /// Runs several reads in one round trip. On a Cluster, runs them concurrently, each at its node and
+    /// each with the timeout of a command.
     pub(super) async fn read_all<T: FromRedisValue + Send + Sync>(
         &self,
         reads: &[Cmd],
     ) -> Result<Vec<T>, Error> {
         if self.0.connection.is_cluster() {
             let reads = reads.iter().map(|read| self.command(read));
-            let together = stream::iter(reads).buffered(MAX_CONCURRENT_READS);
-            return together.try_collect().await;
+            let values = stream::iter(reads).buffered(MAX_CONCURRENT_READS);
+            return values.try_collect().await;
         }
         let key = reads.first().map_or(&[][..], command_key);
         self.run_command(key, self.0.connection.read_all(reads))
@@ -45,24 +45,28 @@ impl RedisStore {
         self.read_all(&sizes.collect::<Vec<_>>()).await
     }
 
-    /// Reads the cells of many places in one exchange.
+    /// Reads the keys of many locations in one round trip.
     pub(super) async fn read_locations(
         &self,
         locations: &[&Location<'_>],
     ) -> Result<Vec<Vec<RawValue>>, Error> {
-        let cells: Vec<&RedisKey<'_>> = locations.iter().flat_map(|place| &*place.keys).collect();
-        if cells.is_empty() {
+        let keys: Vec<&RedisKey<'_>> = locations
+            .iter()
+            .flat_map(|location| &*location.keys)
+            .collect();
+        if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut values = self.read_keys(&cells).await?.into_iter();
-        let of = |place: &&Location<'_>| values.by_ref().take(place.keys.len()).collect();
-        Ok(locations.iter().map(of).collect())
+        let mut values = self.read_keys(&keys).await?.into_iter();
+        let take_values =
+            |location: &&Location<'_>| values.by_ref().take(location.keys.len()).collect();
+        Ok(locations.iter().map(take_values).collect())
     }
 
-    /// What the cells hold. One key of another type does not keep all other users from being read:
-    /// [`OTHER_TYPE`] stands for its value.
+    /// Reads the values of these keys. For a key of another type, returns [`WRONG_TYPE_MARKER`], so
+    /// that all other users can be read.
     async fn read_keys(&self, keys: &[&RedisKey<'_>]) -> Result<Vec<RawValue>, Error> {
-        let reads: Vec<Cmd> = keys.iter().map(|cell| read_command(cell)).collect();
+        let reads: Vec<Cmd> = keys.iter().map(|key| read_command(key)).collect();
         let connection = &self.0.connection;
         if connection.is_cluster() {
             let reads = reads.iter().map(|read| async {
@@ -71,8 +75,8 @@ impl RedisStore {
                     .await?;
                 Ok(value.unwrap_or_else(|| Some(WRONG_TYPE_MARKER.to_vec())))
             });
-            let together = stream::iter(reads).buffered(MAX_CONCURRENT_READS);
-            return together.try_collect().await;
+            let values = stream::iter(reads).buffered(MAX_CONCURRENT_READS);
+            return values.try_collect().await;
         }
         let Some(first) = reads.first() else {
             return Ok(Vec::new());
@@ -82,15 +86,15 @@ impl RedisStore {
             return Ok(values);
         }
         let mut types = redis::pipe();
-        for cell in keys {
-            types.cmd("TYPE").arg(&*cell.key);
+        for key in keys {
+            types.cmd("TYPE").arg(&*key.key);
         }
-        let mut asking = connection.clone();
-        let types = types.query_async::<Vec<String>>(&mut asking);
+        let mut connection = connection.clone();
+        let types = types.query_async::<Vec<String>>(&mut connection);
         let types = self.run_command(command_key(first), types).await?;
-        let fits = |(cell, kind): (&&RedisKey<'_>, &String)| match kind.as_str() {
-            "hash" => cell.field.is_some(),
-            "string" => cell.field.is_none(),
+        let fits = |(key, kind): (&&RedisKey<'_>, &String)| match kind.as_str() {
+            "hash" => key.field.is_some(),
+            "string" => key.field.is_none(),
             kind => kind == "none",
         };
         let fit: Vec<bool> = keys.iter().zip(&types).map(fits).collect();
@@ -108,7 +112,7 @@ impl RedisStore {
         Ok(fit.into_iter().map(value).collect())
     }
 
-    /// What is read, or nothing where a key holds a value of another type.
+    /// Runs a read, and returns `None` if a key holds a value of another type.
     async fn unless_wrong_type<T>(
         &self,
         first: &Cmd,

@@ -1,4 +1,4 @@
-//! Sealing anew: what is plain, or sealed with an old key. Without a key that seals, the reverse.
+//! Resealing: seals plain values and values of older keys with the active key, or unseals them.
 
 use zeroize::Zeroizing;
 
@@ -16,15 +16,17 @@ use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
 impl RedisStore {
-    /// Seals every value of the account with the first key of the ring, in both layouts; with
-    /// [`SealingMode::Open`](crate::redis::SealingMode::Open) it makes them plain. The texts themselves
-    /// and their lives stay.
+    /// Seals every value of the account with the first sealing key, in both layouts. With
+    /// [`SealingMode::Open`](crate::redis::SealingMode::Open), unseals every value. Keeps the contents
+    /// and the time to live of each value.
     ///
-    /// When nothing is left that another key has sealed, the marks of all other keys are removed,
-    /// and processes may do without them; `keep_marks` where several accounts share the ring.
+    /// If no value of another key is left, removes the other keys from the key registry, so that
+    /// processes no longer need them. With `keep_registry`, leaves the registry as it is, for
+    /// accounts that share their keys.
     ///
     /// # Errors
-    /// The store does not answer; what was sealed until then stays.
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
+    /// values that were sealed until then stay.
     #[doc(hidden)]
     pub async fn reseal(
         &self,
@@ -33,12 +35,12 @@ impl RedisStore {
         progress: ProgressFn<'_>,
     ) -> Result<Summary, Error> {
         let owner = LeaseOwner::unique();
-        let mut tally = Summary::default();
+        let mut summary = Summary::default();
         let mut busy: Vec<(CredentialSlot, Layout)> = Vec::new();
         for kind in account_kinds() {
             for layout in layouts_of(kind) {
                 let slots = vec![options.slot(kind, "")];
-                self.reseal_batch(options, slots, *layout, &owner, &mut tally, &mut busy)
+                self.reseal_batch(options, slots, *layout, &owner, &mut summary, &mut busy)
                     .await?;
             }
         }
@@ -47,74 +49,76 @@ impl RedisStore {
             for layout in layouts_of(kind) {
                 let mut scan = Scan::new(self, &options.app, kind, *layout);
                 while let Some(ids) = scan.next_batch().await? {
-                    tally.count_not_utf8(scan.take_not_utf8());
+                    summary.count_not_utf8(scan.take_not_utf8());
                     let slots = ids.iter().map(|id| options.slot(kind, id)).collect();
-                    self.reseal_batch(options, slots, *layout, &owner, &mut tally, &mut busy)
+                    self.reseal_batch(options, slots, *layout, &owner, &mut summary, &mut busy)
                         .await?;
-                    progress(&tally);
+                    progress(&summary);
                     tokio::time::sleep(options.pause).await;
                 }
             }
         }
-        retry_busy(busy, &mut tally, async |(slot, layout)| {
+        retry_busy(busy, &mut summary, async |(slot, layout)| {
             self.reseal_record(options, slot, *layout, &owner).await
         })
         .await?;
-        progress(&tally);
-        if tally.still_busy == 0
-            && tally.unreadable_users() == 0
+        progress(&summary);
+        if summary.still_busy == 0
+            && summary.unreadable_users() == 0
             && !keep_registry
             && !options.dry_run
         {
             self.remove_other_key_ids().await?;
         }
-        Ok(tally)
+        Ok(summary)
     }
 
-    /// Looks at many in one exchange, and seals those that need it.
+    /// Reads many records in one round trip, and seals those that need it.
     async fn reseal_batch(
         &self,
         options: &ScanOptions,
         slots: Vec<CredentialSlot>,
         layout: Layout,
         owner: &LeaseOwner,
-        tally: &mut Summary,
+        summary: &mut Summary,
         busy: &mut Vec<(CredentialSlot, Layout)>,
     ) -> Result<(), Error> {
-        let names = slots.iter().map(|slot| &slot.key);
-        let places = names.map(|name| self.0.names.locations(layout, None, name).read);
-        let places: Vec<Location<'_>> = places.collect();
+        let locations = slots
+            .iter()
+            .map(|slot| self.0.names.location(layout, &slot.key));
+        let locations: Vec<Location<'_>> = locations.collect();
         let values = self
-            .read_locations(&places.iter().collect::<Vec<_>>())
+            .read_locations(&locations.iter().collect::<Vec<_>>())
             .await?;
-        drop(places);
+        drop(locations);
         for (slot, values) in slots.into_iter().zip(values) {
             if values.iter().all(Option::is_none) {
                 continue;
             }
-            tally.scanned += 1;
+            summary.scanned += 1;
             if !values
                 .iter()
                 .flatten()
                 .any(|value| self.needs_reseal(value))
             {
-                tally.unchanged += 1;
+                summary.unchanged += 1;
                 continue;
             }
             let outcome = self.reseal_record(options, &slot, layout, owner).await?;
-            if tally.count(&outcome) {
+            if summary.count(&outcome) {
                 busy.push((slot, layout));
             }
         }
         Ok(())
     }
 
-    /// Whether a value is not in the form in which it would be written now.
+    /// Returns `true` if a value is not sealed as a new value would be.
     fn needs_reseal(&self, value: &[u8]) -> bool {
         let sealed = sealed::split(value).map(|(id, _)| id);
         sealed != self.0.sealer.active_key_id()
     }
 
+    /// Seals the values of one record.
     async fn reseal_record(
         &self,
         options: &ScanOptions,
@@ -122,25 +126,25 @@ impl RedisStore {
         layout: Layout,
         owner: &LeaseOwner,
     ) -> Result<RecordOutcome, Error> {
-        let place = self.0.names.locations(layout, None, &slot.key).read;
+        let location = self.0.names.location(layout, &slot.key);
         for _ in 0..MAX_ATTEMPTS {
-            let values = self.read_locations(&[&place]).await?;
+            let values = self.read_locations(&[&location]).await?;
             let values = values.into_iter().next().unwrap_or_default();
             let mut texts = Vec::new();
-            for (cell, value) in place.keys.iter().zip(&values) {
+            for (key, value) in location.keys.iter().zip(&values) {
                 let Some(value) = value.as_ref().filter(|value| self.needs_reseal(value)) else {
                     texts.push(None);
                     continue;
                 };
-                let at = seal_binding(slot, cell);
-                let opened = self.0.sealer.open_or_plain(value, &at);
+                let binding = seal_binding(slot, key);
+                let opened = self.0.sealer.open_or_plain(value, &binding);
                 let text = opened
                     .ok()
                     .and_then(|text| String::from_utf8(text.to_vec()).ok());
                 let Some(text) = text else {
                     return Ok(RecordOutcome::Unreadable);
                 };
-                texts.push(Some(self.0.sealer.seal(Zeroizing::new(text), &at)?));
+                texts.push(Some(self.0.sealer.seal(Zeroizing::new(text), &binding)?));
             }
             if texts.iter().all(Option::is_none) {
                 return Ok(RecordOutcome::Unchanged);
@@ -148,9 +152,9 @@ impl RedisStore {
             if options.dry_run {
                 return Ok(RecordOutcome::Written);
             }
-            let cells = place.keys.iter().zip(&values).zip(&texts);
-            let changes = cells.map(|((cell, expected), text)| KeyChange {
-                key: cell,
+            let keys = location.keys.iter().zip(&values).zip(&texts);
+            let changes = keys.map(|((key, expected), text)| KeyChange {
+                key,
                 expected,
                 new: text
                     .as_ref()
@@ -159,7 +163,7 @@ impl RedisStore {
             let changes: Vec<KeyChange<'_>> = changes.collect();
             match self
                 .apply_changes(
-                    &[self.0.names.lease_key(&slot.key, &place)],
+                    &[self.0.names.lease_key(&slot.key, &location)],
                     owner,
                     &changes,
                     None,
@@ -174,15 +178,16 @@ impl RedisStore {
         Ok(RecordOutcome::Busy)
     }
 
+    /// Removes all keys but the active one from the key registry.
     async fn remove_other_key_ids(&self) -> Result<(), Error> {
-        let name = key_registry::registry_key(&self.0.names);
-        let mut ask = redis::cmd("HKEYS");
-        let marks: Vec<String> = self.command(ask.arg(&name)).await?;
-        let ours = self.0.sealer.active_key_id().map(|id| id.to_string());
-        let others = marks.into_iter().filter(|mark| Some(mark) != ours.as_ref());
-        for mark in others {
-            let mut remove = redis::cmd("HDEL");
-            self.command::<i64>(remove.arg(&name).arg(mark)).await?;
+        let registry = key_registry::registry_key(&self.0.names);
+        let mut hkeys = redis::cmd("HKEYS");
+        let key_ids: Vec<String> = self.command(hkeys.arg(&registry)).await?;
+        let active = self.0.sealer.active_key_id().map(|id| id.to_string());
+        let others = key_ids.into_iter().filter(|id| Some(id) != active.as_ref());
+        for id in others {
+            let mut hdel = redis::cmd("HDEL");
+            self.command::<i64>(hdel.arg(&registry).arg(id)).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Going through all users of an account without holding them.
+//! Scans of all users of an account in small steps.
 
 use std::collections::BTreeMap;
 
@@ -10,57 +10,55 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::CredentialKind;
 
-/// How many users one step brings, about: a few hundred microseconds of Redis's time.
+/// Approximate number of users for each step. A step takes Redis a few hundred microseconds.
 const SCAN_COUNT: usize = 200;
 
-/// A user id and what a hash holds for it.
+/// A field of a hash: the user id and the value.
 type HashField = (Vec<u8>, Vec<u8>);
 
-/// A walk. A user may come twice when Redis moves its tables meanwhile, and none is left out who is
-/// there from the beginning to the end.
+/// A scan of all users. It returns every user who exists during the whole scan. It may return a user
+/// twice if Redis resizes its tables meanwhile.
 pub(super) struct Scan<'a> {
     store: &'a RedisStore,
     cursor: u64,
     stage: ScanStage,
-    /// How many names were not UTF-8 since somebody asked.
+    /// Number of names that are not UTF-8, since the last call of `take_not_utf8`.
     not_utf8: u64,
 }
 
+/// The part of a scan that runs. A hash layout runs `RefreshHash`, then `AccessHash`.
 enum ScanStage {
-    /// Users by their refresh tokens, with the other hash to look into then.
-    RefreshHash {
-        refresh: String,
-        access: String,
-    },
-    /// Users who have an access token only.
-    AccessHash {
-        refresh: String,
-        access: String,
-    },
-    /// Users by their keys, which begin like this.
+    /// Scans the hash of refresh tokens.
+    RefreshHash { refresh: String, access: String },
+    /// Scans the hash of access tokens, for users without a refresh token.
+    AccessHash { refresh: String, access: String },
+    /// Scans the keys that start with a prefix.
     Keys {
         prefix: String,
         servers: ScanServers,
     },
+    /// The scan has ended.
     Done,
 }
 
-/// The servers that have keys, one after another.
+/// The servers whose keys are scanned, one after another.
 #[derive(Default)]
 enum ScanServers {
     #[default]
     Unknown,
-    /// There is one.
+    /// One server holds all keys.
     Single,
+    /// The primaries of a Cluster.
     Primaries {
+        /// Each primary with its slots when the scan started.
         slots_at_start: BTreeMap<String, String>,
-        /// Those that were not gone through yet; the last one is being.
+        /// The primaries that are not scanned yet. The last one is being scanned.
         remaining: Vec<String>,
     },
 }
 
 impl<'a> Scan<'a> {
-    /// Through the users of a kind in a layout.
+    /// Creates a scan of one kind of users in a layout.
     pub(super) fn new(
         store: &'a RedisStore,
         app: &AppId,
@@ -90,13 +88,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// How many fields or keys of the users that were brought since the last call have names that
-    /// are not UTF-8: users of this crate have none of them.
+    /// Returns the number of fields or keys since the last call whose names are not UTF-8. This crate
+    /// writes no such names.
     pub(super) fn take_not_utf8(&mut self) -> u64 {
         std::mem::take(&mut self.not_utf8)
     }
 
-    /// The next users; an empty list is not the end.
+    /// Returns the next users, or `None` at the end. A list may be empty before the end.
     pub(super) async fn next_batch(&mut self) -> Result<Option<Vec<String>>, Error> {
         let ids = match &mut self.stage {
             ScanStage::Done => return Ok(None),
@@ -109,15 +107,12 @@ impl<'a> Scan<'a> {
                 let ids = without_field(self.store, refresh, ids).await?;
                 keep_utf8(ids, &mut self.not_utf8)
             }
-            ScanStage::Keys {
-                prefix: begin,
-                servers,
-            } => {
-                let keys = scan_keys(self.store, &mut self.cursor, servers, begin).await?;
+            ScanStage::Keys { prefix, servers } => {
+                let keys = scan_keys(self.store, &mut self.cursor, servers, prefix).await?;
                 let keys = keep_utf8(keys, &mut self.not_utf8);
                 let ids = keys
                     .iter()
-                    .filter_map(|key| id_from_key(key, begin))
+                    .filter_map(|key| id_from_key(key, prefix))
                     .collect();
                 if self.cursor == 0 && servers.advance(self.store).await? {
                     return Ok(Some(ids));
@@ -150,47 +145,49 @@ impl ScanStage {
 }
 
 impl ScanServers {
-    /// The primary that is gone through, where there are several.
+    /// Returns the primary that is being scanned, or `None` if one server holds all keys.
     async fn current(&mut self, store: &RedisStore) -> Result<Option<&str>, Error> {
         if matches!(self, Self::Unknown) {
-            let at_first = store
+            let slots_at_start = store
                 .run_command(b"", store.0.connection.primaries())
                 .await?;
-            *self = match at_first.is_empty() {
+            *self = match slots_at_start.is_empty() {
                 true => Self::Single,
                 false => Self::Primaries {
-                    remaining: at_first.keys().cloned().collect(),
-                    slots_at_start: at_first,
+                    remaining: slots_at_start.keys().cloned().collect(),
+                    slots_at_start,
                 },
             };
         }
         Ok(match self {
             Self::Unknown | Self::Single => None,
-            Self::Primaries {
-                remaining: left, ..
-            } => left.last().map(String::as_str),
+            Self::Primaries { remaining, .. } => remaining.last().map(String::as_str),
         })
     }
 
-    /// Goes on to the next one. When there is none: a slot that went from a server that was still
-    /// to come to one that had been gone through has been left out, and that must be told.
+    /// Goes on to the next primary. Returns `false` after the last one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreUnavailable`] if slots have moved since the scan started. A slot that moved to
+    /// a primary which was scanned before has been left out.
     async fn advance(&mut self, store: &RedisStore) -> Result<bool, Error> {
         let Self::Primaries {
-            slots_at_start: at_first,
-            remaining: left,
+            slots_at_start,
+            remaining,
         } = self
         else {
             return Ok(false);
         };
-        left.pop();
-        if !left.is_empty() {
+        remaining.pop();
+        if !remaining.is_empty() {
             return Ok(true);
         }
-        let at_last = store
+        let slots_at_end = store
             .run_command(b"", store.0.connection.primaries())
             .await?;
-        // Slots in brackets are under way.
-        if *at_first != at_last || at_last.values().any(|slots| slots.contains('[')) {
+        // Slots in brackets are being moved.
+        if *slots_at_start != slots_at_end || slots_at_end.values().any(|slots| slots.contains('['))
+        {
             return Err(Error::store_unavailable(
                 "slots of the Redis Cluster have moved meanwhile, so some users may have been left \
                  out; run it again when the Cluster is at rest",
@@ -200,7 +197,7 @@ impl ScanServers {
     }
 }
 
-/// Those that are UTF-8; the others are counted.
+/// Returns the names that are UTF-8, and counts the others.
 fn keep_utf8(names: Vec<Vec<u8>>, others: &mut u64) -> Vec<String> {
     let before = names.len();
     let names = names.into_iter().map(|name| String::from_utf8(name).ok());
@@ -209,6 +206,7 @@ fn keep_utf8(names: Vec<Vec<u8>>, others: &mut u64) -> Vec<String> {
     names
 }
 
+/// Returns the next fields of a hash, and moves the cursor.
 async fn scan_hash(
     store: &RedisStore,
     cursor: &mut u64,
@@ -221,7 +219,7 @@ async fn scan_hash(
     Ok(fields.into_iter().map(|(id, _)| id).collect())
 }
 
-/// Those of whom this hash has no field.
+/// Returns the users without a field in this hash.
 async fn without_field(
     store: &RedisStore,
     hash: &str,
@@ -230,33 +228,34 @@ async fn without_field(
     if ids.is_empty() {
         return Ok(ids);
     }
-    let ask: Vec<_> = ids.iter().map(|id| Cmd::hexists(hash, id)).collect();
-    let there: Vec<bool> = store.read_all(&ask).await?;
-    let alone = ids.into_iter().zip(there).filter(|(_, there)| !there);
-    Ok(alone.map(|(id, _)| id).collect())
+    let reads: Vec<_> = ids.iter().map(|id| Cmd::hexists(hash, id)).collect();
+    let exists: Vec<bool> = store.read_all(&reads).await?;
+    let missing = ids.into_iter().zip(exists).filter(|(_, exists)| !exists);
+    Ok(missing.map(|(id, _)| id).collect())
 }
 
+/// Returns the next keys of the current server, and moves the cursor.
 async fn scan_keys(
     store: &RedisStore,
     cursor: &mut u64,
     servers: &mut ScanServers,
-    begin: &str,
+    prefix: &str,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let mut scan = redis::cmd("SCAN");
     scan.arg(*cursor).arg("MATCH");
-    scan.arg(format!("{}*", escape_pattern(begin)));
+    scan.arg(format!("{}*", escape_pattern(prefix)));
     scan.arg("COUNT").arg(SCAN_COUNT);
     let server = servers.current(store).await?;
     let scanning = async {
-        let answer = store.0.connection.command_on(server, &scan).await?;
-        Ok(from_redis_value(answer)?)
+        let reply = store.0.connection.command_on(server, &scan).await?;
+        Ok(from_redis_value(reply)?)
     };
     let (next, keys): (u64, Vec<Vec<u8>>) = store.run_command(b"", scanning).await?;
     *cursor = next;
     Ok(keys)
 }
 
-/// A pattern that stands for this text alone.
+/// Escapes a text so that a pattern of Redis matches only that text.
 fn escape_pattern(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -268,9 +267,9 @@ fn escape_pattern(text: &str) -> String {
     out
 }
 
-/// The user id at the end of a key: what the names of keys escape, taken back.
-fn id_from_key(key: &str, begin: &str) -> Option<String> {
-    let id = key.strip_prefix(begin)?;
+/// Returns the user id at the end of a key, without the escapes that names of keys contain.
+fn id_from_key(key: &str, prefix: &str) -> Option<String> {
+    let id = key.strip_prefix(prefix)?;
     let id = id.replace("%7B", "{").replace("%7D", "}");
     Some(id.replace("%25", "%"))
 }
@@ -285,10 +284,10 @@ mod tests {
         #[test]
         fn user_ids_read_back_from_keys(id in "([%{}2579BD]{0,6}|.{1,20})a") {
             let app = AppId::new("wx1").unwrap();
-            let name = CredentialKey { app, kind: CredentialKind::User, id: id.as_str().into() };
+            let credential = CredentialKey { app, kind: CredentialKind::User, id: id.as_str().into() };
             let names = RedisNames::default();
-            let places = names.locations(Layout::Keys, None, &name);
-            let key = &places.read.keys[0].key;
+            let locations = names.locations(Layout::Keys, None, &credential);
+            let key = &locations.read.keys[0].key;
             prop_assert_eq!(id_from_key(key, "wechat:wx1:user:"), Some(id));
         }
     }
