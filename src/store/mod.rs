@@ -20,7 +20,7 @@ pub(crate) use self::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey};
 use self::credential::replaced_refresh_token;
 pub(crate) use self::credential::{
     CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult,
-    MIN_TOMBSTONE_TTL, ReadOutcome, StoredRecord, Visitor,
+    MIN_TOMBSTONE_TTL, ReadOutcome, StoredRecord,
 };
 pub(crate) use self::invalidation::{Event, Invalidation, RecordVersion, Subscription};
 pub(crate) use self::kind::CredentialKind;

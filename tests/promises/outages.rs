@@ -54,7 +54,7 @@ async fn requests_survive_a_killed_redis() {
     let mut harness = Harness::new(Backend::Hashes).await;
     let kill = |harness: &mut Harness| harness.redis.as_mut().unwrap().kill();
     survives(&mut harness, kill, |harness| {
-        harness.redis.as_mut().unwrap().run()
+        harness.redis.as_mut().unwrap().run();
     })
     .await;
 }

@@ -13,8 +13,9 @@ use super::revocation::may_lack_revocation;
 use super::store::RedisStore;
 use crate::credential::AppId;
 use crate::error::Error;
+use crate::store::credential::Visitor;
 use crate::store::{
-    BoxFuture, CredentialKind, CredentialReader, CredentialSlot, ReadOutcome, StoredRecord, Visitor,
+    BoxFuture, CredentialKind, CredentialReader, CredentialSlot, ReadOutcome, StoredRecord,
 };
 
 impl RedisStore {

@@ -26,7 +26,7 @@ use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 /// published layout.
 ///
 /// All tasks and all clones share one multiplexed connection, which reconnects by itself. Each
-/// command has a [timeout](RedisStoreBuilder::command_timeout). An operation may consist of several
+/// command has a [timeout](crate::redis::RedisStoreBuilder::command_timeout). An operation may consist of several
 /// commands, and a command may first wait for a permit of the circuit breaker.
 ///
 /// # What a fail-over may lose
