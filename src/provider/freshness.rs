@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::config::RenewalTiming;
 use super::entry::{CacheEntry, EntryOrigin};
-use super::state::{ProviderState, RenewalTiming};
+use super::state::ProviderState;
 use crate::clock::Timestamp;
 use crate::credential::{Lifetime, Record, RecordView, jitter_seed};
 

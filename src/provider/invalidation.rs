@@ -5,72 +5,30 @@
 //! after the last heartbeat that proves that no message was missed. No process serves a replaced
 //! token for longer than `cache_ttl`.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::state::ProviderState;
-use crate::store::{Event, Invalidation, InvalidationSource, Subscription};
+use crate::store::{Event, Invalidation, Subscription};
 
 /// Minimum interval between two invalidations of the whole cache after missed messages. Bounds the
 /// load on the store if messages are lost continually. A reconnect is not subject to it.
 const MIN_INVALIDATE_ALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Task that receives invalidations. Dropping this aborts the task.
-#[derive(Debug, Default)]
-pub(super) struct InvalidationListener(Mutex<ListenerState>);
-
-#[derive(Debug, Default)]
-enum ListenerState {
-    #[default]
-    NotStarted,
-    Running(AbortHandle),
-    /// The store publishes nothing: entries are valid for `cache_ttl` after their read.
-    Unsupported,
-}
-
-impl InvalidationListener {
-    /// Starts the task, unless it runs, no runtime exists, or the store publishes nothing.
-    pub(super) fn start(&self, provider: &Arc<ProviderState>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = match &*state {
-            ListenerState::NotStarted => true,
-            // The runtime that ran the task may have been shut down.
-            ListenerState::Running(task) => task.is_finished(),
-            ListenerState::Unsupported => false,
-        };
-        if !idle {
-            return;
+/// Starts the task that receives invalidations, unless it runs or no runtime exists. If the store
+/// publishes nothing, entries are valid for `cache_ttl` after their read.
+pub(super) fn start(provider: &Arc<ProviderState>) {
+    provider.invalidation_listener.start(|| {
+        let source = provider.invalidations.as_ref()?;
+        let subscription = source.subscribe(&provider.app)?;
+        // Before the task runs: the subscription covers everything that is cached from here on.
+        if subscription.is_live {
+            provider.cache.invalidate_all();
         }
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        let subscribe = |source: &Arc<dyn InvalidationSource>| source.subscribe(&provider.app);
-        *state = match provider.invalidations.as_ref().and_then(subscribe) {
-            Some(feed) => {
-                // Before the task runs: the subscription covers everything that is cached from here
-                // on.
-                if feed.is_live {
-                    provider.cache.invalidate_all();
-                }
-                let task = runtime.spawn(listen(Arc::downgrade(provider), feed));
-                ListenerState::Running(task.abort_handle())
-            }
-            None => ListenerState::Unsupported,
-        };
-    }
-}
-
-impl Drop for InvalidationListener {
-    fn drop(&mut self) {
-        let state = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let ListenerState::Running(task) = state {
-            task.abort();
-        }
-    }
+        Some(listen(Arc::downgrade(provider), subscription))
+    });
 }
 
 impl ProviderState {
@@ -97,7 +55,7 @@ async fn listen(engine: Weak<ProviderState>, mut subscription: Subscription) {
         };
         match event {
             Event::Subscribed => provider.cache.invalidate_all(),
-            Event::Invalidated(news) => provider.apply_invalidation(&news),
+            Event::Invalidated(write) => provider.apply_invalidation(&write),
             Event::Synced(at) => provider
                 .cache
                 .mark_synced(provider.clock.now().saturating_sub(at.elapsed())),

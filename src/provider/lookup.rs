@@ -5,10 +5,13 @@
 //! that they share one read; or a renewal or deletion is due, which must continue when the request
 //! ends (nothing lost).
 
+use std::sync::Arc;
+
 use super::call::Wanted;
 use super::entry::CacheEntry;
-use super::state::{CredentialProvider, SLOW_STORE_TIMEOUT};
+use super::state::{CredentialProvider, ProviderState, SLOW_STORE_TIMEOUT};
 use super::versions::{EntryKey, ReadSnapshot};
+use super::{invalidation, maintenance};
 use crate::clock::Timestamp;
 use crate::credential::RecordView;
 use crate::error::Error;
@@ -24,11 +27,22 @@ enum LookupOutcome {
     Failed(Error),
 }
 
+/// Maximum number of calls that one request joins. A call that was started for another reason may
+/// fail to return what this request needs; the request then joins or starts another one.
+const MAX_CALLS_PER_REQUEST: usize = 3;
+
+/// Starts the background tasks of an engine unless they run. There may have been no runtime when the
+/// engine was created, so each request tries again.
+pub(super) fn start_background_tasks(provider: &Arc<ProviderState>) {
+    invalidation::start(provider);
+    maintenance::start(provider);
+}
+
 impl CredentialProvider {
     /// Returns the credential from the store, and renews it if necessary.
     pub(super) async fn lookup(&self, id: Box<str>, now: Timestamp) -> Result<CacheEntry, Error> {
         let provider = &self.0;
-        provider.start_background_tasks();
+        start_background_tasks(provider);
         let slot = provider.slot_of(id);
         let id = &*slot.key.id;
         let key = provider.cache.key(id);
@@ -98,5 +112,53 @@ impl CredentialProvider {
                 None => LookupOutcome::Failed(error),
             },
         }
+    }
+
+    /// Joins or starts calls until one returns a token that satisfies `wanted`. The first call that
+    /// this function starts uses `snapshot` instead of a read.
+    pub(super) async fn fetch(
+        &self,
+        id: &str,
+        wanted: &Wanted,
+        mut snapshot: Option<ReadSnapshot>,
+    ) -> Result<CacheEntry, Error> {
+        start_background_tasks(&self.0);
+        let mut outcome = Err(self.0.load_timeout_error());
+        for _ in 0..MAX_CALLS_PER_REQUEST {
+            let call = self
+                .0
+                .calls
+                .join_or_start(&self.0, id, wanted, snapshot.take());
+            outcome = call.wait(wanted, &self.0.clock).await;
+            match &outcome {
+                // The caller may have waited so long for a slow store that a token published in
+                // time has expired.
+                Ok(entry) if !entry.is_unexpired(self.0.clock.now()) => {
+                    outcome = Err(self.0.load_timeout_error());
+                }
+                Ok(entry) if wanted.is_satisfied_by(entry.secret()) => break,
+                // A call that was started for others may have returned the very token that this
+                // caller reported, or failed to renew it for a reason that concerns only them. Join
+                // or start another call.
+                _ if !call.was_started_for(wanted) => {}
+                _ => break,
+            }
+        }
+        outcome
+    }
+
+    /// Returns the result of `work`, or an error after the load timeout of this engine. The error
+    /// says whether the call of this credential waits for the store or for WeChat.
+    pub(super) async fn with_load_timeout<T>(
+        &self,
+        id: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let wait = self.0.config.load_timeout;
+        let done = tokio::time::timeout(wait, work).await;
+        done.unwrap_or_else(|_| match self.0.calls.is_waiting_for_store(id) {
+            true => Err(self.0.store_timeout_error()),
+            false => Err(self.0.load_timeout_error()),
+        })
     }
 }

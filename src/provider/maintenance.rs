@@ -3,11 +3,8 @@
 //! Requests check the expiry themselves. Without maintenance, the entries of users who do not
 //! return would stay until the cache is full, and the gauge would count them.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 
 use super::state::ProviderState;
 use super::sync;
@@ -22,31 +19,13 @@ const ENTRIES_PER_SECOND: usize = 20_000;
 /// Number of entries that are checked before other tasks may run.
 const ENTRIES_PER_YIELD: usize = 256;
 
-/// Maintenance task. Dropping this aborts the task.
-#[derive(Debug, Default)]
-pub(super) struct CacheMaintenance(Mutex<Option<AbortHandle>>);
-
-impl CacheMaintenance {
-    /// Starts the task, unless it runs or no runtime exists.
-    pub(super) fn start(&self, provider: &Arc<ProviderState>) {
-        let mut task = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The runtime that ran the task may have been shut down.
-        if task.as_ref().is_some_and(|task| !task.is_finished()) || sync::is_under_shuttle() {
-            return;
-        }
-        if let Ok(runtime) = Handle::try_current() {
-            let counting = runtime.spawn(maintain(Arc::downgrade(provider)));
-            *task = Some(counting.abort_handle());
-        }
-    }
-}
-
-impl Drop for CacheMaintenance {
-    fn drop(&mut self) {
-        let task = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task {
-            task.abort();
-        }
+/// Starts the maintenance task of an engine, unless it runs or no runtime exists.
+pub(super) fn start(provider: &Arc<ProviderState>) {
+    // The checker runs only the tasks that it schedules.
+    if !sync::is_under_shuttle() {
+        provider
+            .maintenance
+            .start(|| Some(maintain(Arc::downgrade(provider))));
     }
 }
 
@@ -84,12 +63,5 @@ async fn remove_expired_entries(provider: &ProviderState) {
             return;
         }
         tokio::task::yield_now().await;
-    }
-}
-
-impl ProviderState {
-    /// Updates the gauge of cached credentials.
-    pub(super) fn update_cached_gauge(&self) {
-        self.cached_gauge.set(self.cache.len());
     }
 }

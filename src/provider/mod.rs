@@ -22,10 +22,12 @@
 //! | no wait at rollover | `prefetch`: a task that refreshes the account's credentials ahead of requests |
 //! | clocks may differ | leases use the store's clock, renewal margins are minutes, and cache entries have a bounded time |
 
+mod background_task;
 mod cache;
 mod call;
 mod classify;
 mod commit;
+mod config;
 mod entry;
 mod failures;
 mod freshness;
@@ -35,7 +37,6 @@ mod lookup;
 mod maintenance;
 mod prefetch;
 mod renewal;
-mod retry_once;
 #[cfg(test)]
 mod shuttle;
 mod single_flight;
@@ -46,28 +47,41 @@ mod task;
 mod versions;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Instrument;
 
 use self::call::Wanted;
 pub(crate) use self::classify::{UNKNOWN_ERRCODE_PAUSE, classify};
+pub(crate) use self::config::{ProviderConfig, RenewalTiming};
 pub(crate) use self::entry::CacheEntry;
 use self::entry::EntryOrigin;
+use self::lookup::start_background_tasks;
 pub(crate) use self::prefetch::Prefetcher;
 pub(crate) use self::source::{CredentialSource, RenewalFailure};
-pub(crate) use self::state::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
-use self::versions::ReadSnapshot;
+use self::state::ProviderState;
+pub(crate) use self::state::{CredentialProvider, StoreAccess};
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, Record};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::store::{CredentialKey, CredentialKind};
 
-/// Maximum number of calls that one request joins. A call that was started for another reason may
-/// fail to return what this request needs; the request then joins or starts another one.
-const MAX_CALLS_PER_REQUEST: usize = 3;
-
 impl CredentialProvider {
+    pub(crate) fn new(
+        app: AppId,
+        kind: CredentialKind,
+        config: ProviderConfig,
+        clock: Clock,
+        store: StoreAccess,
+        source: Box<dyn CredentialSource>,
+    ) -> Self {
+        let state = ProviderState::new(app, kind, config, clock, store, source);
+        let provider = Self(Arc::new(state));
+        start_background_tasks(&provider.0);
+        provider
+    }
+
     pub(crate) fn app(&self) -> &AppId {
         &self.0.app
     }
@@ -168,6 +182,40 @@ impl CredentialProvider {
         .await
     }
 
+    /// Runs a call. If WeChat rejects the credential, reports it and runs the call once more with
+    /// the credential that the report returned. Never runs a third call. If the report returns
+    /// none, the caller gets the rejection.
+    ///
+    /// The second credential may be the same token: before its expiry, WeChat's refresh of a user's
+    /// token returns it again. WeChat has then confirmed the token, and the rejection was
+    /// temporary.
+    pub(crate) async fn with_credential<T, E, F, Fut>(&self, id: &str, mut call: F) -> Result<T, E>
+    where
+        F: FnMut(CacheEntry) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: InvalidToken + From<Error>,
+    {
+        let entry = self.get(id).await?;
+        let refused = match call(entry.clone()).await {
+            Err(error) if error.is_token_invalid() => error,
+            outcome => return outcome,
+        };
+        match self.report_invalid(id, entry.secret()).await {
+            Ok(granted) => call(granted).await,
+            // The user or the store prevents the renewal, so this error is more useful than the
+            // rejection.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::LoginRequired | ErrorKind::StoreUnavailable
+                ) =>
+            {
+                Err(error.into())
+            }
+            Err(_) => Err(refused),
+        }
+    }
+
     /// Replaces the stored record and caches the new one (newest wins): a login replaces the
     /// result of every renewal that began before it. If this future is dropped before it completes,
     /// the store and the cache may differ; use [`run_to_completion`](Self::run_to_completion).
@@ -258,50 +306,6 @@ impl CredentialProvider {
     /// Returns the number of entries in the cache.
     pub(crate) fn cached_count(&self) -> usize {
         self.0.cache.len()
-    }
-
-    async fn fetch(
-        &self,
-        id: &str,
-        wanted: &Wanted,
-        mut snapshot: Option<ReadSnapshot>,
-    ) -> Result<CacheEntry, Error> {
-        self.0.start_background_tasks();
-        let mut outcome = Err(self.0.load_timeout_error());
-        for _ in 0..MAX_CALLS_PER_REQUEST {
-            let call = self
-                .0
-                .calls
-                .join_or_start(&self.0, id, wanted, snapshot.take());
-            outcome = call.wait(wanted, &self.0.clock).await;
-            match &outcome {
-                // The caller may have waited so long for a slow store that a token published in
-                // time has expired.
-                Ok(entry) if !entry.is_unexpired(self.0.clock.now()) => {
-                    outcome = Err(self.0.load_timeout_error());
-                }
-                Ok(entry) if wanted.is_satisfied_by(entry.secret()) => break,
-                // A call that was started for others may have returned the very token that this
-                // caller reported, or failed to renew it for a reason that concerns only them. Join
-                // or start another call.
-                _ if !call.was_started_for(wanted) => {}
-                _ => break,
-            }
-        }
-        outcome
-    }
-
-    async fn with_load_timeout<T>(
-        &self,
-        id: &str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let wait = self.0.config.load_timeout;
-        let done = tokio::time::timeout(wait, work).await;
-        done.unwrap_or_else(|_| match self.0.calls.is_waiting_for_store(id) {
-            true => Err(self.0.store_timeout_error()),
-            false => Err(self.0.load_timeout_error()),
-        })
     }
 }
 

@@ -19,7 +19,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
@@ -398,30 +397,6 @@ impl<'a> RenewalTask<'a> {
             let (app, kind) = (&self.provider.app, self.provider.kind.as_str());
             metrics::set_resting_until(app, kind, Timestamp::from_millis(0));
             tracing::info!(target: "tower_wechat::renewal", app = %self.provider.app, "WeChat accepts this account again");
-        }
-    }
-}
-
-impl ProviderState {
-    pub(super) fn log_store_unavailable(&self, error: &Error) {
-        tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
-    }
-
-    /// Records the metrics of a read like [`record_metrics`](Self::record_metrics): for the first
-    /// 1,024 reads, then for one in 64, because recording costs about as much as the read.
-    pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
-        let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
-        if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
-            self.record_metrics(entry);
-        }
-    }
-
-    /// Records the number of cache entries and the expiry of account credentials.
-    pub(super) fn record_metrics(&self, entry: &CacheEntry) {
-        let kind = self.kind.as_str();
-        self.update_cached_gauge();
-        if self.kind.belongs_to_account() {
-            metrics::set_expiry(&self.app, kind, entry.lifetime().expires_at());
         }
     }
 }

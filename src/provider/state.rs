@@ -1,16 +1,17 @@
-//! The state that all parts of the engine share, and its configuration.
+//! The state that all parts of the engine share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use super::background_task::BackgroundTask;
 use super::cache::Cache;
+use super::config::ProviderConfig;
+use super::entry::CacheEntry;
 use super::failures::FailureTracker;
-use super::invalidation::InvalidationListener;
-use super::maintenance::CacheMaintenance;
 use super::single_flight::SingleFlight;
 use super::source::CredentialSource;
 use crate::clock::{Clock, Timestamp};
@@ -21,65 +22,6 @@ use crate::store::{
     CredentialKey, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
     InvalidationSource, LeaseOwner, Store,
 };
-
-/// Point in the lifetime of a credential at which its renewal starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RenewalTiming {
-    /// Before the renewal point, with jitter, so that tokens obtained together are not renewed
-    /// together.
-    Jittered,
-    /// At the renewal point.
-    AtRenewalTime,
-    /// Shortly after the renewal point: for an issuer that returns the same credential until that
-    /// point, by its own clock.
-    AfterRenewalTime,
-}
-
-const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
-const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
-const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Durations and sizes of an engine.
-#[derive(Debug, Clone)]
-pub(crate) struct ProviderConfig {
-    /// Time between the renewal point and the expiry of a credential.
-    pub(crate) margin: Duration,
-    pub(crate) timing: RenewalTiming,
-    /// Maximum time for which a cache entry is served without confirmation from the store, by a
-    /// read or by a heartbeat of the invalidation channel.
-    pub(crate) cache_ttl: Duration,
-    /// Maximum number of cache entries.
-    pub(crate) cache_capacity: usize,
-    /// Maximum time for which a caller waits for a credential.
-    pub(crate) load_timeout: Duration,
-    /// Duration of a lease. Longer than `renewal_timeout`.
-    pub(crate) lease_duration: Duration,
-    /// Maximum duration of a renewal with all its retries.
-    pub(crate) renewal_timeout: Duration,
-}
-
-impl ProviderConfig {
-    /// Returns the settings of a kind of credential, with the default times.
-    pub(crate) fn new(margin: Duration, timing: RenewalTiming, cache_capacity: usize) -> Self {
-        Self {
-            margin,
-            timing,
-            cache_capacity,
-            cache_ttl: DEFAULT_CACHE_TTL,
-            load_timeout: DEFAULT_LOAD_TIMEOUT,
-            lease_duration: DEFAULT_LEASE_DURATION,
-            renewal_timeout: DEFAULT_RENEWAL_TIMEOUT,
-        }
-    }
-
-    /// Sets the duration of a lease, within its bounds. A renewal may take four fifths of it, so
-    /// that the lease outlives the calls it covers (one renewal).
-    pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
-        self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
-        self.renewal_timeout = self.lease_duration * 4 / 5;
-    }
-}
 
 /// Access of an engine to its store.
 pub(crate) enum StoreAccess {
@@ -152,8 +94,8 @@ pub(super) struct ProviderState {
     pub(super) renewal_permits: Semaphore,
     pub(super) early_renewal_permits: Semaphore,
     pub(super) tasks: TaskTracker,
-    pub(super) invalidation_listener: InvalidationListener,
-    pub(super) maintenance: CacheMaintenance,
+    pub(super) invalidation_listener: BackgroundTask,
+    pub(super) maintenance: BackgroundTask,
     /// Gauge of the number of cache entries.
     pub(super) cached_gauge: metrics::CachedGauge,
 }
@@ -162,11 +104,6 @@ pub(super) struct ProviderState {
 /// for the store.
 pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Bounds of the lease duration. A store cannot keep a lease of zero length. A process that crashed
-/// must not block the others for longer than the maximum.
-const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
-const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
-
 /// Maximum number of concurrent renewals of one process.
 const MAX_CONCURRENT_RENEWALS: usize = 512;
 
@@ -174,11 +111,11 @@ const MAX_CONCURRENT_RENEWALS: usize = 512;
 /// renewal takes its full time; the remaining permits are for users whose token has expired.
 const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
 
-impl CredentialProvider {
-    pub(crate) fn new(
+impl ProviderState {
+    pub(super) fn new(
         app: AppId,
         kind: CredentialKind,
-        settings: ProviderConfig,
+        config: ProviderConfig,
         clock: Clock,
         store: StoreAccess,
         source: Box<dyn CredentialSource>,
@@ -195,11 +132,11 @@ impl CredentialProvider {
             writer,
             invalidations,
         } = store.into();
-        let provider = Self(Arc::new(ProviderState {
+        Self {
             app,
             kind,
-            cache: Cache::new(settings.cache_capacity, settings.cache_ttl),
-            config: settings,
+            cache: Cache::new(config.cache_capacity, config.cache_ttl),
+            config,
             clock,
             store: reader,
             writer,
@@ -212,21 +149,10 @@ impl CredentialProvider {
             renewal_permits: Semaphore::new(MAX_CONCURRENT_RENEWALS),
             early_renewal_permits: Semaphore::new(MAX_EARLY_RENEWALS),
             tasks: TaskTracker::new(),
-            invalidation_listener: InvalidationListener::default(),
-            maintenance: CacheMaintenance::default(),
+            invalidation_listener: BackgroundTask::default(),
+            maintenance: BackgroundTask::default(),
             cached_gauge: metrics::CachedGauge::new(kind.as_str()),
-        }));
-        provider.0.start_background_tasks();
-        provider
-    }
-}
-
-impl ProviderState {
-    /// Starts the background tasks unless they run. There may have been no runtime when the engine
-    /// was created, so each request tries again.
-    pub(super) fn start_background_tasks(self: &Arc<Self>) {
-        self.invalidation_listener.start(self);
-        self.maintenance.start(self);
+        }
     }
 
     /// Returns the store for a write of the caller's. Fails if the engine must not write.
@@ -270,5 +196,32 @@ impl ProviderState {
         let wait = self.config.load_timeout;
         let message = format!("the store did not answer within {wait:?}");
         Error::store_unavailable(message).with_retry_after(Duration::from_secs(1))
+    }
+
+    /// Updates the gauge of cached credentials.
+    pub(super) fn update_cached_gauge(&self) {
+        self.cached_gauge.set(self.cache.len());
+    }
+
+    pub(super) fn log_store_unavailable(&self, error: &Error) {
+        tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
+    }
+
+    /// Records the metrics of a read like [`record_metrics`](Self::record_metrics): for the first
+    /// 1,024 reads, then for one in 64, because recording costs about as much as the read.
+    pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
+        let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
+        if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
+            self.record_metrics(entry);
+        }
+    }
+
+    /// Records the number of cache entries and the expiry of account credentials.
+    pub(super) fn record_metrics(&self, entry: &CacheEntry) {
+        let kind = self.kind.as_str();
+        self.update_cached_gauge();
+        if self.kind.belongs_to_account() {
+            metrics::set_expiry(&self.app, kind, entry.lifetime().expires_at());
+        }
     }
 }

@@ -1,0 +1,70 @@
+//! A background task of the engine, which requests start and which ends with its owner.
+//!
+//! # States
+//!
+//! - Not started: [`BackgroundTask::start`] spawns the task if a runtime exists.
+//! - Running: leads back to the first state if the task ends, for example because its runtime was
+//!   shut down. The next request starts it again.
+//! - Disabled: there is nothing to run, or the task was stopped. This state is final.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+/// Handle of a background task. Dropping this aborts the task.
+#[derive(Debug, Default)]
+pub(super) struct BackgroundTask(Mutex<TaskState>);
+
+#[derive(Debug, Default)]
+enum TaskState {
+    #[default]
+    NotStarted,
+    Running(AbortHandle),
+    Disabled,
+}
+
+impl BackgroundTask {
+    /// Spawns the task that `create` returns, unless the task runs, is disabled, or no runtime
+    /// exists. If `create` returns `None`, the task is disabled.
+    pub(super) fn start<F>(&self, create: impl FnOnce() -> Option<F>)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // The lock is held until the task is spawned, so that two requests do not start two tasks.
+        let mut state = self.lock();
+        let is_idle = match &*state {
+            TaskState::NotStarted => true,
+            TaskState::Running(task) => task.is_finished(),
+            TaskState::Disabled => false,
+        };
+        if !is_idle {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        *state = match create() {
+            Some(task) => TaskState::Running(runtime.spawn(task).abort_handle()),
+            None => TaskState::Disabled,
+        };
+    }
+
+    /// Aborts the task and disables it.
+    pub(super) fn stop(&self) {
+        let state = std::mem::replace(&mut *self.lock(), TaskState::Disabled);
+        if let TaskState::Running(task) = state {
+            task.abort();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TaskState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for BackgroundTask {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

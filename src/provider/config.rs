@@ -1,0 +1,67 @@
+//! The configuration of an engine: durations, sizes, and the start of renewals.
+
+use std::time::Duration;
+
+/// Point in the lifetime of a credential at which its renewal starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RenewalTiming {
+    /// Before the renewal point, with jitter, so that tokens obtained together are not renewed
+    /// together.
+    Jittered,
+    /// At the renewal point.
+    AtRenewalTime,
+    /// Shortly after the renewal point: for an issuer that returns the same credential until that
+    /// point, by its own clock.
+    AfterRenewalTime,
+}
+
+const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
+const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
+const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Bounds of the lease duration. A store cannot keep a lease of zero length. A process that crashed
+/// must not block the others for longer than the maximum.
+const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
+const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
+
+/// Durations and sizes of an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct ProviderConfig {
+    /// Time between the renewal point and the expiry of a credential.
+    pub(crate) margin: Duration,
+    pub(crate) timing: RenewalTiming,
+    /// Maximum time for which a cache entry is served without confirmation from the store, by a
+    /// read or by a heartbeat of the invalidation channel.
+    pub(crate) cache_ttl: Duration,
+    /// Maximum number of cache entries.
+    pub(crate) cache_capacity: usize,
+    /// Maximum time for which a caller waits for a credential.
+    pub(crate) load_timeout: Duration,
+    /// Duration of a lease. Longer than `renewal_timeout`.
+    pub(crate) lease_duration: Duration,
+    /// Maximum duration of a renewal with all its retries.
+    pub(crate) renewal_timeout: Duration,
+}
+
+impl ProviderConfig {
+    /// Returns the settings of a kind of credential, with the default times.
+    pub(crate) fn new(margin: Duration, timing: RenewalTiming, cache_capacity: usize) -> Self {
+        Self {
+            margin,
+            timing,
+            cache_capacity,
+            cache_ttl: DEFAULT_CACHE_TTL,
+            load_timeout: DEFAULT_LOAD_TIMEOUT,
+            lease_duration: DEFAULT_LEASE_DURATION,
+            renewal_timeout: DEFAULT_RENEWAL_TIMEOUT,
+        }
+    }
+
+    /// Sets the duration of a lease, within its bounds. A renewal may take four fifths of it, so
+    /// that the lease outlives the calls it covers (one renewal).
+    pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
+        self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
+        self.renewal_timeout = self.lease_duration * 4 / 5;
+    }
+}
