@@ -1,4 +1,6 @@
-//! The need of a caller, and the state of the call that answers it.
+//! The need of a caller, and the call that answers it: its state, and its task.
+
+use tokio::sync::watch;
 
 use super::entry::CacheEntry;
 use crate::clock::Timestamp;
@@ -49,5 +51,55 @@ impl CallState {
         let usable =
             |entry: &&CacheEntry| wanted.is_satisfied_by(entry.secret()) && entry.is_unexpired(now);
         self.provisional.as_ref().filter(usable)
+    }
+}
+
+/// Call from the view of its task, which publishes the state of the call through this.
+pub(super) struct CallTask {
+    pub(super) id: Box<str>,
+    /// Distinguishes successive calls for one credential.
+    pub(super) number: u64,
+    pub(super) wanted: Wanted,
+    state: watch::Sender<CallState>,
+}
+
+impl CallTask {
+    /// Creates the task side of a call. Callers follow the call through the returned receiver.
+    pub(super) fn new(
+        id: &str,
+        number: u64,
+        wanted: &Wanted,
+    ) -> (Self, watch::Receiver<CallState>) {
+        let (state, receiver) = watch::channel(CallState::default());
+        let task = Self {
+            id: id.into(),
+            number,
+            wanted: wanted.clone(),
+            state,
+        };
+        (task, receiver)
+    }
+
+    pub(super) fn publish_provisional(&self, entry: &CacheEntry) {
+        self.set_provisional(Some(entry.clone()));
+    }
+
+    /// Publishes the unexpired token to the callers of this call. `None` withdraws it.
+    pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
+        self.state
+            .send_modify(|state| state.provisional = provisional);
+    }
+
+    /// Records whether callers wait for WeChat, without waking them.
+    pub(super) fn set_awaits_wechat(&self, awaits_wechat: bool) {
+        self.state.send_if_modified(|state| {
+            state.awaits_wechat = awaits_wechat;
+            false
+        });
+    }
+
+    /// Publishes the result of the call and wakes all callers.
+    pub(super) fn publish_result(&self, result: Result<CacheEntry, Error>) {
+        self.state.send_modify(|state| state.result = Some(result));
     }
 }

@@ -61,7 +61,7 @@ impl RenewalTask<'_> {
         stamp: &mut VersionStamp,
     ) -> CommitOutcome {
         let provider = self.provider;
-        let Some(entry) = provider.to_entry(self.id, record, EntryOrigin::Renewed) else {
+        let Some(entry) = provider.to_entry(&self.call.id, record, EntryOrigin::Renewed) else {
             let message = "WeChat's answer held no token";
             lease.release().await;
             return CommitOutcome::Done(Err(Error::new(ErrorKind::WechatUnavailable, message)));
@@ -72,24 +72,24 @@ impl RenewalTask<'_> {
         loop {
             provider
                 .calls
-                .set_pending_version(self.id, self.number, entry.version());
+                .set_pending_version(&self.call.id, self.call.number, entry.version());
             match lease.commit(stored, record).await {
                 Ok(CommitResult::Committed) => {
                     provider
                         .cache
-                        .complete_write(self.id, Some(&entry), self.now(), stamp);
+                        .complete_write(&self.call.id, Some(&entry), self.now(), stamp);
                     provider.record_metrics(&entry);
                     self.suppress_if_unchanged(&entry);
                     return CommitOutcome::Done(Ok(entry));
                 }
                 Ok(CommitResult::Conflict(newer)) => {
-                    tracing::debug!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.id, "something newer is stored; it stays");
-                    provider.cache.invalidate(self.id);
+                    tracing::debug!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.call.id, "something newer is stored; it stays");
+                    provider.cache.invalidate(&self.call.id);
                     return CommitOutcome::Conflict(newer);
                 }
                 // The process that holds the lease now commits a newer record or fails. If WeChat
                 // rejects its refresh token, its tombstone admits this commit.
-                Ok(CommitResult::LeaseLost) => self.publish_provisional(&entry),
+                Ok(CommitResult::LeaseLost) => self.call.publish_provisional(&entry),
                 // No retry helps: the store cannot store this record.
                 Err(error) if error.kind() != ErrorKind::StoreUnavailable => {
                     lease.release().await;
@@ -97,16 +97,16 @@ impl RenewalTask<'_> {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut is_logged, true) {
-                        tracing::warn!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.id, %error, "the new token is not stored yet");
+                        tracing::warn!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.call.id, %error, "the new token is not stored yet");
                     }
                     provider.cache.insert_uncommitted(&entry, stamp);
-                    self.publish_provisional(&entry);
+                    self.call.publish_provisional(&entry);
                 }
             }
             if Instant::now() >= give_up {
                 tracing::error!(
                     target: "tower_wechat::renewal",
-                    app = %provider.app, user = ?self.id,
+                    app = %provider.app, user = ?self.call.id,
                     "a renewed token could not be stored within {COMMIT_TIMEOUT:?}; \
                      the user may have to log in again"
                 );
@@ -120,8 +120,8 @@ impl RenewalTask<'_> {
     /// one.
     fn suppress_if_unchanged(&self, entry: &CacheEntry) {
         let now = self.now();
-        self.provider.failures.clear(self.id);
-        if self.provider.is_due(entry, now) || !self.wanted.is_satisfied_by(entry.secret()) {
+        self.provider.failures.clear(&self.call.id);
+        if self.provider.is_due(entry, now) || !self.call.wanted.is_satisfied_by(entry.secret()) {
             let message = "WeChat hands out the same token again, or one that is due at once";
             self.suppress_reports(Error::new(ErrorKind::WechatUnavailable, message));
         }
@@ -133,7 +133,7 @@ impl RenewalTask<'_> {
         let now = self.now();
         self.provider
             .failures
-            .suppress(self.id, UNCHANGED_TOKEN_SUPPRESSION, error, now);
+            .suppress(&self.call.id, UNCHANGED_TOKEN_SUPPRESSION, error, now);
     }
 
     /// Deletes exactly the pair that WeChat rejected (failures sorted). If the store holds another
@@ -157,8 +157,8 @@ impl RenewalTask<'_> {
             Ok(CommitResult::Committed) => {
                 self.provider
                     .cache
-                    .complete_write(self.id, None, self.now(), stamp);
-                self.set_provisional(None);
+                    .complete_write(&self.call.id, None, self.now(), stamp);
+                self.call.set_provisional(None);
                 self.provider.update_cached_gauge();
                 CommitOutcome::Done(Err(error))
             }
@@ -195,7 +195,7 @@ impl RenewalTask<'_> {
     /// Returns the store's error instead of WeChat's: the store may hold a newer record, so it is
     /// unknown whether the user has to log in.
     fn deletion_failed(&self, store_error: Error) -> CommitOutcome {
-        tracing::warn!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.id, error = %store_error, "a dead pair could not be deleted");
+        tracing::warn!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, error = %store_error, "a dead pair could not be deleted");
         CommitOutcome::Done(Err(store_error))
     }
 

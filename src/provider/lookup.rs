@@ -11,7 +11,7 @@ use super::call::Wanted;
 use super::entry::CacheEntry;
 use super::state::{CredentialProvider, ProviderState, SLOW_STORE_TIMEOUT};
 use super::versions::{EntryKey, ReadSnapshot};
-use super::{invalidation, maintenance};
+use super::{invalidation, maintenance, renewal};
 use crate::clock::Timestamp;
 use crate::credential::RecordView;
 use crate::error::Error;
@@ -60,11 +60,7 @@ impl CredentialProvider {
             }
             LookupOutcome::StoreSlow(entry) => {
                 // This call waits for the store and caches its answer.
-                drop(
-                    provider
-                        .calls
-                        .join_or_start(provider, id, &Wanted::Any, None),
-                );
+                drop(renewal::join_or_start(provider, id, &Wanted::Any, None));
                 Ok(entry)
             }
             LookupOutcome::Failed(error) => Err(error),
@@ -125,10 +121,7 @@ impl CredentialProvider {
         start_background_tasks(&self.0);
         let mut outcome = Err(self.0.load_timeout_error());
         for _ in 0..MAX_CALLS_PER_REQUEST {
-            let call = self
-                .0
-                .calls
-                .join_or_start(&self.0, id, wanted, snapshot.take());
+            let call = renewal::join_or_start(&self.0, id, wanted, snapshot.take());
             outcome = call.wait(wanted, &self.0.clock).await;
             match &outcome {
                 // The caller may have waited so long for a slow store that a token published in

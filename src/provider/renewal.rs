@@ -20,16 +20,17 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::call::{CallState, Wanted};
+use super::call::{CallTask, Wanted};
 use super::entry::CacheEntry;
 use super::entry::EntryOrigin;
 use super::failures::back_off;
 use super::freshness::STALE_RECHECK_INTERVAL;
 use super::lease::Lease;
+use super::single_flight::Call;
 use super::source::RenewalFailure;
 use super::state::{ProviderState, SLOW_STORE_TIMEOUT};
 use super::task::{CommitOutcome, MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, RenewalTask};
@@ -41,27 +42,44 @@ use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::store::{CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
 
-/// Runs a call to its end.
-pub(super) async fn run(
+/// Joins the call for a credential, or starts one, which uses `snapshot` instead of a first read.
+pub(super) fn join_or_start(
     provider: &Arc<ProviderState>,
-    (id, number): (&str, u64),
+    id: &str,
     wanted: &Wanted,
+    snapshot: Option<ReadSnapshot>,
+) -> Call {
+    provider
+        .calls
+        .join_or_start(&provider.tasks, id, wanted, |call| {
+            // A snapshot from before a login must not be served to callers that join after the login.
+            // Single flight holds the lock of its table here: a login that begins after this comparison
+            // finds the call in the table and detaches it.
+            let snapshot = snapshot.filter(|snapshot| provider.cache.is_unchanged(&snapshot.stamp));
+            // Each call has its own lease name, so that a detached call cannot release the lease of its
+            // successor.
+            let owner = provider.lease_owner.with_number(call.number);
+            let provider = Arc::clone(provider);
+            async move { run(&provider, &call, owner, snapshot).await }
+        })
+}
+
+/// Runs a call to its end.
+async fn run(
+    provider: &Arc<ProviderState>,
+    call: &CallTask,
     owner: LeaseOwner,
-    call_state: &watch::Sender<CallState>,
     snapshot: Option<ReadSnapshot>,
 ) -> Result<CacheEntry, Error> {
     let (stored, stamp) = match snapshot {
         Some(ReadSnapshot { stored, stamp }) => (Some(stored), stamp),
-        None => (None, provider.cache.stamp(id)),
+        None => (None, provider.cache.stamp(&call.id)),
     };
     let task = RenewalTask {
         provider,
-        id,
-        number,
-        slot: provider.slot(id),
+        call,
+        slot: provider.slot(&call.id),
         owner,
-        wanted,
-        call_state,
     };
     let loaded = match stored {
         Some(stored) => LoadOutcome::FromStore(stored),
@@ -93,14 +111,14 @@ impl<'a> RenewalTask<'a> {
     /// Reads the store. While the store is slow or unavailable, publishes the cached token if it
     /// has not expired (stale served).
     async fn load(&self) -> Result<LoadOutcome, Error> {
-        let unexpired = self.provider.cache.unexpired(self.id, self.now());
+        let unexpired = self.provider.cache.unexpired(&self.call.id, self.now());
         let mut load = self.provider.store.load(&self.slot);
         let loaded = match &unexpired {
             None => load.await,
             Some(entry) => match tokio::time::timeout(SLOW_STORE_TIMEOUT, &mut load).await {
                 Ok(loaded) => loaded,
                 Err(_) => {
-                    self.publish_provisional(entry);
+                    self.call.publish_provisional(entry);
                     load.await
                 }
             },
@@ -112,8 +130,8 @@ impl<'a> RenewalTask<'a> {
         // For callers that did not report this token. Callers that did receive the error of the
         // store.
         let unexpired = self.if_unexpired(unexpired);
-        self.set_provisional(unexpired.clone());
-        match unexpired.filter(|entry| self.wanted.is_satisfied_by(entry.secret())) {
+        self.call.set_provisional(unexpired.clone());
+        match unexpired.filter(|entry| self.call.wanted.is_satisfied_by(entry.secret())) {
             Some(entry) => {
                 self.provider.log_store_unavailable(&error);
                 Ok(LoadOutcome::StoreUnavailable(entry))
@@ -146,11 +164,11 @@ impl<'a> RenewalTask<'a> {
                 Decision::Return(outcome) => return outcome,
                 Decision::Renew(usable, writer) => (usable, writer),
             };
-            self.set_awaits_wechat(true);
+            self.call.set_awaits_wechat(true);
             let Some(permit) = self.acquire_permit(usable.as_ref(), give_up).await else {
                 return usable.ok_or_else(|| self.provider.load_timeout_error());
             };
-            self.set_awaits_wechat(is_follower);
+            self.call.set_awaits_wechat(is_follower);
             // While this call waited for a permit, another call may have failed and suppressed
             // further calls.
             if let Some(error) = self.suppressing_error() {
@@ -158,7 +176,7 @@ impl<'a> RenewalTask<'a> {
             }
             // Taken before the call to WeChat: an invalidation that arrives from now on may be
             // newer than the response.
-            let mut before = self.provider.cache.stamp(self.id);
+            let mut before = self.provider.cache.stamp(&self.call.id);
             let lease = lease.get_or_insert_with(|| {
                 Lease::new(self.provider, writer, self.slot.clone(), self.owner.clone())
             });
@@ -187,7 +205,7 @@ impl<'a> RenewalTask<'a> {
                     None => {
                         drop(permit);
                         is_follower = true;
-                        self.set_awaits_wechat(true);
+                        self.call.set_awaits_wechat(true);
                         backoff.wait_with_jitter().await;
                     }
                 },
@@ -209,8 +227,10 @@ impl<'a> RenewalTask<'a> {
         // deletion counts.
         let lost = record.is_empty() && self.provider.kind.belongs_to_account() && writer.is_some();
         let alive = match lost {
-            true => self.provider.cache.unexpired(self.id, now),
-            false => self.provider.to_entry(self.id, record, EntryOrigin::Stored),
+            true => self.provider.cache.unexpired(&self.call.id, now),
+            false => self
+                .provider
+                .to_entry(&self.call.id, record, EntryOrigin::Stored),
         };
         let alive = alive.filter(|entry| entry.is_unexpired(now));
         if let Some(entry) = alive.as_ref().filter(|_| !lost) {
@@ -222,10 +242,10 @@ impl<'a> RenewalTask<'a> {
         // After the cache, so that the cache never holds a token older than a caller has received.
         // Before each return, because a report concerns only the caller that made it: the report
         // may be wrong, and its failure is not a failure for the others.
-        self.set_provisional(alive.clone());
+        self.call.set_provisional(alive.clone());
         let usable = alive
             .clone()
-            .filter(|entry| self.wanted.is_satisfied_by(entry.secret()));
+            .filter(|entry| self.call.wanted.is_satisfied_by(entry.secret()));
         if let Some(entry) = usable.as_ref().filter(|_| !lost)
             && !self.provider.is_due(entry, now)
         {
@@ -236,10 +256,14 @@ impl<'a> RenewalTask<'a> {
                 if alive.is_none() {
                     self.provider
                         .cache
-                        .insert_absent_if_unchanged(self.id, now, stamp);
+                        .insert_absent_if_unchanged(&self.call.id, now, stamp);
                 }
                 // Without an unexpired token in the store, the report does not matter.
-                let refused = self.wanted.replaced_token().filter(|_| alive.is_some());
+                let refused = self
+                    .call
+                    .wanted
+                    .replaced_token()
+                    .filter(|_| alive.is_some());
                 self.provider.source.no_token_error(refused)
             }));
         };
@@ -278,7 +302,7 @@ impl<'a> RenewalTask<'a> {
             "wechat.renew",
             app = %self.provider.app,
             kind = self.provider.kind.as_str(),
-            user = ?self.id,
+            user = ?self.call.id,
             result = field::Empty,
         )
     }
@@ -292,9 +316,9 @@ impl<'a> RenewalTask<'a> {
         stamp: &mut VersionStamp,
     ) -> CommitOutcome {
         let started = Instant::now();
-        self.set_awaits_wechat(true);
+        self.call.set_awaits_wechat(true);
         let asked = self.renew_with_retry(stored).await;
-        self.set_awaits_wechat(false);
+        self.call.set_awaits_wechat(false);
         let outcome = match asked {
             ControlFlow::Continue(outcome) => outcome,
             ControlFlow::Break(newer) => {
@@ -307,22 +331,22 @@ impl<'a> RenewalTask<'a> {
         match outcome {
             Ok(record) => {
                 metrics::record_renewal(kind, "renewed");
-                tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, "renewed");
+                tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, "renewed");
                 self.close_circuit();
                 self.commit(lease, stored, &record, stamp).await
             }
             Err(RenewalFailure::InvalidGrant(error)) => {
                 metrics::record_renewal(kind, "dead");
-                tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the refresh token is dead");
+                tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "the refresh token is dead");
                 self.delete(lease, stored, error, stamp).await
             }
             Err(RenewalFailure::Transient(error)) => {
                 metrics::record_renewal(kind, "transient");
                 // The first call that failed for this reason has logged it for the operator.
                 if error.kind() == ErrorKind::WechatConfig {
-                    tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "not renewed");
+                    tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "not renewed");
                 } else {
-                    tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.id, duration_ms, %error, "the renewal failed for now");
+                    tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "the renewal failed for now");
                 }
                 lease.release().await;
                 CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
@@ -348,12 +372,12 @@ impl<'a> RenewalTask<'a> {
         stored: &StoredRecord,
     ) -> ControlFlow<StoredRecord, Result<Record, RenewalFailure>> {
         let give_up = deadline_in(self.provider.config.renewal_timeout);
-        let mut failures = self.provider.failures.failure_count(self.id);
+        let mut failures = self.provider.failures.failure_count(&self.call.id);
         loop {
             let ask = self
                 .provider
                 .source
-                .renew(&stored.record, self.wanted.replaced_token());
+                .renew(&stored.record, self.call.wanted.replaced_token());
             let error = match tokio::time::timeout_at(give_up, ask).await {
                 Ok(Err(RenewalFailure::Transient(error))) => error,
                 Ok(outcome) => return ControlFlow::Continue(outcome),
@@ -364,13 +388,13 @@ impl<'a> RenewalTask<'a> {
             if deadline_in(wait) >= give_up {
                 self.provider
                     .failures
-                    .record_failure(self.id, failures, &error, self.now());
+                    .record_failure(&self.call.id, failures, &error, self.now());
                 return match self.superseding(stored).await {
                     Some(newer) => ControlFlow::Break(newer),
                     None => ControlFlow::Continue(Err(RenewalFailure::Transient(error))),
                 };
             }
-            tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.id, %error, ?wait, "trying once more");
+            tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, %error, ?wait, "trying once more");
             tokio::time::sleep(wait).await;
             if let Some(newer) = self.superseding(stored).await {
                 return ControlFlow::Break(newer);
@@ -387,7 +411,7 @@ impl<'a> RenewalTask<'a> {
     /// that reported it has to log the user in, and other callers keep the token.
     pub(super) fn is_fresh_for_others(&self, stored: &StoredRecord, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
-        self.wanted.replaced_token().is_some()
+        self.call.wanted.replaced_token().is_some()
             && stored.record.token.as_ref().is_some_and(fresh)
             && !self.provider.source.invalidates_access_token(error)
     }

@@ -20,14 +20,13 @@ use std::sync::{Arc, PoisonError};
 
 use quick_cache::DefaultHashBuilder;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::call::{CallState, Wanted};
+use super::call::{CallState, CallTask, Wanted};
 use super::entry::CacheEntry;
-use super::renewal;
-use super::state::ProviderState;
 use super::sync::{self, Mutex, MutexGuard};
-use super::versions::{BuildSpreadHasher, EntryKey, ReadSnapshot};
+use super::versions::{BuildSpreadHasher, EntryKey};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::shrink::{shrink_map, shrink_set};
@@ -88,7 +87,7 @@ impl Call {
     /// Returns `true` if the call was started for the same need.
     pub(super) fn was_started_for(&self, wanted: &Wanted) -> bool {
         match (wanted.replaced_token(), self.wanted.replaced_token()) {
-            (Some(asked), Some(flown)) => asked == flown,
+            (Some(asked), Some(started)) => asked == started,
             (None, None) => true,
             _ => false,
         }
@@ -97,7 +96,10 @@ impl Call {
 
 /// Table of the running calls, by credential.
 #[derive(Default)]
-pub(super) struct SingleFlight(Mutex<CallTable>);
+pub(super) struct SingleFlight(
+    /// Shared with the tasks of the calls, which remove themselves.
+    Arc<Mutex<CallTable>>,
+);
 
 /// Permit to read a credential without a call. While it exists, other callers start or join a call.
 pub(super) struct ReadPermit<'a> {
@@ -107,9 +109,9 @@ pub(super) struct ReadPermit<'a> {
 
 impl Drop for ReadPermit<'_> {
     fn drop(&mut self) {
-        let mut list = self.single_flight.lock();
-        list.readers.remove(&self.key);
-        shrink_set(&mut list.readers);
+        let mut table = self.single_flight.lock();
+        table.readers.remove(&self.key);
+        shrink_set(&mut table.readers);
     }
 }
 
@@ -132,73 +134,68 @@ impl SingleFlight {
     /// Returns a permit to read a credential without a call. `None` if a call runs or another
     /// request reads the credential.
     pub(super) fn try_read_alone(&self, key: EntryKey, id: &str) -> Option<ReadPermit<'_>> {
-        let mut list = self.lock();
-        if list.calls.get(id).is_some_and(Call::is_running) {
+        let mut table = self.lock();
+        if table.calls.get(id).is_some_and(Call::is_running) {
             return None;
         }
         let single_flight = self;
-        let first = list.readers.insert(key);
-        drop(list);
+        let first = table.readers.insert(key);
+        drop(table);
         first.then(|| ReadPermit { single_flight, key })
     }
 
-    /// Joins the call for a credential, or starts one, which uses `snapshot` instead of a first
-    /// read.
-    pub(super) fn join_or_start(
+    /// Joins the call for a credential, or starts one in a task.
+    ///
+    /// `create` returns the future of a call that starts. It runs under the lock of the table, so
+    /// that [`detach`](Self::detach) comes before it or affects its call.
+    pub(super) fn join_or_start<F>(
         &self,
-        provider: &Arc<ProviderState>,
+        tasks: &TaskTracker,
         id: &str,
         wanted: &Wanted,
-        snapshot: Option<ReadSnapshot>,
-    ) -> Call {
-        let (sender, state) = watch::channel(CallState::default());
-        let (call, owner, snapshot) = {
-            let mut list = self.lock();
-            if let Some(call) = list.calls.get(id)
+        create: impl FnOnce(Arc<CallTask>) -> F,
+    ) -> Call
+    where
+        F: Future<Output = Result<CacheEntry, Error>> + Send + 'static,
+    {
+        let (call, started, future) = {
+            let mut table = self.lock();
+            if let Some(call) = table.calls.get(id)
                 && call.is_running()
             {
                 return call.clone();
             }
-            // A snapshot from before a login must not be served to callers that join after the
-            // login. The comparison needs the lock of the table: a login that begins after it finds
-            // this call in the table and detaches it.
-            let snapshot = snapshot.filter(|snapshot| provider.cache.is_unchanged(&snapshot.stamp));
-            list.started_count += 1;
+            table.started_count += 1;
+            let number = table.started_count;
+            let (started, state) = CallTask::new(id, number, wanted);
+            let started = Arc::new(started);
+            let future = create(Arc::clone(&started));
             let call = Call {
                 state,
                 wanted: wanted.clone(),
-                number: list.started_count,
+                number,
                 pending_version: None,
             };
-            list.calls.insert(id.into(), call.clone());
-            // Each call has its own lease name, so that a detached call cannot release the lease of
-            // its successor.
-            (
-                call,
-                provider.lease_owner.with_number(list.started_count),
-                snapshot,
-            )
+            table.calls.insert(id.into(), call.clone());
+            (call, started, future)
         };
         // Created before the task: if the task panics, or the runtime ends before the task was
-        // polled, the guard still removes the call. The sender is then dropped too, which wakes the
-        // callers.
+        // polled, the guard still removes the call. The sender of its state is then dropped too,
+        // which wakes the callers.
         let remove_on_drop = RemoveOnDrop {
-            provider: Arc::clone(provider),
-            id: id.into(),
-            number: call.number,
+            table: Arc::clone(&self.0),
+            call: started,
         };
-        let need = wanted.clone();
         let task = async move {
-            let (provider, call) = (
-                &remove_on_drop.provider,
-                (&*remove_on_drop.id, remove_on_drop.number),
-            );
-            let outcome = renewal::run(provider, call, &need, owner, &sender, snapshot).await;
+            let result = future.await;
+            // Removed before the result is published: a caller that receives it and then starts a
+            // call must not join this one.
+            let call = Arc::clone(&remove_on_drop.call);
             drop(remove_on_drop);
-            sender.send_modify(|state| state.result = Some(outcome));
+            call.publish_result(result);
         };
         // In a trace, the span of the request is the parent of the call.
-        sync::spawn_call(&provider.tasks, task.in_current_span());
+        sync::spawn_call(tasks, task.in_current_span());
         call
     }
 
@@ -209,17 +206,17 @@ impl SingleFlight {
         self.lock().remove(id);
     }
 
-    /// Returns `true` if a flight for this credential is under way and waits for the store.
+    /// Returns `true` if a call for this credential runs and waits for the store.
     pub(super) fn is_waiting_for_store(&self, id: &str) -> bool {
-        let list = self.lock();
-        list.calls.get(id).is_some_and(Call::is_waiting_for_store)
+        let table = self.lock();
+        table.calls.get(id).is_some_and(Call::is_waiting_for_store)
     }
 
     /// Records the version that a call is about to write, so that the invalidation of its own write
     /// does not detach it. Ignores a call that was detached.
     pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
-        let mut list = self.lock();
-        let call = list.calls.get_mut(id);
+        let mut table = self.lock();
+        let call = table.calls.get_mut(id);
         if let Some(call) = call.filter(|call| call.number == number) {
             call.pending_version = Some(version);
         }
@@ -228,51 +225,54 @@ impl SingleFlight {
     /// Detaches the call after a remote write, unless the written version is the one that the call
     /// itself is about to write.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
-        let mut list = self.lock();
-        if let Some(call) = list.calls.get(id)
+        let mut table = self.lock();
+        if let Some(call) = table.calls.get(id)
             && (call.pending_version.is_none() || call.pending_version != version)
         {
-            list.remove(id);
+            table.remove(id);
         }
     }
 
     /// Returns `true` if there are no calls and no readers.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let list = self.lock();
-        list.calls.is_empty() && list.readers.is_empty()
+        let table = self.lock();
+        table.calls.is_empty() && table.readers.is_empty()
     }
 
     /// Returns the capacity of the larger table.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        let list = self.lock();
-        list.calls.capacity().max(list.readers.capacity())
+        let table = self.lock();
+        table.calls.capacity().max(table.readers.capacity())
     }
 
     fn lock(&self) -> MutexGuard<'_, CallTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
 /// Guard that removes a call from the table when its task ends, also after a panic.
 struct RemoveOnDrop {
-    provider: Arc<ProviderState>,
-    id: Box<str>,
-    number: u64,
+    table: Arc<Mutex<CallTable>>,
+    call: Arc<CallTask>,
 }
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let mut list = self.provider.calls.lock();
-        if list
+        let mut table = lock(&self.table);
+        if table
             .calls
-            .get(&self.id)
-            .is_some_and(|call| call.number == self.number)
+            .get(&self.call.id)
+            .is_some_and(|call| call.number == self.call.number)
         {
-            list.remove(&self.id);
+            table.remove(&self.call.id);
         }
     }
+}
+
+fn lock(table: &Mutex<CallTable>) -> MutexGuard<'_, CallTable> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

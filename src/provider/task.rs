@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
-use super::call::{CallState, Wanted};
+use super::call::CallTask;
 use super::entry::CacheEntry;
 use super::state::ProviderState;
 use crate::clock::Timestamp;
@@ -19,14 +17,10 @@ pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) struct RenewalTask<'a> {
     pub(super) provider: &'a Arc<ProviderState>,
-    pub(super) id: &'a str,
-    /// Distinguishes successive calls for one credential.
-    pub(super) number: u64,
+    pub(super) call: &'a CallTask,
     pub(super) slot: CredentialSlot,
     /// The name under which this call takes the lease.
     pub(super) owner: LeaseOwner,
-    pub(super) wanted: &'a Wanted,
-    pub(super) call_state: &'a watch::Sender<CallState>,
 }
 
 /// Outcome of a renewal.
@@ -52,25 +46,9 @@ impl RenewalTask<'_> {
     /// Returns the error of a current back-off or open circuit. `None` if WeChat may be called
     /// (failures sorted).
     pub(super) fn suppressing_error(&self) -> Option<Error> {
-        self.provider.failures.active_error(self.id, self.now())
-    }
-
-    pub(super) fn publish_provisional(&self, entry: &CacheEntry) {
-        self.set_provisional(Some(entry.clone()));
-    }
-
-    /// Publishes the unexpired token to the callers of this call. `None` withdraws it.
-    pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
-        self.call_state
-            .send_modify(|state| state.provisional = provisional);
-    }
-
-    /// Records whether callers wait for WeChat, without waking them.
-    pub(super) fn set_awaits_wechat(&self, awaits_wechat: bool) {
-        self.call_state.send_if_modified(|state| {
-            state.awaits_wechat = awaits_wechat;
-            false
-        });
+        self.provider
+            .failures
+            .active_error(&self.call.id, self.now())
     }
 
     /// Reads the store and returns its record if it differs from `stored`.

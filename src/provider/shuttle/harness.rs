@@ -11,6 +11,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, Lifetime, Record, Refresh, Token, UserDetails};
 use crate::error::{Error, ErrorKind};
 use crate::provider::call::Wanted;
+use crate::provider::renewal;
 use crate::provider::{
     CacheEntry, CredentialProvider, CredentialSource, ProviderConfig, RenewalFailure,
     RenewalTiming, StoreAccess,
@@ -416,9 +417,8 @@ impl Harness {
 
     /// Joins a flight of the first process, or starts one, and tells which.
     pub(super) fn join_call(&self) -> u64 {
-        let inner = &self.providers[0].0;
-        let flight = inner.calls.join_or_start(inner, ID, &Wanted::Any, None);
-        flight.number()
+        let provider = &self.providers[0].0;
+        renewal::join_or_start(provider, ID, &Wanted::Any, None).number()
     }
 
     pub(super) fn detach_calls(&self) {
