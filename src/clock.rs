@@ -1,4 +1,26 @@
 //! Timestamps, and a clock that tests can move.
+//!
+//! A test sets the time itself, so that a token expires without waiting:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_wechat::clock::{Clock, Timestamp};
+//! use tower_wechat::client::UserTokenResponse;
+//! use tower_wechat::{MemoryStore, UserId, UserTokens, WechatClient};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_wechat::Error> {
+//! let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+//! let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+//! let users = UserTokens::builder(wechat, MemoryStore::new()).clock(clock.clone()).build();
+//!
+//! let user = UserId::new("oUser")?;
+//! let token = users.store(&user, &UserTokenResponse::new("83_token").expires_in(7_200)).await?;
+//! clock.advance(Duration::from_secs(7_000));
+//! let expires_at = token.lifetime().expires_at();
+//! assert_eq!(clock.now().duration_until(expires_at), Duration::from_secs(200));
+//! # Ok(()) }
+//! ```
 
 use std::fmt;
 use std::sync::Arc;

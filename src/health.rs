@@ -12,6 +12,19 @@
 //!
 //! What is still served meanwhile is told apart, see [`ServiceLevel`]. The account's token and WeChat are
 //! not part of the rule: another process would not have them either.
+//!
+//! ```
+//! use tower_wechat::{UserTokens, health};
+//!
+//! /// Returns the status code that a load balancer reads.
+//! async fn healthz(users: UserTokens) -> http::StatusCode {
+//!     if health(&users, None).await.is_ready() {
+//!         http::StatusCode::OK
+//!     } else {
+//!         http::StatusCode::SERVICE_UNAVAILABLE
+//!     }
+//! }
+//! ```
 
 use std::time::Duration;
 

@@ -160,6 +160,28 @@ mod wechat;
 
 pub mod account {
     //! The account's own access token and `jsapi_ticket`, and the token center.
+    //!
+    //! ```
+    //! use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
+    //!
+    //! /// Sends one text message to a follower of the account.
+    //! async fn greet(wechat: &WechatClient, account: &AccountTokens) -> Result<(), tower_wechat::Error> {
+    //!     let body = serde_json::json!({
+    //!         "touser": "oUser", "msgtype": "text", "text": { "content": "hello" },
+    //!     });
+    //!     let path = "cgi-bin/message/custom/send";
+    //!     let _: serde_json::Value = account
+    //!         .with_token(async |token| wechat.post_json(path, token.access_token(), &body).await)
+    //!         .await?;
+    //!     Ok(())
+    //! }
+    //!
+    //! # fn main() -> Result<(), tower_wechat::Error> {
+    //! let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    //! let account = AccountTokens::new(wechat, MemoryStore::new());
+    //! # let _ = account;
+    //! # Ok(()) }
+    //! ```
 
     pub use crate::accounts::{
         AccountSource, AccountToken, AccountTokens, AccountTokensBuilder, TokenCenterClient,
@@ -171,6 +193,19 @@ pub mod account {
 
 pub mod client {
     //! The client of WeChat's API, and what its calls return.
+    //!
+    //! ```
+    //! use tower_wechat::WechatClient;
+    //! use tower_wechat::client::Language;
+    //!
+    //! /// Returns the nickname of the user who has just returned from WeChat with `code`.
+    //! async fn nickname(wechat: &WechatClient, code: &str) -> Result<Option<String>, tower_wechat::Error> {
+    //!     let response = wechat.exchange_code(code).await?;
+    //!     let Some(openid) = &response.openid else { return Ok(None) };
+    //!     let info = wechat.user_info(&response.access_token, openid, Language::ZhCn).await?;
+    //!     Ok(Some(info.nickname))
+    //! }
+    //! ```
 
     pub use crate::error::{InvalidToken, RecommendedAction};
     pub use crate::wechat::{
@@ -183,6 +218,19 @@ pub mod client {
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis {
     //! The store in Redis, and its settings.
+    //!
+    //! ```no_run
+    //! use tower_wechat::RedisStore;
+    //! use tower_wechat::redis::Layout;
+    //!
+    //! # async fn run() -> Result<(), tower_wechat::Error> {
+    //! let store = RedisStore::builder("rediss://app:password@redis.example.com:6380/2")
+    //!     .layout(Layout::Keys)
+    //!     .connect()
+    //!     .await?;
+    //! # let _ = store;
+    //! # Ok(()) }
+    //! ```
 
     pub use crate::store::{
         ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,
@@ -194,6 +242,15 @@ pub mod redis {
 
 pub mod user {
     //! Access tokens of users, without a layer.
+    //!
+    //! ```
+    //! use tower_wechat::{Error, UserId, UserTokens};
+    //!
+    //! /// Returns a user's nickname, for example in a job that runs at night.
+    //! async fn nickname(users: &UserTokens, user: &UserId) -> Result<String, Error> {
+    //!     Ok(users.profile(user).await?.nickname.clone())
+    //! }
+    //! ```
 
     pub use crate::users::{UserToken, UserTokens, UserTokensBuilder};
 }

@@ -2,6 +2,19 @@
 //!
 //! A user's pair, the account's token and the `jsapi_ticket` are all stored as a `Record`: a
 //! token with its lifetime, and for users the refresh token from which WeChat issues the next one.
+//!
+//! ```
+//! use tower_wechat::credential::{AccessToken, AppId, UserId};
+//!
+//! let app = AppId::new("wx0123456789abcdef")?;
+//! let user = UserId::new("oUser")?;
+//!
+//! // A secret is shown only where the code asks for it.
+//! let token = AccessToken::new("83_token");
+//! assert_eq!(token.expose(), "83_token");
+//! assert!(!format!("{app} {user} {token:?}").contains("83_token"));
+//! # Ok::<(), tower_wechat::credential::InvalidIdentifier>(())
+//! ```
 
 mod access_token;
 mod identifier;

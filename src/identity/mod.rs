@@ -6,6 +6,19 @@
 //! | [`TrustedHeader`] | services behind a gateway that signs users in and names them in a header |
 //! | [`ExtensionIdentity`] | services that have tower-sessions, axum-login or their like |
 //! | a closure | all other services |
+//!
+//! ```
+//! use tower_wechat::{MemoryStore, RequestHead, TrustedHeader, UserTokens, WechatClient, WechatLayer};
+//!
+//! # fn main() -> Result<(), tower_wechat::Error> {
+//! let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+//! let users = UserTokens::new(wechat, MemoryStore::new());
+//!
+//! // A gateway in front of the service signs users in:
+//! let layer = WechatLayer::new(users.clone()).identity(TrustedHeader::new("x-user-id")?);
+//! # let _ = layer;
+//! # Ok(()) }
+//! ```
 
 pub(crate) mod cookies;
 mod extension;

@@ -2,6 +2,22 @@
 //! extensions.
 //!
 //! [`WechatLayer`] describes what happens to which request.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser};
+//!
+//! async fn me(user: WechatUser) -> String {
+//!     format!("hello {}", user.id()) // user.access_token() is fresh
+//! }
+//!
+//! # fn main() -> Result<(), tower_wechat::Error> {
+//! let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+//! let users = UserTokens::new(wechat, MemoryStore::new());
+//! let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
+//! let app: Router = Router::new().route("/me", get(me)).layer(layer);
+//! # Ok(()) }
+//! ```
 
 mod account;
 mod cache_control;

@@ -2,6 +2,20 @@
 //!
 //! [`Login`] is what an application sets up; the layer binds it to its account's users and answers
 //! the login's own paths with it.
+//!
+//! ```
+//! use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer};
+//!
+//! # fn main() -> Result<(), tower_wechat::Error> {
+//! let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+//! let users = UserTokens::new(wechat, MemoryStore::new());
+//!
+//! // All processes of a service have the same keys, for example from an environment variable.
+//! let keys = CookieKeys::random()?;
+//! let layer = WechatLayer::new(users).login(Login::new("https://h5.example.com", keys)?);
+//! # let _ = layer;
+//! # Ok(()) }
+//! ```
 
 mod authorize;
 mod builder;
