@@ -34,5 +34,5 @@ pub(crate) use record::RecordView;
 pub(crate) use record::{Record, Refresh, Token, UserDetails};
 #[cfg(any(feature = "redis", test))]
 pub(crate) use record::{RefreshView, TokenView, UserDetailsView};
-pub(crate) use secret::decode_base64_key;
+pub(crate) use secret::KeyList;
 pub use secret::{AppSecret, BearerSecret, RefreshToken};

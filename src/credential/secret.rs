@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::error::Error;
+
 macro_rules! secret {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
@@ -29,7 +31,7 @@ macro_rules! secret {
             }
 
             /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support
-            /// case they tell two secrets apart, and the secret cannot be computed from them.
+            /// case they distinguish two secrets, and the secret cannot be computed from them.
             pub fn fingerprint(&self) -> String {
                 fingerprint(&self.0)
             }
@@ -71,44 +73,17 @@ macro_rules! secret {
 
 secret! {
     /// A refresh token, for which WeChat issues new access tokens of the same user.
-    ///
-    /// ```
-    /// use tower_wechat::credential::RefreshToken;
-    ///
-    /// let secret = RefreshToken::new("83_secret");
-    /// assert_eq!(format!("{secret:?}"), "RefreshToken(***)");
-    /// assert_eq!(secret.expose(), "83_secret");
-    /// assert_eq!(secret.fingerprint().len(), 16);
-    /// ```
     RefreshToken
 }
 
 secret! {
     /// The AppSecret of an account.
-    ///
-    /// ```
-    /// use tower_wechat::credential::AppSecret;
-    ///
-    /// let secret = AppSecret::new("0123");
-    /// assert_eq!(format!("{secret:?}"), "AppSecret(***)");
-    /// assert_eq!(secret.expose(), "0123");
-    /// assert_eq!(secret.fingerprint().len(), 16);
-    /// ```
     AppSecret
 }
 
 secret! {
     /// The secret with which a client of a token center authenticates itself:
     /// `Authorization: Bearer SECRET`.
-    ///
-    /// ```
-    /// use tower_wechat::credential::BearerSecret;
-    ///
-    /// let secret = BearerSecret::new("0123");
-    /// assert_eq!(format!("{secret:?}"), "BearerSecret(***)");
-    /// assert_eq!(secret.expose(), "0123");
-    /// assert_eq!(secret.fingerprint().len(), 16);
-    /// ```
     BearerSecret
 }
 
@@ -123,8 +98,8 @@ impl AppSecret {
                 "the AppSecret is empty: set the one that mp.weixin.qq.com shows for the account",
             );
         }
-        // For a secret that was read from a file with its last newline, WeChat's errmsg says only
-        // that the secret is invalid.
+        // A secret from a file may end with a newline. WeChat's errmsg would only say that the secret is
+        // invalid.
         if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(
                 "the AppSecret holds white space or characters that none has: set it without them",
@@ -153,9 +128,45 @@ impl BearerSecret {
     }
 }
 
+/// The kind of keys in a list, and its limits. Errors name both.
+pub(crate) struct KeyList {
+    /// Name of one key, such as `cookie key`.
+    pub(crate) name: &'static str,
+    /// Minimum length of a key, in bytes.
+    pub(crate) min_bytes: usize,
+    /// A sentence with the command that creates a key.
+    pub(crate) hint: &'static str,
+}
+
+impl KeyList {
+    /// Parses keys in base64 that are separated by commas. Returns one key at least.
+    pub(crate) fn parse(&self, text: &str) -> Result<Vec<Zeroizing<Vec<u8>>>, Error> {
+        let keys = text.split(',').zip(1..);
+        keys.map(|(key, number)| self.parse_key(key, number))
+            .collect()
+    }
+
+    fn parse_key(&self, text: &str, number: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let Self {
+            name,
+            min_bytes,
+            hint,
+        } = self;
+        let wrong = |why: String| Error::configuration(format!("{name} {number} {why}"));
+        let key = decode_base64_key(text).ok_or_else(|| wrong(format!("is not base64; {hint}")))?;
+        if key.len() < *min_bytes {
+            let length = key.len();
+            return Err(wrong(format!(
+                "has {length} bytes; it needs at least {min_bytes}: {hint}"
+            )));
+        }
+        Ok(key)
+    }
+}
+
 /// Decodes a key in base64. White space is skipped, because `openssl` wraps long output after 64
 /// characters, and files end with a newline.
-pub(crate) fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
     // Allocated once: a vector that grows would leave copies of the key in freed memory.
     let mut key = Zeroizing::new(Vec::with_capacity(text.len()));

@@ -6,12 +6,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::credential::decode_base64_key;
+use crate::credential::KeyList;
 use crate::error::Error;
 
 /// Minimum length of a key, in bytes.
 const MIN_KEY_BYTES: usize = 64;
-const KEY_COMMAND_HINT: &str = r"`openssl rand -base64 64 | tr -d '\n'` makes one";
+
+const KEY_LIST: KeyList = KeyList {
+    name: "cookie key",
+    min_bytes: MIN_KEY_BYTES,
+    hint: r"`openssl rand -base64 64 | tr -d '\n'` makes one",
+};
 
 type HmacSha256 = Hmac<Sha256>;
 
@@ -50,21 +55,7 @@ impl CookieKeys {
     /// assert!(error.to_string().starts_with("cookie key 1 has 5 bytes; it needs at least 64"));
     /// ```
     pub fn from_base64(text: &str) -> Result<Self, Error> {
-        let keys = text.split(',').map(str::trim).enumerate();
-        let keys = keys.map(|(at, key)| {
-            let key = decode_base64_key(key).ok_or_else(|| {
-                Error::configuration(format!("cookie key {} is not base64; {KEY_COMMAND_HINT}", at + 1))
-            })?;
-            if key.len() < MIN_KEY_BYTES {
-                return Err(Error::configuration(format!(
-                    "cookie key {} has {} bytes; it needs at least {MIN_KEY_BYTES}: {KEY_COMMAND_HINT}",
-                    at + 1,
-                    key.len()
-                )));
-            }
-            Ok(key)
-        });
-        Ok(Self(keys.collect::<Result<_, _>>()?))
+        KEY_LIST.parse(text).map(Self)
     }
 
     /// Creates a random key, for development: sessions end when the process ends.

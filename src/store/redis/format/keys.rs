@@ -13,13 +13,15 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::credential::decode_base64_key;
+use crate::credential::KeyList;
 use crate::error::Error;
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 
-/// Minimum length of a key, in bytes.
-const MIN_KEY_BYTES: usize = 32;
-const KEYGEN_HINT: &str = "`openssl rand -base64 32` makes one";
+const KEY_LIST: KeyList = KeyList {
+    name: "sealing key",
+    min_bytes: 32,
+    hint: "`openssl rand -base64 32` makes one",
+};
 
 /// Length of a nonce, in bytes. Random nonces are safe for 2^32 values under one key. A large service
 /// should therefore change the key every year.
@@ -148,18 +150,8 @@ impl SealingKeys {
     /// ```
     pub fn from_base64(text: &str) -> Result<Self, Error> {
         let mut ring: Vec<SealingKey> = Vec::new();
-        for (at, written) in text.split(',').map(str::trim).enumerate() {
-            let number = at + 1;
-            let secret = decode_base64_key(written).ok_or_else(|| {
-                Error::configuration(format!("sealing key {number} is not base64; {KEYGEN_HINT}"))
-            })?;
-            if secret.len() < MIN_KEY_BYTES {
-                return Err(Error::configuration(format!(
-                    "sealing key {number} has {} bytes; it needs at least {MIN_KEY_BYTES}: {KEYGEN_HINT}",
-                    secret.len()
-                )));
-            }
-            let key = SealingKey::new(&secret);
+        for (secret, number) in KEY_LIST.parse(text)?.iter().zip(1..) {
+            let key = SealingKey::new(secret);
             if let Some(same) = ring.iter().position(|other| other.id == key.id) {
                 return Err(Error::configuration(format!(
                     "sealing key {number} is sealing key {} again; remove one of them",
