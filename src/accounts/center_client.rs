@@ -76,12 +76,12 @@ impl TokenCenterClient {
         bearer
             .check_header_value()
             .map_err(|why| wrong(why.to_owned()))?;
-        let base = parse_base_url("the token center's URL", url.as_ref())?;
+        let url = parse_base_url("the token center's URL", url.as_ref())?;
         Ok(Self(Arc::new(Inner {
             app_id,
             // A center belongs to the same network, so it is asked without a proxy.
-            http: build_http_client(base.scheme() == "https", CONNECT_TIMEOUT, None)?,
-            base: base.as_str().trim_end_matches('/').to_owned(),
+            http: build_http_client(url.is_https(), CONNECT_TIMEOUT, None)?,
+            base: url.as_str().to_owned(),
             bearer,
         })))
     }

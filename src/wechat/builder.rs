@@ -7,9 +7,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::client::{Inner, WechatClient};
-use super::http::{self, API_URL};
+use super::http::{self, API_URL, BaseUrl};
 use super::proxy;
-use super::transport::{ApiHost, Transport};
+use super::transport::Transport;
 use crate::clock::Clock;
 use crate::credential::{AppId, AppSecret};
 use crate::error::Error;
@@ -166,15 +166,9 @@ impl WechatClientBuilder {
             .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;
         self.secret.check().map_err(Error::configuration)?;
         let open_url = http::parse_base_url("open_url", &self.open_url)?;
-        let mut hosts = vec![ApiHost::new(&http::parse_base_url(
-            "api_url",
-            &self.api_url,
-        )?)];
+        let mut hosts = vec![http::parse_base_url("api_url", &self.api_url)?];
         for url in &self.fallback_api_urls {
-            hosts.push(ApiHost::new(&http::parse_base_url(
-                "fallback_api_urls",
-                url,
-            )?));
+            hosts.push(http::parse_base_url("fallback_api_urls", url)?);
         }
         for (name, timeout) in [
             ("connect_timeout", self.connect_timeout),
@@ -198,7 +192,7 @@ impl WechatClientBuilder {
             Some(it) => (Some(it.address.into()), Some(it.proxy), it.is_https),
             None => (None, None, false),
         };
-        let https = proxy_is_https || hosts.iter().any(ApiHost::is_https);
+        let https = proxy_is_https || hosts.iter().any(BaseUrl::is_https);
         let http = http::build_http_client(https, self.connect_timeout, proxy)?;
         let transport = Transport {
             http,
@@ -209,7 +203,7 @@ impl WechatClientBuilder {
             total_timeout: self.total_timeout,
             clock: self.clock,
         };
-        let open_url = open_url.as_str().trim_end_matches('/').into();
+        let open_url = open_url.as_str().into();
         Ok(WechatClient::from_parts(transport, self.secret, open_url))
     }
 }

@@ -16,8 +16,34 @@ const MAX_IDLE_CONNECTIONS: usize = 8;
 /// request on a connection that the server has just closed would be lost.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// A base URL of WeChat's API or of a token center.
+pub(crate) struct BaseUrl {
+    /// Without a slash at the end.
+    text: String,
+    /// `host:port`, for errors and logs. Without the port if the URL does not contain one.
+    address: String,
+    is_https: bool,
+}
+
+impl BaseUrl {
+    /// Returns the URL without a slash at the end.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns `host:port`, for errors and logs.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Returns `true` if connections to the host use TLS.
+    pub(crate) fn is_https(&self) -> bool {
+        self.is_https
+    }
+}
+
 /// Parses a base URL. The error does not contain the URL, which may hold a password.
-pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<Url, Error> {
+pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<BaseUrl, Error> {
     let url = Url::parse(text.trim()).map_err(|why| {
         Error::configuration(format!(
             "{name} is not a URL ({why}): set one such as {API_URL}"
@@ -39,7 +65,16 @@ pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<Url, Error> {
             "{name} names a user or a password: set it without them"
         )));
     }
-    Ok(url)
+    let host = url.host_str().unwrap_or_default();
+    let address = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    Ok(BaseUrl {
+        text: url.as_str().trim_end_matches('/').to_owned(),
+        address,
+        is_https: url.scheme() == "https",
+    })
 }
 
 /// Creates an HTTP client that ignores the proxies of the environment and of the system.

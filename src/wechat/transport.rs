@@ -17,13 +17,13 @@
 use std::time::Duration;
 
 use percent_encoding::utf8_percent_encode;
-use reqwest::{StatusCode, Url, header};
+use reqwest::{StatusCode, header};
 use tokio::time::Instant;
 use tracing::{Instrument, field};
 
 use super::errcode::Endpoint;
 use super::error_text::{ErrorContext, error_from_errcode};
-use super::http::root_cause;
+use super::http::{BaseUrl, root_cause};
 use super::redaction::{QUERY_VALUE_ESCAPES, Redactor};
 use super::reply::{self, InvalidReply, ReplyFields};
 use crate::clock::{Clock, deadline_in};
@@ -43,34 +43,6 @@ const MAX_CONTENT_ENCODING_CHARS: usize = 40;
 /// The longest part of the system's text about a broken connection that an error contains, in
 /// characters.
 const MAX_CAUSE_CHARS: usize = 120;
-
-/// A base URL of the API.
-pub(super) struct ApiHost {
-    /// Without a slash at the end.
-    base_url: String,
-    /// `host:port`, for errors and logs.
-    address: String,
-    https: bool,
-}
-
-impl ApiHost {
-    pub(super) fn new(url: &Url) -> Self {
-        let host = url.host_str().unwrap_or_default();
-        let address = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        };
-        Self {
-            base_url: url.as_str().trim_end_matches('/').to_owned(),
-            address,
-            https: url.scheme() == "https",
-        }
-    }
-
-    pub(super) fn is_https(&self) -> bool {
-        self.https
-    }
-}
 
 /// The request of one call, the same for all hosts.
 pub(super) struct ApiRequest<'a> {
@@ -98,7 +70,7 @@ enum AttemptError {
 
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
-    pub(super) hosts: Vec<ApiHost>,
+    pub(super) hosts: Vec<BaseUrl>,
     /// `host:port` of the proxy, for errors.
     pub(super) proxy_address: Option<Box<str>>,
     pub(super) app_id: AppId,
@@ -129,10 +101,10 @@ impl Transport {
                 Ok(value) => return Ok(value),
                 Err(AttemptError::Errcode(error)) => return Err(error),
                 Err(AttemptError::NotSent(what)) => {
-                    failures.push(format!("{} {what}", host.address));
+                    failures.push(format!("{} {what}", host.address()));
                 }
                 Err(AttemptError::OutcomeUnknown(what)) => {
-                    failures.push(format!("{} {what}", host.address));
+                    failures.push(format!("{} {what}", host.address()));
                     outcome_unknown = true;
                     if !call.retryable {
                         break;
@@ -153,7 +125,7 @@ impl Transport {
 
     async fn try_host<T>(
         &self,
-        host: &ApiHost,
+        host: &BaseUrl,
         call: &ApiRequest<'_>,
         limit: Duration,
         read: &impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
@@ -164,7 +136,7 @@ impl Transport {
             "wechat.call",
             otel.kind = "client",
             endpoint = call.path,
-            host = host.address,
+            host = host.address(),
             status = field::Empty,
             errcode = field::Empty,
             result = field::Empty,
@@ -197,7 +169,7 @@ impl Transport {
         tracing::debug!(
             target: "tower_wechat::api",
             endpoint = call.path,
-            host = host.address,
+            host = host.address(),
             duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             status,
             errcode,
@@ -207,7 +179,7 @@ impl Transport {
     }
 
     /// Sends the request and reads the reply, without a time limit.
-    async fn fetch(&self, host: &ApiHost, call: &ApiRequest<'_>) -> Result<RawReply, AttemptError> {
+    async fn fetch(&self, host: &BaseUrl, call: &ApiRequest<'_>) -> Result<RawReply, AttemptError> {
         let url = request_url(host, call);
         let request = match &call.body {
             None => self.http.get(url),
@@ -343,8 +315,8 @@ impl RawReply {
     }
 }
 
-fn request_url(host: &ApiHost, call: &ApiRequest<'_>) -> String {
-    let mut url = format!("{}/{}", host.base_url, call.path);
+fn request_url(host: &BaseUrl, call: &ApiRequest<'_>) -> String {
+    let mut url = format!("{}/{}", host.as_str(), call.path);
     for (place, (name, value)) in call.query.iter().enumerate() {
         url.push(if place == 0 { '?' } else { '&' });
         url.extend(utf8_percent_encode(name, QUERY_VALUE_ESCAPES));
