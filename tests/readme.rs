@@ -103,7 +103,13 @@ fn both_languages_have_the_same_commands() {
 #[test]
 fn the_guide_lists_the_demos_variables() {
     const GUIDE: &str = "src/guide/demo.md";
-    let settings = file("examples/demo/settings.rs");
+    let settings = [
+        "examples/demo/settings.rs",
+        "examples/demo/redis.rs",
+        "examples/demo/wechat.rs",
+    ]
+    .map(file)
+    .concat();
     let read: Vec<&str> = [
         "read_variable(\"",
         "read_key(\"",

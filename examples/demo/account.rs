@@ -1,4 +1,4 @@
-//! The account's side of the demo: its token, signatures for the JS-SDK, and the token center.
+//! Routes of the account: the state of its token, signatures for the JS-SDK, and the token center.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -11,7 +11,7 @@ use tower_wechat::account::TokenCenter;
 use tower_wechat::jssdk::page_url;
 use tower_wechat::{Error, Tickets};
 
-/// `/api/account` and `/api/jssdk`, and `/center` where there is a bearer secret for it.
+/// Returns the routes `/api/account` and `/api/jssdk`, and `/center` if a token center is given.
 pub fn routes(tickets: Tickets, center: Option<TokenCenter>) -> Router {
     let routes = Router::new()
         .route("/api/account", get(account))

@@ -1,4 +1,4 @@
-//! The demo's routes.
+//! Routes for applications, and the route of the load balancer.
 
 use std::sync::Arc;
 
@@ -15,12 +15,13 @@ use tower_wechat::health::Health;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{Error, ErrorKind, Login, Tickets, UserToken, UserTokens, WechatUser, health};
 
+/// The objects that the routes use.
 #[derive(Clone)]
 pub struct AppState {
     pub users: UserTokens,
     pub tickets: Tickets,
     pub login: Login,
-    /// WeChat, where none is configured.
+    /// The simulator, if no account is configured.
     pub simulator: Option<Arc<Simulator>>,
 }
 
@@ -37,6 +38,7 @@ pub struct Me {
     expires_in_secs: u64,
 }
 
+/// `GET /api/me`
 pub async fn me(user: WechatUser) -> Json<Me> {
     Json(Me {
         user_id: user.id().to_owned(),
@@ -50,8 +52,11 @@ pub async fn me(user: WechatUser) -> Json<Me> {
     })
 }
 
-/// What WeChat says of the user, healed once if it refuses the token. Who has not granted the
-/// scope for it is led to do so by the layer, also where only WeChat knows that (48001).
+/// `GET /api/userinfo`: returns the user's profile. If WeChat rejects the token, `with_token` renews it and
+/// repeats the call once.
+///
+/// If the user has not granted the scope of the profile, the layer asks for it. WeChat may be the first to
+/// report that (errcode 48001).
 pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     let wechat = user.users().wechat();
     let info = user.with_token(|token: UserToken| async move {
@@ -63,14 +68,15 @@ pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     info.await.map(Json)
 }
 
+/// The query of `POST /logout`.
 #[derive(Deserialize)]
 pub struct Logout {
     #[serde(default)]
     everywhere: bool,
 }
 
-/// Forgets the session; `?everywhere=true` also the tokens, so that older cookies lead to a new
-/// login.
+/// `POST /logout`: deletes the session cookie. With `?everywhere=true` it also deletes the user's tokens,
+/// so that the user's other sessions lead to a new login.
 pub async fn logout(
     user: WechatUser,
     logout: Result<Query<Logout>, QueryRejection>,
@@ -90,8 +96,8 @@ pub async fn logout(
     ))
 }
 
-/// Returns 503 if the store is unavailable, because users who are not cached cannot be served then. A
-/// missing account token is reported, but is no reason for 503: users' tokens do not need it.
+/// `GET /healthz`: returns 503 if the store is unavailable, because users without a cached token cannot be
+/// served then. A missing token of the account is reported in the body only: users can be served without it.
 pub async fn healthz(
     extract::State(state): extract::State<AppState>,
 ) -> (StatusCode, Json<Health>) {

@@ -1,16 +1,21 @@
-//! The demo: everything of the crate in one service.
+//! Shows all parts of the crate in one service: logins, tokens, the JS-SDK, a token center, health and
+//! metrics. Without settings it keeps tokens in memory and starts a simulator of WeChat.
 //!
-//! `cargo run --example demo` needs nothing: it keeps tokens in memory and starts a simulator of
-//! WeChat. With variables it becomes the real thing; `settings.rs` lists them.
+//! Run `cargo run --example demo`, open <http://127.0.0.1:3000> in a browser, and press the buttons of the
+//! page. The guide `src/guide/demo.md` lists the routes and the variables.
 
-// The modules of a program have no outside.
+// A program has no public interface, so `pub` in its modules means `pub(crate)`.
 #![allow(unreachable_pub)]
 
 mod account;
 mod api;
 mod page;
+mod parts;
+mod redis;
 mod settings;
 mod variables;
+mod warnings;
+mod wechat;
 
 use std::future::IntoFuture;
 use std::io::{IsTerminal, Write};
@@ -29,10 +34,11 @@ use tower_wechat::{Scope, WechatLayer};
 
 use settings::Settings;
 
-/// Time for requests in progress at the end, and then again for renewals.
+/// Time for requests in progress to end, and then for renewals in progress to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// The histograms' buckets: from a Redis beside us to a WeChat that keeps us waiting.
+/// Upper bounds of the histograms' buckets, in seconds. A read of a near Redis takes less than a
+/// millisecond, and a call of WeChat takes up to seconds.
 const SECONDS: [f64; 12] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
@@ -52,11 +58,11 @@ async fn main() {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    // Without buckets histograms become summaries, which cannot be added up over processes.
+    // Without buckets, histograms are exported as summaries, which cannot be added over processes.
     let metrics = PrometheusBuilder::new()
         .set_buckets(&SECONDS)?
         .install_recorder()?;
-    // Histograms grow until a scrape or this task drains them.
+    // The recorder stores samples until a scrape or this task merges them into the histograms.
     let samples = metrics.clone();
     let upkeep = tokio::spawn(async move {
         loop {
@@ -69,7 +75,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .await
         .map_err(|error| listen_error(&settings.listen, &error))?;
     let address = listener.local_addr()?;
-    let parts = settings.connect(address).await?;
+    let parts = parts::connect(&settings, address).await?;
 
     let layer = WechatLayer::new(parts.users.clone())
         .identity(parts.identity)
@@ -85,10 +91,11 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/me", get(api::me))
         .route("/api/userinfo", userinfo)
         .route("/logout", post(api::logout))
-        // The login answers its paths before any route does; this leads them through the layer.
+        // The layer answers the login's paths before a route is called. This route exists so that
+        // requests to them pass through the layer.
         .route("/wechat/{*path}", any(not_found));
-    let astray = layer.login_service::<axum::body::Body>();
-    // WeChat's verification files too.
+    let lost_callbacks = layer.login_service::<axum::body::Body>();
+    // The layer answers the paths of WeChat's verification files too.
     let with_user = settings
         .verification_paths()
         .fold(routes, |routes, path| routes.route(&path, any(not_found)))
@@ -109,18 +116,19 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             simulator: parts.simulator,
         })
         .merge(account::routes(parts.tickets.clone(), parts.center))
-        // A callback that a proxy has led elsewhere is told from a page that is not there.
-        .fallback_service(astray);
+        // A callback on a path that a proxy has changed gets an explanation. Other paths get a 404.
+        .fallback_service(lost_callbacks);
 
-    // A WeChat that does not answer must not keep the demo from starting.
+    // A separate task, so that the demo also starts while WeChat is unreachable.
     let tickets = parts.tickets.clone();
-    let warming = tokio::spawn(async move {
+    let prefetching = tokio::spawn(async move {
         if let Err(error) = tickets.prefetch().await {
-            tracing::warn!(%error, "started without a token or a ticket; they are tried for");
+            tracing::warn!(%error, "could not fetch a token or a ticket at start-up; the demo retries in the background");
         }
     });
 
-    // Signals are handled before the line below is printed, so that a script may end the demo then.
+    // The handlers exist before the line below is printed, because a script may send a signal as soon as
+    // it has read that line.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -139,7 +147,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         _ = interrupt.recv() => {}
     }
     let _ = stop.send(());
-    warming.abort();
+    prefetching.abort();
     upkeep.abort();
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, server).await;
     tokio::join!(
@@ -150,14 +158,16 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Takes the path of `PUBLIC_URL` off a request's, where the proxy in front has left it.
+/// Removes the path prefix of `PUBLIC_URL` from requests. Some proxies have removed it already.
 fn strip_prefix(prefix: String) -> impl Fn(Request) -> Request + Clone {
     move |mut request| {
-        let asked = request
+        let requested = request
             .uri()
             .path_and_query()
-            .map_or("/", |asked| asked.as_str());
-        let rest = asked.strip_prefix(&prefix).filter(|_| !prefix.is_empty());
+            .map_or("/", |target| target.as_str());
+        let rest = requested
+            .strip_prefix(&prefix)
+            .filter(|_| !prefix.is_empty());
         let rest = match rest {
             Some(rest) if rest.starts_with('/') => rest.to_owned(),
             Some(rest) if rest.is_empty() || rest.starts_with('?') => format!("/{rest}"),
@@ -170,19 +180,19 @@ fn strip_prefix(prefix: String) -> impl Fn(Request) -> Request + Clone {
     }
 }
 
-/// Returns the error of an address to listen on, with the remedy.
+/// Returns the text of an error about the listen address, with a remedy.
 fn listen_error(address: &str, error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let cure = match error.kind() {
+    let remedy = match error.kind() {
         AddrInUse => "another program has it: stop that one, or take another port (0 is any)",
         AddrNotAvailable => "that is no address of this machine; 0.0.0.0 stands for all of them",
         PermissionDenied => "ports below 1024 need rights; take another",
         _ => "it looks like 127.0.0.1:3000",
     };
-    format!("cannot listen on LISTEN={address}: {error}; {cure}")
+    format!("cannot listen on LISTEN={address}: {error}; {remedy}")
 }
 
-/// Returns 404 for paths that only the login answers.
+/// Returns 404 for paths that the layer has not answered.
 async fn not_found() -> StatusCode {
     StatusCode::NOT_FOUND
 }

@@ -1,4 +1,4 @@
-//! The page that the login leads to, and what its buttons do.
+//! The page of a logged-in user, and the routes of its buttons.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tower_wechat::{Error, ErrorKind, Scope, UserToken, WechatUser};
 
 use crate::api::AppState;
 
-/// A token's life at WeChat, for the clock on the page.
+/// Lifetime of a new token in seconds, for the clock on the page.
 const TOKEN_LIFE: u64 = 7_200;
 
 #[derive(Template)]
@@ -26,15 +26,16 @@ struct Page<'a> {
     scope: Option<&'a str>,
     unionid: Option<&'a str>,
     snapshot: bool,
-    /// Where to grant the nickname, if that is what is missing.
+    /// URL that asks the user for the scope of the profile, if the user has not granted it.
     grant_url: Option<String>,
     life: TokenLife,
+    /// Lifetime of a new token in seconds.
     whole: u64,
-    /// What stands in front of the demo's paths where a proxy puts it below one.
+    /// Path prefix of `PUBLIC_URL`, without a slash at the end.
     base: String,
 }
 
-/// What the page shows of the user's token; never the token itself.
+/// The state of the user's token, without the token itself.
 #[derive(Serialize)]
 pub struct TokenLife {
     fingerprint: String,
@@ -45,7 +46,7 @@ pub struct TokenLife {
 
 impl TokenLife {
     fn from_token(token: &UserToken, user: &WechatUser) -> Self {
-        // The handle knows the clock; the lifetime says where its two points lie.
+        // `WechatUser` measures with the layer's clock. A token's lifetime has only the two timestamps.
         let expires_in = user.expires_in();
         let margin = Duration::from_millis(
             (token.lifetime().expires_at().as_millis() - token.lifetime().renew_at().as_millis())
@@ -60,31 +61,31 @@ impl TokenLife {
     }
 }
 
-/// `GET /`
+/// `GET /`: renders the page.
 pub async fn show(
     user: WechatUser,
     extract::State(state): extract::State<AppState>,
 ) -> Result<Response, Error> {
     let profile = match user.profile().await {
         Ok(profile) => Some(profile),
-        // The page does without a name, whatever kept WeChat from telling it.
+        // Without a profile, the page shows a placeholder for the name and the avatar.
         Err(error) => {
             tracing::info!(%error, "no profile for the page");
             None
         }
     };
-    let filled = |text: &'_ &str| !text.is_empty();
+    let is_set = |text: &'_ &str| !text.is_empty();
     let lacks_scope = user.has_granted(Scope::UserInfo) == Some(false) && !user.is_snapshot();
     let page = Page {
         user_id: user.id(),
         nickname: profile
             .as_ref()
             .map(|profile| &*profile.nickname)
-            .filter(filled),
+            .filter(is_set),
         avatar: profile
             .as_ref()
             .map(|profile| &*profile.headimgurl)
-            .filter(filled),
+            .filter(is_set),
         scope: user.scope(),
         unionid: user.unionid(),
         snapshot: user.is_snapshot(),
@@ -101,18 +102,19 @@ pub async fn show(
     Ok(([(CACHE_CONTROL, "no-store")], Html(html)).into_response())
 }
 
-/// `GET /page/life`: what the page's clock runs by.
+/// `GET /page/life`: returns the state of the token, for the clock on the page.
 pub async fn token_life(user: WechatUser) -> Json<TokenLife> {
     Json(TokenLife::from_token(user.token(), &user))
 }
 
+/// The fingerprints of the token before and after a renewal.
 #[derive(Serialize)]
 pub struct RenewalReport {
     before: String,
     after: String,
 }
 
-/// `POST /page/renew`: renews the token ahead of time, as if a call had been refused.
+/// `POST /page/renew`: renews the token early, as after a call that WeChat rejected.
 pub async fn renew(
     user: WechatUser,
     extract::State(state): extract::State<AppState>,
@@ -124,8 +126,8 @@ pub async fn renew(
 }
 
 impl AppState {
-    /// The simulator's clock runs ahead until all tokens have expired there, and only there. The
-    /// real WeChat is left alone, and repeats a token that is alive when asked for a new one.
+    /// Advances the simulator's clock until all of its tokens have expired. Does nothing without the
+    /// simulator: the real WeChat then returns the same token if it has not expired.
     fn expire_at_wechat(&self) {
         if let Some(simulator) = &self.simulator {
             simulator.advance(Duration::from_secs(TOKEN_LIFE));
@@ -133,7 +135,8 @@ impl AppState {
     }
 }
 
-/// `POST /page/refuse`: lets WeChat refuse the token, and calls it all the same. The call heals.
+/// `POST /page/refuse`: calls WeChat with an expired token. `with_token` renews the token and repeats
+/// the call.
 pub async fn call_with_expired_token(
     user: WechatUser,
     extract::State(state): extract::State<AppState>,
@@ -151,7 +154,7 @@ pub async fn call_with_expired_token(
             before,
             after: token.access_token().fingerprint(),
         })),
-        // Without the scope there is nothing to call, but by now the token is a new one.
+        // The user has not granted the scope of the call. The token has been renewed nevertheless.
         Err(error) if error.kind() == ErrorKind::LoginRequired => {
             let after = user.current().await?.access_token().fingerprint();
             Ok(Json(RenewalReport { before, after }))
@@ -161,7 +164,7 @@ pub async fn call_with_expired_token(
 }
 
 impl Page<'_> {
-    /// What stands in for an avatar.
+    /// Returns the first character of the nickname, which replaces a missing avatar.
     fn initial(&self) -> char {
         let name = self.nickname.unwrap_or("微");
         name.chars().next().unwrap_or('微')

@@ -1,7 +1,7 @@
-//! Reads the environment, and says in one sentence what is wrong with it.
+//! Reads environment variables. An error is one sentence that names the variable and the remedy.
 //!
-//! Blanks and line breaks around a value do not count: files and dashboards that secrets are copied
-//! from add them. A variable of nothing else is one that is not set.
+//! Spaces and line breaks around a value are ignored, because copied secrets often have them. A
+//! variable without any other character counts as not set.
 
 use std::env::{self, VarError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub type BoxError = Box<dyn std::error::Error>;
 /// The longest time that a variable may hold, in seconds. A larger value is in milliseconds by mistake.
 const MAX_SECONDS: u64 = 30 * 24 * 3_600;
 
-/// Returns the value of a variable, or `None` where it is not set or blank.
+/// Returns the value of a variable. Returns `None` if the variable is not set or blank.
 pub fn read_variable(name: &str) -> Result<Option<String>, BoxError> {
     let value = read_trimmed(name)?;
     match &value {
@@ -25,7 +25,8 @@ pub fn read_variable(name: &str) -> Result<Option<String>, BoxError> {
     }
 }
 
-/// Returns the value of a variable of keys in base64, which programs wrap into several lines.
+/// Returns the value of a variable with keys in base64. The value may have several lines, because
+/// `openssl` wraps long output.
 pub fn read_key(name: &str) -> Result<Option<String>, BoxError> {
     read_trimmed(name)
 }
@@ -38,22 +39,27 @@ fn read_trimmed(name: &str) -> Result<Option<String>, BoxError> {
     }
 }
 
-/// Returns which one of `known` a variable is set to.
-pub fn read_choice<T>(name: &str, known: &[(&str, T)], says: &str) -> Result<Option<T>, BoxError>
+/// Returns the value that belongs to the word in a variable. `otherwise` ends the error about a word
+/// that is not one of `choices`.
+pub fn read_choice<T>(
+    name: &str,
+    choices: &[(&str, T)],
+    otherwise: &str,
+) -> Result<Option<T>, BoxError>
 where
     T: Copy,
 {
     let Some(value) = read_variable(name)? else {
         return Ok(None);
     };
-    let found = known.iter().find(|(word, _)| *word == value);
+    let found = choices.iter().find(|(word, _)| *word == value);
     match found {
         Some((_, choice)) => Ok(Some(*choice)),
-        None => Err(format!("{name}={value} is {says}").into()),
+        None => Err(format!("{name}={value} is {otherwise}").into()),
     }
 }
 
-/// Returns the content of the file that a variable names.
+/// Returns the content of the file whose path is in a variable.
 pub fn read_named_file(name: &str) -> Result<Option<Vec<u8>>, BoxError> {
     match read_variable(name)? {
         Some(path) => match std::fs::read(&path) {
@@ -64,7 +70,7 @@ pub fn read_named_file(name: &str) -> Result<Option<Vec<u8>>, BoxError> {
     }
 }
 
-/// Returns a time in whole seconds.
+/// Returns a duration of whole seconds.
 pub fn read_seconds(name: &str, default: u64) -> Result<Duration, BoxError> {
     let Some(value) = read_variable(name)? else {
         return Ok(Duration::from_secs(default));
@@ -79,18 +85,17 @@ pub fn read_seconds(name: &str, default: u64) -> Result<Duration, BoxError> {
     }
 }
 
-/// Returns the public URL with its origin as browsers write it: HTTPS://例子.com is
-/// https://xn--fsqu00a.com. What is wrong with it otherwise, and with its path, is for `Login` to
-/// say.
+/// Returns the public URL with its origin as browsers write it: `HTTPS://例子.com` becomes
+/// `https://xn--fsqu00a.com`. `Login` reports all other mistakes in the URL.
 pub fn as_browsers_write_it(public_url: &str) -> Result<String, BoxError> {
     let Some((scheme, rest)) = public_url.split_once("://") else {
         return Ok(public_url.to_owned());
     };
     let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let is_web = ["http", "https"].contains(&&*scheme.to_ascii_lowercase());
-    // A port that is left out behind its colon is a mistake, and not one of browsers.
-    if !is_web || authority.is_empty() || authority.contains('@') || authority.ends_with(':') {
+    let is_http = ["http", "https"].contains(&&*scheme.to_ascii_lowercase());
+    // The URL parser would drop a colon without a port. `Login` rejects it.
+    if !is_http || authority.is_empty() || authority.contains('@') || authority.ends_with(':') {
         return Ok(public_url.to_owned());
     }
     match Url::parse(&format!("{scheme}://{authority}")) {
