@@ -1,9 +1,10 @@
-//! A service that gets the account's token from a token center: it needs no AppSecret, and WeChat
-//! sees only the center.
+//! Gets the account's token from a token center, and signs pages for the JS-SDK. The service needs no
+//! AppSecret, and only the center calls WeChat.
 //!
-//! `cargo run --example center_client`, then open http://127.0.0.1:3000/js-config?url=… for a page
-//! of 127.0.0.1. With `CENTER_URL`, `CENTER_TOKEN` and `WECHAT_APPID` it asks a center that runs,
-//! such as that of `examples/token_center.rs`; without them it starts one of its own.
+//! Run `cargo run --example center_client` and open
+//! <http://127.0.0.1:3000/js-config?url=http://127.0.0.1:3000/page>, or <http://127.0.0.1:3000/token>. The
+//! program starts a center and a simulator of WeChat. To use another center, such as
+//! `examples/token_center.rs`, set `CENTER_URL`, `CENTER_TOKEN` and `WECHAT_APPID`.
 
 use std::env;
 use std::time::Duration;
@@ -37,10 +38,12 @@ async fn main() -> Result<(), BoxError> {
     };
     let source = TokenCenterClient::new(&app_id, &center, secret)?;
     let accounts = AccountTokens::new(source, MemoryStore::new());
-    // The center is in charge of whose pages are signed; so is this service of its own.
+    // This service signs pages itself, so it has its own list of hosts. The center only provides tickets.
     let tickets = Tickets::new(&accounts, ["127.0.0.1:*", "localhost:*"])?;
     if let Err(error) = tickets.prefetch().await {
-        eprintln!("started without a token; it is tried for: {error}");
+        eprintln!(
+            "could not fetch a token at start-up; the service retries in the background: {error}"
+        );
     }
 
     let app = Router::new()
@@ -63,7 +66,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A variable that is set to something.
+/// Returns the value of a variable without spaces around it. Returns `None` if it is not set or blank.
 fn read_variable(name: &str) -> Option<String> {
     let value = env::var(name).ok()?.trim().to_owned();
     Some(value).filter(|value| !value.is_empty())
@@ -81,7 +84,8 @@ async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Json<
     tickets.js_config(&page_url(&request)?).await.map(Json)
 }
 
-/// A simulated WeChat, and a token center that asks it, as they would run elsewhere.
+/// Starts a simulator of WeChat and a token center. In production, the center is another service.
+/// Returns the AppID, the URL of the center and its bearer secret.
 async fn start_token_center() -> Result<(String, String, String), BoxError> {
     let simulator = Simulator::start().await?;
     let (app_id, secret) = (

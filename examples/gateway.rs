@@ -1,10 +1,10 @@
-//! Behind a gateway that signs users in and names them in a header.
+//! Serves users behind a gateway that authenticates them and sends their ids in a header. The service does
+//! not log users in: it reads their tokens from the store.
 //!
-//! `cargo run --example gateway`, then
-//! `curl -H 'x-user-id: 42' http://127.0.0.1:3000/me`.
+//! Run `cargo run --example gateway` and then `curl -H 'x-user-id: 42' http://127.0.0.1:3000/me`.
 //!
-//! **The gateway has to remove the header from what comes from outside.** Whoever can set it is
-//! whoever they like.
+//! **The gateway must remove this header from requests of clients.** A client that can set the header can
+//! act as any user.
 
 use std::time::Duration;
 
@@ -27,14 +27,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
 
-    // The gateway, or the Java service beside it, stores the pair of everybody who logs in. Here
-    // nobody does, so user 42 has logged in a moment ago.
+    // In production, the gateway or another service stores the tokens of each user at the login. This
+    // program stores the tokens of user 42 itself, because it has no login.
     let pair = simulator.sign_in("oUserNumber42", "snsapi_userinfo");
-    let grant = UserTokenResponse::new(pair.access_token)
+    let response = UserTokenResponse::new(pair.access_token)
         .expires_in(pair.expires_in.as_secs() as i64)
         .refresh_token(pair.refresh_token)
         .openid("oUserNumber42");
-    users.store(&UserId::new("42")?, &grant).await?;
+    users.store(&UserId::new("42")?, &response).await?;
 
     let app = Router::new()
         .route("/me", get(me))
@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The user's own id, and what WeChat says of them.
+/// Returns the user's id in the header and the user's openid at WeChat.
 async fn me(user: WechatUser) -> Result<String, tower_wechat::Error> {
     let profile = user.profile().await?;
     Ok(format!("user {} is {}", user.id(), profile.openid))

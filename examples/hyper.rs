@@ -1,7 +1,8 @@
-//! The same without axum: plain hyper and tower.
+//! Logs users in with WeChat and greets them, with plain hyper and tower instead of axum. A simulator
+//! replaces WeChat.
 //!
-//! `cargo run --example hyper`, then open http://127.0.0.1:3000 in a browser. WeChat is a
-//! simulator here.
+//! Run `cargo run --example hyper` and open <http://127.0.0.1:3000> in a browser. Look at `hello`, which
+//! returns the layer's own response if the request has no user.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use tower_wechat::{
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     match WechatUser::required(&request) {
         Ok(user) => Ok(Response::new(Full::from(format!("hello {}", user.id())))),
-        // The layer makes of this what it answers itself: the way to log in, say.
+        // The layer replaces this response: with a redirect to the login, for a page load.
         Err(rejection) => Ok(rejection.response().map(Full::new)),
     }
 }
@@ -47,25 +48,27 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("listening on {origin}");
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    let ending = hyper_util::server::graceful::GracefulShutdown::new();
+    let shutdown = hyper_util::server::graceful::GracefulShutdown::new();
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // A client that went away already, or too many open files: others go on.
+                    // The client has disconnected, or the process has too many open files. Waits
+                    // before the next attempt, so that the loop does not use a whole processor.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
                 let service = TowerToHyperService::new(service.clone());
                 let connection = server.serve_connection(TokioIo::new(stream), service);
-                tokio::spawn(ending.watch(connection.into_owned()));
+                tokio::spawn(shutdown.watch(connection.into_owned()));
             }
             _ = terminate.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(10), ending.shutdown()).await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), shutdown.shutdown()).await;
+    // Waits until new tokens are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! The smallest service: whoever opens the page is signed in with WeChat and greeted.
+//! Logs users in with WeChat and greets them: the smallest service with axum. A simulator replaces
+//! WeChat, so that no account is needed.
 //!
-//! `cargo run --example minimal`, then open http://127.0.0.1:3000 in a browser. WeChat is a
-//! simulator here; with an account of your own, leave it out and write
-//! `WechatClient::new(app_id, app_secret)?`.
+//! Run `cargo run --example minimal` and open <http://127.0.0.1:3000> in a browser. For a real account,
+//! create the client with `WechatClient::new(app_id, app_secret)?` and remove the simulator.
 
 use axum::{Router, routing::get};
 use tower_wechat::simulator::Simulator;

@@ -1,9 +1,8 @@
-//! Traces by OpenTelemetry: the layer's spans become its spans, with those of tower-http around
-//! them.
+//! Exports traces with OpenTelemetry: the spans of the layer and of its calls to WeChat, inside a span of
+//! tower-http for each request. Spans are written to stdout.
 //!
-//! `cargo run --example opentelemetry`, open http://127.0.0.1:3000 in a browser, and read on
-//! stdout what a collector would be sent. For a collector, put the exporter of `opentelemetry-otlp`
-//! in the place of the one here.
+//! Run `cargo run --example opentelemetry`, open <http://127.0.0.1:3000> in a browser, and read the spans
+//! on stdout. To send them to a collector, replace the exporter with the one of `opentelemetry-otlp`.
 
 use std::time::Duration;
 
@@ -50,8 +49,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new()
         .route("/", get(hello))
         .layer(WechatLayer::new(users.clone()).login(login))
-        // The outermost. tower-http's own span would hold the whole URI, and a callback's query has
-        // a code in it; the path has none.
+        // Outside of the login layer, so that its spans are children of this span. The default span of
+        // tower-http contains the whole URI, and the query of a callback contains a code.
         .layer(
             TraceLayer::new_for_http().make_span_with(|request: &axum::extract::Request| {
                 tracing::info_span!(
@@ -74,8 +73,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
+    // Waits until new tokens are in the store.
     users.shutdown(Duration::from_secs(10)).await;
-    // Spans that still lie in a batch reach the collector.
+    // Exports the spans that are still in memory.
     provider.shutdown()?;
     Ok(())
 }

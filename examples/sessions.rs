@@ -1,8 +1,8 @@
-//! With sessions of the application's own, by tower-sessions: WeChat says once who somebody is, and
-//! the session remembers it. With axum-login it is the same; its `AuthSession` takes the place of
-//! [`SignedIn`].
+//! Logs users in with WeChat once, and then remembers them in a session of tower-sessions. axum-login works
+//! in the same way: read its `AuthSession` where this example reads [`SignedIn`].
 //!
-//! `cargo run --example sessions`, then open http://127.0.0.1:3000/sign-in in a browser.
+//! Run `cargo run --example sessions` and open <http://127.0.0.1:3000/sign-in> in a browser. Look at
+//! `application`: only `/sign-in` uses WeChat's login, and `/me` uses the session.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use tower_wechat::{
 #[derive(Clone)]
 struct SignedIn(Option<String>);
 
-/// An error of the session store. It differs from a session without a user: a user who is signed in
-/// must not be redirected to the login because of it.
+/// An error of the session store. The response is a 503 and not a redirect to the login, because the user
+/// may be signed in.
 struct SessionStoreError;
 
 impl From<tower_sessions::session::Error> for SessionStoreError {
     fn from(error: tower_sessions::session::Error) -> Self {
-        tracing::error!(%error, "the store of sessions failed");
+        tracing::error!(%error, "the session store failed");
         Self
     }
 }
@@ -45,7 +45,7 @@ impl IntoResponse for SessionStoreError {
     }
 }
 
-/// Reads the session ahead of the layer, whose identity cannot wait for a store.
+/// Reads the session before the layer runs, because an identity cannot wait for a store.
 async fn read_session(
     session: Session,
     mut request: Request,
@@ -56,7 +56,7 @@ async fn read_session(
     Ok(next.run(request).await)
 }
 
-/// Stores the user whom WeChat has just identified in the session.
+/// Stores the id of a user who has just logged in with WeChat in the session.
 async fn sign_in(
     user: WechatUser,
     session: Session,
@@ -66,14 +66,14 @@ async fn sign_in(
     session.cycle_id().await?;
     session.insert("openid", user.id()).await?;
     session.save().await?;
-    // From here on the application's session counts, and nothing else: the login's own cookie would
-    // sign the next user of this phone in as this one, at `/sign-in` after a sign-out.
+    // Deletes the login's own cookie, because the session names the user from here on. After a sign-out,
+    // that cookie would sign the same user in again at `/sign-in`.
     Ok(([(SET_COOKIE, login.logout_cookie())], Redirect::to("/me")))
 }
 
 async fn me(user: WechatUser) -> Html<String> {
-    // A form, since a sign-out is a POST: links are followed by whoever looks ahead, and any other
-    // site can have a browser open one.
+    // A form, because a sign-out must be a POST request: browsers may open links in advance, and other
+    // sites can make a browser open a link.
     Html(format!(
         "hello {}\n<form method=post action=/sign-out><button>Sign out</button></form>",
         user.id()
@@ -81,18 +81,19 @@ async fn me(user: WechatUser) -> Html<String> {
 }
 
 async fn sign_out(session: Session) -> Result<&'static str, SessionStoreError> {
-    // Its record first: if that fails, the browser keeps its cookie and can try once more.
+    // Deletes the record before the cookie. If the store fails, the browser keeps the cookie and the user
+    // can try again.
     session.delete().await?;
     session.clear().await;
     Ok("You are signed out.")
 }
 
-/// The application, made of what it needs, so that tests can give it other things.
+/// Returns the application. Tests call it with another client and another store.
 pub fn application(users: UserTokens, login: Login, sessions: impl SessionStore + Clone) -> Router {
     let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0.clone()?).ok());
-    // One door where WeChat is asked; everything else goes by the session.
+    // Only this route and the login's own routes use WeChat. All other routes use the session.
     let layer = WechatLayer::new(users.clone()).login(login.clone());
-    let door = Router::new()
+    let login_routes = Router::new()
         .route("/sign-in", get(sign_in))
         .with_state(login)
         .layer(layer.clone())
@@ -102,12 +103,12 @@ pub fn application(users: UserTokens, login: Login, sessions: impl SessionStore 
         .layer(WechatLayer::new(users).identity(identity))
         .layer(from_fn(read_session))
         .route("/sign-out", post(sign_out))
-        .merge(door)
+        .merge(login_routes)
         .layer(
             SessionManagerLayer::new(sessions)
-                // Browsers hold `Strict`, the default, back on the way from WeChat.
+                // Browsers do not send a `Strict` cookie, the default, with a redirect from WeChat.
                 .with_same_site(SameSite::Lax)
-                // For plain http; leave this out where browsers see https.
+                // Needed for http. Remove this line if browsers use https.
                 .with_secure(false),
         )
 }

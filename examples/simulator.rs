@@ -1,12 +1,13 @@
-//! WeChat, simulated, on a port of its own.
+//! Runs the simulator of WeChat as a separate program, for applications in any language.
 //!
 //! ```text
 //! LISTEN=127.0.0.1:8000 WECHAT_APPID=wx... WECHAT_SECRET=... \
-//!     cargo run --features simulator --example simulator
+//!     cargo run --example simulator
 //! ```
 //!
-//! The first line on stdout is `listening on http://ADDR`. How to steer it is in the
-//! documentation of `tower_wechat::simulator`.
+//! All three variables are optional. The first line on stdout is `listening on http://ADDR`, and the second
+//! line contains the AppID and the AppSecret. The documentation of `tower_wechat::simulator` lists the
+//! requests that add users, advance the clock and inject faults.
 
 use std::{
     env,
@@ -45,7 +46,7 @@ async fn run() -> Result<(), String> {
         .map_err(|error| format!("Cannot listen on LISTEN={listen}: {error}."))?;
 
     let mut stdout = io::stdout();
-    // Errors are ignored: the simulator works also if its output is closed.
+    // Errors are ignored, because the simulator also works if stdout is closed.
     let _ = writeln!(stdout, "listening on {}", sim.url());
     let _ = writeln!(stdout, "appid {} secret {}", sim.app_id(), sim.app_secret());
     let _ = stdout.flush();
@@ -55,7 +56,8 @@ async fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// An environment variable, without blanks and newlines around it; an empty one counts as unset.
+/// Returns the value of a variable without spaces and line breaks around it. Returns `None` if nothing is
+/// left.
 fn read_variable(name: &str) -> Result<Option<String>, String> {
     match env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
@@ -64,7 +66,7 @@ fn read_variable(name: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Resolves on SIGTERM or ctrl-c. The handlers are in place when this returns.
+/// Returns a future that ends on SIGTERM or Ctrl-C. The signal handlers exist when this function returns.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

@@ -1,9 +1,9 @@
-//! Beside a Spring Boot service on one Redis: its configuration block is taken as it is, and what
-//! either of them stores the other reads.
+//! Shares users' tokens with a Spring Boot service through one Redis. The program reads the names of the
+//! Redis keys from the settings of the Java service, and both services read what the other stores.
 //!
-//! `cargo run --example spring_boot`, then open http://127.0.0.1:3000/me in a browser. Without
-//! `REDIS_URL` tokens stay in memory, and nobody else sees them; with it, look at what lies there:
-//! `redis-cli hgetall user.wxUserAccessToken`.
+//! Run `REDIS_URL=redis://127.0.0.1 cargo run --example spring_boot` and open
+//! <http://127.0.0.1:3000/me> in a browser. Then look at the stored token with
+//! `redis-cli hgetall user.wxUserAccessToken`. Without `REDIS_URL`, tokens stay in memory.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tower_wechat::{
     CookieKeys, Login, MemoryStore, RedisStore, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
-/// The block of the Java service's settings, here as JSON: every format that serde knows will do.
+/// A block of the Java service's settings. This one is JSON; any format of serde works, such as YAML.
 const SETTINGS: &str = r#"{
     "wx": {
         "redisWxUserAccessToken": "user.wxUserAccessToken",

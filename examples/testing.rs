@@ -1,13 +1,13 @@
-//! Testing an application of your own: its tests, against a simulated WeChat.
+//! Tests an application against a simulator of WeChat: logins, expired tokens and a revoked refresh token.
 //!
-//! `cargo test --example testing` runs the tests below; copy them. `cargo run --example testing`
-//! runs the application.
+//! Run the tests below with `cargo test --example testing`, and copy them. `cargo run --example testing`
+//! starts the application on <http://127.0.0.1:3000>.
 
 use axum::{Router, routing::get};
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser};
 
-/// The application, made of what it needs, so that tests can give it other things.
+/// Returns the application. Tests call it with their own client and clock.
 fn application(users: UserTokens, login: Login) -> Router {
     Router::new()
         .route("/", get(greet))
@@ -18,7 +18,7 @@ async fn greet(user: WechatUser) -> Result<String, tower_wechat::Error> {
     Ok(format!("你好，{}", user.profile().await?.nickname))
 }
 
-/// A client of a WeChat that is simulated.
+/// Returns a client that calls the simulator.
 fn wechat_client(simulator: &Simulator) -> Result<WechatClient, tower_wechat::Error> {
     WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())
@@ -73,14 +73,14 @@ mod tests {
 
             simulator.add_user(SimulatedUser::new("oLin").nickname("林晓雨"));
             let pair = simulator.sign_in("oLin", "snsapi_userinfo");
-            let grant = UserTokenResponse::new(pair.access_token)
+            let response = UserTokenResponse::new(pair.access_token)
                 .expires_in(7_200)
                 .refresh_token(pair.refresh_token)
                 .openid("oLin");
             let user = UserId::new("oLin").unwrap();
-            users.store(&user, &grant).await.unwrap();
+            users.store(&user, &response).await.unwrap();
 
-            // The cookie that a browser gets at the end of a login.
+            // The cookie that the login sets in a browser.
             let session = SessionCookie::builder(users.app_id(), &keys).secure(false);
             let session = session.build().unwrap();
             let cookie = session.issue(&user).to_str().unwrap().to_owned();
@@ -112,38 +112,38 @@ mod tests {
 
     #[tokio::test]
     async fn a_logged_in_user_is_greeted() {
-        let rig = TestApp::new().await;
-        let answer = rig.open(&rig.cookie).await;
-        assert_eq!(answer, (StatusCode::OK, "你好，林晓雨".to_owned()));
-        assert_eq!(rig.simulator.calls_to(REFRESH), 0);
+        let test = TestApp::new().await;
+        let response = test.open(&test.cookie).await;
+        assert_eq!(response, (StatusCode::OK, "你好，林晓雨".to_owned()));
+        assert_eq!(test.simulator.calls_to(REFRESH), 0);
     }
 
     #[tokio::test]
     async fn an_anonymous_user_is_redirected_to_wechat() {
-        let rig = TestApp::new().await;
-        let (status, location) = rig.open("").await;
+        let test = TestApp::new().await;
+        let (status, location) = test.open("").await;
         assert_eq!(status, StatusCode::FOUND);
-        assert!(location.starts_with(rig.simulator.url()), "{location}");
+        assert!(location.starts_with(test.simulator.url()), "{location}");
     }
 
     #[tokio::test]
     async fn an_expired_token_is_renewed_during_the_request() {
-        let rig = TestApp::new().await;
-        // Here and at WeChat three hours pass.
+        let test = TestApp::new().await;
+        // Three hours pass in the application and at WeChat.
         let hours = Duration::from_secs(3 * 3_600);
-        rig.clock.advance(hours);
-        rig.simulator.advance(hours);
-        assert_eq!(rig.open(&rig.cookie).await.0, StatusCode::OK);
-        assert_eq!(rig.simulator.calls_to(REFRESH), 1);
+        test.clock.advance(hours);
+        test.simulator.advance(hours);
+        assert_eq!(test.open(&test.cookie).await.0, StatusCode::OK);
+        assert_eq!(test.simulator.calls_to(REFRESH), 1);
     }
 
     #[tokio::test]
-    async fn a_dead_refresh_token_leads_to_a_new_login() {
-        let rig = TestApp::new().await;
+    async fn an_invalid_refresh_token_leads_to_a_new_login() {
+        let test = TestApp::new().await;
         let hours = Duration::from_secs(3 * 3_600);
-        rig.clock.advance(hours);
-        rig.simulator.advance(hours);
-        rig.simulator.inject(Fault::on(REFRESH).errcode(40030));
-        assert_eq!(rig.open(&rig.cookie).await.0, StatusCode::FOUND);
+        test.clock.advance(hours);
+        test.simulator.advance(hours);
+        test.simulator.inject(Fault::on(REFRESH).errcode(40030));
+        assert_eq!(test.open(&test.cookie).await.0, StatusCode::FOUND);
     }
 }

@@ -1,22 +1,24 @@
-//! A token center, ready to deploy: one service that talks to WeChat, so that others need not.
+//! A token center, ready for production: the one service that gets the account's token from WeChat and
+//! gives it to other services.
 //!
-//! `CENTER_TOKEN=a-long-random-secret cargo run --example token_center` runs with an in-process
-//! store and the simulator; with variables it becomes the real thing:
+//! Run `CENTER_TOKEN=a-long-random-secret cargo run --example token_center` and then
+//! `curl -H 'authorization: Bearer a-long-random-secret' http://127.0.0.1:3000/access_token`. Without other
+//! variables, tokens are in memory and a simulator replaces WeChat.
 //!
 //! | variable | meaning (default) |
 //! |---|---|
-//! | `CENTER_TOKEN` | bearer secret that clients show; several with commas, to rotate them (required) |
-//! | `LISTEN` | address (`127.0.0.1:3000`; port 0 = any, printed) |
-//! | `REDIS_URL`, `REDIS_LAYOUT` | unset: in-process store; `hashes` (default) or `keys` |
-//! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the simulator is started |
+//! | `CENTER_TOKEN` | bearer secret of the clients; several separated by commas, to change it (required) |
+//! | `LISTEN` | address (`127.0.0.1:3000`; port 0 selects a free port) |
+//! | `REDIS_URL`, `REDIS_LAYOUT` | unset: tokens stay in memory; `hashes` (default) or `keys` |
+//! | `WECHAT_APPID`, `WECHAT_SECRET` | unset: the program starts a simulator of WeChat |
 //! | `WECHAT_API_URL` | base URL (`https://api.weixin.qq.com`) |
 //! | `WECHAT_TOKEN_MODE` | `stable` (default) or `plain` |
-//! | `JSSDK_HOSTS` | hosts whose pages are signed, with commas (`localhost:*,127.0.0.1:*`) |
-//! | `CACHE_TTL_SECS` | how long the store's answer is believed (60) |
+//! | `JSSDK_HOSTS` | hosts whose pages are signed, separated by commas (`localhost:*,127.0.0.1:*`) |
+//! | `CACHE_TTL_SECS` | time for which a token is served without a read of the store (60) |
 //!
-//! The routes of `tower_wechat::account::TokenCenter` lie at `/` and below `/center`; `GET /healthz` needs
-//! no bearer. The first line on stdout is `listening on http://ADDR`. SIGTERM: what runs is
-//! finished, then it exits with 0.
+//! The routes of `tower_wechat::account::TokenCenter` are mounted at `/` and at `/center`. `GET /healthz`
+//! needs no secret. The first line on stdout is `listening on http://ADDR`. On SIGTERM, the program
+//! completes the requests in progress and exits with 0.
 
 use std::env::{self, VarError};
 use std::error::Error;
@@ -34,7 +36,7 @@ use tower_wechat::redis::Layout;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{AccountTokens, MemoryStore, RedisStore, Tickets, WechatClient};
 
-/// Time for requests in progress at the end, and then again for renewals.
+/// Time for requests in progress to end, and then for renewals in progress to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn Error>;
@@ -54,7 +56,7 @@ async fn main() {
 
 async fn run() -> Result<(), BoxError> {
     let secrets = read_variable("CENTER_TOKEN")?.ok_or(
-        "set CENTER_TOKEN to a long random secret: whoever shows it gets the account's token",
+        "set CENTER_TOKEN to a long random secret: a client that sends it gets the account's token",
     )?;
     let hosts =
         read_variable("JSSDK_HOSTS")?.unwrap_or_else(|| "localhost:*,127.0.0.1:*".to_owned());
@@ -71,13 +73,12 @@ async fn run() -> Result<(), BoxError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    // A WeChat that does not answer must not keep the service down: tokens that lie in Redis can
-    // be handed out, and the rest comes when it comes.
+    // The service also starts while WeChat is unreachable, and serves the tokens that are in Redis.
     if let Err(error) = tickets.prefetch().await {
-        tracing::warn!(%error, "started without a token or a ticket; they are tried for");
+        tracing::warn!(%error, "could not fetch a token or a ticket at start-up; the service retries in the background");
     }
-    let healthy = accounts.clone();
-    let health = async move || match healthy.health().await {
+    let checked = accounts.clone();
+    let health = async move || match checked.health().await {
         Ok(()) => (StatusCode::OK, "ok"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "no token"),
     };
@@ -105,7 +106,7 @@ async fn run() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The client of WeChat, and the simulator behind it where no account is configured.
+/// Returns the client of WeChat, and the simulator that it calls if no account is configured.
 async fn wechat_client() -> Result<(WechatClient, Option<Simulator>), BoxError> {
     let (builder, simulator) = match (
         read_variable("WECHAT_APPID")?,
@@ -116,7 +117,7 @@ async fn wechat_client() -> Result<(WechatClient, Option<Simulator>), BoxError> 
             let sim = Simulator::start().await?;
             tracing::info!(
                 url = sim.url(),
-                "WECHAT_APPID is not set: a simulator is WeChat"
+                "WECHAT_APPID is not set: a simulator replaces WeChat"
             );
             let builder = WechatClient::builder(sim.app_id(), sim.app_secret()).api_url(sim.url());
             (builder, Some(sim))
@@ -130,6 +131,7 @@ async fn wechat_client() -> Result<(WechatClient, Option<Simulator>), BoxError> 
     Ok((builder.build()?, simulator))
 }
 
+/// Returns the account's tokens, in Redis or in memory.
 async fn account_tokens(wechat: WechatClient) -> Result<AccountTokens, BoxError> {
     let builder = match read_variable("REDIS_URL")? {
         None => AccountTokens::builder(wechat, MemoryStore::new()),
@@ -162,8 +164,8 @@ async fn account_tokens(wechat: WechatClient) -> Result<AccountTokens, BoxError>
         .build())
 }
 
-/// The value of a variable without the blanks and newlines that files and dashboards put around
-/// it; `None` where nothing is left.
+/// Returns the value of a variable without spaces and line breaks around it. Returns `None` if nothing is
+/// left.
 fn read_variable(name: &str) -> Result<Option<String>, BoxError> {
     match env::var(name) {
         Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
@@ -172,7 +174,7 @@ fn read_variable(name: &str) -> Result<Option<String>, BoxError> {
     }
 }
 
-/// The parts of a list with commas.
+/// Returns the parts of a list with commas, without spaces around them and without empty parts.
 fn comma_separated(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
