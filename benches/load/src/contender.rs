@@ -1,4 +1,4 @@
-//! The servers that are compared.
+//! The servers that the benchmark compares.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,64 +14,65 @@ pub enum UserCredential {
     TaggedCookie,
     /// The id of a session of tower-sessions.
     SessionCookie,
-    /// The same, in the signed jar of the cookie crate.
+    /// The id of a session of tower-sessions, in a signed cookie.
     SignedSessionCookie,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Contender {
-    Bare,
-    OwnCacheHeader,
-    OwnCacheCookie,
-    CachedHeader,
-    CachedCookie,
-    UncachedHashes,
-    UncachedKeys,
-    UncachedKeysCookie,
-    Naive,
-    Bb8,
-    Deadpool,
-    Sessions,
-    SignedSessions,
+/// Defines the contenders from one list, in the order of the report's table. Each has a name, for the
+/// command line and results.json.
+macro_rules! contenders {
+    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
+        /// A server that takes part in the comparison.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Contender {
+            $($(#[$meta])* $variant,)*
+        }
+
+        impl Contender {
+            /// All contenders, in the order of the table.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// Returns the name on the command line and in results.json.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+contenders! {
+    /// axum alone, with a handler that reads the user's id from the header.
+    Bare = "bare",
+    /// A hand-written cache, with the user in a header.
+    OwnCacheHeader = "own-cache-header",
+    /// This crate with its cache, with the user in a header.
+    CachedHeader = "cached-header",
+    /// A hand-written cache, with the user in a signed cookie.
+    OwnCacheCookie = "own-cache-cookie",
+    /// This crate with its cache, with the user in its session cookie.
+    CachedCookie = "cached-cookie",
+    /// One `HGET` for each request, over one shared connection.
+    Naive = "naive-hget",
+    /// This crate without its cache, with the layout of keys.
+    UncachedKeys = "uncached-keys",
+    /// This crate without its cache, with the layout of hashes.
+    UncachedHashes = "uncached-hashes",
+    /// This crate without its cache, with the layout of keys and the user in its session cookie.
+    UncachedKeysCookie = "uncached-keys-cookie",
+    /// tower-sessions with its Redis store.
+    Sessions = "sessions",
+    /// tower-sessions with its Redis store and signed cookies.
+    SignedSessions = "sessions-signed",
+    /// One `HGET` for each request, over a pool of bb8.
+    Bb8 = "bb8",
+    /// One `HGET` for each request, over a pool of deadpool.
+    Deadpool = "deadpool",
 }
 
 impl Contender {
-    /// All contenders, in the order of the table.
-    pub const ALL: [Self; 13] = [
-        Self::Bare,
-        Self::OwnCacheHeader,
-        Self::CachedHeader,
-        Self::OwnCacheCookie,
-        Self::CachedCookie,
-        Self::Naive,
-        Self::UncachedKeys,
-        Self::UncachedHashes,
-        Self::UncachedKeysCookie,
-        Self::Sessions,
-        Self::SignedSessions,
-        Self::Bb8,
-        Self::Deadpool,
-    ];
-
-    /// Returns the name on the command line and in results.json.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bare => "bare",
-            Self::OwnCacheHeader => "own-cache-header",
-            Self::OwnCacheCookie => "own-cache-cookie",
-            Self::CachedHeader => "cached-header",
-            Self::CachedCookie => "cached-cookie",
-            Self::UncachedHashes => "uncached-hashes",
-            Self::UncachedKeys => "uncached-keys",
-            Self::UncachedKeysCookie => "uncached-keys-cookie",
-            Self::Naive => "naive-hget",
-            Self::Bb8 => "bb8",
-            Self::Deadpool => "deadpool",
-            Self::Sessions => "sessions",
-            Self::SignedSessions => "sessions-signed",
-        }
-    }
-
+    /// Returns the way in which requests to this contender name their user.
     pub fn user_credential(self) -> UserCredential {
         match self {
             Self::CachedCookie | Self::UncachedKeysCookie => UserCredential::LayerCookie,
@@ -89,6 +90,7 @@ impl Contender {
         }
     }
 
+    /// Returns `true` if the server uses this crate.
     pub fn is_this_crate(self) -> bool {
         matches!(
             self,
