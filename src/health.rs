@@ -1,17 +1,25 @@
-//! Health of a process, for the endpoint of a load balancer.
+//! Health of a process, for the health check of a load balancer.
 //!
-//! # What ready means
+//! # Ready
 //!
-//! A process is ready when it can read **and write** in the store now: only then can users log in
-//! and tokens be renewed. Every condition follows this one rule. A server that is unreachable,
-//! loading or busy, a full memory (`OOM`), a disk that cannot be saved to (`MISCONF`), too few
-//! replicas (`NOREPLICAS`), a primary that has become a replica (`READONLY`) and a missing right
-//! (`NOPERM`) all make it not ready, with the reason beside it. So does a configured hash name under
-//! which a key of another type lies (`WRONGTYPE`). The check runs every command that a login or a
-//! renewal needs, on a key of its own, and deletes a field that does not exist from those hashes.
+//! A process is ready if it can read and write in the store now, because logins and renewals need both.
+//! These conditions make a process not ready, and the JSON contains the reason:
 //!
-//! What is still served meanwhile is told apart, see [`ServiceLevel`]. The account's token and WeChat are
-//! not part of the rule: another process would not have them either.
+//! | Redis | reply |
+//! |---|---|
+//! | is unreachable, loading or busy | none, `LOADING`, `BUSY` |
+//! | has no free memory | `OOM` |
+//! | cannot save to its disk | `MISCONF` |
+//! | has too few replicas | `NOREPLICAS` |
+//! | has become a replica | `READONLY` |
+//! | does not permit a command to this user | `NOPERM` |
+//! | has a key of another type under the configured name of a hash | `WRONGTYPE` |
+//!
+//! The check runs each command that a login or a renewal needs, on a key that only the check uses. It also
+//! deletes a field that does not exist from each configured hash.
+//!
+//! A process that is not ready may still serve some users: see [`ServiceLevel`]. The account's token and
+//! the state of WeChat do not affect readiness, because they are the same for all processes.
 //!
 //! ```
 //! use tower_wechat::{UserTokens, health};
@@ -34,15 +42,16 @@ use crate::accounts::AccountTokens;
 use crate::error::Error;
 use crate::users::UserTokens;
 
-/// Health of a process: whether it can read and write in the store, and whether it holds an
-/// unexpired token of the account. Created by [`health`].
+/// Health of a process: the state of the store and of the account's token. Returned by [`health`].
 ///
-/// Written as JSON it says `{"status": "ok", "store": "ok", "serves": "everyone", "account_token":
-/// "alive", "account_token_expires_in_secs": 6000}`. A process that is not ready says
+/// The JSON of a process that is ready is `{"status": "ok", "store": "ok", "serves": "everyone",
+/// "account_token": "alive", "account_token_expires_in_secs": 6000}`. That of a process that is not ready is
 /// `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens", "reason":
-/// "the memory of Redis is full, and it refuses writes", …}`: the [code](crate::ErrorKind::code) of
-/// the store's error, [what is still served](ServiceLevel), and why. A missing token is `unavailable`.
-/// Nothing in it is secret, and no address.
+/// "the memory of Redis is full, and it refuses writes", …}`.
+///
+/// `store` is the [code](crate::ErrorKind::code) of the store's error, `serves` is the [`ServiceLevel`], and
+/// `account_token` is `unavailable` if the process has no token of the account. The JSON contains no
+/// secret and no address.
 ///
 /// ```
 /// use tower_wechat::{Error, UserTokens, health};
@@ -51,7 +60,7 @@ use crate::users::UserTokens;
 ///     let health = health(users, None).await;
 ///     if !health.is_ready() {
 ///         println!("not ready: {}", serde_json::json!(health));
-///         println!("served all the same: {}", health.service_level().as_str());
+///         println!("still serves: {}", health.service_level().as_str());
 ///     }
 ///     health.store
 /// }
@@ -66,31 +75,18 @@ pub struct Health {
 }
 
 /// State of the account's token in the cache of a process.
-///
-/// ```
-/// use tower_wechat::health::{AccountTokenHealth, Health};
-///
-/// /// A line for the page that the people on call look at.
-/// fn account_token(health: &Health) -> String {
-///     match health.account_token {
-///         AccountTokenHealth::Available(left) => format!("lives for {} s", left.as_secs()),
-///         AccountTokenHealth::NotConfigured => "is not kept here".to_owned(),
-///         _ => "is missing".to_owned(),
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccountTokenHealth {
-    /// The process holds a token, which expires after this time.
+    /// The process has a token, which expires after this time.
     Available(Duration),
-    /// The process holds no token: none was requested, or none could be obtained.
+    /// The process has no unexpired token: it has not fetched one yet, or WeChat returned none.
     Unavailable,
-    /// [`health`] was called without the account's tokens.
+    /// [`health`] was called without `accounts`.
     NotConfigured,
 }
 
-/// Set of users that a process can serve at the moment.
+/// The users that a process can serve now.
 ///
 /// ```
 /// use tower_wechat::health::{Health, ServiceLevel};
@@ -104,12 +100,12 @@ pub enum AccountTokenHealth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServiceLevel {
-    /// Everyone: users log in, and tokens are renewed.
+    /// All users. They can log in, and their tokens are renewed.
     Everyone,
-    /// Users with a usable token in the store or in memory. The store refuses writes, so nobody logs
-    /// in and no token is renewed.
+    /// Users with a usable token in the store or in memory. The store rejects writes, so users cannot log
+    /// in and tokens are not renewed.
     StoredTokens,
-    /// Users with a usable token in this process' memory. The store does not answer.
+    /// Users with a usable token in the memory of this process. The store is unreachable.
     CachedTokens,
 }
 
@@ -125,14 +121,13 @@ impl ServiceLevel {
 }
 
 impl Health {
-    /// Returns `true` if the process should get requests: it can read and write in the store. Without
-    /// the account's token users are served all the same, so its absence takes no process out of
-    /// service.
+    /// Returns `true` if the process can read and write in the store, and so should receive requests. The
+    /// account's token is not needed, because users can be served without it.
     pub fn is_ready(&self) -> bool {
         self.store.is_ok()
     }
 
-    /// Returns who is served at the moment.
+    /// Returns the users that the process can serve now.
     pub fn service_level(&self) -> ServiceLevel {
         match &self.store {
             Ok(()) => ServiceLevel::Everyone,
@@ -142,9 +137,11 @@ impl Health {
     }
 }
 
-/// Checks that the store can be read and written, and reads the state of the account's token from
-/// the cache. Each command waits for the store's timeout (1 second) at most. A result is reused
-/// for a second, unless the reads failed. Never calls WeChat: an outage of WeChat is no reason to restart.
+/// Checks that the store can be read and written, and reads the state of the account's token from the
+/// cache.
+///
+/// Each command takes at most the store's timeout (1 second). A result is reused for one second, unless
+/// reads failed. The check does not call WeChat, because an outage of WeChat must not restart processes.
 ///
 /// ```
 /// use axum::Json;
