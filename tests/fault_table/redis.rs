@@ -257,7 +257,7 @@ async fn the_way_to_redis_speaks_resp2_only() {
         })
         .await;
     harness.recovers().await;
-    assert!(old.heard("HELLO") > 0);
+    assert!(old.received("HELLO") > 0);
     harness.print(&row, false);
 }
 

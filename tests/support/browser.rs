@@ -1,4 +1,4 @@
-//! A browser without a screen: keeps cookies by path, follows nothing by itself.
+//! A simple browser for tests: it stores cookies by path, and follows redirects only on request.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -194,7 +194,7 @@ impl Browser {
         let age = parts.iter().find_map(|part| part.strip_prefix("Max-Age="));
         let key = (name.to_owned(), path.to_owned());
         let mut cookies = self.cookies.lock().unwrap();
-        // Without an age it lives as long as the browser.
+        // A cookie without an age is valid until the browser ends.
         if age == Some("0") {
             cookies.remove(&key);
         } else {

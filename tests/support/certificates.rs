@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, and what it signs.
+//! A certificate authority for one test, and the certificates that it has signed.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use rcgen::{
 };
 
 /// A folder with `authority.pem`, and certificates and keys that it has signed: `server`, `client`,
-/// and `expired`, a server's of years ago.
+/// and `expired`, an old certificate of a server.
 pub struct Certificates(PathBuf);
 
 impl Certificates {

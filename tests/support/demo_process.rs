@@ -15,7 +15,7 @@ pub const USER_HEADER: &str = "x-user-id";
 /// Maximum time for the demo to start or to exit with an error. A busy machine needs much of it.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// A demo that answers. It is killed with the value.
+/// A running demo. Dropping the value kills it.
 pub struct DemoProcess {
     child: Child,
     pub url: String,
@@ -101,7 +101,7 @@ fn spawn(example: &str, variables: &[(String, String)]) -> Child {
 }
 
 impl DemoProcess {
-    /// Starts a demo that is expected to work, and waits until it takes requests.
+    /// Starts a demo that is expected to work, and waits until it accepts requests.
     pub async fn start(variables: &[(String, String)]) -> Self {
         Self::of("demo", variables).await
     }
@@ -113,7 +113,7 @@ impl DemoProcess {
             .unwrap_or_else(|said| panic!("{example} did not start; {said}"))
     }
 
-    /// Starts a demo that may find its store away, and says why it did not start.
+    /// Starts a demo. Returns the reason if it does not start, such as an unreachable store.
     pub async fn try_start(variables: &[(String, String)]) -> Result<Self, String> {
         Self::try_of("demo", variables).await
     }
@@ -142,7 +142,7 @@ impl DemoProcess {
             }
         });
         let line = tokio::time::timeout(START_WITHIN, line).await;
-        let line = line.expect("the demo says that it listens").unwrap();
+        let line = line.expect("the demo prints its address").unwrap();
         let Some(url) = line.trim().strip_prefix("listening on ").map(str::to_owned) else {
             let _ = child.kill();
             let _ = child.wait();
@@ -161,7 +161,7 @@ impl DemoProcess {
         self.child.id()
     }
 
-    /// Starts a demo that is expected to give up at once.
+    /// Starts a demo that is expected to exit with an error.
     pub async fn start_in_vain(variables: &[(String, String)]) -> Ended {
         let started = Instant::now();
         let mut child = spawn("demo", variables);
@@ -216,7 +216,7 @@ impl DemoProcess {
     pub async fn says(&self, times: usize, parts: &[&str]) {
         let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
         let said = || self.log().lines().filter(holds).count();
-        // The demo writes before it answers; what it wrote may still be on its way here.
+        // The demo logs before it responds, but the text may arrive here later than the response.
         let give_up = Instant::now() + Duration::from_secs(10);
         while said() < times && Instant::now() < give_up {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -225,20 +225,19 @@ impl DemoProcess {
         assert_eq!(said(), times, "lines with {parts:?} in {}", self.log());
     }
 
-    /// Sends a signal by the name that `kill` knows: `STOP`, `CONT`, `TERM`, `KILL`.
+    /// Sends a signal by its name for `kill`: `STOP`, `CONT`, `TERM`, `KILL`.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill")
             .args([&format!("-{name}"), &id])
             .status();
         assert!(
-            sent.expect("kill is there").success(),
+            sent.expect("kill is installed").success(),
             "no process takes SIG{name}"
         );
     }
 
-    /// Waits for the end of the process, after a signal that ends it. Answers its exit status and
-    /// all that it wrote to stderr.
+    /// Waits for the end of the process after a signal. Returns its exit status and its stderr.
     pub async fn ended(mut self, within: Duration) -> (ExitStatus, String) {
         let give_up = Instant::now() + within;
         loop {

@@ -15,7 +15,7 @@ const ACCESS_HASH: &str = "user.wxUserAccessToken";
 const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 
 const HOUR_MS: i64 = 3_600_000;
-/// The published layout's margin.
+/// The renewal margin of the layout of hashes.
 const MARGIN_MS: i64 = 900_000;
 
 /// Layout of users' tokens in Redis, with the names of `REDIS_LAYOUT`.
@@ -62,7 +62,7 @@ pub fn now_ms() -> i64 {
     since.as_millis().try_into().unwrap()
 }
 
-/// Redis and WeChat, and demos between them.
+/// A redis-server, a simulated WeChat, and the variables of demos that use both.
 pub struct Harness {
     pub redis: RedisServer,
     pub wechat: Simulator,
@@ -115,9 +115,8 @@ impl Harness {
             .unwrap_or_else(|_| unreachable!("as many as were started"))
     }
 
-    /// Signs a user in at WeChat and writes the pair into Redis as another service would. A pair
-    /// that is expired by its stored time is so by WeChat's clock too, and with it those of all
-    /// who signed in before.
+    /// Signs a user in at WeChat and writes the pair into Redis as another service would. For an expired
+    /// pair, the simulator's clock is advanced, so that the pairs of all earlier users expire too.
     pub async fn sign_in(&self, user: &str, age: Age) -> UserPair {
         let pair = self.wechat.sign_in(user, "snsapi_userinfo");
         if matches!(age, Age::Expired) {
@@ -226,7 +225,7 @@ impl Harness {
         self.wechat.calls_to(REFRESH)
     }
 
-    /// Waits until WeChat has been asked to refresh so often: a renewal is in mid-call.
+    /// Waits until WeChat has received this number of refresh calls, so that a renewal is in progress.
     pub async fn refreshes_reach(&self, calls: u64) {
         super::eventually(
             "a call of refresh_token",
@@ -237,7 +236,7 @@ impl Harness {
     }
 }
 
-/// Returns variables as the processes take them.
+/// Returns variables in the form that the processes need.
 pub fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
         .iter()

@@ -1,4 +1,4 @@
-//! A browser's worth of HTTP: requests with any header bytes, answers with their time.
+//! An HTTP client for tests: requests with any header bytes, and responses with their duration.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-/// No answer of the demo may take longer than its deadline of 5 s, and that is asserted where it
-/// matters; this only ends a test that would hang.
+/// Ends a test that would hang. The demo responds within 5 s, which the tests of deadlines check.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
@@ -23,7 +22,7 @@ pub struct Asked {
     headers: HeaderMap,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -39,7 +38,7 @@ impl HttpClient {
     }
 
     pub fn new(base: &str) -> Self {
-        // reqwest is built without a provider of cryptography, and wants one even for http://.
+        // reqwest is built without a provider of cryptography, and needs one even for http://.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -54,7 +53,7 @@ impl HttpClient {
     }
 
     pub async fn ask(&self, asked: Asked) -> Answer {
-        self.try_ask(asked).await.expect("an answer")
+        self.try_ask(asked).await.expect("a response")
     }
 
     /// Sends `GET /api/me` as this user.
@@ -95,7 +94,7 @@ impl Asked {
         }
     }
 
-    /// Adds a header; a second one of the same name comes beside the first.
+    /// Adds a header. A second header of the same name does not replace the first.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         self.headers

@@ -28,7 +28,7 @@ pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const PORTS: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test programs that run side by side begin at different places.
+    // Test programs that run at the same time begin with different ports.
     let start = std::process::id().wrapping_mul(2_654_435_761) >> 16;
     loop {
         let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -42,8 +42,8 @@ pub fn free_port() -> u16 {
 /// Factor by which a busy machine may exceed the expected time.
 const PATIENCE: u32 = 4;
 
-/// Waits until something holds, and fails with `what` when it does not: `within` is what it takes
-/// on a machine that is idle.
+/// Waits until a condition is true, and panics with `what` if it does not become true. `within` is the
+/// expected time on an idle machine.
 pub async fn eventually(what: &str, within: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let within = within * PATIENCE;
     let give_up = Instant::now() + within;

@@ -1,4 +1,4 @@
-//! nginx in front of an application, with its defaults and what a test writes into its server.
+//! nginx in front of an application, with its default settings and the directives of a test.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Maximum time for nginx to start, on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running nginx. It ends with the value.
+/// A running nginx. Dropping the value stops it.
 pub struct Nginx {
     pub url: String,
     child: Child,
@@ -54,7 +54,7 @@ impl Nginx {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("these tests need nginx: `apt-get install nginx` brings it");
+            .expect("these tests need nginx: `apt-get install nginx` installs it");
         let give_up = Instant::now() + START_WITHIN;
         while TcpStream::connect(address).is_err() {
             let ended = child.try_wait().unwrap();

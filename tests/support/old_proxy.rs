@@ -18,10 +18,10 @@ pub enum Manner {
     HangsUp,
     /// The proxy closes the connection after any command.
     HangsUpAtEverything,
-    /// `PUBLISH` is passed on as `XPUBLSH`, for a server that knows it by that name only: so it can
-    /// be sent by itself, and scripts cannot call it.
+    /// `PUBLISH` is passed on as `XPUBLSH`, for a server that has it under that name only. Clients can send
+    /// it, and scripts cannot call it.
     RenamesPublish,
-    /// The text of a script is refused unless each of its calls names a command and, as its key,
+    /// The text of a script is rejected unless each of its calls names a command and, as its key,
     /// `KEYS[1]`, `KEYS[2]` … literally.
     ChecksScripts,
 }
@@ -35,8 +35,8 @@ pub struct OldProxy {
 struct Shared {
     server: Mutex<String>,
     manner: Manner,
-    /// The names of all commands that came.
-    heard: Mutex<Vec<String>>,
+    /// The names of all received commands.
+    received: Mutex<Vec<String>>,
 }
 
 impl OldProxy {
@@ -46,7 +46,7 @@ impl OldProxy {
         let shared = Arc::new(Shared {
             server: Mutex::new(server.to_owned()),
             manner,
-            heard: Mutex::default(),
+            received: Mutex::default(),
         });
         let for_clients = Arc::clone(&shared);
         let accepting = tokio::spawn(async move {
@@ -72,9 +72,9 @@ impl OldProxy {
     }
 
     /// Returns how often a command was sent, by its name in capitals.
-    pub fn heard(&self, name: &str) -> usize {
-        let heard = self.shared.heard.lock().unwrap();
-        heard.iter().filter(|command| *command == name).count()
+    pub fn received(&self, name: &str) -> usize {
+        let received = self.shared.received.lock().unwrap();
+        received.iter().filter(|command| *command == name).count()
     }
 }
 
@@ -93,7 +93,7 @@ impl Shared {
                 return;
             };
             let name = name_of(&command);
-            self.heard.lock().unwrap().push(name.clone());
+            self.received.lock().unwrap().push(name.clone());
             let greets = matches!(&*name, "HELLO" | "CLIENT");
             match self.manner {
                 Manner::HangsUpAtEverything => return,
@@ -107,7 +107,7 @@ impl Shared {
                 }
                 Manner::RenamesPublish if name == "PUBLISH" => rename_publish(&mut command),
                 Manner::ChecksScripts if name == "EVAL" && !is_literal(&command) => {
-                    self.heard.lock().unwrap().push("refused".to_owned());
+                    self.received.lock().unwrap().push("refused".to_owned());
                     let reply = b"-ERR bad lua script for redis cluster, all the keys that the \
                                   script uses should be passed using the KEYS array\r\n";
                     if to_client.write_all(reply).await.is_err() {

@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks what passes through it: at random from a seed, or on order.
+//! A TCP proxy that damages traffic: at random from a seed, or when a test requests it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +14,14 @@ use tokio_util::task::AbortOnDropHandle;
 /// Probabilities of each kind of damage to a piece of a reply, in thousandths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weather {
-    /// It comes late, by up to `longest_delay`.
+    /// The piece is delayed, by up to `longest_delay`.
     pub delay: u32,
     pub longest_delay: Duration,
-    /// The connection is reset before it.
+    /// The connection is reset before the piece.
     pub cut: u32,
-    /// The connection ends in its middle.
+    /// The connection is closed in the middle of the piece.
     pub truncate: u32,
-    /// It does not come, nor does anything else on this connection, until the connection ends.
+    /// The piece and all later bytes of this connection are dropped. The connection stays open.
     pub blackhole: u32,
 }
 
@@ -35,14 +35,14 @@ impl Weather {
     };
 }
 
-/// For how long a server may still answer on a connection whose client is gone.
+/// Time for which replies on a connection are read after its client has closed it.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 
 /// State of all connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Nothing passes; connections stand, and new ones are accepted.
+    /// Nothing is passed on. Connections stay open, and new ones are accepted.
     Silent,
 }
 
@@ -67,10 +67,10 @@ struct Shared {
     seed: u64,
     weather: Mutex<Weather>,
     state: watch::Sender<State>,
-    /// Connections with a number below this one have to end.
+    /// Connections with a lower number must end.
     oldest: watch::Sender<u64>,
     connections: AtomicU64,
-    /// Replies that the server gave and the client did not get whole.
+    /// Replies that the server sent and the client did not receive completely.
     lost: Mutex<Vec<Vec<u8>>>,
     damage: Mutex<Damage>,
 }
@@ -163,7 +163,7 @@ enum End {
     Broken,
 }
 
-/// A piece of a reply on its way: lost, unless it arrives.
+/// A piece of a reply in transit. It counts as lost unless it arrives.
 struct Piece<'a> {
     lost: &'a Mutex<Vec<Vec<u8>>>,
     bytes: &'a [u8],
@@ -198,7 +198,7 @@ impl Shared {
             () = breaks => End::Broken,
         };
         if matches!(end, End::Broken) {
-            // A reset, as of a host that has gone: no orderly goodbye.
+            // Resets the connection, as after the crash of a host.
             let _ = to_client.as_ref().set_zero_linger();
         }
         drop(to_client);
@@ -206,7 +206,7 @@ impl Shared {
         let _ = tokio::time::timeout(LAST_WORDS, self.swallow(&mut from_server)).await;
     }
 
-    /// Waits until something may pass.
+    /// Waits until traffic may pass.
     async fn passable(&self) {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|state| *state == State::Open).await;
@@ -259,7 +259,7 @@ impl Shared {
             } else if happens(weather.blackhole) {
                 self.damage.lock().unwrap().blackholed += 1;
                 drop(piece);
-                // The requests go on to the server, and its replies go nowhere.
+                // The requests are passed to the server, and its replies are dropped.
                 self.swallow(from).await;
                 return End::Closed;
             }

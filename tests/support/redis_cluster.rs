@@ -31,7 +31,7 @@ impl RedisCluster {
             })
         })
         .await;
-        // A replica that has not been filled yet cannot take over.
+        // A replica cannot become the primary before its first synchronization.
         super::eventually(
             "the replicas are filled",
             Duration::from_secs(60),
@@ -58,7 +58,7 @@ impl RedisCluster {
 
     /// Returns the index of the node that serves this key.
     pub fn owner_of(&self, key: &str) -> usize {
-        self.known_owner_of(key).expect("somebody serves the key")
+        self.known_owner_of(key).expect("a node serves the key")
     }
 
     /// Returns that index while nodes are down, if a node knows it.
@@ -80,7 +80,7 @@ impl RedisCluster {
                 .to_owned();
             Some((node.port(), myself))
         });
-        // The newest configuration epoch wins: one that was frozen still takes itself for the owner.
+        // The highest configuration epoch is right: a node that was frozen still names itself as the owner.
         let best = owners.filter_map(|(port, line)| {
             let parts: Vec<&str> = line.split(' ').collect();
             let serves = parts.get(2)?.contains("master")
@@ -160,7 +160,7 @@ fn ask<T: redis::FromRedisValue + Default>(node: &RedisServer, what: &[&str]) ->
 fn redis_cli(arguments: &[&str]) {
     let ran = Command::new("redis-cli").args(arguments).output();
     let ran = ran.unwrap_or_else(|error| {
-        panic!("redis-cli does not start ({error}); `apt-get install redis-tools` brings it")
+        panic!("redis-cli does not start ({error}); `apt-get install redis-tools` installs it")
     });
     assert!(
         ran.status.success(),

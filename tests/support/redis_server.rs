@@ -32,8 +32,8 @@ impl RedisServer {
     }
 
     fn with(options: &[&str], sentinel: Option<&str>) -> Self {
-        // Another process may take the port between its choice and its use. Then another port is
-        // tried.
+        // Another process may take the port between its choice and its use. The loop then tries another
+        // port.
         for _ in 0..5 {
             let port = super::free_port();
             let folder = std::env::temp_dir().join(format!("tower-wechat-redis-{port}"));
@@ -58,11 +58,11 @@ impl RedisServer {
         assert!(self.answers(), "redis-server does not start again");
     }
 
-    /// Starts the server. Answers whether it stays and answers, or ends at once.
+    /// Starts the server. Returns `true` if it replies, and `false` if it exits at once.
     fn answers(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         if let Some(lines) = &self.sentinel {
-            // A Sentinel keeps what it learns in its file; after a restart it goes on from there.
+            // A Sentinel writes its state into its file, and reads it after a restart.
             let file = self.folder.join("sentinel.conf");
             if !file.exists() {
                 std::fs::write(&file, lines).unwrap();
@@ -79,7 +79,7 @@ impl RedisServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("redis-server does not start ({error}); `apt-get install redis-server` brings it")
+                panic!("redis-server does not start ({error}); `apt-get install redis-server` installs it")
             });
         let child = self.child.insert(child);
         let give_up = Instant::now() + Duration::from_secs(10);
@@ -127,7 +127,7 @@ impl RedisServer {
 
     /// Returns a plain connection, for a look at stored values.
     pub fn connection(&self) -> Connection {
-        connection_to(self.port).expect("redis-server answers")
+        connection_to(self.port).expect("redis-server replies")
     }
 
     /// Returns how often the server has run a command, by `INFO commandstats`.
@@ -174,7 +174,7 @@ impl Drop for RedisServer {
 fn connection_to(port: u16) -> Option<Connection> {
     let client = Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
     let mut connection = client.get_connection().ok()?;
-    // A server with a password answers too.
+    // A server with a password replies too.
     match redis::cmd("PING").query::<String>(&mut connection) {
         Ok(_) => Some(connection),
         Err(error) => error

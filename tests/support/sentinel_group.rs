@@ -45,7 +45,7 @@ impl SentinelGroup {
             },
         )
         .await;
-        // A replica that has not been filled yet cannot take over.
+        // A replica cannot become the primary before its first synchronization.
         for replica in &group.servers[1..] {
             super::eventually("a replica is filled", Duration::from_secs(40), async || {
                 let info: String = redis::cmd("INFO")
@@ -73,9 +73,9 @@ impl SentinelGroup {
             let epoch: u64 = said.get("config-epoch")?.parse().ok()?;
             Some((epoch, said.get("port")?.parse::<u16>().ok()?))
         });
-        let (_, port) = ports.max().expect("a Sentinel answers");
+        let (_, port) = ports.max().expect("a Sentinel replies");
         let at = self.servers.iter().position(|server| server.port() == port);
-        at.expect("one of ours")
+        at.expect("a server of this group")
     }
 
     /// Waits until another server than this one is the primary.

@@ -1,4 +1,4 @@
-//! The example of sessions in this process, over a store of sessions that can be switched off.
+//! The example `sessions` in this process, with a session store that can be switched off.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
 
 use super::sessions::application;
 
-/// A store whose every call fails while it is switched off.
+/// A session store. All calls fail while it is switched off.
 #[derive(Debug, Clone, Default)]
 pub struct Switched {
     store: Sessions,

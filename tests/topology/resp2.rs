@@ -87,7 +87,7 @@ async fn resp2_can_be_configured() {
         let proxy = OldProxy::start(&server.address(), manner).await;
         let url = format!("redis://{}/?protocol=resp2", proxy.address());
         works(&RedisStore::builder(&url), &url).await;
-        assert_eq!((proxy.heard("HELLO"), proxy.heard("CLIENT")), (0, 0));
+        assert_eq!((proxy.received("HELLO"), proxy.received("CLIENT")), (0, 0));
     }
 }
 
@@ -151,7 +151,7 @@ async fn a_wrong_password_is_reported_on_resp2() {
     let proxy = OldProxy::start(&server.address(), Manner::Says(words)).await;
     let url = format!("redis://:wrong@{}/", proxy.address());
     assert!(RedisStore::connect(&url).await.is_err());
-    assert_eq!(proxy.heard("AUTH"), 0, "it is not tried twice");
+    assert_eq!(proxy.received("AUTH"), 0, "it is not tried twice");
 }
 
 /// A proxy may look at the password before it looks at the command.

@@ -92,7 +92,7 @@ async fn invalidation_works_if_scripts_are_inspected() {
     for (builder, what) in each_layout(&format!("redis://{}/", proxy.address())) {
         invalidations_arrive(&builder, &what).await;
     }
-    assert!(proxy.heard("refused") > 0, "it has looked at texts");
+    assert!(proxy.received("refused") > 0, "it has looked at texts");
 }
 
 /// If scripts may publish, no separate command publishes.
@@ -107,6 +107,6 @@ async fn scripts_that_may_publish_are_one_round_trip() {
     }
     assert!(server.calls("publish") >= 50);
     // The proofs of a store come every two seconds.
-    let apart = proxy.heard("PUBLISH");
+    let apart = proxy.received("PUBLISH");
     assert!(apart < 25, "{apart}");
 }
