@@ -78,7 +78,7 @@ impl AccessToken {
     }
 
     /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support case
-    /// they tell two secrets apart, and the secret cannot be computed from them.
+    /// they distinguish two secrets, and the secret cannot be computed from them.
     pub fn fingerprint(&self) -> String {
         fingerprint(self.expose())
     }

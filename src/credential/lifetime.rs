@@ -25,8 +25,8 @@ const JITTER_DIVISOR: u32 = 5;
 /// use tower_wechat::credential::{Freshness, Lifetime};
 ///
 /// // Granted for two hours, due for renewal 15 minutes before the end:
-/// let life = Lifetime::from_response(Timestamp::from_millis(0), Some(7_200), Duration::from_secs(900));
-/// let after_minutes = |minutes: i64| life.freshness(Timestamp::from_millis(minutes * 60_000));
+/// let lifetime = Lifetime::from_response(Timestamp::from_millis(0), Some(7_200), Duration::from_secs(900));
+/// let after_minutes = |minutes: i64| lifetime.freshness(Timestamp::from_millis(minutes * 60_000));
 /// assert_eq!(after_minutes(104), Freshness::Fresh);
 /// assert_eq!(after_minutes(105), Freshness::Stale);
 /// assert_eq!(after_minutes(120), Freshness::Expired);
@@ -53,7 +53,7 @@ impl Freshness {
     }
 }
 
-/// The two points in a credential's life: its renewal point and its expiry.
+/// The lifetime of a credential: its renewal point and its expiry.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,10 +62,10 @@ impl Freshness {
 ///
 /// let now = Timestamp::from_millis(0);
 /// let margin = Duration::from_secs(900);
-/// let life = Lifetime::from_response(now, Some(7_200), margin);
-/// assert_eq!(life.renew_at().as_millis(), 6_300_000);
-/// assert_eq!(life.expires_at().as_millis(), 7_200_000);
-/// assert_eq!(life.freshness(now), Freshness::Fresh);
+/// let lifetime = Lifetime::from_response(now, Some(7_200), margin);
+/// assert_eq!(lifetime.renew_at().as_millis(), 6_300_000);
+/// assert_eq!(lifetime.expires_at().as_millis(), 7_200_000);
+/// assert_eq!(lifetime.freshness(now), Freshness::Fresh);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
@@ -76,8 +76,8 @@ pub struct Lifetime {
 impl Lifetime {
     /// Returns the lifetime of a credential that WeChat issued at `now` for `expires_in` seconds.
     ///
-    /// The renewal point is `margin` before the expiry. If the credential does not live longer
-    /// than `margin`, the renewal point is in the middle, because the credential would never be
+    /// The renewal point is `margin` before the expiry. If the credential expires within
+    /// `margin`, the renewal point is in the middle, because the credential would never be
     /// fresh otherwise. A missing, zero or negative `expires_in` means 60 s, due at once. A value
     /// above 30 days is read as 7,200 s.
     pub fn from_response(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
@@ -90,14 +90,18 @@ impl Lifetime {
                 expires_at: now.saturating_add(FALLBACK_LIFETIME),
             };
         };
-        let life = match Duration::from_secs(seconds) {
-            life if life > MAX_LIFETIME => STANDARD_LIFETIME,
-            life => life,
+        let lifetime = match Duration::from_secs(seconds) {
+            lifetime if lifetime > MAX_LIFETIME => STANDARD_LIFETIME,
+            lifetime => lifetime,
         };
-        let margin = if life <= margin { life / 2 } else { margin };
+        let margin = if lifetime <= margin {
+            lifetime / 2
+        } else {
+            margin
+        };
         Self {
-            renew_at: now.saturating_add(life - margin),
-            expires_at: now.saturating_add(life),
+            renew_at: now.saturating_add(lifetime - margin),
+            expires_at: now.saturating_add(lifetime),
         }
     }
 
@@ -110,8 +114,8 @@ impl Lifetime {
     /// use tower_wechat::credential::Lifetime;
     ///
     /// // A Spring Boot service has stored `TOKEN#6300000`:
-    /// let life = Lifetime::from_stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));
-    /// assert_eq!(life.expires_at().as_millis(), 7_200_000);
+    /// let lifetime = Lifetime::from_stored(Timestamp::from_millis(6_300_000), None, Duration::from_secs(900));
+    /// assert_eq!(lifetime.expires_at().as_millis(), 7_200_000);
     /// ```
     pub fn from_stored(
         renew_at: Timestamp,
@@ -191,11 +195,11 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
     fn renewal_and_expiry(expires_in: Option<i64>) -> (i64, i64) {
-        let life = Lifetime::from_response(NOW, expires_in, MARGIN);
+        let lifetime = Lifetime::from_response(NOW, expires_in, MARGIN);
         let start = NOW.as_millis();
         (
-            life.renew_at().as_millis() - start,
-            life.expires_at().as_millis() - start,
+            lifetime.renew_at().as_millis() - start,
+            lifetime.expires_at().as_millis() - start,
         )
     }
 
@@ -219,16 +223,16 @@ mod tests {
     proptest! {
         #[test]
         fn every_positive_lifetime_starts_fresh(seconds in 1i64.., margin in 0u64..100_000) {
-            let life = Lifetime::from_response(NOW, Some(seconds), Duration::from_secs(margin));
-            prop_assert_eq!(life.freshness(NOW), Freshness::Fresh);
-            prop_assert!(life.renew_at() <= life.expires_at());
+            let lifetime = Lifetime::from_response(NOW, Some(seconds), Duration::from_secs(margin));
+            prop_assert_eq!(lifetime.freshness(NOW), Freshness::Fresh);
+            prop_assert!(lifetime.renew_at() <= lifetime.expires_at());
         }
 
         #[test]
         fn renewal_starts_at_most_a_fifth_of_the_margin_early(seed: u64, seconds in 1i64..100_000) {
-            let life = Lifetime::from_response(NOW, Some(seconds), MARGIN);
-            let early = life.renewal_starts_at(seed).duration_until(life.renew_at());
-            prop_assert!(early <= life.renew_at().duration_until(life.expires_at()) / 5);
+            let lifetime = Lifetime::from_response(NOW, Some(seconds), MARGIN);
+            let early = lifetime.renewal_starts_at(seed).duration_until(lifetime.renew_at());
+            prop_assert!(early <= lifetime.renew_at().duration_until(lifetime.expires_at()) / 5);
         }
     }
 
@@ -236,15 +240,17 @@ mod tests {
     #[test]
     fn renewals_after_a_mass_login_are_spread_evenly() {
         const USERS: usize = 100_000;
-        let life = Lifetime::from_response(NOW, Some(7_200), MARGIN);
-        let window = life
+        let lifetime = Lifetime::from_response(NOW, Some(7_200), MARGIN);
+        let window = lifetime
             .earliest_renewal_at()
-            .duration_until(life.renew_at())
+            .duration_until(lifetime.renew_at())
             .as_secs() as usize;
         let mut seconds = vec![0; window];
         for at in 0..USERS {
             let seed = jitter_seed(&format!("83_{at:0107}"));
-            let early = life.renewal_starts_at(seed).duration_until(life.renew_at());
+            let early = lifetime
+                .renewal_starts_at(seed)
+                .duration_until(lifetime.renew_at());
             seconds[early.as_secs() as usize] += 1;
         }
         let mean = USERS / window;

@@ -10,7 +10,7 @@ use crate::wechat::{
 };
 
 /// Reads a reply as every kind of response. No error text holds a secret or a control character, and
-/// no answer holds an invalid token or user id.
+/// no reply contains an invalid token or user id.
 pub fn wechat_reply(data: &[u8]) {
     let Ok(reply) = reply::parse(data) else {
         return;

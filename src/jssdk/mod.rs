@@ -110,7 +110,7 @@ impl JsConfig {
     }
 }
 
-/// Returns a nonce. It only makes signatures of the same page differ, and need not be unguessable.
+/// Returns a nonce. It makes signatures of the same page different, and does not need to be secret.
 fn random_nonce() -> String {
     let letter = || char::from(NONCE_ALPHABET[fastrand::usize(..NONCE_ALPHABET.len())]);
     (0..NONCE_LENGTH).map(|_| letter()).collect()

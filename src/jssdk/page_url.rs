@@ -13,21 +13,21 @@ use crate::error::{Error, ErrorKind};
 /// Its signature is then right on some pages and wrong on others: often right on the page itself,
 /// and wrong once WeChat has added `?from=…&isappinstalled=0` to a link that was shared.
 ///
-/// A URL that was encoded is returned decoded, and other parameters beside it are ignored. A URL
-/// that was not encoded is returned where it must be whole all the same: it holds no escape, and no
-/// parameter follows it. A `+` stays a plus, because no URL holds a blank.
+/// An encoded URL is returned decoded, and other parameters of the query are ignored. A URL that is not
+/// encoded is returned only if it is certainly complete: it contains no escape, and no parameter follows
+/// it. A `+` is not read as a space, because no URL contains a space.
 ///
 /// # Errors
-/// [`ErrorKind::BadRequest`], with a message that names `encodeURIComponent`: `url` is missing,
-/// empty or there twice; it was not encoded and may be cut or decoded wrongly; it has an invalid
-/// escape, or is not UTF-8.
+/// [`ErrorKind::BadRequest`], with a message that names `encodeURIComponent`, in these cases: `url` is
+/// missing, empty or repeated; it is not encoded and may be incomplete or decoded wrongly; it contains an
+/// invalid escape or is not UTF-8.
 ///
 /// ```
 /// use tower_wechat::jssdk::page_url;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let asked = "/api/jssdk?url=https%3A%2F%2Fh5.example.com%2F%3Fa%3D1%26b%3D2".parse()?;
-/// assert_eq!(page_url(&asked)?, "https://h5.example.com/?a=1&b=2");
+/// let request = "/api/jssdk?url=https%3A%2F%2Fh5.example.com%2F%3Fa%3D1%26b%3D2".parse()?;
+/// assert_eq!(page_url(&request)?, "https://h5.example.com/?a=1&b=2");
 ///
 /// // Without `encodeURIComponent`, the URL may end too early.
 /// let cut = "/api/jssdk?url=https://h5.example.com/?a=1&b=2".parse()?;

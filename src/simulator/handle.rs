@@ -1,4 +1,4 @@
-//! The handle of a running simulator, with which a test steers it.
+//! The handle of a running simulator, with which a test controls it.
 
 use std::{
     collections::BTreeMap,
@@ -34,8 +34,8 @@ const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// // Alice agrees at WeChat's page, and the application exchanges her code:
 /// sim.add_user(SimulatedUser::new("oAlice").nickname("Alice"));
 /// let code = sim.authorize("oAlice", "snsapi_userinfo");
-/// let grant = wechat.exchange_code(&code).await?;
-/// assert_eq!(sim.current_pair("oAlice").unwrap().access_token, grant.access_token.expose());
+/// let response = wechat.exchange_code(&code).await?;
+/// assert_eq!(sim.current_pair("oAlice").unwrap().access_token, response.access_token.expose());
 /// assert_eq!(sim.calls_to("/sns/oauth2/access_token"), 1);
 /// sim.stop().await;
 /// # Ok(())
@@ -105,8 +105,8 @@ impl Simulator {
         &self.app_secret
     }
 
-    /// Adds a user, or replaces the user with the same openid. The next request to the authorize
-    /// page is answered as this user.
+    /// Adds a user, or replaces the user with the same openid. At the next request to the authorize
+    /// page, this user is logged in to WeChat.
     pub fn add_user(&self, user: SimulatedUser) {
         let mut wechat = self.shared.lock();
         wechat.users.set_active(user.openid());
@@ -223,8 +223,8 @@ impl Simulator {
         {
             self.shared.force_stop.cancel();
             // The second cancellation wakes every connection, and each then fails with a reset. It
-            // comes after the first one's second, because it would cut replies short. The time
-            // limit is for a handler that never yields, which would be a defect.
+            // must not come earlier, because it would interrupt replies. The time limit is for a
+            // handler that never yields, which would be a defect.
             let _ = tokio::time::timeout(GRACEFUL_STOP_TIMEOUT, server).await;
         }
     }

@@ -43,7 +43,7 @@
 //! | `GET`, `DELETE /_sim/faults` | the current faults; `DELETE` removes them |
 //! | `GET`, `POST /_sim/clock` | `{"advance_secs": 60}` → `{"now_secs": …, "advanced_secs": 60}` |
 //! | `GET`, `POST /_sim/settings` | the fields of [`SimulatorSettings`], durations in seconds: `user_token_secs`, `refresh_token_secs`, `code_secs`, `account_token_secs`, `account_token_overlap_secs`, `ticket_secs`, and the others by their names |
-//! | `GET`, `POST /_sim/users` | `openid`, `nickname`, `unionid`, `snapshot`, `subscribed`, all optional: adds the user, as whom the next request to the authorize page is answered |
+//! | `GET`, `POST /_sim/users` | `openid`, `nickname`, `unionid`, `snapshot`, `subscribed`, all optional: adds the user, who is logged in to WeChat at the next request to the authorize page |
 //! | `POST /_sim/sign_in` | `{"openid", "scope"?}` → the reply of a code exchange |
 //! | `POST /_sim/password_change` | `{"openid"}`: calls with the user's tokens get 42007 from then on |
 //!

@@ -198,8 +198,8 @@ settings! {
     refresh_token_lifetime: Duration, refresh_token_secs = Duration::from_secs(30 * 24 * 3600);
 
     /// Lifetime of an unused code of the authorize page. Default: 5 minutes (guide to web
-    /// authorization). A code of `connect/qrconnect` lives twice as long, as the documentation of
-    /// website login says.
+    /// authorization). The lifetime of a code of `connect/qrconnect` is twice as long, as the documentation
+    /// of website login says.
     code_lifetime: Duration, code_secs = Duration::from_secs(300);
 
     /// `true`: each refresh returns a new refresh token and invalidates the old one. WeChat's pages

@@ -71,7 +71,7 @@ impl UserTokenIssuer {
     pub(super) fn issue_code(
         &mut self,
         authorization: Authorization,
-        life: Duration,
+        lifetime: Duration,
         now: Duration,
     ) -> String {
         if self.codes.len() >= 1024 && self.codes.len().is_power_of_two() {
@@ -85,7 +85,7 @@ impl UserTokenIssuer {
             code.clone(),
             AuthorizationCode {
                 authorization,
-                expires_at: now.saturating_add(life),
+                expires_at: now.saturating_add(lifetime),
                 used: false,
             },
         );

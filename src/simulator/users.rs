@@ -105,8 +105,8 @@ impl SimulatedUser {
     }
 }
 
-/// All users in the order of their addition, and the active user, as whom the next request to the
-/// authorize page is answered.
+/// All users in the order of their addition, and the active user: the user who is logged in to WeChat when
+/// a browser opens the authorize page.
 #[derive(Debug)]
 pub(super) struct UserDirectory {
     all: Vec<SimulatedUser>,
@@ -156,7 +156,7 @@ impl UserDirectory {
         }
     }
 
-    /// Adds a user with this openid if there is none.
+    /// Adds a user with this openid, unless one exists.
     pub(super) fn insert_if_missing(&mut self, openid: &str) {
         if self.get(openid).is_none() {
             self.insert_or_replace(SimulatedUser::new(openid));

@@ -61,7 +61,7 @@ pub struct UserInfo {
     /// Empty since October 2021.
     pub country: String,
     /// URL of the avatar, whose last path segment is its size: 0 (640 px), 46, 64, 96 or 132.
-    /// Empty if there is none. The URL becomes invalid when the user changes the avatar.
+    /// Empty for a user without an avatar. The URL becomes invalid when the user changes the avatar.
     pub headimgurl: String,
     /// Privileges such as `chinaunicom`.
     pub privilege: Vec<String>,

@@ -40,10 +40,10 @@ async fn fetch(url: &str) -> Option<()> {
          text/html\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     stream
         .take(MAX_RESPONSE_BYTES)
-        .read_to_end(&mut answer)
+        .read_to_end(&mut response)
         .await
         .ok()?;
     Some(())

@@ -90,7 +90,7 @@ async fn count_and_apply_fault(
     if path.starts_with(CONTROL_PREFIX) {
         return next.run(request).await;
     }
-    // The lock is dropped before the delay: other calls go on while this one waits.
+    // The lock is released before the delay, so that other calls continue while this one waits.
     let fault = {
         let mut wechat = shared.lock();
         wechat.count_call(&path);
@@ -115,9 +115,9 @@ async fn count_and_apply_fault(
             peer.reset()
         }
         Effect::Errcode { errcode, status } => {
-            let answer =
+            let response =
                 reply::error_response(&path, &WechatErrorReply::new(errcode), shared.lock().now());
-            with_status(answer, status)
+            with_status(response, status)
         }
         Effect::Body { body, status } => {
             let content_type = reply::content_type(&path);

@@ -110,7 +110,7 @@ fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorRe
 }
 
 /// Returns the valid pair to which the access token of a call belongs.
-fn live_pair<'a>(
+fn valid_pair<'a>(
     wechat: &'a SimulatedWechat,
     params: &Params,
     now: Duration,
@@ -143,7 +143,7 @@ struct ProfileReply {
 /// `GET /sns/userinfo?access_token=&openid=&lang=`.
 pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
-        let pair = live_pair(wechat, params, now)?;
+        let pair = valid_pair(wechat, params, now)?;
         if !grants_profile(&pair.authorization.scope) {
             return Err(WechatErrorReply::new(48001));
         }
@@ -182,6 +182,6 @@ fn avatar_url(user: &SimulatedUser) -> String {
 /// `GET /sns/auth?access_token=&openid=`.
 pub(super) async fn auth(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
-        live_pair(wechat, params, now).map(|_| EmptyReply::OK)
+        valid_pair(wechat, params, now).map(|_| EmptyReply::OK)
     })
 }

@@ -23,22 +23,22 @@ async fn unusual_token_responses_are_handled() {
         let server =
             ScriptedServer::with_json(json!({ "access_token": "a", "expires_in": expires_in }))
                 .await;
-        let grant = server
+        let response = server
             .client()
             .refresh_user_token(&refresh_token())
             .await
             .unwrap();
-        assert_eq!(grant.expires_in, kept);
-        assert_eq!(grant.refresh_token, None);
+        assert_eq!(response.expires_in, kept);
+        assert_eq!(response.refresh_token, None);
     }
     let server =
         ScriptedServer::with_json(json!({ "access_token": "a", "refresh_token": "" })).await;
-    let grant = server
+    let response = server
         .client()
         .refresh_user_token(&refresh_token())
         .await
         .unwrap();
-    assert_eq!(grant, UserTokenResponse::new("a"));
+    assert_eq!(response, UserTokenResponse::new("a"));
     let error = server.client().exchange_code(CODE).await.unwrap_err();
     assert_unavailable(&error);
     assert!(error.to_string().contains("no openid"), "{error}");
