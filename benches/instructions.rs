@@ -27,7 +27,10 @@ use tower_wechat::{
     CookieKeys, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer,
 };
 
-use fixtures::{Body, hget_service, respond_empty, send_requests, user_id, wechat_client};
+use fixtures::{
+    Body, cookie_request, header_request, hget_service, respond_empty, send_requests, user_id,
+    user_token, wechat_client,
+};
 use support::redis_server::RedisServer;
 
 /// The number of users. All are in memory or in Redis before the first request.
@@ -36,7 +39,7 @@ const USERS: usize = 200;
 /// Time for a command of Redis. Programs are slow under valgrind.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The cases, each with the case that it is compared with.
+/// Cases, each with the case that it is compared with.
 const CASES: [(&str, Option<&str>); 7] = [
     ("bare", None),
     ("extension", Some("bare")),
@@ -48,7 +51,7 @@ const CASES: [(&str, Option<&str>); 7] = [
 ];
 
 fn main() {
-    // cargo adds --bench.
+    // `cargo bench` adds the word --bench.
     let words: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| word != "--bench")
@@ -68,12 +71,14 @@ fn print_table() {
     let server = RedisServer::start();
     println!("{:<18} {:>14} {:>10}", "", "instructions", "added");
     let mut counts: Vec<(&str, u64)> = Vec::new();
-    for (case, beside) in CASES {
+    for (case, baseline) in CASES {
         let count = instructions_per_request(case, &server);
         let other = |name| counts.iter().find(|(other, _)| *other == name);
-        let added = beside.and_then(other).map_or(String::new(), |(_, other)| {
-            (count as i64 - *other as i64).to_string()
-        });
+        let added = baseline
+            .and_then(other)
+            .map_or(String::new(), |(_, other)| {
+                (count as i64 - *other as i64).to_string()
+            });
         println!("{case:<18} {count:>14} {added:>10}");
         counts.push((case, count));
     }
@@ -95,16 +100,16 @@ fn count_instructions(case: &str, requests: usize, server: &RedisServer) -> u64 
         .args([case, &requests.to_string(), &server.url()])
         .stdout(Stdio::null())
         .output()
-        .expect("valgrind runs; `apt-get install valgrind` brings it");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{case} fails: {said}");
-    let collected = said
+        .expect("valgrind starts; `apt-get install valgrind` installs it");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{case} fails: {stderr}");
+    let collected = stderr
         .lines()
         .rev()
         .find_map(|line| line.split("Collected : ").nth(1));
     collected
         .and_then(|count| count.trim().parse().ok())
-        .unwrap_or_else(|| panic!("callgrind counts nothing: {said}"))
+        .unwrap_or_else(|| panic!("callgrind printed no count: {stderr}"))
 }
 
 fn run_case(case: &str, requests: usize) {
@@ -141,10 +146,10 @@ fn run_case_against(case: &str, requests: usize, url: &str) {
     }
 }
 
+/// Returns WeChat's reply for the user with this number: a pair with a scope.
 fn token_response(at: usize) -> UserTokenResponse {
-    UserTokenResponse::new(format!("83_{at:0107}"))
-        .expires_in(7_200)
-        .refresh_token(format!("83_{at:0107}"))
+    fixtures::token_response(at)
+        .refresh_token(user_token(at))
         .scope("snsapi_userinfo")
 }
 
@@ -178,17 +183,9 @@ fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
     });
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().expect("keys"));
     let made: Vec<Request<Body>> = (0..USERS)
-        .map(|at| {
-            let request = Request::builder();
-            let request = match case {
-                "cookie" => {
-                    let set = session.issue(&user_id(at));
-                    let cookie = set.to_str().expect("text").split(';').next();
-                    request.header("cookie", cookie.unwrap_or_default())
-                }
-                _ => request.header("x-user-id", user_id(at).as_str()),
-            };
-            request.body(Body::new()).expect("a request")
+        .map(|at| match case {
+            "cookie" => cookie_request(&session, at),
+            _ => header_request(at),
         })
         .collect();
     let bare = service_fn(respond_empty::<Body>);
@@ -215,7 +212,7 @@ fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
     }
 }
 
-/// Polls each call once: a cached user does not wait.
+/// Polls each call once, which is enough for a cached user.
 fn poll_requests<S>(mut service: S, made: &[Request<Body>], requests: usize)
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,

@@ -1,9 +1,10 @@
-//! Time from a write in one process to its effect in another: `cargo bench --bench news`.
+//! Time from a write in one process to its effect in another: `cargo bench --bench invalidation`.
 //!
-//! Two engines with caches and connections of their own share a real redis-server. The time runs
-//! from the beginning of the write until the other engine no longer serves its cached token. Entries
-//! expire after an hour, so that only the invalidation can remove them.
+//! Two `UserTokens`, each with its own cache and connections, share a redis-server. The time runs from
+//! the beginning of a write in one of them until the other no longer serves its cached token. Cached
+//! tokens are valid for an hour, so that only the invalidation message can remove them.
 
+mod fixtures;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -12,8 +13,9 @@ use std::time::{Duration, Instant};
 use tower_wechat::client::UserTokenResponse;
 use tower_wechat::redis::Layout;
 use tower_wechat::user::UserTokensBuilder;
-use tower_wechat::{MemoryStore, RedisStore, UserId, UserTokens, WechatClient};
+use tower_wechat::{MemoryStore, RedisStore, UserId, UserTokens};
 
+use fixtures::wechat_client;
 use support::redis_server::RedisServer;
 
 const ROUNDS: usize = 2_000;
@@ -25,7 +27,7 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    println!("from a write here to its knowledge there, {ROUNDS} writes each:");
+    println!("from a write in one process to its effect in another, {ROUNDS} writes each:");
     println!("| store | what | median | p99 | longest |");
     println!("|---|---|---|---|---|");
     runtime.block_on(async {
@@ -49,17 +51,13 @@ fn main() {
     });
 }
 
-fn wechat_client() -> WechatClient {
-    WechatClient::new("wx0123456789abcdef", "secret").expect("a client")
-}
-
 async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder) {
     let (ours, theirs) = (ours.cache_ttl(HOUR).build(), theirs.cache_ttl(HOUR).build());
     let user = UserId::new("o6_bmjrPTlm6_2sgVt7hMZOPfL2M").expect("an id");
     let (mut logins, mut deletions) = (Vec::new(), Vec::new());
-    // The first hundred warm up: channels are opened and scripts loaded.
+    // The first hundred rounds do not count: connections are opened and scripts are loaded.
     for round in 0..ROUNDS + 100 {
-        let grant = UserTokenResponse::new(format!("83_{round:0107}")).expires_in(7_200);
+        let response = UserTokenResponse::new(format!("83_{round:0107}")).expires_in(7_200);
         for deletes in [false, true] {
             let before = theirs.get(&user).await.ok();
             let serves_other = |token: &tower_wechat::UserToken| {
@@ -71,7 +69,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
             if deletes {
                 ours.revoke(&user).await.expect("deleted");
             } else {
-                ours.store(&user, &grant).await.expect("stored");
+                ours.store(&user, &response).await.expect("stored");
             }
             if let Some(before) = before {
                 while !serves_other(&before) {
@@ -82,7 +80,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
             }
             // Stores a token again, so that the next login replaces one.
             if deletes {
-                ours.store(&user, &grant).await.expect("stored");
+                ours.store(&user, &response).await.expect("stored");
                 while theirs.get(&user).await.is_err() {
                     tokio::task::yield_now().await;
                 }

@@ -1,4 +1,4 @@
-//! Users whose token is in memory: the layer alone, around a service that does nothing.
+//! The layer with all tokens in its cache, around a service that does nothing.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -14,31 +14,33 @@ use tower_wechat::{
     CookieKeys, MemoryStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer, WechatUser,
 };
 
-use super::fixtures::{Body, respond_empty, user_id, wechat_client};
-use super::{median, token_response};
+use super::fixtures::{
+    Body, cookie_request, header_request, median, respond_empty, token_response, user_id,
+    wechat_client,
+};
 
-/// Calls whose requests are made together, before the clock starts: few enough for the
+/// Calls of one round. Their requests are created before the time is taken, and are few enough for the
 /// processor's caches.
 const CALLS_PER_ROUND: usize = 4_000;
 
-/// Turns of each contender.
+/// Rounds of each service.
 const ROUNDS: usize = 41;
 
-/// How much more than one two threads should answer.
+/// The smallest acceptable ratio of the throughput of two threads to that of one.
 const SCALING_TARGET: f64 = 1.8;
 
-/// The number of users, and the nanoseconds that the layer may add.
+/// A number of users, and the nanoseconds that the layer may add to a request.
 pub(crate) struct CacheSize {
     pub(crate) users: usize,
     pub(crate) header_target: u32,
     pub(crate) cookie_target: u32,
 }
 
-/// What came out for one contender.
+/// The figures of one service, one for each round.
 #[derive(Default)]
 struct CachedMeasurements {
     nanos: Vec<f64>,
-    /// Throughput of two threads by that of one, in pairs.
+    /// Throughput of two threads, divided by the throughput of one thread.
     scaling: Vec<f64>,
     allocations: u64,
 }
@@ -51,19 +53,9 @@ pub(crate) fn compare(runtime: &Runtime, case: &CacheSize) {
     let session = SessionCookie::new(users.app_id(), &keys);
     let header = TrustedHeader::new("x-user-id").expect("a header");
 
-    let with_header = |at: usize| {
-        let request = Request::builder().header("x-user-id", user_id(at).as_str());
-        request.body(Body::new()).expect("a request")
-    };
-    let with_cookie = |at: usize| {
-        let set = session.issue(&user_id(at));
-        let cookie = set.to_str().expect("text").split(';').next();
-        let request = Request::builder().header("cookie", cookie.unwrap_or_default());
-        request.body(Body::new()).expect("a request")
-    };
-
+    let with_cookie = |at: usize| cookie_request(&session, at);
     let bare = service_fn(respond_empty::<Body>);
-    let value = extension_value(&users, with_header(0));
+    let value = extension_value(&users, header_request(0));
     let inserting = service_fn(move |mut request: Request<Body>| {
         request.extensions_mut().insert(value.clone());
         respond_empty(request)
@@ -76,9 +68,9 @@ pub(crate) fn compare(runtime: &Runtime, case: &CacheSize) {
     let mut figures: [CachedMeasurements; 4] = Default::default();
     for round in 0..ROUNDS {
         let seed = round as u64;
-        run_round(&mut figures[0], &bare, with_header, count, seed);
-        run_round(&mut figures[1], &inserting, with_header, count, seed);
-        run_round(&mut figures[2], &by_header, with_header, count, seed);
+        run_round(&mut figures[0], &bare, header_request, count, seed);
+        run_round(&mut figures[1], &inserting, header_request, count, seed);
+        run_round(&mut figures[2], &by_header, header_request, count, seed);
         run_round(&mut figures[3], &by_cookie, with_cookie, count, seed);
     }
 
@@ -117,7 +109,7 @@ pub(crate) fn compare(runtime: &Runtime, case: &CacheSize) {
 
 /// Returns the tokens of `count` users, all of them cached.
 fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
-    // Its parts fill unevenly: none may overflow.
+    // The parts of the cache fill unevenly. With this reserve, none of them evicts a user.
     let capacity = count + count / 4;
     let users = UserTokens::builder(wechat_client(), MemoryStore::new())
         .cache_capacity(capacity)
@@ -140,7 +132,7 @@ fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
     users
 }
 
-/// One turn of a contender, with users picked at random.
+/// Runs one round of a service, with users picked at random.
 fn run_round<S>(
     figures: &mut CachedMeasurements,
     service: &S,
@@ -157,7 +149,7 @@ fn run_round<S>(
         let mut random = fastrand::Rng::with_seed(seed * 16 + part);
         move || make(random.usize(..users))
     };
-    // As threads of their own, one or two: each has the same beginnings.
+    // One thread is started in the same way as two, so that both have the same costs.
     let parallel = |threads: u64| {
         let together = Barrier::new(threads as usize);
         let together = &together;
@@ -195,7 +187,7 @@ where
     S: Service<Request<Body>, Response = Response<Full<bytes::Bytes>>, Error = Infallible> + Clone,
 {
     let mut service = service.clone();
-    // Requests are made before the clock starts: their cost is not the layer's.
+    // The requests are created before the time is taken, because their cost is not the layer's.
     let ready: Vec<_> = (0..CALLS_PER_ROUND).map(|_| make()).collect();
     begin();
     let began = Instant::now();
@@ -215,7 +207,7 @@ where
     counted.count_total
 }
 
-/// Polls a call once: a cached user does not wait.
+/// Polls a call once, which is enough for a cached user.
 fn poll_ready<S>(service: &mut S, request: Request<Body>) -> S::Response
 where
     S: Service<Request<Body>, Error = Infallible>,
@@ -227,7 +219,7 @@ where
     }
 }
 
-/// What the layer puts into the extensions.
+/// Returns the value that the layer inserts into the extensions of a request.
 fn extension_value(users: &UserTokens, request: Request<Body>) -> WechatUser {
     let header = TrustedHeader::new("x-user-id").expect("a header");
     let (sender, receiver) = std::sync::mpsc::channel();

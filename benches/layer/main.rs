@@ -1,7 +1,7 @@
-//! What the layer adds to a request: `cargo bench --all-features --bench layer`.
+//! Cost of the layer for each request: `cargo bench --all-features --bench layer`.
 //!
-//! The contenders run in turns in one process, so that a noisy machine affects all of them. Ratios
-//! and differences mean more than the figures themselves.
+//! All services run in turn in one process, so that other load on the machine affects all of them.
+//! Compare ratios and differences, not the figures themselves.
 
 mod cached;
 #[path = "../fixtures/mod.rs"]
@@ -10,10 +10,7 @@ mod fixtures;
 mod support;
 mod uncached;
 
-use tower_wechat::client::UserTokenResponse;
-
 fn main() {
-    // cargo passes --bench; any other word is a filter that this program does not know.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -34,13 +31,4 @@ fn main() {
         cached::compare(&runtime, &case);
     }
     uncached::compare(&runtime);
-}
-
-fn token_response(at: usize) -> UserTokenResponse {
-    UserTokenResponse::new(format!("83_{at:0107}")).expires_in(7_200)
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }

@@ -1,5 +1,5 @@
-//! Every request reads Redis: the layer without a cache, against a service that sends one plain
-//! `HGET` over the same kind of connection.
+//! The layer without a cache, so that every request reads Redis. It is compared with a service that sends
+//! one `HGET` over the same kind of connection.
 
 use std::time::{Duration, Instant};
 
@@ -9,27 +9,26 @@ use tower_wechat::redis::Layout;
 use tower_wechat::{RedisStore, TrustedHeader, UserTokens, WechatLayer};
 
 use super::fixtures::{
-    BenchService, Body, CONCURRENCY, hget_service, respond_empty, send_requests, user_id,
-    wechat_client,
+    BenchService, Body, CONCURRENCY, hget_service, median, respond_empty, send_requests,
+    token_response, user_id, user_token, wechat_client,
 };
 use super::support::redis_server::RedisServer;
-use super::{median, token_response};
 
 const USERS: usize = 10_000;
 
-/// Requests of one turn.
+/// Requests of one round of a service.
 const REQUESTS_PER_ROUND: usize = 12_800;
 
-/// How long an answer is waited for, as the library does it by itself.
+/// Time for a reply of Redis, the default of the library.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Turns of each contender.
+/// Rounds of each service.
 const ROUNDS: usize = 21;
 
-/// How much more processor time than the plain `HGET` a request may take.
+/// The largest acceptable ratio of processor time per request, compared with one `HGET`.
 const CPU_TARGET: f64 = 1.1;
 
-/// What came out for one contender.
+/// The figures of one service, one for each round.
 #[derive(Default)]
 struct UncachedMeasurements {
     wall_micros: Vec<f64>,
@@ -60,7 +59,7 @@ pub(crate) fn compare(runtime: &Runtime) {
         "the layer, layout hashes",
         "the layer, layout keys",
     ];
-    // Ratios are those of one round, whose median counts.
+    // Computes a ratio for each round, and prints the median of all rounds.
     let [hget_wall, hget_cpu] = [&figures[0].wall_micros, &figures[0].cpu_micros].map(Clone::clone);
     for (figures, name) in figures.into_iter().zip(names) {
         let ratio =
@@ -86,8 +85,8 @@ async fn layer_service(server: &RedisServer, layout: Layout) -> impl BenchServic
     let builder = UserTokens::builder(wechat_client(), store.expect("Redis"));
     let users: UserTokens = builder.cache_ttl(Duration::ZERO).build();
     for at in 0..USERS {
-        let grant = token_response(at).refresh_token(format!("83_{at:0107}"));
-        users.store(&user_id(at), &grant).await.expect("stored");
+        let response = token_response(at).refresh_token(user_token(at));
+        users.store(&user_id(at), &response).await.expect("stored");
     }
     let header = TrustedHeader::new("x-user-id").expect("a header");
     WechatLayer::new(users)
@@ -101,18 +100,18 @@ fn run_round(
     server: &RedisServer,
     service: &impl BenchService,
 ) {
-    let ran = || server.calls("hget") + server.calls("get");
-    let before = ran();
+    let reads = || server.calls("hget") + server.calls("get");
+    let before = reads();
     let (cpu, began) = (cpu_time(), Instant::now());
     runtime.block_on(send_requests(service.clone(), REQUESTS_PER_ROUND, USERS));
     let (took, cpu) = (began.elapsed(), cpu_time() - cpu);
     let per_call = |time: Duration| time.as_nanos() as f64 / 1e3 / REQUESTS_PER_ROUND as f64;
     figures.wall_micros.push(per_call(took));
     figures.cpu_micros.push(per_call(cpu));
-    figures.commands = (ran() - before) as f64 / REQUESTS_PER_ROUND as f64;
+    figures.commands = (reads() - before) as f64 / REQUESTS_PER_ROUND as f64;
 }
 
-/// Returns the processor time of this program.
+/// Returns the processor time that this process has used.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
