@@ -58,13 +58,14 @@ enum StoredOutcome {
 }
 
 impl ExchangeOutcome {
+    /// Returns the outcome's text in the store.
     pub(super) fn to_json(&self) -> String {
-        let written = match self {
+        let stored = match self {
             Self::SignedIn(signed_in) => StoredOutcome::SignedIn(signed_in.clone()),
             Self::CodeSpent => StoredOutcome::Spent,
-            Self::Failed(trouble) => StoredOutcome::Trouble(trouble.as_str().to_owned()),
+            Self::Failed(failure) => StoredOutcome::Trouble(failure.as_str().to_owned()),
         };
-        serde_json::to_string(&written).unwrap_or_default()
+        serde_json::to_string(&stored).unwrap_or_default()
     }
 
     /// Reads an outcome from the store. A text that cannot be read was written by a later version of
@@ -81,6 +82,7 @@ impl ExchangeOutcome {
         }
     }
 
+    /// Returns the outcome of an exchange that failed with this error.
     pub(super) fn from_error(error: &Error) -> Self {
         LoginFailure::from_exchange_error(error).map_or(Self::CodeSpent, Self::Failed)
     }
@@ -91,13 +93,14 @@ impl ExchangeOutcome {
             Self::SignedIn(signed_in) if signed_in.snapshot => "snapshot",
             Self::SignedIn(_) => "signed_in",
             Self::CodeSpent => "spent",
-            Self::Failed(trouble) => trouble.as_str(),
+            Self::Failed(failure) => failure.as_str(),
         }
     }
 
+    /// Returns how long the store keeps the outcome.
     pub(super) fn lifetime(&self) -> Duration {
         match self {
-            Self::Failed(trouble) if trouble.is_transient() => TRANSIENT_FAILURE_LIFETIME,
+            Self::Failed(failure) if failure.is_transient() => TRANSIENT_FAILURE_LIFETIME,
             Self::SignedIn(_) | Self::CodeSpent | Self::Failed(_) => RESULT_LIFETIME,
         }
     }
@@ -107,31 +110,83 @@ impl ExchangeOutcome {
 mod tests {
     use super::*;
 
-    #[test]
-    fn outcomes_round_trip_without_tokens() {
-        let signed_in = SignedInUser {
+    fn signed_in() -> SignedInUser {
+        SignedInUser {
             user: "oUser \"#1\"".into(),
             snapshot: true,
             scope: Some("snsapi_base".into()),
             login: 7,
             epoch: Some(1_700_000_000_000),
             had_more: true,
-        };
-        let mut verdicts = vec![
-            ExchangeOutcome::SignedIn(signed_in),
+        }
+    }
+
+    #[test]
+    fn outcomes_round_trip() {
+        let mut outcomes = vec![
+            ExchangeOutcome::SignedIn(signed_in()),
             ExchangeOutcome::CodeSpent,
         ];
-        verdicts.extend(LoginFailure::ALL.map(ExchangeOutcome::Failed));
-        for verdict in verdicts {
-            assert_eq!(ExchangeOutcome::from_json(&verdict.to_json()), verdict);
+        outcomes.extend(LoginFailure::ALL.map(ExchangeOutcome::Failed));
+        for outcome in outcomes {
+            assert_eq!(ExchangeOutcome::from_json(&outcome.to_json()), outcome);
+        }
+    }
+
+    /// Processes of different versions exchange these texts, so that no version may change them.
+    #[test]
+    fn stored_json_is_stable() {
+        let plain = SignedInUser {
+            user: "oUser".into(),
+            snapshot: false,
+            scope: None,
+            login: 0,
+            epoch: None,
+            had_more: false,
+        };
+        for (outcome, json) in [
+            (
+                ExchangeOutcome::SignedIn(signed_in()),
+                r##"{"signed_in":{"user":"oUser \"#1\"","snapshot":true,"scope":"snsapi_base","login":7,"epoch":1700000000000,"had_more":true}}"##,
+            ),
+            (
+                ExchangeOutcome::SignedIn(plain),
+                r#"{"signed_in":{"user":"oUser","login":0}}"#,
+            ),
+            (ExchangeOutcome::CodeSpent, r#""spent""#),
+            (
+                ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
+                r#"{"trouble":"wechat_away"}"#,
+            ),
+        ] {
+            assert_eq!(outcome.to_json(), json);
+            assert_eq!(ExchangeOutcome::from_json(json), outcome);
+        }
+    }
+
+    #[test]
+    fn unknown_texts_are_read_as_spent_codes() {
+        for text in ["", "{\"later\":1}", "{\"signed_in\":{\"user\":\"\"}}"] {
+            assert_eq!(
+                ExchangeOutcome::from_json(text),
+                ExchangeOutcome::CodeSpent,
+                "{text}"
+            );
         }
         assert_eq!(
-            ExchangeOutcome::from_json("{\"later\":1}"),
-            ExchangeOutcome::CodeSpent
+            ExchangeOutcome::from_json(r#"{"trouble":"later"}"#),
+            ExchangeOutcome::Failed(LoginFailure::CodeRejected)
         );
+    }
+
+    #[test]
+    fn names_of_failures_are_stable() {
+        let names = LoginFailure::ALL.map(LoginFailure::as_str);
         assert_eq!(
-            ExchangeOutcome::from_json("{\"signed_in\":{\"user\":\"\"}}"),
-            ExchangeOutcome::CodeSpent
+            names.join(" "),
+            "bad_request misplaced expired unknown denied snapshot_refused barred \
+             profile_not_granted outside_wechat too_often not_kept not_accepted misconfigured \
+             wechat_away store_away"
         );
     }
 }
