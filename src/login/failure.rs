@@ -5,78 +5,79 @@ use http::StatusCode;
 use super::state::StateError;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// Reason for which a login fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LoginFailure {
+/// Defines [`LoginFailure`] from one table. Each row is a variant, its name, the kind of its error, and
+/// the HTTP status of its page.
+macro_rules! login_failures {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $kind:ident, $status:ident;)+) => {
+        /// Reason for which a login fails.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum LoginFailure {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl LoginFailure {
+            /// All failures.
+            pub(crate) const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// Returns the failure's name in logs, in metrics (`wechat_logins_total`) and in stored
+            /// outcomes.
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Returns the kind of the error.
+            pub(crate) fn kind(self) -> ErrorKind {
+                match self {
+                    $(Self::$variant => ErrorKind::$kind,)+
+                }
+            }
+
+            /// Returns the HTTP status of the failure's page.
+            pub(crate) fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$variant => StatusCode::$status,)+
+                }
+            }
+        }
+    };
+}
+
+login_failures! {
     /// The request is malformed.
-    BadRequest,
+    BadRequest = "bad_request", BadRequest, BAD_REQUEST;
     /// WeChat has sent the user to a path that is not the callback.
-    WrongCallbackPath,
+    WrongCallbackPath = "misplaced", BadRequest, BAD_REQUEST;
     /// The login has expired.
-    Expired,
+    Expired = "expired", InvalidState, BAD_REQUEST;
     /// This browser did not begin the login, or this application did not.
-    UnknownLogin,
+    UnknownLogin = "unknown", InvalidState, BAD_REQUEST;
     /// The user denied access at WeChat's page.
-    AccessDenied,
+    AccessDenied = "denied", LoginDenied, FORBIDDEN;
     /// The user is virtual, and the application rejects virtual users.
-    SnapshotDenied,
+    SnapshotDenied = "snapshot_refused", LoginDenied, FORBIDDEN;
     /// WeChat has blocked this user.
-    Blocked,
+    Blocked = "barred", LoginDenied, FORBIDDEN;
     /// The user has declined to share the profile.
-    ProfileNotGranted,
+    ProfileNotGranted = "profile_not_granted", LoginDenied, FORBIDDEN;
     /// The browser is not WeChat's.
-    NotInWechat,
+    NotInWechat = "outside_wechat", LoginDenied, FORBIDDEN;
     /// The browser has logged in, or retried, too often.
-    RateLimited,
+    RateLimited = "too_often", LoginDenied, TOO_MANY_REQUESTS;
     /// Logins succeed, but the requests after them have no user.
-    NotKept,
+    NotKept = "not_kept", LoginDenied, TOO_MANY_REQUESTS;
     /// WeChat rejects the code.
-    CodeRejected,
+    CodeRejected = "not_accepted", WechatRefused, BAD_GATEWAY;
     /// WeChat rejects the account of this service.
-    Misconfigured,
+    Misconfigured = "misconfigured", WechatConfig, BAD_GATEWAY;
     /// WeChat is unreachable or fails.
-    WechatUnavailable,
+    WechatUnavailable = "wechat_away", WechatUnavailable, SERVICE_UNAVAILABLE;
     /// The store is unreachable or fails.
-    StoreUnavailable,
+    StoreUnavailable = "store_away", StoreUnavailable, SERVICE_UNAVAILABLE;
 }
 
 impl LoginFailure {
-    /// Returns the kind of the error.
-    pub(crate) fn kind(self) -> ErrorKind {
-        match self {
-            Self::BadRequest | Self::WrongCallbackPath => ErrorKind::BadRequest,
-            Self::Expired | Self::UnknownLogin => ErrorKind::InvalidState,
-            Self::AccessDenied
-            | Self::SnapshotDenied
-            | Self::Blocked
-            | Self::ProfileNotGranted
-            | Self::NotInWechat
-            | Self::RateLimited
-            | Self::NotKept => ErrorKind::LoginDenied,
-            Self::CodeRejected => ErrorKind::WechatRefused,
-            Self::Misconfigured => ErrorKind::WechatConfig,
-            Self::WechatUnavailable => ErrorKind::WechatUnavailable,
-            Self::StoreUnavailable => ErrorKind::StoreUnavailable,
-        }
-    }
-
-    /// Returns the HTTP status of the failure's page.
-    pub(crate) fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest | Self::WrongCallbackPath | Self::Expired | Self::UnknownLogin => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::AccessDenied
-            | Self::SnapshotDenied
-            | Self::Blocked
-            | Self::ProfileNotGranted
-            | Self::NotInWechat => StatusCode::FORBIDDEN,
-            Self::RateLimited | Self::NotKept => StatusCode::TOO_MANY_REQUESTS,
-            Self::CodeRejected | Self::Misconfigured => StatusCode::BAD_GATEWAY,
-            Self::WechatUnavailable | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
     /// Returns the failure for an error of the store or of the exchange, or `None` if another login
     /// can succeed.
     pub(crate) fn from_exchange_error(error: &Error) -> Option<Self> {
@@ -113,51 +114,11 @@ impl LoginFailure {
         })
     }
 
-    /// Returns the failure's name in logs, in metrics (`wechat_logins_total`) and in stored outcomes.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::WrongCallbackPath => "misplaced",
-            Self::Expired => "expired",
-            Self::UnknownLogin => "unknown",
-            Self::AccessDenied => "denied",
-            Self::SnapshotDenied => "snapshot_refused",
-            Self::Blocked => "barred",
-            Self::ProfileNotGranted => "profile_not_granted",
-            Self::NotInWechat => "outside_wechat",
-            Self::RateLimited => "too_often",
-            Self::NotKept => "not_kept",
-            Self::CodeRejected => "not_accepted",
-            Self::Misconfigured => "misconfigured",
-            Self::WechatUnavailable => "wechat_away",
-            Self::StoreUnavailable => "store_away",
-        }
-    }
-
-    /// All failures.
-    pub(crate) const ALL: [Self; 15] = [
-        Self::BadRequest,
-        Self::WrongCallbackPath,
-        Self::Expired,
-        Self::UnknownLogin,
-        Self::AccessDenied,
-        Self::SnapshotDenied,
-        Self::Blocked,
-        Self::ProfileNotGranted,
-        Self::NotInWechat,
-        Self::RateLimited,
-        Self::NotKept,
-        Self::CodeRejected,
-        Self::Misconfigured,
-        Self::WechatUnavailable,
-        Self::StoreUnavailable,
-    ];
-
     /// Returns the failure with this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
-            .find(|trouble| trouble.as_str() == name)
+            .find(|failure| failure.as_str() == name)
     }
 
     /// Returns `true` if the failure is likely to end within seconds.
@@ -167,8 +128,8 @@ impl LoginFailure {
 }
 
 impl From<StateError> for LoginFailure {
-    fn from(bad: StateError) -> Self {
-        match bad {
+    fn from(error: StateError) -> Self {
+        match error {
             StateError::Forged => Self::UnknownLogin,
             StateError::Expired(_) => Self::Expired,
         }
