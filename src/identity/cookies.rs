@@ -1,7 +1,7 @@
-//! Finding cookies by name in the `Cookie` headers of a request.
+//! Cookies of requests, found by name, and `Set-Cookie` headers of responses.
 
-use http::HeaderMap;
 use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 use memchr::memchr;
 
 /// Maximum length of a session cookie's value. Longer values were not issued by this crate. The login
@@ -59,10 +59,25 @@ fn split_cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Returns the `Set-Cookie` header of a cookie, written as `NAME=VALUE`, for a number of seconds. Zero
+/// seconds remove the cookie. The caller passes ASCII without control characters.
+pub(crate) fn set_cookie_header(
+    cookie: &str,
+    path: &str,
+    max_age_seconds: u64,
+    secure: bool,
+) -> HeaderValue {
+    let secure = if secure { "; Secure" } else { "" };
+    let text =
+        format!("{cookie}; Path={path}; Max-Age={max_age_seconds}; HttpOnly; SameSite=Lax{secure}");
+    let mut header = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    header.set_sensitive(true);
+    header
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn finds_only_the_named_cookie() {

@@ -21,6 +21,7 @@ use super::state::StateSigner;
 use super::verification_file::VerificationFile;
 use crate::clock::Timestamp;
 use crate::identity::SessionCookie;
+use crate::identity::cookies::set_cookie_header;
 use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::users::UserTokens;
@@ -208,17 +209,10 @@ impl LoginHandler {
         } else {
             prefix
         };
-        let secure = if secure { "; Secure" } else { "" };
-        let header = |(text, life): (String, u64)| {
-            let text =
-                format!("{text}; Path={path}; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-            let mut header =
-                HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-            header.set_sensitive(true);
-            header
-        };
-        let cookies = self.0.login_cookies.write(browser);
-        cookies.into_iter().map(header).collect()
+        let cookies = self.0.login_cookies.write(browser).into_iter();
+        cookies
+            .map(|(cookie, lifetime)| set_cookie_header(&cookie, path, lifetime, secure))
+            .collect()
     }
 
     pub(super) fn start_page(&self) -> ReturnTo {

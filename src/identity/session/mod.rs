@@ -16,6 +16,7 @@ use http::HeaderValue;
 pub use self::builder::SessionCookieBuilder;
 use self::name::{DEFAULT_NAME, prefixed_name, strip_host_prefix};
 pub(crate) use self::value::Session;
+use super::cookies::set_cookie_header;
 use super::keys::{CookieKeys, KeyedMac};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, UserId};
@@ -145,8 +146,13 @@ impl SessionCookie {
             .unwrap_or_default();
         let value = format!("{message}.{}", URL_SAFE_NO_PAD.encode(tag));
         let end = self.expiry(now, session.logged_in_at.unwrap_or(now), session);
-        let (name, secure) = (&self.0.name, self.0.secure);
-        set_cookie_header(name, &value, now.duration_until(end), secure)
+        let cookie = format!("{}={value}", self.0.name);
+        set_cookie_header(
+            &cookie,
+            "/",
+            now.duration_until(end).as_secs(),
+            self.0.secure,
+        )
     }
 
     /// Returns when a session ends.
@@ -169,7 +175,7 @@ impl SessionCookie {
     /// Returns a `Set-Cookie` header that ends the session under this name, or under the default name.
     pub(crate) fn removal_cookie(name: Option<&str>, secure: bool) -> HeaderValue {
         let name = prefixed_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)), secure);
-        set_cookie_header(&name, "", Duration::ZERO, secure)
+        set_cookie_header(&format!("{name}="), "/", 0, secure)
     }
 }
 
@@ -183,16 +189,6 @@ impl fmt::Debug for SessionCookie {
             .field("keys", &self.0.keys)
             .finish_non_exhaustive()
     }
-}
-
-fn set_cookie_header(name: &str, value: &str, lifetime: Duration, secure: bool) -> HeaderValue {
-    let secure = if secure { "; Secure" } else { "" };
-    let age = lifetime.as_secs();
-    let text = format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}");
-    // Every part is ASCII without control characters.
-    let mut header = HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-    header.set_sensitive(true);
-    header
 }
 
 #[cfg(test)]
