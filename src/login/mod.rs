@@ -38,12 +38,14 @@ pub(crate) mod return_to;
 mod routes;
 mod scope;
 mod settings;
+mod setup;
 pub(crate) mod state;
 mod verification_file;
 
-pub use self::builder::{Login, LoginBuilder};
+pub use self::builder::LoginBuilder;
 pub(crate) use self::handler::LoginHandler;
 pub(crate) use self::page::FailurePage;
 pub(crate) use self::reply::{HandlerReply, LoginReply, ReplyContent};
 pub use self::scope::Scope;
 pub use self::settings::SnapshotPolicy;
+pub use self::setup::Login;
