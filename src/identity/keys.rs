@@ -124,6 +124,15 @@ fn hmac_with_key(key: &[u8]) -> HmacSha256 {
 }
 
 #[cfg(test)]
+impl CookieKeys {
+    /// Returns keys for tests: one for each of these bytes, which repeat it.
+    pub(crate) fn for_tests(bytes: &[u8]) -> Self {
+        let key = |byte: &u8| Zeroizing::new(vec![*byte; MIN_KEY_BYTES]);
+        Self(bytes.iter().map(key).collect())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use base64::Engine as _;

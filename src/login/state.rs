@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
-use crate::clock::Timestamp;
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac};
 
@@ -20,9 +20,6 @@ const STATE_BYTES: usize = 8 + 4 + TAG_BYTES;
 
 /// Number of random bits of an id, below its millisecond.
 const RANDOM_BITS: u32 = 54;
-
-/// Maximum time by which a state may be issued in the future, since clocks may differ.
-const MAX_CLOCK_SKEW_SECONDS: u64 = 5 * 60;
 
 /// Reason for which a state is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +57,11 @@ impl StateSigner {
 
     /// Issues a state. Returns `None` if the system returns no random bytes.
     pub(crate) fn issue(&self, now: Timestamp) -> Option<LoginState> {
-        let mut number = [0; 8];
-        getrandom::fill(&mut number).ok()?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).ok()?;
         let millisecond = u64::try_from(now.as_millis()).unwrap_or(0) % 1_000;
         Some(LoginState {
-            login_id: millisecond << RANDOM_BITS | u64::from_be_bytes(number) >> (64 - RANDOM_BITS),
+            login_id: millisecond << RANDOM_BITS | u64::from_be_bytes(random) >> (64 - RANDOM_BITS),
             issued_at: unix_seconds(now),
         })
     }
@@ -98,7 +95,7 @@ impl StateSigner {
     fn is_current(&self, state: LoginState, now: Timestamp) -> bool {
         let now = unix_seconds(now);
         now < state.issued_at.saturating_add(self.lifetime.as_secs())
-            && state.issued_at <= now.saturating_add(MAX_CLOCK_SKEW_SECONDS)
+            && state.issued_at <= now.saturating_add(MAX_CLOCK_SKEW.as_secs())
     }
 }
 
@@ -118,15 +115,10 @@ impl LoginState {
 
     /// Reads the result of [`to_bytes`](Self::to_bytes).
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
-        let big_endian = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .fold(0, |all, byte| (all << 8) | u64::from(*byte))
-        };
-        let (number, at) = bytes.split_at_checked(8).unwrap_or((bytes, &[]));
+        let (id, issued_at) = bytes.split_at_checked(8).unwrap_or((bytes, &[]));
         Self {
-            login_id: big_endian(number),
-            issued_at: big_endian(at),
+            login_id: parse_big_endian(id),
+            issued_at: parse_big_endian(issued_at),
         }
     }
 }
@@ -144,6 +136,14 @@ pub(crate) fn unix_seconds(now: Timestamp) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(0) / 1_000
 }
 
+/// Returns the number that these big-endian bytes represent.
+pub(super) fn parse_big_endian(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+}
+
+/// Returns the MAC of a message with the first key.
 pub(super) fn compute_tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] {
     let mut tag = [0; TAG_BYTES];
     if let Some(mac) = macs.first() {
@@ -152,6 +152,7 @@ pub(super) fn compute_tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] 
     tag
 }
 
+/// Returns `true` if `tag` is the MAC of the message with any key. Compares in constant time.
 pub(super) fn verify_tag(macs: &[KeyedMac], message: &[u8], tag: &[u8]) -> bool {
     macs.iter()
         .any(|mac| mac.sign(message)[..TAG_BYTES].ct_eq(tag).into())
@@ -184,9 +185,7 @@ mod tests {
     const LIFE: Duration = Duration::from_secs(600);
 
     fn signer(app: &str, key: u8) -> StateSigner {
-        use base64::Engine as _;
-        let key = base64::engine::general_purpose::STANDARD.encode([key; 64]);
-        let keys = CookieKeys::from_base64(&key).unwrap();
+        let keys = CookieKeys::for_tests(&[key]);
         StateSigner::new(&AppId::new(app).unwrap(), &keys, "/callback", LIFE)
     }
 

@@ -1,26 +1,21 @@
 use super::builder::DEFAULT_LIFETIME;
-use super::verify::MAX_CLOCK_SKEW;
 use super::*;
 use crate::base36::Base36;
+use crate::clock::MAX_CLOCK_SKEW;
 use crate::identity::{Identify, Identity, RequestHead};
-use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::COOKIE;
 use proptest::prelude::*;
 
-fn keys(fill: u8) -> String {
-    STANDARD.encode([fill; 64])
-}
-
-fn session(keys: &str) -> (SessionCookie, Clock) {
+fn session(keys: &[u8]) -> (SessionCookie, Clock) {
     let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
     let session = builder("wx1", keys, &clock).build().unwrap();
     (session, clock)
 }
 
-fn builder(app: &str, keys: &str, clock: &Clock) -> SessionCookieBuilder {
+fn builder(app: &str, keys: &[u8], clock: &Clock) -> SessionCookieBuilder {
     let app = AppId::new(app).unwrap();
-    let keys = CookieKeys::from_base64(keys).unwrap();
+    let keys = CookieKeys::for_tests(keys);
     SessionCookie::builder(&app, &keys).clock(clock.clone())
 }
 
@@ -48,15 +43,15 @@ fn identify_cookie(session: &SessionCookie, value: &str) -> Option<(String, bool
 
 #[test]
 fn rejects_cookies_of_other_keys_apps_or_names() {
-    let (ours, clock) = session(&keys(1));
+    let (ours, clock) = session(&[1]);
     let cookie = value(&ours.issue(&UserId::new("oUser").unwrap()));
     assert_eq!(
         identify_cookie(&ours, &cookie),
         Some(("oUser".to_owned(), false))
     );
-    assert_eq!(identify_cookie(&session(&keys(2)).0, &cookie), None);
-    let ours = || builder("wx1", &keys(1), &clock);
-    let other_app = builder("wx2", &keys(1), &clock);
+    assert_eq!(identify_cookie(&session(&[2]).0, &cookie), None);
+    let ours = || builder("wx1", &[1], &clock);
+    let other_app = builder("wx2", &[1], &clock);
     // With plain http, any host of the domain can set the cookie, so that the keys differ.
     for other in [ours().name("other"), ours().secure(false), other_app] {
         let other = other.build().unwrap();
@@ -66,7 +61,7 @@ fn rejects_cookies_of_other_keys_apps_or_names() {
 
 #[test]
 fn sessions_of_other_keys_are_foreign() {
-    let (ours, clock) = session(&keys(1));
+    let (ours, clock) = session(&[1]);
     let user = UserId::new("oUser").unwrap();
     let finds = |value: &str| {
         let cookie = format!("{}={value}", ours.0.name);
@@ -74,7 +69,7 @@ fn sessions_of_other_keys_are_foreign() {
         let request = request.body(()).unwrap();
         ours.finds_foreign(&RequestHead::from_request(&request))
     };
-    let theirs = value(&session(&keys(2)).0.issue(&user));
+    let theirs = value(&session(&[2]).0.issue(&user));
     assert!(finds(&theirs));
     assert!(!finds(&value(&ours.issue(&user))));
     assert!(!finds("") && !finds("theme.dark") && !finds(&theirs[1..theirs.len() / 2]));
@@ -84,18 +79,18 @@ fn sessions_of_other_keys_are_foreign() {
 
 #[test]
 fn accepts_cookies_of_the_previous_key() {
-    let (old, _) = session(&keys(1));
-    let (new, _) = session(&format!("{},{}", keys(2), keys(1)));
+    let (old, _) = session(&[1]);
+    let (new, _) = session(&[2, 1]);
     let cookie = value(&old.issue(&UserId::new("oUser").unwrap()));
     assert!(identify_cookie(&new, &cookie).is_some());
     let cookie = value(&new.issue(&UserId::new("oUser").unwrap()));
-    assert!(identify_cookie(&session(&keys(2)).0, &cookie).is_some());
+    assert!(identify_cookie(&session(&[2]).0, &cookie).is_some());
     assert!(identify_cookie(&old, &cookie).is_none());
 }
 
 #[test]
 fn sessions_are_reissued_after_half_their_life() {
-    let (session, clock) = session(&keys(1));
+    let (session, clock) = session(&[1]);
     let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
     clock.advance(DEFAULT_LIFETIME / 2 - Duration::from_secs(1));
     assert_eq!(
@@ -113,7 +108,7 @@ fn sessions_are_reissued_after_half_their_life() {
 
 #[test]
 fn sessions_end_ninety_days_after_login() {
-    let (session, clock) = session(&keys(1));
+    let (session, clock) = session(&[1]);
     let mut cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
     let step = Duration::from_secs(16 * 86_400);
     for days in [16, 32, 48, 64, 80] {
@@ -133,13 +128,13 @@ fn sessions_end_ninety_days_after_login() {
     );
     clock.advance(Duration::from_secs(1));
     assert_eq!(identify_cookie(&session, &cookie), None);
-    let bounded = builder("wx1", &keys(1), &clock)
+    let bounded = builder("wx1", &[1], &clock)
         .max_lifetime(Duration::from_secs(3_600))
         .build()
         .unwrap();
     let cookie = bounded.issue(&UserId::new("oUser").unwrap());
     assert!(cookie.to_str().unwrap().contains("; Max-Age=3600;"));
-    let unbounded = builder("wx1", &keys(1), &clock)
+    let unbounded = builder("wx1", &[1], &clock)
         .max_lifetime(Duration::MAX)
         .lifetime(Duration::MAX)
         .build()
@@ -151,8 +146,8 @@ fn sessions_end_ninety_days_after_login() {
 /// The formats of version 0.1 before its release.
 #[test]
 fn old_session_formats_stay_valid() {
-    let (_, clock) = session(&keys(1));
-    let session = builder("wx1", &keys(1), &clock).secure(false);
+    let (_, clock) = session(&[1]);
+    let session = builder("wx1", &[1], &clock).secure(false);
     let session = session.build().unwrap();
     let issued = Base36(clock.now().as_millis() / 1_000);
     for flags in ["", ".v"] {
@@ -173,8 +168,8 @@ fn old_session_formats_stay_valid() {
 
 #[test]
 fn host_prefix_is_added_once_under_https_only() {
-    let (_, clock) = session(&keys(1));
-    let named = |name| builder("wx1", &keys(1), &clock).name(name);
+    let (_, clock) = session(&[1]);
+    let named = |name| builder("wx1", &[1], &clock).name(name);
     for (name, https, http) in [
         ("h5", "__Host-h5=", "h5="),
         ("__Host-h5", "__Host-h5=", "h5="),
@@ -200,7 +195,7 @@ fn host_prefix_is_added_once_under_https_only() {
 
 #[test]
 fn snapshot_sessions_are_short_and_not_extended() {
-    let (session, clock) = session(&keys(1));
+    let (session, clock) = session(&[1]);
     let virtual_user = Session {
         snapshot: true,
         ..Session::default()
@@ -232,7 +227,7 @@ fn snapshot_sessions_are_short_and_not_extended() {
 
 #[test]
 fn rejects_cookies_from_the_future() {
-    let (session, clock) = session(&keys(1));
+    let (session, clock) = session(&[1]);
     let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
     clock.rewind(Duration::from_secs(60));
     assert!(identify_cookie(&session, &cookie).is_some());
@@ -243,7 +238,7 @@ fn rejects_cookies_from_the_future() {
 proptest! {
     #[test]
     fn user_ids_round_trip(id in "\\PC{1,60}") {
-        let (session, _) = session(&keys(1));
+        let (session, _) = session(&[1]);
         let user = UserId::new(id.as_str()).unwrap();
         let cookie = session.issue(&user);
         prop_assert!(cookie.to_str().unwrap().contains("HttpOnly; SameSite=Lax; Secure"));
@@ -252,7 +247,7 @@ proptest! {
 
     #[test]
     fn tampered_cookies_are_rejected(at in 0usize..100, with in "[A-Za-z0-9._-]") {
-        let (session, _) = session(&keys(1));
+        let (session, _) = session(&[1]);
         let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
         let at = at % cookie.len();
         let changed = format!("{}{with}{}", &cookie[..at], &cookie[at + 1..]);
@@ -262,6 +257,6 @@ proptest! {
 
     #[test]
     fn arbitrary_text_is_rejected(text in "[ -~&&[^;,]]{0,200}") {
-        prop_assert!(identify_cookie(&session(&keys(1)).0, &text).is_none());
+        prop_assert!(identify_cookie(&session(&[1]).0, &text).is_none());
     }
 }

@@ -8,15 +8,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::value::Session;
 use super::{SessionCookie, value};
-use crate::clock::Timestamp;
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 
 /// Time after a login for which it counts as recent: longer than a process caches that a user has no
 /// token.
 const RECENT_LOGIN: Duration = Duration::from_secs(2 * 60);
-
-/// Maximum time by which a session may be issued in the future, since clocks may differ.
-pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Length of an HMAC-SHA256 in base64.
 const TAG_CHARS: usize = 43;

@@ -9,7 +9,7 @@ use super::attempt::{
 use super::{DUPLICATE_SECONDS, LoginCookies};
 use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
-use crate::login::state::{LoginState, TAG_BYTES, compute_tag, verify_tag};
+use crate::login::state::{LoginState, TAG_BYTES, compute_tag, parse_big_endian, verify_tag};
 
 /// Length of a login in a slot without its page: id, time, flags, and length of the page.
 pub(super) const ATTEMPT_BYTES: usize = 8 + 4 + 1 + 2;
@@ -166,13 +166,8 @@ fn scope_from_flag(flag: u8) -> Scope {
     }
 }
 
-fn parse_big_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |all, byte| (all << 8) | u64::from(*byte))
-}
-
-pub(super) fn mac_input(name: &str, bytes: &[u8], pages: &str) -> Vec<u8> {
+/// Returns the bytes whose MAC a cookie contains: its name, and all parts of its value.
+fn mac_input(name: &str, bytes: &[u8], pages: &str) -> Vec<u8> {
     let length = (bytes.len() as u32).to_be_bytes();
     [name.as_bytes(), b"=", &length, bytes, pages.as_bytes()].concat()
 }

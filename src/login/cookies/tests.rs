@@ -10,23 +10,29 @@ use super::super::state::StateSigner;
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const LIFE: Duration = Duration::from_secs(600);
 
-fn keys(key: u8) -> CookieKeys {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    CookieKeys::from_base64(&STANDARD.encode([key; 64])).unwrap()
-}
-
 fn page(path: &str) -> ReturnTo {
     ReturnTo::parse(path.as_bytes(), &PublicUrl::parse("https://a.b").unwrap()).unwrap()
 }
 
 fn ours(app: &str, key: u8) -> LoginCookies {
     let app = AppId::new(app).unwrap();
-    LoginCookies::new(&app, &keys(key), "/callback", true, LIFE, page("/"))
+    LoginCookies::new(
+        &app,
+        &CookieKeys::for_tests(&[key]),
+        "/callback",
+        true,
+        LIFE,
+        page("/"),
+    )
 }
 
 fn attempt(path: &str, now: Timestamp) -> LoginAttempt {
-    let states = StateSigner::new(&AppId::new("wx1").unwrap(), &keys(1), "/callback", LIFE);
+    let states = StateSigner::new(
+        &AppId::new("wx1").unwrap(),
+        &CookieKeys::for_tests(&[1]),
+        "/callback",
+        LIFE,
+    );
     LoginAttempt {
         state: states.issue(now).unwrap(),
         scope: Scope::Base,
