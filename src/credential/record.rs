@@ -35,6 +35,12 @@ pub struct Refresh {
     pub expected_expiry: Timestamp,
 }
 
+/// WeChat's name of the scope that covers the openid alone.
+pub(crate) const SCOPE_BASE: &str = "snsapi_base";
+
+/// WeChat's name of the scope that also covers the nickname and the avatar.
+pub(crate) const SCOPE_USER_INFO: &str = "snsapi_userinfo";
+
 /// The facts about the user of a pair that WeChat returned beside the tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[doc(hidden)]

@@ -1,5 +1,7 @@
 //! Scopes of web authorization.
 
+use crate::credential::{SCOPE_BASE, SCOPE_USER_INFO};
+
 /// Scope that WeChat asks a user to grant, as its guide to web authorization (网页授权) defines it.
 ///
 /// ```
@@ -26,16 +28,18 @@ impl Scope {
     /// Returns WeChat's name of this scope.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Base => "snsapi_base",
-            Self::UserInfo => "snsapi_userinfo",
+            Self::Base => SCOPE_BASE,
+            Self::UserInfo => SCOPE_USER_INFO,
         }
     }
 
     /// Returns the scope with this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Base, Self::UserInfo]
-            .into_iter()
-            .find(|scope| scope.as_str() == name)
+        match name {
+            SCOPE_BASE => Some(Self::Base),
+            SCOPE_USER_INFO => Some(Self::UserInfo),
+            _ => None,
+        }
     }
 
     /// Returns the broader of two scopes.
@@ -48,9 +52,9 @@ impl Scope {
 
     /// Returns `true` if a granted scope, comma-separated as WeChat writes it, covers this one.
     pub fn is_granted_by(self, granted: &str) -> bool {
-        granted.split(',').any(|one| {
-            let one = one.trim();
-            one == self.as_str() || (self == Self::Base && one == Self::UserInfo.as_str())
+        granted.split(',').any(|name| {
+            let name = name.trim();
+            name == self.as_str() || (self == Self::Base && name == SCOPE_USER_INFO)
         })
     }
 }

@@ -17,7 +17,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Freshness, Lifetime, RecordView};
+use crate::credential::{
+    AccessToken, Freshness, Lifetime, RecordView, SCOPE_BASE, SCOPE_USER_INFO,
+};
 #[cfg(test)]
 use crate::credential::{Record, Token, UserDetails};
 use crate::store::RecordVersion;
@@ -57,9 +59,6 @@ pub(super) enum EntryOrigin {
     /// Granted by WeChat to this process: the callers waited for WeChat.
     Renewed,
 }
-
-const BASE: &str = "snsapi_base";
-const USERINFO: &str = "snsapi_userinfo";
 
 /// Lifetime of a credential, and the period in which its entry is valid. The start of the period
 /// handles wall clocks that were set back.
@@ -112,8 +111,8 @@ impl CacheEntry {
             flags |= flag::RENEWED;
         }
         match scope {
-            Some(BASE) => flags |= flag::SCOPE_BASE,
-            Some(USERINFO) => flags |= flag::SCOPE_USERINFO,
+            Some(SCOPE_BASE) => flags |= flag::SCOPE_BASE,
+            Some(SCOPE_USER_INFO) => flags |= flag::SCOPE_USERINFO,
             other => scope_text = other,
         }
         let mut lengths = [[0; 2]; 3];
@@ -212,8 +211,8 @@ impl CacheEntry {
 
     pub(crate) fn scope(&self) -> Option<&str> {
         match self.flags() {
-            flags if flags & flag::SCOPE_BASE != 0 => Some(BASE),
-            flags if flags & flag::SCOPE_USERINFO != 0 => Some(USERINFO),
+            flags if flags & flag::SCOPE_BASE != 0 => Some(SCOPE_BASE),
+            flags if flags & flag::SCOPE_USERINFO != 0 => Some(SCOPE_USER_INFO),
             _ => self.texts().scope.map(as_text),
         }
     }

@@ -22,7 +22,8 @@ use std::time::Duration;
 use crate::base36::{Base36, parse_base36};
 use crate::clock::Timestamp;
 use crate::credential::{
-    Lifetime, Record, RecordView, RefreshView, TokenView, UserDetails, UserDetailsView,
+    Lifetime, Record, RecordView, RefreshView, SCOPE_BASE, SCOPE_USER_INFO, TokenView, UserDetails,
+    UserDetailsView,
 };
 use crate::store::redis::format::text::{
     DecodeError, EncodeError, Parts, check_storable, parse_secret, parse_time, parse_utf8,
@@ -34,9 +35,6 @@ const FORMAT_FULL: &str = "1";
 
 /// The flag of a copy.
 const COPY_FLAG: &str = "c";
-
-const SCOPE_USERINFO: &str = "snsapi_userinfo";
-const SCOPE_BASE: &str = "snsapi_base";
 
 /// Formats a record.
 pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, EncodeError> {
@@ -96,7 +94,7 @@ fn write_details_with_flags(out: &mut String, details: &UserDetails, user_id: &s
     let mut rest = details.clone();
     let mut marks = flags.to_owned();
     match rest.scope.as_deref() {
-        Some(SCOPE_USERINFO) => marks.push('u'),
+        Some(SCOPE_USER_INFO) => marks.push('u'),
         Some(SCOPE_BASE) => marks.push('b'),
         _ => {}
     }
@@ -121,7 +119,7 @@ fn read_details_with_flags<'a>(mut parts: Parts<'a>, user_id: &'a str) -> UserDe
     let mut details = read_details(parts, user_id);
     for flag in flags.bytes() {
         match flag {
-            b'u' => details.scope = Some(SCOPE_USERINFO.into()),
+            b'u' => details.scope = Some(SCOPE_USER_INFO.into()),
             b'b' => details.scope = Some(SCOPE_BASE.into()),
             b'o' => details.openid = Some(user_id.into()),
             _ => {}
