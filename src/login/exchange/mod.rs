@@ -1,17 +1,50 @@
 //! Exchange of codes: each code is exchanged once among all processes, and all copies of its callback
 //! get the same outcome.
 //!
-//! An exchange passes these states:
+//! # States of an exchange
 //!
-//! 1. **Waiting for a permit.** [`ExchangeLimiter`] limits the exchanges of this process. Without a
-//!    permit in time, the outcome is a failure, and the code stays unspent.
-//! 2. **Admitted.** The store binds the code to this login, and counts the codes of the login. A code
-//!    that is bound to another login is rejected.
-//! 3. **Claimed.** One process holds the lease of the code and calls WeChat. Other processes poll the
-//!    store until they find the outcome, or until their timeout.
-//! 4. **Stored.** The user's tokens are stored before the outcome, so that a session never exists
-//!    without its tokens.
-//! 5. **Finished.** The outcome is in the store, and all copies read it.
+//! ## Waiting for a permit
+//!
+//! [`ExchangeLimiter`] limits the exchanges of this process. Nothing is written, and the code is unspent.
+//!
+//! - A permit is available in time: *Admitting*.
+//! - Timeout: *Finished* with a failure.
+//!
+//! ## Admitting
+//!
+//! The store binds the code to this login, and counts the codes of the login among all processes.
+//!
+//! - The code is bound to this login: *Claiming*.
+//! - The code is bound to another login, the login has sent too many codes, or the store fails:
+//!   *Finished* with a failure. The code is unspent.
+//!
+//! ## Claiming
+//!
+//! The processes that have a copy of the callback compete for the lease of the code.
+//!
+//! - This process acquires the lease: *Calling WeChat*.
+//! - Another process holds the lease: this process polls the store until its timeout. If the holder
+//!   stops without an outcome, the lease expires and another process acquires it.
+//! - The store has the outcome: *Finished*.
+//! - The store fails: *Finished* with a failure. The process releases the lease, which the store may
+//!   have granted without its reply.
+//!
+//! ## Calling WeChat
+//!
+//! The call spends the code. From here on the task ignores the timeout of its callback.
+//!
+//! - WeChat returns tokens: *Storing*.
+//! - WeChat rejects the code or fails: *Finished* with that outcome.
+//!
+//! ## Storing
+//!
+//! The user's tokens are stored before the outcome, so that a session never exists without its tokens.
+//! The write is retried for a minute.
+//!
+//! ## Finished
+//!
+//! The process that called WeChat writes the outcome to the store. The copies in this process receive
+//! it, and those in other processes read it.
 
 mod outcome;
 mod shared;
@@ -64,9 +97,10 @@ const INVALID_CODE_ERRCODE: i64 = 40_029;
 /// Time for which tokens are offered to a store that does not respond (promise: nothing lost).
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// First and maximum delay between two reads of the outcome.
+/// First delay between two reads of the outcome, and between two writes of the tokens.
 const INITIAL_DELAY: Duration = Duration::from_millis(20);
 
+/// Maximum of these delays.
 const MAX_DELAY: Duration = Duration::from_millis(250);
 
 /// The exchange of one code.
@@ -74,7 +108,7 @@ pub(super) struct Exchange {
     pub(super) users: UserTokens,
     pub(super) snapshot_policy: SnapshotPolicy,
     pub(super) code: String,
-    pub(super) code_name: LoginCodeKey,
+    pub(super) code_key: LoginCodeKey,
     /// The id of the login.
     pub(super) login_id: u64,
     /// The user under whose id the tokens are stored, if that is not the openid.
@@ -91,12 +125,12 @@ impl Exchange {
         let span = tracing::info_span!(
             target: "tower_wechat::login",
             "wechat.login",
-            app = %self.code_name.app,
+            app = %self.code_key.app,
             result = field::Empty,
         );
-        let work = async move { sender.send(self.run(timeout).await) };
-        // The users' provider waits for the task at shutdown.
-        drop(users.spawn(work.instrument(span)));
+        let exchange = async move { sender.send(self.run(timeout).await) };
+        // Without the handle the task continues. The users' provider waits for it at shutdown.
+        drop(users.spawn(exchange.instrument(span)));
     }
 
     /// Runs the exchange. Every outcome but a spent code refunds the permit's share of the rejection
@@ -105,16 +139,16 @@ impl Exchange {
         let started_at = Instant::now();
         let Some(permit) = self.limiter.acquire(timeout).await else {
             if let Some(more) = self.log_limiter.allow_line("turns") {
-                tracing::warn!(target: "tower_wechat::login", app = %self.code_name.app, more, "too many logins at once");
+                tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, more, "too many logins at once");
             }
             metrics::count_login(LoginFailure::WechatUnavailable.as_str());
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
         let outcome = match self.admit_code().await {
             Ok(()) => self.claim_and_exchange(started_at, timeout).await,
-            Err(verdict) => {
-                metrics::count_login(verdict.as_str());
-                verdict
+            Err(outcome) => {
+                metrics::count_login(outcome.as_str());
+                outcome
             }
         };
         if outcome != ExchangeOutcome::CodeSpent {
@@ -127,14 +161,14 @@ impl Exchange {
     /// login has sent too many codes.
     async fn admit_code(&self) -> Result<(), ExchangeOutcome> {
         let store = self.users.token_store();
-        let binding = store.bind_code(&self.code_name, self.login_id, RESULT_LIFETIME);
+        let binding = store.bind_code(&self.code_key, self.login_id, RESULT_LIFETIME);
         match binding.await.map_err(|error| self.fail_unspent(&error))? {
             CodeBindResult::AlreadyBound => return Ok(()),
             CodeBindResult::Bound => {}
             CodeBindResult::BoundElsewhere => return Err(self.reject_foreign_code()),
         }
         let codes = Quota {
-            app: self.code_name.app.clone(),
+            app: self.code_key.app.clone(),
             purpose: format!("login:{:016x}", self.login_id).into(),
             limit: MAX_CODES_PER_LOGIN as u32,
             window: CODE_COUNT_WINDOW,
@@ -152,14 +186,15 @@ impl Exchange {
     /// Returns the outcome for an error before the code was spent. The user can try again.
     fn fail_unspent(&self, error: &Error) -> ExchangeOutcome {
         if let Some(more) = self.log_limiter.allow_line("not_begun") {
-            tracing::warn!(target: "tower_wechat::login", app = %self.code_name.app, %error, more, "a login could not begin");
+            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, %error, more, "a login could not begin");
         }
         ExchangeOutcome::from_error(error)
     }
 
+    /// Logs that the code belongs to another login or to another user, and returns the failure.
     fn reject_foreign_code(&self) -> ExchangeOutcome {
         if let Some(more) = self.log_limiter.allow_line("foreign") {
-            tracing::warn!(target: "tower_wechat::login", app = %self.code_name.app, more, "a used code came under another login's state, or for another user");
+            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, more, "a used code came under another login's state, or for another user");
         }
         ExchangeOutcome::Failed(LoginFailure::UnknownLogin)
     }
@@ -167,8 +202,8 @@ impl Exchange {
     /// Shortens the binding of a made-up code, which needs no protection.
     async fn shorten_binding(&self) {
         let store = self.users.token_store();
-        let bound = store.bind_code(&self.code_name, self.login_id, INVALID_CODE_LIFETIME);
-        if let Err(error) = bound.await {
+        let binding = store.bind_code(&self.code_key, self.login_id, INVALID_CODE_LIFETIME);
+        if let Err(error) = binding.await {
             tracing::debug!(target: "tower_wechat::login", %error, "a made-up code is remembered for longer");
         }
     }
@@ -181,16 +216,16 @@ impl Exchange {
             match self
                 .users
                 .token_store()
-                .acquire_code(&self.code_name, &owner, CODE_LEASE)
+                .acquire_code(&self.code_key, &owner, CODE_LEASE)
                 .await
             {
                 Ok(CodeLeaseResult::Acquired) => return self.exchange_code(&owner).await,
-                Ok(CodeLeaseResult::Finished(outcome)) => {
-                    return match ExchangeOutcome::from_json(&outcome) {
+                Ok(CodeLeaseResult::Finished(json)) => {
+                    return match ExchangeOutcome::from_json(&json) {
                         ExchangeOutcome::SignedIn(other) if !self.belongs_to_this_login(&other) => {
                             self.reject_foreign_code()
                         }
-                        verdict => verdict,
+                        outcome => outcome,
                     };
                 }
                 Ok(CodeLeaseResult::Busy) => {}
@@ -198,7 +233,7 @@ impl Exchange {
                 // lease without its reply, or may still grant it: release it in both cases.
                 Err(error) => {
                     self.users
-                        .release_code(self.code_name.clone(), owner, CODE_LEASE);
+                        .release_code(self.code_key.clone(), owner, CODE_LEASE);
                     let outcome = self.fail_unspent(&error);
                     metrics::count_login(outcome.as_str());
                     return outcome;
@@ -213,17 +248,17 @@ impl Exchange {
 
     /// Returns `true` if an outcome belongs to this login and to its bound user.
     fn belongs_to_this_login(&self, signed_in: &SignedInUser) -> bool {
-        let named = self.bound_user.as_ref();
+        let bound_user = self.bound_user.as_ref();
         signed_in.login == self.login_id
-            && named.is_none_or(|named| named.as_str() == signed_in.user)
+            && bound_user.is_none_or(|user| user.as_str() == signed_in.user)
     }
 
     /// Calls WeChat, stores the tokens, and writes the outcome.
     async fn exchange_code(&self, owner: &LeaseOwner) -> ExchangeOutcome {
-        let app = &self.code_name.app;
+        let app = &self.code_key.app;
         let mut is_invalid_code = false;
         let outcome = match self.users.wechat().exchange_code(&self.code).await {
-            Ok(grant) => self.store_tokens(&grant).await,
+            Ok(response) => self.store_tokens(&response).await,
             Err(error) => {
                 is_invalid_code = error.errcode() == Some(INVALID_CODE_ERRCODE);
                 self.log_rejected_code(&error);
@@ -236,18 +271,18 @@ impl Exchange {
         // other process can have a better outcome. A failure is written by the owner only.
         let owner = match outcome {
             ExchangeOutcome::SignedIn(_) => None,
-            _ => Some(owner),
+            ExchangeOutcome::CodeSpent | ExchangeOutcome::Failed(_) => Some(owner),
         };
         let lifetime = match is_invalid_code {
             true => INVALID_CODE_LIFETIME,
             false => outcome.lifetime(),
         };
-        let text = outcome.to_json();
-        let write_outcome =
-            self.users
-                .token_store()
-                .finish_code(&self.code_name, owner, &text, lifetime);
-        if let Err(error) = write_outcome.await {
+        let json = outcome.to_json();
+        let write = self
+            .users
+            .token_store()
+            .finish_code(&self.code_key, owner, &json, lifetime);
+        if let Err(error) = write.await {
             tracing::warn!(target: "tower_wechat::login", %app, %error, "the result of a login could not be told to its copies");
         }
         if is_invalid_code {
@@ -256,9 +291,9 @@ impl Exchange {
         outcome
     }
 
-    /// Logs a rejected code with a rate limit, because anybody can make up codes.
+    /// Logs a rejected code with a rate limit, because any client can invent codes.
     fn log_rejected_code(&self, error: &Error) {
-        let app = &self.code_name.app;
+        let app = &self.code_key.app;
         if error.kind() == ErrorKind::WechatConfig {
             if let Some(more) = self.log_limiter.allow_line("config") {
                 tracing::error!(target: "tower_wechat::login", %app, %error, more, "WeChat refuses this account; the operator must act");
@@ -270,25 +305,27 @@ impl Exchange {
 
     /// Stores the tokens before the outcome is sent (promises: newest wins, nothing lost). If the store
     /// does not respond, retries until the deadline.
-    async fn store_tokens(&self, grant: &UserTokenResponse) -> ExchangeOutcome {
-        let app = &self.code_name.app;
-        let Some(Ok(user)) = grant.openid.as_deref().map(UserId::new) else {
+    async fn store_tokens(&self, response: &UserTokenResponse) -> ExchangeOutcome {
+        let app = &self.code_key.app;
+        let Some(Ok(user)) = response.openid.as_deref().map(UserId::new) else {
             tracing::warn!(target: "tower_wechat::login", %app, "WeChat exchanged a code for nobody's tokens");
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
         // The tokens of a virtual user must not be stored under a real user's id.
-        let named = self.bound_user.as_ref();
-        if grant.snapshot && (self.snapshot_policy == SnapshotPolicy::Deny || named.is_some()) {
+        let bound_user = self.bound_user.as_ref();
+        if response.snapshot
+            && (self.snapshot_policy == SnapshotPolicy::Deny || bound_user.is_some())
+        {
             tracing::info!(target: "tower_wechat::login", %app, "a snapshot page's virtual user was refused");
             return ExchangeOutcome::Failed(LoginFailure::SnapshotDenied);
         }
-        let user = named.cloned().unwrap_or(user);
-        let users = self.users.for_user(grant.snapshot);
-        let had_more = !grant.snapshot && self.had_broader_scope(&user, grant).await;
+        let user = bound_user.cloned().unwrap_or(user);
+        let users = self.users.for_user(response.snapshot);
+        let had_more = !response.snapshot && self.had_broader_scope(&user, response).await;
         let deadline = Instant::now() + STORE_RETRY_TIMEOUT;
         let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
         let stored = loop {
-            let error = match users.store(&user, grant).await {
+            let error = match users.store(&user, response).await {
                 Ok(stored) => break stored,
                 Err(error) => error,
             };
@@ -299,11 +336,11 @@ impl Exchange {
             tracing::warn!(target: "tower_wechat::login", %app, %error, "a login is not stored yet");
             backoff.wait().await;
         };
-        tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = grant.scope.as_deref(), snapshot = grant.snapshot, "logged in");
+        tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = response.scope.as_deref(), snapshot = response.snapshot, "logged in");
         ExchangeOutcome::SignedIn(SignedInUser {
             user: user.as_str().to_owned(),
-            snapshot: grant.snapshot,
-            scope: grant.scope.clone(),
+            snapshot: response.snapshot,
+            scope: response.scope.clone(),
             login: self.login_id,
             epoch: stored.sessions_valid_from().map(Timestamp::as_millis),
             had_more,
@@ -312,23 +349,22 @@ impl Exchange {
 
     /// Returns `true` if the user's stored tokens cover a broader scope than this code. The user is
     /// known only now, when the code is spent and the former tokens are revoked.
-    async fn had_broader_scope(&self, user: &UserId, grant: &UserTokenResponse) -> bool {
+    async fn had_broader_scope(&self, user: &UserId, response: &UserTokenResponse) -> bool {
         let covers = |granted: &str| Scope::UserInfo.is_granted_by(granted);
-        if grant.scope.as_deref().is_some_and(covers) {
+        if response.scope.as_deref().is_some_and(covers) {
             return false;
         }
-        let before = self.users.granted_scope(user.as_str()).await;
-        matches!(before, Ok(GrantedScope::Known(before)) if covers(&before))
+        let former = self.users.granted_scope(user.as_str()).await;
+        matches!(former, Ok(GrantedScope::Known(former)) if covers(&former))
     }
 }
 
 /// Binds an unspent code to its login, so that no other login can use it.
-pub(super) async fn bind_code_to_login(users: &UserTokens, name: &LoginCodeKey, login_id: u64) {
-    let bound = users
+pub(super) async fn bind_code_to_login(users: &UserTokens, code_key: &LoginCodeKey, login_id: u64) {
+    let binding = users
         .token_store()
-        .bind_code(name, login_id, UNSPENT_CODE_LIFETIME)
-        .await;
-    if let Err(error) = bound {
-        tracing::warn!(target: "tower_wechat::login", app = %name.app, %error, "a code that was refused may still be used under another login");
+        .bind_code(code_key, login_id, UNSPENT_CODE_LIFETIME);
+    if let Err(error) = binding.await {
+        tracing::warn!(target: "tower_wechat::login", app = %code_key.app, %error, "a code that was refused may still be used under another login");
     }
 }

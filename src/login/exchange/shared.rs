@@ -49,7 +49,7 @@ impl RunningExchanges {
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
-        // `start` may drop the sender at once, whose `drop` takes the same lock.
+        // The lock is released first: `start` may drop the sender at once, whose `drop` takes it again.
         drop(running);
         start(OutcomeSender {
             running: Arc::clone(self),
@@ -100,30 +100,30 @@ mod tests {
             login_id: login,
             bound_user: None,
         };
-        let mut leaders = Vec::new();
-        let told = running
-            .join_or_start(key(1), |leader| leaders.push(leader))
+        let mut senders = Vec::new();
+        let first = running
+            .join_or_start(key(1), |sender| senders.push(sender))
             .unwrap();
         let copy = running
-            .join_or_start(key(1), |leader| leaders.push(leader))
+            .join_or_start(key(1), |sender| senders.push(sender))
             .unwrap();
         running
-            .join_or_start(key(2), |leader| leaders.push(leader))
+            .join_or_start(key(2), |sender| senders.push(sender))
             .unwrap();
-        assert_eq!(leaders.len(), 2);
-        leaders.remove(0).send(ExchangeOutcome::CodeSpent);
-        assert_eq!(*told.borrow(), Some(ExchangeOutcome::CodeSpent));
+        assert_eq!(senders.len(), 2);
+        senders.remove(0).send(ExchangeOutcome::CodeSpent);
+        assert_eq!(*first.borrow(), Some(ExchangeOutcome::CodeSpent));
         assert_eq!(*copy.borrow(), Some(ExchangeOutcome::CodeSpent));
         running
-            .join_or_start(key(1), |leader| leaders.push(leader))
+            .join_or_start(key(1), |sender| senders.push(sender))
             .unwrap();
-        assert_eq!(leaders.len(), 2, "the next copy asks the store");
+        assert_eq!(senders.len(), 2, "a later copy reads the store");
         for login in 10..10 + MAX_RUNNING_EXCHANGES as u64 {
-            running.join_or_start(key(login), |leader| leaders.push(leader));
+            running.join_or_start(key(login), |sender| senders.push(sender));
         }
         assert!(
             running.join_or_start(key(7), |_| {}).is_none(),
-            "a bounded number"
+            "the number of exchanges is bounded"
         );
     }
 }

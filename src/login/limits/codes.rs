@@ -38,7 +38,7 @@ impl CodeLimiter {
         });
         let Ok(codes) = codes;
         let mut codes = codes.lock().unwrap_or_else(PoisonError::into_inner);
-        if codes.iter().any(|known| **known == *code_hash) {
+        if codes.iter().any(|used| **used == *code_hash) {
             return true;
         }
         if codes.len() >= self.max_codes {
@@ -55,23 +55,25 @@ mod tests {
 
     #[test]
     fn each_login_may_use_a_few_codes_repeatedly() {
-        let codes = CodeLimiter::new(4);
-        let admitted = (0..100).filter(|code| codes.try_admit(1, &code.to_string()));
+        let limiter = CodeLimiter::new(4);
+        let admitted = (0..100).filter(|code| limiter.try_admit(1, &code.to_string()));
         assert_eq!(admitted.count(), 4);
-        assert!(codes.try_admit(1, "0") && codes.try_admit(1, "3") && !codes.try_admit(1, "4"));
-        assert!(codes.try_admit(2, "4"), "logins are counted apart");
+        assert!(
+            limiter.try_admit(1, "0") && limiter.try_admit(1, "3") && !limiter.try_admit(1, "4")
+        );
+        assert!(limiter.try_admit(2, "4"), "logins are counted apart");
     }
 
     #[test]
     fn code_limit_holds_under_concurrency() {
-        let codes = CodeLimiter::new(4);
+        let limiter = CodeLimiter::new(4);
         let admitted = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|thread| {
-                    let codes = &codes;
+                    let limiter = &limiter;
                     scope.spawn(move || {
                         let mine = (0..200).map(|code| format!("{thread}-{code}"));
-                        mine.filter(|code| codes.try_admit(7, code)).count()
+                        mine.filter(|code| limiter.try_admit(7, code)).count()
                     })
                 })
                 .collect();

@@ -56,6 +56,7 @@ pub(in crate::login) struct ExchangePermit {
 }
 
 impl ExchangeLimiter {
+    /// Creates a limiter with all permits and a full budget.
     pub(in crate::login) fn new() -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_EXCHANGES)),
@@ -69,8 +70,9 @@ impl ExchangeLimiter {
 
     /// Waits for a permit, in the order of arrival. Returns `None` on timeout.
     ///
-    /// The permit comes before the queue: at most [`MAX_CONCURRENT_EXCHANGES`] exchanges wait for the
-    /// budget. A cancelled call returns its permit and its place in the queue.
+    /// A call takes its permit before it joins the queue for the budget, so that at most
+    /// [`MAX_CONCURRENT_EXCHANGES`] exchanges wait for the budget. A cancelled call returns its permit
+    /// and its place in the queue.
     pub(in crate::login) async fn acquire(
         self: &Arc<Self>,
         timeout: Duration,
@@ -89,6 +91,7 @@ impl ExchangeLimiter {
         tokio::time::timeout(timeout, acquired).await.ok().flatten()
     }
 
+    /// Takes one unit of the budget, or returns the time until one is available.
     fn take_rejection(&self) -> Option<Duration> {
         self.lock_budget().take_or_wait_time(Instant::now())
     }
@@ -130,12 +133,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permit_is_granted_in_time_or_refused() {
-        let turns = ExchangeLimiter::new();
-        turns.lock_budget().available = -1_000.0;
-        assert!(turns.acquire(Duration::from_secs(5)).await.is_none());
-        let turn = turns.acquire(Duration::MAX).await.unwrap();
-        turn.refund_rejection();
-        assert!(turns.acquire(Duration::ZERO).await.is_some());
+    async fn permits_are_granted_until_the_timeout() {
+        let limiter = ExchangeLimiter::new();
+        limiter.lock_budget().available = -1_000.0;
+        assert!(limiter.acquire(Duration::from_secs(5)).await.is_none());
+        let permit = limiter.acquire(Duration::MAX).await.unwrap();
+        permit.refund_rejection();
+        assert!(limiter.acquire(Duration::ZERO).await.is_some());
     }
 }

@@ -22,11 +22,15 @@ struct LoginCount {
 }
 
 impl LoginLimiter {
+    /// Creates a limiter that has counted nothing.
     pub(in crate::login) fn new() -> Self {
         Self(Cache::new(MAX_TRACKED_USERS))
     }
 
     /// Counts a login, and returns the user's logins within this window, this login included.
+    ///
+    /// If the cache evicts an entry while a thread holds its lock, that thread counts into the evicted
+    /// entry, and the user's count starts over.
     pub(in crate::login) fn count_login(&self, user: &str, now: Timestamp) -> usize {
         let now = unix_seconds(now);
         let Ok(count) = self
@@ -54,31 +58,31 @@ mod tests {
 
     #[test]
     fn count_restarts_after_a_minute() {
-        let (rounds, now) = (LoginLimiter::new(), Timestamp::from_millis(1_000_000));
-        assert_eq!(rounds.count_login("a", now), 1);
+        let (limiter, now) = (LoginLimiter::new(), Timestamp::from_millis(1_000_000));
+        assert_eq!(limiter.count_login("a", now), 1);
         assert_eq!(
-            rounds.count_login("a", now.saturating_add(Duration::from_secs(59))),
+            limiter.count_login("a", now.saturating_add(Duration::from_secs(59))),
             2
         );
-        assert_eq!(rounds.count_login("b", now), 1);
+        assert_eq!(limiter.count_login("b", now), 1);
         assert_eq!(
-            rounds.count_login("a", now.saturating_add(Duration::from_secs(60))),
+            limiter.count_login("a", now.saturating_add(Duration::from_secs(60))),
             1
         );
     }
 
     #[test]
     fn counts_concurrent_logins() {
-        let (rounds, now) = (LoginLimiter::new(), Timestamp::from_millis(1_000_000));
+        let (limiter, now) = (LoginLimiter::new(), Timestamp::from_millis(1_000_000));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        rounds.count_login("a", now);
+                        limiter.count_login("a", now);
                     }
                 });
             }
         });
-        assert_eq!(rounds.count_login("a", now), 8 * 500 + 1);
+        assert_eq!(limiter.count_login("a", now), 8 * 500 + 1);
     }
 }
