@@ -1,4 +1,28 @@
-//! One login of one browser, and what the browser remembers of it after its end.
+//! One login of one browser.
+//!
+//! # States of a login
+//!
+//! ## Open
+//!
+//! The browser has been redirected to WeChat, and no callback has ended the login yet. A slot contains
+//! the login and its page. If the slot is needed for newer logins, only the history contains the login.
+//!
+//! - A callback signs the user in: *Signed in*.
+//! - A callback spends or discards its code without signing the user in: *Retried*. Usually another
+//!   login begins.
+//! - The lifetime of the state has passed: the login expires.
+//!
+//! ## Signed in
+//!
+//! The login answers duplicates of its callback for ten minutes. The fingerprint of its code
+//! distinguishes a duplicate from another code.
+//!
+//! - A duplicate arrives without a session: *Retried*.
+//!
+//! ## Retried
+//!
+//! The history counts the login as a retry for a minute. A further callback of the login is exchanged
+//! like that of an open one.
 
 use sha2::{Digest, Sha256};
 
@@ -7,13 +31,13 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, unix_seconds};
 
-/// Length of a fingerprint: enough to distinguish a reload of a callback from another code.
+/// Length of a fingerprint, in bytes: enough to distinguish a reload of a callback from another code.
 pub(super) const FINGERPRINT_BYTES: usize = 3;
 
 /// Status of a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptStatus {
-    /// The user is at WeChat's page.
+    /// No callback has ended the login.
     Open,
     /// The code with this fingerprint has signed the user in, at this second.
     SignedIn {
@@ -43,7 +67,7 @@ pub(crate) struct LoginAttempt {
     pub(crate) scope: Scope,
     pub(crate) return_to: ReturnTo,
     pub(crate) status: AttemptStatus,
-    /// How often the browser was sent to WeChat again for this login.
+    /// Number of further redirects to WeChat for this login.
     pub(crate) repeats: u8,
 }
 
@@ -58,7 +82,7 @@ impl LoginAttempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HistoryEntry {
     pub(super) login_id: u64,
-    /// When the login ended, or when it began if it is open.
+    /// The second in which the login ended, or in which it began if it is open.
     pub(super) at: u64,
     pub(super) scope: Scope,
     pub(super) status: AttemptStatus,

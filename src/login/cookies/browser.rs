@@ -16,14 +16,18 @@ pub(in crate::login) const MAX_HISTORY_ENTRIES: usize = 10;
 /// Window in which loops are detected, in seconds.
 pub(in crate::login) const LOOP_WINDOW_SECONDS: u64 = 60;
 
-/// The logins of one browser.
+/// The logins of one browser, as its cookies contain them.
 #[derive(Debug, Clone)]
 pub(crate) struct BrowserLogins {
+    /// The logins whose return page is known.
     pub(super) slots: [Vec<LoginAttempt>; SLOT_PAGE_BYTES.len()],
     pub(super) history: Vec<HistoryEntry>,
+    /// `true` for each slot whose cookie has to be written.
     pub(super) slot_changed: [bool; SLOT_PAGE_BYTES.len()],
     pub(super) history_changed: bool,
+    /// When the cookies were read, in seconds since the Unix epoch.
     pub(super) now: u64,
+    /// The return page of logins that were evicted from their slot.
     pub(super) start_page: ReturnTo,
 }
 
@@ -37,24 +41,24 @@ impl BrowserLogins {
     /// Returns the login of a state, if this browser began it. A login that was evicted from its slot
     /// leads to the start page.
     pub(crate) fn find_attempt(&self, state: LoginState) -> Option<LoginAttempt> {
-        let mut placed = self.slots.iter().flatten();
-        if let Some(attempt) = placed.rfind(|attempt| attempt.state == state) {
+        let mut attempts = self.slots.iter().flatten();
+        if let Some(attempt) = attempts.rfind(|attempt| attempt.state == state) {
             return Some(attempt.clone());
         }
-        let step = self.history_entry(state.login_id)?;
+        let entry = self.history_entry(state.login_id)?;
         Some(LoginAttempt {
             state,
-            scope: step.scope,
+            scope: entry.scope,
             return_to: self.start_page.clone(),
-            status: step.status.clone(),
+            status: entry.status.clone(),
             repeats: 0,
         })
     }
 
     /// Returns `true` if the login of a state has signed its user in.
     pub(crate) fn has_succeeded(&self, state: LoginState) -> bool {
-        let progress = self.status_of(state.login_id);
-        matches!(progress, AttemptStatus::SignedIn { .. })
+        let status = self.status_of(state.login_id);
+        matches!(status, AttemptStatus::SignedIn { .. })
     }
 
     /// Returns an open login of this browser for the same page and scope that began within the last
@@ -65,7 +69,7 @@ impl BrowserLogins {
         return_to: &ReturnTo,
     ) -> Option<LoginAttempt> {
         let now = self.now;
-        for (place, size) in SLOT_PAGE_BYTES.into_iter().enumerate() {
+        for (slot, size) in SLOT_PAGE_BYTES.into_iter().enumerate() {
             let same = |attempt: &&mut LoginAttempt| {
                 attempt.status == AttemptStatus::Open
                     && attempt.scope == scope
@@ -73,14 +77,14 @@ impl BrowserLogins {
                     && attempt.state.issued_at <= now
                     && now < attempt.state.issued_at.saturating_add(LOOP_WINDOW_SECONDS)
             };
-            if let Some(attempt) = self.slots[place].iter_mut().find(same) {
+            if let Some(attempt) = self.slots[slot].iter_mut().find(same) {
                 attempt.repeats = (attempt.repeats + 1).min(MAX_REPEATS);
                 let attempt = attempt.clone();
-                // Merged copies of the cookie may exceed the slot: keep only this login.
-                if self.used_bytes(place, None) > size {
-                    self.slots[place] = vec![attempt.clone()];
+                // Several copies of the cookie were merged, and may exceed the slot: keep this login only.
+                if self.used_bytes(slot, None) > size {
+                    self.slots[slot] = vec![attempt.clone()];
                 }
-                self.slot_changed[place] = true;
+                self.slot_changed[slot] = true;
                 return Some(attempt);
             }
         }
@@ -88,48 +92,53 @@ impl BrowserLogins {
     }
 
     /// Adds a login to a slot. If no slot has room, evicts completed logins first, then the oldest open
-    /// ones. The history keeps the ids of evicted open logins.
+    /// ones. The history keeps the ids of evicted open logins, which then lead to the start page.
+    ///
+    /// The login goes into an empty slot, if there is one, and otherwise shares the smallest slot that
+    /// has room.
     pub(crate) fn add_attempt(&mut self, attempt: LoginAttempt) {
         let length = attempt.return_to.as_str().len();
         // The largest slot is reserved for pages that fit nowhere else, while other slots have room.
-        let empty =
-            |place: &usize| self.slots[*place].is_empty() && SLOT_PAGE_BYTES[*place] >= length;
-        let empties: Vec<usize> = (1..SLOT_PAGE_BYTES.len()).filter(empty).collect();
-        let place = match empties.len() {
+        let is_empty =
+            |slot: &usize| self.slots[*slot].is_empty() && SLOT_PAGE_BYTES[*slot] >= length;
+        let empty_slots: Vec<usize> = (1..SLOT_PAGE_BYTES.len()).filter(is_empty).collect();
+        let has_room =
+            |slot: &usize| self.used_bytes(*slot, Some(length)) <= SLOT_PAGE_BYTES[*slot];
+        let slot = match empty_slots.len() {
             0 => (0..SLOT_PAGE_BYTES.len())
                 .rev()
-                .find(|place| self.used_bytes(*place, Some(length)) <= SLOT_PAGE_BYTES[*place])
+                .find(has_room)
                 .unwrap_or_else(|| self.choose_slot_to_evict(length)),
-            // A random slot, so that tabs that begin together seldom use the same one.
-            several => empties[fastrand::usize(..several)],
+            // A random slot, because tabs that begin together overwrite each other's cookies. With
+            // different slots they seldom do.
+            count => empty_slots[fastrand::usize(..count)],
         };
-        self.evict_until_fits(place, length);
-        self.slots[place].push(attempt);
-        self.slot_changed[place] = true;
+        self.evict_until_fits(slot, length);
+        self.slots[slot].push(attempt);
+        self.slot_changed[slot] = true;
     }
 
     /// Returns the used bytes of a slot, with a further page of `added_length` if there is one.
     fn used_bytes(&self, slot: usize, added_length: Option<usize>) -> usize {
         let lengths = self.slots[slot]
             .iter()
-            .map(|one| one.return_to.as_str().len());
+            .map(|attempt| attempt.return_to.as_str().len());
         let lengths = lengths.chain(added_length);
         // The slot's size includes the first login's fields. Each further login uses up room of the
-        // pages for its own fields, in base64.
-        let cost = ATTEMPT_BYTES * 4 / 3;
-        let (count, pages) = lengths.fold((0, 0), |(count, all), one| (count + 1, all + one));
-        pages + cost * usize::max(count, 1) - cost
+        // pages for its own fields, which base64 lengthens by a third.
+        let field_cost = ATTEMPT_BYTES * 4 / 3;
+        let (count, pages) =
+            lengths.fold((0, 0), |(count, pages), length| (count + 1, pages + length));
+        pages + field_cost * usize::max(count, 1) - field_cost
     }
 
-    /// Returns the slot of sufficient size whose newest login is evicted first.
+    /// Returns the slot in which an eviction costs least: of the slots that are large enough, the one
+    /// whose most recent login is the oldest. Completed logins count as older than open ones.
     fn choose_slot_to_evict(&self, length: usize) -> usize {
-        let newest = |place: &usize| {
-            let logins = self.slots[*place].iter();
-            logins.map(eviction_order).max()
-        };
+        let newest = |slot: &usize| self.slots[*slot].iter().map(eviction_order).max();
         let candidates = (0..SLOT_PAGE_BYTES.len())
             .rev()
-            .filter(|place| SLOT_PAGE_BYTES[*place] >= length);
+            .filter(|slot| SLOT_PAGE_BYTES[*slot] >= length);
         candidates.min_by_key(newest).unwrap_or(0)
     }
 
@@ -139,10 +148,10 @@ impl BrowserLogins {
         while !self.slots[slot].is_empty()
             && self.used_bytes(slot, Some(length)) > SLOT_PAGE_BYTES[slot]
         {
-            let logins = self.slots[slot].iter().enumerate();
-            let oldest = logins.min_by_key(|(_, one)| eviction_order(one));
-            let at = oldest.map_or(0, |(at, _)| at);
-            let evicted = self.slots[slot].remove(at);
+            let attempts = self.slots[slot].iter().enumerate();
+            let first = attempts.min_by_key(|(_, attempt)| eviction_order(attempt));
+            let index = first.map_or(0, |(index, _)| index);
+            let evicted = self.slots[slot].remove(index);
             self.slot_changed[slot] = true;
             if evicted.status == AttemptStatus::Open {
                 self.record(
@@ -161,60 +170,65 @@ impl BrowserLogins {
             AttemptStatus::SignedIn { at, .. } | AttemptStatus::Retried { at } => at,
             AttemptStatus::Open => attempt.state.issued_at,
         };
-        let number = attempt.state.login_id;
-        self.record(number, attempt.scope, attempt.status.clone(), at);
-        for one in self.slots.iter_mut().flatten() {
-            if one.state == attempt.state {
-                one.status = attempt.status.clone();
+        let login_id = attempt.state.login_id;
+        self.record(login_id, attempt.scope, attempt.status.clone(), at);
+        for known in self.slots.iter_mut().flatten() {
+            if known.state == attempt.state {
+                known.status = attempt.status.clone();
             }
         }
     }
 
+    /// Puts a login into the history, in place of its former entry. If the history is full, drops the
+    /// oldest open login, or the oldest one if none is open.
     fn record(&mut self, login_id: u64, scope: Scope, status: AttemptStatus, at: u64) {
-        let number = truncate_id(login_id);
-        self.history.retain(|step| step.login_id != number);
+        let login_id = truncate_id(login_id);
+        self.history.retain(|entry| entry.login_id != login_id);
         self.history.push(HistoryEntry {
-            login_id: number,
+            login_id,
             at,
             scope,
             status,
         });
         while self.history.len() > MAX_HISTORY_ENTRIES {
-            let steps = self.history.iter().enumerate();
-            // Loops are told by how logins ended, so those that have not go first.
-            let oldest =
-                steps.min_by_key(|(_, step)| (step.status != AttemptStatus::Open, step.at));
-            let at = oldest.map_or(0, |(at, _)| at);
-            self.history.remove(at);
+            let entries = self.history.iter().enumerate();
+            // Loops are detected by how logins ended, so that open ones are dropped first.
+            let first =
+                entries.min_by_key(|(_, entry)| (entry.status != AttemptStatus::Open, entry.at));
+            let index = first.map_or(0, |(index, _)| index);
+            self.history.remove(index);
         }
         self.history_changed = true;
     }
 
+    /// Returns the entry of a login. If copies of the history differ, a login that has ended precedes an
+    /// open one, and a later entry an earlier one.
     fn history_entry(&self, login_id: u64) -> Option<&HistoryEntry> {
-        let number = truncate_id(login_id);
-        let steps = self.history.iter().filter(|step| step.login_id == number);
-        // If two copies of the history differ, the entry that has ended, and then the later one, counts.
-        steps.max_by_key(|step| (step.status != AttemptStatus::Open, step.at))
+        let login_id = truncate_id(login_id);
+        let entries = self.history.iter();
+        let entries = entries.filter(|entry| entry.login_id == login_id);
+        entries.max_by_key(|entry| (entry.status != AttemptStatus::Open, entry.at))
     }
 
+    /// Returns how a login ended, according to the history. A login without an entry is open.
     pub(super) fn status_of(&self, login_id: u64) -> AttemptStatus {
         self.history_entry(login_id)
-            .map_or(AttemptStatus::Open, |step| step.status.clone())
+            .map_or(AttemptStatus::Open, |entry| entry.status.clone())
     }
 
     /// Returns the number of retries of this browser within the last minute.
     pub(crate) fn recent_retries(&self) -> usize {
-        self.count_recent(|progress| matches!(progress, AttemptStatus::Retried { .. }))
+        self.count_recent(|status| matches!(status, AttemptStatus::Retried { .. }))
     }
 
     /// Returns the number of completed logins of this browser within the last minute.
     pub(crate) fn recent_logins(&self) -> usize {
-        self.count_recent(|progress| matches!(progress, AttemptStatus::SignedIn { .. }))
+        self.count_recent(|status| matches!(status, AttemptStatus::SignedIn { .. }))
     }
 
     /// Returns the seconds since this browser's last completed login.
     pub(crate) fn since_login(&self) -> Option<u64> {
-        let logins = self.history.iter().filter_map(|step| match step.status {
+        let logins = self.history.iter().filter_map(|entry| match entry.status {
             AttemptStatus::SignedIn { at, .. } => Some(at),
             AttemptStatus::Open | AttemptStatus::Retried { .. } => None,
         });
@@ -224,19 +238,22 @@ impl BrowserLogins {
     /// Returns `true` if a login of this browser that asked for `scope` has signed a user in within
     /// the last minute.
     pub(crate) fn signed_in_recently_with(&self, scope: Scope) -> bool {
-        let mut steps = self.history.iter().filter(|step| self.is_recent(step));
-        steps.any(|step| {
-            step.scope == scope && matches!(step.status, AttemptStatus::SignedIn { .. })
+        let mut entries = self.history.iter().filter(|entry| self.is_recent(entry));
+        entries.any(|entry| {
+            entry.scope == scope && matches!(entry.status, AttemptStatus::SignedIn { .. })
         })
     }
 
+    /// Returns the number of logins of the last minute whose status matches.
     fn count_recent(&self, matches: impl Fn(&AttemptStatus) -> bool) -> usize {
-        let steps = self.history.iter().filter(|step| matches(&step.status));
-        steps.filter(|step| self.is_recent(step)).count()
+        let entries = self.history.iter();
+        let entries = entries.filter(|entry| matches(&entry.status));
+        entries.filter(|entry| self.is_recent(entry)).count()
     }
 
-    fn is_recent(&self, step: &HistoryEntry) -> bool {
-        step.at.saturating_add(LOOP_WINDOW_SECONDS) > self.now
+    /// Returns `true` if an entry is less than a minute old.
+    fn is_recent(&self, entry: &HistoryEntry) -> bool {
+        entry.at.saturating_add(LOOP_WINDOW_SECONDS) > self.now
     }
 }
 

@@ -1,4 +1,11 @@
-//! The text of the cookies.
+//! The text of the login cookies.
+//!
+//! A slot is `BASE64.PAGES`. `BASE64` encodes the MAC and then, for each login, its id, its time of
+//! issue, its flags and the length of its page. `PAGES` are the pages one after the other, with `^`
+//! for each semicolon.
+//!
+//! The history is `BASE64`: the MAC and then, for each login, its truncated id, the time of its end, its
+//! flags and the fingerprint of its code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,6 +34,7 @@ const LOW_BITS: u8 = 0b0000_1111;
 pub(super) const MAX_REPEATS: u8 = LOW_BITS;
 
 impl LoginCookies {
+    /// Returns the cookie of a slot as `NAME=VALUE`, and its lifetime in seconds. Zero removes it.
     pub(super) fn encode_slot(
         &self,
         slot: usize,
@@ -46,7 +54,7 @@ impl LoginCookies {
             // A semicolon would end the cookie. Pages never contain a circumflex.
             pages.extend(
                 page.chars()
-                    .map(|letter| if letter == ';' { '^' } else { letter }),
+                    .map(|character| if character == ';' { '^' } else { character }),
             );
         }
         let tag = compute_tag(&self.macs, &mac_input(&name, &bytes, &pages));
@@ -54,15 +62,16 @@ impl LoginCookies {
             "{name}={}.{pages}",
             URL_SAFE_NO_PAD.encode([&tag[..], &bytes].concat())
         );
-        let ends = attempts
+        let last_expiry = attempts
             .iter()
             .map(|attempt| self.expires_at(attempt))
             .max();
         // Duplicates of the callback need the cookie after the login has ended.
-        let life = ends.unwrap_or(now).saturating_sub(now);
-        (text, life.saturating_add(DUPLICATE_SECONDS))
+        let lifetime = last_expiry.unwrap_or(now).saturating_sub(now);
+        (text, lifetime.saturating_add(DUPLICATE_SECONDS))
     }
 
+    /// Returns the logins of a slot's value, all of them open. Returns none if the MAC is not valid.
     pub(super) fn decode_slot(&self, slot: usize, value: &str) -> Vec<LoginAttempt> {
         let name = format!("{}{slot}", self.name_prefix);
         self.try_decode_slot(&name, value).unwrap_or_default()
@@ -76,47 +85,47 @@ impl LoginCookies {
             return None;
         }
         let mut rest = pages;
-        let mut logins = Vec::new();
-        for login in bytes.chunks(ATTEMPT_BYTES) {
-            let login: &[u8; ATTEMPT_BYTES] = login.try_into().ok()?;
-            let (page, later) = rest.split_at_checked(parse_big_endian(&login[13..]) as usize)?;
+        let mut attempts = Vec::new();
+        for fields in bytes.chunks(ATTEMPT_BYTES) {
+            let fields: &[u8; ATTEMPT_BYTES] = fields.try_into().ok()?;
+            let (page, later) = rest.split_at_checked(parse_big_endian(&fields[13..]) as usize)?;
             rest = later;
-            logins.push(LoginAttempt {
-                state: LoginState::from_bytes(&login[..12]),
-                scope: scope_from_flag(login[12]),
+            attempts.push(LoginAttempt {
+                state: LoginState::from_bytes(&fields[..12]),
+                scope: scope_from_flag(fields[12]),
                 return_to: ReturnTo::from_stored(&page.replace('^', ";"))?,
                 status: AttemptStatus::Open,
-                repeats: login[12] & LOW_BITS,
+                repeats: fields[12] & LOW_BITS,
             });
         }
-        Some(logins)
+        Some(attempts)
     }
 
+    /// Returns the cookie of the history as `NAME=VALUE`, and its lifetime in seconds. Zero removes it.
     pub(super) fn encode_history(&self, history: &[HistoryEntry]) -> (String, u64) {
         let name = format!("{}t", self.name_prefix);
         if history.is_empty() {
             return (format!("{name}="), 0);
         }
         let mut bytes = Vec::new();
-        for step in history {
-            bytes.extend(&step.login_id.to_be_bytes()[2..]);
-            bytes.extend((step.at as u32).to_be_bytes());
-            let (kind, code) = match step.status {
+        for entry in history {
+            bytes.extend(&entry.login_id.to_be_bytes()[2..]);
+            bytes.extend((entry.at as u32).to_be_bytes());
+            let (status, fingerprint) = match entry.status {
                 AttemptStatus::Open => (0, [0; FINGERPRINT_BYTES]),
-                AttemptStatus::SignedIn {
-                    fingerprint: code, ..
-                } => (1, code.0),
+                AttemptStatus::SignedIn { fingerprint, .. } => (1, fingerprint.0),
                 AttemptStatus::Retried { .. } => (2, [0; FINGERPRINT_BYTES]),
             };
-            bytes.push(scope_to_flag(step.scope) | kind);
-            bytes.extend(code);
+            bytes.push(scope_to_flag(entry.scope) | status);
+            bytes.extend(fingerprint);
         }
         let tag = compute_tag(&self.macs, &mac_input(&name, &bytes, ""));
         let value = URL_SAFE_NO_PAD.encode([&tag[..], &bytes].concat());
-        let life = DUPLICATE_SECONDS.max(self.lifetime.as_secs());
-        (format!("{name}={value}"), life)
+        let lifetime = DUPLICATE_SECONDS.max(self.lifetime.as_secs());
+        (format!("{name}={value}"), lifetime)
     }
 
+    /// Returns the entries of the history's value. Returns none if the MAC is not valid.
     pub(super) fn decode_history(&self, value: &str) -> Vec<HistoryEntry> {
         let name = format!("{}t", self.name_prefix);
         self.try_decode_history(&name, value).unwrap_or_default()
@@ -128,26 +137,26 @@ impl LoginCookies {
         if !verify_tag(&self.macs, &mac_input(name, bytes, ""), tag) {
             return None;
         }
-        let steps = bytes.chunks(HISTORY_ENTRY_BYTES).map(|step| {
-            let step: &[u8; HISTORY_ENTRY_BYTES] = step.try_into().ok()?;
-            let at = parse_big_endian(&step[6..10]);
-            let progress = match step[10] & LOW_BITS {
+        let entries = bytes.chunks(HISTORY_ENTRY_BYTES).map(|fields| {
+            let fields: &[u8; HISTORY_ENTRY_BYTES] = fields.try_into().ok()?;
+            let at = parse_big_endian(&fields[6..10]);
+            let status = match fields[10] & LOW_BITS {
                 0 => AttemptStatus::Open,
                 1 => AttemptStatus::SignedIn {
                     at,
-                    fingerprint: CodeFingerprint(step[11..].try_into().ok()?),
+                    fingerprint: CodeFingerprint(fields[11..].try_into().ok()?),
                 },
                 2 => AttemptStatus::Retried { at },
                 _ => return None,
             };
             Some(HistoryEntry {
-                login_id: parse_big_endian(&step[..6]),
+                login_id: parse_big_endian(&fields[..6]),
                 at,
-                scope: scope_from_flag(step[10]),
-                status: progress,
+                scope: scope_from_flag(fields[10]),
+                status,
             })
         });
-        steps.collect()
+        entries.collect()
     }
 }
 

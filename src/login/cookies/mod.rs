@@ -40,8 +40,8 @@ use crate::identity::{CookieKeys, KeyedMac, cookies};
 /// host or path has set them too.
 const MAX_COOKIES_READ: usize = 128;
 
-/// Time for which a completed login is remembered, in seconds. With a session, duplicates of its callback
-/// are redirected to the page; without one, the login is retried.
+/// Time for which the cookies keep a completed login, in seconds. A duplicate of its callback is
+/// redirected to the page if the browser has a session. Otherwise the login is retried.
 const DUPLICATE_SECONDS: u64 = 600;
 
 /// Writes and reads the cookies of one account's logins.
@@ -102,22 +102,23 @@ impl LoginCookies {
             if name == "t" {
                 browser.history.extend(self.decode_history(value));
             } else if name.len() == 1
-                && let Ok(place) = name.parse::<usize>()
-                && let Some(logins) = browser.slots.get_mut(place)
+                && let Ok(slot) = name.parse::<usize>()
+                && let Some(attempts) = browser.slots.get_mut(slot)
             {
-                logins.extend(self.decode_slot(place, value));
+                attempts.extend(self.decode_slot(slot, value));
             }
         }
-        browser.history.retain(|step| self.is_current(step, now));
-        for place in 0..SLOT_PAGE_BYTES.len() {
-            let progress: Vec<_> = browser.slots[place]
+        browser.history.retain(|entry| self.is_current(entry, now));
+        for slot in 0..SLOT_PAGE_BYTES.len() {
+            let statuses: Vec<_> = browser.slots[slot]
                 .iter()
                 .map(|attempt| browser.status_of(attempt.state.login_id))
                 .collect();
-            for (attempt, progress) in browser.slots[place].iter_mut().zip(progress) {
-                attempt.status = progress;
+            for (attempt, status) in browser.slots[slot].iter_mut().zip(statuses) {
+                attempt.status = status;
             }
-            browser.slots[place].retain(|attempt| now < self.expires_at(attempt));
+            // A completed login expires later than an open one, so that its status is needed first.
+            browser.slots[slot].retain(|attempt| now < self.expires_at(attempt));
         }
         browser
     }
@@ -126,9 +127,9 @@ impl LoginCookies {
     /// cookie.
     pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
         let mut cookies = Vec::new();
-        for (place, logins) in browser.slots.iter().enumerate() {
-            if browser.slot_changed[place] {
-                cookies.push(self.encode_slot(place, logins, browser.now));
+        for (slot, attempts) in browser.slots.iter().enumerate() {
+            if browser.slot_changed[slot] {
+                cookies.push(self.encode_slot(slot, attempts, browser.now));
             }
         }
         if browser.history_changed {
@@ -140,22 +141,23 @@ impl LoginCookies {
     /// Returns when a login expires, in seconds since the Unix epoch. A completed login answers its
     /// duplicates for ten minutes after its end, however long its user stayed at WeChat.
     fn expires_at(&self, attempt: &LoginAttempt) -> u64 {
-        let ends = attempt
+        let expiry = attempt
             .state
             .issued_at
             .saturating_add(self.lifetime.as_secs());
         match attempt.status {
-            AttemptStatus::SignedIn { at, .. } => ends.max(at.saturating_add(DUPLICATE_SECONDS)),
-            AttemptStatus::Open | AttemptStatus::Retried { .. } => ends,
+            AttemptStatus::SignedIn { at, .. } => expiry.max(at.saturating_add(DUPLICATE_SECONDS)),
+            AttemptStatus::Open | AttemptStatus::Retried { .. } => expiry,
         }
     }
 
+    /// Returns `true` if an entry of the history has not expired.
     fn is_current(&self, entry: &HistoryEntry, now: u64) -> bool {
-        let span = match entry.status {
+        let lifetime = match entry.status {
             AttemptStatus::SignedIn { .. } => DUPLICATE_SECONDS.max(self.lifetime.as_secs()),
             AttemptStatus::Open | AttemptStatus::Retried { .. } => self.lifetime.as_secs(),
         };
-        now < entry.at.saturating_add(span)
+        now < entry.at.saturating_add(lifetime)
     }
 }
 
