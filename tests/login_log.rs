@@ -12,21 +12,28 @@ use tower_wechat::simulator::Fault;
 use tower_wechat::{
     CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
 };
+use tracing::subscriber::DefaultGuard;
 use url::Url;
 
 use harness::{ALICE, EXCHANGE, Harness};
 use support::browser::Browser;
 use support::log_lines::LogLines;
 
-/// The servers run on this thread, so that its subscriber receives all their lines.
-#[tokio::test(flavor = "current_thread")]
-async fn no_secret_of_a_login_is_logged() {
+/// Collects this thread's lines of a level and above until the guard is dropped. The servers of a test
+/// run on its thread, so that all their lines are collected.
+fn capture(level: &str) -> (LogLines, DefaultGuard) {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("tower_wechat=trace")
+        .with_env_filter(format!("tower_wechat={level}"))
+        .with_ansi(false)
         .with_writer(lines.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn lines_about_logins_contain_no_secrets() {
+    let (lines, _guard) = capture("trace");
     let harness = Harness::new().await;
     let site = harness.site().await;
     let mut secrets = Vec::new();
@@ -65,23 +72,17 @@ async fn no_secret_of_a_login_is_logged() {
     }
     for line in [
         "logged in",
-        "refused a callback",
+        "a callback was rejected",
         "WeChat did not exchange a code",
     ] {
         assert!(log.contains(line), "{log}");
     }
 }
 
-/// A client that can cause one line can cause a million.
+/// A client that can cause one line can cause any number of them.
 #[tokio::test(flavor = "current_thread")]
-async fn repeated_failures_are_one_line_each() {
-    let lines = LogLines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("tower_wechat=info")
-        .with_ansi(false)
-        .with_writer(lines.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+async fn repeated_failures_log_one_line_each() {
+    let (lines, _guard) = capture("info");
     let harness = Harness::new().await;
     let site = harness.site().await;
     for number in 0..20 {
@@ -120,10 +121,10 @@ async fn repeated_failures_are_one_line_each() {
     let log = lines.text();
     for line in [
         "WeChat did not exchange a code",
-        "a browser logs in again and again",
+        "a browser was rejected after too many logins, retries or codes",
         "WeChat sent a user back to a path that is not the callback",
-        "a callback came without code and state",
-        "a login does not lead back to the page that was asked for",
+        "a callback had neither code nor state",
+        "the return page of a login was shortened or replaced",
         "encode the page with encodeURIComponent",
     ] {
         assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
@@ -135,24 +136,21 @@ async fn repeated_failures_are_one_line_each() {
 }
 
 /// Characters that would begin another line, colour the line, or hide its end.
-const NASTY: &str =
+const CONTROL_CHARACTERS: &str =
     "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";
 
 /// A service that logs unescaped input lets clients write log lines.
 #[tokio::test(flavor = "current_thread")]
 async fn clients_cannot_forge_log_lines() {
-    let lines = LogLines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("tower_wechat=trace")
-        .with_ansi(false)
-        .with_writer(lines.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = capture("trace");
     let harness = Harness::new().await;
     let site = harness.site().await;
-    let encoded: String = NASTY.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded: String = CONTROL_CHARACTERS
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
 
-    // Through the state, the code, the path and the cookies.
+    // The text arrives in the state, the code, the path and the cookies.
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     for forged in [
@@ -173,14 +171,14 @@ async fn clients_cannot_forge_log_lines() {
     browser.set_cookie("wechat_session", "/", "x.y\u{2028}\u{202e}z");
     browser.fetch(&format!("{}/me", site.url)).await;
 
-    // Through what WeChat answers: an errmsg, and the fields of a grant.
-    let text = serde_json::to_string(NASTY).unwrap();
+    // The text arrives in WeChat's replies: in an errmsg, and in the fields of a token response.
+    let text = serde_json::to_string(CONTROL_CHARACTERS).unwrap();
     for body in [
         format!(r#"{{"errcode":40029,"errmsg":{text}}}"#),
         format!(r#"{{"errcode":-1,"errmsg":{text}}}"#),
         format!(r#"{{"errcode":40125,"errmsg":{text}}}"#),
         format!(r#"{{"errcode":987654,"errmsg":{text}}}"#),
-        NASTY.to_owned(),
+        CONTROL_CHARACTERS.to_owned(),
         format!(r#"{{"access_token":"a","expires_in":7200,"refresh_token":"r","openid":{text}}}"#),
         format!(
             r#"{{"access_token":"a","expires_in":7200,"refresh_token":"r","openid":"o","scope":{text}}}"#
@@ -193,7 +191,7 @@ async fn clients_cannot_forge_log_lines() {
         browser.visit(&callback).await;
     }
 
-    // Through a header that names the user.
+    // The text arrives in the header that contains the user's id.
     let wechat = WechatClient::builder(harness.sim.app_id(), harness.sim.app_secret())
         .api_url(harness.sim.url())
         .build()
@@ -213,36 +211,30 @@ async fn clients_cannot_forge_log_lines() {
 
     let log = lines.text();
     for line in [
-        "refused a callback",
+        "a callback was rejected",
         "WeChat did not exchange a code",
         "logged in",
     ] {
         assert!(log.contains(line), "{line} was not logged: {log}");
     }
     for line in log.lines() {
-        let of_ours = line.contains(" tower_wechat::");
+        let is_of_this_crate = line.contains(" tower_wechat::");
         let plain = |c: char| {
             !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
         };
-        assert!(of_ours && line.chars().all(plain), "{line:?}");
+        assert!(is_of_this_crate && line.chars().all(plain), "{line:?}");
     }
 }
 
-/// Two applications below two paths of one host, in one browser. Each visit lands on its page.
+/// One browser uses two applications below two paths of one host. Each visit reaches its page.
 #[tokio::test(flavor = "current_thread")]
-async fn applications_that_replace_each_others_session_are_told_of() {
-    for (shares_keys, name, logins, told) in [
+async fn replaced_sessions_of_other_applications_are_logged() {
+    for (shares_keys, name, logins, expected_lines) in [
         (true, None, 1, 0),
         (false, None, 6, 2),
         (false, Some("club_session"), 2, 0),
     ] {
-        let lines = LogLines::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("tower_wechat=info")
-            .with_ansi(false)
-            .with_writer(lines.clone())
-            .finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (lines, _guard) = capture("info");
         let harness = Harness::new().await;
         let address = format!("127.0.0.1:{}", support::free_port());
         let of = |path: &str| format!("http://{address}{path}");
@@ -273,24 +265,24 @@ async fn applications_that_replace_each_others_session_are_told_of() {
             }
         }
         assert_eq!(harness.exchanges(), logins);
-        // Once for each application.
-        let line = "a login has replaced a session that this application cannot read";
-        assert_eq!(lines.text().matches(line).count(), told, "{}", lines.text());
+        // Each of the two applications logs the line once.
+        let line = "a login replaced a session that this application cannot read";
+        assert_eq!(
+            lines.text().matches(line).count(),
+            expected_lines,
+            "{}",
+            lines.text()
+        );
     }
 }
 
-/// Loops that no callback and no session ends: one line each, which names what usually does that.
+/// A login repeats without end if its callback or its session is lost. The application logs one line for
+/// each case.
 #[tokio::test(flavor = "current_thread")]
-async fn loops_are_one_line_that_says_what_to_look_for() {
-    let lines = LogLines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("tower_wechat=warn")
-        .with_ansi(false)
-        .with_writer(lines.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+async fn loops_log_one_line_with_their_usual_causes() {
+    let (lines, _guard) = capture("warn");
     let harness = Harness::new().await;
-    let followed = async |url: String| {
+    let follow_to_failure = async |url: String| {
         let browser = Browser::new();
         let mut reply = browser.visit(&url).await;
         while let Some(next) = reply.location() {
@@ -316,8 +308,8 @@ async fn loops_are_one_line_that_says_what_to_look_for() {
     );
     let nginx = support::nginx::Nginx::start(&address, &server);
     for _ in 0..3 {
-        followed(format!("{}/me", unnamed.url)).await;
-        followed(format!("{}/", nginx.url)).await;
+        follow_to_failure(format!("{}/me", unnamed.url)).await;
+        follow_to_failure(format!("{}/", nginx.url)).await;
     }
     let log = lines.text();
     for line in [

@@ -62,7 +62,7 @@ where
                 tracing::error!(
                     target: "tower_wechat::layer",
                     extension = std::any::type_name::<T>(),
-                    "a request came without the extension that names its user; \
+                    "a request had no extension with its user; \
                      put the layer that sets it outside of WechatLayer"
                 );
             }

@@ -107,7 +107,7 @@ impl LoginHandler {
     fn reject_callback(&self, failure: LoginFailure, button_url: Option<String>) -> LoginReply {
         // Not a warning, because WeChat's servers fetch callbacks without cookies every day.
         if let Some(more) = self.0.log_limiter.allow_line(failure.as_str()) {
-            tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = failure.as_str(), more, "refused a callback");
+            tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = failure.as_str(), more, "a callback was rejected");
         }
         metrics::count_login(failure.as_str());
         self.reply_with_failure(failure, button_url)
@@ -145,7 +145,7 @@ impl LoginHandler {
                 return Err((LoginFailure::UnknownLogin, None));
             }
             if let Some(more) = inner.log_limiter.allow_line("callback_without_query") {
-                tracing::warn!(target: "tower_wechat::login", app = %inner.users.app_id(), more, "a callback came without code and state; a proxy in front drops the query, or a person has opened the path");
+                tracing::warn!(target: "tower_wechat::login", app = %inner.users.app_id(), more, "a callback had neither code nor state; a person opened its path, or a proxy dropped its query and must pass it on");
             }
             return Err((LoginFailure::BadRequest, None));
         };
@@ -286,7 +286,7 @@ impl LoginHandler {
         let start = |sender| exchange.spawn(sender, timeout);
         let Some(mut outcome) = self.0.running_exchanges.join_or_start(key, start) else {
             if let Some(more) = self.0.log_limiter.allow_line("turns") {
-                tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "too many logins at once");
+                tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a login was rejected because this process exchanges too many codes; add processes, or block the clients that invent codes");
             }
             metrics::count_login(LoginFailure::WechatUnavailable.as_str());
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
@@ -362,9 +362,9 @@ impl LoginHandler {
                 target: "tower_wechat::login",
                 app = %self.0.users.app_id(),
                 more,
-                "a login has replaced a session that this application cannot read; if it goes on, \
-                 another application of this host uses the same cookie: give both the same keys, \
-                 or one of them another name for its session"
+                "a login replaced a session that this application cannot read; if this repeats, \
+                 another application on this host uses the same cookie: give both the same keys, \
+                 or give one of them another cookie name"
             );
         }
     }
@@ -408,7 +408,7 @@ impl LoginHandler {
     /// Logs and counts a browser that has logged in too often, and returns its failure page.
     fn reject_rate_limited(&self, return_to: &ReturnTo) -> LoginReply {
         if let Some(more) = self.0.log_limiter.allow_line("too_often") {
-            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a browser logs in again and again");
+            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a browser was rejected after too many logins, retries or codes; check that it keeps cookies, and that the pages accept its session");
         }
         metrics::count_login(LoginFailure::RateLimited.as_str());
         let login_url = self.0.settings.login_url(Some(return_to), None);

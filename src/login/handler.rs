@@ -121,7 +121,9 @@ impl LoginHandler {
         mut browser: BrowserLogins,
     ) -> LoginReply {
         let Some(issued) = self.0.state_signer.issue(self.now()) else {
-            tracing::error!(target: "tower_wechat::login", "the system gives no random bytes for a login");
+            tracing::error!(target: "tower_wechat::login", "a login could not begin because the system returned no random bytes; check its random number generator");
+            // No failure has this name. The page of this one says what is true here too: the service is
+            // not available, and another attempt may succeed.
             return self.reply_with_failure(LoginFailure::StoreUnavailable, None);
         };
         let attempt = LoginAttempt {

@@ -53,11 +53,10 @@ impl LoginHandler {
                 target: "tower_wechat::login",
                 app = %self.0.users.app_id(),
                 more,
-                "a browser brings the session of its last login and is nobody all the same, three \
-                 logins within a minute: the layer's identity does not read that session (a header \
-                 that the gateway leaves out, a cookie of another name or other keys), this process \
-                 does not find the tokens that the login stored (another Redis), or a handler \
-                 refuses them"
+                "a browser logged in three times within a minute and sent its session, but had no user: \
+                 the layer's identity does not read that session (the gateway's header is missing, \
+                 the cookie has another name or other keys), this process does not find the tokens \
+                 that the login stored (another Redis), or a handler rejects them"
             );
         }
     }
@@ -68,9 +67,9 @@ impl LoginHandler {
                 target: "tower_wechat::login",
                 app = %self.0.users.app_id(),
                 more,
-                "a browser does not bring the session of its last login, three logins within a \
-                 minute: a proxy in front takes the session's cookie out of responses or requests, \
-                 or another application of this host ends it"
+                "a browser logged in three times within a minute and did not send its session: a proxy \
+                 removes the session cookie from responses or requests, or another application on \
+                 this host ends the session"
             );
         }
     }

@@ -70,8 +70,8 @@ impl LoginHandler {
                 ?came,
                 expected = self.0.settings.public_url.public_path(&self.0.settings.callback_path),
                 more,
-                "WeChat sent a user back to a path that is not the callback; a proxy in front \
-                 strips a prefix (add it to the public URL) or rewrites the path (pass it on as it is)"
+                "WeChat sent a user back to a path that is not the callback; a proxy strips a prefix \
+                 (add it to the public URL) or rewrites the path (pass it on unchanged)"
             );
         }
         metrics::count_login(LoginFailure::WrongCallbackPath.as_str());
@@ -117,8 +117,8 @@ impl LoginHandler {
                 ?came,
                 expected = self.0.settings.public_url.public_path(&self.0.settings.callback_path),
                 more,
-                "a browser comes back from WeChat again and again without passing the callback; a \
-                 proxy in front rewrites the path or drops the query"
+                "a browser returned from WeChat several times without a callback; a proxy rewrites the \
+                 path or drops the query: pass both on unchanged"
             );
         }
         metrics::count_login(LoginFailure::RateLimited.as_str());

@@ -123,7 +123,7 @@ impl LoginHandler {
     fn log_unusable_return_to(&self, reason: ReturnToError, bytes: usize) {
         let kind = reason.as_str();
         if let Some(more) = self.0.log_limiter.allow_line(kind) {
-            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), reason = kind, bytes, more, "a login does not lead back to the page that was asked for");
+            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), reason = kind, bytes, more, "the return page of a login was shortened or replaced by the start page; use a shorter path of this application");
         }
     }
 

@@ -83,9 +83,9 @@ impl LoginHandler {
                 app = %self.0.users.app_id(),
                 ?path,
                 more,
-                "a link to the login did not encode its return_to, and what followed was taken for \
-                 the rest of it; encode the page with encodeURIComponent, or let Login::login_url \
-                 make the link"
+                "a link to the login did not encode its return_to, and its other parameters were added \
+                 to the page; encode the page with encodeURIComponent, or create the link with \
+                 Login::login_url"
             );
         }
     }

@@ -97,8 +97,8 @@ impl SessionCookie {
         })
     }
 
-    /// Logs that a request has sessions of two users, at most once a minute, because anybody who can
-    /// set cookies for this host can cause this.
+    /// Logs that a request has sessions of two users, at most once a minute, because every
+    /// host that can set this cookie can cause such requests.
     #[cold]
     fn log_user_conflict(&self, now: Timestamp) {
         let limiter = &self.0.log_limiter;
@@ -106,8 +106,9 @@ impl SessionCookie {
             tracing::warn!(
                 target: "tower_wechat::login",
                 app = %self.0.app,
-                "a request carried valid sessions of two users and counts as nobody's: \
-                 another host of the domain may have planted one"
+                "a request with valid sessions of two users was treated as anonymous; \
+                 another host of the domain may have set one of the cookies: use https, where no \
+                 other host can set this cookie"
             );
         }
     }

@@ -139,7 +139,7 @@ impl Exchange {
         let started_at = Instant::now();
         let Some(permit) = self.limiter.acquire(timeout).await else {
             if let Some(more) = self.log_limiter.allow_line("turns") {
-                tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, more, "too many logins at once");
+                tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, more, "a login was rejected because this process exchanges too many codes; add processes, or block the clients that invent codes");
             }
             metrics::count_login(LoginFailure::WechatUnavailable.as_str());
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
@@ -186,7 +186,7 @@ impl Exchange {
     /// Returns the outcome for an error before the code was spent. The user can try again.
     fn fail_unspent(&self, error: &Error) -> ExchangeOutcome {
         if let Some(more) = self.log_limiter.allow_line("not_begun") {
-            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, %error, more, "a login could not begin");
+            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, %error, more, "a code could not be exchanged because the store failed; the user can try again");
         }
         ExchangeOutcome::from_error(error)
     }
@@ -194,7 +194,7 @@ impl Exchange {
     /// Logs that the code belongs to another login or to another user, and returns the failure.
     fn reject_foreign_code(&self) -> ExchangeOutcome {
         if let Some(more) = self.log_limiter.allow_line("foreign") {
-            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, more, "a used code came under another login's state, or for another user");
+            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, more, "a code of another login or of another user was rejected");
         }
         ExchangeOutcome::Failed(LoginFailure::UnknownLogin)
     }
@@ -204,7 +204,7 @@ impl Exchange {
         let store = self.users.token_store();
         let binding = store.bind_code(&self.code_key, self.login_id, INVALID_CODE_LIFETIME);
         if let Err(error) = binding.await {
-            tracing::debug!(target: "tower_wechat::login", %error, "a made-up code is remembered for longer");
+            tracing::debug!(target: "tower_wechat::login", %error, "the binding of an invalid code could not be shortened; it expires later");
         }
     }
 
@@ -283,7 +283,7 @@ impl Exchange {
             .token_store()
             .finish_code(&self.code_key, owner, &json, lifetime);
         if let Err(error) = write.await {
-            tracing::warn!(target: "tower_wechat::login", %app, %error, "the result of a login could not be told to its copies");
+            tracing::warn!(target: "tower_wechat::login", %app, %error, "the outcome of a login could not be stored; a copy of its callback may begin another login");
         }
         if is_invalid_code {
             self.shorten_binding().await;
@@ -308,7 +308,7 @@ impl Exchange {
     async fn store_tokens(&self, response: &UserTokenResponse) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let Some(Ok(user)) = response.openid.as_deref().map(UserId::new) else {
-            tracing::warn!(target: "tower_wechat::login", %app, "WeChat exchanged a code for nobody's tokens");
+            tracing::warn!(target: "tower_wechat::login", %app, "WeChat returned tokens without a valid openid; the user can try again");
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
         // The tokens of a virtual user must not be stored under a real user's id.
@@ -316,7 +316,7 @@ impl Exchange {
         if response.snapshot
             && (self.snapshot_policy == SnapshotPolicy::Deny || bound_user.is_some())
         {
-            tracing::info!(target: "tower_wechat::login", %app, "a snapshot page's virtual user was refused");
+            tracing::info!(target: "tower_wechat::login", %app, "a virtual user of a snapshot page was rejected");
             return ExchangeOutcome::Failed(LoginFailure::SnapshotDenied);
         }
         let user = bound_user.cloned().unwrap_or(user);
@@ -333,7 +333,7 @@ impl Exchange {
                 tracing::error!(target: "tower_wechat::login", %app, %error, "a login could not be stored; the user has to log in again");
                 return ExchangeOutcome::from_error(&error);
             }
-            tracing::warn!(target: "tower_wechat::login", %app, %error, "a login is not stored yet");
+            tracing::warn!(target: "tower_wechat::login", %app, %error, "the tokens of a login could not be stored yet; the write is retried for a minute");
             backoff.wait().await;
         };
         tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = response.scope.as_deref(), snapshot = response.snapshot, "logged in");
@@ -365,6 +365,6 @@ pub(super) async fn bind_code_to_login(users: &UserTokens, code_key: &LoginCodeK
         .token_store()
         .bind_code(code_key, login_id, UNSPENT_CODE_LIFETIME);
     if let Err(error) = binding.await {
-        tracing::warn!(target: "tower_wechat::login", app = %code_key.app, %error, "a code that was refused may still be used under another login");
+        tracing::warn!(target: "tower_wechat::login", app = %code_key.app, %error, "an unspent code could not be bound to its login; another login can use it until it expires");
     }
 }
