@@ -1,5 +1,5 @@
-//! Tests of the log lines about logins: they report each login and contain no secret. This test is a
-//! program by itself, because tracing caches for the whole process which lines are enabled.
+//! Tests of the log lines about logins: they report each login and contain no secret. This test is
+//! a program by itself, because tracing caches for the whole process which lines are enabled.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,8 +19,8 @@ use harness::{ALICE, EXCHANGE, Harness};
 use support::browser::Browser;
 use support::log_lines::LogLines;
 
-/// Collects this thread's lines of a level and above until the guard is dropped. The servers of a test
-/// run on its thread, so that all their lines are collected.
+/// Collects this thread's lines of a level and above until the guard is dropped. The servers of a
+/// test run on its thread, so that all their lines are collected.
 fn capture(level: &str) -> (LogLines, DefaultGuard) {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
@@ -276,8 +276,8 @@ async fn replaced_sessions_of_other_applications_are_logged() {
     }
 }
 
-/// A login repeats without end if its callback or its session is lost. The application logs one line for
-/// each case.
+/// A login repeats without end if its callback or its session is lost. The application logs one
+/// line for each case.
 #[tokio::test(flavor = "current_thread")]
 async fn loops_log_one_line_with_their_usual_causes() {
     let (lines, _guard) = capture("warn");

@@ -4,8 +4,8 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 use memchr::memchr;
 
-/// Maximum length of a session cookie's value. Longer values were not issued by this crate. The login
-/// cookies, which may be longer, are read by [`text_after_prefix`].
+/// Maximum length of a session cookie's value. Longer values were not issued by this crate. The
+/// login cookies, which may be longer, are read by [`text_after_prefix`].
 const MAX_VALUE_BYTES: usize = 1_024;
 
 /// Maximum number of cookies with one name that are read. Browsers send several cookies of one name
@@ -59,8 +59,8 @@ fn split_cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the `Set-Cookie` header of a cookie, written as `NAME=VALUE`, for a number of seconds. Zero
-/// seconds remove the cookie. The caller passes ASCII without control characters.
+/// Returns the `Set-Cookie` header of a cookie, written as `NAME=VALUE`, for a number of seconds.
+/// Zero seconds remove the cookie. The caller passes ASCII without control characters.
 pub(crate) fn set_cookie_header(
     cookie: &str,
     path: &str,

@@ -11,8 +11,8 @@ use crate::credential::UserId;
 /// Identity that reads the user from a request extension that another layer has set: the session of
 /// tower-sessions, the user of axum-login, or a type of the application.
 ///
-/// That layer must be outside of this one. In axum, its `.layer(...)` call comes *after* this one's.
-/// If the extension is missing, the request has no user, and the identity logs one error.
+/// The other layer must be outside of this one. In axum, its `.layer(...)` call comes *after* this
+/// one's. If the extension is missing, the request has no user, and the identity logs one error.
 ///
 /// ```
 /// use tower_wechat::identity::ExtensionIdentity;

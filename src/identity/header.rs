@@ -12,9 +12,9 @@ use crate::error::Error;
 /// only if the gateway removes this header from every request that it receives, and if only the
 /// gateway can reach the service.
 ///
-/// The value is the user's id: 1 to 256 bytes of UTF-8 without control characters. The layer answers
-/// other values, and a header that occurs twice, with 400. A request with an empty header, or without
-/// the header, has no user.
+/// The value is the user's id: 1 to 256 bytes of UTF-8 without control characters. The layer
+/// answers other values, and a header that occurs twice, with 400. A request with an empty header,
+/// or without the header, has no user.
 ///
 /// ```
 /// use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
@@ -31,7 +31,8 @@ impl TrustedHeader {
     /// Creates an identity that trusts the header with this name.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): headers cannot have this name.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): headers cannot have this
+    /// name.
     pub fn new(name: &str) -> Result<Self, Error> {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
             let message = format!("{name:?} is no name of a header; use letters, digits and '-'");

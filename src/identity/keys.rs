@@ -12,6 +12,7 @@ use crate::error::Error;
 /// Minimum length of a key, in bytes.
 const MIN_KEY_BYTES: usize = 64;
 
+/// Form of the keys that an application sets, with the remedy of its errors.
 const KEY_LIST: KeyList = KeyList {
     name: "cookie key",
     min_bytes: MIN_KEY_BYTES,
@@ -46,7 +47,8 @@ impl CookieKeys {
     /// inserts into a key of that length, are ignored.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a key is not base64 or too short, or there is none.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a key is not base64, is too
+    /// short, or is missing.
     ///
     /// ```
     /// use tower_wechat::CookieKeys;
@@ -61,7 +63,8 @@ impl CookieKeys {
     /// Creates a random key, for development: sessions end when the process ends.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the system returns no random bytes.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the system returns no random
+    /// bytes.
     pub fn random() -> Result<Self, Error> {
         let mut key = Zeroizing::new(vec![0; MIN_KEY_BYTES]);
         getrandom::fill(&mut key)
@@ -85,8 +88,8 @@ impl fmt::Debug for CookieKeys {
     }
 }
 
-/// HMAC-SHA256 with the key of one purpose. The key is hashed in advance, so that a message of up to
-/// 55 bytes costs two blocks, however long the name of the purpose is.
+/// HMAC-SHA256 with the key of one purpose. The key is hashed in advance, so that a message of up
+/// to 55 bytes costs two blocks, however long the name of the purpose is.
 #[derive(Clone)]
 pub(crate) struct KeyedMac(HmacSha256);
 
@@ -95,7 +98,8 @@ impl KeyedMac {
     fn new(key: &[u8], purpose: &[&str]) -> Self {
         let mut derived = hmac_with_key(key);
         for part in purpose {
-            // The length comes first, so that two different lists of parts never give the same bytes.
+            // The length comes first, so that two different lists of parts never give the same
+            // bytes.
             derived.update(&(part.len() as u64).to_be_bytes());
             derived.update(part.as_bytes());
         }
@@ -103,6 +107,7 @@ impl KeyedMac {
         Self(hmac_with_key(&*derived))
     }
 
+    /// Returns the MAC of a message.
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 32] {
         let mut mac = self.0.clone();
         mac.update(message);
@@ -117,6 +122,7 @@ impl KeyedMac {
     }
 }
 
+/// Returns an HMAC that is ready for a message.
 fn hmac_with_key(key: &[u8]) -> HmacSha256 {
     // HMAC accepts keys of any length, so that this never fails.
     <HmacSha256 as KeyInit>::new_from_slice(key)

@@ -1,10 +1,10 @@
 //! Identities, which read the user of a request from its head.
 //!
-//! | identity | for whom |
+//! | identity | suits |
 //! |---|---|
 //! | [`SessionCookie`] | services that sign their users in with WeChat |
-//! | [`TrustedHeader`] | services behind a gateway that signs users in and names them in a header |
-//! | [`ExtensionIdentity`] | services that have tower-sessions, axum-login or their like |
+//! | [`TrustedHeader`] | services behind a gateway that signs users in and sends their ids in a header |
+//! | [`ExtensionIdentity`] | services that use tower-sessions, axum-login or a similar layer |
 //! | a closure | all other services |
 //!
 //! ```
@@ -76,8 +76,8 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Returns the URI that the browser requested. axum's `nest` removes its prefix from the request's
-    /// own URI.
+    /// Returns the URI that the browser requested. axum's `nest` removes its prefix from the
+    /// request's own URI.
     pub(crate) fn original_uri(&self) -> &'a Uri {
         #[cfg(feature = "axum")]
         if let Some(whole) = self.extensions.get::<axum::extract::OriginalUri>() {
@@ -86,6 +86,7 @@ impl<'a> RequestHead<'a> {
         self.uri
     }
 
+    /// Returns the head of a request that was taken apart.
     #[cfg(feature = "axum")]
     pub(crate) fn from_parts(parts: &'a http::request::Parts) -> Self {
         let http::request::Parts {
@@ -179,6 +180,7 @@ pub struct IdentifiedUser<'a> {
 }
 
 impl IdentifiedUser<'_> {
+    /// Returns the user without borrowing from the request.
     pub(crate) fn into_owned(self) -> IdentifiedUser<'static> {
         IdentifiedUser {
             id: Cow::Owned(self.id.into_owned()),
@@ -231,9 +233,9 @@ impl<'a> Identity<'a> {
 /// # Ok(()) }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "this layer does not know how to tell who is asking",
-    label = "`{Self}` identifies nobody",
-    note = "mount a login, whose session cookie tells: `WechatLayer::new(users).login(login)`",
+    message = "this layer has no identity, which finds the user of a request",
+    label = "`{Self}` is not an identity",
+    note = "mount a login, whose session cookie is an identity: `WechatLayer::new(users).login(login)`",
     note = "or give the layer an identity: `.identity(TrustedHeader::new(..)?)`, `.identity(ExtensionIdentity::new(..))` or a closure `|head: &RequestHead<'_>| -> Option<UserId> {{ .. }}`"
 )]
 pub trait Identify {

@@ -34,8 +34,8 @@ impl Login {
     /// Returns a builder of a login for the application at this public URL. The keys sign its
     /// cookies.
     ///
-    /// The public URL is the scheme, the host and, if there is one, the port, as browsers know them.
-    /// If a proxy serves the application below a path, the public URL includes that path:
+    /// The public URL is the scheme, the host and, if there is one, the port, as browsers know
+    /// them. If a proxy serves the application below a path, the public URL includes that path:
     /// `https://example.com/h5`. All addresses that the login sends to browsers then lie below that
     /// path. The proxy may strip the path before it passes a request on, or keep it. If the proxy
     /// strips the path, the application must not have routes that begin with it.
@@ -47,8 +47,8 @@ impl Login {
 
 /// Builder of a [`Login`].
 ///
-/// All settings have defaults that suit most applications. A setter that gets an invalid value keeps
-/// the first error, and [`build`](Self::build) returns it.
+/// All settings have defaults that suit most applications. A setter that gets an invalid value
+/// keeps the first error, and [`build`](Self::build) returns it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,8 +88,8 @@ pub struct LoginBuilder(Result<LoginSettings, Error>);
 impl LoginBuilder {
     /// Sets the scope that users are asked to grant. Default: [`Scope::UserInfo`].
     ///
-    /// WeChat discourages asking for the profile on the first page. In that case set [`Scope::Base`]
-    /// here, and require more on the routes that need it
+    /// WeChat discourages asking for the profile on the first page. In that case set
+    /// [`Scope::Base`] here, and require more on the routes that need it
     /// ([`WechatLayer::require_scope`](crate::WechatLayer::require_scope)).
     pub fn scope(self, scope: Scope) -> Self {
         self.set(|settings| settings.scope = scope)
@@ -133,20 +133,20 @@ impl LoginBuilder {
     /// [`identity`](crate::WechatLayer::identity) returns for the callback, instead of under the
     /// openid. Default: `false`.
     ///
-    /// This is for services whose users sign in by other means, such as a gateway's header or the
-    /// application's own session, and have ids of their own. Such a user grants access once, and the
-    /// tokens are found by that id from then on. The store keeps the openid with the tokens. If the
-    /// identity returns no user, the tokens are stored under the openid. If the identity returns a
-    /// user, the login rejects the virtual user of a snapshot page (快照页), because virtual tokens
-    /// must not replace those of a real user.
+    /// Set this if users sign in by other means, such as a gateway's header or the application's
+    /// own session, and their ids are not openids. Such a user grants access once, and the layer
+    /// finds the tokens by the user's id from then on. The store keeps the openid with the tokens.
+    /// If the identity returns no user, the tokens are stored under the openid. If the identity
+    /// returns a user, the login rejects the virtual user of a snapshot page (快照页), because virtual
+    /// tokens must not replace those of a real user.
     ///
     /// Do not set this if a [`SessionCookie`] is the identity: the cookie of a previous user would
     /// then decide under which id the tokens of the next user are stored.
     ///
     /// `build` fails if
     /// [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie) is set
-    /// too. With both, a signed-in user who opens a link to the callback of an attacker's login would
-    /// store the attacker's WeChat account under the user's own id.
+    /// too. With both, a signed-in user who opens a link to the callback of an attacker's login
+    /// would store the attacker's WeChat account under the user's own id.
     ///
     /// ```
     /// use tower_wechat::{
@@ -169,20 +169,20 @@ impl LoginBuilder {
     }
 
     /// Sets whether browsers other than WeChat's get a page of the layer that asks the user to open
-    /// the link in WeChat. Otherwise the layer redirects them to WeChat, which shows a similar page.
-    /// Default: `false`.
+    /// the link in WeChat. Otherwise the layer redirects them to WeChat, which shows a similar
+    /// page. Default: `false`.
     pub fn wechat_only(self, only: bool) -> Self {
         self.set(|settings| settings.wechat_only = only)
     }
 
-    /// Sets whether the authorize URL has `forcePopup=true`, which makes WeChat ask for consent when
-    /// it would otherwise not ask (guide to web authorization). Default: `false`.
+    /// Sets whether the authorize URL has `forcePopup=true`, which makes WeChat ask for consent
+    /// when it would otherwise not ask (guide to web authorization). Default: `false`.
     pub fn force_popup(self, force: bool) -> Self {
         self.set(|settings| settings.authorize_options.force_popup = force)
     }
 
-    /// Sets whether the authorize URL has `forceSnapShot=true`, which makes WeChat open the snapshot
-    /// page (guide to web authorization). Default: `false`.
+    /// Sets whether the authorize URL has `forceSnapShot=true`, which makes WeChat open the
+    /// snapshot page (guide to web authorization). Default: `false`.
     pub fn force_snapshot(self, force: bool) -> Self {
         self.set(|settings| settings.authorize_options.force_snapshot = force)
     }
@@ -197,19 +197,20 @@ impl LoginBuilder {
     /// Sets whether the redirect to the page ends with an empty fragment, `#`. Default: `false`.
     ///
     /// Browsers keep a fragment across redirects. Without this setting, pages are opened with
-    /// WeChat's `#wechat_redirect`, which routers that use the fragment may not expect. A page whose
-    /// `return_to` has a fragment always gets that fragment.
+    /// WeChat's `#wechat_redirect`, which routers that use the fragment may not expect. A page
+    /// whose `return_to` has a fragment always gets that fragment.
     pub fn clear_fragment(self, clear: bool) -> Self {
         self.set(|settings| settings.clear_fragment = clear)
     }
 
-    /// Sets how long a user may stay at WeChat's page before the login expires. Default: 10 minutes.
+    /// Sets how long a user may stay at WeChat's page before the login expires. Default: 10
+    /// minutes.
     pub fn state_lifetime(self, lifetime: Duration) -> Self {
         self.set(|settings| settings.state_lifetime = lifetime)
     }
 
-    /// Sets how long a session lasts after it was issued. The layer issues it again when half of that
-    /// time has passed. The session of a snapshot page's virtual user lasts two hours at most.
+    /// Sets how long a session lasts after it was issued. The layer issues it again when half of
+    /// that time has passed. The session of a snapshot page's virtual user lasts two hours at most.
     /// Default: 30 days.
     pub fn session_lifetime(self, lifetime: Duration) -> Self {
         self.set(|settings| settings.session_lifetime = Some(lifetime))
@@ -233,12 +234,12 @@ impl LoginBuilder {
         })
     }
 
-    /// Sets how often a failed login of one browser is repeated automatically within a minute, before
-    /// the user gets an error page. Default: 2.
+    /// Sets how often a failed login of one browser is repeated automatically within a minute,
+    /// before the user gets an error page. Default: 2.
     ///
     /// A login is repeated if WeChat rejects its code, if its code would reduce what the user has
-    /// granted, or if a reloaded callback has lost its session. Values above 10 count as 10, because a
-    /// browser remembers its last 10 logins.
+    /// granted, or if a reloaded callback has lost its session. Values above 10 count as 10,
+    /// because a browser remembers its last 10 logins.
     pub fn max_retries(self, retries: usize) -> Self {
         self.set(|settings| settings.max_retries = retries)
     }
@@ -271,8 +272,8 @@ impl LoginBuilder {
     /// Creates the login.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) with the first error of a setter,
-    /// or if
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) with the first error of a
+    /// setter, or if
     ///
     /// - the public URL is not an `http` or `https` URL of an ASCII host and a plain path (letters,
     ///   digits and `-_.~`);

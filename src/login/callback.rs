@@ -4,13 +4,13 @@
 //!
 //! ## Checking
 //!
-//! [`check_callback`](LoginHandler::check_callback) verifies the query, the state and the state cookie.
-//! The checks need neither the store nor WeChat, so that invalid requests cost little.
+//! [`check_callback`](LoginHandler::check_callback) verifies the query, the state and the state
+//! cookie. The checks need neither the store nor WeChat, so that invalid requests cost little.
 //!
 //! - Everything is valid: *Exchanging*.
 //! - The query or the state is invalid, or the user denied access: a failure page.
-//! - The browser did not begin this login, or the login has expired: a failure page. A code is bound to
-//!   its login first, and stays unspent.
+//! - The browser did not begin this login, or the login has expired: a failure page. A code is
+//!   bound to its login first, and stays unspent.
 //! - The login has already signed its user in: a redirect to the page if the browser has a session,
 //!   otherwise *Retrying*.
 //!
@@ -18,7 +18,8 @@
 //!
 //! One exchange runs for all copies of the callback. It spends the code.
 //!
-//! - The code would reduce the scope that the user has granted: *Retrying*, before the code is spent.
+//! - The code would reduce the scope that the user has granted: *Retrying*, before the code is
+//!   spent.
 //! - WeChat has returned the user's tokens: *Signed in*.
 //! - The code was spent before: a redirect to the page if the browser has a session, otherwise
 //!   *Retrying*.
@@ -27,14 +28,14 @@
 //!
 //! ## Signed in
 //!
-//! The reply sets the session cookie and redirects the browser to its page. If the user had granted more
-//! in another login, the reply redirects to WeChat for that scope instead. A browser that has logged in
-//! too often gets a failure page and no session.
+//! The reply sets the session cookie and redirects the browser to its page. If the user had granted
+//! more in another login, the reply redirects to WeChat for that scope instead. A browser that has
+//! logged in too often gets a failure page and no session.
 //!
 //! ## Retrying
 //!
-//! Another login begins for the same page. A browser that has used all its retries of this minute, or
-//! that has no state cookie to count them, gets a failure page.
+//! Another login begins for the same page. A browser that has used all its retries of this minute,
+//! or that has no state cookie to count them, gets a failure page.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -56,8 +57,8 @@ use crate::identity::{Identify, Identity, RequestHead, Session};
 use crate::metrics;
 use crate::store::LoginCodeKey;
 
-/// Maximum number of logins of one browser within a minute. Several tabs may log in at once; a higher
-/// number is a loop of logins that have no effect.
+/// Maximum number of logins of one browser within a minute. Several tabs may log in at once; a
+/// higher number is a loop of logins that have no effect.
 const MAX_LOGINS_PER_WINDOW: usize = MAX_HISTORY_ENTRIES;
 
 impl LoginHandler {
@@ -113,8 +114,8 @@ impl LoginHandler {
         self.reply_with_failure(failure, button_url)
     }
 
-    /// Replies to a callback whose code stays unspent, after the code is bound to its login. A person
-    /// who has seen the code cannot sign in with it then, because another login cannot use it.
+    /// Replies to a callback whose code stays unspent, after the code is bound to its login. A
+    /// person who has seen the code then cannot sign in with it, because no other login can use it.
     fn bind_code_then_reply(&self, code: &str, login_id: u64, reply: LoginReply) -> HandlerReply {
         let code_key = LoginCodeKey::new(self.0.users.app_id(), code);
         // Each binding is a write to the store, and a client can invent any number of codes.
@@ -130,9 +131,9 @@ impl LoginHandler {
 
     /// Performs all checks of a callback that are possible before its code is spent.
     ///
-    /// The state is verified first: a state of this application names the login, to which a code can be
-    /// bound. The cookie is verified before the code is looked at, so that a server that fetches the
-    /// URL ahead of the user, without the user's cookies, does not spend the code.
+    /// The state is verified first: a state of this application names the login, to which a code
+    /// can be bound. The cookie is verified before the code is looked at, so that a server that
+    /// fetches the URL ahead of the user, without the user's cookies, does not spend the code.
     fn check_callback(
         &self,
         head: &RequestHead<'_>,
@@ -195,8 +196,9 @@ impl LoginHandler {
         }
     }
 
-    /// Answers a callback of a login that has already signed its user in: a reload, the back button, or
-    /// WeChat's second request, which may have another code. `fingerprint` is that of the spent code.
+    /// Answers a callback of a login that has already signed its user in: a reload, the back
+    /// button, or WeChat's second request, which may have another code. `fingerprint` is that of
+    /// the spent code.
     fn answer_duplicate(
         &self,
         code: String,
@@ -218,14 +220,14 @@ impl LoginHandler {
             (false, true) => {
                 self.reject_without_attempt(LoginFailure::UnknownLogin, attempt.state, Some(code))
             }
-            // The reply that wrote this cookie also set a session. A browser without that session has
-            // signed out, so that only another login with WeChat signs it in.
+            // The reply that wrote this cookie also set a session. A browser without that session
+            // has signed out, so that only another login with WeChat signs it in.
             (false, false) => Ok(CallbackAction::Reply(self.retry_login(attempt, context))),
         }
     }
 
-    /// Rejects a callback for which this browser has no open login. Binds its code, if it has one, to
-    /// its login.
+    /// Rejects a callback for which this browser has no open login. Binds its code, if it has one,
+    /// to its login.
     fn reject_without_attempt(
         &self,
         failure: LoginFailure,
@@ -252,7 +254,8 @@ impl LoginHandler {
         let timeout = self.0.settings.exchange_timeout;
         let fingerprint = code_fingerprint(&exchange.code_key);
         async move {
-            // Checked before the exchange, because a spent code has already replaced the user's tokens.
+            // Checked before the exchange, because a spent code has already replaced the user's
+            // tokens.
             if self.would_reduce_scope(&attempt, &context).await {
                 bind_code_to_login(&exchange.users, &exchange.code_key, exchange.login_id).await;
                 let scope = Scope::UserInfo;
@@ -275,8 +278,8 @@ impl LoginHandler {
         }
     }
 
-    /// Returns the outcome of the exchange, or a failure after `timeout`. Copies of one callback wait
-    /// for one exchange.
+    /// Returns the outcome of the exchange, or a failure after `timeout`. Copies of one callback
+    /// wait for one exchange.
     async fn await_outcome(&self, exchange: Exchange, timeout: Duration) -> ExchangeOutcome {
         let key = CallbackKey {
             code: exchange.code_key.clone(),
@@ -303,8 +306,8 @@ impl LoginHandler {
 
     /// Returns the reply that signs a user in.
     ///
-    /// The limit of logins applies here, after the code is spent: only completed logins count, and only
-    /// now is the user known by whom browsers without cookies are counted.
+    /// The limit of logins applies here, after the code is spent: only completed logins count, and
+    /// only now is the user known by whom browsers without cookies are counted.
     fn complete_login(
         &self,
         signed_in: &SignedInUser,
@@ -316,7 +319,8 @@ impl LoginHandler {
         let logins = if context.has_state_cookie {
             context.browser_logins.recent_logins()
         } else {
-            // Without the state cookie, the browser may keep no cookies that could count its logins.
+            // Without the state cookie, the browser may keep no cookies that could count its
+            // logins.
             self.0.login_limiter.count_login(&signed_in.user, now) - 1
         };
         if logins >= MAX_LOGINS_PER_WINDOW {
@@ -354,8 +358,8 @@ impl LoginHandler {
         reply
     }
 
-    /// Logs that a login has replaced a foreign session. Only completed logins cause this line, because
-    /// any client can send such a cookie.
+    /// Logs that a login has replaced a foreign session. Only completed logins cause this line,
+    /// because any client can send such a cookie.
     fn log_replaced_session(&self) {
         if let Some(more) = self.0.log_limiter.allow_line("foreign_session") {
             tracing::warn!(

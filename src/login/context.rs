@@ -1,4 +1,4 @@
-//! What a browser sends along with a callback.
+//! The state of a browser, as its callback shows it.
 
 use super::cookies::BrowserLogins;
 
@@ -9,6 +9,7 @@ pub(super) struct CallbackContext {
     pub(super) has_state_cookie: bool,
     /// The user of the browser's session, unless it is a virtual user.
     pub(super) session_user_id: Option<Box<str>>,
+    /// `true` if the browser has a session of this application, of a virtual user too.
     pub(super) has_session: bool,
     /// `true` if the browser has a session under this cookie's name that this application did not
     /// sign.

@@ -5,8 +5,8 @@ use http::StatusCode;
 use super::state::StateError;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// Defines [`LoginFailure`] from one table. Each row is a variant, its name, the kind of its error, and
-/// the HTTP status of its page.
+/// Defines [`LoginFailure`] from one table. Each row is a variant, its name, the kind of its error,
+/// and the HTTP status of its page.
 macro_rules! login_failures {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $kind:ident, $status:ident;)+) => {
         /// Reason for which a login fails.

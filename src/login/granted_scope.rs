@@ -1,9 +1,9 @@
 //! Protection of a granted scope: no link and no login in another browser reduces it.
 //!
-//! The tokens of a code replace the user's former tokens, at WeChat and in the store, even if they cover
-//! less. A login therefore asks for the scope that its user has granted before. For a browser with a
-//! session, the user is known before the code is spent. Otherwise only the code reveals the user, and
-//! WeChat asks for the former scope immediately afterwards.
+//! The tokens of a code replace the user's former tokens, at WeChat and in the store, even if they
+//! cover less. A login therefore asks for the scope that its user has granted before. For a browser
+//! with a session, the user is known before the code is spent. Otherwise only the code reveals the
+//! user, and WeChat asks for the former scope immediately afterwards.
 
 use http::HeaderMap;
 
@@ -18,8 +18,8 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::users::GrantedScope;
 
 impl LoginHandler {
-    /// Returns the user of the browser's session. Ignores virtual users of snapshot pages, whose grants
-    /// do not last.
+    /// Returns the user of the browser's session. Ignores virtual users of snapshot pages, whose
+    /// grants do not last.
     pub(super) fn session_user_id(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
         match self.0.session_cookie.identify(head) {
             Identity::User(user) if !user.session.snapshot => Some(user.id.into()),
@@ -36,7 +36,7 @@ impl LoginHandler {
         bound_user: Option<&UserId>,
     ) -> HandlerReply {
         let user = match bound_user {
-            Some(named) => Some(named.as_str().into()),
+            Some(user) => Some(user.as_str().into()),
             None => self.session_user_id(head),
         };
         let (Scope::Base, Some(user)) = (scope, user) else {
@@ -60,8 +60,8 @@ impl LoginHandler {
         }))
     }
 
-    /// Returns `true` if the code of this login would reduce what its user has granted. The caller then
-    /// retries the login: the code stays unspent, and the user's tokens stay valid.
+    /// Returns `true` if the code of this login would reduce what its user has granted. The caller
+    /// then retries the login: the code stays unspent, and the user's tokens stay valid.
     pub(super) async fn would_reduce_scope(
         &self,
         attempt: &LoginAttempt,

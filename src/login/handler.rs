@@ -29,7 +29,8 @@ use crate::users::UserTokens;
 /// Maximum number of unspent codes of one login that are bound to it.
 const MAX_UNSPENT_CODES: usize = 8;
 
-/// Handler of a [`Login`](super::Login) for the users of one account. Clones share their state.
+/// Handler of a [`Login`](super::Login) for the users of one account. Clones share their limits and
+/// running exchanges.
 #[derive(Clone)]
 pub(crate) struct LoginHandler(pub(super) Arc<Inner>);
 
@@ -51,6 +52,7 @@ pub(super) struct Inner {
 }
 
 impl LoginHandler {
+    /// Creates the handler, with keys that are derived for this account and this callback.
     pub(super) fn new(settings: LoginSettings, users: UserTokens) -> Self {
         let app = users.app_id();
         let session = settings.session_cookie(app, users.clock());
@@ -77,6 +79,7 @@ impl LoginHandler {
         }))
     }
 
+    /// Returns the session cookie that logins set.
     pub(crate) fn session_cookie(&self) -> &SessionCookie {
         &self.0.session_cookie
     }
@@ -94,12 +97,14 @@ impl LoginHandler {
             || self.verification_file(path).is_some()
     }
 
+    /// Returns `true` if a path is that of the callback.
     pub(super) fn is_callback_path(&self, path: &str) -> bool {
         self.0
             .settings
             .is_own_path(path, &self.0.settings.callback_path)
     }
 
+    /// Returns `true` if a path is the one that begins a login.
     fn is_login_path(&self, path: &str) -> bool {
         self.0
             .settings
@@ -114,20 +119,21 @@ impl LoginHandler {
         files.find(|file| settings.public_url.strip_path_prefix(path).unwrap_or(path) == file.path)
     }
 
+    /// Begins a login, and returns the redirect to WeChat.
     pub(super) fn begin_attempt(
         &self,
         scope: Scope,
         return_to: ReturnTo,
         mut browser: BrowserLogins,
     ) -> LoginReply {
-        let Some(issued) = self.0.state_signer.issue(self.now()) else {
+        let Some(state) = self.0.state_signer.issue(self.now()) else {
             tracing::error!(target: "tower_wechat::login", "a login could not begin because the system returned no random bytes; check its random number generator");
-            // No failure has this name. The page of this one says what is true here too: the service is
-            // not available, and another attempt may succeed.
+            // No failure has this name. The page of this one says what is true here too: the
+            // service is not available, and another attempt may succeed.
             return self.reply_with_failure(LoginFailure::StoreUnavailable, None);
         };
         let attempt = LoginAttempt {
-            state: issued,
+            state,
             scope,
             return_to,
             status: AttemptStatus::Open,
@@ -171,37 +177,44 @@ impl LoginHandler {
         page: &ReturnTo,
         cookies: Vec<HeaderValue>,
     ) -> LoginReply {
-        let clear = self.0.settings.clear_fragment && !page.as_str().contains('#');
-        let page = format!("{}{}", page.as_str(), if clear { "#" } else { "" });
+        let clears_fragment = self.0.settings.clear_fragment && !page.as_str().contains('#');
+        let url = format!(
+            "{}{}",
+            page.as_str(),
+            if clears_fragment { "#" } else { "" }
+        );
         // A page consists of visible ASCII, so that this never fails.
-        let page = HeaderValue::try_from(page).unwrap_or_else(|_| HeaderValue::from_static("/"));
+        let url = HeaderValue::try_from(url).unwrap_or_else(|_| HeaderValue::from_static("/"));
         LoginReply {
-            content: ReplyContent::Redirect(page),
+            content: ReplyContent::Redirect(url),
             set_cookies: cookies,
         }
     }
 
+    /// Returns a failure page whose button leads to `button_url`. Without one, the button leads to
+    /// the start page for a malformed request, and to another login for all other failures.
     pub(super) fn reply_with_failure(
         &self,
         failure: LoginFailure,
         button_url: Option<String>,
     ) -> LoginReply {
-        let onward = button_url.unwrap_or_else(|| match failure {
+        let button_url = button_url.unwrap_or_else(|| match failure {
             LoginFailure::BadRequest => self.start_page().as_str().to_owned(),
             _ => self.0.settings.login_url(None, None),
         });
         LoginReply {
             content: ReplyContent::FailurePage(FailurePage {
                 failure,
-                button_url: onward,
+                button_url,
                 retry_after: failure.is_transient().then_some(TRANSIENT_FAILURE_LIFETIME),
             }),
             set_cookies: Vec::new(),
         }
     }
 
-    /// Returns `Set-Cookie` values for the changed login cookies of a browser. The browser sends these
-    /// cookies to every path, because any page load may have to find the logins that are open.
+    /// Returns `Set-Cookie` values for the changed login cookies of a browser. The browser sends
+    /// these cookies to every path, because any page load may have to find the logins that are
+    /// open.
     pub(super) fn changed_cookie_headers(&self, browser: &BrowserLogins) -> Vec<HeaderValue> {
         let secure = self.0.settings.is_https();
         let prefix = self.0.settings.public_url.path_prefix();
@@ -217,10 +230,12 @@ impl LoginHandler {
             .collect()
     }
 
+    /// Returns the application's start page.
     pub(super) fn start_page(&self) -> ReturnTo {
         ReturnTo::start_page(&self.0.settings.public_url)
     }
 
+    /// Returns the time of the application's clock.
     pub(super) fn now(&self) -> Timestamp {
         self.0.users.clock().now()
     }

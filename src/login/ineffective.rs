@@ -1,4 +1,5 @@
-//! Logins that succeed without effect: the next page load has no user, and would begin another login.
+//! Logins that succeed without effect: the next page load has no user, and would begin another
+//! login.
 
 use super::failure::LoginFailure;
 use super::handler::LoginHandler;
@@ -8,45 +9,46 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::metrics;
 use crate::navigation::{Initiator, initiator};
 
-/// Number of logins of one browser within a minute, without effect, after which its page loads are no
-/// longer redirected to WeChat.
+/// Number of logins of one browser within a minute, without effect, after which its page loads are
+/// no longer redirected to WeChat.
 const INEFFECTIVE_LOGINS: usize = 3;
 
-/// Maximum time between a login and the page load to which it leads, in seconds. A person who signs out
-/// and in again takes longer.
+/// Maximum time between a login and the page load to which it leads, in seconds. A person who signs
+/// out and in again takes longer.
 const FOLLOW_UP_SECONDS: u64 = 5;
 
 impl LoginHandler {
     /// Returns a failure for a page load without a user, if this browser has just logged in several
     /// times. `unnamed` is `true` if the layer's identity returned no user.
     ///
-    /// A person who signs out and in again must not get this failure. The browser of such a person has
-    /// no session, or has one that a logout everywhere has ended and that the layer's identity still
-    /// reads. Its page load does not come from WeChat.
+    /// A person who signs out and in again must not get this failure. The browser of such a person
+    /// has no session, or has one that a logout everywhere has ended and that the layer's identity
+    /// still reads. Its page load does not come from WeChat.
     pub(super) fn not_kept(
         &self,
         head: &RequestHead<'_>,
         page: &ReturnTo,
         unnamed: bool,
     ) -> Option<LoginReply> {
-        let browser = self.0.login_cookies.read(head.headers, self.now());
-        let has_logged_in = browser.recent_logins() >= INEFFECTIVE_LOGINS;
-        if !has_logged_in || browser.since_login()? > FOLLOW_UP_SECONDS {
+        let browser_logins = self.0.login_cookies.read(head.headers, self.now());
+        let has_logged_in = browser_logins.recent_logins() >= INEFFECTIVE_LOGINS;
+        if !has_logged_in || browser_logins.since_login()? > FOLLOW_UP_SECONDS {
             return None;
         }
-        let brings_session = matches!(self.0.session_cookie.identify(head), Identity::User(_));
+        let has_session = matches!(self.0.session_cookie.identify(head), Identity::User(_));
         let from_wechat = initiator(head.headers) == Some(Initiator::OtherOrigin);
-        match (brings_session, from_wechat) {
+        match (has_session, from_wechat) {
             (true, _) if unnamed => self.log_unread_session(),
             (true, true) => self.log_unread_session(),
             (false, true) => self.log_lost_session(),
             (_, false) => return None,
         }
         metrics::count_login(LoginFailure::NotKept.as_str());
-        let again = self.0.settings.login_url(Some(page), None);
-        Some(self.reply_with_failure(LoginFailure::NotKept, Some(again)))
+        let login_url = self.0.settings.login_url(Some(page), None);
+        Some(self.reply_with_failure(LoginFailure::NotKept, Some(login_url)))
     }
 
+    /// Logs that the browser sends a session, and the layer's identity finds no user.
     fn log_unread_session(&self) {
         if let Some(more) = self.0.log_limiter.allow_line("unread_session") {
             tracing::warn!(
@@ -61,6 +63,7 @@ impl LoginHandler {
         }
     }
 
+    /// Logs that the browser does not send the session of its last login.
     fn log_lost_session(&self) {
         if let Some(more) = self.0.log_limiter.allow_line("lost_session") {
             tracing::warn!(

@@ -15,52 +15,54 @@ use crate::metrics;
 use crate::navigation::{Initiator, initiator, is_navigation};
 use crate::store::LoginCodeKey;
 
-/// Number of repeats of a login for one page, within a minute and without a callback, after which the
-/// login counts as a loop. That is three visits to WeChat in all, because the first visit may have
-/// begun at another page.
+/// Number of repeats of a login for one page, within a minute and without a callback, after which
+/// the login counts as a loop. That is three visits to WeChat in all, because the first visit may
+/// have begun at another page.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
-/// Number of repeats after which the login counts as a loop regardless of the request's headers. It is
-/// more than the tabs and reloads of any person. A cookie counts up to 15.
-const BEGUN_AT_MOST: u8 = 13;
+/// Number of repeats after which the login counts as a loop regardless of the request's headers. No
+/// person opens so many tabs or reloads so often within a minute. A cookie counts up to 15.
+const MAX_REPEATS_OF_PERSON: u8 = 13;
 
 /// Minimum average time between two reloads of a page by a person, in seconds.
 const MIN_RELOAD_SECONDS: u64 = 2;
 
 impl LoginHandler {
-    /// Returns a failure if this page load is a callback at a wrong path: its query has a state that
-    /// this application issued. Another login would end at the wrong path again.
+    /// Returns a failure if this page load is a callback at a wrong path: its query has a state
+    /// that this application issued. Another login would end at the wrong path again.
     pub(crate) fn reject_misrouted_callback(&self, head: &RequestHead<'_>) -> Option<LoginReply> {
         let query = head.uri.query()?;
-        // Nearly every request returns here.
+        // This search rejects nearly every request, and costs less than parsing the query.
         memchr::memmem::find(query.as_bytes(), b"state=")?;
         let now = self.now();
-        let ours = |(name, value): (String, String)| match self.0.state_signer.verify(&value, now) {
-            Ok(issued) | Err(StateError::Expired(issued)) if name == "state" => Some(issued),
-            Ok(_) | Err(StateError::Expired(_) | StateError::Forged) => None,
-        };
-        let issued = query_pairs(head.uri).find_map(ours)?;
+        let own_state =
+            |(name, value): (String, String)| match self.0.state_signer.verify(&value, now) {
+                Ok(state) | Err(StateError::Expired(state)) if name == "state" => Some(state),
+                Ok(_) | Err(StateError::Expired(_) | StateError::Forged) => None,
+            };
+        let state = query_pairs(head.uri).find_map(own_state)?;
         if !is_navigation(head) {
             return None;
         }
-        self.bind_misrouted_code(head.uri, issued.login_id);
+        self.bind_misrouted_code(head.uri, state.login_id);
         Some(self.reject_wrong_callback_path(head.original_uri().path()))
     }
 
-    /// Binds the code of a misrouted callback to its login, so that no other login can use the code:
-    /// the logs of proxies may contain it.
+    /// Binds the code of a misrouted callback to its login, so that no other login can use the
+    /// code: the logs of proxies may contain it.
     fn bind_misrouted_code(&self, uri: &Uri, login_id: u64) {
         let Ok((Some(code), _)) = parse_code_and_state(uri) else {
             return;
         };
-        let name = LoginCodeKey::new(self.0.users.app_id(), &code);
-        if self.0.unspent_codes.try_admit(login_id, &name.hash) {
+        let code_key = LoginCodeKey::new(self.0.users.app_id(), &code);
+        if self.0.unspent_codes.try_admit(login_id, &code_key.hash) {
             let users = self.0.users.clone();
-            let keep = async move { bind_code_to_login(&users, &name, login_id).await };
-            self.0.users.spawn(keep);
+            let bind = async move { bind_code_to_login(&users, &code_key, login_id).await };
+            self.0.users.spawn(bind);
         }
     }
 
+    /// Logs and counts a callback at a wrong path, and returns its failure page.
     pub(super) fn reject_wrong_callback_path(&self, path: &str) -> LoginReply {
         if let Some(more) = self.0.log_limiter.allow_line("misplaced") {
             let came: String = path.chars().take(200).collect();
@@ -81,15 +83,15 @@ impl LoginHandler {
         )
     }
 
-    /// Returns `true` if this page load seems to be a callback without its path and query, rather than
-    /// a person's reload. Older web views do not send the headers that distinguish the two; for them
-    /// only a number of repeats that no person reaches counts as a loop.
+    /// Returns `true` if this page load seems to be a callback without its path and query, rather
+    /// than a person's reload. Older web views do not send the headers that distinguish the two;
+    /// for them only a number of repeats that no person reaches counts as a loop.
     pub(super) fn seems_to_miss_callback(
         &self,
         attempt: &LoginAttempt,
         headers: &HeaderMap,
     ) -> bool {
-        if attempt.repeats >= BEGUN_AT_MOST {
+        if attempt.repeats >= MAX_REPEATS_OF_PERSON {
             return true;
         }
         // A callback that still has its query is recognised by its state at any path.
@@ -98,9 +100,9 @@ impl LoginHandler {
             _ if has_query => false,
             None => false,
             Some(Initiator::OtherOrigin) => true,
-            // Browsers keep this value through all redirects after an address that was typed or opened
-            // by another program. Redirects return faster than a person reloads. The first two loads
-            // are not counted, because web views load a page twice.
+            // Browsers keep this value through all redirects after an address that was typed or
+            // opened by another program. Redirects return faster than a person reloads. The first
+            // two loads are not counted, because web views load a page twice.
             Some(Initiator::SameOriginOrNone) => {
                 let reloads = u64::from(attempt.repeats).saturating_sub(1);
                 attempt.age_seconds(self.now()) < MIN_RELOAD_SECONDS * reloads
@@ -108,6 +110,7 @@ impl LoginHandler {
         }
     }
 
+    /// Logs and counts a login whose callbacks get lost, and returns its failure page.
     pub(super) fn reject_missed_callback(&self, return_to: &ReturnTo) -> LoginReply {
         if let Some(more) = self.0.log_limiter.allow_line("misses_callback") {
             let came: String = return_to.path().chars().take(200).collect();
@@ -122,7 +125,7 @@ impl LoginHandler {
             );
         }
         metrics::count_login(LoginFailure::RateLimited.as_str());
-        let page = self.0.settings.login_url(Some(return_to), None);
-        self.reply_with_failure(LoginFailure::RateLimited, Some(page))
+        let login_url = self.0.settings.login_url(Some(return_to), None);
+        self.reply_with_failure(LoginFailure::RateLimited, Some(login_url))
     }
 }

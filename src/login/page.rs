@@ -1,10 +1,10 @@
-//! Pages that tell a user why a login failed, in Chinese and English, for phones.
+//! Pages with the reason of a failed login, in Chinese and English, for phones.
 
 use std::time::Duration;
 
 use super::failure::LoginFailure;
 
-/// A page that tells a user why a login failed, with a button.
+/// A page with the reason of a failed login, and a button.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailurePage {
     pub(crate) failure: LoginFailure,
@@ -52,12 +52,14 @@ struct PageText {
     button: [&'static str; 2],
 }
 
+/// Buttons that several pages have.
 const SIGN_IN_AGAIN: [&str; 2] = ["重新登录", "Sign in again"];
 
 const TRY_AGAIN: [&str; 2] = ["再试一次", "Try again"];
 
 const GO_HOME: [&str; 2] = ["返回首页", "Go to the start page"];
 
+/// Returns the text of a failure's page.
 fn page_text(failure: LoginFailure) -> PageText {
     let (title, sentence, button) = match failure {
         LoginFailure::BadRequest => (
@@ -193,6 +195,7 @@ font-weight:600;text-decoration:none}\
 a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
 a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";
 
+/// Escapes a text for HTML, in attributes too.
 fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -214,9 +217,9 @@ mod tests {
 
     #[test]
     fn pages_are_self_contained_and_escape_input() {
-        for what in LoginFailure::ALL {
+        for failure in LoginFailure::ALL {
             let failure_page = FailurePage {
-                failure: what,
+                failure,
                 button_url: "/a?b=\"><script>alert('x')</script>&c".into(),
                 retry_after: None,
             };
@@ -225,9 +228,9 @@ mod tests {
             assert!(page.contains("href=\"/a?b=&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)"));
             assert!(
                 !page.contains("src=") && !page.contains("http"),
-                "needs nothing from outside"
+                "the page needs no external resources"
             );
-            assert!(failure_page.message().is_ascii() || what == LoginFailure::SnapshotDenied);
+            assert!(failure_page.message().is_ascii() || failure == LoginFailure::SnapshotDenied);
         }
     }
 }

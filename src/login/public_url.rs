@@ -8,8 +8,8 @@ use crate::error::Error;
 
 /// Scheme, host and port as browsers write them, and the prefix of all public paths.
 ///
-/// A proxy may strip the prefix before it passes a request on, or leave it. Both work: a path that
-/// has the prefix is public already, any other one gets it.
+/// A proxy may strip the prefix before it passes a request on, or leave it. In both cases, a path
+/// that has the prefix is public already, and any other path gets the prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicUrl {
     /// Scheme, host and port, without a slash at the end.
@@ -22,7 +22,8 @@ impl PublicUrl {
     /// Reads a public URL.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no `http` or `https` URL of a host and a plain path.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no `http` or `https`
+    /// URL of a host and a plain path.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
@@ -36,10 +37,10 @@ impl PublicUrl {
         check_authority(authority)?;
         let prefix = path.trim_end_matches('/');
         check_path_prefix(prefix)?;
-        // As browsers write an origin: in lower case, without the scheme's own port.
+        // Browsers write an origin in lower case, and without the scheme's default port.
         let authority = authority.to_ascii_lowercase();
-        let own_port = if scheme == "https" { ":443" } else { ":80" };
-        let authority = authority.strip_suffix(own_port).unwrap_or(&authority);
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
         Ok(Self {
             origin: format!("{scheme}://{authority}"),
             path_prefix: prefix.to_owned(),
@@ -51,7 +52,7 @@ impl PublicUrl {
         self.origin.starts_with("https:")
     }
 
-    /// Returns the path below which all public paths lie; empty where there is none.
+    /// Returns the path below which all public paths lie. It may be empty.
     pub(super) fn path_prefix(&self) -> &str {
         &self.path_prefix
     }
@@ -75,22 +76,22 @@ impl PublicUrl {
         format!("{}{path}", self.missing_prefix(path))
     }
 
-    /// Returns what follows the prefix in a path, query and fragment. `None` if the path does not
+    /// Returns the path, query and fragment behind the prefix. Returns `None` if the path does not
     /// lie below the prefix.
     pub(super) fn strip_path_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(self.path_prefix.as_str())?;
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
     }
 
-    /// Returns the path, query and fragment of an absolute URL of this very origin. `None` for any
-    /// other URL: another scheme, host or port, or a user in front of the host.
+    /// Returns the path, query and fragment of an absolute URL of this origin. Returns `None` for a
+    /// URL of another scheme, host or port, or with a user in front of the host.
     pub(super) fn strip_origin<'a>(&self, url: &'a str) -> Option<&'a str> {
         let (front, rest) = url.split_at_checked(self.origin.len())?;
         if !front.eq_ignore_ascii_case(&self.origin) {
             return None;
         }
-        let own_port = if self.is_https() { ":443" } else { ":80" };
-        let rest = rest.strip_prefix(own_port).unwrap_or(rest);
+        let default_port = if self.is_https() { ":443" } else { ":80" };
+        let rest = rest.strip_prefix(default_port).unwrap_or(rest);
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
     }
 }
@@ -123,6 +124,7 @@ fn check_authority(authority: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns `true` if this is a host with an optional port, as browsers write them.
 fn is_host_and_port(authority: &str) -> bool {
     let Ok(parsed) = authority.parse::<Authority>() else {
         return false;
@@ -131,7 +133,7 @@ fn is_host_and_port(authority: &str) -> bool {
     let port = authority.strip_prefix(host).unwrap_or_default();
     let is_port = match port.strip_prefix(':') {
         Some(digits) => digits.parse::<u16>().is_ok_and(|port| {
-            // As browsers write it.
+            // Browsers write a port without leading zeros.
             port > 0 && port.to_string() == digits
         }),
         None => port.is_empty(),
@@ -164,7 +166,10 @@ fn check_path_prefix(prefix: &str) -> Result<(), Error> {
              a proxy puts the application, as in https://h5.example.com/app"
         )));
     }
-    if let Some(other) = prefix.chars().find(|letter| !is_plain_path_char(*letter)) {
+    if let Some(other) = prefix
+        .chars()
+        .find(|character| !is_plain_path_char(*character))
+    {
         return Err(Error::configuration(format!(
             "the path of the public URL holds {other:?}; give the application a path of letters, \
              digits and -_.~ only, such as https://h5.example.com/app"
@@ -176,8 +181,9 @@ fn check_path_prefix(prefix: &str) -> Result<(), Error> {
     )))
 }
 
-fn is_plain_path_char(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || "/-_.~".contains(letter)
+/// Returns `true` for characters that a plain path may contain.
+fn is_plain_path_char(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "/-_.~".contains(character)
 }
 
 /// Returns `true` if a path has only letters, digits and `-_.~`, and no segment that is empty or
@@ -231,14 +237,13 @@ mod tests {
         }
     }
 
-    /// Each is refused for what is wrong with it, in one sentence.
     #[test]
-    fn errors_say_what_is_wrong() {
+    fn errors_contain_the_reason_and_no_secret() {
         let scheme = "must begin with https:// or http://";
         let (host, user) = ("is no host and port", "and no user");
         let (query, fragment) = ("end before its \"?\"", "end before its \"#\"");
         let segment = "an empty segment, or one of dots";
-        for (url, why) in [
+        for (url, reason) in [
             ("", scheme),
             ("h5.example.com", scheme),
             ("//a.b", scheme),
@@ -290,7 +295,7 @@ mod tests {
             let error = PublicUrl::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration);
             let text = error.to_string();
-            assert!(text.contains(why), "{url:?}: {text}");
+            assert!(text.contains(reason), "{url:?}: {text}");
             assert!(
                 !text.contains("secret") && !text.contains('\u{202e}'),
                 "{text}"

@@ -1,4 +1,5 @@
-//! Queries of the login's own paths: reading the callback's and a login link's, and encoding values.
+//! Queries of the login's own paths: reading the callback's and a login link's, and encoding
+//! values.
 
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -6,10 +7,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::failure::LoginFailure;
 use super::scope::Scope;
 
-/// Maximum length of a code, in bytes. WeCom documents 512 bytes; the Official Account documents none.
+/// Maximum length of a code, in bytes. WeCom documents 512 bytes; the Official Account documents
+/// none.
 const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
 
-/// The characters that JavaScript's `encodeURIComponent` encodes, as WeChat's documentation requires.
+/// The characters that JavaScript's `encodeURIComponent` encodes, as WeChat's documentation
+/// requires.
 pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -26,37 +29,38 @@ pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 pub(super) struct LoginLink {
     pub(super) return_to: Option<Vec<u8>>,
     pub(super) scope: Option<Scope>,
-    /// `true` if unknown parameters were appended to `return_to`, as its unencoded rest.
-    pub(super) has_unencoded_rest: bool,
+    /// `true` if parameters behind an unencoded `return_to` were added to it.
+    pub(super) has_unencoded_parameters: bool,
 }
 
 impl LoginLink {
     /// Parses a query. If a link does not encode its `return_to`, as in `return_to=/a?x=1&y=2`, the
-    /// parameters behind the first `&` belong to the page. An encoded `return_to` has neither a question
-    /// mark nor an equals sign, so that parameters that others add (WeChat adds `from`) are ignored.
+    /// parameters behind the first `&` belong to the page. An encoded `return_to` has neither a
+    /// question mark nor an equals sign, so that parameters that others add (WeChat adds `from`)
+    /// are ignored.
     pub(super) fn parse(query: &str) -> Self {
-        let mut asked = Self::default();
+        let mut link = Self::default();
         let mut is_unencoded = false;
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, text) = (decode_query_text(name), decode_query_text(value));
             let scope = || Scope::from_name(std::str::from_utf8(&text).ok()?);
-            match (&*name, &mut asked.return_to) {
+            match (&*name, &mut link.return_to) {
                 (b"return_to", page) => {
                     is_unencoded = text.contains(&b'?') && value.contains(['?', '=']);
-                    asked.has_unencoded_rest = false;
+                    link.has_unencoded_parameters = false;
                     *page = Some(text);
                 }
-                (b"scope", _) if scope().is_some() => asked.scope = scope(),
+                (b"scope", _) if scope().is_some() => link.scope = scope(),
                 (_, Some(page)) if is_unencoded && !pair.is_empty() => {
                     page.push(b'&');
                     page.extend(pair.bytes());
-                    asked.has_unencoded_rest = true;
+                    link.has_unencoded_parameters = true;
                 }
                 _ => {}
             }
         }
-        asked
+        link
     }
 }
 
@@ -84,20 +88,20 @@ pub(crate) fn parse_code_and_state(
 ) -> Result<(Option<String>, Option<String>), LoginFailure> {
     let (mut code, mut state) = (None, None);
     for (name, value) in query_pairs(uri) {
-        let known = match &*name {
+        let parameter = match &*name {
             "code" => &mut code,
             "state" => &mut state,
             _ => continue,
         };
-        if known.replace(value).is_some() {
+        if parameter.replace(value).is_some() {
             return Err(LoginFailure::BadRequest);
         }
     }
     let code = code.filter(|code: &String| !code.is_empty());
-    let plain = |code: &String| {
+    let is_plain = |code: &String| {
         code.len() <= MAX_CALLBACK_CODE_BYTES && code.bytes().all(|b| b.is_ascii_graphic())
     };
-    if code.as_ref().is_some_and(|code| !plain(code)) {
+    if code.as_ref().is_some_and(|code| !is_plain(code)) {
         return Err(LoginFailure::BadRequest);
     }
     Ok((code, state.filter(|state: &String| !state.is_empty())))

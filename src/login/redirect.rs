@@ -19,9 +19,9 @@ use crate::navigation::is_wechat_browser;
 use crate::users::UserToken;
 
 impl LoginHandler {
-    /// Returns a redirect to WeChat for a page load without a user, or whose user lacks a scope. For
-    /// other requests, see [`login_url_for_script`](Self::login_url_for_script). `unnamed` is `true` if
-    /// the layer's identity returned no user.
+    /// Returns a redirect to WeChat for a page load without a user, or whose user lacks a scope.
+    /// For other requests, see [`login_url_for_script`](Self::login_url_for_script). `unnamed` is
+    /// `true` if the layer's identity returned no user.
     pub(crate) fn redirect_to_wechat(
         &self,
         head: &RequestHead<'_>,
@@ -33,21 +33,22 @@ impl LoginHandler {
             Ok(page) => self
                 .not_kept(head, &page, unnamed)
                 .unwrap_or_else(|| self.begin_or_reuse_attempt(scope, page, head.headers)),
-            Err(answer) => answer,
+            Err(reply) => reply,
         }
     }
 
-    /// Returns the page that a request asked for, as the return page of the login. Returns a failure if
-    /// the request seems to be a callback at a wrong path.
+    /// Returns the page that a request asked for, as the return page of the login. Returns a
+    /// failure if the request seems to be a callback at a wrong path.
     fn requested_page(&self, head: &RequestHead<'_>) -> Result<ReturnTo, LoginReply> {
-        let asked = head.original_uri();
-        if self.0.settings.resembles_callback_path(asked.path()) {
-            // WeChat has sent the user here, and a proxy has changed the path and dropped the query.
-            return Err(self.reject_wrong_callback_path(asked.path()));
+        let uri = head.original_uri();
+        if self.0.settings.resembles_callback_path(uri.path()) {
+            // WeChat has sent the user here, and a proxy has changed the path and dropped the
+            // query.
+            return Err(self.reject_wrong_callback_path(uri.path()));
         }
-        let (page, error) = ReturnTo::from_uri(asked, &self.0.settings.public_url);
+        let (page, error) = ReturnTo::from_uri(uri, &self.0.settings.public_url);
         if let Some(reason) = error {
-            let bytes = asked.path_and_query().map_or(0, |all| all.as_str().len());
+            let bytes = uri.path_and_query().map_or(0, |whole| whole.as_str().len());
             self.log_unusable_return_to(reason, bytes);
         }
         Ok(page)
@@ -62,17 +63,17 @@ impl LoginHandler {
     ) -> LoginReply {
         let page = match self.requested_page(head) {
             Ok(page) => page,
-            Err(answer) => return answer,
+            Err(reply) => return reply,
         };
-        if let Some(answer) = self.not_kept(head, &page, false) {
-            return answer;
+        if let Some(reply) = self.not_kept(head, &page, false) {
+            return reply;
         }
         let url = self.0.settings.login_url(Some(&page), scope);
         self.redirect_to_own_path(url)
     }
 
-    /// Returns a redirect for a form without a user: to a login that leads back to the page with the
-    /// form. The browser does not send the form's data again.
+    /// Returns a redirect for a form without a user: to a login that leads back to the page with
+    /// the form. The browser does not send the form's data again.
     pub(crate) fn redirect_form_to_login(
         &self,
         head: &RequestHead<'_>,
@@ -89,8 +90,8 @@ impl LoginHandler {
         }
     }
 
-    /// Returns the login URL for a script's user. The login leads back to the page that contains the
-    /// script.
+    /// Returns the login URL for a script's user. The login leads back to the page that contains
+    /// the script.
     pub(crate) fn login_url_for_script(
         &self,
         head: &RequestHead<'_>,
@@ -103,8 +104,8 @@ impl LoginHandler {
         self.0.settings.login_url(page.as_ref(), scope)
     }
 
-    /// Parses the `return_to` of a link. Returns `None`, and logs the reason, if a login may not lead
-    /// there.
+    /// Parses the `return_to` of a link. Returns `None`, and logs the reason, if a login may not
+    /// lead there.
     pub(super) fn parse_return_to(&self, path: &[u8]) -> Option<ReturnTo> {
         match ReturnTo::parse(path, &self.0.settings.public_url) {
             Ok(page) => Some(page).filter(|page| !self.is_login_page(page)),
@@ -120,6 +121,7 @@ impl LoginHandler {
         self.handles_path(&percent_decode_str(page.path()).decode_utf8_lossy())
     }
 
+    /// Logs that a login does not lead to the requested page.
     fn log_unusable_return_to(&self, reason: ReturnToError, bytes: usize) {
         let kind = reason.as_str();
         if let Some(more) = self.0.log_limiter.allow_line(kind) {
@@ -127,8 +129,8 @@ impl LoginHandler {
         }
     }
 
-    /// Returns `true` if a user's token is known not to cover a scope. If the granted scope is unknown,
-    /// returns `false`, so that the handler's call to WeChat decides.
+    /// Returns `true` if a user's token is known not to cover a scope. If the granted scope is
+    /// unknown, returns `false`, so that the handler's call to WeChat decides.
     pub(crate) fn lacks_scope(token: &UserToken, scope: Scope) -> bool {
         token
             .scope()
@@ -151,8 +153,8 @@ impl LoginHandler {
         self.reply_with_failure(LoginFailure::ProfileNotGranted, Some(button_url))
     }
 
-    /// Returns a redirect to WeChat for a new login, or for an open login of this browser for the same
-    /// page. Returns a failure if the browser's callbacks seem to get lost on the way.
+    /// Returns a redirect to WeChat for a new login, or for an open login of this browser for the
+    /// same page. Returns a failure if the browser's callbacks seem to get lost on the way.
     pub(super) fn begin_or_reuse_attempt(
         &self,
         scope: Scope,
@@ -176,8 +178,8 @@ impl LoginHandler {
         self.redirect_for_attempt(&attempt, &browser)
     }
 
-    /// Returns the page for a user whose page load failed with an error of this kind, or `None` if no
-    /// page describes that error.
+    /// Returns the page for a user whose page load failed with an error of this kind, or `None` if
+    /// no page describes that error.
     pub(crate) fn failure_page(
         &self,
         kind: ErrorKind,

@@ -1,4 +1,4 @@
-//! Replies of a login, before the layer makes responses of them.
+//! Replies of a login, which the layer turns into responses.
 
 use http::HeaderValue;
 
@@ -18,7 +18,7 @@ pub(crate) struct LoginReply {
 pub(crate) enum ReplyContent {
     /// A redirect to WeChat or to a page of the application.
     Redirect(HeaderValue),
-    /// A page that tells the user why the login failed.
+    /// A page with the reason of a failed login.
     FailurePage(FailurePage),
     /// The content of a verification file.
     File(String),

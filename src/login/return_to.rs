@@ -1,23 +1,26 @@
-//! Return pages of logins: paths of the application's own origin that no browser reads as another
-//! address.
+//! Return pages of logins: paths that lead to the application's own origin in every browser.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::public_url::PublicUrl;
 
-/// Maximum length of a page: of its percent-encoded path, query and fragment, in bytes. The page must fit
-/// into a cookie on the way to WeChat, and into a `Location` on the way back. By default, nginx accepts
-/// at most 4,096 bytes of headers from an application.
+/// Maximum length of a page: of its percent-encoded path, query and fragment, in bytes. The page
+/// must fit into a cookie on the way to WeChat, and into a `Location` on the way back. By default,
+/// nginx accepts at most 4,096 bytes of headers from an application.
 pub(super) const MAX_RETURN_TO_BYTES: usize = 2_048;
 
 /// A path of the application's own origin, with its query: a page to which a login leads.
 ///
-/// It starts with one slash and consists of visible ASCII. What browsers encode (letters beyond
-/// ASCII, blanks, quotation marks) is percent-encoded here; what they strip or read as something
-/// else (control characters, the backslash) is refused. It has no dot segments either: browsers
-/// resolve them before they ask, so that `/.//evil.example` would become `//evil.example`, which is
-/// another page than the one that was checked here.
+/// A page starts with one slash and consists of visible ASCII.
+///
+/// - Characters that browsers encode (letters beyond ASCII, blanks, quotation marks) are
+///   percent-encoded.
+/// - Pages with characters that browsers remove or replace (control characters, the backslash) are
+///   rejected.
+/// - Pages with dot segments are rejected. Browsers resolve these segments before they send a
+///   request, so that `/.//evil.example` would become `//evil.example`, the address of another
+///   host.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ReturnTo(Box<str>);
 
@@ -83,8 +86,8 @@ impl ReturnTo {
         Self(format!("{}/", public_url.path_prefix()).into())
     }
 
-    /// Returns the page that a request asked for. If its query makes the page too long or unsafe, returns
-    /// the path alone. If that is not a valid page either, returns the start page.
+    /// Returns the page that a request asked for. If its query makes the page too long or unsafe,
+    /// returns the path alone. If that is not a valid page either, returns the start page.
     pub(crate) fn from_uri(
         uri: &http::Uri,
         public_url: &PublicUrl,
@@ -109,6 +112,7 @@ impl ReturnTo {
         Self::parse(page.as_bytes(), public_url).ok()
     }
 
+    /// Returns the path, query and fragment.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -119,15 +123,15 @@ impl ReturnTo {
     }
 }
 
-/// Percent-encodes the characters that browsers encode in a path or a query. Returns `None` if there are
-/// control characters, which browsers remove.
+/// Percent-encodes the characters that browsers encode in a path or a query. Returns `None` if
+/// there are control characters, which browsers remove.
 fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     let control = |byte: &u8| byte.is_ascii_control();
     let controls_beyond_ascii = |text: &str| text.chars().any(char::is_control);
     if path.iter().any(control) || std::str::from_utf8(path).is_ok_and(controls_beyond_ascii) {
         return None;
     }
-    // The circumflex is encoded because cookies keep a semicolon as one.
+    // The circumflex is encoded, because login cookies contain it in place of a semicolon.
     let stays = |byte: u8| byte.is_ascii_graphic() && !b"\"<>^".contains(&byte);
     if path.iter().all(|byte| stays(*byte)) {
         return std::str::from_utf8(path).ok().map(Cow::Borrowed);
@@ -143,13 +147,14 @@ fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Returns `true` if all browsers, and all proxies that decode paths, stay on the application's origin.
+/// Returns `true` if all browsers, and all proxies that decode paths, stay on the application's
+/// origin.
 fn is_safe_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^".contains(&byte);
     if !path.starts_with('/') || !path.bytes().all(plain) {
         return false;
     }
-    // Some proxies decode dots and slashes.
+    // Some proxies decode dots and slashes before they resolve dot segments.
     let decoded = strip_query(path)
         .to_ascii_lowercase()
         .replace("%2e", ".")
@@ -161,6 +166,7 @@ fn is_safe_path(path: &str) -> bool {
             .any(|segment| matches!(segment, "." | ".."))
 }
 
+/// Returns a path without its query and fragment.
 fn strip_query(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or_default()
 }
@@ -188,14 +194,14 @@ mod tests {
         ReturnTo::parse(page.as_bytes(), &ours()).map(|page| page.as_str().to_owned())
     }
 
-    /// Where a browser goes that is sent there.
+    /// Returns the URL that a browser requests after a redirect to this page.
     fn follow(path: &ReturnTo) -> Url {
         Url::parse(PAGE).unwrap().join(path.as_str()).unwrap()
     }
 
     #[test]
     fn rejects_paths_that_leave_the_origin() {
-        for trick in [
+        for page in [
             "",
             "evil",
             "//evil.example",
@@ -243,7 +249,7 @@ mod tests {
             "/x%2f..%2f..%2fy",
             "/x/..%5Cy",
         ] {
-            assert_eq!(read(trick), Err(ReturnToError::Unsafe), "{trick:?}");
+            assert_eq!(read(page), Err(ReturnToError::Unsafe), "{page:?}");
         }
     }
 
@@ -291,7 +297,7 @@ mod tests {
         ] {
             assert_eq!(read(page).as_deref(), Ok(encoded));
         }
-        // A page in another encoding is that page, byte for byte.
+        // The bytes of another encoding are kept.
         let gbk = ReturnTo::parse(b"/s?q=\xc4\xe3", &ours()).unwrap();
         assert_eq!(gbk.as_str(), "/s?q=%C4%E3");
     }
@@ -362,7 +368,7 @@ mod tests {
                 prop_assert_eq!(url.username(), "");
                 prop_assert!(!url.path().starts_with("//"), "{}", url);
                 prop_assert!(url.path().starts_with(prefix), "{}", url);
-                // The page is the one that was checked: nothing in it was resolved.
+                // The browser resolves no segment, so that it requests the page that was checked.
                 let segments = |path: &str| path.split('/').count();
                 prop_assert_eq!(segments(url.path()), segments(path.path()), "{}", url);
                 prop_assert!(http::HeaderValue::from_str(path.as_str()).is_ok());
@@ -370,7 +376,7 @@ mod tests {
             }
         }
 
-        /// The page that a browser shows in its address bar is the page that it comes back to.
+        /// After a login, the address bar of a browser shows the same page as before.
         #[test]
         fn browsers_return_to_the_same_page(path in "/[a-z0-9\u{4e00}-\u{4eff} \u{1f600}-\u{1f64f}\"'();,@&=+$!*~_-]{0,40}",
             query in "[a-z0-9\u{4e00}-\u{4eff} \"'();,@&=+$!*~_/?:{}|\\[\\]-]{0,40}") {
@@ -378,7 +384,7 @@ mod tests {
             let page = ReturnTo::parse(shown.as_str().as_bytes(), &ours()).unwrap();
             prop_assert_eq!(follow(&page), shown.clone());
             prop_assume!(!query.ends_with(' '));
-            // Also where somebody wrote it down without encoding it.
+            // A link may contain the page without encoding.
             let page = ReturnTo::parse(format!("{path}?{query}").as_bytes(), &ours()).unwrap();
             prop_assert_eq!(follow(&page), shown);
         }

@@ -51,13 +51,13 @@ impl LoginHandler {
         }
         // A callback that a proxy has rewritten to the login path would begin another login.
         match self.reject_misrouted_callback(head) {
-            Some(answer) => HandlerReply::Ready(answer),
+            Some(reply) => HandlerReply::Ready(reply),
             None => self.handle_login_link(head, bound_user.as_ref()),
         }
     }
 
-    /// Answers `/wechat/login?return_to=PATH&scope=SCOPE`. A link can only widen the login's scope,
-    /// because anybody can make such a link.
+    /// Answers `/wechat/login?return_to=PATH&scope=SCOPE`. A link can widen the login's scope but
+    /// not reduce it, because any person can create such a link.
     fn handle_login_link(
         &self,
         head: &RequestHead<'_>,
@@ -65,15 +65,16 @@ impl LoginHandler {
     ) -> HandlerReply {
         let link = LoginLink::parse(head.uri.query().unwrap_or_default());
         let return_to = link.return_to.and_then(|page| self.parse_return_to(&page));
-        if link.has_unencoded_rest {
+        if link.has_unencoded_parameters {
             self.log_unencoded_return_to(return_to.as_ref());
         }
         let return_to = return_to.unwrap_or_else(|| self.start_page());
         let scope = self.0.settings.scope;
-        let scope = link.scope.map_or(scope, |asked| scope.at_least(asked));
+        let scope = link.scope.map_or(scope, |wanted| scope.at_least(wanted));
         self.begin_with_granted_scope(scope, return_to, head, bound_user)
     }
 
+    /// Logs that a link to the login did not encode its page.
     fn log_unencoded_return_to(&self, page: Option<&ReturnTo>) {
         if let Some(more) = self.0.log_limiter.allow_line("unencoded") {
             let path = page.map_or("", ReturnTo::path);

@@ -18,8 +18,8 @@ use crate::credential::{SCOPE_BASE, SCOPE_USER_INFO};
 pub enum Scope {
     /// `snsapi_base`: the user's openid. WeChat grants it without asking the user.
     Base,
-    /// `snsapi_userinfo`: the nickname and the avatar too. WeChat asks the user, except for a user who
-    /// comes from the account's own chat or menu.
+    /// `snsapi_userinfo`: the nickname and the avatar too. WeChat asks the user, except for a user
+    /// who comes from the account's own chat or menu.
     #[default]
     UserInfo,
 }

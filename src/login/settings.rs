@@ -17,19 +17,20 @@ use crate::identity::{CookieKeys, SessionCookie};
 const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
 const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
 
-/// How long a user may stay at WeChat's page before the login expires.
+/// Default time that a user may stay at WeChat's page before the login expires.
 const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// How often a failed login of one browser is repeated automatically within a minute.
+/// Default number of automatic retries of one browser within a minute.
 const DEFAULT_MAX_RETRIES: usize = 2;
 
-/// How long a callback waits for the exchange of its code.
+/// Default time for which a callback waits for the exchange of its code.
 const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether virtual users of snapshot pages (快照页) may log in.
+/// Policy for virtual users of snapshot pages (快照页).
 ///
 /// WeChat opens a page in snapshot mode if it considers the use of `snsapi_userinfo` inappropriate.
-/// The openid, the nickname and the avatar are then virtual, and differ from those of the real user.
+/// The openid, the nickname and the avatar are then virtual, and differ from those of the real
+/// user.
 ///
 /// ```
 /// use tower_wechat::login::SnapshotPolicy;
@@ -45,8 +46,8 @@ const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub enum SnapshotPolicy {
     /// Virtual users log in for two hours at most.
-    /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot) is `true` for them. The store keeps
-    /// their tokens apart from those of real users.
+    /// [`WechatUser::is_snapshot`](crate::WechatUser::is_snapshot) is `true` for them. The store
+    /// keeps their tokens apart from those of real users.
     #[default]
     Allow,
     /// Virtual users get a page that asks them to open the full service (使用完整服务).
@@ -101,7 +102,7 @@ impl LoginSettings {
         }
     }
 
-    /// Rejects settings with which a link could change the WeChat account of a user.
+    /// Returns an error for settings with which a link could change the WeChat account of a user.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
             return Err(Error::configuration(
@@ -113,8 +114,9 @@ impl LoginSettings {
         Ok(())
     }
 
-    /// Rejects a public URL that is the address of one of the login's own paths. If a proxy stripped
-    /// that URL's path, requests for the login path and for the start page would look the same.
+    /// Returns an error if the public URL is the address of one of the login's own paths. If a
+    /// proxy stripped that URL's path, requests for the login path and for the start page would
+    /// look the same.
     pub(super) fn check_paths(&self) -> Result<(), Error> {
         for path in [&self.callback_path, &self.login_path] {
             let below = self.public_url.strip_path_prefix(path);
@@ -128,6 +130,7 @@ impl LoginSettings {
         Ok(())
     }
 
+    /// Returns `true` if browsers use https, so that cookies are secure.
     pub(super) fn is_https(&self) -> bool {
         self.public_url.is_https()
     }
@@ -148,9 +151,9 @@ impl LoginSettings {
 }
 
 impl LoginSettings {
-    /// Returns `true` if a request's path is `own`, one of the login's paths. The request's path may
-    /// have the prefix of the public URL or lack it (a proxy may strip the prefix), and may end with a
-    /// slash.
+    /// Returns `true` if a request's path is `own`, one of the login's paths. The request's path
+    /// may have the prefix of the public URL or lack it (a proxy may strip the prefix), and may end
+    /// with a slash.
     #[inline]
     pub(super) fn is_own_path(&self, path: &str, own: &str) -> bool {
         let plain = |path| str::strip_suffix(path, '/').unwrap_or(path);
@@ -195,6 +198,7 @@ impl fmt::Debug for LoginSettings {
     }
 }
 
+/// Returns an error unless `path` is a plain path, with or without a slash at its end.
 pub(super) fn parse_path(path: &str) -> Result<String, Error> {
     if !is_plain_path(path.strip_suffix('/').unwrap_or(path)) {
         return Err(Error::configuration(format!(

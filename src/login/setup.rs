@@ -49,9 +49,9 @@ use crate::users::UserTokens;
 /// # Return page
 ///
 /// After a login, the browser returns to the page that it requested, with its query. The address of
-/// that page may have 2,048 bytes. A longer address loses its query. A `return_to` that is too long,
-/// or that is not a path of the application, is replaced by the start page. The layer logs both cases
-/// at most once a minute.
+/// that page may have 2,048 bytes. A longer address loses its query. A `return_to` that is too
+/// long, or that is not a path of the application, is replaced by the start page. The layer logs
+/// both cases at most once a minute.
 ///
 /// During the login, the browser keeps the page in a few cookies. These cookies stay below 4 KiB in
 /// all, even if many tabs log in. If the cookies are full, the oldest logins lose their page: their
@@ -60,13 +60,13 @@ use crate::users::UserTokens;
 /// # Missing state cookies
 ///
 /// A short-lived cookie binds a login to the browser that began it. By default, the layer rejects a
-/// callback without that cookie before it spends the code. An attacker therefore cannot sign anybody
-/// in with a link to a callback, and a server that fetches the callback ahead of the user (WeChat's
-/// servers do) spends nothing. A web view that loses cookies on the way to WeChat and back cannot log
-/// in.
+/// callback without that cookie before it spends the code. An attacker therefore cannot sign other
+/// people in with a link to a callback, and a server that fetches the callback ahead of the user
+/// (WeChat's servers do) spends nothing. A web view that loses cookies on the way to WeChat and
+/// back cannot log in.
 ///
-/// [`dangerous_allow_missing_state_cookie`](LoginBuilder::dangerous_allow_missing_state_cookie) lets
-/// such web views log in, at these risks:
+/// [`dangerous_allow_missing_state_cookie`](LoginBuilder::dangerous_allow_missing_state_cookie)
+/// lets such web views log in, at these risks:
 ///
 /// - A user who opens a link to the callback of an attacker's login acts in the attacker's name
 ///   without noticing.
@@ -102,8 +102,8 @@ impl Login {
     }
 
     /// Returns the URL of a login that leads back to `return_to`, a path of the application. If
-    /// `return_to` is anything else, the login leads to the start page. WeChat asks the user to grant
-    /// `scope`, or the login's own scope for `None`.
+    /// `return_to` is anything else, the login leads to the start page. WeChat asks the user to
+    /// grant `scope`, or the login's own scope for `None`.
     ///
     /// The method encodes the characters that browsers encode (letters beyond ASCII, blanks).
     /// `return_to` may start with the origin of the public URL. The encoded path and query may have

@@ -16,6 +16,8 @@ use crate::identity::{CookieKeys, KeyedMac};
 /// Length of the MAC: half of an HMAC-SHA256, which cannot be guessed and keeps the state below 64
 /// characters.
 pub(super) const TAG_BYTES: usize = 16;
+
+/// Length of a state: the id, the time of issue and the MAC.
 const STATE_BYTES: usize = 8 + 4 + TAG_BYTES;
 
 /// Number of random bits of an id, below its millisecond.
@@ -46,8 +48,8 @@ pub(crate) struct StateSigner {
 }
 
 impl StateSigner {
-    /// Creates the signer of logins whose callback has this public path. States of logins with another
-    /// callback are not valid.
+    /// Creates the signer of logins whose callback has this public path. States of logins with
+    /// another callback are not valid.
     pub(crate) fn new(app: &AppId, keys: &CookieKeys, callback: &str, lifetime: Duration) -> Self {
         Self {
             macs: keys.derive_macs(&["tower-wechat login state 2", app.as_str(), callback]),
@@ -84,14 +86,15 @@ impl StateSigner {
         if !verify_tag(&self.macs, message, tag) {
             return Err(StateError::Forged);
         }
-        let issued = LoginState::from_bytes(message);
-        if self.is_current(issued, now) {
-            Ok(issued)
+        let state = LoginState::from_bytes(message);
+        if self.is_current(state, now) {
+            Ok(state)
         } else {
-            Err(StateError::Expired(issued))
+            Err(StateError::Expired(state))
         }
     }
 
+    /// Returns `true` if a state has not expired, and was not issued too far in the future.
     fn is_current(&self, state: LoginState, now: Timestamp) -> bool {
         let now = unix_seconds(now);
         now < state.issued_at.saturating_add(self.lifetime.as_secs())
@@ -105,6 +108,7 @@ impl LoginState {
         (self.issued_at, self.login_id >> RANDOM_BITS)
     }
 
+    /// Returns the id and the time of issue in big-endian bytes.
     pub(super) fn to_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&self.login_id.to_be_bytes());
@@ -158,6 +162,7 @@ pub(super) fn verify_tag(macs: &[KeyedMac], message: &[u8], tag: &[u8]) -> bool 
         .any(|mac| mac.sign(message)[..TAG_BYTES].ct_eq(tag).into())
 }
 
+/// Decodes a state's text, or returns `None` if it cannot be one.
 fn decode_hex(text: &str) -> Option<[u8; STATE_BYTES]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * STATE_BYTES {
@@ -165,7 +170,7 @@ fn decode_hex(text: &str) -> Option<[u8; STATE_BYTES]> {
     }
     let mut bytes = [0; STATE_BYTES];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        // Lower case only, so that each state has exactly one encoding.
+        // Upper case is rejected, so that each state has exactly one encoding.
         let digit = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
             b'a'..=b'f' => Some(digit - b'a' + 10),

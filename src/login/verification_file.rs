@@ -8,16 +8,17 @@ const MAX_TEXT_BYTES: usize = 128;
 /// A verification file at the root of the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VerificationFile {
-    /// The name with a slash in front.
+    /// The name, with a slash in front.
     pub(super) path: String,
     pub(super) content: String,
 }
 
 impl VerificationFile {
-    /// Checks the name and the content of a file. Removes blanks and newlines around the content.
+    /// Creates a file. Removes blanks and newlines around the content.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no name of such a file, or no content of one.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the name or the content
+    /// cannot be that of a verification file.
     pub(super) fn new(name: &str, content: &str) -> Result<Self, Error> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let stem = name.strip_suffix(".txt").unwrap_or_default();

@@ -19,7 +19,8 @@ const MAX_LIFETIME_LIMIT: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 
 /// Builder of a [`SessionCookie`].
 ///
-/// A setter that gets an invalid value keeps the first error, and [`build`](Self::build) returns it.
+/// A setter that gets an invalid value keeps the first error, and [`build`](Self::build) returns
+/// it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,6 +54,7 @@ pub struct SessionCookieBuilder {
 }
 
 impl SessionCookieBuilder {
+    /// Creates a builder with default settings.
     pub(super) fn new(app: &AppId, keys: &CookieKeys) -> Self {
         Self {
             app: app.clone(),
@@ -65,8 +67,8 @@ impl SessionCookieBuilder {
         }
     }
 
-    /// Sets the name of the cookie. If the cookie is [`secure`](Self::secure), `build` puts `__Host-`
-    /// in front, unless the name begins with it. Default: `wechat_session`.
+    /// Sets the name of the cookie. If the cookie is [`secure`](Self::secure), `build` puts
+    /// `__Host-` in front, unless the name begins with it. Default: `wechat_session`.
     ///
     /// `build` fails if cookies cannot have this name.
     pub fn name(mut self, name: &str) -> Self {
@@ -89,8 +91,8 @@ impl SessionCookieBuilder {
         self
     }
 
-    /// Sets how long a session lasts after its login, however often it is issued again. Values above
-    /// ten years count as ten years. Default: 90 days.
+    /// Sets how long a session lasts after its login, however often it is issued again. Values
+    /// above ten years count as ten years. Default: 90 days.
     ///
     /// A process remembers logouts everywhere for the longest of these times that it has seen, and
     /// for 90 days at least. All processes that share a store should set the same value.
@@ -115,7 +117,8 @@ impl SessionCookieBuilder {
         Ok(self.with_base_name(&base_name))
     }
 
-    /// Creates the session cookie under a name that the caller has checked, or under the default name.
+    /// Creates the session cookie under a name that the caller has checked, or under the default
+    /// name.
     pub(crate) fn build_named(self, name: Option<&str>) -> SessionCookie {
         self.with_base_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)))
     }
@@ -124,8 +127,8 @@ impl SessionCookieBuilder {
     fn with_base_name(self, base_name: &str) -> SessionCookie {
         note_session_lifetime(self.max_lifetime);
         let name = prefixed_name(base_name, self.secure);
-        // The keys depend on the whole name, prefix included: a cookie that was signed for plain http
-        // is not valid with https.
+        // The keys depend on the whole name, prefix included: a cookie that was signed for plain
+        // http is not valid with https.
         let purpose = ["tower-wechat session 1", self.app.as_str(), &name];
         SessionCookie(Arc::new(SessionSettings {
             macs: self.keys.derive_macs(&purpose),

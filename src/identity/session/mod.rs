@@ -28,17 +28,17 @@ use crate::users::sessions::SNAPSHOT_SESSION_LIFETIME;
 /// Identity that reads the user of a request from a signed cookie.
 ///
 /// The cookie's value contains the user's id, when the session was issued, when the user logged in,
-/// the last logout everywhere that the login knew of, and an HMAC-SHA256 of all that. The key of the
-/// HMAC is derived from the application's key for this cookie's name and this AppID, so that no other
-/// value that was signed with the same key is accepted. The value contains no secret, but it signs in
-/// everybody who has it: keep it out of logs, like a token.
+/// the last logout everywhere that the login knew of, and an HMAC-SHA256 of all that. The key of
+/// the HMAC is derived from the application's key for this cookie's name and this AppID, so that no
+/// other value that was signed with the same key is accepted. The value contains no secret, but it
+/// signs in everybody who has it: keep it out of logs, like a token.
 ///
-/// The cookie is `HttpOnly`, `SameSite=Lax` and, by default, `Secure`. With `Secure` its name begins
-/// with `__Host-`: browsers accept such a cookie from this host only, so that no other host of the
-/// domain can set one. A request with valid sessions of two users has no user.
+/// The cookie is `HttpOnly`, `SameSite=Lax` and, by default, `Secure`. With `Secure` its name
+/// begins with `__Host-`: browsers accept such a cookie from this host only, so that no other host
+/// of the domain can set one. A request with valid sessions of two users has no user.
 ///
-/// A session lasts 30 days, and the layer issues the cookie again when half of that time has passed.
-/// A session ends 90 days after its login at the latest. A logout everywhere
+/// A session lasts 30 days, and the layer issues the cookie again when half of that time has
+/// passed. A session ends 90 days after its login at the latest. A logout everywhere
 /// ([`UserTokens::revoke`](crate::UserTokens::revoke)) ends the session and all its copies. The
 /// session of a snapshot page's virtual user (快照页) lasts two hours.
 ///
@@ -130,11 +130,13 @@ impl SessionCookie {
         self.issue_for_id(token.user_id(), session)
     }
 
-    /// Returns a `Set-Cookie` header that signs `user` in with a session that a login has filled in.
+    /// Returns a `Set-Cookie` header that signs `user` in with a session that a login has filled
+    /// in.
     pub(crate) fn issue_with(&self, user: &UserId, session: Session) -> HeaderValue {
         self.issue_for_id(user.as_str(), session)
     }
 
+    /// Signs a session with the first key, and returns its `Set-Cookie` header.
     fn issue_for_id(&self, user: &str, session: Session) -> HeaderValue {
         let now = self.0.clock.now();
         let message = value::encode(user, now, session);
@@ -172,7 +174,8 @@ impl SessionCookie {
         Self::removal_cookie(Some(&self.0.name), self.0.secure)
     }
 
-    /// Returns a `Set-Cookie` header that ends the session under this name, or under the default name.
+    /// Returns a `Set-Cookie` header that ends the session under this name, or under the default
+    /// name.
     pub(crate) fn removal_cookie(name: Option<&str>, secure: bool) -> HeaderValue {
         let name = prefixed_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)), secure);
         set_cookie_header(&format!("{name}="), "/", 0, secure)

@@ -74,7 +74,7 @@ fn sessions_of_other_keys_are_foreign() {
     assert!(!finds(&value(&ours.issue(&user))));
     assert!(!finds("") && !finds("theme.dark") && !finds(&theirs[1..theirs.len() / 2]));
     clock.advance(DEFAULT_LIFETIME);
-    assert!(!finds(&theirs), "one that has ended");
+    assert!(!finds(&theirs), "expired sessions are not foreign");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn accepts_cookies_of_the_previous_key() {
 }
 
 #[test]
-fn sessions_are_reissued_after_half_their_life() {
+fn sessions_are_issued_again_after_half_their_lifetime() {
     let (session, clock) = session(&[1]);
     let cookie = value(&session.issue(&UserId::new("oUser").unwrap()));
     clock.advance(DEFAULT_LIFETIME / 2 - Duration::from_secs(1));
@@ -143,7 +143,7 @@ fn sessions_end_ninety_days_after_login() {
     assert!(identify_cookie(&unbounded, &cookie).is_some());
 }
 
-/// The formats of version 0.1 before its release.
+/// These formats were in use before the release of version 0.1.
 #[test]
 fn old_session_formats_stay_valid() {
     let (_, clock) = session(&[1]);

@@ -8,7 +8,8 @@
 //! - `AGE` is the number of seconds from the login to `ISSUED`.
 //! - `LOGOUT` is the last logout everywhere that the login knew of, in milliseconds.
 //!
-//! Older sessions end with `ISSUED` or `ISSUED.FLAGS`. Their login is the time when they were issued.
+//! Older sessions end with `ISSUED` or `ISSUED.FLAGS`. Their login is the time when they were
+//! issued.
 
 use std::borrow::Cow;
 
@@ -26,16 +27,17 @@ const USER_ID_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 pub(crate) struct Session {
     /// The user is the virtual user of a snapshot page (快照页).
     pub(crate) snapshot: bool,
-    /// WeChat has asked the user for `snsapi_userinfo`, and the user has not granted it. To ask again
-    /// would be a loop.
+    /// WeChat has asked the user for `snsapi_userinfo`, and the user has not granted it. The layer
+    /// does not ask again, because that would be a loop.
     pub(crate) scope_declined: bool,
-    /// The login was within the last two minutes. This follows from `logged_in_at`, and is not stored.
+    /// The login was within the last two minutes. This follows from `logged_in_at`, and is not
+    /// stored.
     pub(crate) recent_login: bool,
-    /// When the user logged in. Sessions that are issued again keep this time.
+    /// Time of the login. Sessions that are issued again keep it.
     pub(crate) logged_in_at: Option<Timestamp>,
-    /// The user's last logout everywhere that the login knew of, if the session contains it. Sessions
-    /// that are issued again keep it. A later logout ends the session, even if the servers' clocks
-    /// differ.
+    /// The user's last logout everywhere that the login knew of, if the session contains it.
+    /// Sessions that are issued again keep it. A later logout ends the session, even if the
+    /// servers' clocks differ.
     pub(crate) last_known_logout: Option<Timestamp>,
 }
 
@@ -130,6 +132,7 @@ impl<'a> SessionText<'a> {
     }
 }
 
+/// Parses a number in base 36.
 fn parse_number(digits: &[u8]) -> Option<i64> {
     parse_base36(std::str::from_utf8(digits).ok()?)
 }
@@ -192,9 +195,9 @@ mod tests {
 
     #[test]
     fn old_sessions_use_issue_time_as_login_time() {
-        for (text, asked_in_vain) in [("oA.sbjchc", false), ("oA.sbjchc.v", true)] {
+        for (text, scope_declined) in [("oA.sbjchc", false), ("oA.sbjchc.v", true)] {
             let text = decode(text.as_bytes()).unwrap();
-            assert_eq!(text.session.scope_declined, asked_in_vain);
+            assert_eq!(text.session.scope_declined, scope_declined);
             assert_eq!(text.session.logged_in_at, Some(text.issued_at));
             assert_eq!(text.session.last_known_logout, Some(text.issued_at));
         }

@@ -11,8 +11,8 @@ use super::{SessionCookie, value};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 
-/// Time after a login for which it counts as recent: longer than a process caches that a user has no
-/// token.
+/// Time after a login for which it counts as recent. It is longer than a process caches that a user
+/// has no token.
 const RECENT_LOGIN: Duration = Duration::from_secs(2 * 60);
 
 /// Length of an HMAC-SHA256 in base64.
@@ -22,8 +22,8 @@ impl SessionCookie {
     /// Returns the session of a cookie's value. Returns `None` if this application did not sign the
     /// value, or if the session has ended.
     ///
-    /// The checks that need no MAC come first, because a request can carry many other values in front
-    /// of the right one.
+    /// The checks that need no MAC come first, because a request can carry many other values in
+    /// front of the right one.
     pub(super) fn verify<'a>(
         &self,
         value: &'a [u8],
@@ -55,9 +55,9 @@ impl SessionCookie {
         })
     }
 
-    /// Returns the session among all cookies of this name. If there are several of one user, returns
-    /// the [most recent](VerifiedSession::recency). If there are sessions of two users, logs that and
-    /// returns `None`.
+    /// Returns the session among all cookies of this name. If there are several of one user,
+    /// returns the [most recent](VerifiedSession::recency). If there are sessions of two users,
+    /// logs that and returns `None`.
     fn find_session<'a>(
         &self,
         head: &RequestHead<'a>,
@@ -80,9 +80,9 @@ impl SessionCookie {
         found
     }
 
-    /// Returns `true` if a request has an unexpired session under this cookie's name that this cookie
-    /// did not sign. Another application of this host, another account, or this application with a
-    /// former key may have signed it.
+    /// Returns `true` if a request has an unexpired session under this cookie's name that this
+    /// cookie did not sign. Another application of this host, another account, or this application
+    /// with a former key may have signed it.
     pub(crate) fn finds_foreign(&self, head: &RequestHead<'_>) -> bool {
         let now = self.0.clock.now();
         let mut values = cookies::values_named(head.headers, &self.0.name);
@@ -124,13 +124,14 @@ pub(super) struct VerifiedSession<'a> {
 }
 
 impl VerifiedSession<'_> {
+    /// Returns `true` if both sessions have the same user. A virtual user is not the real one.
     fn is_same_user(&self, other: &Self) -> bool {
         (&self.id, self.session.snapshot) == (&other.id, other.session.snapshot)
     }
 
-    /// Returns the order of sessions of one user. The last known logout comes first, because a logout
-    /// everywhere ends the sessions that do not know of it. Ties are decided by the login, then by the
-    /// issue.
+    /// Returns the order of sessions of one user. The last known logout comes first, because a
+    /// logout everywhere ends the sessions that do not know of it. Ties are decided by the login,
+    /// then by the issue.
     fn recency(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
         (
             self.session.last_known_logout,

@@ -4,8 +4,9 @@
 //!
 //! ## Open
 //!
-//! The browser has been redirected to WeChat, and no callback has ended the login yet. A slot contains
-//! the login and its page. If the slot is needed for newer logins, only the history contains the login.
+//! The browser has been redirected to WeChat, and no callback has ended the login yet. A slot
+//! contains the login and its page. If the slot is needed for newer logins, only the history
+//! contains the login.
 //!
 //! - A callback signs the user in: *Signed in*.
 //! - A callback spends or discards its code without signing the user in: *Retried*. Usually another
@@ -21,8 +22,8 @@
 //!
 //! ## Retried
 //!
-//! The history counts the login as a retry for a minute. A further callback of the login is exchanged
-//! like that of an open one.
+//! The history counts the login as a retry for a minute. A further callback of the login is
+//! exchanged like that of an open one.
 
 use sha2::{Digest, Sha256};
 
@@ -31,7 +32,8 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, unix_seconds};
 
-/// Length of a fingerprint, in bytes: enough to distinguish a reload of a callback from another code.
+/// Length of a fingerprint, in bytes: enough to distinguish a reload of a callback from another
+/// code.
 pub(super) const FINGERPRINT_BYTES: usize = 3;
 
 /// Status of a login.

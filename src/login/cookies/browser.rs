@@ -6,8 +6,8 @@ use crate::login::return_to::{MAX_RETURN_TO_BYTES, ReturnTo};
 use crate::login::scope::Scope;
 use crate::login::state::LoginState;
 
-/// Maximum length of the pages in each slot, in bytes: one slot for pages of any length, one for medium
-/// pages, and four for most pages.
+/// Maximum length of the pages in each slot, in bytes: one slot for pages of any length, one for
+/// medium pages, and four for most pages.
 pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
 
 /// Maximum number of logins in the history.
@@ -38,8 +38,8 @@ impl BrowserLogins {
         self.history.is_empty() && self.slots.iter().all(Vec::is_empty)
     }
 
-    /// Returns the login of a state, if this browser began it. A login that was evicted from its slot
-    /// leads to the start page.
+    /// Returns the login of a state, if this browser began it. A login that was evicted from its
+    /// slot leads to the start page.
     pub(crate) fn find_attempt(&self, state: LoginState) -> Option<LoginAttempt> {
         let mut attempts = self.slots.iter().flatten();
         if let Some(attempt) = attempts.rfind(|attempt| attempt.state == state) {
@@ -80,7 +80,8 @@ impl BrowserLogins {
             if let Some(attempt) = self.slots[slot].iter_mut().find(same) {
                 attempt.repeats = (attempt.repeats + 1).min(MAX_REPEATS);
                 let attempt = attempt.clone();
-                // Several copies of the cookie were merged, and may exceed the slot: keep this login only.
+                // Several copies of the cookie were merged, and may exceed the slot: keep this
+                // login only.
                 if self.used_bytes(slot, None) > size {
                     self.slots[slot] = vec![attempt.clone()];
                 }
@@ -91,14 +92,16 @@ impl BrowserLogins {
         None
     }
 
-    /// Adds a login to a slot. If no slot has room, evicts completed logins first, then the oldest open
-    /// ones. The history keeps the ids of evicted open logins, which then lead to the start page.
+    /// Adds a login to a slot. If no slot has room, evicts completed logins first, then the oldest
+    /// open ones. The history keeps the ids of evicted open logins, which then lead to the start
+    /// page.
     ///
-    /// The login goes into an empty slot, if there is one, and otherwise shares the smallest slot that
-    /// has room.
+    /// The login goes into an empty slot, if there is one, and otherwise shares the smallest slot
+    /// that has room.
     pub(crate) fn add_attempt(&mut self, attempt: LoginAttempt) {
         let length = attempt.return_to.as_str().len();
-        // The largest slot is reserved for pages that fit nowhere else, while other slots have room.
+        // The largest slot is reserved for pages that fit nowhere else, while other slots have
+        // room.
         let is_empty =
             |slot: &usize| self.slots[*slot].is_empty() && SLOT_PAGE_BYTES[*slot] >= length;
         let empty_slots: Vec<usize> = (1..SLOT_PAGE_BYTES.len()).filter(is_empty).collect();
@@ -132,8 +135,8 @@ impl BrowserLogins {
         pages + field_cost * usize::max(count, 1) - field_cost
     }
 
-    /// Returns the slot in which an eviction costs least: of the slots that are large enough, the one
-    /// whose most recent login is the oldest. Completed logins count as older than open ones.
+    /// Returns the slot in which an eviction costs least: of the slots that are large enough, the
+    /// one whose most recent login is the oldest. Completed logins count as older than open ones.
     fn choose_slot_to_evict(&self, length: usize) -> usize {
         let newest = |slot: &usize| self.slots[*slot].iter().map(eviction_order).max();
         let candidates = (0..SLOT_PAGE_BYTES.len())
@@ -142,8 +145,8 @@ impl BrowserLogins {
         candidates.min_by_key(newest).unwrap_or(0)
     }
 
-    /// Evicts logins from a slot until a page of this length fits. The history keeps the ids of open
-    /// ones.
+    /// Evicts logins from a slot until a page of this length fits. The history keeps the ids of
+    /// open ones.
     fn evict_until_fits(&mut self, slot: usize, length: usize) {
         while !self.slots[slot].is_empty()
             && self.used_bytes(slot, Some(length)) > SLOT_PAGE_BYTES[slot]
@@ -179,8 +182,8 @@ impl BrowserLogins {
         }
     }
 
-    /// Puts a login into the history, in place of its former entry. If the history is full, drops the
-    /// oldest open login, or the oldest one if none is open.
+    /// Puts a login into the history, in place of its former entry. If the history is full, drops
+    /// the oldest open login, or the oldest one if none is open.
     fn record(&mut self, login_id: u64, scope: Scope, status: AttemptStatus, at: u64) {
         let login_id = truncate_id(login_id);
         self.history.retain(|entry| entry.login_id != login_id);
@@ -201,8 +204,8 @@ impl BrowserLogins {
         self.history_changed = true;
     }
 
-    /// Returns the entry of a login. If copies of the history differ, a login that has ended precedes an
-    /// open one, and a later entry an earlier one.
+    /// Returns the entry of a login. If copies of the history differ, a login that has ended
+    /// precedes an open one, and a later entry an earlier one.
     fn history_entry(&self, login_id: u64) -> Option<&HistoryEntry> {
         let login_id = truncate_id(login_id);
         let entries = self.history.iter();

@@ -4,8 +4,8 @@
 //! issue, its flags and the length of its page. `PAGES` are the pages one after the other, with `^`
 //! for each semicolon.
 //!
-//! The history is `BASE64`: the MAC and then, for each login, its truncated id, the time of its end, its
-//! flags and the fingerprint of its code.
+//! The history is `BASE64`: the MAC and then, for each login, its truncated id, the time of its
+//! end, its flags and the fingerprint of its code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -71,7 +71,8 @@ impl LoginCookies {
         (text, lifetime.saturating_add(DUPLICATE_SECONDS))
     }
 
-    /// Returns the logins of a slot's value, all of them open. Returns none if the MAC is not valid.
+    /// Returns the logins of a slot's value, all of them open. Returns none if the MAC is not
+    /// valid.
     pub(super) fn decode_slot(&self, slot: usize, value: &str) -> Vec<LoginAttempt> {
         let name = format!("{}{slot}", self.name_prefix);
         self.try_decode_slot(&name, value).unwrap_or_default()
@@ -101,7 +102,8 @@ impl LoginCookies {
         Some(attempts)
     }
 
-    /// Returns the cookie of the history as `NAME=VALUE`, and its lifetime in seconds. Zero removes it.
+    /// Returns the cookie of the history as `NAME=VALUE`, and its lifetime in seconds. Zero removes
+    /// it.
     pub(super) fn encode_history(&self, history: &[HistoryEntry]) -> (String, u64) {
         let name = format!("{}t", self.name_prefix);
         if history.is_empty() {
@@ -160,6 +162,7 @@ impl LoginCookies {
     }
 }
 
+/// Returns the flag of a scope. A third scope would need a second bit.
 fn scope_to_flag(scope: Scope) -> u8 {
     match scope {
         Scope::Base => 0,
@@ -167,6 +170,7 @@ fn scope_to_flag(scope: Scope) -> u8 {
     }
 }
 
+/// Returns the scope of a login's flags.
 fn scope_from_flag(flag: u8) -> Scope {
     if flag & USER_INFO_FLAG == 0 {
         Scope::Base

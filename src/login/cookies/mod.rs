@@ -1,19 +1,19 @@
-//! Login cookies. They bind each login to the browser that began it, and contain its return page and how
-//! it ended.
+//! Login cookies. They bind each login to the browser that began it, and contain its return page
+//! and how it ended.
 //!
-//! There is a fixed number of names, and each cookie has a maximum size. All login cookies together stay
-//! below 4 KiB, however many tabs are open. Concurrent requests of several tabs overwrite each other's
-//! cookies, and never add new ones.
+//! There is a fixed number of names, and each cookie has a maximum size. All login cookies together
+//! stay below 4 KiB, however many tabs are open. Concurrent requests of several tabs overwrite each
+//! other's cookies, and never add new ones.
 //!
 //! | cookie | holds |
 //! |---|---|
 //! | `wechat_login_TAG0` … `5` | the slots: open logins with id, time, scope and page; several in one slot if they fit |
 //! | `wechat_login_TAGt` | the history: how the last logins ended, and open logins that were evicted from their slot |
 //!
-//! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a host.
-//! With https the names begin with `__Host-`: no other host of the domain can set such a cookie. The
-//! history is separate from the slots, because the reply to a callback already contains the page in its
-//! `Location`, and proxies accept at most 4 KiB of headers by default.
+//! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a
+//! host. With https the names begin with `__Host-`: no other host of the domain can set such a
+//! cookie. The history is separate from the slots, because the reply to a callback already contains
+//! the page in its `Location`, and proxies accept at most 4 KiB of headers by default.
 
 mod attempt;
 mod browser;
@@ -36,8 +36,8 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac, cookies};
 
-/// Maximum number of login cookies that are read. Browsers send several cookies of one name if another
-/// host or path has set them too.
+/// Maximum number of login cookies that are read. Browsers send several cookies of one name if
+/// another host or path has set them too.
 const MAX_COOKIES_READ: usize = 128;
 
 /// Time for which the cookies keep a completed login, in seconds. A duplicate of its callback is
@@ -82,8 +82,8 @@ impl LoginCookies {
 
     /// Returns the logins in a browser's cookies that have a valid MAC and have not expired.
     ///
-    /// A browser may send several copies of one cookie; their logins are merged. The history is read
-    /// before the slots, because it decides the status of each login.
+    /// A browser may send several copies of one cookie; their logins are merged. The history is
+    /// read before the slots, because it decides the status of each login.
     pub(crate) fn read(&self, headers: &HeaderMap, now: Timestamp) -> BrowserLogins {
         let now = unix_seconds(now);
         let mut browser = BrowserLogins {
@@ -123,8 +123,8 @@ impl LoginCookies {
         browser
     }
 
-    /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. Zero removes the
-    /// cookie.
+    /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. Zero removes
+    /// the cookie.
     pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
         let mut cookies = Vec::new();
         for (slot, attempts) in browser.slots.iter().enumerate() {

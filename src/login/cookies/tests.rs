@@ -331,9 +331,9 @@ fn counts_retries_and_logins_of_the_last_minute() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The tabs have pages of any length. Some tabs send the cookies that other tabs have set, and some
-    /// send older ones. All login cookies and a session stay below 4 KiB together, and no reply exceeds
-    /// the headers that nginx accepts.
+    /// The tabs have pages of any length. Some tabs send the cookies that other tabs have set, and
+    /// some send older ones. All login cookies and a session stay below 4 KiB together, and no
+    /// reply exceeds the headers that nginx accepts.
     #[test]
     fn all_cookies_stay_below_four_kib(
         tabs in prop::collection::vec((0usize..2_040, any::<bool>(), 0u8..4), 1..60)

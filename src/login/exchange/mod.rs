@@ -1,11 +1,12 @@
-//! Exchange of codes: each code is exchanged once among all processes, and all copies of its callback
-//! get the same outcome.
+//! Exchange of codes: each code is exchanged once among all processes, and all copies of its
+//! callback get the same outcome.
 //!
 //! # States of an exchange
 //!
 //! ## Waiting for a permit
 //!
-//! [`ExchangeLimiter`] limits the exchanges of this process. Nothing is written, and the code is unspent.
+//! [`ExchangeLimiter`] limits the exchanges of this process. Nothing is written, and the code is
+//! unspent.
 //!
 //! - A permit is available in time: *Admitting*.
 //! - Timeout: *Finished* with a failure.
@@ -26,8 +27,8 @@
 //! - Another process holds the lease: this process polls the store until its timeout. If the holder
 //!   stops without an outcome, the lease expires and another process acquires it.
 //! - The store has the outcome: *Finished*.
-//! - The store fails: *Finished* with a failure. The process releases the lease, which the store may
-//!   have granted without its reply.
+//! - The store fails: *Finished* with a failure. The process releases the lease, which the store
+//!   may have granted without its reply.
 //!
 //! ## Calling WeChat
 //!
@@ -38,13 +39,13 @@
 //!
 //! ## Storing
 //!
-//! The user's tokens are stored before the outcome, so that a session never exists without its tokens.
-//! The write is retried for a minute.
+//! The user's tokens are stored before the outcome, so that a session never exists without its
+//! tokens. The write is retried for a minute.
 //!
 //! ## Finished
 //!
-//! The process that called WeChat writes the outcome to the store. The copies in this process receive
-//! it, and those in other processes read it.
+//! The process that called WeChat writes the outcome to the store. The copies in this process
+//! receive it, and those in other processes read it.
 
 mod outcome;
 mod shared;
@@ -77,15 +78,15 @@ use crate::wechat::UserTokenResponse;
 /// Duration of the lease of a code: longer than the call to WeChat may take.
 const CODE_LEASE: Duration = Duration::from_secs(10);
 
-/// Time for which the store keeps the outcome of a code that WeChat does not know. Made-up codes leave
-/// nothing for longer.
+/// Time for which the store keeps the outcome of a code that WeChat does not know. Made-up codes
+/// leave nothing for longer.
 const INVALID_CODE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Time for which an unspent code is bound to its login. Codes expire at WeChat after five minutes.
 const UNSPENT_CODE_LIFETIME: Duration = Duration::from_secs(6 * 60);
 
-/// Maximum number of codes of one login that all processes together exchange. WeChat sends one code,
-/// and sometimes a second one. Only WeChat can recognise a made-up code.
+/// Maximum number of codes of one login that all processes together exchange. WeChat sends one
+/// code, and sometimes a second one. Only WeChat can recognise a made-up code.
 pub(super) const MAX_CODES_PER_LOGIN: usize = 2;
 
 /// Window in which the store counts the codes of a login. Each process counts them for longer.
@@ -118,8 +119,8 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Starts the exchange in a task, which sends the outcome to `sender`. The task continues if the
-    /// client disconnects, so that the tokens reach the store (promise: nothing lost).
+    /// Starts the exchange in a task, which sends the outcome to `sender`. The task continues if
+    /// the client disconnects, so that the tokens reach the store (promise: nothing lost).
     pub(super) fn spawn(self, sender: OutcomeSender, timeout: Duration) {
         let users = self.users.clone();
         let span = tracing::info_span!(
@@ -133,8 +134,8 @@ impl Exchange {
         drop(users.spawn(exchange.instrument(span)));
     }
 
-    /// Runs the exchange. Every outcome but a spent code refunds the permit's share of the rejection
-    /// budget: only codes that WeChat rejects use that budget up.
+    /// Runs the exchange. Every outcome but a spent code refunds the permit's share of the
+    /// rejection budget: only codes that WeChat rejects use that budget up.
     async fn run(self, timeout: Duration) -> ExchangeOutcome {
         let started_at = Instant::now();
         let Some(permit) = self.limiter.acquire(timeout).await else {
@@ -157,8 +158,8 @@ impl Exchange {
         outcome
     }
 
-    /// Binds the code to this login. Returns an outcome if another login has sent the code, or if this
-    /// login has sent too many codes.
+    /// Binds the code to this login. Returns an outcome if another login has sent the code, or if
+    /// this login has sent too many codes.
     async fn admit_code(&self) -> Result<(), ExchangeOutcome> {
         let store = self.users.token_store();
         let binding = store.bind_code(&self.code_key, self.login_id, RESULT_LIFETIME);
@@ -229,8 +230,8 @@ impl Exchange {
                     };
                 }
                 Ok(CodeLeaseResult::Busy) => {}
-                // The code is unspent, so that the user can try again. The store may have granted the
-                // lease without its reply, or may still grant it: release it in both cases.
+                // The code is unspent, so that the user can try again. The store may have granted
+                // the lease without its reply, or may still grant it: release it in both cases.
                 Err(error) => {
                     self.users
                         .release_code(self.code_key.clone(), owner, CODE_LEASE);
@@ -267,8 +268,8 @@ impl Exchange {
         };
         metrics::count_login(outcome.as_str());
         Span::current().record("result", outcome.as_str());
-        // A success is written even if the lease has expired: a code can succeed only once, so that no
-        // other process can have a better outcome. A failure is written by the owner only.
+        // A success is written even if the lease has expired: a code can succeed only once, so that
+        // no other process can have a better outcome. A failure is written by the owner only.
         let owner = match outcome {
             ExchangeOutcome::SignedIn(_) => None,
             ExchangeOutcome::CodeSpent | ExchangeOutcome::Failed(_) => Some(owner),
@@ -303,8 +304,8 @@ impl Exchange {
         }
     }
 
-    /// Stores the tokens before the outcome is sent (promises: newest wins, nothing lost). If the store
-    /// does not respond, retries until the deadline.
+    /// Stores the tokens before the outcome is sent (promises: newest wins, nothing lost). If the
+    /// store does not respond, retries until the deadline.
     async fn store_tokens(&self, response: &UserTokenResponse) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let Some(Ok(user)) = response.openid.as_deref().map(UserId::new) else {

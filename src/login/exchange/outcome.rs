@@ -11,9 +11,9 @@ use crate::login::failure::LoginFailure;
 /// Time for which the store keeps an outcome, so that all copies of a callback get the same one.
 pub(super) const RESULT_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// Time for which the store keeps a failure that is likely to end within seconds. Copies of a callback
-/// arrive within that time. `Retry-After` has the same value, so that a later retry does not find the
-/// old failure.
+/// Time for which the store keeps a failure that is likely to end within seconds. Copies of a
+/// callback arrive within that time. `Retry-After` has the same value, so that a later retry does
+/// not find the old failure.
 pub(in crate::login) const TRANSIENT_FAILURE_LIFETIME: Duration = Duration::from_secs(2);
 
 /// Outcome of an exchange.
@@ -36,8 +36,8 @@ pub(crate) struct SignedInUser {
     /// The scope that WeChat has granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::login) scope: Option<String>,
-    /// The id of the login whose callback sent the code. Logs and browser histories contain used codes;
-    /// a callback of another login must not sign in with one.
+    /// The id of the login whose callback sent the code. Logs and browser histories contain used
+    /// codes; a callback of another login must not sign in with one.
     #[serde(default)]
     pub(in crate::login) login: u64,
     /// The user's last logout everywhere before this login, in milliseconds.
@@ -68,8 +68,8 @@ impl ExchangeOutcome {
         serde_json::to_string(&stored).unwrap_or_default()
     }
 
-    /// Reads an outcome from the store. A text that cannot be read was written by a later version of
-    /// this crate; it counts as a spent code, so that the login is retried.
+    /// Reads an outcome from the store. A text that cannot be read was written by a later version
+    /// of this crate; it counts as a spent code, so that the login is retried.
     pub(crate) fn from_json(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(StoredOutcome::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {

@@ -1,8 +1,8 @@
 //! Running exchanges, which copies of one callback share.
 //!
-//! A callback that finds an entry of its [`CallbackKey`] waits for that exchange. Otherwise it adds the
-//! entry and starts an exchange. The entry is removed when the [`OutcomeSender`] is dropped, after the
-//! outcome was sent: a copy that arrives later finds the outcome in the store.
+//! A callback that finds an entry of its [`CallbackKey`] waits for that exchange. Otherwise it adds
+//! the entry and starts an exchange. The entry is removed when the [`OutcomeSender`] is dropped,
+//! after the outcome was sent: a copy that arrives later finds the outcome in the store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use super::outcome::ExchangeOutcome;
 use crate::credential::UserId;
 use crate::store::LoginCodeKey;
 
-/// Maximum number of running and waiting exchanges in one process. Further callbacks fail, and their
-/// users are asked to retry in a moment.
+/// Maximum number of running and waiting exchanges in one process. Further callbacks fail, and
+/// their users are asked to retry in a moment.
 const MAX_RUNNING_EXCHANGES: usize = 2_048;
 
 /// Key of a callback: callbacks with equal keys are copies of each other.
@@ -33,8 +33,9 @@ type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
 pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
 
 impl RunningExchanges {
-    /// Returns the receiver of the outcome for a callback: of the running exchange of its copies, or of
-    /// a new one, for which it calls `start`. Returns `None` if too many exchanges are running.
+    /// Returns the receiver of the outcome for a callback: of the running exchange of its copies,
+    /// or of a new one, for which it calls `start`. Returns `None` if too many exchanges are
+    /// running.
     pub(in crate::login) fn join_or_start(
         self: &Arc<Self>,
         key: CallbackKey,
@@ -49,7 +50,8 @@ impl RunningExchanges {
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
-        // The lock is released first: `start` may drop the sender at once, whose `drop` takes it again.
+        // The lock is released first: `start` may drop the sender at once, whose `drop` takes it
+        // again.
         drop(running);
         start(OutcomeSender {
             running: Arc::clone(self),
@@ -60,8 +62,8 @@ impl RunningExchanges {
     }
 }
 
-/// Sender of an outcome to all copies of a callback. If it is dropped without an outcome, because the
-/// exchange panicked, the copies fail as if WeChat were unavailable.
+/// Sender of an outcome to all copies of a callback. If it is dropped without an outcome, because
+/// the exchange panicked, the copies fail as if WeChat were unavailable.
 pub(in crate::login) struct OutcomeSender {
     running: Arc<RunningExchanges>,
     key: CallbackKey,
@@ -69,8 +71,8 @@ pub(in crate::login) struct OutcomeSender {
 }
 
 impl OutcomeSender {
-    /// Sends the outcome. The entry is removed afterwards, when `self` is dropped, so that no copy can
-    /// miss both.
+    /// Sends the outcome. The entry is removed afterwards, when `self` is dropped, so that no copy
+    /// can miss both.
     pub(in crate::login) fn send(self, outcome: ExchangeOutcome) {
         self.sender.send_replace(Some(outcome));
     }

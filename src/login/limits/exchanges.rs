@@ -71,8 +71,8 @@ impl ExchangeLimiter {
     /// Waits for a permit, in the order of arrival. Returns `None` on timeout.
     ///
     /// A call takes its permit before it joins the queue for the budget, so that at most
-    /// [`MAX_CONCURRENT_EXCHANGES`] exchanges wait for the budget. A cancelled call returns its permit
-    /// and its place in the queue.
+    /// [`MAX_CONCURRENT_EXCHANGES`] exchanges wait for the budget. A cancelled call returns its
+    /// permit and its place in the queue.
     pub(in crate::login) async fn acquire(
         self: &Arc<Self>,
         timeout: Duration,

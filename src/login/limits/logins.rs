@@ -29,8 +29,8 @@ impl LoginLimiter {
 
     /// Counts a login, and returns the user's logins within this window, this login included.
     ///
-    /// If the cache evicts an entry while a thread holds its lock, that thread counts into the evicted
-    /// entry, and the user's count starts over.
+    /// If the cache evicts an entry while a thread holds its lock, that thread counts into the
+    /// evicted entry, and the user's count starts over.
     pub(in crate::login) fn count_login(&self, user: &str, now: Timestamp) -> usize {
         let now = unix_seconds(now);
         let Ok(count) = self

@@ -1,5 +1,5 @@
 //! An identity of a type that identifies no user.
-//~ `&str` identifies nobody
+//~ `&str` is not an identity
 
 use axum::Router;
 use tower_wechat::{UserTokens, WechatLayer};

@@ -1,5 +1,5 @@
 //! Neither an identity nor a login.
-//~ this layer does not know how to tell who is asking
+//~ this layer has no identity
 //~ .login(
 
 use axum::{Router, routing::get};

@@ -1,5 +1,5 @@
 //! Neither an identity nor a login, without axum.
-//~ this layer does not know how to tell who is asking
+//~ this layer has no identity
 //~ .login(
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Tests that a login returns to the requested page, whatever characters its URL contains.
+//! Tests that a login returns to the requested page, with any characters in its URL.
 
 use super::harness::Harness;
 use crate::support::browser::Browser;
