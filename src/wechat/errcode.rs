@@ -140,7 +140,7 @@ pub(crate) fn with_renewal_delay(error: Error) -> Error {
     }
 }
 
-/// Returns the time until the next multiple of `span` since the epoch.
+/// Returns the time until the next full minute: a whole minute at the full minute itself.
 fn duration_until_next_minute(now: Timestamp) -> Duration {
     let elapsed = now.as_millis().rem_euclid(60_000);
     MINUTE.saturating_sub(Duration::from_millis(elapsed.unsigned_abs()))
