@@ -141,7 +141,7 @@ pub(crate) struct KeyList {
 impl KeyList {
     /// Parses keys in base64 that are separated by commas. Returns one key at least.
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Zeroizing<Vec<u8>>>, Error> {
-        let keys = text.split(',').zip(1..);
+        let keys = text.split(',').map(str::trim).zip(1..);
         keys.map(|(key, number)| self.parse_key(key, number))
             .collect()
     }
@@ -195,5 +195,18 @@ mod tests {
             AppSecret::from("sec-1")
         );
         assert!(!shown.contains("tok") && !shown.contains("sec-"), "{shown}");
+    }
+
+    #[test]
+    fn spaces_around_a_key_of_a_list_are_ignored() {
+        let list = KeyList {
+            name: "test key",
+            min_bytes: 5,
+            hint: "",
+        };
+        // With a Chinese keyboard, the space after a comma is U+3000.
+        let keys = list.parse(" c2hvcnQ= ,\u{3000}c2hv\ncnQ=\u{a0}").unwrap();
+        assert_eq!(keys.len(), 2);
+        assert!(keys.iter().all(|key| key.as_slice() == b"short"));
     }
 }
