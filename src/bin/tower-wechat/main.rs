@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tower_wechat::RedisStore;
-use tower_wechat::admin::{ScanOptions, Summary, UserReport};
+use tower_wechat::admin::{self, ScanOptions, Summary, UserReport};
 use tower_wechat::redis::SweepReport;
 
 use self::connect::connect_store;
@@ -73,7 +73,7 @@ async fn run_command(
     match &options.command {
         Command::Show { users } => {
             for user in users {
-                let (report, renewing) = store.user_report(scan, user).await?;
+                let (report, renewing) = admin::user_report(store, scan, user).await?;
                 if output.print_user(&report, Some(renewing)).is_break() {
                     break;
                 }
@@ -82,31 +82,29 @@ async fn run_command(
         }
         Command::List { state, limit } => list(store, scan, output, state, *limit).await,
         Command::Sweep { .. } => {
-            let about = store.estimate_users(scan).await?;
-            let mut progress = output.start_progress(about);
+            let estimate = admin::estimate_users(store, scan).await?;
+            let mut progress = output.start_progress(estimate);
             let mut on_progress =
                 |report: &SweepReport| progress.report(report.scanned, report.removed);
-            let report =
-                store.sweep_with_progress(&scan.app, scan.pause, scan.dry_run, &mut on_progress);
-            let report = report.await?;
+            let report = admin::sweep(store, scan, &mut on_progress).await?;
             output.print_sweep(&report, scan.dry_run);
             Ok(())
         }
         Command::Migrate { to, .. } => {
-            let about = store.estimate_users(scan).await?;
-            let mut progress = output.start_progress(about);
+            let estimate = admin::estimate_users(store, scan).await?;
+            let mut progress = output.start_progress(estimate);
             let mut on_progress =
                 |summary: &Summary| progress.report(summary.scanned, summary.written);
-            let summary = store.migrate(scan, &mut on_progress).await?;
+            let summary = admin::migrate(store, scan, &mut on_progress).await?;
             output.print_summary("migrate", &summary, scan.dry_run);
             check_complete(&summary, &format!("migrate --to {to}"))
         }
         Command::Reseal { keep_marks, .. } => {
-            let about = store.estimate_users(scan).await?;
-            let mut progress = output.start_progress(about);
+            let estimate = admin::estimate_users(store, scan).await?;
+            let mut progress = output.start_progress(estimate);
             let mut on_progress =
                 |summary: &Summary| progress.report(summary.scanned, summary.written);
-            let summary = store.reseal(scan, *keep_marks, &mut on_progress).await?;
+            let summary = admin::reseal(store, scan, *keep_marks, &mut on_progress).await?;
             output.print_summary("reseal", &summary, scan.dry_run);
             check_complete(&summary, "reseal")
         }
@@ -121,8 +119,8 @@ async fn list(
     limit: Option<u64>,
 ) -> Result<(), CliError> {
     use std::ops::ControlFlow::{Break, Continue};
-    let about = store.estimate_users(scan).await?;
-    let mut progress = output.start_progress(about);
+    let estimate = admin::estimate_users(store, scan).await?;
+    let mut progress = output.start_progress(estimate);
     let mut listed = 0u64;
     let mut on_progress = |summary: &Summary| progress.report(summary.scanned, 0);
     let mut visit = |report: UserReport| {
@@ -137,7 +135,7 @@ async fn list(
         listed += 1;
         output.print_user(&report, None)
     };
-    let summary = store.list_users(scan, &mut visit, &mut on_progress).await?;
+    let summary = admin::list_users(store, scan, &mut visit, &mut on_progress).await?;
     output.warn_not_utf8(summary.not_utf8);
     Ok(())
 }

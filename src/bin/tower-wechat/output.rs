@@ -201,9 +201,9 @@ impl Output {
         }
     }
 
-    pub(crate) fn start_progress(&self, about: u64) -> Progress {
+    pub(crate) fn start_progress(&self, estimated_total: u64) -> Progress {
         Progress {
-            estimated_total: about,
+            estimated_total,
             next_report_at: Instant::now() + PROGRESS_INTERVAL,
         }
     }

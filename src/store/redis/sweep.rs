@@ -68,11 +68,7 @@ impl RedisStore {
 
     /// Sweeps as [`sweep`](Self::sweep), and calls `progress` after each step. A dry run only counts
     /// the fields.
-    ///
-    /// # Errors
-    /// The same errors as [`sweep`](Self::sweep).
-    #[doc(hidden)]
-    pub async fn sweep_with_progress(
+    pub(super) async fn sweep_with_progress(
         &self,
         app: &AppId,
         pause: Duration,

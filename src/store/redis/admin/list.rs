@@ -72,114 +72,111 @@ pub struct UserReport {
     pub sealed_with: Vec<String>,
 }
 
-impl RedisStore {
-    /// Returns the report about one user, and `true` if a process is renewing the token.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
-    #[doc(hidden)]
-    pub async fn user_report(
-        &self,
-        options: &ScanOptions,
-        user: &str,
-    ) -> Result<(UserReport, bool), Error> {
-        let slot = options.slot(CredentialKind::User, user);
-        let location = self.locations(&slot).read;
-        let values = self.read_locations(&[&location]).await?;
-        let values = values.into_iter().next().unwrap_or_default();
-        let mut exists = redis::cmd("EXISTS");
-        let renewing: bool = self
-            .command(exists.arg(self.0.names.lease_key(&slot.key, &location)))
+/// Returns the report about one user, and `true` if a process is renewing the token.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
+pub async fn user_report(
+    store: &RedisStore,
+    options: &ScanOptions,
+    user: &str,
+) -> Result<(UserReport, bool), Error> {
+    let slot = options.slot(CredentialKind::User, user);
+    let location = store.locations(&slot).read;
+    let values = store.read_locations(&[&location]).await?;
+    let values = values.into_iter().next().unwrap_or_default();
+    let mut exists = redis::cmd("EXISTS");
+    let renewing: bool = store
+        .command(exists.arg(store.0.names.lease_key(&slot.key, &location)))
+        .await?;
+    Ok((build_report(store, &slot, &location, &values), renewing))
+}
+
+/// Calls `visit` with a report about each user of the store's layout, until it returns `Break`.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
+pub async fn list_users(
+    store: &RedisStore,
+    options: &ScanOptions,
+    visit: &mut (dyn FnMut(UserReport) -> ControlFlow<()> + Send),
+    progress: ProgressFn<'_>,
+) -> Result<Summary, Error> {
+    let mut summary = Summary::default();
+    let mut scan = Scan::new(store, &options.app, CredentialKind::User, store.0.layout);
+    while let Some(ids) = scan.next_batch().await? {
+        summary.count_not_utf8(scan.take_not_utf8());
+        let slots: Vec<CredentialSlot> = ids
+            .iter()
+            .map(|id| options.slot(CredentialKind::User, id))
+            .collect();
+        let locations: Vec<Location<'_>> = slots
+            .iter()
+            .map(|slot| store.locations(slot).read)
+            .collect();
+        let values = store
+            .read_locations(&locations.iter().collect::<Vec<_>>())
             .await?;
-        Ok((self.build_report(&slot, &location, &values), renewing))
-    }
-
-    /// Calls `visit` with a report about each user of the store's layout, until it returns `Break`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
-    #[doc(hidden)]
-    pub async fn list_users(
-        &self,
-        options: &ScanOptions,
-        visit: &mut (dyn FnMut(UserReport) -> ControlFlow<()> + Send),
-        progress: ProgressFn<'_>,
-    ) -> Result<Summary, Error> {
-        let mut summary = Summary::default();
-        let mut scan = Scan::new(self, &options.app, CredentialKind::User, self.0.layout);
-        while let Some(ids) = scan.next_batch().await? {
-            summary.count_not_utf8(scan.take_not_utf8());
-            let slots: Vec<CredentialSlot> = ids
-                .iter()
-                .map(|id| options.slot(CredentialKind::User, id))
-                .collect();
-            let locations: Vec<Location<'_>> =
-                slots.iter().map(|slot| self.locations(slot).read).collect();
-            let values = self
-                .read_locations(&locations.iter().collect::<Vec<_>>())
-                .await?;
-            for ((slot, location), values) in slots.iter().zip(&locations).zip(&values) {
-                summary.scanned += 1;
-                let report = self.build_report(slot, location, values);
-                if report.state == TokenState::Absent {
-                    continue;
-                }
-                if visit(report).is_break() {
-                    return Ok(summary);
-                }
+        for ((slot, location), values) in slots.iter().zip(&locations).zip(&values) {
+            summary.scanned += 1;
+            let report = build_report(store, slot, location, values);
+            if report.state == TokenState::Absent {
+                continue;
             }
-            progress(&summary);
-            tokio::time::sleep(options.pause).await;
-        }
-        Ok(summary)
-    }
-
-    /// Returns the approximate number of users, for progress lines.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
-    #[doc(hidden)]
-    pub async fn estimate_users(&self, options: &ScanOptions) -> Result<u64, Error> {
-        match self.0.layout {
-            Layout::Hashes => {
-                let sizes = self.hash_sizes(options).await?;
-                Ok(sizes.into_iter().max().unwrap_or_default())
+            if visit(report).is_break() {
+                return Ok(summary);
             }
-            Layout::Keys => self.command(&redis::cmd("DBSIZE")).await,
         }
+        progress(&summary);
+        tokio::time::sleep(options.pause).await;
     }
+    Ok(summary)
+}
 
-    /// Builds the report about a user from the values of the record.
-    fn build_report(
-        &self,
-        slot: &CredentialSlot,
-        location: &Location<'_>,
-        values: &[RawValue],
-    ) -> UserReport {
-        let seals = values.iter().flatten().map(|value| sealed::split(value));
-        let ids: Vec<_> = seals.flatten().map(|(id, _)| id).collect();
-        let record = decode_complete(location, slot, values, &self.0.sealer);
-        let now = self.0.clock.now();
-        let state = match &record {
-            None if ids.iter().any(|id| !self.0.sealer.has_key(*id)) => TokenState::UnknownKey,
-            None => TokenState::Unreadable,
-            Some(record) => token_state(record, now),
-        };
-        let record = record.unwrap_or_default();
-        let token = record.token.as_ref();
-        let seconds = |at: Timestamp| at.as_millis().saturating_sub(now.as_millis()) / 1_000;
-        let mut sealed_with: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        sealed_with.dedup();
-        UserReport {
-            user: slot.key.id.to_string(),
-            state,
-            token_fingerprint: token.map(|token| token.secret.fingerprint()),
-            expires_in_secs: token.map(|token| seconds(token.lifetime.expires_at())),
-            refresh_due_in_secs: record.view().refresh_expires_at().map(seconds),
-            openid: record.details.openid.map(String::from),
-            scope: record.details.scope.map(String::from),
-            sealed_with,
+/// Returns the approximate number of users, for progress lines.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
+pub async fn estimate_users(store: &RedisStore, options: &ScanOptions) -> Result<u64, Error> {
+    match store.0.layout {
+        Layout::Hashes => {
+            let sizes = store.hash_sizes(options).await?;
+            Ok(sizes.into_iter().max().unwrap_or_default())
         }
+        Layout::Keys => store.command(&redis::cmd("DBSIZE")).await,
+    }
+}
+
+/// Builds the report about a user from the values of the record.
+fn build_report(
+    store: &RedisStore,
+    slot: &CredentialSlot,
+    location: &Location<'_>,
+    values: &[RawValue],
+) -> UserReport {
+    let seals = values.iter().flatten().map(|value| sealed::split(value));
+    let ids: Vec<_> = seals.flatten().map(|(id, _)| id).collect();
+    let record = decode_complete(location, slot, values, &store.0.sealer);
+    let now = store.0.clock.now();
+    let state = match &record {
+        None if ids.iter().any(|id| !store.0.sealer.has_key(*id)) => TokenState::UnknownKey,
+        None => TokenState::Unreadable,
+        Some(record) => token_state(record, now),
+    };
+    let record = record.unwrap_or_default();
+    let token = record.token.as_ref();
+    let seconds = |at: Timestamp| at.as_millis().saturating_sub(now.as_millis()) / 1_000;
+    let mut sealed_with: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    sealed_with.dedup();
+    UserReport {
+        user: slot.key.id.to_string(),
+        state,
+        token_fingerprint: token.map(|token| token.secret.fingerprint()),
+        expires_in_secs: token.map(|token| seconds(token.lifetime.expires_at())),
+        refresh_due_in_secs: record.view().refresh_expires_at().map(seconds),
+        openid: record.details.openid.map(String::from),
+        scope: record.details.scope.map(String::from),
+        sealed_with,
     }
 }
 

@@ -31,46 +31,43 @@ enum CopyDecision {
     Skip(RecordOutcome),
 }
 
-impl RedisStore {
-    /// Copies every record of the store's layout into the other layout, unless that holds a newer one,
-    /// and removes copies of records that were deleted since. Leaves the store's layout as it is.
-    ///
-    /// Each write is one atomic step that compares both sides, and runs only while no process holds
-    /// the lease of the record. So no copy replaces a newer record. Another run writes only what
-    /// differs. A copy publishes no invalidation message: readers of the target layout see it when
-    /// they read the record again.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
-    /// copies made until then stay. [`ErrorKind::Configuration`](crate::ErrorKind::Configuration)
-    /// on a Redis Cluster, where one step cannot write both layouts.
-    #[doc(hidden)]
-    pub async fn migrate(
-        &self,
-        options: &ScanOptions,
-        progress: ProgressFn<'_>,
-    ) -> Result<Summary, Error> {
-        if self.0.connection.is_cluster() {
-            return Err(Error::configuration(
-                "on a Redis Cluster the two layouts lie in different slots, and no step can compare \
-                 and write both; migrate before the data move to the Cluster, or let users log in again",
-            ));
-        }
-        let migration = Migration {
-            store: self,
-            options,
-            target_layout: match self.0.layout {
-                Layout::Hashes => Layout::Keys,
-                Layout::Keys => Layout::Hashes,
-            },
-            owner: LeaseOwner::unique(),
-        };
-        let mut summary = Summary::default();
-        migration.copy_all(&mut summary, progress).await?;
-        migration.remove_orphans(&mut summary, progress).await?;
-        progress(&summary);
-        Ok(summary)
+/// Copies every record of the store's layout into the other layout, unless that holds a newer one,
+/// and removes copies of records that were deleted since. Leaves the store's layout as it is.
+///
+/// Each write is one atomic step that compares both sides, and runs only while no process holds
+/// the lease of the record. So no copy replaces a newer record. Another run writes only what
+/// differs. A copy publishes no invalidation message: readers of the target layout see it when
+/// they read the record again.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
+/// copies made until then stay. [`ErrorKind::Configuration`](crate::ErrorKind::Configuration)
+/// on a Redis Cluster, where one step cannot write both layouts.
+pub async fn migrate(
+    store: &RedisStore,
+    options: &ScanOptions,
+    progress: ProgressFn<'_>,
+) -> Result<Summary, Error> {
+    if store.0.connection.is_cluster() {
+        return Err(Error::configuration(
+            "on a Redis Cluster the two layouts lie in different slots, and no step can compare \
+             and write both; migrate before the data move to the Cluster, or let users log in again",
+        ));
     }
+    let migration = Migration {
+        store,
+        options,
+        target_layout: match store.0.layout {
+            Layout::Hashes => Layout::Keys,
+            Layout::Keys => Layout::Hashes,
+        },
+        owner: LeaseOwner::unique(),
+    };
+    let mut summary = Summary::default();
+    migration.copy_all(&mut summary, progress).await?;
+    migration.remove_orphans(&mut summary, progress).await?;
+    progress(&summary);
+    Ok(summary)
 }
 
 impl Migration<'_> {

@@ -12,7 +12,11 @@ mod orphans;
 mod read;
 mod reseal;
 mod scan;
+mod sweep;
 mod task;
 
-pub use self::list::{TokenState, UserReport};
+pub use self::list::{TokenState, UserReport, estimate_users, list_users, user_report};
+pub use self::migrate::migrate;
+pub use self::reseal::reseal;
+pub use self::sweep::sweep;
 pub use self::task::{ProgressFn, ScanOptions, Summary};

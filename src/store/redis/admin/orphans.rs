@@ -55,7 +55,7 @@ impl Migration<'_> {
             return Ok(());
         }
         let in_use = found.target_in_use || summary.newer > 0;
-        if in_use || !self.store.has_hash_users(self.options).await? {
+        if in_use || !has_hash_users(self.store, self.options).await? {
             summary.kept_copies = found.copies;
             return Ok(());
         }
@@ -152,10 +152,8 @@ impl Migration<'_> {
     }
 }
 
-impl RedisStore {
-    /// Returns `true` if the hashes have a field. Operators delete them after a migration.
-    async fn has_hash_users(&self, options: &ScanOptions) -> Result<bool, Error> {
-        let sizes = self.hash_sizes(options).await?;
-        Ok(sizes.into_iter().any(|size| size > 0))
-    }
+/// Returns `true` if the hashes have a field. Operators delete them after a migration.
+async fn has_hash_users(store: &RedisStore, options: &ScanOptions) -> Result<bool, Error> {
+    let sizes = store.hash_sizes(options).await?;
+    Ok(sizes.into_iter().any(|size| size > 0))
 }

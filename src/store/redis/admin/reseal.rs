@@ -15,79 +15,96 @@ use crate::error::Error;
 use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
-impl RedisStore {
-    /// Seals every value of the account with the first sealing key, in both layouts. With
-    /// [`SealingMode::Open`](crate::redis::SealingMode::Open), unseals every value. Keeps the contents
-    /// and the time to live of each value.
-    ///
-    /// If no value of another key is left, removes the other keys from the key registry, so that
-    /// processes no longer need them. With `keep_registry`, leaves the registry as it is, for
-    /// accounts that share their keys.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
-    /// values that were sealed until then stay.
-    #[doc(hidden)]
-    pub async fn reseal(
-        &self,
-        options: &ScanOptions,
-        keep_registry: bool,
-        progress: ProgressFn<'_>,
-    ) -> Result<Summary, Error> {
-        let owner = LeaseOwner::unique();
-        let mut summary = Summary::default();
-        let mut busy: Vec<(CredentialSlot, Layout)> = Vec::new();
+/// Seals every value of an account with the first sealing key, in both layouts. With
+/// [`SealingMode::Open`](crate::redis::SealingMode::Open), unseals every value. Keeps the contents
+/// and the time to live of each value.
+///
+/// If no value of another key is left, removes the other keys from the key registry, so that
+/// processes no longer need them. With `keep_registry`, leaves the registry as it is, for accounts
+/// that share their keys.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
+/// values that were sealed until then stay.
+pub async fn reseal(
+    store: &RedisStore,
+    options: &ScanOptions,
+    keep_registry: bool,
+    progress: ProgressFn<'_>,
+) -> Result<Summary, Error> {
+    let mut resealing = Resealing {
+        store,
+        options,
+        owner: LeaseOwner::unique(),
+        summary: Summary::default(),
+        busy: Vec::new(),
+    };
+    resealing.reseal_all(progress).await?;
+    let summary = resealing.summary;
+    progress(&summary);
+    if summary.still_busy == 0
+        && summary.unreadable_users() == 0
+        && !keep_registry
+        && !options.dry_run
+    {
+        remove_other_key_ids(store).await?;
+    }
+    Ok(summary)
+}
+
+/// The resealing of one account.
+struct Resealing<'a> {
+    store: &'a RedisStore,
+    options: &'a ScanOptions,
+    owner: LeaseOwner,
+    summary: Summary,
+    /// Records whose lease was held. They are retried at the end.
+    busy: Vec<(CredentialSlot, Layout)>,
+}
+
+impl Resealing<'_> {
+    /// Seals the records of the account and of all users, in every layout.
+    async fn reseal_all(&mut self, progress: ProgressFn<'_>) -> Result<(), Error> {
         for kind in account_kinds() {
             for layout in layouts_of(kind) {
-                let slots = vec![options.slot(kind, "")];
-                self.reseal_batch(options, slots, *layout, &owner, &mut summary, &mut busy)
-                    .await?;
+                let slots = vec![self.options.slot(kind, "")];
+                self.reseal_batch(slots, *layout).await?;
             }
         }
         let user_kinds = CredentialKind::ALL.into_iter();
         for kind in user_kinds.filter(|kind| !kind.belongs_to_account()) {
             for layout in layouts_of(kind) {
-                let mut scan = Scan::new(self, &options.app, kind, *layout);
+                let mut scan = Scan::new(self.store, &self.options.app, kind, *layout);
                 while let Some(ids) = scan.next_batch().await? {
-                    summary.count_not_utf8(scan.take_not_utf8());
-                    let slots = ids.iter().map(|id| options.slot(kind, id)).collect();
-                    self.reseal_batch(options, slots, *layout, &owner, &mut summary, &mut busy)
-                        .await?;
-                    progress(&summary);
-                    tokio::time::sleep(options.pause).await;
+                    self.summary.count_not_utf8(scan.take_not_utf8());
+                    let slots = ids.iter().map(|id| self.options.slot(kind, id)).collect();
+                    self.reseal_batch(slots, *layout).await?;
+                    progress(&self.summary);
+                    tokio::time::sleep(self.options.pause).await;
                 }
             }
         }
+        let busy = std::mem::take(&mut self.busy);
+        let mut summary = self.summary;
         retry_busy(busy, &mut summary, async |(slot, layout)| {
-            self.reseal_record(options, slot, *layout, &owner).await
+            self.reseal_record(slot, *layout).await
         })
         .await?;
-        progress(&summary);
-        if summary.still_busy == 0
-            && summary.unreadable_users() == 0
-            && !keep_registry
-            && !options.dry_run
-        {
-            self.remove_other_key_ids().await?;
-        }
-        Ok(summary)
+        self.summary = summary;
+        Ok(())
     }
 
     /// Reads many records in one round trip, and seals those that need it.
     async fn reseal_batch(
-        &self,
-        options: &ScanOptions,
+        &mut self,
         slots: Vec<CredentialSlot>,
         layout: Layout,
-        owner: &LeaseOwner,
-        summary: &mut Summary,
-        busy: &mut Vec<(CredentialSlot, Layout)>,
     ) -> Result<(), Error> {
-        let locations = slots
-            .iter()
-            .map(|slot| self.0.names.location(layout, &slot.key));
+        let names = &self.store.0.names;
+        let locations = slots.iter().map(|slot| names.location(layout, &slot.key));
         let locations: Vec<Location<'_>> = locations.collect();
         let values = self
+            .store
             .read_locations(&locations.iter().collect::<Vec<_>>())
             .await?;
         drop(locations);
@@ -95,18 +112,18 @@ impl RedisStore {
             if values.iter().all(Option::is_none) {
                 continue;
             }
-            summary.scanned += 1;
+            self.summary.scanned += 1;
             if !values
                 .iter()
                 .flatten()
                 .any(|value| self.needs_reseal(value))
             {
-                summary.unchanged += 1;
+                self.summary.unchanged += 1;
                 continue;
             }
-            let outcome = self.reseal_record(options, &slot, layout, owner).await?;
-            if summary.count(&outcome) {
-                busy.push((slot, layout));
+            let outcome = self.reseal_record(&slot, layout).await?;
+            if self.summary.count(&outcome) {
+                self.busy.push((slot, layout));
             }
         }
         Ok(())
@@ -115,20 +132,19 @@ impl RedisStore {
     /// Returns `true` if a value is not sealed as a new value would be.
     fn needs_reseal(&self, value: &[u8]) -> bool {
         let sealed = sealed::split(value).map(|(id, _)| id);
-        sealed != self.0.sealer.active_key_id()
+        sealed != self.store.0.sealer.active_key_id()
     }
 
     /// Seals the values of one record.
     async fn reseal_record(
         &self,
-        options: &ScanOptions,
         slot: &CredentialSlot,
         layout: Layout,
-        owner: &LeaseOwner,
     ) -> Result<RecordOutcome, Error> {
-        let location = self.0.names.location(layout, &slot.key);
+        let store = self.store;
+        let location = store.0.names.location(layout, &slot.key);
         for _ in 0..MAX_ATTEMPTS {
-            let values = self.read_locations(&[&location]).await?;
+            let values = store.read_locations(&[&location]).await?;
             let values = values.into_iter().next().unwrap_or_default();
             let mut texts = Vec::new();
             for (key, value) in location.keys.iter().zip(&values) {
@@ -137,19 +153,19 @@ impl RedisStore {
                     continue;
                 };
                 let binding = seal_binding(slot, key);
-                let opened = self.0.sealer.open_or_plain(value, &binding);
+                let opened = store.0.sealer.open_or_plain(value, &binding);
                 let text = opened
                     .ok()
                     .and_then(|text| String::from_utf8(text.to_vec()).ok());
                 let Some(text) = text else {
                     return Ok(RecordOutcome::Unreadable);
                 };
-                texts.push(Some(self.0.sealer.seal(Zeroizing::new(text), &binding)?));
+                texts.push(Some(store.0.sealer.seal(Zeroizing::new(text), &binding)?));
             }
             if texts.iter().all(Option::is_none) {
                 return Ok(RecordOutcome::Unchanged);
             }
-            if options.dry_run {
+            if self.options.dry_run {
                 return Ok(RecordOutcome::Written);
             }
             let keys = location.keys.iter().zip(&values).zip(&texts);
@@ -161,10 +177,10 @@ impl RedisStore {
                     .map_or(NewValue::Keep, |text| NewValue::SetKeepingTtl(text)),
             });
             let changes: Vec<KeyChange<'_>> = changes.collect();
-            match self
+            match store
                 .apply_changes(
-                    &[self.0.names.lease_key(&slot.key, &location)],
-                    owner,
+                    &[store.0.names.lease_key(&slot.key, &location)],
+                    &self.owner,
                     &changes,
                     None,
                 )
@@ -177,18 +193,18 @@ impl RedisStore {
         }
         Ok(RecordOutcome::Busy)
     }
+}
 
-    /// Removes all keys but the active one from the key registry.
-    async fn remove_other_key_ids(&self) -> Result<(), Error> {
-        let registry = key_registry::registry_key(&self.0.names);
-        let mut hkeys = redis::cmd("HKEYS");
-        let key_ids: Vec<String> = self.command(hkeys.arg(&registry)).await?;
-        let active = self.0.sealer.active_key_id().map(|id| id.to_string());
-        let others = key_ids.into_iter().filter(|id| Some(id) != active.as_ref());
-        for id in others {
-            let mut hdel = redis::cmd("HDEL");
-            self.command::<i64>(hdel.arg(&registry).arg(id)).await?;
-        }
-        Ok(())
+/// Removes all keys but the active one from the key registry.
+async fn remove_other_key_ids(store: &RedisStore) -> Result<(), Error> {
+    let registry = key_registry::registry_key(&store.0.names);
+    let mut hkeys = redis::cmd("HKEYS");
+    let key_ids: Vec<String> = store.command(hkeys.arg(&registry)).await?;
+    let active = store.0.sealer.active_key_id().map(|id| id.to_string());
+    let others = key_ids.into_iter().filter(|id| Some(id) != active.as_ref());
+    for id in others {
+        let mut hdel = redis::cmd("HDEL");
+        store.command::<i64>(hdel.arg(&registry).arg(id)).await?;
     }
+    Ok(())
 }
