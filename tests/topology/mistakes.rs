@@ -52,7 +52,7 @@ async fn a_group_unknown_to_the_sentinels() {
     let group = SentinelGroup::start().await;
     let url = group.url("").replace("/wechat-main", "/wechat-mian");
     let says = [
-        "know no group named \"wechat-mian\"",
+        "watch no group named \"wechat-mian\"",
         "they watch wechat-main",
     ];
     refused(to(&url), ErrorKind::Configuration, &says).await;
@@ -62,7 +62,7 @@ async fn a_group_unknown_to_the_sentinels() {
     refused(
         to(&plain),
         ErrorKind::Configuration,
-        &["a Sentinel answers", "redis+sentinel://"],
+        &["a Sentinel replied", "redis+sentinel://"],
     )
     .await;
 }
@@ -83,7 +83,7 @@ async fn unreachable_sentinels() {
 async fn a_server_instead_of_a_sentinel() {
     let redis = RedisServer::start();
     let url = format!("redis+sentinel://{}/main", redis.address());
-    let says = ["a Redis server and no Sentinel", "26379"];
+    let says = ["a Redis server instead of a Sentinel", "26379"];
     refused(to(&url), ErrorKind::Configuration, &says).await;
 }
 
@@ -104,7 +104,7 @@ async fn sentinels_and_their_primary_with_passwords() {
     refused(
         to(&url(SECRET)).sentinel_credentials("", "of-sentinel"),
         ErrorKind::Configuration,
-        &["Redis at 127.0.0.1", "refuses the user or password"],
+        &["Redis at 127.0.0.1", "rejected the user or password"],
     )
     .await;
     let store = to(&url("right")).sentinel_credentials("", "of-sentinel");
@@ -135,7 +135,7 @@ async fn an_unreachable_cluster_or_one_with_a_password() {
     let bus = free_port().to_string();
     let node = RedisServer::with_options(&[&options[..], &["--cluster-port", &bus]].concat());
     let url = |password: &str| format!("redis+cluster://:{password}@{}", node.address());
-    let says = ["refuses the user or password"];
+    let says = ["rejected the user or password"];
     let keys = to(&url(SECRET)).layout(Layout::Keys);
     refused(keys, ErrorKind::Configuration, &says).await;
     // A node of no Cluster yet.
@@ -275,7 +275,7 @@ async fn a_cluster_that_hides_the_addresses_of_its_nodes() {
         let () = take.query(&mut node.connection()).unwrap();
         let url = format!("redis+cluster://{}", node.address());
         let says = [
-            "does not tell the addresses of its nodes",
+            "announces no addresses of its nodes",
             "cluster-preferred-endpoint-type",
         ];
         let builder = to(&url).layout(Layout::Keys);
@@ -442,7 +442,7 @@ async fn a_server_that_is_not_redis() {
         (
             b"",
             ErrorKind::StoreUnavailable,
-            "closes the connection at once",
+            "closed the connection at once",
         ),
     ] {
         let at = something_else(answer).await;

@@ -143,7 +143,7 @@ async fn a_wrong_password_is_reported_on_resp2() {
         let proxy = OldProxy::start(&server.address(), *manner).await;
         for user in [":wrong@", ""] {
             let url = format!("redis://{user}{}/", proxy.address());
-            let says = ["refuses the user or password"];
+            let says = ["rejected the user or password"];
             refused(RedisStore::builder(&url), ErrorKind::Configuration, &says).await;
         }
     }
@@ -169,7 +169,7 @@ async fn a_server_that_always_hangs_up_may_speak_tls() {
     let server = RedisServer::start();
     let proxy = OldProxy::start(&server.address(), Manner::HangsUpAtEverything).await;
     let url = format!("redis://{}/", proxy.address());
-    let says = ["closes the connection at once", "rediss://"];
+    let says = ["closed the connection at once", "rediss://"];
     refused(
         RedisStore::builder(&url),
         ErrorKind::StoreUnavailable,

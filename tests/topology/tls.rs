@@ -60,7 +60,7 @@ async fn tls_to_a_plain_port_and_the_reverse() {
     refused(
         RedisStore::builder(&plain),
         ErrorKind::StoreUnavailable,
-        &["closes the connection at once", "rediss://"],
+        &["closed the connection at once", "rediss://"],
     )
     .await;
     let tls = format!("rediss://{}/", server.address());

@@ -119,7 +119,7 @@ impl CircuitBreaker {
             0 => Ok(()),
             until if until <= self.elapsed() => Ok(()),
             _ => Err(unavailable(format!(
-                "Redis at {address} failed a moment ago and is not asked again yet"
+                "Redis at {address} failed a moment ago, so the command was not sent"
             ))),
         }
     }
@@ -160,7 +160,9 @@ impl CircuitBreaker {
 
     /// Returns the error of a command that got no permit in time.
     pub(super) fn overloaded(&self, address: &str) -> Error {
-        unavailable(format!("Redis at {address} is asked more than it answers"))
+        unavailable(format!(
+            "Redis at {address} was overloaded: {MAX_IN_FLIGHT} commands were already in flight"
+        ))
     }
 
     /// Records a reply, and closes the circuit if it was open.
@@ -175,7 +177,7 @@ impl CircuitBreaker {
             circuit.open_until.store(0, Ordering::Relaxed);
             if self.open_count.fetch_sub(1, Ordering::Relaxed) == 1 {
                 metrics::set_store_up(address, true);
-                tracing::info!(target: "tower_wechat::store", address, "Redis answers again");
+                tracing::info!(target: "tower_wechat::store", address, "Redis became available again");
             }
         }
     }
@@ -197,11 +199,9 @@ impl CircuitBreaker {
             .load(Ordering::Relaxed)
             <= started
         {
-            self.open(circuit, address, &format!("no answer within {after:?}"));
+            self.open(circuit, address, &format!("no reply within {after:?}"));
         }
-        unavailable(format!(
-            "Redis at {address} did not answer within {after:?}"
-        ))
+        unavailable(format!("Redis at {address} did not reply within {after:?}"))
     }
 
     /// Records a failed command, and returns its error with a remedy. Opens the circuit if other
@@ -244,7 +244,7 @@ impl CircuitBreaker {
             | ErrorClass::NotPermitted
             | ErrorClass::Other => {
                 self.log_error_reply(address, &message);
-                unavailable(format!("Redis at {address} refused a command: {message}"))
+                unavailable(format!("Redis at {address} rejected a command: {message}"))
             }
         };
         match operator_message(error) {
@@ -260,7 +260,7 @@ impl CircuitBreaker {
             .allow_line_every("error_reply", ERROR_REPLY_LOG_INTERVAL)
             .is_some()
         {
-            tracing::error!(target: "tower_wechat::store", address, "Redis refused a command: {reply}");
+            tracing::error!(target: "tower_wechat::store", address, "Redis rejected a command: {reply}");
         }
     }
 
@@ -294,7 +294,7 @@ impl CircuitBreaker {
             tracing::error!(
                 target: "tower_wechat::store",
                 address,
-                "Redis is away: {reason}; cached users are served meanwhile"
+                "Redis became unavailable: {reason}; cached users are still served"
             );
         }
     }

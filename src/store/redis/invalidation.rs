@@ -154,7 +154,7 @@ impl ChannelListener {
                         () = server_changes.changed() => {}
                     }
                     self.is_live.store(false, Ordering::Release);
-                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "the news channel is lost");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "the invalidation channel was lost; the subscription is retried");
                 }
                 Err(error) if is_permanent(&error) => {
                     self.log_rejection(&error);
@@ -162,7 +162,7 @@ impl ChannelListener {
                 }
                 Err(error) => {
                     let message = describe_error(&error);
-                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "no news channel: {message}");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, address = self.config.address, "the subscription to the invalidation channel failed and is retried: {message}");
                 }
             }
             if started_at.elapsed() > MAX_RETRY_DELAY * 4 {
@@ -193,7 +193,7 @@ impl ChannelListener {
         );
         let remedy = match ErrorClass::classify(error) {
             Some(ErrorClass::NotPermitted) => {
-                format!("let this user run +subscribe +publish on &{channel}")
+                format!("grant this Redis user +subscribe and +publish on &{channel}")
             }
             Some(
                 ErrorClass::Busy
@@ -204,12 +204,14 @@ impl ChannelListener {
                 | ErrorClass::WrongNode
                 | ErrorClass::Other,
             )
-            | None => "a server or proxy without channels cannot do better".to_owned(),
+            | None => {
+                "nothing can be done if this server or proxy does not support channels".to_owned()
+            }
         };
         tracing::warn!(
             target: "tower_wechat::store", address,
-            "Redis does not let us use the channel {channel} ({message}): what one process \
-             changes, others see only when they read it again, at the latest after cache_ttl; {remedy}"
+            "Redis rejected the invalidation channel {channel} ({message}): other processes see a change \
+             only when they read the record again, at the latest after cache_ttl; {remedy}"
         );
     }
 
@@ -236,7 +238,7 @@ impl ChannelListener {
                 }
                 Some(Message::Heartbeat { .. }) => {}
                 None => {
-                    tracing::debug!(target: "tower_wechat::store", app = %self.app, "a message on the news channel is none of ours");
+                    tracing::debug!(target: "tower_wechat::store", app = %self.app, "ignored a message of another program on the invalidation channel");
                 }
             }
         }

@@ -73,12 +73,12 @@ impl Outage {
             fastest < Duration::from_millis(500),
             "none was quick: {fastest:?}"
         );
-        self.demo.says(1, &["Redis is away"]).await;
+        self.demo.says(1, &["Redis became unavailable"]).await;
     }
 
     async fn back(&self) {
         self.is_over().await;
-        self.demo.says(1, &["Redis answers again"]).await;
+        self.demo.says(1, &["Redis became available again"]).await;
     }
 
     async fn is_over(&self) {

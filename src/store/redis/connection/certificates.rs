@@ -42,7 +42,7 @@ impl Certificates {
         }
         if !tls {
             return Err(Error::configuration(
-                "certificates are set for Redis, but its URL is not one with TLS; use rediss://, \
+                "certificates are set for Redis, but its URL does not use TLS; use rediss://, \
                  rediss+sentinel:// or rediss+cluster://",
             ));
         }
@@ -72,12 +72,12 @@ impl Certificates {
 }
 
 /// Returns an error if a PEM file holds no certificate.
-fn check_certificates(pem: &[u8], what: &str) -> Result<(), Error> {
+fn check_certificates(pem: &[u8], name: &str) -> Result<(), Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(()),
         _ => Err(Error::configuration(format!(
-            "{what} is no certificate in PEM form"
+            "{name} is not a certificate in PEM form"
         ))),
     }
 }

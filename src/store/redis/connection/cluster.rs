@@ -244,10 +244,10 @@ impl Shared {
                     self.connection.send_replace(connection);
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(target: "tower_wechat::store", %error, "no new connection to the Cluster");
+                    tracing::debug!(target: "tower_wechat::store", %error, "the connection to the Cluster was not replaced; the next error retries");
                 }
                 Err(_) => {
-                    tracing::debug!(target: "tower_wechat::store", "no new connection to the Cluster in time");
+                    tracing::debug!(target: "tower_wechat::store", "the connection to the Cluster was not replaced in time; the next error retries");
                 }
             }
             tokio::time::sleep(RECONNECT_DELAY).await;

@@ -14,7 +14,7 @@ use crate::store::redis::connection::start_up::connect_error;
 use crate::store::redis::connection::url::format_address;
 
 /// Maximum number of addresses in one error message.
-const NAMED: usize = 6;
+const MAX_NAMED_NODES: usize = 6;
 
 /// Queries the listed nodes for the slots of the Cluster, one by one until one replies, and checks
 /// that the announced nodes can be reached. Returns a connector with that node's protocol.
@@ -29,19 +29,19 @@ pub(in crate::store::redis) async fn probe_cluster(
     let mut failure = None;
     for seed in seeds {
         let shown = format_address(seed);
-        let asked = async {
-            let (mut connection, spoken) = quick.connect(seed).await?;
-            let mut ask = redis::cmd("CLUSTER");
-            let slots: Vec<Value> = ask.arg("SLOTS").query_async(&mut connection).await?;
-            Ok((slots, spoken))
+        let querying = async {
+            let (mut connection, accepted) = quick.connect(seed).await?;
+            let mut query = redis::cmd("CLUSTER");
+            let slots: Vec<Value> = query.arg("SLOTS").query_async(&mut connection).await?;
+            Ok((slots, accepted))
         };
-        match asked.await {
-            Ok((slots, spoken)) => {
+        match querying.await {
+            Ok((slots, accepted)) => {
                 check_slots(&slots, &shown)?;
-                check_nodes(&spoken, seed, &slots).await?;
+                check_nodes(&accepted, seed, &slots).await?;
                 return Ok(connector
                     .clone()
-                    .with_protocol(spoken.connection_info.protocol()));
+                    .with_protocol(accepted.connection_info.protocol()));
             }
             Err(error) => {
                 // An error reply explains more than an unreachable node, so it is kept.
@@ -64,7 +64,7 @@ fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
     }
     if slots.iter().flat_map(nodes_of).any(lacks_address) {
         return Err(Error::configuration(format!(
-            "the Redis Cluster of {address} does not tell the addresses of its nodes, so that their \
+            "the Redis Cluster of {address} announces no addresses of its nodes, so that their \
              slots cannot be found; set cluster-preferred-endpoint-type to ip, or to hostname with \
              a cluster-announce-hostname on every node"
         )));
@@ -148,16 +148,24 @@ async fn check_nodes(
     let Some(error) = last else {
         return Ok(());
     };
-    let named: Vec<_> = nodes.iter().take(NAMED).map(format_address).collect();
-    let more = if nodes.len() > NAMED { " …" } else { "" };
-    let (seed, named, said) = (
+    let named: Vec<_> = nodes
+        .iter()
+        .take(MAX_NAMED_NODES)
+        .map(format_address)
+        .collect();
+    let more = if nodes.len() > MAX_NAMED_NODES {
+        " …"
+    } else {
+        ""
+    };
+    let (seed, named, message) = (
         format_address(seed),
         named.join(", "),
         describe_error(&error),
     );
     Err(Error::store_unavailable(format!(
-        "the Redis Cluster of {seed} names its nodes {named}{more}, and none of them can be reached \
-         from here ({said}); set cluster-announce-ip or cluster-announce-hostname, and \
-         cluster-announce-port, on the nodes to what holds here too"
+        "the Redis Cluster of {seed} announces the nodes {named}{more}, and none of them can be reached \
+         from here ({message}); set cluster-announce-ip or cluster-announce-hostname, and \
+         cluster-announce-port, on the nodes to values that can be reached from here"
     )))
 }

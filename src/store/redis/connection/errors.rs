@@ -1,8 +1,8 @@
 //! Classes of errors from Redis: how long an error reply lasts, and which commands it concerns.
 //!
-//! Code that must tell a transient error from a permanent one uses [`ErrorClass`]. The class depends
+//! Code that treats transient and permanent errors differently uses [`ErrorClass`]. The class depends
 //! on the code of a reply, because the text differs between versions and products. Two errors have
-//! no code of their own and are recognized by their text: an error inside a script, and a server
+//! no specific code and are recognized by their text: an error inside a script, and a server
 //! with too many connections.
 
 use redis::{RedisError, ServerError};

@@ -61,12 +61,12 @@ impl Connector {
         tracing::info!(
             target: "tower_wechat::store",
             address = format_address(address),
-            "Redis does not take HELLO ({message}); RESP2 is spoken with it"
+            "Redis rejected HELLO ({message}), so the connection uses RESP2"
         );
         Ok((connection, resp2))
     }
 
-    /// Returns `true` if an error may be a server's way to say that it does not know `HELLO`.
+    /// Returns `true` if an error may be the reply of a server that does not support `HELLO`.
     fn may_try_resp2(&self, error: &RedisError) -> bool {
         if self.connection_info.protocol() == ProtocolVersion::RESP2 {
             return false;

@@ -256,7 +256,7 @@ impl Shared {
             Ok(named) => named,
             // Without Sentinels, commands keep using the current primary.
             Err(error) if current.is_some() => {
-                tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels do not answer");
+                tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels did not reply; the current primary is still used");
                 return None;
             }
             Err(error) => {
@@ -293,7 +293,7 @@ impl Shared {
                 None
             }
             Err(error) => {
-                tracing::debug!(target: "tower_wechat::store", primary = %found, %error, "the primary does not take us yet");
+                tracing::debug!(target: "tower_wechat::store", primary = %found, %error, "the connection to the primary failed and is retried");
                 still_unanswered_since
                     .or_else(|| Some(unanswered_since.unwrap_or_else(Instant::now)))
             }

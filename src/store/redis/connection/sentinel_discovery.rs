@@ -68,7 +68,7 @@ impl Sentinels {
         connector: &Connector,
         tls: bool,
     ) -> Self {
-        let of = |address: &ConnectionAddr| {
+        let new_sentinel = |address: &ConnectionAddr| {
             Arc::new(Sentinel {
                 address: address.clone(),
                 connector: connector.clone(),
@@ -78,7 +78,7 @@ impl Sentinels {
         Self {
             group,
             display: format_addresses(addresses),
-            members: addresses.iter().map(of).collect(),
+            members: addresses.iter().map(new_sentinel).collect(),
             timeout: connector.timeout,
             tls,
         }
@@ -93,21 +93,21 @@ impl Sentinels {
         for sentinel in &self.members {
             let (sentinel, group) = (Arc::clone(sentinel), self.group.clone());
             queries.spawn(async move {
-                let said = sentinel.master_info(&group).await;
-                said.map(|said| (format_address(&sentinel.address), said))
+                let info = sentinel.master_info(&group).await;
+                info.map(|info| (format_address(&sentinel.address), info))
             });
         }
-        let mut until = Instant::now() + self.timeout;
+        let mut deadline = Instant::now() + self.timeout;
         let mut newest: Option<(u64, String, MasterInfo)> = None;
         let mut failed: Option<RedisError> = None;
-        while let Ok(Some(answer)) = tokio::time::timeout_at(until, queries.join_next()).await {
-            match answer {
-                Ok(Ok((by, said))) => {
-                    until = until.min(Instant::now() + STRAGGLER_WAIT);
-                    let epoch = said.get("config-epoch").and_then(|text| text.parse().ok());
+        while let Ok(Some(queried)) = tokio::time::timeout_at(deadline, queries.join_next()).await {
+            match queried {
+                Ok(Ok((sentinel, info))) => {
+                    deadline = deadline.min(Instant::now() + STRAGGLER_WAIT);
+                    let epoch = info.get("config-epoch").and_then(|text| text.parse().ok());
                     let epoch = epoch.unwrap_or(0);
                     if newest.as_ref().is_none_or(|(known, ..)| *known < epoch) {
-                        newest = Some((epoch, by, said));
+                        newest = Some((epoch, sentinel, info));
                     }
                 }
                 // An error reply explains more than an unreachable Sentinel, so it is kept.
@@ -119,13 +119,15 @@ impl Sentinels {
                 Err(_) => {}
             }
         }
-        let Some((_, sentinel, said)) = newest else {
+        let Some((_, sentinel, info)) = newest else {
             return Err(self.lookup_error(failed.as_ref()).await);
         };
-        let port = said.get("port").and_then(|port| port.parse().ok());
-        let (Some(host), Some(port)) = (said.get("ip"), port) else {
-            let message = format!("the Sentinels at {} name no server", self.display);
-            return Err(Error::store_unavailable(message));
+        let port = info.get("port").and_then(|port| port.parse().ok());
+        let (Some(host), Some(port)) = (info.get("ip"), port) else {
+            return Err(Error::store_unavailable(format!(
+                "the Sentinels at {} returned no address of the primary; check `sentinel monitor`",
+                self.display
+            )));
         };
         let host = host.clone();
         let address = if self.tls {
@@ -150,43 +152,43 @@ impl Sentinels {
         let (shown, group) = (&self.display, &self.group);
         let Some(error) = error else {
             return Error::store_unavailable(format!(
-                "no Sentinel of {shown} answers within {:?}; are they running, and is the URL right?",
+                "no Sentinel of {shown} replied within {:?}; are they running, and is the URL right?",
                 self.timeout
             ));
         };
-        let said = describe_error(error);
-        if said.contains("No such master") {
+        let message = describe_error(error);
+        if message.contains("No such master") {
             let groups = self.describe_groups().await;
             return Error::configuration(format!(
-                "the Sentinels at {shown} know no group named {group:?}; {groups} \
+                "the Sentinels at {shown} watch no group named {group:?}; {groups} \
                  (redis+sentinel://host:26379/NAME)"
             ));
         }
-        if said.contains("unknown command") {
+        if message.contains("unknown command") {
             return Error::configuration(format!(
-                "a Redis server and no Sentinel answers at {shown}; a redis+sentinel:// URL lists \
+                "a Redis server instead of a Sentinel replied at {shown}; a redis+sentinel:// URL lists \
                  the Sentinels, whose port is usually 26379"
             ));
         }
         if rejects_credentials(error) {
             return Error::configuration(format!(
-                "the Sentinels at {shown} refuse us ({said}); their user and password are set \
-                 apart from those of the URL, with sentinel_credentials"
+                "the Sentinels at {shown} rejected the user or password ({message}); set those of the \
+                 Sentinels with sentinel_credentials, because the URL's are for the servers"
             ));
         }
         if ErrorClass::classify(error).is_some_and(ErrorClass::is_transient) {
             return Error::store_unavailable(format!(
-                "the Sentinels at {shown} do not answer us for now ({said}); try again in a moment"
+                "the Sentinels at {shown} were not ready ({message}); try again in a moment"
             ));
         }
         if server_error(error).is_some() {
             return Error::configuration(format!(
-                "the Sentinels at {shown} do not answer us: {said}"
+                "the Sentinels at {shown} rejected the query: {message}"
             ));
         }
         if error.is_connection_refusal() || error.is_timeout() {
             return Error::store_unavailable(format!(
-                "no Sentinel of {shown} can be reached ({said}); are they running, and is the URL \
+                "no Sentinel of {shown} can be reached ({message}); are they running, and is the URL \
                  right?"
             ));
         }
@@ -196,10 +198,10 @@ impl Sentinels {
     /// Describes the groups that the Sentinels watch, for an operator who has mistyped a name.
     async fn describe_groups(&self) -> String {
         for sentinel in &self.members {
-            let mut ask = redis::cmd("SENTINEL");
-            let said: RedisResult<Vec<MasterInfo>> = sentinel.query(ask.arg("MASTERS")).await;
-            if let Ok(groups) = said {
-                let names = groups.iter().filter_map(|said| said.get("name"));
+            let mut query = redis::cmd("SENTINEL");
+            let groups: RedisResult<Vec<MasterInfo>> = sentinel.query(query.arg("MASTERS")).await;
+            if let Ok(groups) = groups {
+                let names = groups.iter().filter_map(|info| info.get("name"));
                 let names: Vec<&str> = names.map(String::as_str).take(10).collect();
                 return match names.as_slice() {
                     [] => "they watch no group yet".to_owned(),
@@ -214,8 +216,8 @@ impl Sentinels {
 impl Sentinel {
     /// Queries the primary of a group.
     async fn master_info(&self, group: &str) -> RedisResult<MasterInfo> {
-        let mut ask = redis::cmd("SENTINEL");
-        self.query(ask.arg("MASTER").arg(group)).await
+        let mut query = redis::cmd("SENTINEL");
+        self.query(query.arg("MASTER").arg(group)).await
     }
 
     /// Sends a command on the kept connection, or on a new one if that has failed.
@@ -226,7 +228,7 @@ impl Sentinel {
         if let Some(connection) = kept.as_mut() {
             match command.query_async(connection).await {
                 Err(error) if server_error(&error).is_none() => *kept = None,
-                answer => return answer,
+                reply => return reply,
             }
         }
         let (connection, _) = self.connector.connect(&self.address).await?;

@@ -140,7 +140,7 @@ impl Connection {
         match &reply {
             Value::SimpleString(pong) if pong == "PONG" => Ok(()),
             Value::BulkString(pong) if pong == b"PONG" => Ok(()),
-            _ => Err((redis::ErrorKind::UnexpectedReturnType, "no answer to PING").into()),
+            _ => Err((redis::ErrorKind::UnexpectedReturnType, "no reply to PING").into()),
         }
     }
 

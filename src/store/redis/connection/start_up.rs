@@ -34,9 +34,9 @@ pub(in crate::store::redis) fn named_primary_error(
     }
     closed_connection_error(&who, error).unwrap_or_else(|| {
         Error::store_unavailable(format!(
-            "{who} cannot be reached from here ({message}); if it runs, the Sentinels know it by an \
-             address of its own network: set replica-announce-ip on the servers, and \
-             `sentinel monitor` to an address that holds here too"
+            "{who} cannot be reached from here ({message}); if it is running, the Sentinels have an \
+             address that is valid only in another network: set replica-announce-ip on the servers, \
+             and `sentinel monitor`, to an address that can be reached from here"
         ))
     })
 }
@@ -47,7 +47,7 @@ fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
     let message = describe_error(error);
     if rejects_credentials(error) {
         return Some(Error::configuration(format!(
-            "{who} refuses the user or password of the URL (redis://user:password@host/): {message}"
+            "{who} rejected the user or password of the URL (redis://user:password@host/): {message}"
         )));
     }
     if message.contains("cluster support disabled") {
@@ -68,7 +68,7 @@ fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
         return Some(no_redis(who));
     }
     Some(Error::configuration(format!(
-        "{who} does not accept us: {message}"
+        "{who} rejected the connection: {message}"
     )))
 }
 
@@ -105,35 +105,36 @@ fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
     let message = describe_error(error);
     if message.contains("Expired") || message.contains("certificate expired") {
         return Some(Error::configuration(format!(
-            "{who} shows a certificate that has expired, or the clock here is wrong ({message}); renew it"
+            "{who} presented a certificate that has expired, or the clock of this machine is wrong \
+             ({message}); renew the certificate"
         )));
     }
     if message.contains("invalid peer certificate") {
         return Some(Error::configuration(format!(
-            "{who} shows a certificate that is not accepted ({message}); give the authority that signed it \
-             with certificate_authority, and use a host name that the certificate holds"
+            "{who} presented a certificate that was not accepted ({message}); set the authority that \
+             signed it with certificate_authority, and use a host name of the certificate"
         )));
     }
     if message.contains("CertificateRequired") || message.contains("HandshakeFailure") {
         return Some(Error::configuration(format!(
-            "{who} wants a certificate of ours ({message}); give it with client_certificate"
+            "{who} requires a client certificate ({message}); set it with client_certificate"
         )));
     }
     if message.contains("received fatal alert") {
         return Some(Error::configuration(format!(
-            "{who} does not accept our certificate or TLS ({message}); check client_certificate"
+            "{who} rejected the client certificate or the TLS version ({message}); check client_certificate"
         )));
     }
     if message.contains("InvalidContentType") || message.contains("corrupt message") {
         return Some(Error::configuration(format!(
-            "{who} does not speak TLS on that port; use its TLS port, or a URL without the s of \
+            "{who} does not use TLS on that port; use its TLS port, or a URL without the s of \
              rediss://"
         )));
     }
     if error.is_connection_dropped() && !error.is_connection_refusal() {
         return Some(Error::store_unavailable(format!(
-            "{who} closes the connection at once ({message}); check that a Redis listens on the port, \
-             and if it speaks TLS there, use rediss:// (rediss+sentinel://, rediss+cluster://)"
+            "{who} closed the connection at once ({message}); check that a Redis listens on the port, \
+             and if it uses TLS there, use rediss:// (rediss+sentinel://, rediss+cluster://)"
         )));
     }
     None
@@ -155,14 +156,14 @@ pub(in crate::store::redis) async fn check_mode(
              (rediss+cluster:// with TLS)"
         ))),
         Some("sentinel") => Err(Error::configuration(format!(
-            "a Sentinel answers at {address}, which keeps no data; use \
+            "a Sentinel replied at {address}, which stores no tokens; use \
              redis+sentinel://{address}/NAME with the name of its group of servers"
         ))),
         _ => Ok(()),
     }
 }
 
-/// Adds to an error which of these host names do not resolve.
+/// Adds the names of hosts that do not resolve to an error.
 ///
 /// The error of a connection has the text of the operating system, which differs between systems.
 /// So this function resolves the names again.

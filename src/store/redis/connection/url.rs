@@ -44,8 +44,8 @@ impl RedisUrl {
     pub(in crate::store::redis) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains('#') {
             return Err(Error::configuration(
-                "the Redis URL has a fragment (#), which would have no effect; the database is named \
-                 as /2 or ?db=2, and a # of the password is written %23",
+                "the Redis URL has a fragment (#), which would have no effect; write the database as /2 or \
+                 ?db=2, and a # of the password as %23",
             ));
         }
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
@@ -66,7 +66,7 @@ impl RedisUrl {
         let (first, second, third) = (parts.next(), parts.next(), parts.next());
         if third.is_some() || (topology == "cluster" && second.is_some()) {
             return Err(Error::configuration(
-                "the path of the Redis URL goes on after its database; leave the rest out",
+                "the path of the Redis URL has further parts after its database; leave them out",
             ));
         }
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -138,7 +138,8 @@ impl RedisUrl {
         Ok(parsed)
     }
 
-    /// RESP3 tells of a disconnect at once; under RESP2 the next command fails.
+    /// Sets RESP3, or RESP2 if the URL asks for it. RESP3 reports a disconnect at once. With RESP2 the
+    /// next command fails.
     fn set_protocol(&mut self, uses_resp2: bool) {
         let protocol = match uses_resp2 {
             true => ProtocolVersion::RESP2,
@@ -211,8 +212,8 @@ impl UrlParameters {
                         String::new()
                     };
                     return Err(Error::configuration(format!(
-                        "the Redis URL has a parameter that would have no effect{name}; those that \
-                         have one are db and protocol (?db=2&protocol=resp2)"
+                        "the Redis URL has a parameter that would have no effect{name}; use only db and \
+                         protocol (?db=2&protocol=resp2)"
                     )));
                 }
             }
@@ -260,7 +261,7 @@ pub(in crate::store::redis) fn format_addresses(addresses: &[ConnectionAddr]) ->
     shown.join(",")
 }
 
-/// Parses a list of servers. Each one is parsed as a URL of its own.
+/// Parses a list of servers. Each server is parsed as a separate URL.
 fn parse_hosts(
     user: &str,
     hosts: &str,
