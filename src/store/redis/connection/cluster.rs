@@ -4,6 +4,14 @@
 //! notice a node that keeps its connections and does not reply, and continues to send commands to
 //! it after a replica has taken over. So a timeout requests a new connection, which reads the list
 //! of nodes again.
+//!
+//! # States
+//!
+//! - *In use*: commands use the current connection. A timeout, or an error that is not a server's
+//!   reply, requests a replacement.
+//! - *Replacing*: commands still use the current connection. The task opens a new one within
+//!   [`RECONNECT_TIMEOUT`], and later commands use that one. If that fails, the current connection
+//!   stays in use. A request during this state starts another replacement after [`RECONNECT_DELAY`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,10 +103,10 @@ impl ClusterNodes {
             infos.push(info.set_redis_settings(connector.connection_info.clone()));
         }
         // Half of the timeout for each node leaves time for another node.
-        let one = connector.timeout / 2;
+        let node_timeout = connector.timeout / 2;
         let mut builder = ClusterClientBuilder::new(infos)
-            .connection_timeout(one)
-            .response_timeout(one)
+            .connection_timeout(node_timeout)
+            .response_timeout(node_timeout)
             .overall_response_timeout(Some(connector.timeout))
             .retries(MAX_RETRIES)
             .min_retry_wait(RETRY_DELAY_MS.0)
@@ -155,9 +163,9 @@ impl ClusterNodes {
     /// Sends one command. Records are read by one command for each key, so that each command follows
     /// its slot while slots move.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
-        let answer = self.connection().req_packed_command(command).await;
-        self.note_error(answer.as_ref().err());
-        answer
+        let reply = self.connection().req_packed_command(command).await;
+        self.note_error(reply.as_ref().err());
+        reply
     }
 
     /// Sends a pipeline.
@@ -168,11 +176,11 @@ impl ClusterNodes {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let mut connection = self.connection();
-        let answers = connection
+        let replies = connection
             .req_packed_commands(commands, offset, count)
             .await;
-        self.note_error(answers.as_ref().err());
-        answers
+        self.note_error(replies.as_ref().err());
+        replies
     }
 
     /// Requests a new connection after an error that is not a server's reply.
@@ -195,9 +203,9 @@ impl ClusterNodes {
         let mut query = redis::cmd("CLUSTER");
         query.arg("NODES");
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-        let answer = self.connection().route_command(query, all).await;
-        self.note_error(answer.as_ref().err());
-        let nodes: std::collections::BTreeMap<String, String> = redis::from_redis_value(answer?)?;
+        let reply = self.connection().route_command(query, all).await;
+        self.note_error(reply.as_ref().err());
+        let nodes: std::collections::BTreeMap<String, String> = redis::from_redis_value(reply?)?;
         let describe = |nodes: String| {
             let mut words = nodes
                 .lines()
@@ -212,7 +220,8 @@ impl ClusterNodes {
                 .fold(id, |description, slots| description + " " + slots)
         };
         let nodes = nodes.into_iter();
-        Ok(nodes.map(|(at, nodes)| (at, describe(nodes))).collect())
+        let described = nodes.map(|(address, nodes)| (address, describe(nodes)));
+        Ok(described.collect())
     }
 
     /// Sends a command to one of the primaries.
@@ -223,13 +232,13 @@ impl ClusterNodes {
     ) -> RedisResult<Value> {
         use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-        let at = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress {
+        let node = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress {
             host: host.to_owned(),
             port: port.parse().unwrap_or_default(),
         });
-        let answer = self.connection().route_command(command, at).await;
-        self.note_error(answer.as_ref().err());
-        answer
+        let reply = self.connection().route_command(command, node).await;
+        self.note_error(reply.as_ref().err());
+        reply
     }
 }
 

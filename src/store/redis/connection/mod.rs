@@ -17,6 +17,7 @@ mod shared;
 mod single;
 pub(super) mod start_up;
 pub(super) mod url;
+mod url_parameters;
 
 pub(super) use self::open::ConnectOptions;
 pub(super) use self::shared::Connection;

@@ -60,7 +60,7 @@ struct Shared {
     recheck_requested: Notify,
 }
 
-/// What commands find. See the module for the transitions.
+/// The state that commands use. See the module for the transitions.
 #[derive(Clone)]
 enum ConnectionState {
     /// A connection. If it is lost, commands wait for the next state.
@@ -229,7 +229,7 @@ impl Shared {
         loop {
             let current = match &*self.state.borrow() {
                 ConnectionState::Connected(active) if !active.is_lost() => Some(active.clone()),
-                _ => None,
+                ConnectionState::Connected(_) | ConnectionState::Disconnected(_) => None,
             };
             if current.is_some() && unanswered_since.is_none() {
                 let _ =
@@ -313,7 +313,7 @@ impl Shared {
     fn set_disconnected(&self, reason: &str) {
         self.state.send_if_modified(|state| match state {
             ConnectionState::Connected(active) if !active.is_lost() => false,
-            _ => {
+            ConnectionState::Connected(_) | ConnectionState::Disconnected(_) => {
                 *state = ConnectionState::Disconnected(reason.into());
                 true
             }

@@ -7,6 +7,10 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::store::redis::connection::connector::with_protocol;
+use crate::store::redis::connection::url_parameters::UrlParameters;
+
+/// The port of servers, unless the URL names another one.
+const DEFAULT_PORT: u16 = 6_379;
 
 /// The port of Sentinels, unless the URL names another one.
 const DEFAULT_SENTINEL_PORT: u16 = 26_379;
@@ -32,11 +36,14 @@ pub(in crate::store::redis) struct RedisUrl {
     pub(in crate::store::redis) tls: bool,
 }
 
-/// The query parameters of a URL.
-#[derive(Debug, Default)]
-struct UrlParameters {
-    database: Option<String>,
-    uses_resp2: bool,
+/// The parts of a URL that lists several servers.
+struct ServerList<'a> {
+    /// The user and password, percent-encoded.
+    user: &'a str,
+    hosts: &'a str,
+    path: String,
+    parameters: UrlParameters,
+    tls: bool,
 }
 
 impl RedisUrl {
@@ -54,60 +61,48 @@ impl RedisUrl {
             Some(("rediss", topology)) => (topology, true),
             _ => ("", false),
         };
-        if !matches!(topology, "sentinel" | "cluster") {
-            return Self::parse_single(url);
+        match topology {
+            "sentinel" => Self::parse_sentinel(&ServerList::split(rest, tls)?),
+            "cluster" => Self::parse_cluster(&ServerList::split(rest, tls)?),
+            _ => Self::parse_single(url),
         }
-        let (authority, path) = match rest.find(['/', '?']) {
-            Some(at) => rest.split_at(at),
-            None => (rest, ""),
+    }
+
+    fn parse_sentinel(list: &ServerList<'_>) -> Result<Self, Error> {
+        let (group, database) = match list.path_parts()[..] {
+            [] => {
+                return Err(Error::configuration(
+                    "a redis+sentinel:// URL names the group of servers after the Sentinels: \
+                     redis+sentinel://user:password@host:26379,host:26379/mymaster",
+                ));
+            }
+            [group] => (group, None),
+            [group, database] => (group, Some(database)),
+            [_, _, _, ..] => return Err(surplus_path()),
         };
-        let (path, parameters) = UrlParameters::split_off(path, &[])?;
-        let mut parts = path.split('/').skip(1).filter(|part| !part.is_empty());
-        let (first, second, third) = (parts.next(), parts.next(), parts.next());
-        if third.is_some() || (topology == "cluster" && second.is_some()) {
+        let group = percent_encoding::percent_decode_str(group).decode_utf8_lossy();
+        let database = list.parameters.resolve_database(database)?;
+        let (sentinels, connection_info) = list.parse_hosts(&database, DEFAULT_SENTINEL_PORT)?;
+        let topology = Topology::Sentinel {
+            group: group.into_owned(),
+            sentinels,
+        };
+        Ok(list.to_url(topology, connection_info))
+    }
+
+    fn parse_cluster(list: &ServerList<'_>) -> Result<Self, Error> {
+        let database = match list.path_parts()[..] {
+            [] => None,
+            [database] => Some(database),
+            [_, _, ..] => return Err(surplus_path()),
+        };
+        if list.parameters.resolve_database(database)? != "0" {
             return Err(Error::configuration(
-                "the path of the Redis URL has further parts after its database; leave them out",
+                "a Redis Cluster has no databases but 0; leave it out of the redis+cluster:// URL",
             ));
         }
-        let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let mut parsed = match topology {
-            "sentinel" => {
-                let Some(group) = first else {
-                    return Err(Error::configuration(
-                        "a redis+sentinel:// URL names the group of servers after the Sentinels: \
-                         redis+sentinel://user:password@host:26379,host:26379/mymaster",
-                    ));
-                };
-                let group = percent_encoding::percent_decode_str(group).decode_utf8_lossy();
-                let database = parameters.resolve_database(second)?;
-                let (sentinels, settings) =
-                    parse_hosts(user, hosts, &database, tls, DEFAULT_SENTINEL_PORT)?;
-                Self {
-                    topology: Topology::Sentinel {
-                        group: group.into_owned(),
-                        sentinels,
-                    },
-                    connection_info: settings,
-                    tls,
-                }
-            }
-            _ => {
-                if parameters.resolve_database(first)? != "0" {
-                    return Err(Error::configuration(
-                        "a Redis Cluster has no databases but 0; leave it out of the \
-                         redis+cluster:// URL",
-                    ));
-                }
-                let (nodes, settings) = parse_hosts(user, hosts, "0", tls, 6_379)?;
-                Self {
-                    topology: Topology::Cluster(nodes),
-                    connection_info: settings,
-                    tls,
-                }
-            }
-        };
-        parsed.set_protocol(parameters.uses_resp2);
-        Ok(parsed)
+        let (nodes, connection_info) = list.parse_hosts("0", DEFAULT_PORT)?;
+        Ok(list.to_url(Topology::Cluster(nodes), connection_info))
     }
 
     fn parse_single(url: &str) -> Result<Self, Error> {
@@ -170,66 +165,65 @@ impl RedisUrl {
     }
 }
 
-impl UrlParameters {
-    /// Splits the query parameters off a URL. Rejects parameters that would have no effect and
-    /// parameters that contradict each other. Accepts the names in `more`, which the library reads.
-    fn split_off(url: &str, more: &[&str]) -> Result<(String, Self), Error> {
-        let (before, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut parameters = Self::default();
-        let mut protocol = None;
-        for one in query.split('&').filter(|one| !one.is_empty()) {
-            match one.split_once('=').unwrap_or((one, "")) {
-                ("db", database) => {
-                    let known = parameters.database.replace(database.to_owned());
-                    if known.is_some_and(|known| known != database) {
-                        return Err(Error::configuration(
-                            "the Redis URL names two databases as db=; leave one out",
-                        ));
-                    }
-                }
-                ("protocol", name @ ("resp2" | "2" | "resp3" | "3")) => {
-                    parameters.uses_resp2 = name.ends_with('2');
-                    if protocol.replace(parameters.uses_resp2) == Some(!parameters.uses_resp2) {
-                        return Err(Error::configuration(
-                            "the Redis URL names two protocols; leave one out",
-                        ));
-                    }
-                }
-                ("protocol", _) => {
-                    return Err(Error::configuration(
-                        "the protocol of a Redis URL is resp2 or resp3 (?protocol=resp2)",
-                    ));
-                }
-                (name, _) if more.contains(&name) => {}
-                (name, _) => {
-                    // The name may be a part of a secret that contains `&`, so only short names of
-                    // plain letters are shown.
-                    let known = name.len() <= 32
-                        && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-                    let name = if known {
-                        format!(", {name}")
-                    } else {
-                        String::new()
-                    };
-                    return Err(Error::configuration(format!(
-                        "the Redis URL has a parameter that would have no effect{name}; use only db and \
-                         protocol (?db=2&protocol=resp2)"
-                    )));
-                }
-            }
-        }
-        Ok((before.to_owned(), parameters))
+impl<'a> ServerList<'a> {
+    /// Splits the part of a URL that follows `://`.
+    fn split(rest: &'a str, tls: bool) -> Result<Self, Error> {
+        let (authority, path) = match rest.find(['/', '?']) {
+            Some(index) => rest.split_at(index),
+            None => (rest, ""),
+        };
+        let (path, parameters) = UrlParameters::split_off(path, &[])?;
+        let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        Ok(Self {
+            user,
+            hosts,
+            path,
+            parameters,
+            tls,
+        })
     }
 
-    /// Returns the database, which the path or the parameter `db` may name.
-    fn resolve_database(&self, path: Option<&str>) -> Result<String, Error> {
-        match (self.database.as_deref(), path) {
-            (Some(one), Some(other)) if one != other => Err(Error::configuration(
-                "the Redis URL names two databases, one in its path and one as db=; leave one out",
-            )),
-            (Some(database), _) | (None, Some(database)) => Ok(database.to_owned()),
-            (None, None) => Ok("0".to_owned()),
+    /// Returns the parts of the path that are not empty.
+    fn path_parts(&self) -> Vec<&str> {
+        let parts = self.path.split('/').skip(1);
+        parts.filter(|part| !part.is_empty()).collect()
+    }
+
+    /// Parses the servers. Each server is parsed as a separate URL.
+    fn parse_hosts(
+        &self,
+        database: &str,
+        default_port: u16,
+    ) -> Result<(Vec<ConnectionAddr>, RedisConnectionInfo), Error> {
+        let user = self.user;
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let separator = if user.is_empty() { "" } else { "@" };
+        let (mut addresses, mut connection_info) = (Vec::new(), None);
+        for host in self.hosts.split(',').map(str::trim) {
+            let after_name = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+            let port = match after_name.contains(':') {
+                true => String::new(),
+                false => format!(":{default_port}"),
+            };
+            let url = format!("{scheme}://{user}{separator}{host}{port}/{database}");
+            let info = parse_connection_info(&Zeroizing::new(url))?;
+            addresses.push(info.addr().clone());
+            connection_info = Some(info.redis_settings().clone());
         }
+        match connection_info {
+            Some(connection_info) => Ok((addresses, connection_info)),
+            None => Err(invalid_url()),
+        }
+    }
+
+    fn to_url(&self, topology: Topology, connection_info: RedisConnectionInfo) -> RedisUrl {
+        let mut url = RedisUrl {
+            topology,
+            connection_info,
+            tls: self.tls,
+        };
+        url.set_protocol(self.parameters.uses_resp2);
+        url
     }
 }
 
@@ -261,37 +255,15 @@ pub(in crate::store::redis) fn format_addresses(addresses: &[ConnectionAddr]) ->
     shown.join(",")
 }
 
-/// Parses a list of servers. Each server is parsed as a separate URL.
-fn parse_hosts(
-    user: &str,
-    hosts: &str,
-    database: &str,
-    tls: bool,
-    default_port: u16,
-) -> Result<(Vec<ConnectionAddr>, RedisConnectionInfo), Error> {
-    let scheme = if tls { "rediss" } else { "redis" };
-    let (mut addresses, mut settings) = (Vec::new(), None);
-    for host in hosts.split(',').map(str::trim) {
-        let after_name = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
-        let port = match after_name.contains(':') {
-            true => String::new(),
-            false => format!(":{default_port}"),
-        };
-        let at = if user.is_empty() { "" } else { "@" };
-        let url = Zeroizing::new(format!("{scheme}://{user}{at}{host}{port}/{database}"));
-        let info = parse_connection_info(&url)?;
-        addresses.push(info.addr().clone());
-        settings = Some(info.redis_settings().clone());
-    }
-    match settings {
-        Some(settings) => Ok((addresses, settings)),
-        None => Err(invalid_url()),
-    }
-}
-
 fn parse_connection_info(url: &str) -> Result<ConnectionInfo, Error> {
     // The library's message may quote the URL with its password, so it is not shown.
     url.into_connection_info().map_err(|_| invalid_url())
+}
+
+fn surplus_path() -> Error {
+    Error::configuration(
+        "the path of the Redis URL has further parts after its database; leave them out",
+    )
 }
 
 fn invalid_url() -> Error {
