@@ -9,8 +9,8 @@ use super::migration::{Migration, RecordFacts, is_revoked};
 use super::read::WRONG_TYPE_MARKER;
 use super::scan::Scan;
 use super::task::{
-    ApplyResult, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, ScanOptions,
-    Summary, account_kinds, decode_complete, retry_busy,
+    ApplyResult, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, ScanOptions, Summary,
+    account_kinds, decode_complete, retry_busy,
 };
 use crate::clock::Timestamp;
 use crate::credential::Record;
@@ -201,9 +201,9 @@ impl Migration<'_> {
             if self.options.dry_run {
                 return Ok(outcome);
             }
-            let [source, target] = self.locations(slot);
+            let [_, target] = self.locations(slot);
             let now = store.0.clock.now();
-            let new_values = encode(
+            let values = encode(
                 &target,
                 slot,
                 &record,
@@ -211,25 +211,10 @@ impl Migration<'_> {
                 now,
                 &store.0.sealer,
             )?;
-            let read = source.keys.iter().zip(&facts.source);
-            let read = read.map(|(key, expected)| KeyChange {
-                key,
-                expected,
-                new: NewValue::Keep,
-            });
-            let written = target.keys.iter().zip(&facts.target).zip(&new_values);
-            let written = written.map(|((key, expected), new)| KeyChange {
-                key,
-                expected,
-                new: NewValue::Set(new.value.as_ref().map(|text| text.as_str()), new.ttl),
-            });
-            let changes: Vec<KeyChange<'_>> = read.chain(written).collect();
-            let leases =
-                [&source, &target].map(|location| store.0.names.lease_key(&slot.key, location));
-            match store
-                .apply_changes(&leases, &self.owner, &changes, None)
-                .await?
-            {
+            let new_values = values
+                .iter()
+                .map(|new| NewValue::Set(new.value.as_ref().map(|text| text.as_str()), new.ttl));
+            match self.write_target(slot, &facts, new_values, None).await? {
                 ApplyResult::Applied => return Ok(outcome),
                 ApplyResult::Busy => return Ok(RecordOutcome::Busy),
                 ApplyResult::Conflict => {}

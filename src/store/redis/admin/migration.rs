@@ -128,42 +128,44 @@ impl Migration<'_> {
         if self.options.dry_run {
             return Ok(Some(RecordOutcome::Removed));
         }
+        let nothing = std::iter::repeat_with(|| NewValue::Set(None, Duration::ZERO));
+        let message = invalidation_message(&slot.key, None);
+        Ok(
+            match self
+                .write_target(slot, facts, nothing, Some(message))
+                .await?
+            {
+                ApplyResult::Applied => Some(RecordOutcome::Removed),
+                ApplyResult::Busy => Some(RecordOutcome::Busy),
+                ApplyResult::Conflict => None,
+            },
+        )
+    }
+
+    /// Writes the keys of the target layout in one step, if both sides still hold the values of
+    /// `facts` and no process holds a lease of the record. Publishes `message` to the services of
+    /// the account.
+    pub(super) async fn write_target<'v>(
+        &self,
+        slot: &CredentialSlot,
+        facts: &RecordFacts,
+        new_values: impl IntoIterator<Item = NewValue<'v>>,
+        message: Option<String>,
+    ) -> Result<ApplyResult, Error> {
         let [source, target] = self.locations(slot);
-        let kept = source
-            .keys
-            .iter()
-            .zip(&facts.source)
-            .map(|pair| (pair, false));
-        let removed = target
-            .keys
-            .iter()
-            .zip(&facts.target)
-            .map(|pair| (pair, true));
-        let changes = kept
-            .chain(removed)
-            .map(|((key, expected), is_removed)| KeyChange {
-                key,
-                expected,
-                new: match is_removed {
-                    true => NewValue::Set(None, Duration::ZERO),
-                    false => NewValue::Keep,
-                },
-            });
-        let changes: Vec<KeyChange<'_>> = changes.collect();
+        let kept = std::iter::repeat_with(|| NewValue::Keep);
+        let read = source.keys.iter().zip(&facts.source).zip(kept);
+        let written = target.keys.iter().zip(&facts.target).zip(new_values);
+        let changes: Vec<KeyChange<'_>> = read
+            .chain(written)
+            .map(|((key, expected), new)| KeyChange { key, expected, new })
+            .collect();
         let names = &self.store.0.names;
         let leases = [&source, &target].map(|location| names.lease_key(&slot.key, location));
-        let message = invalidation_message(&slot.key, None);
-        let applying = self.store.apply_changes(
-            &leases,
-            &self.owner,
-            &changes,
-            Some((&slot.key.app, message)),
-        );
-        Ok(match applying.await? {
-            ApplyResult::Applied => Some(RecordOutcome::Removed),
-            ApplyResult::Busy => Some(RecordOutcome::Busy),
-            ApplyResult::Conflict => None,
-        })
+        let invalidation = message.map(|message| (&slot.key.app, message));
+        self.store
+            .apply_changes(&leases, &self.owner, &changes, invalidation)
+            .await
     }
 }
 
