@@ -1,13 +1,5 @@
-//! Invalidation messages over Redis: the script of each write [publishes](super::publish) a message,
-//! and each store listens on a separate connection.
-//!
-//! Each account has one channel. The message of a write is `KIND VERSION ID`, with `-` as the
-//! version of a deletion. Each listener also publishes heartbeats on the same channel, through the
-//! connection for reads and writes. Redis delivers messages to one subscriber in order. So when a
-//! heartbeat comes back, the listener has received every message that was published before it.
+//! The task that listens on the channel of one account.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,99 +7,34 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use redis::{Msg, RedisError};
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 
-use super::connection::Connection;
+use super::message::{Message, heartbeat_message};
 use crate::backoff::Backoff;
 use crate::credential::AppId;
 use crate::store::invalidation::{HEARTBEAT_INTERVAL, Invalidation, Publisher};
+use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::errors::{
     ErrorClass, describe_error, is_permanent, timed_out,
 };
-use crate::store::{CredentialKey, CredentialKind, Event, LeaseOwner, RecordVersion, Subscription};
+use crate::store::{CredentialKey, Event, LeaseOwner};
 
 /// Minimum and maximum delay before the listener subscribes again.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Delay after an error reply that only an operator can change.
-pub(super) const REJECTED_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-/// Maximum length of a message in bytes. Longer ones are not from this crate and are ignored.
-const MAX_MESSAGE_LEN: usize = 1_024;
-
-/// The channels of a store and their listeners. Dropping it aborts the listeners.
-#[derive(Default)]
-pub(super) struct Channels(Mutex<HashMap<AppId, Channel>>);
-
-/// One channel: its subscribers within this process, and its listener.
-#[derive(Default)]
-struct Channel {
-    publisher: Publisher,
-    /// `true` while the listener is subscribed.
-    is_live: Arc<AtomicBool>,
-    task: Option<AbortHandle>,
-}
-
-impl Drop for Channels {
-    fn drop(&mut self) {
-        let channels = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for task in channels
-            .values()
-            .filter_map(|channel| channel.task.as_ref())
-        {
-            task.abort();
-        }
-    }
-}
+pub(in crate::store::redis) const REJECTED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The settings from which a [`ChannelListener`] is made.
-pub(super) struct ListenerConfig {
-    pub(super) connection: Connection,
-    pub(super) command_timeout: Duration,
+pub(in crate::store::redis) struct ListenerConfig {
+    pub(in crate::store::redis) connection: Connection,
+    pub(in crate::store::redis) command_timeout: Duration,
     /// The server's address for log messages, without user and password.
-    pub(super) address: String,
+    pub(in crate::store::redis) address: String,
     /// The name of the account's channel.
-    pub(super) channel: String,
+    pub(in crate::store::redis) channel: String,
     /// `true` if all writers publish, so that a heartbeat proves that no change was missed.
-    pub(super) trusts_heartbeats: bool,
-}
-
-impl Channels {
-    /// Subscribes to the channel of an account, and starts its listener where none runs. Returns
-    /// `None` outside of a Tokio runtime.
-    pub(super) fn open_subscription(
-        &self,
-        app: &AppId,
-        config: impl FnOnce() -> ListenerConfig,
-    ) -> Option<Subscription> {
-        let runtime = Handle::try_current().ok()?;
-        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = channels.entry(app.clone()).or_default();
-        // A listener ends with the runtime that ran it, although nothing has aborted it.
-        if channel.task.as_ref().is_none_or(AbortHandle::is_finished) {
-            channel.is_live.store(false, Ordering::Release);
-            let listener = ChannelListener {
-                app: app.clone(),
-                config: config(),
-                publisher: channel.publisher.clone(),
-                is_live: Arc::clone(&channel.is_live),
-                instance: LeaseOwner::unique(),
-                rejection_logged: AtomicBool::new(false),
-                pending_heartbeat: Mutex::default(),
-            };
-            channel.task = Some(runtime.spawn(listener.run()).abort_handle());
-        }
-        // The receiver comes first: if the listener subscribes between these two steps, the
-        // receiver gets `Event::Subscribed`. The Acquire load pairs with the listener's Release
-        // store.
-        let receiver = channel.publisher.subscribe();
-        Some(Subscription::from_remote(
-            receiver,
-            channel.is_live.load(Ordering::Acquire),
-        ))
-    }
+    pub(in crate::store::redis) trusts_heartbeats: bool,
 }
 
 /// A task that listens on one channel until it is aborted.
@@ -119,7 +46,7 @@ impl Channels {
 /// - *Live*: subscribed; `is_live` is set, and subscribers got [`Event::Subscribed`]. The listener
 ///   forwards messages and sends heartbeats. It returns to *waiting* when the connection ends, when
 ///   a heartbeat does not come back, or when commands go to another server.
-struct ChannelListener {
+pub(super) struct ChannelListener {
     app: AppId,
     config: ListenerConfig,
     publisher: Publisher,
@@ -133,8 +60,25 @@ struct ChannelListener {
 }
 
 impl ChannelListener {
+    pub(super) fn new(
+        app: AppId,
+        config: ListenerConfig,
+        publisher: Publisher,
+        is_live: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            app,
+            config,
+            publisher,
+            is_live,
+            instance: LeaseOwner::unique(),
+            rejection_logged: AtomicBool::new(false),
+            pending_heartbeat: Mutex::default(),
+        }
+    }
+
     /// Runs the listener. It never returns.
-    async fn run(self) {
+    pub(super) async fn run(self) {
         let mut backoff = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
         loop {
             let started_at = Instant::now();
@@ -143,8 +87,9 @@ impl ChannelListener {
             let mut server_changes = self.config.connection.server_changes();
             match self.subscribe().await {
                 Ok(messages) => {
-                    // Pairs with the Acquire load in `open_subscription`. The flag is set before the event:
-                    // a subscription that reads `false` is registered already and receives the event.
+                    // Pairs with the Acquire load in `open_subscription`. The flag is set before the
+                    // event: a subscription that reads `false` is registered already and receives
+                    // the event.
                     self.is_live.store(true, Ordering::Release);
                     self.publisher.publish(Event::Subscribed);
                     tokio::select! {
@@ -277,127 +222,5 @@ impl ChannelListener {
         self.pending_heartbeat
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Channels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Channels")
-    }
-}
-
-/// A message on a channel.
-#[derive(Debug, PartialEq, Eq)]
-enum Message<'a> {
-    Invalidation {
-        kind: CredentialKind,
-        version: Option<RecordVersion>,
-        id: &'a str,
-    },
-    Heartbeat {
-        instance: &'a str,
-        number: u64,
-    },
-}
-
-/// The first word of heartbeats. Other processes parse it, so it must not change.
-const HEARTBEAT_WORD: &str = "proof";
-
-impl<'a> Message<'a> {
-    /// Parses a message. Returns `None` for one that is not from this crate.
-    fn parse(payload: &'a [u8]) -> Option<Self> {
-        if payload.len() > MAX_MESSAGE_LEN {
-            return None;
-        }
-        let (kind, rest) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
-        let (second, third) = rest.split_once(' ')?;
-        if kind == HEARTBEAT_WORD {
-            return Some(Self::Heartbeat {
-                instance: second,
-                number: third.parse().ok()?,
-            });
-        }
-        Some(Self::Invalidation {
-            kind: CredentialKind::ALL
-                .into_iter()
-                .find(|known| known.as_str() == kind)?,
-            version: match second {
-                "-" => None,
-                version => Some(version.parse().ok()?),
-            },
-            id: third,
-        })
-    }
-}
-
-/// Returns the message of a heartbeat.
-fn heartbeat_message(instance: &LeaseOwner, number: u64) -> String {
-    format!("{HEARTBEAT_WORD} {} {number}", instance.as_str())
-}
-
-/// Returns the message that a script publishes for a write, without a version for a deletion.
-pub(super) fn invalidation_message(key: &CredentialKey, version: Option<RecordVersion>) -> String {
-    let version = version.map_or_else(|| "-".into(), |version| version.to_string());
-    format!("{} {version} {}", key.kind.as_str(), key.id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn every_invalidation_message_parses_back(at in 0..CredentialKind::ALL.len(), version: Option<u64>, id in "\\PC{0,64}") {
-            let kind = CredentialKind::ALL[at];
-            let version = version.map(|version| format!("{version:016x}").parse::<RecordVersion>().unwrap());
-            let name = CredentialKey { app: AppId::new("wx1").unwrap(), kind, id: id.as_str().into() };
-            let text = invalidation_message(&name, version);
-            prop_assert_eq!(Message::parse(text.as_bytes()), Some(Message::Invalidation { kind, version, id: &id }));
-        }
-
-        #[test]
-        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>) {
-            let _ = Message::parse(&bytes);
-        }
-
-        #[test]
-        fn no_message_like_text_makes_the_parser_panic(
-            text in "(user|snapshot_user|access_token|proof|x)? ?(-|[0-9a-f+-]{0,20}|\\PC{0,8}) ?\\PC{0,16}",
-        ) {
-            let _ = Message::parse(text.as_bytes());
-        }
-    }
-
-    #[test]
-    fn malformed_messages_are_ignored() {
-        fn read(text: &str) -> Option<Message<'_>> {
-            Message::parse(text.as_bytes())
-        }
-        assert!(read("user 00000000000000ff oA").is_some());
-        assert!(read("user - two words").is_some());
-        for text in [
-            "",
-            "user",
-            "user oA",
-            "user ff oA",
-            "user 00000000000000fg oA",
-            "user +0000000000000ff oA",
-            "users - oA",
-            "proof x -1",
-            "proof x",
-        ] {
-            assert_eq!(read(text), None, "{text}");
-        }
-        assert_eq!(
-            read(&format!("user - {}", "a".repeat(MAX_MESSAGE_LEN))),
-            None
-        );
-        let owner = LeaseOwner::unique();
-        let (instance, number) = (owner.as_str(), 7);
-        assert_eq!(
-            read(&heartbeat_message(&owner, 7)),
-            Some(Message::Heartbeat { instance, number })
-        );
     }
 }

@@ -1,0 +1,126 @@
+//! The text form of messages on a channel: invalidations and heartbeats.
+
+use crate::store::{CredentialKey, CredentialKind, LeaseOwner, RecordVersion};
+
+/// Maximum length of a message in bytes. Longer ones are not from this crate and are ignored.
+const MAX_MESSAGE_LEN: usize = 1_024;
+
+/// A message on a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    Invalidation {
+        kind: CredentialKind,
+        version: Option<RecordVersion>,
+        id: &'a str,
+    },
+    Heartbeat {
+        instance: &'a str,
+        number: u64,
+    },
+}
+
+/// The first word of heartbeats. Other processes parse it, so it must not change.
+const HEARTBEAT_WORD: &str = "proof";
+
+impl<'a> Message<'a> {
+    /// Parses a message. Returns `None` for one that is not from this crate.
+    pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
+        if payload.len() > MAX_MESSAGE_LEN {
+            return None;
+        }
+        let (kind, rest) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
+        let (second, third) = rest.split_once(' ')?;
+        if kind == HEARTBEAT_WORD {
+            return Some(Self::Heartbeat {
+                instance: second,
+                number: third.parse().ok()?,
+            });
+        }
+        Some(Self::Invalidation {
+            kind: CredentialKind::ALL
+                .into_iter()
+                .find(|known| known.as_str() == kind)?,
+            version: match second {
+                "-" => None,
+                version => Some(version.parse().ok()?),
+            },
+            id: third,
+        })
+    }
+}
+
+/// Returns the message of a heartbeat.
+pub(super) fn heartbeat_message(instance: &LeaseOwner, number: u64) -> String {
+    format!("{HEARTBEAT_WORD} {} {number}", instance.as_str())
+}
+
+/// Returns the message that a script publishes for a write, without a version for a deletion.
+pub(in crate::store::redis) fn invalidation_message(
+    key: &CredentialKey,
+    version: Option<RecordVersion>,
+) -> String {
+    let version = version.map_or_else(|| "-".into(), |version| version.to_string());
+    format!("{} {version} {}", key.kind.as_str(), key.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::AppId;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_invalidation_message_parses_back(at in 0..CredentialKind::ALL.len(), version: Option<u64>, id in "\\PC{0,64}") {
+            let kind = CredentialKind::ALL[at];
+            let version = version.map(|version| format!("{version:016x}").parse::<RecordVersion>().unwrap());
+            let key = CredentialKey { app: AppId::new("wx1").unwrap(), kind, id: id.as_str().into() };
+            let text = invalidation_message(&key, version);
+            prop_assert_eq!(Message::parse(text.as_bytes()), Some(Message::Invalidation { kind, version, id: &id }));
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>) {
+            let _ = Message::parse(&bytes);
+        }
+
+        #[test]
+        fn no_message_like_text_makes_the_parser_panic(
+            text in "(user|snapshot_user|access_token|proof|x)? ?(-|[0-9a-f+-]{0,20}|\\PC{0,8}) ?\\PC{0,16}",
+        ) {
+            let _ = Message::parse(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn malformed_messages_are_ignored() {
+        fn parse(text: &str) -> Option<Message<'_>> {
+            Message::parse(text.as_bytes())
+        }
+        assert!(parse("user 00000000000000ff oA").is_some());
+        assert!(parse("user - two words").is_some());
+        for text in [
+            "",
+            "user",
+            "user oA",
+            "user ff oA",
+            "user 00000000000000fg oA",
+            "user +0000000000000ff oA",
+            "users - oA",
+            "proof x -1",
+            "proof x",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(
+            parse(&format!("user - {}", "a".repeat(MAX_MESSAGE_LEN))),
+            None
+        );
+        let owner = LeaseOwner::unique();
+        let (instance, number) = (owner.as_str(), 7);
+        assert_eq!(
+            parse(&heartbeat_message(&owner, 7)),
+            Some(Message::Heartbeat { instance, number })
+        );
+    }
+}
