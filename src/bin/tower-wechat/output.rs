@@ -11,7 +11,7 @@ use tower_wechat::redis::SweepReport;
 /// Time between two progress lines on stderr.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Standard output, which remembers its first error.
+/// Standard output, and the first error of a write to it.
 ///
 /// A reader that closes the pipe ends the output, which is no failure. [`Output::finish`] returns
 /// every other error, such as a full disk.

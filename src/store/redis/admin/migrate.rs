@@ -175,7 +175,7 @@ impl Migration<'_> {
         CopyDecision::Copy(record)
     }
 
-    /// Copies or removes one record, as [`decide`](Self::decide) says.
+    /// Copies, removes or leaves one record, after the decision of [`decide`](Self::decide).
     async fn copy_record(&self, slot: &CredentialSlot) -> Result<RecordOutcome, Error> {
         let store = self.store;
         for _ in 0..MAX_ATTEMPTS {

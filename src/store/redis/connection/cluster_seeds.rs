@@ -98,19 +98,19 @@ fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
     let Value::Array(parts) = node else {
         return None;
     };
-    let (Some(Value::BulkString(name)), Some(Value::Int(port))) = (parts.first(), parts.get(1))
+    let (Some(Value::BulkString(name)), Some(Value::Int(number))) = (parts.first(), parts.get(1))
     else {
         return None;
     };
     let name = String::from_utf8(name.clone()).ok()?;
-    let at = u16::try_from(*port).ok()?;
+    let number = u16::try_from(*number).ok()?;
     let mut address = seed.clone();
     match &mut address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
             if !name.is_empty() {
                 *host = name;
             }
-            *port = at;
+            *port = number;
         }
         _ => return None,
     }

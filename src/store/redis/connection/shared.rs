@@ -24,7 +24,7 @@ pub(in crate::store::redis) struct Connection {
     pub(super) database: i64,
 }
 
-/// The connection by topology.
+/// The connection for each topology.
 #[derive(Clone)]
 pub(super) enum Backend {
     /// One server.
@@ -111,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// Returns the number of circuits that the circuit breaker needs.
+    /// Returns the number of circuits for the circuit breaker.
     pub(in crate::store::redis) fn circuit_count(&self) -> usize {
         if self.is_cluster() {
             CLUSTER_CIRCUITS
@@ -144,7 +144,7 @@ impl Connection {
         }
     }
 
-    /// Sends a command by the connection of the topology.
+    /// Sends a command on the connection of the topology.
     async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         match &self.backend {
             // Not boxed: every read of a credential takes this path.
@@ -155,7 +155,7 @@ impl Connection {
         }
     }
 
-    /// Sends a pipeline by the connection of the topology.
+    /// Sends a pipeline on the connection of the topology.
     async fn commands(
         &self,
         commands: &Pipeline,
@@ -182,15 +182,16 @@ impl Connection {
     /// Runs two commands that each read one value: in one round trip, or side by side on a Cluster.
     pub(in crate::store::redis) async fn read_two_values(
         &self,
-        [one, two]: [Cmd; 2],
+        [first, second]: [Cmd; 2],
     ) -> RedisResult<[Option<Vec<u8>>; 2]> {
         if self.is_cluster() {
-            let both =
-                Box::pin(async { tokio::try_join!(self.read_value(&one), self.read_value(&two)) });
-            return both.await.map(|(one, two)| [one, two]);
+            let both = Box::pin(async {
+                tokio::try_join!(self.read_value(&first), self.read_value(&second))
+            });
+            return both.await.map(|(first, second)| [first, second]);
         }
         let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.add_command(one).add_command(two);
+        pipeline.add_command(first).add_command(second);
         let replies = self.commands(&pipeline, 0, 2).await?;
         let mut replies = replies.into_iter();
         let mut next = || optional_value(replies.next().unwrap_or(Value::Nil));

@@ -163,7 +163,7 @@ pub(in crate::store::redis) async fn check_mode(
     }
 }
 
-/// Adds the names of hosts that do not resolve to an error.
+/// Returns an error with the names of those hosts that do not resolve.
 ///
 /// The error of a connection has the text of the operating system, which differs between systems.
 /// So this function resolves the names again.

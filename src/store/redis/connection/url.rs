@@ -133,7 +133,7 @@ impl RedisUrl {
         Ok(parsed)
     }
 
-    /// Sets RESP3, or RESP2 if the URL asks for it. RESP3 reports a disconnect at once. With RESP2 the
+    /// Sets the protocol: RESP2 if `uses_resp2` is set, otherwise RESP3. RESP3 reports a disconnect at once. With RESP2 the
     /// next command fails.
     fn set_protocol(&mut self, uses_resp2: bool) {
         let protocol = match uses_resp2 {
