@@ -302,6 +302,12 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
+/// Returns a wait as the header `Retry-After` expresses it: in whole seconds, rounded up.
+pub(crate) fn retry_after_seconds(wait: Duration) -> u64 {
+    wait.as_secs()
+        .saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 /// Errors that report whether WeChat rejected the token of a call (errcodes 40001, 40014, 42001).
 ///
 /// ```

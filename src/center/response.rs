@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::accounts::AccountToken;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, retry_after_seconds};
 use crate::tickets::JsapiTicket;
 
 pub(super) type CenterResponse = Response<Full<Bytes>>;
@@ -84,8 +84,7 @@ pub(super) fn error(error: &Error) -> CenterResponse {
         return answer;
     }
     let wait = error.retry_after().unwrap_or_default();
-    let seconds = wait.as_millis().div_ceil(1_000).max(1);
-    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    let seconds = retry_after_seconds(wait).max(1);
     with_header(answer, RETRY_AFTER, HeaderValue::from(seconds))
 }
 

@@ -1,4 +1,4 @@
-//! The rejections that the layer makes, one for each cause.
+//! Constructors of rejections, one for each reason to reject a request.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,15 +11,16 @@ use crate::error::{Error, ErrorKind};
 use crate::identity::Session;
 use crate::login::{FailurePage, Scope};
 
-/// The errcode of a call that needs a scope which the user has not granted.
+/// The errcode with which WeChat rejects a call because the user has not granted its scope.
 const SCOPE_NOT_GRANTED: i64 = 48_001;
 
 impl Rejection {
+    /// Creates the rejection of a request whose user has to log in.
     pub(crate) fn login_required() -> Self {
         Self::new(ErrorKind::LoginRequired, None)
     }
 
-    /// The layer's identity names nobody.
+    /// Creates the rejection of a request in which the layer's identity found no user.
     pub(in crate::layer) fn unnamed() -> Self {
         Self {
             unnamed: true,
@@ -27,7 +28,8 @@ impl Rejection {
         }
     }
 
-    /// The user has granted less than this.
+    /// Creates the rejection of a user who has not granted this scope. Users of snapshot pages cannot
+    /// grant a scope; they count as users who have declined it.
     pub(in crate::layer) fn missing_scope(scope: Scope, session: Session) -> Self {
         Self {
             scope: Some(scope),
@@ -36,16 +38,17 @@ impl Rejection {
         }
     }
 
-    /// No layer lies around the handler.
+    /// Creates the rejection for a handler that takes a user although its route has no layer. Logs an
+    /// error for the operator.
     pub(crate) fn no_layer() -> Self {
         tracing::error!(
             target: "tower_wechat::layer",
-            "a handler takes a WechatUser, but no WechatLayer lies around its route"
+            "a handler took a WechatUser outside of a WechatLayer: put the layer around its route"
         );
         Self::misconfigured()
     }
 
-    /// The login's own routes have nothing there.
+    /// Creates the rejection of a request to a `LoginService` whose path is not one of the login's.
     pub(in crate::layer) fn not_found() -> Self {
         Self {
             message: Cow::Borrowed("There is nothing at this address."),
@@ -54,11 +57,12 @@ impl Rejection {
         }
     }
 
+    /// Creates the rejection of a request that fails because the application is set up wrongly.
     pub(crate) fn misconfigured() -> Self {
         Self::new(ErrorKind::Configuration, None)
     }
 
-    /// A CORS preflight, which names no user.
+    /// Creates the rejection of a CORS preflight, which contains no user.
     pub(in crate::layer) fn preflight() -> Self {
         let message = "A CORS preflight names no user. Put the CORS layer outside of the \
                        WechatLayer, or set WechatLayer::pass_preflights.";
@@ -68,7 +72,8 @@ impl Rejection {
         }
     }
 
-    /// A login leads the browser on; the address is added to whatever is rendered.
+    /// Creates the value that the renderer receives for a redirect of a login. The caller adds the status
+    /// and the header `Location` to the rendered response.
     pub(in crate::layer) fn redirect() -> Self {
         Self {
             message: Cow::Borrowed("Go on to the address in the header Location."),
@@ -77,7 +82,8 @@ impl Rejection {
         }
     }
 
-    /// The content of a verification file. Status and type are added to whatever is rendered.
+    /// Creates the value that the renderer receives for a verification file. The caller adds the status
+    /// and the content type to the rendered response.
     pub(in crate::layer) fn verification_file(content: String) -> Self {
         Self {
             message: Cow::Owned(content),
@@ -86,17 +92,19 @@ impl Rejection {
         }
     }
 
-    /// A login that ended badly; a page for a reader, the same in one sentence for a program.
-    pub(in crate::layer) fn from_failure_page(problem: FailurePage) -> Self {
-        let kind = problem.failure.kind();
+    /// Creates the rejection of a login that failed. Browsers receive the page, scripts receive its
+    /// sentence.
+    pub(in crate::layer) fn from_failure_page(page: FailurePage) -> Self {
+        let kind = page.failure.kind();
         Self {
-            message: Cow::Owned(problem.message()),
-            status: Some(problem.failure.status()),
-            failure_page: Some(Box::new(problem)),
+            message: Cow::Owned(page.message()),
+            status: Some(page.failure.status()),
+            failure_page: Some(Box::new(page)),
             ..Self::new(kind, None)
         }
     }
 
+    /// Creates the rejection of a request that names a user by a value that cannot be an id.
     pub(in crate::layer) fn invalid_user_id(invalid: InvalidIdentifier) -> Self {
         let message = format!("The request cannot name a user: {invalid}.");
         Self {
@@ -105,6 +113,8 @@ impl Rejection {
         }
     }
 
+    /// Creates a rejection of this kind with the kind's message. The message contains no address and no
+    /// errcode, because strangers read it.
     fn new(kind: ErrorKind, retry_after: Option<Duration>) -> Self {
         let message = match kind {
             ErrorKind::LoginRequired => "Sign in with WeChat first.",
@@ -112,7 +122,11 @@ impl Rejection {
             ErrorKind::WechatConfig => "WeChat does not accept this service at the moment.",
             ErrorKind::BadRequest => "The request cannot be right.",
             ErrorKind::Configuration => "The service is set up wrongly.",
-            _ => "WeChat does not answer. Try again soon.",
+            ErrorKind::WechatUnavailable
+            | ErrorKind::TokenRefused
+            | ErrorKind::WechatRefused
+            | ErrorKind::InvalidState
+            | ErrorKind::LoginDenied => "WeChat does not answer. Try again soon.",
         };
         Self {
             kind,
@@ -131,24 +145,32 @@ impl Rejection {
 
 impl From<&Error> for Rejection {
     fn from(error: &Error) -> Self {
-        // Whatever is behind it is told loudly, once, where it happened; this comes with every
-        // request.
+        // Debug only: this runs for every rejected request. The code that met the failure has logged
+        // it, once, at the level that it deserves.
         if error.kind() != ErrorKind::LoginRequired {
             tracing::debug!(target: "tower_wechat::layer", code = error.kind().code(), %error, "no usable token");
         }
         let rejection = Self::new(error.kind(), error.retry_after());
         match error.kind() {
-            // What is wrong with the request is its sender's to know.
+            // The client sent the invalid value, so the client receives the error's own text.
             ErrorKind::BadRequest => Self {
                 message: Cow::Owned(error.to_string()),
                 ..rejection
             },
-            // WeChat asks for the scope that this call needs.
+            // The call needs the user's profile. The login asks the user for that scope.
             ErrorKind::LoginRequired if error.errcode() == Some(SCOPE_NOT_GRANTED) => Self {
                 scope: Some(Scope::UserInfo),
                 ..rejection
             },
-            _ => rejection,
+            ErrorKind::LoginRequired
+            | ErrorKind::StoreUnavailable
+            | ErrorKind::WechatUnavailable
+            | ErrorKind::WechatConfig
+            | ErrorKind::TokenRefused
+            | ErrorKind::WechatRefused
+            | ErrorKind::InvalidState
+            | ErrorKind::LoginDenied
+            | ErrorKind::Configuration => rejection,
         }
     }
 }

@@ -10,13 +10,14 @@ use super::{Reject, Rejection};
 use crate::identity::RequestHead;
 use crate::navigation::{is_form_submission, is_navigation};
 
-/// What a page of ours may load: its own style and nothing else. No other page may frame it, so
-/// that nobody is led to press its button unawares.
+/// The content security policy of the pages: a page may load its own style and nothing else. Other
+/// sites cannot frame the page, so they cannot trick a user into pressing its button.
 const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                            form-action 'none'; frame-ancestors 'none'";
 
-/// Renders rejections as `{"error": CODE, "message": TEXT}`, with `login_url` where there is one.
-/// Where a [`Login`](crate::Login) is mounted, a browser that opens a page gets a page instead.
+/// The default renderer: `{"error": CODE, "message": TEXT}`, with `login_url` if there is one.
+///
+/// If the layer has a [`Login`](crate::Login), browsers that open a page receive an HTML page instead.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -24,7 +25,7 @@ const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsaf
 /// use tower_wechat::layer::{JsonRejection, Reject};
 /// use tower_wechat::{Rejection, RequestHead};
 ///
-/// /// The usual answers, with a header of the application's own.
+/// /// The default responses, with a header of the application's own.
 /// fn reject(rejection: &Rejection, head: &RequestHead<'_>) -> Response<Bytes> {
 ///     let mut response: Response<Bytes> = JsonRejection::new().reject(rejection, head);
 ///     response.headers_mut().insert("x-service", HeaderValue::from_static("h5"));
@@ -32,21 +33,21 @@ const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsaf
 /// }
 /// ```
 ///
-/// Bodies that are made from [`Bytes`] (axum's, `Full`, `Bytes`) need no more. For others,
-/// [`with`](Self::with) takes a function.
+/// It makes bodies of every type that implements `From<Bytes>`, such as axum's body and `Full`. For
+/// other bodies, pass a function to [`with`](Self::with).
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct JsonRejection<M = FromBytes>(M);
 
 impl JsonRejection {
-    /// The default rendering, for bodies that are made from [`Bytes`].
+    /// Creates a renderer for bodies that implement `From<Bytes>`.
     pub const fn new() -> Self {
         Self(FromBytes)
     }
 }
 
 impl<M> JsonRejection<M> {
-    /// The default rendering, for bodies that this function makes: boxes of hyper's, bodies of
+    /// Creates a renderer that makes bodies with this function, for example boxed bodies and bodies of
     /// gRPC.
     ///
     /// ```
@@ -71,13 +72,13 @@ impl<M> JsonRejection<M> {
     }
 }
 
-/// Makes bodies by their own `From<Bytes>`.
+/// The way to make a body from bytes that [`JsonRejection::new`] uses: `From<Bytes>`.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 #[allow(unnameable_types)]
 pub struct FromBytes;
 
-/// Makes the body of an answer.
+/// A way to make the body of a response from bytes.
 #[diagnostic::on_unimplemented(
     message = "the layer cannot make a body of the type `{B}` for its own answers",
     label = "no `{B}` is made from bytes here",
@@ -86,7 +87,7 @@ pub struct FromBytes;
 )]
 #[allow(unnameable_types)]
 pub trait MakeBody<B> {
-    /// The body that holds these bytes.
+    /// Returns a body that contains these bytes.
     fn make(&self, bytes: Bytes) -> B;
 }
 
@@ -141,7 +142,8 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         if is_page {
-            // The page stands at a URL with a code in it, and needs nothing from anywhere.
+            // The page's URL may contain an authorization code, which must not be sent to other sites as
+            // a referrer. The page loads nothing.
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             headers.insert(
                 CONTENT_SECURITY_POLICY,

@@ -1,4 +1,4 @@
-//! The layer's own answers.
+//! Rejections: why a request has no user or no token, and what its client receives.
 
 mod causes;
 mod json;
@@ -14,22 +14,24 @@ use http::{Extensions, HeaderMap, Method, Response, StatusCode, Uri};
 
 pub use self::json::JsonRejection;
 pub use self::reject::Reject;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, retry_after_seconds};
 use crate::identity::RequestHead;
 use crate::login::{FailurePage, LoginHandler, Scope};
 use crate::metrics::RequestOutcome;
 
-/// Why a request did not reach its handler.
+/// The reason why a request did not reach its handler, or why its handler could not serve it.
+///
+/// A [`Reject`] renders it as a response:
 ///
 /// ```
 /// use axum::body::Body;
 /// use http::{Response, header::CONTENT_TYPE};
 /// use tower_wechat::{ErrorKind, Rejection, RequestHead};
 ///
-/// /// Answers in the application's own form, for `WechatLayer::reject`.
+/// /// Renders rejections in the application's own form, for `WechatLayer::reject`.
 /// fn reject(rejection: &Rejection, _: &RequestHead<'_>) -> Response<Body> {
 ///     let response = Response::builder().status(rejection.status());
-///     // Where a browser opens a page, and a login is mounted:
+///     // A browser opens a page, and the layer has a login:
 ///     if let Some(page) = rejection.page() {
 ///         return response.header(CONTENT_TYPE, "text/html; charset=utf-8").body(page.into()).unwrap();
 ///     }
@@ -52,17 +54,19 @@ pub struct Rejection {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     login_url: Option<String>,
-    /// Where the kind does not tell it.
+    /// The status, if it differs from the one of the kind.
     status: Option<StatusCode>,
-    /// What a reader is told instead of a program.
+    /// The page that browsers receive in place of JSON.
     failure_page: Option<Box<FailurePage>>,
-    /// What the user has to grant. `None`: whatever the login asks for.
+    /// The scope that the user has to grant. `None`: the scope that the login is configured with.
     pub(in crate::layer) scope: Option<Scope>,
-    /// Whether the user was asked for that scope and did not grant it. They are not asked in a loop.
+    /// `true` if WeChat has asked the user for that scope and the user did not grant it. A second
+    /// redirect would start a loop.
     pub(in crate::layer) scope_declined: bool,
-    /// Whether the layer's identity named nobody, rather than a user without a token.
+    /// `true` if the layer's identity found no user, `false` if it found a user without a token.
     pub(in crate::layer) unnamed: bool,
-    /// The request, where whoever refused it had it at hand.
+    /// The head of the rejected request, if it was at hand. Without it the layer renders with the
+    /// headers that it has retained.
     pub(in crate::layer) head: Option<Arc<OwnedHead>>,
 }
 
@@ -92,13 +96,14 @@ impl fmt::Debug for OwnedHead {
 }
 
 impl Rejection {
-    /// What went wrong.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The status of the answer: 401 without a user, 400 for what makes no sense, 503 while the
-    /// store or WeChat fails. Where a login ends badly: 400, 403, 429, 502 or 503.
+    /// Returns the status of the response: 401 without a user, 400 for an invalid request, 500 for an
+    /// application that is set up wrongly, 503 while the store or WeChat fails. A failed login has
+    /// 400, 403, 429, 502 or 503.
     pub fn status(&self) -> StatusCode {
         if let Some(status) = self.status {
             return status;
@@ -107,13 +112,19 @@ impl Rejection {
             ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
             ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
             ErrorKind::Configuration => StatusCode::INTERNAL_SERVER_ERROR,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::StoreUnavailable
+            | ErrorKind::WechatUnavailable
+            | ErrorKind::WechatConfig
+            | ErrorKind::TokenRefused
+            | ErrorKind::WechatRefused
+            | ErrorKind::InvalidState
+            | ErrorKind::LoginDenied => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    /// The code for programs: `login_required`, `store_unavailable`, `wechat_unavailable`,
-    /// `wechat_config`, `bad_request`; where a login ends badly also `invalid_state` and
-    /// `login_denied`.
+    /// Returns the code for scripts: `login_required`, `store_unavailable`, `wechat_unavailable`,
+    /// `wechat_config`, `bad_request` or `configuration`. A failed login can also have `invalid_state`
+    /// or `login_denied`.
     pub fn code(&self) -> &'static str {
         match self.kind {
             ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
@@ -123,44 +134,49 @@ impl Rejection {
         }
     }
 
-    /// A sentence for people. Says nothing of addresses, errcodes or secrets: those are in the log.
+    /// Returns a sentence for people. It contains no addresses, errcodes or secrets; the log has those.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// When it makes sense to try again, where that is known.
+    /// Returns the time after which a retry can succeed, if it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Where the user can log in: a path of our own. Set where the answer is 401 and the layer
-    /// knows a login.
+    /// Returns the URL at which the user can log in, if the status is 401 and the layer has a login. It is
+    /// a path of this service.
     pub fn login_url(&self) -> Option<&str> {
         self.login_url.as_deref()
     }
 
-    /// The page that tells a reader what happened, as HTML in Chinese and English: where a
-    /// [`Login`](crate::Login) is mounted and the request is a navigation. For a
-    /// [verification file](crate::login::LoginBuilder::verification_file) its content, to be answered as it is.
+    /// Returns an HTML page in Chinese and English that describes the failure, if the layer has a
+    /// [`Login`](crate::Login). Meant for browsers that open a page or send a form.
+    ///
+    /// For a [verification file](crate::login::LoginBuilder::verification_file), returns the file's
+    /// content; the response must be exactly this content.
     pub fn page(&self) -> Option<String> {
         match self.is_verification_file() {
             true => Some(self.message.clone().into_owned()),
-            false => self.failure_page.as_ref().map(|problem| problem.html()),
+            false => self.failure_page.as_ref().map(|page| page.html()),
         }
     }
 
-    /// Returns `true` if this is the content of a file, and no rejection at all.
+    /// Returns `true` if this is the content of a verification file and not a rejection.
     fn is_verification_file(&self) -> bool {
         self.status == Some(StatusCode::OK)
     }
 
-    /// The response of a handler that was called and cannot serve the request: `{"error": CODE,
-    /// "message": TEXT}`, until it reaches the layer around the handler. The layer renders it in
-    /// the application's own form ([`WechatLayer::reject`](crate::WechatLayer::reject)), with the
-    /// way to log in. In axum, [`Error`](crate::Error) and the extractors' rejections do this by themselves.
+    /// Returns a response for a handler that cannot serve its request. In axum,
+    /// [`Error`](crate::Error) and the extractors' rejections return the same response.
     ///
-    /// A handler may add headers and they stay. If it sets another status, the response stays as it
-    /// is. Where several layers lie around the handler, the innermost renders.
+    /// Its body is `{"error": CODE, "message": TEXT}`. The layer around the handler replaces the body: it
+    /// renders the rejection in the application's own form
+    /// ([`WechatLayer::reject`](crate::WechatLayer::reject)), and adds the URL of the login or a redirect
+    /// to it. With several layers around the handler, the innermost one does this.
+    ///
+    /// Headers that the handler adds are kept. If the handler sets another status, the layer leaves the
+    /// response as it is.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -195,8 +211,8 @@ impl Rejection {
         response
     }
 
-    /// The rejection that a handler has left in its response, unless the handler has made another
-    /// response of it since.
+    /// Removes the rejection that a handler put into the extensions of its response, and returns it. Returns
+    /// `None` if the handler has set another status since.
     #[inline]
     pub(in crate::layer) fn take_from<B>(response: &mut Response<B>) -> Option<Self> {
         if response.extensions().is_empty() {
@@ -207,7 +223,7 @@ impl Rejection {
         (rejection.status() == status).then_some(rejection)
     }
 
-    /// Sets what a login asks for, unless that is known.
+    /// Sets the scope that the user has to grant, unless it is set.
     pub(in crate::layer) fn or_scope(self, scope: Option<Scope>) -> Self {
         Self {
             scope: self.scope.or(scope),
@@ -215,11 +231,11 @@ impl Rejection {
         }
     }
 
-    /// Keeps the request, for the layer that renders this.
+    /// Copies the head of the request, with which the layer renders this rejection later.
     pub(crate) fn retain_head(self, head: &RequestHead<'_>) -> Self {
         let head = OwnedHead {
             method: head.method.clone(),
-            // Before a router inside of the layer took a prefix away.
+            // Nested routers inside of the layer have removed their prefix from the URI.
             uri: head.original_uri().clone(),
             headers: head.headers.clone(),
             extensions: head.extensions.clone(),
@@ -230,44 +246,50 @@ impl Rejection {
         }
     }
 
+    /// Sets the URL at which the user can log in.
     pub(in crate::layer) fn with_login_url(mut self, url: String) -> Self {
         self.login_url = Some(url);
         self
     }
 
-    /// Where a login is mounted, readers get a page.
+    /// Sets the page that describes this failure to people, unless a page is set.
     pub(in crate::layer) fn with_failure_page(
         self,
         login: &LoginHandler,
         head: &RequestHead<'_>,
     ) -> Self {
-        let problem = login.failure_page(self.kind, self.retry_after, head.original_uri());
+        let page = login.failure_page(self.kind, self.retry_after, head.original_uri());
         Self {
-            failure_page: self.failure_page.or(problem.map(Box::new)),
+            failure_page: self.failure_page.or(page.map(Box::new)),
             ..self
         }
     }
 
+    /// Returns the outcome under which the metrics count the rejected request.
     pub(in crate::layer) fn request_outcome(&self) -> RequestOutcome {
         match self.kind {
             ErrorKind::LoginRequired if !self.scope_declined => RequestOutcome::Login,
-            _ => RequestOutcome::Rejected,
+            ErrorKind::LoginRequired
+            | ErrorKind::StoreUnavailable
+            | ErrorKind::WechatUnavailable
+            | ErrorKind::WechatConfig
+            | ErrorKind::TokenRefused
+            | ErrorKind::WechatRefused
+            | ErrorKind::InvalidState
+            | ErrorKind::LoginDenied
+            | ErrorKind::BadRequest
+            | ErrorKind::Configuration => RequestOutcome::Rejected,
         }
     }
 
-    /// Whole seconds for `Retry-After`, where the answer carries it.
+    /// Returns the value of `Retry-After` for a response with status 503. Without a known wait it is one
+    /// second.
     fn retry_after_secs(&self) -> Option<u64> {
         if self.status() != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
-        let failure_page_retry_after = self
-            .failure_page
-            .as_ref()
-            .and_then(|problem| problem.retry_after);
-        let wait = self
-            .retry_after
-            .or(failure_page_retry_after)
-            .unwrap_or(Duration::from_secs(1));
-        Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+        let wait_of_page = || self.failure_page.as_ref()?.retry_after;
+        let wait = self.retry_after.or_else(wait_of_page);
+        Some(retry_after_seconds(wait.unwrap_or(Duration::from_secs(1))))
     }
 }

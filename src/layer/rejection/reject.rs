@@ -5,20 +5,25 @@ use http::Response;
 use super::Rejection;
 use crate::identity::RequestHead;
 
-/// Renders a [`Rejection`].
+/// A renderer of rejections: makes the response of a request that a [`Rejection`] ended.
 ///
-/// The layer asks it for every answer of its own, and for those of handlers that cannot do without
-/// what the layer could not give: axum's extractors ([`WechatUser`](crate::WechatUser),
-/// [`AccountToken`](crate::AccountToken), [`JsConfig`](crate::JsConfig)), handlers that return an
-/// [`Error`](crate::Error), and [`Rejection::response`]. Where a handler returns an error, the head has the
-/// method, the URI that the browser requested, and the headers `Accept`, `Cookie`, `Referer`,
-/// `Sec-Fetch-Mode` and `X-Requested-With`; the handler has taken the others.
+/// The layer renders with it:
 ///
-/// Where a [`Login`](crate::Login) is mounted it is also asked for the redirects of a login, with
-/// status 302, and for its verification files, with status 200 and their content as the
-/// [`page`](Rejection::page): headers are added to what it returns.
+/// - its own rejections;
+/// - those of axum's extractors [`WechatUser`](crate::WechatUser),
+///   [`AccountToken`](crate::AccountToken) and [`JsConfig`](crate::JsConfig);
+/// - an [`Error`](crate::Error) that a handler returns, and [`Rejection::response`];
+/// - if the layer has a [`Login`](crate::Login), the login's redirects, with status 302;
+/// - the login's verification files, with status 200 and the file's content as the
+///   [`page`](Rejection::page).
 ///
-/// Closures are renderers too, for bodies of any type:
+/// For redirects and files the layer adds status and headers to the rendered response.
+///
+/// The renderer receives the head of the request. After a handler has taken the request, the layer
+/// knows only a part of it: the method, the URI that the browser requested, and the headers `Accept`,
+/// `Cookie`, `Referer`, `Sec-Fetch-Mode` and `X-Requested-With`.
+///
+/// Closures implement this trait, for bodies of any type:
 ///
 /// ```
 /// use http::Response;
@@ -40,12 +45,12 @@ use crate::identity::RequestHead;
     note = "where layers inside of this one wrap bodies (tracing, compression), put `tower_http::map_response_body::MapResponseBodyLayer::new(axum::body::Body::new)` between"
 )]
 pub trait Reject<B> {
-    /// Whether this renders as [`Rejection::response`] does where no login is mounted. A response
-    /// of a handler is left as it is then, and nothing of its request has to be kept.
+    /// `true` if this renders as [`Rejection::response`] does when the layer has no login. A handler's
+    /// response is then final, and the layer need not retain the head of the request.
     #[doc(hidden)]
     const IS_DEFAULT_RENDERING: bool = false;
 
-    /// The answer to a request that does not reach its handler.
+    /// Returns the response of a rejected request.
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B>;
 }
 
