@@ -1,4 +1,4 @@
-//! axum extractors: the user as an argument of a handler.
+//! axum extractors: the user, the account's token and a page's signature as arguments of a handler.
 
 use axum_core::body::Body;
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -11,25 +11,25 @@ use crate::identity::RequestHead;
 use crate::jssdk::JsConfig;
 use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 
-/// Why a handler that takes a [`WechatUser`] was not called.
+/// The rejection of a handler that takes a [`WechatUser`], for a request without one.
 ///
-/// The layer answers it as it would have under [`Policy::Required`](crate::Policy::Required): in the
-/// application's form ([`WechatLayer::reject`](crate::WechatLayer::reject)), with the way to log in.
+/// The layer renders it as under [`Policy::Required`](crate::Policy::Required): with
+/// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or its URL.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
 /// use tower_wechat::layer::WechatUserRejection;
 /// use tower_wechat::WechatUser;
 ///
-/// /// A handler that says something of its own to strangers, under `Policy::Optional`.
+/// /// Adds a header to the rejection of anonymous requests, under `Policy::Optional`.
 /// async fn me(user: Result<WechatUser, WechatUserRejection>) -> Response {
 ///     match user {
 ///         Ok(user) => format!("hello {}", user.id()).into_response(),
-///         Err(missing) => {
-///             // 401 with the `login_url`, the way to WeChat, or 500 where no layer is.
-///             let mut answer = missing.into_response();
-///             answer.headers_mut().insert("x-help", "/how-to-log-in".parse().unwrap());
-///             answer
+///         Err(rejection) => {
+///             // 401 with the `login_url`, a redirect to WeChat, or 500 outside of a layer.
+///             let mut response = rejection.into_response();
+///             response.headers_mut().insert("x-help", "/how-to-log-in".parse().unwrap());
+///             response
 ///         }
 ///     }
 /// }
@@ -52,9 +52,9 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
     }
 }
 
-/// A page that is open to everybody takes an `Option<WechatUser>`, under
-/// [`Policy::Optional`](crate::Policy::Optional). Where no layer lies around its route, that is 500
-/// as it is for a [`WechatUser`], and not `None`.
+/// Extracts the user of a page that is also served without one, under
+/// [`Policy::Optional`](crate::Policy::Optional). Outside of a layer the extractor rejects the request
+/// with 500, as [`WechatUser`] does; it does not return `None`.
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
     type Rejection = WechatUserRejection;
 
@@ -70,19 +70,19 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
     }
 }
 
-/// Why a handler that takes an [`AccountToken`] or a [`JsConfig`] was not called.
+/// The rejection of a handler that takes an [`AccountToken`] or a [`JsConfig`], if neither can be had.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
 /// use tower_wechat::layer::WechatAccountRejection;
 /// use tower_wechat::JsConfig;
 ///
-/// /// A page works without the JS-SDK, if it has to.
+/// /// Returns the JS-SDK configuration of a page, or the rejection, which the page can read.
 /// async fn config(config: Result<JsConfig, WechatAccountRejection>) -> Response {
 ///     match config {
 ///         Ok(config) => axum::Json(config).into_response(),
-///         // 503 while WeChat is away, 400 for a page that is not signed, 500 where no layer is.
-///         Err(missing) => missing.into_response(),
+///         // 503 while WeChat is unreachable, 400 for an unknown page, 500 outside of a layer.
+///         Err(rejection) => rejection.into_response(),
 ///     }
 /// }
 /// ```
@@ -101,19 +101,20 @@ impl IntoResponse for WechatAccountRejection {
     }
 }
 
+/// Returns the account that a layer inserted into the request. Logs an error without one.
 fn account_from_parts(parts: &Parts) -> Result<WechatAccount, WechatAccountRejection> {
     let account = parts.extensions.get::<WechatAccount>();
     account.cloned().ok_or_else(|| {
         tracing::error!(
             target: "tower_wechat::layer",
-            "a handler takes the account's token or a JsConfig, but no WechatLayer with an account \
-             lies around its route"
+            "a handler took the account's token or a JsConfig outside of a WechatLayer with an \
+             account: call WechatLayer::account"
         );
         WechatAccountRejection(Rejection::misconfigured())
     })
 }
 
-/// The account's token, fetched if it must be.
+/// Extracts the account's token. Waits for WeChat if this process does not hold a usable token.
 impl<S: Sync> FromRequestParts<S> for AccountToken {
     type Rejection = WechatAccountRejection;
 
@@ -123,7 +124,7 @@ impl<S: Sync> FromRequestParts<S> for AccountToken {
     }
 }
 
-/// The signature of the page that asks; see [`WechatAccount::js_config`].
+/// Extracts the JS-SDK signature of the page that made the request; see [`WechatAccount::js_config`].
 impl<S: Sync> FromRequestParts<S> for JsConfig {
     type Rejection = WechatAccountRejection;
 
@@ -133,8 +134,9 @@ impl<S: Sync> FromRequestParts<S> for JsConfig {
     }
 }
 
-/// Handlers may return the crate's errors. The layer around them renders them as it does its own
-/// answers: in the application's form, and where the user has to log in, with the way there.
+/// Lets handlers return the crate's errors. The layer around the handler renders an error like its own
+/// rejections: in the application's form, and with the login's URL or a redirect if the user has to log
+/// in.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         Rejection::from(&self).response().map(Body::from)
