@@ -1,4 +1,4 @@
-//! Whether a request is a page load, a form, or a script's request, as far as its headers show.
+//! Recognition of page loads, forms and scripts' requests by their headers.
 
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method};
@@ -37,6 +37,16 @@ const SCRIPT_HEADERS: [&str; 7] = [
     "x-up-version",
 ];
 
+const COMMON_HEADERS_COUNT: usize = 4;
+
+/// Headers that browsers send with most requests, and that decide about nearly all of them.
+const COMMON_HEADERS: [HeaderName; COMMON_HEADERS_COUNT] = [
+    ACCEPT,
+    HeaderName::from_static("sec-fetch-mode"),
+    HeaderName::from_static("sec-fetch-site"),
+    HeaderName::from_static("x-requested-with"),
+];
+
 /// Headers with which browsers describe a request, apart from `Sec-Fetch-Mode`.
 const OTHER_FETCH_METADATA: [&str; 3] = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
 
@@ -47,21 +57,56 @@ const FORM_CONTENT_TYPES: [&str; 3] = [
     "text/plain",
 ];
 
-/// Returns the headers of a request that [`is_navigation`] reads, apart from `Sec-Fetch-Mode`, `Accept`
-/// and `X-Requested-With`.
-pub(crate) fn script_headers(
-    headers: &HeaderMap,
-) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
-    let body = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING];
-    let names = SCRIPT_HEADERS.into_iter().chain(OTHER_FETCH_METADATA);
-    let names = names.map(HeaderName::from_static).chain(body);
-    names.flat_map(|name| {
-        let values = headers.get_all(&name).iter().cloned();
-        values.map(move |value| (name.clone(), value))
-    })
+/// A copy of the headers by which this module recognizes a request.
+///
+/// [`is_navigation`] and [`is_form_submission`] return the same for a head with this copy as for the
+/// original head.
+pub(crate) struct NavigationHeaders {
+    /// The first values of [`COMMON_HEADERS`], in that order.
+    common: [Option<HeaderValue>; COMMON_HEADERS_COUNT],
+    /// Further values of `Accept`, and the headers that are not common. Empty for nearly every request,
+    /// so that the copy allocates nothing.
+    more: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Returns `true` if the browser shows the response as a page.
+impl NavigationHeaders {
+    pub(crate) fn copy_from(headers: &HeaderMap) -> Self {
+        let common = COMMON_HEADERS.map(|name| headers.get(name).cloned());
+        let [accept, mode, ..] = &common;
+        let all = |name: HeaderName| {
+            let values = headers.get_all(&name).iter().cloned();
+            values.map(move |value| (name.clone(), value))
+        };
+        let mut more = Vec::new();
+        if accept.is_some() {
+            more.extend(all(ACCEPT).skip(1));
+        }
+        // Sec-Fetch-Mode decides alone, and a request with neither header is a script's. The other
+        // headers matter only for older browsers.
+        if mode.is_none() && accept.is_some() {
+            let body = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING];
+            let names = SCRIPT_HEADERS.into_iter().chain(OTHER_FETCH_METADATA);
+            let names = names.map(HeaderName::from_static).chain(body);
+            let uncommon = names.filter(|name| !COMMON_HEADERS.contains(name));
+            more.extend(uncommon.flat_map(all));
+        }
+        Self { common, more }
+    }
+
+    pub(crate) fn append_to(&self, headers: &mut HeaderMap) {
+        for (name, value) in COMMON_HEADERS.into_iter().zip(&self.common) {
+            if let Some(value) = value {
+                headers.append(name, value.clone());
+            }
+        }
+        for (name, value) in &self.more {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+/// Returns `true` if the headers show that the browser shows the response as a page. See
+/// [`is_navigation`].
 fn expects_page(head: &RequestHead<'_>) -> bool {
     if SCRIPT_HEADERS
         .iter()
@@ -144,7 +189,8 @@ pub(crate) fn initiator(headers: &HeaderMap) -> Option<Initiator> {
     })
 }
 
-fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// Returns the first value of a header, or `None` if it contains characters other than visible ASCII.
+pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
@@ -158,7 +204,26 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        is_navigation(&RequestHead::from_request(&request.body(()).unwrap()))
+        let request = request.body(()).unwrap();
+        let head = RequestHead::from_request(&request);
+        assert_eq!(
+            is_navigation(&head),
+            with_copied_headers(&head, is_navigation)
+        );
+        is_navigation(&head)
+    }
+
+    /// Calls `recognize` with a head that has a copy of the headers only.
+    fn with_copied_headers(
+        head: &RequestHead<'_>,
+        recognize: fn(&RequestHead<'_>) -> bool,
+    ) -> bool {
+        let mut headers = HeaderMap::new();
+        NavigationHeaders::copy_from(head.headers).append_to(&mut headers);
+        recognize(&RequestHead {
+            headers: &headers,
+            ..*head
+        })
     }
 
     const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
@@ -199,7 +264,11 @@ mod tests {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            is_form_submission(&RequestHead::from_request(&request.body(()).unwrap()))
+            let request = request.body(()).unwrap();
+            let head = RequestHead::from_request(&request);
+            let is_form = is_form_submission(&head);
+            assert_eq!(is_form, with_copied_headers(&head, is_form_submission));
+            is_form
         };
         assert!(form(&[HTML]) && form(&[("sec-fetch-mode", "navigate")]));
         assert!(!form(&[("accept", "*/*")]) && !form(&[HTML, ("sec-fetch-mode", "cors")]));
@@ -212,14 +281,20 @@ mod tests {
     /// Bodies of fetch, XMLHttpRequest and server programs, without other headers.
     #[test]
     fn other_body_types_belong_to_scripts() {
-        let asks = |method: &str, headers: &[(&str, &str)]| {
+        let expects_page = |method: &str, headers: &[(&str, &str)]| {
             let mut request = Request::builder().method(method);
             for (name, value) in [&[HTML], headers].concat() {
                 request = request.header(name, value);
             }
             let request = request.body(()).unwrap();
             let head = RequestHead::from_request(&request);
-            is_form_submission(&head) || is_navigation(&head)
+            let expects_page =
+                |head: &RequestHead<'_>| is_form_submission(head) || is_navigation(head);
+            assert_eq!(
+                expects_page(&head),
+                with_copied_headers(&head, expects_page)
+            );
+            expects_page(&head)
         };
         for form in [
             &[("content-type", "application/x-www-form-urlencoded")][..],
@@ -236,7 +311,10 @@ mod tests {
                 ("sec-fetch-mode", "navigate"),
             ],
         ] {
-            assert!(asks("POST", form) && asks("GET", form), "{form:?}");
+            assert!(
+                expects_page("POST", form) && expects_page("GET", form),
+                "{form:?}"
+            );
         }
         for script in [
             &[("content-type", "application/json")][..],
@@ -253,7 +331,10 @@ mod tests {
             &[("content-length", "7")],
             &[("transfer-encoding", "chunked")],
         ] {
-            assert!(!asks("POST", script) && !asks("GET", script), "{script:?}");
+            assert!(
+                !expects_page("POST", script) && !expects_page("GET", script),
+                "{script:?}"
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! The account as a handler sees it: its token, and signatures for the current page.
+//! The account of a request, as its handler receives it: the account's token, and signatures for pages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,30 +6,35 @@ use std::sync::Arc;
 use http::header::{HOST, ORIGIN, REFERER};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
+use super::outer::{OfAccount, Outer, find};
 use crate::accounts::AccountTokens;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
 use crate::jssdk::{JsConfig, page_url};
-use crate::navigation::is_navigation;
+use crate::navigation::{header_text, is_navigation};
 use crate::tickets::Tickets;
 
-/// The account of a request, put into its extensions by
-/// [`WechatLayer::account`](super::WechatLayer::account): a handle, nothing is fetched for it.
+/// The account of a request: a handle to its token and its ticket.
+///
+/// [`WechatLayer::account`](super::WechatLayer::account) inserts it into the request's extensions. The
+/// token and the ticket are fetched when the handler calls for them.
+///
+/// axum handlers take an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of the page that made
+/// the request, as an argument (feature `axum`). Other handlers read the account from the extensions:
 ///
 /// ```
 /// use tower_wechat::layer::WechatAccount;
-/// use tower_wechat::Error;
+/// use tower_wechat::{AccountToken, Error};
 ///
-/// async fn followers<B>(request: &http::Request<B>) -> Result<usize, Error> {
-///     let Some(account) = request.extensions().get::<WechatAccount>() else { return Ok(0) };
-///     let token = account.tokens().get().await?;
-///     Ok(token.access_token().expose().len())
+/// async fn token<B>(request: &http::Request<B>) -> Result<Option<AccountToken>, Error> {
+///     let Some(account) = request.extensions().get::<WechatAccount>() else { return Ok(None) };
+///     account.tokens().get().await.map(Some)
 /// }
 /// ```
 ///
-/// axum handlers take an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of the page
-/// that asks, as an argument (feature `axum`).
+/// With tickets it signs pages. On a route with layers for several accounts, it also finds the other
+/// ones:
 ///
 /// ```
 /// use http::HeaderMap;
@@ -37,12 +42,11 @@ use crate::tickets::Tickets;
 /// use tower_wechat::layer::WechatAccount;
 /// use tower_wechat::{Error, JsConfig, Tickets};
 ///
-/// /// For `WechatLayer::account`: with tickets, pages can be signed.
+/// /// Returns the argument of `WechatLayer::account`.
 /// fn account(tickets: Tickets) -> WechatAccount {
 ///     WechatAccount::from(tickets).public_url("https://h5.example.com")
 /// }
 ///
-/// /// Of the accounts that layers around a route have left, this one.
 /// async fn sign(account: &WechatAccount, headers: &HeaderMap, shop: &AppId) -> Result<JsConfig, Error> {
 ///     let account = account.for_app(shop).unwrap_or(account);
 ///     println!("{} signs, with tickets: {}", account.app_id(), account.tickets().is_some());
@@ -53,17 +57,16 @@ use crate::tickets::Tickets;
 pub struct WechatAccount {
     config: Arc<AccountConfig>,
     method: Method,
-    /// What the request asked for before a router took its prefix away.
+    /// The URI that the browser requested. Nested routers remove their prefix from the request's URI.
     uri: Uri,
-    /// The account of a layer further out on the same route.
-    outer: Option<Arc<WechatAccount>>,
+    outer: Outer<WechatAccount>,
 }
 
 #[derive(Clone)]
 struct AccountConfig {
     tokens: AccountTokens,
     tickets: Option<Tickets>,
-    /// Scheme and host, without a slash at the end.
+    /// Scheme and host, without a slash at the end. `None`: taken from the request.
     public_url: Option<String>,
 }
 
@@ -93,60 +96,57 @@ impl WechatAccount {
             config: Arc::new(config),
             method: Method::GET,
             uri: Uri::default(),
-            outer: None,
+            outer: Outer::NONE,
         }
     }
 
-    /// The origin that browsers see, such as `https://h5.example.com`, for pages that this service
-    /// renders itself. Without it their address is taken from `Host` and `X-Forwarded-Proto`
-    /// (`https` where that is missing); only hosts that the [`Tickets`] know are signed either
-    /// way.
+    /// Sets the origin that browsers see, such as `https://h5.example.com`, for signatures of pages that
+    /// this service renders. [`Tickets`] sign only pages of the hosts that they were created with.
+    ///
+    /// Default: the host of the header `Host`, and the scheme of `X-Forwarded-Proto`, or `https` without
+    /// that header.
     #[must_use]
     pub fn public_url(self, origin: impl AsRef<str>) -> Self {
-        let mut shared = Arc::unwrap_or_clone(self.config);
-        shared.public_url = Some(origin.as_ref().trim_end_matches('/').to_owned());
-        Self::new(shared)
+        let mut config = Arc::unwrap_or_clone(self.config);
+        config.public_url = Some(origin.as_ref().trim_end_matches('/').to_owned());
+        Self::new(config)
     }
 
-    /// The account's tokens.
+    /// Returns the handle to the account's token.
     pub fn tokens(&self) -> &AccountTokens {
         &self.config.tokens
     }
 
-    /// The account's ticket and signatures, where the layer was given them.
+    /// Returns the handle to the account's ticket, or `None` if the layer has no [`Tickets`].
     pub fn tickets(&self) -> Option<&Tickets> {
         self.config.tickets.as_ref()
     }
 
-    /// Which account this is.
+    /// Returns the account's AppID.
     pub fn app_id(&self) -> &AppId {
         self.config.tokens.app_id()
     }
 
-    /// This account or that of a layer further out, by its AppID.
+    /// Returns this account or that of a layer further out, whichever has this AppID.
     pub fn for_app(&self, app_id: &AppId) -> Option<&WechatAccount> {
-        let mut account = Some(self);
-        while let Some(candidate) = account {
-            if candidate.app_id() == app_id {
-                return Some(candidate);
-            }
-            account = candidate.outer.as_deref();
-        }
-        None
+        find(self, app_id)
     }
 
-    /// The signature of the page that asks. Where this request loads a page, that is the page. Where
-    /// a script makes it, the page is what the script sends as `url` (read by
-    /// [`jssdk::page_url`](crate::jssdk::page_url)), else what the `Referer` tells.
+    /// Returns the JS-SDK signature of the page that made the request.
     ///
-    /// Browsers cut the `Referer` to the bare origin where a page calls a service of another origin.
-    /// Such a request is refused and has to send `url`; so has every script of a page whose own
-    /// `Referrer-Policy` cuts the `Referer` (`origin`, `strict-origin`, `no-referrer`), since a
-    /// bare origin looks like the start page's URL.
+    /// If the request loads a page, that page is signed. For a script's request, the page is the
+    /// parameter `url` of the request (read by [`jssdk::page_url`](crate::jssdk::page_url)), or the
+    /// `Referer` without that parameter.
+    ///
+    /// Some scripts must send `url`, because browsers shorten the `Referer` to the origin, which looks
+    /// like the URL of the start page:
+    ///
+    /// - scripts of a page of another origin; without `url` their request fails;
+    /// - scripts of a page whose `Referrer-Policy` is `origin`, `strict-origin` or `no-referrer`.
     ///
     /// # Errors
-    /// As [`Tickets::js_config`]; [`ErrorKind::BadRequest`] for a script's request that does not
-    /// tell its page, and [`ErrorKind::Configuration`] where the layer was given no [`Tickets`].
+    /// Those of [`Tickets::js_config`]; [`ErrorKind::BadRequest`] if a script's request does not contain
+    /// the URL of its page; [`ErrorKind::Configuration`] if the layer has no [`Tickets`].
     pub async fn js_config(&self, headers: &HeaderMap) -> Result<JsConfig, Error> {
         let Some(tickets) = self.tickets() else {
             let message = "the layer was given no Tickets, so no page can be signed: pass them to \
@@ -156,6 +156,7 @@ impl WechatAccount {
         tickets.js_config(&self.page_url_of_request(headers)?).await
     }
 
+    /// Returns the URL of the page that made the request.
     fn page_url_of_request(&self, headers: &HeaderMap) -> Result<String, Error> {
         let head = RequestHead {
             method: &self.method,
@@ -181,7 +182,7 @@ impl WechatAccount {
         Ok(format!("{scheme}://{host}{path}"))
     }
 
-    /// The page that a script runs on, as its request's `Referer` tells.
+    /// Returns the page on which a script runs, from the `Referer` of the script's request.
     fn page_url_of_referer(&self, headers: &HeaderMap) -> Result<String, Error> {
         let bad_request = |what: &str| {
             let message = format!(
@@ -199,13 +200,14 @@ impl WechatAccount {
         Ok(page.to_owned())
     }
 
-    /// Whether a script of this origin asks for something of the same origin. Browsers then send the
-    /// whole `Referer`, and an origin alone is the start page.
+    /// Returns `true` if a script made a request to its own origin. Browsers then send the full
+    /// `Referer`, so a bare origin is the URL of the start page.
     fn is_same_origin(&self, page: &str, headers: &HeaderMap) -> bool {
         if let Some(site) = header_text(headers, "sec-fetch-site") {
             return site.eq_ignore_ascii_case("same-origin");
         }
-        // Older browsers. They name the origin where it is another one, at least for scripts.
+        // Older browsers do not send Sec-Fetch-Site. For a script's request to another origin they send
+        // Origin.
         let origin = page.trim_end_matches('/');
         if header_text(headers, ORIGIN.as_str()).is_some_and(|from| from != origin) {
             return false;
@@ -215,19 +217,20 @@ impl WechatAccount {
             || (host.is_some() && host == self.requested_host(headers))
     }
 
+    /// Returns the host to which the browser sent the request.
     fn requested_host<'a>(&'a self, headers: &'a HeaderMap) -> Option<&'a str> {
         header_text(headers, HOST.as_str()).or(self.uri.authority().map(|host| host.as_str()))
     }
 
-    /// Puts the account into a request. That of a layer further out is kept behind.
+    /// Inserts the account into a request, and keeps the account of a layer further out.
     pub(super) fn insert_into<B>(&self, request: &mut Request<B>) {
-        // The page's own, before a router took its prefix away: that is what is signed.
+        // The browser's URL is signed. Nested routers remove their prefix from the request's URI.
         let uri = RequestHead::from_request(request).original_uri().clone();
         let method = request.method().clone();
         let extensions = request.extensions_mut();
         let outer = match extensions.remove::<Self>() {
-            Some(outer) if outer.app_id() == self.app_id() => outer.outer,
-            outer => outer.map(Arc::new),
+            Some(replaced) => Outer::of_replaced(replaced, self.app_id()),
+            None => Outer::NONE,
         };
         extensions.insert(Self {
             config: Arc::clone(&self.config),
@@ -238,22 +241,28 @@ impl WechatAccount {
     }
 }
 
-fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Whether a request brings the URL of its page.
+/// Returns `true` if the query has a parameter `url`.
 fn has_url_parameter(request: &Uri) -> bool {
     let mut pairs = request.query().unwrap_or_default().split('&');
     pairs.any(|pair| pair.split('=').next() == Some("url"))
 }
 
-/// Whether a URL has neither a path nor a query.
+/// Returns `true` if a URL has neither a path nor a query.
 fn is_bare_origin(url: &str) -> bool {
     let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
     match after_scheme.split_once(['/', '?']) {
         Some((_, rest)) => after_scheme.ends_with('/') && rest.is_empty(),
         None => true,
+    }
+}
+
+impl OfAccount for WechatAccount {
+    fn account(&self) -> &AppId {
+        self.app_id()
+    }
+
+    fn outer(&self) -> &Outer<Self> {
+        &self.outer
     }
 }
 

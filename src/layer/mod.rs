@@ -24,6 +24,7 @@ mod cache_control;
 mod future;
 mod load_token;
 mod login_service;
+mod outer;
 mod policy;
 mod rejection;
 mod respond;

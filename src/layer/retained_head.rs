@@ -1,37 +1,30 @@
-//! What the layer keeps of a request that its handler has taken.
+//! The part of a request's head that the layer retains while the handler has the request.
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, COOKIE, HeaderName, REFERER};
+use http::header::{COOKIE, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use super::rejection::Reject;
 use super::shared::Shared;
 use crate::identity::{RequestHead, Session};
-use crate::navigation::script_headers;
+use crate::navigation::NavigationHeaders;
 
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
-
-/// What is kept of a request while its handler works: enough to render an error that the handler
-/// returns. Nothing in it is copied; URIs and headers share their memory.
+/// The part of a request's head with which the layer renders an error that the handler returns.
+///
+/// URIs and header values are reference-counted, so a copy of them copies no text.
 pub(super) struct RetainedHead {
     method: Method,
-    /// Before a router took a prefix away.
+    /// The URI that the browser requested. Nested routers remove their prefix from the request's URI.
     uri: Uri,
-    /// What says which kind of answer the client takes, and which page it asks from.
-    accept: Option<HeaderValue>,
+    /// With these the layer recognizes page loads, which it redirects to the login.
+    navigation: NavigationHeaders,
+    /// The page from which a script made the request.
     referer: Option<HeaderValue>,
-    sec_fetch_mode: Option<HeaderValue>,
-    /// Beside a mode only; among `more` otherwise.
-    site: Option<HeaderValue>,
-    x_requested_with: Option<HeaderValue>,
-    /// What says whether the user was asked for a scope a moment ago.
+    /// The cookies show if the user has declined a scope a moment ago.
     cookie: Option<HeaderValue>,
-    /// Further values, and the headers by which scripts are known. Empty for nearly every request,
-    /// and nothing is allocated then.
-    more: Vec<(HeaderName, HeaderValue)>,
+    /// HTTP/2 allows several values of `Cookie`.
+    more_cookies: Vec<HeaderValue>,
     /// `true` if the user has declined a scope, and for every user of a snapshot page.
     pub(super) scope_declined: bool,
 }
@@ -42,50 +35,27 @@ pub(super) type RejectionContext<I, R> = (Arc<Shared<I, R>>, RetainedHead);
 impl RetainedHead {
     pub(super) fn from_request<B>(request: &Request<B>, session: Session) -> Self {
         let headers = request.headers();
-        let mode = headers.get(SEC_FETCH_MODE);
-        let mut more = Vec::new();
-        // HTTP/2 splits cookies.
-        let mut all = |name: HeaderName| {
-            let mut values = headers.get_all(&name).iter().cloned();
-            let first = values.next();
-            more.extend(values.map(|value| (name.clone(), value)));
-            first
-        };
-        let (accept, cookie) = (all(ACCEPT), all(COOKIE));
-        if mode.is_none() && accept.is_some() {
-            more.extend(script_headers(headers));
-        }
+        let mut cookies = headers.get_all(COOKIE).iter().cloned();
         Self {
-            more,
             method: request.method().clone(),
             uri: RequestHead::from_request(request).original_uri().clone(),
-            accept,
+            navigation: NavigationHeaders::copy_from(headers),
             referer: headers.get(REFERER).cloned(),
-            sec_fetch_mode: mode.cloned(),
-            site: mode.and_then(|_| headers.get(SEC_FETCH_SITE)).cloned(),
-            x_requested_with: headers.get(X_REQUESTED_WITH).cloned(),
-            cookie,
+            cookie: cookies.next(),
+            more_cookies: cookies.collect(),
             scope_declined: session.snapshot || session.scope_declined,
         }
     }
 
-    /// Calls `render` with a head that is made of what was kept.
+    /// Calls `render` with a head that has the retained values.
     pub(super) fn with_head<T>(&self, render: impl FnOnce(&RequestHead<'_>) -> T) -> T {
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            (ACCEPT, &self.accept),
-            (REFERER, &self.referer),
-            (SEC_FETCH_MODE, &self.sec_fetch_mode),
-            (SEC_FETCH_SITE, &self.site),
-            (X_REQUESTED_WITH, &self.x_requested_with),
-            (COOKIE, &self.cookie),
-        ] {
-            if let Some(value) = value {
-                headers.insert(name, value.clone());
-            }
+        self.navigation.append_to(&mut headers);
+        if let Some(referer) = &self.referer {
+            headers.insert(REFERER, referer.clone());
         }
-        for (name, value) in &self.more {
-            headers.append(name, value.clone());
+        for cookie in self.cookie.iter().chain(&self.more_cookies) {
+            headers.append(COOKIE, cookie.clone());
         }
         render(&RequestHead {
             method: &self.method,
@@ -97,8 +67,8 @@ impl RetainedHead {
 }
 
 impl<I, R> Shared<I, R> {
-    /// Returns what the layer needs to render an error of the request's handler; `None` where the
-    /// handler's own response is already in the layer's form.
+    /// Returns what the layer needs to render an error of the request's handler, or `None` if the
+    /// handler's own response already has the layer's form.
     #[inline]
     pub(super) fn rejection_context<ReqBody, ResBody>(
         self: &Arc<Self>,

@@ -1,4 +1,4 @@
-//! The user as a handler sees them.
+//! The user of a request, as its handler receives it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{Extensions, Request};
 
 use super::Rejection;
+use super::outer::{OfAccount, Outer, find};
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
 use crate::error::{Error, InvalidToken};
 use crate::identity::RequestHead;
@@ -13,10 +14,9 @@ use crate::login::Scope;
 use crate::users::{UserToken, UserTokens};
 use crate::wechat::UserInfo;
 
-/// The WeChat user of a request: a snapshot with a fresh access token, and a handle to come back
-/// for the next one.
+/// The WeChat user of a request, with a usable access token.
 ///
-/// axum handlers take it as an argument (feature `axum`); others read it from the request's
+/// axum handlers take it as an argument (feature `axum`). Other handlers read it from the request's
 /// extensions:
 ///
 /// ```
@@ -39,14 +39,14 @@ use crate::wechat::UserInfo;
 ///         "snapshot": user.is_snapshot(),
 ///         "token": user.access_token().fingerprint(), // never the token itself
 ///         "freshness": user.freshness().as_str(),
-///         "lives_for_secs": user.expires_in().as_secs(),
+///         "expires_in_secs": user.expires_in().as_secs(),
 ///         "renewed_at_ms": user.lifetime().renew_at().as_millis(),
 ///     }))
 /// }
 /// ```
 ///
-/// The token in it is the one of the moment when the request came. A handler that outlives it (an
-/// event stream, a WebSocket, a long job) asks [`current`](Self::current) for the one of then.
+/// The token is that of the moment at which the request came. A handler that runs for longer, such as an
+/// event stream, a WebSocket or a job, calls [`current`](Self::current) for the token of later moments.
 ///
 /// ```
 /// use tower_wechat::client::{Language, UserInfo};
@@ -59,8 +59,8 @@ use crate::wechat::UserInfo;
 ///     Ok(user.profile().await?.nickname.clone())
 /// }
 ///
-/// /// Any call with the user's token, once more if WeChat refuses it.
-/// async fn asked_anew(user: WechatUser) -> Result<UserInfo, Error> {
+/// /// Makes a call with the user's token, and retries once if WeChat rejects the token.
+/// async fn user_info(user: WechatUser) -> Result<UserInfo, Error> {
 ///     let wechat = user.users().wechat();
 ///     user.with_token(async |token| {
 ///         let openid = token.openid().unwrap_or_default();
@@ -69,12 +69,12 @@ use crate::wechat::UserInfo;
 ///     .await
 /// }
 ///
-/// /// A job that outlives its request.
+/// /// A job that runs for longer than its request.
 /// async fn later(user: WechatUser) -> Result<(), Error> {
 ///     let token = user.current().await?;
-/// #   let refused = user.token().access_token() != token.access_token();
-///     // … if WeChat has refused the token of the request:
-///     if refused {
+/// #   let rejected = user.token().access_token() != token.access_token();
+///     // … if WeChat has rejected the token of the request:
+///     if rejected {
 ///         user.report_invalid().await?;
 ///     }
 ///     // … and when the user closes the account:
@@ -85,42 +85,53 @@ use crate::wechat::UserInfo;
 pub struct WechatUser {
     token: UserToken,
     users: UserTokens,
-    /// The user of a layer for another account, further out on the same route.
-    outer: Option<Arc<WechatUser>>,
+    outer: Outer<WechatUser>,
 }
 
-/// Left in the extensions of a request that passed without a user, so that the extractors can
-/// tell it from one that never met the layer, and answer as the layer would.
+/// The mark in the extensions of a request that passed a layer without a user.
+///
+/// With it the extractors tell such a request from one whose route has no layer, and reject it as the
+/// layer would have.
 #[derive(Clone)]
 pub(crate) struct AnonymousRequest {
-    /// What a handler answers that cannot do without a user.
+    /// The rejection that a handler returns if it requires a user.
     rejection: Rejection,
-    /// The user of a layer for another account, further out on the same route: they are not the
-    /// one whom handlers behind this layer mean.
-    outer: Option<Arc<WechatUser>>,
+    /// The user of a layer for another account. Handlers inside of this layer do not receive that user
+    /// as an argument, because the user belongs to the other account.
+    outer: Outer<WechatUser>,
 }
 
 impl AnonymousRequest {
+    /// Marks a request as one without a user, and removes the user of a layer further out.
+    ///
+    /// The removed user stays available through [`WechatUser::from_extensions`]. If there is none, the
+    /// user that an earlier mark keeps stays available.
     pub(super) fn insert_into<B>(request: &mut Request<B>, rejection: Rejection) {
         let extensions = request.extensions_mut();
-        let passed = extensions.remove::<Self>().and_then(|passed| passed.outer);
-        let outer = extensions.remove::<WechatUser>().map(Arc::new).or(passed);
+        let mark = extensions.remove::<Self>();
+        let user = extensions.remove::<WechatUser>();
+        let outer = match (user, mark) {
+            (Some(user), _) => Outer::new(user),
+            (None, Some(mark)) => mark.outer,
+            (None, None) => Outer::NONE,
+        };
         extensions.insert(Self { rejection, outer });
     }
 }
 
-/// Whether the request has come through a layer already.
+/// Returns `true` if a layer further out has seen the request.
 pub(super) fn has_passed_layer(extensions: &Extensions) -> bool {
     extensions.get::<WechatUser>().is_some() || extensions.get::<AnonymousRequest>().is_some()
 }
 
 impl WechatUser {
-    /// The user of a request, for handlers without axum that cannot do without one. In axum they take
-    /// a [`WechatUser`] as an argument.
+    /// Returns the user of a request, for handlers without axum that require one. axum handlers take a
+    /// [`WechatUser`] as an argument instead.
     ///
     /// # Errors
-    /// Without a user, what the handler answers: see [`Rejection::response`]. Without a layer around
-    /// the handler it is 500, and the log says so.
+    /// Returns the rejection of a request without a user. The handler returns its
+    /// [`response`](Rejection::response). Without a layer around the handler, the status is 500 and an
+    /// error is logged.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -139,18 +150,22 @@ impl WechatUser {
         Self::required_from(&RequestHead::from_request(request))
     }
 
+    /// Does the same as [`required`](Self::required) with the head of the request.
     pub(crate) fn required_from<'a>(head: &RequestHead<'a>) -> Result<&'a Self, Rejection> {
         if let Some(user) = head.extensions.get::<Self>() {
             return Ok(user);
         }
         match head.extensions.get::<AnonymousRequest>() {
-            Some(passed) => Err(passed.rejection.clone().retain_head(head)),
+            Some(mark) => Err(mark.rejection.clone().retain_head(head)),
             None => Err(Rejection::no_layer()),
         }
     }
 
-    /// Puts the user into a request. The user of another account, whom a layer further out has put
-    /// there, is kept behind. Returns `true` if no layer further out has seen the request.
+    /// Inserts the user into a request, and keeps the user that a layer for another account has inserted.
+    /// Returns `true` if no layer further out has seen the request.
+    ///
+    /// An [`AnonymousRequest`] of a layer further out stays in the extensions. Extractors look for a user
+    /// first, and the mark still gives access to the users that it keeps.
     #[inline]
     pub(super) fn insert_into<B>(
         request: &mut Request<B>,
@@ -161,78 +176,77 @@ impl WechatUser {
         let user = Self {
             token,
             users: users.clone(),
-            outer: None,
+            outer: Outer::NONE,
         };
-        if let Some(outer) = extensions.insert(user) {
-            Self::keep_outer(extensions, outer);
+        if let Some(replaced) = extensions.insert(user) {
+            Self::keep_replaced(extensions, replaced);
             return false;
         }
         extensions.get::<AnonymousRequest>().is_none()
     }
 
+    /// Moves the user that the new one has replaced into the new one. Cold, because most applications
+    /// have one layer around a route.
     #[cold]
-    fn keep_outer(extensions: &mut Extensions, outer: Self) {
+    fn keep_replaced(extensions: &mut Extensions, replaced: Self) {
         if let Some(user) = extensions.get_mut::<Self>() {
-            user.outer = match user.app_id() == outer.app_id() {
-                true => outer.outer,
-                false => Some(Arc::new(outer)),
-            };
+            user.outer = Outer::of_replaced(replaced, user.app_id());
         }
     }
 
-    /// The id under which the user is known to the application; with WeChat's own login, the
+    /// Returns the id under which the application knows the user. After a login with WeChat this is the
     /// openid.
     pub fn id(&self) -> &str {
         self.token.user_id()
     }
 
-    /// The account whose user this is.
+    /// Returns the AppID of the account whose user this is.
     pub fn app_id(&self) -> &AppId {
         self.users.app_id()
     }
 
-    /// The user's access token of the moment when the request came: usable, whichever process got
-    /// it.
+    /// Returns the user's access token, which was usable when the request came.
     pub fn access_token(&self) -> &AccessToken {
         self.token.access_token()
     }
 
-    /// The same with all that is known of it.
+    /// Returns the access token with its lifetime, openid and granted scope.
     pub fn token(&self) -> &UserToken {
         &self.token
     }
 
-    /// The user's openid, where the stored pair tells it.
+    /// Returns the user's openid, or `None` if the stored tokens do not contain it.
     pub fn openid(&self) -> Option<&str> {
         self.token.openid()
     }
 
-    /// What the user granted, comma-separated, where the stored pair tells it.
+    /// Returns the scopes that the user granted, comma-separated, or `None` if the stored tokens do not
+    /// contain them.
     pub fn scope(&self) -> Option<&str> {
         self.token.scope()
     }
 
-    /// The user's unionid, where there is one and the stored pair tells it.
+    /// Returns the user's unionid, or `None` if the stored tokens do not contain one.
     pub fn unionid(&self) -> Option<&str> {
         self.token.unionid()
     }
 
-    /// Whether this is the virtual user of a snapshot page (快照页).
+    /// Returns `true` if this is the virtual user of a snapshot page (快照页).
     pub fn is_snapshot(&self) -> bool {
         self.users.is_for_snapshots()
     }
 
-    /// When the token is due for renewal and when it dies.
+    /// Returns the times at which the token is due for renewal and at which it expires.
     pub fn lifetime(&self) -> Lifetime {
         self.token.lifetime()
     }
 
-    /// Where the token stands in its life now.
+    /// Returns `Fresh`, `Stale` or `Expired`, by the present time.
     pub fn freshness(&self) -> Freshness {
         self.lifetime().freshness(self.users.clock().now())
     }
 
-    /// How long the token has to live from now.
+    /// Returns the time until the token expires; zero if it has expired.
     pub fn expires_in(&self) -> std::time::Duration {
         self.users
             .clock()
@@ -240,23 +254,24 @@ impl WechatUser {
             .duration_until(self.lifetime().expires_at())
     }
 
-    /// The tokens of all users of the account.
+    /// Returns the handle to the tokens of all users of the account.
     pub fn users(&self) -> &UserTokens {
         &self.users
     }
 
-    /// The user's token of now.
+    /// Returns the user's current token. Renews it first if it has expired.
     ///
     /// # Errors
-    /// As [`UserTokens::get`].
+    /// Those of [`UserTokens::get`].
     pub async fn current(&self) -> Result<UserToken, Error> {
         self.users.get(&self.user_id()?).await
     }
 
-    /// Runs a call with the user's token, and once more with its successor if WeChat refuses it.
+    /// Runs a call with the user's token. If WeChat rejects the token, runs the call once more with a new
+    /// one.
     ///
     /// # Errors
-    /// As [`UserTokens::with_token`].
+    /// Those of [`UserTokens::with_token`].
     pub async fn with_token<T, E, F, Fut>(&self, call: F) -> Result<T, E>
     where
         F: FnMut(UserToken) -> Fut,
@@ -266,41 +281,41 @@ impl WechatUser {
         self.users.with_token(&self.user_id()?, call).await
     }
 
-    /// Reports that WeChat refused the token of this request, and answers with the current one.
+    /// Reports that WeChat rejected the token of this request, and returns another token. Renews the token
+    /// if no other process has done so.
     ///
     /// # Errors
-    /// As [`UserTokens::report_invalid`].
+    /// Those of [`UserTokens::report_invalid`].
     pub async fn report_invalid(&self) -> Result<UserToken, Error> {
         self.users
             .report_invalid(&self.user_id()?, self.access_token())
             .await
     }
 
-    /// The user's nickname, avatar and what else `sns/userinfo` tells; needs the scope
-    /// `snsapi_userinfo`. Remembered by this process for ten minutes.
+    /// Returns the user's nickname, avatar and the other values of WeChat's `sns/userinfo`. Requires the
+    /// scope `snsapi_userinfo`. This process caches the profile for ten minutes.
     ///
     /// # Errors
-    /// As [`UserTokens::profile`].
+    /// Those of [`UserTokens::profile`].
     pub async fn profile(&self) -> Result<Arc<UserInfo>, Error> {
         self.users.profile(&self.user_id()?).await
     }
 
-    /// Whether the user granted a scope; `None` where the stored pair does not tell.
+    /// Returns whether the user granted a scope, or `None` if the stored tokens do not contain the scopes.
     pub fn has_granted(&self, scope: Scope) -> Option<bool> {
         self.scope().map(|granted| scope.is_granted_by(granted))
     }
 
-    /// Deletes the user's tokens: whatever still names the user leads to a new login.
+    /// Deletes the user's tokens and ends the user's sessions. The user's next request requires a login.
     ///
     /// # Errors
-    /// As [`UserTokens::revoke`].
+    /// Those of [`UserTokens::revoke`].
     pub async fn revoke(&self) -> Result<(), Error> {
         self.users.revoke(&self.user_id()?).await
     }
 
-    /// The user of this account among all that layers have put into a request's extensions, where
-    /// layers for several accounts lie around one route. Finds them also where the innermost layer
-    /// let the request pass without a user of its own.
+    /// Returns the user of this account, on a route with layers for several accounts. Also finds a user
+    /// of a layer further out if the innermost layer let the request pass without a user.
     ///
     /// ```
     /// use tower_wechat::credential::AppId;
@@ -311,40 +326,29 @@ impl WechatUser {
     /// }
     /// ```
     pub fn from_extensions<'a>(extensions: &'a Extensions, app: &AppId) -> Option<&'a WechatUser> {
-        let passed = || {
-            extensions
-                .get::<AnonymousRequest>()?
-                .outer
-                .as_ref()?
-                .for_app(app)
-        };
+        let kept_by_mark = || extensions.get::<AnonymousRequest>()?.outer.find(app);
         let user = extensions.get::<Self>();
-        user.and_then(|user| user.for_app(app)).or_else(passed)
+        user.and_then(|user| user.for_app(app))
+            .or_else(kept_by_mark)
     }
 
-    /// The user of this account, where layers for several accounts lie around one route.
-    ///
-    /// ```
-    /// use tower_wechat::credential::AppId;
-    /// use tower_wechat::WechatUser;
-    ///
-    /// fn of_both<'a>(user: &'a WechatUser, shop: &AppId) -> Option<&'a WechatUser> {
-    ///     user.for_app(shop)
-    /// }
-    /// ```
+    /// Returns this user or the user of a layer further out, whichever belongs to this account.
     pub fn for_app(&self, app: &AppId) -> Option<&WechatUser> {
-        let mut user = Some(self);
-        while let Some(found) = user {
-            if found.app_id() == app {
-                return Some(found);
-            }
-            user = found.outer.as_deref();
-        }
-        None
+        find(self, app)
     }
 
     fn user_id(&self) -> Result<UserId, Error> {
         Ok(UserId::new(self.id())?)
+    }
+}
+
+impl OfAccount for WechatUser {
+    fn account(&self) -> &AppId {
+        self.app_id()
+    }
+
+    fn outer(&self) -> &Outer<Self> {
+        &self.outer
     }
 }
 
