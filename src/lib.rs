@@ -28,61 +28,55 @@
 //! # Ok(()) }
 //! ```
 //!
-//! With this set-up, a page that is opened in WeChat logs its user in and then loads. A script
+//! With this set-up, a page that is opened in WeChat logs its user in and then loads. A script's request
 //! without a session receives 401 with the URL of the login.
 //!
-//! # Behaviour
-//!
-//! A token is *fresh* until 15 minutes before its expiry, then *stale*, then *expired*.
-//!
-//! | | fresh token | stale token | expired token | no session |
-//! |---|---|---|---|---|
-//! | normal operation | served from memory, or after one round trip to Redis | served at once, and renewed in the background | the request waits for the renewal, 5 s at most | a page load is redirected to WeChat and back; other requests receive 401 with `login_url` |
-//! | WeChat is down or slow | served | **served**; the renewal is retried with back-off | 503 `wechat_unavailable` within 5 s, with `Retry-After` | the login ends with an error page, 503 |
-//! | WeChat rejects the account (secret, IP, quota) | served | served | 503 `wechat_config`, and one log line of level ERROR | the login ends with an error page, 502 |
-//! | Redis is down or does not reply | served from memory, else 503 `store_unavailable` within a second | as for a fresh token | 503 `store_unavailable` | redirected as usual; no login completes before Redis is back |
-//! | the refresh token is revoked | served | served until the renewal fails, which deletes the pair | 401, or a redirect to WeChat; only this pair is deleted | |
-//! | a process crashes during a renewal | served | served | waits; another process renews after 10 s at most | |
-//! | the client disconnects, or the process is told to stop | | the renewal completes and is stored | the renewal completes and is stored | |
+//! A token is *fresh* until 15 minutes before its expiry, then *stale*, then *expired*. Fresh and stale
+//! tokens are served at once. [`guide::failures`] lists the response to a request in each situation, also
+//! while WeChat, Redis or a process fails.
 //!
 //! # Guides
 //!
-//! [Signing users in](guide::login) · [Redis](guide::redis) ·
-//! [the account's token and the JS-SDK](guide::account) · [testing](guide::testing) ·
-//! [failures and timeouts](guide::failures) · [operations](guide::operations) ·
-//! [observability](guide::observability) · [the command line](guide::program) ·
-//! [encrypted values](guide::sealing) · [from Spring Boot or WxJava](guide::spring_boot) ·
-//! [scaling](guide::scaling) · [the demo](guide::demo)
+//! | guide | contents |
+//! |---|---|
+//! | [`guide::login`] | logins with WeChat, from the account's settings to a greeting page |
+//! | [`guide::account`] | the account's own token and ticket, JS-SDK signatures, the token center |
+//! | [`guide::redis`] | connections, topologies, layouts and settings of Redis |
+//! | [`guide::failures`] | responses while WeChat, Redis or a process fails, and all timeouts |
+//! | [`guide::operations`] | health, errcodes, proxies, shutdown |
+//! | [`guide::observability`] | metrics, spans and log events |
+//! | [`guide::program`] | the command line for operators |
+//! | [`guide::sealing`] | encrypted values in Redis |
+//! | [`guide::scaling`] | growth to many processes and users |
+//! | [`guide::spring_boot`] | sharing Redis with a Spring Boot service, moving from WxJava |
+//! | [`guide::testing`] | tests of an application against the simulator |
+//! | [`guide::demo`] | the demo, its routes and variables |
 //!
 //! # Guarantees
 //!
-//! The crate guarantees these for each user's token, with any number of processes and tasks, even if
-//! any of them crashes at any point:
+//! These hold for each user's token, with any number of processes, even if any of them crashes at any
+//! point:
 //!
-//! - **One renewal.** However many requests need a token, WeChat is called once.
-//! - **The newest wins.** A slow renewal never overwrites a newer token. A login replaces the result
-//!   of every renewal that began before it.
-//! - **Nothing is lost.** A pair of tokens that WeChat has issued reaches the store even if the
-//!   client has disconnected. Call [`UserTokens::shutdown`] before the process ends.
-//! - **Stale tokens are served.** In a token's last 15 minutes no request waits: the token is served
-//!   and renewed in the background. The same holds while WeChat or Redis is unreachable.
-//! - **Failures are sorted.** A revoked refresh token leads to a new login. A transient failure is
-//!   retried with back-off. A failure that only the operator can fix pauses renewals of the account
-//!   and is logged once.
-//! - **Reports are compared.** If WeChat rejects one token in a thousand calls, that causes one
-//!   renewal ([`WechatUser::with_token`]).
-//! - **Followers are bounded.** A request that waits for another process's renewal holds no
-//!   connection and no thread, and fails at its deadline.
-//! - **Clocks may differ.** Clocks of servers that differ by a minute have no effect that a user
-//!   can see.
+//! - **One renewal.** Concurrent requests and processes cause one call to WeChat.
+//! - **The newest wins.** A slow renewal never overwrites the token of a later login or renewal.
+//! - **Nothing is lost.** Tokens that WeChat has issued reach the store even if the client disconnects.
+//!   Call [`UserTokens::shutdown`] before the process ends.
+//! - **Stale tokens are served** while they are renewed, and while WeChat or Redis is unreachable.
+//! - **Failures are sorted.** A revoked refresh token leads to a login, a transient failure to retries with
+//!   back-off, a failure that only the operator can fix to a pause and one log line.
+//! - **Reports are compared.** A thousand calls with a token that WeChat rejects cause one renewal
+//!   ([`WechatUser::with_token`]).
+//! - **Followers are bounded.** A request that waits for the renewal of another process holds no connection
+//!   and no thread, and fails at its deadline.
+//! - **Clocks may differ.** Servers whose clocks differ by a minute serve users without a visible effect.
 //!
 //! # Modules
 //!
-//! The types that an application uses every day stand at the root. The rest is in modules:
+//! The types that most applications use are at the root. The other types are in modules:
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`layer`] | [`WechatLayer`], [`WechatUser`], the account of a request, responses of the layer's own |
+//! | [`layer`] | [`WechatLayer`], [`WechatUser`], the account of a request, renderers of rejections |
 //! | [`login`] | [`Login`]: the redirect to WeChat, the callback, the session |
 //! | [`identity`] | sources of a request's user: [`SessionCookie`], [`TrustedHeader`], extensions, closures |
 //! | [`user`] | [`UserTokens`]: users' tokens in jobs and other frameworks |
@@ -100,13 +94,6 @@
     feature = "simulator",
     doc = "| [`simulator`] | a WeChat server for tests of an application |"
 )]
-//!
-//! # Redis
-//!
-//! By default, tokens are stored in the layout of a published Spring Boot service, byte for byte, so
-//! that an existing Java service and this crate can share one Redis. The hashes
-//! `user.wxUserAccessToken` and `user.wxUserRefreshToken` have a field for each user, with the value
-//! `TOKEN#MILLISECONDS`. The layout `Keys` stores one key for each user, with a TTL.
 //!
 //! # Features
 //!

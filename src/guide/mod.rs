@@ -27,7 +27,7 @@ guide! {
 }
 guide! {
     failures, "failures.md",
-    "Answers to requests when WeChat, Redis or a process fails, and all timeouts."
+    "Responses to requests when WeChat, Redis or a process fails, and all timeouts."
 }
 guide! { operations, "operations.md", "Running a service: health, errcodes, proxies and shutdown." }
 guide! { observability, "observability.md", "Metrics, spans and log events, with their names." }
