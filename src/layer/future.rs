@@ -1,4 +1,4 @@
-//! The response to come.
+//! The future of a response.
 
 use std::fmt;
 use std::future::Future;
@@ -18,7 +18,7 @@ use super::{Policy, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
 use crate::identity::{RequestHead, Session};
-use crate::login::{LoginHandler, LoginReply as LoginAnswer};
+use crate::login::{LoginHandler, LoginReply};
 use crate::metrics::RequestOutcome;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
@@ -26,68 +26,71 @@ use crate::users::UserToken;
 pin_project! {
     /// The future of [`WechatService`](crate::layer::WechatService).
     ///
-    /// If the user's token is in memory, this holds the inner service's future and the cookie to
-    /// set; with a login or a renderer of the application, also the retained head. A request that
-    /// waits for its token is held as a whole.
+    /// With the user's token in memory, it contains the future of the inner service and the cookie to
+    /// set. If the layer has a login or a renderer of the application's own, it also contains the
+    /// retained head of the request. A future that waits for a token contains the whole request.
     ///
-    /// ```
-    /// use std::convert::Infallible;
-    ///
-    /// use axum::body::Body;
-    /// use http::{Request, Response};
-    /// use tower::{Service, service_fn};
-    /// use tower_layer::Layer;
-    /// use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), tower_wechat::Error> {
-    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-    /// let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
-    /// let mut service = layer.layer(service_fn(async |_: Request<Body>| {
-    ///     Ok::<_, Infallible>(Response::new(Body::empty()))
-    /// }));
-    /// // Nobody is named, so the layer answers by itself.
-    /// let answer = service.call(Request::new(Body::empty())).await;
-    /// assert_eq!(answer.unwrap().status(), 401);
-    /// # Ok(()) }
-    /// ```
+    /// A future that is dropped drops the request and the call to the inner service. The renewal of the
+    /// token and the exchange of a login's code are tasks, which continue.
     pub struct ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>>,
     {
         #[pin]
         state: FutureState<S::Future, S, I, R, ReqBody, S::Response>,
+        // The renewed cookie of the user's session. Removed if the request turns out to have no user.
         set_cookie: Option<HeaderValue>,
-        // Where nothing is kept, a handler's refusal is as the layer would render it.
+        // `None` if a rejection that the handler returns already has the layer's form.
         rejection_context: Option<RejectionContext<I, R>>,
     }
 }
 
 pin_project! {
+    /// The state of a [`ResponseFuture`].
+    ///
+    /// # `LoadingToken`
+    ///
+    /// The first state of a request whose token is not in memory. The token is read from the store, and
+    /// renewed if it has expired. Next: `WaitingForInner` with the user, or without one under
+    /// `Policy::Optional`; `Ready` if the layer rejects the request.
+    ///
+    /// # `WaitingForInner`
+    ///
+    /// The request is complete, and the clone of the inner service is polled until it is ready. Next:
+    /// `Calling`. An error of `poll_ready` ends the future.
+    ///
+    /// # `Calling`
+    ///
+    /// The first state of a request whose token is in memory, or that passes without a user. The inner
+    /// service handles the request. Its response or error ends the future. A rejection that the handler
+    /// returned is rendered before the cookie is added, because it may remove the cookie.
+    ///
+    /// # `HandlingLogin`
+    ///
+    /// The first state of a callback. The login exchanges the code. Its reply ends the future.
+    ///
+    /// # `Ready`
+    ///
+    /// The first state of a request to which the layer responds at once. The response ends the future.
     #[project = FutureStateProjection]
-    enum FutureState<F, S, I, R, ReqBody, Answer> {
-        /// The inner service is at work.
+    enum FutureState<F, S, I, R, ReqBody, Res> {
         Calling { #[pin] call: F },
-        /// The user's token is on its way.
         LoadingToken {
             token: BoxFuture<'static, Result<UserToken, Error>>,
             // Taken when the token is there.
             pending: Option<PendingRequest<S, I, R, ReqBody>>,
         },
-        /// The token is there, and the inner service has to be ready for its request.
         WaitingForInner { inner: S, request: Option<Request<ReqBody>> },
-        /// The login is at work for a callback.
         HandlingLogin {
-            answer: BoxFuture<'static, LoginAnswer>,
-            // Taken when the answer is there.
-            waiting: Option<(Request<ReqBody>, Arc<Shared<I, R>>)>,
+            reply: BoxFuture<'static, LoginReply>,
+            // Taken when the reply is there. The renderer receives the head of the request.
+            pending: Option<(Request<ReqBody>, Arc<Shared<I, R>>)>,
         },
-        /// The layer has answered itself.
-        Ready { answer: Option<Answer> },
+        Ready { response: Option<Res> },
     }
 }
 
-/// What waits for a token.
+/// A request that waits for its token, and what is needed to continue it.
 pub(super) struct PendingRequest<S, I, R, ReqBody> {
     pub(super) inner: S,
     pub(super) request: Request<ReqBody>,
@@ -114,14 +117,14 @@ where
 
     pub(super) fn loading_token(
         token: BoxFuture<'static, Result<UserToken, Error>>,
-        waiting: PendingRequest<S, I, R, ReqBody>,
+        pending: PendingRequest<S, I, R, ReqBody>,
         set_cookie: Option<HeaderValue>,
         rejection_context: Option<RejectionContext<I, R>>,
     ) -> Self {
         Self {
             state: FutureState::LoadingToken {
                 token,
-                pending: Some(waiting),
+                pending: Some(pending),
             },
             set_cookie,
             rejection_context,
@@ -129,24 +132,24 @@ where
     }
 
     pub(super) fn handling_login(
-        answer: BoxFuture<'static, LoginAnswer>,
+        reply: BoxFuture<'static, LoginReply>,
         request: Request<ReqBody>,
         shared: Arc<Shared<I, R>>,
     ) -> Self {
         Self {
             state: FutureState::HandlingLogin {
-                answer,
-                waiting: Some((request, shared)),
+                reply,
+                pending: Some((request, shared)),
             },
             set_cookie: None,
             rejection_context: None,
         }
     }
 
-    pub(super) fn ready(answer: S::Response) -> Self {
+    pub(super) fn ready(response: S::Response) -> Self {
         Self {
             state: FutureState::Ready {
-                answer: Some(answer),
+                response: Some(response),
             },
             set_cookie: None,
             rejection_context: None,
@@ -161,6 +164,8 @@ where
 {
     type Output = Result<Response<ResBody>, S::Error>;
 
+    /// Runs through the states until one of them is pending. After the end, `poll` returns `Pending`: the
+    /// values of the last state have been taken.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -171,7 +176,7 @@ where
                         && let Some((shared, retained)) = this.rejection_context.take()
                     {
                         if rejection.kind() == ErrorKind::LoginRequired {
-                            // Whoever has to log in has no session that could go on.
+                            // A user who has to log in has no session to renew.
                             *this.set_cookie = None;
                         }
                         response = shared.render_handler_rejection(rejection, &retained, response);
@@ -181,21 +186,17 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
-                FutureStateProjection::LoadingToken {
-                    token,
-                    pending: waiting,
-                } => {
+                FutureStateProjection::LoadingToken { token, pending } => {
                     let token = ready!(token.as_mut().poll(cx));
-                    let Some(waiting) = waiting.take() else {
+                    let Some(pending) = pending.take() else {
                         return Poll::Pending;
                     };
-                    let token = waiting.check_session(token);
+                    let token = pending.check_session(token);
                     if token.is_err() {
-                        // Nobody's session is issued anew: one that has been revoked would live
-                        // again by it.
+                        // A renewed cookie would make a revoked session valid again.
                         *this.set_cookie = None;
                     }
-                    waiting.proceed(token)
+                    pending.proceed(token)
                 }
                 FutureStateProjection::WaitingForInner { inner, request } => {
                     ready!(inner.poll_ready(cx))?;
@@ -206,21 +207,20 @@ where
                         call: inner.call(request),
                     }
                 }
-                FutureStateProjection::HandlingLogin { answer, waiting } => {
-                    let answer = ready!(answer.as_mut().poll(cx));
-                    return match waiting.take() {
+                FutureStateProjection::HandlingLogin { reply, pending } => {
+                    let reply = ready!(reply.as_mut().poll(cx));
+                    return match pending.take() {
                         Some((request, shared)) => {
                             let head = RequestHead::from_request(&request);
-                            Poll::Ready(Ok(shared.respond(answer, &head)))
+                            Poll::Ready(Ok(shared.respond(reply, &head)))
                         }
                         None => Poll::Pending,
                     };
                 }
-                // A future that is polled after it has answered has nothing more to say.
-                FutureStateProjection::Ready { answer } => {
-                    return answer
+                FutureStateProjection::Ready { response } => {
+                    return response
                         .take()
-                        .map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)));
+                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
             };
             this.state.set(next);
@@ -233,7 +233,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     R: Reject<ResBody>,
 {
-    /// The token, unless the session is one that its user has ended.
+    /// Returns the token, or an error if the user has revoked the session.
     fn check_session(&self, token: Result<UserToken, Error>) -> Result<UserToken, Error> {
         let token = token?;
         if self.session.is_revoked(token.sessions_valid_from()) {
@@ -243,7 +243,7 @@ where
         Ok(token)
     }
 
-    /// Goes on to the inner service, or answers in its place.
+    /// Returns the next state: the request waits for the inner service, or the layer's response is ready.
     fn proceed(
         self,
         token: Result<UserToken, Error>,
@@ -269,9 +269,9 @@ where
         };
         match (rejection, shared.policy) {
             (Some(rejection), Policy::Required) => {
-                let answer = shared.reject(rejection, &RequestHead::from_request(&request));
+                let response = shared.reject(rejection, &RequestHead::from_request(&request));
                 return FutureState::Ready {
-                    answer: Some(answer),
+                    response: Some(response),
                 };
             }
             (Some(rejection), Policy::Optional) => {
@@ -287,7 +287,7 @@ where
 }
 
 impl<I, R> Shared<I, R> {
-    /// Puts the user into the request that has waited for their token.
+    /// Inserts the user into a request that has waited for the token, and counts the request.
     fn insert_user<B>(&self, token: UserToken, session: Session, request: &mut Request<B>) {
         let now = self.users.clock().now();
         let stale = token.lifetime().freshness(now) != Freshness::Fresh;

@@ -1,4 +1,4 @@
-//! The service around the application.
+//! The middleware service, which decides what happens to a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,23 +17,7 @@ use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, Session};
 use crate::login::{HandlerReply, LoginHandler};
 use crate::metrics::RequestOutcome;
 
-/// What [`WechatLayer`](crate::WechatLayer) makes of a service.
-///
-/// ```
-/// use tower_layer::Layer;
-/// use tower_wechat::layer::WechatService;
-/// use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer};
-///
-/// # fn main() -> Result<(), tower_wechat::Error> {
-/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-/// let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
-/// // Any service; here one that is only a number.
-/// let mut service: WechatService<u32, _, _> = layer.layer(1);
-/// assert_eq!(service.get_ref(), &1);
-/// *service.get_mut() = 2;
-/// assert_eq!(service.into_inner(), 2);
-/// # Ok(()) }
-/// ```
+/// Middleware service that [`WechatLayer`](crate::WechatLayer) puts around a service.
 pub struct WechatService<S, I, R> {
     inner: S,
     shared: Arc<Shared<I, R>>,
@@ -48,17 +32,17 @@ impl<S, I, R> WechatService<S, I, R> {
         &self.shared
     }
 
-    /// The service inside.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to change it.
+    /// Returns the inner service for changes.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside, without this one around it.
+    /// Removes this middleware and returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -86,8 +70,26 @@ where
 }
 
 impl<S, I, R> WechatService<S, I, R> {
-    /// As [`Service::call`]. It is found also where the layer cannot be used around the service, so
-    /// that the compiler says what is missing: an identity, or a way to make the service's bodies.
+    /// Does what [`Service::call`] does.
+    ///
+    /// This method exists for the compiler's messages. [`Service::call`] does not exist if a bound of the
+    /// implementation is not met. The bounds of this method make the compiler name what is missing: an
+    /// identity, or a way to make bodies of the service's type.
+    ///
+    /// # Order of the checks
+    ///
+    /// 1. The account is inserted first, because every request that reaches the inner service has it.
+    /// 2. Preflights come before the login's paths and before the identity: browsers send them without
+    ///    cookies, so they contain neither a login nor a user.
+    /// 3. The login's paths come before the identity, so that a user with a revoked session or an
+    ///    invalid id can log in.
+    /// 4. Misrouted callbacks come before the identity too. Without this check, a callback without a
+    ///    session would start another login, which would end at the same wrong path.
+    /// 5. The identity finds the user, and the cache the user's token.
+    /// 6. The session is checked before the scope. A revoked session requires a login even if its
+    ///    user has granted the scope.
+    ///
+    /// A token that is not in the cache is loaded by the future, which repeats the checks of step 6.
     #[doc(hidden)]
     #[inline]
     pub fn call<ReqBody, ResBody>(
@@ -113,11 +115,11 @@ impl<S, I, R> WechatService<S, I, R> {
             return self.handle_login(request);
         }
         if let Some(login) = &shared.login
-            && let Some(answer) = login.reject_misrouted_callback(&head)
+            && let Some(reply) = login.reject_misrouted_callback(&head)
         {
             shared.count_request(RequestOutcome::Rejected, head.extensions);
-            let answer = shared.respond(answer, &head);
-            return self.respond_without_inner(answer);
+            let response = shared.respond(reply, &head);
+            return self.respond_without_inner(response);
         }
         match shared.identity.identify(&head) {
             Identity::User(user) => {
@@ -135,44 +137,44 @@ impl<S, I, R> WechatService<S, I, R> {
                     return self.reject_or_pass(rejection, request);
                 }
                 let set_cookie = user.set_cookie;
-                let kept = shared.rejection_context::<_, ResBody>(&request, user.session);
+                let context = shared.rejection_context::<_, ResBody>(&request, user.session);
                 if WechatUser::insert_into(&mut request, token, users) {
                     shared.request_counter.count(RequestOutcome::Cache);
                 }
-                ResponseFuture::calling(self.inner.call(request), set_cookie, kept)
+                ResponseFuture::calling(self.inner.call(request), set_cookie, context)
             }
             Identity::Anonymous => self.reject_or_pass(Rejection::unnamed(), request),
             Identity::Invalid(invalid) => {
-                let answer = shared.reject(Rejection::invalid_user_id(invalid), &head);
-                self.respond_without_inner(answer)
+                let response = shared.reject(Rejection::invalid_user_id(invalid), &head);
+                self.respond_without_inner(response)
             }
         }
     }
 
-    /// Answers without the inner service, which was polled ready and is not called. What it has
-    /// reserved for the call (a place under a limit of concurrency, say) goes back at once: this
-    /// service may be idle from now on, as that of a connection is between requests.
+    /// Returns a response of the layer's own. The inner service was polled ready and is not called, so its
+    /// reservation is released.
     fn respond_without_inner<ReqBody>(
         &mut self,
-        answer: S::Response,
+        response: S::Response,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>> + Clone,
     {
         self.release_inner();
-        ResponseFuture::ready(answer)
+        ResponseFuture::ready(response)
     }
 
-    /// Gives back what the inner service has reserved when it was polled ready.
+    /// Releases what the inner service has reserved in `poll_ready`, such as a permit of a concurrency
+    /// limit. This service may be idle from now on, as the service of a connection is between requests.
     fn release_inner(&mut self)
     where
         S: Clone,
     {
-        // A clone has reserved nothing. The instance that has goes.
+        // A clone has no reservation. The instance that has one is dropped.
         self.inner = self.inner.clone();
     }
 
-    /// The request is a CORS preflight. Nobody's sign-in can be in it.
+    /// Lets a CORS preflight pass without a user, or rejects it, by the layer's settings.
     fn handle_preflight<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
@@ -187,7 +189,9 @@ impl<S, I, R> WechatService<S, I, R> {
         }
     }
 
-    /// The request is for one of the login's own paths.
+    /// Passes a request for one of the login's own paths to the login.
+    ///
+    /// The identity is read only if the login stores tokens under the identity's user id.
     pub(super) fn handle_login<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
@@ -216,14 +220,14 @@ impl<S, I, R> WechatService<S, I, R> {
             Some(Identity::Anonymous) | None => None,
         };
         match login.handle(&head, identified) {
-            HandlerReply::Ready(answer) => ResponseFuture::ready(shared.respond(answer, &head)),
-            HandlerReply::Pending(answer) => {
-                ResponseFuture::handling_login(answer, request, Arc::clone(shared))
+            HandlerReply::Ready(reply) => ResponseFuture::ready(shared.respond(reply, &head)),
+            HandlerReply::Pending(reply) => {
+                ResponseFuture::handling_login(reply, request, Arc::clone(shared))
             }
         }
     }
 
-    /// The request has no user whom its handler may see.
+    /// Rejects a request without a usable user, or lets it pass without a user, by the policy.
     fn reject_or_pass<ReqBody, ResBody>(
         &mut self,
         rejection: Rejection,
@@ -236,14 +240,15 @@ impl<S, I, R> WechatService<S, I, R> {
         match self.shared.policy {
             Policy::Optional => self.pass_without_user(rejection, request),
             Policy::Required => {
-                let answer = self
+                let response = self
                     .shared
                     .reject(rejection, &RequestHead::from_request(&request));
-                self.respond_without_inner(answer)
+                self.respond_without_inner(response)
             }
         }
     }
 
+    /// Calls the inner service without a user.
     fn pass_without_user<ReqBody, ResBody>(
         &mut self,
         rejection: Rejection,
@@ -254,13 +259,13 @@ impl<S, I, R> WechatService<S, I, R> {
         R: Reject<ResBody>,
     {
         self.shared.pass_without_user(rejection, &mut request);
-        let kept = self
+        let context = self
             .shared
             .rejection_context::<_, ResBody>(&request, Session::default());
-        ResponseFuture::calling(self.inner.call(request), None, kept)
+        ResponseFuture::calling(self.inner.call(request), None, context)
     }
 
-    /// The token is not in memory: the request waits for it.
+    /// Returns a future that loads the token and then calls the inner service.
     fn wait_for_token<ReqBody, ResBody>(
         &mut self,
         user: IdentifiedUser<'static>,
@@ -270,15 +275,15 @@ impl<S, I, R> WechatService<S, I, R> {
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
         R: Reject<ResBody>,
     {
-        // The inner service was polled ready. Others may want what it has reserved while this
-        // request waits, so that goes back, and the future polls a clone when it has the token.
+        // Other requests may need the reservation while this one waits for its token. The future polls a
+        // clone of the inner service once the token is there.
         self.release_inner();
         let IdentifiedUser {
             id,
             set_cookie,
             session,
         } = user;
-        let kept = self
+        let context = self
             .shared
             .rejection_context::<_, ResBody>(&request, session);
         let pending = PendingRequest {
@@ -291,12 +296,12 @@ impl<S, I, R> WechatService<S, I, R> {
             self.shared.load_token(id, session),
             pending,
             set_cookie,
-            kept,
+            context,
         )
     }
 }
 
-/// Browsers send preflights without cookies, so nobody's sign-in can be in them.
+/// Returns `true` for a CORS preflight. Browsers send preflights without cookies.
 fn is_preflight<B>(request: &Request<B>) -> bool {
     *request.method() == Method::OPTIONS
         && request
