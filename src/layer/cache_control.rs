@@ -1,27 +1,33 @@
-//! Whether a session may ride on a response.
+//! The decision whether a response may contain the cookie of a renewed session.
 //!
-//! A renewed session must never lie in a cache that several people share: whoever gets the response
-//! from there would be its user. So it rides only where no shared cache may reuse the response by
-//! what the application says (RFC 9111), and then the response says `private` too: without a word
-//! of the application caches decide by `Last-Modified` and the status (§4.2.2), and a response that
-//! is out of date at once is kept as well, to be asked about.
+//! A shared cache must never store a renewed session, because it would sign in every client that receives
+//! the cached response. The cookie is therefore added only if no shared cache may reuse the response, by
+//! the application's headers (RFC 9111).
+//!
+//! A response with the cookie also says `private`. Without any directive, caches may store a response by
+//! its `Last-Modified` and its status (§4.2.2). They also store responses that are stale at once, and
+//! revalidate them later.
 
 use std::time::SystemTime;
 
 use http::header::{CACHE_CONTROL, DATE, EXPIRES, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-/// nginx follows this instead of `Cache-Control`.
+/// Header that nginx follows instead of `Cache-Control`.
 const X_ACCEL_EXPIRES: &str = "x-accel-expires";
 
-/// Adds the cookie of a renewed session to a response, unless a shared cache may keep that.
+/// Adds the cookie of a renewed session to a response, unless a shared cache may store the response.
+///
+/// 1. A cookie of the same name that the application sets is kept as it is.
+/// 2. A response that a shared cache may reuse is left as it is. A later response renews the session.
+/// 3. Otherwise the response becomes `private` for all caches, and then receives the cookie.
 pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderValue) {
     let (status, headers) = (response.status(), response.headers_mut());
     if sets_same_cookie(headers, &cookie) {
         return;
     }
     let directives = CacheDirectives::parse(headers.get_all(CACHE_CONTROL));
-    // What a 304 carries becomes part of the response that a cache has kept before.
+    // A cache adds the headers of a 304 to the response that it has stored before.
     let shareable = status == StatusCode::NOT_MODIFIED
         || directives.may_be_shared(|| expires_in_future(headers));
     let targeted: Vec<HeaderName> = headers
@@ -50,8 +56,7 @@ pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderVa
     headers.append(SET_COOKIE, cookie);
 }
 
-/// Returns `true` if the application has said itself what becomes of this cookie: it signs somebody
-/// in or out.
+/// Returns `true` if the application sets a cookie of the same name, because it signs a user in or out.
 fn sets_same_cookie(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
     let name = |cookie: &HeaderValue| {
         let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
@@ -64,8 +69,8 @@ fn sets_same_cookie(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
         .any(|set| name(set) == ours)
 }
 
-/// Returns `true` for a header that caches between us and browsers follow instead of `Cache-Control`:
-/// those of RFC 9213, under the name of whatever CDN, and what there was before.
+/// Returns `true` for a header that CDNs and gateways follow instead of `Cache-Control`: the headers of
+/// RFC 9213, which may begin with the name of a CDN, and older ones.
 fn is_targeted_cache_control(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.ends_with("cdn-cache-control")
@@ -77,25 +82,25 @@ fn expires_in_future(headers: &HeaderMap) -> bool {
     let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
     let sent = headers.get(DATE).and_then(date);
     let sent = sent.unwrap_or_else(SystemTime::now);
-    // What is no date lies in the past (RFC 9111 §5.3), as `0` does.
+    // An invalid date, such as `0`, means the past (RFC 9111 §5.3).
     let mut expires = headers.get_all(EXPIRES).iter().filter_map(date);
     expires.any(|at| at > sent)
 }
 
-/// What the application says to caches.
+/// The directives of a `Cache-Control` header, or of a header with the same syntax.
 #[derive(Debug, Default)]
 struct CacheDirectives {
     private: bool,
     no_store: bool,
-    /// A cache that understands the status may pass over `no-store` (RFC 9111 §5.2.2.3).
+    /// A cache that understands the status may ignore `no-store` (RFC 9111 §5.2.2.3).
     must_understand: bool,
     no_cache: bool,
     public: bool,
-    /// Whether a shared cache may serve it for some time.
+    /// `true` if a shared cache may serve the response for some time. `None` without the directive.
     s_maxage: Option<bool>,
-    /// Whether any cache may.
+    /// `true` if any cache may serve the response for some time. Shared caches prefer `s-maxage`.
     max_age: Option<bool>,
-    /// Whether it may be served when that time is over.
+    /// `true` if a cache may serve the response after that time.
     may_serve_stale: bool,
 }
 
@@ -117,14 +122,14 @@ impl CacheDirectives {
             None => (directive, None),
         };
         let positive = value.is_some_and(is_positive_seconds);
-        // With a list of fields these two say something of those fields alone.
+        // With a list of header names, `private` and `no-cache` apply to those headers only.
         match (name, value) {
             ("private", None) => self.private = true,
             ("no-cache", None) => self.no_cache = true,
             ("no-store", _) => self.no_store = true,
             ("must-understand", _) => self.must_understand = true,
             ("public", _) => self.public = true,
-            // Of several the most generous one counts: caches differ in which they take.
+            // Of several values the longest time counts, because caches differ in which one they use.
             ("s-maxage", _) => self.s_maxage = Some(positive || self.s_maxage == Some(true)),
             ("max-age", _) => self.max_age = Some(positive || self.max_age == Some(true)),
             ("stale-while-revalidate" | "stale-if-error", _) => self.may_serve_stale |= positive,
@@ -132,13 +137,13 @@ impl CacheDirectives {
         }
     }
 
-    /// Returns `true` if no shared cache may keep the response at all.
+    /// Returns `true` if no shared cache may store the response at all.
     fn is_private(&self) -> bool {
         self.private || (self.no_store && !self.must_understand)
     }
 
-    /// Returns `true` if a shared cache may serve the response to somebody else, unless something
-    /// is added to it.
+    /// Returns `true` if a shared cache may serve the response to other clients. Without a directive that
+    /// decides, returns what `expires_later` returns.
     fn may_be_shared(&self, expires_later: impl FnOnce() -> bool) -> bool {
         if self.is_private() {
             return false;
@@ -153,7 +158,7 @@ impl CacheDirectives {
     }
 }
 
-/// Returns `true` for a number of seconds other than zero, in quotes or not.
+/// Returns `true` for a number of seconds other than zero, with or without quotes.
 fn is_positive_seconds(seconds: &str) -> bool {
     let digits = seconds.trim_matches('"').bytes();
     digits
@@ -161,7 +166,7 @@ fn is_positive_seconds(seconds: &str) -> bool {
         .any(|digit| digit != b'0')
 }
 
-/// The parts between commas that are not within quotes.
+/// Returns the directives of a header's value. Commas within quotes do not separate directives.
 fn split_directives(value: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     value
@@ -178,8 +183,8 @@ mod tests {
 
     const COOKIE: &str = "__Host-wechat_session=oUser.x; Path=/";
 
-    /// What becomes of a response with these headers, given as lines: whether the session rides on
-    /// it, and what `Cache-Control` says then.
+    /// Returns the `Cache-Control` of a response with these header lines after a session cookie was added,
+    /// or `None` if no cookie was added.
     fn cache_control_with_session(status: u16, lines: &[&str]) -> Option<String> {
         let mut response = Response::builder().status(status);
         for line in lines {
@@ -189,14 +194,17 @@ mod tests {
         let mut response = response.body(()).unwrap();
         add_session_cookie(&mut response, HeaderValue::from_static(COOKIE));
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
-        let said = response.headers().get_all(CACHE_CONTROL).iter().map(text);
-        let said = said.collect::<Vec<_>>().join(", ");
-        response.headers().contains_key(SET_COOKIE).then_some(said)
+        let values = response.headers().get_all(CACHE_CONTROL).iter().map(text);
+        let values = values.collect::<Vec<_>>().join(", ");
+        response
+            .headers()
+            .contains_key(SET_COOKIE)
+            .then_some(values)
     }
 
     #[test]
     fn session_cookie_is_added_to_private_responses() {
-        for (lines, says) in [
+        for (lines, expected) in [
             (&[][..], "private"),
             (&["last-modified: Thu, 01 Jan 2015 00:00:00 GMT"], "private"),
             (&["etag: \"x\"", "pragma: no-cache"], "private"),
@@ -257,7 +265,7 @@ mod tests {
         ] {
             assert_eq!(
                 cache_control_with_session(200, lines).as_deref(),
-                Some(says),
+                Some(expected),
                 "{lines:?}"
             );
         }
@@ -323,8 +331,8 @@ mod tests {
         let headers = response.headers_mut();
         headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=0"));
         add_session_cookie(&mut response, HeaderValue::from_static(COOKIE));
-        let said = response.headers().get_all("cdn-cache-control");
-        let said: Vec<_> = said.iter().collect();
-        assert_eq!(said, ["max-age=0", "no-store"]);
+        let values = response.headers().get_all("cdn-cache-control");
+        let values: Vec<_> = values.iter().collect();
+        assert_eq!(values, ["max-age=0", "no-store"]);
     }
 }
