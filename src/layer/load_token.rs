@@ -1,4 +1,4 @@
-//! Loading of a token that this process does not hold in memory.
+//! Loading of a token that is not in this process's memory.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,15 +12,16 @@ use crate::identity::Session;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 
-/// The time that a request under [`Policy::Optional`] waits for a token. It suffices for a renewal
-/// while WeChat responds normally, and delays a page that works without the user only a little.
+/// Maximum time that a request under [`Policy::Optional`] waits for a token. A renewal takes less while
+/// WeChat responds normally, and a page that works without the user is delayed only a little.
 const OPTIONAL_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<I, R> Shared<I, R> {
-    /// Returns the future that loads a token, which this process does not hold in memory.
+    /// Returns a future that loads a token from the store, and waits for its renewal if it has expired.
     ///
-    /// Under [`Policy::Optional`] the future ends after [`OPTIONAL_LOAD_TIMEOUT`]. The renewal of
-    /// the token continues.
+    /// Under [`Policy::Optional`] the future ends after [`OPTIONAL_LOAD_TIMEOUT`]; the renewal continues.
+    /// Shortly after a login, the future reads the store even if this process has cached that the user
+    /// has no tokens.
     pub(super) fn load_token(
         &self,
         id: Cow<'static, str>,
@@ -49,7 +50,7 @@ impl<I, R> Shared<I, R> {
             };
             return Box::pin(token.instrument(span));
         }
-        // The span is disabled, as it is in production: the future is smaller without it.
+        // In production the span is usually disabled. The future is smaller without it.
         Box::pin(async move { users.get_uncached(id.into()).await })
     }
 }

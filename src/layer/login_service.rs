@@ -1,4 +1,4 @@
-//! The login's own paths, mounted as what they are: a service, or routes of an axum router.
+//! The login's own paths as a service or as routes of an axum router.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -15,13 +15,11 @@ use super::rejection::{Reject, Rejection};
 use super::{WechatLayer, WechatService};
 use crate::identity::{Identify, RequestHead};
 
-/// Answers the paths of a [`Login`](crate::Login), and 404 to every other request. Made by
-/// [`WechatLayer::login_service`].
+/// Service that handles the paths of a [`Login`](crate::Login), and responds to other requests with 404.
 ///
-/// As the fallback of a router it also answers a callback that a proxy has led to a path where
-/// nothing is: with a page and a line in the log, in place of a bare 404.
-///
-/// For services without axum whose layer does not see every request:
+/// [`WechatLayer::login_service`] creates it, for services without axum whose layer does not receive every
+/// request. If it is the fallback of a router, it also detects callbacks that a proxy has sent to a wrong
+/// path: it returns an error page and logs the two paths.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -32,24 +30,24 @@ use crate::identity::{Identify, RequestHead};
 /// use tower::{Layer, ServiceExt, service_fn};
 /// use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer};
 ///
-/// type Answer = Result<Response<Full<Bytes>>, Infallible>;
+/// type Reply = Result<Response<Full<Bytes>>, Infallible>;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_wechat::Error> {
 /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
 /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
 /// let layer = WechatLayer::new(users).login(login);
-/// let signing_in = layer.login_service::<Full<Bytes>>();
-/// let api = layer.layer(service_fn(async |_: Request<()>| Answer::Ok(Response::default())));
+/// let login = layer.login_service::<Full<Bytes>>();
+/// let api = layer.layer(service_fn(async |_: Request<()>| Reply::Ok(Response::default())));
 ///
-/// // The application's own choice of who answers what:
+/// // The application's own router:
 /// let route = async |request: Request<()>| match request.uri().path() {
-///     path if signing_in.handles(path) => signing_in.clone().oneshot(request).await,
+///     path if login.handles(path) => login.clone().oneshot(request).await,
 ///     path if path.starts_with("/api/") => api.clone().oneshot(request).await,
-///     _ => Answer::Ok(Response::default()),
+///     _ => Reply::Ok(Response::default()),
 /// };
-/// let begun = route(Request::get("/wechat/login").body(()).unwrap()).await;
-/// assert_eq!(begun.unwrap().status(), 302);
+/// let reply = route(Request::get("/wechat/login").body(()).unwrap()).await;
+/// assert_eq!(reply.unwrap().status(), 302);
 /// # Ok(()) }
 /// ```
 pub struct LoginService<B, I, R>(WechatService<NeverCalled<B>, I, R>);
@@ -104,7 +102,7 @@ impl<B, I, R> fmt::Debug for LoginService<B, I, R> {
     }
 }
 
-/// What stands behind the login's paths. It is never called.
+/// The inner service of the [`WechatService`] in a [`LoginService`]. It is never called.
 #[doc(hidden)]
 #[allow(unnameable_types)]
 pub struct NeverCalled<B>(PhantomData<fn() -> B>);
@@ -136,20 +134,9 @@ impl<B> fmt::Debug for NeverCalled<B> {
 }
 
 impl<I, R> WechatLayer<I, R> {
-    /// The login's own paths as a service, for applications without axum whose layer does not see
-    /// every request. It shares all that this layer has of the login. [`LoginService`] shows where it
-    /// stands.
-    ///
-    /// ```
-    /// # use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer};
-    /// # fn main() -> Result<(), tower_wechat::Error> {
-    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-    /// let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
-    /// let layer = WechatLayer::new(users).login(login);
-    /// let signing_in = layer.login_service::<String>();
-    /// assert!(signing_in.handles("/wechat/callback"));
-    /// # Ok(()) }
-    /// ```
+    /// Returns a service for the login's own paths, for applications without axum whose layer does not
+    /// receive every request. The service shares the login's state with this layer. [`LoginService`] has an
+    /// example.
     pub fn login_service<B>(&self) -> LoginService<B, I, R> {
         if self.0.login.is_none() {
             tracing::error!(
@@ -161,19 +148,19 @@ impl<I, R> WechatLayer<I, R> {
         LoginService(WechatService::new(inner, Arc::clone(&self.0)))
     }
 
-    /// The login's own paths as routes: `/wechat/callback` and `/wechat/login`, unless the
-    /// [`Login`](crate::Login) has others; with a slash at the end too, and where the public URL has
-    /// a prefix, with it and without.
+    /// Returns a router with the login's own paths: `/wechat/callback` and `/wechat/login`, unless the
+    /// [`Login`](crate::Login) has others. It also has these paths with a slash at the end, and, if the
+    /// public URL has a prefix, with and without that prefix.
     ///
-    /// The layer answers these paths wherever it sees them. Around the outermost router it sees every
-    /// request, and needs no routes. It does not see them where a router
+    /// A layer around the outermost router receives every request, and needs no such routes. The layer
+    /// does not receive requests to the login's paths if its router
     ///
-    /// - is nested (`nest("/api", …)`): requests outside of its prefix do not come there;
-    /// - is merged with others: which router's fallback is kept depends on the order;
-    /// - has the layer by `route_layer`, which leaves paths without a route alone.
+    /// - is nested (`nest("/api", …)`): it receives only requests under its prefix;
+    /// - is merged with other routers: the order decides which router's fallback is kept;
+    /// - has the layer through `route_layer`, which does not apply to paths without a route.
     ///
-    /// Then WeChat sends users back to a 404. Merge these routes into the outermost router, at its
-    /// root:
+    /// After the login, WeChat would then redirect users to a 404. Merge these routes into the outermost
+    /// router, at its root:
     ///
     /// ```
     /// use axum::{Router, routing::get};

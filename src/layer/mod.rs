@@ -1,7 +1,7 @@
 //! Middleware that resolves the WeChat user of a request and inserts a [`WechatUser`] into its
 //! extensions.
 //!
-//! [`WechatLayer`] describes what happens to which request.
+//! [`WechatLayer`] lists what happens to each kind of request.
 //!
 //! ```
 //! use axum::{Router, routing::get};

@@ -3,7 +3,7 @@
 #[cfg(doc)]
 use super::{WechatLayer, WechatUser};
 
-/// What happens to a request without a user, or whose user has no usable token.
+/// The policy for a request without a user, or whose user has no usable token.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -11,7 +11,7 @@ use super::{WechatLayer, WechatUser};
 ///     MemoryStore, Policy, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser,
 /// };
 ///
-/// /// Open to everybody, and friendlier to those who are known.
+/// /// Serves every visitor, and greets users by their id.
 /// async fn start(user: Option<WechatUser>) -> String {
 ///     user.map_or_else(|| "hello stranger".to_owned(), |user| format!("hello {}", user.id()))
 /// }
@@ -27,14 +27,16 @@ use super::{WechatLayer, WechatUser};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
-    /// It is answered: 401 with a JSON body; where a login is mounted and a browser opens a page,
-    /// with a redirect to WeChat.
+    /// The layer rejects the request: with a redirect to WeChat if a browser opens a page and the layer
+    /// has a login, else with 401 and a JSON body.
     #[default]
     Required,
-    /// It passes, without a [`WechatUser`]: the page is served in any case. That holds for
-    /// strangers, for users who have granted less than
-    /// [`require_scope`](WechatLayer::require_scope) asks for, and for users whose token has
-    /// expired while WeChat or the store fails; such a request waits for one second at most. A
-    /// handler that takes a [`WechatUser`] all the same answers as the layer would have.
+    /// The request reaches the handler without a [`WechatUser`].
+    ///
+    /// This includes requests of anonymous visitors, of users who have not granted the scope of
+    /// [`require_scope`](WechatLayer::require_scope), and of users whose token has expired while WeChat
+    /// or the store fails. A request waits for its token for one second at most.
+    ///
+    /// A handler that takes a [`WechatUser`] rejects such a request as the layer would have.
     Optional,
 }

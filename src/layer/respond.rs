@@ -1,4 +1,4 @@
-//! What a request gets instead of its handler: a way to log in, or what went wrong.
+//! Responses to requests that do not reach their handler: redirects to the login, and rejections.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
@@ -10,11 +10,11 @@ use super::user::{AnonymousRequest, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
 use crate::login::{LoginReply, ReplyContent};
-use crate::metrics::RequestOutcome as Counted;
+use crate::metrics::RequestOutcome;
 use crate::navigation::{is_form_submission, is_navigation};
 
 impl<I, R> Shared<I, R> {
-    /// Answers a request that does not reach its handler.
+    /// Counts a request that does not reach its handler, and returns its response.
     pub(super) fn reject<B>(&self, rejection: Rejection, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
@@ -26,9 +26,11 @@ impl<I, R> Shared<I, R> {
         self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
-    /// Marks the rejection of a user who lacks a scope as declined, if this browser has come back
-    /// from WeChat a moment ago without it. The session remembers that too, but users whom a header
-    /// names have none, and WeChat does not always say what was granted.
+    /// Marks the rejection of a user who lacks a scope as declined, if this browser has returned from
+    /// WeChat within the last minute without the scope.
+    ///
+    /// The session contains that too, but users of other identities have no session, and WeChat does not
+    /// always return what was granted.
     fn with_scope_declined(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
         if let (Some(scope), Some(login)) = (rejection.scope, &self.login) {
             rejection.scope_declined |=
@@ -37,7 +39,8 @@ impl<I, R> Shared<I, R> {
         rejection
     }
 
-    /// Lets a request pass without a user. Its handler may still refuse it.
+    /// Counts a request that passes without a user, and marks it. An extractor of its handler returns the
+    /// rejection.
     pub(super) fn pass_without_user<B>(&self, rejection: Rejection, request: &mut Request<B>) {
         let rejection = self
             .with_scope_declined(rejection, &RequestHead::from_request(request))
@@ -46,7 +49,7 @@ impl<I, R> Shared<I, R> {
         AnonymousRequest::insert_into(request, rejection);
     }
 
-    /// Renders what a handler refused, in place of the response that it returned.
+    /// Renders the rejection that a handler returned, in place of the handler's own response.
     pub(super) fn render_handler_rejection<B>(
         &self,
         mut rejection: Rejection,
@@ -57,7 +60,7 @@ impl<I, R> Shared<I, R> {
         R: Reject<B>,
     {
         rejection.scope_declined |= rejection.scope.is_some() && retained.scope_declined;
-        // An extractor saw the request's whole head. A handler that returns an error did not.
+        // Rejections of extractors contain the whole head of the request. Errors of handlers do not.
         let rendered = match rejection.head.clone() {
             Some(head) => {
                 let rejection = rejection.or_scope(self.required_scope);
@@ -73,8 +76,8 @@ impl<I, R> Shared<I, R> {
         merge_handler_headers(response, rendered)
     }
 
-    /// Where a login is mounted, a page load without a user is sent there, and every other request
-    /// learns where to log in.
+    /// Renders a rejection. If the layer has a login and the user has to log in, redirects page loads and
+    /// forms to the login, and adds the login's URL to other responses.
     fn render_with_login<B>(
         &self,
         rejection: Rejection,
@@ -97,16 +100,17 @@ impl<I, R> Shared<I, R> {
                 self.respond(login.reject_declined_scope(head, scope), head)
             }
             scope if is_navigation(head) => {
-                let answer = match target {
+                let reply = match target {
                     RedirectTarget::Wechat => {
                         login.redirect_to_wechat(head, scope, rejection.unnamed)
                     }
                     RedirectTarget::LoginPath => login.redirect_to_login(head, scope),
                 };
-                self.respond(answer, head)
+                self.respond(reply, head)
             }
             scope if is_form_submission(head) => {
                 let mut response = self.respond(login.redirect_form_to_login(head, scope), head);
+                // After 303 the browser loads the page with GET. 302 would allow it to repeat the POST.
                 if response.status() == StatusCode::FOUND {
                     *response.status_mut() = StatusCode::SEE_OTHER;
                 }
@@ -119,63 +123,60 @@ impl<I, R> Shared<I, R> {
         }
     }
 
-    /// Counts a request, unless a layer further out has done so.
-    pub(super) fn count_request(&self, outcome: Counted, extensions: &Extensions) {
+    /// Counts a request, unless a layer further out has counted it.
+    pub(super) fn count_request(&self, outcome: RequestOutcome, extensions: &Extensions) {
         if !has_passed_layer(extensions) {
             self.request_counter.count(outcome);
         }
     }
 
-    /// Makes a response of what the login answers.
-    pub(super) fn respond<B>(&self, answer: LoginReply, head: &RequestHead<'_>) -> Response<B>
+    /// Returns the response for a reply of the login.
+    pub(super) fn respond<B>(&self, reply: LoginReply, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
     {
-        respond(&*self.renderer, answer, head)
+        let renderer = &*self.renderer;
+        let mut response = match reply.content {
+            ReplyContent::Redirect(location) => {
+                let mut response = renderer.reject(&Rejection::redirect(), head);
+                *response.status_mut() = StatusCode::FOUND;
+                response.headers_mut().insert(LOCATION, location);
+                response
+            }
+            ReplyContent::FailurePage(page) => {
+                renderer.reject(&Rejection::from_failure_page(page), head)
+            }
+            ReplyContent::File(content) => {
+                let mut response = renderer.reject(&Rejection::verification_file(content), head);
+                *response.status_mut() = StatusCode::OK;
+                let text = HeaderValue::from_static("text/plain; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, text);
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        // Some web views cache redirects. A cached redirect with a code would repeat a code that is spent.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+        for cookie in reply.set_cookies {
+            headers.append(SET_COOKIE, cookie);
+        }
+        response
     }
 }
 
-/// Where a page load without a user is sent.
+/// The target to which a page load without a user is redirected.
 #[derive(Clone, Copy)]
 enum RedirectTarget {
-    /// To WeChat's authorize page at once.
+    /// WeChat's authorize page.
     Wechat,
-    /// To the login's own path, which starts the login. A redirect to WeChat needs `User-Agent` and
-    /// `Sec-Fetch-Site`, and the layer has not retained those headers of this request.
+    /// The login's own path, which redirects to WeChat. The redirect to WeChat needs the header
+    /// `User-Agent`, which a [`RetainedHead`] does not contain.
     LoginPath,
 }
 
-fn respond<B, R: Reject<B>>(reject: &R, answer: LoginReply, head: &RequestHead<'_>) -> Response<B> {
-    let mut response = match answer.content {
-        ReplyContent::Redirect(location) => {
-            let mut response = reject.reject(&Rejection::redirect(), head);
-            *response.status_mut() = StatusCode::FOUND;
-            response.headers_mut().insert(LOCATION, location);
-            response
-        }
-        ReplyContent::FailurePage(problem) => {
-            reject.reject(&Rejection::from_failure_page(problem), head)
-        }
-        ReplyContent::File(content) => {
-            let mut response = reject.reject(&Rejection::verification_file(content), head);
-            *response.status_mut() = StatusCode::OK;
-            let text = HeaderValue::from_static("text/plain; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, text);
-            response
-        }
-    };
-    let headers = response.headers_mut();
-    // Some web views keep even redirects: a code that comes back from there is spent.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-    for cookie in answer.set_cookies {
-        headers.append(SET_COOKIE, cookie);
-    }
-    response
-}
-
-/// The rendered response, with the headers that the handler and the layers inside have set: those
-/// of CORS, say. Headers that describe the former body go.
+/// Returns the rendered response with the headers that the handler and the layers inside have set, such
+/// as those of CORS. Removes headers that describe the handler's body, which is gone.
 fn merge_handler_headers<B>(
     handler_response: Response<B>,
     mut rendered: Response<B>,
@@ -206,16 +207,17 @@ fn merge_handler_headers<B>(
     let mut last = None;
     for (name, value) in std::mem::take(rendered.headers_mut()) {
         match name {
-            // A cookie takes nothing from another cookie.
+            // The rendered response's value replaces the handler's.
             Some(name) if name != SET_COOKIE => {
                 headers.insert(&name, value);
                 last = Some(name);
             }
+            // Cookies of the two responses do not replace each other.
             Some(name) => {
                 headers.append(&name, value);
                 last = Some(name);
             }
-            // Another value of the same name.
+            // `HeaderMap` yields the name only with the first of several values.
             None => {
                 if let Some(name) = &last {
                     headers.append(name, value);

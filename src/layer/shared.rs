@@ -8,31 +8,32 @@ use crate::login::{LoginHandler, Scope};
 use crate::metrics::RequestCounters;
 use crate::users::UserTokens;
 
-/// What all clones of a layer and its services share.
+/// The settings and handles that all clones of a layer and its services share.
 #[derive(Debug)]
 pub(super) struct Shared<I, R> {
     pub(super) users: UserTokens,
     pub(super) account: Option<WechatAccount>,
     pub(super) policy: Policy,
-    /// Whether CORS preflights reach the application.
+    /// `true` if CORS preflights reach the application without a user.
     pub(super) pass_preflights: bool,
     pub(super) identity: Arc<I>,
     pub(super) renderer: Arc<R>,
     pub(super) request_counter: RequestCounters,
     pub(super) login: Option<LoginHandler>,
-    /// What users must have granted.
+    /// The scope that users must have granted.
     pub(super) required_scope: Option<Scope>,
 }
 
-/// What [`WechatLayer::login`] makes of the identity that was set before: one that was set stays.
+/// The identity of a layer to which a login is added: the identity that was set before, or else the login's
+/// session cookie.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not tell who is asking",
-    label = "identifies nobody",
-    note = "leave `.identity(..)` out: the login's session cookie tells then"
+    message = "`{Self}` does not identify the user of a request",
+    label = "not an identity",
+    note = "remove `.identity(..)`: the login's session cookie then identifies the user"
 )]
 #[allow(unnameable_types)]
 pub trait IdentityOrSession {
-    /// Who tells who is asking from then on.
+    /// The identity of the layer with a login.
     type Identity: Identify;
 
     #[doc(hidden)]
@@ -57,26 +58,27 @@ impl<I: Identify> IdentityOrSession for I {
 }
 
 impl<I, R> Shared<I, R> {
-    /// The same with another identity or another rendering, which may be of other types.
+    /// Replaces the identity or the renderer, also by values of other types.
     pub(super) fn with_types<J, Q>(
         self,
         change: impl FnOnce(Arc<I>, Arc<R>) -> (Arc<J>, Arc<Q>),
     ) -> Shared<J, Q> {
-        let (identity, reject) = change(self.identity, self.renderer);
+        let (identity, renderer) = change(self.identity, self.renderer);
         Shared {
             users: self.users,
             account: self.account,
             policy: self.policy,
             pass_preflights: self.pass_preflights,
             identity,
-            renderer: reject,
+            renderer,
             request_counter: self.request_counter,
             login: self.login,
             required_scope: self.required_scope,
         }
     }
 
-    /// Returns a copy that shares the identity and the renderer, which may not be `Clone`.
+    /// Returns a copy. It shares the identity and the renderer, because their types need not implement
+    /// `Clone`.
     pub(super) fn duplicate(&self) -> Self {
         Self {
             users: self.users.clone(),

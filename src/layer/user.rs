@@ -90,8 +90,8 @@ pub struct WechatUser {
 
 /// The mark in the extensions of a request that passed a layer without a user.
 ///
-/// With it the extractors tell such a request from one whose route has no layer, and reject it as the
-/// layer would have.
+/// With this mark the extractors distinguish such a request from one whose route has no layer, and return
+/// the rejection that the layer would have returned.
 #[derive(Clone)]
 pub(crate) struct AnonymousRequest {
     /// The rejection that a handler returns if it requires a user.
@@ -104,8 +104,8 @@ pub(crate) struct AnonymousRequest {
 impl AnonymousRequest {
     /// Marks a request as one without a user, and removes the user of a layer further out.
     ///
-    /// The removed user stays available through [`WechatUser::from_extensions`]. If there is none, the
-    /// user that an earlier mark keeps stays available.
+    /// [`WechatUser::from_extensions`] still returns the removed user. Without a removed user, it returns the
+    /// user that an earlier mark keeps.
     pub(super) fn insert_into<B>(request: &mut Request<B>, rejection: Rejection) {
         let extensions = request.extensions_mut();
         let mark = extensions.remove::<Self>();

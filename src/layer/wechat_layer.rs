@@ -14,29 +14,35 @@ use crate::login::{Login, Scope};
 use crate::metrics::RequestCounters;
 use crate::users::UserTokens;
 
-/// Puts the [`WechatUser`] of a request, with a fresh access token, into its extensions.
+/// Layer that inserts the [`WechatUser`] of a request, with a usable access token, into the request's
+/// extensions.
 ///
 /// # What happens to a request
 ///
-/// | the request | the answer |
+/// | request | result |
 /// |---|---|
-/// | names a user whose token this process holds fresh | the inner service is called at once: no wait, no Redis |
-/// | names another user | one round trip to the store, then as above; a token that is due for renewal is used, and renewed in the background |
-/// | names a user whose token has expired | waits for its renewal, 5 seconds at most; 1 second under [`Policy::Optional`] |
-/// | names nobody, or a user without tokens | 401, or passes under [`Policy::Optional`]; with a [`login`](Self::login), page loads are sent to WeChat, and 401 tells the `login_url` |
-/// | names what cannot be a user | 400 |
-/// | while the store or WeChat fails and no usable token is at hand | 503 with `Retry-After`, or passes under [`Policy::Optional`] |
-/// | is a CORS preflight | 401: browsers send it without cookies, and anybody can send one; passes where the application [asks for it](Self::pass_preflights), and under [`Policy::Optional`] |
+/// | its user's token is fresh and in this process's memory | the layer calls the inner service at once, without Redis |
+/// | its user's token is in the store | one round trip to the store, then the inner service; a token that is due for renewal is used, and renewed in the background |
+/// | its user's token has expired | the request waits for the renewal: 5 seconds at most, or 1 second under [`Policy::Optional`] |
+/// | it has no user, or a user without tokens | 401, or it passes under [`Policy::Optional`]; with a [`login`](Self::login), page loads are redirected to WeChat, and the 401 contains the `login_url` |
+/// | it names a user by a value that cannot be an id | 400 |
+/// | no usable token can be had because the store or WeChat fails | 503 with `Retry-After`, or it passes under [`Policy::Optional`] |
+/// | CORS preflight | 401; with [`pass_preflights`](Self::pass_preflights) or under [`Policy::Optional`] it passes without a user |
 ///
-/// The caller's error type passes through unchanged: this layer never fails, it answers. While a
-/// request waits for its token, and where the layer answers, the inner service is not kept ready:
-/// a limit of concurrency inside counts the requests that it works on, and no others.
+/// The layer itself never fails: it turns every failure into a response, and passes errors of the inner
+/// service on unchanged.
+///
+/// While a request waits for its token, and when the layer responds itself, the inner service is not kept
+/// ready. A concurrency limit inside therefore counts only the requests that the inner service serves.
 ///
 /// # Order of layers
 ///
-/// Outside of this one: catching panics, tracing, CORS, time-outs, load shedding, and sessions
-/// that name the user. Inside: concurrency limits. In axum the last `.layer(..)` is the outermost; the cheapest
-/// mount is around the whole router, `layer.layer(router)`.
+/// - Outside of this layer: panic catching, tracing, CORS, timeouts, load shedding, and sessions that
+///   identify the user.
+/// - Inside: concurrency limits.
+///
+/// In axum the last `.layer(..)` is the outermost. The layer costs least around the whole router:
+/// `layer.layer(router)`.
 ///
 /// # Example
 ///
@@ -58,10 +64,10 @@ use crate::users::UserTokens;
 /// let layer = WechatLayer::new(users).identity(TrustedHeader::new("x-user-id")?);
 /// let app: Router = Router::new().route("/me", get(me)).layer(layer.clone());
 ///
-/// // Open to strangers, and with answers of the application's own.
-/// let open = layer.policy(Policy::Optional).reject(|why: &Rejection, _: &RequestHead<'_>| {
-///     let response = Response::builder().status(why.status());
-///     response.body(Body::from(why.message().to_owned())).unwrap()
+/// // Serves anonymous requests too, and renders rejections in the application's own form.
+/// let open = layer.policy(Policy::Optional).reject(|rejection: &Rejection, _: &RequestHead<'_>| {
+///     let response = Response::builder().status(rejection.status());
+///     response.body(Body::from(rejection.message().to_owned())).unwrap()
 /// });
 /// let app = app.route("/", get(async |user: Option<WechatUser>| "hello").layer(open));
 /// # let _: Router = app;
@@ -70,8 +76,8 @@ use crate::users::UserTokens;
 pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(pub(super) Arc<Shared<I, R>>);
 
 impl WechatLayer {
-    /// A layer for the users of this account. It needs an [`identity`](Self::identity) before it
-    /// can be used.
+    /// Creates a layer for the users of this account. It can be used once it has an
+    /// [`identity`](Self::identity) or a [`login`](Self::login).
     pub fn new(users: UserTokens) -> Self {
         Self(Arc::new(Shared {
             users,
@@ -88,18 +94,19 @@ impl WechatLayer {
 }
 
 impl<I, R> WechatLayer<I, R> {
-    /// How to tell who is asking: a [`SessionCookie`](crate::SessionCookie), a
-    /// [`TrustedHeader`](crate::TrustedHeader), an [`ExtensionIdentity`](crate::identity::ExtensionIdentity)
-    /// or a closure.
+    /// Sets the identity, which reads the user of a request from its head: a
+    /// [`SessionCookie`](crate::SessionCookie), a [`TrustedHeader`](crate::TrustedHeader), an
+    /// [`ExtensionIdentity`](crate::identity::ExtensionIdentity) or a closure. Default: none, or the
+    /// session cookie of the [`login`](Self::login).
     #[must_use]
     pub fn identity<J>(self, identity: J) -> WechatLayer<J, R> {
         WechatLayer(Arc::new(
             self.into_shared()
-                .with_types(|_, reject| (Arc::new(identity), reject)),
+                .with_types(|_, renderer| (Arc::new(identity), renderer)),
         ))
     }
 
-    /// What happens to requests without a user. Default: [`Policy::Required`].
+    /// Sets what happens to requests without a user. Default: [`Policy::Required`].
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self(Arc::new(Shared {
@@ -108,13 +115,14 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// Lets CORS preflights (`OPTIONS` with `Access-Control-Request-Method`) through to the
-    /// application, without a user. Default: no, the layer answers them with 401.
+    /// Sets whether CORS preflights (`OPTIONS` with `Access-Control-Request-Method`) reach the application
+    /// without a user. Default: `false`, the layer rejects them with 401.
     ///
-    /// Say yes where the application answers preflights itself, inside of this layer. Anybody can
-    /// send such a request, with or without an `Origin`: handlers that answer every method get it
-    /// too. A CORS layer that stands outside of this one needs no such setting. Under
-    /// [`Policy::Optional`] preflights pass in any case, as every request does.
+    /// Set it if a CORS layer inside of this layer responds to preflights. A CORS layer outside needs no
+    /// setting. Any client can send such a request, also without `Origin`, and handlers of all methods
+    /// receive it.
+    ///
+    /// Under [`Policy::Optional`] preflights pass in any case.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -128,7 +136,7 @@ impl<I, R> WechatLayer<I, R> {
     /// let app: Router = Router::new()
     ///     .route("/me", get(async |user: WechatUser| user.id().to_owned()))
     ///     .layer(CorsLayer::permissive())
-    ///     // Further out; without the setting it would refuse what the CORS layer answers.
+    ///     // Outside of the CORS layer: without the setting, preflights would not reach the latter.
     ///     .layer(WechatLayer::new(users).login(login).pass_preflights(true));
     /// # Ok(()) }
     /// ```
@@ -140,9 +148,9 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// Puts a handle to the account's own token into every request, as a [`WechatAccount`]: for
-    /// calls of WeChat's API in the account's name, and, where [`Tickets`](crate::Tickets) are
-    /// given, for signatures of JS-SDK pages. Nothing is fetched before somebody asks.
+    /// Inserts a [`WechatAccount`] into every request: the handle to the account's own token, for calls to
+    /// WeChat's API in the account's name. If `account` is made from [`Tickets`](crate::Tickets), it also
+    /// signs JS-SDK pages. The token and the ticket are fetched when a handler calls for them.
     ///
     /// ```
     /// use axum::Json;
@@ -150,7 +158,7 @@ impl<I, R> WechatLayer<I, R> {
     ///     AccountTokens, JsConfig, MemoryStore, Tickets, UserTokens, WechatClient, WechatLayer,
     /// };
     ///
-    /// /// A handler's argument: the configuration of the page that asks.
+    /// /// Returns the JS-SDK configuration of the page whose script made the request.
     /// async fn config(config: JsConfig) -> Json<JsConfig> {
     ///     Json(config)
     /// }
@@ -171,16 +179,14 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// Signs users in with WeChat: the layer sends page loads without a user there, and answers the
-    /// login's own paths, `/wechat/callback` and `/wechat/login`, before the application does.
+    /// Adds a login with WeChat. The layer redirects page loads without a user to WeChat, and handles
+    /// requests to the login's own paths, `/wechat/callback` and `/wechat/login`.
     ///
-    /// Users are told by the login's session cookie then, unless an
-    /// [`identity`](Self::identity) is set.
+    /// Unless an [`identity`](Self::identity) is set, the login's session cookie identifies users.
     ///
-    /// The layer answers them wherever it sees them: around a whole application it sees every
-    /// request. Around a part of one, such as a router that is merged or nested, mount them as what
-    /// they are: [`login_routes`](Self::login_routes), or [`login_service`](Self::login_service)
-    /// without axum.
+    /// A layer around the whole application receives every request, also those to the login's paths. A
+    /// layer around a merged or nested router does not. In that case add the paths with
+    /// [`login_routes`](Self::login_routes), or with [`login_service`](Self::login_service) without axum.
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where
@@ -190,22 +196,24 @@ impl<I, R> WechatLayer<I, R> {
         let login = login.into_handler(&shared.users);
         let session = login.session_cookie();
         let settings =
-            shared.with_types(|identity, reject| (I::or_session(identity, session), reject));
+            shared.with_types(|identity, renderer| (I::or_session(identity, session), renderer));
         WechatLayer(Arc::new(Shared {
             login: Some(login),
             ..settings
         }))
     }
 
-    /// What users must have granted. Whoever has granted less is asked once more: by a redirect
-    /// to WeChat for page loads, else by a 401 whose `login_url` asks for this scope. Who has been
-    /// asked in vain gets 403. Where it is not known what a user granted, as with pairs that
-    /// another service has stored, they pass. Default: whatever was granted does.
+    /// Sets the scope that users must have granted. Default: none, every user passes.
     ///
-    /// Under [`Policy::Optional`] they pass without a user, as strangers do, and a handler that
-    /// takes a [`WechatUser`] asks them.
+    /// A user who has not granted it is asked for it: a page load is redirected to WeChat, another request
+    /// receives 401 with a `login_url` for this scope. A user who declines receives 403. Users pass if
+    /// the stored tokens do not show what they granted; other services may store such tokens.
     ///
-    /// For some routes only, put a layer of its own around them, inside of the one with the login:
+    /// Under [`Policy::Optional`] the request passes without its user. A handler that takes a
+    /// [`WechatUser`] rejects it, and asks the user for the scope.
+    ///
+    /// To require a scope for some routes only, put a second layer around them, inside of the layer with
+    /// the login:
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -241,16 +249,17 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// How refusals look: the layer's own, and those of axum's extractors and of handlers that
-    /// return an [`Error`](crate::Error) ([`Reject`] says which). Default: [`JsonRejection`].
+    /// Sets the renderer of rejections: of the layer's own, of those of axum's extractors, and of errors
+    /// that handlers return ([`Reject`] lists them). Default: [`JsonRejection`].
     #[must_use]
-    pub fn reject<Q>(self, reject: Q) -> WechatLayer<I, Q> {
+    pub fn reject<Q>(self, renderer: Q) -> WechatLayer<I, Q> {
         WechatLayer(Arc::new(
             self.into_shared()
-                .with_types(|identity, _| (identity, Arc::new(reject))),
+                .with_types(|identity, _| (identity, Arc::new(renderer))),
         ))
     }
 
+    /// Returns the settings, or a copy if another clone of the layer shares them.
     fn into_shared(self) -> Shared<I, R> {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.duplicate())
     }
