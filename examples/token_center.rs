@@ -2,8 +2,8 @@
 //! gives it to other services.
 //!
 //! Run `CENTER_TOKEN=a-long-random-secret cargo run --example token_center` and then
-//! `curl -H 'authorization: Bearer a-long-random-secret' http://127.0.0.1:3000/access_token`. Without other
-//! variables, tokens are in memory and a simulator replaces WeChat.
+//! `curl -H 'authorization: Bearer a-long-random-secret' http://127.0.0.1:3000/center/access_token`.
+//! Without other variables, tokens are in memory and a simulator replaces WeChat.
 //!
 //! | variable | meaning (default) |
 //! |---|---|
