@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the help or the version that the command line asks for, or what is wrong with it.
+/// Prints the help, the version, or the error of a command line.
 fn print_usage(help: &clap::Error) -> ExitCode {
     match help.print() {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => print_failure(&output_error(&error)),

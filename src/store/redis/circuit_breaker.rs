@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn one_timeout_among_successes_opens_nothing() {
+    fn one_timeout_among_successes_keeps_the_circuit_closed() {
         let breaker = CircuitBreaker::new(1);
         let started_at = breaker.created_at;
         std::thread::sleep(Duration::from_millis(2));

@@ -1,7 +1,7 @@
 //! Checks of a Cluster before the client library connects: the nodes, their slots and addresses.
 //!
-//! The library's own error only says that it found no connection. It does not show a wrong password,
-//! or that the nodes announce addresses which cannot be reached from here. These checks return an
+//! The library's own error only says that it found no connection. It reveals neither a wrong password
+//! nor that the nodes announce addresses which cannot be reached from here. These checks return an
 //! error with the cause and the remedy.
 
 use redis::{ConnectionAddr, RedisError, Value};

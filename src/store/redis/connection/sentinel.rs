@@ -374,6 +374,6 @@ pub(in crate::store::redis) enum ConnectError {
 }
 
 fn not_connected(reason: &str) -> RedisError {
-    // The kind `Other` keeps this error apart from a dropped connection.
+    // The kind `Other` distinguishes this error from a dropped connection.
     std::io::Error::other(reason.to_owned()).into()
 }

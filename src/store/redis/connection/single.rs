@@ -223,7 +223,7 @@ impl Inner {
         self.current().connector.connection_info.protocol() != ProtocolVersion::RESP2
     }
 
-    /// Returns the connection for a command, replaced first if its state asks for that.
+    /// Returns the connection for a command. Replaces the connection first if its state requires that.
     ///
     /// The lock is held only for this decision, never while a command waits for its reply.
     fn begin_request(&self) -> RedisResult<(ConnectionManager, PendingReply<'_>)> {

@@ -51,8 +51,8 @@ impl RedisUrl {
     pub(in crate::store::redis) fn parse(url: &str) -> Result<Self, Error> {
         if url.contains('#') {
             return Err(Error::configuration(
-                "the Redis URL has a fragment (#), which would have no effect; write the database as /2 or \
-                 ?db=2, and a # of the password as %23",
+                "the Redis URL has a fragment (#), which would have no effect; write the \
+                 database as /2 or ?db=2, and a # of the password as %23",
             ));
         }
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
@@ -237,7 +237,7 @@ fn host_and_port(address: &ConnectionAddr) -> Option<(&str, u16)> {
     }
 }
 
-/// Formats an address, with brackets around an IPv6 address to set it apart from the port.
+/// Formats an address. Brackets separate an IPv6 address from its port.
 pub(in crate::store::redis) fn format_address(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
