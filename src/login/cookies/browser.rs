@@ -25,7 +25,7 @@ pub(crate) struct BrowserLogins {
     /// `true` for each slot whose cookie has to be written.
     pub(super) slot_changed: [bool; SLOT_PAGE_BYTES.len()],
     pub(super) history_changed: bool,
-    /// When the cookies were read, in seconds since the Unix epoch.
+    /// The time at which the cookies were read, in seconds since the Unix epoch.
     pub(super) now: u64,
     /// The return page of logins that were evicted from their slot.
     pub(super) start_page: ReturnTo,

@@ -1,0 +1,152 @@
+//! The checks of a callback before its code is spent.
+
+use crate::identity::{Identify, Identity, RequestHead};
+use crate::login::context::CallbackContext;
+use crate::login::cookies::{AttemptStatus, CodeFingerprint, LoginAttempt};
+use crate::login::failure::LoginFailure;
+use crate::login::handler::LoginHandler;
+use crate::login::query::parse_code_and_state;
+use crate::login::reply::LoginReply;
+use crate::login::return_to::ReturnTo;
+use crate::login::state::{LoginState, StateError};
+use crate::store::LoginCodeKey;
+
+/// The next step of a callback that has been checked.
+pub(super) enum CallbackAction {
+    /// Reply without an exchange.
+    Reply(LoginReply),
+    /// Leave the code unspent, and bind it to its login.
+    BindCodeAndReply {
+        code: String,
+        login_id: u64,
+        reply: LoginReply,
+    },
+    /// Exchange the code.
+    Exchange {
+        code: String,
+        attempt: LoginAttempt,
+        context: Box<CallbackContext>,
+    },
+}
+
+impl LoginHandler {
+    /// Performs all checks of a callback that are possible before its code is spent.
+    ///
+    /// The state is verified first: a state of this application names the login, to which a code
+    /// can be bound. The cookie is verified before the code is looked at, so that a server that
+    /// fetches the URL ahead of the user, without the user's cookies, does not spend the code.
+    pub(super) fn check_callback(
+        &self,
+        head: &RequestHead<'_>,
+    ) -> Result<CallbackAction, (LoginFailure, Option<String>)> {
+        let inner = &*self.0;
+        let now = self.now();
+        let (code, state) = parse_code_and_state(head.uri).map_err(|failure| (failure, None))?;
+        let Some(state) = state else {
+            if code.is_some() {
+                return Err((LoginFailure::UnknownLogin, None));
+            }
+            if let Some(more) = inner.log_limiter.allow_line("callback_without_query") {
+                tracing::warn!(target: "tower_wechat::login", app = %inner.users.app_id(), more, "a callback had neither code nor state; a person opened its path, or a proxy dropped its query and must pass it on");
+            }
+            return Err((LoginFailure::BadRequest, None));
+        };
+        let browser_logins = inner.login_cookies.read(head.headers, now);
+        let state = match inner.state_signer.verify(&state, now) {
+            Ok(state) => state,
+            // A login that has succeeded in time still answers its duplicates.
+            Err(StateError::Expired(state)) if browser_logins.has_succeeded(state) => state,
+            Err(StateError::Expired(state)) => {
+                return self.reject_without_attempt(LoginFailure::Expired, state, code);
+            }
+            Err(error) => return Err((error.into(), None)),
+        };
+        let known_attempt = browser_logins.find_attempt(state);
+        let has_state_cookie = known_attempt.is_some();
+        if !has_state_cookie && !inner.settings.allow_missing_state_cookie {
+            return self.reject_without_attempt(LoginFailure::UnknownLogin, state, code);
+        }
+        let Some(code) = code else {
+            let login_url =
+                |attempt: LoginAttempt| inner.settings.login_url(Some(&attempt.return_to), None);
+            return Err((LoginFailure::AccessDenied, known_attempt.map(login_url)));
+        };
+        let attempt = known_attempt.unwrap_or_else(|| LoginAttempt {
+            state,
+            scope: inner.settings.scope,
+            return_to: ReturnTo::start_page(&inner.settings.public_url),
+            status: AttemptStatus::Open,
+            repeats: 0,
+        });
+        let context = CallbackContext {
+            browser_logins,
+            has_state_cookie,
+            session_user_id: self.session_user_id(head),
+            has_session: matches!(inner.session_cookie.identify(head), Identity::User(_)),
+            foreign_session: inner.session_cookie.finds_foreign(head),
+        };
+        match attempt.status {
+            AttemptStatus::SignedIn { fingerprint, .. } => {
+                self.answer_duplicate(code, fingerprint, attempt, context)
+            }
+            AttemptStatus::Open | AttemptStatus::Retried { .. } => Ok(CallbackAction::Exchange {
+                code,
+                attempt,
+                context: Box::new(context),
+            }),
+        }
+    }
+
+    /// Answers a callback of a login that has already signed its user in: a reload, the back
+    /// button, or WeChat's second request, which may have another code. `fingerprint` is that of
+    /// the spent code.
+    fn answer_duplicate(
+        &self,
+        code: String,
+        fingerprint: CodeFingerprint,
+        attempt: LoginAttempt,
+        context: CallbackContext,
+    ) -> Result<CallbackAction, (LoginFailure, Option<String>)> {
+        let code_key = LoginCodeKey::new(self.0.users.app_id(), &code);
+        let is_other_code = code_fingerprint(&code_key) != fingerprint;
+        match (context.has_session, is_other_code) {
+            (true, false) => Ok(CallbackAction::Reply(
+                self.redirect_to_page(&attempt.return_to, Vec::new()),
+            )),
+            (true, true) => Ok(CallbackAction::BindCodeAndReply {
+                code,
+                login_id: attempt.state.login_id,
+                reply: self.redirect_to_page(&attempt.return_to, Vec::new()),
+            }),
+            (false, true) => {
+                self.reject_without_attempt(LoginFailure::UnknownLogin, attempt.state, Some(code))
+            }
+            // The reply that wrote this cookie also set a session. A browser without that session
+            // has signed out, so that only another login with WeChat signs it in.
+            (false, false) => Ok(CallbackAction::Reply(self.retry_login(attempt, context))),
+        }
+    }
+
+    /// Rejects a callback for which this browser has no open login. Binds its code, if it has one,
+    /// to its login.
+    fn reject_without_attempt(
+        &self,
+        failure: LoginFailure,
+        state: LoginState,
+        code: Option<String>,
+    ) -> Result<CallbackAction, (LoginFailure, Option<String>)> {
+        let Some(code) = code else {
+            return Err((failure, None));
+        };
+        Ok(CallbackAction::BindCodeAndReply {
+            code,
+            login_id: state.login_id,
+            reply: self.reject_callback(failure, None),
+        })
+    }
+}
+
+/// Returns the fingerprint of a code in a cookie.
+pub(super) fn code_fingerprint(code: &LoginCodeKey) -> CodeFingerprint {
+    CodeFingerprint::from_hash(&code.hash)
+}
