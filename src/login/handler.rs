@@ -1,4 +1,5 @@
-//! A login at work for one account: its parts, and the replies that all its steps use.
+//! The handler of a login for the users of one account: its parts, and the replies that all other
+//! files of the login use.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ const MAX_UNSPENT_CODES: usize = 8;
 #[derive(Clone)]
 pub(crate) struct LoginHandler(pub(super) Arc<Inner>);
 
+/// The parts of a handler.
 pub(super) struct Inner {
     pub(super) settings: LoginSettings,
     pub(super) users: UserTokens,

@@ -19,7 +19,7 @@ const FOLLOW_UP_SECONDS: u64 = 5;
 
 impl LoginHandler {
     /// Returns a failure for a page load without a user, if this browser has just logged in several
-    /// times. `unnamed` is `true` if the layer's identity returned no user.
+    /// times. `is_anonymous` is `true` if the layer's identity returned no user.
     ///
     /// A person who signs out and in again must not get this failure. The browser of such a person
     /// has no session, or has one that a logout everywhere has ended and that the layer's identity
@@ -28,7 +28,7 @@ impl LoginHandler {
         &self,
         head: &RequestHead<'_>,
         page: &ReturnTo,
-        unnamed: bool,
+        is_anonymous: bool,
     ) -> Option<LoginReply> {
         let browser_logins = self.0.login_cookies.read(head.headers, self.now());
         let has_logged_in = browser_logins.recent_logins() >= INEFFECTIVE_LOGINS;
@@ -38,7 +38,7 @@ impl LoginHandler {
         let has_session = matches!(self.0.session_cookie.identify(head), Identity::User(_));
         let from_wechat = initiator(head.headers) == Some(Initiator::OtherOrigin);
         match (has_session, from_wechat) {
-            (true, _) if unnamed => self.log_unread_session(),
+            (true, _) if is_anonymous => self.log_unread_session(),
             (true, true) => self.log_unread_session(),
             (false, true) => self.log_lost_session(),
             (_, false) => return None,

@@ -20,18 +20,18 @@ use crate::users::UserToken;
 
 impl LoginHandler {
     /// Returns a redirect to WeChat for a page load without a user, or whose user lacks a scope.
-    /// For other requests, see [`login_url_for_script`](Self::login_url_for_script). `unnamed` is
-    /// `true` if the layer's identity returned no user.
+    /// For other requests, see [`login_url_for_script`](Self::login_url_for_script). `is_anonymous`
+    /// is `true` if the layer's identity returned no user.
     pub(crate) fn redirect_to_wechat(
         &self,
         head: &RequestHead<'_>,
         scope: Option<Scope>,
-        unnamed: bool,
+        is_anonymous: bool,
     ) -> LoginReply {
         let scope = scope.unwrap_or(self.0.settings.scope);
         match self.requested_page(head) {
             Ok(page) => self
-                .not_kept(head, &page, unnamed)
+                .not_kept(head, &page, is_anonymous)
                 .unwrap_or_else(|| self.begin_or_reuse_attempt(scope, page, head.headers)),
             Err(reply) => reply,
         }

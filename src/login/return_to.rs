@@ -186,12 +186,12 @@ mod tests {
 
     const PAGE: &str = "https://h5.example.com/wechat/callback?code=1&state=2";
 
-    fn ours() -> PublicUrl {
+    fn public_url() -> PublicUrl {
         PublicUrl::parse("https://h5.example.com").unwrap()
     }
 
     fn read(page: &str) -> Result<String, ReturnToError> {
-        ReturnTo::parse(page.as_bytes(), &ours()).map(|page| page.as_str().to_owned())
+        ReturnTo::parse(page.as_bytes(), &public_url()).map(|page| page.as_str().to_owned())
     }
 
     /// Returns the URL that a browser requests after a redirect to this page.
@@ -298,7 +298,7 @@ mod tests {
             assert_eq!(read(page).as_deref(), Ok(encoded));
         }
         // The bytes of another encoding are kept.
-        let gbk = ReturnTo::parse(b"/s?q=\xc4\xe3", &ours()).unwrap();
+        let gbk = ReturnTo::parse(b"/s?q=\xc4\xe3", &public_url()).unwrap();
         assert_eq!(gbk.as_str(), "/s?q=%C4%E3");
     }
 
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(read(&longest).as_deref(), Ok(longest.as_str()));
         assert_eq!(read(&format!("{longest}a")), Err(ReturnToError::TooLong));
         let uri = format!("/page?q={}", "a".repeat(MAX_RETURN_TO_BYTES));
-        let (page, reason) = ReturnTo::from_uri(&uri.parse().unwrap(), &ours());
+        let (page, reason) = ReturnTo::from_uri(&uri.parse().unwrap(), &public_url());
         assert_eq!(
             (page.as_str(), reason),
             ("/page", Some(ReturnToError::TooLong))
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn adds_the_prefix_once() {
-        let ours = PublicUrl::parse("https://a.b/app").unwrap();
+        let public_url = PublicUrl::parse("https://a.b/app").unwrap();
         for (page, public) in [
             ("/", "/app/"),
             ("/me?a", "/app/me?a"),
@@ -325,16 +325,17 @@ mod tests {
             ("/app/me", "/app/me"),
             ("https://a.b/app/me", "/app/me"),
         ] {
-            let page = ReturnTo::parse(page.as_bytes(), &ours).unwrap();
+            let page = ReturnTo::parse(page.as_bytes(), &public_url).unwrap();
             assert_eq!(page.as_str(), public);
         }
-        assert_eq!(ReturnTo::start_page(&ours).as_str(), "/app/");
+        assert_eq!(ReturnTo::start_page(&public_url).as_str(), "/app/");
     }
 
     #[test]
     fn accepts_only_referers_of_its_origin() {
         let of = |referer: &str| {
-            ReturnTo::from_referer(referer.as_bytes(), &ours()).map(|path| path.0.into_string())
+            ReturnTo::from_referer(referer.as_bytes(), &public_url())
+                .map(|path| path.0.into_string())
         };
         assert_eq!(of("https://h5.example.com/a?b#c").as_deref(), Some("/a?b"));
         assert_eq!(of("https://h5.example.com").as_deref(), Some("/"));
@@ -361,8 +362,8 @@ mod tests {
             ],
             prefix in prop_oneof![Just(""), Just("/app")],
         ) {
-            let ours = PublicUrl::parse(&format!("https://h5.example.com{prefix}")).unwrap();
-            if let Ok(path) = ReturnTo::parse(path.as_bytes(), &ours) {
+            let public_url = PublicUrl::parse(&format!("https://h5.example.com{prefix}")).unwrap();
+            if let Ok(path) = ReturnTo::parse(path.as_bytes(), &public_url) {
                 let url = follow(&path);
                 prop_assert_eq!(url.origin(), Url::parse(PAGE).unwrap().origin());
                 prop_assert_eq!(url.username(), "");
@@ -381,18 +382,18 @@ mod tests {
         fn browsers_return_to_the_same_page(path in "/[a-z0-9\u{4e00}-\u{4eff} \u{1f600}-\u{1f64f}\"'();,@&=+$!*~_-]{0,40}",
             query in "[a-z0-9\u{4e00}-\u{4eff} \"'();,@&=+$!*~_/?:{}|\\[\\]-]{0,40}") {
             let shown = Url::parse(&format!("https://h5.example.com{path}?{query}")).unwrap();
-            let page = ReturnTo::parse(shown.as_str().as_bytes(), &ours()).unwrap();
+            let page = ReturnTo::parse(shown.as_str().as_bytes(), &public_url()).unwrap();
             prop_assert_eq!(follow(&page), shown.clone());
             prop_assume!(!query.ends_with(' '));
             // A link may contain the page without encoding.
-            let page = ReturnTo::parse(format!("{path}?{query}").as_bytes(), &ours()).unwrap();
+            let page = ReturnTo::parse(format!("{path}?{query}").as_bytes(), &public_url()).unwrap();
             prop_assert_eq!(follow(&page), shown);
         }
 
         #[test]
         fn referers_stay_on_the_origin(rest in "\\PC{0,40}") {
             let referer = format!("https://h5.example.com{rest}");
-            if let Some(path) = ReturnTo::from_referer(referer.as_bytes(), &ours()) {
+            if let Some(path) = ReturnTo::from_referer(referer.as_bytes(), &public_url()) {
                 prop_assert_eq!(follow(&path).origin(), Url::parse(PAGE).unwrap().origin());
             }
         }

@@ -196,33 +196,39 @@ mod tests {
 
     #[test]
     fn states_are_valid_until_they_expire() {
-        let ours = signer("wx1", 1);
-        let issued = ours.issue(NOW).unwrap();
-        let text = ours.encode(issued);
+        let signer = signer("wx1", 1);
+        let issued = signer.issue(NOW).unwrap();
+        let text = signer.encode(issued);
         assert!((16..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()));
-        assert_eq!(ours.verify(&text, NOW), Ok(issued));
+        assert_eq!(signer.verify(&text, NOW), Ok(issued));
         let last = NOW.saturating_add(LIFE - Duration::from_secs(1));
-        assert_eq!(ours.verify(&text, last), Ok(issued));
-        let late = ours.verify(&text, NOW.saturating_add(LIFE));
+        assert_eq!(signer.verify(&text, last), Ok(issued));
+        let late = signer.verify(&text, NOW.saturating_add(LIFE));
         assert!(matches!(late, Err(StateError::Expired(_))));
         let future = NOW.saturating_sub(Duration::from_secs(301));
         assert!(matches!(
-            ours.verify(&text, future),
+            signer.verify(&text, future),
             Err(StateError::Expired(_))
         ));
-        assert_eq!(signer("wx2", 1).verify(&text, NOW), Err(StateError::Forged));
-        assert_eq!(signer("wx1", 2).verify(&text, NOW), Err(StateError::Forged));
+        assert_eq!(
+            self::signer("wx2", 1).verify(&text, NOW),
+            Err(StateError::Forged)
+        );
+        assert_eq!(
+            self::signer("wx1", 2).verify(&text, NOW),
+            Err(StateError::Forged)
+        );
     }
 
     proptest! {
         #[test]
         fn tampered_states_are_rejected(at in 0usize..56, with in "[0-9a-zA-F]") {
-            let ours = signer("wx1", 1);
-            let text = ours.encode(ours.issue(NOW).unwrap());
+            let signer = signer("wx1", 1);
+            let text = signer.encode(signer.issue(NOW).unwrap());
             let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
-            prop_assert!(changed == text || ours.verify(&changed, NOW) == Err(StateError::Forged));
-            prop_assert_eq!(ours.verify(&text[..at], NOW), Err(StateError::Forged));
-            prop_assert_eq!(ours.verify(&format!("{text}{with}"), NOW), Err(StateError::Forged));
+            prop_assert!(changed == text || signer.verify(&changed, NOW) == Err(StateError::Forged));
+            prop_assert_eq!(signer.verify(&text[..at], NOW), Err(StateError::Forged));
+            prop_assert_eq!(signer.verify(&format!("{text}{with}"), NOW), Err(StateError::Forged));
         }
 
         #[test]

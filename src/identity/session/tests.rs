@@ -43,17 +43,21 @@ fn identify_cookie(session: &SessionCookie, value: &str) -> Option<(String, bool
 
 #[test]
 fn rejects_cookies_of_other_keys_apps_or_names() {
-    let (ours, clock) = session(&[1]);
-    let cookie = value(&ours.issue(&UserId::new("oUser").unwrap()));
+    let (own, clock) = session(&[1]);
+    let cookie = value(&own.issue(&UserId::new("oUser").unwrap()));
     assert_eq!(
-        identify_cookie(&ours, &cookie),
+        identify_cookie(&own, &cookie),
         Some(("oUser".to_owned(), false))
     );
     assert_eq!(identify_cookie(&session(&[2]).0, &cookie), None);
-    let ours = || builder("wx1", &[1], &clock);
+    let own_builder = || builder("wx1", &[1], &clock);
     let other_app = builder("wx2", &[1], &clock);
     // With plain http, any host of the domain can set the cookie, so that the keys differ.
-    for other in [ours().name("other"), ours().secure(false), other_app] {
+    for other in [
+        own_builder().name("other"),
+        own_builder().secure(false),
+        other_app,
+    ] {
         let other = other.build().unwrap();
         assert_eq!(identify_cookie(&other, &cookie), None, "{other:?}");
     }
@@ -61,20 +65,20 @@ fn rejects_cookies_of_other_keys_apps_or_names() {
 
 #[test]
 fn sessions_of_other_keys_are_foreign() {
-    let (ours, clock) = session(&[1]);
+    let (own, clock) = session(&[1]);
     let user = UserId::new("oUser").unwrap();
     let finds = |value: &str| {
-        let cookie = format!("{}={value}", ours.0.name);
+        let cookie = format!("{}={value}", own.0.name);
         let request = http::Request::builder().header(COOKIE, cookie);
         let request = request.body(()).unwrap();
-        ours.finds_foreign(&RequestHead::from_request(&request))
+        own.finds_foreign(&RequestHead::from_request(&request))
     };
-    let theirs = value(&session(&[2]).0.issue(&user));
-    assert!(finds(&theirs));
-    assert!(!finds(&value(&ours.issue(&user))));
-    assert!(!finds("") && !finds("theme.dark") && !finds(&theirs[1..theirs.len() / 2]));
+    let foreign = value(&session(&[2]).0.issue(&user));
+    assert!(finds(&foreign));
+    assert!(!finds(&value(&own.issue(&user))));
+    assert!(!finds("") && !finds("theme.dark") && !finds(&foreign[1..foreign.len() / 2]));
     clock.advance(DEFAULT_LIFETIME);
-    assert!(!finds(&theirs), "expired sessions are not foreign");
+    assert!(!finds(&foreign), "expired sessions are not foreign");
 }
 
 #[test]

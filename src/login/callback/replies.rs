@@ -21,8 +21,8 @@ const MAX_LOGINS_PER_WINDOW: usize = MAX_HISTORY_ENTRIES;
 impl LoginHandler {
     /// Returns the reply that signs a user in.
     ///
-    /// The limit of logins applies here, after the code is spent, because only completed logins count.
-    /// Browsers without the state cookie are counted by their user, who is known only now.
+    /// The limit of logins applies here, after the code is spent, because only completed logins
+    /// count. Browsers without the state cookie are counted by their user, who is known only now.
     pub(super) fn complete_login(
         &self,
         signed_in: &SignedInUser,
