@@ -1,4 +1,4 @@
-//! What lies sealed in Redis, and who can read it.
+//! Sealed values, and processes with different sealing keys.
 
 use ::redis::Commands;
 use base64::Engine as _;
@@ -6,10 +6,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::support::log_lines::LogLines;
 use super::*;
+use crate::error::ErrorKind;
 use crate::redis::{SealingKeys, SealingMode};
 
-/// A ring of keys that are named by letters.
-fn ring(letters: &str) -> SealingKeys {
+/// Returns one sealing key for each letter. The first one seals new values.
+fn sealing_keys(letters: &str) -> SealingKeys {
     let keys = letters.bytes().map(|letter| STANDARD.encode([letter; 32]));
     SealingKeys::from_base64(&keys.collect::<Vec<_>>().join(",")).unwrap()
 }
@@ -22,27 +23,30 @@ async fn connect_sealed(server: &RedisServer, layout: Layout, keys: SealingKeys)
 pub(super) async fn start_sealed_stores() -> (RedisServer, [RedisStore; 2]) {
     let server = RedisServer::start();
     let stores = [
-        connect_sealed(&server, Layout::Hashes, ring("a")).await,
-        connect_sealed(&server, Layout::Keys, ring("a")).await,
+        connect_sealed(&server, Layout::Hashes, sealing_keys("a")).await,
+        connect_sealed(&server, Layout::Keys, sealing_keys("a")).await,
     ];
     (server, stores)
 }
 
-/// As a process that connected before anybody sealed: it has no mark to look at.
-async fn connect_without_registry(server: &RedisServer, other: &str) -> RedisStore {
+/// Connects with the keys `letters`, or without keys. The registry of sealing keys is empty meanwhile,
+/// as if this process had connected before the first value was sealed.
+async fn connect_without_registry(server: &RedisServer, letters: &str) -> RedisStore {
     let mut connection = server.connection();
-    let marks: Vec<(String, String)> = connection.hgetall("wechat:sealing").unwrap();
+    let registered: Vec<(String, String)> = connection.hgetall("wechat:sealing").unwrap();
     let _: () = connection.del("wechat:sealing").unwrap();
-    let store = match other {
+    let store = match letters {
         "" => connect_redis(server, Layout::Hashes).await,
-        letters => connect_sealed(server, Layout::Hashes, ring(letters)).await,
+        letters => connect_sealed(server, Layout::Hashes, sealing_keys(letters)).await,
     };
     let _: () = connection.del("wechat:sealing").unwrap();
-    let _: () = connection.hset_multiple("wechat:sealing", &marks).unwrap();
+    let _: () = connection
+        .hset_multiple("wechat:sealing", &registered)
+        .unwrap();
     store
 }
 
-/// All the texts that lie in a server.
+/// Returns all values of a server.
 fn all_values(server: &RedisServer) -> Vec<String> {
     let mut connection = server.connection();
     let keys: Vec<String> = connection.keys("*").unwrap();
@@ -64,81 +68,76 @@ fn all_values(server: &RedisServer) -> Vec<String> {
 async fn sealed_stores_write_no_plain_token() {
     let server = RedisServer::start();
     for layout in [Layout::Hashes, Layout::Keys] {
-        let store = connect_sealed(&server, layout, ring("a")).await;
-        for kind in [
-            CredentialKind::User,
-            CredentialKind::SnapshotUser,
-            CredentialKind::AccountToken,
-            CredentialKind::JsapiTicket,
-        ] {
+        let store = connect_sealed(&server, layout, sealing_keys("a")).await;
+        for kind in CredentialKind::ALL {
             let slot = slot(kind, if kind.belongs_to_account() { "" } else { "oA" });
-            let record = record(kind, "legible");
+            let record = record(kind, "plain-text");
             store.overwrite(&slot, &record).await.unwrap();
             assert_eq!(store.load(&slot).await.unwrap().record, record);
         }
     }
     let values = all_values(&server);
     let sealed = values.iter().filter(|value| value.starts_with("#0#s1#"));
-    // Two halves of a pair, an account token and a ticket; a record and the two; the virtual user,
-    // who lies in one place.
+    // In the hashes: two values of a user, an account token and a ticket. In the keys: a record, an
+    // account token and a ticket. A snapshot user has the same key in both layouts.
     assert_eq!(sealed.count(), 4 + 3 + 1);
     for value in &values {
         assert!(
-            !value.contains("legible") && !value.contains("refresh"),
+            !value.contains("plain-text") && !value.contains("refresh"),
             "{value}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_copied_value_does_not_open() {
+async fn a_value_copied_to_another_user_does_not_open() {
     let (server, [hashes, keys]) = start_sealed_stores().await;
-    let (victim, thief) = (
-        slot(CredentialKind::User, "oVictim"),
-        slot(CredentialKind::User, "oThief"),
+    let (user, attacker) = (
+        slot(CredentialKind::User, "oUser"),
+        slot(CredentialKind::User, "oAttacker"),
     );
     for store in [&hashes, &keys] {
         store
-            .overwrite(&victim, &record(CredentialKind::User, "t"))
+            .overwrite(&user, &record(CredentialKind::User, "t"))
             .await
             .unwrap();
     }
     let mut redis = server.connection();
     let (access, refresh) = ("user.wxUserAccessToken", "user.wxUserRefreshToken");
     for hash in [access, refresh] {
-        let value: String = redis.hget(hash, "oVictim").unwrap();
-        let _: () = redis.hset(hash, "oThief", value).unwrap();
+        let value: String = redis.hget(hash, "oUser").unwrap();
+        let _: () = redis.hset(hash, "oAttacker", value).unwrap();
     }
-    let value: String = redis.get("wechat:wx1:user:oVictim").unwrap();
-    let _: () = redis.set("wechat:wx1:user:oThief", &value).unwrap();
+    let value: String = redis.get("wechat:wx1:user:oUser").unwrap();
+    let _: () = redis.set("wechat:wx1:user:oAttacker", &value).unwrap();
     for store in [&hashes, &keys] {
-        assert!(store.load(&thief).await.unwrap().record.is_empty());
-        assert!(!store.load(&victim).await.unwrap().record.is_empty());
+        assert!(store.load(&attacker).await.unwrap().record.is_empty());
+        assert!(!store.load(&user).await.unwrap().record.is_empty());
     }
-    // One half of the victim's own pair in the place of the other; a record as a virtual user's.
-    let value_of_refresh: String = redis.hget(refresh, "oVictim").unwrap();
-    let _: () = redis.hset(access, "oVictim", value_of_refresh).unwrap();
-    assert!(hashes.load(&victim).await.unwrap().record.token.is_none());
-    let _: () = redis.set("wechat:wx1:snapshot:oVictim", &value).unwrap();
-    let snapshot = slot(CredentialKind::SnapshotUser, "oVictim");
+    // A user's refresh value copied to the access token, and a record copied to a snapshot user.
+    let refresh_value: String = redis.hget(refresh, "oUser").unwrap();
+    let _: () = redis.hset(access, "oUser", refresh_value).unwrap();
+    assert!(hashes.load(&user).await.unwrap().record.token.is_none());
+    let _: () = redis.set("wechat:wx1:snapshot:oUser", &value).unwrap();
+    let snapshot = slot(CredentialKind::SnapshotUser, "oUser");
     assert!(keys.load(&snapshot).await.unwrap().record.is_empty());
 }
 
 #[tokio::test]
-async fn keys_rotate_while_both_orders_run() {
+async fn processes_with_both_orders_of_keys_run_together() {
     let server = RedisServer::start();
     let slot = slot(CredentialKind::User, "oA");
     for layout in [Layout::Hashes, Layout::Keys] {
         let mut redis = server.connection();
         let _: () = redis.del("wechat:sealing").unwrap();
-        let first = connect_sealed(&server, layout, ring("a")).await;
+        let first = connect_sealed(&server, layout, sealing_keys("a")).await;
         first
             .overwrite(&slot, &record(CredentialKind::User, "t1"))
             .await
             .unwrap();
         let (before, after) = (
-            connect_sealed(&server, layout, ring("ab")).await,
-            connect_sealed(&server, layout, ring("ba")).await,
+            connect_sealed(&server, layout, sealing_keys("ab")).await,
+            connect_sealed(&server, layout, sealing_keys("ba")).await,
         );
         for (writer, token) in [
             (&before, "t2"),
@@ -146,16 +145,16 @@ async fn keys_rotate_while_both_orders_run() {
             (&before, "t4"),
             (&after, "t5"),
         ] {
-            let witness = writer.load(&slot).await.unwrap().expected;
+            let expected = writer.load(&slot).await.unwrap().expected;
             let owner = LeaseOwner::unique();
-            let claim = writer
-                .acquire_lease(&slot, &witness, &owner, LEASE)
+            let result = writer
+                .acquire_lease(&slot, &expected, &owner, LEASE)
                 .await
                 .unwrap();
-            assert!(matches!(claim, LeaseResult::Acquired));
+            assert!(matches!(result, LeaseResult::Acquired));
             let newer = record(CredentialKind::User, token);
             let commit = writer
-                .commit(&slot, &witness, &newer, &owner)
+                .commit(&slot, &expected, &newer, &owner)
                 .await
                 .unwrap();
             assert!(matches!(commit, CommitResult::Committed));
@@ -163,11 +162,14 @@ async fn keys_rotate_while_both_orders_run() {
                 assert_eq!(reader.load(&slot).await.unwrap().record, newer);
             }
         }
-        // All is sealed with the new key by now; the old one may go.
+        // All values are now sealed with the new key, so the old key can be removed.
         let _: () = redis
-            .hdel("wechat:sealing", ring("a").ids().collect::<Vec<_>>())
+            .hdel(
+                "wechat:sealing",
+                sealing_keys("a").ids().collect::<Vec<_>>(),
+            )
             .unwrap();
-        let last = connect_sealed(&server, layout, ring("b")).await;
+        let last = connect_sealed(&server, layout, sealing_keys("b")).await;
         assert!(!last.load(&slot).await.unwrap().record.is_empty());
     }
 }
@@ -176,7 +178,8 @@ async fn keys_rotate_while_both_orders_run() {
 async fn plain_values_are_read_until_sealing_is_required() {
     for layout in [Layout::Hashes, Layout::Keys] {
         let server = RedisServer::start();
-        let opening = connect_sealed(&server, layout, ring("a").mode(SealingMode::Open)).await;
+        let opening =
+            connect_sealed(&server, layout, sealing_keys("a").mode(SealingMode::Open)).await;
         let plain = slot(CredentialKind::User, "oPlain");
         opening
             .overwrite(&plain, &record(CredentialKind::User, "t1"))
@@ -187,7 +190,7 @@ async fn plain_values_are_read_until_sealing_is_required() {
                 .iter()
                 .any(|value| value.contains("t1#"))
         );
-        let sealing = connect_sealed(&server, layout, ring("a")).await;
+        let sealing = connect_sealed(&server, layout, sealing_keys("a")).await;
         let secret = slot(CredentialKind::User, "oSealed");
         sealing
             .overwrite(&secret, &record(CredentialKind::User, "t2"))
@@ -196,10 +199,15 @@ async fn plain_values_are_read_until_sealing_is_required() {
         for (store, slot) in [(&opening, &secret), (&sealing, &plain)] {
             assert!(!store.load(slot).await.unwrap().record.is_empty());
         }
-        let strict = connect_sealed(&server, layout, ring("a").mode(SealingMode::Require)).await;
+        let strict = connect_sealed(
+            &server,
+            layout,
+            sealing_keys("a").mode(SealingMode::Require),
+        )
+        .await;
         assert!(strict.load(&plain).await.unwrap().record.is_empty());
         assert!(!strict.load(&secret).await.unwrap().record.is_empty());
-        // A renewal seals what was plain.
+        // A renewal seals a plain value.
         let stored = sealing.load(&plain).await.unwrap();
         let owner = LeaseOwner::unique();
         let commit = sealing
@@ -215,13 +223,13 @@ async fn plain_values_are_read_until_sealing_is_required() {
     }
 }
 
-/// A process with the wrong ring, or with none, leaves alone what others can read.
+/// A process without the key of a value neither renews nor deletes it.
 #[tokio::test]
 async fn without_the_key_only_a_login_replaces_a_value() {
-    for ring_of_the_other in ["b", ""] {
+    for other_keys in ["b", ""] {
         let server = RedisServer::start();
-        let ours = connect_sealed(&server, Layout::Hashes, ring("a")).await;
-        let other = connect_without_registry(&server, ring_of_the_other).await;
+        let ours = connect_sealed(&server, Layout::Hashes, sealing_keys("a")).await;
+        let other = connect_without_registry(&server, other_keys).await;
         for kind in [CredentialKind::User, CredentialKind::AccountToken] {
             let slot = slot(
                 kind,
@@ -234,22 +242,24 @@ async fn without_the_key_only_a_login_replaces_a_value() {
             let good = record(kind, "good");
             ours.overwrite(&slot, &good).await.unwrap();
             if kind == CredentialKind::User {
-                // Half of it is plain, as in the middle of a migration: not even that is used.
+                // One value is plain, as in the middle of a migration. It is not used either.
                 let due = Clock::system().now().as_millis() + 86_400_000;
                 let plain = format!("refresh#{due}#openid=");
                 let mut redis = server.connection();
                 let _: () = redis.hset("user.wxUserRefreshToken", "oA", plain).unwrap();
             }
             let before = ours.load(&slot).await.unwrap();
-            let seen = other.load(&slot).await.unwrap();
-            assert!(seen.record.is_empty());
+            let loaded = other.load(&slot).await.unwrap();
+            assert!(loaded.record.is_empty());
             let owner = LeaseOwner::unique();
-            let claim = other
-                .acquire_lease(&slot, &seen.expected, &owner, LEASE)
+            let result = other
+                .acquire_lease(&slot, &loaded.expected, &owner, LEASE)
                 .await;
             let nothing = Record::default();
-            let commit = other.commit(&slot, &seen.expected, &nothing, &owner).await;
-            for error in [claim.unwrap_err(), commit.unwrap_err()] {
+            let commit = other
+                .commit(&slot, &loaded.expected, &nothing, &owner)
+                .await;
+            for error in [result.unwrap_err(), commit.unwrap_err()] {
                 assert_eq!(error.kind(), ErrorKind::Configuration);
                 assert!(error.to_string().contains("add that key"), "{error}");
             }
@@ -273,25 +283,25 @@ async fn a_corrupt_sealed_value_is_replaced() {
     let slot = slot(CredentialKind::AccountToken, "");
     let mut redis = server.connection();
     for broken in ["#0#s1#", "#0#s1#ID#", "#0#s1#ID#AAAA", "#0#s1#ID#\u{e9}"] {
-        let id = ring("a").ids().next().unwrap();
+        let id = sealing_keys("a").ids().next().unwrap();
         let _: () = redis
             .set("sys.wxAccessToken", broken.replace("ID", &id))
             .unwrap();
-        let seen = hashes.load(&slot).await.unwrap();
-        assert!(seen.record.is_empty(), "{broken}");
+        let loaded = hashes.load(&slot).await.unwrap();
+        assert!(loaded.record.is_empty(), "{broken}");
         let owner = LeaseOwner::unique();
-        let claim = hashes
-            .acquire_lease(&slot, &seen.expected, &owner, LEASE)
+        let result = hashes
+            .acquire_lease(&slot, &loaded.expected, &owner, LEASE)
             .await;
-        assert!(matches!(claim.unwrap(), LeaseResult::Acquired));
+        assert!(matches!(result.unwrap(), LeaseResult::Acquired));
         let new = record(CredentialKind::AccountToken, "new");
-        let commit = hashes.commit(&slot, &seen.expected, &new, &owner).await;
+        let commit = hashes.commit(&slot, &loaded.expected, &new, &owner).await;
         assert!(matches!(commit.unwrap(), CommitResult::Committed));
     }
 }
 
-/// R3: a value that is sealed anew during a renewal is the same value; what WeChat has granted
-/// from it is not thrown away.
+/// A value that is sealed again during a renewal is the same value. The new tokens are committed
+/// (nothing lost).
 #[tokio::test]
 async fn a_reseal_during_a_renewal_loses_nothing() {
     let (_server, stores) = start_sealed_stores().await;
@@ -299,20 +309,26 @@ async fn a_reseal_during_a_renewal_loses_nothing() {
         let slot = slot(CredentialKind::User, "oA");
         let first = record(CredentialKind::User, "t1");
         store.overwrite(&slot, &first).await.unwrap();
-        let witness = store.load(&slot).await.unwrap().expected;
+        let expected = store.load(&slot).await.unwrap().expected;
         let owner = LeaseOwner::unique();
         store
-            .acquire_lease(&slot, &witness, &owner, LEASE)
+            .acquire_lease(&slot, &expected, &owner, LEASE)
             .await
             .unwrap();
         store.overwrite(&slot, &first).await.unwrap();
-        assert_ne!(store.load(&slot).await.unwrap().expected, witness);
+        assert_ne!(store.load(&slot).await.unwrap().expected, expected);
         let newer = record(CredentialKind::User, "t2");
-        let commit = store.commit(&slot, &witness, &newer, &owner).await.unwrap();
+        let commit = store
+            .commit(&slot, &expected, &newer, &owner)
+            .await
+            .unwrap();
         assert!(matches!(commit, CommitResult::Committed), "{commit:?}");
         assert_eq!(store.load(&slot).await.unwrap().record, newer);
-        // Something newer is still newer.
-        let commit = store.commit(&slot, &witness, &first, &owner).await.unwrap();
+        // A newer record is still a conflict.
+        let commit = store
+            .commit(&slot, &expected, &first, &owner)
+            .await
+            .unwrap();
         assert!(matches!(commit, CommitResult::Conflict(stored) if stored.record == newer));
     }
 }
@@ -327,30 +343,30 @@ async fn connect_fails_without_a_registered_key() {
         }
         builder.connect().await
     };
-    // Who only opens leaves no mark that others would have to know.
-    connect(Some(ring("a").mode(SealingMode::Open)))
+    // A process that seals no values registers no key.
+    connect(Some(sealing_keys("a").mode(SealingMode::Open)))
         .await
         .unwrap();
     connect(None).await.unwrap();
-    connect(Some(ring("a"))).await.unwrap();
-    let id = ring("a").ids().next().unwrap();
+    connect(Some(sealing_keys("a"))).await.unwrap();
+    let id = sealing_keys("a").ids().next().unwrap();
     for keys in [
         None,
-        Some(ring("b")),
-        Some(ring("b").mode(SealingMode::Open)),
+        Some(sealing_keys("b")),
+        Some(sealing_keys("b").mode(SealingMode::Open)),
     ] {
         let error = connect(keys).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
-        let sentence = error.to_string();
+        let text = error.to_string();
         assert!(
-            sentence.contains(&id) && sentence.contains("add the missing key"),
-            "{sentence}"
+            text.contains(&id) && text.contains("add the missing key"),
+            "{text}"
         );
     }
-    connect(Some(ring("ba"))).await.unwrap();
-    // By now a process that has only the old key would not read what the new one seals.
-    assert!(connect(Some(ring("a"))).await.is_err());
-    connect(Some(ring("ab"))).await.unwrap();
+    connect(Some(sealing_keys("ba"))).await.unwrap();
+    // A process with only the old key could not read values that the new key seals.
+    assert!(connect(Some(sealing_keys("a"))).await.is_err());
+    connect(Some(sealing_keys("ab"))).await.unwrap();
 }
 
 #[tokio::test]
@@ -361,7 +377,7 @@ async fn missing_key_errors_are_rate_limited() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let server = RedisServer::start();
-    let ours = connect_sealed(&server, Layout::Hashes, ring("a")).await;
+    let ours = connect_sealed(&server, Layout::Hashes, sealing_keys("a")).await;
     let other = connect_without_registry(&server, "b").await;
     let started = std::time::Instant::now();
     for user in 0..50 {
@@ -371,13 +387,13 @@ async fn missing_key_errors_are_rate_limited() {
             .unwrap();
         assert!(other.load(&slot).await.unwrap().record.is_empty());
     }
-    let said = lines.text();
-    let loud = said
+    let log = lines.text();
+    let errors = log
         .lines()
         .filter(|line| line.contains("ERROR") && line.contains("sealed with"));
-    let most = 1 + started.elapsed().as_secs() / 10;
-    assert!((1..=most as usize).contains(&loud.count()), "{said}");
-    assert!(!said.contains("refresh#"), "{said}");
+    let max_lines = 1 + started.elapsed().as_secs() / 10;
+    assert!((1..=max_lines as usize).contains(&errors.count()), "{log}");
+    assert!(!log.contains("refresh#"), "{log}");
 }
 
 #[tokio::test]
@@ -386,7 +402,7 @@ async fn sweep_keeps_values_it_cannot_open() {
     let app = AppId::new("wx1").unwrap();
     let clock = Clock::shifted();
     let later = RedisStore::builder(&server.url())
-        .sealing(ring("a"))
+        .sealing(sealing_keys("a"))
         .clock(clock.clone());
     let later = later.connect().await.unwrap();
     let other = connect_without_registry(&server, "b").await;

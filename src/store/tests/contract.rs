@@ -1,0 +1,284 @@
+//! The contract of a store: what every store does in the same way.
+
+use super::*;
+
+#[tokio::test]
+async fn overwrite_stores_and_an_empty_record_deletes() {
+    on_every_store(async |store, slot| {
+        assert!(store.load(&slot).await.unwrap().record.is_empty());
+        let record = record(slot.key.kind, "t1");
+        store.overwrite(&slot, &record).await.unwrap();
+        assert_eq!(store.load(&slot).await.unwrap().record, record);
+        store.overwrite(&slot, &Record::default()).await.unwrap();
+        assert!(store.load(&slot).await.unwrap().record.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lease_has_one_owner_that_can_reacquire_it() {
+    on_every_store(async |store, slot| {
+        store
+            .overwrite(&slot, &record(slot.key.kind, "t1"))
+            .await
+            .unwrap();
+        let expected = store.load(&slot).await.unwrap().expected;
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let acquire = async |owner| {
+            store
+                .acquire_lease(&slot, &expected, owner, LEASE)
+                .await
+                .unwrap()
+        };
+        assert!(matches!(acquire(&ours).await, LeaseResult::Acquired));
+        assert!(matches!(acquire(&theirs).await, LeaseResult::Busy));
+        assert!(matches!(acquire(&ours).await, LeaseResult::Acquired));
+        store.release_lease(&slot, &theirs).await.unwrap();
+        assert!(matches!(acquire(&theirs).await, LeaseResult::Busy));
+        store.release_lease(&slot, &ours).await.unwrap();
+        assert!(matches!(acquire(&theirs).await, LeaseResult::Acquired));
+        store.release_lease(&slot, &theirs).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_owner_exchanges_a_code_and_all_read_the_outcome() {
+    on_every_store(async |store, slot| {
+        // A unique code, because the stores of both layouts share a server and the key of a code.
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let acquire = async |owner| store.acquire_code(&code, owner, LEASE).await.unwrap();
+        let finish = async |owner, outcome| {
+            let finished = store.finish_code(&code, owner, outcome, LEASE).await;
+            finished.unwrap();
+        };
+        assert_eq!(acquire(&ours).await, CodeLeaseResult::Acquired);
+        assert_eq!(acquire(&theirs).await, CodeLeaseResult::Busy);
+        assert_eq!(acquire(&ours).await, CodeLeaseResult::Acquired);
+        finish(Some(&theirs), "from another owner").await;
+        assert_eq!(acquire(&theirs).await, CodeLeaseResult::Busy);
+        finish(Some(&ours), "refused").await;
+        let outcome = |text: &str| CodeLeaseResult::Finished(text.to_owned());
+        assert_eq!(acquire(&theirs).await, outcome("refused"));
+        finish(Some(&theirs), "too late").await;
+        assert_eq!(acquire(&ours).await, outcome("refused"));
+        finish(None, "from a login without a lease").await;
+        assert_eq!(
+            acquire(&ours).await,
+            outcome("from a login without a lease")
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_code_is_bound_to_the_first_login() {
+    on_every_store(async |store, slot| {
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let bind = async |login, ttl| store.bind_code(&code, login, ttl).await.unwrap();
+        assert_eq!(bind(1, LEASE).await, CodeBindResult::Bound);
+        assert_eq!(bind(1, LEASE).await, CodeBindResult::AlreadyBound);
+        assert_eq!(bind(2, LEASE).await, CodeBindResult::BoundElsewhere);
+        let short = Duration::from_millis(30);
+        assert_eq!(bind(1, short).await, CodeBindResult::AlreadyBound);
+        tokio::time::sleep(short * 2).await;
+        assert_eq!(bind(2, LEASE).await, CodeBindResult::Bound);
+        assert_eq!(bind(1, LEASE).await, CodeBindResult::BoundElsewhere);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_code_lease_expires() {
+    on_every_store(async |store, slot| {
+        // A unique code, because the stores of both layouts share a server and the key of a code.
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let (expired, ours) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let short = Duration::from_millis(30);
+        let result = store.acquire_code(&code, &expired, short).await.unwrap();
+        assert_eq!(result, CodeLeaseResult::Acquired);
+        tokio::time::sleep(short * 2).await;
+        let result = store.acquire_code(&code, &ours, LEASE).await.unwrap();
+        assert_eq!(result, CodeLeaseResult::Acquired);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expired_lease_releases_and_finishes_nothing() {
+    on_every_store(async |store, slot| {
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let (late, next) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let short = Duration::from_millis(30);
+        let expected = store.load(&slot).await.unwrap().expected;
+        store
+            .acquire_lease(&slot, &expected, &late, short)
+            .await
+            .unwrap();
+        store.acquire_code(&code, &late, short).await.unwrap();
+        tokio::time::sleep(short * 2).await;
+        assert!(!store.release_lease(&slot, &late).await.unwrap());
+        assert!(!store.release_code(&code, &late).await.unwrap());
+        let finished = store.finish_code(&code, Some(&late), "late", LEASE).await;
+        finished.unwrap();
+        let result = store.acquire_code(&code, &next, LEASE).await.unwrap();
+        assert_eq!(result, CodeLeaseResult::Acquired);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn acquire_returns_a_record_changed_since_the_read() {
+    on_every_store(async |store, slot| {
+        let before = store.load(&slot).await.unwrap().expected;
+        let newer = record(slot.key.kind, "t2");
+        store.overwrite(&slot, &newer).await.unwrap();
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        match store
+            .acquire_lease(&slot, &before, &ours, LEASE)
+            .await
+            .unwrap()
+        {
+            LeaseResult::Conflict(stored) => {
+                assert_eq!(stored.record, newer);
+                let result = store
+                    .acquire_lease(&slot, &stored.expected, &theirs, LEASE)
+                    .await
+                    .unwrap();
+                assert!(
+                    matches!(result, LeaseResult::Acquired),
+                    "the conflict took no lease"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        store.release_lease(&slot, &theirs).await.unwrap();
+        store.overwrite(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commit_conflicts_if_the_record_changed() {
+    on_every_store(async |store, slot| {
+        let kind = slot.key.kind;
+        store.overwrite(&slot, &record(kind, "t1")).await.unwrap();
+        let expected = store.load(&slot).await.unwrap().expected;
+        let owner = LeaseOwner::unique();
+        store
+            .acquire_lease(&slot, &expected, &owner, LEASE)
+            .await
+            .unwrap();
+        let newer = record(kind, "t-login");
+        store.overwrite(&slot, &newer).await.unwrap();
+        match store
+            .commit(&slot, &expected, &record(kind, "t2"), &owner)
+            .await
+            .unwrap()
+        {
+            CommitResult::Conflict(stored) => assert_eq!(stored.record, newer),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(store.load(&slot).await.unwrap().record, newer);
+        // The conflict released the lease.
+        let expected = store.load(&slot).await.unwrap().expected;
+        let theirs = LeaseOwner::unique();
+        let result = store
+            .acquire_lease(&slot, &expected, &theirs, LEASE)
+            .await
+            .unwrap();
+        assert!(matches!(result, LeaseResult::Acquired));
+        let committed = record(kind, "t3");
+        let commit = store
+            .commit(&slot, &expected, &committed, &theirs)
+            .await
+            .unwrap();
+        assert!(matches!(commit, CommitResult::Committed));
+        assert_eq!(store.load(&slot).await.unwrap().record, committed);
+        store.overwrite(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commit_fails_after_the_lease_changed_owner() {
+    on_every_store(async |store, slot| {
+        let kind = slot.key.kind;
+        store.overwrite(&slot, &record(kind, "t1")).await.unwrap();
+        let expected = store.load(&slot).await.unwrap().expected;
+        let (slow, fast) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let short = Duration::from_millis(30);
+        store
+            .acquire_lease(&slot, &expected, &slow, short)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let result = store
+            .acquire_lease(&slot, &expected, &fast, LEASE)
+            .await
+            .unwrap();
+        assert!(
+            matches!(result, LeaseResult::Acquired),
+            "the lease has expired"
+        );
+        let late = store
+            .commit(&slot, &expected, &record(kind, "late"), &slow)
+            .await
+            .unwrap();
+        assert!(matches!(late, CommitResult::LeaseLost));
+        let newest = record(kind, "newest");
+        let commit = store
+            .commit(&slot, &expected, &newest, &fast)
+            .await
+            .unwrap();
+        assert!(matches!(commit, CommitResult::Committed));
+        let late = store
+            .commit(&slot, &expected, &record(kind, "late"), &slow)
+            .await
+            .unwrap();
+        assert!(matches!(late, CommitResult::Conflict(stored) if stored.record == newest));
+        // An expired lease that no other owner has acquired still commits (nothing lost).
+        let expected = store.load(&slot).await.unwrap().expected;
+        store
+            .acquire_lease(&slot, &expected, &slow, short)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let late = store
+            .commit(&slot, &expected, &record(kind, "late"), &slow)
+            .await
+            .unwrap();
+        assert!(matches!(late, CommitResult::Committed));
+        store.overwrite(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn release_reports_whether_the_lease_was_owned() {
+    on_every_store(async |store, slot| {
+        store
+            .overwrite(&slot, &record(slot.key.kind, "t1"))
+            .await
+            .unwrap();
+        let expected = store.load(&slot).await.unwrap().expected;
+        let (ours, theirs) = (acquire(store, &slot, &expected).await, LeaseOwner::unique());
+        assert!(!store.release_lease(&slot, &theirs).await.unwrap());
+        assert!(store.release_lease(&slot, &ours).await.unwrap());
+        assert!(!store.release_lease(&slot, &ours).await.unwrap());
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{theirs:?}"));
+        store.acquire_code(&code, &ours, LEASE).await.unwrap();
+        assert!(!store.release_code(&code, &theirs).await.unwrap());
+        assert!(store.release_code(&code, &ours).await.unwrap());
+        assert!(!store.release_code(&code, &ours).await.unwrap());
+        let result = store.acquire_code(&code, &theirs, LEASE).await.unwrap();
+        assert_eq!(result, CodeLeaseResult::Acquired);
+        store
+            .finish_code(&code, Some(&theirs), "done", LEASE)
+            .await
+            .unwrap();
+        assert!(!store.release_code(&code, &theirs).await.unwrap());
+    })
+    .await;
+}

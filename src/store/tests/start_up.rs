@@ -1,0 +1,166 @@
+//! The connection: its start, its errors, its permissions and its replacement.
+
+use super::*;
+use crate::error::{Error, ErrorKind};
+
+/// An ACL user with the commands that the Redis guide lists can do everything that a store does.
+#[tokio::test]
+async fn the_documented_acl_commands_are_enough() {
+    const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan \
+                            +eval +evalsha +subscribe +publish +ping +hello +auth +client";
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/redis.md"));
+    assert!(guide.unwrap().contains(&format!("`{COMMANDS}`")));
+    let server = RedisServer::start();
+    let mut create = ::redis::cmd("ACL");
+    create.arg(&[
+        "SETUSER",
+        "app",
+        "on",
+        ">word",
+        "~user.wx*",
+        "~sys.wx*",
+        "~wechat:*",
+        "&wechat:*",
+    ]);
+    let _: () = create
+        .arg(COMMANDS.split(' ').collect::<Vec<_>>())
+        .query(&mut server.connection())
+        .unwrap();
+    let url = server.url().replace("redis://", "redis://app:word@");
+    for layout in [Layout::Hashes, Layout::Keys] {
+        let store = RedisStore::builder(&url)
+            .layout(layout)
+            .connect()
+            .await
+            .unwrap();
+        for kind in CredentialKind::ALL {
+            let (slot, owner) = (slot(kind, "oA"), LeaseOwner::unique());
+            store.overwrite(&slot, &record(kind, "t1")).await.unwrap();
+            let expected = store.load(&slot).await.unwrap().expected;
+            store
+                .acquire_lease(&slot, &expected, &owner, LEASE)
+                .await
+                .unwrap();
+            let commit = store
+                .commit(&slot, &expected, &record(kind, "t2"), &owner)
+                .await;
+            assert!(matches!(commit.unwrap(), CommitResult::Committed));
+            store.release_lease(&slot, &owner).await.unwrap();
+            store.overwrite(&slot, &Record::default()).await.unwrap();
+        }
+        let (app, owner) = (AppId::new("wx1").unwrap(), LeaseOwner::unique());
+        let code = LoginCodeKey::new(&app, "code");
+        store.acquire_code(&code, &owner, LEASE).await.unwrap();
+        store
+            .finish_code(&code, Some(&owner), "outcome", LEASE)
+            .await
+            .unwrap();
+        let quota = Quota {
+            app: app.clone(),
+            purpose: "x".into(),
+            limit: 2,
+            window: LEASE,
+        };
+        assert!(store.try_consume(&quota).await.unwrap());
+        store.sweep(&app, Duration::ZERO).await.unwrap();
+        for kind in CredentialKind::ALL {
+            store.check_health(&app, kind).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn connect_errors_are_one_sentence() {
+    let server = RedisServer::with_options(&["--requirepass", "right"]);
+    let port = server.port();
+    for (url, kind, quote) in [
+        ("not a url".to_owned(), ErrorKind::Configuration, "redis://"),
+        (
+            "http://127.0.0.1/".to_owned(),
+            ErrorKind::Configuration,
+            "redis://",
+        ),
+        (
+            format!("redis://:hunter2@127.0.0.1:{port}/"),
+            ErrorKind::Configuration,
+            "password",
+        ),
+        (
+            format!("redis://127.0.0.1:{port}/"),
+            ErrorKind::Configuration,
+            "password",
+        ),
+        (
+            format!("redis://:right@127.0.0.1:{port}/99"),
+            ErrorKind::Configuration,
+            "DB index",
+        ),
+        (
+            "redis://127.0.0.1:1/".to_owned(),
+            ErrorKind::StoreUnavailable,
+            "is it running",
+        ),
+        (
+            format!("rediss://127.0.0.1:{port}/"),
+            ErrorKind::StoreUnavailable,
+            "TLS",
+        ),
+        (
+            "redis+sentinel://127.0.0.1:1/m".to_owned(),
+            ErrorKind::StoreUnavailable,
+            "no Sentinel",
+        ),
+        (
+            "redis+sentinel://127.0.0.1:1/".to_owned(),
+            ErrorKind::Configuration,
+            "redis+sentinel",
+        ),
+    ] {
+        let error = RedisStore::connect(&url).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), kind, "{url}: {text}");
+        assert!(text.contains(quote), "{url}: {text}");
+        assert!(!format!("{text} {error:?}").contains("hunter2"), "{text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+    let url = format!("redis://:right@127.0.0.1:{port}/3");
+    let store = RedisStore::connect(&url).await.unwrap();
+    check_health(&store).await.unwrap();
+}
+
+/// Checks the health of users' credentials.
+async fn check_health(store: &RedisStore) -> Result<(), Error> {
+    store
+        .check_health(&AppId::new("wx1").unwrap(), CredentialKind::User)
+        .await
+}
+
+/// A load balancer in front of Redis may drop the packets of a connection. The TCP connection stays
+/// open although no replies arrive.
+#[tokio::test]
+async fn an_unresponsive_connection_is_replaced() {
+    use self::support::proxy::{Proxy, Weather};
+
+    let server = RedisServer::start();
+    let proxy = Proxy::start(&format!("127.0.0.1:{}", server.port()), 1).await;
+    let url = format!("redis://{}/", proxy.address());
+    let store = RedisStore::connect(&url).await.unwrap();
+    check_health(&store).await.unwrap();
+    proxy.weather(Weather {
+        blackhole: 1_000,
+        ..Weather::CALM
+    });
+    // A cached result of a health check is reused for one second.
+    support::eventually("a health check fails", Duration::from_secs(5), async || {
+        check_health(&store).await.is_err()
+    })
+    .await;
+    // The old connection stays dropped. A new connection works.
+    proxy.weather(Weather::CALM);
+    support::eventually(
+        "a new connection replaces the old one",
+        Duration::from_secs(20),
+        async || check_health(&store).await.is_ok(),
+    )
+    .await;
+}
