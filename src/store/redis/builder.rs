@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::circuit_breaker::CircuitBreaker;
 use super::connection::{ConnectOptions, Connection};
-use super::health::HealthCache;
+use super::health_cache::HealthCache;
 use super::invalidation::Channels;
 use super::publish::PublishState;
 use super::scripts::{ScriptCall, Step};
@@ -307,7 +307,7 @@ impl RedisStoreBuilder {
             self.names
                 .check_cluster_slots(self.layout, self.dual_write)?;
         }
-        let key = format!("{}ping", self.names.prefix);
+        let key = self.names.health_key();
         let target = ConnectOptions {
             url: &url,
             certificates: &self.certificates,
@@ -362,7 +362,7 @@ impl RedisStoreBuilder {
     /// goes on, because reads are enough for the token of another system.
     async fn check_scripts_allowed(&self, connection: &mut Connection, address: &str) {
         let mut probe = ScriptCall::for_step(Step::ReleaseLeases);
-        probe.lease_key(format!("{}lease:probe", self.names.prefix));
+        probe.lease_key(self.names.script_test_key());
         let probe = probe.arg("nobody").invoke::<i64>(connection);
         let Ok(Err(error)) = tokio::time::timeout(self.command_timeout, probe).await else {
             return;

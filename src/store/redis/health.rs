@@ -1,12 +1,9 @@
 //! Health checks: reads and writes in Redis.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use redis::{Cmd, Value};
-use tokio::time::Instant;
 
 use super::locations::RedisKey;
 use super::scripts;
@@ -16,83 +13,41 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
 
-/// The time for which a result is reused. It bounds the commands that load balancers cause.
-const HOLDS_FOR: Duration = Duration::from_secs(1);
-
 /// The TTL of the key of a check, for the case that the script fails before it deletes the key.
-const KEY_LIVES: Duration = Duration::from_secs(60);
+const KEY_TTL: Duration = Duration::from_secs(60);
 
 /// The reason of an error whose text is not known. Servers report missing permissions inside a script
 /// in different words.
-const REFUSED: &str = "Redis refuses a script of ours: this user lacks the right to a command in it, \
+const SCRIPT_REJECTED: &str = "Redis refuses a script of ours: this user lacks the right to a command in it, \
                        or the server has rules for scripts";
-
-/// The hashes that a check accesses.
-type Looked = Vec<String>;
-
-/// The results of the last checks.
-#[derive(Default)]
-pub(super) struct HealthCache(Mutex<HashMap<Looked, Answer>>);
-
-struct Answer {
-    came: Instant,
-    said: Result<(), Error>,
-}
-
-impl Answer {
-    fn holds(&self) -> bool {
-        self.came.elapsed() < HOLDS_FOR
-    }
-}
-
-impl HealthCache {
-    fn last(&self, looked: &Looked) -> Option<Result<(), Error>> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = last.get(looked).filter(|answer| answer.holds())?;
-        Some(answer.said.clone())
-    }
-
-    fn keep(&self, looked: Looked, said: &Result<(), Error>) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.retain(|_, answer| answer.holds());
-        let (came, said) = (Instant::now(), said.clone());
-        last.insert(looked, Answer { came, said });
-    }
-
-    /// Removes all results, because a command has failed since.
-    pub(super) fn clear(&self) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.clear();
-    }
-}
 
 /// The hashes that contain credentials of one kind.
 struct Hashes {
-    read: Looked,
-    written: Looked,
+    read: Vec<String>,
+    written: Vec<String>,
 }
 
 impl RedisStore {
-    /// Returns the key that checks read and write, which is also the field that they access in hashes.
-    /// No user has this field, because user ids of WeChat contain no colon.
-    fn check_key(&self) -> String {
-        format!("{}ping", self.0.names.prefix)
-    }
-
+    /// Returns the hashes that contain credentials of a kind. There are none in [`Layout::Keys`], where
+    /// each record has its own key.
+    ///
+    /// [`Layout::Keys`]: super::Layout::Keys
     fn hashes(&self, app: &AppId, kind: CredentialKind) -> Hashes {
-        let (names, layout, mirror) = (&self.0.names, self.0.layout, self.0.dual_write);
-        let (app, id) = (app.clone(), self.check_key().into());
-        let name = CredentialKey { app, kind, id };
-        let places = names.locations(layout, mirror, &name);
-        let hashes = |cells: &[RedisKey<'_>]| -> Looked {
-            let hashes = cells.iter().filter(|cell| cell.field.is_some());
-            hashes.map(|cell| cell.key.to_string()).collect()
+        let inner = &*self.0;
+        let (app, id) = (app.clone(), inner.names.health_key().into());
+        let credential = CredentialKey { app, kind, id };
+        let locations = inner
+            .names
+            .locations(inner.layout, inner.dual_write, &credential);
+        let hashes = |keys: &[RedisKey<'_>]| -> Vec<String> {
+            let hashes = keys.iter().filter(|key| key.field.is_some());
+            hashes.map(|key| key.key.to_string()).collect()
         };
         Hashes {
-            read: hashes(&places.read.keys),
-            written: places
+            read: hashes(&locations.read.keys),
+            written: locations
                 .with_targets()
-                .flat_map(|(place, _)| hashes(&place.keys))
+                .flat_map(|(location, _)| hashes(&location.keys))
                 .collect(),
         }
     }
@@ -109,12 +64,12 @@ impl RedisStore {
         kind: CredentialKind,
     ) -> Result<(), Error> {
         let hashes = self.hashes(app, kind);
-        if let Some(said) = self.0.health_cache.last(&hashes.written) {
-            return said;
+        if let Some(result) = self.0.health_cache.get(&hashes.written) {
+            return result;
         }
-        let key = self.check_key();
+        let key = self.0.names.health_key();
         let get = Cmd::get(&key);
-        let fields = |command: &str, hashes: &Looked| -> Vec<Cmd> {
+        let fields = |command: &str, hashes: &[String]| -> Vec<Cmd> {
             let one = |hash| redis::cmd(command).arg(hash).arg(&key).to_owned();
             hashes.iter().map(one).collect()
         };
@@ -122,43 +77,45 @@ impl RedisStore {
             fields("HGET", &hashes.read),
             fields("HDEL", &hashes.written),
         );
-        let (answers, reads, writes, script) = tokio::join!(
+        let (read, reads, writes, script) = tokio::join!(
             self.command::<Value>(&get),
             try_join_all(reads.iter().map(|read| self.command::<Value>(read))),
             try_join_all(writes.iter().map(|write| self.command::<Value>(write))),
             self.check_script(&key, !hashes.written.is_empty()),
         );
-        let said = match (answers, reads, script, writes) {
+        let result = match (read, reads, script, writes) {
             // Not cached: while Redis is down, the circuit breaker bounds the commands.
             (Err(error), ..) => return Err(error),
             (Ok(_), Err(error), ..) => Err(error),
             (_, _, Err(error), _) | (_, _, _, Err(error)) => Err(error.with_reads_served()),
             (Ok(_), Ok(_), Ok(()), Ok(_)) => Ok(()),
         };
-        self.0.health_cache.keep(hashes.written, &said);
-        said
+        self.0.health_cache.insert(hashes.written, &result);
+        result
     }
 
     /// Runs the commands of a login and a renewal on the key of checks.
-    async fn check_script(&self, key: &str, hashes: bool) -> Result<(), Error> {
+    async fn check_script(&self, key: &str, uses_hashes: bool) -> Result<(), Error> {
         let mut call = scripts::CHECK.key(key);
-        call.arg(duration_millis(KEY_LIVES)).arg(i32::from(hashes));
-        let ran = self.run_script::<Value>(&call).await;
-        ran.map(drop)
-            .map_err(|error| error.with_reason_if_none(REFUSED))
+        call.arg(duration_millis(KEY_TTL))
+            .arg(i32::from(uses_hashes));
+        let result = self.run_script::<Value>(&call).await;
+        result
+            .map(drop)
+            .map_err(|error| error.with_reason_if_none(SCRIPT_REJECTED))
     }
 
     /// Checks that this process can read, for tokens of another system. The ACL user may lack the
     /// permission to read this crate's keys. The error `NOPERM` then shows that Redis replies.
     pub(super) async fn check_reading(&self) -> Result<(), Error> {
-        let key = self.check_key();
-        let answers = async {
+        let key = self.0.names.health_key();
+        let reading = async {
             let mut connection = self.0.connection.clone();
             match Cmd::get(&key).exec_async(&mut connection).await {
                 Err(error) if error.code() == Some("NOPERM") => Ok(()),
-                answer => answer,
+                result => result,
             }
         };
-        self.run_command(key.as_bytes(), answers).await
+        self.run_command(key.as_bytes(), reading).await
     }
 }

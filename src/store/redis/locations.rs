@@ -3,12 +3,10 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 
-use memchr::memchr3;
-
+use super::hash_tag::hash_tag;
+use super::key_names::escape_braces;
 use super::layout::{Layout, RedisNames};
-use crate::credential::AppId;
-use crate::error::Error;
-use crate::store::{CredentialKey, CredentialKind, LoginCodeKey};
+use crate::store::{CredentialKey, CredentialKind};
 
 /// A string key, or a field of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +50,8 @@ pub(super) enum ValueFormat {
 pub(super) struct Location<'a> {
     pub(super) format: ValueFormat,
     pub(super) keys: RedisKeys<'a>,
-    /// Whether the keys get a TTL. Those of [`Layout::Hashes`] never expire, as the published
-    /// service expects.
+    /// `true` if the keys have a TTL. Keys of [`Layout::Hashes`] have none, because the published
+    /// service expects that.
     pub(super) expires: bool,
 }
 
@@ -118,91 +116,13 @@ impl RedisNames {
         }
     }
 
-    /// Checks that all keys of one script are in one slot of a Cluster.
-    pub(super) fn check_cluster_slots(
-        &self,
-        layout: Layout,
-        dual_write: Option<Layout>,
-    ) -> Result<(), Error> {
-        let Ok(app) = AppId::new("wx0") else {
-            return Ok(());
-        };
-        let slot = |key: &str| hash_tag(key).unwrap_or(key).to_owned();
-        for kind in CredentialKind::ALL {
-            let id = if kind.belongs_to_account() {
-                ""
-            } else {
-                "user"
-            };
-            let credential = CredentialKey {
-                app: app.clone(),
-                kind,
-                id: id.into(),
-            };
-            let locations = self.locations(layout, dual_write, &credential);
-            if locations.copy.is_some() {
-                return Err(Error::configuration(
-                    "on a Redis Cluster the two layouts lie in different slots, and no step can \
-                     write both; leave the mirror out",
-                ));
-            }
-            let [first, others @ ..] = &*locations.read.keys else {
-                continue;
-            };
-            if let Some(other) = others.iter().find(|key| slot(&key.key) != slot(&first.key)) {
-                return Err(Error::configuration(format!(
-                    "on a Redis Cluster the two hashes of users' tokens have to share a hash tag, \
-                     and {} and {} do not; name them for example {{wechat}}.{} and {{wechat}}.{}, \
-                     or choose the key layout (Layout::Keys, REDIS_LAYOUT=keys)",
-                    self.user_access_token,
-                    self.user_refresh_token,
-                    first.key.replace(['{', '}'], ""),
-                    other.key.replace(['{', '}'], ""),
-                )));
-            }
-            if let Some(lease) = locations
-                .lease_keys
-                .iter()
-                .find(|lease| slot(lease) != slot(&first.key))
-            {
-                return Err(Error::configuration(format!(
-                    "on a Redis Cluster {} and its lease {lease} would lie in different slots; use \
-                     no braces in the prefix {:?}, and only whole hash tags in the other names",
-                    first.key, self.prefix
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the key of the login to which a code is bound.
-    pub(super) fn code_binding_key(&self, code: &LoginCodeKey) -> String {
-        format!("{}{}:bound:{}", self.prefix, code.app, code.hash)
-    }
-
-    /// Returns the key of the lease of a code, and later of its outcome.
-    pub(super) fn code_key(&self, code: &LoginCodeKey) -> String {
-        format!("{}{}:code:{}", self.prefix, code.app, code.hash)
-    }
-
-    /// Returns the key of the time at which a user last logged out everywhere.
-    pub(super) fn revocation_key(&self, credential: &CredentialKey) -> String {
-        let CredentialKey { app, kind, id } = credential;
-        format!("{}{app}:revoked:{}:{id}", self.prefix, kind.as_str())
-    }
-
-    /// Returns the channel of invalidations of an account.
-    pub(super) fn invalidation_channel(&self, app: &AppId) -> String {
-        format!("{}{app}:news", self.prefix)
-    }
-
+    /// Returns the location of a credential in one layout.
     pub(super) fn location<'a>(
         &'a self,
         layout: Layout,
         credential: &'a CredentialKey,
     ) -> Location<'a> {
         let app = credential.app.as_str();
-        let prefix = &self.prefix;
         match (credential.kind, layout) {
             (CredentialKind::User, Layout::Hashes) => {
                 let field = |hash: &'a str| RedisKey {
@@ -217,12 +137,12 @@ impl RedisNames {
                 }
             }
             (CredentialKind::User, Layout::Keys) => {
-                let key = [prefix, app, ":user:", &escape_braces(&credential.id)].concat();
+                let key = self.user_key_prefix(app) + &escape_braces(&credential.id);
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
             // The published layout has no place for virtual users, so both layouts use this key.
             (CredentialKind::SnapshotUser, _) => {
-                let key = [prefix, app, ":snapshot:", &escape_braces(&credential.id)].concat();
+                let key = self.snapshot_key_prefix(app) + &escape_braces(&credential.id);
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
             (CredentialKind::AccountToken, Layout::Hashes) => {
@@ -234,7 +154,7 @@ impl RedisNames {
                 Self::string_location(ValueFormat::Token, key, false)
             }
             (kind @ (CredentialKind::AccountToken | CredentialKind::JsapiTicket), Layout::Keys) => {
-                let key = format!("{prefix}{app}:account:{}", kind.as_str());
+                let key = self.account_key(app, kind);
                 Self::string_location(ValueFormat::Token, key.into(), true)
             }
         }
@@ -270,7 +190,7 @@ impl RedisNames {
         location: &Location<'_>,
     ) -> String {
         let (prefix, app) = (&self.prefix, &credential.app);
-        let key = location.keys.first().map_or("", |cell| &cell.key);
+        let key = location.keys.first().map_or("", |key| &key.key);
         match location.format {
             ValueFormat::UserPair => {
                 // On a Cluster the names of both hashes have the same hash tag. The lease uses it
@@ -289,36 +209,10 @@ impl RedisNames {
     }
 }
 
-/// Returns the hash tag of a key: the text between the first `{` and the next `}`. A Redis Cluster
-/// hashes only this text. Returns `None` if there is no tag or an empty one; the Cluster then hashes
-/// the whole key.
-pub(super) fn hash_tag(key: &str) -> Option<&str> {
-    let (_, rest) = key.split_once('{')?;
-    let (tag, _) = rest.split_once('}')?;
-    (!tag.is_empty()).then_some(tag)
-}
-
-/// Percent-encodes the braces and percent signs of a user id, so that a user id cannot contain a
-/// hash tag. Ids that WeChat issues contain none of these characters and do not change.
-fn escape_braces(id: &str) -> Cow<'_, str> {
-    if memchr3(b'{', b'}', b'%', id.as_bytes()).is_none() {
-        return id.into();
-    }
-    let mut out = String::with_capacity(id.len() + 8);
-    for letter in id.chars() {
-        match letter {
-            '{' => out.push_str("%7B"),
-            '}' => out.push_str("%7D"),
-            '%' => out.push_str("%25"),
-            other => out.push(other),
-        }
-    }
-    out.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::AppId;
     use proptest::prelude::*;
 
     fn user_key(id: &str) -> CredentialKey {
@@ -335,18 +229,18 @@ mod tests {
 
     #[test]
     fn default_names_are_the_published_ones() {
-        let (names, name) = (RedisNames::default(), user_key("a:b#{c}"));
-        let place = names.location(Layout::Hashes, &name);
-        let cell = |key: &'static str| RedisKey {
+        let (names, credential) = (RedisNames::default(), user_key("a:b#{c}"));
+        let location = names.location(Layout::Hashes, &credential);
+        let field_of = |key: &'static str| RedisKey {
             key: key.into(),
             field: Some("a:b#{c}"),
         };
-        let cells = [
-            cell("user.wxUserAccessToken"),
-            cell("user.wxUserRefreshToken"),
+        let keys = [
+            field_of("user.wxUserAccessToken"),
+            field_of("user.wxUserRefreshToken"),
         ];
-        assert_eq!(*place.keys, cells);
-        let lease = names.lease_key(&name, &place);
+        assert_eq!(*location.keys, keys);
+        let lease = names.lease_key(&credential, &location);
         assert_eq!(lease, "wechat:wx1:lease:user:a:b#{c}");
     }
 
@@ -357,63 +251,36 @@ mod tests {
             user_refresh_token: "{wechat}.refresh.{appid}".into(),
             ..RedisNames::default()
         };
-        let name = user_key("{x}");
-        let place = names.location(Layout::Hashes, &name);
-        assert_eq!(place.keys[0].key, "{wechat}.access.wx1");
-        assert_eq!(slot_text(&names.lease_key(&name, &place)), "wechat");
+        let credential = user_key("{x}");
+        let location = names.location(Layout::Hashes, &credential);
+        assert_eq!(location.keys[0].key, "{wechat}.access.wx1");
+        assert_eq!(
+            slot_text(&names.lease_key(&credential, &location)),
+            "wechat"
+        );
     }
 
     #[test]
     fn the_key_layout_has_a_key_for_each_user() {
-        let (names, name) = (RedisNames::default(), user_key("oABC"));
-        let place = names.location(Layout::Keys, &name);
-        let cell = RedisKey {
+        let (names, credential) = (RedisNames::default(), user_key("oABC"));
+        let location = names.location(Layout::Keys, &credential);
+        let key = RedisKey {
             key: "wechat:wx1:user:oABC".into(),
             field: None,
         };
-        assert_eq!(*place.keys, [cell]);
-        let lease = names.lease_key(&name, &place);
+        assert_eq!(*location.keys, [key]);
+        let lease = names.lease_key(&credential, &location);
         assert_eq!(lease, "wechat:wx1:lease:{wechat:wx1:user:oABC}");
-    }
-
-    #[test]
-    fn cluster_rejects_names_in_several_slots() {
-        let plain = RedisNames::default();
-        plain.check_cluster_slots(Layout::Keys, None).unwrap();
-        let refused = plain
-            .check_cluster_slots(Layout::Hashes, None)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("{wechat}.user.wxUserAccessToken"),
-            "{refused}"
-        );
-        let tagged = RedisNames {
-            user_access_token: "{wx.{appid}}.access".into(),
-            user_refresh_token: "{wx.{appid}}.refresh".into(),
-            ..RedisNames::default()
-        };
-        tagged.check_cluster_slots(Layout::Hashes, None).unwrap();
-        let braces = RedisNames {
-            prefix: "{mine}:".into(),
-            ..tagged
-        };
-        let refused = braces
-            .check_cluster_slots(Layout::Hashes, None)
-            .unwrap_err()
-            .to_string();
-        assert!(refused.contains("prefix"), "{refused}");
-        braces.check_cluster_slots(Layout::Keys, None).unwrap();
     }
 
     proptest! {
         #[test]
         fn record_and_lease_share_a_slot(a in ".{1,30}", b in ".{1,30}") {
             let names = RedisNames::default();
-            let (one, two) = (user_key(&a), user_key(&b));
-            let (place, other) = (names.location(Layout::Keys, &one), names.location(Layout::Keys, &two));
-            let key: &str = &place.keys[0].key;
-            let lease = names.lease_key(&one, &place);
+            let (first, second) = (user_key(&a), user_key(&b));
+            let (location, other) = (names.location(Layout::Keys, &first), names.location(Layout::Keys, &second));
+            let key: &str = &location.keys[0].key;
+            let lease = names.lease_key(&first, &location);
             prop_assert_eq!(slot_text(key), slot_text(&lease));
             prop_assert_eq!(key == other.keys[0].key, a == b);
             prop_assert_eq!(slot_text(key), key);
@@ -422,11 +289,11 @@ mod tests {
         #[test]
         fn braces_in_user_ids_are_escaped(a in "[{}%a]{1,8}", b in "[{}%a]{1,8}") {
             let names = RedisNames::default();
-            let (one, two) = (user_key(&a), user_key(&b));
-            let (place, other) = (names.location(Layout::Keys, &one), names.location(Layout::Keys, &two));
-            let lease = names.lease_key(&one, &place);
-            prop_assert_eq!(slot_text(&place.keys[0].key), slot_text(&lease));
-            prop_assert_eq!(place.keys[0].key == other.keys[0].key, a == b);
+            let (first, second) = (user_key(&a), user_key(&b));
+            let (location, other) = (names.location(Layout::Keys, &first), names.location(Layout::Keys, &second));
+            let lease = names.lease_key(&first, &location);
+            prop_assert_eq!(slot_text(&location.keys[0].key), slot_text(&lease));
+            prop_assert_eq!(location.keys[0].key == other.keys[0].key, a == b);
         }
     }
 }

@@ -4,13 +4,17 @@
 pub mod admin;
 mod builder;
 mod circuit_breaker;
+mod cluster_slots;
 mod codec;
 mod connection;
 mod external;
 mod external_store;
 pub(crate) mod format;
+mod hash_tag;
 mod health;
+mod health_cache;
 mod invalidation;
+mod key_names;
 mod key_registry;
 mod layout;
 mod locations;

@@ -9,9 +9,7 @@ use crate::store::{BoxFuture, Quota, QuotaStore};
 impl QuotaStore for RedisStore {
     fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            let (prefix, app) = (&self.0.names.prefix, &quota.app);
-            let mut call =
-                scripts::TRY_CONSUME.key(format!("{prefix}{app}:allowance:{}", quota.purpose));
+            let mut call = scripts::TRY_CONSUME.key(self.0.names.quota_key(quota));
             call.arg(quota.limit).arg(duration_millis(quota.window));
             Ok(self.run_script::<i64>(&call).await? == 1)
         })

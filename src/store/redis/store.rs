@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::circuit_breaker::{CircuitBreaker, Permit};
 use super::connection::Connection;
-use super::health::HealthCache;
+use super::health_cache::HealthCache;
 use super::invalidation::{Channels, ListenerConfig};
 use super::layout::{Layout, RedisNames};
 use super::locations::Locations;

@@ -3,7 +3,6 @@
 use zeroize::Zeroizing;
 
 use super::super::codec::seal_binding;
-use super::super::key_registry;
 use super::super::locations::Location;
 use super::super::{Layout, RedisStore};
 use super::scan::Scan;
@@ -197,7 +196,7 @@ impl Resealing<'_> {
 
 /// Removes all keys but the active one from the key registry.
 async fn remove_other_key_ids(store: &RedisStore) -> Result<(), Error> {
-    let registry = key_registry::registry_key(&store.0.names);
+    let registry = store.0.names.sealing_registry_key();
     let mut hkeys = redis::cmd("HKEYS");
     let key_ids: Vec<String> = store.command(hkeys.arg(&registry)).await?;
     let active = store.0.sealer.active_key_id().map(|id| id.to_string());

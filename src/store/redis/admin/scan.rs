@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use redis::{Cmd, from_redis_value};
 
+use super::super::key_names::unescape_braces;
 use super::super::layout::RedisNames;
 use super::super::{Layout, RedisStore};
 use crate::credential::AppId;
@@ -73,9 +74,11 @@ impl<'a> Scan<'a> {
                 access: RedisNames::expand_appid(&names.user_access_token, app.as_str())
                     .into_owned(),
             },
-            (CredentialKind::User, Layout::Keys) => ScanStage::keys(names, app, "user"),
+            (CredentialKind::User, Layout::Keys) => {
+                ScanStage::keys(names.user_key_prefix(app.as_str()))
+            }
             (CredentialKind::SnapshotUser, Layout::Hashes | Layout::Keys) => {
-                ScanStage::keys(names, app, "snapshot")
+                ScanStage::keys(names.snapshot_key_prefix(app.as_str()))
             }
             // An account has one record of each of these kinds, which callers address directly.
             (CredentialKind::AccountToken | CredentialKind::JsapiTicket, _) => ScanStage::Done,
@@ -135,10 +138,10 @@ impl<'a> Scan<'a> {
 }
 
 impl ScanStage {
-    /// Returns the stage that scans the keys of one kind of users.
-    fn keys(names: &RedisNames, app: &AppId, kind: &str) -> Self {
+    /// Returns the stage that scans the keys that start with `prefix`.
+    fn keys(prefix: String) -> Self {
         Self::Keys {
-            prefix: format!("{}{app}:{kind}:", names.prefix),
+            prefix,
             servers: ScanServers::default(),
         }
     }
@@ -267,11 +270,9 @@ fn escape_pattern(text: &str) -> String {
     out
 }
 
-/// Returns the user id at the end of a key, without the escapes that names of keys contain.
+/// Returns the user id at the end of a key.
 fn id_from_key(key: &str, prefix: &str) -> Option<String> {
-    let id = key.strip_prefix(prefix)?;
-    let id = id.replace("%7B", "{").replace("%7D", "}");
-    Some(id.replace("%25", "%"))
+    key.strip_prefix(prefix).map(unescape_braces)
 }
 
 #[cfg(test)]

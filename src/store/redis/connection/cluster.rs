@@ -28,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::redis::connection::connector::{Connector, tcp_settings};
 use crate::store::redis::connection::errors::{server_error, timed_out};
+use crate::store::redis::hash_tag::hash_tag_range;
 
 /// Maximum number of retries of a command within its timeout: at the node that a slot has moved to,
 /// or later if a node is not ready.
@@ -74,14 +75,9 @@ pub(in crate::store::redis) fn circuit_index(key: &[u8], circuit_count: usize) -
 
 /// Returns the slot of a key: CRC-16/XMODEM of its hash tag, or of the whole key without one.
 fn key_slot(key: &[u8]) -> u16 {
-    let open = key.iter().position(|byte| *byte == b'{');
-    let tagged = open.and_then(|open| {
-        let rest = key.get(open + 1..)?;
-        let close = rest.iter().position(|byte| *byte == b'}')?;
-        rest.get(..close).filter(|tag| !tag.is_empty())
-    });
+    let tag = hash_tag_range(key).and_then(|range| key.get(range));
     let mut crc = 0u16;
-    for byte in tagged.unwrap_or(key) {
+    for byte in tag.unwrap_or(key) {
         crc ^= u16::from(*byte) << 8;
         for _ in 0..8 {
             crc = (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 };

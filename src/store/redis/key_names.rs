@@ -1,0 +1,96 @@
+//! The names of all keys and channels below the prefix, except those of leases and tombstones.
+//!
+//! [`locations`](super::locations) returns the keys of a credential, with its lease and tombstone.
+
+use std::borrow::Cow;
+
+use memchr::memchr3;
+
+use super::layout::RedisNames;
+use crate::credential::AppId;
+use crate::store::{CredentialKey, CredentialKind, LoginCodeKey, Quota};
+
+impl RedisNames {
+    /// Returns the start of the keys of users in [`Layout::Keys`](super::Layout::Keys). The escaped
+    /// user id follows.
+    pub(super) fn user_key_prefix(&self, app: &str) -> String {
+        [&self.prefix, app, ":user:"].concat()
+    }
+
+    /// Returns the start of the keys of snapshot users. The escaped user id follows.
+    pub(super) fn snapshot_key_prefix(&self, app: &str) -> String {
+        [&self.prefix, app, ":snapshot:"].concat()
+    }
+
+    /// Returns the key of a credential of the account in [`Layout::Keys`](super::Layout::Keys).
+    pub(super) fn account_key(&self, app: &str, kind: CredentialKind) -> String {
+        format!("{}{app}:account:{}", self.prefix, kind.as_str())
+    }
+
+    /// Returns the key of the login to which a code is bound.
+    pub(super) fn code_binding_key(&self, code: &LoginCodeKey) -> String {
+        format!("{}{}:bound:{}", self.prefix, code.app, code.hash)
+    }
+
+    /// Returns the key of the lease of a code, and later of its outcome.
+    pub(super) fn code_key(&self, code: &LoginCodeKey) -> String {
+        format!("{}{}:code:{}", self.prefix, code.app, code.hash)
+    }
+
+    /// Returns the key of the time at which a user last logged out everywhere.
+    pub(super) fn revocation_key(&self, credential: &CredentialKey) -> String {
+        let CredentialKey { app, kind, id } = credential;
+        format!("{}{app}:revoked:{}:{id}", self.prefix, kind.as_str())
+    }
+
+    /// Returns the channel of invalidations of an account.
+    pub(super) fn invalidation_channel(&self, app: &AppId) -> String {
+        format!("{}{app}:news", self.prefix)
+    }
+
+    /// Returns the key that counts the uses of a quota.
+    pub(super) fn quota_key(&self, quota: &Quota) -> String {
+        format!("{}{}:allowance:{}", self.prefix, quota.app, quota.purpose)
+    }
+
+    /// Returns the key that health checks read and write, which is also the field that they access in
+    /// hashes. No user has this field, because user ids of WeChat contain no colon.
+    pub(super) fn health_key(&self) -> String {
+        format!("{}ping", self.prefix)
+    }
+
+    /// Returns the key of a lease that no process holds, for a test of scripts.
+    pub(super) fn script_test_key(&self) -> String {
+        format!("{}lease:probe", self.prefix)
+    }
+
+    /// Returns the key of the registry of sealing keys.
+    pub(super) fn sealing_registry_key(&self) -> String {
+        format!("{}sealing", self.prefix)
+    }
+}
+
+/// Percent-encodes the braces and percent signs of a user id, so that a user id cannot contain a
+/// hash tag. Ids that WeChat issues contain none of these characters and do not change.
+pub(super) fn escape_braces(id: &str) -> Cow<'_, str> {
+    if memchr3(b'{', b'}', b'%', id.as_bytes()).is_none() {
+        return id.into();
+    }
+    let mut out = String::with_capacity(id.len() + 8);
+    for letter in id.chars() {
+        match letter {
+            '{' => out.push_str("%7B"),
+            '}' => out.push_str("%7D"),
+            '%' => out.push_str("%25"),
+            other => out.push(other),
+        }
+    }
+    out.into()
+}
+
+/// Returns the user id that [`escape_braces`] has encoded.
+#[cfg(feature = "cli")]
+pub(super) fn unescape_braces(id: &str) -> String {
+    let id = id.replace("%7B", "{").replace("%7D", "}");
+    id.replace("%25", "%")
+}
