@@ -116,6 +116,7 @@
 mod accounts;
 mod backoff;
 mod base36;
+mod bytes;
 mod center;
 pub mod clock;
 pub mod credential;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::bytes::encode_hex;
 use crate::error::Error;
 
 macro_rules! secret {
@@ -176,11 +177,7 @@ fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Returns the first 16 hexadecimal digits of a text's SHA-256.
 pub(super) fn fingerprint(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    let start = digest[..8]
-        .iter()
-        .fold(0, |start, byte| (start << 8) | u64::from(*byte));
-    format!("{start:016x}")
+    encode_hex(Sha256::digest(text.as_bytes()).iter().take(8))
 }
 
 #[cfg(test)]

@@ -19,13 +19,12 @@
 mod page_hosts;
 mod page_url;
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use sha1::{Digest, Sha1};
 
 pub(crate) use self::page_hosts::AllowedHosts;
 pub use self::page_url::page_url;
+use crate::bytes::encode_hex;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId};
 
@@ -59,11 +58,7 @@ pub fn sign(ticket: &str, nonce: &str, timestamp: u64, url: &str) -> String {
     hash.update(timestamp.to_string());
     hash.update(b"&url=");
     hash.update(page);
-    let mut out = String::with_capacity(40);
-    for byte in hash.finalize() {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
+    encode_hex(&hash.finalize())
 }
 
 /// The signed part of the argument of `wx.config`. The page adds `jsApiList` and `debug`.

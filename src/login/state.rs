@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use crate::bytes::{encode_hex, parse_big_endian};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac};
@@ -72,11 +73,7 @@ impl StateSigner {
     pub(crate) fn encode(&self, state: LoginState) -> String {
         let message = state.to_bytes();
         let tag = compute_tag(&self.macs, &message);
-        message
-            .iter()
-            .chain(&tag)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        encode_hex(message.iter().chain(&tag))
     }
 
     /// Verifies the value of the parameter `state`.
@@ -138,13 +135,6 @@ impl fmt::Debug for StateSigner {
 /// Returns a time in seconds since the Unix epoch.
 pub(crate) fn unix_seconds(now: Timestamp) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(0) / 1_000
-}
-
-/// Returns the number that these big-endian bytes represent.
-pub(super) fn parse_big_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 /// Returns the MAC of a message with the first key.

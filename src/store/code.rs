@@ -5,6 +5,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::bytes::encode_hex;
 use crate::credential::AppId;
 
 /// The identity of a login code, which does not reveal the code.
@@ -20,17 +21,20 @@ impl LoginCodeKey {
     /// Creates the key of a code.
     pub fn new(app: &AppId, code: &str) -> Self {
         let digest = Sha256::digest(code.as_bytes());
-        let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             app: app.clone(),
-            hash: hash.into(),
+            hash: encode_hex(&digest).into(),
         }
     }
 }
 
 impl fmt::Debug for LoginCodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CodeName({})", self.hash.get(..8).unwrap_or_default())
+        write!(
+            f,
+            "LoginCodeKey({})",
+            self.hash.get(..8).unwrap_or_default()
+        )
     }
 }
 

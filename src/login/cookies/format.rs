@@ -14,9 +14,10 @@ use super::attempt::{
     AttemptStatus, CodeFingerprint, FINGERPRINT_BYTES, HistoryEntry, LoginAttempt,
 };
 use super::{DUPLICATE_SECONDS, LoginCookies};
+use crate::bytes::parse_big_endian;
 use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
-use crate::login::state::{LoginState, TAG_BYTES, compute_tag, parse_big_endian, verify_tag};
+use crate::login::state::{LoginState, TAG_BYTES, compute_tag, verify_tag};
 
 /// Length of a login in a slot without its page: id, time, flags, and length of the page.
 pub(super) const ATTEMPT_BYTES: usize = 8 + 4 + 1 + 2;

@@ -13,6 +13,7 @@ use super::publish::OutgoingInvalidation;
 use super::scripts::{ScriptCall, Step};
 use super::seal::Sealer;
 use super::store::RedisStore;
+use crate::bytes::encode_hex;
 use crate::clock::duration_millis;
 use crate::credential::record_lifetime::MAX_KEY_TTL;
 use crate::credential::{Record, RefreshToken};
@@ -253,9 +254,7 @@ fn begin_step(step: Step, locations: &Locations<'_>) -> ScriptCall {
 /// Returns the first 128 bits of the SHA-256 hash of a token, in hexadecimal. The hash identifies the
 /// token without revealing it.
 pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
-    let digest = Sha256::digest(token);
-    let half = digest.iter().take(16);
-    half.map(|byte| format!("{byte:02x}")).collect()
+    encode_hex(Sha256::digest(token).iter().take(16))
 }
 
 /// The reply of a script that acquires a lease or writes.

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::bytes::parse_big_endian;
 use crate::credential::{AccessToken, is_valid_token};
 use crate::store::redis::format::text::{DecodeError, parse_utf8};
 
@@ -201,10 +202,7 @@ fn take_byte(rest: &mut &[u8]) -> Option<u8> {
 fn take_big_endian(rest: &mut &[u8], width: usize) -> Option<usize> {
     let (bytes, after) = rest.split_at_checked(width)?;
     *rest = after;
-    let number = bytes
-        .iter()
-        .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    usize::try_from(number).ok()
+    usize::try_from(parse_big_endian(bytes)).ok()
 }
 
 fn take_prefix(rest: &mut &[u8], prefix: &[u8]) -> Option<()> {

@@ -2,6 +2,8 @@
 
 use sha1::{Digest, Sha1};
 
+use crate::bytes::encode_hex;
+
 /// A Lua script, and the SHA-1 hash by which Redis identifies it.
 pub(in crate::store::redis) struct Script {
     pub(super) text: String,
@@ -11,8 +13,7 @@ pub(in crate::store::redis) struct Script {
 impl Script {
     pub(super) fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        let digest = Sha1::digest(text.as_bytes());
-        let hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = encode_hex(&Sha1::digest(text.as_bytes()));
         Self { text, hash }
     }
 }
