@@ -10,7 +10,7 @@ use super::circuit_breaker::CircuitBreaker;
 use super::connection::{ConnectOptions, Connection};
 use super::health_cache::HealthCache;
 use super::invalidation::Channels;
-use super::publish::PublishState;
+use super::publish_state::PublishState;
 use super::scripts::{ScriptCall, Step};
 use super::seal::Sealer;
 use super::store::{Inner, RedisStore};
@@ -70,9 +70,9 @@ impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
             .field("layout", &self.layout)
-            .field("mirror", &self.dual_write)
+            .field("dual_write", &self.dual_write)
             .field("names", &self.names)
-            .field("timeout", &self.command_timeout)
+            .field("command_timeout", &self.command_timeout)
             .finish_non_exhaustive()
     }
 }

@@ -20,6 +20,7 @@ mod layout;
 mod locations;
 mod login_codes;
 mod publish;
+mod publish_state;
 mod quota;
 mod read;
 mod revocation;

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::serializer_check::SERIALIZER_REMEDY;
 use crate::error::Error;
 use crate::log_limiter::LogLimiter;
 #[cfg(feature = "sealing")]
 use crate::store::redis::format::keys::{OpenError, SealingKeys};
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
-use crate::store::redis::format::text::DecodeError;
+use crate::store::redis::format::text::{DecodeError, SERIALIZER_REMEDY};
 use crate::store::{CredentialSlot, Expected};
 
 /// Minimum interval between two log lines about a missing sealing key.

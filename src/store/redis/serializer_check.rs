@@ -11,10 +11,7 @@ use zeroize::Zeroize;
 use super::locations::{Location, ValueFormat};
 use super::store::RedisStore;
 use crate::store::CredentialSlot;
-
-/// The first bytes of Java's own serialization: `STREAM_MAGIC` and `STREAM_VERSION` (Java Object
-/// Serialization Specification, section 6.4).
-pub(super) const SERIALIZATION_MAGIC: &[u8] = &[0xac, 0xed, 0x00, 0x05];
+use crate::store::redis::format::text::{SERIALIZATION_MAGIC, SERIALIZER_REMEDY};
 
 /// The tag of a string of less than 64 KiB (`TC_STRING`). The length of the string follows it.
 const STRING_TAG: u8 = 0x74;
@@ -25,13 +22,6 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Number of fields that a search reads from a hash.
 const SAMPLE_FIELDS: usize = 20;
 
-/// The remedy, for log lines and the `tower-wechat` program.
-pub(crate) const SERIALIZER_REMEDY: &str = "let the Java service use StringRedisTemplate, or set \
-     RedisSerializer.string() for keys, hash keys and hash values";
-
-/// A field of a hash and its value.
-type HashField = (Vec<u8>, Vec<u8>);
-
 impl RedisStore {
     /// Searches for serialized names after a user was not found, and logs an error for the first one.
     pub(super) async fn search_java_names(&self, location: &Location<'_>, slot: &CredentialSlot) {
@@ -40,10 +30,12 @@ impl RedisStore {
         {
             return;
         }
-        for cell in location.keys.iter() {
-            let key = cell.key.as_ref();
+        for key in location.keys.iter() {
+            let key = key.key.as_ref();
             let found = if self
-                .has_field_like(key.as_bytes(), |name| name.starts_with(SERIALIZATION_MAGIC))
+                .has_field_like(key.as_bytes(), |name| {
+                    name.starts_with(&SERIALIZATION_MAGIC)
+                })
                 .await
             {
                 "has fields whose names"
@@ -69,9 +61,7 @@ impl RedisStore {
     /// Returns `true` if one of the first fields of a hash matches. Returns `false` if the command
     /// fails.
     async fn has_field_like(&self, hash: &[u8], matches: impl Fn(&[u8]) -> bool) -> bool {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(hash).arg(0).arg("COUNT").arg(SAMPLE_FIELDS);
-        let scanned = self.command::<(u64, Vec<HashField>)>(&scan).await;
+        let scanned = self.scan_hash(hash, 0, SAMPLE_FIELDS).await;
         let (_, mut fields) = scanned.unwrap_or_default();
         let found = fields.iter().any(|(name, _)| matches(name));
         // The values contain tokens.
@@ -85,5 +75,11 @@ impl RedisStore {
 /// Encodes a string as Java's own serialization does.
 fn serialize_java_string(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [SERIALIZATION_MAGIC, &[STRING_TAG], &length, text.as_bytes()].concat()
+    [
+        &SERIALIZATION_MAGIC[..],
+        &[STRING_TAG],
+        &length,
+        text.as_bytes(),
+    ]
+    .concat()
 }

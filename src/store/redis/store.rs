@@ -13,7 +13,7 @@ use super::health_cache::HealthCache;
 use super::invalidation::{Channels, ListenerConfig};
 use super::layout::{Layout, RedisNames};
 use super::locations::Locations;
-use super::publish::PublishState;
+use super::publish_state::PublishState;
 use super::scripts::ScriptCall;
 use super::seal::Sealer;
 use crate::clock::Clock;
@@ -85,6 +85,9 @@ pub(super) struct Inner {
     /// The address of the server without user and password, for logs and errors.
     pub(super) address: String,
 }
+
+/// A field of a hash and its value.
+pub(super) type HashField = (Vec<u8>, Vec<u8>);
 
 impl RedisStore {
     /// Returns the locations of a slot.
@@ -176,6 +179,19 @@ impl RedisStore {
             .await
     }
 
+    /// Reads about `count` fields of a hash with `HSCAN`. Returns the next cursor, which is zero at the
+    /// end, and the fields with their values.
+    pub(super) async fn scan_hash(
+        &self,
+        hash: &[u8],
+        cursor: u64,
+        count: usize,
+    ) -> Result<(u64, Vec<HashField>), Error> {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(hash).arg(cursor).arg("COUNT").arg(count);
+        self.command(&scan).await
+    }
+
     /// Runs a script on the server of its first key.
     pub(super) async fn run_script<T: FromRedisValue + Send>(
         &self,
@@ -215,7 +231,7 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore")
             .field("address", &self.0.address)
             .field("layout", &self.0.layout)
-            .field("mirror", &self.0.dual_write)
+            .field("dual_write", &self.0.dual_write)
             .field("names", &self.0.names)
             .finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::layout::RedisNames;
-use super::store::RedisStore;
+use super::store::{HashField, RedisStore};
 use super::{Layout, scripts};
 use crate::credential::record_lifetime::refresh_certainly_expired_at;
 use crate::credential::{AppId, Lifetime};
@@ -18,9 +18,6 @@ const SCAN_COUNT: usize = 500;
 /// Assumed margin of access tokens. A sweep does not know the real one. The longest possible margin
 /// keeps a token rather too long.
 const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
-
-/// A user id and its value in a hash.
-type HashField = (Vec<u8>, Vec<u8>);
 
 /// The result of a sweep.
 ///
@@ -113,9 +110,7 @@ impl RedisStore {
         dry_run: bool,
         swept: &mut SweepReport,
     ) -> Result<u64, Error> {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(hash).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
-        let (next, fields): (u64, Vec<HashField>) = self.command(&scan).await?;
+        let (next, fields) = self.scan_hash(hash.as_bytes(), cursor, SCAN_COUNT).await?;
         swept.scanned += fields.len() as u64;
         let not_utf8 = fields
             .iter()

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use redis::FromRedisValue;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::codec::{RawValue, Write, decode, encode};
+use super::codec::{Write, decode, encode};
 use super::invalidation::invalidation_message;
 use super::locations::Locations;
 use super::publish::OutgoingInvalidation;
-use super::scripts::{ScriptCall, Step};
+use super::scripts::{ScriptCall, ScriptReply, Step};
 use super::seal::Sealer;
 use super::store::RedisStore;
 use crate::bytes::encode_hex;
@@ -255,35 +254,6 @@ fn begin_step(step: Step, locations: &Locations<'_>) -> ScriptCall {
 /// token without revealing it.
 pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
     encode_hex(Sha256::digest(token).iter().take(16))
-}
-
-/// The reply of a script that acquires a lease or writes.
-pub(super) enum ScriptReply {
-    /// Another owner holds the lease.
-    Busy,
-    /// The script has acquired the lease, or has written.
-    Applied,
-    /// The values are not the expected ones. These are the current values.
-    Conflict(Vec<RawValue>),
-    /// The script has written, and has not published its message.
-    AppliedUnpublished,
-}
-
-impl FromRedisValue for ScriptReply {
-    fn from_redis_value(value: redis::Value) -> Result<Self, redis::ParsingError> {
-        let mut parts = Vec::<redis::Value>::from_redis_value(value)?.into_iter();
-        let code = parts.next().map(i64::from_redis_value).transpose()?;
-        match code {
-            Some(0) => Ok(Self::Busy),
-            Some(1) => Ok(Self::Applied),
-            Some(2) => {
-                let values = parts.next().map_or(Ok(Vec::new()), Vec::from_redis_value)?;
-                Ok(Self::Conflict(values))
-            }
-            Some(3) => Ok(Self::AppliedUnpublished),
-            Some(_) | None => Err("a script returned an unknown code".into()),
-        }
-    }
 }
 
 /// Encodes a value that may be missing, as an argument of a script.

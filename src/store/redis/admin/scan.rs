@@ -14,9 +14,6 @@ use crate::store::CredentialKind;
 /// Approximate number of users for each step. A step takes Redis a few hundred microseconds.
 const SCAN_COUNT: usize = 200;
 
-/// A field of a hash: the user id and the value.
-type HashField = (Vec<u8>, Vec<u8>);
-
 /// A scan of all users. It returns every user who exists during the whole scan. It may return a user
 /// twice if Redis resizes its tables meanwhile.
 pub(super) struct Scan<'a> {
@@ -215,9 +212,9 @@ async fn scan_hash(
     cursor: &mut u64,
     hash: &str,
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let mut scan = redis::cmd("HSCAN");
-    scan.arg(hash).arg(*cursor).arg("COUNT").arg(SCAN_COUNT);
-    let (next, fields): (u64, Vec<HashField>) = store.command(&scan).await?;
+    let (next, fields) = store
+        .scan_hash(hash.as_bytes(), *cursor, SCAN_COUNT)
+        .await?;
     *cursor = next;
     Ok(fields.into_iter().map(|(id, _)| id).collect())
 }

@@ -8,6 +8,14 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use crate::clock::Timestamp;
 use crate::credential::{UserDetails, UserDetailsView, is_valid_token};
 
+/// The first bytes of Java's own serialization: `STREAM_MAGIC` and `STREAM_VERSION` (Java Object
+/// Serialization Specification, section 6.4).
+pub(crate) const SERIALIZATION_MAGIC: [u8; 4] = [0xac, 0xed, 0x00, 0x05];
+
+/// The remedy for values and names of a Java serializer, for log lines.
+pub(crate) const SERIALIZER_REMEDY: &str = "let the Java service use StringRedisTemplate, or set \
+     RedisSerializer.string() for keys, hash keys and hash values";
+
 /// The reason why a stored value cannot be decoded. Does not contain the value, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
@@ -49,7 +57,7 @@ impl DecodeError {
     /// token starts with these bytes.
     pub(crate) fn from_serializer(value: &[u8]) -> Option<Self> {
         match value {
-            [0xac, 0xed, 0x00, 0x05, ..] => Some(Self::JavaSerialized),
+            _ if value.starts_with(&SERIALIZATION_MAGIC) => Some(Self::JavaSerialized),
             [b'"' | b'{' | b'[', ..] => Some(Self::Json),
             [0, 0, 0, 1 | 2, ..] => Some(Self::Igbinary),
             [b's' | b'a' | b'O' | b'C', b':', digit, ..] if digit.is_ascii_digit() => {

@@ -9,6 +9,7 @@
 
 mod call;
 mod fixed;
+mod reply;
 mod script;
 mod steps;
 
@@ -17,4 +18,5 @@ pub(super) use self::fixed::{
     ACQUIRE_CODE, BIND_CODE, CHECK, DELETE_DEAD_FIELDS, FINISH_CODE, RELEASE_CODE, SET_REVOKED_AT,
     TRY_CONSUME,
 };
+pub(super) use self::reply::ScriptReply;
 pub(super) use self::steps::{PublishMode, Step};

@@ -1,0 +1,70 @@
+//! The state of publication, which decides who sends the message about a write.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::invalidation::REJECTED_RETRY_DELAY;
+use super::scripts::PublishMode;
+
+/// The state of publication, shared by all tasks.
+///
+/// - In the script: the state at start. The write and its message are one atomic step.
+/// - Separately: entered for good when the server rejects the text of a script that contains
+///   `PUBLISH`, as some managed Clusters do. A server may also reject only the command inside the
+///   script, which the reply of the script reports each time. The message then follows the write as a
+///   separate command. If a process ends between the two, other processes see the write after
+///   `cache_ttl`.
+/// - Paused: for [`REJECTED_RETRY_DELAY`] after the server has rejected the separate command too, for
+///   example because the ACL user has no permission for the channel. Writes go on without messages.
+///
+/// The flags are independent of other memory, so `Relaxed` is enough. A task that reads an old value
+/// makes one more attempt, which the server rejects again.
+#[derive(Default)]
+pub(super) struct PublishState {
+    /// `true` after the server rejected the text of a script that publishes.
+    must_publish_separately: AtomicBool,
+    /// `true` after a log line has reported separate publication.
+    separate_publishing_logged: AtomicBool,
+    /// The end of the pause after the server rejected a separate `PUBLISH`.
+    paused_until: Mutex<Option<Instant>>,
+}
+
+impl PublishState {
+    /// Returns the sender of the message about the next write.
+    pub(super) fn mode(&self) -> PublishMode {
+        match self.must_publish_separately.load(Ordering::Relaxed) {
+            true => PublishMode::Separately,
+            false => PublishMode::InScript,
+        }
+    }
+
+    /// Publishes separately from now on, because the server rejected the text of a script.
+    pub(super) fn publish_separately(&self) {
+        self.must_publish_separately.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if a log line about separate publication is due, which is once.
+    pub(super) fn may_log_separate_publishing(&self) -> bool {
+        !self
+            .separate_publishing_logged
+            .swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns `true` while separate commands are paused.
+    pub(super) fn is_paused(&self) -> bool {
+        let until = self.paused_until.lock();
+        let until = until.unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Pauses separate commands, because the server rejected one.
+    pub(super) fn pause(&self) {
+        let until = Instant::now() + REJECTED_RETRY_DELAY;
+        *self
+            .paused_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+}
