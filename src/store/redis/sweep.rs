@@ -15,8 +15,8 @@ use crate::store::redis::format::sealed::SealBinding;
 /// Number of fields in one step. A step takes a few hundred microseconds of Redis's time.
 const SCAN_COUNT: usize = 500;
 
-/// Assumed margin of access tokens. A sweep does not know the real one. The longest possible margin
-/// keeps a token rather too long.
+/// Assumed margin of access tokens, because a sweep does not know the real one. The longest possible
+/// margin keeps a token too long rather than too short.
 const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// The result of a sweep.
@@ -72,31 +72,37 @@ impl RedisStore {
         dry_run: bool,
         progress: &mut (dyn FnMut(&SweepReport) + Send),
     ) -> Result<SweepReport, Error> {
-        let mut swept = SweepReport::default();
+        let mut report = SweepReport::default();
         if self.0.layout != Layout::Hashes {
-            return Ok(swept);
+            return Ok(report);
         }
         let names = &self.0.names;
         let refresh_hash = RedisNames::expand_appid(&names.user_refresh_token, app.as_str());
         let access_hash = RedisNames::expand_appid(&names.user_access_token, app.as_str());
-        for (hash, beside, of) in [
+        for (hash, other_hash, half) in [
             (&refresh_hash, &access_hash, PairHalf::Refresh),
             (&access_hash, &refresh_hash, PairHalf::Access),
         ] {
             let mut cursor = 0u64;
             loop {
                 cursor = self
-                    .sweep_step(app, [hash, beside], of, cursor, dry_run, &mut swept)
+                    .sweep_step(app, [hash, other_hash], half, cursor, dry_run, &mut report)
                     .await?;
-                progress(&swept);
+                progress(&report);
                 if cursor == 0 {
                     break;
                 }
                 tokio::time::sleep(pause).await;
             }
         }
-        tracing::info!(target: "tower_wechat::store", %app, seen = swept.scanned, removed = swept.removed, "swept the hashes");
-        Ok(swept)
+        tracing::info!(
+            target: "tower_wechat::store",
+            %app,
+            seen = report.scanned,
+            removed = report.removed,
+            "swept the hashes"
+        );
+        Ok(report)
     }
 
     /// Sweeps one step of the first hash. Reads the other half of each candidate from the second hash.
@@ -104,58 +110,58 @@ impl RedisStore {
     async fn sweep_step(
         &self,
         app: &AppId,
-        [hash, beside]: [&str; 2],
-        of: PairHalf,
+        [hash, other_hash]: [&str; 2],
+        half: PairHalf,
         cursor: u64,
         dry_run: bool,
-        swept: &mut SweepReport,
+        report: &mut SweepReport,
     ) -> Result<u64, Error> {
         let (next, fields) = self.scan_hash(hash.as_bytes(), cursor, SCAN_COUNT).await?;
-        swept.scanned += fields.len() as u64;
+        report.scanned += fields.len() as u64;
         let not_utf8 = fields
             .iter()
             .filter(|(id, _)| std::str::from_utf8(id).is_err());
-        swept.not_utf8 += not_utf8.count() as u64;
-        let mut dead: Vec<HashField> = fields
+        report.not_utf8 += not_utf8.count() as u64;
+        let mut expired: Vec<HashField> = fields
             .into_iter()
-            .filter(|(id, value)| match of {
-                PairHalf::Refresh => self.is_refresh_dead(app, hash, id, value, None),
+            .filter(|(id, value)| match half {
+                PairHalf::Refresh => self.is_refresh_expired(app, hash, id, value, None),
                 PairHalf::Access => self
                     .access_lifetime(app, hash, id, value)
-                    .is_some_and(|life| life.expires_at() < self.0.clock.now()),
+                    .is_some_and(|lifetime| lifetime.expires_at() < self.0.clock.now()),
             })
             .collect();
-        if !dead.is_empty() {
-            let ids: Vec<&[u8]> = dead.iter().map(|(id, _)| id.as_slice()).collect();
+        if !expired.is_empty() {
+            let ids: Vec<&[u8]> = expired.iter().map(|(id, _)| id.as_slice()).collect();
             let mut read = redis::cmd("HMGET");
-            read.arg(beside).arg(ids);
+            read.arg(other_hash).arg(ids);
             let others: Vec<Option<Vec<u8>>> = self.command(&read).await?;
             let mut others = others.into_iter();
-            dead.retain(|(id, value)| match (of, others.next().flatten()) {
+            expired.retain(|(id, value)| match (half, others.next().flatten()) {
                 (_, None) => true,
-                // The refresh token may still renew it.
+                // The refresh token may still renew the access token.
                 (PairHalf::Access, Some(_)) => false,
                 // A recent access token shows that the refresh token was valid recently.
                 (PairHalf::Refresh, Some(access)) => {
-                    self.is_refresh_dead(app, hash, id, value, Some((beside, &access)))
+                    self.is_refresh_expired(app, hash, id, value, Some((other_hash, &access)))
                 }
             });
         }
         if dry_run {
-            swept.removed += dead.len() as u64;
-        } else if !dead.is_empty() {
-            let mut call = scripts::DELETE_DEAD_FIELDS.key(hash);
-            for (id, value) in &dead {
+            report.removed += expired.len() as u64;
+        } else if !expired.is_empty() {
+            let mut call = scripts::DELETE_UNCHANGED_FIELDS.key(hash);
+            for (id, value) in &expired {
                 call.arg(id).arg(value);
             }
-            swept.removed += self.run_script::<u64>(&call).await?;
+            report.removed += self.run_script::<u64>(&call).await?;
         }
         Ok(next)
     }
 
     /// Returns `true` if a refresh token has certainly expired. Takes the access token of the same user
     /// into account. Returns `false` for a value that cannot be decoded.
-    fn is_refresh_dead(
+    fn is_refresh_expired(
         &self,
         app: &AppId,
         hash: &str,
@@ -165,11 +171,11 @@ impl RedisStore {
     ) -> bool {
         let renew_at = match access {
             None => None,
-            // WeChat may have issued the token just now.
+            // Another process may have stored this access token just now.
             Some((_, value)) if self.0.sealer.has_unknown_key(value) => return false,
             Some((hash, value)) => self
                 .access_lifetime(app, hash, id, value)
-                .map(|life| life.renew_at()),
+                .map(|lifetime| lifetime.renew_at()),
         };
         let Ok(value) = self.0.sealer.open(value, &field_binding(app, id, hash)) else {
             return false;
@@ -203,15 +209,16 @@ impl RedisStore {
     }
 }
 
-/// Which half of a pair a hash holds.
+/// The half of the pairs that a hash holds.
 #[derive(Clone, Copy)]
 enum PairHalf {
-    /// Refresh tokens, which die by themselves.
+    /// Refresh tokens. They are removed when they have certainly expired.
     Refresh,
-    /// Access tokens, which are dead when they are expired and no refresh token is there.
+    /// Access tokens. They are removed when they have expired and there is no refresh token.
     Access,
 }
 
+/// Returns the context to which a sealed field is bound.
 fn field_binding<'a>(app: &'a AppId, id: &'a [u8], key: &'a str) -> SealBinding<'a> {
     SealBinding {
         app: app.as_str(),

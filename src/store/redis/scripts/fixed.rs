@@ -54,9 +54,10 @@ redis.call('SET', KEYS[1], '=' .. ARGV[2], 'PX', ARGV[3])
 
 /// Deletes the fields of a hash whose values have not changed since the sweep has read them.
 /// `ARGV`: field and value of each field. Returns the number of deleted fields.
-pub(in crate::store::redis) static DELETE_DEAD_FIELDS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+pub(in crate::store::redis) static DELETE_UNCHANGED_FIELDS: LazyLock<Script> =
+    LazyLock::new(|| {
+        Script::new(
+            r"
 local deleted = 0
 for at = 1, #ARGV, 2 do
   if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then
@@ -65,8 +66,8 @@ for at = 1, #ARGV, 2 do
 end
 return deleted
 ",
-    )
-});
+        )
+    });
 
 /// Writes the time at which a user logged out everywhere. `ARGV`: time and TTL in milliseconds. If the
 /// stored time is not earlier, writes one millisecond after it. Older versions stored seconds.

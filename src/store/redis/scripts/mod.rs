@@ -15,8 +15,8 @@ mod steps;
 
 pub(super) use self::call::{Invocation, ScriptCall};
 pub(super) use self::fixed::{
-    ACQUIRE_CODE, BIND_CODE, CHECK, DELETE_DEAD_FIELDS, FINISH_CODE, RELEASE_CODE, SET_REVOKED_AT,
-    TRY_CONSUME,
+    ACQUIRE_CODE, BIND_CODE, CHECK, DELETE_UNCHANGED_FIELDS, FINISH_CODE, RELEASE_CODE,
+    SET_REVOKED_AT, TRY_CONSUME,
 };
 pub(super) use self::reply::ScriptReply;
 pub(super) use self::steps::{PublishMode, Step};

@@ -373,7 +373,7 @@ mod tests {
             &fixed::ACQUIRE_CODE,
             &fixed::RELEASE_CODE,
             &fixed::FINISH_CODE,
-            &fixed::DELETE_DEAD_FIELDS,
+            &fixed::DELETE_UNCHANGED_FIELDS,
             &fixed::SET_REVOKED_AT,
             &fixed::TRY_CONSUME,
             &fixed::CHECK,
