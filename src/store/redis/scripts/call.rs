@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
 
+use super::cache::script;
 use super::script::Script;
-use super::steps::{KeyCounts, PublishMode, Step, script};
+use super::steps::{KeyCounts, PublishMode, Step};
 use crate::store::redis::connection::Connection;
 
 impl Script {
@@ -123,8 +124,8 @@ impl ScriptCall {
                 &*cached
             }
         };
-        let by_name = self.command("EVALSHA", &script.hash);
-        match by_name.query_async(connection).await {
+        let by_hash = self.command("EVALSHA", &script.hash);
+        match by_hash.query_async(connection).await {
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                 let by_text = self.command("EVAL", &script.text);
                 Invocation {
@@ -132,8 +133,8 @@ impl ScriptCall {
                     sent_text: true,
                 }
             }
-            answer => Invocation {
-                reply: answer,
+            reply => Invocation {
+                reply,
                 sent_text: false,
             },
         }

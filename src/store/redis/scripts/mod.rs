@@ -7,6 +7,7 @@
 //!
 //! All keys of a call are in one slot of a Cluster. [`locations`](super::locations) ensures this.
 
+mod cache;
 mod call;
 mod fixed;
 mod reply;

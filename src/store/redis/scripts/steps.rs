@@ -8,11 +8,7 @@
 //! The arguments of a value start with its field, which is empty for a string key. The expected value
 //! is `-` for a missing value, `=` and the bytes for a value, or `*` for any value.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-
-use super::script::Script;
 
 /// A script that works on all keys of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,28 +62,6 @@ pub(super) struct KeyCounts {
     pub(super) values: usize,
 }
 
-/// Maximum number of cached scripts. A process needs fewer; this bounds the memory in any case.
-const MAX_CACHED_SCRIPTS: usize = 256;
-
-type ScriptCache = HashMap<(Step, KeyCounts, PublishMode), Arc<Script>>;
-
-/// Returns the script of a step for these numbers of keys, from a cache.
-///
-/// The lock also covers the generation of a text, so that two tasks do not generate the same text. No
-/// task waits for Redis under the lock.
-pub(super) fn script(step: Step, counts: KeyCounts, mode: PublishMode) -> Arc<Script> {
-    static TEXTS: LazyLock<Mutex<ScriptCache>> = LazyLock::new(Mutex::default);
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(script) = texts.get(&(step, counts, mode)) {
-        return Arc::clone(script);
-    }
-    let script = Arc::new(Script::new(build_text(step, counts, mode)));
-    if texts.len() < MAX_CACHED_SCRIPTS {
-        texts.insert((step, counts, mode), Arc::clone(&script));
-    }
-    script
-}
-
 /// Sets `held` to `true` if another owner holds a lease.
 const CHECK_LEASE: &str = "
 holder = redis.call('GET', $KEY)
@@ -121,8 +95,8 @@ end";
 
 const COMPARE_VALUE: &str = "
 if $EXPECTED == '*' then
-elseif $FIELD == '' then compare($CELL, redis.call('GET', $KEY), $EXPECTED)
-else compare($CELL, redis.call('HGET', $KEY, $FIELD), $EXPECTED) end";
+elseif $FIELD == '' then compare($INDEX, redis.call('GET', $KEY), $EXPECTED)
+else compare($INDEX, redis.call('HGET', $KEY, $FIELD), $EXPECTED) end";
 
 const WRITE_VALUE: &str = "
 if $NEW ~= '*' then
@@ -163,27 +137,30 @@ const COMMIT_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED", "$NEW", "$TTL"]
 const OVERWRITE_ARGUMENTS: Arguments = (1, &["$FIELD", "$NEW", "$TTL"]);
 
 impl KeyCounts {
+    /// Repeats the Lua code for the key of each lease.
     fn repeat_for_leases(self, lua: &str) -> String {
         repeat_for_keys(1..self.leases + 1, lua)
     }
 
+    /// Repeats the Lua code for the key of each tombstone.
     fn repeat_for_tombstones(self, lua: &str) -> String {
         let first = self.leases + 1;
         repeat_for_keys(first..first + self.tombstones, lua)
     }
 
+    /// Repeats the Lua code for the key of each value, and replaces the placeholders of its arguments.
     fn repeat_for_values(self, (first, names): Arguments, lua: &str) -> String {
         let before = self.leases + self.tombstones;
-        let of = |cell: usize| {
-            let lua = lua.replace("$CELL", &cell.to_string());
-            let lua = lua.replace("$KEY", &key(before + cell));
-            let start = first + (cell - 1) * names.len();
+        let lua_of = |index: usize| {
+            let lua = lua.replace("$INDEX", &index.to_string());
+            let lua = lua.replace("$KEY", &key(before + index));
+            let start = first + (index - 1) * names.len();
             let arguments = names.iter().zip(start..);
-            arguments.fold(lua, |lua, (name, at)| {
-                lua.replace(name, &format!("ARGV[{at}]"))
+            arguments.fold(lua, |lua, (name, number)| {
+                lua.replace(name, &format!("ARGV[{number}]"))
             })
         };
-        (1..self.values + 1).map(of).collect()
+        (1..self.values + 1).map(lua_of).collect()
     }
 }
 
@@ -192,10 +169,12 @@ fn key(number: usize) -> String {
 }
 
 fn repeat_for_keys(keys: Range<usize>, lua: &str) -> String {
-    keys.map(|at| lua.replace("$KEY", &key(at))).collect()
+    keys.map(|number| lua.replace("$KEY", &key(number)))
+        .collect()
 }
 
-fn build_text(step: Step, counts: KeyCounts, mode: PublishMode) -> String {
+/// Returns the text of the script of a step.
+pub(super) fn build_text(step: Step, counts: KeyCounts, mode: PublishMode) -> String {
     let publish = match mode {
         PublishMode::InScript => PUBLISH_IN_SCRIPT,
         PublishMode::Separately => REPORT_UNPUBLISHED,
@@ -213,7 +192,7 @@ fn acquire_lease_text(counts: KeyCounts) -> String {
         counts.repeat_for_values(ACQUIRE_ARGUMENTS, COMPARE_VALUE),
         counts.repeat_for_leases(CHECK_LEASE),
     );
-    let (take, bury) = (
+    let (take, write_tombstones) = (
         counts.repeat_for_leases(TAKE_LEASE),
         counts.repeat_for_tombstones(WRITE_TOMBSTONE),
     );
@@ -222,7 +201,7 @@ fn acquire_lease_text(counts: KeyCounts) -> String {
 if not same then return {{2, values}} end
 local holder, held = false, false{held}
 if held then return {{0}} end{take}
-if ARGV[3] ~= '' then{bury}
+if ARGV[3] ~= '' then{write_tombstones}
 end
 return {{1}}"
     )
@@ -233,39 +212,39 @@ fn commit_text(counts: KeyCounts, publish: &str) -> String {
         counts.repeat_for_values(COMMIT_ARGUMENTS, COMPARE_VALUE),
         counts.repeat_for_values(COMMIT_ARGUMENTS, WRITE_VALUE),
     );
-    let (held, give_back) = (
+    let (held, release) = (
         counts.repeat_for_leases(CHECK_LEASE),
         counts.repeat_for_leases(RELEASE_LEASE),
     );
     let succeeds = counts.repeat_for_tombstones(CHECK_TOMBSTONE);
-    let (bury, unbury) = (
+    let (write_tombstones, delete_tombstones) = (
         counts.repeat_for_tombstones(WRITE_TOMBSTONE),
         counts.repeat_for_tombstones(DELETE_TOMBSTONE),
     );
     format!(
         "{DEFINE_COMPARE}{compare}
 local succeeds, gone = false, 0{succeeds}
-if not same and not (succeeds and empty) then{give_back}
+if not same and not (succeeds and empty) then{release}
   return {{2, values}}
 end
 local holder, held = false, false{held}
 if held and not succeeds then return {{0}} end
 local ttl, left{write}
-if ARGV[3] == '' then{unbury}
-else{bury}
-end{give_back}{publish}"
+if ARGV[3] == '' then{delete_tombstones}
+else{write_tombstones}
+end{release}{publish}"
     )
 }
 
 fn overwrite_text(counts: KeyCounts, publish: &str) -> String {
-    let unbury = counts.repeat_for_tombstones(DELETE_TOMBSTONE);
+    let delete_tombstones = counts.repeat_for_tombstones(DELETE_TOMBSTONE);
     let write = counts.repeat_for_values(OVERWRITE_ARGUMENTS, WRITE_VALUE);
-    format!("{unbury}\nlocal ttl, left{write}{publish}")
+    format!("{delete_tombstones}\nlocal ttl, left{write}{publish}")
 }
 
 fn release_leases_text(counts: KeyCounts) -> String {
-    let give_back = counts.repeat_for_leases(RELEASE_LEASE);
-    format!("local gone = 0{give_back}\nreturn gone")
+    let release = counts.repeat_for_leases(RELEASE_LEASE);
+    format!("local gone = 0{release}\nreturn gone")
 }
 
 #[cfg(test)]
@@ -283,13 +262,13 @@ mod tests {
         Step::ReleaseLeases,
     ];
 
-    /// The shapes that the layouts make, with and without the other one beside, and those of an
-    /// operator's work.
+    /// Returns the numbers of keys of all layouts, with and without a dual write, and those of the tasks
+    /// of operators, which may need no leases or tombstones.
     fn key_counts() -> Vec<KeyCounts> {
         let (names, app) = (RedisNames::default(), AppId::new("wx0").unwrap());
-        let mut shapes = Vec::new();
+        let mut all_counts = Vec::new();
         let (hashes, keys) = (Layout::Hashes, Layout::Keys);
-        for (layout, mirror) in [
+        for (layout, dual_write) in [
             (hashes, None),
             (keys, None),
             (hashes, Some(keys)),
@@ -297,34 +276,34 @@ mod tests {
         ] {
             for kind in CredentialKind::ALL {
                 let (app, id) = (app.clone(), "o".into());
-                let name = CredentialKey { app, kind, id };
-                let places = names.locations(layout, mirror, &name);
-                let cells = places
+                let credential = CredentialKey { app, kind, id };
+                let locations = names.locations(layout, dual_write, &credential);
+                let values = locations
                     .with_targets()
-                    .map(|(place, _)| place.keys.len())
+                    .map(|(location, _)| location.keys.len())
                     .sum();
-                let tombstones = places.tombstone_keys.len();
-                for leases in [0, places.lease_keys.len()] {
+                let tombstones = locations.tombstone_keys.len();
+                for leases in [0, locations.lease_keys.len()] {
                     for tombstones in [0, tombstones] {
-                        shapes.push(KeyCounts {
+                        all_counts.push(KeyCounts {
                             leases,
                             tombstones,
-                            values: cells,
+                            values,
                         });
                     }
                 }
             }
         }
-        // Gives back a lease, and probes.
-        shapes.push(KeyCounts {
+        // The release of a lease, and the test of scripts at start-up.
+        all_counts.push(KeyCounts {
             leases: 1,
             ..KeyCounts::default()
         });
-        shapes
+        all_counts
     }
 
-    /// Fails unless each call in a text names its command and, but for `PUBLISH`, its key literally,
-    /// and nothing else is done with the keys, of which there are so many.
+    /// Fails unless each call in a text contains its command and its key literally. `PUBLISH` has no key.
+    /// The text must use no key beyond the first `keys`, and `KEYS` for nothing else.
     fn assert_literal(text: &str, keys: usize) {
         let literal = |rest: &str| {
             let (number, _) = rest.strip_prefix('[')?.split_once(']')?;
@@ -336,7 +315,10 @@ mod tests {
             let number: Option<usize> = literal(rest);
             seen.insert(number.unwrap_or_else(|| panic!("KEYS{rest}")));
         }
-        assert!(seen.iter().all(|at| (1..=keys).contains(at)), "{text}");
+        assert!(
+            seen.iter().all(|number| (1..=keys).contains(number)),
+            "{text}"
+        );
         for call in text.split("redis.").skip(1) {
             let (function, arguments) = call.split_once('(').unwrap();
             assert!(["call", "pcall"].contains(&function), "{call}");
@@ -352,20 +334,20 @@ mod tests {
 
     #[test]
     fn scripts_name_each_key_literally() {
-        for shape in key_counts() {
-            let keys = shape.leases + shape.tombstones + shape.values;
+        for counts in key_counts() {
+            let keys = counts.leases + counts.tombstones + counts.values;
             for step in STEPS {
-                for voice in [PublishMode::InScript, PublishMode::Separately] {
-                    let text = build_text(step, shape, voice);
+                for mode in [PublishMode::InScript, PublishMode::Separately] {
+                    let text = build_text(step, counts, mode);
                     assert_literal(&text, keys);
                     let writes = matches!(step, Step::Commit | Step::Overwrite);
-                    let publishes = writes && voice == PublishMode::InScript;
+                    let publishes = writes && mode == PublishMode::InScript;
                     assert_eq!(text.contains("PUBLISH"), publishes, "{text}");
                 }
             }
-            let commit = build_text(Step::Commit, shape, PublishMode::InScript);
-            for at in 1..=keys {
-                assert!(commit.contains(&key(at)), "{at} in {commit}");
+            let commit = build_text(Step::Commit, counts, PublishMode::InScript);
+            for number in 1..=keys {
+                assert!(commit.contains(&key(number)), "{number} in {commit}");
             }
         }
         for script in [
@@ -380,27 +362,5 @@ mod tests {
         ] {
             assert_literal(&script.text, 1);
         }
-    }
-
-    #[test]
-    fn scripts_are_cached_and_bounded() {
-        let shape = |cells| KeyCounts {
-            values: cells,
-            ..KeyCounts::default()
-        };
-        let [one, same] =
-            [(); 2].map(|()| script(Step::Overwrite, shape(1), PublishMode::InScript));
-        assert!(Arc::ptr_eq(&one, &same));
-        for cells in 0..MAX_CACHED_SCRIPTS + 10 {
-            script(Step::ReleaseLeases, shape(cells), PublishMode::Separately);
-        }
-        let [one, same] = [(); 2].map(|()| {
-            script(
-                Step::ReleaseLeases,
-                shape(MAX_CACHED_SCRIPTS + 9),
-                PublishMode::Separately,
-            )
-        });
-        assert!(!Arc::ptr_eq(&one, &same) && one.text == same.text);
     }
 }
