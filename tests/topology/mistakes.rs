@@ -302,7 +302,7 @@ async fn a_followed_key_of_another_type_is_kept() {
         "wx:access_token:wx0",
         "another type",
         "belongs to that system",
-        "FollowedToken",
+        "ExternalToken",
     ] {
         assert!(said.contains(part), "{part:?} in: {said}");
     }
@@ -320,7 +320,7 @@ async fn an_exclusive_writer_on_several_servers() {
         refused(
             builder,
             ErrorKind::Configuration,
-            &["sole_writer", "cache_ttl"],
+            &["exclusive_writer", "cache_ttl"],
         )
         .await;
     }

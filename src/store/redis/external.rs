@@ -1,4 +1,4 @@
-//! Where and how another system keeps an account token in Redis.
+//! The keys and formats in which other systems store an account token in Redis.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const SECRET_PLACEHOLDER: &str = "{secret}";
 /// Number of consecutive hexadecimal digits that is treated as an AppSecret or a hash of one.
 const SECRET_DIGITS: usize = 32;
 
-/// The place and format of an account token that another system keeps in Redis.
+/// The key and the format of an account token that another system keeps in Redis.
 /// [`source`](Self::source) turns it into a source of [`AccountTokens`](crate::AccountTokens).
 ///
 /// ```
@@ -78,28 +78,32 @@ impl ExternalToken {
         }
     }
 
-    /// WxJava's `WxMpRedisConfigImpl`, on Jedis or a `RedisTemplate`: the bare token under
-    /// `wx:access_token:{appid}`. The key lives as long as the token.
+    /// Creates the external token of WxJava's `WxMpRedisConfigImpl`, with Jedis or a `RedisTemplate`.
+    /// The key `wx:access_token:{appid}` contains the bare token and expires with it.
     ///
-    /// Source: `WxMpRedisConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24). Versions before
-    /// commit 179d469 (2023-11-07) end the key 200 seconds before the token; this preset reads them
-    /// too, and gives up their last 200 seconds.
+    /// Versions before commit 179d469 (2023-11-07) let the key expire 200 seconds before the token. This
+    /// preset does not use those 200 seconds.
+    ///
+    /// Source: `WxMpRedisConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
     pub fn wx_java() -> Self {
         Self::raw("wx:access_token:{appid}")
     }
 
-    /// WxJava's `WxMpRedissonConfigImpl`: the bare token under `wx:access_token:{appid}`, in a key
-    /// that ends 200 seconds before the token. Redisson has to use its `StringCodec`.
+    /// Creates the external token of WxJava's `WxMpRedissonConfigImpl`. The key
+    /// `wx:access_token:{appid}` contains the bare token and expires 200 seconds before it. Redisson must
+    /// use its `StringCodec`.
     ///
     /// Source: `WxMpRedissonConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
     pub fn wx_java_redisson() -> Self {
         Self::wx_java().key_expires_early_by(Duration::from_secs(200))
     }
 
-    /// silenceper/wechat: the token under `gowechat_officialaccount__access_token_{appid}`, bare, or
-    /// as a JSON string from old versions, in a key that ends 300 seconds before the token or more.
-    /// Where it uses stable tokens the name is
-    /// `gowechat_officialaccount__stable_access_token_{appid}`; give it with [`key`](Self::key).
+    /// Creates the external token of silenceper/wechat. The key
+    /// `gowechat_officialaccount__access_token_{appid}` contains the bare token, or a JSON string from
+    /// old versions. The key expires at least 300 seconds before the token.
+    ///
+    /// With stable tokens, the key is `gowechat_officialaccount__stable_access_token_{appid}`. Set it
+    /// with [`key`](Self::key).
     ///
     /// Source: `credential/default_access_token.go` and `cache/redis.go`, commit 1797041 (2024-02).
     pub fn silenceper() -> Self {
@@ -108,20 +112,22 @@ impl ExternalToken {
             .key_expires_early_by(Duration::from_secs(300))
     }
 
-    /// PowerWeChat: a JSON object under `powerwechat.access_token.` and the MD5 of AppID and
-    /// AppSecret written one after the other, in hexadecimal. `key` is that whole name.
+    /// Creates the external token of PowerWeChat, whose value is a JSON object.
+    ///
+    /// `key` is the whole key: `powerwechat.access_token.` and a hash in hexadecimal. The hash is the MD5
+    /// of the AppID followed by the AppSecret.
     ///
     /// Source: `kernel/accessToken.go`, commit 38a5032 (2024-12).
     pub fn power_wechat(key: impl Into<String>) -> Self {
         Self::json_object(key)
     }
 
-    /// wechatpy with its `RedisStorage` and usual prefix: a JSON string under
-    /// `wechatpy:{appid}_access_token`; version 2 adds the expiry under
+    /// Creates the external token of wechatpy with its `RedisStorage` and the default prefix. The key
+    /// `wechatpy:{appid}_access_token` contains a JSON string. Version 2 also stores the expiry, in
     /// `wechatpy:{appid}_access_token_expires_at`.
     ///
-    /// Source: `session/redisstorage.py`, commit 5b8502e (2025-02); releases 1.8.18 and 2.0.0a26 are
-    /// run by this crate's tests.
+    /// Source: `session/redisstorage.py`, commit 5b8502e (2025-02). Tests of this crate run the releases
+    /// 1.8.18 and 2.0.0a26.
     pub fn wechatpy() -> Self {
         Self {
             expires_at_key: Some("wechatpy:{appid}_access_token_expires_at".into()),
@@ -129,21 +135,24 @@ impl ExternalToken {
         }
     }
 
-    /// EasyWeChat 6 before 6.15.1 on a cache that stores what PHP's `serialize` or igbinary makes,
-    /// such as Symfony's or Laravel's: a string under `official_account.access_token.{appid}`.
-    /// Caches put a prefix of their own before that; give it with [`key_prefix`](Self::key_prefix).
-    /// Since 6.15.1 the name is another one: [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    /// Creates the external token of EasyWeChat 6 before 6.15.1. The cache must store the output of PHP's
+    /// `serialize` or igbinary, as the caches of Symfony and Laravel do. The key
+    /// `official_account.access_token.{appid}` contains a string.
+    ///
+    /// Caches add a prefix to the key. Set it with [`key_prefix`](Self::key_prefix). For later versions,
+    /// use [`easy_wechat_6_15`](Self::easy_wechat_6_15).
     ///
     /// Source: `OfficialAccount/AccessToken.php`, commit 0306cb7.
     pub fn easy_wechat() -> Self {
         Self::php("official_account.access_token.{appid}")
     }
 
-    /// EasyWeChat 6.15.1 and later: as [`easy_wechat`](Self::easy_wechat), under
-    /// `official_account.access_token.{appid}.{secret}.0`, or with a `1` at the end where its
-    /// setting `use_stable_access_token` is on, as `stable` says.
+    /// Creates the external token of EasyWeChat 6.15.1 and later. The value has the format of
+    /// [`easy_wechat`](Self::easy_wechat). The key is `official_account.access_token.{appid}.{secret}.0`,
+    /// or ends with `1` if `stable` is `true`, which stands for EasyWeChat's setting
+    /// `use_stable_access_token`.
     ///
-    /// The name holds the AppSecret. Logs and `Debug` output show `{secret}` instead.
+    /// The key contains the AppSecret. Logs and `Debug` output show `{secret}` instead.
     ///
     /// Source: w7corp/easywechat, pull request 2801 (merged 2024-03-29) and
     /// `OfficialAccount/AccessToken.php`, commit 7a93b80 (2026-04).
@@ -203,8 +212,8 @@ impl ExternalToken {
 
     /// Sets the minimum time between the expiry of the key and the expiry of the token. If the other
     /// system writes the next token late, processes that have read the token use it for this time after
-    /// the key has expired. If the key is deleted before its expiry, they drop the token at the next read. Default:
-    /// zero.
+    /// the key has expired. If the key is deleted before its expiry, they drop the token at the next
+    /// read. Default: zero.
     #[must_use]
     pub fn key_expires_early_by(mut self, by: Duration) -> Self {
         self.key_expires_early_by = by;
@@ -220,7 +229,7 @@ impl ExternalToken {
         })
     }
 
-    /// A name as people may see it: without the secret, however it came there.
+    /// Replaces the AppSecret, and everything that may be one, in a key for logs and errors.
     pub(super) fn redact(&self, name: &str) -> String {
         let name = match &self.secret {
             Some(secret) if !secret.expose().is_empty() => {
@@ -246,21 +255,21 @@ impl ExternalToken {
         key_ttl: Option<Duration>,
         expires_at: Option<Timestamp>,
     ) -> Lifetime {
-        let key_expires_at = key_ttl.map(|life| now.saturating_add(life));
+        let key_expires_at = key_ttl.map(|ttl| now.saturating_add(ttl));
         let end = match (key_expires_at, expires_at) {
-            (Some(key_ends), Some(expires_at)) => key_ends.min(expires_at),
+            (Some(key_expires_at), Some(expires_at)) => key_expires_at.min(expires_at),
             (Some(end), None) | (None, Some(end)) => end,
             (None, None) => now.saturating_add(UNKNOWN_LIFETIME),
         };
-        let look_again = RECHECK_MARGIN.min(now.duration_until(end) / 2);
+        let recheck_margin = RECHECK_MARGIN.min(now.duration_until(end) / 2);
         let token_expires_at = match expires_at {
             Some(expires_at) => expires_at.max(end),
             None => end.saturating_add(self.key_expires_early_by),
         };
         Lifetime::from_stored(
-            end.saturating_sub(look_again),
+            end.saturating_sub(recheck_margin),
             Some(token_expires_at),
-            look_again,
+            recheck_margin,
         )
     }
 }
@@ -268,15 +277,15 @@ impl ExternalToken {
 impl fmt::Debug for ExternalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let expires_at_key = self.expires_at_key.as_deref();
-        f.debug_struct("FollowedToken")
-            .field("form", &self.format)
+        f.debug_struct("ExternalToken")
+            .field("format", &self.format)
             .field("key", &self.redact(&self.key))
             .field(
                 "expires_at_key",
                 &expires_at_key.map(|key| self.redact(key)),
             )
             .field("secret", &self.secret)
-            .field("early", &self.key_expires_early_by)
+            .field("key_expires_early_by", &self.key_expires_early_by)
             .finish()
     }
 }
@@ -289,9 +298,9 @@ mod tests {
 
     fn lifetime_secs(token: &ExternalToken, key: Option<u64>, expiry: Option<i64>) -> (u128, u128) {
         let expires_at = expiry.map(|secs| Timestamp::from_millis(NOW.as_millis() + secs * 1_000));
-        let life = token.lifetime(NOW, key.map(Duration::from_secs), expires_at);
+        let lifetime = token.lifetime(NOW, key.map(Duration::from_secs), expires_at);
         let secs = |at| NOW.duration_until(at).as_millis() / 1_000;
-        (secs(life.renew_at()), secs(life.expires_at()))
+        (secs(lifetime.renew_at()), secs(lifetime.expires_at()))
     }
 
     #[test]
@@ -316,6 +325,7 @@ mod tests {
         assert_eq!(lifetime_secs(&two_keys, None, Some(100)), (50, 100));
         assert_eq!(lifetime_secs(&two_keys, None, Some(-5)), (0, 0));
     }
+
     #[test]
     fn debug_output_redacts_the_secret() {
         let secret = "0123456789abcdef0123456789abcdef";
@@ -331,7 +341,7 @@ mod tests {
             assert!(!shown.contains(secret), "{shown}");
             assert!(shown.contains("official_account.access_token"), "{shown}");
         }
-        // Secrets of other lengths are known where they are given.
+        // Secrets of other lengths are redacted if the constructor has received them.
         let token = ExternalToken::easy_wechat_6_15("s3cret", false).key("k.s3cret");
         assert!(!format!("{token:?}").contains("s3cret"));
         let token = ExternalToken::power_wechat("power.edc5f6181730baffc0b88cf96658aeff");

@@ -83,21 +83,21 @@ impl ExternalTokenStore {
                 Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
                     Ok(None)
                 }
-                answer => answer.map(Some),
+                reply => reply.map(Some),
             }
         };
         let values = self.redis.run_command(name.as_bytes(), reading).await?;
         values.ok_or_else(|| {
-            let sentence = format!(
-                "the key {key} in Redis at {}, under which another system's token is followed, \
-                 holds a value of another type; it belongs to that system, so check the name and \
-                 form that FollowedToken was given",
+            let message = format!(
+                "the key {key} in Redis at {}, where another system keeps its token, holds a value \
+                 of another type; the key belongs to that system, so check the key and the format \
+                 of the ExternalToken",
                 store.address
             );
             if !self.wrong_type_logged.swap(true, Ordering::Relaxed) {
-                tracing::error!(target: "tower_wechat::store", "{sentence}");
+                tracing::error!(target: "tower_wechat::store", "{message}");
             }
-            Error::store_unavailable(sentence)
+            Error::store_unavailable(message)
         })
     }
 
@@ -113,18 +113,17 @@ impl ExternalTokenStore {
             .redact(&RedisNames::expand_appid(&self.token.key, app));
         let mut read = self.read_values(&key, &shown, &reads).await?.into_iter();
         let mut value = || read.next().unwrap_or(redis::Value::Nil);
-        let (value, lives, expiry) = (value(), value(), value());
-        let (value, lives, expiry): (RawValue, i64, RawValue) =
-            decode_replies(value, lives, expiry)
-                .map_err(|error| Error::store_unavailable(describe_error(&error)))?;
+        let (value, ttl, expiry) = (value(), value(), value());
+        let (value, ttl, expiry): (RawValue, i64, RawValue) = decode_replies(value, ttl, expiry)
+            .map_err(|error| Error::store_unavailable(describe_error(&error)))?;
         let now = self.redis.0.clock.now();
         let Some(value) = value else {
             return Ok(stored_token(self.token_outliving_key(now)));
         };
         let secret = match read_token(&value, self.token.format) {
             Ok(secret) => secret,
-            Err(unreadable) => {
-                warn_unreadable_once(&shown, slot, &value, unreadable);
+            Err(error) => {
+                warn_unreadable_once(&shown, slot, &value, error);
                 *self.lock_last_read() = None;
                 return Ok(StoredRecord::default());
             }
@@ -132,12 +131,12 @@ impl ExternalTokenStore {
         let expires_at = expiry.and_then(|seconds| read_seconds(&seconds).ok());
         let expires_at =
             expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
-        let lives = u64::try_from(lives).ok().map(Duration::from_millis);
-        let lifetime = self.token.lifetime(now, lives, expires_at);
+        let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
+        let lifetime = self.token.lifetime(now, ttl, expires_at);
         let token = Token { secret, lifetime };
-        *self.lock_last_read() = lives.map(|life| LastRead {
+        *self.lock_last_read() = ttl.map(|ttl| LastRead {
             token: token.clone(),
-            key_expires_at: now.saturating_add(life),
+            key_expires_at: now.saturating_add(ttl),
         });
         Ok(stored_token(Some(token)))
     }
@@ -145,12 +144,12 @@ impl ExternalTokenStore {
 
 fn decode_replies(
     value: redis::Value,
-    lives: redis::Value,
+    ttl: redis::Value,
     expiry: redis::Value,
 ) -> RedisResult<(RawValue, i64, RawValue)> {
     Ok((
         redis::from_redis_value(value)?,
-        redis::from_redis_value(lives)?,
+        redis::from_redis_value(ttl)?,
         redis::from_redis_value(expiry)?,
     ))
 }

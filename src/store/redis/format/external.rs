@@ -10,7 +10,7 @@ use crate::store::redis::format::text::{DecodeError, parse_utf8};
 /// The format of a stored token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExternalFormat {
-    /// The token and nothing else.
+    /// The bare token.
     Raw,
     /// `"TOKEN"`.
     JsonString,
@@ -74,7 +74,7 @@ fn parse_json(value: &[u8]) -> Result<Value, DecodeError> {
     serde_json::from_slice(value).map_err(|_| DecodeError::UnknownFormat)
 }
 
-/// A value of PHP's `serialize`, of one of the types that tokens use.
+/// A scalar of PHP's `serialize`. Only texts can be tokens.
 enum PhpValue<'a> {
     Text(&'a [u8]),
     Other,
@@ -98,7 +98,7 @@ fn php_token(value: &[u8]) -> Result<String, DecodeError> {
     }
 }
 
-/// `a:2:{s:12:"access_token";s:3:"abc";s:10:"expires_in";i:7200;}`, flat.
+/// Parses a flat array such as `a:2:{s:12:"access_token";s:3:"abc";s:10:"expires_in";i:7200;}`.
 fn php_array_field<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     take_prefix(rest, b"a:")?;
     let count = take_number(rest, b':')?;
@@ -117,7 +117,7 @@ fn php_array_field<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     found
 }
 
-/// `s:3:"abc";`, `i:7200;`, `d:7200.5;`, `b:1;` or `N;`.
+/// Parses a scalar: `s:3:"abc";`, `i:7200;`, `d:7200.5;`, `b:1;` or `N;`.
 fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<PhpValue<'a>> {
     if take_prefix(rest, b"s:").is_some() {
         let length = take_number(rest, b':')?;
@@ -137,7 +137,7 @@ fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<PhpValue<'a>> {
 /// The first bytes of a value in igbinary's format 2.
 const IGBINARY: &[u8] = &[0, 0, 0, 2];
 
-/// A string, or a flat array with an `access_token`.
+/// Parses a string of igbinary, or a flat array with an `access_token`.
 fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut texts = Vec::new();
     let width = match rest.first()? {
@@ -273,7 +273,7 @@ mod tests {
             }
         }
         assert!(read_token(b"\xac\xed\x00\x05t\x00\x0483_a", ExternalFormat::Raw).is_err());
-        // Cut, counted wrongly, of another kind, or with something behind it.
+        // Truncated, with a wrong length, of another type, or with bytes after the end.
         for broken in [
             &b"\0\0\0\x02"[..],
             b"\0\0\0\x02\x11",
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// The bytes are what php 8.2 with igbinary 3.2 makes of these values.
+    /// PHP 8.2 with igbinary 3.2 has produced these bytes.
     #[test]
     fn igbinary_is_read() {
         let token = |value: &[u8]| read_token(value, ExternalFormat::Php).unwrap();
