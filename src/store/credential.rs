@@ -19,7 +19,7 @@ pub struct CredentialKey {
     pub id: Box<str>,
 }
 
-/// The place of one credential in a store.
+/// The key of one credential in a store, and how its time is stored.
 #[derive(Debug, Clone)]
 pub struct CredentialSlot {
     /// The credential that the slot holds.
@@ -59,7 +59,7 @@ pub enum ReadOutcome {
     Accepted,
     /// The visitor rejected this record.
     Rejected(StoredRecord),
-    /// The store did not answer in time.
+    /// The store did not reply in time.
     TimedOut,
 }
 

@@ -75,7 +75,7 @@ impl std::str::FromStr for RecordVersion {
     }
 }
 
-/// One write: whose credential, and the mark of what the store holds since.
+/// The message about one write: the credential and its new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalidation {
     /// The credential.
@@ -157,7 +157,7 @@ impl Subscription {
     /// A subscription to this process alternates between two states:
     ///
     /// - Before `next_sync_at`: waits for an event, at most until that time.
-    /// - After it: returns a waiting event; if there is none, returns [`Event::Synced`] and sets the
+    /// - After it: returns a waiting event. Without one, returns [`Event::Synced`] and sets the
     ///   next time.
     pub async fn next_event(&mut self) -> Event {
         if let Some(at) = self.next_sync_at

@@ -9,7 +9,7 @@ use crate::credential::AppId;
 pub struct Quota {
     /// The account.
     pub app: AppId,
-    /// What the uses are for. The purpose of a daily quota contains the day.
+    /// The name of what is limited. The purpose of a daily quota contains the day.
     pub purpose: Box<str>,
     /// Maximum number of uses in one window.
     pub limit: u32,

@@ -23,7 +23,7 @@ use crate::error::Error;
 /// A boxed future. The allocation is small compared with the round trip of a store.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A place where credentials are kept: [`RedisStore`](crate::RedisStore) or
+/// A store of credentials: [`RedisStore`](crate::RedisStore) or
 /// [`MemoryStore`](crate::MemoryStore).
 ///
 /// Other crates cannot implement this trait, because the guarantees of this crate depend on the
@@ -223,7 +223,8 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Returns the stored time, or `None` if there is none.
+    /// Returns the stored time, or `None` if the user has never logged out everywhere, or not within
+    /// the TTL.
     fn revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,

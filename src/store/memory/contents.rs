@@ -41,7 +41,7 @@ pub(super) struct Contents {
     publisher: Option<Publisher>,
 }
 
-/// How far the exchange of a login code is.
+/// The state of the exchange of a login code.
 enum CodeState {
     /// This owner exchanges the code.
     Leased(LeaseOwner),

@@ -293,14 +293,14 @@ impl RedisStoreBuilder {
         let url = RedisUrl::parse(&self.url)?;
         let address = url.display_servers();
         if url.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // rustls needs a provider of cryptography; what the application installed stays.
+            // rustls needs a provider of cryptography. One that the application has installed stays.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         if self.exclusive_writer && !matches!(url.topology, Topology::Single(_)) {
             return Err(Error::configuration(
-                "sole_writer is for one Redis server (redis://): behind Sentinels and on a Cluster \
-                 a server that is cut off from the others confirms that no message was lost; \
-                 leave it out, and cache_ttl bounds how stale a token may be",
+                "exclusive_writer is for one Redis server (redis://): with Sentinel and Cluster, a \
+                 server that is cut off from the others still confirms that no message was lost; \
+                 remove exclusive_writer, and cache_ttl bounds how stale a token may be",
             ));
         }
         if matches!(url.topology, Topology::Cluster(_)) {
@@ -308,14 +308,14 @@ impl RedisStoreBuilder {
                 .check_cluster_slots(self.layout, self.dual_write)?;
         }
         let key = self.names.health_key();
-        let target = ConnectOptions {
+        let options = ConnectOptions {
             url: &url,
             certificates: &self.certificates,
             sentinel_credentials: self.sentinel_credentials.as_ref(),
             command_timeout: self.command_timeout,
             probe_key: &key,
         };
-        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, target.connect()).await {
+        let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
             Ok(connection) => connection?,
             Err(_) => {
                 let check = if url.tls {
@@ -337,7 +337,7 @@ impl RedisStoreBuilder {
             Err(_) => tracing::warn!(
                 target: "tower_wechat::store",
                 address,
-                "the marks of sealing keys could not be read in time"
+                "the registry of sealing keys was not read in time; sealing keys were not compared"
             ),
         }
         metrics::set_store_up(&address, true);
@@ -367,23 +367,22 @@ impl RedisStoreBuilder {
         let Ok(Err(error)) = tokio::time::timeout(self.command_timeout, probe).await else {
             return;
         };
-        let said = describe_error(&error);
+        let reason = describe_error(&error);
         match ErrorClass::classify(&error) {
             // The server will accept scripts soon, or the next command reports the error.
             None | Some(ErrorClass::WrongNode | ErrorClass::WrongType) => {}
-            Some(refusal) if refusal.is_transient() => {}
+            Some(class) if class.is_transient() => {}
             Some(ErrorClass::NotPermitted) => tracing::error!(
                 target: "tower_wechat::store",
                 address,
-                "Redis does not let us run scripts ({said}), so no token can be renewed; \
-                 let this user run +eval +evalsha, unless this process only follows another \
-                 system's token"
+                "Redis did not permit a script ({reason}), so no token can be renewed; give this \
+                 user +eval +evalsha, unless this process only uses the token of another system"
             ),
             Some(_) => tracing::error!(
                 target: "tower_wechat::store",
                 address,
-                "Redis does not run our scripts ({said}), so no token can be renewed; \
-                 guide::redis says what a server or proxy with rules for scripts needs"
+                "Redis did not run a script ({reason}), so no token can be renewed; guide::redis \
+                 lists what a server or proxy with rules for scripts needs"
             ),
         }
     }

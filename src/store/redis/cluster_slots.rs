@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
 
 impl RedisNames {
-    /// Checks that all keys of one script are in one slot of a Cluster.
+    /// Checks that all keys of one script are in one slot of a Cluster, for every kind of credential.
     pub(super) fn check_cluster_slots(
         &self,
         layout: Layout,
@@ -31,8 +31,8 @@ impl RedisNames {
             let locations = self.locations(layout, dual_write, &credential);
             if locations.copy.is_some() {
                 return Err(Error::configuration(
-                    "on a Redis Cluster the two layouts lie in different slots, and no step can \
-                     write both; leave the mirror out",
+                    "on a Redis Cluster the two layouts are in different slots, and no script can \
+                     write to both; remove dual_write",
                 ));
             }
             let [first, others @ ..] = &*locations.read.keys else {
@@ -73,14 +73,11 @@ mod tests {
     fn cluster_rejects_names_in_several_slots() {
         let plain = RedisNames::default();
         plain.check_cluster_slots(Layout::Keys, None).unwrap();
-        let refused = plain
+        let error = plain
             .check_cluster_slots(Layout::Hashes, None)
             .unwrap_err()
             .to_string();
-        assert!(
-            refused.contains("{wechat}.user.wxUserAccessToken"),
-            "{refused}"
-        );
+        assert!(error.contains("{wechat}.user.wxUserAccessToken"), "{error}");
         let tagged = RedisNames {
             user_access_token: "{wx.{appid}}.access".into(),
             user_refresh_token: "{wx.{appid}}.refresh".into(),
@@ -91,11 +88,11 @@ mod tests {
             prefix: "{mine}:".into(),
             ..tagged
         };
-        let refused = braces
+        let error = braces
             .check_cluster_slots(Layout::Hashes, None)
             .unwrap_err()
             .to_string();
-        assert!(refused.contains("prefix"), "{refused}");
+        assert!(error.contains("prefix"), "{error}");
         braces.check_cluster_slots(Layout::Keys, None).unwrap();
     }
 }

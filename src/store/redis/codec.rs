@@ -29,15 +29,12 @@ pub(super) struct Write {
 }
 
 /// Returns the context to which a sealed value is bound.
-pub(super) fn seal_binding<'a>(
-    slot: &'a CredentialSlot,
-    cell: &'a RedisKey<'_>,
-) -> SealBinding<'a> {
+pub(super) fn seal_binding<'a>(slot: &'a CredentialSlot, key: &'a RedisKey<'_>) -> SealBinding<'a> {
     SealBinding {
         app: slot.key.app.as_str(),
         kind: slot.key.kind.as_str(),
         user: &slot.key.id,
-        key: &cell.key,
+        key: &key.key,
     }
 }
 
@@ -55,46 +52,46 @@ pub(super) fn view_record<T>(
 ) -> T {
     let id = &*slot.key.id;
     let mut has_unknown_key = false;
-    let mut unreadable = |at: usize, value: &[u8], error: DecodeError| {
-        let Some(cell) = location.keys.get(at) else {
+    let mut on_error = |index: usize, value: &[u8], error: DecodeError| {
+        let Some(key) = location.keys.get(index) else {
             return;
         };
         if error == DecodeError::UnknownKey {
             has_unknown_key = true;
-            seal.log_unknown_key(&cell.key, value);
+            seal.log_unknown_key(&key.key, value);
         } else if error.is_from_serializer() {
-            seal.log_serializer(&cell.key, slot, error);
+            seal.log_serializer(&key.key, slot, error);
         } else {
-            warn_unreadable_once(&cell.key, slot, value, error);
+            warn_unreadable_once(&key.key, slot, value, error);
         }
     };
     let mut plaintexts = [None, None];
-    for ((at, cell), opened) in location.keys.iter().enumerate().zip(&mut plaintexts) {
-        let Some(value) = values.get(at).and_then(Option::as_deref) else {
+    for ((index, key), plaintext) in location.keys.iter().enumerate().zip(&mut plaintexts) {
+        let Some(value) = values.get(index).and_then(Option::as_deref) else {
             continue;
         };
-        match seal.open(value, &seal_binding(slot, cell)) {
-            Ok(text) => *opened = Some((value, text)),
-            Err(error) => unreadable(at, value, error),
+        match seal.open(value, &seal_binding(slot, key)) {
+            Ok(text) => *plaintext = Some((value, text)),
+            Err(error) => on_error(index, value, error),
         }
     }
     let [first, second] = &plaintexts;
     let mut record = RecordView::default();
     if let Some((value, text)) = first {
-        let read = match location.format {
+        let result = match location.format {
             ValueFormat::Record => record::read(text, id).map(|read| record = read),
             ValueFormat::UserPair | ValueFormat::Token => {
                 hash::read_token(text, slot.margin).map(|token| record.token = Some(token))
             }
         };
-        if let Err(error) = read {
-            unreadable(0, value, error);
+        if let Err(error) = result {
+            on_error(0, value, error);
         }
     }
     if let Some((value, text)) = second {
         match hash::read_refresh(text, id) {
             Ok((refresh, details)) => (record.refresh, record.details) = (Some(refresh), details),
-            Err(error) => unreadable(1, value, error),
+            Err(error) => on_error(1, value, error),
         }
     }
     if has_unknown_key {
@@ -134,7 +131,7 @@ pub(super) fn encode(
             .as_ref()
             .map(|token| hash::write_token(token, slot.margin))
     };
-    let cells: Result<Vec<_>, EncodeError> = match location.format {
+    let texts: Result<Vec<_>, EncodeError> = match location.format {
         ValueFormat::UserPair => {
             let refresh = record.refresh.as_ref();
             let refresh = refresh.map(|refresh| hash::write_refresh(refresh, &record.details, id));
@@ -152,8 +149,8 @@ pub(super) fn encode(
         }
         ValueFormat::Token => [token()].into_iter().map(Option::transpose).collect(),
     };
-    let cells = cells.map_err(|unstorable| {
-        let message = format!("WeChat gave a credential that cannot be kept: {unstorable}");
+    let texts = texts.map_err(|error| {
+        let message = format!("WeChat returned a credential that cannot be stored: {error}");
         Error::new(ErrorKind::WechatUnavailable, message)
     })?;
     // Keys of the published layout never expire, because the published service expects that.
@@ -164,25 +161,27 @@ pub(super) fn encode(
     } else {
         Duration::ZERO
     };
-    let cells = location.keys.iter().zip(cells).map(|(cell, value)| {
-        let sealed = value.map(|text| seal.seal(Zeroizing::new(text), &seal_binding(slot, cell)));
+    let writes = location.keys.iter().zip(texts).map(|(key, text)| {
+        let sealed = text.map(|text| seal.seal(Zeroizing::new(text), &seal_binding(slot, key)));
         let value = sealed.transpose()?;
         Ok(Write { value, ttl })
     });
-    cells.collect()
+    writes.collect()
 }
 
-/// Returns the TTL of a snapshot user: the remaining lifetime of the access token.
+/// Returns the TTL of a snapshot user: the remaining lifetime of the access token, at least one second.
 fn token_ttl(record: &Record, now: Timestamp) -> Duration {
     let token = record.token.as_ref();
-    let life = token.map(|token| now.duration_until(token.lifetime.expires_at()));
-    life.unwrap_or_default()
+    let remaining = token.map(|token| now.duration_until(token.lifetime.expires_at()));
+    remaining
+        .unwrap_or_default()
         .clamp(Duration::from_secs(1), MAX_KEY_TTL)
 }
 
 /// Maximum number of log lines about unreadable values in one [`LOG_WINDOW`].
 const MAX_LOG_LINES: u32 = 100;
 
+/// The time for which [`MAX_LOG_LINES`] counts.
 const LOG_WINDOW: Duration = Duration::from_secs(60);
 
 /// Returns `true` if another log line about an unreadable value is allowed. If the values of all users
@@ -203,7 +202,7 @@ pub(super) fn warn_unreadable_once(
     key: &str,
     slot: &CredentialSlot,
     value: &[u8],
-    unreadable: DecodeError,
+    error: DecodeError,
 ) {
     static WARNED: LazyLock<(Cache<u64, ()>, RandomState)> =
         LazyLock::new(|| (Cache::new(1_000), RandomState::new()));
@@ -220,7 +219,7 @@ pub(super) fn warn_unreadable_once(
             kind = slot.key.kind.as_str(),
             user = ?slot.key.id,
             key,
-            "a stored value cannot be read and counts as missing: {unreadable}"
+            "a stored value cannot be read and counts as missing: {error}"
         );
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn check_registry(
     let key_ids: Vec<String> = match connection.hkeys(&registry).await {
         Ok(ids) => ids,
         Err(error) => {
-            log_unreadable(&error, seal, address, &registry);
+            log_unusable(&error, seal, address, &registry);
             return Ok(());
         }
     };
@@ -45,34 +45,34 @@ pub(super) async fn check_registry(
     let now = Clock::system().now().as_millis();
     let registered: Result<i64, _> = connection.hset_nx(&registry, id.to_string(), now).await;
     if let Err(error) = registered {
-        log_unreadable(&error, seal, address, &registry);
+        log_unusable(&error, seal, address, &registry);
     }
     Ok(())
 }
 
 fn missing_key_error(missing: &str, seal: &Sealer, address: &str, registry: &str) -> Error {
-    let ours = match seal.key_ids() {
+    let present = match seal.key_ids() {
         none if none.is_empty() => "this process has no sealing keys".to_owned(),
         ids => format!("this process has only {}", ids.join(", ")),
     };
     let message = format!(
-        "Redis at {address} holds values that are sealed with key {missing}, and {ours}: add the \
-         missing key; if nothing is sealed with it any more, `tower-wechat reseal` says so to the \
-         others; if it is lost, remove it from the hash {registry}, and its users log in again"
+        "Redis at {address} holds values that are sealed with key {missing}, and {present}: add the \
+         missing key; if no value is sealed with it any more, `tower-wechat reseal` removes it from \
+         the hash {registry}; if it is lost, remove it there yourself, and its users log in again"
     );
     Error::configuration(message)
 }
 
 /// Logs that the registry cannot be used. The start goes on, because the ACL user may still have access
 /// to the tokens. Without sealing keys, there is nothing to log.
-fn log_unreadable(error: &RedisError, seal: &Sealer, address: &str, registry: &str) {
+fn log_unusable(error: &RedisError, seal: &Sealer, address: &str, registry: &str) {
     if !seal.key_ids().is_empty() {
-        let said = describe_error(error);
+        let reason = describe_error(error);
         tracing::error!(
             target: "tower_wechat::store",
             address,
-            "the marks of the sealing keys in {registry} cannot be kept ({said}), so a wrong key is \
-             not noticed at the start"
+            "the registry of sealing keys in {registry} was not used ({reason}), so a missing key \
+             is not noticed at the start; give this user access to that hash"
         );
     }
 }

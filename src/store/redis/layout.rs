@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::memchr;
 use serde::Deserialize;
 
-/// How the tokens of users are arranged in Redis.
+/// The arrangement of users' tokens in Redis.
 ///
 /// ```
 /// use tower_wechat::redis::Layout;

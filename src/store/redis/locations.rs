@@ -140,7 +140,7 @@ impl RedisNames {
                 let key = self.user_key_prefix(app) + &escape_braces(&credential.id);
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
-            // The published layout has no place for virtual users, so both layouts use this key.
+            // The published layout has no key for virtual users, so both layouts use this key.
             (CredentialKind::SnapshotUser, _) => {
                 let key = self.snapshot_key_prefix(app) + &escape_braces(&credential.id);
                 Self::string_location(ValueFormat::Record, key.into(), true)

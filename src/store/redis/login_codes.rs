@@ -58,7 +58,7 @@ impl LoginCodeStore for RedisStore {
         Box::pin(async move {
             let mut call = scripts::RELEASE_CODE.key(self.0.names.code_key(code));
             call.arg(owner.as_str());
-            self.run_script::<i64>(&call).await.map(|gone| gone > 0)
+            self.run_script::<i64>(&call).await.map(|count| count > 0)
         })
     }
 

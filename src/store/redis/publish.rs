@@ -83,7 +83,7 @@ impl RedisStore {
                 }
                 log_unpublished(address, &describe_error(&error));
             }
-            Err(_) => log_unpublished(address, "no answer in time"),
+            Err(_) => log_unpublished(address, "Redis did not reply in time"),
         }
     }
 
@@ -97,19 +97,24 @@ impl RedisStore {
             tracing::warn!(
                 target: "tower_wechat::store",
                 address,
-                "Redis refused PUBLISH in a script; news follows each write as a command. Leave \
-                 sole_writer out: a process that ends between the two leaves others stale"
+                "Redis rejected PUBLISH in a script; a separate PUBLISH follows each write. Remove \
+                 exclusive_writer: if a process ends between the two, other processes serve stale \
+                 tokens"
             );
         } else {
             tracing::info!(
                 target: "tower_wechat::store",
                 address,
-                "Redis refused PUBLISH in a script; news follows each write as a command"
+                "Redis rejected PUBLISH in a script; a separate PUBLISH follows each write"
             );
         }
     }
 }
 
 fn log_unpublished(address: &str, reason: &str) {
-    tracing::debug!(target: "tower_wechat::store", address, "the news of a write was not published: {reason}");
+    tracing::debug!(
+        target: "tower_wechat::store",
+        address,
+        "the invalidation of a write was not published: {reason}"
+    );
 }

@@ -64,9 +64,9 @@ impl RedisStore {
         let (is_accepted, revoked_at) = match visited {
             Some(is_accepted) => (is_accepted, None),
             None => {
-                let left = timeout.saturating_sub(arrived_at.elapsed());
-                let asked = Box::pin(self.read_revoked_at_within(&slot.key, left));
-                let Some(revoked_at) = asked.await? else {
+                let remaining = timeout.saturating_sub(arrived_at.elapsed());
+                let reading = Box::pin(self.read_revoked_at_within(&slot.key, remaining));
+                let Some(revoked_at) = reading.await? else {
                     return Ok(ReadOutcome::TimedOut);
                 };
                 let is_accepted =
@@ -101,15 +101,15 @@ impl RedisStore {
                 let get = read_command(key);
                 // Pinned here, because each call would copy a future that is passed by value.
                 let value = pin!(connection.read_value(&get));
-                let got = self.run_command_within(key.key.as_bytes(), timeout, value);
-                Ok(got.await?.map(|value| RawValues::One([value])))
+                let reply = self.run_command_within(key.key.as_bytes(), timeout, value);
+                Ok(reply.await?.map(|value| RawValues::One([value])))
             }
             RedisKeys::Two(keys) => {
                 let get = keys.each_ref().map(read_command);
                 let key = keys[0].key.as_bytes();
                 let values = pin!(connection.read_two_values(get));
-                let got = self.run_command_within(key, timeout, values);
-                Ok(got.await?.map(RawValues::Two))
+                let reply = self.run_command_within(key, timeout, values);
+                Ok(reply.await?.map(RawValues::Two))
             }
         }
     }
@@ -117,7 +117,7 @@ impl RedisStore {
 
 /// Creates the command that reads a key or a field.
 pub(super) fn read_command(key: &RedisKey<'_>) -> Cmd {
-    // The size of the command is known. Reallocations would cost more than the rest.
+    // The size of the command is known. Reallocations would cost more than everything else.
     let field = key.field.map_or(0, str::len);
     let mut command = Cmd::with_capacity(3, 4 + key.key.len() + field);
     match key.field {

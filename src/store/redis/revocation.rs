@@ -42,9 +42,9 @@ impl RedisStore {
         let get = Cmd::get(self.0.names.revocation_key(key));
         let mut connection = self.0.connection.clone();
         let key = command_key(&get);
-        let asked =
+        let reading =
             self.run_command_within::<Option<i64>>(key, max_wait, get.query_async(&mut connection));
-        Ok(asked.await?.map(|stored| stored.map(parse_revoked_at)))
+        Ok(reading.await?.map(|stored| stored.map(parse_revoked_at)))
     }
 
     /// Reads the time at which a user last logged out everywhere.
@@ -52,8 +52,8 @@ impl RedisStore {
         &self,
         key: &CredentialKey,
     ) -> Result<Option<Timestamp>, Error> {
-        let asked = self.read_revoked_at_within(key, Duration::MAX).await?;
-        asked.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
+        let revoked_at = self.read_revoked_at_within(key, Duration::MAX).await?;
+        revoked_at.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
     /// Adds the time of revocation to a record that may lack it.

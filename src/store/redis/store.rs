@@ -203,7 +203,8 @@ impl RedisStore {
     }
 }
 
-/// Returns the key of a command: its first argument. Returns an empty key if there is none.
+/// Returns the key of a command: its first argument. Returns an empty key for a command without
+/// arguments.
 pub(super) fn command_key(command: &Cmd) -> &[u8] {
     match command.args_iter().nth(1) {
         Some(redis::Arg::Simple(key)) => key,

@@ -329,7 +329,7 @@ impl CredentialWriter for RedisStore {
                 call.lease_key(lease);
             }
             call.arg(owner.as_str());
-            self.run_script::<i64>(&call).await.map(|gone| gone > 0)
+            self.run_script::<i64>(&call).await.map(|count| count > 0)
         })
     }
 

@@ -93,7 +93,7 @@ mod tests {
         }
     }
 
-    /// What the published service does with a value: `value.split("#")`, which drops empty
+    /// Splits a value as the published service does: `value.split("#")`, which drops empty
     /// strings at the end, then the first part, and the second by `Long.parseLong`.
     fn java_reads(value: &str) -> Option<(String, i64)> {
         let mut parts: Vec<&str> = value.split('#').collect();
@@ -178,7 +178,7 @@ mod tests {
             let life = read_token(value.as_bytes(), MARGIN).unwrap().lifetime;
             assert_eq!(life.renew_at().as_millis(), 0, "{at}");
             assert!(life.expires_at().is_plausible(), "{at}");
-            // What is written of it is read as the same, and the time of a refresh token is kept.
+            // The time of a refresh token is read unchanged.
             let value = format!("tok#{at}");
             let (refresh, _) = read_refresh(value.as_bytes(), "u").unwrap();
             assert_eq!(refresh.expected_expiry.as_millis().to_string(), at);

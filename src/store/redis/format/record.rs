@@ -289,7 +289,7 @@ mod tests {
             },
         };
         let written = write(&record, id).unwrap();
-        // Redis puts four bytes of its own around it.
+        // Redis adds four bytes.
         assert!(written.len() + 4 <= 256, "{} bytes", written.len());
         let copy = write_copy(&record, id).unwrap();
         assert!(copy.len() + 4 <= 256, "{} bytes", copy.len());

@@ -202,7 +202,7 @@ pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetail
 /// An iterator over the parts of a text between `#`. An empty text has one part, as in `str::split`.
 pub(crate) struct Parts<'a> {
     rest: Option<&'a str>,
-    /// How far the text before `left` is.
+    /// The length of the text before `rest`.
     consumed: usize,
     separators: Memchr<'a>,
 }
