@@ -81,14 +81,12 @@ impl RedisStore {
         let mut outcome = write(expected).await?;
         let started_from = &expected.0;
         for _ in 0..MAX_RESEAL_RETRIES {
-            let newer = match &outcome {
-                CommitResult::Conflict(newer)
-                    if self.differs_only_in_seal(slot, started_from, newer) =>
-                {
-                    newer
-                }
-                _ => break,
+            let CommitResult::Conflict(newer) = &outcome else {
+                break;
             };
+            if !self.differs_only_in_seal(slot, started_from, newer) {
+                break;
+            }
             let resealed = newer.expected.clone();
             outcome = write(&resealed).await?;
         }
@@ -107,13 +105,13 @@ impl RedisStore {
         let sealed = |value: &Option<Zeroizing<Vec<u8>>>| {
             value.as_ref().is_some_and(|value| Sealer::is_sealed(value))
         };
-        let touched = expected.iter().chain(&now.expected.0).any(sealed);
+        let is_any_sealed = expected.iter().chain(&now.expected.0).any(sealed);
         let values = || {
             expected
                 .iter()
                 .map(|value| value.as_ref().map(|bytes| bytes.to_vec()))
         };
-        if !touched || now.record.is_empty() {
+        if !is_any_sealed || now.record.is_empty() {
             return false;
         }
         let mut before = decode(&location, slot, values().collect(), seal).record;

@@ -51,8 +51,8 @@ pub enum SealingMode {
     #[default]
     Seal,
     /// Reads and writes only sealed values; plain values count as missing. This is the last step, after
-    /// all values are sealed. Before this step, a program that can write to Redis can store a plain
-    /// token of its own.
+    /// all values are sealed. Before this step, a program that can write to Redis can replace a
+    /// token by a plain one.
     Require,
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn is_copy(value: &[u8]) -> bool {
     };
     let mut parts = Parts::new(text);
     parts.next() == Some(FORMAT_SHORT)
-        && parts.nth(5).is_some_and(|marks| marks.contains(COPY_FLAG))
+        && parts.nth(5).is_some_and(|flags| flags.contains(COPY_FLAG))
 }
 
 fn write_with_flags(record: &Record, user_id: &str, flags: &str) -> Result<String, EncodeError> {
@@ -92,22 +92,22 @@ fn write_with_flags(record: &Record, user_id: &str, flags: &str) -> Result<Strin
 
 fn write_details_with_flags(out: &mut String, details: &UserDetails, user_id: &str, flags: &str) {
     let mut rest = details.clone();
-    let mut marks = flags.to_owned();
+    let mut flags = flags.to_owned();
     match rest.scope.as_deref() {
-        Some(SCOPE_USER_INFO) => marks.push('u'),
-        Some(SCOPE_BASE) => marks.push('b'),
+        Some(SCOPE_USER_INFO) => flags.push('u'),
+        Some(SCOPE_BASE) => flags.push('b'),
         _ => {}
     }
-    if marks.contains(['u', 'b']) {
+    if flags.contains(['u', 'b']) {
         rest.scope = None;
     }
     if rest.openid.as_deref() == Some(user_id) {
-        marks.push('o');
+        flags.push('o');
         rest.openid = None;
     }
     let before = out.len();
     out.push('#');
-    out.push_str(&marks);
+    out.push_str(&flags);
     write_details(out, &rest, user_id);
     if out.len() == before + 1 {
         out.truncate(before);
