@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::account_source::{AccountSource, AccountSourceKind};
+use super::account_tokens::{AccountTokens, Inner};
 use super::center_client::CenterSource;
 #[cfg(feature = "redis")]
 use super::external::ReadOnlySource;
+use super::mode::TokenMode;
+use super::own_credential::OwnCredential;
 use super::quota::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
 use super::rate_limiter::RateLimiter;
 use super::source::WechatSource;
-use super::{AccountSource, AccountSourceKind, AccountTokens, Inner, OwnCredential, TokenMode};
 use crate::clock::Clock;
 use crate::provider::{
     CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming, StoreAccess,
@@ -75,8 +78,53 @@ pub struct AccountTokensBuilder {
     clock: Clock,
 }
 
+impl AccountTokens {
+    /// Creates the tokens of the source's account with the default settings, kept in `store`.
+    ///
+    /// The source is one of these:
+    ///
+    /// - A [`WechatClient`](crate::WechatClient): WeChat issues the token, by default through
+    ///   `cgi-bin/stable_token`.
+    /// - A [`TokenCenterClient`]: this process asks a token center and needs no AppSecret. The
+    ///   center is asked again every [`cache_ttl`](AccountTokensBuilder::cache_ttl) (60 seconds).
+    ///   While the center does not answer, the last token is served until it expires. `store`
+    ///   belongs to this process or its group; do not use the center's own Redis.
+    #[cfg_attr(
+        feature = "redis",
+        doc = "- An [`ExternalToken`](crate::redis::ExternalToken), through its\n  \
+               [`source`](crate::redis::ExternalToken::source) method: another system keeps the token in\n  \
+               Redis, and this process only reads it."
+    )]
+    pub fn new(source: impl Into<AccountSource>, store: impl Store) -> Self {
+        Self::builder(source, store).build()
+    }
+
+    /// Returns a builder with the default settings. Those that concern WeChat's calls have no
+    /// effect with other sources.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::account::TokenCenterClient;
+    /// use tower_wechat::{AccountTokens, MemoryStore, WechatClient};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let accounts = AccountTokens::builder(wechat, MemoryStore::new()).daily_quota(500).build();
+    ///
+    /// let url = "http://center.internal/center";
+    /// let center = TokenCenterClient::new("wx0123456789abcdef", url, "secret")?;
+    /// let accounts = AccountTokens::builder(center, MemoryStore::new())
+    ///     .cache_ttl(Duration::from_secs(30))
+    ///     .build();
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(source: impl Into<AccountSource>, store: impl Store) -> AccountTokensBuilder {
+        AccountTokensBuilder::new(source.into(), Arc::new(store))
+    }
+}
+
 impl AccountTokensBuilder {
-    pub(super) fn new(source: AccountSource, store: Arc<dyn Store>) -> Self {
+    fn new(source: AccountSource, store: Arc<dyn Store>) -> Self {
         let settings = ProviderConfig::new(
             STABLE_RENEW_MARGIN,
             RenewalTiming::AtRenewalTime,

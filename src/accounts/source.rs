@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::TokenMode;
+use super::mode::TokenMode;
 use super::quota::{
     DailyQuota, MIN_REPORT_INTERVAL, QuotaExceeded, QuotaReservation, RenewalReason,
 };

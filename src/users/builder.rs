@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::profile::ProfileCache;
 use super::source::UserSource;
-use super::{Inner, UserTokens};
+use super::user_tokens::{Inner, UserTokens};
 use crate::clock::Clock;
 use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
 use crate::store::{CredentialKind, Store};
@@ -45,8 +45,30 @@ pub struct UserTokensBuilder {
     clock: Clock,
 }
 
+impl UserTokens {
+    /// The tokens of the client's account, kept in `store`, with the usual times.
+    pub fn new(wechat: WechatClient, store: impl Store) -> Self {
+        Self::builder(wechat, store).build()
+    }
+
+    /// The same with other times and sizes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let users = UserTokens::builder(wechat, MemoryStore::new()).load_timeout(Duration::from_secs(3)).build();
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
+        UserTokensBuilder::new(wechat, Arc::new(store))
+    }
+}
+
 impl UserTokensBuilder {
-    pub(super) fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
+    fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
         let settings = ProviderConfig::new(RENEW_MARGIN, RenewalTiming::Jittered, CACHE_CAPACITY);
         Self {
             wechat,
