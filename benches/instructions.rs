@@ -193,7 +193,7 @@ fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
     match case {
         "bare" => poll_requests(bare, &made, requests),
         "extension" => {
-            let value = users.cached(user_id(0).as_str()).expect("cached");
+            let value = users.cached(&user_id(0)).expect("cached");
             let adding = move |mut request: Request<Body>| {
                 let three = (value.clone(), value.clone(), None::<std::sync::Arc<()>>);
                 request.extensions_mut().insert(three);

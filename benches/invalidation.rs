@@ -62,7 +62,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
             let before = theirs.get(&user).await.ok();
             let serves_other = |token: &tower_wechat::UserToken| {
                 theirs
-                    .cached(user.as_str())
+                    .cached(&user)
                     .is_none_or(|now| now.access_token() != token.access_token())
             };
             let began = Instant::now();

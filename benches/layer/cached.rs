@@ -124,7 +124,7 @@ fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
         }
         // A token stored while an invalidation arrived is cached only after it is read.
         for at in 0..count {
-            while users.cached(user_id(at).as_str()).is_none() {
+            while users.cached(&user_id(at)).is_none() {
                 users.get(&user_id(at)).await.expect("a token");
             }
         }

@@ -124,7 +124,7 @@ impl<S, I, R> WechatService<S, I, R> {
         match shared.identity.identify(&head) {
             Identity::User(user) => {
                 let users = shared.users.for_user(user.session.snapshot);
-                let Some(token) = users.cached(&user.id) else {
+                let Some(token) = users.cached_by_id(&user.id) else {
                     return self.wait_for_token(user.into_owned(), request);
                 };
                 if user.session.is_revoked(token.sessions_valid_from()) {

@@ -47,7 +47,7 @@ const MAX_LOGIN_RETRIES: usize = 8;
 /// use tower_wechat::{Error, UserId, UserTokens};
 ///
 /// async fn job(users: &UserTokens, user: &UserId) -> Result<(), Error> {
-///     let token = match users.cached(user.as_str()) {
+///     let token = match users.cached(user) {
 ///         Some(token) => token,
 ///         None => users.get(user).await?,
 ///     };
@@ -124,7 +124,13 @@ impl UserTokens {
 
     /// The user's token, if this process holds one that needs no thought. Never waits.
     #[inline]
-    pub fn cached(&self, user: &str) -> Option<UserToken> {
+    pub fn cached(&self, user: &UserId) -> Option<UserToken> {
+        self.cached_by_id(user.as_str())
+    }
+
+    /// Returns the same as [`cached`](Self::cached), for an id that an identity source has checked.
+    #[inline]
+    pub(crate) fn cached_by_id(&self, user: &str) -> Option<UserToken> {
         self.0.provider.cached(user).map(UserToken::new)
     }
 

@@ -31,7 +31,7 @@ async fn a_fresh_token_is_served_from_the_cache(harness: Harness) {
     // Entries that were read before the subscription was open are read once more.
     eventually("it is in memory", Duration::from_secs(10), async || {
         reader.get(&id("oA")).await.unwrap();
-        let cached = reader.cached("oA");
+        let cached = reader.cached(&id("oA"));
         cached.is_some_and(|token| text(&token) == pair.access_token)
     })
     .await;

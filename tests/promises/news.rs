@@ -172,7 +172,7 @@ async fn a_processs_own_writes_need_no_reads() {
             let pair = harness.log_in(&users, &openid).await;
             // Time for the news of it.
             tokio::time::sleep(Duration::from_millis(5)).await;
-            match users.cached(&openid) {
+            match users.cached(&id(&openid)) {
                 Some(token) => assert_eq!(text(&token), pair.access_token),
                 None => missing += 1,
             }
