@@ -1,4 +1,4 @@
-//! The times and sizes of [`UserTokens`].
+//! Builder of [`UserTokens`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,17 @@ use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAc
 use crate::store::{CredentialKind, Store};
 use crate::wechat::WechatClient;
 
-/// What the published layout's service subtracts from a user token's life.
+/// Default time between the renewal of a token and its expiry. The Spring Boot service of the
+/// published layout has the same value.
 const RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
+/// Default maximum number of users in the cache.
 const CACHE_CAPACITY: usize = 1_000_000;
+
+/// Maximum number of virtual users in the cache. Their pages are closed within minutes.
 const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
 
-/// Settings of [`UserTokens`], made by [`UserTokens::builder`].
+/// Builder of [`UserTokens`], created by [`UserTokens::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,22 +50,12 @@ pub struct UserTokensBuilder {
 }
 
 impl UserTokens {
-    /// The tokens of the client's account, kept in `store`, with the usual times.
+    /// Creates the tokens of the client's account with the default settings, kept in `store`.
     pub fn new(wechat: WechatClient, store: impl Store) -> Self {
         Self::builder(wechat, store).build()
     }
 
-    /// The same with other times and sizes.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower_wechat::{MemoryStore, UserTokens, WechatClient};
-    ///
-    /// # fn main() -> Result<(), tower_wechat::Error> {
-    /// # let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
-    /// let users = UserTokens::builder(wechat, MemoryStore::new()).load_timeout(Duration::from_secs(3)).build();
-    /// # Ok(()) }
-    /// ```
+    /// Returns a builder with the default settings.
     pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
         UserTokensBuilder::new(wechat, Arc::new(store))
     }
@@ -78,60 +72,65 @@ impl UserTokensBuilder {
         }
     }
 
-    /// How long before its true expiry a token is due for renewal. Services that share a Redis
-    /// must agree on it. Default: 15 minutes.
+    /// Sets the time before its expiry at which a token is due for renewal. All services that share
+    /// a Redis must use the same value. Default: 15 minutes.
     pub fn renew_margin(mut self, margin: Duration) -> Self {
         self.settings.margin = margin;
         self
     }
 
-    /// The longest that this process believes a token without a word of the store. What another
-    /// process deletes or replaces is told through the store and noticed within milliseconds;
-    /// where that message is lost, or the writer is not this crate, within this time. Zero asks
-    /// the store at every request. Default: 60 seconds.
+    /// Sets the maximum time for which a cached token is served without confirmation from the
+    /// store.
     ///
-    /// While the store proves that no message is lost, a token is believed until its renewal
-    /// point: a [`MemoryStore`](crate::MemoryStore) always does,
+    /// Changes by other processes normally arrive within milliseconds. This time bounds how old a
+    /// token can be if a message is lost, or if another program wrote without a message.
+    /// `Duration::ZERO` reads the store on every request. Default: 60 seconds.
+    ///
+    /// Some stores confirm continuously that no message was lost. A cached token is then served
+    /// until it is due for renewal. A [`MemoryStore`](crate::MemoryStore) always does this,
     #[cfg_attr(
         feature = "redis",
-        doc = "a [`RedisStore`](crate::RedisStore) where nobody else writes \
-               ([`exclusive_writer`](crate::redis::RedisStoreBuilder::exclusive_writer))."
+        doc = "a [`RedisStore`](crate::RedisStore) only with \
+               [`exclusive_writer`](crate::redis::RedisStoreBuilder::exclusive_writer)."
     )]
-    #[cfg_attr(not(feature = "redis"), doc = "Redis where nobody else writes.")]
+    #[cfg_attr(not(feature = "redis"), doc = "Redis only if no other program writes.")]
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self
     }
 
-    /// How many users' tokens this process holds in memory at most; the least used leave first.
-    /// Default: one million.
+    /// Sets the maximum number of users whose tokens this process caches. A full cache evicts the
+    /// least used tokens. Default: one million.
     pub fn cache_capacity(mut self, users: usize) -> Self {
         self.settings.cache_capacity = users;
         self
     }
 
-    /// How long a caller waits for a token that has to be renewed first. Default: 5 seconds.
-    pub fn load_timeout(mut self, wait: Duration) -> Self {
-        self.settings.load_timeout = wait;
+    /// Sets the maximum time that a caller waits for a token. A renewal that takes longer continues
+    /// in the background. Default: 5 seconds.
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.load_timeout = timeout;
         self
     }
 
-    /// How long the right to renew a token is held, and so how long a process that dies while it
-    /// renews keeps the others waiting. A whole renewal takes four fifths of it at most, so that
-    /// a lease outlives the calls that it covers (R7). Anything below 100 milliseconds counts as
-    /// that, anything above an hour as an hour. Default: 10 seconds.
+    /// Sets the duration of the lease that a process holds while it renews a token. If the process
+    /// crashes during a renewal, other processes wait this long before they renew.
+    ///
+    /// A renewal with all its retries takes at most four fifths of this time, so the lease outlasts
+    /// the calls that it covers. Values are limited to the range from 100 milliseconds to one hour.
+    /// Default: 10 seconds.
     pub fn lease_duration(mut self, lease: Duration) -> Self {
         self.settings.set_lease_duration(lease);
         self
     }
 
-    /// The clock that lifetimes are measured by. Default: the system's.
+    /// Sets the clock for the lifetimes of tokens. Default: the system clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The tokens, ready for use.
+    /// Creates the tokens. Does not connect to the store or to WeChat.
     pub fn build(self) -> UserTokens {
         let Self {
             wechat,
@@ -161,7 +160,7 @@ impl UserTokensBuilder {
                 snapshot_users: snapshots,
             }))
         };
-        // Virtual users' tokens are not renewed, so there is no point before their end.
+        // Tokens of virtual users are not renewed, so they stay fresh until they expire.
         let snapshot_settings = ProviderConfig {
             margin: Duration::ZERO,
             cache_capacity: settings.cache_capacity.min(SNAPSHOT_CACHE_CAPACITY),

@@ -1,4 +1,4 @@
-//! Users' profiles: fetched once, remembered for a while.
+//! Cache of users' profiles.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::wechat::UserInfo;
 
-/// How long a profile is believed. People change their avatar now and then, and the old one's URL
-/// dies with that.
+/// Maximum time for which a cached profile is served. A user may change the avatar at any time,
+/// and the URL of the old avatar then stops working.
 const PROFILE_TTL: Duration = Duration::from_secs(10 * 60);
 
-/// How many profiles a process remembers; the least used leave first.
+/// Maximum number of cached profiles. A full cache evicts the least used ones.
 const PROFILE_CACHE_CAPACITY: usize = 10_000;
 
-/// The profiles that this process remembers.
+/// Profiles in the memory of this process, by user id.
 pub(super) struct ProfileCache {
     entries: Cache<String, CachedProfile>,
     clock: Clock,
@@ -36,8 +36,16 @@ impl ProfileCache {
         }
     }
 
-    /// Returns the profile from memory, or fetches it. Concurrent calls for one user share a fetch;
-    /// only if the cache cannot lock the entry does each of them fetch.
+    /// Returns the profile from memory, or fetches it, within `timeout`.
+    ///
+    /// The first caller that finds no current profile gets the guard of the entry and fetches; the
+    /// others wait for the guard. The guard has three ends:
+    ///
+    /// - **Inserted**: the fetch succeeded. The waiting callers receive the profile.
+    /// - **Dropped**: the fetch failed, or its caller stopped waiting. The next waiting caller gets
+    ///   the guard.
+    /// - **Void**: [`remove`](Self::remove) removed the entry during the fetch. The caller receives
+    ///   its profile, and the cache discards it.
     pub(super) async fn get_or_fetch(
         &self,
         user: &str,
@@ -56,16 +64,18 @@ impl ProfileCache {
             match self.entries.entry_async(user, retain_if_current).await {
                 EntryResult::Retained(profile) => Ok(profile),
                 EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => {
-                    // A guard that is dropped on the way lets the next one in line ask.
+                    // An error drops the guard here, and so wakes the next waiting caller.
                     let profile = Arc::new(fetch().await?);
                     let entry = CachedProfile {
                         profile: Arc::clone(&profile),
                         fetched_at: self.clock.now(),
                     };
-                    // Somebody may have forgotten the user meanwhile: then nothing is kept.
+                    // Fails if a login or a logout has removed the entry during the fetch: the
+                    // profile may belong to the time before it.
                     let _ = guard.insert(entry);
                     Ok(profile)
                 }
+                // Not returned for the two actions above. Fetches without the cache.
                 _ => fetch().await.map(Arc::new),
             }
         };
@@ -77,6 +87,7 @@ impl ProfileCache {
             })
     }
 
+    /// Removes the user's profile, and prevents that a running fetch caches one.
     pub(super) fn remove(&self, user: &str) {
         self.entries.remove(user);
     }

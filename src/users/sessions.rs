@@ -1,25 +1,25 @@
-//! Lifetimes of sessions, which decide how long logouts and virtual users are remembered.
+//! Lifetimes of sessions. They decide how long the store remembers a logout.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Default time that a session lasts after its login, however often it is issued again.
+/// Default maximum time that a session lasts after its login, including all extensions.
 pub(crate) const DEFAULT_MAX_SESSION_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
-/// Time that the session of a snapshot page's virtual user (快照页) lasts. It is never extended.
+/// Time that the session of a virtual user of a snapshot page (快照页) lasts. It is never extended.
 pub(crate) const SNAPSHOT_SESSION_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 
-/// Maximum time that any session of this process lasts after its login, in seconds. `Relaxed` is
-/// enough, because the number guards no other memory.
+/// Maximum lifetime of any session that this process issues, in seconds. `Relaxed` is enough,
+/// because no other memory depends on the number.
 static LONGEST_SESSION_SECONDS: AtomicU64 = AtomicU64::new(DEFAULT_MAX_SESSION_LIFETIME.as_secs());
 
-/// Records that this process issues sessions of this maximum lifetime.
+/// Records that this process issues sessions with this maximum lifetime.
 pub(crate) fn note_session_lifetime(max_lifetime: Duration) {
     LONGEST_SESSION_SECONDS.fetch_max(max_lifetime.as_secs(), Ordering::Relaxed);
 }
 
-/// Returns how long the store has to remember a logout everywhere: as long as any session from before
-/// the logout could last.
+/// Returns the time for which the store must remember a logout everywhere: the time that any earlier
+/// session can last.
 pub(crate) fn longest_session_lifetime() -> Duration {
     Duration::from_secs(LONGEST_SESSION_SECONDS.load(Ordering::Relaxed))
 }

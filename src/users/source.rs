@@ -1,4 +1,4 @@
-//! Where a user's next token comes from: WeChat, by refresh token.
+//! Source of users' tokens: WeChat's refresh call.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use crate::provider::{self, CredentialSource, RenewalFailure, UNKNOWN_ERRCODE_PA
 use crate::store::BoxFuture;
 use crate::wechat::{UserTokenResponse, WechatClient};
 
-/// errcode: the user has changed the password, so both tokens are void (WeChat's global return
-/// codes).
+/// Errcode for a user who changed the password. WeChat has revoked both tokens (global return
+/// codes, 全局返回码).
 const PASSWORD_CHANGED: i64 = 42007;
 
+/// Source that renews a user's access token with the refresh token.
 pub(super) struct UserSource {
     pub(super) wechat: WechatClient,
     pub(super) clock: Clock,
@@ -62,7 +63,7 @@ fn classify(error: Error) -> RenewalFailure {
     }
 }
 
-/// The record of a user who has just logged in.
+/// Returns the record of a user who has just logged in.
 pub(super) fn login_record(
     response: &UserTokenResponse,
     now: Timestamp,
@@ -85,8 +86,11 @@ pub(super) fn login_record(
     }
 }
 
-/// What a refresh makes of a record. What the reply leaves out stays as it was; a refresh token
-/// that comes back unchanged keeps its point, since WeChat does not extend its life.
+/// Returns the record after a refresh. Fields that the response lacks keep their values. A refresh
+/// token that WeChat returns unchanged keeps its expiry, because WeChat does not extend it.
+///
+/// # Errors
+/// The response has the openid of another user.
 fn renewed_record(
     record: &Record,
     refresh: &Refresh,
@@ -98,8 +102,7 @@ fn renewed_record(
     if let (Some(ours), Some(theirs)) = (stored.openid.as_deref(), response.openid.as_deref())
         && ours != theirs
     {
-        let message =
-            "WeChat answered a refresh with the tokens of another user; they are not kept";
+        let message = "WeChat returned the tokens of another user; they were discarded";
         return Err(Error::new(ErrorKind::WechatUnavailable, message)
             .with_retry_after(UNKNOWN_ERRCODE_PAUSE));
     }

@@ -1,4 +1,4 @@
-//! A user's token as callers see it.
+//! A user's token, as callers receive it.
 
 use std::fmt;
 
@@ -6,16 +6,19 @@ use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime};
 use crate::provider::CacheEntry;
 
-/// A user's access token of this moment, and what is known of the user. Cheap to clone.
+/// A user's access token, its lifetime, and the stored details of the user. Cheap to clone.
+///
+/// The value does not change. Ask [`UserTokens`](crate::UserTokens) again for a later token.
 ///
 /// ```
 /// # use tower_wechat::{Error, UserId, UserTokens};
-/// # async fn shown(users: &UserTokens, user: &UserId) -> Result<(), Error> {
+/// # async fn print(users: &UserTokens, user: &UserId) -> Result<(), Error> {
 /// let token = users.get(user).await?;
 /// println!("{} is due at {:?}", token.user_id(), token.lifetime().renew_at());
 /// println!("openid {:?}, unionid {:?}", token.openid(), token.unionid());
 /// println!("granted {:?}", token.scope());
-/// println!("the secret is {}", token.access_token().fingerprint()); // never the text itself
+/// // Logs show the fingerprint of a secret, never the secret itself.
+/// println!("token {}", token.access_token().fingerprint());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -27,44 +30,45 @@ impl UserToken {
         Self(entry)
     }
 
-    /// Whether whoever waited for it waited for WeChat.
+    /// Returns `true` if the callers that received this token waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
         self.0.was_renewed()
     }
 
-    /// The id under which the user is known to the application.
+    /// Returns the id under which the store holds the user's tokens.
     pub fn user_id(&self) -> &str {
         self.0.id()
     }
 
-    /// The secret that calls to WeChat carry.
+    /// Returns the secret, which calls of WeChat's API carry.
     pub fn access_token(&self) -> &AccessToken {
         self.0.secret()
     }
 
-    /// When the token is due for renewal and when it dies.
+    /// Returns the times at which the token is due for renewal and expires.
     pub fn lifetime(&self) -> Lifetime {
         self.0.lifetime()
     }
 
-    /// When the user has last logged out everywhere, where they have: sessions of logins that did
-    /// not know of it are void.
+    /// Returns the time of the user's last logout everywhere. Sessions of earlier logins are
+    /// revoked.
     #[inline]
     pub(crate) fn sessions_valid_from(&self) -> Option<Timestamp> {
         self.0.sessions_from()
     }
 
-    /// The user's openid, where the stored pair tells it.
+    /// Returns the user's openid, if the store has it.
     pub fn openid(&self) -> Option<&str> {
         self.0.openid()
     }
 
-    /// What the user granted, comma-separated, where the stored pair tells it.
+    /// Returns the granted scopes, separated by commas, if the store has them.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope()
     }
 
-    /// The user's unionid, where there is one and the stored pair tells it.
+    /// Returns the user's unionid, if the store has it. Only accounts that are bound to a WeChat
+    /// Open Platform account (开放平台) have unionids.
     pub fn unionid(&self) -> Option<&str> {
         self.0.unionid()
     }
@@ -80,12 +84,12 @@ impl fmt::Debug for UserToken {
     }
 }
 
-/// The scope that a user has granted, as far as the store has it.
+/// The scope that a user has granted, as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GrantedScope {
-    /// The store has no pair of tokens.
+    /// The store has no tokens of the user.
     NoToken,
-    /// The store has a pair without its scope: another service has stored it.
+    /// The store has tokens without their scope. Another service stored them.
     Unknown,
     /// The scopes that the user granted, comma-separated.
     Known(Box<str>),

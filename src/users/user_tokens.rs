@@ -15,13 +15,16 @@ use crate::provider::CredentialProvider;
 use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
 use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
 
-/// How often a login is stored again because its user has logged out everywhere meanwhile.
-const MAX_LOGIN_RETRIES: usize = 8;
+/// Maximum number of times that one login writes its tokens. Each logout everywhere that happens
+/// during the login makes one more write necessary.
+const MAX_STORE_ATTEMPTS: usize = 8;
 
-/// The access tokens of an account's users: kept in a store that all processes share, renewed in
-/// time and by one process only, held in memory in between.
+/// Access tokens of an account's users.
 ///
-/// Clones are cheap and share everything.
+/// A store that all processes share holds the tokens. When a token is due, exactly one process
+/// renews it. Each process caches in memory the tokens that it uses.
+///
+/// Clones are cheap and share all state.
 ///
 /// ```
 /// use tower_wechat::client::UserTokenResponse;
@@ -40,7 +43,7 @@ const MAX_LOGIN_RETRIES: usize = 8;
 /// # Ok(()) }
 /// ```
 ///
-/// Without a layer, in jobs and other frameworks:
+/// Jobs and other frameworks use the tokens without the layer:
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,9 +54,9 @@ const MAX_LOGIN_RETRIES: usize = 8;
 ///         Some(token) => token,
 ///         None => users.get(user).await?,
 ///     };
-/// #   let refused = true;
-///     // … a call of WeChat's API with it. If the token is refused:
-///     if refused {
+/// #   let rejected = true;
+///     // … a call of WeChat's API with the token. If WeChat rejects the token:
+///     if rejected {
 ///         users.report_invalid(user, token.access_token()).await?;
 ///     }
 ///     println!("hello {}", users.profile(user).await?.nickname);
@@ -72,43 +75,47 @@ const MAX_LOGIN_RETRIES: usize = 8;
 #[derive(Clone)]
 pub struct UserTokens(pub(super) Arc<Inner>);
 
-/// Behind one `Arc`: every request that is let through clones it once.
+/// The shared state. It has a single `Arc`, because every request with a user clones it once.
 pub(super) struct Inner {
     pub(super) provider: CredentialProvider,
     pub(super) store: Arc<dyn Store>,
     pub(super) wechat: WechatClient,
     pub(super) profiles: ProfileCache,
-    /// The virtual users of snapshot pages (快照页), who are kept apart and not for long. They have
-    /// none of their own.
+    /// The tokens of virtual users of snapshot pages (快照页). They have separate keys in the store
+    /// and are never renewed. `None` if this is already the instance for virtual users.
     pub(super) snapshot_users: Option<UserTokens>,
 }
 
 impl UserTokens {
-    /// The account whose users these are.
+    /// Returns the AppID of the account that the users belong to.
     pub fn app_id(&self) -> &AppId {
         self.0.provider.app()
     }
 
-    /// The client that new tokens come from.
+    /// Returns the client that renews the tokens.
     pub fn wechat(&self) -> &WechatClient {
         &self.0.wechat
     }
 
-    /// A usable token of the user: from memory, else from the store, renewed if it must be.
+    /// Returns a usable token of the user: from memory, else from the store. Renews the token first
+    /// if it has expired.
     ///
-    /// A token that is due for renewal but not expired is handed out at once and renewed in the
-    /// background (R4). The renewal goes on when the caller stops waiting (R3).
+    /// A token that is due for renewal but has not expired is returned at once, and renewed in the
+    /// background. A renewal continues if the caller stops waiting.
     ///
     /// # Errors
-    /// - [`ErrorKind::LoginRequired`]: the user has none, and none can be had without them.
+    /// - [`ErrorKind::LoginRequired`]: the user has no usable token, and only a login can create
+    ///   one.
     /// - [`ErrorKind::StoreUnavailable`], [`ErrorKind::WechatUnavailable`],
-    ///   [`ErrorKind::WechatConfig`]: none is at hand, and the store or WeChat fails. At the
-    ///   latest after the time set by [`UserTokensBuilder::load_timeout`] (5 seconds).
+    ///   [`ErrorKind::WechatConfig`]: the store or WeChat failed, and no usable token is cached.
+    ///   Returned within [`load_timeout`](crate::user::UserTokensBuilder::load_timeout), by default
+    ///   5 seconds.
     pub async fn get(&self, user: &UserId) -> Result<UserToken, Error> {
         self.0.provider.get(user.as_str()).await.map(UserToken::new)
     }
 
-    /// As [`get`](Self::get), past what this process remembers of users without tokens.
+    /// Returns a usable token of a user who has just logged in, perhaps in another process. Like
+    /// [`get`](Self::get), but ignores the negative cache.
     pub(crate) async fn get_after_login(&self, user: &str) -> Result<UserToken, Error> {
         self.0
             .provider
@@ -117,31 +124,34 @@ impl UserTokens {
             .map(UserToken::new)
     }
 
-    /// As [`get`](Self::get), for somebody whom [`cached`](Self::cached) has just been asked for.
+    /// Returns a usable token like [`get`](Self::get), without a second look into the cache. For
+    /// callers to whom [`cached_by_id`](Self::cached_by_id) has just returned `None`.
     pub(crate) async fn get_uncached(&self, user: Box<str>) -> Result<UserToken, Error> {
         self.0.provider.get_uncached(user).await.map(UserToken::new)
     }
 
-    /// The user's token, if this process holds one that needs no thought. Never waits.
+    /// Returns the user's token if it is in memory, fresh, and confirmed by the store within
+    /// [`cache_ttl`](crate::user::UserTokensBuilder::cache_ttl). Never waits.
     #[inline]
     pub fn cached(&self, user: &UserId) -> Option<UserToken> {
         self.cached_by_id(user.as_str())
     }
 
-    /// Returns the same as [`cached`](Self::cached), for an id that an identity source has checked.
+    /// Returns the same token as [`cached`](Self::cached). The layer has the id only as text.
     #[inline]
     pub(crate) fn cached_by_id(&self, user: &str) -> Option<UserToken> {
         self.0.provider.cached(user).map(UserToken::new)
     }
 
-    /// Stores what WeChat granted at a login, whatever was there before: a login beats every
-    /// renewal that began before it (R2). Once begun it runs to its end, also when the caller stops
-    /// waiting.
+    /// Stores the tokens that WeChat issued at a login, and replaces the user's earlier tokens. The
+    /// result of a renewal that began before the login is discarded.
+    ///
+    /// The write continues if the caller stops waiting.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] when the store does not take it, and
-    /// [`ErrorKind::BadRequest`] for a snapshot user, who is virtual and must not be kept; the
-    /// layer's own [`Login`](crate::Login) keeps them elsewhere, no longer than their token lives.
+    /// - [`ErrorKind::StoreUnavailable`]: the store did not confirm the write.
+    /// - [`ErrorKind::BadRequest`]: the response belongs to the virtual user of a snapshot page.
+    ///   Only [`Login`](crate::Login) stores such tokens, under separate keys, until they expire.
     pub async fn store(
         &self,
         user: &UserId,
@@ -154,7 +164,7 @@ impl UserTokens {
         let settings = self.0.provider.config();
         let mut record = login_record(response, self.clock().now(), settings.margin);
         if response.snapshot {
-            // Nobody renews the token of somebody who is gone when the page closes.
+            // A virtual user exists only until the page is closed, so its token is never renewed.
             record.refresh = None;
         }
         self.0.profiles.remove(user.as_str());
@@ -163,32 +173,33 @@ impl UserTokens {
         let work = async move {
             let name = provider.credential_key(user.as_str());
             let mut revoked_at = store.revoked_at(&name).await?;
-            for _ in 0..MAX_LOGIN_RETRIES {
+            for _ in 0..MAX_STORE_ATTEMPTS {
                 record.details.sessions_valid_from = revoked_at;
-                let held = provider.store_record(user.as_str(), record.clone()).await?;
-                // Asked again once the pair is there: a logout that comes after this one deletes
-                // the pair, and one that came before is in it. Otherwise sessions of before the
-                // logout would live again by a pair that does not know of it.
+                let entry = provider.store_record(user.as_str(), record.clone()).await?;
+                // Read the time of the last logout again, after the write. A logout that starts
+                // after this read deletes the record. An earlier logout must be in the record;
+                // without it, sessions from before that logout would be valid again.
                 let latest = store.revoked_at(&name).await?;
                 if latest == revoked_at {
-                    return Ok(UserToken::new(held));
+                    return Ok(UserToken::new(entry));
                 }
                 revoked_at = latest;
             }
-            let message = "the user logs out everywhere again and again while they log in";
+            let message = "the login was not stored, because the user logged out everywhere \
+                           during each attempt: log in again";
             Err(Error::store_unavailable(message))
         };
         self.0.provider.run_to_completion(work).await
     }
 
-    /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
-    /// answers with the current token.
+    /// Reports that WeChat rejected a call with the token `invalid` (40001, 40014, 42001), and
+    /// returns the current token.
     ///
-    /// The token is renewed only if `refused` is still the current one: a thousand reports of one
-    /// token cause one renewal (R6).
+    /// The token is renewed only if `invalid` is still the current one. A thousand reports of one
+    /// token cause one renewal.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn report_invalid(
         &self,
         user: &UserId,
@@ -201,11 +212,12 @@ impl UserTokens {
             .map(UserToken::new)
     }
 
-    /// Runs a call with the user's token. If WeChat refuses the token, it is reported, and the
-    /// call runs once more with its successor; never a third time (R6).
+    /// Runs a call with the user's token. If WeChat rejects the token, this method reports the
+    /// token and runs the call once more with the next token. It never runs the call a third time.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get), turned into the call's error type, and the call's own.
+    /// The errors of [`get`](Self::get), converted into the error type of the call, and the errors
+    /// of the call itself.
     ///
     /// ```
     /// use tower_wechat::client::{Language, UserInfo};
@@ -227,22 +239,24 @@ impl UserTokens {
         Fut: Future<Output = Result<T, E>>,
         E: InvalidToken + From<Error>,
     {
-        let call = |held| call(UserToken::new(held));
+        let call = |entry| call(UserToken::new(entry));
         self.0.provider.with_credential(user.as_str(), call).await
     }
 
-    /// The user's nickname, avatar and what else `sns/userinfo` tells, for tokens of the scope
-    /// `snsapi_userinfo`. Fetched once, with a successor if the token is refused, and then
-    /// remembered by this process for ten minutes.
+    /// Returns the user's nickname, avatar and the other fields of `sns/userinfo`. The user must
+    /// have granted the scope `snsapi_userinfo`.
+    ///
+    /// Each process caches a profile for ten minutes. If WeChat rejects the token, the profile is
+    /// requested once more with the next token.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get) and of [`WechatClient::user_info`]:
-    /// [`ErrorKind::LoginRequired`] also where the user has not granted that scope (48001).
+    /// The errors of [`get`](Self::get) and of [`WechatClient::user_info`].
+    /// [`ErrorKind::LoginRequired`] also means that the user has not granted the scope (48001).
     pub async fn profile(&self, user: &UserId) -> Result<Arc<UserInfo>, Error> {
         let timeout = self.0.provider.config().load_timeout;
         let fetch = async || {
             self.with_token(user, async |token| {
-                // A pair that another service has stored may lack the openid: it is the id then.
+                // A record of another service may lack the openid. The user id is the openid then.
                 let openid = token.openid().unwrap_or(token.user_id());
                 let wechat = self.wechat();
                 wechat
@@ -257,21 +271,24 @@ impl UserTokens {
             .await
     }
 
-    /// Deletes the user's tokens, here and in the store. A renewal under way does not bring them
-    /// back. The sessions that the user has ([`SessionCookie`](crate::SessionCookie)) end for
-    /// good, with all copies of them: they lead to a login, and do not live again after it.
+    /// Logs the user out everywhere: deletes the user's tokens in memory and in the store, and
+    /// revokes all sessions of the user ([`SessionCookie`](crate::SessionCookie)).
     ///
-    /// Once begun it runs to its end, also when the caller stops waiting.
+    /// A running renewal does not restore the tokens. A later login creates a new session; the
+    /// revoked sessions and their copies stay invalid.
+    ///
+    /// The deletion continues if the caller stops waiting.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] when the store does not take it.
+    /// [`ErrorKind::StoreUnavailable`]: the store did not confirm the deletion.
     pub async fn revoke(&self, user: &UserId) -> Result<(), Error> {
         self.0.profiles.remove(user.as_str());
         let (provider, user) = (self.0.provider.clone(), user.clone());
         let store = Arc::clone(&self.0.store);
         let session_lifetime = self.max_session_lifetime();
         let work = async move {
-            // Before the tokens go: whoever logs in as soon as they are gone must find it.
+            // Write the time of the logout before the deletion. A login right after the deletion
+            // must find it, because the login's record carries that time.
             let (name, now) = (
                 provider.credential_key(user.as_str()),
                 provider.clock().now(),
@@ -282,7 +299,8 @@ impl UserTokens {
         self.0.provider.run_to_completion(work).await
     }
 
-    /// How long a session of these users can outlive the logout that ends it.
+    /// Returns the time for which the store must remember a logout: the maximum lifetime of these
+    /// users' sessions.
     fn max_session_lifetime(&self) -> Duration {
         match self.is_for_snapshots() {
             true => SNAPSHOT_SESSION_LIFETIME,
@@ -290,8 +308,7 @@ impl UserTokens {
         }
     }
 
-    /// Returns what the user has granted, as far as the store knows, whether the pair is usable or
-    /// not.
+    /// Returns the scope that the user has granted, as stored. The stored tokens may have expired.
     pub(crate) async fn granted_scope(&self, user: &str) -> Result<GrantedScope, Error> {
         let record = self.0.provider.load_record(user).await?;
         Ok(match record.details.scope {
@@ -301,27 +318,28 @@ impl UserTokens {
         })
     }
 
-    /// Returns whether users' tokens can be read and written in the store now.
+    /// Checks that the store can be read and written.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] when they cannot.
+    /// [`ErrorKind::StoreUnavailable`]: the store cannot be read or written.
     pub async fn health(&self) -> Result<(), Error> {
         self.0.provider.ping().await
     }
 
-    /// How many users' tokens this process holds in memory.
+    /// Returns the number of users whose tokens are in the memory of this process.
     pub fn cached_users(&self) -> usize {
         self.0.provider.cached_count()
     }
 
-    /// Waits for the renewals that are under way, for at most `patience`, so that what WeChat has
-    /// granted reaches the store before the process ends (R3). Call it after the server has
-    /// stopped taking requests. Answers whether all of them have ended.
+    /// Waits up to `timeout` for running renewals and writes, so that new tokens reach the store
+    /// before the process ends. Returns `true` if all of them have ended.
+    ///
+    /// Call it after the server has stopped accepting requests.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.provider.shutdown(timeout).await
     }
 
-    /// Returns the tokens of real users, or those of snapshot pages' virtual users.
+    /// Returns the tokens of virtual users if `snapshot` is `true`, else those of real users.
     #[inline]
     pub(crate) fn for_user(&self, snapshot: bool) -> &UserTokens {
         match &self.0.snapshot_users {
@@ -330,11 +348,13 @@ impl UserTokens {
         }
     }
 
+    /// Returns `true` if this instance holds the tokens of virtual users of snapshot pages.
     pub(crate) fn is_for_snapshots(&self) -> bool {
         self.0.provider.kind() == CredentialKind::SnapshotUser
     }
 
-    /// Runs work that must not end with the request that began it (R3).
+    /// Spawns work that must continue after the request that started it.
+    /// [`shutdown`](Self::shutdown) waits for the work.
     pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -342,13 +362,15 @@ impl UserTokens {
         self.0.provider.spawn(work)
     }
 
-    /// Gives back the right to exchange a code, whose claim got no answer.
+    /// Releases the lease of a login code in the background. Used when the store did not reply to
+    /// the request for the lease, and so may have granted it.
     pub(crate) fn release_code(&self, code: LoginCodeKey, owner: LeaseOwner, lease: Duration) {
         self.0
             .provider
             .release_code_in_background(self.0.store.clone(), code, owner, lease);
     }
 
+    /// Returns the store that holds the tokens.
     pub(crate) fn token_store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
