@@ -1,4 +1,4 @@
-//! The source of an account's token.
+//! Sources of an account's token.
 
 use super::center_client::TokenCenterClient;
 use crate::credential::AppId;
@@ -6,7 +6,7 @@ use crate::credential::AppId;
 use crate::store::{ExternalToken, RedisStore};
 use crate::wechat::WechatClient;
 
-/// The source of an account's token, as [`AccountTokens::new`](super::AccountTokens::new) takes it.
+/// Source of an account's token, for [`AccountTokens::new`](super::AccountTokens::new).
 ///
 /// | source | made from |
 /// |---|---|
@@ -19,12 +19,13 @@ use crate::wechat::WechatClient;
 #[derive(Debug, Clone)]
 pub struct AccountSource(AccountSourceKind);
 
-/// The kinds of sources.
+/// Kinds of sources. Every `match` over this enum is exhaustive, so the compiler names each place
+/// that has to handle a new kind.
 #[derive(Debug, Clone)]
 pub(crate) enum AccountSourceKind {
     /// WeChat issues the token.
     Wechat(WechatClient),
-    /// A token center hands the token out.
+    /// A token center returns the token.
     TokenCenter(TokenCenterClient),
     /// Another system keeps the token in Redis. The ticket comes from WeChat.
     #[cfg(feature = "redis")]
@@ -32,6 +33,7 @@ pub(crate) enum AccountSourceKind {
 }
 
 impl AccountSource {
+    /// Returns the kind of the source, with its clients.
     pub(super) fn kind(&self) -> &AccountSourceKind {
         &self.0
     }
@@ -63,12 +65,14 @@ impl From<TokenCenterClient> for AccountSource {
 
 #[cfg(feature = "redis")]
 impl ExternalToken {
-    /// Returns a source that reads the token from `redis` and never fetches, renews or writes it.
+    /// Returns a source that reads the token from `redis`, and never fetches, renews or writes the
+    /// token.
     ///
-    /// Use it while a service in another language owns the account's token, so that both services
-    /// use one token. A value that cannot be read counts as missing, and is logged. The client
-    /// fetches the `jsapi_ticket`, which this crate keeps in the store of the
-    /// [`AccountTokens`](super::AccountTokens).
+    /// Use this source while a service in another language keeps the account's token, so that both
+    /// services use one token. An invalid value is logged and counts as missing.
+    ///
+    /// The `jsapi_ticket` still comes from WeChat through `wechat`. This crate keeps the ticket in
+    /// the store of the [`AccountTokens`](super::AccountTokens).
     ///
     /// ```
     /// use tower_wechat::redis::ExternalToken;

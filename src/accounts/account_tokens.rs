@@ -14,15 +14,17 @@ use crate::provider::{CacheEntry, CredentialProvider};
 use crate::store::Store;
 
 /// The account's interface access token (`cgi-bin`), which all API calls in the account's name
-/// carry: kept in a store that all processes share, renewed ahead of time and by one process only,
-/// held in memory in between.
+/// carry.
 ///
-/// It is the token that processes destroy for each other, and that costs quota. Here it is fetched
-/// once for all, and no request waits at rollover: a task of each process that has asked for the
-/// token looks ahead, be it idle or busy. The task ends with [`shutdown`](Self::shutdown) or with
-/// the last clone.
+/// Without a shared store, each process fetches its own token. The calls spend WeChat's quota, and
+/// under `cgi-bin/token` each new token invalidates the others. Here a store that all processes
+/// share holds one token, and exactly one process renews it.
 ///
-/// Clones are cheap and share everything.
+/// No request waits while the token is replaced. The first use of the token in a process starts a
+/// prefetch task, which loads each new token before the old one expires. The task ends with
+/// [`shutdown`](Self::shutdown), or when the last clone is dropped.
+///
+/// Clones are cheap and share all state.
 ///
 /// ```no_run
 /// use tower_wechat::{AccountTokens, Error, RedisStore, WechatClient};
@@ -35,7 +37,7 @@ use crate::store::Store;
 ///     eprintln!("started without a token: {error}");
 /// }
 ///
-/// // Any call of WeChat's API, healed once if WeChat refuses the token:
+/// // Any call of WeChat's API. If WeChat rejects the token, the call runs once more.
 /// let follower: serde_json::Value = accounts
 ///     .with_token(async |token| {
 ///         let query = [("openid", "oUser")];
@@ -46,23 +48,22 @@ use crate::store::Store;
 /// # Ok(()) }
 /// ```
 ///
-/// By hand, for calls that [`with_token`](Self::with_token) does not suit:
+/// A call that [`with_token`](Self::with_token) does not suit reports a rejected token itself:
 ///
 /// ```
 /// use tower_wechat::{AccountTokens, Error};
 ///
 /// async fn call(accounts: &AccountTokens) -> Result<(), Error> {
-///     // In memory, if that is enough; else wherever it is to be had.
 ///     let token = match accounts.cached() {
 ///         Some(token) => token,
 ///         None => accounts.get().await?,
 ///     };
-/// #   let refused = true;
-///     // … a call with `token.access_token().expose()`. If WeChat answers 40001:
-///     if refused {
+/// #   let rejected = true;
+///     // … a call with `token.access_token().expose()`. If WeChat returns 40001:
+///     if rejected {
 ///         let token = accounts.report_invalid(token.access_token()).await?;
 /// #       let _ = token;
-///         // … and once more, with this one.
+///         // … the same call once more, with the new token.
 ///     }
 ///     Ok(())
 /// }
@@ -73,76 +74,87 @@ pub struct AccountTokens(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) credential: OwnCredential,
     pub(super) source: AccountSource,
-    /// The store of the ticket and of the quotas; of the token too, unless another system keeps it.
+    /// The store of the ticket and of the quotas. It also holds the token, unless another system
+    /// keeps the token.
     pub(super) store: Arc<dyn Store>,
 }
 
 impl AccountTokens {
-    /// The account whose token this is.
+    /// Returns the AppID of the account.
     pub fn app_id(&self) -> &AppId {
         self.provider().app()
     }
 
-    /// Fetches the token, so that the first request finds it, and starts the task that looks
-    /// ahead. Call it at start-up. It ends within the time set by
-    /// [`AccountTokensBuilder::load_timeout`] (5 seconds), and whatever it answers, the process may go on:
-    /// the task keeps trying.
+    /// Loads the token into memory before the first request needs it, and starts the prefetch task.
+    ///
+    /// Call it at start-up. It returns within
+    /// [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by default 5 seconds.
+    /// The process can continue after an error, because the task keeps trying.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn prefetch(&self) -> Result<(), Error> {
         self.get().await.map(drop)
     }
 
-    /// A usable token: from memory, else from the store, renewed if it must be.
+    /// Returns a usable token: from memory, else from the store. Fetches a token first if the store
+    /// has none that is usable.
     ///
-    /// A token that is due for renewal but not expired is handed out at once and renewed in the
-    /// background (R4). The renewal goes on when the caller stops waiting (R3).
+    /// A token that is due for renewal but has not expired is returned at once, and renewed in the
+    /// background. A renewal continues if the caller stops waiting.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable),
-    /// [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable),
-    /// [`ErrorKind::WechatConfig`](crate::ErrorKind::WechatConfig): none is at hand, and the store
-    /// or WeChat fails or refuses the account. At the latest after the time set by
-    /// [`AccountTokensBuilder::load_timeout`] (5 seconds).
+    /// No usable token is cached, and one of these has failed. Returned within
+    /// [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by default 5 seconds.
+    ///
+    /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable): the store.
+    /// - [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable): WeChat, or the
+    ///   token center, or the system that keeps the token.
+    /// - [`ErrorKind::WechatConfig`](crate::ErrorKind::WechatConfig): WeChat rejected the account,
+    ///   or the daily quota of this process is spent. Only the operator can fix it.
+    /// - [`ErrorKind::TokenRefused`](crate::ErrorKind::TokenRefused): WeChat rejected the token,
+    ///   and the system that keeps it has not replaced it.
     pub async fn get(&self) -> Result<AccountToken, Error> {
         self.0.credential.get().await.map(|entry| self.token(entry))
     }
 
-    /// The token, if this process holds one that needs no thought. Never waits.
+    /// Returns the token if it is in memory, fresh, and confirmed by the store within
+    /// [`cache_ttl`](crate::account::AccountTokensBuilder::cache_ttl). Never waits.
     #[inline]
     pub fn cached(&self) -> Option<AccountToken> {
         self.0.credential.cached().map(|entry| self.token(entry))
     }
 
-    /// How long the token that this process holds has to live; `None` where it holds none that is
-    /// alive. Never waits.
+    /// Returns the time until the token in memory expires, or `None` if no unexpired token is in
+    /// memory. Never waits.
     pub(crate) fn remaining_lifetime(&self) -> Option<Duration> {
         let entry = self.provider().unexpired(ACCOUNT_ID)?;
         Some(self.token(entry).expires_in())
     }
 
-    /// Reports that WeChat refused a call (40001, 40014, 42001) that was made with `refused`, and
-    /// answers with the current token.
+    /// Reports that WeChat rejected a call with the token `invalid` (40001, 40014, 42001), and
+    /// returns the current token.
     ///
-    /// The token is renewed only if `refused` is still the current one: a thousand reports of one
-    /// token cause one renewal (R6). Under [`TokenMode::Stable`] WeChat's normal mode is asked
-    /// first, and a new token is forced only where that repeats the refused one, at least 30
-    /// seconds after the last time and less than 20 times a day. So the answer may be the refused
-    /// token still.
+    /// The token is renewed only if `invalid` is still the current one. A thousand reports of one
+    /// token cause one renewal.
+    ///
+    /// Under [`TokenMode::Stable`](crate::account::TokenMode::Stable), WeChat may return the same
+    /// token again. A forced refresh then requests a new one, at most every 30 seconds and 19 times
+    /// a day. If the limit allows no refresh, this method may return the reported token.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<AccountToken, Error> {
         let current = self.0.credential.report_invalid(invalid).await;
         current.map(|entry| self.token(entry))
     }
 
-    /// Runs a call with the token. If WeChat refuses the token, it is reported, and the call runs
-    /// once more with its successor; never a third time (R6).
+    /// Runs a call with the token. If WeChat rejects the token, this method reports the token and
+    /// runs the call once more with the next token. It never runs the call a third time.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get), turned into the call's error type, and the call's own.
+    /// The errors of [`get`](Self::get), converted into the error type of the call, and the errors
+    /// of the call itself.
     pub async fn with_token<T, E, F, Fut>(&self, mut call: F) -> Result<T, E>
     where
         F: FnMut(AccountToken) -> Fut,
@@ -154,38 +166,19 @@ impl AccountTokens {
         self.provider().with_credential(ACCOUNT_ID, call).await
     }
 
-    /// Whether the store answers and a usable token is at hand or can be had.
+    /// Checks that the store works, and that a usable token exists or can be fetched.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
-    ///
-    /// ```
-    /// # async fn run(accounts: tower_wechat::AccountTokens) {
-    /// if let Err(error) = accounts.health().await {
-    ///     eprintln!("calls in the account's name will fail: {error}");
-    /// }
-    /// # }
-    /// ```
+    /// The same as for [`get`](Self::get).
     pub async fn health(&self) -> Result<(), Error> {
         self.provider().ping().await?;
         self.get().await.map(drop)
     }
 
-    /// Ends the task that looks ahead, and waits for a renewal that is under way, for at most
-    /// `patience`, so that what WeChat has granted reaches the store before the process ends (R3).
-    /// Call it after the server has stopped taking requests. Answers whether all has ended.
+    /// Stops the prefetch task, and waits up to `timeout` for a running renewal, so that a new token
+    /// reaches the store before the process ends. Returns `true` if the renewal has ended.
     ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower_wechat::AccountTokens;
-    ///
-    /// async fn stop(accounts: AccountTokens) {
-    ///     // After the server has stopped taking requests:
-    ///     if !accounts.shutdown(Duration::from_secs(10)).await {
-    ///         eprintln!("the renewal of {}'s token was cut short", accounts.app_id());
-    ///     }
-    /// }
-    /// ```
+    /// Call it after the server has stopped accepting requests.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.credential.shutdown(timeout).await
     }
@@ -206,7 +199,7 @@ impl AccountTokens {
         self.0.source.kind()
     }
 
-    /// The store that may be written to.
+    /// Returns the store that holds the ticket and the quotas.
     pub(crate) fn writable_store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }

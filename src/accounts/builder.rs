@@ -1,4 +1,4 @@
-//! The times and sizes of [`AccountTokens`].
+//! Builder of [`AccountTokens`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,31 +21,37 @@ use crate::provider::{
 use crate::store::ExternalTokenStore;
 use crate::store::{CredentialKind, Store};
 
-/// WeChat hands out a new stable token only in the last five minutes of the one before.
+/// Default renewal margin under [`TokenMode::Stable`]. `cgi-bin/stable_token` returns a new token
+/// only in the last five minutes of the current one.
 const STABLE_RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// What the published layout's service subtracts.
+/// Default renewal margin under [`TokenMode::Plain`]. The Spring Boot service of the published
+/// layout has the same value.
 const PLAIN_RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
-/// How many calls a day this process allows itself, of 500,000 and 2,000 that WeChat's
-/// documentation names.
+/// Default calls per day and process under [`TokenMode::Stable`]. WeChat's documentation allows the
+/// account 500,000.
 const STABLE_DAILY_QUOTA: u32 = 10_000;
+
+/// Default calls per day and process under [`TokenMode::Plain`]. WeChat's documentation allows the
+/// account 2,000.
 const PLAIN_DAILY_QUOTA: u32 = 1_000;
 
+/// Maximum number of cache entries. An account has one token.
 const CACHE_CAPACITY: usize = 16;
 
-/// Under `cgi-bin/token` a token dies five minutes after another process has fetched the next one,
-/// whatever its own life says: no process may believe it for as long without asking the store.
+/// Maximum cache TTL of tokens from `cgi-bin/token`. Such a token becomes invalid five minutes
+/// after a process has fetched the next one, so each process must read the store before that.
 const MAX_PLAIN_CACHE_TTL: Duration = Duration::from_secs(4 * 60);
 
-/// A token center may be in plain mode, which its clients cannot know, and answers with what it may
-/// itself have believed for a while.
+/// Maximum cache TTL of tokens from a token center. The center may use `cgi-bin/token`, and its own
+/// cache may already have served the token for some time.
 const MAX_CENTER_CACHE_TTL: Duration = Duration::from_secs(120);
 
-/// A token center is not asked more often than this, however short the cache.
+/// Minimum interval between two requests to a token center, for a cache TTL below this.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Settings of [`AccountTokens`], made by [`AccountTokens::builder`].
+/// Builder of [`AccountTokens`], created by [`AccountTokens::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -85,10 +91,11 @@ impl AccountTokens {
     ///
     /// - A [`WechatClient`](crate::WechatClient): WeChat issues the token, by default through
     ///   `cgi-bin/stable_token`.
-    /// - A [`TokenCenterClient`]: this process asks a token center and needs no AppSecret. The
-    ///   center is asked again every [`cache_ttl`](AccountTokensBuilder::cache_ttl) (60 seconds).
-    ///   While the center does not answer, the last token is served until it expires. `store`
-    ///   belongs to this process or its group; do not use the center's own Redis.
+    /// - A [`TokenCenterClient`](crate::account::TokenCenterClient): a token center returns the
+    ///   token, and this process needs no AppSecret. The process requests the token again every
+    ///   [`cache_ttl`](AccountTokensBuilder::cache_ttl) (60 seconds). While the center is
+    ///   unreachable, the last token is served until it expires. `store` belongs to this process
+    ///   or its group; do not use the center's own Redis.
     #[cfg_attr(
         feature = "redis",
         doc = "- An [`ExternalToken`](crate::redis::ExternalToken), through its\n  \
@@ -99,8 +106,9 @@ impl AccountTokens {
         Self::builder(source, store).build()
     }
 
-    /// Returns a builder with the default settings. Those that concern WeChat's calls have no
-    /// effect with other sources.
+    /// Returns a builder with the default settings. [`mode`](AccountTokensBuilder::mode) and
+    /// [`daily_quota`](AccountTokensBuilder::daily_quota) have no effect with a source other than
+    /// WeChat.
     ///
     /// ```
     /// use std::time::Duration;
@@ -141,66 +149,78 @@ impl AccountTokensBuilder {
         }
     }
 
-    /// Which of WeChat's calls the token comes from. Default: [`TokenMode::Stable`].
+    /// Sets the WeChat call that the token comes from. Default: [`TokenMode::Stable`].
     pub fn mode(mut self, mode: TokenMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// How long before its true expiry the token is due for renewal. Services that share a Redis
-    /// must agree on it. Default: 300 seconds under [`TokenMode::Stable`], since WeChat repeats
-    /// its token until then, and 900 seconds under [`TokenMode::Plain`].
+    /// Sets the time before its expiry at which the token is due for renewal. All services that
+    /// share a Redis must use the same value.
+    ///
+    /// Default: 300 seconds under [`TokenMode::Stable`], because WeChat returns the same token
+    /// until then. 900 seconds under [`TokenMode::Plain`].
     pub fn renew_margin(mut self, margin: Duration) -> Self {
         self.renew_margin = Some(margin);
         self
     }
 
-    /// How many tokens this process may get from WeChat in a day (from midnight to midnight in
-    /// Beijing). Reports of refused tokens can spend half of that, under
-    /// [`TokenMode::Plain`] all processes together; calls that fail are not counted, as back-off
-    /// and cool-down bound them. The count is this process's own and outlives whatever happens to
-    /// the store. Default: 10,000 under
-    /// [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
+    /// Sets the maximum number of tokens that this process requests from WeChat in a day, from
+    /// midnight to midnight in Beijing.
+    ///
+    /// Reports of invalid tokens can spend half of this number. Under [`TokenMode::Plain`], the
+    /// reports of all processes together can spend half of it. Failed calls do not count, because
+    /// back-off and the circuit breaker already limit them. The count is in memory, so a flushed
+    /// store does not reset it.
+    ///
+    /// Default: 10,000 under [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
     pub fn daily_quota(mut self, calls: u32) -> Self {
         self.daily_quota = Some(calls);
         self
     }
 
-    /// The longest that this process believes a token without a word of the store, which tells
-    /// what other processes write (see
-    /// [`UserTokensBuilder::cache_ttl`](crate::user::UserTokensBuilder::cache_ttl)). Default: 60
-    /// seconds, as WeChat recommends to those who ask a central service. Under
-    /// [`TokenMode::Plain`], and where another system keeps the token, it is four minutes at most,
-    /// so that the five that a replaced token lives on suffice; for clients of a token center,
-    /// which is asked as often as this, it is two.
+    /// Sets the maximum time for which the cached token is served without confirmation from the
+    /// store; see [`UserTokensBuilder::cache_ttl`](crate::user::UserTokensBuilder::cache_ttl).
+    ///
+    /// With a token center as the source, this is also the interval between two requests to the
+    /// center. Upper bounds:
+    ///
+    /// - Two minutes with a token center.
+    /// - Four minutes under [`TokenMode::Plain`], or if another system keeps the token. A replaced
+    ///   token stays valid for five minutes.
+    ///
+    /// Default: 60 seconds, the interval that WeChat recommends to clients of a central service.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = ttl;
         self
     }
 
-    /// How long a caller waits for a token that has to be fetched first. Default: 5 seconds.
-    pub fn load_timeout(mut self, wait: Duration) -> Self {
-        self.settings.load_timeout = wait;
+    /// Sets the maximum time that a caller waits for a token. A renewal that takes longer continues
+    /// in the background. Default: 5 seconds.
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.load_timeout = timeout;
         self
     }
 
-    /// How long the right to fetch a token is held, and so how long a process that dies while it
-    /// fetches keeps the others waiting. A whole renewal takes four fifths of it at most (R7).
-    /// Anything below 100 milliseconds counts as that, anything above an hour as an hour. Default:
-    /// 10 seconds.
+    /// Sets the duration of the lease that a process holds while it fetches a token. If the process
+    /// crashes during the call, other processes wait this long before they fetch.
+    ///
+    /// A renewal with all its retries takes at most four fifths of this time, so the lease outlasts
+    /// the calls that it covers. Values are limited to the range from 100 milliseconds to one hour.
+    /// Default: 10 seconds.
     pub fn lease_duration(mut self, lease: Duration) -> Self {
         self.settings.set_lease_duration(lease);
         self
     }
 
-    /// The clock that lifetimes are measured by. Default: the system's.
+    /// Sets the clock for the token's lifetime. Default: the system clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
     /// Creates the tokens. The first [`prefetch`](AccountTokens::prefetch) or
-    /// [`get`](AccountTokens::get) fetches a token.
+    /// [`get`](AccountTokens::get) reads the store, and fetches a token if the store has none.
     pub fn build(mut self) -> AccountTokens {
         self.apply_source_limits();
         let (token_store, source) = self.credential_source();
@@ -219,7 +239,7 @@ impl AccountTokensBuilder {
         }))
     }
 
-    /// Sets the margin, the timing and the upper bound of the cache's TTL that the source needs.
+    /// Sets the margin and the timing that the source needs, and limits the cache TTL.
     fn apply_source_limits(&mut self) {
         let default_margin = match self.mode {
             TokenMode::Stable => STABLE_RENEW_MARGIN,
@@ -234,7 +254,7 @@ impl AccountTokensBuilder {
             }
             (AccountSourceKind::Wechat(_), TokenMode::Plain) => MAX_PLAIN_CACHE_TTL,
             (AccountSourceKind::TokenCenter(_), _) => MAX_CENTER_CACHE_TTL,
-            // The other system may fetch the token from `cgi-bin/token`.
+            // The other system may use `cgi-bin/token`.
             #[cfg(feature = "redis")]
             (AccountSourceKind::External(..), _) => MAX_PLAIN_CACHE_TTL,
         };

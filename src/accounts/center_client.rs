@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
 
-use super::source::account_record;
+use super::own_credential::account_record;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, BearerSecret, Lifetime, Record, is_valid_token};
 use crate::error::{Error, ErrorKind};

@@ -1,11 +1,11 @@
-//! A token that another system keeps: nothing is ever fetched.
+//! Source of a token that another system keeps.
 
 use crate::credential::{AccessToken, Record};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
 
-/// Nowhere to get a token from.
+/// Source that never fetches a token, because another system writes the token into Redis.
 pub(super) struct ReadOnlySource;
 
 impl CredentialSource for ReadOnlySource {
@@ -25,12 +25,12 @@ impl CredentialSource for ReadOnlySource {
         match invalid {
             None => Error::new(
                 ErrorKind::WechatUnavailable,
-                "the system that keeps the account's token has no usable one in Redis: see that \
-                 it runs, and that it writes under the configured key",
+                "Redis holds no usable token: check that the system that keeps the account's token \
+                 runs, and that it writes under the configured key",
             ),
             Some(_) => Error::new(
                 ErrorKind::TokenRefused,
-                "WeChat refuses the account's token, and the system that keeps it has not \
+                "WeChat rejected the account's token, and the system that keeps the token has not \
                  replaced it",
             ),
         }

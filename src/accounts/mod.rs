@@ -1,4 +1,4 @@
-//! The account's own access token: [`AccountTokens`], its builder and its sources.
+//! The access token of the account itself: [`AccountTokens`], its builder and its sources.
 
 mod account_source;
 mod account_tokens;
@@ -19,8 +19,7 @@ pub use self::account_tokens::AccountTokens;
 pub use self::builder::AccountTokensBuilder;
 pub use self::center_client::TokenCenterClient;
 pub use self::mode::TokenMode;
-pub(crate) use self::own_credential::OwnCredential;
+pub(crate) use self::own_credential::{OwnCredential, account_record, is_due};
 pub(crate) use self::rate_limiter::RateLimiter;
-pub(crate) use self::source::{account_record, is_due};
 pub(crate) use self::token::AccountCredential;
 pub use self::token::AccountToken;

@@ -1,4 +1,4 @@
-//! The two calls that an account's token can come from.
+//! The two WeChat calls that return an account's token.
 
 /// The WeChat call that the account's token comes from.
 ///
@@ -18,8 +18,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum TokenMode {
-    /// `cgi-bin/stable_token`: WeChat repeats the current token until its last five minutes, so
-    /// services without a common store do not invalidate each other's tokens.
+    /// `cgi-bin/stable_token`: WeChat returns the same token until its last five minutes. Services
+    /// without a common store do not invalidate each other's tokens.
     #[default]
     Stable,
     /// `cgi-bin/token`: each call creates a new token. The previous token stays valid for five

@@ -1,16 +1,16 @@
-//! A credential that an account has one of: its token, or its ticket.
+//! A credential of which an account has exactly one: its token, or its ticket.
 
 use std::time::Duration;
 
-use crate::credential::AccessToken;
+use crate::clock::Timestamp;
+use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::Error;
 use crate::provider::{CacheEntry, CredentialProvider, Prefetcher};
 
-/// The id of a credential that an account has one of.
+/// Id of the credential in its provider. It needs no name, because the account has only one.
 pub(super) const ACCOUNT_ID: &str = "";
 
-/// The provider of a credential that an account has one of, and the task that renews it ahead of
-/// time.
+/// Provider of a credential of which an account has exactly one, and its prefetch task.
 pub(crate) struct OwnCredential {
     provider: CredentialProvider,
     prefetcher: Prefetcher,
@@ -28,12 +28,13 @@ impl OwnCredential {
         &self.provider
     }
 
-    /// Starts the task that renews the credential ahead of time, unless the task runs already.
+    /// Starts the prefetch task, unless it runs already or was stopped.
     pub(crate) fn start_prefetcher(&self) {
         self.prefetcher.start(&self.provider, ACCOUNT_ID);
     }
 
-    /// Returns a usable credential: from memory, else from the store, renewed if necessary.
+    /// Returns a usable credential: from memory, else from the store, renewed if necessary. Starts
+    /// the prefetch task.
     pub(crate) async fn get(&self) -> Result<CacheEntry, Error> {
         if let Some(entry) = self.cached() {
             return Ok(entry);
@@ -59,4 +60,18 @@ impl OwnCredential {
         self.prefetcher.stop();
         self.provider.shutdown(timeout).await
     }
+}
+
+/// Returns the record of such a credential.
+pub(crate) fn account_record(secret: AccessToken, lifetime: Lifetime) -> Record {
+    Record {
+        token: Some(Token { secret, lifetime }),
+        ..Record::default()
+    }
+}
+
+/// Returns `true` if the record has no token, or its token is due for renewal.
+pub(crate) fn is_due(record: &Record, now: Timestamp) -> bool {
+    let is_fresh = |token: &Token| now < token.lifetime.renew_at();
+    !record.token.as_ref().is_some_and(is_fresh)
 }

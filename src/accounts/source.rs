@@ -1,29 +1,32 @@
-//! Where the account's next token comes from: WeChat, by AppID and AppSecret.
+//! Source of the account's token: WeChat's calls with AppID and AppSecret.
 
 use std::time::Duration;
 
 use super::mode::TokenMode;
+use super::own_credential::{account_record, is_due};
 use super::quota::{
     DailyQuota, MIN_REPORT_INTERVAL, QuotaExceeded, QuotaReservation, RenewalReason,
 };
 use super::rate_limiter::{RateLimiter, RatePermit};
-use crate::clock::{Clock, Timestamp};
-use crate::credential::{AccessToken, Lifetime, Record, Token};
+use crate::clock::Clock;
+use crate::credential::{AccessToken, Lifetime, Record};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{CredentialSource, RenewalFailure, classify};
 use crate::store::BoxFuture;
 use crate::wechat::{AccountTokenResponse, WechatClient};
 
+/// Source that fetches the token from WeChat, within the daily quota.
 pub(super) struct WechatSource {
     pub(super) wechat: WechatClient,
     pub(super) clock: Clock,
     pub(super) mode: TokenMode,
     pub(super) margin: Duration,
     pub(super) quota: DailyQuota,
-    /// Forced refreshes of stable tokens.
+    /// Limit of forced refreshes under [`TokenMode::Stable`].
     pub(super) forced_refreshes: RateLimiter,
-    /// Tokens of `cgi-bin/token` that are replaced because they were refused. Every process sees
-    /// the refusals of all: if each replaced the token, they would spend the account's day.
+    /// Limit of replacements of reported tokens under [`TokenMode::Plain`]. All processes use one
+    /// token and report it at the same time. If each process replaced it, they would spend the
+    /// account's calls of the day.
     pub(super) reported_replacements: RateLimiter,
 }
 
@@ -38,8 +41,8 @@ impl CredentialSource for WechatSource {
         invalid: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
         Box::pin(async move {
-            // A token whose time has come is renewed whoever complains of it: reports take
-            // nothing from the budget then, and cannot hold the renewal up.
+            // A report of a token that is due anyway does not count as a report: it spends none of
+            // the quota for reports, and no rate limit delays the renewal.
             let invalid = invalid.filter(|_| !is_due(record, self.clock.now()));
             let reason = match invalid {
                 Some(_) => RenewalReason::ReportedInvalid,
@@ -59,43 +62,53 @@ impl CredentialSource for WechatSource {
 }
 
 impl WechatSource {
-    /// Normal mode first: if somebody else has renewed the token, WeChat hands the new one out.
-    /// Only where it repeats the very token that was refused is a new one forced.
+    /// Fetches the token from `cgi-bin/stable_token`.
+    ///
+    /// The first call is a normal one. If another program has renewed the token, WeChat returns the
+    /// new token. If WeChat returns the reported token again, a second call forces a refresh, as
+    /// far as the rate limit allows.
     async fn fetch_stable(
         &self,
         invalid: Option<&AccessToken>,
     ) -> Result<AccountTokenResponse, RenewalFailure> {
-        let grant = self
+        let current = self
             .wechat
             .stable_account_token(false)
             .await
             .map_err(classify)?;
-        if invalid != Some(&grant.access_token) || !self.try_acquire_forced_refresh().await {
-            return Ok(grant);
+        if invalid != Some(&current.access_token) || !self.try_acquire_forced_refresh().await {
+            return Ok(current);
         }
         tracing::warn!(
             target: "tower_wechat::account",
-            app = %self.wechat.app_id(), token = %grant.access_token.fingerprint(),
-            "WeChat repeats a token that it refuses; a new one is forced"
+            app = %self.wechat.app_id(), token = %current.access_token.fingerprint(),
+            "WeChat returned a token again that it had rejected; a refresh was forced"
         );
         match self.wechat.stable_account_token(true).await {
-            Ok(grant) => Ok(grant),
-            // The normal mode works: no reason to let the account rest.
+            Ok(forced) => Ok(forced),
+            // The normal call works, so this error must not open the circuit of the account.
             Err(error) if error.kind() == ErrorKind::WechatConfig => {
-                tracing::warn!(target: "tower_wechat::account", app = %self.wechat.app_id(), %error, "WeChat forces no new token");
-                Ok(grant)
+                tracing::warn!(
+                    target: "tower_wechat::account",
+                    app = %self.wechat.app_id(), %error,
+                    "WeChat rejected a forced refresh"
+                );
+                Ok(current)
             }
-            // It may have been done although the answer was lost; the normal mode will tell.
+            // WeChat may have created the token although its response was lost. The next normal
+            // call returns it.
             Err(error) => Err(classify(error)),
         }
     }
 
+    /// Returns `true` if the rate limit allows a forced refresh. Counts the refresh at once, even if
+    /// its call then fails, because WeChat may count it too.
     async fn try_acquire_forced_refresh(&self) -> bool {
         let permit = self.forced_refreshes.acquire(self.clock.now()).await;
         permit.map(RatePermit::confirm).is_ok()
     }
 
-    /// Every call makes a new token, and the one before lives for five minutes more.
+    /// Fetches a new token from `cgi-bin/token`. The previous token stays valid for five minutes.
     async fn fetch_plain(
         &self,
         invalid: Option<&AccessToken>,
@@ -104,13 +117,18 @@ impl WechatSource {
         if invalid.is_none() {
             return fetch.await;
         }
-        let message = "the token was replaced a moment ago because it was refused, and its \
-                       successor is refused too: another one will not help";
+        let message = "a reported token was replaced a moment ago, and WeChat rejects the new \
+                       token too: another replacement would not help";
         self.reported_replacements
             .run(self.clock.now(), message, fetch)
             .await
     }
 
+    /// Reserves one call of the daily quota.
+    ///
+    /// # Errors
+    /// A spent quota is a failure for the operator. Reports that have spent their half of the quota
+    /// cause a transient failure, because the renewal that is due later still has the other half.
     fn reserve_quota(&self, reason: RenewalReason) -> Result<QuotaReservation<'_>, RenewalFailure> {
         let app = self.wechat.app_id();
         self.quota
@@ -120,9 +138,9 @@ impl WechatSource {
                     Error::new(
                         ErrorKind::WechatConfig,
                         format!(
-                            "this process has asked for the token of {app} as often as its own \
-                             daily budget allows: something replaces or refuses its tokens all \
-                             the time (another service with the same AppID?)"
+                            "this process has spent its daily quota of calls for the token of \
+                             {app}: find out what invalidates the tokens so often (another \
+                             service with the same AppID?)"
                         ),
                     )
                     .with_retry_after(wait),
@@ -131,26 +149,12 @@ impl WechatSource {
                     Error::new(
                         ErrorKind::WechatUnavailable,
                         format!(
-                            "tokens of {app} were reported as refused so often today that further \
-                             reports renew nothing; the token is renewed when it is due"
+                            "tokens of {app} were reported as invalid too often today: further \
+                             reports do not renew the token before it is due"
                         ),
                     )
                     .with_retry_after(MIN_REPORT_INTERVAL),
                 ),
             })
     }
-}
-
-/// A record of one of the account's own credentials.
-pub(crate) fn account_record(secret: AccessToken, lifetime: Lifetime) -> Record {
-    Record {
-        token: Some(Token { secret, lifetime }),
-        ..Record::default()
-    }
-}
-
-/// Returns `true` if the record has no token, or its token is due for renewal.
-pub(crate) fn is_due(record: &Record, now: Timestamp) -> bool {
-    let is_fresh = |token: &Token| now < token.lifetime.renew_at();
-    !record.token.as_ref().is_some_and(is_fresh)
 }

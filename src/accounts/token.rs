@@ -1,4 +1,4 @@
-//! Values of the account's own credentials, as callers receive them.
+//! The account's token, as callers receive it.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime};
 use crate::provider::CacheEntry;
 
-/// One value of an account's credential. [`AccountToken`] and
-/// [`JsapiTicket`](crate::tickets::JsapiTicket) wrap it.
+/// Value of a credential of the account. [`AccountToken`] and
+/// [`JsapiTicket`](crate::tickets::JsapiTicket) wrap this type.
 #[derive(Clone)]
 pub(crate) struct AccountCredential {
     entry: CacheEntry,
@@ -45,6 +45,8 @@ impl AccountCredential {
 }
 
 /// An access token of the account, and its lifetime. Cheap to clone.
+///
+/// The value does not change. Ask [`AccountTokens`](crate::AccountTokens) again for a later token.
 ///
 /// ```
 /// # async fn run(accounts: &tower_wechat::AccountTokens) -> Result<(), tower_wechat::Error> {
