@@ -1,4 +1,4 @@
-//! The client of a token center, in WeChat's stead.
+//! Client of a token center, and the source of tokens from it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,23 +19,27 @@ use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, build_http_client, parse_base_url, root_cause,
 };
 
+/// Timeout of a connection to the center, which is in the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longer than a center lets its own callers wait (5 s), shorter than a lease.
+/// Timeout of a request. A center replies within its load timeout (5 seconds), and the lease of the
+/// renewal lasts longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The largest reply that is read.
+/// Maximum size of a reply. Real replies have a few hundred bytes.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
-/// How much of a center's words an error shows, in characters.
+/// Maximum number of characters of the center's error message in an error of this crate.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// The pause after an error reply of the center other than 503, and the upper bound of `Retry-After`.
+/// Pause after an error reply of the center other than 503, and upper bound of `Retry-After`.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// A token center to ask instead of WeChat, so that a fleet runs with one process that knows the
-/// AppSecret: see [`AccountTokens::new`](super::AccountTokens::new) and
-/// [`TokenCenter`](crate::account::TokenCenter).
+/// Client of a token center. It is a source for
+/// [`AccountTokens::new`](super::AccountTokens::new).
+///
+/// With a [`TokenCenter`](crate::account::TokenCenter), only one service knows the AppSecret. The
+/// other services request the account's token and ticket from it.
 ///
 /// ```
 /// use tower_wechat::account::TokenCenterClient;
@@ -52,56 +56,50 @@ pub struct TokenCenterClient(Arc<Inner>);
 
 struct Inner {
     app_id: AppId,
-    /// Ends without a slash.
+    /// URL below which the routes are, without a slash at its end.
     base: String,
     bearer: BearerSecret,
     http: reqwest::Client,
 }
 
 impl TokenCenterClient {
-    /// The center of the account `app_id` whose routes lie below `url`, such as
-    /// `http://center.internal:3000/center`.
+    /// Creates a client for the token center of the account `app_id`. The center's routes are below
+    /// `url`, such as `http://center.internal:3000/center`.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for an AppID, a URL or a bearer secret that cannot be right.
+    /// [`ErrorKind::Configuration`]: the AppID, the URL or the bearer secret is invalid.
     pub fn new(
         app_id: impl AsRef<str>,
         url: impl AsRef<str>,
         bearer: impl Into<BearerSecret>,
     ) -> Result<Self, Error> {
-        let wrong = |why: String| Error::configuration(why);
         let app_id = AppId::new(app_id)
-            .map_err(|why| wrong(format!("set the AppID of the account: {why}")))?;
+            .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;
         let bearer = bearer.into();
-        bearer
-            .check_header_value()
-            .map_err(|why| wrong(why.to_owned()))?;
+        bearer.check_header_value().map_err(Error::configuration)?;
         let url = parse_base_url("the token center's URL", url.as_ref())?;
         Ok(Self(Arc::new(Inner {
             app_id,
-            // A center belongs to the same network, so it is asked without a proxy.
+            // No proxy, because a center is in the same network.
             http: build_http_client(url.is_https(), CONNECT_TIMEOUT, None)?,
             base: url.as_str().to_owned(),
             bearer,
         })))
     }
 
-    /// The account whose token the center keeps.
+    /// Returns the AppID of the account whose token the center keeps.
     pub fn app_id(&self) -> &AppId {
         &self.0.app_id
     }
 
-    /// The center's current token.
+    /// Requests the center's current token.
     async fn access_token(&self) -> Result<AccountTokenResponse, RenewalFailure> {
         let url = format!("{}/access_token", self.0.base);
-        let reply: TokenReply = self.send(self.0.http.get(url)).await?;
-        Ok(AccountTokenResponse::new(
-            reply.access_token,
-            Some(reply.expires_in),
-        ))
+        self.request_token(self.0.http.get(url)).await
     }
 
-    /// The center's current token, renewed if it is the refused one.
+    /// Reports that WeChat rejected `invalid`, and returns the center's current token. The center
+    /// renews the token only if `invalid` is still the current one.
     async fn report_invalid(
         &self,
         invalid: &AccessToken,
@@ -113,14 +111,22 @@ impl TokenCenterClient {
             .http
             .post(url)
             .header(CONTENT_TYPE, "application/json");
-        let reply: TokenReply = self.send(request.body(body)).await?;
+        self.request_token(request.body(body)).await
+    }
+
+    /// Sends a request whose reply is a token.
+    async fn request_token(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<AccountTokenResponse, RenewalFailure> {
+        let reply: TokenReply = self.send(request).await?;
         Ok(AccountTokenResponse::new(
             reply.access_token,
             Some(reply.expires_in),
         ))
     }
 
-    /// The center's current ticket.
+    /// Requests the center's current ticket.
     pub(crate) async fn jsapi_ticket(&self) -> Result<JsapiTicketResponse, RenewalFailure> {
         let url = format!("{}/jsapi_ticket", self.0.base);
         let reply: TicketReply = self.send(self.0.http.get(url)).await?;
@@ -130,6 +136,8 @@ impl TokenCenterClient {
         ))
     }
 
+    /// Sends a request with the bearer secret, and returns its reply. The reply is valid: its secret
+    /// has the form of a token, and has not expired.
     async fn send<T: CredentialReply>(&self, request: RequestBuilder) -> Result<T, RenewalFailure> {
         let bearer = zeroize::Zeroizing::new(format!("Bearer {}", self.0.bearer.expose()));
         let request = request
@@ -152,9 +160,10 @@ impl TokenCenterClient {
             let reply = reply
                 .filter(|reply| is_valid_token(reply.secret()))
                 .ok_or_else(|| unexpected_reply(response.status()))?;
-            // A center says how long is left, so this is not a life that WeChat has not told.
+            // The center returns the remaining lifetime. A value of zero means that the token has
+            // expired, not that the lifetime is unknown as in a response of WeChat.
             if reply.expires_in() <= 0 {
-                let message = "the token center hands out a token that has expired";
+                let message = "the token center returned an expired token";
                 return Err(unavailable(message.to_owned()));
             }
             return Ok(reply);
@@ -163,12 +172,15 @@ impl TokenCenterClient {
     }
 }
 
-/// What a center's error means to us. Its operator is told where the cause is; here that is a
-/// failure that may pass. Only a bearer that is refused is for our own operator.
+/// Returns the failure for an error reply of the center.
+///
+/// A rejected bearer secret is a failure for the operator of this process. All other errors are
+/// transient here, because the center logs them for its own operator.
 fn error_reply(response: &Response, body: &[u8]) -> RenewalFailure {
     let status = response.status();
     if status == StatusCode::UNAUTHORIZED {
-        let message = "the token center refuses our bearer secret: set one that it accepts";
+        let message = "the token center rejected the bearer secret of this process: set one that \
+                       the center accepts";
         return RenewalFailure::Operator(Error::new(ErrorKind::WechatConfig, message));
     }
     let Ok(reply) = serde_json::from_slice::<ErrorReply>(body) else {
@@ -177,7 +189,7 @@ fn error_reply(response: &Response, body: &[u8]) -> RenewalFailure {
     let message: String = reply
         .message
         .chars()
-        .filter(|letter| !letter.is_control())
+        .filter(|character| !character.is_control())
         .take(MAX_MESSAGE_CHARS)
         .collect();
     let kind = match reply.error.as_str() {
@@ -191,13 +203,16 @@ fn error_reply(response: &Response, body: &[u8]) -> RenewalFailure {
         StatusCode::SERVICE_UNAVAILABLE => Duration::from_secs(retry_after.unwrap_or(1)),
         _ => MAX_RETRY_PAUSE,
     };
-    let error = Error::new(kind, format!("the token center says: {message}"));
+    let error = Error::new(
+        kind,
+        format!("the token center returned an error: {message}"),
+    );
     RenewalFailure::Transient(error.with_retry_after(wait.min(MAX_RETRY_PAUSE)))
 }
 
 fn unexpected_reply(status: StatusCode) -> RenewalFailure {
     unavailable(format!(
-        "the token center's answer makes no sense (HTTP {}): is the URL that of its routes?",
+        "the token center's reply is not valid (HTTP {}): check that the URL is that of its routes",
         status.as_u16()
     ))
 }
@@ -206,12 +221,12 @@ fn unavailable(message: String) -> RenewalFailure {
     RenewalFailure::Transient(Error::new(ErrorKind::WechatUnavailable, message))
 }
 
-/// A reply with a secret. It is looked at as closely as WeChat's own, since it is stored and sent
-/// likewise.
+/// Reply with a secret. The secret is validated like one of WeChat's, because it is stored and sent
+/// in the same way.
 trait CredentialReply: for<'de> Deserialize<'de> {
     fn secret(&self) -> &str;
 
-    /// Returns the seconds that are left.
+    /// Returns the seconds until the secret expires.
     fn expires_in(&self) -> i64;
 }
 
@@ -253,12 +268,13 @@ struct ErrorReply {
     message: String,
 }
 
-/// Asks a center. The center renews ahead and may have to replace its token at any time, so it is
-/// asked again after `poll`, long before the token's own time comes; WeChat recommends a minute.
+/// Source of tokens from a token center.
 pub(super) struct CenterSource {
     pub(super) center: TokenCenterClient,
     pub(super) clock: Clock,
     pub(super) margin: Duration,
+    /// Time after which a token is due for renewal, so that the center is asked again. The center
+    /// may replace its token at any time. WeChat recommends one minute.
     pub(super) poll_interval: Duration,
 }
 
@@ -274,7 +290,7 @@ impl CredentialSource for CenterSource {
     ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
         Box::pin(async move {
             let response = match invalid {
-                Some(refused) => self.center.report_invalid(refused).await?,
+                Some(invalid) => self.center.report_invalid(invalid).await?,
                 None => self.center.access_token().await?,
             };
             let lifetime = self.lifetime(response.expires_in, self.clock.now());
@@ -284,10 +300,12 @@ impl CredentialSource for CenterSource {
 }
 
 impl CenterSource {
+    /// Returns the lifetime of a token that is due for renewal after `poll_interval`, or at its own
+    /// renewal point if that comes first.
     fn lifetime(&self, expires_in: Option<i64>, now: Timestamp) -> Lifetime {
-        let whole = Lifetime::from_response(now, expires_in, self.margin);
-        let renew_at = whole.renew_at().min(now.saturating_add(self.poll_interval));
-        Lifetime::from_stored(renew_at, Some(whole.expires_at()), self.margin)
+        let full = Lifetime::from_response(now, expires_in, self.margin);
+        let renew_at = full.renew_at().min(now.saturating_add(self.poll_interval));
+        Lifetime::from_stored(renew_at, Some(full.expires_at()), self.margin)
     }
 }
 

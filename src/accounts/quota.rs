@@ -1,47 +1,54 @@
-//! How often this process may ask WeChat for the account's token in a day.
+//! Daily quota of a process for the account's token.
 //!
-//! The counts live in memory, so that nothing that happens to the store gives them back. What the
-//! whole account has but little of is counted in the store as well: see [`Limit`](super::Limit).
+//! The counts are in memory, so a flushed store does not reset them. Calls that WeChat limits for
+//! the whole account are also counted in the store, by [`RateLimiter`](super::RateLimiter).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 
-/// The documentation of `cgi-bin/stable_token` allows 20 forced refreshes a day.
+/// Maximum number of forced refreshes per day. The documentation of `cgi-bin/stable_token` allows
+/// 20.
 pub(super) const MAX_FORCED_REFRESHES_PER_DAY: u32 = 19;
 
-/// Closer together, forced refreshes have no effect (same place); and tokens of `cgi-bin/token`
-/// that are refused faster than this are not mended by still another one.
+/// Minimum interval between two renewals because of reports. By the same documentation, a forced
+/// refresh within 30 seconds of the last one has no effect. For tokens of `cgi-bin/token`, another
+/// replacement does not help if WeChat rejects the new token within this time.
 pub(super) const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Why WeChat is asked.
+/// Reason of a call that fetches a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RenewalReason {
-    /// There is no token, or its time has come.
+    /// The store has no token, or the token is due for renewal.
     Due,
-    /// Somebody reported a token as refused whose time has not come.
+    /// A caller reported a token that is not due.
     ReportedInvalid,
 }
 
-/// Why WeChat must not be asked.
+/// Reason why the quota denies a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuotaExceeded {
-    /// The day's budget is spent; so long until the next day.
+    /// The quota of the day is spent. The duration is the time until the next day.
     Daily(Duration),
-    /// What reports of refused tokens may spend of it is spent; the rest is for tokens that are
-    /// due.
+    /// Reports have spent their half of the quota. The other half is for tokens that are due.
     Reports,
 }
 
-/// The counts of one day.
+/// Calls of one day.
 #[derive(Debug, Clone, Copy, Default)]
 struct DailyCounts {
+    /// Number of the day in Beijing, where WeChat's quotas start again at midnight.
     day: i64,
     total: u32,
+    /// The part of `total` that reports caused.
     for_reports: u32,
 }
 
+/// Quota of calls per day.
+///
+/// The lock is held only while the counts change, never during a call to WeChat. Parallel calls
+/// therefore each hold a reservation, and together cannot exceed the quota.
 #[derive(Debug)]
 pub(super) struct DailyQuota {
     per_day: u32,
@@ -49,14 +56,14 @@ pub(super) struct DailyQuota {
 }
 
 impl DailyQuota {
-    pub(super) fn new(a_day: u32) -> Self {
+    pub(super) fn new(per_day: u32) -> Self {
         Self {
-            per_day: a_day,
+            per_day,
             counts: Mutex::default(),
         }
     }
 
-    /// Takes one call out of the day's budget; see [`Taken`].
+    /// Reserves one call of the day's quota, before the call starts.
     pub(super) fn reserve<'a>(
         &'a self,
         reason: RenewalReason,
@@ -71,8 +78,8 @@ impl DailyQuota {
         })
     }
 
-    /// Reports of refused tokens get half of the budget at most: a loop of them must not leave a
-    /// token that is due without a successor.
+    /// Counts a call. Reports can spend half of the quota at most, so that a client that reports
+    /// every token cannot prevent a renewal that is due.
     fn count_call(&self, reason: RenewalReason, now: Timestamp) -> Result<(), QuotaExceeded> {
         self.with_today(now, |counts| {
             if counts.total >= self.per_day {
@@ -89,6 +96,8 @@ impl DailyQuota {
         })
     }
 
+    /// Removes a call from the counts of the current day. A call from before midnight that ends
+    /// after it is removed from the new day, whose counts do not go below zero.
     fn refund(&self, reason: RenewalReason, now: Timestamp) {
         self.with_today(now, |counts| {
             counts.total = counts.total.saturating_sub(1);
@@ -98,12 +107,13 @@ impl DailyQuota {
         });
     }
 
-    /// What reports of refused tokens may spend of a day.
+    /// Returns the number of calls that reports may cause in a day.
     pub(super) fn max_for_reports(&self) -> u32 {
         self.per_day / 2
     }
 
-    fn with_today<T>(&self, now: Timestamp, take: impl FnOnce(&mut DailyCounts) -> T) -> T {
+    /// Runs `change` on the counts of the current day, which start at zero after midnight.
+    fn with_today<T>(&self, now: Timestamp, change: impl FnOnce(&mut DailyCounts) -> T) -> T {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let day = now.beijing_day();
         if counts.day != day {
@@ -112,14 +122,19 @@ impl DailyQuota {
                 ..DailyCounts::default()
             };
         }
-        take(&mut counts)
+        change(&mut counts)
     }
 }
 
-/// One call out of the budget. Dropped without being [`kept`](Taken::keep) it goes back: failures
-/// are bounded by back-off and cool-down, and a long outage must not spend what the hours after it
-/// need. A call that hangs ends with the future that waits for it, and goes back as well.
-#[must_use = "a call goes back unless it is kept"]
+/// One reserved call.
+///
+/// - **Reserved**: the call counts. It becomes confirmed, or it is refunded.
+/// - **Confirmed**: [`confirm`](Self::confirm) was called, because WeChat returned a token. The
+///   call counts until midnight.
+/// - **Refunded**: the reservation was dropped without confirmation, because the call failed or
+///   its future was dropped. Back-off and the circuit breaker limit failed calls, and a long
+///   outage must not spend the quota of the hours after it.
+#[must_use = "a reservation that is not confirmed is refunded"]
 #[derive(Debug)]
 pub(super) struct QuotaReservation<'a> {
     quota: &'a DailyQuota,
@@ -129,7 +144,7 @@ pub(super) struct QuotaReservation<'a> {
 }
 
 impl QuotaReservation<'_> {
-    /// The call got a token.
+    /// Counts the call, which has returned a token.
     pub(super) fn confirm(mut self) {
         self.confirmed = true;
     }
@@ -153,31 +168,31 @@ mod tests {
 
     #[test]
     fn reports_leave_half_of_the_quota_for_due_renewals() {
-        let budget = DailyQuota::new(10);
+        let quota = DailyQuota::new(10);
         for _ in 0..5 {
             assert_eq!(
-                budget.count_call(RenewalReason::ReportedInvalid, NOW),
+                quota.count_call(RenewalReason::ReportedInvalid, NOW),
                 Ok(())
             );
         }
         for _ in 0..1_000 {
             assert_eq!(
-                budget.count_call(RenewalReason::ReportedInvalid, NOW),
+                quota.count_call(RenewalReason::ReportedInvalid, NOW),
                 Err(QuotaExceeded::Reports)
             );
         }
         for _ in 0..5 {
-            assert_eq!(budget.count_call(RenewalReason::Due, NOW), Ok(()));
+            assert_eq!(quota.count_call(RenewalReason::Due, NOW), Ok(()));
         }
-        budget.refund(RenewalReason::Due, NOW);
-        assert_eq!(budget.count_call(RenewalReason::Due, NOW), Ok(()));
+        quota.refund(RenewalReason::Due, NOW);
+        assert_eq!(quota.count_call(RenewalReason::Due, NOW), Ok(()));
         let left = DAY - Duration::from_secs(6 * 3_600 + 13 * 60 + 20);
         assert_eq!(
-            budget.count_call(RenewalReason::Due, NOW),
+            quota.count_call(RenewalReason::Due, NOW),
             Err(QuotaExceeded::Daily(left))
         );
         assert_eq!(
-            budget.count_call(RenewalReason::Due, NOW.saturating_add(left)),
+            quota.count_call(RenewalReason::Due, NOW.saturating_add(left)),
             Ok(())
         );
     }

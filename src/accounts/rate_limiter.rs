@@ -1,7 +1,8 @@
-//! What all processes of an account may do but rarely.
+//! Rate limit that all processes of an account share.
 //!
-//! WeChat's limits are the account's, so the processes count together, in the store. Where the
-//! store does not answer, or was flushed, this process's own count holds.
+//! WeChat limits some calls per account, so all processes count these calls together in the store.
+//! Each process also counts its own calls in memory. Only that count applies while the store is
+//! unreachable or after the store was flushed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,70 +14,93 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::RenewalFailure;
 use crate::store::{Quota, Store};
 
+/// Limit of one kind of call, by interval and by day.
+///
+/// # States of the last use
+///
+/// - **None**: no permit was acquired in the last `min_interval`. The next
+///   [`acquire`](Self::acquire) asks the store, and counts a new use.
+/// - **Spent**: a permit of this interval is in use, or its call succeeded. The next `acquire` is
+///   denied until the interval ends. The state is then *none*.
+/// - **Failed**: a permit of this interval was dropped without confirmation. The next `acquire`
+///   gets the same use again, without the store, and the state is *spent*. A retry of a failed call
+///   therefore need not wait. If no retry comes, the state is *none* at the end of the interval.
 pub(crate) struct RateLimiter {
     app: AppId,
     store: Arc<dyn Store>,
-    /// What is limited, as the store names it.
+    /// Name of the limit in the store.
     name: &'static str,
     min_interval: Duration,
     max_per_day: u32,
     local: Mutex<LocalCount>,
 }
 
-/// This process's own count.
+/// Uses that this process has counted.
 #[derive(Debug, Default)]
 struct LocalCount {
+    /// Number of the day in Beijing, where WeChat's quotas start again at midnight.
     day: i64,
     uses: u32,
     last_use: Option<Timestamp>,
-    /// The use taken at `at` came to nothing.
+    /// The call of `last_use` failed, so its use is available again.
     last_use_failed: bool,
 }
 
-/// One use. Dropped without being [`used`](Right::used) it stays this process's until the next
-/// one could be taken: a call that failed is tried again, and not put off.
-#[must_use = "a right is lost unless it is used"]
+/// Permission for one call. A permit that is dropped without [`confirm`](Self::confirm) can be
+/// acquired again, so that a failed call can be retried within the interval.
+#[must_use = "a permit that is not confirmed counts as failed"]
 pub(crate) struct RatePermit<'a> {
     limiter: &'a RateLimiter,
     confirmed: bool,
 }
 
 impl RateLimiter {
-    /// `a_day` uses from midnight to midnight in Beijing, no two of them closer than `apart`.
+    /// Creates a limit of `max_per_day` uses from midnight to midnight in Beijing, with at least
+    /// `min_interval` between two uses.
     pub(crate) fn new(
         app: &AppId,
         store: &Arc<dyn Store>,
         name: &'static str,
-        apart: Duration,
-        a_day: u32,
+        min_interval: Duration,
+        max_per_day: u32,
     ) -> Self {
         Self {
             app: app.clone(),
             store: store.clone(),
             name,
-            min_interval: apart,
-            max_per_day: a_day,
+            min_interval,
+            max_per_day,
             local: Mutex::default(),
         }
     }
 
-    /// Takes one use, or returns the time to wait: the rest of the interval after this process's
-    /// last use, or a whole interval if the store or the day's count denies it.
+    /// Acquires a permit, or returns the time to wait: the remainder of the interval after this
+    /// process's last use, or a whole interval if the store or the count of the day denies the use.
+    ///
+    /// The local lock is not held while the store answers, because a lock must not be held across an
+    /// `await`. Two callers of one process may therefore both pass the local check. The store then
+    /// denies one of them; if the store is unreachable, both get a permit.
     pub(crate) async fn acquire(&self, now: Timestamp) -> Result<RatePermit<'_>, Duration> {
         if !self.reuse_failed_or_check(now)? {
+            // The interval comes first. In the other order, each use that the interval denies would
+            // spend a use of the day. If the day denies the use, only this interval is spent.
             for quota in self.store_quotas(now) {
                 match self.store.try_consume(&quota).await {
                     Ok(true) => {}
                     Ok(false) => return Err(self.min_interval),
                     Err(error) => {
                         let (app, limit) = (&self.app, self.name);
-                        tracing::debug!(target: "tower_wechat::account", %app, limit, %error, "counted by this process alone");
+                        tracing::debug!(
+                            target: "tower_wechat::account",
+                            %app, limit, %error,
+                            "a call was counted in this process only"
+                        );
                     }
                 }
             }
-            let mut own = self.lock_local();
-            own.uses = own.uses.saturating_add(1);
-            own.last_use = Some(now);
+            let mut local = self.lock_local();
+            local.uses = local.uses.saturating_add(1);
+            local.last_use = Some(now);
         }
         Ok(RatePermit {
             limiter: self,
@@ -84,10 +108,11 @@ impl RateLimiter {
         })
     }
 
-    /// Runs `call` if the limit allows another use, which counts once the call has succeeded.
+    /// Runs `call` if the limit allows another use. A failed call leaves its use for a retry.
     ///
-    /// Where the limit does not, the failure is transient, says `message`, and carries the time to
-    /// wait.
+    /// # Errors
+    /// If the limit denies the use, the failure is transient. It has the text `message` and the time
+    /// to wait.
     pub(crate) async fn run<T>(
         &self,
         now: Timestamp,
@@ -103,40 +128,47 @@ impl RateLimiter {
         Ok(reply)
     }
 
-    /// Whether a use is left over that came to nothing; else whether the own count allows one.
+    /// Returns `true` if the use of a failed call is available again, and takes it. Returns `false`
+    /// if the local count allows a new use.
+    ///
+    /// # Errors
+    /// The time to wait, if the local count denies a use.
     fn reuse_failed_or_check(&self, now: Timestamp) -> Result<bool, Duration> {
-        let mut own = self.lock_local();
+        let mut local = self.lock_local();
         let day = now.beijing_day();
-        if own.day != day {
-            own.day = day;
-            own.uses = 0;
+        if local.day != day {
+            local.day = day;
+            local.uses = 0;
         }
-        // A clock that was set back must not lock the way for as long.
-        let taken = own.last_use.filter(|at| *at <= now);
-        let next = taken.map(|at| at.saturating_add(self.min_interval));
+        // A use in the future means that the clock was set back. Ignore that use; otherwise every
+        // use would be denied until the clock reaches its time.
+        let last_use = local.last_use.filter(|at| *at <= now);
+        let next = last_use.map(|at| at.saturating_add(self.min_interval));
         if let Some(next) = next.filter(|next| now < *next) {
-            if std::mem::take(&mut own.last_use_failed) {
+            if std::mem::take(&mut local.last_use_failed) {
                 return Ok(true);
             }
             return Err(now.duration_until(next));
         }
-        own.last_use_failed = false;
-        if own.uses >= self.max_per_day {
+        local.last_use_failed = false;
+        if local.uses >= self.max_per_day {
             return Err(self.min_interval);
         }
         Ok(false)
     }
 
+    /// Returns the quotas that a new use spends in the store: one use per interval, and
+    /// `max_per_day` uses per day. The key of the second one contains the day.
     fn store_quotas(&self, now: Timestamp) -> [Quota; 2] {
-        let allowance = |name: String, uses, span| Quota {
+        let quota = |purpose: String, limit, window| Quota {
             app: self.app.clone(),
-            purpose: name.into(),
-            limit: uses,
-            window: span,
+            purpose: purpose.into(),
+            limit,
+            window,
         };
         [
-            allowance(self.name.to_owned(), 1, self.min_interval),
-            allowance(
+            quota(self.name.to_owned(), 1, self.min_interval),
+            quota(
                 format!("{}:{}", self.name, now.beijing_day()),
                 self.max_per_day,
                 DAY,
@@ -150,7 +182,7 @@ impl RateLimiter {
 }
 
 impl RatePermit<'_> {
-    /// It has served; the next one is to be taken anew.
+    /// Confirms that the call succeeded. Its use cannot be acquired again.
     pub(crate) fn confirm(mut self) {
         self.confirmed = true;
     }
@@ -182,66 +214,70 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
     const MIN_INTERVAL: Duration = Duration::from_secs(30);
 
-    /// Each with a store of its own, so that the process's own count is what holds.
-    fn limiter(a_day: u32) -> RateLimiter {
+    /// Creates a limiter with an empty store.
+    fn limiter(max_per_day: u32) -> RateLimiter {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::with_clock(Clock::system()));
         RateLimiter::new(
             &AppId::new("wx1").unwrap(),
             &store,
             "test",
             MIN_INTERVAL,
-            a_day,
+            max_per_day,
         )
     }
 
-    fn with_flushed_store(limit: RateLimiter) -> RateLimiter {
+    /// Returns the limiter with another empty store, so that only its local count applies.
+    fn with_flushed_store(limiter: RateLimiter) -> RateLimiter {
         RateLimiter {
             store: Arc::new(MemoryStore::new()),
-            ..limit
+            ..limiter
         }
     }
 
     #[tokio::test]
     async fn uses_keep_their_interval_and_daily_maximum() {
-        let mut limit = limiter(3);
+        let mut limiter = limiter(3);
         let mut now = NOW;
-        limit.acquire(now).await.ok().unwrap().confirm();
+        limiter.acquire(now).await.ok().unwrap().confirm();
         let soon = now.saturating_add(Duration::from_secs(29));
         assert_eq!(
-            limit.acquire(soon).await.err(),
+            limiter.acquire(soon).await.err(),
             Some(Duration::from_secs(1))
         );
         for _ in 1..3 {
             now = now.saturating_add(MIN_INTERVAL);
-            limit = with_flushed_store(limit);
-            limit.acquire(now).await.ok().unwrap().confirm();
+            limiter = with_flushed_store(limiter);
+            limiter.acquire(now).await.ok().unwrap().confirm();
         }
-        limit = with_flushed_store(limit);
+        limiter = with_flushed_store(limiter);
         assert_eq!(
-            limit.acquire(now.saturating_add(MIN_INTERVAL)).await.err(),
+            limiter
+                .acquire(now.saturating_add(MIN_INTERVAL))
+                .await
+                .err(),
             Some(MIN_INTERVAL)
         );
-        limit
+        limiter
             .acquire(now.saturating_add(DAY))
             .await
             .ok()
             .unwrap()
             .confirm();
-        // The clock was an hour ahead and has been set right.
-        limit = with_flushed_store(limit);
-        let right = now
+        // The clock was an hour fast and is corrected.
+        limiter = with_flushed_store(limiter);
+        let corrected = now
             .saturating_add(DAY)
             .saturating_sub(Duration::from_secs(3_600));
-        limit.acquire(right).await.ok().unwrap().confirm();
+        limiter.acquire(corrected).await.ok().unwrap().confirm();
     }
 
     #[tokio::test]
     async fn unconfirmed_permit_can_be_acquired_again() {
-        let limit = limiter(1);
+        let limiter = limiter(1);
         for _ in 0..3 {
-            drop(limit.acquire(NOW).await.ok().unwrap());
+            drop(limiter.acquire(NOW).await.ok().unwrap());
         }
-        limit.acquire(NOW).await.ok().unwrap().confirm();
-        assert!(limit.acquire(NOW).await.is_err());
+        limiter.acquire(NOW).await.ok().unwrap().confirm();
+        assert!(limiter.acquire(NOW).await.is_err());
     }
 }
