@@ -16,18 +16,20 @@ use crate::jssdk::{AllowedHosts, JsConfig};
 use crate::provider::{CacheEntry, CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
 use crate::store::CredentialKind;
 
-/// How long before the end of its hour a ticket is due for renewal. WeChat repeats the current
-/// one, so nothing is lost by asking early.
+/// Time before its expiry at which a ticket is due for renewal. An early request has no drawback,
+/// because WeChat returns the current ticket again.
 const RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
+/// Maximum number of cache entries. An account has one ticket.
 const CACHE_CAPACITY: usize = 16;
 
 /// The account's `jsapi_ticket`, and signatures for pages that use the JS-SDK.
 ///
-/// The ticket is kept like the account's token: in the store that all processes share
-/// (`sys.wxJsapiTicket`), for an hour at most, renewed ahead of time and by one process only.
+/// A store that all processes share holds the ticket, for one hour at most (in Redis as
+/// `sys.wxJsapiTicket`). Exactly one process renews it. A prefetch task in each process loads the
+/// next ticket before the current one expires.
 ///
-/// Clones are cheap and share everything.
+/// Clones are cheap and share all state.
 ///
 /// ```no_run
 /// use tower_wechat::{AccountTokens, Error, JsConfig, MemoryStore, Tickets, WechatClient};
@@ -49,15 +51,15 @@ const CACHE_CAPACITY: usize = 16;
 /// use std::time::Duration;
 /// use tower_wechat::{Error, Tickets};
 ///
-/// async fn life(tickets: Tickets) -> Result<(), Error> {
-///     // At start-up, so that the first page finds it:
+/// async fn run(tickets: Tickets) -> Result<(), Error> {
+///     // At start-up, so that the first page need not wait:
 ///     if let Err(error) = tickets.prefetch().await {
 ///         eprintln!("no ticket of {} yet: {error}", tickets.app_id());
 ///     }
 ///     // When pages report `invalid signature`:
 ///     let ticket = tickets.get().await?;
 ///     tickets.report_invalid(ticket.ticket()).await?;
-///     // After the server has stopped taking requests, in this order:
+///     // After the server has stopped accepting requests, in this order:
 ///     tickets.shutdown(Duration::from_secs(10)).await;
 ///     tickets.accounts().shutdown(Duration::from_secs(10)).await;
 ///     Ok(())
@@ -73,15 +75,18 @@ struct Inner {
 }
 
 impl Tickets {
-    /// The ticket of the account, in the same store and with the same times as its token.
+    /// Creates the tickets of an account, with the store and the settings of its tokens.
     ///
-    /// `hosts` are those whose pages are signed: the ones that mp.weixin.qq.com lists as
-    /// JS接口安全域名. `h5.example.com` stands for exactly that host at the usual port of http or
-    /// https, `h5.example.com:8443` for another port, and `localhost:*` for any.
+    /// Only pages of `hosts` are signed. Name the hosts that mp.weixin.qq.com lists as
+    /// JS接口安全域名:
+    ///
+    /// - `h5.example.com`: exactly this host, at the default port of http or https.
+    /// - `h5.example.com:8443`: this host at another port.
+    /// - `localhost:*`: this host at any port.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a host that is none, and
-    /// where no host is named.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): a host is invalid, or `hosts`
+    /// is empty.
     pub fn new<H: AsRef<str>>(
         accounts: &AccountTokens,
         hosts: impl IntoIterator<Item = H>,
@@ -109,36 +114,36 @@ impl Tickets {
         })))
     }
 
-    /// The account whose ticket this is.
+    /// Returns the AppID of the account.
     pub fn app_id(&self) -> &AppId {
         self.provider().app()
     }
 
-    /// The account's tokens, which the ticket is made from.
+    /// Returns the account's tokens, which requests for tickets carry.
     pub fn accounts(&self) -> &AccountTokens {
         &self.0.accounts
     }
 
-    /// Fetches the ticket and the account's token, so that the first request finds them; see
-    /// [`AccountTokens::prefetch`].
+    /// Loads the ticket and the account's token into memory before the first request needs them,
+    /// and starts their prefetch tasks; see [`AccountTokens::prefetch`].
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn prefetch(&self) -> Result<(), Error> {
-        // A ticket that another process has stored asks for no token; who needs that one does.
+        // A stored ticket is loaded without the token, so the token must be requested too.
         let (token, ticket) = tokio::join!(self.0.accounts.prefetch(), self.get());
         token.and(ticket.map(drop))
     }
 
-    /// What the page at `url` passes to `wx.config`.
+    /// Returns the values that the page at `url` passes to `wx.config`.
     ///
-    /// `url` is `location.href` as the page sent it. It is not normalized in any way; what follows
-    /// the first `#` is not signed.
+    /// `url` is `location.href` as the page sent it. The URL is not normalized. The part from the
+    /// first `#` on is not signed.
     ///
     /// # Errors
-    /// [`ErrorKind::BadRequest`](crate::ErrorKind::BadRequest) for a URL of another host, one that
-    /// names a user, is not http or https, or holds a control character; and those of
-    /// [`get`](Self::get).
+    /// The errors of [`get`](Self::get), and
+    /// [`ErrorKind::BadRequest`](crate::ErrorKind::BadRequest): the URL has another host, contains a
+    /// user name or a control character, or is not http or https.
     pub async fn js_config(&self, url: &str) -> Result<JsConfig, Error> {
         self.0.hosts.check(url)?;
         let ticket = self.get().await?;
@@ -146,28 +151,35 @@ impl Tickets {
         Ok(JsConfig::for_page(self.app_id(), ticket.ticket(), now, url))
     }
 
-    /// A usable ticket: from memory, else from the store, renewed if it must be.
+    /// Returns a usable ticket: from memory, else from the store. Fetches a ticket first if the
+    /// store has none that is usable.
     ///
     /// # Errors
-    /// As [`AccountTokens::get`].
+    /// The same as for [`AccountTokens::get`].
     pub async fn get(&self) -> Result<JsapiTicket, Error> {
         let entry = self.0.credential.get().await?;
         Ok(self.ticket(entry))
     }
 
-    /// Reports that pages signed with `refused` are told `invalid signature`, and answers with the
-    /// current ticket. WeChat is asked only if `refused` is still the current one, once a minute
-    /// and 200 times a day at most by all processes together, and may repeat it.
+    /// Reports that WeChat rejects signatures with the ticket `invalid` (`invalid signature`), and
+    /// returns the current ticket.
+    ///
+    /// A new ticket is requested only if `invalid` is still the current one. All processes together
+    /// request at most one ticket a minute and 200 a day because of reports. WeChat may return the
+    /// same ticket again.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<JsapiTicket, Error> {
         let current = self.0.credential.report_invalid(invalid).await;
         current.map(|entry| self.ticket(entry))
     }
 
-    /// Ends the task that looks ahead, and waits for a renewal under way, for at most `patience`.
-    /// Shut the tickets down before the account's tokens. Answers whether all has ended.
+    /// Stops the prefetch task, and waits up to `timeout` for a running renewal. Returns `true` if
+    /// the renewal has ended.
+    ///
+    /// Shut down the tickets before the account's tokens, because a renewal of the ticket needs a
+    /// token.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.credential.shutdown(timeout).await
     }

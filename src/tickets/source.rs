@@ -1,4 +1,4 @@
-//! Where the next ticket comes from: WeChat, for the account's token.
+//! Source of tickets: WeChat, with the account's token, or a token center.
 
 use std::time::Duration;
 
@@ -9,26 +9,30 @@ use crate::provider::{CredentialSource, RenewalFailure, classify};
 use crate::store::BoxFuture;
 use crate::wechat::{JsapiTicketResponse, WechatClient};
 
-/// WeChat says 7,200 seconds of a ticket that it has handed out long ago, so the true life may be
-/// much shorter: a ticket is kept for half of that at most.
+/// Maximum lifetime of a ticket, in seconds. WeChat returns an `expires_in` of 7,200 seconds even
+/// for a ticket that it issued long ago, so the true lifetime may be much shorter.
 const MAX_TICKET_LIFETIME_SECS: i64 = 3_600;
 
-/// Reports of refused tickets reach WeChat this far apart at least, and so often a day at most. It
-/// repeats the ticket while that lives, and more often than not the page's URL is what is wrong.
+/// Minimum interval between two requests for a ticket because of reports. WeChat returns the same
+/// ticket until that expires, and the usual cause of a wrong signature is the URL of the page.
 const MIN_TICKET_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Maximum number of requests for a ticket because of reports, per day.
 const MAX_TICKET_REPORTS_PER_DAY: u32 = 200;
 
+/// Source that fetches the ticket from where the account's token comes from.
 pub(super) struct TicketSource {
     accounts: AccountTokens,
     margin: Duration,
     report_limiter: RateLimiter,
 }
 
-/// Why there is no ticket.
+/// Failure to fetch a ticket.
 enum TicketFailure {
-    /// There is no account token. Its own engine cools down and tells the operator.
+    /// No account token is available. The provider of the token already backs off, and logs the
+    /// error for the operator.
     AccountToken(Error),
-    /// The ticket's call failed.
+    /// The call for the ticket failed.
     TicketCall(Error),
 }
 
@@ -55,7 +59,8 @@ impl CredentialSource for TicketSource {
         invalid: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<Record, RenewalFailure>> {
         Box::pin(async move {
-            // A ticket whose time has come is renewed whoever complains of it.
+            // A report of a ticket that is due anyway does not count as a report, so the rate limit
+            // does not delay the renewal.
             let now = self.accounts.clock().now();
             let reported = invalid.is_some() && !is_due(record, now);
             let response = match self.accounts.source_kind() {
@@ -68,14 +73,14 @@ impl CredentialSource for TicketSource {
                     self.fetch_unless_reported_recently(wechat, reported)
                         .await?
                 }
-                // It costs WeChat nothing, and the center hands out what it has.
+                // Without the rate limit, because a center replies from its own cache.
                 AccountSourceKind::TokenCenter(center) => center.jsapi_ticket().await?,
             };
             let now = self.accounts.clock().now();
-            let life = response
+            let expires_in = response
                 .expires_in
-                .map(|life| life.min(MAX_TICKET_LIFETIME_SECS));
-            let lifetime = Lifetime::from_response(now, life, self.margin);
+                .map(|seconds| seconds.min(MAX_TICKET_LIFETIME_SECS));
+            let lifetime = Lifetime::from_response(now, expires_in, self.margin);
             Ok(account_record(response.ticket, lifetime))
         })
     }
@@ -97,6 +102,7 @@ impl TicketSource {
         }
     }
 
+    /// Fetches a ticket from WeChat. A report must pass the rate limit.
     async fn fetch_unless_reported_recently(
         &self,
         wechat: &WechatClient,
@@ -106,13 +112,14 @@ impl TicketSource {
             return self.fetch(wechat).await;
         }
         let now = self.accounts.clock().now();
-        let message = "the ticket was reported as refused a moment ago: WeChat is not asked \
-                       again so soon (is the page's URL signed as the page sees it?)";
+        let message = "the ticket was reported as invalid a moment ago, and is not requested again \
+                       so soon: check that the signed URL is the page's location.href";
         self.report_limiter
             .run(now, message, self.fetch(wechat))
             .await
     }
 
+    /// Fetches a ticket from WeChat with the account's token.
     async fn fetch(&self, wechat: &WechatClient) -> Result<JsapiTicketResponse, RenewalFailure> {
         let call = async |token: crate::AccountToken| {
             let ticket = wechat.jsapi_ticket(token.access_token()).await;
@@ -121,7 +128,7 @@ impl TicketSource {
         self.accounts
             .with_token(call)
             .await
-            .map_err(|trouble| match trouble {
+            .map_err(|failure| match failure {
                 TicketFailure::AccountToken(error) => RenewalFailure::Transient(error),
                 TicketFailure::TicketCall(error) => classify(error),
             })

@@ -10,8 +10,8 @@ use crate::provider::CacheEntry;
 
 /// A `jsapi_ticket` and its lifetime. Cheap to clone.
 ///
-/// [`Tickets::js_config`](super::Tickets::js_config) makes the usual signatures. Use the ticket
-/// itself for signatures of another form:
+/// [`Tickets::js_config`](super::Tickets::js_config) creates the usual signatures. Use the ticket
+/// itself only for signatures of another form:
 ///
 /// ```
 /// use tower_wechat::{Error, Tickets, jssdk};
@@ -30,7 +30,7 @@ impl JsapiTicket {
         Self(AccountCredential::new(entry, clock))
     }
 
-    /// Returns the secret. Keep it on the server: anybody who has it can sign any page.
+    /// Returns the secret. Keep the secret on the server, because it can sign any page.
     pub fn ticket(&self) -> &AccessToken {
         self.0.secret()
     }
