@@ -1,4 +1,4 @@
-//! Who may ask: bearer secrets, compared in constant time.
+//! Bearer secrets that the center accepts, compared in constant time.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -12,14 +12,21 @@ use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
 use crate::error::Error;
 
-/// The secrets that are accepted, as digests: those have one length, so that a comparison tells
-/// nothing of the secret's either.
+/// Digests of the accepted secrets. All digests have the same length, so the time of a comparison
+/// does not depend on the length of a secret either.
 pub(crate) struct BearerSecrets(RwLock<Vec<AcceptedSecret>>);
 
 #[derive(Clone, Copy)]
 struct AcceptedSecret {
     digest: [u8; 32],
-    until: Option<Timestamp>,
+    /// The secret is rejected from this time on. `None`: never.
+    expires_at: Option<Timestamp>,
+}
+
+impl AcceptedSecret {
+    fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expiry| now < expiry)
+    }
 }
 
 impl BearerSecrets {
@@ -27,42 +34,50 @@ impl BearerSecrets {
         Ok(Self(RwLock::new(accepted_secrets(secrets)?)))
     }
 
+    /// Replaces all secrets, including those with an expiry. The secrets are validated before the
+    /// lock is taken, so an invalid secret leaves the accepted ones unchanged, and no request sees
+    /// a part of the new ones.
     pub(super) fn replace(&self, secrets: impl Iterator<Item = BearerSecret>) -> Result<(), Error> {
         let accepted = accepted_secrets(secrets)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = accepted;
         Ok(())
     }
 
+    /// Adds a secret that is accepted until `expires_at`.
     pub(super) fn accept_until(
         &self,
         secret: &BearerSecret,
-        until: Timestamp,
+        expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let one = AcceptedSecret {
-            until: Some(until),
+        let added = AcceptedSecret {
+            expires_at: Some(expires_at),
             ..accepted_secret(secret)?
         };
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // A service that rotates by this alone must not gather secrets for ever.
-        all.retain(|one| one.until.is_none_or(|until| now < until));
-        all.push(one);
+        let mut accepted = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Without this, the list grows without limit in a service that never calls `replace`.
+        accepted.retain(|secret| secret.is_valid(now));
+        accepted.push(added);
         Ok(())
     }
 
-    /// Returns `Ok` if a request proves itself. Looks at every secret, whichever is right.
+    /// Returns `Ok` if the request carries an accepted secret.
+    ///
+    /// The comparison does not stop at the first match, and uses `|` and `&` instead of the
+    /// short-circuit operators. Its duration therefore does not show which secret matched.
     pub(crate) fn authenticate(
         &self,
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<(), BearerRejection> {
         let digest = digest(presented_secret(headers).ok_or(BearerRejection::Missing)?);
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let (known, accepted) = all.iter().fold((false, false), |(known, accepted), one| {
-            let right = bool::from(one.digest.ct_eq(&digest));
-            let live = one.until.is_none_or(|until| now < until);
-            (known | right, accepted | (right & live))
-        });
+        let secrets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (known, accepted) = secrets
+            .iter()
+            .fold((false, false), |(known, accepted), secret| {
+                let matches = bool::from(secret.digest.ct_eq(&digest));
+                (known | matches, accepted | (matches & secret.is_valid(now)))
+            });
         match (known, accepted) {
             (_, true) => Ok(()),
             (true, false) => Err(BearerRejection::Expired),
@@ -71,24 +86,26 @@ impl BearerSecrets {
     }
 }
 
+/// Validates the secrets, of which there must be at least one.
 fn accepted_secrets(
     secrets: impl Iterator<Item = BearerSecret>,
 ) -> Result<Vec<AcceptedSecret>, Error> {
-    let all: Vec<_> = secrets
+    let accepted: Vec<_> = secrets
         .map(|secret| accepted_secret(&secret))
         .collect::<Result<_, _>>()?;
-    if all.is_empty() {
+    if accepted.is_empty() {
         let message = "the token center has no bearer secret: set at least one, long and random";
         return Err(Error::configuration(message));
     }
-    Ok(all)
+    Ok(accepted)
 }
 
+/// Validates a secret, and returns it without an expiry.
 fn accepted_secret(secret: &BearerSecret) -> Result<AcceptedSecret, Error> {
     secret.check_header_value().map_err(Error::configuration)?;
     Ok(AcceptedSecret {
         digest: digest(secret.expose().as_bytes()),
-        until: None,
+        expires_at: None,
     })
 }
 
@@ -96,8 +113,8 @@ fn digest(text: &[u8]) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// The secret of the one `Authorization: Bearer` header. Two headers are an attempt to make two
-/// readers see two secrets.
+/// Returns the secret of the `Authorization: Bearer` header. A request with two such headers is
+/// rejected, because a proxy in front of the center may have checked the other one.
 fn presented_secret(headers: &HeaderMap) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -124,6 +141,7 @@ mod tests {
         .unwrap()
     }
 
+    /// Returns `true` if a request with this `Authorization` header is accepted.
     fn accepts(bearers: &BearerSecrets, header: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());

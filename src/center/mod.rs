@@ -1,6 +1,6 @@
-//! The token center: one service keeps the account's token, and others ask it.
+//! The token center: one service keeps the account's token and returns it to other services.
 //!
-//! That is the set-up that WeChat recommends (中控服务器, documentation of `cgi-bin/token`).
+//! WeChat recommends this setup (中控服务器, documentation of `cgi-bin/token`).
 
 mod bearers;
 mod rejection_log;
@@ -18,28 +18,35 @@ use crate::credential::BearerSecret;
 use crate::error::Error;
 use crate::tickets::Tickets;
 
-/// A Tower service that hands the account's token, ticket and signatures to whoever proves itself
-/// with a bearer secret. Mount it where only your own services reach it.
+/// A Tower service that returns the account's token, ticket and JS-SDK signatures to clients with a
+/// bearer secret. Mount it where only your own services can reach it.
 ///
-/// | route | answer |
+/// | route | response |
 /// |---|---|
 /// | `GET /access_token` | `{"access_token": …, "expires_in": SECONDS}` |
-/// | `POST /access_token/invalid` with `{"access_token": REFUSED}` | the current token in the same form, renewed only if it was the refused one |
+/// | `POST /access_token/invalid` with `{"access_token": REJECTED}` | the current token in the same form; it is renewed only if WeChat rejected this very token |
 /// | `GET /jsapi_ticket` | `{"ticket": …, "expires_in": SECONDS}` |
 /// | `GET /jssdk/config?url=PAGE` | `{"appId", "timestamp", "nonceStr", "signature"}` |
 ///
-/// All need `Authorization: Bearer SECRET` and are never cached (`Cache-Control: no-store`).
-/// Errors are `{"error": CODE, "message": TEXT}`: 401 `unauthorized` for a missing, wrong or
-/// expired bearer, before anything else is looked at; 400 `bad_request`; 404 and 405 for routes
-/// that are none; 503 with `Retry-After` where there is no token. `url` is
-/// `encodeURIComponent(location.href)`; [`jssdk::page_url`](crate::jssdk::page_url) says which
-/// pages get 400 because they were not encoded.
+/// Every request needs `Authorization: Bearer SECRET`. No response may be cached
+/// (`Cache-Control: no-store`). `url` is `encodeURIComponent(location.href)`;
+/// [`jssdk::page_url`](crate::jssdk::page_url) describes which URLs are rejected because the client
+/// did not encode them.
 ///
-/// A request without an accepted bearer is counted (`wechat_center_refused_total`), and logged at
-/// most once a minute.
+/// Error responses have the body `{"error": CODE, "message": TEXT}`:
 ///
-/// In other languages `expires_in` is all there is to know: keep the token for a minute at most,
-/// and report it when WeChat refuses it.
+/// | status | cause |
+/// |---|---|
+/// | 401 `unauthorized` | the bearer secret is missing, wrong or expired; checked before everything else |
+/// | 400 `bad_request` | the body or the page's URL is invalid |
+/// | 404, 405 | no such route, or the wrong method |
+/// | 503 with `Retry-After` | no token is available |
+///
+/// Requests without an accepted bearer secret are counted (`wechat_center_refused_total`), and
+/// logged at most once a minute.
+///
+/// Clients in other languages should cache the token for one minute at most, however long
+/// `expires_in` is, and report a token that WeChat rejects.
 ///
 /// ```no_run
 /// use axum::Router;
@@ -68,26 +75,28 @@ struct Inner {
 }
 
 impl TokenCenter {
-    /// A center for the account's token. Every one of `secrets` is accepted, so that they can be
-    /// rotated: add the new one, move the clients over, take the old one out.
+    /// Creates a token center for the account.
+    ///
+    /// A request needs one of `secrets`. To rotate a secret, add the new one, reconfigure the
+    /// clients, then remove the old one.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): no secret is given, or one is
-    /// empty or could not stand in a header.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `secrets` is empty, or a
+    /// secret is empty or contains a character that a header cannot carry.
     pub fn new<S: Into<BearerSecret>>(
         accounts: AccountTokens,
         secrets: impl IntoIterator<Item = S>,
     ) -> Result<Self, Error> {
-        let bearers = BearerSecrets::new(secrets.into_iter().map(Into::into))?;
+        let secrets = BearerSecrets::new(secrets.into_iter().map(Into::into))?;
         Ok(Self(Arc::new(Inner {
             accounts,
             tickets: None,
-            secrets: Arc::new(bearers),
+            secrets: Arc::new(secrets),
             rejection_log: Arc::default(),
         })))
     }
 
-    /// Adds the routes of the ticket and of the JS-SDK's signatures.
+    /// Adds the routes `/jsapi_ticket` and `/jssdk/config`. Default: both return 404.
     #[must_use]
     pub fn tickets(self, tickets: Tickets) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
@@ -95,10 +104,10 @@ impl TokenCenter {
         Self(Arc::new(inner))
     }
 
-    /// Accepts `secrets` from now on and no others, on all clones.
+    /// Replaces all accepted secrets, on all clones of the center.
     ///
     /// # Errors
-    /// As [`new`](Self::new); then those before stay.
+    /// The same as for [`new`](Self::new). The previous secrets then remain accepted.
     pub fn replace_secrets<S: Into<BearerSecret>>(
         &self,
         secrets: impl IntoIterator<Item = S>,
@@ -106,10 +115,11 @@ impl TokenCenter {
         self.0.secrets.replace(secrets.into_iter().map(Into::into))
     }
 
-    /// Accepts one more secret, on all clones, until a point in time.
+    /// Accepts one more secret until a point in time, on all clones of the center.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the secret is empty or
+    /// contains a character that a header cannot carry.
     ///
     /// ```
     /// use std::time::Duration;
@@ -117,7 +127,7 @@ impl TokenCenter {
     /// use tower_wechat::clock::Clock;
     /// use tower_wechat::Error;
     ///
-    /// /// `new` counts from now on, and `old` for an hour more.
+    /// /// Accepts `new` from now on, and `old` for one more hour.
     /// fn rotate(center: &TokenCenter, old: &str, new: &str) -> Result<(), Error> {
     ///     center.replace_secrets([new])?;
     ///     center.accept_until(old, Clock::system().now().saturating_add(Duration::from_secs(3_600)))

@@ -4,18 +4,19 @@ use crate::credential::AppId;
 use crate::log_limiter::LogLimiter;
 use crate::metrics;
 
-/// Why a request did not prove itself.
+/// Reason why the center rejects the bearer secret of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BearerRejection {
-    /// It has no `Authorization: Bearer`, or more than one `Authorization`.
+    /// The request has no `Authorization: Bearer` header, or more than one `Authorization` header.
     Missing,
-    /// Its secret is none that the center accepts.
+    /// The center does not know the secret.
     Wrong,
-    /// Its secret was accepted until a while ago: a client was left behind in a rotation.
+    /// The secret has expired. The client still uses it after a rotation.
     Expired,
 }
 
 impl BearerRejection {
+    /// Returns the reason as the metric's label and the log's field have it.
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -25,8 +26,8 @@ impl BearerRejection {
     }
 }
 
-/// The log of rejected requests. It writes one line a minute at most, because anybody can send
-/// requests without a valid secret.
+/// Log of rejected requests. Any client can send such requests, so the log has at most one line a
+/// minute.
 #[derive(Default)]
 pub(super) struct RejectionLog(LogLimiter);
 
@@ -43,7 +44,7 @@ impl RejectionLog {
             %app,
             reason = why.as_str(),
             refused = suppressed.saturating_add(1),
-            "the token center refused a bearer"
+            "the token center rejected a bearer secret"
         );
     }
 }

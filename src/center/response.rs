@@ -1,4 +1,4 @@
-//! What the center answers.
+//! Responses of the center.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -13,6 +13,7 @@ use crate::tickets::JsapiTicket;
 
 pub(super) type CenterResponse = Response<Full<Bytes>>;
 
+/// Returns the response with the account's token.
 pub(super) fn token(token: &AccountToken) -> CenterResponse {
     ok(&json!({
         "access_token": token.access_token().expose(),
@@ -20,6 +21,7 @@ pub(super) fn token(token: &AccountToken) -> CenterResponse {
     }))
 }
 
+/// Returns the response with the account's ticket.
 pub(super) fn ticket(ticket: &JsapiTicket) -> CenterResponse {
     ok(&json!({
         "ticket": ticket.ticket().expose(),
@@ -27,6 +29,7 @@ pub(super) fn ticket(ticket: &JsapiTicket) -> CenterResponse {
     }))
 }
 
+/// Returns a response of status 200 with `body` as JSON.
 pub(super) fn ok(body: &impl Serialize) -> CenterResponse {
     match serde_json::to_vec(body) {
         Ok(body) => json_response(StatusCode::OK, body),
@@ -40,8 +43,12 @@ pub(super) fn ok(body: &impl Serialize) -> CenterResponse {
 
 pub(super) fn unauthorized() -> CenterResponse {
     let message = "this route needs Authorization: Bearer with a secret that the center accepts";
-    let answer = error_response(StatusCode::UNAUTHORIZED, "unauthorized", message);
-    with_header(answer, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    let response = error_response(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    with_header(
+        response,
+        WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer"),
+    )
 }
 
 pub(super) fn not_found() -> CenterResponse {
@@ -51,12 +58,9 @@ pub(super) fn not_found() -> CenterResponse {
 
 pub(super) fn method_not_allowed(allowed: &'static str) -> CenterResponse {
     let message = "the route does not take this method";
-    let answer = error_response(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        message,
-    );
-    with_header(answer, ALLOW, HeaderValue::from_static(allowed))
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let response = error_response(status, "method_not_allowed", message);
+    with_header(response, ALLOW, HeaderValue::from_static(allowed))
 }
 
 pub(super) fn bad_request(message: &str) -> CenterResponse {
@@ -67,25 +71,30 @@ pub(super) fn bad_request(message: &str) -> CenterResponse {
     )
 }
 
-/// Whoever asks has proved to be one of us, so the sentence for the operator is told.
+/// Returns the response for an error. It contains the error's text for operators, because the
+/// client has an accepted bearer secret.
+///
+/// Clients distinguish four codes. Every kind that they do not distinguish gets the code
+/// `wechat_unavailable`.
 pub(super) fn error(error: &Error) -> CenterResponse {
-    let (status, code) = match error.kind() {
-        ErrorKind::BadRequest => (StatusCode::BAD_REQUEST, error.kind().code()),
-        ErrorKind::StoreUnavailable | ErrorKind::WechatConfig => {
-            (StatusCode::SERVICE_UNAVAILABLE, error.kind().code())
-        }
-        _ => {
-            let code = ErrorKind::WechatUnavailable.code();
-            (StatusCode::SERVICE_UNAVAILABLE, code)
-        }
+    let kind = match error.kind() {
+        ErrorKind::BadRequest => return bad_request(&error.to_string()),
+        ErrorKind::StoreUnavailable => ErrorKind::StoreUnavailable,
+        ErrorKind::WechatConfig => ErrorKind::WechatConfig,
+        ErrorKind::WechatUnavailable
+        | ErrorKind::LoginRequired
+        | ErrorKind::TokenRefused
+        | ErrorKind::WechatRefused
+        | ErrorKind::InvalidState
+        | ErrorKind::LoginDenied
+        | ErrorKind::Configuration => ErrorKind::WechatUnavailable,
     };
-    let answer = error_response(status, code, &error.to_string());
-    if status != StatusCode::SERVICE_UNAVAILABLE {
-        return answer;
-    }
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let response = error_response(status, kind.code(), &error.to_string());
+    // At least one second, so that clients do not retry at once.
     let wait = error.retry_after().unwrap_or_default();
     let seconds = retry_after_seconds(wait).max(1);
-    with_header(answer, RETRY_AFTER, HeaderValue::from(seconds))
+    with_header(response, RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 fn error_response(status: StatusCode, code: &str, message: &str) -> CenterResponse {
@@ -94,14 +103,22 @@ fn error_response(status: StatusCode, code: &str, message: &str) -> CenterRespon
 }
 
 fn json_response(status: StatusCode, body: Vec<u8>) -> CenterResponse {
-    let mut answer = Response::new(Full::from(Bytes::from(body)));
-    *answer.status_mut() = status;
+    let mut response = Response::new(Full::from(Bytes::from(body)));
+    *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
-    let answer = with_header(answer, CONTENT_TYPE, json);
-    with_header(answer, CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    let response = with_header(response, CONTENT_TYPE, json);
+    with_header(
+        response,
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-store"),
+    )
 }
 
-fn with_header(mut answer: CenterResponse, name: HeaderName, value: HeaderValue) -> CenterResponse {
-    answer.headers_mut().insert(name, value);
-    answer
+fn with_header(
+    mut response: CenterResponse,
+    name: HeaderName,
+    value: HeaderValue,
+) -> CenterResponse {
+    response.headers_mut().insert(name, value);
+    response
 }

@@ -1,4 +1,4 @@
-//! The routes.
+//! The routes of the center.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -21,10 +21,10 @@ use crate::error::Error;
 use crate::jssdk::{JsConfig, page_url};
 use crate::tickets::Tickets;
 
-/// The longest body that is read: WeChat advises to keep 512 characters for a token.
+/// Maximum size of a request body. WeChat recommends storage for 512 characters of a token.
 const MAX_BODY_BYTES: usize = 8 * 1024;
 
-/// How long a body may take to come.
+/// Maximum time until a request body has arrived.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<B> Service<Request<B>> for TokenCenter
@@ -43,8 +43,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = &self.0;
-        // Before the route, the body or anything else: who does not prove itself learns nothing
-        // and costs nothing.
+        // Before the route and the body: a client without a secret must not find out which routes
+        // exist, and must not cause work.
         let now = inner.accounts.clock().now();
         if let Err(why) = inner.secrets.authenticate(request.headers(), now) {
             inner.rejection_log.record(inner.accounts.app_id(), why);
@@ -56,6 +56,7 @@ where
 }
 
 impl Inner {
+    /// Returns the response to a request with an accepted secret.
     async fn route<B>(&self, request: Request<B>) -> CenterResponse
     where
         B: Body + Send,
@@ -92,7 +93,8 @@ impl Inner {
         }
     }
 
-    /// Compares and renews (R6).
+    /// Handles the report of a rejected token. The token is renewed only if it is still the current
+    /// one (reports compared).
     async fn report_invalid<B>(&self, body: B) -> CenterResponse
     where
         B: Body + Send,
@@ -100,8 +102,8 @@ impl Inner {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let invalid = match read_report(body).await {
-            Ok(refused) => refused,
-            Err(why) => return response::bad_request(why),
+            Ok(invalid) => invalid,
+            Err(message) => return response::bad_request(message),
         };
         match self.accounts.report_invalid(&invalid).await {
             Ok(token) => response::token(&token),
@@ -110,11 +112,14 @@ impl Inner {
     }
 }
 
+/// Body of a report.
 #[derive(Deserialize)]
 struct InvalidTokenReport {
+    /// The token that WeChat rejected.
     access_token: String,
 }
 
+/// Reads the reported token from the body, or returns the message of a 400 response.
 async fn read_report<B>(body: B) -> Result<AccessToken, &'static str>
 where
     B: Body + Send,
@@ -135,6 +140,7 @@ where
     Ok(report.access_token.into())
 }
 
+/// Signs the page that the query's `url` names.
 async fn js_config(tickets: &Tickets, request: &Uri) -> Result<JsConfig, Error> {
     tickets.js_config(&page_url(request)?).await
 }

@@ -215,7 +215,11 @@ async fn outcomes_have_separate_labels() {
     assert_eq!(refused("missing"), 1.0);
     demo.says(
         1,
-        &["WARN", "the token center refused a bearer", "refused=1"],
+        &[
+            "WARN",
+            "the token center rejected a bearer secret",
+            "refused=1",
+        ],
     )
     .await;
     assert!(!demo.log().contains("of-another-center"), "{}", demo.log());
