@@ -124,8 +124,8 @@ impl UserTokens {
             .map(UserToken::new)
     }
 
-    /// Returns a usable token like [`get`](Self::get), without a second look into the cache. For
-    /// callers to whom [`cached_by_id`](Self::cached_by_id) has just returned `None`.
+    /// Returns a usable token like [`get`](Self::get), without a second look into the cache. Used
+    /// after [`cached_by_id`](Self::cached_by_id) has returned `None`.
     pub(crate) async fn get_uncached(&self, user: Box<str>) -> Result<UserToken, Error> {
         self.0.provider.get_uncached(user).await.map(UserToken::new)
     }
