@@ -72,6 +72,52 @@ impl<M> JsonRejection<M> {
     }
 }
 
+impl Rejection {
+    /// Returns a response for a handler that cannot serve its request. In axum,
+    /// [`Error`](crate::Error) and the extractors' rejections return the same response.
+    ///
+    /// Its body is `{"error": CODE, "message": TEXT}`. The layer around the handler replaces the body: it
+    /// renders the rejection in the application's own form
+    /// ([`WechatLayer::reject`](crate::WechatLayer::reject)), and adds the URL of the login or a redirect
+    /// to it. With several layers around the handler, the innermost one does this.
+    ///
+    /// Headers that the handler adds are kept. If the handler sets another status, the layer leaves the
+    /// response as it is.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower_wechat::{Rejection, WechatUser};
+    ///
+    /// /// A handler without axum.
+    /// async fn card<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+    ///     let user = match WechatUser::required(&request) {
+    ///         Ok(user) => user,
+    ///         Err(rejection) => return Ok(rejection.response().map(Full::new)),
+    ///     };
+    ///     Ok(match user.profile().await {
+    ///         Ok(profile) => Response::new(Full::from(profile.nickname.clone())),
+    ///         Err(error) => Rejection::from(&error).response().map(Full::new),
+    ///     })
+    /// }
+    /// ```
+    pub fn response(self) -> Response<Bytes> {
+        let (method, uri, headers, extensions) = Default::default();
+        let empty_head = RequestHead {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            extensions: &extensions,
+        };
+        let mut response: Response<Bytes> = JsonRejection::new().reject(&self, &empty_head);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
 /// The way to make a body from bytes that [`JsonRejection::new`] uses: `From<Bytes>`.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
