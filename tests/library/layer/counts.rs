@@ -9,9 +9,9 @@ use tower_wechat::{
     CookieKeys, Login, MemoryStore, Policy, Scope, UserTokens, WechatClient, WechatLayer,
 };
 
-use super::{asked_by, header, id, users, who};
+use super::{header, id, request_of, user_and_token, users};
 
-/// All requests that were counted, by outcome.
+/// Returns the counted requests by outcome.
 fn counted(recorder: &PrometheusRecorder) -> Vec<(String, u64)> {
     let text = recorder.handle().render();
     let lines = text
@@ -26,7 +26,7 @@ fn counted(recorder: &PrometheusRecorder) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// The counters are looked up when a layer is made.
+/// Creates a layer that counts with this recorder. A layer creates its counters once.
 fn layer(recorder: &PrometheusRecorder, users: UserTokens) -> WechatLayer {
     metrics::with_local_recorder(recorder, || WechatLayer::new(users))
 }
@@ -38,7 +38,7 @@ async fn a_request_through_two_layers_is_counted_once() {
         .expires_in(7_200)
         .scope("snsapi_base");
     users.store(&id("oLess"), &less).await.unwrap();
-    let fresh = |user: &str| asked_by(user);
+    let fresh = |user: &str| request_of(user);
     let preflight = || {
         let request = Request::builder().method(Method::OPTIONS);
         let request = request.header("access-control-request-method", "GET");
@@ -64,7 +64,7 @@ async fn a_request_through_two_layers_is_counted_once() {
             .policy(policy)
             .login(login);
         let inner = outer.clone().require_scope(Scope::UserInfo);
-        let service = outer.layer(inner.layer(service_fn(who::<Body>)));
+        let service = outer.layer(inner.layer(service_fn(user_and_token::<Body>)));
         service.oneshot(request).await.unwrap();
         assert_eq!(counted(&recorder), [(outcome.to_owned(), 1)], "{policy:?}");
     }
@@ -81,7 +81,7 @@ async fn a_token_from_the_store_is_counted_once() {
     // Simulates another process, whose cache is empty.
     let users = UserTokens::new(wechat, store);
     let outer = layer(&recorder, users).identity(header());
-    let service = outer.layer(outer.layer(service_fn(who::<Body>)));
-    service.oneshot(asked_by("oA")).await.unwrap();
+    let service = outer.layer(outer.layer(service_fn(user_and_token::<Body>)));
+    service.oneshot(request_of("oA")).await.unwrap();
     assert_eq!(counted(&recorder), [("store".to_owned(), 1)]);
 }

@@ -75,7 +75,7 @@ fn header() -> TrustedHeader {
     TrustedHeader::new("x-user").unwrap()
 }
 
-fn asked_by(user: impl AsRef<[u8]>) -> Request<Body> {
+fn request_of(user: impl AsRef<[u8]>) -> Request<Body> {
     let user = HeaderValue::from_bytes(user.as_ref()).unwrap();
     Request::builder()
         .header("x-user", user)
@@ -84,9 +84,9 @@ fn asked_by(user: impl AsRef<[u8]>) -> Request<Body> {
 }
 
 /// Returns the user of a request, as a plain tower service does.
-async fn who<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn user_and_token<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     let user = request.extensions().get::<WechatUser>();
-    let text = user.map_or("nobody".to_owned(), |user| {
+    let text = user.map_or("anonymous".to_owned(), |user| {
         format!("{} {}", user.id(), user.access_token().expose())
     });
     Ok(Response::new(Full::from(text)))
@@ -103,8 +103,8 @@ async fn text(
 async fn the_handler_gets_the_user() {
     let service = WechatLayer::new(users().await)
         .identity(header())
-        .layer(service_fn(who::<Body>));
-    let response = service.clone().oneshot(asked_by("oA")).await.unwrap();
+        .layer(service_fn(user_and_token::<Body>));
+    let response = service.clone().oneshot(request_of("oA")).await.unwrap();
     assert_eq!(text(response).await, "oA token-a");
 }
 
@@ -112,33 +112,33 @@ async fn the_handler_gets_the_user() {
 async fn rejections_are_json_with_the_right_status() {
     let service = WechatLayer::new(users().await)
         .identity(header())
-        .layer(service_fn(who::<Body>));
-    let nobody = Request::new(Body::empty());
+        .layer(service_fn(user_and_token::<Body>));
+    let anonymous = Request::new(Body::empty());
     for (request, status, code) in [
-        (nobody, StatusCode::UNAUTHORIZED, "login_required"),
-        (asked_by(""), StatusCode::UNAUTHORIZED, "login_required"),
+        (anonymous, StatusCode::UNAUTHORIZED, "login_required"),
+        (request_of(""), StatusCode::UNAUTHORIZED, "login_required"),
         (
-            asked_by("oStranger"),
+            request_of("oStranger"),
             StatusCode::UNAUTHORIZED,
             "login_required",
         ),
         (
-            asked_by("a:b #{c} 张三"),
+            request_of("a:b #{c} 张三"),
             StatusCode::UNAUTHORIZED,
             "login_required",
         ),
         (
-            asked_by("x".repeat(257)),
+            request_of("x".repeat(257)),
             StatusCode::BAD_REQUEST,
             "bad_request",
         ),
         (
-            asked_by("x".repeat(4_096)),
+            request_of("x".repeat(4_096)),
             StatusCode::BAD_REQUEST,
             "bad_request",
         ),
-        (asked_by("a\tb"), StatusCode::BAD_REQUEST, "bad_request"),
-        (asked_by(b"\xff"), StatusCode::BAD_REQUEST, "bad_request"),
+        (request_of("a\tb"), StatusCode::BAD_REQUEST, "bad_request"),
+        (request_of(b"\xff"), StatusCode::BAD_REQUEST, "bad_request"),
     ] {
         let response = service.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), status);
@@ -152,7 +152,7 @@ async fn rejections_are_json_with_the_right_status() {
                 .is_some_and(|message| message.len() > 10)
         );
     }
-    let mut twice = asked_by("oA");
+    let mut twice = request_of("oA");
     twice
         .headers_mut()
         .append("x-user", HeaderValue::from_static("oB"));
@@ -177,8 +177,8 @@ async fn failures_are_503_with_a_retry_after() {
     drop(users);
     let response = WechatLayer::new(expired)
         .identity(header())
-        .layer(service_fn(who::<Body>))
-        .oneshot(asked_by("oA"))
+        .layer(service_fn(user_and_token::<Body>))
+        .oneshot(request_of("oA"))
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -193,18 +193,18 @@ async fn optional_lets_anonymous_requests_pass() {
     let layer = WechatLayer::new(users().await)
         .identity(header())
         .policy(Policy::Optional);
-    let service = layer.layer(service_fn(who::<Body>));
+    let service = layer.layer(service_fn(user_and_token::<Body>));
     for (request, expected) in [
-        (Request::new(Body::empty()), "nobody"),
-        (asked_by("oStranger"), "nobody"),
-        (asked_by("oA"), "oA token-a"),
+        (Request::new(Body::empty()), "anonymous"),
+        (request_of("oStranger"), "anonymous"),
+        (request_of("oA"), "oA token-a"),
     ] {
         assert_eq!(
             text(service.clone().oneshot(request).await.unwrap()).await,
             expected
         );
     }
-    let response = service.oneshot(asked_by(b"\xff")).await.unwrap();
+    let response = service.oneshot(request_of(b"\xff")).await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 }
 
@@ -217,7 +217,7 @@ async fn a_session_cookie_identifies_the_user_and_is_renewed() {
     let session = session.build().unwrap();
     let service = WechatLayer::new(users)
         .identity(session.clone())
-        .layer(service_fn(who::<Body>));
+        .layer(service_fn(user_and_token::<Body>));
     let set_cookie = session.issue(&id("oA"));
     let cookie = set_cookie
         .to_str()
@@ -285,7 +285,7 @@ async fn an_extension_or_a_closure_identifies_the_user() {
     struct SignedIn(&'static str);
     let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0).ok());
     let layer = WechatLayer::new(users().await).identity(identity);
-    let service = layer.layer(service_fn(who::<Body>));
+    let service = layer.layer(service_fn(user_and_token::<Body>));
     let mut request = Request::new(Body::empty());
     request.extensions_mut().insert(SignedIn("oA"));
     assert_eq!(
@@ -299,7 +299,7 @@ async fn an_extension_or_a_closure_identifies_the_user() {
         .identity(|head: &RequestHead<'_>| UserId::new(head.uri.path().strip_prefix('/')?).ok());
     let request = Request::builder().uri("/oA").body(Body::empty()).unwrap();
     let response = layer
-        .layer(service_fn(who::<Body>))
+        .layer(service_fn(user_and_token::<Body>))
         .oneshot(request)
         .await
         .unwrap();
@@ -323,7 +323,7 @@ async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
         },
     );
     assert_eq!(
-        text(service.oneshot(asked_by("oA")).await.unwrap()).await,
+        text(service.oneshot(request_of("oA")).await.unwrap()).await,
         "wxa token-a token-b"
     );
 }
@@ -343,7 +343,7 @@ async fn a_layer_of_another_account_keeps_the_outer_user() {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
         });
     assert_eq!(
-        text(service.oneshot(asked_by("oA")).await.unwrap()).await,
+        text(service.oneshot(request_of("oA")).await.unwrap()).await,
         "oA"
     );
 }
@@ -367,14 +367,14 @@ async fn accounts_do_not_share_users() {
         },
     );
     assert_eq!(
-        text(service.oneshot(asked_by("oA")).await.unwrap()).await,
+        text(service.oneshot(request_of("oA")).await.unwrap()).await,
         "false true"
     );
 }
 
 #[tokio::test]
 async fn an_application_renders_rejections_itself() {
-    // A body that is made from nothing that the crate knows.
+    // A body of a type that this crate cannot make.
     struct Page(&'static str);
     let layer = WechatLayer::new(users().await).identity(header()).reject(
         |rejection: &Rejection, head: &RequestHead<'_>| {
@@ -402,11 +402,14 @@ async fn errors_of_the_inner_service_pass_through() {
         .layer(service_fn(async |_: Request<Body>| {
             Err::<Response<Full<Bytes>>, _>("broken")
         }));
-    assert_eq!(service.oneshot(asked_by("oA")).await.unwrap_err(), "broken");
+    assert_eq!(
+        service.oneshot(request_of("oA")).await.unwrap_err(),
+        "broken"
+    );
 }
 
-/// Calls the instance that was polled ready, with a cached token and without: a service with
-/// limited concurrency would panic or hang otherwise.
+/// The layer calls the instance that it polled ready, with a cached token and without. Otherwise a
+/// service with limited concurrency would panic or hang.
 #[tokio::test]
 async fn the_inner_service_is_polled_before_a_call() {
     let simulator = Simulator::start().await.unwrap();
@@ -419,20 +422,20 @@ async fn the_inner_service_is_polled_before_a_call() {
     let pair = simulator.sign_in("oA", "snsapi_base");
     let grant = UserTokenResponse::new(pair.access_token).expires_in(7_200);
     users.store(&id("oA"), &grant).await.unwrap();
-    // Without memory every request takes the slow path.
+    // Without a cache every request loads its token from the store.
     let forgetful = UserTokens::builder(wechat, store)
         .cache_ttl(Duration::ZERO)
         .build();
     for users in [users, forgetful] {
         let limited = ServiceBuilder::new()
             .concurrency_limit(2)
-            .service_fn(who::<Body>);
+            .service_fn(user_and_token::<Body>);
         let service = WechatLayer::new(users).identity(header()).layer(limited);
         let mut running = tokio::task::JoinSet::new();
         for _ in 0..100 {
             let service = service.clone();
             running
-                .spawn(async move { text(service.oneshot(asked_by("oA")).await.unwrap()).await });
+                .spawn(async move { text(service.oneshot(request_of("oA")).await.unwrap()).await });
         }
         let answers = tokio::time::timeout(Duration::from_secs(10), running.join_all());
         assert!(
@@ -456,7 +459,7 @@ async fn poll_ready_is_that_of_the_inner_service() {
     let waiting = tokio::time::timeout(Duration::from_millis(20), service.ready());
     assert!(waiting.await.is_err());
     handle.allow(1);
-    let call = service.ready().await.unwrap().call(asked_by("oA"));
+    let call = service.ready().await.unwrap().call(request_of("oA"));
     let answering = async {
         let (request, answer) = handle.next_request().await.unwrap();
         assert_eq!(request.extensions().get::<WechatUser>().unwrap().id(), "oA");
@@ -489,7 +492,7 @@ async fn axum_handlers_take_the_user_as_an_argument() {
             get(async |user: Option<WechatUser>| format!("{}", user.is_some())),
         );
     let ask = async |path: &str, user: &str| {
-        let mut request = asked_by(user);
+        let mut request = request_of(user);
         *request.uri_mut() = path.parse().unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
         (response.status().as_u16(), text(response).await)
@@ -506,14 +509,14 @@ async fn axum_handlers_take_the_user_as_an_argument() {
     let (status, body) = ask("/me", "").await;
     assert_eq!(status, 401);
     assert!(body.contains("login_required"));
-    // A layer that is missing is as loud to those who can do without a user.
+    // Without a layer, a handler with an optional user is rejected too.
     for path in ["/outside", "/outside/maybe"] {
         assert_eq!(ask(path, "oA").await.0, 500);
         assert_eq!(ask(path, "").await.0, 500);
     }
 }
 
-/// Serves HTTP through hyper alone, to a client that hangs up.
+/// Serves HTTP through hyper alone, to a client that disconnects.
 #[tokio::test]
 async fn plain_hyper_serves_the_same() {
     use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -526,7 +529,7 @@ async fn plain_hyper_serves_the_same() {
     simulator.inject(Fault::on("/sns/oauth2/refresh_token").delay(Duration::from_millis(300)));
 
     let service = WechatLayer::new(users.clone()).identity(header());
-    let service = service.layer(service_fn(who::<hyper::body::Incoming>));
+    let service = service.layer(service_fn(user_and_token::<hyper::body::Incoming>));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move {
@@ -547,7 +550,7 @@ async fn plain_hyper_serves_the_same() {
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     };
-    // Nothing is lost: the first client hangs up while its token is being renewed.
+    // Nothing is lost: the first client disconnects during the renewal of its token.
     let gone = ask().await;
     while simulator.calls_to("/sns/oauth2/refresh_token") == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -569,8 +572,8 @@ async fn empty<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallib
     Ok(Response::new(Full::default()))
 }
 
-/// Returns the number of allocations of a request that does not wait. The first request, which
-/// creates lasting values, does not count.
+/// Returns the number of allocations of a request that does not wait. The first request is not counted,
+/// because it creates values that later requests reuse.
 fn allocations<S>(service: &mut S, mut request: impl FnMut() -> Request<Body>) -> u64
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
@@ -594,7 +597,7 @@ async fn a_cached_user_costs_one_allocation_for_extensions() {
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
     let set_cookie = session.issue(&id("oA"));
     let cookie = set_cookie.to_str().unwrap().split(';').next().unwrap();
-    // Among others, as browsers send it.
+    // The session cookie is among others, as browsers send it.
     let cookies = format!("theme=dark; {cookie}; nick=\u{5f20}\u{4e09}");
     let signed_in = || {
         let cookies = HeaderValue::from_bytes(cookies.as_bytes()).unwrap();
@@ -610,20 +613,20 @@ async fn a_cached_user_costs_one_allocation_for_extensions() {
             sender.send(user.unwrap()).unwrap();
             empty(request)
         }));
-    telling.call(asked_by("oA")).await.unwrap();
+    telling.call(request_of("oA")).await.unwrap();
     let user = receiver.recv().unwrap();
     let mut inserting = service_fn(move |mut request: Request<Body>| {
         request.extensions_mut().insert(user.clone());
         empty(request)
     });
-    let extension = allocations(&mut inserting, || asked_by("oA"));
+    let extension = allocations(&mut inserting, || request_of("oA"));
     assert!(extension > 0);
 
     let inner = service_fn(empty::<Body>);
     let mut by_header = WechatLayer::new(users.clone())
         .identity(header())
         .layer(inner);
-    assert!(allocations(&mut by_header, || asked_by("oA")) <= extension);
+    assert!(allocations(&mut by_header, || request_of("oA")) <= extension);
     let mut by_cookie = WechatLayer::new(users).identity(session).layer(inner);
     assert!(allocations(&mut by_cookie, signed_in) <= extension);
 }

@@ -28,12 +28,12 @@ fn others() -> Router {
     Router::new().route("/healthz", get(async || "well"))
 }
 
-async fn nowhere() -> (StatusCode, &'static str) {
+async fn not_found() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "the application's own 404")
 }
 
-/// Returns `true` if a login can begin and end there.
-async fn signs_in(app: &Router) -> bool {
+/// Returns `true` if the application handles the paths of the login.
+async fn handles_login(app: &Router) -> bool {
     let ask = async |path: &str| {
         let request = Request::get(path).header("accept", "text/html");
         let request = request.body(Body::empty()).unwrap();
@@ -48,11 +48,11 @@ async fn signs_in(app: &Router) -> bool {
     }
 }
 
-/// Ways to put it together; those that need no routes of the login's, and those that do.
+/// Compositions of routers with and without the login's routes.
 #[tokio::test]
 async fn the_callback_works_under_nested_routers() {
     type Composition = (&'static str, fn(Signing, Router) -> Router, bool);
-    // The router that is given holds the login's routes, or nothing.
+    // `routes` contains the login's routes, or none. The flag is `true` if the composition needs none.
     let compositions: [Composition; 11] = [
         (
             "a layer around the whole router",
@@ -61,7 +61,7 @@ async fn the_callback_works_under_nested_routers() {
         ),
         (
             "around everything, with a fallback",
-            |layer, routes| pages().merge(routes).fallback(nowhere).layer(layer),
+            |layer, routes| pages().merge(routes).fallback(not_found).layer(layer),
             true,
         ),
         (
@@ -86,13 +86,13 @@ async fn the_callback_works_under_nested_routers() {
         ),
         (
             "merged, and a fallback after it",
-            |layer, routes| pages().layer(layer).merge(routes).fallback(nowhere),
+            |layer, routes| pages().layer(layer).merge(routes).fallback(not_found),
             false,
         ),
         (
             "merged into one with a fallback",
             |layer, routes| {
-                let others = others().merge(routes).fallback(nowhere);
+                let others = others().merge(routes).fallback(not_found);
                 others.merge(pages().layer(layer))
             },
             false,
@@ -119,20 +119,20 @@ async fn the_callback_works_under_nested_routers() {
     for (name, app, alone) in compositions {
         let layer = layer().await;
         let without = app(layer.clone(), Router::new());
-        assert_eq!(signs_in(&without).await, alone, "{name}");
+        assert_eq!(handles_login(&without).await, alone, "{name}");
         let with = app(layer.clone(), layer.login_routes());
-        assert!(signs_in(&with).await, "{name}");
+        assert!(handles_login(&with).await, "{name}");
     }
 }
 
-/// The routes stand beside a wildcard of the application's, and are the login's alone.
+/// The login's routes work beside a wildcard route of the application, and handle no other path.
 #[tokio::test]
 async fn the_login_handles_only_its_routes() {
     let layer = layer().await;
     let app: Router = Router::new()
-        .route("/wechat/{*path}", any(nowhere))
+        .route("/wechat/{*path}", any(not_found))
         .merge(layer.login_routes());
-    assert!(signs_in(&app).await);
+    assert!(handles_login(&app).await);
     let request = Request::get("/wechat/other").body(Body::empty()).unwrap();
     let response = app.oneshot(request).await.unwrap();
     assert_eq!(text(response).await, "the application's own 404");
@@ -145,7 +145,7 @@ async fn the_login_handles_only_its_routes() {
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
 }
 
-/// As browsers know the paths, and as proxies leave them.
+/// The paths that browsers request, and the paths without the prefix that a proxy removes.
 #[tokio::test]
 async fn routes_work_with_and_without_a_prefix() {
     let keys = CookieKeys::random().unwrap();
@@ -167,11 +167,11 @@ async fn routes_work_with_and_without_a_prefix() {
     }
 }
 
-/// A layer whose login has no paths says so in the log, and mounts nothing.
+/// A layer without a login has no routes.
 #[tokio::test]
 async fn without_a_login_there_are_no_routes() {
     let wechat = WechatClient::new("wxa", "secret").unwrap();
     let session = SessionCookie::new(wechat.app_id(), &CookieKeys::random().unwrap());
     let layer = WechatLayer::new(users().await).identity(session);
-    assert!(!signs_in(&layer.login_routes()).await);
+    assert!(!handles_login(&layer.login_routes()).await);
 }

@@ -12,7 +12,7 @@ use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{CookieKeys, Login, Policy, Scope, WechatLayer, WechatUser};
 
-use super::{asked_by, expired, header, id, text, users, who};
+use super::{expired, header, id, request_of, text, user_and_token, users};
 
 #[tokio::test]
 async fn a_public_page_is_served_while_wechat_fails() {
@@ -31,11 +31,11 @@ async fn a_public_page_is_served_while_wechat_fails() {
         let service = layer
             .clone()
             .policy(Policy::Optional)
-            .layer(service_fn(who::<Body>));
+            .layer(service_fn(user_and_token::<Body>));
         let since = Instant::now();
-        let response = service.oneshot(asked_by("oA")).await.unwrap();
+        let response = service.oneshot(request_of("oA")).await.unwrap();
         assert_eq!(response.status(), 200, "{name}");
-        assert_eq!(text(response).await, "nobody", "{name}");
+        assert_eq!(text(response).await, "anonymous", "{name}");
         assert!(since.elapsed() < Duration::from_secs(4), "{name}");
     }
 }
@@ -60,7 +60,7 @@ async fn a_handler_that_requires_the_user_reports_the_failure() {
         )
         .layer(layer);
     let ask = async |path: &str, accept: &'static str| {
-        let mut request = asked_by("oA");
+        let mut request = request_of("oA");
         *request.uri_mut() = path.parse().unwrap();
         let headers = request.headers_mut();
         headers.insert("accept", http::HeaderValue::from_static(accept));
@@ -90,18 +90,19 @@ async fn a_renewal_goes_on_when_a_public_page_stops_waiting() {
     let service = WechatLayer::new(users)
         .identity(header())
         .policy(Policy::Optional)
-        .layer(service_fn(who::<Body>));
-    let response = service.clone().oneshot(asked_by("oA")).await.unwrap();
-    assert_eq!(text(response).await, "nobody");
+        .layer(service_fn(user_and_token::<Body>));
+    let response = service.clone().oneshot(request_of("oA")).await.unwrap();
+    assert_eq!(text(response).await, "anonymous");
     timeout(Duration::from_secs(20), async {
-        while text(service.clone().oneshot(asked_by("oA")).await.unwrap()).await == "nobody" {}
+        while text(service.clone().oneshot(request_of("oA")).await.unwrap()).await == "anonymous" {}
     })
     .await
     .expect("the token comes");
     assert_eq!(simulator.calls_to("/sns/oauth2/refresh_token"), 1);
 }
 
-/// Strangers and users who have granted less are served alike; what needs more asks for it.
+/// Anonymous visitors and users without the scope receive the same page. A handler that requires a user
+/// asks for the scope.
 #[tokio::test]
 async fn a_missing_scope_does_not_block_a_public_page() {
     let users = users().await;
@@ -120,7 +121,7 @@ async fn a_missing_scope_does_not_block_a_public_page() {
         .route(
             "/",
             get(async |user: Option<WechatUser>| {
-                user.map_or("nobody".to_owned(), |user| user.id().to_owned())
+                user.map_or("anonymous".to_owned(), |user| user.id().to_owned())
             }),
         )
         .route(
@@ -129,7 +130,7 @@ async fn a_missing_scope_does_not_block_a_public_page() {
         )
         .layer(layer);
     let ask = async |path: &str, user: &str, page: bool| -> Response<Body> {
-        let mut request: Request<Body> = asked_by(user);
+        let mut request: Request<Body> = request_of(user);
         *request.uri_mut() = path.parse().unwrap();
         if page {
             let html = http::HeaderValue::from_static("text/html");
@@ -137,10 +138,10 @@ async fn a_missing_scope_does_not_block_a_public_page() {
         }
         app.clone().oneshot(request).await.unwrap()
     };
-    // oA's pair does not say what was granted.
+    // The stored tokens of oA do not contain the granted scope.
     for (user, expected) in [
-        ("", "nobody"),
-        ("oLess", "nobody"),
+        ("", "anonymous"),
+        ("oLess", "anonymous"),
         ("oMore", "oMore"),
         ("oA", "oA"),
     ] {

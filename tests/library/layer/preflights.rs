@@ -11,9 +11,9 @@ use tower_wechat::{
     WechatClient, WechatLayer, WechatUser,
 };
 
-use super::{asked_by, header, text, users, who};
+use super::{header, request_of, text, user_and_token, users};
 
-/// A preflight for this page, with or without the `Origin` that browsers send.
+/// Returns a preflight for this path, with or without the `Origin` that browsers send.
 fn preflight(path: &str, origin: bool) -> Request<Body> {
     let request = Request::builder()
         .method(Method::OPTIONS)
@@ -35,7 +35,7 @@ async fn a_preflight_does_not_pass_by_default() {
     let service = WechatLayer::new(users().await)
         .identity(header())
         .login(login())
-        .layer(service_fn(who::<Body>));
+        .layer(service_fn(user_and_token::<Body>));
     for path in [
         "/",
         "/me",
@@ -43,7 +43,7 @@ async fn a_preflight_does_not_pass_by_default() {
         "/wechat/callback?code=a&state=b",
     ] {
         for origin in [true, false] {
-            // As if a browser opened a page: it is no page load all the same.
+            // A preflight with the headers of a page load is not redirected to the login.
             let mut request = preflight(path, origin);
             let headers = request.headers_mut();
             headers.insert("sec-fetch-mode", HeaderValue::from_static("navigate"));
@@ -59,7 +59,7 @@ async fn a_preflight_does_not_pass_by_default() {
         }
     }
     // A preflight with a known user does not pass either: browsers send preflights without cookies.
-    let mut named = asked_by("oA");
+    let mut named = request_of("oA");
     *named.method_mut() = Method::OPTIONS;
     let method = HeaderValue::from_static("POST");
     named
@@ -68,8 +68,8 @@ async fn a_preflight_does_not_pass_by_default() {
     let response = service.clone().oneshot(named).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 
-    // Without that header it is a request like any other.
-    let mut options = asked_by("oA");
+    // OPTIONS without that header is not a preflight.
+    let mut options = request_of("oA");
     *options.method_mut() = Method::OPTIONS;
     let response = service.clone().oneshot(options).await.unwrap();
     assert_eq!(text(response).await, "oA token-a");
@@ -83,7 +83,8 @@ async fn a_preflight_does_not_pass_by_default() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 }
 
-fn all_of_us() -> Router {
+/// Returns an application whose handlers use each extractor.
+fn app_with_extractors() -> Router {
     Router::new()
         .route("/", any(async |user: WechatUser| user.id().to_owned()))
         .route(
@@ -113,7 +114,7 @@ async fn extractors_answer_a_preflight_that_passes() {
         layer.clone().pass_preflights(true),
         layer.policy(Policy::Optional),
     ] {
-        let app = all_of_us().layer(layer);
+        let app = app_with_extractors().layer(layer);
         let ask = async |path: &str| {
             let response = app.clone().oneshot(preflight(path, false)).await.unwrap();
             assert!(response.headers().get("set-cookie").is_none());
@@ -124,7 +125,7 @@ async fn extractors_answer_a_preflight_that_passes() {
         assert!(body.contains("login_required"), "{body}");
         assert_eq!(ask("/maybe").await, (200, "false".to_owned()));
         assert_eq!(ask("/token").await.0, 503, "WeChat does not answer here");
-        // It has an account but no tickets, which the developer is to see, and no missing layer.
+        // The layer has an account but no tickets. The error names that, and not a missing layer.
         assert!(ask("/config").await.1.contains("configuration"));
     }
 }
@@ -144,7 +145,7 @@ async fn an_inner_cors_layer_answers_if_preflights_are_allowed() {
     let layer = WechatLayer::new(users().await)
         .identity(header())
         .pass_preflights(true);
-    let app = all_of_us().layer(from_fn(cors)).layer(layer);
+    let app = app_with_extractors().layer(from_fn(cors)).layer(layer);
     let response = app.oneshot(preflight("/", true)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(
@@ -167,7 +168,7 @@ async fn a_preflight_passes_two_layers_if_both_allow_it() {
             200,
         ),
     ] {
-        let service = outer.layer(inner.layer(service_fn(who::<Body>)));
+        let service = outer.layer(inner.layer(service_fn(user_and_token::<Body>)));
         let response = service.oneshot(preflight("/", true)).await.unwrap();
         assert_eq!(response.status().as_u16(), status);
     }

@@ -14,7 +14,7 @@ use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{CookieKeys, Login, UserTokens, WechatLayer, WechatUser};
 
-use super::{asked_by, expired, header, id, text, users, who};
+use super::{expired, header, id, request_of, text, user_and_token, users};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -35,17 +35,17 @@ async fn renewal_begun(simulator: &Simulator) {
     }
 }
 
-/// Says who asked, once another request is over that the test holds.
+/// A cached user's request is served while another request waits for its token.
 #[tokio::test]
 async fn a_cached_user_does_not_wait_for_an_uncached_one() {
     let (simulator, users) = cold_and_warm(Duration::from_secs(2)).await;
     let limited = ServiceBuilder::new()
         .concurrency_limit(1)
-        .service_fn(who::<Body>);
+        .service_fn(user_and_token::<Body>);
     let service = WechatLayer::new(users).identity(header()).layer(limited);
-    let cold = tokio::spawn(service.clone().oneshot(asked_by("oCold")));
+    let cold = tokio::spawn(service.clone().oneshot(request_of("oCold")));
     renewal_begun(&simulator).await;
-    let warm = service.clone().oneshot(asked_by("oWarm"));
+    let warm = service.clone().oneshot(request_of("oWarm"));
     let warm = timeout(SOON, warm).await.unwrap().unwrap();
     assert_eq!(text(warm).await, "oWarm warm");
     assert!(!cold.is_finished(), "the cold one still waits for WeChat");
@@ -53,15 +53,14 @@ async fn a_cached_user_does_not_wait_for_an_uncached_one() {
     assert!(text(cold).await.starts_with("oCold "));
 }
 
-/// A service may be polled ready and then wait for a token, or answer without the inner service. It
-/// reserves no capacity meanwhile, although the service itself stays in use, as one for a
-/// connection does.
+/// A service may be polled ready and then wait for a token, or respond without the inner service. It
+/// then has no permit, even if the service itself stays in use, as the service of a connection does.
 #[tokio::test]
 async fn a_service_that_makes_no_call_returns_its_permit() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(300)).await;
     let limited = ServiceBuilder::new()
         .concurrency_limit(1)
-        .service_fn(who::<Body>);
+        .service_fn(user_and_token::<Body>);
     let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
     let service = WechatLayer::new(users)
         .identity(header())
@@ -71,9 +70,9 @@ async fn a_service_that_makes_no_call_returns_its_permit() {
     let login = Request::get("/wechat/login");
     let preflight = Request::options("/").header("access-control-request-method", "GET");
     for request in [
-        asked_by("oCold"),
-        asked_by("oStranger"),
-        asked_by(b"\xff"),
+        request_of("oCold"),
+        request_of("oStranger"),
+        request_of(b"\xff"),
         Request::new(Body::empty()),
         callback.body(Body::empty()).unwrap(),
         login.body(Body::empty()).unwrap(),
@@ -81,28 +80,28 @@ async fn a_service_that_makes_no_call_returns_its_permit() {
     ] {
         let mut idle = service.clone();
         let call = idle.ready().await.unwrap().call(request);
-        let warm = service.clone().oneshot(asked_by("oWarm"));
+        let warm = service.clone().oneshot(request_of("oWarm"));
         let warm = timeout(SOON, warm).await.expect("its turn comes");
         assert_eq!(text(warm.unwrap()).await, "oWarm warm");
         timeout(SOON, call).await.unwrap().unwrap();
-        let warm = service.clone().oneshot(asked_by("oWarm"));
+        let warm = service.clone().oneshot(request_of("oWarm"));
         timeout(SOON, warm).await.expect("and again").unwrap();
         drop(idle);
     }
     drop(simulator);
 }
 
-/// The limit holds: what waited for its token is polled ready before it is called.
+/// A request that waited for its token acquires a permit before the inner service is called.
 #[tokio::test]
 async fn an_uncached_request_polls_readiness_again() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(200)).await;
     let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
     handle.allow(1);
     let mut service = WechatLayer::new(users).identity(header()).layer(mock);
-    let mut call = tokio::spawn(service.ready().await.unwrap().call(asked_by("oCold")));
+    let mut call = tokio::spawn(service.ready().await.unwrap().call(request_of("oCold")));
     drop(service);
     renewal_begun(&simulator).await;
-    // The turn that it was given at first has gone back; a new one comes when its time is.
+    // The first permit was released. The request acquires another one when it is free.
     handle.allow(0);
     assert!(
         timeout(Duration::from_millis(700), handle.next_request())
@@ -120,7 +119,7 @@ async fn an_uncached_request_polls_readiness_again() {
     assert_eq!(text(response).await, "ok");
 }
 
-/// Fails to become ready, as a service does whose backend has gone.
+/// A service that returns an error from `poll_ready`, as if its backend were unreachable.
 #[derive(Clone)]
 struct Gone(Arc<std::sync::atomic::AtomicBool>);
 
@@ -151,7 +150,7 @@ async fn a_readiness_error_passes_through() {
     let service = WechatLayer::new(users)
         .identity(header())
         .layer(gone.clone());
-    let call = tokio::spawn(service.oneshot(asked_by("oCold")));
+    let call = tokio::spawn(service.oneshot(request_of("oCold")));
     renewal_begun(&simulator).await;
     gone.0.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(call.await.unwrap().unwrap_err(), "gone");

@@ -19,7 +19,7 @@ use tower_wechat::{
     Rejection, RequestHead, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
-use super::{asked_by, header, id, text, users};
+use super::{header, id, request_of, text, users};
 
 /// Renders rejections in the application's own format.
 fn form(rejection: &Rejection, head: &RequestHead<'_>) -> Response {
@@ -48,7 +48,7 @@ fn page(path: &str) -> Request<Body> {
     request.body(Body::empty()).unwrap()
 }
 
-/// As a script of this page asks.
+/// Returns a request as a script of a page sends it.
 fn script(path: &str) -> Request<Body> {
     Request::get(path)
         .header("accept", "application/json")
@@ -64,7 +64,7 @@ fn with_user(mut request: Request<Body>, user: &'static str) -> Request<Body> {
     request
 }
 
-/// The user's tokens are gone by the time that the handler asks for them.
+/// Requests the user's current token after the user's tokens were deleted.
 async fn current(user: WechatUser) -> Result<String, Error> {
     user.users().revoke(&id("oA")).await?;
     Ok(user.current().await?.user_id().to_owned())
@@ -192,7 +192,7 @@ async fn page_loads_are_redirected_to_the_login() {
     }
 }
 
-/// A script that asks for HTML, also where only the layer remembers its request.
+/// Scripts that request HTML are not redirected, also if only the layer has retained their headers.
 #[tokio::test]
 async fn scripts_that_ask_for_html_learn_where_to_log_in() {
     for (name, value) in [
@@ -310,14 +310,14 @@ async fn of_two_layers_the_inner_one_renders() {
         let (_, body) = ask(&app, request).await;
         assert_eq!(body, "inner");
     }
-    // Also where the inner one has the default form and no login.
+    // Also if the inner layer has the default form and no login.
     let app = routes().layer(layer().await).layer(outer);
     let (parts, body) = ask(&app, page("/me")).await;
     assert_eq!(parts.status, 401);
     assert!(body.contains("login_required"), "{body}");
 }
 
-/// Without axum.
+/// A handler without axum that uses `WechatUser::required`.
 #[tokio::test]
 async fn a_function_rejects_for_handlers_without_axum() {
     async fn card(request: Request<Body>) -> Result<http::Response<Full<Bytes>>, Infallible> {
@@ -345,7 +345,7 @@ async fn a_function_rejects_for_handlers_without_axum() {
         let location = response.headers()["location"].to_str().unwrap();
         assert!(location.starts_with(to), "{location}");
     }
-    // Without a layer around it, the error is for the developer.
-    let response = card(asked_by("oA")).await.unwrap();
+    // Without a layer around it, the status is 500: the application is set up wrongly.
+    let response = card(request_of("oA")).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
