@@ -1,21 +1,17 @@
-//! The access token that handlers receive, and the bytes that the cache packs behind it.
-//!
-//! A process may cache a million users. One allocation for all the facts about a user takes half
-//! the memory of one allocation for each fact, and a request waits for one cache miss
-//! instead of for four.
+//! The access token that handlers receive.
 
 use std::fmt;
-use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::secret::fingerprint;
+use super::secret_bytes::SecretBytes;
 
-/// Bytes of the length prefix, which says where the token ends.
+/// Number of bytes of the length prefix, which says where the text ends.
 const LENGTH_BYTES: usize = size_of::<u32>();
 
-/// The longest accepted token, in bytes. WeChat asks for room for 512 characters.
+/// Maximum number of bytes of a token. WeChat's documentation asks for room for 512 characters.
 const MAX_TOKEN_BYTES: usize = 2_048;
 
 /// An access token of a user or of the account, or a `jsapi_ticket`. Cheap to clone.
@@ -35,56 +31,36 @@ const MAX_TOKEN_BYTES: usize = 2_048;
 /// ```
 #[derive(Clone)]
 pub struct AccessToken(
-    /// The token's length as a little-endian `u32`, the token, and the companion bytes.
-    Arc<[u8]>,
+    /// The length of the text as a little-endian `u32`, then the text. If the memory belongs to a
+    /// cache entry, more bytes follow, which the token ignores.
+    SecretBytes,
 );
 
 impl AccessToken {
     /// Wraps the text of a secret.
     pub fn new(text: impl Into<String>) -> Self {
         let text = Zeroizing::new(text.into());
-        Self::beside(&text, &[])
+        Self::from(text.as_str())
     }
 
-    /// Creates a token with a copy of `parts` behind it, the companion, in one allocation.
-    pub(crate) fn beside(text: &str, parts: &[&[u8]]) -> Self {
-        // A text of 4 GiB or more would be cut. `is_valid_token` admits 2 KiB.
-        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        let behind: usize = parts.iter().map(|part| part.len()).sum();
-        let mut memory: Arc<[u8]> =
-            std::iter::repeat_n(0, LENGTH_BYTES + text.len() + behind).collect();
-        // Always succeeds: this is the only clone.
-        if let Some(mut free) = Arc::get_mut(&mut memory) {
-            let first: [&[u8]; 2] = [&length.to_le_bytes(), text.as_bytes()];
-            for part in first.iter().chain(parts).filter(|part| !part.is_empty()) {
-                let (here, rest) = free.split_at_mut(part.len());
-                here.copy_from_slice(part);
-                free = rest;
-            }
-        }
+    /// Returns a handle to the token at the start of shared memory: its
+    /// [`length_prefix`](Self::length_prefix) and its text. The handle keeps all of the memory
+    /// alive, and uses none of the bytes after the text.
+    #[inline]
+    pub(crate) fn at_start_of(memory: SecretBytes) -> Self {
         Self(memory)
     }
 
-    /// Returns the bytes behind the token.
+    /// Returns the bytes that precede a text in memory.
     #[inline]
-    pub(crate) fn companion(&self) -> &[u8] {
-        self.token_and_companion().1
+    pub(crate) fn length_prefix(text: &str) -> [u8; LENGTH_BYTES] {
+        // A text of 4 GiB or more would be cut. `is_valid_token` admits 2 KiB.
+        u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes()
     }
 
-    /// Returns the text. Keep it out of logs, errors and metrics.
-    pub fn expose(&self) -> &str {
-        // Always valid: every constructor takes a `str`.
-        std::str::from_utf8(self.token_and_companion().0).unwrap_or_default()
-    }
-
-    /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support case
-    /// they distinguish two secrets, and the secret cannot be computed from them.
-    pub fn fingerprint(&self) -> String {
-        fingerprint(self.expose())
-    }
-
+    /// Splits the memory of the token into its text and the bytes after it.
     #[inline]
-    fn token_and_companion(&self) -> (&[u8], &[u8]) {
+    pub(crate) fn split_memory(&self) -> (&[u8], &[u8]) {
         let (length, rest) = self
             .0
             .split_first_chunk()
@@ -92,12 +68,24 @@ impl AccessToken {
         let length = u32::from_le_bytes(*length) as usize;
         rest.split_at_checked(length).unwrap_or((rest, &[]))
     }
+
+    /// Returns the text. Keep it out of logs, errors and metrics.
+    pub fn expose(&self) -> &str {
+        // Always valid: every constructor takes a `str`.
+        std::str::from_utf8(self.split_memory().0).unwrap_or_default()
+    }
+
+    /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support case
+    /// they distinguish two secrets, and the secret cannot be computed from them.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(self.expose())
+    }
 }
 
 /// Returns `true` if a text may be a token, whether it comes from WeChat, Redis or another service.
 ///
 /// A token has 1 to 2,048 visible ASCII characters and no `#`. So it survives the stored form
-/// `TOKEN#TIME`, which is split at `#`, and a query string. No token of WeChat's has other ones.
+/// `TOKEN#TIME`, which is split at `#`, and a query string. WeChat issues no other tokens.
 pub(crate) fn is_valid_token(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
     (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(is_allowed)
@@ -105,10 +93,7 @@ pub(crate) fn is_valid_token(text: &str) -> bool {
 
 impl PartialEq for AccessToken {
     fn eq(&self, other: &Self) -> bool {
-        self.token_and_companion()
-            .0
-            .ct_eq(other.token_and_companion().0)
-            .into()
+        self.split_memory().0.ct_eq(other.split_memory().0).into()
     }
 }
 
@@ -116,7 +101,8 @@ impl Eq for AccessToken {}
 
 impl From<&str> for AccessToken {
     fn from(text: &str) -> Self {
-        Self::beside(text, &[])
+        let parts: [&[u8]; 2] = [&Self::length_prefix(text), text.as_bytes()];
+        Self(SecretBytes::concat(&parts))
     }
 }
 
@@ -132,33 +118,21 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-impl Drop for AccessToken {
-    #[inline]
-    fn drop(&mut self) {
-        // Only the last clone may overwrite the memory. The plain count is a cheap first test,
-        // because most clones are not the last; `get_mut` then checks it with the ordering that
-        // makes the other clones' reads happen before the write. If two threads drop the last two
-        // clones at the same moment, both may see a count of two: then nothing is overwritten.
-        if Arc::strong_count(&self.0) == 1
-            && let Some(memory) = Arc::get_mut(&mut self.0)
-        {
-            memory.zeroize();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn in_memory_with(text: &str, after: &[u8]) -> AccessToken {
+        let parts: [&[u8]; 3] = [&AccessToken::length_prefix(text), text.as_bytes(), after];
+        AccessToken::at_start_of(SecretBytes::concat(&parts))
+    }
+
     #[test]
-    fn equality_ignores_the_companion_bytes() {
+    fn equality_ignores_the_bytes_after_the_text() {
         let alone = AccessToken::from("tok");
-        let held = AccessToken::beside("tok", &[b"with", b" more"]);
-        assert_eq!(alone, held);
-        assert_eq!(held.companion(), b"with more");
-        assert_ne!(alone, AccessToken::beside("to", &[b"k"]));
+        assert_eq!(alone, in_memory_with("tok", b"more"));
+        assert_ne!(alone, in_memory_with("to", b"k"));
         assert_ne!(alone, AccessToken::from(""));
     }
 
@@ -169,10 +143,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_token_round_trips(text: String, beside: Vec<u8>) {
-            let token = AccessToken::beside(&text, &[&beside]);
+        fn every_token_round_trips(text: String, after: Vec<u8>) {
+            let token = in_memory_with(&text, &after);
             prop_assert_eq!(token.expose(), text.as_str());
-            prop_assert_eq!(token.companion(), beside.as_slice());
+            prop_assert_eq!(token.split_memory().1, after.as_slice());
             prop_assert_eq!(AccessToken::new(text.clone()), token);
         }
     }

@@ -22,6 +22,7 @@ mod lifetime;
 mod record;
 pub(crate) mod record_lifetime;
 mod secret;
+mod secret_bytes;
 
 pub use access_token::AccessToken;
 pub(crate) use access_token::is_valid_token;
@@ -36,3 +37,4 @@ pub(crate) use record::{Record, Refresh, SCOPE_BASE, SCOPE_USER_INFO, Token, Use
 pub(crate) use record::{RefreshView, TokenView, UserDetailsView};
 pub(crate) use secret::KeyList;
 pub use secret::{AppSecret, BearerSecret, RefreshToken};
+pub(crate) use secret_bytes::SecretBytes;

@@ -1,0 +1,54 @@
+//! Memory that several handles share and that is wiped after the last of them.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use zeroize::Zeroize;
+
+/// Secret bytes in one allocation. Cloning increments a reference count.
+///
+/// Dropping the last clone overwrites the memory with zeros, unless two threads drop the last two
+/// clones at the same moment.
+#[derive(Clone)]
+pub(crate) struct SecretBytes(Arc<[u8]>);
+
+impl SecretBytes {
+    /// Copies the parts into one allocation, one after another.
+    pub(crate) fn concat(parts: &[&[u8]]) -> Self {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let mut memory: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+        // Always succeeds: this is the only clone.
+        if let Some(mut free) = Arc::get_mut(&mut memory) {
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                let (here, rest) = free.split_at_mut(part.len());
+                here.copy_from_slice(part);
+                free = rest;
+            }
+        }
+        Self(memory)
+    }
+}
+
+impl Deref for SecretBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for SecretBytes {
+    #[inline]
+    fn drop(&mut self) {
+        // Only the last clone may overwrite the memory. The plain count is a cheap first test,
+        // because most clones are not the last; `get_mut` then checks it with the ordering that
+        // makes the other clones' reads happen before the write. If two threads drop the last two
+        // clones at the same moment, both may see a count of two: then nothing is overwritten.
+        if Arc::strong_count(&self.0) == 1
+            && let Some(memory) = Arc::get_mut(&mut self.0)
+        {
+            memory.zeroize();
+        }
+    }
+}
