@@ -28,6 +28,7 @@ mod call;
 mod classify;
 mod commit;
 mod config;
+mod deletion;
 mod entry;
 mod failures;
 mod freshness;
@@ -37,6 +38,7 @@ mod lookup;
 mod maintenance;
 mod prefetch;
 mod renewal;
+mod retry;
 #[cfg(test)]
 mod shuttle;
 mod single_flight;

@@ -15,6 +15,11 @@ use crate::store::{CredentialSlot, LeaseOwner, StoredRecord};
 pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Time without calls to WeChat after it granted a token that is due at once, or returned the
+/// reported token.
+const UNCHANGED_TOKEN_SUPPRESSION: Duration = Duration::from_secs(15);
+
+/// Call that may renew its credential, with what its steps need.
 pub(super) struct RenewalTask<'a> {
     pub(super) provider: &'a Arc<ProviderState>,
     pub(super) call: &'a CallTask,
@@ -49,6 +54,15 @@ impl RenewalTask<'_> {
         self.provider
             .failures
             .active_error(&self.call.id, self.now())
+    }
+
+    /// Answers further renewals of this credential with `error` for a while, without a call to
+    /// WeChat.
+    pub(super) fn suppress_reports(&self, error: Error) {
+        let now = self.now();
+        self.provider
+            .failures
+            .suppress(&self.call.id, UNCHANGED_TOKEN_SUPPRESSION, error, now);
     }
 
     /// Reads the store and returns its record if it differs from `stored`.
