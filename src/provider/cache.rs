@@ -62,6 +62,7 @@ pub(super) struct Cache {
     hasher: DefaultHashBuilder,
     /// Time for which an entry is valid after its read, and after the last heartbeat.
     ttl: Duration,
+    /// Time of the last heartbeat, in milliseconds, or [`NEVER_SYNCED`].
     synced_at: AtomicI64,
     /// Number of the current epoch. A new epoch begins when invalidations may have been missed;
     /// entries of earlier epochs are read again.
@@ -161,6 +162,7 @@ impl Cache {
     /// running read of another version is not cached.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let key = self.key(id);
+        // The lock makes the event and the change of the entry one step for all exchanges.
         let mut history = self.lock_shard(key);
         history.writes.push(key, WriteEvent::Remote(version));
         if version.is_some() {
@@ -171,7 +173,8 @@ impl Cache {
                 self.insert(key, entry.to_invalidated());
             }
             (Some(_), None) => self.remove(id),
-            _ => {}
+            // Either the entry has the written version, or nothing is cached.
+            (Some(_), Some(_)) | (None, _) => {}
         }
     }
 
@@ -190,6 +193,8 @@ impl Cache {
     /// Begins a new epoch. Entries and running reads of earlier epochs are served only while the
     /// store is unavailable.
     pub(super) fn invalidate_all(&self) {
+        // Before the epoch: a thread that sees the new epoch must not see the heartbeat of the old
+        // one, which does not cover the entries of the new one.
         self.mark_unsynced();
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
@@ -339,19 +344,18 @@ impl Cache {
         stamp: &VersionStamp,
     ) {
         let mut history = self.lock_shard(stamp.key);
-        let alone = Self::is_latest(|| entry.map(CacheEntry::version), stamp, &history);
+        let is_latest = Self::is_latest(|| entry.map(CacheEntry::version), stamp, &history);
         history.writes.push(stamp.key, WriteEvent::Local);
         self.negative.remove(id);
         match entry {
-            Some(entry) if alone => self.insert_for_epoch(entry.clone(), stamp),
-            None if alone => {
+            Some(entry) if is_latest => self.insert_for_epoch(entry.clone(), stamp),
+            None if is_latest => {
                 self.remove(id);
                 self.negative
                     .insert(id.into(), now.saturating_add(NEGATIVE_TTL));
             }
-            _ => {
-                self.remove(id);
-            }
+            // Another write was recorded meanwhile, and the store may have executed it later.
+            Some(_) | None => self.remove(id),
         }
     }
 

@@ -1,6 +1,7 @@
-//! The cache alone, beside an oracle: what the store holds. Whatever it believes is no older than
-//! what its process has written, was told of, or knows to have missed; in the end it is what the
-//! store holds.
+//! The cache alone, compared with the content of the store.
+//!
+//! An entry that the cache serves is no older than any write that its process made, received as an
+//! invalidation, or knows to have missed. In the end the cache agrees with the store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use shuttle::scheduler::DfsScheduler;
 use shuttle::thread;
 
-use super::{explore, run_schedules};
+use super::explore::{explore, run_schedules};
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, UserDetails};
 use crate::provider::cache::Cache;
@@ -20,11 +21,12 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const TTL: Duration = Duration::from_secs(60);
 const ID: &str = "oUser";
 
-/// Versions are numbers, in the order of their writes; 0 and every third one is a deletion.
+/// A cache and the version that the store holds. Versions are numbers in the order of their writes;
+/// 0 and every third one are deletions.
 struct CacheAndStore {
     cache: Cache,
     stored: Mutex<usize>,
-    /// What this process knows of.
+    /// Newest version that this process knows.
     known_version: AtomicUsize,
 }
 
@@ -44,17 +46,17 @@ impl CacheAndStore {
     fn entry(&self, version: usize) -> Option<CacheEntry> {
         let lifetime = Lifetime::from_response(NOW, Some(7_200), Duration::from_secs(900));
         let secret = AccessToken::from(format!("{version}"));
-        let (believed, details) = (NOW..lifetime.renew_at(), UserDetails::default());
-        let (origin, era) = (EntryOrigin::Stored, self.cache.epoch());
-        let held = || CacheEntry::new(ID, &secret, lifetime, &details, believed, origin, era);
-        (!is_deletion(version)).then(held)
+        let (validity, details) = (NOW..lifetime.renew_at(), UserDetails::default());
+        let (origin, epoch) = (EntryOrigin::Stored, self.cache.epoch());
+        let entry = || CacheEntry::new(ID, &secret, lifetime, &details, validity, origin, epoch);
+        (!is_deletion(version)).then(entry)
     }
 
     fn load(&self) -> usize {
         *self.stored.lock().unwrap()
     }
 
-    /// Somebody writes: this process, or another.
+    /// Writes the next version, as this or another process.
     fn store(&self) -> usize {
         let mut stored = self.stored.lock().unwrap();
         *stored += 1;
@@ -63,9 +65,9 @@ impl CacheAndStore {
 
     fn check_cached(&self) {
         let known = self.known_version.load(Ordering::Relaxed);
-        if let Some(held) = self.cache.fresh(ID, NOW) {
-            let version: usize = held.secret().expose().parse().unwrap();
-            assert!(version >= known, "{version} is believed, {known} was known");
+        if let Some(entry) = self.cache.fresh(ID, NOW) {
+            let version: usize = entry.secret().expose().parse().unwrap();
+            assert!(version >= known, "{version} is served, {known} was known");
         }
     }
 
@@ -74,15 +76,15 @@ impl CacheAndStore {
         self.check_cached();
     }
 
-    /// As a login does it, or, without forgetting first, a commit.
+    /// Writes like a login, or without an invalidation first, like a commit.
     fn write(&self, invalidates_first: bool) -> usize {
-        let fence: VersionStamp = match invalidates_first {
+        let stamp: VersionStamp = match invalidates_first {
             true => self.cache.invalidate(ID),
             false => self.cache.stamp(ID),
         };
         let version = self.store();
-        let held = self.entry(version);
-        self.cache.complete_write(ID, held.as_ref(), NOW, &fence);
+        let entry = self.entry(version);
+        self.cache.complete_write(ID, entry.as_ref(), NOW, &stamp);
         version
     }
 
@@ -91,12 +93,12 @@ impl CacheAndStore {
         self.learn(version);
     }
 
-    /// As a flight does it, or who reads alone.
+    /// Reads like a call or a request.
     fn read(&self) {
-        let fence = self.cache.stamp(ID);
+        let stamp = self.cache.stamp(ID);
         match self.entry(self.load()) {
-            Some(held) => self.cache.insert_if_unchanged(held, &fence),
-            None => self.cache.insert_absent_if_unchanged(ID, NOW, &fence),
+            Some(entry) => self.cache.insert_if_unchanged(entry, &stamp),
+            None => self.cache.insert_absent_if_unchanged(ID, NOW, &stamp),
         }
     }
 
@@ -105,11 +107,11 @@ impl CacheAndStore {
         self.check_cached();
     }
 
-    /// Another process writes, and that is told.
+    /// Writes as another process whose invalidation arrives.
     fn write_remotely(&self) -> usize {
         let version = self.store();
-        let mark = self.entry(version).map(|held| held.version());
-        self.cache.on_invalidation(ID, mark);
+        let version_mark = self.entry(version).map(|entry| entry.version());
+        self.cache.on_invalidation(ID, version_mark);
         version
     }
 
@@ -118,7 +120,7 @@ impl CacheAndStore {
         self.learn(version);
     }
 
-    /// Another process writes, and only that something was missed is known.
+    /// Writes as another process whose invalidation is lost. This process detects the loss.
     fn miss_invalidation_and_check(&self) {
         let version = self.store();
         self.cache.mark_unsynced();
@@ -126,21 +128,27 @@ impl CacheAndStore {
         self.cache
             .mark_synced(NOW.saturating_add(Duration::from_secs(30)));
         self.learn(version);
-        // What is believed for longer than its own time was read after the loss, and so proved.
-        if let Some(held) = self
+        // An entry that is valid after its own time was confirmed by the heartbeat, so it was read
+        // after the loss.
+        if let Some(entry) = self
             .cache
             .fresh(ID, NOW.saturating_add(Duration::from_secs(80)))
         {
-            assert!(held.secret().expose().parse::<usize>().unwrap() >= version);
+            assert!(entry.secret().expose().parse::<usize>().unwrap() >= version);
         }
     }
 
     fn assert_quiescent(&self) {
-        let (stored, believed) = (self.load(), self.cache.fresh(ID, NOW));
-        if let Some(held) = believed {
-            assert_eq!(held.secret().expose(), format!("{stored}"), "of the store");
+        let (stored, cached) = (self.load(), self.cache.fresh(ID, NOW));
+        if let Some(entry) = cached {
+            assert_eq!(
+                entry.secret().expose(),
+                format!("{stored}"),
+                "the store holds this"
+            );
         }
-        // That somebody has none is believed for a second, whatever is missed.
+        // The negative cache does not depend on invalidations: its entries last for a second, even
+        // if an invalidation was missed.
         let absent = self.cache.is_known_absent(ID, NOW) && self.cache.epoch() == 0;
         assert!(!absent || is_deletion(stored), "{stored} is stored");
     }
@@ -184,7 +192,7 @@ fn writes_reads_and_invalidations_race() {
 
 #[test]
 fn a_missed_invalidation_races_reads() {
-    explore("a loss", || {
+    explore("a missed invalidation", || {
         run_concurrently(vec![
             |both| {
                 both.read_and_check();
@@ -199,11 +207,11 @@ fn a_missed_invalidation_races_reads() {
     });
 }
 
-/// Every order there is.
+/// Runs all possible orders.
 #[test]
 fn a_write_and_a_read_in_every_order() {
-    let every = || DfsScheduler::new(None, false);
-    run_schedules("a login and a read, every order", every(), || {
+    let all_orders = || DfsScheduler::new(None, false);
+    run_schedules("a login and a read, all orders", all_orders(), || {
         run_concurrently(vec![
             |both| {
                 both.write(true);
@@ -211,7 +219,7 @@ fn a_write_and_a_read_in_every_order() {
             CacheAndStore::read,
         ]);
     });
-    run_schedules("a commit and a read, every order", every(), || {
+    run_schedules("a commit and a read, all orders", all_orders(), || {
         run_concurrently(vec![
             |both| {
                 both.write(false);
@@ -219,18 +227,26 @@ fn a_write_and_a_read_in_every_order() {
             CacheAndStore::read,
         ]);
     });
-    run_schedules("news and a read, every order", every(), || {
-        run_concurrently(vec![
-            |both| {
-                both.write_remotely();
-            },
-            CacheAndStore::read,
-        ]);
-    });
-    run_schedules("a loss and a read, every order", every(), || {
-        run_concurrently(vec![
-            CacheAndStore::miss_invalidation_and_check,
-            CacheAndStore::read,
-        ]);
-    });
+    run_schedules(
+        "an invalidation and a read, all orders",
+        all_orders(),
+        || {
+            run_concurrently(vec![
+                |both| {
+                    both.write_remotely();
+                },
+                CacheAndStore::read,
+            ]);
+        },
+    );
+    run_schedules(
+        "a missed invalidation and a read, all orders",
+        all_orders(),
+        || {
+            run_concurrently(vec![
+                CacheAndStore::miss_invalidation_and_check,
+                CacheAndStore::read,
+            ]);
+        },
+    );
 }

@@ -1,5 +1,6 @@
-//! The engine's locks and atomics as points where the checker may let another task go on. Outside
-//! of a schedule they are the standard library's, so that all other tests use them as they are.
+//! Locks, atomics and tasks of the engine as points at which the checker may switch tasks. Outside
+//! of a schedule they behave like those of the standard library and tokio, as other tests need
+//! them.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -9,7 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio_util::task::TaskTracker;
 
-/// Whether the checker decides who goes on.
+/// Returns `true` if the checker schedules the tasks.
 pub(in crate::provider) fn is_under_shuttle() -> bool {
     shuttle::current::try_get_current_task().is_some()
 }
@@ -17,34 +18,35 @@ pub(in crate::provider) fn is_under_shuttle() -> bool {
 #[derive(Default)]
 pub(in crate::provider) struct Mutex<T> {
     value: std::sync::Mutex<T>,
-    /// The checker's lock, which stands for the other one.
+    /// Lock of the checker, which is taken before the real one.
     switch_point: shuttle::sync::Mutex<()>,
 }
 
 pub(in crate::provider) struct MutexGuard<'a, T> {
-    // In this order they are dropped.
+    // Fields are dropped in this order: the checker may switch tasks when its lock is released, so
+    // the real lock must be free by then.
     value: std::sync::MutexGuard<'a, T>,
     _switch_point: Option<shuttle::sync::MutexGuard<'a, ()>>,
 }
 
 impl<T> Mutex<T> {
     pub(in crate::provider) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        let turn = || {
+        let acquire = || {
             self.switch_point
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        let _turn = is_under_shuttle().then(turn);
+        let switch_point = is_under_shuttle().then(acquire);
         match self.value.lock() {
             Ok(value) => Ok(MutexGuard {
                 value,
-                _switch_point: _turn,
+                _switch_point: switch_point,
             }),
             Err(poisoned) => {
                 let value = poisoned.into_inner();
                 Err(PoisonError::new(MutexGuard {
                     value,
-                    _switch_point: _turn,
+                    _switch_point: switch_point,
                 }))
             }
         }
@@ -65,8 +67,8 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// An atomic, before each access to which another task may go on. Schedules are orders of such
-/// accesses: what a weaker ordering than the order of the program would show, is not shown.
+/// An atomic. The checker may switch tasks before each access. It runs all accesses in one order,
+/// so it does not find errors that only weaker memory orderings cause.
 #[derive(Default)]
 pub(in crate::provider) struct Atomic<A> {
     value: A,
@@ -97,33 +99,33 @@ impl<A> Deref for Atomic<A> {
 }
 
 thread_local! {
-    /// After how many steps flights end without a word, if the checker wants that.
+    /// Number of polls after which a call is aborted, if set.
     static ABORT_AFTER_STEPS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Has the flights that start from now on end in the middle, as one does that panics and those of
-/// a runtime that is torn down.
+/// Aborts calls that start from now on after this number of polls, as a panic or the shutdown of
+/// the runtime does.
 pub(super) fn abort_calls_after(steps: Option<u32>) {
     ABORT_AFTER_STEPS.set(steps);
 }
 
-/// Starts a flight.
+/// Spawns the task of a call.
 pub(in crate::provider) fn spawn_call(
     tasks: &TaskTracker,
     call: impl Future<Output = ()> + Send + 'static,
 ) {
     if is_under_shuttle() {
-        let flight = AbortableCall {
+        let call = AbortableCall {
             future: Some(Box::pin(call)),
             steps_left: ABORT_AFTER_STEPS.get(),
         };
-        drop(shuttle::future::spawn(tasks.track_future(flight)));
+        drop(shuttle::future::spawn(tasks.track_future(call)));
     } else {
         tasks.spawn(call);
     }
 }
 
-/// Starts what a flight leaves behind when it ends. The checker does not end it in the middle.
+/// Spawns the cleanup after a call, if a runtime still exists. The checker does not abort it.
 pub(in crate::provider) fn spawn_cleanup(
     tasks: &TaskTracker,
     work: impl Future<Output = ()> + Send + 'static,
@@ -149,7 +151,7 @@ impl<F: Future<Output = ()>> Future for AbortableCall<F> {
         }
         self.steps_left = self.steps_left.map(|left| left.saturating_sub(1));
         match &mut self.future {
-            Some(course) => course.as_mut().poll(context),
+            Some(future) => future.as_mut().poll(context),
             None => Poll::Ready(()),
         }
     }

@@ -1,0 +1,99 @@
+//! Leases and replies that get lost.
+
+use super::explore::{explore, join_all};
+use super::harness::{spawn, with_harness};
+use super::wechat::TokenAge;
+
+#[test]
+fn lost_replies_lose_no_renewed_pair() {
+    explore("lost replies", || {
+        with_harness(TokenAge::Stale, true, async |harness| {
+            harness.listen(0);
+            harness.listen(1);
+            harness.lose_replies(3);
+            let tasks = [
+                spawn(&harness, async |harness| harness.get(0).await),
+                spawn(&harness, async |harness| harness.get(0).await),
+                spawn(&harness, async |harness| harness.get(1).await),
+            ];
+            join_all(tasks).await;
+            harness.assert_quiescent(true).await;
+            harness.get(0).await;
+            harness.get(1).await;
+        });
+    });
+}
+
+/// Two processes renew at once, because the store lost a lease. One of them is granted a pair,
+/// which revokes the refresh token of the other one.
+#[test]
+fn a_lost_lease_loses_no_pair_and_forces_no_login() {
+    explore("a lost lease", || {
+        with_harness(TokenAge::Expired, true, async |harness| {
+            let tasks = [
+                spawn(&harness, async |harness| harness.get(0).await),
+                spawn(&harness, async |harness| harness.get(1).await),
+                spawn(&harness, async |harness| harness.lose_lease().await),
+            ];
+            join_all(tasks).await;
+            harness.assert_quiescent(false).await;
+            let (written, granted) = harness.history();
+            assert_eq!(
+                written.last(),
+                Some(&Some(granted)),
+                "nothing lost: {written:?}"
+            );
+            assert!(!written.contains(&None), "{written:?}");
+        });
+    });
+}
+
+#[test]
+fn a_logout_beside_a_lost_lease_is_final() {
+    explore("a logout beside a lost lease", || {
+        with_harness(TokenAge::Expired, true, async |harness| {
+            let tasks = [
+                spawn(&harness, async |harness| harness.get(0).await),
+                spawn(&harness, async |harness| harness.get(1).await),
+                spawn(&harness, async |harness| {
+                    harness.lose_lease().await;
+                    harness.revoke(1).await;
+                }),
+            ];
+            join_all(tasks).await;
+            harness.assert_quiescent(false).await;
+            let (written, _) = harness.history();
+            assert_eq!(written.last(), Some(&None), "newest wins: {written:?}");
+        });
+    });
+}
+
+/// No other process renews meanwhile, so an abandoned lease would last for its whole duration.
+#[test]
+fn a_lease_request_without_reply_is_released() {
+    explore("a lease request without reply", || {
+        with_harness(TokenAge::Expired, true, async |harness| {
+            harness.lose_replies(1);
+            join_all([spawn(&harness, async |harness| harness.get(0).await)]).await;
+            harness.assert_quiescent(false).await;
+        });
+    });
+}
+
+#[test]
+fn a_detached_call_keeps_its_lease() {
+    explore("the lease of a detached call", || {
+        with_harness(TokenAge::Expired, false, async |harness| {
+            let tasks = [
+                spawn(&harness, async |harness| harness.get(0).await),
+                spawn(&harness, async |harness| {
+                    harness.detach_calls();
+                    harness.get(0).await;
+                }),
+            ];
+            join_all(tasks).await;
+            harness.assert_quiescent(false).await;
+            assert_eq!(harness.renewals(0), 1, "one renewal");
+        });
+    });
+}
