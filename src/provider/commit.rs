@@ -65,7 +65,7 @@ impl RenewalTask<'_> {
                     return CommitOutcome::Done(Ok(entry));
                 }
                 Ok(CommitResult::Conflict(newer)) => {
-                    tracing::debug!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.call.id, "something newer is stored; it stays");
+                    tracing::debug!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.call.id, "a renewed token was discarded; the store holds a newer one");
                     provider.cache.invalidate(&self.call.id);
                     return CommitOutcome::Conflict(newer);
                 }
@@ -79,7 +79,7 @@ impl RenewalTask<'_> {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut is_logged, true) {
-                        tracing::warn!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.call.id, %error, "the new token is not stored yet");
+                        tracing::warn!(target: "tower_wechat::renewal", app = %provider.app, user = ?self.call.id, %error, "the write of a renewed token failed; it is retried");
                     }
                     provider.cache.insert_uncommitted(&entry, stamp);
                     self.call.publish_provisional(&entry);

@@ -87,7 +87,7 @@ impl RenewalTask<'_> {
     /// Returns the store's error instead of WeChat's: the store may hold a newer record, so it is
     /// unknown whether the user has to log in.
     fn deletion_failed(&self, store_error: Error) -> CommitOutcome {
-        tracing::warn!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, error = %store_error, "a dead pair could not be deleted");
+        tracing::warn!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, error = %store_error, "a pair with a rejected refresh token could not be deleted; the next request retries");
         CommitOutcome::Done(Err(store_error))
     }
 

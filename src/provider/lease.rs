@@ -133,7 +133,7 @@ impl Lease {
         match self.store.release_lease(&self.slot, &self.owner).await {
             Ok(_) => self.set_state(IDLE),
             Err(error) => {
-                tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, %error, "a lease is released later");
+                tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, %error, "a lease could not be released; the release is retried");
             }
         }
     }

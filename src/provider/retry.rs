@@ -71,16 +71,16 @@ impl RenewalTask<'_> {
             }
             Err(RenewalFailure::InvalidGrant(error)) => {
                 metrics::record_renewal(kind, "dead");
-                tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "the refresh token is dead");
+                tracing::info!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "WeChat rejected the refresh token; the user has to log in");
                 self.delete(lease, stored, error, stamp).await
             }
             Err(RenewalFailure::Transient(error)) => {
                 metrics::record_renewal(kind, "transient");
                 // The first call that failed for this reason has logged it for the operator.
                 if error.kind() == ErrorKind::WechatConfig {
-                    tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "not renewed");
+                    tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "a renewal was suppressed");
                 } else {
-                    tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "the renewal failed for now");
+                    tracing::warn!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "a renewal failed; a request retries it after the back-off");
                 }
                 lease.release().await;
                 CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
@@ -90,7 +90,7 @@ impl RenewalTask<'_> {
                 let (was_logged, until) = self.provider.failures.open_circuit(&error, self.now());
                 metrics::set_resting_until(app, kind, until);
                 if !was_logged {
-                    tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat refuses this account; the operator must act");
+                    tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat rejected this account; the operator must act");
                 }
                 lease.release().await;
                 let rests = error.clone_with_retry_after(self.now().duration_until(until));
@@ -128,7 +128,7 @@ impl RenewalTask<'_> {
                     None => ControlFlow::Continue(Err(RenewalFailure::Transient(error))),
                 };
             }
-            tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, %error, ?wait, "trying once more");
+            tracing::debug!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, %error, ?wait, "a call of a renewal failed; it is retried");
             tokio::time::sleep(wait).await;
             if let Some(newer) = self.superseding(stored).await {
                 return ControlFlow::Break(newer);
@@ -144,7 +144,7 @@ impl RenewalTask<'_> {
         if self.provider.failures.close_circuit() {
             let (app, kind) = (&self.provider.app, self.provider.kind.as_str());
             metrics::set_resting_until(app, kind, Timestamp::from_millis(0));
-            tracing::info!(target: "tower_wechat::renewal", app = %self.provider.app, "WeChat accepts this account again");
+            tracing::info!(target: "tower_wechat::renewal", app = %self.provider.app, "WeChat accepted this account again");
         }
     }
 }

@@ -204,12 +204,13 @@ impl ProviderState {
     }
 
     pub(super) fn log_store_unavailable(&self, error: &Error) {
-        tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a token although the store is away");
+        tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a cached token; the store was unavailable");
     }
 
     /// Records the metrics of a read like [`record_metrics`](Self::record_metrics): for the first
     /// 1,024 reads, then for one in 64, because recording costs about as much as the read.
     pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
+        // The order of the counts does not matter (`Relaxed`): they only select reads.
         let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
         if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
             self.record_metrics(entry);

@@ -297,7 +297,7 @@ impl Exchange {
         let app = &self.code_key.app;
         if error.kind() == ErrorKind::WechatConfig {
             if let Some(more) = self.log_limiter.allow_line("config") {
-                tracing::error!(target: "tower_wechat::login", %app, %error, more, "WeChat refuses this account; the operator must act");
+                tracing::error!(target: "tower_wechat::login", %app, %error, more, "WeChat rejected this account; the operator must act");
             }
         } else if let Some(more) = self.log_limiter.allow_line("refused_code") {
             tracing::warn!(target: "tower_wechat::login", %app, %error, more, "WeChat did not exchange a code");
