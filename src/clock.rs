@@ -148,7 +148,8 @@ enum ClockSource {
     System,
     /// The system's time plus an offset in milliseconds.
     Shifted(Arc<AtomicI64>),
-    /// A fixed time, which only tests change.
+    /// A fixed time, which only tests change. All accesses are `Relaxed`, because no other memory
+    /// depends on the time.
     Manual(Arc<AtomicI64>),
 }
 

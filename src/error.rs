@@ -130,8 +130,8 @@ pub enum RecommendedAction {
 /// let error = WechatClient::new("wx 1", "secret").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Configuration);
 ///
-/// /// What a support case needs to know.
-/// fn tell(error: &Error) {
+/// /// Prints what a support case needs to know.
+/// fn report(error: &Error) {
 ///     eprintln!("{error}; errcode {:?}, rid {:?}", error.errcode(), error.rid());
 ///     if error.recommended_action() == Some(RecommendedAction::ContactOperator) {
 ///         eprintln!("nobody but the operator can help");
@@ -139,7 +139,7 @@ pub enum RecommendedAction {
 ///         eprintln!("worth another try in {} s", wait.as_secs());
 ///     }
 /// }
-/// # let _ = tell;
+/// # let _ = report;
 /// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);

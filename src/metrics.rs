@@ -10,7 +10,7 @@ use tracing::Span;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 
-/// Maximum number of API paths with a label of their own. Applications may call any path, and the
+/// Maximum number of API paths that have a separate label. Applications may call any path, and the
 /// number of labels must stay small. The calls of this crate take eight.
 #[cfg(feature = "metrics")]
 const MAX_PATH_LABELS: usize = 64;
@@ -231,6 +231,7 @@ impl CachedGauge {
             static TOTALS: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
             let mut totals = TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
             let total = totals.entry(self.kind).or_default();
+            // The lock orders all accesses to this number.
             let before = self.counted.swap(count, Ordering::Relaxed);
             *total = total.saturating_sub(before).saturating_add(count);
             // Under the lock, so that the gauge is never set to an older sum after a newer one.

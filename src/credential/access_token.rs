@@ -44,8 +44,8 @@ impl AccessToken {
     }
 
     /// Returns a handle to the token at the start of shared memory: its
-    /// [`length_prefix`](Self::length_prefix) and its text. The handle keeps all of the memory
-    /// alive, and uses none of the bytes after the text.
+    /// [`length_prefix`](Self::length_prefix) and its text. The handle shares all of the memory,
+    /// and uses none of the bytes after the text.
     #[inline]
     pub(crate) fn at_start_of(memory: SecretBytes) -> Self {
         Self(memory)

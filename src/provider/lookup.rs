@@ -31,8 +31,8 @@ enum LookupOutcome {
 /// fail to return what this request needs; the request then joins or starts another one.
 const MAX_CALLS_PER_REQUEST: usize = 3;
 
-/// Starts the background tasks of an engine unless they run. There may have been no runtime when the
-/// engine was created, so each request tries again.
+/// Starts the background tasks of an engine unless they run. There may have been no runtime when
+/// the engine was created, so each request tries again.
 pub(super) fn start_background_tasks(provider: &Arc<ProviderState>) {
     invalidation::start(provider);
     maintenance::start(provider);
@@ -51,6 +51,8 @@ impl CredentialProvider {
             return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
         };
         let outcome = self.read_store(&slot, key, now).await;
+        // The permit covers only the read. From here on, other requests see the call, if one
+        // starts.
         drop(permit);
         match outcome {
             LookupOutcome::Ready(entry) => Ok(entry),
@@ -67,6 +69,7 @@ impl CredentialProvider {
         }
     }
 
+    /// Reads the store, for a short time only if the cache has an unexpired token.
     async fn read_store(
         &self,
         slot: &CredentialSlot,
@@ -76,6 +79,7 @@ impl CredentialProvider {
         let provider = &self.0;
         let id = &*slot.key.id;
         let unexpired = provider.cache.unexpired_at(key, id, now);
+        // Before the read: a write that is recorded from now on may be newer than its result.
         let stamp = provider.cache.stamp_of(key);
         let timeout = unexpired
             .as_ref()
@@ -85,9 +89,9 @@ impl CredentialProvider {
             fresh = provider.to_fresh_entry(id, record);
             fresh.is_some()
         };
-        let seen = provider.store.read_with(slot, timeout, &mut visitor).await;
-        let alive = || unexpired.filter(|entry| entry.is_unexpired(provider.clock.now()));
-        match (seen, fresh) {
+        let read = provider.store.read_with(slot, timeout, &mut visitor).await;
+        let still_unexpired = || unexpired.filter(|entry| entry.is_unexpired(provider.clock.now()));
+        match (read, fresh) {
             (Ok(ReadOutcome::Rejected(stored)), _) => {
                 LookupOutcome::NeedsCall(ReadSnapshot { stored, stamp })
             }
@@ -96,11 +100,11 @@ impl CredentialProvider {
                 provider.sample_metrics(&entry);
                 LookupOutcome::Ready(entry)
             }
-            (Ok(_), None) => alive().map_or_else(
+            (Ok(_), None) => still_unexpired().map_or_else(
                 || LookupOutcome::Failed(provider.store_timeout_error()),
                 LookupOutcome::StoreSlow,
             ),
-            (Err(error), _) => match alive() {
+            (Err(error), _) => match still_unexpired() {
                 Some(entry) => {
                     provider.log_store_unavailable(&error);
                     LookupOutcome::Ready(entry)

@@ -9,18 +9,17 @@
 //!
 //! The documentation of this crate refers to these promises by name:
 //!
-//! | promise | kept by |
-//! |---|---|
-//! | one renewal | `single_flight`: one call per credential in a process. `renewal`: a lease between processes; the store compares again when it grants the lease |
-//! | newest wins | `commit`: compare-and-set. `cache`: a read that crossed a write is not served. `single_flight`: a login detaches the running call |
-//! | nothing lost | `single_flight`: a call is a task and outlives its callers. `lookup`: work inside a request only reads. `commit`: commits are retried, and a deletion writes a tombstone first. [`CredentialProvider::shutdown`] waits for the tasks |
-//! | stale served | `renewal`: a usable token is published to all callers before its renewal begins |
-//! | failures sorted | [`RenewalFailure`], `failures` |
-//! | reports compared | [`CredentialProvider::report_invalid`]. `retry_once`: no third call |
-//! | followers bounded | `renewal`: a process that waits for another one's renewal polls the lease with back-off. `lease`: a lease is released however its call ends |
-//! | caches agree | `invalidation`: processes publish their writes. `cache`: an entry is served for `cache_ttl` after the last confirmation at most |
-//! | no wait at rollover | `prefetch`: a task that refreshes the account's credentials ahead of requests |
-//! | clocks may differ | leases use the store's clock, renewal margins are minutes, and cache entries have a bounded time |
+//! | code | promise | kept by |
+//! |---|---|---|
+//! | R1 | one renewal | `single_flight`: one call per credential in a process. `renewal`: a lease between processes; the store compares again when it grants the lease |
+//! | R2 | newest wins | `commit`: compare-and-set. `cache`: a read that crossed a write is not served. `single_flight`: a login detaches the running call |
+//! | R3 | nothing lost | `single_flight`: a call is a task and outlives its callers. `lookup`: work inside a request only reads. `commit`: commits are retried. `deletion`: a tombstone is written first. [`CredentialProvider::shutdown`] waits for the tasks |
+//! | R4 | stale served | `renewal`: a usable token is published to all callers before its renewal begins. `prefetch`: the account's credentials are refreshed ahead of requests |
+//! | R5 | failures sorted | [`RenewalFailure`], `retry`, `failures` |
+//! | R6 | reports compared | [`CredentialProvider::report_invalid`]. [`CredentialProvider::with_credential`]: no third call |
+//! | R7 | followers bounded | `renewal`: a process that waits for another one's renewal polls the lease with back-off. `lease`: a lease is released however its call ends |
+//! | R8 | clocks may differ | leases use the store's clock, renewal margins are minutes, and cache entries have a bounded time |
+//! | | caches agree | `invalidation`: processes publish their writes. `cache`: an entry is served for `cache_ttl` after the last confirmation at most |
 
 mod background_task;
 mod cache;
@@ -135,7 +134,7 @@ impl CredentialProvider {
     }
 
     /// Returns the credential like [`get`](Self::get), without a second look into the cache. For
-    /// callers to whom [`cached`](Self::cached) has just returned `None`.
+    /// use after [`cached`](Self::cached) has returned `None`.
     pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if self.0.cache.is_known_absent(&id, now) {

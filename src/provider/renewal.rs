@@ -48,12 +48,12 @@ pub(super) fn join_or_start(
     provider
         .calls
         .join_or_start(&provider.tasks, id, wanted, |call| {
-            // A snapshot from before a login must not be served to callers that join after the login.
-            // Single flight holds the lock of its table here: a login that begins after this comparison
-            // finds the call in the table and detaches it.
+            // A snapshot from before a login must not be served to callers that join after the
+            // login. Single flight holds the lock of its table here: a login that begins after this
+            // comparison finds the call in the table and detaches it.
             let snapshot = snapshot.filter(|snapshot| provider.cache.is_unchanged(&snapshot.stamp));
-            // Each call has its own lease name, so that a detached call cannot release the lease of its
-            // successor.
+            // Each call has its own lease name, so that a detached call cannot release the lease of
+            // its successor.
             let owner = provider.lease_owner.with_number(call.number);
             let provider = Arc::clone(provider);
             async move { run(&provider, &call, owner, snapshot).await }

@@ -87,9 +87,9 @@ impl Call {
     /// Returns `true` if the call was started for the same need.
     pub(super) fn was_started_for(&self, wanted: &Wanted) -> bool {
         match (wanted.replaced_token(), self.wanted.replaced_token()) {
-            (Some(asked), Some(started)) => asked == started,
+            (Some(replaced), Some(other)) => replaced == other,
             (None, None) => true,
-            _ => false,
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 }
@@ -212,8 +212,8 @@ impl SingleFlight {
         table.calls.get(id).is_some_and(Call::is_waiting_for_store)
     }
 
-    /// Records the version that a call is about to write, so that the invalidation of its own write
-    /// does not detach it. Ignores a call that was detached.
+    /// Records the version that a call is about to write, so that the invalidation of this
+    /// write does not detach it. Ignores a call that was detached.
     pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
         let mut table = self.lock();
         let call = table.calls.get_mut(id);

@@ -1,4 +1,4 @@
-//! What the cache holds, in how much room, and what it makes of news and of news that was missed.
+//! Tests of the cache: its memory, and its reaction to invalidations and to missed ones.
 
 use super::*;
 use crate::credential::{Lifetime, UserDetails};
@@ -12,7 +12,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// As a read at this time finds it.
+/// Creates the entry that a read at this time creates.
 fn entry_of_token(cache: &Cache, token: &str, now: Timestamp) -> CacheEntry {
     entry_of(cache, "oA", token, now)
 }
@@ -21,13 +21,13 @@ fn entry_of(cache: &Cache, id: &str, token: &str, now: Timestamp) -> CacheEntry 
     let lifetime = Lifetime::from_response(NOW, Some(7_200), secs(900));
     let validity = now..lifetime.renew_at();
     let (token, details) = (AccessToken::from(token), UserDetails::default());
-    let (origin, era) = (EntryOrigin::Stored, cache.epoch());
-    CacheEntry::new(id, &token, lifetime, &details, validity, origin, era)
+    let (origin, epoch) = (EntryOrigin::Stored, cache.epoch());
+    CacheEntry::new(id, &token, lifetime, &details, validity, origin, epoch)
 }
 
 fn fresh_token(cache: &Cache, now: Timestamp) -> Option<String> {
-    let held = cache.fresh("oA", now)?;
-    Some(held.secret().expose().to_owned())
+    let entry = cache.fresh("oA", now)?;
+    Some(entry.secret().expose().to_owned())
 }
 
 fn cache_with(token: &str) -> Cache {
@@ -45,7 +45,7 @@ fn invalidation_of_the_cached_version_is_ignored() {
 }
 
 #[test]
-fn replaced_entries_stay_for_outages_deleted_ones_go() {
+fn replaced_entries_stay_and_deleted_ones_go() {
     let cache = cache_with("t1");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t2", NOW).version()));
     assert_eq!(fresh_token(&cache, NOW), None);
@@ -63,98 +63,105 @@ fn invalidation_removes_a_negative_entry() {
     assert!(!cache.is_known_absent("oA", NOW));
 }
 
-/// Somebody else who stands behind the same fence.
+/// Returns another id whose entry belongs to the same shard.
 fn id_in_same_shard(cache: &Cache) -> String {
-    let fence = |id: &str| cache.key(id).as_u64() % SHARDS as u64;
-    let others = (0..).map(|number| format!("o{number}"));
-    let mut behind = others.filter(|other| fence(other) == fence("oA"));
-    behind.next().unwrap()
+    let shard = |id: &str| cache.key(id).as_u64() % SHARDS as u64;
+    let mut others = (0..).map(|number| format!("o{number}"));
+    others.find(|other| shard(other) == shard("oA")).unwrap()
 }
 
 #[test]
 fn events_of_other_ids_in_a_shard_do_not_interfere() {
     let cache = Cache::new(100, TTL);
     let other = id_in_same_shard(&cache);
-    let mark = |token| Some(entry_of_token(&cache, token, NOW).version());
-    // A login, while news of others comes, and they log in and out themselves.
-    let fence = cache.invalidate("oA");
-    cache.on_invalidation(&other, mark("t9"));
-    cache.on_invalidation("oA", mark("t1"));
+    let version = |token| Some(entry_of_token(&cache, token, NOW).version());
+    // A login, while other users of the shard log in and out, here and in other processes.
+    let stamp = cache.invalidate("oA");
+    cache.on_invalidation(&other, version("t9"));
+    cache.on_invalidation("oA", version("t1"));
     cache.on_invalidation(&other, None);
     cache.invalidate(&other);
-    cache.complete_write("oA", Some(&entry_of_token(&cache, "t1", NOW)), NOW, &fence);
+    cache.complete_write("oA", Some(&entry_of_token(&cache, "t1", NOW)), NOW, &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t1"));
-    // The same of a read.
-    let fence = cache.stamp("oA");
-    cache.on_invalidation(&other, mark("t1"));
-    assert!(cache.is_unchanged(&fence));
-    cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &fence);
+    // A read, while another user of the shard logs in.
+    let stamp = cache.stamp("oA");
+    cache.on_invalidation(&other, version("t1"));
+    assert!(cache.is_unchanged(&stamp));
+    cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t2"));
 }
 
 #[test]
 fn older_entries_are_rejected_in_a_busy_shard() {
-    for neighbours in 0..2 * TRACKED_WRITES {
+    for events in 0..2 * TRACKED_WRITES {
         let cache = Cache::new(100, TTL);
         let (other, older) = (id_in_same_shard(&cache), entry_of_token(&cache, "t1", NOW));
-        let fences = [(); 3].map(|()| cache.stamp("oA"));
+        let stamps = [(); 3].map(|()| cache.stamp("oA"));
         cache.on_invalidation("oA", Some(entry_of_token(&cache, "t2", NOW).version()));
-        for _ in 0..neighbours {
+        for _ in 0..events {
             cache.on_invalidation(&other, Some(older.version()));
         }
-        assert!(!cache.is_unchanged(&fences[0]));
-        cache.insert_if_unchanged(older.clone(), &fences[0]);
-        assert_eq!(fresh_token(&cache, NOW), None, "{neighbours}");
-        cache.insert_absent_if_unchanged("oA", NOW, &fences[1]);
-        assert!(!cache.is_known_absent("oA", NOW), "{neighbours}");
-        cache.complete_write("oA", Some(&older), NOW, &fences[2]);
-        assert_eq!(fresh_token(&cache, NOW), None, "{neighbours}");
+        assert!(!cache.is_unchanged(&stamps[0]));
+        cache.insert_if_unchanged(older.clone(), &stamps[0]);
+        assert_eq!(fresh_token(&cache, NOW), None, "{events}");
+        cache.insert_absent_if_unchanged("oA", NOW, &stamps[1]);
+        assert!(!cache.is_known_absent("oA", NOW), "{events}");
+        cache.complete_write("oA", Some(&older), NOW, &stamps[2]);
+        assert_eq!(fresh_token(&cache, NOW), None, "{events}");
     }
 }
 
-/// All take their fence before the first of them has its answer.
+/// All reads take their stamps before the first reply arrives.
 #[test]
 fn ten_thousand_concurrent_reads_are_all_cached() {
     let cache = Cache::new(20_000, TTL);
     let ids: Vec<String> = (0..10_000).map(|number| format!("o{number}")).collect();
-    let fences: Vec<VersionStamp> = ids.iter().map(|id| cache.stamp(id)).collect();
-    for (id, fence) in ids.iter().zip(&fences) {
-        cache.insert_if_unchanged(entry_of(&cache, id, "t1", NOW), fence);
+    let stamps: Vec<VersionStamp> = ids.iter().map(|id| cache.stamp(id)).collect();
+    for (id, stamp) in ids.iter().zip(&stamps) {
+        cache.insert_if_unchanged(entry_of(&cache, id, "t1", NOW), stamp);
     }
-    // Chance may put more behind one fence than it remembers.
-    let asked_again = ids.iter().filter(|id| cache.fresh(id, NOW).is_none());
-    assert!(asked_again.count() < 100);
+    // A shard may by chance have more reads than it records individually.
+    let missing = ids.iter().filter(|id| cache.fresh(id, NOW).is_none());
+    assert!(missing.count() < 100);
 }
 
 #[test]
 fn a_read_is_cached_only_if_it_matches_the_invalidation() {
     let cache = Cache::new(100, TTL);
-    let fence = cache.stamp("oA");
+    let stamp = cache.stamp("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t2", NOW).version()));
-    cache.insert_if_unchanged(entry_of_token(&cache, "t1", NOW), &fence);
-    assert_eq!(fresh_token(&cache, NOW), None, "it was read before");
-    cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &fence);
+    cache.insert_if_unchanged(entry_of_token(&cache, "t1", NOW), &stamp);
+    assert_eq!(
+        fresh_token(&cache, NOW),
+        None,
+        "the read began before the write"
+    );
+    cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t2"));
 
-    let fence = cache.stamp("oA");
+    let stamp = cache.stamp("oA");
     cache.on_invalidation("oA", None);
-    cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &fence);
-    assert_eq!(fresh_token(&cache, NOW), None, "it was deleted meanwhile");
+    cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &stamp);
+    assert_eq!(
+        fresh_token(&cache, NOW),
+        None,
+        "the credential was deleted meanwhile"
+    );
 
-    // Of several writes the last one counts.
-    let fence = cache.stamp("oA");
+    // After several writes, only the last version is cached.
+    let stamp = cache.stamp("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t3", NOW).version()));
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t4", NOW).version()));
-    cache.insert_if_unchanged(entry_of_token(&cache, "t3", NOW), &fence);
+    cache.insert_if_unchanged(entry_of_token(&cache, "t3", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW), None);
-    cache.insert_if_unchanged(entry_of_token(&cache, "t4", NOW), &fence);
+    cache.insert_if_unchanged(entry_of_token(&cache, "t4", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t4"));
 
-    // What happened here has no place in the order of the news.
-    let fence = cache.stamp("oA");
+    // The order of a local write and of invalidations is unknown.
+    let stamp = cache.stamp("oA");
     cache.invalidate("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t4", NOW).version()));
-    cache.insert_if_unchanged(entry_of_token(&cache, "t4", NOW), &fence);
+    cache.insert_if_unchanged(entry_of_token(&cache, "t4", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW), None);
 }
 
@@ -162,35 +169,35 @@ fn a_read_is_cached_only_if_it_matches_the_invalidation() {
 fn invalidation_of_an_own_write_keeps_the_entry() {
     let cache = cache_with("t1");
     let t2 = entry_of_token(&cache, "t2", NOW);
-    for news_first in [true, false] {
-        let fence = cache.invalidate("oA");
-        if news_first {
+    for invalidation_first in [true, false] {
+        let stamp = cache.invalidate("oA");
+        if invalidation_first {
             cache.on_invalidation("oA", Some(t2.version()));
         }
-        cache.complete_write("oA", Some(&t2), NOW, &fence);
+        cache.complete_write("oA", Some(&t2), NOW, &stamp);
         cache.on_invalidation("oA", Some(t2.version()));
         assert_eq!(
             fresh_token(&cache, NOW).as_deref(),
             Some("t2"),
-            "{news_first}"
+            "{invalidation_first}"
         );
     }
-    // Another's write came in between: the store knows which was the last.
-    let fence = cache.invalidate("oA");
+    // Another process wrote meanwhile: only the store knows which write was the last.
+    let stamp = cache.invalidate("oA");
     cache.on_invalidation("oA", Some(t2.version()));
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t3", NOW).version()));
-    cache.complete_write("oA", Some(&t2), NOW, &fence);
+    cache.complete_write("oA", Some(&t2), NOW, &stamp);
     assert_eq!(fresh_token(&cache, NOW), None);
 }
 
 #[test]
 fn a_late_invalidation_restores_no_older_entry() {
     let cache = cache_with("t2");
-    let fence = cache.stamp("oA");
+    let stamp = cache.stamp("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t1", NOW).version()));
     assert_eq!(fresh_token(&cache, NOW), None);
     cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &cache.stamp("oA"));
-    cache.insert_if_unchanged(entry_of_token(&cache, "t0", NOW), &fence);
+    cache.insert_if_unchanged(entry_of_token(&cache, "t0", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t2"));
 }
 
@@ -208,7 +215,7 @@ fn entries_are_valid_until_cache_ttl_after_the_last_sync() {
         fresh_token(&cache, NOW.saturating_add(secs(6_300))).is_none(),
         "renewal"
     );
-    // A wall clock that is set back prolongs nothing.
+    // A wall clock that was set back prolongs no validity.
     assert!(fresh_token(&cache, NOW.saturating_add(secs(100))).is_none());
     cache.mark_unsynced();
     assert!(fresh_token(&cache, NOW.saturating_add(secs(6_250))).is_none());
@@ -218,20 +225,24 @@ fn entries_are_valid_until_cache_ttl_after_the_last_sync() {
 fn a_new_epoch_invalidates_entries_and_running_reads() {
     let cache = cache_with("t1");
     cache.mark_synced(NOW);
-    let fence = cache.stamp("oA");
+    let stamp = cache.stamp("oA");
     cache.invalidate_all();
     assert_eq!(fresh_token(&cache, NOW), None);
-    cache.insert_if_unchanged(entry_of_token(&cache, "t1", NOW), &fence);
-    assert_eq!(fresh_token(&cache, NOW), None, "its read began before");
+    cache.insert_if_unchanged(entry_of_token(&cache, "t1", NOW), &stamp);
+    assert_eq!(
+        fresh_token(&cache, NOW),
+        None,
+        "the read began in the earlier epoch"
+    );
     assert!(
         cache.unexpired("oA", NOW).is_some(),
-        "the store may be away"
+        "the entry stays for outages"
     );
     cache.insert_if_unchanged(entry_of_token(&cache, "t2", NOW), &cache.stamp("oA"));
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t2"));
     assert!(
         fresh_token(&cache, NOW.saturating_add(secs(61))).is_none(),
-        "no proof yet"
+        "no heartbeat in this epoch"
     );
 }
 
@@ -264,7 +275,7 @@ fn full_entry(id: &str) -> CacheEntry {
     )
 }
 
-/// As long as openids are.
+/// Returns an id with the length of an openid.
 fn id(at: usize) -> String {
     format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
 }
@@ -284,22 +295,22 @@ fn a_cached_user_takes_240_bytes() {
     let mut cache = None;
     let counted = allocation_counter::measure(|| cache = Some(filled_cache(USERS, USERS)));
     let cache = cache.unwrap();
-    // Shards are not all equally full when the first is.
+    // The shards of the library fill at different rates.
     assert!(cache.len() > USERS * 98 / 100, "{}", cache.len());
     let each = counted.bytes_current as usize / cache.len();
-    assert!(each <= 240, "{each} bytes for each user");
+    assert!(each <= 240, "{each} bytes per user");
 }
 
 #[test]
 fn capacity_is_bounded_and_used_entries_stay() {
     let cache = filled_cache(1_000, 1_000);
-    let often: Vec<String> = (0..100).map(id).collect();
+    let frequent: Vec<String> = (0..100).map(id).collect();
     for _ in 0..3 {
-        for id in &often {
+        for id in &frequent {
             cache.fresh(id, NOW);
         }
     }
-    let before = often.iter().filter(|id| cache.fresh(id, NOW).is_some());
+    let before = frequent.iter().filter(|id| cache.fresh(id, NOW).is_some());
     let before = before.count();
     assert!(before > 80, "{before}");
     for at in 1_000..11_000 {
@@ -307,19 +318,19 @@ fn capacity_is_bounded_and_used_entries_stay() {
         cache.insert_if_unchanged(full_entry(&id), &cache.stamp(&id));
     }
     assert!(cache.len() <= 1_000, "{}", cache.len());
-    let after = often.iter().filter(|id| cache.fresh(id, NOW).is_some());
+    let after = frequent.iter().filter(|id| cache.fresh(id, NOW).is_some());
     let after = after.count();
-    assert!(after > before * 8 / 10, "{after} of {before} have stayed");
+    assert!(after > before * 8 / 10, "{after} of {before} stayed");
 }
 
 #[test]
 fn ids_with_the_same_key_are_kept_apart() {
     let cache = Cache::new(10, TTL);
-    // Chance does not bring two such ids together, so the entry is put there by hand.
+    // Two such ids are too rare to find, so the test inserts the entry under the other key.
     cache.entries.insert(cache.key("a"), full_entry("b"));
     assert!(cache.fresh("a", NOW).is_none());
     assert!(cache.unexpired("a", NOW).is_none());
     cache.invalidate_if_token("a", full_entry("b").secret());
     cache.invalidate("a");
-    assert_eq!(cache.len(), 1, "what is another's stays");
+    assert_eq!(cache.len(), 1, "the entry of the other id stays");
 }
