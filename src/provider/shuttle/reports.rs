@@ -62,7 +62,7 @@ fn failing_reports(failure: fn() -> RenewalFailure) {
                 harness.get(1).await;
             }),
             spawn(&harness, async |harness| {
-                harness.report_without_success(1).await
+                harness.report_without_success(1).await;
             }),
         ];
         join_all(tasks).await;
