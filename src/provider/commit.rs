@@ -105,7 +105,7 @@ impl RenewalTask<'_> {
         self.provider.failures.clear(&self.call.id);
         if self.provider.is_due(entry, now) || !self.call.wanted.is_satisfied_by(entry.secret()) {
             let message = "WeChat hands out the same token again, or one that is due at once";
-            self.suppress_reports(Error::new(ErrorKind::WechatUnavailable, message));
+            self.suppress_renewals(Error::new(ErrorKind::WechatUnavailable, message));
         }
     }
 }

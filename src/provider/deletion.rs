@@ -42,7 +42,7 @@ impl RenewalTask<'_> {
         }
         if self.is_fresh_for_others(stored, &error) {
             lease.release().await;
-            self.suppress_reports(error.clone());
+            self.suppress_renewals(error.clone());
             return CommitOutcome::Done(Err(error));
         }
         match lease.delete(stored).await {

@@ -58,7 +58,7 @@ impl RenewalTask<'_> {
 
     /// Answers further renewals of this credential with `error` for a while, without a call to
     /// WeChat.
-    pub(super) fn suppress_reports(&self, error: Error) {
+    pub(super) fn suppress_renewals(&self, error: Error) {
         let now = self.now();
         self.provider
             .failures
