@@ -20,14 +20,14 @@ impl Wanted {
     pub(super) fn is_satisfied_by(&self, token: &AccessToken) -> bool {
         match self {
             Self::Any => true,
-            Self::Replacing(refused) => token != refused,
+            Self::Replacing(invalid) => token != invalid,
         }
     }
 
     pub(super) fn replaced_token(&self) -> Option<&AccessToken> {
         match self {
             Self::Any => None,
-            Self::Replacing(refused) => Some(refused),
+            Self::Replacing(invalid) => Some(invalid),
         }
     }
 }

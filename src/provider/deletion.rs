@@ -70,8 +70,8 @@ impl RenewalTask<'_> {
         error: &Error,
     ) -> Option<CommitOutcome> {
         // The user or WeChat revoked both tokens, so no grant did.
-        let void = self.provider.source.invalidates_access_token(error);
-        if void || !self.may_have_successor(&stored.record) {
+        let is_revoked = self.provider.source.invalidates_access_token(error);
+        if is_revoked || !self.may_have_successor(&stored.record) {
             return None;
         }
         let newer = match lease.write_tombstone(stored).await {

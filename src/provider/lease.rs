@@ -145,7 +145,7 @@ impl Drop for Lease {
         if state == IDLE {
             return;
         }
-        let left = AbandonedLease {
+        let abandoned = AbandonedLease {
             target: LeaseTarget::Credential(Arc::clone(&self.store), self.slot.clone()),
             owner: self.owner.clone(),
             was_granted: state == HELD,
@@ -153,7 +153,7 @@ impl Drop for Lease {
         };
         sync::spawn_cleanup(
             &self.provider.tasks,
-            release_abandoned(Arc::clone(&self.provider), left),
+            release_abandoned(Arc::clone(&self.provider), abandoned),
         );
     }
 }
@@ -218,12 +218,15 @@ impl CredentialProvider {
         owner: LeaseOwner,
         lease_duration: Duration,
     ) {
-        let left = AbandonedLease {
+        let abandoned = AbandonedLease {
             target: LeaseTarget::Code(store, code),
             owner,
             was_granted: false,
             duration: lease_duration,
         };
-        sync::spawn_cleanup(&self.0.tasks, release_abandoned(Arc::clone(&self.0), left));
+        sync::spawn_cleanup(
+            &self.0.tasks,
+            release_abandoned(Arc::clone(&self.0), abandoned),
+        );
     }
 }

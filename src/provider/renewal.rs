@@ -142,10 +142,9 @@ impl<'a> RenewalTask<'a> {
         mut stored: StoredRecord,
         mut stamp: VersionStamp,
     ) -> Result<CacheEntry, Error> {
-        let settings = &self.provider.config;
-        let give_up = deadline_in(
-            settings.lease_duration + settings.renewal_timeout + STALE_RECHECK_INTERVAL,
-        );
+        let config = &self.provider.config;
+        let give_up =
+            deadline_in(config.lease_duration + config.renewal_timeout + STALE_RECHECK_INTERVAL);
         let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
         // Error of WeChat that means a deletion, while another process still holds the lease.
         let mut grant_error = None;
@@ -221,15 +220,16 @@ impl<'a> RenewalTask<'a> {
         // An empty store does not revoke a credential of the account: the cached one is served
         // while the next one is fetched. Only another system deletes such credentials, and that
         // deletion counts.
-        let lost = record.is_empty() && self.provider.kind.belongs_to_account() && writer.is_some();
-        let alive = match lost {
+        let is_lost =
+            record.is_empty() && self.provider.kind.belongs_to_account() && writer.is_some();
+        let unexpired = match is_lost {
             true => self.provider.cache.unexpired(&self.call.id, now),
             false => self
                 .provider
                 .to_entry(&self.call.id, record, EntryOrigin::Stored),
         };
-        let alive = alive.filter(|entry| entry.is_unexpired(now));
-        if let Some(entry) = alive.as_ref().filter(|_| !lost) {
+        let unexpired = unexpired.filter(|entry| entry.is_unexpired(now));
+        if let Some(entry) = unexpired.as_ref().filter(|_| !is_lost) {
             self.provider
                 .cache
                 .insert_if_unchanged(entry.clone(), stamp);
@@ -238,29 +238,29 @@ impl<'a> RenewalTask<'a> {
         // After the cache, so that the cache never holds a token older than a caller has received.
         // Before each return, because a report concerns only the caller that made it: the report
         // may be wrong, and its failure is not a failure for the others.
-        self.call.set_provisional(alive.clone());
-        let usable = alive
+        self.call.set_provisional(unexpired.clone());
+        let usable = unexpired
             .clone()
             .filter(|entry| self.call.wanted.is_satisfied_by(entry.secret()));
-        if let Some(entry) = usable.as_ref().filter(|_| !lost)
+        if let Some(entry) = usable.as_ref().filter(|_| !is_lost)
             && !self.provider.is_due(entry, now)
         {
             return Decision::Return(Ok(entry.clone()));
         }
         let Some(writer) = writer else {
             return Decision::Return(usable.ok_or_else(|| {
-                if alive.is_none() {
+                if unexpired.is_none() {
                     self.provider
                         .cache
                         .insert_absent_if_unchanged(&self.call.id, now, stamp);
                 }
                 // Without an unexpired token in the store, the report does not matter.
-                let refused = self
+                let invalid_token = self
                     .call
                     .wanted
                     .replaced_token()
-                    .filter(|_| alive.is_some());
-                self.provider.source.no_token_error(refused)
+                    .filter(|_| unexpired.is_some());
+                self.provider.source.no_token_error(invalid_token)
             }));
         };
         if let Some(error) = self.suppressing_error() {

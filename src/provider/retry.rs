@@ -51,9 +51,9 @@ impl RenewalTask<'_> {
     ) -> CommitOutcome {
         let started = Instant::now();
         self.call.set_awaits_wechat(true);
-        let asked = self.renew_with_retry(stored).await;
+        let result = self.renew_with_retry(stored).await;
         self.call.set_awaits_wechat(false);
-        let outcome = match asked {
+        let outcome = match result {
             ControlFlow::Continue(outcome) => outcome,
             ControlFlow::Break(newer) => {
                 lease.release().await;
@@ -93,8 +93,8 @@ impl RenewalTask<'_> {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat rejected this account; the operator must act");
                 }
                 lease.release().await;
-                let rests = error.clone_with_retry_after(self.now().duration_until(until));
-                CommitOutcome::Done(self.if_unexpired(usable).ok_or(rests))
+                let error = error.clone_with_retry_after(self.now().duration_until(until));
+                CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
             }
         }
     }
@@ -108,11 +108,11 @@ impl RenewalTask<'_> {
         let give_up = deadline_in(self.provider.config.renewal_timeout);
         let mut failures = self.provider.failures.failure_count(&self.call.id);
         loop {
-            let ask = self
+            let renewal = self
                 .provider
                 .source
                 .renew(&stored.record, self.call.wanted.replaced_token());
-            let error = match tokio::time::timeout_at(give_up, ask).await {
+            let error = match tokio::time::timeout_at(give_up, renewal).await {
                 Ok(Err(RenewalFailure::Transient(error))) => error,
                 Ok(outcome) => return ControlFlow::Continue(outcome),
                 Err(_) => self.provider.load_timeout_error(),
