@@ -54,8 +54,8 @@ impl LoginHandler {
         Ok(page)
     }
 
-    /// Returns a redirect to the login path, for a page load whose cookies are not available. The
-    /// login path receives the cookies.
+    /// Returns a redirect to the login path, for a page load of which only some headers are
+    /// available. The browser sends all its headers to the login path.
     pub(crate) fn redirect_to_login(
         &self,
         head: &RequestHead<'_>,

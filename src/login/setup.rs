@@ -21,12 +21,13 @@ use crate::users::UserTokens;
 ///   began the login, exchanges the code once even if copies of the request arrive, stores the
 ///   user's tokens, sets the session cookie and redirects the browser to the requested page;
 /// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script;
-/// - serves the [files](LoginBuilder::verification_file) by which WeChat verifies your domain.
+/// - serves the [files](super::LoginBuilder::verification_file) by which WeChat verifies your domain.
 ///
 /// Mount the layer around the whole router, so that the layer receives these paths. The host of the
 /// public URL must be the account's 网页授权域名. Several accounts on one host need a
-/// [`callback_path`](LoginBuilder::callback_path), a [`login_path`](LoginBuilder::login_path) and a
-/// [`cookie_name`](LoginBuilder::cookie_name) each.
+/// [`callback_path`](super::LoginBuilder::callback_path), a
+/// [`login_path`](super::LoginBuilder::login_path) and a
+/// [`cookie_name`](super::LoginBuilder::cookie_name) each.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -44,7 +45,7 @@ use crate::users::UserTokens;
 /// # Ok(()) }
 /// ```
 ///
-/// [`Login::builder`] changes the [settings](LoginBuilder).
+/// [`Login::builder`] changes the [settings](super::LoginBuilder).
 ///
 /// # Return page
 ///
@@ -65,7 +66,7 @@ use crate::users::UserTokens;
 /// (WeChat's servers do) spends nothing. A web view that loses cookies on the way to WeChat and
 /// back cannot log in.
 ///
-/// [`dangerous_allow_missing_state_cookie`](LoginBuilder::dangerous_allow_missing_state_cookie)
+/// [`dangerous_allow_missing_state_cookie`](super::LoginBuilder::dangerous_allow_missing_state_cookie)
 /// lets such web views log in, at these risks:
 ///
 /// - A user who opens a link to the callback of an attacker's login acts in the attacker's name
