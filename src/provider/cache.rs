@@ -193,15 +193,18 @@ impl Cache {
     /// Begins a new epoch. Entries and running reads of earlier epochs are served only while the
     /// store is unavailable.
     pub(super) fn invalidate_all(&self) {
-        // Before the epoch: a thread that sees the new epoch must not see the heartbeat of the old
-        // one, which does not cover the entries of the new one.
+        // Discard the heartbeat before the new epoch begins. It belongs to the old epoch, so a
+        // thread that sees the new epoch must not apply it to entries of the new epoch.
         self.mark_unsynced();
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Returns `true` if nothing was recorded since the stamp, or if the last remote write recorded
-    /// exactly this version. Invalidations arrive in the order of the writes, so the last one is
-    /// the newest. A local write always returns `false`.
+    /// Returns `true` if `version`, the result of an exchange with the store, is the latest one.
+    ///
+    /// This is the case if no write of the credential was recorded since the stamp, or if only
+    /// remote writes were and the last one wrote `version`. Invalidations arrive in the order of
+    /// the writes, so the last one is the newest. The order of a local write is unknown, and gives
+    /// `false`. So does a history that no longer reaches back to the stamp.
     fn is_latest(
         version: impl FnOnce() -> Option<RecordVersion>,
         stamp: &VersionStamp,
@@ -319,8 +322,8 @@ impl Cache {
         }
     }
 
-    /// Removes everything that is cached for a credential, and outdates all exchanges that began
-    /// before.
+    /// Removes the entry and the cached absence of a credential. Results of exchanges with the
+    /// store that began before this call are not cached.
     pub(super) fn invalidate(&self, id: &str) -> VersionStamp {
         let key = self.key(id);
         let mut history = self.lock_shard(key);
@@ -330,11 +333,11 @@ impl Cache {
         self.stamp_at(key, &history)
     }
 
-    /// Caches the result of a write (`None` for a deletion), and outdates all reads that began
-    /// before (newest wins).
+    /// Caches the result of a write (`None` for a deletion). Results of reads that began before
+    /// this call are not cached (newest wins).
     ///
     /// The replies to two writers may arrive in another order than their writes were executed. If
-    /// anything else was recorded since the stamp, nothing is cached, and the next request reads
+    /// another write was recorded since the stamp, nothing is cached, and the next request reads
     /// the store.
     pub(super) fn complete_write(
         &self,
@@ -359,9 +362,9 @@ impl Cache {
         }
     }
 
-    /// Caches a token that WeChat granted but the store has not accepted yet, unless anything else
+    /// Caches a token that WeChat granted but the store has not accepted yet, unless another write
     /// was recorded since the stamp (newest wins). Moves the stamp behind this write, so that the
-    /// next commit is not disturbed by it.
+    /// next commit does not take it for another one.
     pub(super) fn insert_uncommitted(&self, entry: &CacheEntry, stamp: &mut VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {

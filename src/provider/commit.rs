@@ -30,11 +30,11 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 const _: () = assert!(COMMIT_TIMEOUT.as_secs() < MIN_TOMBSTONE_TTL.as_secs());
 
 impl RenewalTask<'_> {
-    /// Writes the new credential if the store still holds the record it was made from (newest
-    /// wins). Retries until the store has accepted it or holds a newer record (nothing lost).
+    /// Writes the new credential if the store still holds `stored`, from which the renewal started
+    /// (newest wins). Retries until the store accepts `record` or holds a newer one (nothing lost).
     ///
-    /// `stamp` was taken before the call to WeChat. If anything was recorded since, the new token
-    /// is not cached, because what was recorded may be newer.
+    /// `stamp` was taken before the call to WeChat. If the cache has recorded another write since,
+    /// the new token is not cached, because that write may be newer.
     pub(super) async fn commit(
         &self,
         lease: &Lease,

@@ -12,7 +12,8 @@ use crate::credential::{Lifetime, Record, RecordView, jitter_seed};
 /// process may have renewed it.
 pub(super) const STALE_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Divisor of the margin for [`RenewalTiming::AfterRenewalTime`]: ten seconds of five minutes.
+/// Divisor of the renewal margin. The quotient is the delay of the renewal after its point under
+/// [`RenewalTiming::AfterRenewalTime`]: ten seconds for a margin of five minutes.
 const AFTER_RENEWAL_TIME_DIVISOR: u32 = 30;
 
 impl ProviderState {

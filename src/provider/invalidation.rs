@@ -23,7 +23,8 @@ pub(super) fn start(provider: &Arc<ProviderState>) {
     provider.invalidation_listener.start(|| {
         let source = provider.invalidations.as_ref()?;
         let subscription = source.subscribe(&provider.app)?;
-        // Before the task runs: the subscription covers everything that is cached from here on.
+        // Begin the new epoch after the subscription and before the task runs. The subscription
+        // then covers every entry of the new epoch.
         if subscription.is_live {
             provider.cache.invalidate_all();
         }

@@ -1,7 +1,7 @@
 //! The cache alone, compared with the content of the store.
 //!
-//! An entry that the cache serves is no older than any write that its process made, received as an
-//! invalidation, or knows to have missed. In the end the cache agrees with the store.
+//! An entry that the cache serves is no older than any write that its process made or received as
+//! an invalidation, and no older than a detected loss. In the end the cache agrees with the store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ const ID: &str = "oUser";
 struct CacheAndStore {
     cache: Cache,
     stored: Mutex<usize>,
-    /// Newest version that this process knows.
+    /// Newest version that this process has written, received as an invalidation, or missed.
     known_version: AtomicUsize,
 }
 
@@ -76,7 +76,7 @@ impl CacheAndStore {
         self.check_cached();
     }
 
-    /// Writes like a login, or without an invalidation first, like a commit.
+    /// Writes as a login does, with an invalidation first, or as a commit does, without one.
     fn write(&self, invalidates_first: bool) -> usize {
         let stamp: VersionStamp = match invalidates_first {
             true => self.cache.invalidate(ID),
@@ -93,7 +93,7 @@ impl CacheAndStore {
         self.learn(version);
     }
 
-    /// Reads like a call or a request.
+    /// Reads the store and caches the result, as a call or a request does.
     fn read(&self) {
         let stamp = self.cache.stamp(ID);
         match self.entry(self.load()) {
@@ -207,7 +207,7 @@ fn a_missed_invalidation_races_reads() {
     });
 }
 
-/// Runs all possible orders.
+/// Checks all possible orders of a write and a read.
 #[test]
 fn a_write_and_a_read_in_every_order() {
     let all_orders = || DfsScheduler::new(None, false);

@@ -54,7 +54,7 @@ pub(super) struct Harness {
     store: Arc<RecordingStore>,
     wechat: Arc<FakeWechat>,
     pub(super) providers: [CredentialProvider; 2],
-    /// Number of recorded writes that each process knows: its own ones and received invalidations.
+    /// Number of recorded writes that each process has made or received as invalidations.
     known: [AtomicUsize; 2],
     /// Number of invalidations that each process received.
     received: [AtomicUsize; 2],
@@ -106,7 +106,7 @@ impl Harness {
         })
     }
 
-    /// Lets up to this number of requests or replies of the store get lost.
+    /// Drops up to this number of requests to the store or of its replies.
     pub(super) fn lose_replies(&self, count: usize) {
         self.store.losses_left.store(count, Ordering::Relaxed);
     }
@@ -160,7 +160,7 @@ impl Harness {
         self.providers[0].0.calls.detach(ID);
     }
 
-    /// Records that a process knows this number of writes.
+    /// Records that a process has made or received this number of writes.
     fn learn(&self, at: usize, number: usize) {
         self.known[at].fetch_max(number, Ordering::Relaxed);
     }
@@ -173,8 +173,8 @@ impl Harness {
         position.unwrap_or_else(|| panic!("{token:?} was never stored: {written:?}"))
     }
 
-    /// Checks that a result is no older than the writes that this process knew when the request
-    /// began (newest wins). `floor` is the number of those writes.
+    /// Checks that a result is no older than the writes that this process had made or received when
+    /// the request began (newest wins). `floor` is the number of those writes.
     fn check_served(&self, at: usize, floor: usize, outcome: Result<CacheEntry, Error>) {
         match outcome {
             Ok(entry) => {
@@ -203,9 +203,11 @@ impl Harness {
         self.check_served(at, floor, outcome);
     }
 
-    /// Gets the credential in a process that receives no invalidations. A request that joins a call
-    /// may get the result of a read that began before other reads, so only the cache is checked: it
-    /// must hold nothing older than any served token.
+    /// Gets the credential in a process that receives no invalidations, and checks the cache: its
+    /// entry must not be older than any served token.
+    ///
+    /// The result itself is not checked. A request that joins a call may get the result of a read
+    /// that began before other reads.
     pub(super) async fn get_without_invalidations(&self, at: usize) {
         if let Ok(entry) = self.providers[at].get(ID).await {
             self.learn(at, self.write_index(&entry) + 1);
