@@ -229,7 +229,8 @@ impl ExternalToken {
         })
     }
 
-    /// Replaces the AppSecret, and everything that may be one, in a key for logs and errors.
+    /// Returns a key for logs and errors, without the AppSecret. Every run of 32 hexadecimal digits
+    /// is also replaced, because it may be an AppSecret.
     pub(super) fn redact(&self, name: &str) -> String {
         let name = match &self.secret {
             Some(secret) if !secret.expose().is_empty() => {

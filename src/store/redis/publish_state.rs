@@ -1,4 +1,4 @@
-//! The state of publication, which decides who sends the message about a write.
+//! How invalidations are published: by the script of the write, by a separate command, or not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,16 +8,16 @@ use tokio::time::Instant;
 use super::invalidation::REJECTED_RETRY_DELAY;
 use super::scripts::PublishMode;
 
-/// The state of publication, shared by all tasks.
+/// The current way in which invalidations are published. All tasks share it.
 ///
-/// - In the script: the state at start. The write and its message are one atomic step.
+/// - In the script: the state at start. The write and its invalidation are one atomic step.
 /// - Separately: entered for good when the server rejects the text of a script that contains
-///   `PUBLISH`, as some managed Clusters do. A server may also reject only the command inside the
-///   script, which the reply of the script reports each time. The message then follows the write as a
-///   separate command. If a process ends between the two, other processes see the write after
-///   `cache_ttl`.
-/// - Paused: for [`REJECTED_RETRY_DELAY`] after the server has rejected the separate command too, for
-///   example because the ACL user has no permission for the channel. Writes go on without messages.
+///   `PUBLISH`, as some managed Clusters do. A separate command then publishes the invalidation
+///   after the write. If the process ends between the two, other processes see the write after
+///   `cache_ttl`. A server may also reject only the command inside the script. The reply of the
+///   script reports this each time, and a separate command publishes that invalidation too.
+/// - Paused: for [`REJECTED_RETRY_DELAY`] after the server has rejected the separate command too,
+///   for example because the ACL user lacks permission for the channel. Writes publish nothing.
 ///
 /// The flags are independent of other memory, so `Relaxed` is enough. A task that reads an old value
 /// makes one more attempt, which the server rejects again.
@@ -32,7 +32,7 @@ pub(super) struct PublishState {
 }
 
 impl PublishState {
-    /// Returns the sender of the message about the next write.
+    /// Returns how the invalidation of the next write is published.
     pub(super) fn mode(&self) -> PublishMode {
         match self.must_publish_separately.load(Ordering::Relaxed) {
             true => PublishMode::Separately,

@@ -141,7 +141,7 @@ impl RawValues {
         }
     }
 
-    /// Overwrites the values with zeros, because they contain secrets.
+    /// Overwrites the values that Redis returned with zeros, because they contain secrets.
     fn wipe(&mut self) {
         let values = match self {
             Self::One(values) => values.as_mut_slice(),

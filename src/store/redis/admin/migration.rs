@@ -35,7 +35,8 @@ pub(super) struct RecordFacts {
     pub(super) target: Vec<RawValue>,
     /// The time at which the user logged out everywhere, if it is stored.
     pub(super) revoked_at: Option<Timestamp>,
-    /// The fingerprint in the target layout's tombstone: a refresh token that WeChat has rejected.
+    /// The tombstone in the target layout, if there is one: the fingerprint of a refresh token that
+    /// WeChat has rejected.
     tombstone: Option<String>,
     /// The time to live of the copy, if its key expires.
     pub(super) target_ttl: Option<Duration>,

@@ -56,7 +56,8 @@ struct Shared {
     sentinels: Sentinels,
     connector: Connector,
     state: watch::Sender<ConnectionState>,
-    /// Wakes the task. The notification is kept if the task is busy, so that none is lost.
+    /// Wakes the task that queries the Sentinels. A notification during a query is kept, and starts
+    /// another query.
     recheck_requested: Notify,
 }
 
@@ -245,8 +246,8 @@ impl Shared {
     /// Queries the Sentinels, and connects to the primary if it is a new one or does not reply.
     /// Returns the time since which the current primary has not replied, if it does not.
     ///
-    /// While that is set, `watch_primary` does not wait for a request. A frozen primary may resume
-    /// and reply before it learns that it has been replaced, so clients must leave it early.
+    /// While there is such a time, `watch_primary` does not wait for a request. A frozen primary
+    /// may resume and reply before the Sentinels demote it, so commands must leave it early.
     async fn check_primary(
         self: &Arc<Self>,
         current: Option<Active>,

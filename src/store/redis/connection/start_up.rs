@@ -11,13 +11,13 @@ use crate::store::redis::connection::errors::{
     ErrorClass, NOT_PRIMARY, describe_error, rejects_credentials,
 };
 
-/// Returns the error for a server of the URL that could not be connected to.
+/// Returns the error for a failed connection to a server of the URL.
 pub(in crate::store::redis) fn connect_error(address: &str, error: &RedisError) -> Error {
     server_rejection_error(&format!("Redis at {address}"), error)
         .unwrap_or_else(|| unreachable_error(&format!("Redis at {address}"), error))
 }
 
-/// Returns the error for a primary that a Sentinel has named and that could not be connected to.
+/// Returns the error for a failed connection to a primary that a Sentinel has named.
 pub(in crate::store::redis) fn named_primary_error(
     named: &impl fmt::Display,
     error: &RedisError,
@@ -41,8 +41,8 @@ pub(in crate::store::redis) fn named_primary_error(
     })
 }
 
-/// Returns the error for a server that was reached and rejects the connection, if it was reached.
-/// The sentence starts with `who`.
+/// Returns the error for a server that replied and rejected the connection. Returns `None` for I/O
+/// errors and timeouts. `who` names the server at the start of the message.
 fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
     let message = describe_error(error);
     if rejects_credentials(error) {
@@ -78,7 +78,7 @@ fn is_no_redis(error: &RedisError) -> bool {
     matches!(error.kind(), Parse | UnexpectedReturnType)
 }
 
-/// Returns the error for a server that is not Redis. The sentence starts with `who`.
+/// Returns the error for a server that is not Redis. `who` names it at the start of the message.
 fn no_redis(who: &str) -> Error {
     Error::configuration(format!(
         "{who} does not speak the protocol of Redis, so something else listens there, such as a web \
@@ -86,7 +86,7 @@ fn no_redis(who: &str) -> Error {
     ))
 }
 
-/// Returns the error for a server that cannot be reached. The sentence starts with `who`.
+/// Returns the error for an unreachable server. `who` names it at the start of the message.
 pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) -> Error {
     let message = describe_error(error);
     if is_no_redis(error) {
@@ -99,8 +99,8 @@ pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) 
     })
 }
 
-/// Returns the error for a connection that TLS has rejected or that the server has closed, if it
-/// was one of these. The sentence starts with `who`.
+/// Returns the error for a connection that failed in TLS or that the server closed. Returns `None`
+/// for other failures. `who` names the server at the start of the message.
 fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
     let message = describe_error(error);
     if message.contains("Expired") || message.contains("certificate expired") {
@@ -140,7 +140,8 @@ fn closed_connection_error(who: &str, error: &RedisError) -> Option<Error> {
     None
 }
 
-/// Returns an error if a URL of one server leads to a node of a Cluster or to a Sentinel.
+/// Returns an error if a URL for a single server, such as `redis://`, leads to a node of a Cluster
+/// or to a Sentinel.
 pub(in crate::store::redis) async fn check_mode(
     connection: &mut impl ConnectionLike,
     address: &str,

@@ -11,10 +11,10 @@ const MAX_CACHED_SCRIPTS: usize = 256;
 
 type ScriptCache = HashMap<(Step, KeyCounts, PublishMode), Arc<Script>>;
 
-/// Returns the script of a step for these numbers of keys, from a cache.
+/// Returns the Lua script of a step for these numbers of keys, from a cache.
 ///
-/// The lock also covers the generation of a text, so that two tasks do not generate the same text. No
-/// task waits for Redis under the lock.
+/// The lock also covers the generation, so that two tasks do not generate the same script. No task
+/// waits for Redis under the lock.
 pub(super) fn script(step: Step, counts: KeyCounts, mode: PublishMode) -> Arc<Script> {
     static TEXTS: LazyLock<Mutex<ScriptCache>> = LazyLock::new(Mutex::default);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
