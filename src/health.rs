@@ -127,7 +127,7 @@ impl Health {
         self.store.is_ok()
     }
 
-    /// Returns the users that the process can serve now.
+    /// Returns which group of users the process can serve now.
     pub fn service_level(&self) -> ServiceLevel {
         match &self.store {
             Ok(()) => ServiceLevel::Everyone,

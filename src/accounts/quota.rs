@@ -12,9 +12,11 @@ use crate::clock::{Clock, Timestamp};
 /// 20.
 pub(super) const MAX_FORCED_REFRESHES_PER_DAY: u32 = 19;
 
-/// Minimum interval between two renewals because of reports. By the same documentation, a forced
-/// refresh within 30 seconds of the last one has no effect. For tokens of `cgi-bin/token`, another
-/// replacement does not help if WeChat rejects the new token within this time.
+/// Minimum interval between two renewals that reports of invalid tokens cause: 30 seconds.
+///
+/// By the documentation of `cgi-bin/stable_token`, a forced refresh within 30 seconds of the last
+/// one has no effect. The interval also applies to `cgi-bin/token`: if WeChat rejects a token that
+/// is younger than this, a newer token does not help.
 pub(super) const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reason of a call that fetches a token.

@@ -12,8 +12,8 @@ use crate::clock::Timestamp;
 use crate::credential::BearerSecret;
 use crate::error::Error;
 
-/// Digests of the accepted secrets. All digests have the same length, so the time of a comparison
-/// does not depend on the length of a secret either.
+/// Digests of the accepted secrets. All digests have the same length, so the duration of a
+/// comparison does not depend on the length of a secret.
 pub(crate) struct BearerSecrets(RwLock<Vec<AcceptedSecret>>);
 
 #[derive(Clone, Copy)]

@@ -71,11 +71,11 @@ pub(super) fn bad_request(message: &str) -> CenterResponse {
     )
 }
 
-/// Returns the response for an error. It contains the error's text for operators, because the
-/// client has an accepted bearer secret.
+/// Returns the response for an error. The response contains the error's text for operators, because
+/// the client has an accepted bearer secret.
 ///
-/// Clients distinguish four codes. Every kind that they do not distinguish gets the code
-/// `wechat_unavailable`.
+/// The code is `bad_request`, `store_unavailable` or `wechat_config`, or `wechat_unavailable` for
+/// every other kind of error.
 pub(super) fn error(error: &Error) -> CenterResponse {
     let kind = match error.kind() {
         ErrorKind::BadRequest => return bad_request(&error.to_string()),

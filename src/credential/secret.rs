@@ -99,8 +99,8 @@ impl AppSecret {
                 "the AppSecret is empty: set the one that mp.weixin.qq.com shows for the account",
             );
         }
-        // A secret from a file may end with a newline. WeChat's errmsg would only say that the secret is
-        // invalid.
+        // A secret from a file may end with a newline. WeChat rejects such a secret, and its errmsg
+        // does not mention the newline.
         if !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(
                 "the AppSecret holds white space or characters that none has: set it without them",

@@ -30,8 +30,10 @@ impl<T: OfAccount> Outer<T> {
         Self(Some(Arc::new(value)))
     }
 
-    /// Returns what a new value for `account` keeps of the value that it replaces: that value, or, if
-    /// both belong to the same account, only the value that it kept itself.
+    /// Returns the outer value of a new value for `account` that replaces `replaced`.
+    ///
+    /// Usually this is `replaced`. If `replaced` belongs to the same account, it is dropped, and
+    /// this is the outer value of `replaced`.
     pub(super) fn of_replaced(replaced: T, account: &AppId) -> Self {
         match replaced.account() == account {
             true => Self(replaced.outer().0.clone()),

@@ -29,8 +29,8 @@ impl<I, R> Shared<I, R> {
     /// Marks the rejection of a user who lacks a scope as declined, if this browser has returned from
     /// WeChat within the last minute without the scope.
     ///
-    /// The session contains that too, but users of other identities have no session, and WeChat does not
-    /// always return what was granted.
+    /// The session also contains the granted scope. But users of other identities have no session,
+    /// and WeChat does not always return the granted scope.
     fn with_scope_declined(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
         if let (Some(scope), Some(login)) = (rejection.scope, &self.login) {
             rejection.scope_declined |=
@@ -39,8 +39,8 @@ impl<I, R> Shared<I, R> {
         rejection
     }
 
-    /// Counts a request that passes without a user, and marks it. An extractor of its handler returns the
-    /// rejection.
+    /// Counts a request that passes to its handler without a user, and inserts the rejection into
+    /// its extensions. An extractor of the handler can return that rejection.
     pub(super) fn pass_without_user<B>(&self, rejection: Rejection, request: &mut Request<B>) {
         let rejection = self
             .with_scope_declined(rejection, &RequestHead::from_request(request))

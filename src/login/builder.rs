@@ -257,8 +257,8 @@ impl LoginBuilder {
     /// JS接口安全域名. Everybody can read it, signed in or not. Each call adds one file; a call with
     /// the same name replaces that file.
     ///
-    /// `build` fails if the name does not end with `.txt`, if the name has other characters than
-    /// letters, digits, `-` and `_` before that, or if the content is not one word.
+    /// The name consists of letters, digits, `-` and `_`, and ends with `.txt`. The content is one
+    /// word. `build` fails for any other name or content.
     pub fn verification_file(self, name: &str, content: &str) -> Self {
         self.try_set(|settings| {
             let file = VerificationFile::new(name, content)?;

@@ -130,7 +130,7 @@ impl LoginSettings {
         Ok(())
     }
 
-    /// Returns `true` if browsers use https, so that cookies are secure.
+    /// Returns `true` if the public URL is an https URL. Cookies are then `Secure`.
     pub(super) fn is_https(&self) -> bool {
         self.public_url.is_https()
     }

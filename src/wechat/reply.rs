@@ -82,8 +82,8 @@ fn repair_json(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
-    // `true` between the quotes of a string. Only there are control characters and backslashes
-    // repaired: outside, control characters are white space, and a backslash is an error.
+    // `true` between the quotes of a string. Control characters and backslashes are repaired only
+    // inside strings. Outside, control characters are white space, and a backslash is an error.
     let mut in_string = false;
     let mut rest = text;
     // All characters searched for are ASCII, so every index is a character boundary.

@@ -145,8 +145,8 @@ impl Rejection {
 
 impl From<&Error> for Rejection {
     fn from(error: &Error) -> Self {
-        // Debug only: this runs for every rejected request. The code that met the failure has logged
-        // it, once, at the level that it deserves.
+        // Log at debug level, because this runs for every rejected request. The code in which the
+        // failure occurred has already logged it once.
         if error.kind() != ErrorKind::LoginRequired {
             tracing::debug!(target: "tower_wechat::layer", code = error.kind().code(), %error, "no usable token");
         }

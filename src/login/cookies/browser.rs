@@ -10,7 +10,8 @@ use crate::login::state::LoginState;
 /// medium pages, and four for most pages.
 pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
 
-/// Maximum number of logins in the history.
+/// Maximum number of logins in the history. This many logins within [`LOOP_WINDOW_SECONDS`] are a
+/// loop, so their detection needs no longer history.
 pub(in crate::login) const MAX_HISTORY_ENTRIES: usize = 10;
 
 /// Window in which loops are detected, in seconds.
@@ -195,7 +196,7 @@ impl BrowserLogins {
         });
         while self.history.len() > MAX_HISTORY_ENTRIES {
             let entries = self.history.iter().enumerate();
-            // Loops are detected by how logins ended, so that open ones are dropped first.
+            // Ends of logins show a loop, so open logins are dropped first.
             let first =
                 entries.min_by_key(|(_, entry)| (entry.status != AttemptStatus::Open, entry.at));
             let index = first.map_or(0, |(index, _)| index);
