@@ -125,8 +125,8 @@ impl Fault {
         self
     }
 
-    /// Resets the TCP connection before the first byte of the reply, after the call had its effect.
-    /// The caller cannot find out whether it had.
+    /// Resets the TCP connection after the effect of the call and before the first byte of its
+    /// reply. For the caller, this looks like [`reset`](Self::reset).
     pub fn lose_reply(mut self) -> Self {
         self.options.lose_reply = true;
         self

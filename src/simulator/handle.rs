@@ -113,13 +113,14 @@ impl Simulator {
         wechat.users.insert_or_replace(user);
     }
 
-    /// Issues a code for this user, as the authorize page does. Adds an unknown user.
+    /// Issues a code for this user, as the authorize page does. Adds the user if the simulator has
+    /// no user with this openid.
     pub fn authorize(&self, openid: &str, scope: &str) -> String {
         self.shared.lock().issue_code(openid, scope, false)
     }
 
-    /// Signs a user in without HTTP: issues a pair, and invalidates the user's former pair. Adds an
-    /// unknown user.
+    /// Signs a user in without HTTP: issues an access token and a refresh token, and invalidates
+    /// the user's former tokens. Adds the user if the simulator has no user with this openid.
     pub fn sign_in(&self, openid: &str, scope: &str) -> UserPair {
         let mut wechat = self.shared.lock();
         let now = wechat.now();

@@ -23,7 +23,8 @@ trait SettingType: Sized {
     /// A sentence that says why the value is invalid.
     fn from_json(name: &str, json: Self::Json) -> Result<Self, String>;
 
-    /// Reads a field of a patch. Without a restriction to lift, `null` changes nothing.
+    /// Reads a field of a patch. `null` leaves the setting as it is, unless the type is a list, for
+    /// which `null` lifts the restriction.
     fn deserialize_patch<'de, D>(deserializer: D) -> Result<Option<Self::Json>, D::Error>
     where
         D: Deserializer<'de>,
