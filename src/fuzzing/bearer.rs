@@ -8,7 +8,7 @@ use crate::credential::BearerSecret;
 
 const SECRET: &str = "0f-the-center-0123456789-abcdefghijkl";
 
-/// Accepts no bearer but the secret.
+/// Checks that the token center accepts no bearer but its secret.
 pub fn bearer(data: &[u8]) {
     let headers = header_map(AUTHORIZATION, data);
     let Ok(bearers) = BearerSecrets::new([BearerSecret::from(SECRET)].into_iter()) else {

@@ -16,8 +16,8 @@ use crate::login::state::StateSigner;
 
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Leads only to paths of the application's own origin, and accepts no state and no cookie that
-/// this crate has not signed.
+/// Checks the inputs of a login. A return path stays within the application's own origin, and a
+/// state or cookie that this crate has not signed is rejected.
 pub fn login(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {
@@ -87,7 +87,7 @@ pub fn login(data: &[u8]) {
     for (cookie, _) in cookies.write(&browser) {
         if let Some(altered) = alter(&cookie, data) {
             let browser = cookies.read(&header_map(COOKIE, &altered), NOW);
-            // A blank or a semicolon at its end leaves a cookie as it was.
+            // A blank or a semicolon at the end does not change the value of a cookie.
             let same = altered.starts_with(cookie.as_bytes());
             assert!(same || browser.is_empty(), "{altered:?} for {cookie}");
         }

@@ -6,7 +6,7 @@ use super::fixtures::{alter, fixed_keys, header_map, identified_user, other_app_
 use crate::credential::UserId;
 use crate::identity::SessionCookie;
 
-/// Rejects every session cookie that this crate has not signed.
+/// Checks that every session cookie that this crate has not signed is rejected.
 pub fn session(data: &[u8]) {
     let (app, keys) = fixed_keys();
     let session = SessionCookie::new(&other_app_id(), keys);

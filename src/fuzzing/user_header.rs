@@ -6,7 +6,7 @@ use super::fixtures::{header_map, identified_user};
 use crate::credential::UserId;
 use crate::identity::TrustedHeader;
 
-/// Accepts only values that are valid user ids.
+/// Checks that only values that are valid user ids are accepted.
 pub fn user_header(data: &[u8]) {
     let Ok(header) = TrustedHeader::new("x-user-id") else {
         return;
