@@ -25,7 +25,7 @@ const LONG_LEASE: Duration = Duration::from_secs(100);
 /// Maximum wait of a user after Redis is back, with tolerance for a loaded machine.
 const SOON: Duration = Duration::from_secs(5 * 4);
 
-/// Redis runs no command that may write for this long: those that come are run later.
+/// Pauses all commands that may write for this time. Redis runs them afterwards.
 fn pause_writes(harness: &Harness, span: Duration) {
     let mut pause = redis::cmd("CLIENT");
     pause.arg("PAUSE").arg(span.as_millis() as u64).arg("WRITE");
@@ -33,7 +33,7 @@ fn pause_writes(harness: &Harness, span: Duration) {
     let () = pause.query(&mut server.connection()).unwrap();
 }
 
-/// A user of Redis' own for one process.
+/// Sets the ACL rules of the Redis user `app`, which one process of a test has for itself.
 fn with_user(harness: &Harness, rules: &[&str]) {
     let mut set = redis::cmd("ACL");
     set.arg("SETUSER").arg("app").arg(rules);
@@ -41,7 +41,7 @@ fn with_user(harness: &Harness, rules: &[&str]) {
     let () = set.query(&mut server.connection()).unwrap();
 }
 
-/// The store of a process whose rights the test takes away and gives back.
+/// Connects a store as the Redis user `app`, whose permissions the test removes and restores.
 async fn under_rules(harness: &Harness) -> RedisStore {
     with_user(harness, &["on", ">word", "~*", "&*", "+@all"]);
     let address = harness.redis.as_ref().unwrap().address();
@@ -80,12 +80,12 @@ async fn asks_wechat(harness: &Harness, times: u64) {
     .await;
 }
 
-/// Redis takes its time for a claim, and its reply gets lost. The process is busy meanwhile: a call
-/// for another user is left behind by a login.
+/// Tests a lease that Redis grants late and whose reply is lost. Meanwhile the process runs a call
+/// for another user, which a login supersedes.
 async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
     let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
     harness.expired(&users, &["oA", "oB", "oFirst"]).await;
-    // Redis knows the scripts from then on.
+    // This request loads the scripts into Redis.
     users.get(&id("oFirst")).await.unwrap();
     pause_writes(&harness, Duration::from_millis(600));
     let asking = tokio::spawn({
@@ -102,7 +102,7 @@ async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
         !leases(&harness).is_empty()
     })
     .await;
-    // Its reply has been swallowed by now.
+    // During this pause the proxy drops the reply to the command that acquired the lease.
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.weather(Weather::CALM);
     let back = Instant::now();
@@ -133,7 +133,7 @@ async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
 async fn an_unreleased_lease_is_released_later(harness: Harness) {
     let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
     harness.expired(&users, &["oA"]).await;
-    // An account that may not be used just now: the lease is given back at once.
+    // WeChat returns 45009 for the account, so the process releases the lease at once.
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
     harness.simulator.inject(slow.errcode(45009).times(1));
     let asking = tokio::spawn({
@@ -143,14 +143,15 @@ async fn an_unreleased_lease_is_released_later(harness: Harness) {
     asks_wechat(&harness, 1).await;
     proxy.silent(true);
     asking.await.unwrap().unwrap_err();
-    // Commands sent before are lost.
+    // The commands that were sent before this cut are lost.
     proxy.cut_all();
     proxy.silent(false);
     no_lease_is_left(&harness).await;
 }
 
-/// The lease gets lost, as in a fail-over. WeChat has killed the refresh token by granting another
-/// one to the second process, which holds the lease by then.
+/// Tests a lease that is lost, as in a fail-over. The second process then acquires the lease, and
+/// WeChat rejects the refresh token of the first process. The first one waits for the other
+/// renewal.
 async fn a_rejected_refresh_waits_for_another_renewal(harness: Harness) {
     let (first, second) = (harness.process().await, harness.process().await);
     harness.expired(&first, &["oA"]).await;
@@ -186,7 +187,7 @@ async fn a_failed_deletion_is_a_store_error(harness: Harness) {
     let error = asking.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
     with_user(&harness, SCRIPTS);
-    // The pair is still there and valid: WeChat's response was wrong.
+    // The tokens are still stored and valid, because the rejection was an injected fault.
     eventually("the user is served", SOON, async || {
         users.get(&id("oA")).await.is_ok()
     })
@@ -206,7 +207,7 @@ async fn failing_commits_keep_no_older_token(harness: Harness) {
     with_user(&harness, NO_SCRIPTS);
     let granted = asking.await.unwrap().unwrap();
     assert_eq!(granted, harness.live_token("oA"));
-    // It is offered to the store again and again. Now the user logs in elsewhere.
+    // The first process retries the write of this token. Now the user logs in at the second one.
     let login = harness.log_in(&second, "oA").await;
     let current = async || {
         let token = first.get(&id("oA")).await;

@@ -35,7 +35,8 @@ async fn the_primary_is_killed_under_load() {
     harness.balances("Sentinel, primary killed").await;
 }
 
-/// A frozen primary keeps its connections and says nothing; thawed, it is a replica before long.
+/// Tests a primary that is frozen: its connections stay open without replies. After it resumes, the
+/// Sentinels make it a replica.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_frozen_under_load_and_comes_back() {
     let group = SentinelGroup::start().await;
@@ -73,7 +74,7 @@ async fn the_primary_is_frozen_under_load_and_comes_back() {
         .await;
 }
 
-/// The operator changes the primary by hand.
+/// Tests that the service continues when an operator changes the primary with `SENTINEL FAILOVER`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manual_failover_under_load() {
     let group = SentinelGroup::start().await;
@@ -97,7 +98,8 @@ async fn a_manual_failover_under_load() {
     harness.balances("Sentinel, primary changed by hand").await;
 }
 
-/// Sentinels are asked who the primary is and are not in the way otherwise.
+/// Tests that the service continues without Sentinels, and that the Sentinels that come back lead
+/// it to a new primary.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_are_killed_under_load() {
     let mut group = SentinelGroup::start().await;
@@ -160,7 +162,7 @@ impl SentinelHarness {
         builder.connect().await.unwrap()
     }
 
-    /// The second one is the primary from now on.
+    /// Makes the second server the primary.
     fn switch(&self) {
         let ask = |server: &RedisServer, words: &[&str]| {
             let () = redis::cmd(words[0])
@@ -206,8 +208,8 @@ fn users_of(store: RedisStore) -> UserTokens {
     UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store)
 }
 
-/// A server that rejects a write because it is a replica by now has executed nothing. The command
-/// goes to the new primary, and the caller gets no error.
+/// Tests a write that a server rejects because it has become a replica. The server has executed
+/// nothing, so the store sends the command to the new primary, and the caller gets no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_rejected_by_a_replica_goes_to_the_primary() {
     let harness = SentinelHarness::start();
@@ -223,8 +225,8 @@ async fn a_write_rejected_by_a_replica_goes_to_the_primary() {
     users.health().await.unwrap();
 }
 
-/// A primary that is cut off from the others still considers itself primary and goes on answering.
-/// The Sentinels are asked every few seconds.
+/// Tests that the store leaves a primary that is cut off from the other servers and still replies.
+/// The store queries the Sentinels every few seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_isolated_primary_is_left_within_seconds() {
     let harness = SentinelHarness::start();

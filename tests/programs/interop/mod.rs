@@ -1,5 +1,5 @@
-//! Tests with a service in another language on the same Redis. It uses the two hashes as the
-//! published Spring Boot service does, and works beside the demo.
+//! Tests of the demo beside a service in another language on the same Redis. That service uses the
+//! two hashes as the published Spring Boot service does.
 
 mod harness;
 
@@ -52,7 +52,8 @@ async fn the_java_service_accepts_a_renewal_of_the_demo() {
         .has_token(&harness.current(USER));
     assert_eq!(harness.services.refreshes(), 1);
 
-    // Two parts, the renewal point 15 minutes before the expiry; details behind the other value.
+    // The access value has two parts: the token and the renewal point, 15 minutes before the
+    // expiry. The refresh value also has the scope.
     let access = harness.raw(ACCESS_HASH, USER);
     let (token, ms) = access.split_once('#').unwrap();
     let point = now_ms() + (7_200 - 900) * 1_000;
@@ -97,7 +98,8 @@ async fn the_java_service_ignores_further_fields() {
     assert_eq!(harness.services.refreshes(), 2);
 }
 
-/// Tests a lifetime below the margin: three parts here, a time long past for the other service.
+/// Tests a lifetime below the margin. The demo writes a value of three parts, and the other service
+/// a renewal point in the past.
 #[tokio::test(flavor = "multi_thread")]
 async fn short_lifetimes() {
     let harness = InteropHarness::new().await;
@@ -119,14 +121,15 @@ async fn short_lifetimes() {
     assert_eq!(harness.java_token(USER).await, as_it_was(&token));
     assert_eq!(harness.services.refreshes(), 1);
 
-    // Past half of the lifetime both take it for due; WeChat prolongs it under the same name.
+    // Past half of the lifetime, the token is due for both services. WeChat extends its lifetime
+    // and returns the same token.
     harness.time_passes(short / 2 + Duration::from_secs(1));
     assert_eq!(harness.java_token(USER).await, renewed(&token));
     let value = harness.raw(ACCESS_HASH, USER);
     assert_eq!(value.split('#').count(), 2, "{value}");
     assert_eq!(harness.services.refreshes(), 2);
-    // By the other service's value the token has long expired. The demo serves it while it is
-    // valid.
+    // The renewal point that the other service wrote has passed. The demo serves the token until it
+    // expires.
     harness.demo.me(USER).await.has_token(&token);
     crate::support::eventually("a renewal in the background", TWO_HOURS / 360, async || {
         harness.raw(ACCESS_HASH, USER).split('#').count() == 3
@@ -136,7 +139,8 @@ async fn short_lifetimes() {
     harness.services.books_balance(USER);
 }
 
-/// WeChat returns no lifetime: the token expires now for the other service, and in a minute here.
+/// Tests a token response without a lifetime. The token expires at once for the other service, and
+/// in one minute for the demo.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_without_expires_in() {
     let harness = InteropHarness::new().await;
@@ -181,7 +185,7 @@ async fn a_reply_without_expires_in() {
     assert_eq!(harness.java_token("oOther").await, current);
 }
 
-/// Runs both services in turns for two days: one renews, the other finds the new pair.
+/// Runs both services in turns: one renews the tokens, and the other reads the new tokens.
 async fn in_turns(rotate: bool) {
     let harness = InteropHarness::new().await;
     harness
@@ -194,7 +198,7 @@ async fn in_turns(rotate: bool) {
     }
     let mut renewals = 0;
     for round in 0..6 {
-        // Now and then longer than a token's life, and now and then just past the point.
+        // In turns, more than a token's lifetime and just past the renewal point.
         let passing = [TWO_HOURS * 4, Duration::from_secs(6_301)][round % 2];
         let before: Vec<String> = users.iter().map(|user| harness.current(user)).collect();
         harness.time_passes(passing);
@@ -252,7 +256,8 @@ async fn both_renew_in_turns_with_rotating_refresh_tokens() {
     in_turns(true).await;
 }
 
-/// The other service uses no lease and renews while the demo does. Its pair stays.
+/// Tests a renewal of the other service, which uses no lease, during a renewal of the demo. The
+/// tokens that the other service wrote stay in Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_renew_at_once() {
     for rotate in [false, true] {
@@ -286,8 +291,8 @@ async fn both_renew_at_once() {
     }
 }
 
-/// The other service cannot open a sealed value. It finds no user and starts a login, and both
-/// services accept the pair of that login.
+/// Tests a sealed value, which the other service cannot open. The other service starts a login, and
+/// both services accept the tokens of that login.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_pair_is_a_miss_for_the_java_service() {
     use base64::Engine as _;
@@ -328,7 +333,7 @@ async fn unknown_users_are_a_miss_for_both() {
             .await
             .is_rejected(401, "login_required");
     }
-    // An access token that ran out, and nothing to renew it with.
+    // An expired access token without a refresh token.
     harness.services.put_access(USER, "token#1");
     assert_eq!(harness.java_token(USER).await, json!({"login": true}));
     harness
@@ -339,7 +344,7 @@ async fn unknown_users_are_a_miss_for_both() {
     assert_eq!(harness.services.refreshes(), 0);
 }
 
-/// The demo deletes an expired pair. For the other service that means a login too.
+/// Tests that the demo deletes an invalid pair, so that the other service also starts a login.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_pair_means_a_login_for_both() {
     let harness = InteropHarness::new().await;
@@ -426,7 +431,7 @@ async fn values_of_other_serializers_are_logged_once() {
             !log.contains("access-oA") && !log.contains("refresh-oA"),
             "{log}"
         );
-        // A login mends the user.
+        // A login replaces the value that cannot be read.
         let pair = harness.java_login("oB").await;
         crate::support::eventually("the login is seen", Duration::from_secs(10), async || {
             harness.demo.me("oB").await.status == 200
@@ -498,7 +503,7 @@ async fn values_that_cannot_be_tokens_are_a_miss() {
             .me(&user)
             .await
             .is_rejected(401, "login_required");
-        // With a good refresh token the user notices nothing.
+        // With a valid refresh token, the demo renews the access token without a login.
         let pair = harness.services.wechat.sign_in(&user, "snsapi_base");
         harness
             .services

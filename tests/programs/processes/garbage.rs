@@ -27,7 +27,7 @@ fn garbage() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// One warning names this user.
+/// Waits for one warning that names this user.
 async fn warned_once(demo: &DemoProcess, user: &str) {
     demo.says(1, &["WARN", UNREADABLE, &format!("user={user:?}")])
         .await;
@@ -130,7 +130,7 @@ async fn a_record_of_the_key_layout() {
         let user = format!("oUser{number}");
         warned_once(&demo, &user).await;
     }
-    // A login replaces what cannot be read.
+    // A login replaces the record that cannot be read.
     let pair = harness.sign_in("oUser0", Age::Fresh).await;
     eventually(
         "the new record is read",
@@ -141,7 +141,8 @@ async fn a_record_of_the_key_layout() {
     demo.me("oUser0").await.has_token(&pair.access_token);
 }
 
-/// A key of another type is an operator's mistake; its removal needs no restart.
+/// Tests a key of another type, which is an operator's mistake. After its removal, the demo needs
+/// no restart.
 async fn another_type(layout: Layout, spoil: impl Fn(&Harness) -> (String, redis::Cmd)) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;

@@ -7,7 +7,7 @@ use crate::support::http_client::{Answer, Asked};
 const SESSION: &str = "__Host-wechat_session=";
 const DAY_MS: i64 = 86_400_000;
 
-/// A harness whose demos are behind https and know users by the session's cookie.
+/// Returns a harness whose demos are behind https and identify users by the session cookie.
 async fn harness(layout: Layout) -> Harness {
     let mut harness = Harness::new(layout).await;
     harness.variables = variables(&[
@@ -20,7 +20,7 @@ async fn harness(layout: Layout) -> Harness {
     harness
 }
 
-/// A demo whose clock is off.
+/// Starts a demo whose clock differs by `off`.
 async fn demo_at(harness: &Harness, off: &str) -> DemoProcess {
     let mut environment = harness.environment();
     environment.extend(variables(&[
@@ -31,7 +31,7 @@ async fn demo_at(harness: &Harness, off: &str) -> DemoProcess {
     DemoProcess::start(&environment).await
 }
 
-/// The cookies that an answer sets, as a browser sends them back.
+/// Returns the cookies that a response sets, as a browser sends them back.
 fn set_cookies(answer: &Answer) -> Vec<String> {
     let set = answer.headers.get_all("set-cookie").iter();
     let pair = |set: &str| set.split(';').next().unwrap().to_owned();
@@ -44,7 +44,7 @@ fn session_of(answer: &Answer) -> Option<String> {
         .find(|cookie| cookie.starts_with(SESSION))
 }
 
-/// Signs a user in and answers the session's cookie.
+/// Signs a user in and returns the session cookie.
 async fn sign_in(harness: &Harness, demo: &DemoProcess, user: &str) -> String {
     let begin = demo.ask(Asked::get("/wechat/login?return_to=%2F")).await;
     let to = begin.header("location").to_owned();
@@ -65,7 +65,8 @@ async fn me(demo: &DemoProcess, cookie: &str) -> Answer {
         .await
 }
 
-/// The demo reads the session that its login has set, however the variable is written.
+/// Tests that the demo accepts its own session cookie if `PUBLIC_URL` has capitals, a host name in
+/// Chinese or the default port.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_url_in_capitals_keeps_users_signed_in() {
     for url in [
@@ -89,7 +90,7 @@ async fn a_thief_stays_out(layout: Layout) {
     assert_eq!(me(&today, &stolen).await.status, 200);
     drop(today);
 
-    // Half of the session is over, and servers' clocks are a minute apart.
+    // Half of the session's lifetime is over, and the servers' clocks differ by one minute.
     let ahead = demo_at(&harness, "+16d").await;
     let behind = demo_at(&harness, "+1382340s").await;
     let slid = me(&ahead, &stolen).await;
@@ -143,8 +144,8 @@ async fn a_sibling_host_sets_no_session() {
         sign_in(&harness, &demo, "oVictim").await,
         sign_in(&harness, &demo, "oAttacker").await,
     ];
-    // Another host can only set a cookie without the prefix. The demo ignores such a cookie, before
-    // or after its own.
+    // A sibling host can only set a cookie without the prefix `__Host-`. The demo ignores such a
+    // cookie, whether it precedes or follows the demo's own cookie.
     let planted = attackers.trim_start_matches("__Host-");
     me(&demo, planted).await.is_rejected(401, "login_required");
     for both in [
@@ -154,8 +155,8 @@ async fn a_sibling_host_sets_no_session() {
         let answer = me(&demo, &both).await;
         assert_eq!(answer.json()["user_id"], "oVictim");
     }
-    // A browser that does not know the prefix sends two cookies. The demo accepts neither and logs
-    // one line.
+    // A browser that does not support the prefix sends two cookies with it. The demo accepts
+    // neither and logs one line.
     for both in [
         format!("{attackers}; {victims}"),
         format!("{victims}; {attackers}"),
