@@ -75,7 +75,7 @@ fn events_of_other_ids_in_a_shard_do_not_interfere() {
     let cache = Cache::new(100, TTL);
     let other = id_in_same_shard(&cache);
     let version = |token| Some(entry_of_token(&cache, token, NOW).version());
-    // A login, while other users of the shard log in and out, here and in other processes.
+    // During a login, other users of the shard log in and out, in this and in other processes.
     let stamp = cache.invalidate("oA");
     cache.on_invalidation(&other, version("t9"));
     cache.on_invalidation("oA", version("t1"));
@@ -83,7 +83,7 @@ fn events_of_other_ids_in_a_shard_do_not_interfere() {
     cache.invalidate(&other);
     cache.complete_write("oA", Some(&entry_of_token(&cache, "t1", NOW)), NOW, &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t1"));
-    // A read, while another user of the shard logs in.
+    // During a read, another user of the shard logs in.
     let stamp = cache.stamp("oA");
     cache.on_invalidation(&other, version("t1"));
     assert!(cache.is_unchanged(&stamp));
@@ -148,7 +148,7 @@ fn a_read_is_cached_only_if_it_matches_the_invalidation() {
         "the credential was deleted meanwhile"
     );
 
-    // After several writes, only the last version is cached.
+    // After two invalidations, a read is cached only if it found the version of the second one.
     let stamp = cache.stamp("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t3", NOW).version()));
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t4", NOW).version()));
@@ -157,7 +157,7 @@ fn a_read_is_cached_only_if_it_matches_the_invalidation() {
     cache.insert_if_unchanged(entry_of_token(&cache, "t4", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t4"));
 
-    // The order of a local write and of invalidations is unknown.
+    // After a local write and an invalidation, no read is cached: their order is unknown.
     let stamp = cache.stamp("oA");
     cache.invalidate("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t4", NOW).version()));
@@ -182,7 +182,7 @@ fn invalidation_of_an_own_write_keeps_the_entry() {
             "{invalidation_first}"
         );
     }
-    // Another process wrote meanwhile: only the store knows which write was the last.
+    // Another process wrote during the write, so nothing is cached: only the store has the order.
     let stamp = cache.invalidate("oA");
     cache.on_invalidation("oA", Some(t2.version()));
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t3", NOW).version()));
@@ -295,7 +295,7 @@ fn a_cached_user_takes_240_bytes() {
     let mut cache = None;
     let counted = allocation_counter::measure(|| cache = Some(filled_cache(USERS, USERS)));
     let cache = cache.unwrap();
-    // The shards of the library fill at different rates.
+    // The shards of `quick_cache` fill at different rates, and a full shard evicts entries.
     assert!(cache.len() > USERS * 98 / 100, "{}", cache.len());
     let each = counted.bytes_current as usize / cache.len();
     assert!(each <= 240, "{each} bytes per user");

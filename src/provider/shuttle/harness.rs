@@ -106,7 +106,7 @@ impl Harness {
         })
     }
 
-    /// Drops up to this number of requests to the store or of its replies.
+    /// Makes the store lose up to this number of requests and replies.
     pub(super) fn lose_replies(&self, count: usize) {
         self.store.losses_left.store(count, Ordering::Relaxed);
     }
@@ -145,7 +145,7 @@ impl Harness {
         (self.store.written(), format!("access-{granted}"))
     }
 
-    /// Sets whether all requests to the store wait.
+    /// Makes all requests to the store wait, or lets them continue.
     pub(super) fn block_store(&self, is_blocked: bool) {
         self.store.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
@@ -269,7 +269,8 @@ impl Harness {
         }
     }
 
-    /// Applies invalidations until the schedule ends, like the task of the engine does.
+    /// Spawns a task that applies invalidations until the schedule ends. It replaces the background
+    /// task of the engine, which does not run under the checker.
     pub(super) fn listen(self: &Arc<Self>, at: usize) {
         let mut subscription = self.store.memory.subscribe(&app()).expect("it publishes");
         let harness = Arc::clone(self);
@@ -300,9 +301,11 @@ impl Harness {
         self.learn(at, written);
     }
 
-    /// Waits for the ends of all tasks. Checks that no call and no lease is left, that the last
-    /// granted pair was stored, and if processes are listening, that their caches agree with the
-    /// store.
+    /// Waits until all tasks have ended, then checks that:
+    ///
+    /// - no call and no lease is left;
+    /// - the last granted pair was stored, unless the user logged out or requests may fail;
+    /// - the caches agree with the store, if the processes receive invalidations (`listening`).
     pub(super) async fn assert_quiescent(&self, listening: bool) {
         for provider in &self.providers {
             while !provider.0.tasks.is_empty() {

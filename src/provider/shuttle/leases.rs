@@ -1,4 +1,4 @@
-//! Leases and replies that get lost.
+//! Tests of leases and replies that are lost.
 
 use super::explore::{explore, join_all};
 use super::harness::{spawn, with_harness};

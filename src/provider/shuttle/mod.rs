@@ -1,4 +1,4 @@
-//! The engine under schedules of a checker.
+//! Tests of the engine under schedules that a checker, the crate [shuttle], chooses.
 //!
 //! These tests run the real engine: its cache, its calls, its reads and renewals, in two processes
 //! that share a store. [shuttle] chooses the task that continues at each lock, at each atomic and

@@ -50,7 +50,8 @@ impl RecordingStore {
         self.written.lock().unwrap().clone()
     }
 
-    /// Lets other tasks run. May fail if replies are to be lost.
+    /// Lets other tasks run, and waits while the store is blocked. May fail while
+    /// [`losses_left`](Self::losses_left) is not zero.
     async fn simulate_network(&self) -> Result<(), Error> {
         shuttle::future::yield_now().await;
         while self.is_blocked.load(Ordering::Relaxed) {
@@ -68,7 +69,8 @@ impl RecordingStore {
 }
 
 impl RecordingStore {
-    /// Executes a lease request later, although its caller got an error.
+    /// Executes a request for the lease after a random delay. Its caller has already received an
+    /// error, as when the network delays a request past its timeout.
     fn claim_late(
         &self,
         slot: &CredentialSlot,

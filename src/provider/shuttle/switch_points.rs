@@ -103,8 +103,8 @@ thread_local! {
     static ABORT_AFTER_STEPS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Aborts calls that start from now on after this number of polls, as a panic or the shutdown of
-/// the runtime does.
+/// Sets the number of polls after which each later call is aborted; `None` aborts none. An aborted
+/// call ends like one that panics or whose runtime shuts down.
 pub(super) fn abort_calls_after(steps: Option<u32>) {
     ABORT_AFTER_STEPS.set(steps);
 }
