@@ -1,11 +1,13 @@
-//! A background task of the engine, which requests start and which ends with its owner.
+//! A background task of the engine. Requests start the task, and dropping its handle aborts it.
 //!
 //! # States
 //!
-//! - Not started: [`BackgroundTask::start`] spawns the task if a runtime exists.
-//! - Running: leads back to the first state if the task ends, for example because its runtime was
-//!   shut down. The next request starts it again.
-//! - Disabled: there is nothing to run, or the task was stopped. This state is final.
+//! - Not started: [`BackgroundTask::start`] spawns the task if there is a tokio runtime. Leads to
+//!   Running, or to Disabled if `create` returns no task.
+//! - Running: the task was spawned. If it ends, for example because its runtime was shut down, the
+//!   next `start` spawns it again.
+//! - Disabled: `create` returned no task, or [`BackgroundTask::stop`] was called. This state is
+//!   final.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,8 +27,8 @@ enum TaskState {
 }
 
 impl BackgroundTask {
-    /// Spawns the task that `create` returns, unless the task runs, is disabled, or no runtime
-    /// exists. If `create` returns `None`, the task is disabled.
+    /// Spawns the task that `create` returns, unless the task already runs, is disabled, or there
+    /// is no tokio runtime. If `create` returns `None`, the task is disabled.
     pub(super) fn start<F>(&self, create: impl FnOnce() -> Option<F>)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -6,9 +6,9 @@
 //! - Valid: requests are served without a read. The entry belongs to the current epoch, its own
 //!   time has not passed, and the store confirmed it within `ttl`. A stale token is also cached,
 //!   for one second.
-//! - Invalidated: the entry is served only while the store is unavailable (stale served). A remote
-//!   write of another version, a report of its token, a new epoch or the passing of its time lead
-//!   here; a new read leads back to valid.
+//! - Invalidated: the entry is served only while the store is unavailable (stale served). Four
+//!   events lead here: a remote write of another version, a report of the token, a new epoch, and
+//!   the end of the entry's own time. A new read leads back to valid.
 //! - Removed: a remote deletion, a local write or the expiry of the token removes the entry.
 //!
 //! # Races
@@ -39,11 +39,13 @@ use crate::store::RecordVersion;
 /// requests with invented ids.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
-/// Maximum number of ids in the negative cache.
+/// Maximum number of ids in the negative cache. Bounds the memory that requests with invented ids
+/// can take.
 const NEGATIVE_CAPACITY: usize = 10_000;
 
-/// Number of shards. Credentials are assigned to shards by the hash of their id; each shard has a
-/// lock and a history.
+/// Number of shards. The hash of an id selects its shard, and each shard has a lock and a history.
+/// With 256 shards, requests seldom wait for a lock, and 10,000 concurrent reads fit into the
+/// histories (`TRACKED_READS`).
 const SHARDS: usize = 256;
 
 /// Upper bound of the capacity, larger than any process needs. The library allocates a part of its
@@ -162,7 +164,7 @@ impl Cache {
     /// running read of another version is not cached.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let key = self.key(id);
-        // The lock makes the event and the change of the entry one step for all exchanges.
+        // Under the lock, so that no other thread sees the recorded write beside the old entry.
         let mut history = self.lock_shard(key);
         history.writes.push(key, WriteEvent::Remote(version));
         if version.is_some() {
@@ -190,8 +192,8 @@ impl Cache {
         self.synced_at.store(NEVER_SYNCED, Ordering::Release);
     }
 
-    /// Begins a new epoch. Entries and running reads of earlier epochs are served only while the
-    /// store is unavailable.
+    /// Begins a new epoch. Entries of earlier epochs, and results of reads that began in them, are
+    /// served only while the store is unavailable.
     pub(super) fn invalidate_all(&self) {
         // Discard the heartbeat before the new epoch begins. It belongs to the old epoch, so a
         // thread that sees the new epoch must not apply it to entries of the new epoch.
@@ -201,10 +203,11 @@ impl Cache {
 
     /// Returns `true` if `version`, the result of an exchange with the store, is the latest one.
     ///
-    /// This is the case if no write of the credential was recorded since the stamp, or if only
-    /// remote writes were and the last one wrote `version`. Invalidations arrive in the order of
-    /// the writes, so the last one is the newest. The order of a local write is unknown, and gives
-    /// `false`. So does a history that no longer reaches back to the stamp.
+    /// - No write of the credential was recorded since the stamp: `true`.
+    /// - Only remote writes were recorded: `true` if the last of them wrote `version`.
+    ///   Invalidations arrive in the order of the writes, so the last one is the newest.
+    /// - A local write was recorded: `false`, because its order among the others is unknown.
+    /// - The history no longer reaches back to the stamp: `false`.
     fn is_latest(
         version: impl FnOnce() -> Option<RecordVersion>,
         stamp: &VersionStamp,
@@ -223,8 +226,8 @@ impl Cache {
         last.is_none_or(|last| last == version())
     }
 
-    /// Inserts an entry; the caller holds the lock of the shard. An entry that was read in an
-    /// earlier epoch is inserted as invalidated.
+    /// Inserts an entry, and invalidates it first if the stamp is of an earlier epoch. The caller
+    /// holds the lock of the shard.
     fn insert_for_epoch(&self, entry: CacheEntry, stamp: &VersionStamp) {
         let entry = match stamp.epoch == self.epoch() {
             true => entry,
@@ -283,8 +286,8 @@ impl Cache {
     }
 
     /// Caches the result of a read, unless a newer version may have been recorded meanwhile (newest
-    /// wins). If two reads crossed and found different versions, their order is unknown: the entry
-    /// is inserted as invalidated and the next request reads the store.
+    /// wins). If two concurrent reads found different versions, their order is unknown. The entry
+    /// is then inserted as an invalidated one, and the next request reads the store.
     pub(super) fn insert_if_unchanged(&self, entry: CacheEntry, stamp: &VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {
@@ -363,8 +366,8 @@ impl Cache {
     }
 
     /// Caches a token that WeChat granted but the store has not accepted yet, unless another write
-    /// was recorded since the stamp (newest wins). Moves the stamp behind this write, so that the
-    /// next commit does not take it for another one.
+    /// was recorded since the stamp (newest wins). Advances the stamp past this write, so that the
+    /// next commit does not count this write as another process's.
     pub(super) fn insert_uncommitted(&self, entry: &CacheEntry, stamp: &mut VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {
@@ -379,8 +382,8 @@ impl Cache {
     /// store. Keeps it for outages, because the report may be wrong.
     pub(super) fn invalidate_if_token(&self, id: &str, invalid_token: &AccessToken) {
         let key = self.key(id);
-        // The lock prevents that a newer entry is overwritten between the comparison and the
-        // insertion.
+        // Under the lock, so that no thread inserts a newer entry between the comparison and the
+        // insertion below, which would overwrite it.
         let _history = self.lock_shard(key);
         if let Some(entry) = self
             .peek(key, id)
@@ -394,8 +397,8 @@ impl Cache {
         self.entries.len()
     }
 
-    /// Iterates over all entries: the key of each expired entry, `None` for the others. Holds no
-    /// lock between two items.
+    /// Iterates over all entries. Yields the key of each expired entry, and `None` for each of the
+    /// others. Holds no lock between two items.
     pub(super) fn expired_keys<'a>(
         &'a self,
         clock: &'a Clock,

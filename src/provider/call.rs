@@ -1,4 +1,4 @@
-//! The need of a caller, and the call that answers it: its state, and its task.
+//! The token that a caller needs, and the call that fetches it: the state and the task of the call.
 
 use tokio::sync::watch;
 
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::credential::AccessToken;
 use crate::error::Error;
 
-/// Need of a caller.
+/// The token that a caller needs.
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
     /// Any usable token, fresh or stale.
@@ -54,7 +54,7 @@ impl CallState {
     }
 }
 
-/// Call from the view of its task, which publishes the state of the call through this.
+/// The task's side of a call, through which the task publishes the state of the call.
 pub(super) struct CallTask {
     pub(super) id: Box<str>,
     /// Distinguishes successive calls for one credential.

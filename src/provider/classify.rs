@@ -6,7 +6,8 @@ use super::source::RenewalFailure;
 use crate::error::{Error, ErrorKind};
 use crate::wechat::with_renewal_delay;
 
-/// The pause before the next call after an errcode that the renewal call does not document.
+/// Minimum pause before the next call after an errcode that WeChat does not document for the call:
+/// 30 seconds. A retry at once would probably fail in the same way.
 pub(crate) const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Classifies an error of a call that fetches a credential of the account. Such a credential needs

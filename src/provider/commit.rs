@@ -5,8 +5,8 @@
 //! - Writing: offers the new record to the store. Ends if the store accepts it; leads to Deciding
 //!   if the store holds a newer record; ends with an error that no retry can fix.
 //! - Lease lost: another process holds the lease now. The new token is published but not cached.
-//!   Leads to Writing after a wait: the other process commits, which makes the next write a
-//!   conflict, or writes a tombstone, which admits this commit.
+//!   Leads to Writing after a wait. If the other process has committed by then, the next write is
+//!   a conflict. If it has written a tombstone, the store accepts the next write.
 //! - Store unavailable: the new token is published and cached. Leads to Writing after a wait, for
 //!   `COMMIT_TIMEOUT` at most.
 
@@ -23,10 +23,11 @@ use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
 use crate::store::{CommitResult, MIN_TOMBSTONE_TTL, StoredRecord};
 
-/// Maximum time for which a granted pair is offered to a store that does not answer (nothing lost).
+/// Maximum time for which the commit of a granted pair is retried: one minute, for a store that is
+/// unavailable or a lease that was lost (nothing lost). The tombstone of a pair must outlast it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-// A process that may still commit must find the tombstone.
+// A process that retries its commit must still find the tombstone of the pair that it replaces.
 const _: () = assert!(COMMIT_TIMEOUT.as_secs() < MIN_TOMBSTONE_TTL.as_secs());
 
 impl RenewalTask<'_> {
@@ -69,8 +70,9 @@ impl RenewalTask<'_> {
                     provider.cache.invalidate(&self.call.id);
                     return CommitOutcome::Conflict(newer);
                 }
-                // The process that holds the lease now commits a newer record or fails. If WeChat
-                // rejects its refresh token, its tombstone admits this commit.
+                // Another process holds the lease now. Either it commits a newer record, and the
+                // next try conflicts. Or WeChat rejects the refresh token for that process, which
+                // then writes a tombstone, and the store accepts the next try.
                 Ok(CommitResult::LeaseLost) => self.call.publish_provisional(&entry),
                 // No retry helps: the store cannot store this record.
                 Err(error) if error.kind() != ErrorKind::StoreUnavailable => {

@@ -15,6 +15,7 @@ pub(crate) enum RenewalTiming {
     AfterRenewalTime,
 }
 
+// The builders of users' and accounts' tokens document these defaults.
 const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
 const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);

@@ -2,8 +2,9 @@
 //!
 //! # States of a deletion
 //!
-//! - Announced: a tombstone admits the commit of a process that may hold the successor of the pair.
-//!   The deletion waits for that commit for a moment. Leads to Deleting.
+//! - Announced: another process may hold the successor of the pair. With a tombstone in the store,
+//!   that process can commit the successor without the lease. The deletion waits up to a second for
+//!   the commit. Leads to Kept or Deleting, or ends if the store holds a newer record.
 //! - Kept: after a report, a pair whose access token is still fresh stays stored. Ends.
 //! - Deleting: deletes the record, compared with the one that was renewed. If the store holds a
 //!   newer record, the call decides about that one. If another process holds the lease, the
@@ -20,8 +21,8 @@ use crate::credential::{Record, Token};
 use crate::error::Error;
 use crate::store::{CommitResult, LeaseResult, StoredRecord};
 
-/// Time that a process waits before it deletes a pair. Another process that holds the successor
-/// commits it in this time, because its retries are closer together.
+/// Time that a process waits before it deletes a pair: one second. Another process that holds the
+/// successor commits it in this time, because the wait between two of its tries is shorter.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Interval between two reads of the store during that wait.
@@ -69,7 +70,8 @@ impl RenewalTask<'_> {
         stored: &StoredRecord,
         error: &Error,
     ) -> Option<CommitOutcome> {
-        // The user or WeChat revoked both tokens, so no grant did.
+        // The user or WeChat revoked both tokens. The refresh token is therefore not invalid
+        // because of a successor.
         let is_revoked = self.provider.source.invalidates_access_token(error);
         if is_revoked || !self.may_have_successor(&stored.record) {
             return None;
@@ -97,8 +99,8 @@ impl RenewalTask<'_> {
         let Some(refresh) = &record.refresh else {
             return false;
         };
-        // Some writers store the access token's expiry in both halves; it says nothing about this
-        // refresh token.
+        // Some services store the access token's expiry beside the refresh token too. Such a time
+        // says nothing about the refresh token.
         let token = record.token.as_ref();
         let is_its_own =
             token.is_none_or(|token| refresh.expected_expiry > token.lifetime.expires_at());
@@ -120,8 +122,9 @@ impl RenewalTask<'_> {
     }
 
     /// Returns `true` if the refresh token was used only because of a report and the stored access
-    /// token is still fresh. The pair then stays stored until the access token is due: the caller
-    /// that reported it has to log the user in, and other callers keep the token.
+    /// token is still fresh. The pair then stays stored until the access token is due. The caller
+    /// that reported the token has to log the user in; other callers keep using the token. `false`
+    /// if WeChat has revoked the access token too.
     fn is_fresh_for_others(&self, stored: &StoredRecord, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
         self.call.wanted.replaced_token().is_some()

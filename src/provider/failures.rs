@@ -4,9 +4,9 @@
 //! # States of the account's circuit
 //!
 //! - Closed: calls are allowed. An error that only the operator can fix opens the circuit.
-//! - Open: calls fail with that error, for 30 seconds or for as long as the errcode asks. When the
-//!   time has passed, calls are allowed again; a further operator error opens it again, a granted
-//!   credential closes it.
+//! - Open: calls fail with that error for 30 seconds, or for as long as the errcode asks if that is
+//!   longer. Calls are then allowed again. A further operator error opens the circuit again, and a
+//!   granted credential closes it.
 //!
 //! Each errcode is logged once when it opens the circuit. It is logged again if the circuit stayed
 //! closed for ten times its duration.
@@ -29,7 +29,8 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 /// Time for which the circuit of an account stays open, unless the errcode asks for more.
 const OPEN_CIRCUIT_FOR: Duration = Duration::from_secs(30);
 
-/// Maximum number of tracked credentials. An evicted one costs one additional call to WeChat.
+/// Maximum number of credentials whose failures are tracked. Bounds the memory. A credential that
+/// was evicted costs one more call to WeChat.
 const MAX_TRACKED_CREDENTIALS: usize = 10_000;
 
 /// Returns the wait after a number of consecutive failures, with jitter of up to a quarter.
@@ -91,8 +92,8 @@ impl FailureTracker {
             .map_or(0, |suppression| suppression.failures)
     }
 
-    /// Records the number of consecutive failures of a credential, and suppresses calls for its
-    /// back-off.
+    /// Records the number of consecutive failures of a credential. Suppresses further calls for the
+    /// back-off of that number, or for as long as the error asks if that is longer.
     pub(super) fn record_failure(&self, id: &str, failures: u32, error: &Error, now: Timestamp) {
         let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
         self.insert(id, failures, error.clone(), now..now.saturating_add(wait));

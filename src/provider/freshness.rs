@@ -1,4 +1,5 @@
-//! When a credential is fresh: the start of its renewal, and how long the cache may serve it.
+//! The freshness of a credential: the time at which its renewal starts, and the time until which
+//! the cache may serve it.
 
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use super::state::ProviderState;
 use crate::clock::Timestamp;
 use crate::credential::{Lifetime, Record, RecordView, jitter_seed};
 
-/// Time for which a stale token is served from the cache before the store is read again. Another
-/// process may have renewed it.
+/// Time for which a stale token is served from the cache before the store is read again: one
+/// second. Another process may have renewed the token.
 pub(super) const STALE_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Divisor of the renewal margin. The quotient is the delay of the renewal after its point under
-/// [`RenewalTiming::AfterRenewalTime`]: ten seconds for a margin of five minutes.
+/// Divisor of the renewal margin. The quotient is the time between the renewal point and the
+/// renewal under [`RenewalTiming::AfterRenewalTime`]: ten seconds for a margin of five minutes.
 const AFTER_RENEWAL_TIME_DIVISOR: u32 = 30;
 
 impl ProviderState {
@@ -50,8 +51,8 @@ impl ProviderState {
         CacheEntry::from_record(id, &record, now..until, origin, self.cache.epoch())
     }
 
-    /// Creates a cache entry while the record is being read, if its token is fresh. `None` if it is
-    /// due for renewal.
+    /// Creates a cache entry from a record that is still borrowed from the store's reply. `None` if
+    /// the record has no token or its token is due for renewal.
     pub(super) fn to_fresh_entry(&self, id: &str, record: &RecordView<'_>) -> Option<CacheEntry> {
         let now = self.clock.now();
         let until = self.fresh_until(record, now)?;
@@ -64,8 +65,8 @@ impl ProviderState {
         )
     }
 
-    /// Returns the time until which a fresh token may be served from the cache. `None` if it is due
-    /// for renewal.
+    /// Returns the time until which a fresh token may be served from the cache. `None` if the
+    /// record has no token or its token is due for renewal.
     fn fresh_until(&self, record: &RecordView<'_>, now: Timestamp) -> Option<Timestamp> {
         let token = record.token.as_ref()?;
         // The exact start of the renewal matters only near it. Earlier, the jitter of this token is

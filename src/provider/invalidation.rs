@@ -13,12 +13,14 @@ use tokio::time::Instant;
 use super::state::ProviderState;
 use crate::store::{Event, Invalidation, Subscription};
 
-/// Minimum interval between two invalidations of the whole cache after missed messages. Bounds the
-/// load on the store if messages are lost continually. A reconnect is not subject to it.
+/// Minimum interval between two invalidations of the whole cache after missed messages: one second.
+/// Bounds the load on the store if messages are lost continually. A reconnect invalidates the cache
+/// without this wait.
 const MIN_INVALIDATE_ALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the task that receives invalidations, unless it runs or no runtime exists. If the store
-/// publishes nothing, entries are valid for `cache_ttl` after their read.
+/// Starts the task that receives invalidations, unless it already runs or there is no tokio
+/// runtime. Without invalidations from the store there is no task, and entries are valid for
+/// `cache_ttl` after their read.
 pub(super) fn start(provider: &Arc<ProviderState>) {
     provider.invalidation_listener.start(|| {
         let source = provider.invalidations.as_ref()?;

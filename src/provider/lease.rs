@@ -1,7 +1,7 @@
 //! The lease of a call: the right to renew a credential, and its release.
 //!
-//! A lease that is not released blocks all processes until it expires. So the process releases it
-//! however the call ends and whichever reply is lost.
+//! A lease that is not released blocks all processes until it expires. The process therefore
+//! releases the lease however the call ends, even if a reply of the store is lost.
 //!
 //! # States of a lease
 //!
@@ -10,9 +10,8 @@
 //!   time. Leads to Held or Idle with the reply; without a reply the state stays.
 //! - Held: the store granted the lease. A commit, a deletion or a release leads to Idle.
 //!
-//! A call that ends in Claiming or Held spawns a task that releases the lease. The state needs no
-//! ordering (`Relaxed`), because only the task of the call writes it and the drop happens after
-//! that.
+//! A call that ends in Claiming or Held spawns a task that releases the lease. `Relaxed` is enough
+//! for the state: only the task of the call writes it, and the drop happens after the last write.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -35,11 +34,12 @@ const IDLE: u8 = 0;
 const CLAIMING: u8 = 1;
 const HELD: u8 = 2;
 
-/// Maximum interval between two attempts to release a lease.
+/// Maximum interval between two attempts to release a lease: half a second. The release then soon
+/// follows the recovery of the store.
 const MAX_RELEASE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Maximum time for which the release is retried while the store does not answer. A frozen server
-/// still executes earlier commands when it resumes.
+/// Maximum time for which the release is retried while the store does not answer: ten minutes. A
+/// server that was paused executes the request for the lease when it resumes.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Lease of one call, under a name that no other call uses.
@@ -113,7 +113,7 @@ impl Lease {
             .store
             .commit(&self.slot, &stored.expected, record, &self.owner)
             .await?;
-        // After each of these replies, this call does not hold the lease.
+        // `Committed` and `Conflict` release the lease; after `LeaseLost` another owner holds it.
         self.set_state(IDLE);
         Ok(commit)
     }
@@ -184,9 +184,9 @@ struct AbandonedLease {
     duration: Duration,
 }
 
-/// Releases a lease. If its request got no reply, the request may reach the store after a release
-/// that found nothing. The release is then repeated for the duration of a lease after the first
-/// reply.
+/// Releases a lease, with retries. If the request for the lease got no reply, it may reach the
+/// store after a release that found no lease. The release is then repeated for the duration of a
+/// lease, from the first reply on.
 async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLease) {
     let mut give_up = Instant::now() + RELEASE_TIMEOUT;
     let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_RELEASE_INTERVAL);

@@ -31,8 +31,8 @@ enum LookupOutcome {
 /// fail to return what this request needs; the request then joins or starts another one.
 const MAX_CALLS_PER_REQUEST: usize = 3;
 
-/// Starts the background tasks of an engine unless they run. There may have been no runtime when
-/// the engine was created, so each request tries again.
+/// Starts the background tasks of an engine unless they already run. Each request that reads the
+/// store tries again, because the engine may have been created without a tokio runtime.
 pub(super) fn start_background_tasks(provider: &Arc<ProviderState>) {
     invalidation::start(provider);
     maintenance::start(provider);
@@ -46,7 +46,7 @@ impl CredentialProvider {
         let slot = provider.slot_of(id);
         let id = &*slot.key.id;
         let key = provider.cache.key(id);
-        // Boxed, so that the future of a read without a call stays small.
+        // The future of a call is boxed, so that the future of a read without a call stays small.
         let Some(permit) = provider.calls.try_read_alone(key, id) else {
             return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
         };
@@ -128,8 +128,7 @@ impl CredentialProvider {
             let call = renewal::join_or_start(&self.0, id, wanted, snapshot.take());
             outcome = call.wait(wanted, &self.0.clock).await;
             match &outcome {
-                // The caller may have waited so long for a slow store that a token published in
-                // time has expired.
+                // The token was published while it was usable, but expired before this caller ran.
                 Ok(entry) if !entry.is_unexpired(self.0.clock.now()) => {
                     outcome = Err(self.0.load_timeout_error());
                 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::state::ProviderState;
 use super::sync;
 
-/// Interval of the maintenance.
+/// Interval between two runs of the maintenance: one second.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Number of entries that are checked per second. Larger caches are checked less often, so that
-/// this takes a thousandth of a processor.
+/// Number of entries that are checked per second. Larger caches are checked less often, so that the
+/// check takes about a thousandth of one processor core.
 const ENTRIES_PER_SECOND: usize = 20_000;
 
 /// Number of entries that are checked before other tasks may run.
@@ -21,7 +21,7 @@ const ENTRIES_PER_YIELD: usize = 256;
 
 /// Starts the maintenance task of an engine, unless it runs or no runtime exists.
 pub(super) fn start(provider: &Arc<ProviderState>) {
-    // The checker runs only the tasks that it schedules.
+    // In tests under shuttle, the scheduler of shuttle runs only tasks that it has spawned itself.
     if !sync::is_under_shuttle() {
         provider
             .maintenance

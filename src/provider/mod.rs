@@ -162,9 +162,9 @@ impl CredentialProvider {
         self.with_load_timeout(id, twice).await
     }
 
-    /// Returns a credential other than `invalid_token`, which WeChat rejected in a call of this
-    /// caller (reports compared). Renews the credential only if the rejected token is still the
-    /// stored one.
+    /// Reports that WeChat rejected `invalid_token`, and returns the current credential. Renews the
+    /// credential only if the store still holds the rejected token (reports compared). A renewal
+    /// may return the same token again.
     pub(crate) async fn report_invalid(
         &self,
         id: &str,
@@ -184,12 +184,14 @@ impl CredentialProvider {
     }
 
     /// Runs a call. If WeChat rejects the credential, reports it and runs the call once more with
-    /// the credential that the report returned. Never runs a third call. If the report returns
-    /// none, the caller gets the rejection.
+    /// the credential that the report returned. Never runs a third call.
     ///
-    /// The second credential may be the same token: before its expiry, WeChat's refresh of a user's
-    /// token returns it again. WeChat has then confirmed the token, and the rejection was
-    /// temporary.
+    /// If the report fails, the caller receives WeChat's rejection. Two kinds of errors of the
+    /// report replace the rejection: the user must log in, and the store is unavailable.
+    ///
+    /// The second credential may be the same token, because WeChat's refresh call returns a user's
+    /// token again until that token expires. WeChat has then confirmed the token, and the rejection
+    /// was temporary.
     pub(crate) async fn with_credential<T, E, F, Fut>(&self, id: &str, mut call: F) -> Result<T, E>
     where
         F: FnMut(CacheEntry) -> Fut,
@@ -203,8 +205,8 @@ impl CredentialProvider {
         };
         match self.report_invalid(id, entry.secret()).await {
             Ok(granted) => call(granted).await,
-            // The user or the store prevents the renewal, so this error is more useful than the
-            // rejection.
+            // The user must log in, or the store is unavailable. The error of the report says so,
+            // which helps the caller more than WeChat's rejection of the token.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -217,9 +219,11 @@ impl CredentialProvider {
         }
     }
 
-    /// Replaces the stored record and caches the new one (newest wins): a login replaces the
-    /// result of every renewal that began before it. If this future is dropped before it completes,
-    /// the store and the cache may differ; use [`run_to_completion`](Self::run_to_completion).
+    /// Replaces the stored record and caches the new one. A login replaces the result of every
+    /// renewal that began before the login (newest wins).
+    ///
+    /// If this future is dropped before it completes, the store and the cache may differ; use
+    /// [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
         let provider = &self.0;
         let (slot, writer) = (provider.slot(id), provider.writer()?);
@@ -246,9 +250,10 @@ impl CredentialProvider {
         Ok(entry)
     }
 
-    /// Deletes the credential in the store and in the cache. A running renewal cannot restore it,
-    /// because its commit compares with the deleted record. If this future is dropped before it
-    /// completes, the store and the cache may differ; use
+    /// Deletes the credential in the store and in the cache. A running renewal cannot restore the
+    /// credential, because the commit of the renewal compares with the deleted record.
+    ///
+    /// If this future is dropped before it completes, the store and the cache may differ; use
     /// [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
         let provider = &self.0;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::background_task::BackgroundTask;
 use super::state::CredentialProvider;
 
-/// Interval at which the task checks the cache.
+/// Interval at which the task checks the cache: one second. It is shorter than [`REFRESH_BEFORE`],
+/// so that the entry is read again while it is still valid.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The store is read again when the cache entry is valid for less than this.

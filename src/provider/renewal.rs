@@ -14,8 +14,8 @@
 //! - Committing (`commit`) and Deleting (`deletion`): write the result, compared with the record
 //!   that was renewed. If the store holds a newer record, lead to Deciding.
 //!
-//! The sum of the lease, a renewal and a second bounds the whole: another process that crashed
-//! holds its lease for the first, the renewal of this call takes the second.
+//! A call starts no further renewal after the sum of the lease duration, the renewal timeout and
+//! one second. In this time the lease of a crashed process expires, and a renewal can follow.
 
 use std::sync::Arc;
 
@@ -123,8 +123,8 @@ impl<'a> RenewalTask<'a> {
             Ok(stored) => return Ok(LoadOutcome::FromStore(stored)),
             Err(error) => error,
         };
-        // For callers that did not report this token. Callers that did receive the error of the
-        // store.
+        // Callers that did not report this token receive it. A caller that reported it receives the
+        // store's error.
         let unexpired = self.if_unexpired(unexpired);
         self.call.set_provisional(unexpired.clone());
         match unexpired.filter(|entry| self.call.wanted.is_satisfied_by(entry.secret())) {
@@ -146,13 +146,14 @@ impl<'a> RenewalTask<'a> {
         let give_up =
             deadline_in(config.lease_duration + config.renewal_timeout + STALE_RECHECK_INTERVAL);
         let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
-        // Error of WeChat that means a deletion, while another process still holds the lease.
+        // The error with which WeChat rejected the refresh token, while another process's lease
+        // still defers the deletion.
         let mut grant_error = None;
         // `true` while another process renews. The short polls of its lease do not count as waiting
         // for the store, which reports its own timeouts.
         let mut is_follower = false;
-        // Declared before the permits, so that it is dropped after them: a call releases its lease
-        // when it ends.
+        // Declared before the permits, so that the lease is dropped after them. The drop spawns the
+        // release of a lease that the call still holds.
         let mut lease = None;
         loop {
             let (usable, writer) = match self.decide(&stored.record, &stamp) {
@@ -193,8 +194,8 @@ impl<'a> RenewalTask<'a> {
                 Ok(LeaseResult::Conflict(newer)) => {
                     (stored, stamp, grant_error) = (newer, before, None);
                 }
-                // Another process renews the credential. A call with a usable token does not wait
-                // for it.
+                // Another process renews the credential. A call that has a usable token returns it
+                // without waiting for that process.
                 Ok(LeaseResult::Busy) => match usable {
                     Some(entry) => return Ok(entry),
                     None => {
@@ -235,9 +236,9 @@ impl<'a> RenewalTask<'a> {
                 .insert_if_unchanged(entry.clone(), stamp);
             self.provider.record_metrics(entry);
         }
-        // After the cache, so that the cache never holds a token older than a caller has received.
-        // Before each return, because a report concerns only the caller that made it: the report
-        // may be wrong, and its failure is not a failure for the others.
+        // Published after the cache, so that the cache never holds an older token than a caller has
+        // received. Published before each return, because a report concerns only its own caller: it
+        // may be wrong, and the error that it causes is not for the other callers.
         self.call.set_provisional(unexpired.clone());
         let usable = unexpired
             .clone()

@@ -6,7 +6,7 @@
 //!   retry fixes. A transient failure leads to Backing off.
 //! - Backing off: waits, then reads the store. Leads to Calling. Ends if the store holds a newer
 //!   record, if another call has opened the circuit of the account, or if the wait would exceed
-//!   the time of a renewal.
+//!   the renewal timeout.
 //!
 //! The end leads to a commit (new record), to a deletion (the refresh token is revoked or expired),
 //! or to the release of the lease.
@@ -99,8 +99,9 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// Calls WeChat until it answers, for the duration of a renewal at most. Reads the store after
-    /// each failure: if the user logged in elsewhere, the newer record ends the retries.
+    /// Calls WeChat until a call does not fail with a transient error, within the renewal timeout.
+    /// Reads the store after each failure: if the user logged in elsewhere, the newer record ends
+    /// the retries.
     async fn renew_with_retry(
         &self,
         stored: &StoredRecord,

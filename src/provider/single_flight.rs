@@ -146,8 +146,9 @@ impl SingleFlight {
 
     /// Joins the call for a credential, or starts one in a task.
     ///
-    /// `create` returns the future of a call that starts. It runs under the lock of the table, so
-    /// that [`detach`](Self::detach) comes before it or affects its call.
+    /// `create` returns the future of a call that starts. `create` runs under the lock of the
+    /// table. [`detach`](Self::detach) therefore runs before `create`, or removes the call that it
+    /// created.
     pub(super) fn join_or_start<F>(
         &self,
         tasks: &TaskTracker,
@@ -212,8 +213,8 @@ impl SingleFlight {
         table.calls.get(id).is_some_and(Call::is_waiting_for_store)
     }
 
-    /// Records the version that a call is about to write, so that the invalidation of this
-    /// write does not detach it. Ignores a call that was detached.
+    /// Records the version that a call is about to write, so that the invalidation of this write
+    /// does not detach the call. Has no effect on a call that was detached.
     pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
         let mut table = self.lock();
         let call = table.calls.get_mut(id);

@@ -4,14 +4,14 @@ use crate::credential::{AccessToken, Record};
 use crate::error::{Error, ErrorKind};
 use crate::store::BoxFuture;
 
-/// Source of new credentials: a renewal asks it once per try.
+/// Source of new credentials. A renewal calls [`renew`](Self::renew) once for each try.
 pub(crate) trait CredentialSource: Send + Sync + 'static {
     /// Returns `true` if the source can create a new credential from the stored record, without the
     /// user.
     fn can_renew(&self, record: &Record) -> bool;
 
-    /// Requests a new credential, once. The caller holds the lease, and `record` is what the store
-    /// holds.
+    /// Requests a new credential, without retries. The caller holds the lease, and the store holds
+    /// `record`.
     fn renew<'a>(
         &'a self,
         record: &'a Record,
@@ -42,7 +42,7 @@ pub(crate) enum RenewalFailure {
     InvalidGrant(Error),
     /// A retry may succeed. The engine backs off and keeps the stored record.
     Transient(Error),
-    /// Only the operator can fix it. The engine opens the circuit of the account for a while and
-    /// logs one error.
+    /// Only the operator can fix the cause. The engine opens the circuit of the account for 30
+    /// seconds or longer, and logs one error.
     Operator(Error),
 }

@@ -89,8 +89,8 @@ pub(super) struct ProviderState {
     /// Number of credentials that requests read without a call. Selects the reads whose metrics are
     /// recorded.
     pub(super) direct_reads: AtomicU32,
-    /// Limits the concurrent renewals of this process. `early_renewal_permits` limits the share of
-    /// tokens that have not expired, for which no request waits.
+    /// Limits the concurrent renewals of this process. `early_renewal_permits` also limits the
+    /// renewals of unexpired tokens among them, for which no request waits.
     pub(super) renewal_permits: Semaphore,
     pub(super) early_renewal_permits: Semaphore,
     pub(super) tasks: TaskTracker,
@@ -104,11 +104,13 @@ pub(super) struct ProviderState {
 /// for the store.
 pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Maximum number of concurrent renewals of one process.
+/// Maximum number of concurrent renewals of one process. Bounds the open connections to WeChat when
+/// many tokens are due at once.
 const MAX_CONCURRENT_RENEWALS: usize = 512;
 
-/// Maximum number of concurrent renewals of unexpired tokens. While WeChat does not answer, each
-/// renewal takes its full time; the remaining permits are for users whose token has expired.
+/// Maximum number of concurrent renewals of unexpired tokens: half of the permits. While WeChat
+/// does not answer, each renewal holds its permit until its timeout. The other half is then left
+/// for users whose token has expired.
 const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
 
 impl ProviderState {
@@ -155,7 +157,8 @@ impl ProviderState {
         }
     }
 
-    /// Returns the store for a write of the caller's. Fails if the engine must not write.
+    /// Returns the store for a write. Fails if another system renews the credential, because this
+    /// engine then only reads the store.
     pub(super) fn writer(&self) -> Result<&Arc<dyn CredentialWriter>, Error> {
         self.writer.as_ref().ok_or_else(|| {
             let message = "a token that another system keeps is read and never written";
@@ -207,10 +210,10 @@ impl ProviderState {
         tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a cached token; the store was unavailable");
     }
 
-    /// Records the metrics of a read like [`record_metrics`](Self::record_metrics): for the first
-    /// 1,024 reads, then for one in 64, because recording costs about as much as the read.
+    /// Records the metrics of some reads, because recording costs about as much as a read: of the
+    /// first 1,024 reads, then of one in 64. Records every read of an account's credential.
     pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
-        // The order of the counts does not matter (`Relaxed`): they only select reads.
+        // `Relaxed`, because the order of the counts does not matter: they only select reads.
         let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
         if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
             self.record_metrics(entry);

@@ -1,9 +1,9 @@
 //! Locks, atomics and task spawning of the engine, which tests can replace.
 //!
 //! Outside of tests they are the types of the standard library and tokio. In tests each of them is
-//! also a point at which the checker may switch tasks, so that it can run the engine under its own
-//! schedules: see `shuttle`. Counters whose order does not matter, and the locks that guard the
-//! start of background tasks, use the standard types directly.
+//! also a point at which the checker (the crate shuttle, see the module `shuttle`) may switch
+//! tasks. Counters whose order does not matter, and the locks that guard the start of background
+//! tasks, use the standard types directly.
 
 #[cfg(not(test))]
 mod plain {
@@ -25,7 +25,7 @@ mod plain {
         tasks.spawn(call);
     }
 
-    /// Spawns the cleanup after a call, if a runtime still exists.
+    /// Spawns the cleanup after a call, unless the tokio runtime has ended.
     pub(in crate::provider) fn spawn_cleanup(
         tasks: &TaskTracker,
         work: impl Future<Output = ()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What the steps of one call share: the task, how it publishes its state, and how a step ends.
+//! Types and functions that the steps of one call share: the task, and the outcome of a step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::store::{CredentialSlot, LeaseOwner, StoredRecord};
 
-/// Interval at which a follower tries to acquire the lease, at first and at most (followers
-/// bounded).
+/// First and largest interval between two tries of a follower to acquire the lease: 20 and 250
+/// milliseconds (followers bounded). Commits that failed are retried at the same intervals.
 pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Time without calls to WeChat after it granted a token that is due at once, or returned the
-/// reported token.
+/// Time for which calls to WeChat are suppressed after it returned a token that is due at once, or
+/// the reported token: 15 seconds. Another call would return the same token.
 const UNCHANGED_TOKEN_SUPPRESSION: Duration = Duration::from_secs(15);
 
 /// Call that may renew its credential, with what its steps need.
@@ -33,8 +33,8 @@ pub(super) enum CommitOutcome {
     Done(Result<CacheEntry, Error>),
     /// The store holds a newer record. The call decides again from that record.
     Conflict(StoredRecord),
-    /// WeChat rejected the refresh token, but another process holds the lease and may have been
-    /// granted its successor. The deletion is tried again later.
+    /// WeChat rejected the refresh token, but another process holds the lease and may have received
+    /// the successor of the refresh token. The deletion is retried.
     DeletionDeferred(Error),
 }
 
@@ -56,8 +56,8 @@ impl RenewalTask<'_> {
             .active_error(&self.call.id, self.now())
     }
 
-    /// Answers further renewals of this credential with `error` for a while, without a call to
-    /// WeChat.
+    /// Suppresses further renewals of this credential for [`UNCHANGED_TOKEN_SUPPRESSION`]. They
+    /// fail with `error`, without a call to WeChat.
     pub(super) fn suppress_renewals(&self, error: Error) {
         let now = self.now();
         self.provider

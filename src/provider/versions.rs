@@ -1,12 +1,12 @@
-//! Versions of what the cache holds: the keys of entries, and what has happened to each of late.
+//! Versions of cached credentials: the keys of entries, and the recent reads and writes of each.
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::store::{RecordVersion, StoredRecord};
 
 /// Key of a cache entry: 40 bits of the hash of its id. The entry contains the id, and lookups
-/// compare it. If two ids share a key (usually no pair among a million users), they replace each
-/// other and are read from the store.
+/// compare it. Two ids that share a key replace each other's entry, and are then read from the
+/// store. Among a million users usually no two ids share a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryKey(pub(super) [u8; 5]);
 
@@ -50,8 +50,9 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// Numbers of writes and reads that a shard records individually, so that the credentials of one
-/// shard do not disturb each other. 10,000 concurrent reads are 40 for each shard.
+/// Numbers of the most recent writes and reads that a shard records with their keys. While a read
+/// or write is among them, it affects only its own credential. 10,000 concurrent reads are 40 for
+/// each shard.
 pub(super) const TRACKED_WRITES: usize = 8;
 const TRACKED_READS: usize = 64;
 
@@ -111,8 +112,8 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
     }
 }
 
-/// Versions of one credential before an exchange with the store: a fence against results that were
-/// overtaken.
+/// Versions of one credential before an exchange with the store. A result is compared with the
+/// stamp before it is cached, so that it does not replace a newer one.
 pub(super) struct VersionStamp {
     pub(super) key: EntryKey,
     pub(super) writes: u64,

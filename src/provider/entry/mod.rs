@@ -72,7 +72,8 @@ impl CacheEntry {
         self.0.times().lifetime
     }
 
-    /// Returns `true` if the callers that received the entry waited for WeChat.
+    /// Returns `true` if WeChat granted the token to this process. The first callers that received
+    /// the entry waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
         self.0.was_renewed()
     }
@@ -89,8 +90,8 @@ impl CacheEntry {
         self.0.unionid()
     }
 
-    /// Returns the time since which sessions of the user are accepted: their last logout
-    /// everywhere.
+    /// Returns the time of the user's last logout everywhere. Sessions of earlier logins are
+    /// revoked.
     #[inline]
     pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
         self.0.sessions_from()

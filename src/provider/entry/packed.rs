@@ -14,7 +14,7 @@
 //! - 1 byte of flags;
 //! - 2 bytes: the epoch of the cache;
 //! - openid, scope and unionid, where a flag says so, each after two bytes of its length;
-//! - 6 bytes, where a flag says so: the time since which sessions of the user are accepted;
+//! - 6 bytes, where a flag says so: the time of the user's last logout everywhere;
 //! - the id, to the end.
 
 use std::ops::Range;
@@ -30,7 +30,7 @@ use crate::credential::{
 pub(in crate::provider) enum EntryOrigin {
     /// Read from the store, or stored by a login.
     Stored,
-    /// Granted by WeChat to this process: the callers waited for WeChat.
+    /// Granted by WeChat to this process. The callers of the renewal waited for WeChat.
     Renewed,
 }
 
@@ -204,8 +204,8 @@ impl PackedEntry {
         self.flags() & flag::RENEWED != 0
     }
 
-    /// Returns the time since which sessions of the user are accepted: their last logout
-    /// everywhere.
+    /// Returns the time of the user's last logout everywhere. Sessions of earlier logins are
+    /// revoked.
     #[inline]
     pub(super) fn sessions_from(&self) -> Option<Timestamp> {
         if self.flags() & flag::SESSIONS_FROM == 0 {
@@ -334,7 +334,7 @@ fn timestamp_bytes(at: Timestamp) -> [u8; TIMESTAMP_BYTES] {
     [a, b, c, d, e, f]
 }
 
-/// Returns the bytes as text. They were copied from a `str`.
+/// Returns the bytes as text. Never fails, because all texts of an entry were copied from a `str`.
 fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
