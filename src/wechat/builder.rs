@@ -17,14 +17,17 @@ use crate::error::Error;
 /// Base URL of WeChat's authorize pages.
 const OPEN_URL: &str = "https://open.weixin.qq.com";
 
-/// Time for one connection, TLS included.
+/// Default maximum time for one connection, including the TLS handshake: two seconds. Half of an
+/// attempt is then left for the reply.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time for one attempt at one host, its connection included.
+/// Default maximum time for one attempt at one host, including its connection: four seconds. Two
+/// attempts fit into [`TOTAL_TIMEOUT`].
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time for one call with its attempts at all hosts. Shorter than a lease of 10 s, so that a call
-/// ends before another process may take the lease.
+/// Default maximum time for one call with its attempts at all hosts: eight seconds. Shorter than
+/// the default lease of 10 seconds, so that a call ends before another process can acquire the
+/// lease.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A builder of [`WechatClient`].
@@ -124,27 +127,28 @@ impl WechatClientBuilder {
         self
     }
 
-    /// Sets the time for one connection, TLS included. Default: 2 s.
+    /// Sets the maximum time for one connection, including the TLS handshake. Default: 2 seconds.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Sets the time for one attempt, from the connection to the last byte of the reply. Default:
-    /// 4 s.
+    /// Sets the maximum time for one attempt, from the connection to the last byte of the reply.
+    /// Default: 4 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets the time for one call with its attempts at all hosts. Default: 8 s.
+    /// Sets the maximum time for one call with its attempts at all hosts. Default: 8 seconds.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = timeout;
         self
     }
 
-    /// Sets the clock. After WeChat rejected a call because of a limit, the clock decides how long
-    /// it is until the next minute or Beijing's midnight. Default: the system's clock.
+    /// Sets the clock. If WeChat rejects a call because of a limit, the client computes from this
+    /// clock the time until the next minute or until midnight in Beijing. Default: the system
+    /// clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -159,8 +163,9 @@ impl WechatClientBuilder {
     /// one, see [`proxy`](Self::proxy).
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or the AppSecret is empty or has invalid characters,
-    /// a base URL or the proxy's URL is invalid, a timeout is zero, or TLS cannot start.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or the AppSecret is
+    /// empty or has invalid characters, a base URL or the proxy's URL is invalid, a timeout is
+    /// zero, or TLS cannot be set up.
     pub fn build(self) -> Result<WechatClient, Error> {
         let app_id = AppId::new(&self.app_id)
             .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;

@@ -1,4 +1,5 @@
-//! One call of WeChat's API: hosts in order, bounded time, bounded size, no secret in errors or logs.
+//! The transport of calls to WeChat's API. A call tries the hosts in order, within bounds of time
+//! and size, and its errors and logs contain no secret.
 //!
 //! A call sends at most one request to each host. Each attempt ends in one of these states:
 //!
@@ -10,9 +11,9 @@
 //! demands other credentials. The next host is tried.
 //!
 //! # [`AttemptError::OutcomeUnknown`]
-//! The request may have had its effect: the time ran out, the connection broke, or the reply is
+//! WeChat may have executed the request: the time ran out, the connection broke, or the reply is
 //! invalid. The next host is tried only if the call is `retryable`, which means that WeChat may
-//! receive it twice. The call ends here otherwise.
+//! receive it twice. Otherwise the call ends with this error.
 
 use std::time::Duration;
 
@@ -34,20 +35,21 @@ use crate::metrics;
 /// The largest reply that is read, in bytes. WeChat's replies have a few kilobytes.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
-/// The longest part of an invalid reply that an error contains, in characters.
+/// Maximum number of characters of an invalid reply in an error. The start of a page is enough to
+/// recognize a proxy's reply, and the error stays one log line.
 const MAX_SNIPPET_CHARS: usize = 80;
 
-/// The longest part of a Content-Encoding that an error contains, in characters.
+/// Maximum number of characters of a Content-Encoding in an error. Real names are shorter.
 const MAX_CONTENT_ENCODING_CHARS: usize = 40;
 
-/// The longest part of the system's text about a broken connection that an error contains, in
-/// characters.
+/// Maximum number of characters of the cause of a broken connection in an error. The operating
+/// system's and rustls' texts are usually shorter.
 const MAX_CAUSE_CHARS: usize = 120;
 
 /// The request of one call, the same for all hosts.
 pub(super) struct ApiRequest<'a> {
     pub(super) endpoint: Endpoint,
-    /// Without a slash at the start.
+    /// Path of the API below the base URL, without a slash at the start.
     pub(super) path: &'a str,
     pub(super) query: Vec<(&'a str, &'a str)>,
     /// A JSON body. With one, the request is a POST, and otherwise a GET.
@@ -64,7 +66,7 @@ enum AttemptError {
     Errcode(Error),
     /// The request was certainly not sent.
     NotSent(String),
-    /// The request may have had its effect.
+    /// WeChat may have executed the request.
     OutcomeUnknown(String),
 }
 
@@ -80,7 +82,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Sends the request to one host after the other, until the call has a result.
+    /// Sends the request to the hosts in order, until an attempt ends the call.
     pub(super) async fn send<T>(
         &self,
         call: &ApiRequest<'_>,
@@ -114,7 +116,7 @@ impl Transport {
         }
         let action = match call.endpoint {
             _ if call.retryable || !outcome_unknown => RecommendedAction::Retry,
-            // WeChat may have used up the code, so a retry with it is of no use.
+            // WeChat may already have accepted the code, and accepts it only once.
             Endpoint::CodeExchange => RecommendedAction::LogIn,
             Endpoint::AccountToken | Endpoint::UserRefresh => RecommendedAction::Retry,
             Endpoint::UserCall | Endpoint::AccountCall => RecommendedAction::PassThrough,
@@ -178,7 +180,7 @@ impl Transport {
         result
     }
 
-    /// Sends the request and reads the reply, without a time limit.
+    /// Sends the request to one host and reads the reply. The caller limits the time.
     async fn fetch(&self, host: &BaseUrl, call: &ApiRequest<'_>) -> Result<RawReply, AttemptError> {
         let url = request_url(host, call);
         let request = match &call.body {
@@ -194,8 +196,8 @@ impl Transport {
             |error: &reqwest::Error| call.redactor.redact(&root_cause(error), MAX_CAUSE_CHARS);
         let mut response = request.send().await.map_err(|error| {
             let error = error.without_url();
-            // hyper sends the request only over a complete connection, so an error of connecting,
-            // TLS handshake included, proves that nothing was sent.
+            // hyper sends a request only after the connection and its TLS handshake are complete.
+            // A connection error therefore proves that nothing was sent.
             if error.is_connect() || error.is_builder() {
                 let via = match &self.proxy_address {
                     Some(proxy) => format!(" through the proxy {proxy}"),
