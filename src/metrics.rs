@@ -26,7 +26,7 @@ pub(crate) enum RequestOutcome {
     Renewed,
     /// The token was stale and was used.
     Stale,
-    /// The request had no user, or its user no usable token.
+    /// The request had no user, or the user of the request had no usable token.
     Login,
     /// The request was rejected for another reason.
     Rejected,
@@ -146,7 +146,7 @@ pub(crate) fn count_login(result: &'static str) {
     metrics::counter!("wechat_logins_total", "result" => result).increment(1);
 }
 
-/// Counts a request that the token center refused for its bearer.
+/// Counts a request whose bearer secret the token center rejected.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn count_center_rejection(reason: &'static str) {
     #[cfg(feature = "metrics")]
@@ -164,7 +164,8 @@ pub(crate) fn record_store_call(duration: Duration, ok: bool) {
     }
 }
 
-/// Records whether Redis answers. `address` contains no password.
+/// Records whether the Redis server at `address` answers. The caller has removed the password from
+/// the address, which becomes a label.
 #[cfg(feature = "redis")]
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_store_up(address: &str, up: bool) {

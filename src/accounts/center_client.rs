@@ -29,10 +29,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 /// Maximum size of a reply. Real replies have a few hundred bytes.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
-/// Maximum number of characters of the center's error message in an error of this crate.
+/// Maximum number of characters of the center's error message in an error of this crate. Bounds the
+/// size of errors and log lines, whatever the server at the center's URL returns.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// Pause after an error reply of the center other than 503, and upper bound of `Retry-After`.
+/// Maximum pause after an error reply of the center: 30 seconds. It bounds the `Retry-After` of a
+/// 503. After any other error reply, the pause is always this long.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Client of a token center. It is a source for
@@ -136,8 +138,8 @@ impl TokenCenterClient {
         ))
     }
 
-    /// Sends a request with the bearer secret, and returns its reply. The reply is valid: its secret
-    /// has the form of a token, and has not expired.
+    /// Sends a request with the bearer secret, and returns its reply. The reply is valid: its
+    /// secret has the form of a token, and has not expired.
     async fn send<T: CredentialReply>(&self, request: RequestBuilder) -> Result<T, RenewalFailure> {
         let bearer = zeroize::Zeroizing::new(format!("Bearer {}", self.0.bearer.expose()));
         let request = request
@@ -221,8 +223,8 @@ fn unavailable(message: String) -> RenewalFailure {
     RenewalFailure::Transient(Error::new(ErrorKind::WechatUnavailable, message))
 }
 
-/// Reply with a secret. The secret is validated like one of WeChat's, because it is stored and sent
-/// in the same way.
+/// Reply of a center that contains a token or a ticket. This secret is validated like a secret from
+/// WeChat, because it is stored and sent in the same way.
 trait CredentialReply: for<'de> Deserialize<'de> {
     fn secret(&self) -> &str;
 

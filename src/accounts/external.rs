@@ -1,4 +1,4 @@
-//! Source of a token that another system keeps.
+//! Source for an account whose token another system keeps in Redis.
 
 use crate::credential::{AccessToken, Record};
 use crate::error::{Error, ErrorKind};

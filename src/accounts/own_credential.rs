@@ -62,7 +62,7 @@ impl OwnCredential {
     }
 }
 
-/// Returns the record of such a credential.
+/// Returns the stored form of an account's token or ticket.
 pub(crate) fn account_record(secret: AccessToken, lifetime: Lifetime) -> Record {
     Record {
         token: Some(Token { secret, lifetime }),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 
-/// Maximum number of forced refreshes per day. The documentation of `cgi-bin/stable_token` allows
-/// 20.
+/// Maximum number of forced refreshes of an account per day: one less than the 20 that the
+/// documentation of `cgi-bin/stable_token` allows.
 pub(super) const MAX_FORCED_REFRESHES_PER_DAY: u32 = 19;
 
 /// Minimum interval between two renewals that reports of invalid tokens cause: 30 seconds.
@@ -24,7 +24,7 @@ pub(super) const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) enum RenewalReason {
     /// The store has no token, or the token is due for renewal.
     Due,
-    /// A caller reported a token that is not due.
+    /// A caller reported that WeChat rejected the token, and the token is not due for renewal.
     ReportedInvalid,
 }
 
@@ -134,8 +134,8 @@ impl DailyQuota {
 /// - **Confirmed**: [`confirm`](Self::confirm) was called, because WeChat returned a token. The
 ///   call counts until midnight.
 /// - **Refunded**: the reservation was dropped without confirmation, because the call failed or
-///   its future was dropped. Back-off and the circuit breaker limit failed calls, and a long
-///   outage must not spend the quota of the hours after it.
+///   its future was dropped. Failed calls do not count: back-off and the circuit breaker already
+///   limit them, and an outage must not use up the calls that are needed after its end.
 #[must_use = "a reservation that is not confirmed is refunded"]
 #[derive(Debug)]
 pub(super) struct QuotaReservation<'a> {

@@ -42,7 +42,8 @@ struct LocalCount {
     day: i64,
     uses: u32,
     last_use: Option<Timestamp>,
-    /// The call of `last_use` failed, so its use is available again.
+    /// `true` if the call that was made at `last_use` failed. The next permit of the interval then
+    /// does not count as a new use.
     last_use_failed: bool,
 }
 
@@ -77,9 +78,9 @@ impl RateLimiter {
     /// Acquires a permit, or returns the time to wait: the remainder of the interval after this
     /// process's last use, or a whole interval if the store or the count of the day denies the use.
     ///
-    /// The local lock is not held while the store answers, because a lock must not be held across an
-    /// `await`. Two callers of one process may therefore both pass the local check. The store then
-    /// denies one of them; if the store is unreachable, both get a permit.
+    /// The local lock is not held while the store answers, because a lock must not be held across
+    /// an `await`. Two callers of one process may therefore both pass the local check. The store
+    /// then denies one of them; if the store is unreachable, both get a permit.
     pub(crate) async fn acquire(&self, now: Timestamp) -> Result<RatePermit<'_>, Duration> {
         if !self.reuse_failed_or_check(now)? {
             // The interval comes first. In the other order, each use that the interval denies would
@@ -111,8 +112,8 @@ impl RateLimiter {
     /// Runs `call` if the limit allows another use. A failed call leaves its use for a retry.
     ///
     /// # Errors
-    /// If the limit denies the use, the failure is transient. It has the text `message` and the time
-    /// to wait.
+    /// If the limit denies the use, the failure is transient. It has the text `message` and the
+    /// time to wait.
     pub(crate) async fn run<T>(
         &self,
         now: Timestamp,
@@ -226,7 +227,8 @@ mod tests {
         )
     }
 
-    /// Returns the limiter with another empty store, so that only its local count applies.
+    /// Returns the limiter with a new empty store, as after the loss of the store's data. Only the
+    /// local count of the limiter then applies.
     fn with_flushed_store(limiter: RateLimiter) -> RateLimiter {
         RateLimiter {
             store: Arc::new(MemoryStore::new()),

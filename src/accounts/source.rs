@@ -1,4 +1,5 @@
-//! Source of the account's token: WeChat's calls with AppID and AppSecret.
+//! Source that fetches an account's token from WeChat, through `cgi-bin/stable_token` or
+//! `cgi-bin/token`.
 
 use std::time::Duration;
 
@@ -101,8 +102,8 @@ impl WechatSource {
         }
     }
 
-    /// Returns `true` if the rate limit allows a forced refresh. Counts the refresh at once, even if
-    /// its call then fails, because WeChat may count it too.
+    /// Returns `true` if the rate limit allows a forced refresh. Counts the refresh at once, even
+    /// if its call then fails, because WeChat may count it too.
     async fn try_acquire_forced_refresh(&self) -> bool {
         let permit = self.forced_refreshes.acquire(self.clock.now()).await;
         permit.map(RatePermit::confirm).is_ok()

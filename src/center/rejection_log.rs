@@ -9,14 +9,14 @@ use crate::metrics;
 pub(crate) enum BearerRejection {
     /// The request has no `Authorization: Bearer` header, or more than one `Authorization` header.
     Missing,
-    /// The center does not know the secret.
+    /// The secret of the request is none of the accepted secrets.
     Wrong,
-    /// The secret has expired. The client still uses it after a rotation.
+    /// The secret of the request has expired: the client still uses it after a rotation.
     Expired,
 }
 
 impl BearerRejection {
-    /// Returns the reason as the metric's label and the log's field have it.
+    /// Returns the label of the metric and the value of the log field for this reason.
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",

@@ -179,8 +179,8 @@ impl Lifetime {
 /// `DefaultHasher` may change with the standard library. Processes of two builds may then start
 /// the renewal of one token at different points of the window, which does no harm.
 pub(crate) fn jitter_seed(token: &str) -> u64 {
-    // Without a random key, so that processes agree. WeChat alone chooses tokens, so a client cannot
-    // make them collide.
+    // Without a random key, so that processes agree. WeChat alone chooses tokens, so a client
+    // cannot make them collide.
     let mut hasher = DefaultHasher::new();
     hasher.write(token.as_bytes());
     hasher.finish()
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// All users log in at the same moment, as after an article that millions read.
+    /// All users log in at the same moment, for example because millions open the same article.
     #[test]
     fn renewals_after_a_mass_login_are_spread_evenly() {
         const USERS: usize = 100_000;

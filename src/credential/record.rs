@@ -28,10 +28,12 @@ pub struct Token {
 pub struct Refresh {
     /// The secret text.
     pub secret: RefreshToken,
-    /// The expected expiry: 30 days after the login less the margin, as this crate writes it.
+    /// The expected expiry. This crate writes 30 days after the refresh token was issued, less the
+    /// renewal margin of the access token.
     ///
-    /// This is a hint. WeChat decides, and a refresh token past this point is still sent. Other
-    /// services may store the access token's time here; `record_lifetime` distinguishes the two.
+    /// This is a hint: only WeChat decides, and a refresh token past this point is still sent. Some
+    /// services store the renewal point of the access token here. `record_lifetime` distinguishes
+    /// the two meanings.
     pub expected_expiry: Timestamp,
 }
 

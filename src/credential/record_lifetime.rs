@@ -1,14 +1,15 @@
-//! Lifetimes of stored records: from when a record is of no more use.
+//! Lifetimes of stored records: the time from which neither token of a record can be used.
 //!
-//! This crate stores the refresh token's own expiry: login + 30 days, less the margin. The Spring
-//! Boot service of the published layout writes the access token's renewal point into both hashes.
-//! A stored time that could be an access token's says nothing about the refresh token. The expiry
-//! of the refresh token is unknown then.
+//! This crate stores the refresh token's own expiry: 30 days after it was issued, less the renewal
+//! margin of the access token. The Spring Boot service of the published layout writes the access
+//! token's renewal point into both hashes. A stored time that could be an access token's says
+//! nothing about the refresh token. The expiry of the refresh token is unknown then.
 //!
 //! There are two rules:
 //!
-//! - Key lifetimes, copies between the layouts and the memory store use [`RecordView::unusable_at`]:
-//!   one day after a plausible stored expiry, and 31 days after an implausible one.
+//! - Key lifetimes, copies between the layouts and the memory store use
+//!   [`RecordView::unusable_at`]: one day after a plausible stored expiry, and 31 days after an
+//!   implausible one.
 //! - The sweep, and the state `dead` in the operators' lists, use [`refresh_certainly_expired_at`]:
 //!   31 days after the stored time, plausible or not. Until then the lists show `expired`.
 
@@ -27,8 +28,8 @@ pub(crate) const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 
 /// differ, and WeChat decides.
 pub(crate) const REFRESH_GRACE: Duration = DAY;
 
-/// The longest lifetime of a key without a renewal: that of a refresh token issued now, with twice
-/// the grace.
+/// The longest lifetime of a key without a renewal: 32 days, the lifetime of a refresh token and
+/// twice the grace.
 #[cfg(any(feature = "redis", test))]
 pub(crate) const MAX_KEY_TTL: Duration =
     Duration::from_secs(REFRESH_TOKEN_LIFETIME.as_secs() + 2 * REFRESH_GRACE.as_secs());

@@ -17,7 +17,8 @@ const MAX_TICKET_LIFETIME_SECS: i64 = 3_600;
 /// ticket until that expires, and the usual cause of a wrong signature is the URL of the page.
 const MIN_TICKET_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Maximum number of requests for a ticket because of reports, per day.
+/// Maximum number of requests for a ticket because of reports, per day. Bounds the share of reports
+/// in the account's calls, which WeChat limits.
 const MAX_TICKET_REPORTS_PER_DAY: u32 = 200;
 
 /// Source that fetches the ticket from where the account's token comes from.
@@ -73,7 +74,8 @@ impl CredentialSource for TicketSource {
                     self.fetch_unless_reported_recently(wechat, reported)
                         .await?
                 }
-                // Without the rate limit, because a center replies from its own cache.
+                // The rate limit is not applied: the center replies from its own cache, without a
+                // call to WeChat.
                 AccountSourceKind::TokenCenter(center) => center.jsapi_ticket().await?,
             };
             let now = self.accounts.clock().now();

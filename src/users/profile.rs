@@ -13,7 +13,7 @@ use crate::wechat::UserInfo;
 /// and the URL of the old avatar then stops working.
 const PROFILE_TTL: Duration = Duration::from_secs(10 * 60);
 
-/// Maximum number of cached profiles. A full cache evicts the least used ones.
+/// Maximum number of cached profiles. Bounds the memory; a full cache evicts the least used ones.
 const PROFILE_CACHE_CAPACITY: usize = 10_000;
 
 /// Profiles in the memory of this process, by user id.
@@ -87,7 +87,7 @@ impl ProfileCache {
             })
     }
 
-    /// Removes the user's profile, and prevents that a running fetch caches one.
+    /// Removes the user's profile. The result of a running fetch is not cached.
     pub(super) fn remove(&self, user: &str) {
         self.entries.remove(user);
     }

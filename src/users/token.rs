@@ -30,7 +30,8 @@ impl UserToken {
         Self(entry)
     }
 
-    /// Returns `true` if the callers that received this token waited for WeChat.
+    /// Returns `true` if WeChat granted the token to this process. The first callers that received
+    /// it waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
         self.0.was_renewed()
     }
@@ -84,7 +85,7 @@ impl fmt::Debug for UserToken {
     }
 }
 
-/// The scope that a user has granted, as the store has it.
+/// The stored scope that a user has granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GrantedScope {
     /// The store has no tokens of the user.

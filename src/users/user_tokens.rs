@@ -299,8 +299,8 @@ impl UserTokens {
         self.0.provider.run_to_completion(work).await
     }
 
-    /// Returns the time for which the store must remember a logout: the maximum lifetime of these
-    /// users' sessions.
+    /// Returns the time for which the store must keep the time of a logout: the maximum lifetime of
+    /// these users' sessions.
     fn max_session_lifetime(&self) -> Duration {
         match self.is_for_snapshots() {
             true => SNAPSHOT_SESSION_LIFETIME,
