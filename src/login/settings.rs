@@ -193,7 +193,10 @@ impl fmt::Debug for LoginSettings {
             .field("callback_path", &self.callback_path)
             .field("login_path", &self.login_path)
             .field("scope", &self.scope)
-            .field("allow_missing_state_cookie", &self.allow_missing_state_cookie)
+            .field(
+                "allow_missing_state_cookie",
+                &self.allow_missing_state_cookie,
+            )
             .finish_non_exhaustive()
     }
 }
