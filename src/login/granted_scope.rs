@@ -53,7 +53,7 @@ impl LoginHandler {
                 Ok(GrantedScope::Known(granted)) if !Scope::UserInfo.is_granted_by(&granted) => {
                     scope
                 }
-                // The granted scope is unknown, and may be broader.
+                // The user has granted the profile, or may have granted it.
                 Ok(GrantedScope::Known(_) | GrantedScope::Unknown) | Err(_) => Scope::UserInfo,
             };
             this.begin_or_reuse_attempt(scope, return_to, &headers)

@@ -27,7 +27,8 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::users::UserTokens;
 
-/// Maximum number of unspent codes of one login that are bound to it.
+/// Maximum number of unspent codes of one login that are bound to it. Each binding is a write to
+/// the store, and a client can invent any number of codes.
 const MAX_UNSPENT_CODES: usize = 8;
 
 /// Handler of a [`Login`](super::Login) for the users of one account. Clones share their limits and
@@ -35,7 +36,7 @@ const MAX_UNSPENT_CODES: usize = 8;
 #[derive(Clone)]
 pub(crate) struct LoginHandler(pub(super) Arc<Inner>);
 
-/// The parts of a handler.
+/// The settings, limits and running exchanges that all clones of a handler share.
 pub(super) struct Inner {
     pub(super) settings: LoginSettings,
     pub(super) users: UserTokens,
@@ -130,8 +131,8 @@ impl LoginHandler {
     ) -> LoginReply {
         let Some(state) = self.0.state_signer.issue(self.now()) else {
             tracing::error!(target: "tower_wechat::login", "a login could not begin because the system returned no random bytes; check its random number generator");
-            // No failure has this name. The page of this one says what is true here too: the
-            // service is not available, and another attempt may succeed.
+            // No `LoginFailure` describes a lack of random bytes. The page of `StoreUnavailable` is
+            // true here too: the service is not available, and another attempt may succeed.
             return self.reply_with_failure(LoginFailure::StoreUnavailable, None);
         };
         let attempt = LoginAttempt {

@@ -15,9 +15,9 @@ use crate::metrics;
 use crate::navigation::{Initiator, initiator, is_navigation};
 use crate::store::LoginCodeKey;
 
-/// Number of repeats of a login for one page, within a minute and without a callback, after which
-/// the login counts as a loop. That is three visits to WeChat in all, because the first visit may
-/// have begun at another page.
+/// Number of page loads that repeat a login within a minute, without a callback, after which the
+/// login counts as a loop. By then, the browser has visited WeChat up to three times: once for the
+/// page that it first requested, and twice for the page to which a proxy diverts the callback.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
 /// Number of repeats after which the login counts as a loop regardless of the request's headers. No

@@ -1,7 +1,7 @@
 //! Login with WeChat: the redirect to the authorize page, and the callback.
 //!
-//! [`Login`] is what an application sets up; the layer binds it to its account's users and answers
-//! the login's own paths with it.
+//! An application sets up a [`Login`] and gives it to its layer. The layer binds the login to the
+//! users of its account, and answers the login's own paths.
 //!
 //! ```
 //! use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer};

@@ -102,7 +102,8 @@ impl LoginSettings {
         }
     }
 
-    /// Returns an error for settings with which a link could change the WeChat account of a user.
+    /// Returns an error if an attacker's link could store another WeChat account under a user's id
+    /// with these settings.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
             return Err(Error::configuration(

@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 
-/// Maximum length of a name without `.txt`, and of a content. WeChat's have 26 and 16 letters.
+/// Maximum length of a name without `.txt`, and of a content, in bytes. WeChat's names have 26
+/// characters, and the contents 16.
 const MAX_TEXT_BYTES: usize = 128;
 
 /// A verification file at the root of the domain.

@@ -9,8 +9,8 @@
 //!
 //! - Everything is valid: *Exchanging*.
 //! - The query or the state is invalid, or the user denied access: a failure page.
-//! - The browser did not begin this login, or the login has expired: a failure page. A code is
-//!   bound to its login first, and stays unspent.
+//! - The browser did not begin this login, or the login has expired: a failure page. The code stays
+//!   unspent. Before the reply, the store binds the code to this login.
 //! - The login has already signed its user in: a redirect to the page if the browser has a session,
 //!   otherwise *Retrying*.
 //!

@@ -105,7 +105,8 @@ impl LoginHandler {
         self.redirect_to_page(&attempt.return_to, cookies)
     }
 
-    /// Begins another login for the same page, a few times a minute at most.
+    /// Begins another login for the same page, unless this browser has used all retries of this
+    /// minute.
     pub(super) fn retry_login(
         &self,
         mut attempt: LoginAttempt,
@@ -125,8 +126,8 @@ impl LoginHandler {
         self.begin_attempt(attempt.scope, attempt.return_to, context.browser_logins)
     }
 
-    /// Returns `true` if this browser has used all retries of this minute. The history has
-    /// [`MAX_HISTORY_ENTRIES`] logins, so that a higher setting counts as that number.
+    /// Returns `true` if this browser has used all retries of this minute. A setting above
+    /// [`MAX_HISTORY_ENTRIES`] counts as that number, because the history counts no more logins.
     fn has_used_all_retries(&self, context: &CallbackContext) -> bool {
         context.browser_logins.recent_retries()
             >= self.0.settings.max_retries.min(MAX_HISTORY_ENTRIES)

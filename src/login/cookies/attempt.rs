@@ -80,7 +80,7 @@ impl LoginAttempt {
     }
 }
 
-/// One login in the history.
+/// One login in the history of a browser's logins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HistoryEntry {
     pub(super) login_id: u64,

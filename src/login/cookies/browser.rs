@@ -6,8 +6,9 @@ use crate::login::return_to::{MAX_RETURN_TO_BYTES, ReturnTo};
 use crate::login::scope::Scope;
 use crate::login::state::LoginState;
 
-/// Maximum length of the pages in each slot, in bytes: one slot for pages of any length, one for
-/// medium pages, and four for most pages.
+/// Maximum length of the pages in each slot, in bytes. The first slot takes pages of any length,
+/// the second one medium pages, and the other four short pages, which are the usual ones. Together
+/// they keep the login cookies below 4 KiB.
 pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
 
 /// Maximum number of logins in the history. This many logins within [`LOOP_WINDOW_SECONDS`] are a
@@ -196,7 +197,7 @@ impl BrowserLogins {
         });
         while self.history.len() > MAX_HISTORY_ENTRIES {
             let entries = self.history.iter().enumerate();
-            // Ends of logins show a loop, so open logins are dropped first.
+            // Only logins that have ended count towards a loop, so open logins are dropped first.
             let first =
                 entries.min_by_key(|(_, entry)| (entry.status != AttemptStatus::Open, entry.at));
             let index = first.map_or(0, |(index, _)| index);
@@ -269,7 +270,8 @@ fn eviction_order(attempt: &LoginAttempt) -> (bool, (u64, u64)) {
     )
 }
 
-/// Returns the six bytes of an id that the history keeps: enough within one browser.
+/// Returns the lowest six bytes of a login's id. The history keeps only these bytes, because they
+/// distinguish the few logins of one browser.
 pub(super) fn truncate_id(login_id: u64) -> u64 {
     login_id & 0xffff_ffff_ffff
 }

@@ -75,21 +75,23 @@ use crate::store::{CodeBindResult, CodeLeaseResult, LeaseOwner, LoginCodeKey, Qu
 use crate::users::{GrantedScope, UserTokens};
 use crate::wechat::UserTokenResponse;
 
-/// Duration of the lease of a code: longer than the call to WeChat may take.
+/// Duration of the lease of a code: 10 s, because a call to WeChat takes 8 s at most by default.
 const CODE_LEASE: Duration = Duration::from_secs(10);
 
-/// Time for which the store keeps the outcome of a code that WeChat does not know. Made-up codes
-/// leave nothing for longer.
+/// Time for which the store keeps the outcome of a code that WeChat does not know. It is short,
+/// because clients can send any number of made-up codes.
 const INVALID_CODE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Time for which an unspent code is bound to its login. Codes expire at WeChat after five minutes.
+/// Time for which an unspent code is bound to its login: a minute more than the five minutes
+/// for which WeChat accepts a code.
 const UNSPENT_CODE_LIFETIME: Duration = Duration::from_secs(6 * 60);
 
 /// Maximum number of codes of one login that all processes together exchange. WeChat sends one
 /// code, and sometimes a second one. Only WeChat can recognise a made-up code.
 pub(super) const MAX_CODES_PER_LOGIN: usize = 2;
 
-/// Window in which the store counts the codes of a login. Each process counts them for longer.
+/// Window in which the store counts the codes of a login among all processes. Each process also
+/// counts them itself, without a window.
 const CODE_COUNT_WINDOW: Duration = Duration::from_secs(60);
 
 /// WeChat's errcode for an invalid code.

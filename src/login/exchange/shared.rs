@@ -50,8 +50,8 @@ impl RunningExchanges {
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
-        // The lock is released first: `start` may drop the sender at once, whose `drop` takes it
-        // again.
+        // The lock is released before `start`, which may drop the sender at once. The sender's
+        // `drop` takes the same lock.
         drop(running);
         start(OutcomeSender {
             running: Arc::clone(self),

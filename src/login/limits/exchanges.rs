@@ -20,7 +20,7 @@ const REJECTIONS_PER_SECOND: f64 = 100.0;
 #[derive(Debug)]
 pub(in crate::login) struct ExchangeLimiter {
     permits: Arc<Semaphore>,
-    /// Serialises the exchanges that wait for the budget.
+    /// Serialises the exchanges that wait for a unit of the rejection budget.
     queue: Semaphore,
     budget: Mutex<RejectionBudget>,
 }
@@ -70,9 +70,9 @@ impl ExchangeLimiter {
 
     /// Waits for a permit, in the order of arrival. Returns `None` on timeout.
     ///
-    /// A call takes its permit before it joins the queue for the budget, so that at most
-    /// [`MAX_CONCURRENT_EXCHANGES`] exchanges wait for the budget. A cancelled call returns its
-    /// permit and its place in the queue.
+    /// A call takes its permit first, and then joins the queue for the rejection budget. At most
+    /// [`MAX_CONCURRENT_EXCHANGES`] calls therefore wait in that queue. A cancelled call returns
+    /// its permit and its place in the queue.
     pub(in crate::login) async fn acquire(
         self: &Arc<Self>,
         timeout: Duration,
@@ -91,7 +91,8 @@ impl ExchangeLimiter {
         tokio::time::timeout(timeout, acquired).await.ok().flatten()
     }
 
-    /// Takes one unit of the budget, or returns the time until one is available.
+    /// Takes one unit of the budget and returns `None`, or returns the time until a unit is
+    /// available.
     fn take_rejection(&self) -> Option<Duration> {
         self.lock_budget().take_or_wait_time(Instant::now())
     }
