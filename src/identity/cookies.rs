@@ -10,7 +10,7 @@ const MAX_VALUE_BYTES: usize = 1_024;
 
 /// Maximum number of cookies with one name that are read. Browsers send several cookies of one name
 /// if they were set for different paths or domains, and other hosts of the domain can put theirs
-/// first. A header of 64 KiB has no room for more.
+/// first. A header of 64 KiB has no room for more sessions of this crate's length.
 const MAX_SAME_NAME: usize = 1_024;
 
 /// Returns the values of the cookies with this name, in the order of the request.

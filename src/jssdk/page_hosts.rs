@@ -143,7 +143,8 @@ fn parse_allowed_host(text: &str) -> Result<AllowedHost, Error> {
     if name.contains(odd) {
         return Err(wrong());
     }
-    // The port is read from the text below, because the URL parser drops the default port.
+    // The URL gives the host only. The port is read from `name`, because the URL parser drops the
+    // default port.
     let url = Url::parse(&format!("http://{name}")).map_err(|_| wrong())?;
     let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let plain = plain && url.username().is_empty() && url.password().is_none();

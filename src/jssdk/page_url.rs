@@ -1,4 +1,5 @@
-//! The parser of `?url=`, which detects a URL that the page did not encode.
+//! The parser of the parameter `url`, in which a page sends its URL to be signed. It rejects a URL
+//! that the page did not encode.
 
 use http::Uri;
 use percent_encoding::percent_decode_str;

@@ -40,7 +40,8 @@ pin_project! {
         state: FutureState<S::Future, S, I, R, ReqBody, S::Response>,
         // The renewed cookie of the user's session. Removed if the request turns out to have no user.
         set_cookie: Option<HeaderValue>,
-        // `None` if a rejection that the handler returns already has the layer's form.
+        // What the layer needs to render a rejection of the handler. `None` if the handler is not
+        // called, or if its own rendering is final (`Shared::rejection_context`).
         rejection_context: Option<RejectionContext<I, R>>,
     }
 }
@@ -77,13 +78,14 @@ pin_project! {
         Calling { #[pin] call: F },
         LoadingToken {
             token: BoxFuture<'static, Result<UserToken, Error>>,
-            // Taken when the token is there.
+            // Moved out of the state as soon as the token is loaded.
             pending: Option<PendingRequest<S, I, R, ReqBody>>,
         },
         WaitingForInner { inner: S, request: Option<Request<ReqBody>> },
         HandlingLogin {
             reply: BoxFuture<'static, LoginReply>,
-            // Taken when the reply is there. The renderer receives the head of the request.
+            // Moved out of the state as soon as the login has replied. The request is kept until
+            // then, because the renderer receives its head.
             pending: Option<(Request<ReqBody>, Arc<Shared<I, R>>)>,
         },
         Ready { response: Option<Res> },

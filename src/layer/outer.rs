@@ -1,7 +1,7 @@
 //! Values that layers for several accounts insert into the extensions of one request.
 //!
-//! Extensions hold one value of each type. A layer that inserts its own value therefore moves the value
-//! of the layer further out into it.
+//! Extensions hold one value of each type. A layer further in would therefore replace the value of
+//! a layer further out. Instead, its own value keeps the replaced one as its *outer* value.
 
 use std::iter::successors;
 use std::sync::Arc;
@@ -17,23 +17,24 @@ pub(super) trait OfAccount: Sized {
     fn outer(&self) -> &Outer<Self>;
 }
 
-/// The value that the layer for another account, further out on the same route, inserted.
+/// The outer value of a layer's value: what a layer further out on the same route has inserted, for
+/// another account. `None` if there is no such layer.
 #[derive(Clone)]
 pub(super) struct Outer<T>(Option<Arc<T>>);
 
 impl<T: OfAccount> Outer<T> {
-    /// No layer further out has inserted a value.
+    /// The outer value if no layer further out has inserted one.
     pub(super) const NONE: Self = Self(None);
 
-    /// Wraps a value of a layer further out.
+    /// Wraps the value of a layer further out.
     pub(super) fn new(value: T) -> Self {
         Self(Some(Arc::new(value)))
     }
 
-    /// Returns the outer value of a new value for `account` that replaces `replaced`.
+    /// Returns the outer value that a new value for `account` gets when it replaces `replaced`.
     ///
-    /// Usually this is `replaced`. If `replaced` belongs to the same account, it is dropped, and
-    /// this is the outer value of `replaced`.
+    /// If `replaced` belongs to another account, the outer value is `replaced` itself. If it
+    /// belongs to the same account, `replaced` is dropped, and its own outer value is returned.
     pub(super) fn of_replaced(replaced: T, account: &AppId) -> Self {
         match replaced.account() == account {
             true => Self(replaced.outer().0.clone()),

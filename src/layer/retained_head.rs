@@ -17,13 +17,13 @@ pub(super) struct RetainedHead {
     method: Method,
     /// The URI that the browser requested. Nested routers remove their prefix from the request's URI.
     uri: Uri,
-    /// With these the layer recognizes page loads, which it redirects to the login.
+    /// The headers by which the layer recognizes page loads, which it redirects to the login.
     navigation: NavigationHeaders,
     /// The page from which a script made the request.
     referer: Option<HeaderValue>,
-    /// The cookies show if the user has declined a scope a moment ago.
+    /// The first value of `Cookie`. The cookies show if the user has declined a scope a moment ago.
     cookie: Option<HeaderValue>,
-    /// HTTP/2 allows several values of `Cookie`.
+    /// The further values of `Cookie`, which HTTP/2 allows.
     more_cookies: Vec<HeaderValue>,
     /// `true` if the user has declined a scope, and for every user of a snapshot page.
     pub(super) scope_declined: bool,
@@ -67,8 +67,9 @@ impl RetainedHead {
 }
 
 impl<I, R> Shared<I, R> {
-    /// Returns what the layer needs to render an error of the request's handler, or `None` if the
-    /// handler's own response already has the layer's form.
+    /// Returns what the layer needs to render a rejection of the request's handler. Returns `None`
+    /// if the handler's own rendering is final: no login is set, and the renderer is the default
+    /// one.
     #[inline]
     pub(super) fn rejection_context<ReqBody, ResBody>(
         self: &Arc<Self>,

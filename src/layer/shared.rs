@@ -33,7 +33,7 @@ pub(super) struct Shared<I, R> {
 )]
 #[allow(unnameable_types)]
 pub trait IdentityOrSession {
-    /// The identity of the layer with a login.
+    /// The identity that the layer has after the login was added.
     type Identity: Identify;
 
     #[doc(hidden)]

@@ -45,8 +45,8 @@ use crate::wechat::UserInfo;
 /// }
 /// ```
 ///
-/// The token is that of the moment at which the request came. A handler that runs for longer, such as an
-/// event stream, a WebSocket or a job, calls [`current`](Self::current) for the token of later moments.
+/// The token was usable when the request came. A handler that runs for longer, such as an event
+/// stream, a WebSocket or a job, calls [`current`](Self::current) when it needs a token later.
 ///
 /// ```
 /// use tower_wechat::client::{Language, UserInfo};

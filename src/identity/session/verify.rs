@@ -11,8 +11,8 @@ use super::{SessionCookie, value};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 
-/// Time after a login for which it counts as recent. It is longer than a process caches that a user
-/// has no token.
+/// Time after a login for which the login counts as recent: two minutes. A process caches for one
+/// second that a user has no token, and the servers' clocks may differ by a minute.
 const RECENT_LOGIN: Duration = Duration::from_secs(2 * 60);
 
 /// Length of an HMAC-SHA256 in base64.

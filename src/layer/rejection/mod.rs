@@ -64,8 +64,8 @@ pub struct Rejection {
     pub(in crate::layer) scope_declined: bool,
     /// `true` if the layer's identity found no user, `false` if it found a user without a token.
     pub(in crate::layer) unnamed: bool,
-    /// The head of the rejected request, if it was at hand. Without it the layer renders with the
-    /// headers that it has retained.
+    /// The head of the rejected request, if an extractor has copied it. Without this copy, the
+    /// layer renders with the part of the head that it has retained.
     pub(in crate::layer) head: Option<Arc<OwnedHead>>,
 }
 
