@@ -46,7 +46,8 @@ pub struct TokenLife {
 
 impl TokenLife {
     fn from_token(token: &UserToken, user: &WechatUser) -> Self {
-        // `WechatUser` measures with the layer's clock. A token's lifetime has only the two timestamps.
+        // `WechatUser` computes the time until the expiry with the layer's clock. The lifetime of
+        // the token has no clock: it gives the margin between the renewal and the expiry.
         let expires_in = user.expires_in();
         let margin = Duration::from_millis(
             (token.lifetime().expires_at().as_millis() - token.lifetime().renew_at().as_millis())

@@ -20,7 +20,7 @@ static FIXED_KEYS: LazyLock<(AppId, CookieKeys)> = LazyLock::new(|| {
     (AppId::new("wx0123456789abcdef").expect("an AppID"), keys)
 });
 
-/// Returns the account of the entry points, and its keys.
+/// Returns the AppID and the cookie keys that all entry points use.
 pub(super) fn fixed_keys() -> &'static (AppId, CookieKeys) {
     &FIXED_KEYS
 }

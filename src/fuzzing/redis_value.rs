@@ -7,8 +7,8 @@ use crate::store::redis::format::external::ExternalFormat::{
 };
 use crate::store::redis::format::{external, hash, record, sealed};
 
-/// Reads a value in every form. A value that can be read can be written, and is then read as the
-/// same value.
+/// Reads a value in every form. Checks that a value that can be read can also be written, and is
+/// then read as the same value.
 pub fn redis_value(data: &[u8]) {
     let margin = Duration::from_secs(900);
     let token = |value: &[u8]| {

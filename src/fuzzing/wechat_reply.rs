@@ -9,8 +9,8 @@ use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, UserInfo, UserTokenResponse, reply,
 };
 
-/// Reads a reply as every kind of response. No error text holds a secret or a control character, and
-/// no reply contains an invalid token or user id.
+/// Reads a reply as every kind of response. Checks that no error text contains a secret or a
+/// control character, and that no response contains an invalid token or user id.
 pub fn wechat_reply(data: &[u8]) {
     let Ok(reply) = reply::parse(data) else {
         return;
