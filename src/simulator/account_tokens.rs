@@ -10,14 +10,15 @@ use super::{
     window_counter::WindowCounter,
 };
 
-/// Calls of `cgi-bin/stable_token` per minute (its documentation).
+/// Maximum number of calls of `cgi-bin/stable_token` per minute (its documentation).
 const STABLE_CALLS_PER_MINUTE: u64 = 10_000;
-/// Forced refreshes per day (documentation of `cgi-bin/stable_token`).
+/// Maximum number of forced refreshes per day (documentation of `cgi-bin/stable_token`).
 const FORCED_REFRESHES_PER_DAY: u64 = 20;
-/// The shortest time between two forced refreshes that have an effect (the same documentation).
+/// Minimum time between two forced refreshes that have an effect (documentation of
+/// `cgi-bin/stable_token`).
 const MIN_FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-/// Calls of `clear_quota` per month, both versions together (its documentation). A month has 30 days
-/// here.
+/// Maximum number of calls of `clear_quota` per month, both versions together (its documentation).
+/// A month has 30 days here.
 const QUOTA_CLEARS_PER_MONTH: u64 = 10;
 
 /// The token or ticket that was issued last.
@@ -31,7 +32,8 @@ struct ActiveSecret {
 #[derive(Debug, Clone, Copy)]
 struct AccountTokenStatus {
     valid_until: Duration,
-    /// `true` if a newer token ends this one, with 40001; `false` if its age does, with 42001.
+    /// `true` if a newer token has replaced this one, so that it gets 40001 once it is no longer
+    /// valid. `false` if it expires by its age, and then gets 42001.
     superseded: bool,
 }
 
@@ -103,8 +105,8 @@ impl AccountTokenIssuer {
                 self.supersede(&old.value, now);
             }
         }
-        // At most half of the lifetime: a token that lives less than ten minutes would otherwise be
-        // in its last five minutes almost from the start, and each call would return another one.
+        // At most half of the lifetime. If a test sets a lifetime of five minutes, all of it would
+        // otherwise count as the last minutes, and each call would return another token.
         let last_minutes = settings
             .account_token_overlap
             .min(settings.account_token_lifetime / 2);

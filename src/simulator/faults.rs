@@ -85,13 +85,13 @@ impl Fault {
         }
     }
 
-    /// Sets a delay before the effect. A delay alone comes before the normal reply.
+    /// Sets a delay before the effect. A fault with a delay alone delays the normal reply.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Returns this errcode with WeChat's text for it.
+    /// Makes the reply this errcode with WeChat's text for it.
     pub fn errcode(mut self, errcode: i64) -> Self {
         self.options.errcode = Some(errcode);
         self
@@ -108,12 +108,12 @@ impl Fault {
         self
     }
 
-    /// Returns this text as the body.
+    /// Makes this text the body of the reply.
     pub fn body(self, body: impl Into<String>) -> Self {
         self.body_bytes(body.into().into_bytes())
     }
 
-    /// Returns these bytes as the body. They need not be text.
+    /// Makes these bytes the body of the reply. They need not be text.
     pub fn body_bytes(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.options.body = Some(body.into());
         self
@@ -132,13 +132,13 @@ impl Fault {
         self
     }
 
-    /// Never replies. The call has no effect. The connection ends when the simulator stops.
+    /// Leaves the call without a reply until the simulator stops. The call has no effect.
     pub fn hang(mut self) -> Self {
         self.options.hang = true;
         self
     }
 
-    /// Sets the number of calls that meet the fault. Default: all, until
+    /// Sets the number of calls to which the fault applies. Default: all, until
     /// [`Simulator::clear_faults`].
     ///
     /// [`Simulator::clear_faults`]: super::Simulator::clear_faults
@@ -210,8 +210,8 @@ impl FaultList {
 
     /// Returns the delay and the effect for a call of this path, and counts down the fault.
     ///
-    /// Faults with a number of times come first, in the order of their addition. Among the others,
-    /// the newest counts, so that a new fault replaces an old one.
+    /// Faults with a number of times apply first, in the order of their addition. Among the others,
+    /// the newest applies, so that a new fault replaces an old one.
     pub(super) fn take_for(&mut self, path: &str) -> Option<(Duration, Effect)> {
         let matches = |fault: &Fault| fault.path == path || fault.path == "*";
         let counted = self

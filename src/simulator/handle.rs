@@ -167,7 +167,7 @@ impl Simulator {
         users.iter().chain(account).cloned().collect()
     }
 
-    /// Returns the number of calls of each path, including those that met a fault. Control routes
+    /// Returns the number of calls of each path, including those with a fault. Control routes
     /// are not counted. At most 4,096 different paths are counted.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.shared.lock().calls.clone()
@@ -183,13 +183,13 @@ impl Simulator {
         self.shared.lock().calls.clear();
     }
 
-    /// Adds a fault. A call meets faults with a number of times first, in the order of their
-    /// addition. Among the other faults of its path, it meets the newest.
+    /// Adds a fault. One fault applies to each call: the oldest fault of its path that has a number
+    /// of [times](Fault::times), or else the newest fault of its path.
     pub fn inject(&self, fault: Fault) {
         self.shared.lock().faults.add(fault);
     }
 
-    /// Removes all faults. A call that is already delayed or hanging remains so.
+    /// Removes all faults. A call that a fault already delays or leaves without a reply remains so.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }

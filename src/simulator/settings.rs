@@ -23,8 +23,8 @@ trait SettingType: Sized {
     /// A sentence that says why the value is invalid.
     fn from_json(name: &str, json: Self::Json) -> Result<Self, String>;
 
-    /// Reads a field of a patch. `null` leaves the setting as it is, unless the type is a list, for
-    /// which `null` lifts the restriction.
+    /// Reads a field of a patch. `null` leaves the setting as it is. For a list, `null` allows all
+    /// values instead.
     fn deserialize_patch<'de, D>(deserializer: D) -> Result<Option<Self::Json>, D::Error>
     where
         D: Deserializer<'de>,
@@ -69,7 +69,7 @@ macro_rules! plain_setting_types {
 
 plain_setting_types!(bool, u64);
 
-/// A list of what is allowed. `null` lifts the restriction, also in a patch.
+/// A list of allowed values. `null` allows all values, also in a patch.
 impl<T: Clone> SettingType for Option<Vec<T>> {
     type Json = Self;
 
@@ -248,11 +248,11 @@ settings! {
     /// `true`: the account is frozen, and calls for its token get 50007. Default: `false`.
     account_frozen: bool, account_frozen = false;
 
-    /// Calls of `cgi-bin/token` per day. Further calls get 45009. A day begins at midnight in
-    /// Beijing. Default: 2,000, which a new account has (page on API call limits).
+    /// Maximum number of calls of `cgi-bin/token` per day. Further calls get 45009. A day begins at
+    /// midnight in Beijing. Default: 2,000, which a new account has (page on API call limits).
     token_daily_quota: u64, token_daily_quota = 2_000;
 
-    /// Calls of `cgi-bin/stable_token` per day. Further calls get 45009. Default: 500,000
-    /// (documentation of `cgi-bin/stable_token`).
+    /// Maximum number of calls of `cgi-bin/stable_token` per day. Further calls get 45009. Default:
+    /// 500,000 (documentation of `cgi-bin/stable_token`).
     stable_token_daily_quota: u64, stable_token_daily_quota = 500_000;
 }

@@ -19,11 +19,12 @@ use super::{
     users::{SimulatedUser, UserDirectory},
 };
 
-/// The error for a user's token in a call for the account, and the other way round: the kinds of
-/// access tokens are never interchangeable.
+/// The error for an access token of the wrong kind: a user's token in a call for the account, or
+/// the account's token in a call for a user.
 const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
 
-/// Different paths that are counted. The limit bounds the memory for a client that makes up paths.
+/// Maximum number of different paths whose calls are counted. It bounds the memory if a client
+/// makes up paths.
 const MAX_COUNTED_PATHS: usize = 4096;
 
 /// The state that the server's tasks and the [`Simulator`](super::Simulator) share.

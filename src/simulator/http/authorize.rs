@@ -81,7 +81,7 @@ impl AuthorizeRequest {
         let state = params.raw("state");
         match state {
             Some("") => return Err(AuthorizeError::MissingState),
-            // The limit was not seen on the page with the QR code.
+            // WeChat's page with the QR code was not seen to have this limit.
             Some(state) if state.len() > MAX_STATE_BYTES && page == AuthorizePage::InWechat => {
                 return Err(AuthorizeError::StateTooLong);
             }
@@ -200,8 +200,8 @@ async fn handle(
     body: &[u8],
 ) -> Response {
     let params = Params::from_query(uri);
-    // The buttons post to the URL of the page. So the simulator keeps no state between the page and
-    // the answer, and checks the link again.
+    // The buttons post to the URL of the page. So the simulator keeps no state until a button is
+    // pressed, and then checks the link again.
     let pressed = (*method == Method::POST).then(|| Params::from_form(body));
     match page_action(page, &params, pressed.as_ref(), &shared) {
         PageAction::Show(html) => html,
@@ -254,8 +254,8 @@ fn page_action(
 async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: bool) -> Response {
     let twice = shared.lock().settings.callback_twice;
     if twice && signed_in {
-        // Before the redirect, because this is the harder case for an application: it must not
-        // exchange the code for a request without cookies.
+        // The fetch comes before the redirect, because this order is harder for an application: it
+        // must not exchange the code for a request without cookies.
         tokio::select! {
             () = callback_prefetch::fetch_without_cookies(url) => {}
             () = shared.force_stop.cancelled() => {}

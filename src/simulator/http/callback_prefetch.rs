@@ -9,9 +9,10 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The longest time for which the user's redirect waits for this request.
+/// Maximum time for which the user's redirect waits for this request.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The part of the response that is read, in bytes.
+/// Maximum length of the response that is read, in bytes. It bounds the memory, because the
+/// response is discarded.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
 /// Fetches an `http://` URL and discards the response. Other URLs are not fetched.

@@ -137,7 +137,7 @@ pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri)
             errcode: 0,
             errmsg: "ok",
             ticket: wechat.ticket(kind, now),
-            // The full lifetime, however little of it is left, as WeChat's replies have it.
+            // WeChat's replies contain the full lifetime, however little of it is left.
             expires_in: wechat.settings.ticket_lifetime.as_secs(),
         })
     })

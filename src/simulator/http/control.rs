@@ -89,7 +89,7 @@ struct FaultJson {
     status: Option<u16>,
     #[serde(default)]
     body: Option<String>,
-    /// For bodies that are not text.
+    /// The body in base64, for bodies that are not text.
     #[serde(default)]
     body_base64: Option<String>,
     #[serde(default)]

@@ -2,7 +2,7 @@
 
 use axum::{extract::Query, http::Uri};
 
-/// Names and values, decoded, in the order they were sent.
+/// Decoded names and values, in the order in which they were sent.
 #[derive(Debug, Default)]
 pub(super) struct Params(Vec<(String, String)>);
 

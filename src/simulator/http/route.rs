@@ -21,7 +21,8 @@ pub(super) type SharedSimulator = State<Arc<SharedState>>;
 /// faults.
 pub(super) const CONTROL_PREFIX: &str = "/_sim/";
 
-/// Runs a call that must be a GET; other methods get 43001. The lock on the state is held meanwhile.
+/// Runs a call that must be a GET; other methods get 43001. Holds the lock on the state during the
+/// call.
 pub(super) fn get<T, F>(shared: &SharedSimulator, method: &Method, uri: &Uri, call: F) -> Response
 where
     T: Serialize,
@@ -30,7 +31,8 @@ where
     run(shared, *method == Method::GET, 43001, uri, call)
 }
 
-/// Runs a call that must be a POST; other methods get 43002. The lock on the state is held meanwhile.
+/// Runs a call that must be a POST; other methods get 43002. Holds the lock on the state during the
+/// call.
 pub(super) fn post<T, F>(shared: &SharedSimulator, method: &Method, uri: &Uri, call: F) -> Response
 where
     T: Serialize,
