@@ -1,4 +1,4 @@
-//! The account, for which servers and the simulator agree.
+//! The account that the servers and the simulator share.
 
 use tower_wechat::WechatClient;
 

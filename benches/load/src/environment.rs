@@ -5,7 +5,8 @@ use tower_wechat::redis::Layout;
 /// The URL of Redis.
 pub const REDIS_URL: &str = "LOAD_REDIS_URL";
 
-/// The layout that the cached servers of this crate read: `keys`, and otherwise the published one.
+/// The layout that the cached servers of this crate read: `keys` for [`Layout::Keys`]. If the
+/// variable is not set, they read [`Layout::Hashes`].
 pub const LAYOUT: &str = "LOAD_LAYOUT";
 
 pub fn redis_url() -> String {

@@ -22,7 +22,8 @@ pub struct PreparedRequests {
 }
 
 impl PreparedRequests {
-    /// Takes for each user the header line with the credential, and the id.
+    /// Creates the requests. `named` has, for each user, the header line with the credential and
+    /// the user's id.
     pub fn new(named: impl Iterator<Item = (String, String)>) -> Self {
         let mut bytes = Vec::new();
         let spans = named.map(|(line, id)| {
@@ -66,7 +67,7 @@ pub struct LoadResult {
     pub took: Duration,
     /// Responses other than 200 with the user's id.
     pub wrong_answers: u64,
-    /// The first of those.
+    /// The first wrong response.
     pub first_wrong_answer: Option<String>,
     pub latencies: Histogram,
 }

@@ -1,5 +1,5 @@
-//! Herds: ten thousand requests at the same moment, for expired tokens. And the first requests to a
-//! process after its start.
+//! Two peaks of load: ten thousand requests at the same moment for expired tokens (a herd), and the
+//! first requests to a process after its start.
 
 use std::time::Duration;
 

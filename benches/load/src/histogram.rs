@@ -38,7 +38,7 @@ impl Histogram {
         self.longest
     }
 
-    /// Returns the latency that this part of all did not exceed.
+    /// Returns the latency that this part of all requests did not exceed, such as 0.99.
     pub fn quantile(&self, part: f64) -> Duration {
         let wanted = (self.counts.iter().sum::<u64>() as f64 * part).ceil() as u64;
         let mut seen = 0;

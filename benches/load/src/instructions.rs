@@ -19,7 +19,7 @@ pub struct Plan {
     pub many: usize,
 }
 
-/// Returns `None` without valgrind.
+/// Returns the instructions of every contender for each request. Returns `None` without valgrind.
 pub fn measure(redis: &Redis, plan: &Plan) -> Option<Vec<(Contender, f64)>> {
     let asked = std::process::Command::new("valgrind")
         .arg("--version")

@@ -78,7 +78,8 @@ pub struct CpuTimes {
     pub stolen: f64,
 }
 
-/// Returns `None` if the system does not report the times.
+/// Returns the times of all cores since the start of the system. Returns `None` if the system does
+/// not report them.
 pub fn cpu_times() -> Option<CpuTimes> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let numbers: Vec<f64> = stat
@@ -99,7 +100,7 @@ pub fn cpu_times() -> Option<CpuTimes> {
 /// Returns the processor time of a process, in ticks: `utime` and `stime`.
 pub fn process_cpu_ticks(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name of the program, in parentheses, may hold anything.
+    // The name of the program, in parentheses, may contain spaces and parentheses.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     rest.split_whitespace()
         .skip(11)

@@ -57,7 +57,8 @@ async fn stable_redis_memory(counter: &mut RedisCounters) -> u64 {
     }
 }
 
-/// Starts a separate process, whose memory contains nothing else, and returns what it counted.
+/// Starts a separate process, whose memory contains nothing else. Returns the number of cached
+/// users, and the bytes of memory for each of them.
 fn measure_cached_users(redis: &Redis, users: usize) -> (usize, f64) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["fill", &users.to_string()])

@@ -160,7 +160,7 @@ pub struct RedisCounters(Connection);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RedisCounts {
     pub commands: u64,
-    /// Reads from sockets. With one request at a time, each is a round trip.
+    /// Number of reads from sockets. With one request at a time, each read is a round trip.
     pub reads: u64,
 }
 

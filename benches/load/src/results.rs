@@ -26,7 +26,8 @@ pub struct Throughput {
     pub discarded: usize,
     /// `true` if only undisturbed pairs count. Otherwise too few were undisturbed, and all count.
     pub quiet: bool,
-    /// The factor within which the p99 of nine in ten neighbouring slices of bare axum lie.
+    /// The noise of the p99: between nine in ten pairs of neighbouring slices of bare axum, it
+    /// differs by this factor at most.
     pub p99_noise: f64,
     pub rows: Vec<Row>,
 }
@@ -52,7 +53,7 @@ pub struct Row {
     /// Ratio to bare axum.
     pub p99: Spread,
     pub redis_commands: f64,
-    /// For each request, with one request at a time.
+    /// Round trips to Redis for each request, with one request at a time.
     pub redis_round_trips: f64,
     pub instructions: Option<f64>,
 }
@@ -101,7 +102,7 @@ pub struct Herd {
     pub requests: usize,
     pub users: usize,
     pub calls_to_wechat: u64,
-    /// Answers other than 200.
+    /// Number of responses other than 200 with the user's id.
     pub refused: u64,
     pub all_answered_ms: f64,
     pub median_wait_ms: f64,
@@ -109,7 +110,7 @@ pub struct Herd {
     pub redis_commands: u64,
 }
 
-/// All users at a process with an empty cache, and again with a full one.
+/// A request of every user to a process with an empty cache, and again with a full one.
 #[derive(Serialize, Deserialize)]
 pub struct Restart {
     pub users: usize,
@@ -127,9 +128,9 @@ pub struct Growth {
     pub processes: usize,
     pub requests_per_second: f64,
     pub cpu_micros: f64,
-    /// For each user and process, to fill the caches.
+    /// Commands for each user and process, to fill the caches.
     pub redis_commands_to_fill: f64,
-    /// For each request, when they are full.
+    /// Commands for each request, when the caches are full.
     pub redis_commands: f64,
 }
 

@@ -6,7 +6,7 @@ pub struct TargetCheck {
     pub what: String,
     pub figure: String,
     pub target: String,
-    /// `None` if it was not measured.
+    /// `true` if the run met the target. `None` if the run did not measure it.
     pub met: Option<bool>,
 }
 

@@ -152,7 +152,7 @@ impl<'a> ThroughputBench<'a> {
         }
     }
 
-    /// Exchanges with Redis for a request, with one request under way.
+    /// Returns the number of round trips to Redis for a request, with one request under way.
     fn round_trips(&mut self, contender: Contender) -> f64 {
         let address = self.servers[&contender].0.address;
         let mut generator = Generator::connect(&[address], 1).expect("a connection");

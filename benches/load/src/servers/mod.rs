@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::contender::Contender;
 use crate::environment;
 
-/// Serves until standard input ends, so that no server outlives the benchmark.
+/// Serves as this contender until standard input ends, so that no server outlives the benchmark.
 pub async fn serve(contender: Contender) {
     let redis = environment::redis_url();
     let app = match contender {
