@@ -11,8 +11,8 @@ use tower_wechat::redis::Layout;
 /// An error as a sentence for the operator.
 pub(crate) type CliError = Box<dyn std::error::Error>;
 
-/// Looks at the WeChat tokens in Redis and works on them while services run. Tokens themselves are
-/// never printed; a fingerprint is the start of a token's SHA-256.
+/// Shows and maintains the WeChat tokens in Redis while services run. The output contains no
+/// tokens; a fingerprint is the start of a token's SHA-256.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -25,17 +25,17 @@ Exit codes: 0 done, 1 failed or something is left, 2 the command line is wrong."
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Where Redis is: redis://[user:password@]host:port/db, redis+sentinel://h:p,h:p/group or
+    /// The URL of Redis: redis://[user:password@]host:port/db, redis+sentinel://h:p,h:p/group or
     /// redis+cluster://h:p,h:p; with TLS rediss://, rediss+sentinel://, rediss+cluster://
     #[arg(long, env = "REDIS_URL", hide_env_values = true, global = true)]
     pub(crate) redis_url: Option<String>,
-    /// File of the authority that has signed Redis's certificate (PEM); the system's otherwise
+    /// File of the CA certificate for Redis (PEM); otherwise the CAs of the system are used
     #[arg(long, env = "REDIS_CA", global = true)]
     pub(crate) redis_ca: Option<String>,
-    /// File of the certificate by which Redis knows this program (PEM)
+    /// File of the client certificate for Redis (PEM)
     #[arg(long, env = "REDIS_CLIENT_CERT", global = true)]
     pub(crate) redis_client_cert: Option<String>,
-    /// File of its key (PEM)
+    /// File of the key of the client certificate (PEM)
     #[arg(long, env = "REDIS_CLIENT_KEY", global = true)]
     pub(crate) redis_client_key: Option<String>,
     /// The layout that the services read: hashes or keys
@@ -44,23 +44,23 @@ pub(crate) struct Options {
     /// The AppID of the account
     #[arg(long, env = "WECHAT_APPID", global = true)]
     pub(crate) app_id: Option<String>,
-    /// The names in Redis that differ from the usual ones, as the JSON block of the services
+    /// The names in Redis that differ from the defaults, in the JSON format of the services
     #[arg(long, env = "REDIS_NAMES", global = true)]
     pub(crate) names: Option<String>,
-    /// The margin with which the services store times
+    /// The margin that the services use for renewals, in seconds
     #[arg(long, env = "RENEW_MARGIN_SECS", default_value_t = 900, global = true)]
     pub(crate) margin_secs: u64,
-    /// The rest after each step of some two hundred users
+    /// The pause after each step of about two hundred users, in milliseconds
     #[arg(long, default_value_t = 5, global = true)]
     pub(crate) pause_ms: u64,
-    /// One JSON object a line on stdout
+    /// Print one JSON object on each line of stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Shows where users' tokens stand
+    /// Shows the state of users' tokens
     Show {
         /// User ids
         #[arg(required = true)]
@@ -71,16 +71,16 @@ pub(crate) enum Command {
         /// Only users in this state; may be given several times
         #[arg(long)]
         state: Vec<StateFilter>,
-        /// At most so many
+        /// Maximum number of users in the output
         #[arg(long)]
         limit: Option<u64>,
     },
-    /// Removes the dead from the hash layout; the key layout expires them by itself
+    /// Removes expired tokens from the hash layout; in the key layout, Redis expires them
     Sweep {
         #[command(flatten)]
         dry: DryRunArgs,
     },
-    /// Copies what is stored into the other layout, unless something newer lies there
+    /// Copies the records into the other layout, unless it holds newer ones
     Migrate {
         /// The layout to copy into
         #[arg(long)]
@@ -88,9 +88,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry: DryRunArgs,
     },
-    /// Seals everything with the first of SEALING_KEY's keys (with SEALING_MODE=open: unseals it)
+    /// Seals all values with the first key of SEALING_KEY (with SEALING_MODE=open: unseals them)
     Reseal {
-        /// Keep the marks of the old keys, where another account still seals with them
+        /// Keep the old keys in the registry of keys, if another account still uses them
         #[arg(long)]
         keep_marks: bool,
         #[command(flatten)]
@@ -100,7 +100,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct DryRunArgs {
-    /// Only say what would be done
+    /// Report what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -126,11 +126,11 @@ pub(crate) enum StateFilter {
     Fresh,
     /// Usable, due for renewal
     Stale,
-    /// Renewed when the user comes
+    /// Expired; the user's next request renews it
     Expired,
-    /// The user has to log in
+    /// Expired and not renewable; the user has to log in
     Dead,
-    /// Garbage
+    /// Not readable
     Unreadable,
     /// Sealed with a key that SEALING_KEY does not have
     OtherKey,
@@ -146,7 +146,7 @@ impl StateFilter {
             TokenState::Dead => Some(Self::Dead),
             TokenState::Unreadable => Some(Self::Unreadable),
             TokenState::UnknownKey => Some(Self::OtherKey),
-            // Lists leave out users without a record.
+            // A list contains no user without a record, so no filter selects this state.
             TokenState::Absent => None,
         }
     }
