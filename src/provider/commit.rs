@@ -2,8 +2,8 @@
 //!
 //! # States of a commit
 //!
-//! - Writing: offers the new record to the store. Ends if the store accepts it; leads to Deciding
-//!   if the store holds a newer record; ends with an error that no retry can fix.
+//! - Writing: offers the new record to the store. Ends if the store accepts the record, or rejects
+//!   it with an error that no retry can fix. If the store holds a newer record, leads to Deciding.
 //! - Lease lost: another process holds the lease now. The new token is published but not cached.
 //!   Leads to Writing after a wait. If the other process has committed by then, the next write is
 //!   a conflict. If it has written a tombstone, the store accepts the next write.

@@ -59,8 +59,9 @@ impl ProviderConfig {
         }
     }
 
-    /// Sets the duration of a lease, within its bounds. A renewal may take four fifths of it, so
-    /// that the lease outlives the calls it covers (one renewal).
+    /// Sets the duration of a lease, limited to the range from 100 milliseconds to one hour. A
+    /// renewal may take four fifths of that duration, so that the lease outlives the renewal's
+    /// calls to WeChat (one renewal). Default: 10 seconds.
     pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
         self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
         self.renewal_timeout = self.lease_duration * 4 / 5;

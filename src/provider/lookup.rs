@@ -133,9 +133,9 @@ impl CredentialProvider {
                     outcome = Err(self.0.load_timeout_error());
                 }
                 Ok(entry) if wanted.is_satisfied_by(entry.secret()) => break,
-                // A call that was started for others may have returned the very token that this
-                // caller reported, or failed to renew it for a reason that concerns only them. Join
-                // or start another call.
+                // The call was started by a caller with another need. Its token may be the one
+                // that this caller reported, or its error may concern only that need. The loop
+                // joins or starts another call.
                 _ if !call.was_started_for(wanted) => {}
                 _ => break,
             }

@@ -275,7 +275,7 @@ impl CredentialProvider {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        // In a trace, the span of the request is the parent of this work.
+        // `in_current_span` makes the span of the request the parent of the work in a trace.
         self.spawn(work.in_current_span())
             .await
             .unwrap_or_else(|_| {
