@@ -1,4 +1,4 @@
-//! Concurrent requests, and the ends of calls.
+//! Tests of concurrent requests, and of the ends of calls.
 
 use super::explore::{explore, join_all, random_number};
 use super::harness::{spawn, with_harness};

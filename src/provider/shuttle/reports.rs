@@ -1,4 +1,4 @@
-//! Reports of rejected tokens.
+//! Tests of reports of rejected tokens.
 
 use super::explore::{explore, join_all};
 use super::harness::{ID, spawn, with_harness};

@@ -1,4 +1,4 @@
-//! Logins, logouts and missed invalidations beside reads and renewals.
+//! Tests of logins, logouts and missed invalidations that run concurrently with reads and renewals.
 
 use super::explore::{explore, join_all};
 use super::harness::{spawn, with_harness};

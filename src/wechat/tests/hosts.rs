@@ -1,4 +1,4 @@
-//! Several hosts, and their failures.
+//! Tests of a client with several API hosts, and of failures of these hosts.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The client's logs.
+//! Tests of the client's logs.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

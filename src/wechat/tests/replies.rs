@@ -1,4 +1,4 @@
-//! Replies of all kinds, and the errors that invalid ones become.
+//! Tests of valid replies, and of the errors for invalid ones.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The requests that the client sends.
+//! Tests of the requests that the client sends.
 
 use serde_json::{Value, json};
 
