@@ -11,13 +11,13 @@ use std::{
 pub enum IssuedKind {
     /// A code of the authorize page.
     Code,
-    /// A user's pair, issued for a code.
+    /// A user's access token and refresh token, issued for a code.
     SignIn,
     /// A user's pair, issued for a refresh token. Its tokens may be those of the former pair.
     Refresh,
-    /// A token of the account.
+    /// An access token of the account.
     AccountToken,
-    /// A ticket.
+    /// A ticket for the JS-SDK.
     Ticket,
 }
 
@@ -25,7 +25,7 @@ pub enum IssuedKind {
 #[doc(hidden)]
 #[derive(Clone)]
 pub struct IssuedCredential {
-    /// The kind.
+    /// The kind of the credential.
     pub kind: IssuedKind,
     /// The user's openid; empty for credentials of the account.
     pub openid: String,

@@ -43,8 +43,9 @@ impl SharedState {
         }
     }
 
-    /// Locks the state. No caller holds the lock across an `await`. A poisoned lock is used as it
-    /// is: only a test's closure over the settings can panic under it, and each setting is whole.
+    /// Locks the state. No caller holds the lock across an `await`. A poisoned lock is still
+    /// used. Only a test's closure over the settings can panic while it holds the lock, and each
+    /// setting is complete.
     pub(super) fn lock(&self) -> MutexGuard<'_, SimulatedWechat> {
         self.wechat.lock().unwrap_or_else(PoisonError::into_inner)
     }

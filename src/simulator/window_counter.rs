@@ -32,7 +32,10 @@ impl WindowCounter {
         Ok(())
     }
 
-    /// Counts one call of the day in Beijing. Above the limit: 45009.
+    /// Counts one call in the current day of Beijing.
+    ///
+    /// # Errors
+    /// Errcode 45009, if the day already has `limit` calls.
     pub(super) fn try_count_daily(
         &mut self,
         limit: u64,
@@ -41,7 +44,10 @@ impl WindowCounter {
         self.try_count(beijing_day(now), limit, 45009)
     }
 
-    /// Counts one call of the minute. Above the limit: 45011.
+    /// Counts one call in the current minute.
+    ///
+    /// # Errors
+    /// Errcode 45011, if the minute already has `limit` calls.
     pub(super) fn try_count_per_minute(
         &mut self,
         limit: u64,

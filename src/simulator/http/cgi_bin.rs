@@ -29,7 +29,8 @@ fn non_empty(value: &str) -> Option<&str> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// Checks what `token` and `stable_token` have in common: the caller and the account.
+/// Checks the grant type, AppID, secret and IP address of a request for an account token, and that
+/// the account is not frozen.
 fn check_token_request(
     wechat: &SimulatedWechat,
     (app_id, secret, grant_type): (Option<&str>, Option<&str>, Option<&str>),
