@@ -23,7 +23,8 @@ impl CredentialKind {
         Self::JsapiTicket,
     ];
 
-    /// Returns `true` if the account itself owns the credential, and not one of its users.
+    /// Returns `true` if credentials of this kind belong to the account, and `false` if they belong
+    /// to users.
     pub const fn belongs_to_account(self) -> bool {
         match self {
             Self::AccountToken | Self::JsapiTicket => true,

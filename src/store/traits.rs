@@ -124,7 +124,7 @@ pub trait CredentialWriter: CredentialReader {
     ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
 
     /// Replaces `expected` with `record` and releases the lease, in one atomic step. An empty
-    /// record deletes. Writes nothing if the slot holds other values (newest wins).
+    /// record deletes `expected`. Writes nothing if the slot holds other values (newest wins).
     ///
     /// There is one exception. If a tombstone names the refresh token that `record` replaces, the
     /// store also writes into an empty slot, and while another owner holds the lease. WeChat has
@@ -155,9 +155,9 @@ pub trait CredentialWriter: CredentialReader {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Writes a record regardless of what the slot holds, because a login is newer than everything
-    /// before it (newest wins). An empty record deletes. Removes the tombstone, so that no pending
-    /// commit can undo a logout.
+    /// Writes a record whatever the slot holds: a login or logout is newer than all earlier records
+    /// (newest wins). An empty record deletes the stored one. The write also removes the tombstone,
+    /// so that no pending commit can undo a logout.
     fn overwrite<'a>(
         &'a self,
         slot: &'a CredentialSlot,

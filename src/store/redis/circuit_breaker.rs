@@ -145,7 +145,8 @@ impl CircuitBreaker {
             }));
         }
         let wait = command_timeout * QUEUE_FACTOR;
-        // Boxed, because a permit is nearly always free: the future of a command stays small.
+        // The timeout is boxed to keep the future of a command small. A permit is nearly always
+        // free, so this allocation is rare.
         match Box::pin(tokio::time::timeout(wait.min(max_wait), permits.acquire())).await {
             Ok(Ok(permit)) => self.check(circuit, address).map(|()| {
                 Some(Permit {

@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::credential::{AppSecret, Lifetime};
 use crate::store::redis::format::external::ExternalFormat;
 
-/// Time before the expiry of the key from which the token is due. The engine then reads the key every
-/// second, because the other system may write the next token at any moment.
+/// Time before the expiry of the key at which the token becomes due for renewal. From then on the
+/// engine reads the key every second, because the other system may write the next token.
 const RECHECK_MARGIN: Duration = Duration::from_secs(60);
 
 /// Assumed lifetime of a token without a known expiry, whose key does not expire either.

@@ -1,6 +1,6 @@
-//! Publication of invalidations, by the script that writes or by a separate command.
+//! Publication of invalidations: the script of a write publishes, or a separate command follows.
 //!
-//! [`PublishState`](super::publish_state::PublishState) decides which of the two.
+//! [`PublishState`](super::publish_state::PublishState) decides which of them publishes.
 
 use redis::RedisError;
 
@@ -33,7 +33,7 @@ impl RedisStore {
         Ok(match reply {
             ScriptReply::AppliedUnpublished => {
                 if let Some(invalidation) = &invalidation {
-                    // Boxed to keep the usual future small.
+                    // This future is boxed to keep the usual one small.
                     Box::pin(self.publish(invalidation)).await;
                 }
                 ScriptReply::Applied

@@ -1,9 +1,9 @@
 //! The time at which a user last logged out everywhere.
 //!
-//! A record of this crate contains the time, so that a read takes one round trip. A Java service that
-//! writes the published layout drops it, and a copy of such a record never had it. The time is
-//! therefore also in a key that only this crate writes. The store reads that key if a record contains
-//! nothing except tokens.
+//! A record of this crate contains the time, so that a read takes one round trip. A Java service
+//! that writes the published layout drops the time, so its records and copies of them lack it.
+//! This crate therefore also writes the time to a separate key. The store reads that key if a
+//! record contains tokens, but no ids, no scope and no time of a logout.
 
 use std::time::Duration;
 

@@ -200,7 +200,7 @@ impl RedisStore {
             .open(value, &field_binding(app, id, hash))
             .ok()?;
         let token = hash::read_token(&value, MAX_MARGIN).ok()?;
-        // A refresh value returns the stored time unchanged.
+        // `read_token` replaces an implausible time, and `read_refresh` returns the stored time.
         let (stored, _) = hash::read_refresh(&value, "").ok()?;
         stored
             .expected_expiry

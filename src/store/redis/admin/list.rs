@@ -55,7 +55,7 @@ impl TokenState {
 pub struct UserReport {
     /// The user id.
     pub user: String,
-    /// The state of the tokens.
+    /// The state of the user's tokens: fresh, stale, expired, or not usable.
     pub state: TokenState,
     /// The first 16 hexadecimal digits of the access token's SHA-256.
     pub token_fingerprint: Option<String>,

@@ -153,7 +153,8 @@ impl Migration<'_> {
         if record.is_unusable(now) || facts.is_tombstoned(&record) {
             return CopyDecision::Skip(RecordOutcome::Dead);
         }
-        // An invalid value is replaced, as a login does. A value that another program can read is not.
+        // A login would replace an invalid value of the target, so a copy replaces it too. A value
+        // that another program may be able to read is kept.
         let mut target_values = facts.target.iter().flatten();
         let is_kept =
             |value: &Vec<u8>| value == WRONG_TYPE_MARKER || store.sealer.has_unknown_key(value);

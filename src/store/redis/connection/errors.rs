@@ -14,7 +14,7 @@ pub(in crate::store::redis) const NOT_PRIMARY: &str = "the server is not the pri
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::redis) enum ErrorClass {
     /// The server rejects every command for now: it loads its data, runs a script that does not
-    /// end, or waits for another server. Ends without a change of the configuration.
+    /// end, or waits for another server. The condition passes without a change by an operator.
     Busy,
     /// The server could not run this command now. Other commands are not affected.
     Retry,
@@ -33,7 +33,7 @@ pub(in crate::store::redis) enum ErrorClass {
     Other,
 }
 
-/// The known codes, each with its class and a sentence for operators.
+/// The error codes of Redis, each with its class and a sentence for operators.
 const KNOWN_CODES: &[(&str, ErrorClass, &str)] = {
     use ErrorClass::{
         Busy, NotPermitted, Other, Replica, Retry, WritesRejected, WrongNode, WrongType,

@@ -166,7 +166,7 @@ impl SentinelConnection {
         active.connection.send_packed_command(command).await
     }
 
-    /// Sends a pipeline. It is not repeated at a new primary.
+    /// Sends a pipeline, and does not send it again if a replica has rejected it.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,

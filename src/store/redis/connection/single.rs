@@ -40,7 +40,8 @@ use crate::store::redis::connection::errors::indicates_replica;
 const HANDSHAKE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// Minimum age of a connection that is replaced because its server is a replica. Until the address
-/// leads to the new primary, new connections reach the old one; this limits how many are made.
+/// leads to the new primary, new connections reach the old one. The minimum age limits the number
+/// of new connections.
 const MIN_SWITCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time between two checks whether the server is still the primary. Only writes fail at a replica,
@@ -67,7 +68,7 @@ struct Inner {
     server_changes: watch::Sender<u64>,
 }
 
-/// The current connection and its state.
+/// The current connection, with what decides its state. The module lists the states.
 struct Current {
     /// Makes connections. It uses RESP2 if the server does not support RESP3.
     connector: Connector,
@@ -194,7 +195,7 @@ impl SingleConnection {
         self.inner.command(command).await
     }
 
-    /// Sends a pipeline. It is not repeated at a new primary.
+    /// Sends a pipeline, and does not send it again if a replica has rejected it.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,

@@ -48,23 +48,23 @@ impl ScriptCall {
         }
     }
 
-    /// Creates a call of a step without keys. Add the keys of leases first, then those of tombstones,
-    /// then those of values.
+    /// Creates a call of a step without keys. Callers add the keys of leases first, then those of
+    /// tombstones, then those of values.
     pub(in crate::store::redis) fn for_step(step: Step) -> Self {
         Self::new(ScriptSource::Step(step, KeyCounts::default()))
     }
 
-    /// Adds the key of a lease.
+    /// Adds the key of a lease to `KEYS`.
     pub(in crate::store::redis) fn lease_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.counted_key(key, |counts| &mut counts.leases)
     }
 
-    /// Adds the key of a tombstone.
+    /// Adds the key of a tombstone to `KEYS`.
     pub(in crate::store::redis) fn tombstone_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.counted_key(key, |counts| &mut counts.tombstones)
     }
 
-    /// Adds the key of a value. Add the arguments of the value next.
+    /// Adds the key of a value to `KEYS`. Callers add the arguments of the value next.
     pub(in crate::store::redis) fn value_key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.counted_key(key, |counts| &mut counts.values)
     }
@@ -90,7 +90,7 @@ impl ScriptCall {
         self.keys.first().map_or(&[], Vec::as_slice)
     }
 
-    /// Adds an argument.
+    /// Adds an argument to `ARGV`.
     pub(in crate::store::redis) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
         argument.write_redis_args(&mut self.arguments);
         self
