@@ -114,8 +114,8 @@ impl BrowserLogins {
                 .rev()
                 .find(has_room)
                 .unwrap_or_else(|| self.choose_slot_to_evict(length)),
-            // A random slot, because tabs that begin together overwrite each other's cookies. With
-            // different slots they seldom do.
+            // The slot is random, because tabs that begin together overwrite each other's cookie
+            // of one slot. With random slots, such tabs seldom have the same one.
             count => empty_slots[fastrand::usize(..count)],
         };
         self.evict_until_fits(slot, length);
@@ -137,8 +137,8 @@ impl BrowserLogins {
         pages + field_cost * usize::max(count, 1) - field_cost
     }
 
-    /// Returns the slot in which an eviction costs least: of the slots that are large enough, the
-    /// one whose most recent login is the oldest. Completed logins count as older than open ones.
+    /// Returns the slot from which logins are evicted: of the slots with room for this length, the
+    /// one whose newest login is the oldest. Completed logins count as older than open ones.
     fn choose_slot_to_evict(&self, length: usize) -> usize {
         let newest = |slot: &usize| self.slots[*slot].iter().map(eviction_order).max();
         let candidates = (0..SLOT_PAGE_BYTES.len())

@@ -103,7 +103,7 @@ const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// First delay between two reads of the outcome, and between two writes of the tokens.
 const INITIAL_DELAY: Duration = Duration::from_millis(20);
 
-/// Maximum of these delays.
+/// Maximum delay between two reads of the outcome, and between two writes of the tokens.
 const MAX_DELAY: Duration = Duration::from_millis(250);
 
 /// The exchange of one code.
@@ -136,8 +136,8 @@ impl Exchange {
         drop(users.spawn(exchange.instrument(span)));
     }
 
-    /// Runs the exchange. Every outcome but a spent code refunds the permit's share of the
-    /// rejection budget: only codes that WeChat rejects use that budget up.
+    /// Runs the exchange. A code that WeChat rejects uses up one unit of the rejection budget.
+    /// Every other outcome refunds that unit.
     async fn run(self, timeout: Duration) -> ExchangeOutcome {
         let started_at = Instant::now();
         let Some(permit) = self.limiter.acquire(timeout).await else {

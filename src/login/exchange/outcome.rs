@@ -40,7 +40,8 @@ pub(crate) struct SignedInUser {
     /// codes; a callback of another login must not sign in with one.
     #[serde(default)]
     pub(in crate::login) login: u64,
-    /// The user's last logout everywhere before this login, in milliseconds.
+    /// The time of the user's last logout everywhere before this login, in milliseconds since the
+    /// Unix epoch. `None` without such a logout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::login) epoch: Option<i64>,
     /// `true` if this code has replaced tokens with the scope `snsapi_userinfo`.

@@ -103,7 +103,8 @@ impl ExchangeLimiter {
 }
 
 impl ExchangePermit {
-    /// Refunds the unit of the rejection budget, because WeChat did not reject the code.
+    /// Refunds the permit's unit of the rejection budget. Callers use this for a code that WeChat
+    /// has not rejected.
     pub(in crate::login) fn refund_rejection(&self) {
         self.limiter.lock_budget().available += 1.0;
     }
