@@ -19,7 +19,8 @@ use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, build_http_client, parse_base_url, root_cause,
 };
 
-/// Timeout of a connection to the center, which is in the same network.
+/// Maximum time to connect to the center. The center is in the same network, so that a connection
+/// normally takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout of a request. A center replies within its load timeout (5 seconds), and the lease of the

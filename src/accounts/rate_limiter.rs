@@ -47,8 +47,9 @@ struct LocalCount {
     last_use_failed: bool,
 }
 
-/// Permission for one call. A permit that is dropped without [`confirm`](Self::confirm) can be
-/// acquired again, so that a failed call can be retried within the interval.
+/// Permit for one call. The call counts as failed if the permit is dropped without
+/// [`confirm`](Self::confirm). The next [`acquire`](RateLimiter::acquire) then returns a permit for
+/// the same use, so that the call can be retried within the interval.
 #[must_use = "a permit that is not confirmed counts as failed"]
 pub(crate) struct RatePermit<'a> {
     limiter: &'a RateLimiter,

@@ -14,7 +14,8 @@ pub(crate) struct AllowedHosts(Vec<AllowedHost>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AllowedHost {
-    /// In lower case, an international name in its ASCII form, an IPv6 address in brackets.
+    /// The host in lower case. An international name has its ASCII form, and an IPv6 address has
+    /// brackets.
     host: String,
     port: PortRule,
 }

@@ -49,7 +49,7 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         (40001, UserCall | AccountCall) => RecommendedAction::RenewToken,
         // The token is malformed, or expired.
         (40014 | 42001, UserCall | AccountCall) => RecommendedAction::RenewToken,
-        // The call carries only the refresh token, so the errcode can only mean that one.
+        // The call carries only the refresh token, so the errcode concerns that token.
         (40001 | 40014 | 42001, UserRefresh) => RecommendedAction::LogIn,
 
         // The code: bad, used, missing, expired.
@@ -127,8 +127,9 @@ pub(super) fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
     }
 }
 
-/// Time after which renewals call WeChat again after a spent quota (45009). Not at midnight only:
-/// the operator may clear the quota before, and WeChat also uses this errcode for shorter limits.
+/// Time after which renewals call WeChat again after a spent quota (45009). Renewals do not
+/// wait for midnight: the operator may clear the quota earlier, and WeChat also uses this errcode
+/// for shorter limits.
 const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// Returns the error with the time for which renewals of its account are suppressed: its own retry
@@ -140,7 +141,7 @@ pub(crate) fn with_renewal_delay(error: Error) -> Error {
     }
 }
 
-/// Returns the time until the next full minute: a whole minute at the full minute itself.
+/// Returns the time until the next full minute, or one minute if `now` is a full minute.
 fn duration_until_next_minute(now: Timestamp) -> Duration {
     let elapsed = now.as_millis().rem_euclid(60_000);
     MINUTE.saturating_sub(Duration::from_millis(elapsed.unsigned_abs()))

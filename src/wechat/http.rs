@@ -9,7 +9,8 @@ use crate::error::Error;
 /// Base URL of WeChat's API.
 pub(super) const API_URL: &str = "https://api.weixin.qq.com";
 
-/// Idle connections kept for one host. Calls are rare and replies are small, so few are needed.
+/// Maximum number of idle connections to one host. Calls are rare and replies are small, so few
+/// are needed.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
 /// Time after which an idle connection is closed. Shorter than the server's own limit, because a
@@ -18,7 +19,7 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A base URL of WeChat's API or of a token center.
 pub(crate) struct BaseUrl {
-    /// Without a slash at the end.
+    /// The URL without a slash at the end.
     text: String,
     /// `host:port`, for errors and logs. Without the port if the URL does not contain one.
     address: String,
@@ -83,9 +84,10 @@ pub(crate) fn build_http_client(
     connect_timeout: Duration,
     proxy: Option<reqwest::Proxy>,
 ) -> Result<reqwest::Client, Error> {
-    // reqwest's builder panics without a provider, even if no host uses TLS.
+    // reqwest's builder panics without a crypto provider, even if no host uses TLS.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // An error means that another thread installed a provider first, which does as well.
+        // An error means that another thread has installed a crypto provider first. reqwest then
+        // uses that one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let builder = reqwest::Client::builder()
