@@ -186,7 +186,7 @@ impl Error {
         Self::new(ErrorKind::StoreUnavailable, message)
     }
 
-    /// Changes an error that has no clones yet.
+    /// Applies `change` to an error that has no clones. An error with clones stays unchanged.
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             change(inner);

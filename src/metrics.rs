@@ -235,7 +235,7 @@ impl CachedGauge {
             // The lock orders all accesses to this number.
             let before = self.counted.swap(count, Ordering::Relaxed);
             *total = total.saturating_sub(before).saturating_add(count);
-            // Under the lock, so that the gauge is never set to an older sum after a newer one.
+            // The lock is held here, because an older sum could otherwise replace a newer one.
             metrics::gauge!("wechat_cached_credentials", "kind" => self.kind).set(*total as f64);
         }
     }

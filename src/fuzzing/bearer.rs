@@ -15,7 +15,7 @@ pub fn bearer(data: &[u8]) {
         return;
     };
     if bearers.authenticate(&headers, NOW).is_ok() {
-        // Blanks around the value belong to the header.
+        // The syntax of headers allows blanks around the value.
         assert!(data.trim_ascii().ends_with(SECRET.as_bytes()), "{data:?}");
     }
 }

@@ -92,7 +92,8 @@ fn expires_in_future(headers: &HeaderMap) -> bool {
 struct CacheDirectives {
     private: bool,
     no_store: bool,
-    /// A cache that understands the status may ignore `no-store` (RFC 9111 §5.2.2.3).
+    /// `true` with `must-understand`. A cache that understands the status may then ignore
+    /// `no-store` (RFC 9111 §5.2.2.3).
     must_understand: bool,
     no_cache: bool,
     public: bool,
