@@ -22,7 +22,7 @@ pub struct DemoParts {
     pub users: UserTokens,
     pub login: Login,
     pub identity: DemoIdentity,
-    /// Tokens and JS-SDK tickets of the account.
+    /// The JS-SDK tickets of the account, with the access tokens to which they belong.
     pub tickets: Tickets,
     pub center: Option<TokenCenter>,
     /// The simulator, if no account is configured. It stops when this value is dropped.

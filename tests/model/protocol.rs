@@ -77,7 +77,7 @@ pub struct Process {
     pub abandoned_lease: bool,
     /// A command of a call that has ended, which acquires a lease and is still on its way.
     pub late_acquire: Option<Pair>,
-    /// `true` if a task of this process releases that lease.
+    /// `true` if a task of this process releases the lease of an ended call.
     pub releases_abandoned: bool,
 }
 
@@ -118,7 +118,7 @@ pub struct History {
     pub renewed_without_reason: bool,
 }
 
-/// More pairs than any bound of the tests reaches.
+/// Maximum number of pairs in a run. The bounds of the tests do not reach it.
 const GRANTS: usize = 16;
 
 /// A mistake in the protocol, or none. Each is known from other systems.
@@ -220,7 +220,7 @@ impl Process {
             && self.late_acquire.is_none()
     }
 
-    /// Returns the expected pair of a call that takes the lease for its own.
+    /// Returns the pair that a call has read, if the call assumes that it holds the lease.
     pub fn holds(&self) -> Option<Pair> {
         match self.step {
             Step::Renewing { expected, .. }
@@ -456,7 +456,8 @@ impl State {
     /// renewals, which takes two hours. No call lasts as long.
     pub fn drop_answer(&mut self, at: usize, expected: Pair, answer: Pair) {
         let it_or_newer_was_stored = self.history.stored >> answer.grant != 0;
-        // The same tokens with an earlier time count too: both calls were made before the expiry.
+        // A stored pair with the same tokens and an earlier time counts as well: both calls were
+        // made before the expiry.
         let tokens = |pair: Pair| (pair.access, pair.refresh);
         let same = self.stored.map(tokens) == Some(tokens(answer));
         // A call whose lease has expired may lose an access token if its refresh token is stored:
@@ -524,7 +525,7 @@ impl Model for Protocol {
             let mut perhaps = |fault: Action| actions.extend(faulty.then_some(fault));
             match process.step {
                 Step::Idle => {}
-                // A process has one such claim at a time here.
+                // In the model, a process has at most one lease of an ended call at a time.
                 Step::Acquiring { .. } if !process.releases_abandoned => {
                     perhaps(Action::AcquireAnswerLost(at));
                     if self.late_acquires {

@@ -14,7 +14,7 @@ use tower_wechat::account::TokenCenter;
 use tower_wechat::redis::SealingKeys;
 use tower_wechat::{AccountTokens, CookieKeys, MemoryStore, WechatClient};
 
-/// Programs whose name at the beginning of some code makes a command of it.
+/// Names of programs. Code that begins with one of them is a command.
 const PROGRAMS: [&str; 5] = ["openssl", "curl", "redis-cli", "tower-wechat", "cargo run"];
 
 /// Commands in the documentation that no test runs: they install or publish something, or take an
@@ -31,7 +31,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a folder that are documentation or have some.
+/// Collects the files below a folder that may contain documentation: pages and Rust sources.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -46,7 +46,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The commands that are shown, with the file that shows them.
+/// Returns the documented commands, each with the file that shows it.
 fn commands() -> BTreeSet<(String, PathBuf)> {
     let mut paths = Vec::new();
     for folder in ["src", "examples"] {
@@ -89,16 +89,16 @@ fn in_sentences(text: &str) -> Vec<String> {
             .iter()
             .find_map(|program| code.strip_prefix(program));
         let arguments = arguments.filter(|arguments| arguments.starts_with(' '));
-        // An option alone is spoken of, and not shown to be typed.
+        // A program with options alone is a mention in a sentence, not a command to run.
         let mut words = arguments.unwrap_or_default().split_whitespace();
         words.any(|word| !word.starts_with('-'))
     });
-    // A message that names what was run has a place for it.
+    // Code with a placeholder cannot be run, such as the text of an error message.
     let whole = commands.filter(|code| !code.contains('{') && !code.contains('…'));
     whole.map(str::to_owned).collect()
 }
 
-/// Runs a command as a shell does, after `prelude`.
+/// Runs a command in a shell, after `prelude`.
 async fn run(prelude: &str, command: &str) -> Output {
     let script = format!("set -euo pipefail\n{prelude}\n{command}\n");
     let run = tokio::task::spawn_blocking(move || {
@@ -131,7 +131,8 @@ fn every_documented_command_is_known() {
     }
 }
 
-/// Keys are pasted into variables and settings, where a line break ends them.
+/// Each documented command for a new key prints one line without blanks, because operators paste
+/// keys into variables and settings.
 #[tokio::test]
 async fn documented_keys_are_one_line_and_accepted() {
     for command in shown_by("openssl") {
@@ -170,7 +171,7 @@ async fn curl_commands_return_the_documented_response() {
             true => (&gateway, "user 42 is "),
             false => (&demo, "\"access_token\":"),
         };
-        // The command as it stands, led to where the program is.
+        // The command runs unchanged, and `curl` connects to the program of this test.
         let port = program.url.rsplit_once(':').expect("a port").1;
         let prelude = format!(
             "export CENTER_TOKEN={secret}\n\
@@ -196,7 +197,7 @@ async fn operators_commands_work() {
     for command in shown_by("redis-cli") {
         stdout(&run(&prelude, &command).await, &command);
     }
-    // Cargo builds the program where its feature is on.
+    // Cargo builds the program only with its feature.
     let Some(program) = option_env!("CARGO_BIN_EXE_tower-wechat") else {
         return;
     };
@@ -206,7 +207,8 @@ async fn operators_commands_work() {
     }
 }
 
-/// `tests/programs/examples.rs` and `tests/programs/processes` run the programs themselves.
+/// This test checks that the examples exist. `tests/programs/examples.rs` and
+/// `tests/programs/processes` run them.
 #[test]
 fn examples_that_are_named_exist() {
     for command in shown_by("cargo run") {

@@ -15,7 +15,7 @@ use crate::support::http_client::{Answer, Asked};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
-/// Normal operation resumes within 5 s after the cause is gone.
+/// Maximum time until normal operation resumes after the cause has ended.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 async fn healthz(demo: &DemoProcess) -> Answer {
@@ -26,7 +26,7 @@ fn run(server: &mut Connection, words: &[&str]) {
     let _: redis::Value = redis::cmd(words[0]).arg(&words[1..]).query(server).unwrap();
 }
 
-/// A server that serves reads and rejects writes, for several reasons, is handled in one way.
+/// The demo behaves the same for each reason for which a server serves reads and rejects writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_not_ready_and_serves_tokens() {
     for layout in Layout::BOTH {
@@ -98,7 +98,8 @@ async fn a_read_only_server_is_not_ready_and_serves_tokens() {
             let refused = demo.me("oExpired").await;
             refused.is_rejected(503, "store_unavailable");
             assert_eq!(demo.me("oReader").await.status, 200, "{reason}");
-            // A process that starts now serves the same, and says the same.
+            // A process that starts now serves the same users, and its health check reports the
+            // same.
             if reason != "does not let this user" {
                 let another = harness.demo().await;
                 assert_eq!(another.me("oReader").await.status, 200, "{reason}");
@@ -130,10 +131,11 @@ async fn health_checks_cost_one_command_a_second() {
     assert!(asked <= seconds, "{asked} times in {seconds} s");
 }
 
-/// A script of another client that runs until it is killed.
+/// A script that runs until it is killed. Meanwhile Redis replies `BUSY` to other commands.
 struct Endless {
     thread: std::thread::JoinHandle<()>,
-    /// Made before, since a busy server answers nothing to newcomers.
+    /// The connection that kills the script. It is opened before the script runs, because a busy
+    /// server may reject the handshake of a new connection.
     operator: Connection,
 }
 
@@ -181,7 +183,7 @@ async fn an_endless_script_is_not_taken_for_lost_rights() {
     eventually("it listens", Duration::from_secs(5), async || listens()).await;
 
     let endless = Endless::begin(&harness.redis).await;
-    // Its next proof is refused, and its next subscription.
+    // Within this time Redis rejects the demo's next heartbeat and its next subscription.
     tokio::time::sleep(Duration::from_secs(3)).await;
     // No command is sent between two rejected ones, so a health check has no newer reason to
     // report.
@@ -217,7 +219,7 @@ async fn an_endless_script_is_not_taken_for_lost_rights() {
     assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
 }
 
-/// A password that is asked for concerns every command, and the channel no more than others.
+/// A missing password affects every command, so the demo subscribes again when commands succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_set_later_does_not_end_the_subscription() {
     let harness = Harness::new(Layout::Keys).await;
@@ -245,7 +247,7 @@ async fn a_password_set_later_does_not_end_the_subscription() {
     assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
 }
 
-/// Proofs go on where the subscription itself was never lost.
+/// A script without an end interrupts the heartbeats, and does not end the subscription.
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_continue_after_an_endless_script() {
     let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
@@ -270,7 +272,7 @@ async fn heartbeats_continue_after_an_endless_script() {
     .await;
 }
 
-/// A server that is full of connections is no server that refuses us.
+/// A server with too many connections is unavailable for a while; its configuration is valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_full_of_connections() {
     let server = RedisServer::start();
@@ -278,7 +280,8 @@ async fn a_server_that_is_full_of_connections() {
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
     let mut operator = server.connection();
     run(&mut operator, &["CONFIG", "SET", "maxclients", "1"]);
-    // Its words get lost where the connection is reset under them; either way it passes.
+    // The server may reset the connection before the client reads the error reply. The error
+    // contains this text in both cases.
     let full = RedisStore::builder(&server.url());
     refused(full, ErrorKind::StoreUnavailable, &["Redis at "]).await;
     run(
@@ -293,7 +296,8 @@ async fn a_server_that_is_full_of_connections() {
     eventually("ready", RECOVERY, async || users.health().await.is_ok()).await;
 }
 
-/// A right that logins need, and a configured name that holds something else.
+/// A server is not ready if its user lacks a right that logins need, or if a configured key has
+/// another type.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_logins_is_not_ready() {
     for layout in Layout::BOTH {

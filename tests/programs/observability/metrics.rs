@@ -25,7 +25,7 @@ async fn demo_of(harness: &mut Harness) -> DemoProcess {
     harness.demo().await
 }
 
-/// Lets a demo meet all that is counted.
+/// Sends requests to the demo that reach every counted case.
 async fn traffic(harness: &Harness, demo: &DemoProcess) {
     // Users: expired (and renewed), from the store, from the cache, stale, unknown, invalid.
     harness.sign_in("oExpired", Age::Expired).await;
@@ -38,7 +38,7 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
         .await
         .is_rejected(401, "login_required");
     demo.me("tab\tinside").await.is_rejected(400, "bad_request");
-    // WeChat's other calls, and the account's credentials.
+    // Other calls to WeChat, and the account's credentials.
     assert_eq!(demo.get("/api/userinfo", "oFresh").await.status, 200);
     let page = format!("/api/jssdk?url={}/", demo.url);
     assert_eq!(demo.ask(Asked::get(&page)).await.status, 200);
@@ -74,7 +74,8 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
         ),
         ("oRefused", Fault::on(REFRESH).errcode(40125)),
     ];
-    // 45011 is over with the minute: close to its end the renewal would outlast it, and succeed.
+    // WeChat's limit per minute (45011) ends with the minute. Close to that end the retry would
+    // succeed.
     let second_of_minute = || now_ms() / 1_000 % 60;
     eventually("a minute with some time left", PATIENCE, async || {
         second_of_minute() < 40
@@ -137,7 +138,8 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
                 );
             }
             for (label, value) in &selector.wants {
-                // Some ends of logins take other set-ups than this one; the guide lists them.
+                // Some results of logins need another configuration than this demo's, so the guide
+                // is read instead.
                 let told = label == "result" && file(GUIDE).contains(&format!("`{value}`"));
                 assert!(
                     scrape.has(metric, label, value) || told,
@@ -181,7 +183,7 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
     }
 }
 
-/// Each outcome is counted once, and as what it was.
+/// Each outcome is counted once, under its own label.
 #[tokio::test(flavor = "multi_thread")]
 async fn outcomes_have_separate_labels() {
     let mut harness = Harness::new(Layout::Keys).await;
@@ -190,10 +192,10 @@ async fn outcomes_have_separate_labels() {
     let seen = scrape(&demo).await;
     let count = |name: &str, labels: &[(&str, &str)]| seen.value(name, labels).unwrap_or_default();
     let requests = |outcome| count("wechat_requests_total", &[("outcome", outcome)]);
-    // One whose token had expired, and one whose renewal had to be tried again.
+    // One user's token had expired, and another user's renewal was retried.
     assert_eq!(requests("renewed"), 2.0);
     assert_eq!(requests("store"), 1.0);
-    // Once by /api/me, once by /api/userinfo.
+    // One request to /api/me, and one to /api/userinfo.
     assert_eq!(requests("cache"), 2.0);
     assert_eq!(requests("stale"), 1.0);
     let renewals = |result| {

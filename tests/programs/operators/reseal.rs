@@ -61,13 +61,14 @@ async fn users_are_sealed_and_moved_to_a_new_key() {
 
         let next = demo(&harness, &both).await;
         let moved = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", &both)]).await;
-        // All of the users, and what the services keep for the account by now.
+        // All users, and the values that the demos have stored for the account.
         assert!(
             moved.result()["written"].as_u64() >= Some(250),
             "{}",
             moved.stdout
         );
-        // The old key's mark is gone: who has the new one alone may start, and reads everybody.
+        // The program has removed the old key from the registry of keys. A demo with only the new
+        // key starts, and reads the tokens of all users.
         let last = demo(&harness, &b).await;
         for (user, token) in users.iter().zip(&tokens) {
             last.me(user).await.has_token(token);
@@ -81,7 +82,7 @@ async fn users_are_sealed_and_moved_to_a_new_key() {
             );
         }
 
-        // With a ring that lacks the key, the program says so and starts nothing.
+        // Without the key of the stored values, the program fails and names the remedy.
         let wrong = on(&harness, &["reseal"], &[("SEALING_KEY", &a)]).await;
         assert_eq!(wrong.code, 1);
         assert!(
