@@ -7,8 +7,9 @@
 //! - Lease lost: another process holds the lease now. The new token is published but not cached.
 //!   Leads to Writing after a wait. If the other process has committed by then, the next write is
 //!   a conflict. If it has written a tombstone, the store accepts the next write.
-//! - Store unavailable: the new token is published and cached. Leads to Writing after a wait, for
-//!   `COMMIT_TIMEOUT` at most.
+//! - Store unavailable: the new token is published and cached. Leads to Writing after a wait.
+//!
+//! After `COMMIT_TIMEOUT` the commit ends, and the call returns the new token without storing it.
 
 use std::time::Duration;
 
